@@ -1,0 +1,163 @@
+"""The words that all rooms share: one batch, one evaluation set, and the five kinds of part.
+
+Legend: b pairs of a (global) batch, d embedding width, n items, r bootstrap resamples.
+
+A part is one file and one class in it, a frozen keyword-only dataclass whose annotated fields are
+its options; `citation` names its source. Parts of one kind never import each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset, DatasetDict
+    from torch import Tensor
+
+    from domainclip.data.cards import Card, Prompts
+    from domainclip.towers import Towers
+
+# The columns of every corpus, whatever it was read from. `image` is {path, bytes}: one of the two is
+# null. `labels` are the classes that hold; `meta` is JSON, and holds only what the card lists.
+COLUMNS = ("id", "image", "texts", "language", "labels", "group", "meta")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Views:
+    """One batch, over all processes, as both towers see it: all that an objective may look at."""
+
+    image: Tensor  # (b, d) unit length
+    text: Tensor  # (b, d) unit length
+    scale: Tensor  # () inverse temperature
+    bias: Tensor | None = None  # () sigmoid objectives only
+    group: Tensor | None = None  # (b,) int64; pairs of one group are never each other's negatives
+    # Computed only when an objective asks for them by name, in `needs`:
+    anchor_image: Tensor | None = None  # (b, d) the base's own embedding of the same image
+    anchor_text: Tensor | None = None  # (b, d) the base's own embedding of the same text
+    prose: Tensor | None = None  # (m, d) embeddings of general sentences outside the domain
+    anchor_prose: Tensor | None = None  # (m, d) the base's own embeddings of those sentences
+
+    def truncate(self, width: int) -> Views:
+        """The same batch in its first `width` dimensions, of unit length again."""
+        import torch.nn.functional as F
+
+        cut = {
+            f.name: F.normalize(value[:, :width], dim=-1)
+            for f in fields(self)
+            if (value := getattr(self, f.name)) is not None and value.ndim == 2
+        }
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The items that a probe measures on: one split of one corpus, with its card."""
+
+    name: str  # as it stands in the report, "test" or "general"
+    items: Dataset  # the columns above
+    card: Card
+    classes: dict[str, Prompts]  # what zero-shot chooses among; empty when the corpus has no classes
+
+
+class Encoder(Protocol):
+    """A model that is measured. Calls with equal arguments return the same kept array."""
+
+    scale: float
+    bias: float | None
+
+    def images(self, items: Dataset) -> np.ndarray:
+        """(n, d) float32 of unit length, in the order of the items."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(len(texts), d) float32 of unit length."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure, kept as the per-item scores it is made of, so that it can be resampled.
+
+    `aggregate(scores, weights)` takes the scores (n, ...) and bootstrap weights (r, n), how often each
+    item was drawn, and gives the r values of the figure, NaN where it is undefined.
+    """
+
+    name: str
+    ids: Sequence[str]  # (n,)
+    groups: Sequence[str]  # (n,) what is resampled together: the patient, the object
+    scores: np.ndarray  # (n, ...)
+    aggregate: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    higher_is_better: bool = True
+    chance: float | None = None  # what a model that knows nothing reaches
+    unit: str = "share"  # "share" (0 to 1, printed as it is) or "rank"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one probe found on one set; `details` is JSON and goes into the protocol box."""
+
+    probe: str
+    dataset: str
+    metrics: list[Metric]
+    primary: str  # the name of the metric that selects and headlines
+    version: int
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """Reads a source that a card describes into the standard columns. Lives in corpora/."""
+
+    citation: ClassVar[str]
+
+    def read(self, card: Card, path: Path | str) -> DatasetDict:
+        """Splits named train, validation and test; raises DataError with file, row and column."""
+
+
+@runtime_checkable
+class Curation(Protocol):
+    """Chooses which pairs to train on. Lives in curation/."""
+
+    citation: ClassVar[str]
+
+    def __call__(self, items: Dataset) -> Dataset:
+        """A selection of the same rows; says how many it left out."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Says which weights learn. Lives in strategies/."""
+
+    citation: ClassVar[str]
+
+    def apply(self, towers: Towers) -> dict[str, float]:
+        """Prepare the towers in place; the factor on the learning rate by weight name, 0 for locked."""
+
+    def merge(self, towers: Towers) -> None:
+        """Turn the towers, in place, into plain weights of the base's own architecture."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """One term of the loss. Lives in objectives/."""
+
+    citation: ClassVar[str]
+    needs: ClassVar[frozenset[str]]  # names of the optional Views
+
+    def __call__(self, views: Views) -> Tensor:
+        """A scalar, in fp32."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """One measurement. Lives in probes/."""
+
+    citation: ClassVar[str]
+    version: ClassVar[int]
+
+    def __call__(self, encoder: Encoder, data: EvaluationSet) -> Results:
+        """Per-item scores first, figures from them."""

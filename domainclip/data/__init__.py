@@ -1,0 +1,1 @@
+"""Cards, splits, decoding, order and checks: what lies between a file on disk and a batch."""

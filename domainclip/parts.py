@@ -1,0 +1,90 @@
+"""Finds the parts of a recipe. The file name is the registry: adding a part is adding a file.
+
+`objectives/contrastive.py` holds the class `Contrastive` and a recipe calls it `contrastive`. Code that
+lives outside this package is named `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from domainclip.errors import RecipeError, did_you_mean
+
+KINDS = ("corpora", "curation", "strategies", "objectives", "probes")
+
+
+def names(kind: str) -> list[str]:
+    """The names of all parts of a kind, read from the disk; imports nothing."""
+    if kind not in KINDS:
+        raise RecipeError(f'unknown kind of part "{kind}": {did_you_mean(kind, KINDS)}')
+    folder = Path(__file__).parent / kind
+    return sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """The class of a part.
+
+    Raises: RecipeError for a name that no file has, or an outside name that cannot be imported.
+    """
+    if ":" in name:
+        return _outside(kind, name)
+    if name not in names(kind):
+        raise RecipeError(f'{kind}: unknown part "{name}": {did_you_mean(name, names(kind))}')
+    module = importlib.import_module(f"domainclip.{kind}.{name}")
+    part: type[Any] = getattr(module, _class_name(name))
+    return part
+
+
+def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
+    """An instance of a part; `where` is the recipe key, for messages.
+
+    Raises: RecipeError when an option is unknown or has the wrong type, naming key and way out.
+    """
+    part = find(kind, name)
+    known = [f.name for f in dataclasses.fields(part) if f.init]
+    for option in options:
+        if option not in known:
+            raise RecipeError(f'{where}.{option}: unknown option: {did_you_mean(option, known)}')
+    try:
+        return TypeAdapter(part).validate_python(options)
+    except ValidationError as error:
+        raise RecipeError(explain(error, where)) from None
+
+
+def schema(kind: str, name: str) -> dict[str, Any]:
+    """The JSON schema of a part's options."""
+    return TypeAdapter(find(kind, name)).json_schema()
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """A pydantic error as one line: the key, what is wrong there, and what was given."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(step) for step in (where, *first["loc"]) if step != "")
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key}: {message}{given}{more}"
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _outside(kind: str, name: str) -> type[Any]:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise RecipeError(f'{kind}: "{name}" is not of the form package.module:Class')
+    module_name, class_name = name.split(":")
+    try:
+        part: type[Any] = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f'{kind}: cannot import "{name}": {error}') from None
+    if not dataclasses.is_dataclass(part):
+        raise RecipeError(f'{kind}: "{name}" is not a dataclass; a part\'s fields are its options')
+    return part

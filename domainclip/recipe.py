@@ -1,0 +1,316 @@
+"""The recipe: one YAML file that names the base, the corpus, what learns, from what, and what is measured.
+
+Reading checks every key and type before anything is downloaded; `resolved` is the same recipe with every
+default written out, and gives the same run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from domainclip import parts, shipped, strict_yaml
+from domainclip.contracts import Curation, Objective, Probe, Strategy
+from domainclip.errors import RecipeError, did_you_mean
+
+Options = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(_Strict):
+    """The checkpoint to adapt: a local folder or a Hub id."""
+
+    path: str
+    revision: str | None = None
+
+
+class Source(BaseModel):
+    """A corpus: its card, its path, and any key of the card said differently for this run."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    card: str | None = None
+    path: str
+
+    def overrides(self) -> Options:
+        """The card keys that the recipe says differently."""
+        return dict(self.model_extra or {})
+
+
+class Train(_Strict):
+    """The schedule. `null` means: the strategy's own, or measured."""
+
+    epochs: float = Field(5, gt=0)
+    batch_size: int = Field(128, ge=2)  # pairs that see each other, over all processes
+    micro_batch_size: int | None = Field(None, ge=1)  # pairs held at once, a process; null: all
+    learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps
+    max_grad_norm: float = Field(1.0, gt=0)
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    augmentation: Literal["none", "crop"] = "none"
+    workers: int = Field(0, ge=0)
+    log_every: int = Field(1, ge=1)
+    save_every: int = Field(200, ge=1)
+    keep: int = Field(2, ge=1)
+    keep_features: bool = True  # outputs of a locked tower are computed once
+
+
+class Prose(_Strict):
+    """General sentences made of the tokeniser's own words, for objectives that need `prose`."""
+
+    sentences: int = Field(4096, ge=2)
+    per_step: int = Field(64, ge=2)
+    templates: list[str] = ["{}", "a photo of a {}", "a {} in a picture"]
+
+
+class Evaluate(_Strict):
+    """How the run is measured."""
+
+    resamples: int = Field(2000, ge=100)
+    seed: int = 0
+    batch_size: int = Field(64, ge=1)
+    split: Literal["validation", "test"] = "test"
+
+
+class Interpolate(_Strict):
+    """How far to go from base to adapted weights, chosen on the validation split [arXiv:2109.01903]."""
+
+    alphas: list[float] = [0.25, 0.5, 0.75, 1.0]
+
+    @field_validator("alphas")
+    @classmethod
+    def _in_range(cls, value: list[float]) -> list[float]:
+        if not value or min(value) <= 0 or max(value) > 1:
+            raise ValueError("each alpha lies above 0 (the base) and at most at 1 (the adapted model)")
+        return sorted(set(value))
+
+
+class Report(_Strict):
+    """What the report may show."""
+
+    title: str | None = None
+    examples: bool = False  # pictures and captions of the corpus: they may hold what must not leave
+
+
+class Recipe(_Strict):
+    """One run, whole."""
+
+    name: str
+    base: Base
+    corpus: Source
+    strategy: dict[str, Options]
+    objectives: dict[str, Options] = {}  # empty: what the family of the base was trained with
+    curation: dict[str, Options] = {}
+    train: Train = Train()
+    prose: Prose = Prose()
+    interpolate: Interpolate | None = None
+    probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
+    retention: Source | None = None
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+    roots: list[str] = []  # folders that paths may lie in, beside the working and the recipe's folder
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        """`strategy: lora`, `probes: [zero_shot]` and `base: some/path` are short for mappings."""
+        if not isinstance(data, dict):
+            return data
+        data = {**data}
+        for key in ("strategy", "objectives", "curation", "probes"):
+            if key in data:
+                data[key] = _named(data[key])
+        if isinstance(data.get("base"), str):
+            data["base"] = {"path": data["base"]}
+        return data
+
+    @field_validator("strategy")
+    @classmethod
+    def _one_strategy(cls, value: dict[str, Options]) -> dict[str, Options]:
+        if len(value) != 1:
+            raise ValueError(f"name exactly one strategy, not {len(value)}")
+        return value
+
+    def resolved(self) -> str:
+        """The recipe as YAML with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def identity(self) -> Options:
+        """What decides the trained weights: a run resumes only when this is unchanged."""
+        data = self.model_dump(mode="json")
+        for key in ("name", "probes", "retention", "evaluate", "report", "interpolate", "roots"):
+            data.pop(key)
+        for key in ("log_every", "save_every", "keep", "workers", "keep_features"):
+            data["train"].pop(key)
+        return data
+
+    def digest(self) -> str:
+        """sha256 of the identity."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a recipe, built."""
+
+    strategy: Strategy
+    objectives: dict[str, tuple[float, Objective]]  # name -> weight, term
+    curation: dict[str, Curation]
+    probes: dict[str, Probe]
+
+
+def assemble(recipe: Recipe) -> Parts:
+    """Builds the parts, so that a wrong option fails before anything is downloaded.
+
+    Raises: RecipeError for an unknown part or option, with the key.
+    """
+    ((strategy, options),) = recipe.strategy.items()
+    objectives = {}
+    for name, spec in recipe.objectives.items():
+        weight = spec.get("weight", 1.0)
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+            raise RecipeError(f"objectives.{name}.weight: must be a number, got {weight!r}")
+        rest = {key: value for key, value in spec.items() if key != "weight"}
+        objectives[name] = (float(weight), parts.build("objectives", name, rest, f"objectives.{name}"))
+    return Parts(
+        parts.build("strategies", strategy, options, f"strategy.{strategy}"),
+        objectives,
+        {n: parts.build("curation", n, o, f"curation.{n}") for n, o in recipe.curation.items()},
+        {n: parts.build("probes", n, o, f"probes.{n}") for n, o in recipe.probes.items()},
+    )
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or one that ships, with `key=value` overrides applied.
+
+    Raises: RecipeError naming file, key and way out.
+    """
+    file = shipped.locate("recipes", name, ".yaml")
+    try:
+        data = strict_yaml.load(file.read_text(encoding="utf-8"), file.name)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{file.name}: a recipe is a mapping of keys to values")
+    data.setdefault("name", file.stem)
+    for override in overrides:
+        _override(data, override)
+    _refuse_unknown(Recipe, Recipe._short_forms(data), "", file.name)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{file.name}: {parts.explain(error, '')}") from None
+    return _resolve_paths(recipe, file, overrides)
+
+
+def schema() -> Options:
+    """The JSON schema of a recipe, with the options of every part, for editors."""
+    result = Recipe.model_json_schema()
+    definitions = result["$defs"]
+    for key, kind in (("strategy", "strategies"), ("objectives", "objectives"), ("probes", "probes")):
+        known = {}
+        for name in parts.names(kind):
+            entry = parts.schema(kind, name)
+            entry["additionalProperties"] = False
+            if kind == "objectives":
+                entry["properties"] = {**entry.get("properties", {}), "weight": {"type": "number", "default": 1.0}}
+            definitions[f"{kind}.{name}"] = entry
+            known[name] = {"$ref": f"#/$defs/{kind}.{name}"}
+        mapping = {"type": "object", "properties": known, "additionalProperties": {"type": "object"}}
+        result["properties"][key] = {"anyOf": [mapping, {"enum": list(known)}, {"type": "array"}]}
+    return result
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, list):
+        return {str(name): {} for name in value}
+    if isinstance(value, dict):
+        return {str(key): {} if options is None else options for key, options in value.items()}
+    return value
+
+
+def _override(data: Options, text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[\w.:-]+", key):
+        raise RecipeError(f'override "{text}": write it as key=value, as in train.epochs=3')
+    *path, last = key.split(".")
+    place = data
+    for step in path:
+        inside = place.get(step)
+        if isinstance(inside, str):  # `strategy: lora` overridden by strategy.lora.rank=4; `base: x` likewise
+            inside = {"path": inside} if step in ("base", "corpus") else {inside: {}}
+        elif isinstance(inside, list):
+            inside = _named(inside)
+        elif not isinstance(inside, dict):
+            inside = {}
+        place[step] = inside
+        place = inside
+    place[last] = strict_yaml.scalar(value)
+
+
+def _refuse_unknown(model: type[BaseModel], data: Any, where: str, file: str) -> None:
+    """Unknown keys first, with the nearest known one: pydantic alone would only say "extra"."""
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        known = model.model_fields
+        if key not in known:
+            if model.model_config.get("extra") == "forbid":
+                raise RecipeError(f"{file}: {where}{key}: unknown key: {did_you_mean(str(key), known)}")
+            continue
+        inner = known[key].annotation
+        for candidate in (inner, *getattr(inner, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                _refuse_unknown(candidate, value, f"{where}{key}.", file)
+
+
+def _resolve_paths(recipe: Recipe, file: Path, overrides: Sequence[str]) -> Recipe:
+    """Absolute local paths, each under a declared root.
+
+    A recipe may come from anyone: what it names must lie in the working folder, in its own folder, in
+    what ships, or in a folder under `roots`. A path on the command line is its user's own word.
+    """
+    roots = [Path.cwd(), file.parent, shipped.folder("recipes").parent, *map(Path, recipe.roots)]
+    said = {text.partition("=")[0] for text in overrides}
+    data = recipe.model_dump(exclude_unset=True)
+    used = list(recipe.roots)
+    for key in ("base", "corpus", "retention"):
+        if not isinstance(data.get(key), dict):
+            continue
+        trusted = {key, f"{key}.path"} & said
+        path = _resolve(str(data[key]["path"]), file, None if trusted else roots, f"{file.name}: {key}.path")
+        data[key]["path"] = path
+        if Path(path).is_absolute() and trusted:
+            used.append(path)
+    data["roots"] = used
+    return Recipe.model_validate(data)
+
+
+def _resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> str:
+    bases = [Path.cwd(), file.parent, shipped.folder("recipes").parent]
+    found = next((base / text for base in bases if (base / text).exists()), None)
+    if found is None and not _looks_local(text):
+        return text  # a Hub id
+    path = (found or Path.cwd() / text).resolve()
+    if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise RecipeError(f'{where}: {path} lies outside the declared roots: add its folder to "roots"')
+    return str(path)
+
+
+def _looks_local(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix != ""
