@@ -37,8 +37,6 @@ class Views:
     bias: Tensor | None = None  # () sigmoid objectives only
     group: Tensor | None = None  # (b,) int64; pairs of one group are never each other's negatives
     # Computed only when an objective asks for them by name, in `needs`:
-    anchor_image: Tensor | None = None  # (b, d) the base's own embedding of the same image
-    anchor_text: Tensor | None = None  # (b, d) the base's own embedding of the same text
     prose: Tensor | None = None  # (m, d) embeddings of general sentences outside the domain
     anchor_prose: Tensor | None = None  # (m, d) the base's own embeddings of those sentences
 

@@ -5,10 +5,15 @@ The front matter is also a valid dataset card for the Hub; ours stands under its
 
 from __future__ import annotations
 
+import re
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from domainclip import parts, shipped, strict_yaml
+from domainclip.errors import RecipeError, did_you_mean
 
 
 class _Strict(BaseModel):
@@ -16,7 +21,10 @@ class _Strict(BaseModel):
 
 
 class Columns(_Strict):
-    """Which column of the source is what. `null` means: guess from the names, and print the guess."""
+    """Which column of the source is what.
+
+    `null` means: guess from the names, and print the guess; `""` or `[]` means: this corpus has none.
+    """
 
     id: str | None = None
     image: str | None = None
@@ -42,6 +50,13 @@ class Splits(_Strict):
     test: float = Field(0.1, ge=0, le=1)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _whole(self) -> Splits:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
+        return self
+
 
 class Captions(_Strict):
     """How the text of a pair is made. `template` may name any column: "a {style} painting, {text}"."""
@@ -49,6 +64,14 @@ class Captions(_Strict):
     template: str | None = None
     # One caption of several is drawn each epoch ("any"), or always the first ("head").
     policy: Literal["any", "head"] = "any"
+
+    @field_validator("template")
+    @classmethod
+    def _names_a_column(cls, value: str | None) -> str | None:
+        rest = re.sub(r"\{[^{}]+\}", "", value or "")
+        if value is not None and (rest == value or "{" in rest or "}" in rest):
+            raise ValueError("write each column in braces, as in \"{style} painting, {text}\"")
+        return value
 
 
 class Prompts(_Strict):
@@ -96,6 +119,19 @@ class Card(_Strict):
     privacy: Privacy = Privacy()
     prose: str = ""
 
+    @property
+    def names_may_show(self) -> bool:
+        """Whether ids and names of files may stand in messages and results as they are."""
+        return self.privacy.identifiers == "none"
+
+    @field_validator("templates")
+    @classmethod
+    def _with_a_place(cls, value: list[str]) -> list[str]:
+        for template in value:
+            if template.count("{}") != 1:
+                raise ValueError(f'"{template}" must hold {{}} once, where the name of the class goes')
+        return value
+
     @field_validator("classes", mode="before")
     @classmethod
     def _short_prompts(cls, value: Any) -> Any:
@@ -104,6 +140,73 @@ class Card(_Strict):
             return value
         lists = {k: [v] if isinstance(v, str) else v for k, v in value.items()}
         return {k: {"positive": v} if isinstance(v, list) else v for k, v in lists.items()}
+
+
+def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card:
+    """The card that ships under a name, or that lies in a Markdown file; none: all is guessed.
+
+    `overrides` are keys of the card said differently for this run, nested as in the card.
+
+    Raises: RecipeError for a card that is not there, or a key that is unknown or has a wrong value.
+    """
+    if not name:
+        return _checked(dict(overrides or {}), "corpus")
+    file = shipped.locate("data_cards", name, ".md")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
+    front, prose = _front_matter(text, file.name)
+    ours = front.get("domainclip")
+    if not isinstance(ours, dict):
+        raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/data.md for its keys')
+    # These three belong to the Hub's own card, at the top level, and are ours as well.
+    shared = {key: front[key] for key in ("pretty_name", "license", "language") if key in front}
+    if isinstance(shared.get("language"), str):
+        shared["language"] = [shared["language"]]
+    data = _merge({"name": file.stem, **shared, **ours, "prose": prose}, overrides or {})
+    return _checked(data, file.name)
+
+
+def _front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:
+    found = re.match(r"---\n(.*?)\n---\s*?(?:\n|\Z)(.*)", text.removeprefix("\ufeff").replace("\r\n", "\n"), re.DOTALL)
+    if found is None:
+        raise RecipeError(f"{name}: a card begins with YAML between two lines of ---")
+    front = strict_yaml.load(found[1], name)
+    if not isinstance(front, dict):
+        raise RecipeError(f"{name}: the front matter is a mapping of keys to values")
+    return front, found[2].strip()
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _checked(data: dict[str, Any], where: str) -> Card:
+    _refuse_unknown(Card, data, "", where)
+    try:
+        return Card.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {parts.explain(error, '')}") from None
+
+
+def _refuse_unknown(model: type[BaseModel], data: Any, at: str, where: str) -> None:
+    """Unknown keys first: pydantic alone would not say which key was meant."""
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        if key not in model.model_fields:
+            raise RecipeError(f"{where}: {at}{key}: unknown key: {did_you_mean(str(key), model.model_fields)}")
+        inner = model.model_fields[key].annotation
+        for candidate in (inner, *typing.get_args(inner)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                if typing.get_origin(inner) is dict:
+                    continue  # its keys are names of the user's own
+                _refuse_unknown(candidate, value, f"{at}{key}.", where)
 
 
 def corpus_root(path: str | Path) -> Path:

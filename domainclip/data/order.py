@@ -1,0 +1,62 @@
+"""The order of a run, as pure functions of (seed, epoch, position).
+
+Nothing here remembers anything, so a resumed run, any number of workers and any number of processes see
+the same items in the same order, with the same captions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+from domainclip.errors import RecipeError
+
+Position = tuple[int, int]  # epoch, index
+
+
+def positions(step: int, batch_size: int, n: int, seed: int) -> list[Position]:
+    """The (epoch, index) of every pair in the global batch of a step.
+
+    The stream is endless: position p lies in epoch p // n, at place p % n of its permutation. Batches
+    straddle epochs, so none is ever short and nothing is dropped.
+    """
+    start = step * batch_size
+    return [(p // n, int(_permutation(p // n, n, seed)[p % n])) for p in range(start, start + batch_size)]
+
+
+def rank_slice(batch: list[Position], rank: int, world: int) -> list[Position]:
+    """The share of one process: consecutive, and as long as every other's.
+
+    Raises: RecipeError when the batch cannot be shared equally.
+    """
+    if len(batch) % world:
+        raise RecipeError(
+            f"train.batch_size: {len(batch)} pairs cannot be shared equally by {world} processes: "
+            f"make it a multiple of {world}"
+        )
+    each = len(batch) // world
+    return batch[rank * each : (rank + 1) * each]
+
+
+def choose(seed: int, epoch: int, item: int | str, count: int) -> int:
+    """Which of `count` captions an item shows in an epoch."""
+    return stable(seed, epoch, item, "caption") % count
+
+
+def draw(seed: int, epoch: int, item: int | str) -> np.random.Generator:
+    """The source of an item's random numbers in an epoch, for augmentation."""
+    return np.random.Generator(np.random.Philox(key=stable(seed, epoch, item, "augmentation")))
+
+
+def stable(*parts: int | str) -> int:
+    """A 64-bit number from a few parts: the same on every machine, unlike Python's own hash."""
+    said = "\0".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+
+
+@lru_cache(maxsize=4)  # a batch looks at two epochs at most, unless the corpus is smaller than it
+def _permutation(epoch: int, n: int, seed: int) -> np.ndarray:
+    generator = np.random.Generator(np.random.Philox(key=stable(seed, epoch, "order")))
+    return generator.permutation(n)

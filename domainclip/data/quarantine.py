@@ -1,0 +1,75 @@
+"""What cannot be used, and why: every such item is counted, and named only where that is safe."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from domainclip.data.cards import Card
+from domainclip.errors import DataError
+
+NAMED = 5  # how many items a message names
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One item that cannot be used."""
+
+    place: str  # "row 3", header not counted, or "file 3" in sorted order: says nothing of a patient
+    reason: str  # a few words without values, so that equal faults are counted together
+    name: str = ""  # the file: names of files name patients, so it goes to the local list only
+
+
+@dataclass
+class Journal:
+    """What a reader has to say besides its rows."""
+
+    notes: list[str] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    places: dict[str, list[str]] = field(default_factory=dict)  # by split, one a row, in order
+
+    def note(self, text: str) -> None:
+        """Keep a line for the user, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def counts(bad: Sequence[Bad]) -> str:
+    """ "10 empty caption, 2 truncated image": the commonest first."""
+    tally = Counter(item.reason for item in bad)
+    return ", ".join(f"{n} {reason}" for reason, n in sorted(tally.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def refuse_over(bad: Sequence[Bad], total: int, card: Card) -> None:
+    """Stops when more of `total` items are bad than the card allows.
+
+    Raises: DataError with the count of every reason, the first places, and a list to work from.
+    """
+    if not bad or (len(bad) <= card.max_bad * total and len(bad) < total):
+        return
+    shown = [f"{item.place}{_named(item, card)} ({item.reason})" for item in bad[:NAMED]]
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    raise DataError(
+        f"corpus {card.name}: {len(bad)} of {total} items are unusable ({len(bad) / total:.1%}, "
+        f"limit {card.max_bad:.1%}): {counts(bad)}; first: {', '.join(shown)}{more}; "
+        f"mend them or raise corpus.max_bad (list: {write_list(bad, card.name)})"
+    )
+
+
+def write_list(bad: Sequence[Bad], name: str) -> Path:
+    """The file, readable by its owner only, that names every bad item."""
+    folder = Path.home() / ".cache" / "domainclip"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"unusable-{Path(name).name}.tsv"
+    rows = ["place\treason\tname", *(f"{item.place}\t{item.reason}\t{item.name}" for item in bad)]
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(rows) + "\n")
+    return file
+
+
+def _named(item: Bad, card: Card) -> str:
+    return f" {item.name}" if item.name and card.names_may_show else ""

@@ -1,0 +1,71 @@
+"""The only place that talks to other processes. With one process every function is the identity.
+
+Legend: w processes, b rows of this process, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if _together():
+        dist.barrier()
+
+
+def gather(rows: Tensor) -> Tensor:
+    """(b, …) of every process -> (w·b, …) on all of them, in order of rank, with gradients.
+
+    The backward pass sums over the processes. Each process computes the same global loss, so the sum is w
+    times the true gradient of its own rows, and the mean that data-parallel training takes over processes
+    gives exactly the one-process gradient. Gathering without this gives 1/w of it.
+    """
+    return _Gather.apply(rows) if _together() else rows
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The value of every process, in order of rank."""
+    if not _together():
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' values: how all agree on one decision, as to stop."""
+    return int(max(gather_objects(value)))
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.rows = rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]

@@ -1,0 +1,1 @@
+"""Which weights learn, one strategy a file."""

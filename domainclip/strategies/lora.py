@@ -1,0 +1,50 @@
+"""Low-rank updates: the base stays, a small adapter learns beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from domainclip.towers import Towers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """W + (alpha / rank) B A on the attention projections, B starting at zero. [arXiv:2106.09685]
+
+    The layers are named by family, so no module pattern has to be guessed. peft drops the logit scale and
+    bias, which are bare parameters: they learn too and are saved beside the adapter.
+    """
+
+    citation: ClassVar[str] = "arXiv:2106.09685"
+    learning_rate: ClassVar[float] = 5e-4
+    ceiling: ClassVar[float] = 5e-3
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    towers: Literal["both", "image", "text"] = "both"
+    last_layers: Annotated[int, Field(ge=1)] | None = None  # null: all of them
+    targets: Literal["attention", "attention+mlp"] = "attention"
+    scale: bool = True  # whether scale and bias learn too
+
+    def apply(self, towers: Towers) -> dict[str, float]:
+        """Puts the adapter in place; the factor on the learning rate by weight name."""
+        from peft import LoraConfig, get_peft_model
+
+        sides: tuple[Literal["image", "text"], ...] = ("image", "text")
+        wanted = sides if self.towers == "both" else (self.towers,)
+        layers = [name for side in wanted for name in towers.lora_targets(side, self.targets, self.last_layers)]
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=layers, bias="none"
+        )
+        towers.model = get_peft_model(towers.model, config)
+        adapter = r"(image|text)/.*\.lora_[AB]\..*"
+        return towers.select([(adapter, 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
+
+    def merge(self, towers: Towers) -> None:
+        """Adds the update to the base's weights, in fp32, and takes the adapter away."""
+        towers.model = towers.model.merge_and_unload(safe_merge=True)

@@ -1,0 +1,284 @@
+"""Towers: an image tower and a text tower with one embedding space, whatever family they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from domainclip.errors import ModelError, RecipeError
+from domainclip.towers import layers, saving
+from domainclip.towers.preprocess import Preprocess
+
+Part = Literal["image", "text"]
+# The first word of a weight's name says which part it belongs to, in every supported family.
+_PARTS = {
+    "vision_model": "image",
+    "visual_projection": "image",
+    "text_model": "text",
+    "text_projection": "text",
+    "logit_scale": "scale",
+    "logit_bias": "bias",
+}
+# Tables and single tokens that are added to the input once: decaying them only pulls them to zero.
+_UNDECAYED = re.compile(r"position|class_embedding|cls_token|token_type|probe")
+
+
+class Towers(nn.Module):
+    """A checkpoint that can be trained: preprocessing, tokenising, embedding, naming and saving.
+
+    Shapes: b items, d embedding width, l tokens, h and w pixels. Embeddings are fp32 of unit length.
+    A family is a subclass in `families/` that states what differs.
+    """
+
+    objective: ClassVar[str] = "contrastive"  # what this family was trained with
+    inputs: ClassVar[tuple[str, ...] | None] = None  # the tokenizer's outputs that the model was trained on
+    fixed_length: ClassVar[bool] = False  # trained on padding, so padding changes the embedding
+
+    # A PreTrainedModel or a PeftModel around one; a strategy may replace it.
+    model: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, processor: Any, base: str, revision: str | None
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.revision = revision
+        self.family: str = model.config.model_type
+        self.model = model
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.preprocess = Preprocess.of(processor, f'base "{base}"')
+        self.image_size = self.preprocess.size
+        self.width: int = _width(model.config)
+        self.max_tokens = self._limit()
+        # A checkpoint born above the usual bound keeps its own, or its first step would change it.
+        self.max_log_scale = max(math.log(100), self._log_scale().item())
+        self.register_buffer("mean", torch.tensor(self.preprocess.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocess.std), persistent=False)
+        self.check()
+
+    @property
+    def plain(self) -> Any:
+        """The transformers model, with or without adapter layers inside."""
+        return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
+
+    @property
+    def scale(self) -> Tensor:
+        """() fp32, the inverse temperature."""
+        return self._log_scale().exp()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """() fp32, of families trained with the sigmoid objective."""
+        bias = getattr(self.plain, "logit_bias", None)
+        return None if bias is None else bias.float().reshape(())
+
+    def forward(
+        self, image: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
+        """(b, d) image, (b, d) text, scale and bias; what is not given is None."""
+        encoded_image = None if image is None else self.encode_image(image)
+        encoded_text = None if text is None else self.encode_text(text)
+        return encoded_image, encoded_text, self.scale, self.bias
+
+    def encode_image(self, image: dict[str, Tensor]) -> Tensor:
+        """(b, d), from the stacked uint8 output of `preprocess`."""
+        return F.normalize(self.plain.get_image_features(**self.pixels(image)).pooler_output.float(), dim=-1)
+
+    def encode_text(self, text: dict[str, Tensor]) -> Tensor:
+        """(b, d), from the output of `tokenise`."""
+        return F.normalize(self.plain.get_text_features(**text).pooler_output.float(), dim=-1)
+
+    def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The model's own image arguments, rescaled and normalised on the device."""
+        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.preprocess.rescale
+        return {"pixel_values": (pixels - self.mean[:, None, None]) / self.std[:, None, None]}
+
+    def tokenise(self, texts: list[str]) -> dict[str, Tensor]:
+        """(b, l) ids, cut to `max_tokens` with the end-of-text token kept, padded no more than needed."""
+        batch = self.tokenizer(
+            self.clean(texts),
+            padding="max_length" if self.fixed_length else "longest",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return {name: batch[name] for name in self.inputs or batch}
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """How long each text is before it is cut, special tokens included."""
+        ids = self.tokenizer(self.clean(texts), return_attention_mask=False, verbose=False)["input_ids"]
+        return [len(one) for one in ids]
+
+    def clean(self, texts: list[str]) -> list[str]:
+        """The texts as the tokenizer wants them."""
+        return texts
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """All weights as part/name, the same with and without an adapter around the model."""
+        named = ((n.removeprefix("base_model.model."), weight) for n, weight in self.model.named_parameters())
+        return {f"{_PARTS.get(name.split('.')[0], 'other')}/{name}": weight for name, weight in named}
+
+    def select(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
+        """Let learn what the first matching pattern gives a factor above 0; lock the rest.
+
+        Returns the factor on the learning rate by weight name. A pattern matches whole names.
+
+        Raises: RecipeError for a weight that no pattern covers, and a pattern that decides nothing.
+        """
+        compiled = [(_compile(pattern), factor) for pattern, factor in patterns]
+        weights = self.weights()
+        chosen: dict[str, int] = {}
+        for name in weights:
+            hits = (i for i, (pattern, _) in enumerate(compiled) if pattern.fullmatch(name))
+            chosen[name] = next(hits, -1)
+        _check_patterns(compiled, chosen)
+        factors = {name: compiled[i][1] for name, i in chosen.items()}
+        for name, weight in weights.items():
+            weight.requires_grad_(factors[name] > 0)
+        return factors
+
+    def decayed(self, name: str) -> bool:
+        """Whether weight decay may pull at this weight: matrices only, no norms, biases, positions or scale."""
+        return self.weights()[name].ndim > 1 and not _UNDECAYED.search(name)
+
+    def fingerprint(self, part: Literal["image", "text", "all"]) -> str:
+        """A key for everything computed with these weights: equal exactly when config and bytes are."""
+        digest = hashlib.sha256(_config(self.plain.config, part).encode())
+        buffers = ((n.removeprefix("base_model.model."), b) for n, b in self.model.named_buffers())
+        named = {f"{_PARTS.get(n.split('.')[0], 'other')}/{n}": b for n, b in buffers} | dict(self.weights())
+        for name, tensor in sorted(named.items()):
+            if part in ("all", name.split("/")[0]):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keep the scale within 1 and its bound; to be called after each optimizer step."""
+        self.plain.logit_scale.clamp_(0, self.max_log_scale)
+
+    def depth(self, part: Part) -> int:
+        """How many layers a tower has."""
+        return layers.depth(self._tower(part))
+
+    def lora_targets(self, part: Part, kind: str, last_layers: int | None = None) -> list[str]:
+        """Full names of the linear layers of a tower, as peft's `target_modules` wants them.
+
+        `kind` is "attention" or "attention+mlp".
+
+        Raises: RecipeError for a kind or a number of layers that there is not.
+        """
+        prefix = _prefix(part)
+        return [f"{prefix}.{name}" for name in layers.targets(self._tower(part), kind, last_layers)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that plain transformers, or peft, loads; `load` also reads it.
+
+        An adapter is written with the name of its base, and with scale and bias beside it.
+
+        Raises: ModelError when a weight learns that an adapter cannot hold.
+        """
+        saving.save(self, Path(folder))
+
+    def check(self) -> None:
+        """Refuse a checkpoint whose parts do not fit together.
+
+        Raises: ModelError that names the part and the way out.
+        """
+        rows = self.plain.config.text_config.vocab_size
+        if len(self.tokenizer) > rows:
+            self.refuse(
+                f"its tokenizer has {len(self.tokenizer)} tokens, its text tower only {rows}; "
+                "use the tokenizer that belongs to it"
+            )
+        side = getattr(self.plain.config.vision_config, "image_size", None)
+        wanted = (side, side) if isinstance(side, int) else tuple(side or self.image_size)
+        if wanted != self.image_size:
+            self.refuse(
+                f"its preprocessor gives {_by(self.image_size)} pixels, its image tower takes {_by(wanted)}; "
+                "mend the sizes in preprocessor_config.json"
+            )
+
+    def check_end_of_text(self, pools_at: int) -> None:
+        """For families that read a text off its end-of-text token: every text must end in `pools_at`."""
+        end = int(self.tokenise(["a " * self.max_tokens])["input_ids"][0, -1])
+        if end != pools_at:
+            self.refuse(
+                f"its tokenizer ends a text with the id {end}, its text tower reads at the id {pools_at}; "
+                "mend text_config.eos_token_id in config.json, or the tokenizer"
+            )
+
+    def refuse(self, fault: str) -> None:
+        """Raise a ModelError that names the base."""
+        raise ModelError(f'base "{self.base}": {fault}')
+
+    def _log_scale(self) -> Tensor:
+        # Checkpoints hold it as a scalar or as one-element vector; here it is a scalar.
+        log_scale: Tensor = self.plain.logit_scale
+        return log_scale.float().reshape(())
+
+    def _limit(self) -> int:
+        positions: int = self.plain.config.text_config.max_position_embeddings
+        for name, module in self.plain.text_model.named_modules():
+            # RoBERTa and its kin count positions from behind the padding index.
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                positions -= module.padding_idx + 1
+        return min(positions, self.tokenizer.model_max_length)
+
+    def _tower(self, part: Part) -> nn.Module:
+        tower: nn.Module = getattr(self.plain, _prefix(part))
+        return tower
+
+
+def _prefix(part: str) -> str:
+    return next(prefix for prefix, of in _PARTS.items() if of == part)
+
+
+def _width(config: Any) -> int:
+    return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return " by ".join(str(edge) for edge in size)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise RecipeError(f'pattern "{pattern}" is not a regular expression: {error}') from None
+
+
+def _check_patterns(compiled: list[tuple[re.Pattern[str], float]], chosen: dict[str, int]) -> None:
+    uncovered = [name for name, i in chosen.items() if i < 0]
+    if uncovered:
+        more = f" and {len(uncovered) - 1} more" if len(uncovered) > 1 else ""
+        raise RecipeError(
+            f'no pattern covers the weight "{uncovered[0]}"{more}; end with (".*", 0.0) to lock what is left'
+        )
+    for i, (pattern, _) in enumerate(compiled):
+        if i in chosen.values():
+            continue
+        if any(pattern.fullmatch(name) for name in chosen):
+            raise RecipeError(f'pattern "{pattern.pattern}" decides nothing: earlier ones cover all it matches')
+        raise RecipeError(f'pattern "{pattern.pattern}" matches no weight, such as "{next(iter(chosen))}"')
+
+
+def _config(config: Any, part: str) -> str:
+    """What decides the numbers besides the weights: the same bytes with another activation differ."""
+    chosen = {"image": "vision_config", "text": "text_config"}.get(part)
+    options = (getattr(config, chosen) if chosen else config).to_dict()
+    noise = ("dtype", "transformers_version", "_name_or_path", "architectures")
+    return json.dumps({k: v for k, v in options.items() if k not in noise}, sort_keys=True, default=str)

@@ -1,0 +1,49 @@
+"""The linear layers of a tower that low-rank adapters are put on, found by what they are called.
+
+Every supported tower is a stack of equal layers in one ModuleList. In a layer, whatever stands under a
+module named for attention is attention; the other linear layers are the MLP. That one rule replaces a
+list of names for each family.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from domainclip.errors import ModelError, RecipeError, did_you_mean
+
+KINDS = ("attention", "attention+mlp")
+
+
+def depth(tower: nn.Module) -> int:
+    """How many layers the tower has."""
+    return len(_stack(tower)[1])
+
+
+def targets(tower: nn.Module, kind: str, last_layers: int | None) -> list[str]:
+    """Names, within the tower, of the linear layers of the last layers, in order.
+
+    Raises: RecipeError for a kind or a number of layers that there is not.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f'unknown kind of layers "{kind}": {did_you_mean(kind, KINDS)}')
+    prefix, stack = _stack(tower)
+    count = len(stack) if last_layers is None else last_layers
+    if not 0 < count <= len(stack):
+        raise RecipeError(f"last_layers: {count} is not between 1 and {len(stack)}, the layers of this tower")
+    return [
+        f"{prefix}.{i}.{name}"
+        for i in range(len(stack) - count, len(stack))
+        for name, module in stack[i].named_modules()
+        if isinstance(module, nn.Linear) and (kind == "attention+mlp" or _is_attention(name))
+    ]
+
+
+def _stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.ModuleList):
+            return name, module
+    raise ModelError(f"{type(tower).__name__} has no stack of layers to choose from")
+
+
+def _is_attention(name: str) -> bool:
+    return "attention" in name or "attn" in name

@@ -1,0 +1,141 @@
+"""Trains the quickstart base: a 2-million-weight CLIP that has seen generated pictures and nothing else.
+
+    python examples/make_base.py examples/quickstart/base        (about 20 minutes on one core)
+
+The base is general on purpose: no radiograph, no medical word. Its tokenizer knows the words of the
+captions and common English, so that a medical word falls apart into pieces, as it does with a real base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from generated_pictures import CLASSES, Picture, make
+from tokenizers import pre_tokenizers
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+MERGES = 1200
+CONTEXT = 77
+
+# Only for the tokenizer: common words that the captions do not use.
+COMMON_WORDS = """
+about above across after again against air all almost alone along already also always among another answer any
+appear are area around ask away back bad base because become been before began behind being below best better
+between body book born bottom boy break bring brought build but call came can care carry change child children
+city class clear close cold come common complete contain could country course cover cross cut day deep did
+different direct do does done door down draw drive dry during each early earth ease east eat end enough even
+every example eye fact fall family far farm fast father feel feet few field figure final find fire first five
+follow food foot force form found four free friend from front full game gave get girl give go gold good govern
+great group grow had half hand happen hard has have he head hear heat heavy help her here high him his hold home
+horse hot hour how hundred idea if inch interest into island just keep kind king knew know land language last
+late laugh lay lead learn leave less let letter life list listen live long look low machine made main make man
+many map mark matter may mean measure men might mile mind minute miss money more morning most mother mountain
+move much must name near need never new next night north note nothing notice now number object often old once
+only open or order other our out over own page paper part pass pattern people perhaps person piece place plain
+plan plane plant play point power present press problem produce pull put question quick rain ran reach read ready
+real record remember rest river road rock room rule run said same saw say school science sea second seem self
+sentence serve set several shape she ship short should show side simple since sing sit six sleep slow snow so
+some song soon sound south space special stand start state stay step still stood stop story street strong study
+such sure surface system table take talk teach tell ten test than that their them then these they thing think
+this those though thought thousand through time together told too took top toward town travel tree true try turn
+under unit until up usual very voice vowel wait walk want war warm was watch water way week weight well went
+were west what wheel when where which while who whole why will wind wish with wonder wood word work world would
+write year you young your
+"""
+
+
+def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """CLIP's byte-level tokenizer, with merges learned from captions and common words."""
+    tokenizer = CLIPTokenizer().backend_tokenizer
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=2 * len(letters) + MERGES, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator([*captions, *COMMON_WORDS.split() * 20], trainer)
+    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]][:MERGES]
+    # Every byte stands alone and as a word's end: without that, an unseen letter would be read as the end
+    # of the text, because CLIP's unknown token is its end token.
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
+
+
+def new_model(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """The architecture: 64 pixels in patches of 8, four image layers and three text layers."""
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        vision_config={
+            **{"image_size": 64, "patch_size": 8, "hidden_size": 160, "intermediate_size": 640},
+            **{"num_hidden_layers": 4, "num_attention_heads": 5},
+        },
+        text_config={
+            **{"vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT, "hidden_size": 128},
+            **{"intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4},
+            **{"pad_token_id": tokenizer.pad_token_id, **ends},
+        },
+        projection_dim=128,
+    )
+    return CLIPModel(config)
+
+
+def loss_of(model: CLIPModel, processor: CLIPProcessor, pictures: list[Picture]) -> Tensor:
+    """The symmetric contrastive loss; equal captions are not each other's negatives."""
+    captions = [picture.caption for picture in pictures]
+    images = [picture.image for picture in pictures]
+    out = model(**processor(text=captions, images=images, return_tensors="pt", padding=True))
+    same = torch.tensor([[a == b for b in captions] for a in captions]) & ~torch.eye(len(captions)).bool()
+    logits = out.logits_per_image.masked_fill(same, -torch.inf)
+    target = torch.arange(len(captions))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train(model: CLIPModel, processor: CLIPProcessor, steps: int, batch_size: int) -> None:
+    """AdamW, one cycle, fresh pictures at every step."""
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1.5e-3, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
+    for step in range(steps):
+        loss = loss_of(model, processor, make(seed=0, count=batch_size, start=step * batch_size))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=np.log(100))
+        if step % 100 == 0 or step == steps - 1:
+            print(f"step {step:5d} of {steps}  loss {loss.item():.3f}", flush=True)
+
+
+def main() -> None:
+    """Train, measure on held-out pictures, save."""
+    parser = argparse.ArgumentParser(description="Train the quickstart base.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer([picture.caption for picture in make(seed=1, count=20000)])
+    image = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    processor = CLIPProcessor(image_processor=image, tokenizer=tokenizer)
+    model = new_model(tokenizer)
+    train(model, processor, options.steps, options.batch_size)
+    model.half().save_pretrained(options.folder)
+    processor.save_pretrained(options.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The sigmoid objective against its closed form, a hand-worked case and gradients."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from domainclip.contracts import Views
+from domainclip.objectives.sigmoid import Sigmoid
+
+
+def _views(image: torch.Tensor, text: torch.Tensor, scale: float, bias: float, group: list[int] | None = None) -> Views:
+    to = torch.float64
+    numbers = None if group is None else torch.tensor(group)
+    return Views(image, text, torch.tensor(scale, dtype=to), torch.tensor(bias, dtype=to), numbers)
+
+
+def test_identity_similarity() -> None:
+    eye = torch.eye(8, dtype=torch.float64)
+    loss = Sigmoid()(_views(eye, eye, 10.0, -10.0)).item()
+    assert loss == pytest.approx(log(1 + exp(0)) + 7 * log(1 + exp(-10)), abs=1e-12)
+    assert loss == pytest.approx(0.6934649729 + 0, abs=5e-10)
+
+
+def test_hand_worked_two_by_two() -> None:
+    image = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    text = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    # logits 2 s − 1: [[1, 0.2], [−1, 0.6]]
+    expected = (log(1 + exp(-1)) + log(1 + exp(0.2)) + log(1 + exp(-1)) + log(1 + exp(-0.6))) / 2
+    assert Sigmoid()(_views(image, text, 2.0, -1.0)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_combinations_within_a_group_are_left_out() -> None:
+    image = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    expected = log(1 + exp(-1))  # two positives, no negative left
+    assert Sigmoid()(_views(image, image, 2.0, -1.0, [4, 4])).item() == pytest.approx(expected, abs=1e-12)
+    assert Sigmoid()(_views(image, image, 2.0, -1.0, [4, 5])).item() > expected + 0.1
+
+
+def test_gradients() -> None:
+    torch.manual_seed(0)
+    image, text = (torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (3.0, -2.0))
+    group = torch.tensor([0, 1, 1, 2, 3])
+
+    def loss(i: torch.Tensor, t: torch.Tensor, s: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return Sigmoid()(Views(F.normalize(i, dim=-1), F.normalize(t, dim=-1), s, b, group))
+
+    assert torch.autograd.gradcheck(loss, (image, text, scale, bias))
