@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from domainclip.data.cards import Card, Prompts
+    from domainclip.data.quarantine import Journal
     from domainclip.towers import Towers
 
 # The columns of every corpus, whatever it was read from. `image` is {path, bytes}: one of the two is
@@ -112,8 +113,11 @@ class Corpus(Protocol):
 
     citation: ClassVar[str]
 
-    def read(self, card: Card, path: Path | str) -> DatasetDict:
-        """Splits named train, validation and test; raises DataError with file, row and column."""
+    def read(self, card: Card, path: Path | str, journal: Journal) -> DatasetDict:
+        """Splits named train, validation and test; raises DataError with file, row and column.
+
+        Guesses, and rows that cannot be used, go into the journal.
+        """
 
 
 @runtime_checkable

@@ -1,37 +1,21 @@
-"""Base and adapted model on the same items, and what may be said about their difference.
-
-Legend: n items, d width.
-
-No figure depends on the order of the rows, the batch size or the number of processes: a set is put in
-order of its ids, and the towers always compute the same chunks of it, whichever process has its turn.
-(A matrix product may round differently when its shape changes, and one bit can turn a rank.)
-"""
+"""Base and adapted model on the same items, and what may be said about their difference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from domainclip import statistics
-from domainclip.contracts import Encoder, EvaluationSet, Metric, Probe, Results
-from domainclip.data.images import decode
-from domainclip.distributed import gather_objects, rank, world
-from domainclip.errors import DataError, ModelError, RecipeError
-from domainclip.statistics import Figure
+from domainclip.contracts import Encoder, EvaluationSet, Probe, Results
+from domainclip.encoders import TowersEncoder, encode_images
+from domainclip.errors import DataError, RecipeError
+from domainclip.statistics import MIN_GROUPS, Figure
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from torch import Tensor
-
-    from domainclip.towers import Towers
-
-_CHUNK = 32  # rows that go through a tower together, always
-_RARELY = 0.05  # share of undefined resamples above which a figure gets a warning
+_ROUGH = 20  # groups below which a percentile interval is known to be too narrow
+_RARELY = 0.05  # share of resamples without a figure above which that is said
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
 
 
@@ -48,18 +32,19 @@ class Row:
     primary: bool
     n: int
     groups: int
+    undefined: float  # share of the resamples in which the figure does not exist
     base: Figure
     adapted: Figure | None
     difference: Figure | None
-    verdict: str | None  # one of the four words above; None when a single model was measured
     ids: Sequence[str]
     owners: Sequence[str]  # the group of each id
     base_scores: np.ndarray
     adapted_scores: np.ndarray | None
+    verdict: str | None = None  # one of the four words above; None when a single model was measured
 
     @property
     def whole(self) -> str:
-        """The figure that this is, or is a part of."""
+        """The name of the figure that this is, or is a part of."""
         return self.metric.partition("/")[0]
 
     @property
@@ -80,98 +65,149 @@ class Evaluation:
     seed: int
 
 
-class TowersEncoder:
-    """Towers that are measured. Embeddings are kept; make a new encoder when weights have changed.
+def evaluate(
+    base: Encoder,
+    adapted: Encoder | None,
+    sets: Sequence[EvaluationSet],
+    probes: Mapping[str, Probe],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Every probe on every set, for both models on the same items; `adapted` may be missing.
 
-    Encoders that share a `kept` dictionary share the embeddings of a tower whose weights are the same.
+    Raises: DataError when no image of a set can be read, RecipeError when no probe finds what it needs.
     """
-
-    def __init__(self, towers: Towers, kept: dict[Any, np.ndarray] | None = None) -> None:
-        self.towers = towers
-        self.scale = float(towers.scale)
-        self.bias = None if towers.bias is None else float(towers.bias)
-        self.preparation: str = towers.preprocess.fingerprint()
-        self.image_key = (towers.fingerprint("image"), self.preparation)
-        self.text_key = towers.fingerprint("text")
-        self.kept: dict[Any, np.ndarray] = {} if kept is None else kept
-
-    def images(self, items: Dataset) -> np.ndarray:
-        """(n, d) float32 of unit length.
-
-        Raises: DataError when an image cannot be read.
-        """
-        if (self.image_key, items._fingerprint) not in self.kept:
-            lost = len(items) - len(encode_images([self], items))
-            if lost:
-                raise DataError(f"{lost} of {len(items)} images cannot be read: leave them out first")
-        return self.kept[self.image_key, items._fingerprint]
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(len(texts), d) float32 of unit length; equal texts are encoded once."""
-        key = (self.text_key, tuple(texts))
-        if key not in self.kept:
-            # Texts of like length stand together, for a chunk is padded to its longest.
-            distinct = sorted(set(texts), key=lambda text: (len(text), text))
-            found = _shared(
-                (chunk, self._encode(self.towers.tokenise(chunk), "text")) for chunk in _mine(distinct)
+    encoders = [base] if adapted is None else [base, adapted]
+    warnings = _preparation(encoders)
+    valid = not warnings
+    rows: list[Row] = []
+    protocol: list[dict[str, Any]] = []
+    for data in sets:
+        ready, lost = _ready(encoders, data)
+        if lost:
+            warnings.append(
+                f"{data.name}: {lost} of {len(data.items)} images cannot be read; left out for both models"
             )
-            vectors = {text: row for chunk, rows in found for text, row in zip(chunk, rows, strict=True)}
-            self.kept[key] = np.stack([vectors[text] for text in texts])
-        return self.kept[key]
-
-    def image_rows(self, prepared: list[dict[str, np.ndarray]]) -> np.ndarray:
-        """(len(prepared), d) embeddings of one chunk of prepared images."""
-        import torch
-
-        names = prepared[0]
-        stacked = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in names}
-        return self._encode(stacked, "image")
-
-    def _encode(self, batch: dict[str, Tensor], side: str) -> np.ndarray:
-        import torch
-
-        learning = self.towers.training
-        self.towers.eval()
-        device = next(self.towers.parameters()).device
-        encode = self.towers.encode_image if side == "image" else self.towers.encode_text
-        with torch.inference_mode():
-            rows: np.ndarray = encode({name: value.to(device) for name, value in batch.items()}).cpu().numpy()
-        self.towers.train(learning)
-        if not np.isfinite(rows).all():
-            raise ModelError(f"{self.towers.base}: an embedding is not a finite number: the {side} tower is broken")
-        return rows
+        for probe in probes.values():
+            results = [probe(encoder, ready) for encoder in encoders]
+            found = [_row(results, i, resamples, seed) for i in range(len(results[0].metrics))]
+            warnings += [*results[0].warnings, *_doubts(found)]
+            rows += _judged(found)
+            protocol.append(_protocol(probe, results[0], ready, lost))
+    if not rows:
+        why = "; ".join(
+            f"{entry['probe']} on {entry['dataset']}: {entry['details'].get('not_measured', 'no figures')}"
+            for entry in protocol
+        )
+        raise RecipeError(f"nothing can be measured: {why or 'name at least one probe and one set'}")
+    return Evaluation(rows, protocol, list(dict.fromkeys(warnings)), valid, resamples, seed)
 
 
-def encode_images(encoders: Sequence[TowersEncoder], items: Dataset, batch_size: int = 64) -> Dataset:
-    """The items whose image can be read; their embeddings are now kept by all encoders.
+def _preparation(encoders: Sequence[Encoder]) -> list[str]:
+    """Figures of models that see differently prepared images are not comparable."""
+    ways = {encoder.preparation for encoder in encoders if isinstance(encoder, TowersEncoder)}
+    if len(ways) < 2:
+        return []
+    return ["base and adapted model prepare images differently: their figures must not be compared"]
 
-    Each picture is decoded once and prepared once for encoders that prepare alike. `batch_size` says how
-    many are held at once, and changes no figure.
+
+def _ready(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
+    """The readable items in order of their ids, and how many were not readable."""
+    order = sorted(range(len(data.items)), key=list(data.items["id"]).__getitem__)
+    items = data.items.select(order)
+    towers = [encoder for encoder in encoders if isinstance(encoder, TowersEncoder)]
+    readable = encode_images(towers, items) if towers else items
+    if not len(readable):
+        raise DataError(f"{data.name}: none of its {len(items)} images can be read: check the corpus path")
+    return replace(data, items=readable), len(items) - len(readable)
+
+
+def _row(results: Sequence[Results], i: int, resamples: int, seed: int) -> Row:
+    first, *others = [result.metrics[i] for result in results]
+    other = others[0].scores if others else None
+    compared = statistics.compare(
+        first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
+    )
+    return Row(
+        probe=results[0].probe,
+        dataset=results[0].dataset,
+        metric=first.name,
+        higher_is_better=first.higher_is_better,
+        unit=first.unit,
+        chance=first.chance,
+        primary=first.name == results[0].primary,
+        n=len(first.ids),
+        groups=compared.groups,
+        undefined=compared.undefined,
+        base=compared.base,
+        adapted=compared.adapted,
+        difference=compared.difference,
+        ids=first.ids,
+        owners=first.groups,
+        base_scores=first.scores,
+        adapted_scores=other,
+    )
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """The same rows with their verdicts.
+
+    A whole figure counts by its own interval. The parts of one figure are looked at together, so their p
+    values are first adjusted for how many there are: among 20 classes one would differ by luck alone.
     """
-    towers = {encoder.image_key: encoder for encoder in encoders}
-    recipes = {encoder.preparation: encoder.towers.preprocess for encoder in encoders}
+    verdicts = {row.metric: _verdict(row, settled=True) for row in rows if not row.part}
+    for whole in {row.whole for row in rows if row.part}:
+        parts = [row for row in rows if row.part and row.whole == whole]
+        p = statistics.holm([_p(row) for row in parts])
+        verdicts |= {row.metric: _verdict(row, value <= 0.05) for row, value in zip(parts, p, strict=True)}
+    return [replace(row, verdict=verdicts[row.metric]) for row in rows]
 
-    def prepare(row: int) -> dict[str, dict[str, np.ndarray]] | None:
-        try:
-            picture = decode(items[row]["image"])
-        except DataError:
-            return None
-        return {key: recipe(picture) for key, recipe in recipes.items()}
 
-    def encoded() -> Iterable[tuple[list[int], dict[Any, np.ndarray]]]:
-        chunks, held = list(_mine(range(len(items)))), max(1, batch_size // _CHUNK)
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(chunks), held):
-                block = chunks[start : start + held]
-                ready = dict(zip(chain(*block), pool.map(prepare, chain(*block)), strict=True))
-                for chunk in block:
-                    good = {row: one for row in chunk if (one := ready[row]) is not None}
-                    if good:
-                        yield (
-                            list(good),
-                            {
-                                key: encoder.image_rows([one[encoder.preparation] for one in good.values()])
-                                for key, encoder in towers.items()
-                            },
-                        )
-    return items
+def _p(row: Row) -> float:
+    p = row.difference.p if row.difference else None
+    return float("nan") if p is None else p
+
+
+def _verdict(row: Row, settled: bool) -> str | None:
+    if row.difference is None:
+        return None
+    if np.isnan(row.difference.low):
+        return UNKNOWN
+    sign = row.difference.sign if row.higher_is_better else -row.difference.sign
+    return {1: BETTER, -1: WORSE, 0: SAME}[sign if settled else 0]
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    doubts = []
+    for row in rows:
+        if row.part:
+            continue
+        if row.groups < MIN_GROUPS:
+            doubts.append(
+                f"{row.dataset}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}"
+            )
+        elif row.groups < _ROUGH:
+            doubts.append(
+                f"{row.dataset}: only {row.groups} groups: intervals are narrower than they should be"
+            )
+        if row.undefined > _RARELY:
+            share = f"{row.undefined:.0%} of the resamples"
+            doubts.append(
+                f"{row.dataset}: {row.metric} does not exist in {share}: read its interval with care"
+            )
+    return doubts
+
+
+def _protocol(probe: Probe, results: Results, data: EvaluationSet, lost: int) -> dict[str, Any]:
+    return {
+        "probe": results.probe,
+        "version": results.version,
+        "citation": probe.citation,
+        "dataset": results.dataset,
+        "items": len(data.items),
+        "unreadable": lost,
+        "primary": results.primary,
+        "chance": {metric.name: metric.chance for metric in results.metrics if "/" not in metric.name},
+        "details": results.details,
+    }

@@ -81,7 +81,6 @@ class Evaluate(_Strict):
 
     resamples: int = Field(2000, ge=100)
     seed: int = 0
-    batch_size: int = Field(64, ge=1)
     split: Literal["validation", "test"] = "test"
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from domainclip import checkpoint, distributed, prose, schedule, step
 from domainclip.data.collate import Batch, Pairs, collate
 from domainclip.data.order import positions, rank_slice
+from domainclip.data.quarantine import Bad
 from domainclip.errors import DivergedError, ExitCode, Interrupted
 from domainclip.progress import Display
 from domainclip.recipe import Recipe
@@ -48,6 +49,7 @@ class Job:
     kept: Kept
     rate: float  # peak learning rate
     identity: dict[str, Any]  # what a checkpoint must agree with before it may continue this job
+    bad: tuple[Bad, ...] = ()  # pictures that could not be read when embeddings were kept
 
 
 @dataclass
@@ -84,8 +86,16 @@ def total_steps(recipe: Recipe, pairs: int) -> int:
     return max(1, ceil(recipe.train.epochs * pairs / min(recipe.train.batch_size, pairs)))
 
 
-def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False) -> int:
-    """Trains to the last step and returns their number; continues from the checkpoint `saved`.
+@dataclass(frozen=True)
+class Trained:
+    """What the loop tells afterwards."""
+
+    steps: int
+    bad: list[Bad]  # pictures that could not be read, each replaced by the next one that could
+
+
+def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False) -> Trained:
+    """Trains to the last step; continues from the checkpoint `saved`.
 
     Raises: DivergedError before a step with a loss or gradient that is not finite; Interrupted after a
     signal, with a checkpoint written; ModelError when a checkpoint cannot be written.
@@ -102,10 +112,12 @@ def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, 
     model, wrapped = accelerator.prepare(job.towers, optimizer)
     metrics = _Metrics(folder / "metrics.jsonl", state.step)
     batches = _batches(job, state.step, total, batch_size)
+    bad = {item.place: item for item in job.bad}
     with _Signals() as signals, Display(total, state.step, batch_size, quiet or distributed.rank() > 0) as display:
         while state.step < total:
             rows = next(batches)
-            batch = _bring(job, rows, state.step, accelerator.device)
+            bad.update((item.place, item) for item in rows.bad)
+            batch = bring(job, rows, state.step, accelerator.device)
             schedule.set_rate(optimizer, schedule.factor(state.step, total, settings.warmup))
             seed = settings.seed * 1_000_003 + state.step
             taken = step.take(model, job.towers, batch, job.terms, settings.micro_batch_size, seed, accelerator)
@@ -134,7 +146,7 @@ def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, 
             display.show(state.step, record)
             if stop and state.step < total:
                 raise _interrupted(stop, state.step, total, folder)
-    return total
+    return Trained(total, list(bad.values()))
 
 
 def due(step: int, every: int, total: int) -> bool:
@@ -155,7 +167,7 @@ def _batches(job: Job, start: int, total: int, batch_size: int) -> Iterator[Batc
     return iter(loader)
 
 
-def _bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatch:
+def bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatch:
     """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
     kept, texts, anchors = job.kept, rows.texts, None
     if kept.sentences is not None and kept.anchors is not None:

@@ -12,17 +12,21 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 SIZE = 64
 CANVAS = 2 * SIZE  # drawn at twice the size, so that edges come out smooth
 HELD_OUT_SEED = 1000
+Plane = NDArray[np.float64]
 
 # An object is a few primitives in the unit square: Ellipse, Rectangle, Polygon, Line; "-" cuts a hole.
 OBJECTS = {
@@ -50,20 +54,13 @@ OBJECTS = {
     "sun": "E .28 .28 .72 .72;L .5 0 .5 1;L 0 .5 1 .5;L .15 .15 .85 .85;L .15 .85 .85 .15",
 }
 TEXTURES = ("stripes", "checkerboard", "dots", "waves", "grid", "grain", "gradient", "clouds of fog")
+UNCOUNTED = ("stripes", "dots", "waves", "grain", "clouds of fog")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # A digit is the lit bars, a to g, of a seven-segment display.
 LIT = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
-BARS = (
-    ".2 0 .8 .14",
-    ".66 0 .8 .57",
-    ".66 .43 .8 1",
-    ".2 .86 .8 1",
-    ".2 .43 .34 1",
-    ".2 0 .34 .57",
-    ".2 .43 .8 .57",
-)
+BARS = ".2 0 .8 .14;.66 0 .8 .57;.66 .43 .8 1;.2 .86 .8 1;.2 .43 .34 1;.2 0 .34 .57;.2 .43 .8 .57"
 OUTLINES = OBJECTS | {
-    f"digit {name}": ";".join("R " + BARS["abcdefg".index(bar)] for bar in lit)
+    f"digit {name}": ";".join("R " + BARS.split(";")["abcdefg".index(bar)] for bar in lit)
     for name, lit in zip(DIGITS, LIT, strict=True)
 }
 CLASSES = (*OBJECTS, *TEXTURES, *(f"digit {name}" for name in DIGITS))
@@ -167,7 +164,7 @@ def _draw(scene: Scene, rng: Generator) -> Image.Image:
     return _spoil(np.clip(pixels, 0, 255), scene.fault, rng)
 
 
-def _spoil(pixels: np.ndarray, fault: str, rng: Generator) -> Image.Image:
+def _spoil(pixels: Plane, fault: str, rng: Generator) -> Image.Image:
     """The picture with its fault, and the little noise that every picture has."""
     gain, offset = {"bright": (0.55, 140), "dark": (0.45, 0), "hazy": (0.4, 75)}.get(fault, (1, 0))
     noise = rng.normal(0, 34 if fault == "grainy" else rng.uniform(0, 7), pixels.shape[:2])
@@ -175,7 +172,7 @@ def _spoil(pixels: np.ndarray, fault: str, rng: Generator) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(1.3)) if fault == "blurred" else image
 
 
-def _objects(scene: Scene, rng: Generator) -> np.ndarray:
+def _objects(scene: Scene, rng: Generator) -> Plane:
     """How much of each pixel is covered, (64, 64) in 0 to 1."""
     canvas = Image.new("L", (CANVAS, CANVAS))
     for place in scene.places:
@@ -199,79 +196,63 @@ def _stamp(scene: Scene, width: int, rng: Generator) -> Image.Image:
 
 
 def _primitives(draw: ImageDraw.ImageDraw, outline: str, width: int) -> None:
+    line = partial(draw.line, width=max(2, width // 14))
+    shapes: dict[str, Callable[..., None]]
+    shapes = {"E": draw.ellipse, "R": draw.rectangle, "P": draw.polygon, "L": line}
     for part in outline.split(";"):
         kind, *numbers = part.split()
         points = [float(number) * (width - 1) for number in numbers]
-        fill = 0 if kind.startswith("-") else 255
-        match kind[-1]:
-            case "E":
-                draw.ellipse(points, fill)
-            case "R":
-                draw.rectangle(points, fill)
-            case "P":
-                draw.polygon(points, fill)
-            case "L":
-                draw.line(points, fill, max(2, width // 14))
+        shapes[kind[-1]](points, fill=0 if kind.startswith("-") else 255)
 
 
-def _texture(scene: Scene, rng: Generator) -> np.ndarray:
+def _texture(scene: Scene, rng: Generator) -> Plane:
     """A texture in 0 to 1 over the whole picture, or over the half or corner that the place names."""
     row, column = np.mgrid[:SIZE, :SIZE] - SIZE / 2
     period, angle, turn = PERIODS[scene.size], rng.uniform(-0.2, 0.2), rng.uniform(0, 2 * np.pi)
     u = (np.cos(angle) * column + np.sin(angle) * row) / period + rng.random()
     v = (np.cos(angle) * row - np.sin(angle) * column) / period + rng.random()
+    noise = rng.normal(0, 0.45, row.shape)
+    coarse = rng.random((SIZE // period, SIZE // period)).astype(np.float32)
+    fog = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     field = {
         "stripes": 0.5 + 2 * _wave(v),
         "checkerboard": 0.5 + 4 * _wave(u / 2) * _wave(v / 2),
         "dots": 3 * (_wave(u) + _wave(v)) - 2.4,
         "waves": 0.5 + 2 * _wave(v + 0.3 * _wave(u / 3)),
         "grid": 3 * np.maximum(_wave(u), _wave(v)) - 2.2,
-        "grain": 0.5 + rng.normal(0, 0.45, row.shape),
+        "grain": 0.5 + noise,
         "gradient": 0.5 + (np.cos(turn) * column + np.sin(turn) * row) / SIZE,
-        "clouds of fog": _fog(rng, SIZE // period),
+        "clouds of fog": 2.5 * np.asarray(fog, dtype=np.float64) - 0.75,
     }[scene.name]
     window = np.zeros((SIZE, SIZE))
     half = {-1: slice(0, SIZE // 2), 0: slice(0, SIZE), 1: slice(SIZE // 2, SIZE)}
     window[half[scene.places[0][1]], half[scene.places[0][0]]] = 1
-    return np.clip(field, 0, 1) * window
+    return np.asarray(np.clip(field, 0, 1) * window)
 
 
-def _wave(turns: np.ndarray) -> np.ndarray:
+def _wave(turns: Plane) -> Plane:
     return np.asarray(np.sin(2 * np.pi * turns), dtype=np.float64)
-
-
-def _fog(rng: Generator, cells: int) -> np.ndarray:
-    coarse = Image.fromarray(rng.random((cells, cells)).astype(np.float32))
-    return 2.5 * np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float64) - 0.75
 
 
 def _describe(scene: Scene, rng: Generator) -> str:
     def said(share: float, wordings: str) -> str:
         return str(rng.choice(wordings.split("|"))) if rng.random() < share else ""
 
-    noun = said(1, SYNONYMS.get(scene.name, scene.name))
+    count, noun = len(scene.places), said(1, SYNONYMS.get(scene.name, scene.name))
+    plural = noun + {"fish": "", "cross": "es"}.get(noun, "s")
     subject = [
         said(0.4, "There is|The picture shows|A picture of|We see|Seen here:"),
-        _number(scene),
+        "" if scene.name in UNCOUNTED else ("a", "two", "three", "four")[count - 1],
         said(0.5, SIZE_WORDS[scene.size]),
         said(0.8, STYLES[scene.style]),
         said(0.75, scene.colour),
-        noun if len(scene.places) == 1 else _plural(noun),
+        noun if count == 1 else plural,
         said(0.7, _where(scene)),
         said(0.4, f"on a {scene.ground} ground|over {scene.ground}|against {scene.ground}"),
     ]
     sentence = re.sub(r"\ba (?=[aeio])", "an ", " ".join(word for word in subject if word))
     rest = (said(0.35, FAULTS[scene.fault]), said(0.2, _absent(scene, rng)))
     return " ".join([sentence[0].upper() + sentence[1:] + ".", *(part for part in rest if part)])
-
-
-def _plural(noun: str) -> str:
-    return noun if noun == "fish" else noun + ("es" if noun.endswith("ss") else "s")
-
-
-def _number(scene: Scene) -> str:
-    uncounted = scene.name in TEXTURES and scene.name not in ("checkerboard", "grid", "gradient")
-    return "" if uncounted else ("a", "two", "three", "four")[len(scene.places) - 1]
 
 
 def _where(scene: Scene) -> str:
@@ -287,10 +268,9 @@ def _absent(scene: Scene, rng: Generator) -> str:
     """True sentences about what is not there."""
     other = rng.choice([name for name in OBJECTS if name != scene.name])
     wordings = f"No {other}.|There is no {other}.|Without any {other}.|No sign of the {other}."
-    columns = {column for column, _ in scene.places}
-    if columns == {-1}:
-        return wordings + "|The right side is clear."
-    return wordings + "|The left side is clear." if columns == {1} else wordings
+    (column, *others) = {column for column, _ in scene.places}
+    clear = {-1: "|The right side is clear.", 1: "|The left side is clear."}
+    return wordings if others else wordings + clear.get(column, "")
 
 
 def write(folder: Path, count: int = 800, seed: int = HELD_OUT_SEED) -> Path:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from generated_pictures import CLASSES, Picture, make
+from generated_pictures import Picture, make
 from tokenizers import pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
@@ -27,28 +26,29 @@ CONTEXT = 77
 
 # Only for the tokenizer: common words that the captions do not use.
 COMMON_WORDS = """
-about above across after again against air all almost alone along already also always among another answer any
-appear are area around ask away back bad base because become been before began behind being below best better
-between body book born bottom boy break bring brought build but call came can care carry change child children
-city class clear close cold come common complete contain could country course cover cross cut day deep did
-different direct do does done door down draw drive dry during each early earth ease east eat end enough even
-every example eye fact fall family far farm fast father feel feet few field figure final find fire first five
-follow food foot force form found four free friend from front full game gave get girl give go gold good govern
-great group grow had half hand happen hard has have he head hear heat heavy help her here high him his hold home
-horse hot hour how hundred idea if inch interest into island just keep kind king knew know land language last
-late laugh lay lead learn leave less let letter life list listen live long look low machine made main make man
-many map mark matter may mean measure men might mile mind minute miss money more morning most mother mountain
-move much must name near need never new next night north note nothing notice now number object often old once
-only open or order other our out over own page paper part pass pattern people perhaps person piece place plain
-plan plane plant play point power present press problem produce pull put question quick rain ran reach read ready
-real record remember rest river road rock room rule run said same saw say school science sea second seem self
-sentence serve set several shape she ship short should show side simple since sing sit six sleep slow snow so
-some song soon sound south space special stand start state stay step still stood stop story street strong study
-such sure surface system table take talk teach tell ten test than that their them then these they thing think
-this those though thought thousand through time together told too took top toward town travel tree true try turn
-under unit until up usual very voice vowel wait walk want war warm was watch water way week weight well went
-were west what wheel when where which while who whole why will wind wish with wonder wood word work world would
-write year you young your
+about above across after again against air all almost alone along already also always among another answer
+any appear are area around ask away back bad base because become been before began behind being below best
+better between body book born bottom boy break bring brought build but call came can care carry change child
+children city class clear close cold come common complete contain could country course cover cross cut day
+deep did different direct do does done door down draw drive dry during each early earth ease east eat end
+enough even every example eye fact fall family far farm fast father feel feet few field figure final find
+fire first five follow food foot force form found four free friend from front full game gave get girl give
+go gold good govern great group grow had half hand happen hard has have he head hear heat heavy help her
+here high him his hold home horse hot hour how hundred idea if inch interest into island just keep kind king
+knew know land language last late laugh lay lead learn leave less let letter life list listen live long look
+low machine made main make man many map mark matter may mean measure men might mile mind minute miss money
+more morning most mother mountain move much must name near need never new next night north note nothing
+notice now number object often old once only open or order other our out over own page paper part pass
+pattern people perhaps person piece place plain plan plane plant play point power present press problem
+produce pull put question quick rain ran reach read ready real record remember rest river road rock room
+rule run said same saw say school science sea second seem self sentence serve set several shape she ship
+short should show side simple since sing sit six sleep slow snow so some song soon sound south space special
+stand start state stay step still stood stop story street strong study such sure surface system table take
+talk teach tell ten test than that their them then these they thing think this those though thought thousand
+through time together told too took top toward town travel tree true try turn under unit until up usual very
+voice vowel wait walk want war warm was watch water way week weight well went were west what wheel when
+where which while who whole why will wind wish with wonder wood word work world would write year you young
+your
 """
 
 
@@ -57,7 +57,10 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
     tokenizer = CLIPTokenizer().backend_tokenizer
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = BpeTrainer(
-        vocab_size=2 * len(letters) + MERGES, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=2 * len(letters) + MERGES,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     tokenizer.train_from_iterator([*captions, *COMMON_WORDS.split() * 20], trainer)
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]][:MERGES]
@@ -133,7 +136,9 @@ def main() -> None:
     processor = CLIPProcessor(image_processor=image, tokenizer=tokenizer)
     model = new_model(tokenizer)
     train(model, processor, options.steps, options.batch_size)
-    model.half().save_pretrained(options.folder)
+    # Half the bytes in the repository; the config still says float32, so that every loader computes in it.
+    halves = {name: weight.half() for name, weight in model.state_dict().items()}
+    model.save_pretrained(options.folder, state_dict=halves)
     processor.save_pretrained(options.folder)
 
 

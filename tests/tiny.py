@@ -7,20 +7,27 @@ random, but the tokenizers and image processors are of the real classes: what lo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+# Bars and notes of the library would drown what a failing test prints.
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 # Words that the tiny tokenizers know whole; all others fall into pieces, none into an unknown token.
-WORDS = (
+_TEXT = (
     "a an the of in on and with no photo picture painting image red green blue yellow white black small"
     " large round square circle cross stripe dots left right cat dog bird chest xray normal effusion"
     " pneumonia galaxy star nebula planet comet portrait landscape abstract ein eine rote grüne blaue kreis"
-).split()
+)
+WORDS = _TEXT.split()
 CHINESE = "一张红绿蓝色的圆形方形猫狗鸟照片画"
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -44,12 +51,12 @@ def tiny_clip(
     config = transformers.CLIPConfig(
         text_config=text, vision_config=_vision(**shared), projection_dim=16, logit_scale_init_value=log_scale
     )
-    return _write(folder, config, transformers.CLIPModel, tokenizer, _crop_processor("CLIPImageProcessor"), seed)
+    return _write(
+        folder, config, transformers.CLIPModel, tokenizer, _crop_processor("CLIPImageProcessor"), seed
+    )
 
 
-def tiny_siglip(
-    folder: str | Path, *, seed: int = 0, log_scale: float = 2.3026, bias: float = -10.0
-) -> Path:
+def tiny_siglip(folder: str | Path, *, seed: int = 0, log_scale: float = 2.3026, bias: float = -10.0) -> Path:
     """A SigLIP: fixed length 64, lower-cased text without punctuation, a bias."""
     tokenizer = _siglip_tokenizer()
     config = transformers.SiglipConfig(
@@ -86,6 +93,25 @@ def tiny_chinese_clip(folder: str | Path, *, seed: int = 0, dropout: float = 0.0
     return _write(folder, config, transformers.ChineseCLIPModel, tokenizer, processor, seed)
 
 
+def tiny_altclip(folder: str | Path, *, seed: int = 0) -> Path:
+    """An AltCLIP: a CLIP image tower and an XLM-R text tower, whose 66 positions hold 64 tokens."""
+    tokenizer = _xlmr_tokenizer(512)
+    text = _text(tokenizer, max_position_embeddings=66, project_dim=24, hidden_dropout_prob=0.0)
+    config = transformers.AltCLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
+    processor = _crop_processor("CLIPImageProcessor")
+    return _write(folder, config, transformers.AltCLIPModel, tokenizer, processor, seed)
+
+
+def tiny_metaclip_2(folder: str | Path, *, seed: int = 0) -> Path:
+    """A MetaCLIP 2: a CLIP with XLM-R's tokenizer, whose end-of-text id 2 is not the highest."""
+    tokenizer = _xlmr_tokenizer(77)
+    config = transformers.MetaClip2Config(
+        text_config=_text(tokenizer, max_position_embeddings=77), vision_config=_vision(), projection_dim=16
+    )
+    processor = _crop_processor("CLIPImageProcessor")
+    return _write(folder, config, transformers.MetaClip2Model, tokenizer, processor, seed)
+
+
 def tiny_dual_encoder(folder: str | Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
     """A ViT and a BERT joined by two projections, as multilingual and medical bases often are."""
     tokenizer = _bert_tokenizer(64)
@@ -96,6 +122,18 @@ def tiny_dual_encoder(folder: str | Path, *, seed: int = 0, dropout: float = 0.0
     )
     processor = {"image_processor_type": "ViTImageProcessor", **_exact_options(resample=2)}
     return _write(folder, config, transformers.VisionTextDualEncoderModel, tokenizer, processor, seed)
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """An RGB image in which every pixel differs, so that no step of preprocessing can hide."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def stack(prepared: Iterable[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """What `preprocess` gave for several images, as the one batch that `encode_image` takes."""
+    rows = list(prepared)
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
 def _write(
@@ -216,10 +254,19 @@ def _siglip_tokenizer() -> Any:
 
 def _bert_tokenizer(positions: int) -> Any:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *sorted(set(CHINESE))]
-    letters = sorted({letter for word in WORDS for letter in word} | set("abcdefghijklmnopqrstuvwxyz0123456789.,"))
+    letters = sorted(
+        {letter for word in WORDS for letter in word} | set("abcdefghijklmnopqrstuvwxyz0123456789.,")
+    )
     pieces += [*letters, *("##" + letter for letter in letters)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     return transformers.BertTokenizer(vocab=vocab, model_max_length=positions)
+
+
+def _xlmr_tokenizer(positions: int) -> Any:
+    letters = {letter for word in WORDS for letter in word} | set("▁.,!" + ascii_lowercase + digits)
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(letters), *("▁" + word for word in WORDS)]
+    scores = [(piece, -float(i)) for i, piece in enumerate(dict.fromkeys(pieces))]
+    return transformers.XLMRobertaTokenizer(vocab=[*scores, ("<mask>", 0.0)], model_max_length=positions)
 
 
 def _merges(start: list[list[str]], end: str) -> tuple[list[str], list[tuple[str, str]]]:

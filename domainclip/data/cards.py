@@ -45,9 +45,9 @@ class Columns(_Strict):
 class Splits(_Strict):
     """Shares of groups by a stable hash; used only when the source has no split column."""
 
-    train: float = Field(0.8, ge=0, le=1)
-    validation: float = Field(0.1, ge=0, le=1)
-    test: float = Field(0.1, ge=0, le=1)
+    train: float = Field(default=0.8, ge=0, le=1)
+    validation: float = Field(default=0.1, ge=0, le=1)
+    test: float = Field(default=0.1, ge=0, le=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -70,7 +70,7 @@ class Captions(_Strict):
     def _names_a_column(cls, value: str | None) -> str | None:
         rest = re.sub(r"\{[^{}]+\}", "", value or "")
         if value is not None and (rest == value or "{" in rest or "}" in rest):
-            raise ValueError("write each column in braces, as in \"{style} painting, {text}\"")
+            raise ValueError('write each column in braces, as in "{style} painting, {text}"')
         return value
 
 
@@ -161,7 +161,9 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     if not isinstance(ours, dict):
         raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/data.md for its keys')
     # These three belong to the Hub's own card, at the top level, and are ours as well.
-    shared = {key: front[key] for key in ("pretty_name", "license", "language") if key in front}
+    shared: dict[str, Any] = {
+        key: front[key] for key in ("pretty_name", "license", "language") if key in front
+    }
     if isinstance(shared.get("language"), str):
         shared["language"] = [shared["language"]]
     data = _merge({"name": file.stem, **shared, **ours, "prose": prose}, overrides or {})
@@ -169,7 +171,8 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
 
 
 def _front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:
-    found = re.match(r"---\n(.*?)\n---\s*?(?:\n|\Z)(.*)", text.removeprefix("\ufeff").replace("\r\n", "\n"), re.DOTALL)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    found = re.match(r"---\n(.*?)\n---[ \t]*(?:\n|\Z)(.*)", text, re.DOTALL)
     if found is None:
         raise RecipeError(f"{name}: a card begins with YAML between two lines of ---")
     front = strict_yaml.load(found[1], name)
@@ -200,12 +203,12 @@ def _refuse_unknown(model: type[BaseModel], data: Any, at: str, where: str) -> N
         return
     for key, value in data.items():
         if key not in model.model_fields:
-            raise RecipeError(f"{where}: {at}{key}: unknown key: {did_you_mean(str(key), model.model_fields)}")
+            near = did_you_mean(str(key), model.model_fields)
+            raise RecipeError(f"{where}: {at}{key}: unknown key: {near}")
         inner = model.model_fields[key].annotation
         for candidate in (inner, *typing.get_args(inner)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                if typing.get_origin(inner) is dict:
-                    continue  # its keys are names of the user's own
+            named_by_user = typing.get_origin(inner) is dict  # as the classes are
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not named_by_user:
                 _refuse_unknown(candidate, value, f"{at}{key}.", where)
 
 

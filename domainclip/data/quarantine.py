@@ -39,8 +39,8 @@ class Journal:
 
 def counts(bad: Sequence[Bad]) -> str:
     """ "10 empty caption, 2 truncated image": the commonest first."""
-    tally = Counter(item.reason for item in bad)
-    return ", ".join(f"{n} {reason}" for reason, n in sorted(tally.items(), key=lambda pair: (-pair[1], pair[0])))
+    tally = sorted(Counter(item.reason for item in bad).items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{n} {reason}" for reason, n in tally)
 
 
 def refuse_over(bad: Sequence[Bad], total: int, card: Card) -> None:
@@ -72,4 +72,4 @@ def write_list(bad: Sequence[Bad], name: str) -> Path:
 
 
 def _named(item: Bad, card: Card) -> str:
-    return f" {item.name}" if item.name and card.names_may_show else ""
+    return f" {Path(item.name).name}" if item.name and card.names_may_show else ""

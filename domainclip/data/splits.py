@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -52,31 +53,19 @@ def leak(groups: Mapping[str, Sequence[str]], places: Mapping[str, Sequence[str]
 
     Counts and row numbers only: the name of a group may be a patient's.
     """
-    found = [
-        (first, second, set(groups[first]) & set(groups[second])) for first, second in combinations(groups, 2)
-    ]
-    shared = set().union(*(both for _, _, both in found))
+    held: dict[str, dict[str, list[str]]] = {}
+    for split, names in groups.items():
+        known = places.get(split) or [f"{split} item {i + 1}" for i in range(len(names))]
+        for name, place in zip(names, known, strict=True):
+            held.setdefault(name, {}).setdefault(split, []).append(place)
+    shared = [by_split for by_split in held.values() if len(by_split) > 1]
     if not shared:
         return None
-    between = ", ".join(f"{len(both)} in {first} and {second}" for first, second, both in found if both)
-    one = min(
-        ((name, place) for split, names in groups.items() for name, place in _placed(split, names, places)),
-        key=lambda pair: (pair[0] not in shared, _order(pair[1])),
-    )[0]
-    same = [place for split, names in groups.items() for name, place in _placed(split, names, places) if name == one]
-    noun = "group is" if len(shared) == 1 else "groups are"
+    pairs = Counter(pair for by_split in shared for pair in combinations(by_split, 2))
+    between = ", ".join(f"{n} in {first} and {second}" for (first, second), n in pairs.items())
+    example = [place for listed in shared[0].values() for place in listed]
     return (
-        f"patient-level leak: {len(shared)} {noun} in more than one split ({between}); one of them: "
-        f"{', '.join(sorted(same, key=_order)[:6])}; mend the split column, or set "
+        f"patient-level leak: {len(shared)} {'group is' if len(shared) == 1 else 'groups are'} in more than "
+        f"one split ({between}); one of them: {', '.join(example[:6])}; mend the split column, or set "
         'corpus.columns.split="" to split by group'
     )
-
-
-def _placed(split: str, names: Sequence[str], places: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    known = places.get(split) or [f"{split} item {i + 1}" for i in range(len(names))]
-    return list(zip(names, known, strict=True))
-
-
-def _order(place: str) -> tuple[str, int]:
-    word, _, number = place.rpartition(" ")
-    return word, int(number) if number.isdigit() else 0

@@ -123,12 +123,13 @@ class Retrieval:
 
 def _captions(data: EvaluationSet) -> list[tuple[int, str, str]]:
     """Row, language and text of every caption that says something."""
-    found = []
-    for row, (texts, spoken) in enumerate(zip(data.items["texts"], data.items["language"], strict=True)):
-        languages = spoken if isinstance(spoken, list) else [spoken] * len(texts)
-        pairs = zip(texts, languages, strict=True)
-        found += [(row, language or "", text) for text, language in pairs if _normal(text)]
-    return found
+    rows = enumerate(zip(data.items["texts"], data.items["language"], strict=True))
+    return [
+        (row, language, text)
+        for row, (texts, languages) in rows
+        for text, language in zip(texts, languages, strict=True)
+        if _normal(text)
+    ]
 
 
 def _gallery(language: str, owner: np.ndarray, captions: list[tuple[int, str]]) -> Gallery:

@@ -46,7 +46,8 @@ class ZeroShot:
         """
         _refuse_double_negation(data.classes)
         if len(data.classes) < (1 if data.card.multi_label else 2):
-            return _nothing(data, self.version, f"{len(data.classes)} classes to choose among")
+            few = "classes" if data.card.multi_label else "two classes to choose among"
+            return _nothing(data, self.version, few)
         return self._several(encoder, data) if data.card.multi_label else self._single(encoder, data)
 
     def _single(self, encoder: Encoder, data: EvaluationSet) -> Results:
@@ -161,10 +162,10 @@ def _nothing(data: EvaluationSet, version: int, missing: str) -> Results:
 
 
 def _refuse_double_negation(classes: dict[str, Prompts]) -> None:
-    """ "no No Finding", from a template around a negative class name, once turned an AUROC into 0.07."""
+    # A template around a negative class name gives "no No Finding"; it once made an AUROC of 0.07.
     for name, prompts in classes.items():
         for prompt in [*prompts.positive, *prompts.negative]:
-            if re.search(r"\b(no|not|without)\W+(no|not|without)\b", prompt, re.IGNORECASE):
+            if re.search(r"\b(no|not|without)\s+(no|not|without)\b", prompt, re.IGNORECASE):
                 raise RecipeError(
                     f'classes.{name}: prompt "{prompt}" negates twice: write this class\'s prompts out'
                 )

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from domainclip.errors import ModelError, RecipeError
-from domainclip.towers import layers, saving
+from domainclip.errors import ModelError
+from domainclip.towers import linear_layers, saving, weights
 from domainclip.towers.preprocess import Preprocess
 
 Part = Literal["image", "text"]
-# The first word of a weight's name says which part it belongs to, in every supported family.
-_PARTS = {
-    "vision_model": "image",
-    "visual_projection": "image",
-    "text_model": "text",
-    "text_projection": "text",
-    "logit_scale": "scale",
-    "logit_bias": "bias",
-}
-# Tables and single tokens that are added to the input once: decaying them only pulls them to zero.
-_UNDECAYED = re.compile(r"position|class_embedding|cls_token|token_type|probe")
+_TOWERS = {"image": "vision_model", "text": "text_model"}
 
 
 class Towers(nn.Module):
@@ -127,42 +114,28 @@ class Towers(nn.Module):
 
     def weights(self) -> dict[str, nn.Parameter]:
         """All weights as part/name, the same with and without an adapter around the model."""
-        named = ((n.removeprefix("base_model.model."), weight) for n, weight in self.model.named_parameters())
-        return {f"{_PARTS.get(name.split('.')[0], 'other')}/{name}": weight for name, weight in named}
+        return {weights.canonical(name): weight for name, weight in self.model.named_parameters()}
 
     def select(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
-        """Let learn what the first matching pattern gives a factor above 0; lock the rest.
+        """Let learn what the first matching pattern gives a factor above 0, lock the rest.
 
         Returns the factor on the learning rate by weight name. A pattern matches whole names.
 
         Raises: RecipeError for a weight that no pattern covers, and a pattern that decides nothing.
         """
-        compiled = [(_compile(pattern), factor) for pattern, factor in patterns]
-        weights = self.weights()
-        chosen: dict[str, int] = {}
-        for name in weights:
-            hits = (i for i, (pattern, _) in enumerate(compiled) if pattern.fullmatch(name))
-            chosen[name] = next(hits, -1)
-        _check_patterns(compiled, chosen)
-        factors = {name: compiled[i][1] for name, i in chosen.items()}
-        for name, weight in weights.items():
+        named = self.weights()
+        factors = weights.choose(named, patterns)
+        for name, weight in named.items():
             weight.requires_grad_(factors[name] > 0)
         return factors
 
     def decayed(self, name: str) -> bool:
-        """Whether weight decay may pull at this weight: matrices only, no norms, biases, positions or scale."""
-        return self.weights()[name].ndim > 1 and not _UNDECAYED.search(name)
+        """Whether weight decay may pull at this weight."""
+        return weights.decays(name, self.weights()[name])
 
     def fingerprint(self, part: Literal["image", "text", "all"]) -> str:
-        """A key for everything computed with these weights: equal exactly when config and bytes are."""
-        digest = hashlib.sha256(_config(self.plain.config, part).encode())
-        buffers = ((n.removeprefix("base_model.model."), b) for n, b in self.model.named_buffers())
-        named = {f"{_PARTS.get(n.split('.')[0], 'other')}/{n}": b for n, b in buffers} | dict(self.weights())
-        for name, tensor in sorted(named.items()):
-            if part in ("all", name.split("/")[0]):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """A key for what is computed with these weights: equal exactly when config and bytes are."""
+        return weights.fingerprint(self.model, self.plain.config, part)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -171,7 +144,7 @@ class Towers(nn.Module):
 
     def depth(self, part: Part) -> int:
         """How many layers a tower has."""
-        return layers.depth(self._tower(part))
+        return linear_layers.depth(self._tower(part))
 
     def lora_targets(self, part: Part, kind: str, last_layers: int | None = None) -> list[str]:
         """Full names of the linear layers of a tower, as peft's `target_modules` wants them.
@@ -180,8 +153,8 @@ class Towers(nn.Module):
 
         Raises: RecipeError for a kind or a number of layers that there is not.
         """
-        prefix = _prefix(part)
-        return [f"{prefix}.{name}" for name in layers.targets(self._tower(part), kind, last_layers)]
+        names = linear_layers.targets(self._tower(part), kind, last_layers)
+        return [f"{_TOWERS[part]}.{name}" for name in names]
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that plain transformers, or peft, loads; `load` also reads it.
@@ -220,7 +193,7 @@ class Towers(nn.Module):
                 "mend text_config.eos_token_id in config.json, or the tokenizer"
             )
 
-    def refuse(self, fault: str) -> None:
+    def refuse(self, fault: str) -> NoReturn:
         """Raise a ModelError that names the base."""
         raise ModelError(f'base "{self.base}": {fault}')
 
@@ -235,15 +208,11 @@ class Towers(nn.Module):
             # RoBERTa and its kin count positions from behind the padding index.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 positions -= module.padding_idx + 1
-        return min(positions, self.tokenizer.model_max_length)
+        return min(positions, int(self.tokenizer.model_max_length))
 
     def _tower(self, part: Part) -> nn.Module:
-        tower: nn.Module = getattr(self.plain, _prefix(part))
+        tower: nn.Module = getattr(self.plain, _TOWERS[part])
         return tower
-
-
-def _prefix(part: str) -> str:
-    return next(prefix for prefix, of in _PARTS.items() if of == part)
 
 
 def _width(config: Any) -> int:
@@ -252,33 +221,3 @@ def _width(config: Any) -> int:
 
 def _by(size: tuple[int, ...]) -> str:
     return " by ".join(str(edge) for edge in size)
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise RecipeError(f'pattern "{pattern}" is not a regular expression: {error}') from None
-
-
-def _check_patterns(compiled: list[tuple[re.Pattern[str], float]], chosen: dict[str, int]) -> None:
-    uncovered = [name for name, i in chosen.items() if i < 0]
-    if uncovered:
-        more = f" and {len(uncovered) - 1} more" if len(uncovered) > 1 else ""
-        raise RecipeError(
-            f'no pattern covers the weight "{uncovered[0]}"{more}; end with (".*", 0.0) to lock what is left'
-        )
-    for i, (pattern, _) in enumerate(compiled):
-        if i in chosen.values():
-            continue
-        if any(pattern.fullmatch(name) for name in chosen):
-            raise RecipeError(f'pattern "{pattern.pattern}" decides nothing: earlier ones cover all it matches')
-        raise RecipeError(f'pattern "{pattern.pattern}" matches no weight, such as "{next(iter(chosen))}"')
-
-
-def _config(config: Any, part: str) -> str:
-    """What decides the numbers besides the weights: the same bytes with another activation differ."""
-    chosen = {"image": "vision_config", "text": "text_config"}.get(part)
-    options = (getattr(config, chosen) if chosen else config).to_dict()
-    noise = ("dtype", "transformers_version", "_name_or_path", "architectures")
-    return json.dumps({k: v for k, v in options.items() if k not in noise}, sort_keys=True, default=str)

@@ -66,7 +66,7 @@ class Preprocess:
         return size
 
     def __call__(self, image: Image.Image) -> dict[str, np.ndarray]:
-        """`pixels` (h, w, 3) uint8; or (max_patches, patch * patch * 3) and `grid` (2,), its rows and columns.
+        """`pixels` (h, w, 3) uint8; of patches (max_patches, patch * patch * 3) and `grid`, rows and columns.
 
         Raises: DataError for an image too narrow to be resized.
         """
@@ -97,7 +97,9 @@ class Preprocess:
 
     def _in_patches(self, image: Image.Image, patch: int) -> dict[str, np.ndarray]:
         # The search for the largest size that fits is transformers' own; its result is not a formula.
-        from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
+        from transformers.models.siglip2.image_processing_pil_siglip2 import (
+            get_image_size_for_max_num_patches,
+        )
 
         height, width = get_image_size_for_max_num_patches(image.height, image.width, patch, self.max_patches)
         pixels = np.array(image.resize((width, height), self.resample))
@@ -123,10 +125,10 @@ def _sizes(processor: Any, where: str) -> tuple[int | tuple[int, int], tuple[int
     if set(size) == {"height", "width"}:
         return _pair(size), crop
     if set(size) != {"shortest_edge"}:
-        option = f"size: {size}" if size else "do_resize: false"
+        option = f"size: {dict(sorted(size.items()))}" if size else "do_resize: false"
         raise ModelError(f"{where}: preprocessor option {option} is not supported{_WAY_OUT}")
     if crop is None:
-        raise ModelError(f"{where}: preprocessor option do_center_crop: false leaves images of any shape{_WAY_OUT}")
+        raise ModelError(f"{where}: preprocessor option do_center_crop: false leaves any shape{_WAY_OUT}")
     return size["shortest_edge"], crop
 
 

@@ -1,0 +1,5 @@
+"""`python -m domainclip`, and what `accelerate launch -m domainclip` starts."""
+
+from domainclip.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Readers of corpora, one a file; what they share is in `domainclip.data`."""

@@ -1,0 +1,154 @@
+"""Pairs as training sees them, and batches of them.
+
+Legend: b pairs of one process's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor
+
+from domainclip.data import order
+from domainclip.data.groups import loss_groups
+from domainclip.data.images import decode
+from domainclip.data.quarantine import Bad
+from domainclip.data.unreadable import UnreadableImage
+from domainclip.errors import DataError
+
+Preprocess = Callable[[Image.Image], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture with one of its captions."""
+
+    image: dict[str, np.ndarray] | None
+    text: str
+    group: int
+    index: int
+    id: str
+    asked: int  # the row that was asked for: another than `index` when its picture cannot be read
+    bad: tuple[Bad, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process brings to a step."""
+
+    image: dict[str, Tensor] | None  # (b, …) uint8 for each output of the preprocessing
+    texts: list[str]
+    group: Tensor  # (b,) int64
+    index: Tensor  # (b,) int64: the row of each pair
+    ids: list[str]
+    asked: Tensor  # (b,) int64: the row that the order asked for
+    bad: list[Bad] = field(default_factory=list)  # what could not be read and was replaced
+
+
+class Pairs(torch.utils.data.Dataset[Pair]):
+    """The training pairs, indexed by (epoch, index); every draw is a pure function of that and the seed.
+
+    A picture that cannot be read is replaced by the next one that can, always the same, and is reported
+    with every batch that asked for it.
+    """
+
+    def __init__(
+        self,
+        items: Dataset,
+        preprocess: Preprocess,
+        *,
+        seed: int = 0,
+        augmentation: Literal["none", "crop"] = "none",
+        policy: Literal["any", "head"] = "any",
+        pixels: bool = True,
+        replaced: Mapping[int, int] | None = None,
+    ) -> None:
+        """`pixels=False` skips the pictures, for when their embeddings are kept; then `replaced` says which
+        row stands for an unreadable one, as `Batch.asked` and `Batch.index` told.
+        """
+        self.items = items
+        self.preprocess = preprocess
+        self.seed = seed
+        self.augmentation = augmentation
+        self.policy = policy
+        self.pixels = pixels
+        self.replaced = dict(replaced or {})
+        # A column at a time: row by row, the pictures' bytes would come along.
+        self.texts: list[list[str]] = list(items["texts"])
+        self.ids: list[str] = list(items["id"])
+        self.groups = loss_groups(self.texts, items["group"])
+
+    def without_pixels(self, replaced: Mapping[int, int]) -> Pairs:
+        """The same pairs for when the embeddings of the pictures are kept."""
+        return Pairs(
+            self.items,
+            self.preprocess,
+            seed=self.seed,
+            augmentation=self.augmentation,
+            policy=self.policy,
+            pixels=False,
+            replaced=replaced,
+        )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: order.Position) -> Pair:
+        epoch, asked = position
+        bad: list[Bad] = []
+        for step in range(len(self)):
+            index = (self.replaced.get(asked, asked) + step) % len(self)
+            try:
+                return self._pair(epoch, index, asked, tuple(bad))
+            except UnreadableImage as error:
+                bad.append(Bad(f"item {self.ids[index]}", error.reason, error.name))
+        raise DataError(f"corpus: none of {len(self)} pictures can be read; the first: {bad[0].reason}")
+
+    def _pair(self, epoch: int, index: int, asked: int, bad: tuple[Bad, ...]) -> Pair:
+        image = None
+        if self.pixels:
+            picture = decode(self.items[index]["image"])
+            if self.augmentation == "crop":
+                picture = crop(picture, order.draw(self.seed, epoch, index))
+            image = self.preprocess(picture)
+        texts = self.texts[index] or [""]
+        chosen = 0 if self.policy == "head" else order.choose(self.seed, epoch, index, len(texts))
+        return Pair(image, texts[chosen], self.groups[index][chosen], index, self.ids[index], asked, bad)
+
+
+def crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
+    """A random part: 80 to 100 % of the area, sides stretched against each other by 10 % at most.
+
+    Mild, so that what a caption speaks of stays in the picture; and never mirrored, since captions say
+    left and right.
+    """
+    area = picture.width * picture.height * draw.uniform(0.8, 1.0)
+    ratio = picture.width / picture.height * np.exp(draw.uniform(-np.log(1.1), np.log(1.1)))
+    width = min(picture.width, max(1, round(float(np.sqrt(area * ratio)))))
+    height = min(picture.height, max(1, round(float(np.sqrt(area / ratio)))))
+    left = int(draw.integers(picture.width - width + 1))
+    top = int(draw.integers(picture.height - height + 1))
+    return picture.crop((left, top, left + width, top + height))
+
+
+def collate(rows: list[Pair]) -> Batch:
+    """One batch of pairs, in their order."""
+    first: Any = rows[0].image
+    images = [row.image for row in rows if row.image is not None]
+    return Batch(
+        image=None
+        if first is None
+        else {name: torch.from_numpy(np.stack([image[name] for image in images])) for name in first},
+        texts=[row.text for row in rows],
+        group=torch.tensor([row.group for row in rows]),
+        index=torch.tensor([row.index for row in rows]),
+        ids=[row.id for row in rows],
+        asked=torch.tensor([row.asked for row in rows]),
+        bad=[item for row in rows for item in row.bad],
+    )

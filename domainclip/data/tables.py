@@ -1,0 +1,140 @@
+"""Rows of a CSV, TSV, JSON-lines or Parquet file, exactly as they stand, or an error that says where not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainclip.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_SEPARATORS = ("\t", ",", ";", "|")
+_LONGEST_FIELD = 16 * 2**20  # the csv module's own bound of 131,072 cuts long reports off
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory; row i of `rows` is row i + 1 of messages, the header not counted."""
+
+    file: Path
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+def find(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | None:
+    """The table that a path means: itself, or the first metadata.csv, .tsv, … in a folder."""
+    if not path.is_dir():
+        return path
+    return next((path / f"{n}{s}" for n in names for s in SUFFIXES if (path / f"{n}{s}").is_file()), None)
+
+
+def read(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) -> Table:
+    """The whole table.
+
+    Raises: DataError naming file, row or byte, and the way out.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: no such file: check corpus.path")
+    kind = file.suffix.lower()
+    if kind not in SUFFIXES:
+        raise DataError(f'{file.name}: unknown kind of table "{kind}": use one of {", ".join(SUFFIXES)}')
+    if kind == ".parquet":
+        table = _parquet(file)
+    else:
+        text = _text(file, encoding)
+        lines = kind in (".jsonl", ".ndjson")
+        table = _json_lines(file, text) if lines else _delimited(file, text, separator)
+    if not table.rows:
+        raise DataError(f"{file.name}: the table has no rows")
+    return table
+
+
+def _text(file: Path, encoding: str) -> str:
+    data = file.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
+        raise DataError(f"{file.name}: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file.name}: line {line}, byte {error.start} is not {encoding.removesuffix('-sig').upper()}: "
+            "save it as UTF-8, or name its encoding, as in corpus.options.encoding=latin-1"
+        ) from None
+    except LookupError:
+        raise DataError(f'corpus.options.encoding: unknown encoding "{encoding}"') from None
+    # The csv module of Python 3.11 would take it for a letter.
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{file.name}: line {line} holds a NUL byte: the file is broken or not text")
+    return text
+
+
+def _delimited(file: Path, text: str, separator: str | None) -> Table:
+    csv.field_size_limit(_LONGEST_FIELD)
+    first = text.split("\n", 1)[0]
+    separator = separator or ("\t" if file.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count))
+    if len(separator) != 1:
+        raise DataError(f'corpus.options.separator: must be one character, got "{separator}"')
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    columns: list[str] = []
+    rows: list[dict[str, Any]] = []
+    try:
+        for fields in reader:
+            if not columns:
+                columns = _header([name.strip() for name in fields], file)
+            elif fields:
+                rows.append(_row(fields, columns, file, len(rows) + 1))
+    except csv.Error as error:
+        raise DataError(f"{file.name}: line {reader.line_num}: {error}: check the quotes") from None
+    return Table(file, columns, rows)
+
+
+def _header(columns: list[str], file: Path) -> list[str]:
+    for name in columns:
+        if columns.count(name) > 1:
+            raise DataError(f'{file.name}: column "{name}" stands in the header twice')
+    return columns
+
+
+def _row(fields: list[str], columns: list[str], file: Path, number: int) -> dict[str, Any]:
+    if len(fields) != len(columns):
+        raise DataError(
+            f"{file.name}: row {number} has {len(fields)} fields, the header {len(columns)}: check its "
+            "quotes, or set corpus.options.separator"
+        )
+    return dict(zip(columns, fields, strict=True))
+
+
+def _json_lines(file: Path, text: str) -> Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in _lines(text):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file.name}: line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{file.name}: line {number} is not a JSON object of columns")
+        rows.append(row)
+    return Table(file, list(dict.fromkeys(name for row in rows for name in row)), rows)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not splitlines(): a caption may hold U+2028, which is no line end in JSON.
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def _parquet(file: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{file.name}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    return Table(file, table.column_names, table.to_pylist())

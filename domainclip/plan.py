@@ -1,0 +1,113 @@
+"""What a run would do, before it does it: weights, steps, memory, texts, and, if asked, speed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from domainclip import schedule, step
+from domainclip.data.collate import collate
+from domainclip.data.order import positions
+from domainclip.prepare import evaluation_sets, learning, make_job, prepare, sentences
+from domainclip.recipe import Recipe
+from domainclip.train import Job, bring, total_steps
+
+PROBE_PAIRS = 8  # pairs in a probe step
+PROBE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The lines of a plan, in order."""
+
+    lines: list[tuple[str, str]]
+    warnings: list[str]
+
+    def text(self) -> str:
+        """A table of two columns, then the warnings."""
+        wide = max(len(name) for name, _ in self.lines)
+        rows = [f"{name:{wide}}  {value}" for name, value in self.lines]
+        return "\n".join([*rows, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def plan(recipe: Recipe, probe: bool) -> Plan:
+    """Reads base and corpus, applies the strategy, and says what would happen; trains nothing that stays.
+
+    Raises: whatever the run itself would raise before its first step.
+    """
+    ready = prepare(recipe)
+    warnings = list(ready.warnings)
+    sets = evaluation_sets(recipe, ready.corpus, warnings)
+    kept = sentences(ready)
+    job = make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    pairs, counts = len(job.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
+    steps = total_steps(recipe, pairs)
+    batch = min(recipe.train.batch_size, pairs)
+    lines = [
+        ("base", f"{recipe.base.path} ({ready.base.family}, width {ready.base.width}, {ready.base.max_tokens} tokens)"),
+        ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
+        ("measured on", ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets)),
+        ("learns", learning(job)),
+        ("objectives", ", ".join(f"{weight:g} × {name}" for name, (weight, _) in ready.terms.items())),
+        ("schedule", f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}"),
+        ("memory", _memory(job)),
+    ]
+    lines += [("texts", finding.text) for finding in ready.findings if finding.level == "info"]
+    if probe:
+        rate = _pairs_per_second(job)
+        minutes = steps * batch / rate / 60
+        lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
+    return Plan(lines, warnings)
+
+
+def _memory(job: Job) -> str:
+    """Weights, gradients and AdamW's two moments, and what a micro-batch keeps for its backward pass."""
+    weights = job.towers.weights()
+    learning = sum(w.numel() for name, w in weights.items() if job.factors[name] > 0)
+    fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
+    held = min(job.recipe.train.micro_batch_size or job.recipe.train.batch_size, len(job.pairs))
+    activations = held * _saved_bytes(job) / PROBE_PAIRS
+    return f"about {(fixed + activations) / 2**30:.2f} GiB, of it {activations / 2**30:.2f} for {held} pairs held at once"
+
+
+def _saved_bytes(job: Job) -> int:
+    """Bytes that autograd keeps for a probe batch, each tensor once, weights not counted."""
+    seen: dict[int, int] = {}
+    own = {weight.data_ptr() for weight in job.towers.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = _probe_batch(job, 0)
+    tokens = job.towers.tokenise(batch.texts[:PROBE_PAIRS]) if batch.kept_text is None else None
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        alive = job.towers(batch.image, tokens)  # held, so that no address is used twice
+    del alive
+    return sum(seen.values())
+
+
+def _probe_batch(job: Job, at: int) -> step.StepBatch:
+    order = positions(at, PROBE_PAIRS, len(job.pairs), job.recipe.train.seed)
+    return bring(job, collate([job.pairs[place] for place in order]), at, next(job.towers.parameters()).device)
+
+
+def _pairs_per_second(job: Job) -> float:
+    """Real steps, decoding included; the first one warms up and is not counted."""
+    accelerator = Accelerator()
+    optimizer = schedule.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
+    taken: list[float] = []
+    for at in range(PROBE_STEPS + 1):
+        began = time.perf_counter()
+        step.take(job.towers, job.towers, _probe_batch(job, at), job.terms, None, at, accelerator)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        taken.append(time.perf_counter() - began)
+    return PROBE_PAIRS * PROBE_STEPS / sum(taken[1:])
+
+

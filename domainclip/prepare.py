@@ -1,0 +1,164 @@
+"""A run before its first step: parts, base, corpus and job, each checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import concatenate_datasets
+
+from domainclip import keep, prose, towers
+from domainclip import recipe as recipes
+from domainclip.contracts import EvaluationSet
+from domainclip.data.cards import Retention, corpus_root, load_card
+from domainclip.data.checks import Finding, check, refuse
+from domainclip.data.collate import Pairs
+from domainclip.data.corpus import LoadedCorpus, load_corpus
+from domainclip.errors import DataError
+from domainclip.parts import build
+from domainclip.recipe import Parts, Recipe
+from domainclip.step import Terms
+from domainclip.towers import Towers
+from domainclip.train import Job, Kept
+
+LOSSES = ("contrastive", "sigmoid")  # the two that a family is trained with
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first step."""
+
+    recipe: Recipe
+    parts: Parts
+    base: Towers  # as loaded; the strategy is not applied yet
+    corpus: LoadedCorpus
+    terms: Terms
+    rate: float
+    findings: list[Finding]
+    warnings: list[str]
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Hops 3 to 5: parts, base, corpus, each checked.
+
+    Raises: RecipeError, ModelError or DataError, before anything is trained.
+    """
+    parts = recipes.assemble(recipe)
+    warnings: list[str] = []
+    card = load_card(recipe.corpus.card, recipe.corpus.overrides())
+    base = towers.load(recipe.base.path, recipe.base.revision)
+    corpus = load_corpus(card, recipe.corpus.path)
+    for name, curation in parts.curation.items():
+        before = len(corpus.splits["train"])
+        corpus.splits["train"] = curation(corpus.splits["train"])
+        warnings.append(f"curation {name}: {len(corpus.splits['train'])} of {before} training pairs are left")
+    terms = parts.objectives or {base.objective: (1.0, build("objectives", base.objective, {}, "objectives"))}
+    warnings += _doubts(recipe, parts, base, terms, len(corpus.splits["train"]))
+    findings = check(corpus, base.count_tokens, recipe.train.batch_size, max_tokens=base.max_tokens)
+    refuse(findings)
+    warnings += [finding.text for finding in findings if finding.level == "warning"]
+    return Prepared(recipe, parts, base, corpus, terms, _rate(recipe, parts), findings, warnings)
+
+
+def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -> list[EvaluationSet]:
+    """The held-out split and, where one is named and there, the general set that shows what was forgotten."""
+    held_out = corpus.splits[recipe.evaluate.split]
+    if not len(held_out):
+        raise DataError(f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure")
+    sets = [EvaluationSet(recipe.evaluate.split, held_out, corpus.card, corpus.classes)]
+    source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
+    if source is None:
+        warnings.append(_UNMEASURED.format("no general set is named"))
+    elif not Path(source.path).exists():
+        if recipe.retention is not None:
+            raise DataError(f"retention.path: {source.path} does not exist")
+        warnings.append(_UNMEASURED.format(f"the card's general set {source.path} does not exist"))
+    else:
+        general = load_corpus(load_card(source.card, source.overrides()), source.path)
+        items = concatenate_datasets(list(general.splits.values()))  # nothing trains on any of it
+        sets.append(EvaluationSet("general", items, general.card, general.classes))
+    return sets
+
+
+_UNMEASURED = "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
+
+
+def _card_retention(retention: Retention | None, path: str) -> recipes.Source | None:
+    if retention is None:
+        return None
+    return recipes.Source(card=retention.card, path=str((corpus_root(path) / retention.path).resolve()))
+
+
+def _rate(recipe: Recipe, parts: Parts) -> float:
+    return recipe.train.learning_rate or float(getattr(parts.strategy, "learning_rate", 1e-5))
+
+
+def _doubts(recipe: Recipe, parts: Parts, base: Towers, terms: Terms, pairs: int) -> list[str]:
+    doubts = []
+    name = next(iter(recipe.strategy))
+    ceiling = getattr(parts.strategy, "ceiling", None)
+    rate = _rate(recipe, parts)
+    if ceiling is not None and rate > ceiling:
+        doubts.append(
+            f"train.learning_rate: {rate:g} is above {ceiling:g}, where strategy {name} usually destroys "
+            "what the base knows"
+        )
+    used = [loss for loss in LOSSES if loss in terms]
+    if used and base.objective not in used:
+        doubts.append(
+            f"objectives: {', '.join(used)}, but family {base.family} was trained with {base.objective}: "
+            "its scale and bias may not fit"
+        )
+    if pairs and pairs < recipe.train.batch_size:
+        doubts.append(f"train.batch_size: {recipe.train.batch_size} is more than the {pairs} training pairs; taking {pairs}")
+    if not pairs:
+        raise DataError(f"corpus {recipe.corpus.card or recipe.corpus.path}: no training pair is left")
+    return doubts
+
+
+def sentences(ready: Prepared) -> Kept:
+    """What the base says of general sentences, before anything has changed; only if an objective asks."""
+    if not any("prose" in objective.needs for _, objective in ready.terms.values()):
+        return Kept()
+    texts = prose.sentences(ready.base.tokenizer, ready.recipe.prose, ready.recipe.train.seed)
+    return Kept(sentences=texts, anchors=keep.texts(ready.base, texts, 256))
+
+
+def make_job(ready: Prepared, factors: dict[str, float], kept: Kept, identity: dict[str, Any] | None = None) -> Job:
+    """What the loop works on, every tower still run for every pair."""
+    settings = ready.recipe.train
+    pairs = Pairs(
+        ready.corpus.splits["train"],
+        ready.base.preprocess,
+        seed=settings.seed,
+        augmentation=settings.augmentation,
+        policy=ready.corpus.card.captions.policy,
+    )
+    return Job(ready.recipe, ready.base, factors, ready.terms, pairs, kept, ready.rate, identity or {})
+
+
+def with_kept_features(job: Job) -> Job:
+    """The same job, a locked tower's embeddings computed once instead of every epoch."""
+    settings, items = job.recipe.train, job.pairs.items
+    if not settings.keep_features:
+        return job
+    learns = {name.split("/")[0] for name, factor in job.factors.items() if factor > 0}
+    kept, pairs, bad = job.kept, job.pairs, job.bad
+    if "text" not in learns and kept.sentences is None:
+        captions = sorted({text for texts in items["texts"] for text in texts})
+        rows = keep.texts(job.towers, captions, 256)
+        kept = replace(kept, text=dict(zip(captions, rows, strict=True)))
+    if "image" not in learns and settings.augmentation == "none":  # augmented pictures never come twice
+        rows, replaced, bad = keep.images(job.towers, pairs, 64)
+        kept = replace(kept, image=rows)
+        pairs = pairs.without_pixels(replaced)
+    return replace(job, kept=kept, pairs=pairs, bad=tuple(bad))
+
+
+def learning(job: Job) -> str:
+    """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
+    sizes = {name: weight.numel() for name, weight in job.towers.weights().items()}
+    some, everything = sum(n for name, n in sizes.items() if job.factors[name] > 0), sum(sizes.values())
+    (strategy,) = job.recipe.strategy
+    return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"

@@ -1,0 +1,6 @@
+"""What was measured, for people and for programs: report.html, report.md, results.json, items.parquet."""
+
+from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report.writer import write
+
+__all__ = ["CorpusFacts", "Example", "ReportContext", "RunFacts", "write"]

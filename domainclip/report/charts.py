@@ -1,0 +1,160 @@
+"""Where the marks of the charts stand, in per cent of their box; templates/charts.html.j2 draws them.
+
+Per cent, and not a scaled picture, so that text keeps its size on a telephone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domainclip.evaluate import Row
+from domainclip.report import words
+from domainclip.statistics import Figure
+
+_MARGIN = 2.0  # per cent left free on both sides, so that a mark at the edge is whole
+_POINTS = 300  # of a training curve; more would not be seen
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value with its interval on an axis from left to right."""
+
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Dumbbell:
+    """One line of a before-and-after chart."""
+
+    label: str
+    detail: str
+    verdict: str
+    spoken: str  # the same for those who hear the page
+    base: Mark
+    adapted: Mark | None
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line across a chart with its label."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Dumbbells:
+    """A before-and-after chart: lines on one axis, which starts at zero."""
+
+    lines: Sequence[Dumbbell]
+    ticks: Sequence[Tick]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value over the training steps."""
+
+    points: str  # of an SVG polyline in a box of 1000 by 100
+    ticks: Sequence[Tick]  # from the top
+    chance: float | None  # from the top
+    spoken: str
+    first_step: int
+    last_step: int
+
+
+def dumbbells(rows: Sequence[Row], label: Callable[[Row], str]) -> Dumbbells | None:
+    """Shares before and after with their intervals; None when there is nothing to draw."""
+    shares = [row for row in rows if row.unit == "share" and not math.isnan(row.base.value)]
+    if not shares:
+        return None
+    step, top = _axis(max(_reach(row) for row in shares))
+    ticks = [Tick(_across(i * step, top), f"{i * step:g}") for i in range(round(top / step) + 1)]
+    return Dumbbells([_dumbbell(row, label(row), top) for row in shares], ticks)
+
+
+def curve(
+    lines: Sequence[Mapping[str, Any]], key: str, name: str, chance: float | None = None
+) -> Curve | None:
+    """A training curve; `chance` is what a model that knows nothing has."""
+    points = [
+        (line["step"], float(line[key])) for line in lines if math.isfinite(float(line.get(key, math.nan)))
+    ]
+    if len(points) < 2:
+        return None
+    thinned = _thinned(points)
+    values = [value for _, value in thinned] + ([] if chance is None else [chance])
+    low, high = _bounds(values)
+    first, last = thinned[0][0], thinned[-1][0]
+
+    def down(value: float) -> float:
+        return round(100 - 100 * (value - low) / (high - low), 2)
+
+    drawn = " ".join(f"{1000 * (step - first) / (last - first):.1f},{down(value)}" for step, value in thinned)
+    step, _ = _axis(high - low)
+    marks = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    spoken = f"{name} from {points[0][1]:.3g} at step {points[0][0]} to {points[-1][1]:.3g} at step {last}"
+    ticks = [Tick(down(mark), f"{mark:g}") for mark in marks]
+    return Curve(drawn, ticks, None if chance is None else down(chance), spoken, first, last)
+
+
+def _dumbbell(row: Row, label: str, top: float) -> Dumbbell:
+    told = [f"base {words.number(row.base.value)} ({words.span(row.base)})"]
+    if row.adapted:
+        told.append(f"adapted {words.number(row.adapted.value)} ({words.span(row.adapted)})")
+    return Dumbbell(
+        label=label,
+        detail=f"n {row.n}" + (f", {row.groups} groups" if row.groups != row.n else ""),
+        verdict=row.verdict or "",
+        spoken=f"{label}: {', '.join(told)}" + (f", {row.verdict}" if row.verdict else ""),
+        base=_mark(row.base, top),
+        adapted=None if row.adapted is None else _mark(row.adapted, top),
+        chance=None if row.chance is None else _across(row.chance, top),
+    )
+
+
+def _mark(figure: Figure, top: float) -> Mark:
+    at = _across(figure.value, top)
+    if math.isnan(figure.low):
+        return Mark(at, at, at)
+    return Mark(at, _across(figure.low, top), _across(figure.high, top))
+
+
+def _across(value: float, top: float) -> float:
+    return round(_MARGIN + (100 - 2 * _MARGIN) * value / top, 2)
+
+
+def _reach(row: Row) -> float:
+    figures = [row.base] + ([row.adapted] if row.adapted else [])
+    return max(edge for figure in figures for edge in (figure.value, figure.high) if not math.isnan(edge))
+
+
+def _axis(reach: float) -> tuple[float, float]:
+    """A round step, and the top of the axis, for three to five ticks above zero."""
+    for power in range(-6, 7):
+        for digit in (1, 2, 2.5, 5):
+            step = digit * 10**power
+            if reach <= 5 * step:
+                return step, step * max(1, math.ceil(reach / step - 1e-9))
+    return reach / 4 or 1.0, reach or 1.0
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or max(abs(high) * 0.1, 1e-6)
+    return low - room, high + room
+
+
+def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Means of runs of neighbouring steps; the first and the last stay as they are."""
+    size = math.ceil(len(points) / _POINTS)
+    if size == 1:
+        return list(points)
+    runs = [points[i : i + size] for i in range(1, len(points) - 1, size)]
+    means = [(run[len(run) // 2][0], sum(value for _, value in run) / len(run)) for run in runs]
+    return [points[0], *means, points[-1]]

@@ -1,0 +1,122 @@
+"""results.json, version 1: what other programs read. Raise the version when a field changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from domainclip.errors import ModelError
+from domainclip.evaluate import Evaluation, Row
+from domainclip.parts import explain
+from domainclip.report.context import ReportContext
+from domainclip.statistics import MIN_GROUPS, Figure
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Interval(_Strict):
+    """A value with its 95 % interval; null where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Difference(Interval):
+    """Adapted less base, with the two-sided p of "no difference"."""
+
+    p: float | None
+
+
+class Result(_Strict):
+    """One figure. A metric with a slash, `accuracy/cat`, is a part of the one before it."""
+
+    probe: str
+    dataset: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    groups: int
+    base: Interval
+    adapted: Interval | None  # null when a single model was measured
+    difference: Difference | None
+
+
+class ResultsFile(_Strict):
+    """The whole file."""
+
+    schema_version: Literal[1] = 1
+    run: dict[str, Any]
+    base: dict[str, Any]
+    corpus: dict[str, Any]
+    protocol: dict[str, Any]
+    valid: bool  # false when a leak or differing preparation was found: believe no figure then
+    warnings: list[str]
+    results: list[Result]
+
+
+def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
+    """The evaluation and its circumstances as the file has them."""
+    corpus = asdict(context.corpus)
+    if context.retention is not None:
+        corpus["retention"] = {"set": context.retention_set, **asdict(context.retention)}
+    run = {"title": context.title, "command": context.command}
+    return ResultsFile(
+        run=run | (asdict(context.run) if context.run else {}),
+        base=dict(context.base),
+        corpus=corpus,
+        protocol={
+            "resamples": evaluation.resamples,
+            "seed": evaluation.seed,
+            "interval": "95 % percentile interval of a bootstrap over groups, paired for the difference",
+            "fewest_groups": MIN_GROUPS,
+            "probes": evaluation.protocol,
+        },
+        valid=evaluation.valid and not context.invalid,
+        warnings=[*context.invalid, *evaluation.warnings, *context.warnings],
+        results=[_result(row) for row in evaluation.rows],
+    )
+
+
+def load(file: Path) -> ResultsFile:
+    """The results that a run left.
+
+    Raises: ModelError for a file that is missing, broken or of another version.
+    """
+    try:
+        return ResultsFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}: run `domainclip eval` first") from None
+    except ValidationError as error:
+        raise ModelError(f"{file}: {explain(error, 'results')}") from None
+
+
+def _result(row: Row) -> Result:
+    difference = row.difference
+    return Result(
+        probe=row.probe,
+        dataset=row.dataset,
+        metric=row.metric,
+        higher_is_better=row.higher_is_better,
+        n=row.n,
+        groups=row.groups,
+        base=_interval(row.base),
+        adapted=None if row.adapted is None else _interval(row.adapted),
+        difference=None
+        if difference is None
+        else Difference(**_interval(difference).model_dump(), p=_finite(difference.p)),
+    )
+
+
+def _interval(figure: Figure) -> Interval:
+    return Interval(value=_finite(figure.value), low=_finite(figure.low), high=_finite(figure.high))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,89 @@
+"""Writes the four files of a report into the run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from domainclip.data.privacy import pseudonym, secret
+from domainclip.evaluate import Evaluation
+from domainclip.report import page, words
+from domainclip.report.context import ReportContext
+from domainclip.report.results import to_results
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
+    """Writes results.json, items.parquet, report.md and report.html; returns the last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = to_results(evaluation, context).model_dump_json(indent=1) + "\n"
+    sections = page.build(evaluation, context)
+    _place(folder / "results.json", lambda file: file.write_text(results, encoding="utf-8"))
+    _place(folder / "items.parquet", lambda file: pq.write_table(_items(evaluation), file))
+    _place(folder / "report.md", lambda file: file.write_text(_markdown(sections), encoding="utf-8"))
+    _place(folder / "report.html", lambda file: file.write_text(_html(sections), encoding="utf-8"))
+    return folder / "report.html"
+
+
+def _html(sections: dict[str, Any]) -> str:
+    # Everything that is printed goes through `plain`, then through the escape: no call can forget it.
+    pages = _environment(autoescape=True, finalize=words.plain)
+    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    return pages.get_template("report.html.j2").render(sections, style=style, marks=words.MARKS)
+
+
+def _markdown(sections: dict[str, Any]) -> str:
+    pages = _environment(autoescape=False, finalize=words.markdown)
+    return pages.get_template("report.md.j2").render(sections, fence=words.fence)
+
+
+def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Environment:
+    # The suffix .j2 would switch jinja's own choice of escaping off, so it is set by hand.
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        keep_trailing_newline=True,
+    )
+
+
+def _items(evaluation: Evaluation) -> pa.Table:
+    """Scores by item, under pseudonyms that only this machine can make; no caption, path or label."""
+    key = secret()
+    known = cache(lambda value: pseudonym(value, key))
+    columns: dict[str, list[Any]] = {name: [] for name in _ITEMS.names}
+    for row in evaluation.rows:
+        if row.base_scores.ndim > 1:  # a mean over classes, whose own scores stand in rows of their own
+            continue
+        adapted = [None] * row.n if row.adapted_scores is None else row.adapted_scores.tolist()
+        columns["probe"] += [row.probe] * row.n
+        columns["dataset"] += [row.dataset] * row.n
+        columns["metric"] += [row.metric] * row.n
+        columns["item"] += map(known, row.ids)
+        columns["group"] += map(known, row.owners)
+        columns["base"] += row.base_scores.tolist()
+        columns["adapted"] += adapted
+    return pa.table(columns, schema=_ITEMS)
+
+
+_ITEMS = pa.schema(
+    [(name, pa.string()) for name in ("probe", "dataset", "metric", "item", "group")]
+    + [("base", pa.float64()), ("adapted", pa.float64())]
+)
+
+
+def _place(file: Path, fill: Callable[[Path], object]) -> None:
+    """A reader finds the old file or the new one, never half of it."""
+    draft = file.with_name(f".{file.name}.draft")
+    fill(draft)
+    os.replace(draft, file)

@@ -1,0 +1,237 @@
+"""The verbs that run: finetune, eval and demo, hop by hop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from domainclip import checkpoint, distributed, outcome, towers
+from domainclip import recipe as recipes
+from domainclip.contracts import EvaluationSet
+from domainclip.encoders import TowersEncoder
+from domainclip.errors import DataError, ModelError, RecipeError
+from domainclip.evaluate import evaluate
+from domainclip.interpolate import Tried, choose, set_alpha
+from domainclip.prepare import (
+    Prepared,
+    evaluation_sets,
+    learning,
+    make_job,
+    prepare,
+    sentences,
+    with_kept_features,
+)
+from domainclip.recipe import Recipe
+from domainclip.towers import Towers
+from domainclip.train import Job, train
+
+log = logging.getLogger("domainclip")
+
+
+def locate(name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool) -> tuple[Recipe, Path]:
+    """The recipe and run folder that the options mean.
+
+    Raises: RecipeError when they do not fit together.
+    """
+    if resume:
+        if folder is None or not (folder / "recipe.yaml").is_file():
+            raise RecipeError("--resume: name the run to continue with --run-dir RUN")
+        return recipes.load(name or str(folder / "recipe.yaml"), overrides), folder
+    if name is None:
+        raise RecipeError("finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship")
+    recipe = recipes.load(name, overrides)
+    if folder is None:
+        folder = _next_folder(Path("runs"), recipe.name)
+    elif (folder / "recipe.yaml").exists():
+        raise RecipeError(f"{folder}: holds a run already; continue it with --resume or name another --run-dir")
+    return recipe, folder
+
+
+def finetune(
+    recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False, command: str = ""
+) -> Path | None:
+    """The whole run; the report's path, on the first process.
+
+    Raises: any DomainclipError; what was saved before stays.
+    """
+    accelerator = Accelerator(mixed_precision=_precision(recipe))
+    ready = prepare(recipe)
+    warnings = list(ready.warnings)
+    sets = evaluation_sets(recipe, ready.corpus, warnings)
+    for warning in warnings:
+        _say(f"warning: {warning}", quiet)
+    identity = _identity(ready)
+    saved = _saved(folder, identity, resume)
+    outcome.open_folder(folder, recipe)
+
+    torch.manual_seed(recipe.train.seed)  # adapters start from it
+    ready.base.to(accelerator.device)
+    kept = sentences(ready)
+    job = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
+    _say(f"{learning(job)}; {len(job.pairs)} training pairs; run folder {folder}", quiet)
+    job = with_kept_features(job)
+    start = {name: w.detach().clone() for name, w in ready.base.weights().items() if job.factors[name] > 0}
+    trained = train(job, folder, saved, accelerator, quiet)
+    alpha, tried = _interpolated(job, start, ready)
+
+    if distributed.rank() == 0:
+        ready.base.save(folder / "model")
+    base = towers.load(recipe.base.path, recipe.base.revision).to(accelerator.device)
+    kept_rows: dict[Any, Any] = {}
+    encoders = [TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)]
+    settings = recipe.evaluate
+    found = evaluate(*encoders, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed)
+    if distributed.rank() > 0:
+        return None
+    facts = outcome.run_facts(job, trained, folder, tried, alpha)
+    return outcome.write_report(
+        folder, replace(ready, base=base), sets, found, encoders, command=command, run=facts, warnings=warnings
+    )
+
+
+def evaluate_model(
+    model: str, recipe_name: str | None, overrides: Sequence[str], against: str | None, out: Path | None, command: str
+) -> Path:
+    """Measures a run, a folder or a Hub id, alone or against another; the report's path.
+
+    Raises: RecipeError when nothing says what to measure on; whatever reading model and corpus raises.
+    """
+    own_run = (Path(model) / "recipe.yaml").is_file()
+    if recipe_name is None and not own_run:
+        raise RecipeError(f"eval {model}: not a run folder: say what to measure on with --recipe")
+    recipe = recipes.load(recipe_name or str(Path(model) / "recipe.yaml"), overrides)
+    ready = prepare(recipe)
+    warnings = list(ready.warnings)
+    sets = evaluation_sets(recipe, ready.corpus, warnings)
+    adapted = _model(model, recipe)
+    kept_rows: dict[Any, Any] = {}
+    encoders = [TowersEncoder(adapted, kept_rows)]
+    first = adapted
+    if against is not None:
+        first = ready.base if against == "base" else _model(against, recipe)
+        encoders.insert(0, TowersEncoder(first, kept_rows))
+    settings = recipe.evaluate
+    found = evaluate(
+        encoders[0],
+        encoders[1] if against else None,
+        sets,
+        ready.parts.probes,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+    folder = out or (Path(model) if own_run else Path("eval") / Path(model).name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return outcome.write_report(
+        folder, replace(ready, base=first), sets, found, encoders, command=command, run=None, warnings=warnings
+    )
+
+
+def _model(name: str, recipe: Recipe) -> Towers:
+    """The towers that a name on the command line means: a run's model, base, a folder or a Hub id."""
+    if name == "base":
+        return towers.load(recipe.base.path, recipe.base.revision)
+    inside = Path(name) / "model"
+    return towers.load(inside if inside.is_dir() else name)
+
+
+def _identity(ready: Prepared) -> dict[str, Any]:
+    """What a checkpoint must agree with: recipe, corpus, and the weights it starts from."""
+    return {
+        "recipe": ready.recipe.identity(),
+        "corpus": ready.corpus.fingerprint,
+        "base": ready.base.fingerprint("all"),
+    }
+
+
+def _saved(folder: Path, identity: Mapping[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to continue from.
+
+    Raises: RecipeError, DataError or ModelError when the run has changed since, with the difference.
+    """
+    if not resume:
+        return None
+    saved = checkpoint.newest(folder / "checkpoints")
+    if saved is None:
+        log.warning("%s: no complete checkpoint; starting from the first step", folder)
+        return None
+    _, facts = checkpoint.load(saved)
+    before = facts["identity"]
+    changed = _differences(before["recipe"], dict(identity["recipe"]))
+    if changed:
+        raise RecipeError(f"--resume: the recipe has changed since {saved.name}: {'; '.join(changed)}")
+    if before["corpus"] != identity["corpus"]:
+        raise DataError(
+            f"--resume: the corpus has changed since {saved.name} "
+            f"(sha256 {before['corpus'][:12]}, now {identity['corpus'][:12]}): start a new run"
+        )
+    if before["base"] != identity["base"]:
+        raise ModelError(
+            f"--resume: the base's weights have changed since {saved.name} "
+            f"(sha256 {before['base'][:12]}, now {identity['base'][:12]}): start a new run"
+        )
+    return saved
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """`train.epochs: 3, now 5` for every key that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}{key}.")]
+    return [] if before == now else [f"{where[:-1]}: {before}, now {now}"]
+
+
+def _interpolated(
+    job: Job, start: Mapping[str, torch.Tensor], ready: Prepared
+) -> tuple[float | None, list[Tried]]:
+    """Moves the weights to the chosen α; it, and what was tried, for the report."""
+    recipe = job.recipe
+    if recipe.interpolate is None:
+        return None, []
+    weights = {name: w for name, w in job.towers.weights().items() if name in start}
+    end = {name: w.detach().clone() for name, w in weights.items()}
+    corpus = ready.corpus
+    validation = EvaluationSet("validation", corpus.splits["validation"], corpus.card, corpus.classes)
+
+    def measure(alpha: float) -> tuple[float, float]:
+        set_alpha(weights, start, end, alpha)
+        found = evaluate(
+            TowersEncoder(job.towers), None, [validation], ready.parts.probes, resamples=200, seed=recipe.evaluate.seed
+        )
+        first = next(row for row in found.rows if row.primary)
+        sign = 1 if first.higher_is_better else -1
+        return sign * first.base.value, (first.base.high - first.base.low) / (2 * 1.96)
+
+    chosen, tried = choose(recipe.interpolate.alphas, measure)
+    set_alpha(weights, start, end, chosen)
+    return chosen, tried
+
+
+def _precision(recipe: Recipe) -> str:
+    """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
+    if recipe.train.precision == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if recipe.train.precision == "bf16" else "no"
+
+
+def _next_folder(parent: Path, name: str) -> Path:
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def _say(text: str, quiet: bool) -> None:
+    if not quiet and distributed.rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def demo(folder: Path) -> Path | None:
+    """The quickstart: generated chest phantoms as DICOM files, the embedded base, one run, its report."""
+    raise NotImplementedError

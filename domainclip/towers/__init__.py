@@ -1,0 +1,6 @@
+"""One interface over the checkpoint families: load, preprocess, tokenise, encode, choose, save."""
+
+from domainclip.towers.base import Towers
+from domainclip.towers.loading import load
+
+__all__ = ["Towers", "load"]

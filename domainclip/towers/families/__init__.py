@@ -1,0 +1,1 @@
+"""Checkpoint families, one file each, named after transformers' model type: only what differs."""

@@ -1,0 +1,31 @@
+"""CLIP [arXiv:2103.00020]: a causal text tower that is read at its end-of-text token."""
+
+from __future__ import annotations
+
+import logging
+
+from domainclip.towers.base import Towers
+
+_log = logging.getLogger("domainclip")
+_LEGACY_EOS = 2
+
+
+class Clip(Towers):
+    """No attention mask: what follows the end-of-text token cannot reach it, so padding changes nothing."""
+
+    inputs = ("input_ids",)
+
+    def check(self) -> None:
+        """Refuse an end-of-text rule that reads the wrong token; warn when the activations differ."""
+        super().check()
+        config = self.plain.config
+        eos = config.text_config.eos_token_id
+        # The first converted checkpoints carry a wrong id 2, for which transformers reads at the highest id.
+        self.check_end_of_text(len(self.tokenizer) - 1 if eos == _LEGACY_EOS else eos)
+        image, text = config.vision_config.hidden_act, config.text_config.hidden_act
+        if image != text:
+            _log.warning(
+                'base "%s": its towers use different activations, %s for images and %s for text; '
+                "make sure that config.json says what it was trained with",
+                *(self.base, image, text),
+            )

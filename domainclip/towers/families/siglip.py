@@ -1,0 +1,22 @@
+"""SigLIP [arXiv:2303.15343] and SigLIP 2 of fixed resolution [arXiv:2502.14786], which share a model type."""
+
+from __future__ import annotations
+
+from domainclip.towers.base import Towers
+
+
+class Siglip(Towers):
+    """Trained on unmasked padding to a fixed length and read at the last position, be it padding."""
+
+    objective = "sigmoid"
+    inputs = ("input_ids",)
+    fixed_length = True
+
+    def clean(self, texts: list[str]) -> list[str]:
+        """Lower case where the checkpoint asks for it.
+
+        SigLIP 2 was trained on lower-cased text and says so in its tokenizer's config, but the Gemma
+        tokenizer that it names ignores that option.
+        """
+        lower = self.tokenizer.init_kwargs.get("do_lower_case", False)
+        return [text.lower() for text in texts] if lower else texts

@@ -1,0 +1,28 @@
+"""SigLIP 2 NaFlex [arXiv:2502.14786]: images keep their aspect ratio and come as a sequence of patches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from domainclip.towers.base import Towers
+
+
+class Siglip2(Towers):
+    """Text as in SigLIP; the tokenizer of this model type lower-cases by itself."""
+
+    objective = "sigmoid"
+    inputs = ("input_ids",)
+    fixed_length = True
+
+    def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Patches (b, n, patch * patch * 3), which of them are real, and each image's rows and columns."""
+        patches, grid = image["pixels"], image["grid"]
+        # The three channels are innermost, so normalising needs no tiling of mean and std.
+        values = patches.reshape(*patches.shape[:2], -1, 3).float() * self.preprocess.rescale
+        real = torch.arange(patches.shape[1], device=grid.device) < grid.prod(dim=1, keepdim=True)
+        return {
+            "pixel_values": ((values - self.mean) / self.std).flatten(-2),
+            "pixel_attention_mask": real.to(torch.int32),
+            "spatial_shapes": grid,
+        }

@@ -1,0 +1,138 @@
+"""Loads towers from a folder or the Hub: safetensors only, no code from elsewhere, fp32 weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from torch import Tensor
+
+from domainclip.errors import DomainclipError, ModelError, did_you_mean
+from domainclip.towers import fetching
+from domainclip.towers.base import Towers
+from domainclip.towers.saving import quiet, read_calibration
+
+
+def load(base: str | Path, revision: str | None = None) -> Towers:
+    """Towers in evaluation mode, from a local folder or a Hub id; a run's adapter comes on its own base.
+
+    `revision` is a branch, tag or commit of a Hub id; the commit that was loaded is kept.
+
+    Raises: ModelError in one line, for whatever cannot be found, read or used.
+    """
+    folder, commit = fetching.find(str(base), revision)
+    if (folder / fetching.ADAPTER_CONFIG).is_file():
+        return _load_adapter(str(base), folder)
+    return _load_plain(str(base), folder, commit)
+
+
+def families() -> list[str]:
+    """The model types that can be loaded; each is one file."""
+    return sorted(file.stem for file in (Path(__file__).parent / "families").glob("[!_]*.py"))
+
+
+def _load_plain(base: str, folder: Path, commit: str | None) -> Towers:
+    family = _family(base, folder)
+    hint = ", but a revision refs/pr/<number> may have them" if commit else ""
+    hint = f"; pickles such as pytorch_model.bin are not read, for they can run code{hint}"
+    fetching.require(base, folder, "weights", fetching.WEIGHTS, hint)
+    # Without its files, transformers makes up an empty tokenizer.
+    fetching.require(base, folder, "tokenizer", fetching.TOKENIZERS)
+    fetching.require(base, folder, "image processor", fetching.PROCESSORS)
+    with _reading(base, "model"):
+        model = _load_model(base, folder)
+        # Otherwise an adapter would be recorded as belonging to a folder in the local cache.
+        model.name_or_path = model.config.name_or_path = base
+    with _reading(base, "tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with _reading(base, "image processor"):
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", trust_remote_code=False
+        )
+    return family(model, tokenizer, processor, base, commit).eval()
+
+
+def _load_model(base: str, folder: Path) -> Any:
+    model, report = transformers.AutoModel.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    # Weights that were not there have been made up at random: such a model must not be measured.
+    if report["missing_keys"]:
+        raise ModelError(f'base "{base}": its file has no weight "{min(report["missing_keys"])}"')
+    for name, there, wanted in sorted(report["mismatched_keys"]):
+        # Some checkpoints hold scale and bias as one-element vectors, some as scalars.
+        if name not in ("logit_scale", "logit_bias") or there.numel() != 1:
+            shapes = f"has the shape {list(there)}, but its config asks for {list(wanted)}"
+            raise ModelError(f'base "{base}": its weight "{name}" {shapes}')
+        getattr(model, name).data.copy_(_read_weight(folder, name).reshape(wanted))
+    return model
+
+
+def _load_adapter(name: str, adapter: Path) -> Towers:
+    fetching.require(name, adapter, "adapter weights", (fetching.ADAPTER,))
+    with _reading(name, "adapter"):
+        config = json.loads((adapter / fetching.ADAPTER_CONFIG).read_text())
+        base, revision = str(config["base_model_name_or_path"]), config.get("revision")
+    try:
+        folder, commit = fetching.find(base, revision)
+        if (folder / fetching.ADAPTER_CONFIG).is_file():
+            raise ModelError(f'base "{base}" is an adapter itself; merge that one first')
+        towers = _load_plain(base, folder, commit)
+    except ModelError as error:
+        raise ModelError(f'adapter "{name}": {error}') from None
+    with _reading(name, "adapter"), warnings.catch_warnings():
+        from peft import PeftModel
+
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        towers.model = PeftModel.from_pretrained(towers.plain, str(adapter))
+        if (adapter / fetching.CALIBRATION).is_file():
+            read_calibration(towers.plain, adapter)
+    return towers.eval()
+
+
+def _family(base: str, folder: Path) -> type[Towers]:
+    fetching.require(base, folder, "model", ("config.json",))
+    with _reading(base, "config.json"):
+        model_type = str(json.loads((folder / "config.json").read_text()).get("model_type"))
+    stem = model_type.replace("-", "_")
+    if stem not in families():
+        way_out = did_you_mean(stem, families())
+        raise ModelError(f'base "{base}": the model type "{model_type}" is not supported; {way_out}')
+    module = importlib.import_module(f"domainclip.towers.families.{stem}")
+    family: type[Towers] = getattr(module, "".join(word.capitalize() for word in stem.split("_")))
+    return family
+
+
+def _read_weight(folder: Path, name: str) -> Tensor:
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            if name in stored.keys():  # noqa: SIM118 - it is no mapping
+                value: Tensor = stored.get_tensor(name)
+                return value
+    raise KeyError(name)
+
+
+@contextmanager
+def _reading(base: str, what: str) -> Iterator[None]:
+    """Whatever a library throws at a damaged or foreign file, as one line of ours."""
+    try:
+        with quiet():
+            yield
+    except DomainclipError:
+        raise
+    except Exception as error:
+        reason = fetching.in_one_line(error)
+        raise ModelError(f'base "{base}": its {what} cannot be read: {reason}') from error

@@ -1,0 +1,76 @@
+"""Small files for tests: pictures, tables and DICOM files, written on the spot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from domainclip.data.cards import Card
+
+OPEN: dict[str, Any] = {"privacy": {"identifiers": "none"}}  # names may show in messages
+
+
+def card(**keys: Any) -> Card:
+    """A card named "test" whose names may show, unless told otherwise."""
+    return Card.model_validate({"name": "test", **OPEN, **keys})
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
+    """A picture of noise, another for every seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of a file of a picture."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def table(folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", pictures: bool = True) -> Path:
+    """A CSV file with a picture of noise for each `file_name`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    if pictures:
+        for seed, row in enumerate(rows):
+            picture(folder / row["file_name"], seed)
+    return folder / name
+
+
+def dicom_file(path: Path, stored: np.ndarray | None, **attributes: Any) -> Path:
+    """A DICOM file of unsigned or signed stored values (12 of 16 bits, or 8), as explicit little endian."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.StudyInstanceUID = "CR", generate_uid()
+    if stored is not None:
+        bits = stored.dtype.itemsize * 8
+        dataset.Rows, dataset.Columns = stored.shape[:2]
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored = bits, 12 if bits == 16 else bits
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+        dataset.PixelData = stored.tobytes()
+        dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path

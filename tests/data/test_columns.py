@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from domainclip.data.cards import Columns
+from domainclip.data.columns import named, require_image, resolve
+from domainclip.data.quarantine import Journal
+from domainclip.errors import DataError
+from tests.data.made import card
+
+
+def test_guesses_are_made_from_the_names_and_noted() -> None:
+    journal = Journal()
+    found = resolve(card(), ["Filename", "Caption", "Patient_ID", "class", "other"], "t.csv", journal)
+    assert found == Columns(
+        image="Filename", texts=["Caption"], group="Patient_ID", labels="class", split="", language=""
+    )
+    assert journal.notes == [
+        "column image: Filename (guessed; say otherwise with corpus.columns.image)",
+        "column texts: Caption (guessed; say otherwise with corpus.columns.texts)",
+        "column labels: class (guessed; say otherwise with corpus.columns.labels)",
+        "column group: Patient_ID (guessed; say otherwise with corpus.columns.group)",
+    ]
+
+
+def test_what_the_card_says_is_not_guessed() -> None:
+    journal = Journal()
+    said = {"image": "x", "texts": [], "labels": [], "group": "", "split": "", "language": ""}
+    found = resolve(card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", journal)
+    assert found == Columns.model_validate(said)
+    assert journal.notes == []
+
+
+def test_a_template_without_text_says_all() -> None:
+    found = resolve(card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", Journal())
+    assert found.texts == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"columns": {"image": "imag"}}, 't.csv: no column "imag" (corpus.columns.image): did you mean "image"?'),
+        (
+            {"columns": {"texts": ["captoin"]}},
+            't.csv: no column "captoin" (corpus.columns.texts): did you mean "caption"?',
+        ),
+        (
+            {"columns": {"labels": ["zebra"]}},
+            't.csv: no column "zebra" (corpus.columns.labels): known: caption, image.',
+        ),
+        ({"columns": {"meta": ["age"]}}, 't.csv: no column "age" (corpus.columns.meta): did you mean "image"?'),
+        (
+            {"captions": {"template": "{text}, {stile}"}},
+            't.csv: no column "stile" (corpus.captions.template): known: caption, image.',
+        ),
+    ],
+)  # fmt: skip
+def test_a_missing_column_names_its_key_and_the_nearest(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        resolve(card(**keys), ["image", "caption"], "t.csv", Journal())
+    assert str(caught.value) == message
+
+
+def test_images_that_nothing_names() -> None:
+    with pytest.raises(DataError) as caught:
+        require_image(resolve(card(), ["a", "b"], "t.csv", Journal()), ["a", "b"], "t.csv")
+    assert str(caught.value) == (
+        "t.csv: which column names the images? set corpus.columns.image; there are: a, b"
+    )
+
+
+def test_every_key_that_names_a_column() -> None:
+    keys = {
+        "columns": {"id": "i", "labels": ["p", "q"], "languages": {"de": "de"}, "meta": ["m"]},
+        "captions": {"template": "{text} {label} {z}"},
+    }
+    assert named(card(**keys)) == {
+        "i": "corpus.columns.id",
+        "p": "corpus.columns.labels",
+        "q": "corpus.columns.labels",
+        "m": "corpus.columns.meta",
+        "de": "corpus.columns.languages",
+        "z": "corpus.captions.template",
+    }

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from domainclip.contracts import COLUMNS
+from domainclip.data.cards import Card, Columns
+from domainclip.data.quarantine import Bad, Journal
+from domainclip.data.rows import FEATURES, Source, standardise, text_of
+from domainclip.errors import DataError
+from tests.data.made import card
+
+
+def _rows(*values: dict[str, Any], **options: Any) -> list[Source]:
+    return [
+        Source(row, f"row {i}", {"path": f"/root/{i}.png", "bytes": None}, f"{i}.png", **options)
+        for i, row in enumerate(values, start=1)
+    ]
+
+
+def _standard(
+    rows: list[Source], columns: dict[str, Any], the_card: Card | None = None, separator: str | None = None
+) -> tuple[list[dict[str, Any]], Journal]:
+    journal = Journal()
+    plain = {"texts": [], "labels": "", "group": "", "split": "", "language": ""}
+    splits = standardise(rows, Columns(**{**plain, **columns}), the_card or card(), journal, separator)
+    assert all(list(rows.features) == list(COLUMNS) for rows in splits.values())
+    assert all(rows.features == FEATURES for rows in splits.values())
+    return [dict(row) for name in ("train", "validation", "test") for row in splits[name]], journal
+
+
+ALL_IN_TRAINING = card(splits={"train": 1, "validation": 0, "test": 0})
+ALL_IN_TEST = card(splits={"train": 0, "validation": 0, "test": 1})
+
+
+def test_one_row_becomes_the_standard_columns() -> None:
+    values = {"t": " A disc. ", "l": "galaxy", "g": "M31", "s": "val", "age": 7, "secret": "x"}
+    columns = {"texts": ["t"], "labels": "l", "group": "g", "split": "s", "meta": ["age"]}
+    rows, journal = _standard(_rows(values), columns, card(language=["en"]))
+    assert rows == [
+        {
+            "id": "1.png",
+            "image": {"path": "/root/1.png", "bytes": None},
+            "texts": ["A disc."],
+            "language": ["en"],
+            "labels": ["galaxy"],
+            "group": "M31",
+            "meta": '{"age": "7"}',
+        }
+    ]
+    assert journal.places == {"train": [], "validation": ["row 1"], "test": []}
+
+
+def test_several_captions_in_several_languages() -> None:
+    values = {"en": "a dog", "en2": "", "de": "ein Hund", "fr": ["un chien", "un chien", " "]}
+    columns = {"texts": ["en", "en2", "de", "fr"], "languages": {"en": "en", "en2": "en", "de": "de", "fr": "fr"}}
+    rows, _ = _standard(_rows(values), columns)
+    assert rows[0]["texts"] == ["a dog", "ein Hund", "un chien"]
+    assert rows[0]["language"] == ["en", "de", "fr"]
+
+
+def test_a_column_says_the_language() -> None:
+    rows, _ = _standard(_rows({"t": "ein Hund", "lang": "de"}), {"texts": ["t"], "language": "lang"})
+    assert rows[0]["language"] == ["de"]
+    rows, _ = _standard(_rows({"t": "x"}), {"texts": ["t"]}, card(language=["en", "de"]))
+    assert rows[0]["language"] == [""]
+
+
+def test_a_template_is_filled_for_each_caption() -> None:
+    the_card = card(captions={"template": "x-ray, {label}. {text}"})
+    rows, _ = _standard(
+        _rows({"a": "One.", "b": "Two.", "l": "Mass"}, {"a": "", "b": "", "l": "Mass"}),
+        {"texts": ["a", "b"], "labels": "l"},
+        the_card,
+    )
+    assert [row["texts"] for row in rows] == [["x-ray, Mass. One.", "x-ray, Mass. Two."], ["x-ray, Mass."]]
+
+
+def test_a_template_of_columns_is_filled_once() -> None:
+    the_card = card(captions={"template": "{findings} {impression}"})
+    rows, _ = _standard(
+        _rows({"findings": "Clear.", "impression": "Normal."}), {"texts": ["findings", "impression"]}, the_card
+    )
+    assert rows[0]["texts"] == ["Clear. Normal."]
+
+
+@pytest.mark.parametrize("empty", [None, "", "  ", "nan", "NaN", float("nan")])
+def test_what_counts_as_empty(empty: object) -> None:
+    assert text_of(empty) == ""
+    rows, journal = _standard(_rows({"t": empty}, {"t": "x"}), {"texts": ["t"]}, ALL_IN_TRAINING)
+    assert len(rows) == 1
+    assert journal.bad == [Bad("row 1", "empty caption", "/root/1.png")]
+
+
+def test_a_class_without_caption_is_for_evaluation_only() -> None:
+    values, columns = {"t": "", "l": "galaxy"}, {"texts": ["t"], "labels": "l"}
+    rows, journal = _standard(_rows(values), columns, ALL_IN_TEST)
+    assert (rows[0]["texts"], rows[0]["labels"], journal.bad) == ([], ["galaxy"], [])
+    rows, journal = _standard(_rows(values), columns, ALL_IN_TRAINING)
+    assert (rows, len(journal.bad)) == ([], 1)
+    # With neither there is nothing to measure either.
+    rows, journal = _standard(_rows({"t": "", "l": ""}), columns, ALL_IN_TEST)
+    assert (rows, len(journal.bad)) == ([], 1)
+
+
+def test_several_classes_in_one_cell() -> None:
+    rows, _ = _standard(_rows({"t": "x", "l": "Mass| Edema|Mass|"}), {"texts": ["t"], "labels": "l"}, separator="|")
+    assert rows[0]["labels"] == ["Mass", "Edema"]
+    rows, _ = _standard(_rows({"t": "x", "l": ["Mass", "Edema"]}), {"texts": ["t"], "labels": "l"})
+    assert rows[0]["labels"] == ["Mass", "Edema"]
+
+
+def test_a_column_for_each_class() -> None:
+    values = {"t": "x", "Mass": "1.0", "Edema": "-1", "Nodule": "", "Effusion": 0.0, "Cyst": True}
+    columns = {"texts": ["t"], "labels": ["Mass", "Edema", "Nodule", "Effusion", "Cyst"]}
+    rows, _ = _standard(_rows(values), columns)
+    assert rows[0]["labels"] == ["Mass", "Cyst"]
+    assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Edema"]}
+
+
+def test_a_class_column_with_other_values() -> None:
+    with pytest.raises(DataError) as caught:
+        _standard(_rows({"t": "x", "Mass": "1"}, {"t": "x", "Mass": "yes"}), {"texts": ["t"], "labels": ["Mass"]})
+    assert str(caught.value) == 'row 2, column Mass: "yes" is not 1, 0, -1 (unknown) or blank'
+
+
+def test_captions_or_classes_that_do_not_count() -> None:
+    columns = {"texts": ["t"], "labels": "t"}
+    rows, _ = _standard(_rows({"t": "goldfish"}, with_texts=False), columns, ALL_IN_TEST)
+    assert (rows[0]["texts"], rows[0]["labels"]) == ([], ["goldfish"])
+    rows, _ = _standard(_rows({"t": "goldfish"}, with_labels=False), columns, ALL_IN_TEST)
+    assert (rows[0]["texts"], rows[0]["labels"]) == (["goldfish"], [])
+
+
+def test_rows_of_one_picture_stay_together_and_have_ids_of_their_own() -> None:
+    image = {"path": "/root/a.png", "bytes": None}
+    sources = [Source({"t": str(i)}, f"row {i}", image, "a.png") for i in range(1, 4)]
+    rows, _ = _standard(sources, {"texts": ["t"]})
+    assert [row["id"] for row in rows] == ["a.png", "a.png#2", "a.png#3"]
+    assert {row["group"] for row in rows} == {"a.png"}
+
+
+def test_stated_ids_must_differ() -> None:
+    with pytest.raises(DataError) as caught:
+        _standard(_rows({"t": "x", "i": "7"}, {"t": "y", "i": "8"}, {"t": "z", "i": "7"}), {"texts": ["t"], "id": "i"})
+    assert str(caught.value) == "row 3 has the id of row 1: corpus.columns.id must differ"
+
+
+def test_the_sources_own_split_wins() -> None:
+    rows = _rows({"t": "x", "s": "dev"}, {"t": "x", "s": "TEST"})
+    _, journal = _standard(rows, {"texts": ["t"], "split": "s"}, ALL_IN_TRAINING)
+    assert journal.places == {"train": [], "validation": ["row 1"], "test": ["row 2"]}
+    with pytest.raises(DataError) as caught:
+        _standard(_rows({"t": "x", "s": ""}), {"texts": ["t"], "split": "s"})
+    assert str(caught.value) == 'row 1, column s: split "": known: dev, test, testing, train, training, val, valid, validation.'
+
+
+def test_groups_are_divided_and_never_cut() -> None:
+    sources = _rows(*({"t": str(i), "g": f"patient {i % 40}"} for i in range(200)))
+    journal = Journal()
+    columns = Columns(texts=["t"], labels="", group="g", split="", language="")
+    splits = standardise(sources, columns, card(), journal)
+    held = [set(rows["group"]) for rows in splits.values()]
+    assert sum(map(len, held)) == 40
+    assert all(held)

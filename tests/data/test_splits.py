@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from domainclip.data.cards import Splits
+from domainclip.data.splits import is_split, leak, said, split_of
+from domainclip.errors import DataError
+
+
+def test_shares_are_near_what_was_asked() -> None:
+    found = Counter(split_of(f"patient {i}", Splits()) for i in range(5000))
+    # Standard deviations are 28 and 21.
+    assert abs(found["train"] - 4000) < 120
+    assert abs(found["validation"] - 500) < 90
+
+
+def test_a_split_is_stable() -> None:
+    names = [split_of(name, Splits()) for name in ("a", "b", "c", "d", "e", "f", "g", "h")]
+    # Written down once: if this changes, every published split changes.
+    assert names == ["train", "train", "train", "train", "train", "test", "train", "train"]
+    assert names != [split_of(name, Splits(seed=1)) for name in ("a", "b", "c", "d", "e", "f", "g", "h")]
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"), [((0, 0, 1), {"test"}), ((1, 0, 0), {"train"}), ((0.5, 0.5, 0), {"train", "validation"})]
+)
+def test_a_share_of_zero_stays_empty(shares: tuple[float, float, float], expected: set[str]) -> None:
+    splits = Splits(train=shares[0], validation=shares[1], test=shares[2])
+    assert {split_of(str(i), splits) for i in range(300)} == expected
+
+
+@pytest.mark.parametrize("word", ["val", "Valid", " validation ", "DEV"])
+def test_words_for_validation(word: str) -> None:
+    assert said(word, "row 1") == "validation"
+    assert is_split(word)
+
+
+def test_an_unknown_word_for_a_split() -> None:
+    with pytest.raises(DataError) as caught:
+        said("tset", "row 7, column split")
+    assert str(caught.value) == 'row 7, column split: split "tset": did you mean "test"?'
+    assert not is_split("cats")
+
+
+def test_leak_counts_groups_and_names_rows_but_never_the_group() -> None:
+    groups = {"train": ["smith", "jones", "smith"], "validation": ["jones"], "test": ["smith", "brown"]}
+    places = {"train": ["row 1", "row 4", "row 9"], "validation": ["row 2"], "test": ["row 3", "row 5"]}
+    assert leak(groups, places) == (
+        "patient-level leak: 2 groups are in more than one split (1 in train and test, 1 in train and "
+        "validation); one of them: row 1, row 9, row 3; mend the split column, or set "
+        'corpus.columns.split="" to split by group'
+    )
+
+
+def test_no_leak_without_shared_groups() -> None:
+    assert leak({"train": ["a", "a"], "validation": [], "test": ["b"]}, {}) is None
+
+
+def test_places_of_an_outside_reader_are_counted() -> None:
+    text = leak({"train": ["a"], "validation": [], "test": ["b", "a"]}, {})
+    assert text is not None
+    assert "one of them: train item 1, test item 2;" in text

@@ -1,0 +1,238 @@
+"""One step: the cached, the distributed and the plain way give the same loss and gradients."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+from accelerate import Accelerator
+from torch import Tensor
+
+from domainclip import distributed, step, towers
+from domainclip.objectives.anchor import Anchor
+from domainclip.objectives.contrastive import Contrastive
+from domainclip.objectives.sigmoid import Sigmoid
+from domainclip.strategies.full import Full
+from domainclip.strategies.lora import Lora
+from tests.tiny import tiny_clip, tiny_siglip
+
+PAIRS, PROSE = 12, 4
+WORDS = ["a red circle", "two small squares on the left", "a line", "nothing at all to see in here today"]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {"contrastive": tiny_clip(folder / "clip"), "sigmoid": tiny_siglip(folder / "siglip")}
+
+
+def _terms(objective: str) -> step.Terms:
+    loss = {"contrastive": Contrastive, "sigmoid": Sigmoid}[objective]()
+    return {objective: (1.0, loss), "anchor": (3.0, Anchor())}
+
+
+def _towers(base: Path, strategy: Any = None, train: bool = True) -> towers.Towers:
+    torch.manual_seed(0)
+    loaded = towers.load(base)
+    (strategy or Full()).apply(loaded)
+    with torch.no_grad():  # an adapter starts as nothing: give it something to say
+        for name, weight in loaded.weights().items():
+            if ".lora_B." in name:
+                weight.normal_(0, 0.05)
+    return loaded.train(train)
+
+
+def _batch(loaded: towers.Towers, rows: slice = slice(None), prose: slice = slice(None)) -> step.StepBatch:
+    """Different pixels and words in every row; the pairs 2 and 7 are of one group."""
+    draw = torch.Generator().manual_seed(3)
+    height, width = loaded.image_size
+    pixels = torch.randint(0, 256, (PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
+    texts = [f"{WORDS[i % 4]} {i}" for i in range(PAIRS)]
+    general = [f"the word {i}" for i in range(PROSE)]
+    anchors = torch.nn.functional.normalize(torch.randn(PROSE, loaded.width, generator=draw), dim=-1)
+    group = torch.tensor([i if i != 7 else 2 for i in range(PAIRS)])
+    return step.StepBatch(
+        {"pixels": pixels[rows]}, None, texts[rows] + general[prose], None, group[rows], anchors[prose]
+    )
+
+
+def _gradients(loaded: towers.Towers) -> dict[str, Tensor]:
+    found = {n: w.grad.clone() for n, w in loaded.weights().items() if w.grad is not None}
+    loaded.zero_grad(set_to_none=True)
+    return found
+
+
+def _assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert one.keys() == other.keys()
+    assert len(one) > 3
+    largest = max(grad.abs().max().item() for grad in one.values())
+    for name, grad in one.items():
+        assert (grad - other[name]).abs().max().item() <= tolerance * max(1.0, largest), name
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    yield Accelerator(cpu=True)
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "sigmoid"])
+@pytest.mark.parametrize("micro", [1, 5, PAIRS, 100])
+def test_caching_gives_the_gradients_of_one_batch(
+    bases: dict[str, Path], accelerator: Accelerator, objective: str, micro: int
+) -> None:
+    loaded = _towers(bases[objective])
+    batch, terms = _batch(loaded), _terms(objective)
+    plain = step.take(loaded, loaded, batch, terms, None, 0, accelerator)
+    expected = _gradients(loaded)
+    cached = step.take(loaded, loaded, batch, terms, micro, 0, accelerator)
+    _assert_close(_gradients(loaded), expected)
+    assert cached.loss == pytest.approx(plain.loss, abs=1e-5)
+    assert {"scale/logit_scale"} <= expected.keys()
+    assert ("bias/logit_bias" in expected) == (objective == "sigmoid")
+
+
+@pytest.mark.parametrize("micro", [1, 5, PAIRS])
+def test_caching_with_an_adapter_and_dropout(
+    bases: dict[str, Path], accelerator: Accelerator, micro: int
+) -> None:
+    """Dropout draws the same in both encodings: the gradients are those of one graph over all chunks."""
+    loaded = _towers(bases["contrastive"], Lora(rank=2, dropout=0.3))
+    batch, terms = _batch(loaded), _terms("contrastive")
+    images, texts = [], []
+    for number, chunk in enumerate(step._chunks(loaded, batch, micro)):
+        step._seed(11, number)
+        image, text, scale, bias = loaded(**chunk)
+        images.append(image)
+        texts.append(text)
+    loss, found = step._loss(torch.cat(images), torch.cat(texts), scale, bias, batch, terms)
+    loss.backward()
+    expected = _gradients(loaded)
+    assert all(".lora_" in name or name == "scale/logit_scale" for name in expected)
+    cached = step.take(loaded, loaded, batch, terms, micro, 11, accelerator)
+    _assert_close(_gradients(loaded), expected, 1e-6)
+    assert cached.loss == pytest.approx(found.loss, abs=1e-6)
+    # Negative control: other draws give other gradients, so dropout was really on.
+    step.take(loaded, loaded, batch, terms, micro, 12, accelerator)
+    other = _gradients(loaded)
+    assert any(not torch.allclose(other[name], expected[name], atol=1e-4) for name in expected)
+
+
+def test_smaller_batches_added_up_are_not_the_same(bases: dict[str, Path], accelerator: Accelerator) -> None:
+    """Negative control: gradient accumulation does not enlarge a contrastive batch."""
+    loaded = _towers(bases["contrastive"])
+    terms = {"contrastive": (1.0, Contrastive())}
+    bare = replace(_batch(loaded, prose=slice(0, 0)), anchor_prose=None)
+    step.take(loaded, loaded, bare, terms, None, 0, accelerator)
+    expected = _gradients(loaded)
+    for half in (slice(0, 6), slice(6, 12)):
+        part = replace(_batch(loaded, half, slice(0, 0)), anchor_prose=None)
+        step.take(loaded, loaded, part, terms, None, 0, accelerator)
+    added = {name: grad / 2 for name, grad in _gradients(loaded).items()}
+    worst = max((added[name] - expected[name]).abs().max().item() for name in expected)
+    assert worst > 1e-2
+
+
+def test_kept_embeddings_give_the_same_step(bases: dict[str, Path], accelerator: Accelerator) -> None:
+    from domainclip.strategies.locked_image import LockedImage
+
+    loaded = _towers(bases["contrastive"], LockedImage())
+    batch, terms = _batch(loaded), _terms("contrastive")
+    plain = step.take(loaded, loaded, batch, terms, None, 0, accelerator)
+    expected = _gradients(loaded)
+    assert all(name.startswith(("text/", "scale/")) for name in expected)
+    with torch.no_grad():
+        rows = loaded.encode_image(batch.image)
+    kept = replace(batch, image=None, kept_image=rows)
+    for micro in (None, 5):
+        taken = step.take(loaded, loaded, kept, terms, micro, 0, accelerator)
+        _assert_close(_gradients(loaded), expected)
+        assert taken.loss == pytest.approx(plain.loss, abs=1e-6)
+
+
+def test_a_row_that_is_not_finite_is_named(bases: dict[str, Path], accelerator: Accelerator) -> None:
+    loaded = _towers(bases["contrastive"])
+    batch = _batch(loaded, prose=slice(0, 0))
+    broken = loaded.encode_image(batch.image).detach()
+    broken[4, 0] = torch.nan
+    batch = replace(batch, image=None, kept_image=broken, anchor_prose=None)
+    loaded.select([("image/.*", 0.0), (".*", 1.0)])
+    taken = step.take(loaded, loaded, batch, {"contrastive": (1.0, Contrastive())}, None, 0, accelerator)
+    assert taken.broken == [4]
+    assert taken.loss != taken.loss
+
+
+# --- two real processes with different data: started once, for all cases -------------------------------
+
+CASES = [(objective, micro, False) for objective in ("contrastive", "sigmoid") for micro in (None, 4)]
+CONTROL = ("contrastive", None, True)
+
+
+def _worker(rank: int, folder: str, bases: dict[str, Path]) -> None:
+    """One of two processes: its half of the batch, through Accelerate's data-parallel wrapper."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=Path(folder, "port").read_text(), ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    accelerator = Accelerator(cpu=True)
+    half = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
+    general = slice(rank * PROSE // 2, (rank + 1) * PROSE // 2)
+    whole = distributed.gather
+    found = {}
+    for objective, micro, detach in [*CASES, CONTROL]:
+        if detach:  # what gathering without its gradient would give
+            distributed.gather = lambda rows: torch.cat(  # type: ignore[assignment]
+                [rows if r == rank else other for r, other in enumerate(whole(rows.detach()).chunk(2))]
+            )
+        loaded = _towers(bases[objective])
+        model = accelerator.prepare(loaded)
+        taken = step.take(model, loaded, _batch(loaded, half, general), _terms(objective), micro, 0, accelerator)
+        found[f"{objective}/{micro}/{detach}"] = (taken.loss, _gradients(loaded))
+    torch.save(found, Path(folder, f"rank{rank}.pt"))
+    accelerator.end_training()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -> list[Any]:
+    """What each of the two processes found, by case."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (folder / "port").write_text(str(free.getsockname()[1]))
+    processes.spawn(_worker, (str(folder), bases), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("objective", "micro", "detach"), CASES)
+def test_two_processes_give_the_one_process_gradients(
+    two: list[Any], bases: dict[str, Path], accelerator: Accelerator, objective: str, micro: int | None, detach: bool
+) -> None:
+    loaded = _towers(bases[objective])
+    alone = step.take(loaded, loaded, _batch(loaded), _terms(objective), None, 0, accelerator)
+    expected = _gradients(loaded)
+    for process in two:
+        loss, found = process[f"{objective}/{micro}/{detach}"]
+        assert loss == pytest.approx(alone.loss, abs=1e-5)
+        _assert_close(found, expected)
+
+
+def test_gathering_without_gradient_would_be_half(
+    two: list[Any], bases: dict[str, Path], accelerator: Accelerator
+) -> None:
+    """Negative control: the loss is right and the towers' gradients are not; only the scale's is."""
+    loaded = _towers(bases["contrastive"])
+    alone = step.take(loaded, loaded, _batch(loaded), _terms("contrastive"), None, 0, accelerator)
+    expected = _gradients(loaded)
+    loss, found = two[0]["contrastive/None/True"]
+    assert loss == pytest.approx(alone.loss, abs=1e-5)
+    name = "image/visual_projection.weight"
+    assert torch.allclose(found[name] * 2, expected[name], atol=1e-5)
+    assert not torch.allclose(found[name], expected[name], atol=1e-3)
+    assert torch.allclose(found["scale/logit_scale"], expected["scale/logit_scale"], atol=1e-5)
