@@ -121,7 +121,8 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
         return list(good), arrays
 
     chunks = [chunk for chunk in _in_chunks(encode, range(len(items))) if chunk[0]]
-    readable = items.select([row for rows, _ in chunks for row in rows])
+    rows = [row for good, _ in chunks for row in good]
+    readable = items if len(rows) == len(items) else items.select(rows)
     for encoder in encoders if chunks else ():
         encoder.keep(readable, np.concatenate([arrays[encoder.image_key] for _, arrays in chunks]))
     return readable

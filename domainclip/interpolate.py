@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -40,4 +41,5 @@ def choose(alphas: Sequence[float], measure: Callable[[float], tuple[float, floa
     """The α to take, and all that were tried; `measure(alpha)` gives score (higher is better) and error."""
     tried = [Tried(alpha, *measure(alpha)) for alpha in sorted(alphas)]
     best = max(tried, key=lambda one: one.score)
-    return next(one.alpha for one in tried if one.score >= best.score - best.error), tried
+    error = best.error if isfinite(best.error) else 0.0  # too few groups for an interval: the best itself
+    return next(one.alpha for one in tried if one.score >= best.score - error), tried

@@ -16,7 +16,7 @@ from domainclip.recipe import Prose
 
 def words(tokenizer: Any) -> list[str]:
     """The words that are one token each, of three letters or more, in sorted order."""
-    plain = {str(tokenizer.convert_tokens_to_string([token])).strip() for token in tokenizer.get_vocab()}
+    plain = {text.strip() for text in tokenizer.batch_decode([[number] for number in tokenizer.get_vocab().values()])}
     wanted = sorted(word for word in plain if len(word) >= 3 and word.isalpha() and word == word.casefold())
     if not wanted:
         return []

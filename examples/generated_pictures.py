@@ -143,17 +143,20 @@ def make(seed: int, count: int, start: int = 0) -> list[Picture]:
 def _scene(name: str, rng: Generator) -> Scene:
     palette = GREYS if rng.random() < 0.4 else COLOURS
     colour, ground = (str(c) for c in rng.choice(palette, 2, replace=False))
-    number = int(rng.choice([1, 2, 3, 4], p=[0.7, 0.16, 0.08, 0.06]))
+    number = int(rng.choice([1, 2, 3, 4], p=[0.82, 0.1, 0.05, 0.03]))
     places = [list(PLACES)[i] for i in rng.choice(len(PLACES), number, replace=False)]
     alone = name not in OBJECTS
+    if number == 1 and rng.random() < 0.3:
+        places = [(0, 0)]
     if alone:
         places = places[:1]
     elif number == 2 and rng.random() < 0.5:
         places = [(-1, places[0][1]), (1, places[0][1])]  # one on each side
-    sizes = list(WIDTHS)[1:] if len(places) == 1 else ["tiny", "small"]
-    style = "filled" if alone or rng.random() < 0.5 else str(rng.choice(list(STYLES)))
-    fault = str(rng.choice(list(FAULTS), p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]))
-    return Scene(name, colour, ground, str(rng.choice(sizes)), tuple(places), style, fault)
+    shares = [0, 0.1, 0.3, 0.3, 0.3] if len(places) == 1 else [0.4, 0.6, 0, 0, 0]
+    size = str(rng.choice(list(WIDTHS), p=shares))
+    style = "filled" if alone or rng.random() < 0.6 else str(rng.choice(list(STYLES)))
+    fault = str(rng.choice(list(FAULTS), p=[0.6, 0.08, 0.08, 0.08, 0.08, 0.08]))
+    return Scene(name, colour, ground, size, tuple(places), style, fault)
 
 
 def _draw(scene: Scene, rng: Generator) -> Image.Image:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
-from datasets import Dataset
 from PIL import Image
 
 from domainclip import encoders
-from domainclip.contracts import EvaluationSet
-from domainclip.data.cards import Card
+from domainclip.contracts import Probe
 from domainclip.encoders import TowersEncoder, encode_images
 from domainclip.errors import DataError, ModelError, RecipeError
 from domainclip.evaluate import BETTER, SAME, UNKNOWN, WORSE, Evaluation, Row, evaluate
@@ -27,7 +26,7 @@ from tests.tiny import tiny_clip
 
 CLASSES = {"cat": "a cat", "dog": "a dog"}
 AXES = {"a cat": [1.0, 0.0], "a dog": [0.0, 1.0]}
-PROBES = {"zero_shot": ZeroShot(), "retrieval": Retrieval()}
+PROBES: dict[str, Probe] = {"zero_shot": ZeroShot(), "retrieval": Retrieval()}
 
 
 def row_of(found: Evaluation, metric: str, dataset: str = "test") -> Row:
@@ -89,9 +88,7 @@ def test_a_lower_rank_is_better() -> None:
     assert row.difference is not None
     assert row.difference.value < 0
     assert row.verdict == BETTER
-    assert [entry["details"] for entry in found.protocol][0] == {
-        "not_measured": "there are no two classes to choose among"
-    }
+    assert found.protocol[0]["details"] == {"not_measured": "there are no two classes to choose among"}
 
 
 def test_parts_are_judged_after_holm() -> None:
@@ -217,9 +214,9 @@ def test_the_mode_of_the_towers_is_left_as_it_was(towers: tuple[Towers, Towers])
 
 
 def test_unreadable_images_are_left_out_for_both_and_counted(towers: tuple[Towers, Towers]) -> None:
-    encoder_pair = [TowersEncoder(one) for one in towers]
+    base, adapted = map(TowersEncoder, towers)
     data = evaluation_set(pictures(40, broken=(3, 33)), CLASSES)
-    found = evaluate(*encoder_pair, [data], PROBES, resamples=100)
+    found = evaluate(base, adapted, [data], PROBES, resamples=100)
     assert found.valid
     assert "test: 2 of 40 images cannot be read; left out for both models" in found.warnings
     accuracy = row_of(found, "accuracy")
@@ -245,8 +242,9 @@ def test_no_digit_depends_on_the_order_of_the_rows(towers: tuple[Towers, Towers]
     data = evaluation_set(pictures(45, broken=[7]), CLASSES)
     order = np.random.default_rng(0).permutation(45)
     permuted = replace(data, items=data.items.select(order))
+    base, adapted = towers
     plain, other = (
-        evaluate(*(TowersEncoder(one) for one in towers), [one], PROBES, resamples=100)
+        evaluate(TowersEncoder(base), TowersEncoder(adapted), [one], PROBES, resamples=100)
         for one in (data, permuted)
     )
     assert told(plain) == told(other)
@@ -262,9 +260,12 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
             adapted.weights()[name].data.copy_(weight.data)
     runs: list[int] = []
     plain = TowersEncoder.image_rows
-    monkeypatch.setattr(
-        TowersEncoder, "image_rows", lambda self, rows: runs.append(len(rows)) or plain(self, rows)
-    )
+
+    def counted(self: TowersEncoder, prepared: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+        runs.append(len(prepared))
+        return plain(self, prepared)
+
+    monkeypatch.setattr(TowersEncoder, "image_rows", counted)
     kept: dict[Any, np.ndarray] = {}
     pair = [TowersEncoder(one, kept) for one in (base, adapted)]
     readable = encode_images(pair, items(pictures(3)))
@@ -274,10 +275,10 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
 
 
 def test_differing_preparation_makes_the_evaluation_invalid(towers: tuple[Towers, Towers]) -> None:
-    pair = [TowersEncoder(one) for one in towers]
-    pair[1].preparation = "other"
-    pair[1].image_key = (pair[1].image_key[0], "other")
-    found = evaluate(*pair, [evaluation_set(pictures(20), CLASSES)], PROBES, resamples=100)
+    base, adapted = map(TowersEncoder, towers)
+    adapted.preparation = "other"
+    adapted.image_key = (adapted.image_key[0], "other")
+    found = evaluate(base, adapted, [evaluation_set(pictures(20), CLASSES)], PROBES, resamples=100)
     assert not found.valid
     assert found.warnings[0] == (
         "base and adapted model prepare images differently: their figures must not be compared"
@@ -292,25 +293,50 @@ def test_a_broken_model_is_named(towers: tuple[Towers, Towers]) -> None:
     assert str(error.value) == "runs/one: an image embedding is not a finite number; retrain it"
 
 
-def _in_process(rank: int, world: int, folders: tuple[Path, Path], out: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{out / 'meet'}{world}", rank=rank, world_size=world
-    )
-    pair = [TowersEncoder(load(folder)) for folder in folders]
-    data = evaluation_set(pictures(70, broken=[5]), CLASSES)
-    found = evaluate(*pair, [data], PROBES, resamples=100)
-    torch.save(told(found), out / f"{world}-{rank}.pt")
-    torch.distributed.destroy_process_group()
+class Meeting:
+    """Threads that exchange objects as processes do."""
+
+    def __init__(self, world: int) -> None:
+        self.barrier = threading.Barrier(world)
+        self.own = threading.local()
+        self.values: list[Any] = [None] * world
+
+    def gather(self, value: Any) -> list[Any]:
+        self.values[self.own.rank] = value
+        self.barrier.wait(60)
+        found = list(self.values)
+        self.barrier.wait(60)
+        return found
 
 
-def test_no_digit_depends_on_the_number_of_processes(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """Three chunks over one and over two processes; both of two hold the whole result."""
-    for world in (1, 2):
-        multiprocessing.spawn(_in_process, (world, folders, tmp_path), nprocs=world)
-    alone, first, second = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1-0", "2-0", "2-1")
-    )
-    assert len(alone) > 4
-    assert alone == first
-    assert first == second
+def shared_out(folders: tuple[Path, Path], world: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    meeting = Meeting(world)
+    monkeypatch.setattr(encoders, "world", lambda: world)
+    monkeypatch.setattr(encoders, "rank", lambda: meeting.own.rank)
+    monkeypatch.setattr(encoders, "gather_objects", meeting.gather)
+    models = [(load(folders[0]), load(folders[1])) for _ in range(world)]
+
+    def measure(rank: int) -> Any:
+        meeting.own.rank = rank
+        data = evaluation_set(pictures(110, broken=[5]), CLASSES)
+        base, adapted = map(TowersEncoder, models[rank])
+        return told(evaluate(base, adapted, [data], PROBES, resamples=100))
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(measure, range(world)))
+
+
+def test_no_digit_depends_on_the_number_of_processes(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four chunks, the last one short, over one, two and three processes; each holds the whole result."""
+    alone = shared_out(folders, 1, monkeypatch)
+    assert len(alone[0]) > 4
+    assert shared_out(folders, 2, monkeypatch) == alone * 2
+    assert shared_out(folders, 3, monkeypatch) == alone * 3
+
+
+def test_chunks_cover_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_CHUNK", 4)
+    for n in (0, 1, 4, 5, 13):
+        assert [row for chunk in encoders._in_chunks(list, range(n)) for row in chunk] == list(range(n))

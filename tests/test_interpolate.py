@@ -27,3 +27,4 @@ def test_the_smallest_within_one_standard_error_wins() -> None:
     )
     assert choose([0.25, 0.5, 0.75, 1.0], lambda alpha: (scores[alpha], 0.001))[0] == 0.75
     assert choose([0.25, 1.0], lambda alpha: (scores[alpha], 1.0))[0] == 0.25
+    assert choose([0.25, 0.5, 0.75, 1.0], lambda alpha: (scores[alpha], float("nan")))[0] == 0.75

@@ -170,6 +170,7 @@ def test_five_groups_give_no_interval() -> None:
     )
     assert found.difference is not None
     assert found.difference.value == 1.0
+    assert found.difference.p is not None
     assert all(np.isnan([found.base.low, found.difference.low, found.difference.p]))
     assert found.difference.sign == 0
 

@@ -112,10 +112,10 @@ class Card(_Strict):
     # split, for classes with at least `min_items` items there. Prompts are data: they have a version.
     classes: dict[str, Prompts] = {}
     templates: list[str] = []
-    min_items: int = Field(10, ge=1)
+    min_items: int = Field(default=10, ge=1)
     prompts_version: int = 1
     retention: Retention | None = None
-    max_bad: float = Field(0.01, ge=0, le=1)  # above this share of unreadable items the run stops
+    max_bad: float = Field(default=0.01, ge=0, le=1)  # above this share of unreadable items the run stops
     privacy: Privacy = Privacy()
     prose: str = ""
 

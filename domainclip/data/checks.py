@@ -41,7 +41,7 @@ def check(
     batch_size: int,
     *,
     max_tokens: int = 77,
-    sample: int | None = 256,
+    sample: int | None = 512,
 ) -> list[Finding]:
     """All findings, errors first. `sample` pictures of the corpus are decoded; None: every one.
 
@@ -88,7 +88,7 @@ def same_caption_pairs(texts: Sequence[Sequence[str]], batch_size: int) -> float
 def _sizes(corpus: LoadedCorpus) -> Iterator[Finding]:
     parts = []
     for name in SPLITS:
-        groups = Counter(corpus.splits[name]["group"])
+        groups = Counter(corpus.splits[name]["group"][:])
         parts.append(f"{name} {len(corpus.splits[name])} items of {len(groups)} groups")
         largest = max(groups.values(), default=0)
         if len(corpus.splits[name]) >= 20 and largest > len(corpus.splits[name]) / 2:
@@ -105,41 +105,49 @@ def _sizes(corpus: LoadedCorpus) -> Iterator[Finding]:
 
 
 def _leaks(corpus: LoadedCorpus) -> Iterator[Finding]:
-    text = splits.leak({name: corpus.splits[name]["group"] for name in SPLITS}, corpus.places)
+    groups = {name: corpus.splits[name]["group"][:] for name in SPLITS}
+    text = splits.leak(groups, {name: _places(corpus, name) for name in SPLITS})
     if text:
         yield Finding("error", text)
+
+
+def _places(corpus: LoadedCorpus, split: str) -> list[str]:
+    # By id, not by position: curation may have taken rows out since the corpus was read.
+    return [corpus.places.get(id, f"item {id}") for id in corpus.splits[split]["id"][:]]
 
 
 def _same_pictures(corpus: LoadedCorpus) -> Iterator[Finding]:
     """Pictures that are byte for byte the same in two splits."""
     where: dict[str, dict[str, int]] = {}
     for name in SPLITS:
-        for row, digest in enumerate(corpus.digests.get(name, [])):
-            where.setdefault(digest, {}).setdefault(name, row)
+        for row, id in enumerate(corpus.splits[name]["id"][:]):
+            where.setdefault(corpus.digests.get(id, id), {}).setdefault(name, row)
     for first, second in combinations(SPLITS, 2):
         both = [held for held in where.values() if first in held and second in held]
         same = [h for h in both if _sha256(corpus, first, h[first]) == _sha256(corpus, second, h[second])]
         if same:
-            places = [corpus.places[split][same[0][split]] for split in (first, second)]
+            one, other = (_places(corpus, split)[same[0][split]] for split in (first, second))
             yield Finding(
                 "error",
-                f"the same picture in two splits: {len(same)} in {first} and {second}; one of them: "
-                f"{', '.join(places)}; give such rows one group, or leave one out",
+                f"the same picture in two splits: {len(same)} in {first} and {second}; one of them: {one}, "
+                f"{other}; give such rows one group, or leave one out",
             )
 
 
 def _sha256(corpus: LoadedCorpus, split: str, row: int) -> str:
-    image: dict[str, Any] = corpus.splits[split][row]["image"]
-    data = image["bytes"] if image["bytes"] is not None else None
-    if data is None and Path(image["path"]).stat().st_size <= _WHOLE:
-        return corpus.digests[split][row]
-    return hashlib.sha256(Path(image["path"]).read_bytes() if data is None else data).hexdigest()
+    item: dict[str, Any] = corpus.splits[split][row]
+    data: bytes | None = item["image"]["bytes"]
+    if data is None and Path(item["image"]["path"]).stat().st_size <= _WHOLE:
+        return corpus.digests[item["id"]]
+    return hashlib.sha256(Path(item["image"]["path"]).read_bytes() if data is None else data).hexdigest()
 
 
 def _names_of_classes(corpus: LoadedCorpus) -> Iterator[Finding]:
     if not corpus.card.classes:
         return
-    tally = Counter(label for name in SPLITS for labels in corpus.splits[name]["labels"] for label in labels)
+    tally = Counter(
+        label for name in SPLITS for labels in corpus.splits[name]["labels"][:] for label in labels
+    )
     for label in sorted(set(tally) - set(corpus.card.classes)):
         near = did_you_mean(label, corpus.card.classes)
         yield Finding(
@@ -150,7 +158,7 @@ def _names_of_classes(corpus: LoadedCorpus) -> Iterator[Finding]:
 
 
 def _repeated_captions(corpus: LoadedCorpus, batch_size: int) -> Iterator[Finding]:
-    texts = corpus.splits["train"]["texts"]
+    texts = corpus.splits["train"]["texts"][:]
     tally = Counter(normalise(text) for own in texts for text in own)
     repeated = sum(n for n in tally.values() if n > 1)
     if not repeated:
@@ -168,7 +176,8 @@ def _truncation(
     corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
     by_language: defaultdict[str, set[str]] = defaultdict(set)
-    for own, spoken in zip(corpus.splits["train"]["texts"], corpus.splits["train"]["language"], strict=True):
+    train = corpus.splits["train"]
+    for own, spoken in zip(train["texts"][:], train["language"][:], strict=True):
         for text, language in zip(own, spoken, strict=True):
             by_language[language].add(text)
     for language, texts in sorted(by_language.items()):
@@ -184,20 +193,20 @@ def _truncation(
 
 def _pictures(corpus: LoadedCorpus, sample: int | None) -> Iterator[Finding]:
     """Faults and blank pictures in a sample that is spread evenly over the corpus."""
-    rows = [(name, row) for name in SPLITS for row in range(len(corpus.splits[name]))]
+    rows = [(name, row, place) for name in SPLITS for row, place in enumerate(_places(corpus, name))]
     if sample is not None and len(rows) > sample:
         rows = [rows[i * len(rows) // sample] for i in range(sample)]
     bad, blank = [], []
-    for name, row in rows:
+    for name, row, place in rows:
         try:
             # A thumbnail is enough to see that nothing is there.
             picture = decode(corpus.splits[name][row]["image"]).reduce(4).convert("L")
         except UnreadableImage as error:
-            bad.append(Bad(corpus.places[name][row], error.reason, error.name))
+            bad.append(Bad(place, error.reason, error.name))
             continue
         low, high = picture.getextrema()
         if float(high) - float(low) <= 2:  # type: ignore[arg-type]
-            blank.append(corpus.places[name][row])
+            blank.append(place)
     seen = f"{len(rows)} pictures" + ("" if sample is None or len(rows) < sample else " looked at")
     if bad:
         first = ", ".join(f"{item.place} ({item.reason})" for item in bad[:5])

@@ -79,10 +79,10 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.policy = policy
         self.pixels = pixels
         self.replaced = dict(replaced or {})
-        # A column at a time: row by row, the pictures' bytes would come along.
-        self.texts: list[list[str]] = list(items["texts"])
-        self.ids: list[str] = list(items["id"])
-        self.groups = loss_groups(self.texts, items["group"])
+        # Whole columns, read once: row by row is fifty times slower, and brings the pictures' bytes along.
+        self.texts: list[list[str]] = items["texts"][:]
+        self.ids: list[str] = items["id"][:]
+        self.groups = loss_groups(self.texts, items["group"][:])
 
     def without_pixels(self, replaced: Mapping[int, int]) -> Pairs:
         """The same pairs for when the embeddings of the pictures are kept."""

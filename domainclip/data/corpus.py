@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from domainclip import parts
 from domainclip.contracts import COLUMNS, SPLITS
@@ -34,8 +33,8 @@ class LoadedCorpus:
     fingerprint: str  # sha256 over the content of all rows: a run resumes only when it is unchanged
     quarantine: list[Bad] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    places: dict[str, list[str]] = field(default_factory=dict)  # by split: where each row stood
-    digests: dict[str, list[str]] = field(default_factory=dict)  # by split: of each row's picture
+    places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
+    digests: dict[str, str] = field(default_factory=dict)  # by id: of the picture
 
 
 def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCorpus:
@@ -57,8 +56,11 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
         raise DataError(f"corpus {card.name}: {path} holds no items")
     refuse_over(journal.bad, usable + len(journal.bad), card)
     fingerprint = _fingerprint(splits, digests)
+    places = {id: journal.places[id] for id in digests}
     if not card.names_may_show:
-        splits = _pseudonymous(splits, secret or privacy.secret())
+        key = secret or privacy.secret()
+        splits = _pseudonymous(splits, key)
+        places, digests = ({privacy.pseudonym(i, key): v for i, v in by.items()} for by in (places, digests))
     return LoadedCorpus(
         splits=splits,
         classes=_classes(splits, card, journal),
@@ -66,7 +68,7 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
         fingerprint=fingerprint,
         quarantine=journal.bad,
         notes=journal.notes,
-        places=journal.places,
+        places=places,
         digests=digests,
     )
 
@@ -75,24 +77,28 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
     for name in SPLITS:
         if name not in splits or set(splits[name].column_names) != set(COLUMNS):
             raise DataError(f'reader "{reader}": split {name} must have the columns {", ".join(COLUMNS)}')
+    ids = [id for name in SPLITS for id in splits[name]["id"][:]]
+    if len(set(ids)) < len(ids):
+        raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, dict[str, list[str]]]:
-    """Only rows whose picture is there, and a digest of each picture."""
-    kept, digests = DatasetDict(), {}
+def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, dict[str, str]]:
+    """Only rows whose picture is there, and a digest of each picture by id."""
+    kept, digests = DatasetDict(), dict[str, str]()
     for name in SPLITS:
-        images = splits[name]["image"]
-        places = journal.places.get(name) or [f"{name} item {i + 1}" for i in range(len(images))]
+        ids, images, rows = splits[name]["id"][:], splits[name]["image"][:], []
         # Waiting for a disk or a file server is all the work there is, so threads share it.
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(_digest, images))
-        for digest, image, place in zip(found, images, places, strict=True):
+        for row, (id, image, digest) in enumerate(zip(ids, images, found, strict=True)):
+            place = journal.places.setdefault(id, f"{name} item {row + 1}")
             if digest in (_MISSING, _EMPTY):
                 journal.bad.append(Bad(place, digest, str(image["path"])))
-        rows = [i for i, digest in enumerate(found) if digest not in (_MISSING, _EMPTY)]
-        kept[name] = splits[name] if len(rows) == len(images) else splits[name].select(rows).flatten_indices()
-        digests[name] = [found[i] for i in rows]
-        journal.places[name] = [places[i] for i in rows]
+            else:
+                rows.append(row)
+                digests[id] = digest
+        whole = len(rows) == len(found)
+        kept[name] = splits[name] if whole else splits[name].select(rows).flatten_indices()
     return kept, digests
 
 
@@ -119,23 +125,19 @@ def _digest(image: dict[str, Any]) -> str:
     return hashlib.sha256(f"{size}:".encode() + ends).hexdigest() if size else _EMPTY
 
 
-def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]]) -> str:
+def _fingerprint(splits: DatasetDict, digests: dict[str, str]) -> str:
     whole = hashlib.sha256()
     for name in SPLITS:
-        for row, digest in zip(_without_images(splits[name]), digests[name], strict=True):
-            whole.update(json.dumps([name, digest, row], sort_keys=True).encode())
+        for row in splits[name].select_columns([column for column in COLUMNS if column != "image"]).to_list():
+            whole.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
     return whole.hexdigest()
-
-
-def _without_images(rows: Dataset) -> Iterator[dict[str, Any]]:
-    yield from rows.select_columns([name for name in COLUMNS if name != "image"])
 
 
 def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
     hidden = DatasetDict()
     for name, rows in splits.items():
         for column in ("id", "group"):
-            values = [privacy.pseudonym(value, secret) for value in rows[column]]
+            values = [privacy.pseudonym(value, secret) for value in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, values, feature=FEATURES[column])
         hidden[name] = rows.select_columns(list(COLUMNS))
     return hidden
@@ -147,7 +149,7 @@ def _classes(splits: DatasetDict, card: Card, journal: Journal) -> dict[str, Pro
         return dict(card.classes)
     # A set that is for evaluation only has no training split to count in.
     counted = [splits["train"]] if len(splits["train"]) else list(splits.values())
-    tally = Counter(label for rows in counted for labels in rows["labels"] for label in labels)
+    tally = Counter(label for rows in counted for labels in rows["labels"][:] for label in labels)
     rare = sorted(name for name, n in tally.items() if n < card.min_items)
     if rare:
         journal.note(

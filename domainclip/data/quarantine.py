@@ -29,7 +29,7 @@ class Journal:
 
     notes: list[str] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
-    places: dict[str, list[str]] = field(default_factory=dict)  # by split, one a row, in order
+    places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood
 
     def note(self, text: str) -> None:
         """Keep a line for the user, once."""

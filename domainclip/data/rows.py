@@ -82,7 +82,7 @@ def standardise(
             kept[item.split].append(item)
         else:
             journal.bad.append(Bad(item.place, "empty caption", str(item.image["path"] or "")))
-    journal.places = {split: [item.place for item in kept[split]] for split in SPLITS}
+    journal.places = {item.id: item.place for item in items}
     return DatasetDict({split: dataset(kept[split]) for split in SPLITS})
 
 

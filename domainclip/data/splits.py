@@ -55,8 +55,7 @@ def leak(groups: Mapping[str, Sequence[str]], places: Mapping[str, Sequence[str]
     """
     held: dict[str, dict[str, list[str]]] = {}
     for split, names in groups.items():
-        known = places.get(split) or [f"{split} item {i + 1}" for i in range(len(names))]
-        for name, place in zip(names, known, strict=True):
+        for name, place in zip(names, places[split], strict=True):
             held.setdefault(name, {}).setdefault(split, []).append(place)
     shared = [by_split for by_split in held.values() if len(by_split) > 1]
     if not shared:

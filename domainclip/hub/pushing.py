@@ -96,6 +96,8 @@ def _reason(error: Exception, repo_id: str) -> str:
     """Why in words, and the way out; of the library's own message at most the first line, without tokens."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        return _reason(error.__cause__, repo_id)  # uploads say only which file it was
     code = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it, or see what would leave with --dry-run"

@@ -188,7 +188,7 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "revision_code": _revision_code(facts.recipe.base.revision or results.base.get("revision")),
         "strategy": next(iter(facts.recipe.strategy)).replace("_", " "),
         "corpus": str(results.corpus.get("name") or facts.corpus.pretty_name or facts.corpus.name),
-        "corpus_card": facts.corpus.name,
+        "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
         "corpus_license": facts.corpus.license,
         "corpus_says": _first_paragraph(facts.corpus.prose),
         "splits": {name: tuple(sizes) for name, sizes in dict(results.corpus.get("splits") or {}).items()},
@@ -210,7 +210,7 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "adapter": adapter,
         "sigmoid": str(results.base.get("family", "")).startswith("siglip"),
         "license": facts.license,
-        "recipe": words.fence(public_recipe(facts.recipe)),
+        "recipe": words.fence(public_recipe(facts.recipe).rstrip()),
         "citations": [_citation(one) for one in facts.citations],
     }
 

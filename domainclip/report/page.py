@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +81,9 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "curves": _curves(context),
         "run": _run(context.run),
         "corpora": [_corpus(facts) for facts in (context.corpus, context.retention) if facts is not None],
-        "base": [(_label(key), str(value)) for key, value in context.base.items() if value not in (None, "")],
+        "base": [
+            (_label(key), _text(value)) for key, value in context.base.items() if value not in (None, "")
+        ],
         "measuring": _measuring(evaluation),
         "protocol": [_protocol(entry) for entry in evaluation.protocol],
         "examples": [_example(example) for example in context.examples],
@@ -186,7 +187,7 @@ def _run(run: RunFacts | None) -> Pairs:
         ("Weights that learned", f"{run.learning:,} of {run.weights:,} ({share:.2%})"),
         ("Steps", f"{run.steps:,} of {run.batch_size} pairs"),
         ("Time", f"{words.duration(run.seconds)} on {run.device}"),
-        *((str(key), _text(value)) for key, value in run.facts.items()),
+        *((_label(key), _text(value)) for key, value in run.facts.items()),
     ]
     if run.versions:
         rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())))
@@ -251,8 +252,12 @@ def _label(key: str) -> str:
 
 
 def _text(value: Any) -> str:
+    """A value of the protocol as a person would write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        nested = ((key, _text(inner), isinstance(inner, Mapping)) for key, inner in value.items())
+        return ", ".join(f"{key} ({inner})" if deep else f"{key} {inner}" for key, inner, deep in nested)
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domainclip.errors import ModelError
 from domainclip.evaluate import Evaluation, Row
 from domainclip.parts import explain
-from domainclip.report.context import ReportContext
+from domainclip.report.context import CorpusFacts, ReportContext
 from domainclip.statistics import MIN_GROUPS, Figure
 
 
@@ -63,9 +63,9 @@ class ResultsFile(_Strict):
 
 def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
     """The evaluation and its circumstances as the file has them."""
-    corpus = asdict(context.corpus)
+    corpus = _corpus(context.corpus)
     if context.retention is not None:
-        corpus["retention"] = {"set": context.retention_set, **asdict(context.retention)}
+        corpus["retention"] = {"set": context.retention_set, **_corpus(context.retention)}
     run = {"title": context.title, "command": context.command}
     return ResultsFile(
         run=run | (asdict(context.run) if context.run else {}),
@@ -95,6 +95,11 @@ def load(file: Path) -> ResultsFile:
         raise ModelError(f"{file}: {error.strerror}: run `domainclip eval` first") from None
     except ValidationError as error:
         raise ModelError(f"{file}: {explain(error, 'results')}") from None
+
+
+def _corpus(facts: CorpusFacts) -> dict[str, Any]:
+    splits = {name: {"items": items, "groups": groups} for name, (items, groups) in facts.splits.items()}
+    return {**asdict(facts), "splits": splits}
 
 
 def _result(row: Row) -> Result:

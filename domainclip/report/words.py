@@ -80,8 +80,8 @@ def claim(row: Row, retention_set: str, valid: bool = True) -> str:
         )
     if row.verdict == SAME:
         return (
-            f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% interval of the "
-            f"difference, {span(row.difference, row.unit, sign=True)}, includes zero."
+            f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% "
+            f"interval of the difference, {span(row.difference, row.unit, sign=True)}, includes zero."
         )
     verb = "rose" if row.difference.value > 0 else "fell"
     kind = ("a real gain" if row.verdict == BETTER else "a real loss") if valid else "not valid, see above"

@@ -157,7 +157,7 @@ class Towers(nn.Module):
         return [f"{_TOWERS[part]}.{name}" for name in names]
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that plain transformers, or peft, loads; `load` also reads it.
+        """Write a folder that plain transformers, or peft, loads, and `load` too.
 
         An adapter is written with the name of its base, and with scale and bias beside it.
 
@@ -176,6 +176,10 @@ class Towers(nn.Module):
                 f"its tokenizer has {len(self.tokenizer)} tokens, its text tower only {rows}; "
                 "use the tokenizer that belongs to it"
             )
+        if self.tokenizer.pad_token_id is None:
+            self.refuse("its tokenizer has no padding token; name one in tokenizer_config.json")
+        if self.preprocess.patch:  # such a tower takes images of any size
+            return
         side = getattr(self.plain.config.vision_config, "image_size", None)
         wanted = (side, side) if isinstance(side, int) else tuple(side or self.image_size)
         if wanted != self.image_size:
@@ -185,7 +189,7 @@ class Towers(nn.Module):
             )
 
     def check_end_of_text(self, pools_at: int) -> None:
-        """For families that read a text off its end-of-text token: every text must end in `pools_at`."""
+        """For families that read a text at its end-of-text token: every text must end in `pools_at`."""
         end = int(self.tokenise(["a " * self.max_tokens])["input_ids"][0, -1])
         if end != pools_at:
             self.refuse(
@@ -198,7 +202,7 @@ class Towers(nn.Module):
         raise ModelError(f'base "{self.base}": {fault}')
 
     def _log_scale(self) -> Tensor:
-        # Checkpoints hold it as a scalar or as one-element vector; here it is a scalar.
+        # Some models hold it as a scalar, some as a one-element vector.
         log_scale: Tensor = self.plain.logit_scale
         return log_scale.float().reshape(())
 

@@ -16,8 +16,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
 # peft writes no bare parameters, and scale and bias are such.
 CALIBRATION = "calibration.safetensors"
-# All that is ever fetched: no pickles, no code, no second copy of the weights for another framework.
-# A library that is asked for a checkpoint without safetensors sends it, token included, to be converted.
+# All that is ever fetched: no pickles, no code, no second copy of the weights for another framework. Asked
+# by itself for a checkpoint without safetensors, transformers would post name and token to be converted.
 _FETCHED = [
     *("*config.json", "model*.safetensors", *WEIGHTS, ADAPTER, CALIBRATION),
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),

@@ -83,7 +83,7 @@ def _adapter_config(towers: Towers) -> dict[str, Any]:
         "base_model_name_or_path": towers.base,
         "revision": towers.revision,
         "inference_mode": True,
-        # Tells peft's own loader which class the base is, for it knows no task of this kind.
+        # Tells peft's own loader what class the base is; its list of tasks has none for two towers.
         "auto_mapping": {"base_model_class": plain.__name__, "parent_library": plain.__module__},
     }
     # A set has another order in every process; a file should not.

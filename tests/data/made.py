@@ -38,7 +38,9 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def table(folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", pictures: bool = True) -> Path:
+def table(
+    folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", pictures: bool = True
+) -> Path:
     """A CSV file with a picture of noise for each `file_name`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w", encoding="utf-8", newline="") as stream:
@@ -59,7 +61,10 @@ def dicom_file(path: Path, stored: np.ndarray | None, **attributes: Any) -> Path
     meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.Modality, dataset.StudyInstanceUID = "CR", generate_uid()
     if stored is not None:
         bits = stored.dtype.itemsize * 8

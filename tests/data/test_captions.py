@@ -11,7 +11,11 @@ ART = "{title}, a {style} painting by {artist}"
 @pytest.mark.parametrize(
     ("template", "values", "expected"),
     [
-        (XRAY, {"label": "COVID-19", "text": "Opacities, both sides."}, "chest x-ray, COVID-19. Opacities, both sides."),
+        (
+            XRAY,
+            {"label": "COVID-19", "text": "Opacities, both sides."},
+            "chest x-ray, COVID-19. Opacities, both sides.",
+        ),
         (XRAY, {"label": "COVID-19", "text": ""}, "chest x-ray, COVID-19."),
         (XRAY, {"label": "COVID-19", "text": " covid-19 "}, "chest x-ray, COVID-19."),
         (XRAY, {"label": "", "text": "Clear lungs"}, "chest x-ray. Clear lungs"),
@@ -20,7 +24,11 @@ ART = "{title}, a {style} painting by {artist}"
         (XRAY, {}, ""),
         ("{label}. {text}", {"label": "star", "text": ""}, "star."),
         ("{label}. {text}", {"label": "", "text": "A disc."}, "A disc."),
-        (ART, {"title": "The Sea", "style": "Cubism", "artist": "A. B."}, "The Sea, a Cubism painting by A. B."),
+        (
+            ART,
+            {"title": "The Sea", "style": "Cubism", "artist": "A. B."},
+            "The Sea, a Cubism painting by A. B.",
+        ),
         (ART, {"title": "", "style": "Cubism", "artist": "A"}, "a Cubism painting by A"),
         (ART, {"title": "The Sea", "style": "Cubism", "artist": ""}, "The Sea"),
         ("{findings} {impression}", {"findings": "No effusion.", "impression": ""}, "No effusion."),

@@ -54,8 +54,11 @@ def test_without_a_card_all_is_guessed() -> None:
             "domainclip: {classes: {cat: {positiv: [x]}}}",
             "my_card.md: classes.cat.positive: field required (and 1 more)",
         ),
-        ("domainclip: {max_bad: much}", "my_card.md: max_bad: input should be a valid number, unable to parse "
-         "string as a number, got 'much'"),
+        (
+            "domainclip: {max_bad: much}",
+            "my_card.md: max_bad: input should be a valid number, unable to parse string as a number, "
+            "got 'much'",
+        ),
         (
             "domainclip: {splits: {train: 0.5}}",
             "my_card.md: splits: train, validation and test must add up to 1, not 0.7",

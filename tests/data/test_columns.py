@@ -26,20 +26,27 @@ def test_guesses_are_made_from_the_names_and_noted() -> None:
 def test_what_the_card_says_is_not_guessed() -> None:
     journal = Journal()
     said = {"image": "x", "texts": [], "labels": [], "group": "", "split": "", "language": ""}
-    found = resolve(card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", journal)
+    found = resolve(
+        card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", journal
+    )
     assert found == Columns.model_validate(said)
     assert journal.notes == []
 
 
 def test_a_template_without_text_says_all() -> None:
-    found = resolve(card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", Journal())
+    found = resolve(
+        card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", Journal()
+    )
     assert found.texts == []
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"columns": {"image": "imag"}}, 't.csv: no column "imag" (corpus.columns.image): did you mean "image"?'),
+        (
+            {"columns": {"image": "imag"}},
+            't.csv: no column "imag" (corpus.columns.image): did you mean "image"?',
+        ),
         (
             {"columns": {"texts": ["captoin"]}},
             't.csv: no column "captoin" (corpus.columns.texts): did you mean "caption"?',
@@ -48,7 +55,10 @@ def test_a_template_without_text_says_all() -> None:
             {"columns": {"labels": ["zebra"]}},
             't.csv: no column "zebra" (corpus.columns.labels): known: caption, image.',
         ),
-        ({"columns": {"meta": ["age"]}}, 't.csv: no column "age" (corpus.columns.meta): did you mean "image"?'),
+        (
+            {"columns": {"meta": ["age"]}},
+            't.csv: no column "age" (corpus.columns.meta): did you mean "image"?',
+        ),
         (
             {"captions": {"template": "{text}, {stile}"}},
             't.csv: no column "stile" (corpus.captions.template): known: caption, image.',

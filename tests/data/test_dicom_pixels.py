@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def test_padding_is_black_and_does_not_stretch_the_range(tmp_path: Path) -> None
     padded = dicom_file(tmp_path / "a", stored, PixelPaddingValue=-2000)
     assert _grey(padded).tolist() == [[0, 0, 255]]
     assert _grey(dicom_file(tmp_path / "b", stored)).tolist() == [[0, 243, 255]]
-    inverted = dicom_file(tmp_path / "c", stored, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1")
+    inverted = dicom_file(
+        tmp_path / "c", stored, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1"
+    )
     assert _grey(inverted).tolist() == [[0, 255, 0]]
 
 
@@ -146,7 +149,9 @@ def test_a_modality_table(tmp_path: Path) -> None:
     assert _grey(file).tolist() == [[255, 0, 128]]
 
 
-@pytest.mark.parametrize("name", ["693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "MR_small.dcm", "examples_overlay.dcm"])
+@pytest.mark.parametrize(
+    "name", ["693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "MR_small.dcm", "examples_overlay.dcm"]
+)
 def test_windows_agree_with_pydicom(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -188,8 +193,9 @@ def test_every_encoding_of_one_picture_gives_the_same_pixels(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("examples_palette.dcm", (800, 350)), ("examples_ybr_color.dcm", (320, 240)), ("image_dfl.dcm", (512, 512)),
-     ("SC_rgb_rle_16bit.dcm", (100, 100)), ("SC_ybr_full_422_uncompressed.dcm", (100, 100)),
+    [("examples_palette.dcm", (800, 350)), ("examples_ybr_color.dcm", (320, 240)),
+     ("image_dfl.dcm", (512, 512)), ("SC_rgb_rle_16bit.dcm", (100, 100)),
+     ("SC_ybr_full_422_uncompressed.dcm", (100, 100)),
      ("liver_1frame.dcm", (512, 512)), ("rtdose.dcm", (10, 10)), ("ExplVR_BigEnd.dcm", (80, 60))],
 )  # fmt: skip
 def test_colour_depth_and_frames_of_all_kinds(name: str, size: tuple[int, int]) -> None:
@@ -254,24 +260,31 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     assert _reason(file) == "more than 89478485 pixels"
 
 
+def _message(data: bytes) -> str:
+    """What is said of a file, with all that Python would print of the cause; nothing when it is fine."""
+    try:
+        decode({"path": "x", "bytes": data})
+    except DataError as error:
+        return "".join(traceback.format_exception(error))
+    return ""
+
+
 def test_no_error_or_warning_holds_a_patient(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     file = dicom_file(tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", PatientID="MRN-4711")
     data = bytearray(file.read_bytes())
     # A value that its own type forbids: pydicom would quote it.
     place = data.index(b"Canary^Patient")
     data[place - 4 : place - 2] = b"DS"
-    for cut in range(0, len(data), 9):
-        try:
-            decode({"path": "x", "bytes": bytes(data[:cut]) or b"\0"})
-        except DataError as error:
-            assert "Canary" not in str(error)
-            assert "4711" not in str(error)
-            assert error.__cause__ is None
+    said = [_message(bytes(data[:cut])) for cut in range(0, len(data), 9)]
+    assert sum(map(bool, said)) > 20
+    assert not [text for text in said if "Canary" in text or "4711" in text]
     assert not [warning for warning in recwarn if "Canary" in str(warning.message)]
 
 
 def test_headers_give_only_what_is_asked(tmp_path: Path) -> None:
-    file = dicom_file(tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", ViewPosition="PA", PatientID="7")
+    file = dicom_file(
+        tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", ViewPosition="PA", PatientID="7"
+    )
     assert dicom.header(file, ["ViewPosition", "PatientSex"]) == {"ViewPosition": "PA", "PatientSex": ""}
     assert dicom.header(file, ["PatientID"]) == {"PatientID": "7"}
 
@@ -281,7 +294,9 @@ def test_a_file_without_patient_belongs_to_its_study(tmp_path: Path) -> None:
     assert dicom.header(file, ["PatientID"]) == {"PatientID": "1.2.3"}
 
 
-@pytest.mark.parametrize(("name", "reason"), [("rtplan.dcm", "not an image (RTPLAN)"), ("no_meta.dcm", "no DICOM preamble")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("rtplan.dcm", "not an image (RTPLAN)"), ("no_meta.dcm", "no DICOM preamble")]
+)
 def test_headers_of_what_is_no_image(name: str, reason: str) -> None:
     with pytest.raises(UnreadableImage) as caught:
         dicom.header(Path(_shipped(name)), ["PatientID"])

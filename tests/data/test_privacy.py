@@ -22,7 +22,7 @@ def test_the_secret_is_made_once_for_its_owner_only(own_home: Path) -> None:
 def test_those_who_start_together_get_one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads share a process id; processes would not.
     numbers = iter(range(100))
-    monkeypatch.setattr(privacy.os, "getpid", lambda: next(numbers))
+    monkeypatch.setattr("os.getpid", lambda: next(numbers))
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: privacy.secret(), range(8)))) == 1
 

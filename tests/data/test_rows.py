@@ -50,12 +50,15 @@ def test_one_row_becomes_the_standard_columns() -> None:
             "meta": '{"age": "7"}',
         }
     ]
-    assert journal.places == {"train": [], "validation": ["row 1"], "test": []}
+    assert journal.places == {"1.png": "row 1"}
 
 
 def test_several_captions_in_several_languages() -> None:
     values = {"en": "a dog", "en2": "", "de": "ein Hund", "fr": ["un chien", "un chien", " "]}
-    columns = {"texts": ["en", "en2", "de", "fr"], "languages": {"en": "en", "en2": "en", "de": "de", "fr": "fr"}}
+    columns = {
+        "texts": ["en", "en2", "de", "fr"],
+        "languages": {"en": "en", "en2": "en", "de": "de", "fr": "fr"},
+    }
     rows, _ = _standard(_rows(values), columns)
     assert rows[0]["texts"] == ["a dog", "ein Hund", "un chien"]
     assert rows[0]["language"] == ["en", "de", "fr"]
@@ -81,7 +84,9 @@ def test_a_template_is_filled_for_each_caption() -> None:
 def test_a_template_of_columns_is_filled_once() -> None:
     the_card = card(captions={"template": "{findings} {impression}"})
     rows, _ = _standard(
-        _rows({"findings": "Clear.", "impression": "Normal."}), {"texts": ["findings", "impression"]}, the_card
+        _rows({"findings": "Clear.", "impression": "Normal."}),
+        {"texts": ["findings", "impression"]},
+        the_card,
     )
     assert rows[0]["texts"] == ["Clear. Normal."]
 
@@ -106,7 +111,9 @@ def test_a_class_without_caption_is_for_evaluation_only() -> None:
 
 
 def test_several_classes_in_one_cell() -> None:
-    rows, _ = _standard(_rows({"t": "x", "l": "Mass| Edema|Mass|"}), {"texts": ["t"], "labels": "l"}, separator="|")
+    rows, _ = _standard(
+        _rows({"t": "x", "l": "Mass| Edema|Mass|"}), {"texts": ["t"], "labels": "l"}, separator="|"
+    )
     assert rows[0]["labels"] == ["Mass", "Edema"]
     rows, _ = _standard(_rows({"t": "x", "l": ["Mass", "Edema"]}), {"texts": ["t"], "labels": "l"})
     assert rows[0]["labels"] == ["Mass", "Edema"]
@@ -122,7 +129,9 @@ def test_a_column_for_each_class() -> None:
 
 def test_a_class_column_with_other_values() -> None:
     with pytest.raises(DataError) as caught:
-        _standard(_rows({"t": "x", "Mass": "1"}, {"t": "x", "Mass": "yes"}), {"texts": ["t"], "labels": ["Mass"]})
+        _standard(
+            _rows({"t": "x", "Mass": "1"}, {"t": "x", "Mass": "yes"}), {"texts": ["t"], "labels": ["Mass"]}
+        )
     assert str(caught.value) == 'row 2, column Mass: "yes" is not 1, 0, -1 (unknown) or blank'
 
 
@@ -144,17 +153,23 @@ def test_rows_of_one_picture_stay_together_and_have_ids_of_their_own() -> None:
 
 def test_stated_ids_must_differ() -> None:
     with pytest.raises(DataError) as caught:
-        _standard(_rows({"t": "x", "i": "7"}, {"t": "y", "i": "8"}, {"t": "z", "i": "7"}), {"texts": ["t"], "id": "i"})
+        _standard(
+            _rows({"t": "x", "i": "7"}, {"t": "y", "i": "8"}, {"t": "z", "i": "7"}),
+            {"texts": ["t"], "id": "i"},
+        )
     assert str(caught.value) == "row 3 has the id of row 1: corpus.columns.id must differ"
 
 
 def test_the_sources_own_split_wins() -> None:
     rows = _rows({"t": "x", "s": "dev"}, {"t": "x", "s": "TEST"})
     _, journal = _standard(rows, {"texts": ["t"], "split": "s"}, ALL_IN_TRAINING)
-    assert journal.places == {"train": [], "validation": ["row 1"], "test": ["row 2"]}
+    assert journal.places == {"1.png": "row 1", "2.png": "row 2"}
     with pytest.raises(DataError) as caught:
         _standard(_rows({"t": "x", "s": ""}), {"texts": ["t"], "split": "s"})
-    assert str(caught.value) == 'row 1, column s: split "": known: dev, test, testing, train, training, val, valid, validation.'
+    assert (
+        str(caught.value)
+        == 'row 1, column s: split "": known: dev, test, testing, train, training, val, valid, validation.'
+    )
 
 
 def test_groups_are_divided_and_never_cut() -> None:

@@ -68,7 +68,10 @@ def test_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
             "a,b\n1,2\n3,4,5\n",
             "t.csv: row 2 has 3 fields, the header 2: check its quotes, or set corpus.options.separator",
         ),
-        ("a,b\n1\n", "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator"),
+        (
+            "a,b\n1\n",
+            "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator",
+        ),
         ("a,a\n1,2\n", 't.csv: column "a" stands in the header twice'),
         ('a,b\n1,"two\n', "t.csv: line 2: unexpected end of data: check the quotes"),
         ("a,b\n", "t.csv: the table has no rows"),

@@ -24,7 +24,8 @@ class ArrayEncoder:
         scale: float = 100.0,
     ) -> None:
         self.image_vectors, self.text_vectors = images, texts
-        self.scale, self.bias = scale, None
+        self.scale = scale
+        self.bias: float | None = None
 
     def images(self, items: Dataset) -> np.ndarray:
         return _unit([self.image_vectors[name] for name in items["id"]])
@@ -36,7 +37,8 @@ class ArrayEncoder:
 class CollapsedEncoder:
     """A model that gives everything the same embedding."""
 
-    scale, bias = 100.0, None
+    scale: float = 100.0
+    bias: float | None = None
 
     def images(self, items: Dataset) -> np.ndarray:
         return np.full((len(items), 4), 0.5, dtype=np.float32)
@@ -69,4 +71,5 @@ def evaluation_set(
 
 def _unit(rows: Sequence[Sequence[float]]) -> np.ndarray:
     vectors = np.asarray(rows, dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit

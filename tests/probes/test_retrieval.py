@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ def figure(results: Results, name: str) -> float:
     return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
 
 
-def random_model(rows: list[dict[str, object]], seed: int = 0, width: int = 3) -> ArrayEncoder:
+def random_model(rows: list[dict[str, Any]], seed: int = 0, width: int = 3) -> ArrayEncoder:
     rng = np.random.default_rng(seed)
-    texts = sorted({text for row in rows for text in row["texts"]})  # type: ignore[attr-defined]
+    texts = sorted({text for row in rows for text in row["texts"]})
     images = {str(row["id"]): rng.normal(size=width).tolist() for row in rows}
     return ArrayEncoder(images, {text: rng.normal(size=width).tolist() for text in texts})
 
@@ -35,7 +36,8 @@ def test_it_is_a_probe() -> None:
 def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
     """Every order of the tied answers is tried."""
     for right in range(1, tied + 1):
-        standing = Standing(*(np.array([value]) for value in (above, tied, right, right)), size=12)
+        one_right = np.array([right])
+        standing = Standing(np.array([above]), np.array([tied]), one_right, one_right, size=12)
         firsts = [order.index(True) for order in permutations([True] * right + [False] * (tied - right))]
         assert standing.rank() == pytest.approx(np.mean([above + first + 1 for first in firsts]))
         for k in range(1, 9):
@@ -44,7 +46,7 @@ def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
 
 def test_recall_and_rank_by_hand() -> None:
     rows = [{"id": "a", "texts": ["one", "two"]}, {"id": "b", "texts": ["three"]}]
-    images = {"a": [1, 0, 0], "b": [0, 1, 0]}
+    images: dict[str, list[float]] = {"a": [1, 0, 0], "b": [0, 1, 0]}
     # Image a: "three" .9, "one" .6, "two" 0. Image b: "two" .8, "three" .436, "one" 0.
     texts = {"one": [0.6, 0, 0.8], "two": [0, 0.8, 0.6], "three": [0.9, 0.436, 0]}
     results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
@@ -62,7 +64,7 @@ def test_a_caption_under_several_images_is_right_for_all_of_them() -> None:
     rows = [
         {"id": f"{i:02d}", "texts": [text]} for i, text in enumerate(["No finding.", "no  FINDING.", "mass"])
     ]
-    images = {"00": [1, 0], "01": [1, 0.1], "02": [0, 1]}
+    images: dict[str, list[float]] = {"00": [1, 0], "01": [1, 0.1], "02": [0, 1]}
     texts = {"No finding.": [1, 0], "no  FINDING.": [1, 0], "mass": [0, 1]}
     results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
     assert figure(results, "image_to_text_r1") == 1
@@ -93,23 +95,23 @@ def test_a_collapsed_model_scores_chance() -> None:
         assert metric.chance == pytest.approx(figure(results, metric.name))
 
 
-def brute_force(rows: list[dict[str, object]], model: ArrayEncoder) -> dict[str, float]:
+def brute_force(rows: list[dict[str, Any]], model: ArrayEncoder) -> dict[str, float]:
     """The definitions, read aloud: one loop a query, no blocks, no sparse matrices."""
     data = evaluation_set(rows)
     images = model.images(data.items).astype(float)
-    distinct = sorted({str(text) for row in rows for text in row["texts"]})  # type: ignore[attr-defined]
+    distinct = sorted({str(text) for row in rows for text in row["texts"]})
     texts = model.texts(distinct).astype(float)
     cosines = np.round(images @ texts.T, 6)
 
-    def right(item: dict[str, object], text: str) -> bool:
-        return any(text in other["texts"] and other["group"] == item["group"] for other in rows)  # type: ignore[operator]
+    def right(item: dict[str, Any], text: str) -> bool:
+        return any(text in other["texts"] and other["group"] == item["group"] for other in rows)
 
     truth = np.array([[right(row, text) for text in distinct] for row in rows])
     to_text = [truth[i, np.argsort(-cosines[i])[:5]].any() for i, row in enumerate(rows) if row["texts"]]
     told = [i for i, row in enumerate(rows) if row["texts"]]
     to_image = []
     for row in rows:
-        for text in row["texts"]:  # type: ignore[attr-defined]
+        for text in row["texts"]:
             column = distinct.index(text)
             best = np.argsort(-cosines[told, column])[:5]
             to_image.append(truth[np.array(told)[best], column].any())
@@ -122,7 +124,7 @@ def test_blocks_equal_the_plain_definition_on_a_ragged_set(
 ) -> None:
     monkeypatch.setattr(retrieval, "_BLOCK", block)
     rng = np.random.default_rng(3)
-    rows: list[dict[str, object]] = [
+    rows: list[dict[str, Any]] = [
         {
             "id": f"{i:02d}",
             "texts": [f"text {t}" for t in rng.choice(25, rng.integers(0, 4), replace=False)],
@@ -138,7 +140,7 @@ def test_blocks_equal_the_plain_definition_on_a_ragged_set(
 
 
 def test_each_language_has_its_own_gallery() -> None:
-    rows: list[dict[str, object]] = [
+    rows: list[dict[str, Any]] = [
         {
             "id": f"{i}{language}",
             "texts": [f"{language} {i}"],
@@ -149,9 +151,8 @@ def test_each_language_has_its_own_gallery() -> None:
         for language in ("de", "en")
     ]
     images = {str(row["id"]): np.eye(5)[i // 2].tolist() for i, row in enumerate(rows)}
-    texts = {f"en {i}": np.eye(5)[i].tolist() for i in range(4)} | {
-        f"de {i}": [0, 0, 0, 0, 1] for i in range(4)
-    }
+    texts: dict[str, list[float]] = {f"en {i}": np.eye(5)[i].tolist() for i in range(4)}
+    texts |= {f"de {i}": [0, 0, 0, 0, 1] for i in range(4)}
     results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
     assert figure(results, "image_to_text_r1/en") == 1
     assert figure(results, "image_to_text_r1/de") == pytest.approx(1 / 4)  # four captions alike

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -22,7 +24,7 @@ def metric_of(results: Results, name: str) -> Metric:
     return next(metric for metric in results.metrics if metric.name == name)
 
 
-def animals() -> list[dict[str, object]]:
+def animals() -> list[dict[str, Any]]:
     return [{"id": f"{i}", "labels": [label]} for i, label in enumerate(["cat", "cat", "cat", "dog"])]
 
 
@@ -118,7 +120,7 @@ def test_auroc_of_several_labels_equals_scikit_learn() -> None:
 
 def test_unknown_labels_and_one_sided_classes() -> None:
     classes = {"fluid": ["fluid"], "air": ["air"]}
-    rows: list[dict[str, object]] = [{"id": f"{i}", "labels": ["fluid"] if i < 2 else []} for i in range(4)]
+    rows: list[dict[str, Any]] = [{"id": f"{i}", "labels": ["fluid"] if i < 2 else []} for i in range(4)]
     rows.append({"id": "4", "meta": {"unknown_labels": ["fluid"]}})
     model = ArrayEncoder({f"{i}": [4 - i, 2] for i in range(5)}, {"fluid": [1, 0], "air": [0, 1]})
     results = ZeroShot()(model, evaluation_set(rows, classes, multi_label=True))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,17 @@ def test_a_tokenizer_with_more_tokens_than_the_tower(tmp_path: Path) -> None:
     assert refusal(folder) == (
         f'base "{folder}": its tokenizer has 701 tokens, its text tower only 700; '
         "use the tokenizer that belongs to it"
+    )
+
+
+def test_a_tokenizer_that_cannot_pad(tmp_path: Path) -> None:
+    folder = tiny_siglip(tmp_path)
+    file = folder / "tokenizer_config.json"
+    options = json.loads(file.read_text())
+    del options["pad_token"]
+    file.write_text(json.dumps(options))
+    assert refusal(folder) == (
+        f'base "{folder}": its tokenizer has no padding token; name one in tokenizer_config.json'
     )
 
 

@@ -69,7 +69,7 @@ def test_an_end_of_text_id_that_the_tokenizer_never_writes(tmp_path: Path) -> No
 
 def test_the_legacy_rule_needs_the_end_of_text_to_be_the_highest_id(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path, legacy_eos=True)
-    # The word "kreis" is the last that was built; it changes places with the end-of-text token.
+    # The start-of-text token takes the highest id instead.
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
     vocab = tokenizer["model"]["vocab"]

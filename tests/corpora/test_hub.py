@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from PIL import Image
+
+from domainclip.corpora.hub import Hub
+from domainclip.data.images import decode
+from domainclip.data.quarantine import Journal
+from domainclip.errors import DataError, ExitCode, HubError
+from tests.data.made import card, encoded
+
+
+@pytest.fixture(autouse=True)
+def _no_bars() -> None:
+    datasets.disable_progress_bars()
+
+
+FEATURES = Features(
+    {"image": datasets.Image(), "caption": List(Value("string")), "label": ClassLabel(names=["cat", "dog"])}
+)
+
+
+def _data(n: int, first: int = 0) -> Dataset:
+    rows = range(first, first + n)
+    return Dataset.from_dict(
+        {
+            "image": [{"bytes": encoded(Image.new("RGB", (4, 4), (i, 0, 0))), "path": None} for i in rows],
+            "caption": [[f"picture {i}"] for i in rows],
+            "label": [i % 2 for i in rows],
+        },
+        features=FEATURES,
+    )
+
+
+def _read(path: Path | str, **options: Any) -> tuple[DatasetDict, Journal]:
+    journal = Journal()
+    return Hub(**options).read(card(), path, journal), journal
+
+
+def test_a_saved_data_set_keeps_its_splits(tmp_path: Path) -> None:
+    DatasetDict(train=_data(3), dev=_data(2, 3), test=_data(1, 5)).save_to_disk(tmp_path)
+    splits, journal = _read(tmp_path)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "validation": 2, "test": 1}
+    row = splits["validation"][1]
+    assert (row["texts"], row["labels"], row["group"]) == (["picture 4"], ["cat"], "dev row 2")
+    assert decode(row["image"]).getpixel((0, 0)) == (4, 0, 0)
+    assert journal.places["dev row 2"] == "dev row 2"
+    assert journal.notes[0] == "column image: image (guessed; say otherwise with corpus.columns.image)"
+
+
+def test_a_lone_split_is_divided(tmp_path: Path) -> None:
+    _data(60).save_to_disk(tmp_path)
+    splits, _ = _read(tmp_path)
+    sizes = {name: len(rows) for name, rows in splits.items()}
+    assert sum(sizes.values()) == 60
+    assert min(sizes.values()) > 0
+
+
+def test_the_first_rows_only(tmp_path: Path) -> None:
+    DatasetDict(train=_data(5), test=_data(5, 5)).save_to_disk(tmp_path)
+    splits, _ = _read(tmp_path, limit=2)
+    assert splits["train"]["texts"][:] == [["picture 0"], ["picture 1"]]
+    assert len(splits["test"]) == 2
+
+
+def test_a_data_set_of_the_hub_streams_at_a_noted_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Info:
+        sha = "a" * 40
+
+    def load(path: str, config: str | None, revision: str, streaming: bool) -> datasets.IterableDatasetDict:
+        asked.append((path, config, revision, streaming))
+        return datasets.IterableDatasetDict(train=_data(9).to_iterable_dataset())
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, path, revision: Info)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    splits, journal = _read("lab/birds", streaming=True, limit=4)
+    assert asked == [("lab/birds", None, "a" * 40, True)]
+    assert sum(map(len, splits.values())) == 4
+    assert journal.notes[0] == f"data set lab/birds at commit {'a' * 40}"
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nand more")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    with pytest.raises(HubError) as caught:
+        _read("lab/birds")
+    assert str(caught.value) == "data set lab/birds: cannot be fetched: no route"
+    assert caught.value.code == ExitCode.HUB
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: no data set of save_to_disk: set corpus.reader=table or =folder"
+    )
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path, streaming=True)
+    assert str(caught.value) == ("corpus.options.streaming: say how many rows to take: corpus.options.limit")
+    DatasetDict(train=_data(1), odd=_data(1)).save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path / "d")
+    assert str(caught.value) == (
+        'split odd: split "odd": known: dev, test, testing, train, training, val, valid, validation.'
+    )

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from domainclip.contracts import COLUMNS
+from domainclip.data import corpus as corpus_module
+from domainclip.data.cards import Card
+from domainclip.data.corpus import load_corpus
+from domainclip.data.quarantine import Bad, Journal, counts, refuse_over
+from domainclip.data.rows import FEATURES
+from domainclip.errors import DataError, ExitCode
+from tests.data.made import card, picture, table
+
+
+def _rows(n: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train", **more} for i in range(n)]
+
+
+def _error(path: Path, **keys: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load_corpus(card(**keys), str(path))
+    assert caught.value.code == ExitCode.DATA
+    return str(caught.value)
+
+
+def _list() -> Path:
+    return Path.home() / ".cache" / "domainclip" / "unusable-test.tsv"
+
+
+def test_a_corpus_is_read_whole(tmp_path: Path) -> None:
+    rows = [{**row, "label": "cat" if i % 2 else "dog"} for i, row in enumerate(_rows(30))]
+    rows[0]["split"], rows[1]["split"] = "val", "test"
+    loaded = load_corpus(card(templates=["a {}", "one {}"], min_items=2), str(table(tmp_path, rows)))
+    assert {name: len(items) for name, items in loaded.splits.items()} == {
+        "train": 28,
+        "validation": 1,
+        "test": 1,
+    }
+    assert {name: prompts.positive for name, prompts in loaded.classes.items()} == {
+        "cat": ["a cat", "one cat"],
+        "dog": ["a dog", "one dog"],
+    }
+    assert loaded.quarantine == []
+    assert len(loaded.digests) == len(loaded.places) == 30
+    assert len(loaded.fingerprint) == 64
+
+
+def test_classes_are_those_that_are_frequent_in_training(tmp_path: Path) -> None:
+    rows = [
+        {**row, "label": label, "split": split}
+        for row, (label, split) in zip(
+            _rows(7),
+            [("b", "train")] * 2 + [("a", "train")] * 2 + [("c", "test")] * 2 + [("d", "train")],
+            strict=True,
+        )
+    ]
+    loaded = load_corpus(card(templates=["{}"], min_items=2), str(table(tmp_path, rows)))
+    assert list(loaded.classes) == ["a", "b"]
+    assert loaded.notes[-1] == (
+        "classes: 1 with fewer than 2 items are left out of zero-shot evaluation (corpus.min_items)"
+    )
+
+
+def test_in_a_set_for_evaluation_only_classes_are_counted_everywhere(tmp_path: Path) -> None:
+    file = table(tmp_path, [{**row, "label": "a"} for row in _rows(2)])
+    keys = {"splits": {"train": 0, "validation": 0, "test": 1}, "columns": {"split": ""}, "templates": ["{}"]}
+    assert list(load_corpus(card(min_items=2, **keys), str(file)).classes) == ["a"]
+
+
+def test_the_cards_own_classes_win(tmp_path: Path) -> None:
+    file = table(tmp_path, [{**row, "label": "b"} for row in _rows(2)])
+    loaded = load_corpus(card(classes={"z": "a z", "b": "a b"}, templates=["{}"]), str(file))
+    assert list(loaded.classes) == ["z", "b"]
+
+
+def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows(10))
+    for i in range(3, 10):
+        (tmp_path / f"{i}.png").unlink()
+    (tmp_path / "2.png").write_bytes(b"")
+    assert _error(file) == (
+        "corpus test: 8 of 10 items are unusable (80.0%, limit 1.0%): 7 missing file, 1 empty file; first: "
+        "row 3 2.png (empty file), row 4 3.png (missing file), row 5 4.png (missing file), "
+        "row 6 5.png (missing file), "
+        f"row 7 6.png (missing file) and 3 more; mend them or raise corpus.max_bad (list: {_list()})"
+    )
+    loaded = load_corpus(card(max_bad=0.8), str(file))
+    assert loaded.splits["train"]["texts"][:] == [["caption 0"], ["caption 1"]]
+    assert loaded.places == {"0.png": "row 1", "1.png": "row 2"}
+    assert len(loaded.quarantine) == 8
+
+
+def test_empty_captions_are_counted(tmp_path: Path) -> None:
+    rows = _rows(8)
+    rows[2]["text"], rows[5]["text"] = "  ", "nan"
+    assert _error(table(tmp_path, rows)) == (
+        "corpus test: 2 of 8 items are unusable (25.0%, limit 1.0%): 2 empty caption; first: row 3 2.png "
+        f"(empty caption), row 6 5.png (empty caption); mend them or raise corpus.max_bad (list: {_list()})"
+    )
+
+
+def test_a_missing_column(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows(2))
+    assert _error(file, columns={"texts": ["caption", "txt"]}) == (
+        'metadata.csv: no column "caption" (corpus.columns.texts): known: file_name, split, text.'
+    )
+
+
+def test_a_corpus_where_nothing_is_usable_stops_whatever_the_limit(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows(2), pictures=False)
+    assert _error(file, max_bad=1).startswith("corpus test: 2 of 2 items are unusable (100.0%, limit 100.0%)")
+    assert _error(file, options={"where": {"text": "none"}}) == f"corpus test: {file} holds no items"
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_date(tmp_path: Path) -> None:
+    file = table(tmp_path / "a", _rows(4))
+    base = load_corpus(card(), str(file)).fingerprint
+    os.utime(tmp_path / "a" / "1.png", (0, 0))
+    assert load_corpus(card(), str(file)).fingerprint == base
+    assert load_corpus(card(), str(table(tmp_path / "b", _rows(4)))).fingerprint == base
+    assert load_corpus(card(privacy={"identifiers": "unknown"}), str(file)).fingerprint == base
+    changed = []
+    for place, value in [("text", "another"), ("split", "test"), ("file_name", "0b.png")]:
+        rows = _rows(4)
+        rows[0][place] = value
+        changed.append(load_corpus(card(), str(table(tmp_path / place, rows))).fingerprint)
+    picture(tmp_path / "a" / "0.png", seed=99)
+    changed.append(load_corpus(card(), str(file)).fingerprint)
+    assert len({base, *changed}) == 5
+
+
+def test_a_change_in_the_middle_of_a_large_file_changes_its_size_or_ends(tmp_path: Path) -> None:
+    # Only the ends of a file are read: a change that keeps size and ends goes unseen, and this says so.
+    big = bytearray(os.urandom(300_000))
+    image = {"path": str(tmp_path / "x"), "bytes": None}
+    digests = []
+    for place in (0, 150_000, 299_999):
+        big[place] ^= 1
+        (tmp_path / "x").write_bytes(big)
+        digests.append(corpus_module._digest(image))
+    assert digests[0] == digests[1] != digests[2]
+    assert corpus_module._digest({"path": None, "bytes": bytes(big)}) == digests[2]
+
+
+def test_splits_do_not_depend_on_the_secret(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.png", "text": str(i), "patient_id": f"p{i % 15}"} for i in range(60)]
+    file = str(table(tmp_path, rows))
+    plain = load_corpus(card(), file)
+    hidden = load_corpus(card(privacy={"identifiers": "de-identified"}), file, secret=b"x")
+    assert hidden.splits["test"]["texts"][:] == plain.splits["test"]["texts"][:]
+    assert len(plain.splits["test"]) > 0
+    assert set(hidden.splits["test"]["group"]).isdisjoint(plain.splits["test"]["group"])
+    assert hidden.splits["test"].features == plain.splits["test"].features == FEATURES
+
+
+def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
+    file = str(table(tmp_path, _rows(12)))
+    first, second = (load_corpus(card(), file) for _ in range(2))
+    assert json.dumps(first.splits["train"]["id"][:]) == json.dumps(second.splits["train"]["id"][:])
+    assert first.fingerprint == second.fingerprint
+
+
+def test_reasons_are_counted_with_the_commonest_first() -> None:
+    bad = [Bad("row 1", "b"), Bad("row 2", "c"), Bad("row 3", "c"), Bad("row 4", "a")]
+    assert counts(bad) == "2 c, 1 a, 1 b"
+
+
+def test_at_the_limit_is_within_it() -> None:
+    refuse_over([Bad("row 1", "x")], 100, card(max_bad=0.01))
+    with pytest.raises(DataError):
+        refuse_over([Bad("row 1", "x"), Bad("row 2", "x")], 100, card(max_bad=0.01))
+
+
+class _Outside:
+    """Readers that someone else wrote."""
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self.columns = columns
+
+    def read(self, card: Card, path: str, journal: Journal) -> DatasetDict:
+        return DatasetDict(
+            {name: Dataset.from_dict(self.columns) for name in ("train", "validation", "test")}
+        )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"id": ["a"]},
+            'reader "table": split train must have the columns id, image, texts, language, labels, group, '
+            "meta",
+        ),
+        ({name: ["a"] for name in COLUMNS}, 'reader "table": 2 ids are not unique'),
+    ],
+)
+def test_an_outside_reader_keeps_the_contract(
+    columns: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("domainclip.parts.build", lambda *_, **__: _Outside(**columns))
+    assert _error(tmp_path) == message

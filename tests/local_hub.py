@@ -1,0 +1,138 @@
+"""A Hub on this machine that does what a push needs, and writes down every byte that reaches it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Request:
+    """One call as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class LocalHub:
+    """The server's state; `fail` maps a part of a path to the status that it answers."""
+
+    private: bool = True  # what a repository that exists already is
+    exists: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+    fail: dict[str, int] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    silent: bool = False  # answers nothing at all
+
+    def __enter__(self) -> LocalHub:
+        hub = self
+        self.done = threading.Event()
+
+        class Handler(_Handler):
+            pass
+
+        Handler.hub = hub
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, call: Request) -> tuple[int, dict[str, Any]]:
+        """Status and JSON."""
+        for part, status in self.fail.items():
+            if part in call.path:
+                return status, {"error": "no"}
+        if call.path == "/api/repos/create":
+            return self._create(json.loads(call.body))
+        if call.path.endswith("/preupload/main"):
+            paths = [one["path"] for one in json.loads(call.body)["files"]]
+            return 200, {"files": [{"path": p, "uploadMode": _mode(p), "shouldIgnore": False} for p in paths]}
+        if call.path.endswith("/info/lfs/objects/batch"):
+            return 200, {"transfer": "basic", "objects": [self._slot(o) for o in json.loads(call.body)["objects"]]}
+        if call.path.startswith("/lfs/"):
+            self.blobs[call.path.removeprefix("/lfs/")] = call.body
+            return 200, {}
+        if call.path.endswith("/commit/main"):
+            return self._commit(call.body)
+        if call.path == "/api/validate-yaml":
+            return 200, {"warnings": [], "errors": []}
+        siblings = [{"rfilename": name} for name in self.files]
+        return 200, {"id": "lab/clip-cxr", "private": self.private, "siblings": siblings}
+
+    def _create(self, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        address = {"url": f"{self.url}/{wanted['organization']}/{wanted['name']}"}
+        if self.exists:
+            return 409, address
+        self.exists, self.private = True, wanted.get("visibility") == "private"
+        return 200, address
+
+    def _slot(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        return {**wanted, "actions": {"upload": {"href": f"{self.url}/lfs/{wanted['oid']}"}}}
+
+    def _commit(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        for line in body.splitlines():
+            step = json.loads(line)
+            value = step["value"]
+            if step["key"] == "header":
+                self.commits.append(value["summary"])
+            elif step["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif step["key"] == "lfsFile":
+                self.files[value["path"]] = self.blobs[value["oid"]]
+            elif step["key"] == "deletedFile":
+                del self.files[value["path"]]
+        return 200, {"commitUrl": f"{self.url}/lab/clip-cxr/commit/1", "commitOid": "1"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: LocalHub
+
+    def _take(self) -> None:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = self._chunks()
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        call = Request(self.command, self.path, dict(self.headers), body)
+        self.hub.requests.append(call)
+        if self.hub.silent:
+            self.hub.done.wait()
+            return
+        status, answer = self.hub.answer(call)
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = _take
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Silence."""
+
+
+def _mode(path: str) -> str:
+    return "lfs" if path.endswith(".safetensors") else "regular"

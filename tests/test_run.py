@@ -1,0 +1,269 @@
+"""Whole runs on a tiny base and corpus: what they leave, and that nothing is lost when they are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domainclip import checkpoint, recipe, run, step, towers
+from domainclip.errors import DataError, DivergedError, Interrupted, ModelError, RecipeError
+from domainclip.report.results import load as load_results
+from tests.conftest import make_corpus
+
+
+def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
+    return run.finetune(recipe.load(str(file), overrides), folder, resume=resume, quiet=True)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def whole(tmp_path: Path, recipe_file: Path) -> Path:
+    """An uninterrupted run."""
+    _finetune(recipe_file, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def test_what_a_run_leaves(whole: Path, base: Path) -> None:
+    left = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+    assert {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "results.json",
+        "items.parquet",
+        "report.html",
+        "report.md",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/preprocessor_config.json",
+        "model/tokenizer.json",
+    } <= left
+    results = load_results(whole / "results.json")
+    assert results.valid
+    macro = next(r for r in results.results if r.metric == "macro_accuracy" and r.dataset == "test")
+    assert macro.n == 16
+    assert macro.groups == 8
+    assert macro.adapted is not None
+    assert macro.difference is not None
+    assert macro.difference.value == pytest.approx(macro.adapted.value - macro.base.value)
+    # 40 training pairs, 3 epochs, 16 a step: 8 steps, each logged.
+    assert [line["step"] for line in _lines(whole)] == list(range(1, 9))
+    assert _lines(whole)[-1]["loss"] < _lines(whole)[0]["loss"]
+    # The resolved recipe gives the same run again, to the last bit.
+    again = whole.parent / "again"
+    _finetune(whole / "recipe.yaml", again)
+    assert _weights(again) == _weights(whole)
+    # Plain transformers reads the model, and it says the same.
+    from transformers import CLIPModel
+
+    plain = CLIPModel.from_pretrained(whole / "model")
+    assert plain.logit_scale.exp().item() == pytest.approx(_lines(whole)[-1]["scale"], rel=1e-6)
+
+
+def _weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kill_at", [1, 5])
+def test_killed_and_resumed_ends_bit_equal(whole: Path, recipe_file: Path, tmp_path: Path, kill_at: int) -> None:
+    folder = tmp_path / "killed"
+    # Slowed down, so that the kill comes in the middle of a step and not after the last one.
+    slow = "import time, domainclip.step as s; t=s.take; s.take=lambda *a: (time.sleep(0.3), t(*a))[1]\n"
+    code = f"{slow}from domainclip.cli import main; main(['finetune', '-q', '-r', {str(recipe_file)!r}, '--run-dir', {str(folder)!r}])"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= kill_at):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "model").exists()
+    _finetune(folder / "recipe.yaml", folder, resume=True)
+    assert _weights(folder) == _weights(whole)
+    assert [line["step"] for line in _lines(folder)] == list(range(1, 9))
+    assert [line["loss"] for line in _lines(folder)] == [line["loss"] for line in _lines(whole)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["strategy={lora: {rank: 2, dropout: 0.2}}", "train.micro_batch_size=5"],
+        ["strategy=locked_image", "objectives={contrastive: {}, anchor: {weight: 5}}", "prose={sentences: 32, per_step: 4}"],
+        ["strategy=locked_text", "train.augmentation=crop"],
+    ],
+)
+def test_resumed_at_every_checkpoint_ends_bit_equal(
+    recipe_file: Path, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    _finetune(recipe_file, straight, *overrides)
+    plain = step.take
+    taken = 0
+
+    def stop_sometimes(*arguments: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken % 2 == 1:  # noted now, obeyed at the end of this step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments)
+
+    monkeypatch.setattr(step, "take", stop_sometimes)
+    for _ in range(10):
+        try:
+            _finetune(recipe_file, stopped, *overrides, resume=stopped.exists())
+            break
+        except Interrupted as error:
+            assert error.code == 143
+            taken = 1  # the first step of the next session goes through
+    assert [line["loss"] for line in _lines(stopped)] == [line["loss"] for line in _lines(straight)]
+    last = checkpoint.newest(stopped / "checkpoints")
+    assert last is not None
+    groups, _ = checkpoint.load(last)
+    expected, _ = checkpoint.load(straight / "checkpoints" / last.name)
+    assert groups.keys() == expected.keys()
+    for name, tensors in groups.items():
+        assert all(torch.equal(tensor, expected[name][key]) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    plain = step.take
+    monkeypatch.setattr(step, "take", lambda *a: (os.kill(os.getpid(), number), plain(*a))[1])
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught:
+        _finetune(recipe_file, folder)
+    assert str(caught.value) == f"stopped at step 1 of 8; continue with --resume --run-dir {folder}"
+    assert caught.value.code == code
+    assert checkpoint.newest(folder / "checkpoints") == folder / "checkpoints" / "step-000001"
+
+
+def test_a_changed_run_is_not_continued(whole: Path, recipe_file: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as recipe_error:
+        _finetune(whole / "recipe.yaml", whole, "train.epochs=5", "strategy={full: {text: 0.5}}", resume=True)
+    assert str(recipe_error.value) == (
+        "--resume: the recipe has changed since step-000008: strategy.full.text: None, now 0.5; "
+        "train.epochs: 3.0, now 5.0"
+    )
+    other = make_corpus(tmp_path / "other")
+    table = other / "metadata.csv"
+    table.write_text(table.read_text().replace("a red square 8", "a red box 8", 1))
+    text = (whole / "recipe.yaml").read_text().replace(str(corpus), str(other))
+    (whole / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="corpus.path"):  # another path is another recipe
+        _finetune(whole / "recipe.yaml", whole, resume=True)
+    # The same path with other content is another corpus.
+    moved = tmp_path / "run"
+    _finetune(recipe_file, moved, f"corpus.path={other}")
+    table.write_text(table.read_text().replace("a blue square", "a blue box", 1))
+    with pytest.raises(DataError) as corpus_error:
+        _finetune(moved / "recipe.yaml", moved, resume=True)
+    assert str(corpus_error.value).startswith("--resume: the corpus has changed since step-000008 (sha256 ")
+    assert corpus_error.value.code == 3
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
+) -> None:
+    plain, seen = towers.Towers.encode_image, []
+
+    def break_third(self: Any, image: Any) -> Any:
+        rows = plain(self, image)
+        seen.append(rows)
+        if len(seen) == 3:
+            rows = rows.clone()
+            rows[5] = torch.nan
+        return rows
+
+    monkeypatch.setattr(towers.Towers, "encode_image", break_third)
+    with pytest.raises(DivergedError) as caught:
+        _finetune(recipe_file, tmp_path / "run", f"train.log_every={log_every}", "train.save_every=1")
+    monkeypatch.undo()
+    assert caught.value.code == 6
+    text = str(caught.value)
+    assert text.startswith("step 3: loss nan, gradient norm nan: stopped before the step, weights are unchanged; items: images/")
+    assert text.endswith("; lower train.learning_rate, then continue with --resume")
+    assert text.count("images/") == 1  # the one row, not the whole batch
+    saved = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.name == "step-000002"
+    _finetune(tmp_path / "run" / "recipe.yaml", tmp_path / "run", resume=True)
+
+
+def test_a_full_disk_at_checkpoint_time(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = checkpoint._flush
+
+    def full_at_four(path: Path) -> None:
+        if "step-000004" in str(path) or ".staging-000004" in str(path):
+            raise OSError(28, "No space left on device")
+        plain(path)
+
+    monkeypatch.setattr(checkpoint, "_flush", full_at_four)
+    folder = tmp_path / "run"
+    with pytest.raises(ModelError) as caught:
+        _finetune(recipe_file, folder)
+    assert str(caught.value) == (
+        f"{folder}/checkpoints: cannot save step 4: the disk is full; the last complete checkpoint is step-000002; "
+        "make room, then continue with --resume"
+    )
+    assert caught.value.code == 4
+
+
+@pytest.mark.parametrize(("strategy", "locked"), [("locked_image", "image"), ("locked_text", "text"), ("lora", "all")])
+def test_locked_weights_stay_byte_identical(
+    recipe_file: Path, tmp_path: Path, base: Path, strategy: str, locked: str
+) -> None:
+    _finetune(recipe_file, tmp_path / "run", f"strategy={strategy}", "probes=[zero_shot]", "train.weight_decay=0.5")
+    trained = towers.load(tmp_path / "run" / "model")
+    before = towers.load(base).weights()
+    after = {name.replace(".base_layer", ""): weight for name, weight in trained.weights().items()}
+    for name, weight in before.items():
+        side = name.split("/")[0]
+        if side == locked or (locked == "all" and side in ("image", "text")):
+            assert after[name].detach().numpy().tobytes() == weight.detach().numpy().tobytes(), name
+    changed = [name for name in before if not torch.equal(after[name], before[name])]
+    assert "scale/logit_scale" in changed
+    if locked != "all":
+        assert any(not name.startswith((locked, "scale")) for name in changed)
+    if strategy == "lora":
+        adapter = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+        assert any("lora_B" in name and tensor.abs().max() > 0 for name, tensor in adapter.items())
+
+
+def test_kept_features_give_the_weights_of_the_plain_path(recipe_file: Path, tmp_path: Path) -> None:
+    for name, keep in (("kept", "true"), ("plain", "false")):
+        _finetune(recipe_file, tmp_path / name, "strategy=locked_image", f"train.keep_features={keep}")
+    kept, plain = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("kept", "plain"))
+    for name, tensor in kept.items():
+        assert torch.allclose(tensor, plain[name], atol=1e-5), name
+
+
+def test_interpolation_is_chosen_on_validation_and_written(recipe_file: Path, tmp_path: Path, base: Path) -> None:
+    options = ["train.learning_rate=1e-3", "interpolate={alphas: [0.5, 1.0]}"]
+    _finetune(recipe_file, tmp_path / "run", *options)
+    facts = load_results(tmp_path / "run" / "results.json").run["facts"]["interpolation"]
+    assert set(facts["validation"]) == {"0.5", "1.0"}
+    last = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert last is not None
+    end = checkpoint.load(last)[0]["weights"]
+    start = {name: weight.detach() for name, weight in towers.load(base).weights().items()}
+    written = towers.load(tmp_path / "run" / "model").weights()
+    name = "text/text_projection.weight"
+    assert torch.allclose(written[name], torch.lerp(start[name], end[name], facts["alpha"]), atol=1e-6)
