@@ -39,7 +39,10 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
     try:
         staging.mkdir()
         for name, tensors in groups.items():
-            save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, staging / f"{name}.safetensors")
+            save_file(
+                {key: t.detach().cpu().contiguous() for key, t in tensors.items()},
+                staging / f"{name}.safetensors",
+            )
         (staging / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         _commit(staging, final)
     except (OSError, SafetensorError) as error:
@@ -50,7 +53,10 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
 
 
 def _commit(staging: Path, final: Path) -> None:
-    listing = {file.name: {"size": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(staging.iterdir())}
+    listing = {
+        file.name: {"size": file.stat().st_size, "sha256": _sha256(file)}
+        for file in sorted(staging.iterdir())
+    }
     (staging / MANIFEST).write_text(json.dumps(listing, indent=1), encoding="utf-8")
     for file in staging.iterdir():
         _flush(file)

@@ -20,22 +20,30 @@ app = typer.Typer(
     help="Adapt CLIP models to a domain, and prove what that gained and what it cost.",
     epilog="Start with: domainclip demo, or domainclip recipes ls. Exit codes: docs/exit-codes.md.",
 )
-recipes = typer.Typer(no_args_is_help=True, help="The recipes that ship: list, read, copy.", rich_markup_mode=None)
+recipes = typer.Typer(
+    no_args_is_help=True, help="The recipes that ship: list, read, copy.", rich_markup_mode=None
+)
 app.add_typer(recipes, name="recipes")
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, as in train.epochs=3."),
 ]
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A recipe that ships, by name, or a file of yours.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A recipe that ships, by name, or a file of yours.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as runs/medical_xray-1.")]
 
 
 @app.command()
 def finetune(
     overrides: Overrides = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A recipe by name, or a file of yours.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Where the run is written; default: runs/NAME-N.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="A recipe by name, or a file of yours.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run is written; default: runs/NAME-N.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -66,8 +74,12 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a Hub id.")],
     overrides: Overrides = None,
     against: Annotated[str | None, typer.Option(help="base, or another model to compare with.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What to measure on; default: the run's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the report is written; default: RUN/eval or eval/NAME.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="What to measure on; default: the run's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report is written; default: RUN/eval or eval/NAME.")
+    ] = None,
 ) -> None:
     """Measure a model on the corpus of a recipe, alone or against another, on the same items.
 
@@ -149,7 +161,9 @@ def push(
     run: RunArgument,
     repo_id: Annotated[str, typer.Option("--repo-id", help="OWNER/NAME on the Hub.")],
     public: Annotated[bool, typer.Option("--public", help="Anyone may read it; default: private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file and text that would leave.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List every file and text that would leave.")
+    ] = False,
     include_examples: Annotated[
         bool, typer.Option("--include-examples", help="You attest that pictures and captions may leave.")
     ] = False,
@@ -166,7 +180,9 @@ def push(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the corpus and the run go.")] = Path("domainclip-demo"),
+    folder: Annotated[Path, typer.Argument(help="Where the corpus and the run go.")] = Path(
+        "domainclip-demo"
+    ),
 ) -> None:
     """Adapt the embedded base to generated chest phantoms, offline, and write the report.
 
@@ -218,7 +234,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive worker processes
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

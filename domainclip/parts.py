@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from domainclip.errors import RecipeError, did_you_mean
 
@@ -50,7 +51,7 @@ def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
     known = [f.name for f in dataclasses.fields(part) if f.init]
     for option in options:
         if option not in known:
-            raise RecipeError(f'{where}.{option}: unknown option: {did_you_mean(option, known)}')
+            raise RecipeError(f"{where}.{option}: unknown option: {did_you_mean(option, known)}")
     try:
         return TypeAdapter(part).validate_python(options)
     except ValidationError as error:
@@ -71,6 +72,26 @@ def explain(error: ValidationError, where: str) -> str:
     given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key}: {message}{given}{more}"
+
+
+def refuse_unknown(model: type[BaseModel], data: Any, at: str, where: str) -> None:
+    """Refuses keys that a model does not have, at any depth: pydantic alone would not say which was meant.
+
+    Raises: RecipeError with file, key and the nearest known one.
+    """
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            if model.model_config.get("extra") == "forbid":
+                near = did_you_mean(str(key), model.model_fields)
+                raise RecipeError(f"{where}: {at}{key}: unknown key: {near}")
+            continue
+        named_by_user = typing.get_origin(field.annotation) is dict  # as the classes of a card are
+        for candidate in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not named_by_user:
+                refuse_unknown(candidate, value, f"{at}{key}.", where)
 
 
 def _class_name(name: str) -> str:

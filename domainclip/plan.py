@@ -48,12 +48,18 @@ def plan(recipe: Recipe, probe: bool) -> Plan:
     steps = total_steps(recipe, pairs)
     batch = min(recipe.train.batch_size, pairs)
     lines = [
-        ("base", f"{recipe.base.path} ({ready.base.family}, width {ready.base.width}, {ready.base.max_tokens} tokens)"),
+        ("base", f"{recipe.base.path} ({ready.base.family}, {ready.base.max_tokens} tokens)"),
         ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
-        ("measured on", ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets)),
+        (
+            "measured on",
+            ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
+        ),
         ("learns", learning(job)),
         ("objectives", ", ".join(f"{weight:g} × {name}" for name, (weight, _) in ready.terms.items())),
-        ("schedule", f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}"),
+        (
+            "schedule",
+            f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}",
+        ),
         ("memory", _memory(job)),
     ]
     lines += [("texts", finding.text) for finding in ready.findings if finding.level == "info"]
@@ -71,7 +77,8 @@ def _memory(job: Job) -> str:
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
     held = min(job.recipe.train.micro_batch_size or job.recipe.train.batch_size, len(job.pairs))
     activations = held * _saved_bytes(job) / PROBE_PAIRS
-    return f"about {(fixed + activations) / 2**30:.2f} GiB, of it {activations / 2**30:.2f} for {held} pairs held at once"
+    total, part = (fixed + activations) / 2**30, activations / 2**30
+    return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
 
 def _saved_bytes(job: Job) -> int:
@@ -94,7 +101,9 @@ def _saved_bytes(job: Job) -> int:
 
 def _probe_batch(job: Job, at: int) -> step.StepBatch:
     order = positions(at, PROBE_PAIRS, len(job.pairs), job.recipe.train.seed)
-    return bring(job, collate([job.pairs[place] for place in order]), at, next(job.towers.parameters()).device)
+    return bring(
+        job, collate([job.pairs[place] for place in order]), at, next(job.towers.parameters()).device
+    )
 
 
 def _pairs_per_second(job: Job) -> float:
@@ -109,5 +118,3 @@ def _pairs_per_second(job: Job) -> float:
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)
     return PROBE_PAIRS * PROBE_STEPS / sum(taken[1:])
-
-

@@ -11,11 +11,11 @@ from datasets import concatenate_datasets
 from domainclip import keep, prose, towers
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
-from domainclip.data.cards import Retention, corpus_root, load_card
+from domainclip.data.cards import Card, Retention, corpus_root, load_card
 from domainclip.data.checks import Finding, check, refuse
 from domainclip.data.collate import Pairs
 from domainclip.data.corpus import LoadedCorpus, load_corpus
-from domainclip.errors import DataError
+from domainclip.errors import DataError, RecipeError
 from domainclip.parts import build
 from domainclip.recipe import Parts, Recipe
 from domainclip.step import Terms
@@ -47,6 +47,7 @@ def prepare(recipe: Recipe) -> Prepared:
     parts = recipes.assemble(recipe)
     warnings: list[str] = []
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
+    _refuse_examples(recipe, card)
     base = towers.load(recipe.base.path, recipe.base.revision)
     corpus = load_corpus(card, recipe.corpus.path)
     for name, curation in parts.curation.items():
@@ -65,7 +66,9 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
     """The held-out split and, where one is named and there, the general set that shows what was forgotten."""
     held_out = corpus.splits[recipe.evaluate.split]
     if not len(held_out):
-        raise DataError(f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure")
+        raise DataError(
+            f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure"
+        )
     sets = [EvaluationSet(recipe.evaluate.split, held_out, corpus.card, corpus.classes)]
     source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
     if source is None:
@@ -81,13 +84,26 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
     return sets
 
 
-_UNMEASURED = "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
+_UNMEASURED = (
+    "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
+)
 
 
 def _card_retention(retention: Retention | None, path: str) -> recipes.Source | None:
     if retention is None:
         return None
     return recipes.Source(card=retention.card, path=str((corpus_root(path) / retention.path).resolve()))
+
+
+def _refuse_examples(recipe: Recipe, card: Card) -> None:
+    """Pictures may stand in a report only when someone has looked, and said so in the card."""
+    privacy = card.privacy
+    safe = privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
+    if recipe.report.examples and not safe:
+        raise RecipeError(
+            f"report.examples: card {card.name} says identifiers {privacy.identifiers}, burned-in text "
+            f"{privacy.burned_in_text}: look at the pictures and say so under privacy, or leave examples out"
+        )
 
 
 def _rate(recipe: Recipe, parts: Parts) -> float:
@@ -111,7 +127,9 @@ def _doubts(recipe: Recipe, parts: Parts, base: Towers, terms: Terms, pairs: int
             "its scale and bias may not fit"
         )
     if pairs and pairs < recipe.train.batch_size:
-        doubts.append(f"train.batch_size: {recipe.train.batch_size} is more than the {pairs} training pairs; taking {pairs}")
+        doubts.append(
+            f"train.batch_size: {recipe.train.batch_size} is more than {pairs} pairs; taking {pairs}"
+        )
     if not pairs:
         raise DataError(f"corpus {recipe.corpus.card or recipe.corpus.path}: no training pair is left")
     return doubts
@@ -125,7 +143,9 @@ def sentences(ready: Prepared) -> Kept:
     return Kept(sentences=texts, anchors=keep.texts(ready.base, texts, 256))
 
 
-def make_job(ready: Prepared, factors: dict[str, float], kept: Kept, identity: dict[str, Any] | None = None) -> Job:
+def make_job(
+    ready: Prepared, factors: dict[str, float], kept: Kept, identity: dict[str, Any] | None = None
+) -> Job:
     """What the loop works on, every tower still run for every pair."""
     settings = ready.recipe.train
     pairs = Pairs(
@@ -144,7 +164,7 @@ def with_kept_features(job: Job) -> Job:
     if not settings.keep_features:
         return job
     learns = {name.split("/")[0] for name, factor in job.factors.items() if factor > 0}
-    kept, pairs, bad = job.kept, job.pairs, job.bad
+    kept, pairs, bad = job.kept, job.pairs, list(job.bad)
     if "text" not in learns and kept.sentences is None:
         captions = sorted({text for texts in items["texts"] for text in texts})
         rows = keep.texts(job.towers, captions, 256)

@@ -21,7 +21,9 @@ class Display:
         self.live = self.console.is_terminal and not quiet
         self.began = time.monotonic()
         self.last_line = self.began - 1e9
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(24), console=self.console, transient=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(24), console=self.console, transient=True
+        )
 
     def __enter__(self) -> Display:
         if self.live:
@@ -29,7 +31,9 @@ class Display:
             self.task = self.bar.add_task("…", total=self.steps, completed=self.start)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.bar.stop()
 

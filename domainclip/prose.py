@@ -16,7 +16,10 @@ from domainclip.recipe import Prose
 
 def words(tokenizer: Any) -> list[str]:
     """The words that are one token each, of three letters or more, in sorted order."""
-    plain = {text.strip() for text in tokenizer.batch_decode([[number] for number in tokenizer.get_vocab().values()])}
+    plain = {
+        text.strip()
+        for text in tokenizer.batch_decode([[number] for number in tokenizer.get_vocab().values()])
+    }
     wanted = sorted(word for word in plain if len(word) >= 3 and word.isalpha() and word == word.casefold())
     if not wanted:
         return []
@@ -31,7 +34,9 @@ def sentences(tokenizer: Any, prose: Prose, seed: int) -> list[str]:
     """
     known = words(tokenizer)
     if len(known) < 2:
-        raise ModelError("the base's tokeniser has no whole words to make general sentences of: leave out the anchor")
+        raise ModelError(
+            "the base's tokeniser has no whole words to make general sentences of: leave out the anchor"
+        )
     draw = np.random.Generator(np.random.Philox(key=seed))
     picks = draw.integers(len(known), size=(prose.sentences, 2))
     pairs = draw.random(prose.sentences) < 1 / 3
@@ -46,4 +51,5 @@ def sentences(tokenizer: Any, prose: Prose, seed: int) -> list[str]:
 def drawn(step: int, prose: Prose, seed: int) -> list[int]:
     """Which sentences a step uses: a pure function, so that a resumed run draws the same."""
     draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step + 1]))
-    return draw.choice(prose.sentences, size=min(prose.per_step, prose.sentences), replace=False).tolist()
+    count = min(prose.per_step, prose.sentences)
+    return [int(i) for i in draw.choice(prose.sentences, size=count, replace=False)]

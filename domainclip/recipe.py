@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from domainclip import parts, shipped, strict_yaml
+from domainclip import overrides, parts, roots, shipped, strict_yaml
 from domainclip.contracts import Curation, Objective, Probe, Strategy
-from domainclip.errors import RecipeError, did_you_mean
+from domainclip.errors import RecipeError
 
 Options = dict[str, Any]
 
@@ -122,20 +121,6 @@ class Recipe(_Strict):
     report: Report = Report()
     roots: list[str] = []  # folders that paths may lie in, beside the working and the recipe's folder
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, data: Any) -> Any:
-        """`strategy: lora`, `probes: [zero_shot]` and `base: some/path` are short for mappings."""
-        if not isinstance(data, dict):
-            return data
-        data = {**data}
-        for key in ("strategy", "objectives", "curation", "probes"):
-            if key in data:
-                data[key] = _named(data[key])
-        if isinstance(data.get("base"), str):
-            data["base"] = {"path": data["base"]}
-        return data
-
     @field_validator("strategy")
     @classmethod
     def _one_strategy(cls, value: dict[str, Options]) -> dict[str, Options]:
@@ -159,6 +144,17 @@ class Recipe(_Strict):
     def digest(self) -> str:
         """sha256 of the identity."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def _long_forms(data: Options) -> Options:
+    """`strategy: lora`, `probes: [zero_shot]` and `base: some/path` written out as mappings."""
+    data = {**data}
+    for key in ("strategy", "objectives", "curation", "probes"):
+        if key in data:
+            data[key] = overrides.named(data[key])
+    if isinstance(data.get("base"), str):
+        data["base"] = {"path": data["base"]}
+    return data
 
 
 @dataclass(frozen=True)
@@ -192,8 +188,8 @@ def assemble(recipe: Recipe) -> Parts:
     )
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or one that ships, with `key=value` overrides applied.
+def load(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or one that ships, with `key=value` changes applied.
 
     Raises: RecipeError naming file, key and way out.
     """
@@ -205,14 +201,15 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise RecipeError(f"{file.name}: a recipe is a mapping of keys to values")
     data.setdefault("name", file.stem)
-    for override in overrides:
-        _override(data, override)
-    _refuse_unknown(Recipe, Recipe._short_forms(data), "", file.name)
+    for said in changes:
+        overrides.apply(data, said)
+    data = _long_forms(data)
+    parts.refuse_unknown(Recipe, data, "", file.name)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{file.name}: {parts.explain(error, '')}") from None
-    return _resolve_paths(recipe, file, overrides)
+    return _resolve_paths(recipe, file, changes)
 
 
 def schema() -> Options:
@@ -225,7 +222,10 @@ def schema() -> Options:
             entry = parts.schema(kind, name)
             entry["additionalProperties"] = False
             if kind == "objectives":
-                entry["properties"] = {**entry.get("properties", {}), "weight": {"type": "number", "default": 1.0}}
+                entry["properties"] = {
+                    **entry.get("properties", {}),
+                    "weight": {"type": "number", "default": 1.0},
+                }
             definitions[f"{kind}.{name}"] = entry
             known[name] = {"$ref": f"#/$defs/{kind}.{name}"}
         mapping = {"type": "object", "properties": known, "additionalProperties": {"type": "object"}}
@@ -233,83 +233,25 @@ def schema() -> Options:
     return result
 
 
-def _named(value: Any) -> Any:
-    if isinstance(value, str):
-        return {value: {}}
-    if isinstance(value, list):
-        return {str(name): {} for name in value}
-    if isinstance(value, dict):
-        return {str(key): {} if options is None else options for key, options in value.items()}
-    return value
-
-
-def _override(data: Options, text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w.:-]+", key):
-        raise RecipeError(f'override "{text}": write it as key=value, as in train.epochs=3')
-    *path, last = key.split(".")
-    place = data
-    for step in path:
-        inside = place.get(step)
-        if isinstance(inside, str):  # `strategy: lora` overridden by strategy.lora.rank=4; `base: x` likewise
-            inside = {"path": inside} if step in ("base", "corpus") else {inside: {}}
-        elif isinstance(inside, list):
-            inside = _named(inside)
-        elif not isinstance(inside, dict):
-            inside = {}
-        place[step] = inside
-        place = inside
-    place[last] = strict_yaml.scalar(value)
-
-
-def _refuse_unknown(model: type[BaseModel], data: Any, where: str, file: str) -> None:
-    """Unknown keys first, with the nearest known one: pydantic alone would only say "extra"."""
-    if not isinstance(data, dict):
-        return
-    for key, value in data.items():
-        known = model.model_fields
-        if key not in known:
-            if model.model_config.get("extra") == "forbid":
-                raise RecipeError(f"{file}: {where}{key}: unknown key: {did_you_mean(str(key), known)}")
-            continue
-        inner = known[key].annotation
-        for candidate in (inner, *getattr(inner, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                _refuse_unknown(candidate, value, f"{where}{key}.", file)
-
-
-def _resolve_paths(recipe: Recipe, file: Path, overrides: Sequence[str]) -> Recipe:
+def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe:
     """Absolute local paths, each under a declared root.
 
     A recipe may come from anyone: what it names must lie in the working folder, in its own folder, in
     what ships, or in a folder under `roots`. A path on the command line is its user's own word.
     """
-    roots = [Path.cwd(), file.parent, shipped.folder("recipes").parent, *map(Path, recipe.roots)]
-    said = {text.partition("=")[0] for text in overrides}
+    allowed = [Path.cwd(), file.parent, shipped.folder("recipes").parent, *map(Path, recipe.roots)]
+    said = {text.partition("=")[0] for text in changes}
     data = recipe.model_dump(exclude_unset=True)
     used = list(recipe.roots)
     for key in ("base", "corpus", "retention"):
         if not isinstance(data.get(key), dict):
             continue
         trusted = {key, f"{key}.path"} & said
-        path = _resolve(str(data[key]["path"]), file, None if trusted else roots, f"{file.name}: {key}.path")
+        path = roots.resolve(
+            str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
+        )
         data[key]["path"] = path
         if Path(path).is_absolute() and trusted:
             used.append(path)
     data["roots"] = used
     return Recipe.model_validate(data)
-
-
-def _resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> str:
-    bases = [Path.cwd(), file.parent, shipped.folder("recipes").parent]
-    found = next((base / text for base in bases if (base / text).exists()), None)
-    if found is None and not _looks_local(text):
-        return text  # a Hub id
-    path = (found or Path.cwd() / text).resolve()
-    if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise RecipeError(f'{where}: {path} lies outside the declared roots: add its folder to "roots"')
-    return str(path)
-
-
-def _looks_local(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix != ""

@@ -35,7 +35,9 @@ from domainclip.train import Job, train
 log = logging.getLogger("domainclip")
 
 
-def locate(name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool) -> tuple[Recipe, Path]:
+def locate(
+    name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool
+) -> tuple[Recipe, Path]:
     """The recipe and run folder that the options mean.
 
     Raises: RecipeError when they do not fit together.
@@ -45,12 +47,16 @@ def locate(name: str | None, overrides: Sequence[str], folder: Path | None, resu
             raise RecipeError("--resume: name the run to continue with --run-dir RUN")
         return recipes.load(name or str(folder / "recipe.yaml"), overrides), folder
     if name is None:
-        raise RecipeError("finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship")
+        raise RecipeError(
+            "finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship"
+        )
     recipe = recipes.load(name, overrides)
     if folder is None:
         folder = _next_folder(Path("runs"), recipe.name)
     elif (folder / "recipe.yaml").exists():
-        raise RecipeError(f"{folder}: holds a run already; continue it with --resume or name another --run-dir")
+        raise RecipeError(
+            f"{folder}: holds a run already; continue it with --resume or name another --run-dir"
+        )
     return recipe, folder
 
 
@@ -85,19 +91,33 @@ def finetune(
         ready.base.save(folder / "model")
     base = towers.load(recipe.base.path, recipe.base.revision).to(accelerator.device)
     kept_rows: dict[Any, Any] = {}
-    encoders = [TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)]
+    before, after = TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)
     settings = recipe.evaluate
-    found = evaluate(*encoders, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed)
+    found = evaluate(
+        before, after, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
+    )
     if distributed.rank() > 0:
         return None
     facts = outcome.run_facts(job, trained, folder, tried, alpha)
     return outcome.write_report(
-        folder, replace(ready, base=base), sets, found, encoders, command=command, run=facts, warnings=warnings
+        folder,
+        replace(ready, base=base),
+        sets,
+        found,
+        [before, after],
+        command=command,
+        run=facts,
+        warnings=warnings,
     )
 
 
 def evaluate_model(
-    model: str, recipe_name: str | None, overrides: Sequence[str], against: str | None, out: Path | None, command: str
+    model: str,
+    recipe_name: str | None,
+    overrides: Sequence[str],
+    against: str | None,
+    out: Path | None,
+    command: str,
 ) -> Path:
     """Measures a run, a folder or a Hub id, alone or against another; the report's path.
 
@@ -129,7 +149,14 @@ def evaluate_model(
     folder = out or (Path(model) if own_run else Path("eval") / Path(model).name)
     folder.mkdir(parents=True, exist_ok=True)
     return outcome.write_report(
-        folder, replace(ready, base=first), sets, found, encoders, command=command, run=None, warnings=warnings
+        folder,
+        replace(ready, base=first),
+        sets,
+        found,
+        encoders,
+        command=command,
+        run=None,
+        warnings=warnings,
     )
 
 
@@ -183,7 +210,9 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
     """`train.epochs: 3, now 5` for every key that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}{key}.")]
+        return [
+            line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}{key}.")
+        ]
     return [] if before == now else [f"{where[:-1]}: {before}, now {now}"]
 
 
@@ -202,7 +231,12 @@ def _interpolated(
     def measure(alpha: float) -> tuple[float, float]:
         set_alpha(weights, start, end, alpha)
         found = evaluate(
-            TowersEncoder(job.towers), None, [validation], ready.parts.probes, resamples=200, seed=recipe.evaluate.seed
+            TowersEncoder(job.towers),
+            None,
+            [validation],
+            ready.parts.probes,
+            resamples=200,
+            seed=recipe.evaluate.seed,
         )
         first = next(row for row in found.rows if row.primary)
         sign = 1 if first.higher_is_better else -1

@@ -26,7 +26,10 @@ def make_optimizer(towers: Towers, factors: dict[str, float], train: Train, rate
             decay = train.weight_decay if towers.decayed(name) else 0.0
             groups.setdefault((factors[name] * rate, decay), []).append(weight)
     return torch.optim.AdamW(
-        [{"params": p, "lr": peak, "peak": peak, "weight_decay": decay} for (peak, decay), p in groups.items()],
+        [
+            {"params": p, "lr": peak, "peak": peak, "weight_decay": decay}
+            for (peak, decay), p in groups.items()
+        ],
         betas=train.betas,
     )
 

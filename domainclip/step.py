@@ -49,7 +49,13 @@ class Taken:
 
 
 def take(
-    model: Any, towers: Towers, batch: StepBatch, terms: Terms, micro: int | None, seed: int, accelerator: Accelerator
+    model: Any,
+    towers: Towers,
+    batch: StepBatch,
+    terms: Terms,
+    micro: int | None,
+    seed: int,
+    accelerator: Accelerator,
 ) -> Taken:
     """Leaves the exact gradients of the global loss in the weights.
 
@@ -84,8 +90,9 @@ def _cached(
                 image, text, scale, bias = towers(**chunk)
             images.append(image)
             texts.append(text)
-    leaves = [_leaf(images), _leaf(texts), scale.detach().requires_grad_(), None if bias is None else bias.detach().requires_grad_()]
-    loss, found = _loss(*leaves, batch, terms)
+    image_leaf, text_leaf, scale_leaf = _leaf(images), _leaf(texts), scale.detach().requires_grad_()
+    bias_leaf = None if bias is None else bias.detach().requires_grad_()
+    loss, found = _loss(image_leaf, text_leaf, scale_leaf, bias_leaf, batch, terms)
     loss.backward()
     for number, chunk in enumerate(chunks):
         last = number == len(chunks) - 1
@@ -94,22 +101,28 @@ def _cached(
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 image, text, scale, bias = model(**chunk)
-            outputs = [(image, _share(leaves[0], images, number)), (text, _share(leaves[1], texts, number))]
+            outputs = [(image, _share(image_leaf, images, number)), (text, _share(text_leaf, texts, number))]
             if last:
-                outputs += [(scale, _grad(leaves[2])), (bias, _grad(leaves[3]))]
+                outputs += [(scale, scale_leaf.grad), (bias, None if bias_leaf is None else bias_leaf.grad)]
             wanted = [(out * grad).sum() for out, grad in outputs if out is not None and grad is not None]
             accelerator.backward(torch.stack(wanted).sum())
     return found
 
 
 def _loss(
-    image: Tensor | None, text: Tensor | None, scale: Tensor, bias: Tensor | None, batch: StepBatch, terms: Terms
+    image: Tensor | None,
+    text: Tensor | None,
+    scale: Tensor,
+    bias: Tensor | None,
+    batch: StepBatch,
+    terms: Terms,
 ) -> tuple[Tensor, Taken]:
     """The global loss: gathering happens here, once, before any objective runs."""
     pairs = len(batch.group)
     image = batch.kept_image if batch.kept_image is not None else image
     own = batch.kept_text if batch.kept_text is not None else text
-    assert image is not None and own is not None
+    assert image is not None  # each side is either encoded or kept
+    assert own is not None
     prose = own[pairs:] if len(own) > pairs else None
     views = Views(
         image=distributed.gather(image),
@@ -156,10 +169,6 @@ def _seed(seed: int, chunk: int) -> None:
 def _leaf(parts: list[Tensor | None]) -> Tensor | None:
     found = [part for part in parts if part is not None]
     return torch.cat(found).detach().requires_grad_() if found else None
-
-
-def _grad(leaf: Tensor | None) -> Tensor | None:
-    return None if leaf is None else leaf.grad
 
 
 def _share(leaf: Tensor | None, parts: list[Tensor | None], number: int) -> Tensor | None:

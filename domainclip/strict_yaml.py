@@ -67,7 +67,8 @@ def scalar(text: str) -> Any:
 
 def _refuse_surprises(text: str, name: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        mark = event.start_mark
+        line = mark.line + 1 if mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise RecipeError(f"{name}, line {line}: alias *{event.anchor}: write the value out instead")
         tag = getattr(event, "tag", None)

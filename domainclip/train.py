@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -57,7 +57,7 @@ class State:
     """All that the loop remembers between two steps; order and randomness are functions of `step`."""
 
     step: int
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     optimizer: torch.optim.Optimizer
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
@@ -94,7 +94,9 @@ class Trained:
     bad: list[Bad]  # pictures that could not be read, each replaced by the next one that could
 
 
-def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False) -> Trained:
+def train(
+    job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False
+) -> Trained:
     """Trains to the last step; continues from the checkpoint `saved`.
 
     Raises: DivergedError before a step with a loss or gradient that is not finite; Interrupted after a
@@ -113,14 +115,19 @@ def train(job: Job, folder: Path, saved: Path | None, accelerator: Accelerator, 
     metrics = _Metrics(folder / "metrics.jsonl", state.step)
     batches = _batches(job, state.step, total, batch_size)
     bad = {item.place: item for item in job.bad}
-    with _Signals() as signals, Display(total, state.step, batch_size, quiet or distributed.rank() > 0) as display:
+    with (
+        _Signals() as signals,
+        Display(total, state.step, batch_size, quiet or distributed.rank() > 0) as display,
+    ):
         while state.step < total:
             rows = next(batches)
             bad.update((item.place, item) for item in rows.bad)
             batch = bring(job, rows, state.step, accelerator.device)
             schedule.set_rate(optimizer, schedule.factor(state.step, total, settings.warmup))
             seed = settings.seed * 1_000_003 + state.step
-            taken = step.take(model, job.towers, batch, job.terms, settings.micro_batch_size, seed, accelerator)
+            taken = step.take(
+                model, job.towers, batch, job.terms, settings.micro_batch_size, seed, accelerator
+            )
             norm = float(accelerator.clip_grad_norm_(list(learning.values()), settings.max_grad_norm))
             _refuse_infinite(taken, norm, rows, state.step)
             wrapped.step()
@@ -158,11 +165,13 @@ def _batches(job: Job, start: int, total: int, batch_size: int) -> Iterator[Batc
     """This process's share of each step's batch, from any step on."""
     settings = job.recipe.train
     order = [
-        rank_slice(positions(at, batch_size, len(job.pairs), settings.seed), distributed.rank(), distributed.world())
+        rank_slice(
+            positions(at, batch_size, len(job.pairs), settings.seed), distributed.rank(), distributed.world()
+        )
         for at in range(start, total)
     ]
     loader: DataLoader[Any] = DataLoader(
-        job.pairs, batch_sampler=order, collate_fn=collate, num_workers=settings.workers  # type: ignore[arg-type]
+        job.pairs, batch_sampler=order, collate_fn=collate, num_workers=settings.workers
     )
     return iter(loader)
 
@@ -177,7 +186,9 @@ def bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatc
         texts = [*texts, *(kept.sentences[i] for i in mine)]
         anchors = kept.anchors[mine].to(device)
     return step.StepBatch(
-        image=None if rows.image is None else {k: v.to(device, non_blocking=True) for k, v in rows.image.items()},
+        image=None
+        if rows.image is None
+        else {k: v.to(device, non_blocking=True) for k, v in rows.image.items()},
         kept_image=None if kept.image is None else kept.image[rows.index].to(device),
         texts=texts,
         kept_text=None if kept.text is None else torch.stack([kept.text[t] for t in rows.texts]).to(device),
@@ -193,8 +204,8 @@ def _refuse_infinite(taken: step.Taken, norm: float, rows: Batch, at: int) -> No
     named = [rows.ids[i] for i in taken.broken] or rows.ids
     more = f" and {len(named) - 8} more" if len(named) > 8 else ""
     raise DivergedError(
-        f"step {at + 1}: loss {taken.loss}, gradient norm {norm}: stopped before the step, weights are unchanged; "
-        f"items: {', '.join(named[:8])}{more}; lower train.learning_rate, then continue with --resume"
+        f"step {at + 1}: loss {taken.loss}, gradient norm {norm}: stopped before the step, weights are "
+        f"unchanged; items: {', '.join(named[:8])}{more}; lower train.learning_rate, then start again"
     )
 
 
@@ -244,7 +255,9 @@ class _Signals:
     received = 0
 
     def __enter__(self) -> _Signals:
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -63,7 +63,10 @@ class LocalHub:
             paths = [one["path"] for one in json.loads(call.body)["files"]]
             return 200, {"files": [{"path": p, "uploadMode": _mode(p), "shouldIgnore": False} for p in paths]}
         if call.path.endswith("/info/lfs/objects/batch"):
-            return 200, {"transfer": "basic", "objects": [self._slot(o) for o in json.loads(call.body)["objects"]]}
+            return 200, {
+                "transfer": "basic",
+                "objects": [self._slot(o) for o in json.loads(call.body)["objects"]],
+            }
         if call.path.startswith("/lfs/"):
             self.blobs[call.path.removeprefix("/lfs/")] = call.body
             return 200, {}

@@ -20,14 +20,20 @@ def recipe(base: str, corpus_path: str = "/data/corpus", **keys: Any) -> Recipe:
     """A recipe of chest phantoms."""
     corpus = {"path": corpus_path, "reader": "dicom", "pretty_name": "Chest phantoms", "license": "cc0-1.0"}
     corpus |= {"language": ["en"], "privacy": {"identifiers": "none", "burned_in_text": "no"}}
-    data = {"name": "made_run", "base": base, "corpus": corpus, "strategy": "lora", **keys}
+    data = {"name": "made_run", "base": {"path": base}, "corpus": corpus, "strategy": {"lora": {}}, **keys}
     return Recipe.model_validate(data)
 
 
 def result(metric: str, before: float, after: float, **keys: Any) -> Result:
     """A figure whose difference has an interval of ± 0.02."""
     change = after - before
-    given = {"probe": "zero_shot", "dataset": "test", "higher_is_better": True, "n": 354, "groups": 354} | keys
+    given = {
+        "probe": "zero_shot",
+        "dataset": "test",
+        "higher_is_better": True,
+        "n": 354,
+        "groups": 354,
+    } | keys
     return Result(
         metric=metric,
         base=Interval(value=before, low=before - 0.03, high=before + 0.03),
@@ -45,8 +51,14 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
         result("macro_accuracy", 0.498, 0.058, dataset="general", n=1000, groups=1000),
         *extra,
     ]
-    probes = [{"probe": "zero_shot", "dataset": name, "primary": "macro_accuracy"} for name in ("test", "general")]
-    corpus = {"name": "Chest phantoms", "card": "chest_phantom", "splits": {"train": [800, 410], "test": [354, 354]}}
+    probes = [
+        {"probe": "zero_shot", "dataset": name, "primary": "macro_accuracy"} for name in ("test", "general")
+    ]
+    corpus = {
+        "name": "Chest phantoms",
+        "card": "chest_phantom",
+        "splits": {"train": [800, 410], "test": [354, 354]},
+    }
     corpus |= {"retention": {"set": "general", "name": "General pictures", "card": "general"}}
     data: dict[str, Any] = {
         "run": {"title": "Made run", "command": "domainclip finetune"},

@@ -106,7 +106,9 @@ def test_the_canaries_would_be_found(run: Path) -> None:
         assert canary.encode() in here or canary == run.parent.parent.name
 
 
-def test_the_token_stands_in_its_header_only(run: Path, server: LocalHub, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_token_stands_in_its_header_only(
+    run: Path, server: LocalHub, capfd: pytest.CaptureFixture[str]
+) -> None:
     push(run, "lab/clip-cxr")
     for call in server.requests:
         assert TOKEN.encode() not in call.path.encode() + call.body
@@ -218,7 +220,9 @@ def test_notes_in_weights_are_read(run: Path) -> None:
 
 
 def test_a_name_that_reverses_text_is_written_out(tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", settings=recipe("lab/base-clip"), results=[result("accuracy/\u202eeod", 0.5, 0.6)])
+    run = made_run(
+        tmp_path / "run", settings=recipe("lab/base-clip"), results=[result("accuracy/\u202eeod", 0.5, 0.6)]
+    )
     sent = {file.path: file.text for file in files_to_push(run)}
     assert "\u202e" not in "".join(text for path, text in sent.items() if path != "tokenizer.json")
     assert json.loads(sent["results.json"])["results"][0]["metric"] == "accuracy/\u202eeod"
@@ -305,7 +309,9 @@ def test_a_refusal_is_one_line(run: Path, server: LocalHub, status: int, reason:
 
 def test_a_refused_commit_leaves_nothing(run: Path, server: LocalHub) -> None:
     server.fail = {"/commit/": 403}
-    assert _fault(lambda: push(run, "lab/clip-cxr")).startswith("push to lab/clip-cxr: the token may not write")
+    assert _fault(lambda: push(run, "lab/clip-cxr")).startswith(
+        "push to lab/clip-cxr: the token may not write"
+    )
     assert server.files == {}
 
 

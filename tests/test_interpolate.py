@@ -9,8 +9,16 @@ from domainclip.interpolate import Tried, choose, set_alpha
 
 def test_weights_in_between() -> None:
     weights = {"text/a": torch.zeros(2), "text/q.lora_A.x": torch.zeros(1), "text/q.lora_B.x": torch.zeros(1)}
-    start = {"text/a": torch.tensor([0.0, 2.0]), "text/q.lora_A.x": torch.tensor([5.0]), "text/q.lora_B.x": torch.zeros(1)}
-    end = {"text/a": torch.tensor([4.0, 4.0]), "text/q.lora_A.x": torch.tensor([6.0]), "text/q.lora_B.x": torch.tensor([8.0])}
+    start = {
+        "text/a": torch.tensor([0.0, 2.0]),
+        "text/q.lora_A.x": torch.tensor([5.0]),
+        "text/q.lora_B.x": torch.zeros(1),
+    }
+    end = {
+        "text/a": torch.tensor([4.0, 4.0]),
+        "text/q.lora_A.x": torch.tensor([6.0]),
+        "text/q.lora_B.x": torch.tensor([8.0]),
+    }
     set_alpha(weights, start, end, 0.25)
     assert weights["text/a"].tolist() == [1.0, 2.5]
     # The product B·A at a quarter: A as trained, B scaled.

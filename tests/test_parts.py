@@ -40,7 +40,12 @@ def test_a_part_from_outside() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "options", "message"),
     [
-        ("objectives", "contrastiv", {}, 'objectives: unknown part "contrastiv": did you mean "contrastive"?'),
+        (
+            "objectives",
+            "contrastiv",
+            {},
+            'objectives: unknown part "contrastiv": did you mean "contrastive"?',
+        ),
         ("strategies", "lora", {"rnk": 4}, 'strategy.x.rnk: unknown option: did you mean "rank"?'),
         (
             "strategies",
@@ -48,15 +53,30 @@ def test_a_part_from_outside() -> None:
             {"rank": "four"},
             "strategy.x.rank: input should be a valid integer, unable to parse string as an integer, got 'four'",
         ),
-        ("strategies", "lora", {"rank": 0}, "strategy.x.rank: input should be greater than or equal to 1, got 0"),
+        (
+            "strategies",
+            "lora",
+            {"rank": 0},
+            "strategy.x.rank: input should be greater than or equal to 1, got 0",
+        ),
         (
             "strategies",
             "lora",
             {"towers": "txt"},
             "strategy.x.towers: input should be 'both', 'image' or 'text', got 'txt'",
         ),
-        ("strategies", "os:system", {}, 'strategies: "os:system" is not a dataclass; a part\'s fields are its options'),
-        ("strategies", "no_such_module:X", {}, "strategies: cannot import \"no_such_module:X\": No module named 'no_such_module'"),
+        (
+            "strategies",
+            "os:system",
+            {},
+            'strategies: "os:system" is not a dataclass; a part\'s fields are its options',
+        ),
+        (
+            "strategies",
+            "no_such_module:X",
+            {},
+            "strategies: cannot import \"no_such_module:X\": No module named 'no_such_module'",
+        ),
         ("strategies", "a b:c", {}, 'strategies: "a b:c" is not of the form package.module:Class'),
         ("strategy", "lora", {}, 'unknown kind of part "strategy": did you mean "strategies"?'),
     ],

@@ -36,7 +36,7 @@ def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
     assert first == prose.sentences(tokenizer, settings, 5)
     assert first != prose.sentences(tokenizer, settings, 6)
     assert len(first) == 200
-    bare = [text for text in first if not text.startswith(("a photo of a ", "a ")) ]
+    bare = [text for text in first if not text.startswith(("a photo of a ", "a "))]
     shares = sum(len(text.split()) == 2 for text in bare) / len(bare)
     assert 0.15 < shares < 0.5  # one time in three, two words
 

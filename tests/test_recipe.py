@@ -34,11 +34,16 @@ def test_short_forms_defaults_and_numbers(folder: Path) -> None:
     assert read.train.learning_rate == 1e-4
     assert read.corpus.path == str(folder / "data")
     built = recipe.assemble(read)
-    assert [(name, weight) for name, (weight, _) in built.objectives.items()] == [("contrastive", 1.0), ("anchor", 10.0)]
+    assert [(name, weight) for name, (weight, _) in built.objectives.items()] == [
+        ("contrastive", 1.0),
+        ("anchor", 10.0),
+    ]
 
 
 def test_overrides(folder: Path) -> None:
-    read = recipe.load("mine.yaml", ["strategy.lora.rank=4", "train.epochs=1.5", "base.revision=abc", "corpus.max_bad=0.2"])
+    read = recipe.load(
+        "mine.yaml", ["strategy.lora.rank=4", "train.epochs=1.5", "base.revision=abc", "corpus.max_bad=0.2"]
+    )
     assert read.strategy == {"lora": {"rank": 4}}
     assert read.train.epochs == 1.5
     assert (read.base.path, read.base.revision) == ("lab/base", "abc")
@@ -61,10 +66,16 @@ def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
     [
         (["train.epoch=3"], 'mine.yaml: train.epoch: unknown key: did you mean "epochs"?'),
         (["trian.epochs=3"], 'mine.yaml: trian: unknown key: did you mean "train"?'),
-        (["train.epochs=many"], "mine.yaml: train.epochs: input should be a valid number, unable to parse string as a number, got 'many'"),
+        (
+            ["train.epochs=many"],
+            "mine.yaml: train.epochs: input should be a valid number, unable to parse string as a number, got 'many'",
+        ),
         (["train.epochs=0"], "mine.yaml: train.epochs: input should be greater than 0, got 0"),
         (["strategy=[lora, full]"], "mine.yaml: strategy: name exactly one strategy, not 2"),
-        (["interpolate.alphas=[0, 1]"], "mine.yaml: interpolate.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)"),
+        (
+            ["interpolate.alphas=[0, 1]"],
+            "mine.yaml: interpolate.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)",
+        ),
         (["train.epochs"], 'override "train.epochs": write it as key=value, as in train.epochs=3'),
         (["train epochs=3"], 'override "train epochs=3": write it as key=value, as in train.epochs=3'),
     ],
@@ -87,7 +98,9 @@ def test_wrong_parts_fail_before_anything_is_loaded(folder: Path) -> None:
 def test_unknown_recipe(folder: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe.load("medical_xrays")
-    assert str(caught.value) == 'recipes: no file or shipped name "medical_xrays": did you mean "medical_xray"?'
+    assert (
+        str(caught.value) == 'recipes: no file or shipped name "medical_xrays": did you mean "medical_xray"?'
+    )
 
 
 @pytest.mark.parametrize("path", ["/etc", "../elsewhere", "link"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,8 +77,8 @@ def _assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: f
 
 
 @pytest.fixture
-def accelerator() -> Iterator[Accelerator]:
-    yield Accelerator(cpu=True)
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "sigmoid"])
@@ -193,7 +192,9 @@ def _worker(rank: int, folder: str, bases: dict[str, Path]) -> None:
             )
         loaded = _towers(bases[objective])
         model = accelerator.prepare(loaded)
-        taken = step.take(model, loaded, _batch(loaded, half, general), _terms(objective), micro, 0, accelerator)
+        taken = step.take(
+            model, loaded, _batch(loaded, half, general), _terms(objective), micro, 0, accelerator
+        )
         found[f"{objective}/{micro}/{detach}"] = (taken.loss, _gradients(loaded))
     torch.save(found, Path(folder, f"rank{rank}.pt"))
     accelerator.end_training()
@@ -212,7 +213,12 @@ def two(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -> lis
 
 @pytest.mark.parametrize(("objective", "micro", "detach"), CASES)
 def test_two_processes_give_the_one_process_gradients(
-    two: list[Any], bases: dict[str, Path], accelerator: Accelerator, objective: str, micro: int | None, detach: bool
+    two: list[Any],
+    bases: dict[str, Path],
+    accelerator: Accelerator,
+    objective: str,
+    micro: int | None,
+    detach: bool,
 ) -> None:
     loaded = _towers(bases[objective])
     alone = step.take(loaded, loaded, _batch(loaded), _terms(objective), None, 0, accelerator)

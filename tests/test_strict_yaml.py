@@ -56,7 +56,9 @@ def test_refused(text: str, message: str) -> None:
 
 
 def test_alias_bomb_is_refused_at_its_first_alias() -> None:
-    bomb = "a: &a [x, x]\n" + "\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    bomb = "a: &a [x, x]\n" + "\n".join(
+        f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
     with pytest.raises(RecipeError, match="alias \\*a"):
         load(bomb, "bomb.yaml")
 

@@ -6,14 +6,13 @@ The front matter is also a valid dataset card for the Hub; ours stands under its
 from __future__ import annotations
 
 import re
-import typing
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from domainclip import parts, shipped, strict_yaml
-from domainclip.errors import RecipeError, did_you_mean
+from domainclip.errors import RecipeError
 
 
 class _Strict(BaseModel):
@@ -190,26 +189,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(data: dict[str, Any], where: str) -> Card:
-    _refuse_unknown(Card, data, "", where)
+    parts.refuse_unknown(Card, data, "", where)
     try:
         return Card.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{where}: {parts.explain(error, '')}") from None
-
-
-def _refuse_unknown(model: type[BaseModel], data: Any, at: str, where: str) -> None:
-    """Unknown keys first: pydantic alone would not say which key was meant."""
-    if not isinstance(data, dict):
-        return
-    for key, value in data.items():
-        if key not in model.model_fields:
-            near = did_you_mean(str(key), model.model_fields)
-            raise RecipeError(f"{where}: {at}{key}: unknown key: {near}")
-        inner = model.model_fields[key].annotation
-        for candidate in (inner, *typing.get_args(inner)):
-            named_by_user = typing.get_origin(inner) is dict  # as the classes are
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not named_by_user:
-                _refuse_unknown(candidate, value, f"{at}{key}.", where)
 
 
 def corpus_root(path: str | Path) -> Path:

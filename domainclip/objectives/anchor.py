@@ -27,5 +27,6 @@ class Anchor:
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar between 0 (nothing has moved) and 4."""
-        assert views.prose is not None and views.anchor_prose is not None  # the loop fills what is needed
+        assert views.prose is not None  # the loop fills what `needs` names
+        assert views.anchor_prose is not None
         return (views.prose - views.anchor_prose).square().sum(-1).mean()

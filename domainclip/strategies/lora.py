@@ -37,7 +37,9 @@ class Lora:
 
         sides: tuple[Literal["image", "text"], ...] = ("image", "text")
         wanted = sides if self.towers == "both" else (self.towers,)
-        layers = [name for side in wanted for name in towers.lora_targets(side, self.targets, self.last_layers)]
+        layers = [
+            name for side in wanted for name in towers.lora_targets(side, self.targets, self.last_layers)
+        ]
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=layers, bias="none"
         )

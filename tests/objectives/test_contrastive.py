@@ -12,7 +12,9 @@ from domainclip.contracts import Views
 from domainclip.objectives.contrastive import Contrastive
 
 
-def _views(image: torch.Tensor, text: torch.Tensor, scale: float = 1.0, group: list[int] | None = None) -> Views:
+def _views(
+    image: torch.Tensor, text: torch.Tensor, scale: float = 1.0, group: list[int] | None = None
+) -> Views:
     numbers = None if group is None else torch.tensor(group)
     return Views(image, text, torch.tensor(scale, dtype=image.dtype), group=numbers)
 

@@ -12,7 +12,9 @@ from domainclip.contracts import Views
 from domainclip.objectives.sigmoid import Sigmoid
 
 
-def _views(image: torch.Tensor, text: torch.Tensor, scale: float, bias: float, group: list[int] | None = None) -> Views:
+def _views(
+    image: torch.Tensor, text: torch.Tensor, scale: float, bias: float, group: list[int] | None = None
+) -> Views:
     to = torch.float64
     numbers = None if group is None else torch.tensor(group)
     return Views(image, text, torch.tensor(scale, dtype=to), torch.tensor(bias, dtype=to), numbers)

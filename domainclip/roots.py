@@ -1,0 +1,30 @@
+"""Where the paths of a recipe may lie: a recipe may come from anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainclip import shipped
+from domainclip.errors import RecipeError
+
+
+def resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> str:
+    """An absolute path under one of the roots (any path, when None), or a Hub id unchanged.
+
+    A relative path starts at the working folder, the recipe's own, or what ships: the first that has it.
+
+    Raises: RecipeError for a path outside the roots, links followed.
+    """
+    bases = [Path.cwd(), file.parent, shipped.folder("recipes").parent]
+    found = next((base / text for base in bases if (base / text).exists()), None)
+    if found is None and not _looks_local(text):
+        return text  # a Hub id
+    path = (found or Path.cwd() / text).resolve()
+    if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise RecipeError(f'{where}: {path} lies outside the declared roots: add its folder to "roots"')
+    return str(path)
+
+
+def _looks_local(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix != ""
