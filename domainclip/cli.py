@@ -240,6 +240,7 @@ def _options(
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive worker processes
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def _command() -> str:

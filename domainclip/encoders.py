@@ -100,6 +100,8 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
 
     A picture is decoded once, and prepared once for all encoders that prepare alike.
     """
+    if all(encoder.knows(items) for encoder in encoders):
+        return items
     different = {encoder.image_key: encoder for encoder in encoders}
     recipes = {encoder.preparation: encoder.towers.preprocess for encoder in encoders}
 
@@ -122,7 +124,7 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
 
     chunks = [chunk for chunk in _in_chunks(encode, range(len(items))) if chunk[0]]
     rows = [row for good, _ in chunks for row in good]
-    readable = items if len(rows) == len(items) else items.select(rows)
+    readable = items if len(rows) == len(items) else items.select(rows, keep_in_memory=True)
     for encoder in encoders if chunks else ():
         encoder.keep(readable, np.concatenate([arrays[encoder.image_key] for _, arrays in chunks]))
     return readable

@@ -115,7 +115,7 @@ def _preparation(encoders: Sequence[Encoder]) -> list[str]:
 def _ready(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
     """The readable items in order of their ids, and how many were not readable."""
     order = sorted(range(len(data.items)), key=list(data.items["id"]).__getitem__)
-    items = data.items.select(order)
+    items = data.items.select(order, keep_in_memory=True)
     towers = [encoder for encoder in encoders if isinstance(encoder, TowersEncoder)]
     readable = encode_images(towers, items) if towers else items
     if not len(readable):

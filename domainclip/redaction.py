@@ -29,12 +29,13 @@ _FORBIDDEN = {
     "a local path": rf"\bfile:/|\b[A-Za-z]:\\+Users|~/\w|{_PATH}",
     "the place of a corpus": r"\b(?:corpus|retention)(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
     # The root 1.2.840.10008 is the standard's own: transfer syntaxes and classes, not persons.
-    "a DICOM UID": r"\b(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
+    "a DICOM UID": r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
     "a patient or accession number": (
         rf"(?i)\bMRN\W{{0,4}}{_NUMBER}|\b(?:accession(?: n\w+)?|patient[ _]?(?:id|n\w+))\W{{1,4}}{_NUMBER}"
     ),
     "a mark that reverses text": "[\u202a-\u202e\u2066-\u2069]",
 }
+_ESCAPED = {"&": "(?:&amp;|&)", "<": "(?:&lt;|<)", ">": "(?:&gt;|>)", '"': '(?:&#34;|&quot;|")', "'": "(?:&#39;|')"}
 _SEARCHES = {what: re.compile(pattern) for what, pattern in _FORBIDDEN.items()}
 
 
@@ -61,8 +62,8 @@ def public_recipe(recipe: Recipe) -> str:
 
 def local_paths(recipe: Recipe, run: Path) -> list[str]:
     """The paths of this machine that a text about this run could hold, longest first."""
-    said = [recipe.base.path, recipe.corpus.path, *recipe.roots, *_strings(recipe.corpus.overrides())]
-    said += [recipe.retention.path] if recipe.retention else []
+    sources = [recipe.corpus, recipe.retention] if recipe.retention else [recipe.corpus]
+    said = [recipe.base.path, *recipe.roots, *_strings([source.model_dump() for source in sources])]
     here = {str(place) for place in (run.resolve(), Path.home(), Path.cwd())}
     here |= {text.rstrip("/\\") for text in said if _is_local(text)}
     return sorted((path for path in here if len(path) > 1), key=len, reverse=True)
@@ -119,5 +120,6 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _written(path: str) -> str:
     """A pattern for a path as plain text, Markdown or HTML would write it."""
-    letters = (f"(?:{re.escape(letter)}|{re.escape(html.escape(letter))})" for letter in path)
+    # Only what HTML escapes has two forms: two equal ones would try all 2ⁿ ways to read a path.
+    letters = (_ESCAPED.get(letter) or re.escape(letter) for letter in path)
     return r"(?<![\w.:/])" + "".join(rf"\\?{letter}" for letter in letters)

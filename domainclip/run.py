@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from domainclip import checkpoint, distributed, outcome, towers
+from domainclip import checkpoint, distributed, outcome, shipped, towers
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
 from domainclip.encoders import TowersEncoder
@@ -267,5 +269,18 @@ def _say(text: str, quiet: bool) -> None:
 
 
 def demo(folder: Path) -> Path | None:
-    """The quickstart: generated chest phantoms as DICOM files, the embedded base, one run, its report."""
-    raise NotImplementedError
+    """The quickstart: generated chest phantoms as DICOM files, the embedded base, one run, its report.
+
+    A corpus that is there already is used again; every demonstration is a run of its own.
+    """
+    made = {"make_phantoms.py": folder / "chest_phantom", "generated_pictures.py": folder / "generated_pictures"}
+    for script, target in made.items():
+        if not target.exists():
+            _say(f"making {target}", quiet=False)
+            draft = target.with_name(f".{target.name}")
+            shutil.rmtree(draft, ignore_errors=True)
+            subprocess.run([sys.executable, str(shipped.folder("examples") / script), str(draft)], check=True)
+            draft.rename(target)
+    corpus, general = made.values()
+    recipe = recipes.load("quickstart", [f"corpus.path={corpus}", f"retention.path={general}"])
+    return finetune(recipe, _next_folder(folder / "runs", "quickstart"), command=f"domainclip demo {folder}")

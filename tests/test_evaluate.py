@@ -271,6 +271,8 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
     readable = encode_images(pair, items(pictures(3)))
     assert runs == [3]
     assert pair[0].images(readable) is pair[1].images(readable)
+    assert encode_images([TowersEncoder(base, kept)], items(pictures(3))) is not readable
+    assert runs == [3]  # equal pictures, equal weights: nothing is run again
     assert (pair[0].texts(["a cat"]) != pair[1].texts(["a cat"])).any()
 
 

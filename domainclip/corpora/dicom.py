@@ -77,9 +77,9 @@ class Dicom:
         reports = self._by_key(table) if table is not None else None
         others: Counter[str] = Counter()
         for number, file in enumerate(_dicom_files(root), start=1):
-            place = f"file {number}"
+            place, name = f"file {number}", file.relative_to(root).as_posix()
             try:
-                source = _source(file, file.relative_to(root).as_posix(), place, {}, keywords)
+                source = _source(files.inside(root, name, place), name, place, {}, keywords)
             except UnreadableImage as error:
                 # A folder of studies holds reports and plans too: they are no images, but no faults either.
                 if error.reason.startswith("not an image"):
@@ -117,9 +117,13 @@ class Dicom:
 
 def _dicom_files(root: Path) -> Iterator[Path]:
     for file in files.walk(root):
-        with file.open("rb") as stream:
-            if dicom.is_dicom(stream.read(132)):
-                yield file
+        try:
+            with file.open("rb") as stream:
+                begins = dicom.is_dicom(stream.read(132))
+        except OSError:  # it is told of when its header cannot be read
+            begins = True
+        if begins:
+            yield file
 
 
 def _source(file: Path, name: str, place: str, row: dict[str, Any], keywords: list[str]) -> Source:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict
 from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HUB_CACHE
 
-from domainclip.data import columns
+from domainclip.data import columns, files
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import Journal
 from domainclip.data.rows import Source, standardise
 from domainclip.data.splits import said
 from domainclip.errors import DataError, HubError
 
+_CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -43,11 +45,10 @@ class Hub:
         if self.streaming and self.limit is None:
             raise DataError("corpus.options.streaming: say how many rows to take: corpus.options.limit")
         source = self._source(str(path), journal)
-        features = next(iter(source.values())).features or Features()
-        available = list(features)
+        available = list(next(iter(source.values())).features)
         found = columns.resolve(card, available, str(path), journal)
         image = columns.require_image(found, available, str(path))
-        rows = self._rows(source, image, found, features)
+        rows = self._rows(source, str(path), image, found)
         return standardise(rows, found, card, journal, self.label_separator)
 
     def _source(self, path: str, journal: Journal) -> DatasetDict | IterableDatasetDict:
@@ -65,25 +66,39 @@ class Hub:
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
             raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
         journal.note(f"data set {path} at commit {commit}")
-        return found
+        # A stream of JSON or the like knows its columns only once a row was read.
+        return (
+            found
+            if not self.streaming
+            else found.__class__({k: v._resolve_features() for k, v in found.items()})
+        )
 
     def _rows(
-        self, source: DatasetDict | IterableDatasetDict, image: str, found: Columns, features: Features
+        self, source: DatasetDict | IterableDatasetDict, path: str, image: str, found: Columns
     ) -> Iterator[Source]:
         for split, rows in source.items():
             plain = rows.cast_column(image, datasets.Image(decode=False))
             # A source with one split says nothing: the card's shares divide it.
             own = said(str(split), f"split {split}") if len(source) > 1 and not found.split else None
             for number, row in enumerate(islice(plain, self.limit), start=1):
-                cell = row.pop(image) or {}
                 place = f"{split} row {number}"
+                picture = {"path": None, "bytes": None, **(row.pop(image) or {})}
+                if picture["bytes"] is None and picture["path"]:
+                    picture["path"] = str(files.inside(_root(path, picture["path"]), picture["path"], place))
                 yield Source(
-                    values={name: _named(value, features[name]) for name, value in row.items()},
+                    values={name: _named(value, rows.features[name]) for name, value in row.items()},
                     place=place,
-                    image={"path": cell.get("path"), "bytes": cell.get("bytes")},
+                    image=picture,
                     name=place,
                     split=own,
                 )
+
+
+def _root(path: str, name: str) -> Path:
+    """The folder that a file must lie in: the saved data set's, or a cache that its files were fetched to."""
+    folders = [path] if Path(path).is_dir() else list(map(str, _CACHES))
+    roots = [Path(folder).expanduser().resolve() for folder in folders]
+    return next((root for root in roots if Path(name).is_relative_to(root)), roots[0])
 
 
 def _named(value: Any, feature: Any) -> Any:

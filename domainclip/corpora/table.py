@@ -56,13 +56,12 @@ class Table:
 
     def _source(self, row: dict[str, Any], place: str, column: str, root: Path) -> Source:
         cell = row.get(column)
-        if isinstance(cell, dict):  # an image inside a Parquet file
-            image = {"path": cell.get("path"), "bytes": cell.get("bytes")}
-            name = str(cell.get("path") or place)
-        else:
-            name = text_of(cell)
+        inside = cell if isinstance(cell, dict) else {"path": cell}  # Parquet may hold the picture itself
+        name = text_of(inside.get("path"))
+        image = {"path": name, "bytes": inside.get("bytes")}
+        if image["bytes"] is None:
             # A row without a name gets a file that is not there, and is counted with those.
-            image = {"path": str(files.inside(root, name or "?", f"{place}, column {column}")), "bytes": None}
+            image["path"] = str(files.inside(root, name or "?", f"{place}, column {column}"))
         return Source(
             values=row,
             place=place,

@@ -148,10 +148,14 @@ def _names_of_classes(corpus: LoadedCorpus) -> Iterator[Finding]:
     tally = Counter(
         label for name in SPLITS for labels in corpus.splits[name]["labels"][:] for label in labels
     )
-    for label in sorted(set(tally) - set(corpus.card.classes)):
-        near = did_you_mean(label, corpus.card.classes)
+    unknown = sorted(set(tally) - set(corpus.card.classes))
+    if unknown:
+        # In a column that was mistaken for another, a class may be a patient's name.
+        near = f': "{unknown[0]}", {did_you_mean(unknown[0], corpus.card.classes)}'
         yield Finding(
-            "warning", f'{tally[label]} items have the class "{label}", unknown to the card: {near}'
+            "warning",
+            f"{sum(tally[label] for label in unknown)} labels name no class of the card"
+            + (near if corpus.card.names_may_show else ""),
         )
     for name in sorted(set(corpus.card.classes) - set(tally)):
         yield Finding("warning", f'no item has the class "{name}" of the card')

@@ -93,7 +93,7 @@ def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, 
         for row, (id, image, digest) in enumerate(zip(ids, images, found, strict=True)):
             place = journal.places.setdefault(id, f"{name} item {row + 1}")
             if digest in (_MISSING, _EMPTY):
-                journal.bad.append(Bad(place, digest, str(image["path"])))
+                journal.bad.append(Bad(place, digest, image["path"] or ""))
             else:
                 rows.append(row)
                 digests[id] = digest
@@ -115,7 +115,7 @@ def _digest(image: dict[str, Any]) -> str:
         size, ends = len(data), data[:_ENDS] + data[-_ENDS:]
     else:
         try:
-            with open(image["path"], "rb") as stream:
+            with open(image["path"] or "", "rb") as stream:
                 size = os.fstat(stream.fileno()).st_size
                 ends = stream.read(_ENDS)
                 stream.seek(max(0, size - _ENDS))
@@ -157,4 +157,6 @@ def _classes(splits: DatasetDict, card: Card, journal: Journal) -> dict[str, Pro
             "evaluation (corpus.min_items)"
         )
     frequent = sorted(name for name, n in tally.items() if n >= card.min_items)
-    return {name: Prompts(positive=[text.format(name) for text in card.templates]) for name in frequent}
+    return {
+        name: Prompts(positive=[text.replace("{}", name) for text in card.templates]) for name in frequent
+    }

@@ -97,8 +97,11 @@ def _refuse_non_image(dataset: FileDataset, name: str) -> None:
         return
     if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
         raise UnreadableImage(name, "not an image (DICOMDIR)")
-    kind = str(dataset.get("Modality") or UID(str(dataset.get("SOPClassUID") or "")).name or "no pixel data")
-    raise UnreadableImage(name, f"not an image ({kind})")
+    storage = UID(str(dataset.get("SOPClassUID") or "")).name
+    kind = str(dataset.get("Modality") or storage)
+    # An image class without pixels was cut off; a plan or a report never had any.
+    broken = "Image Storage" in storage or not kind
+    raise UnreadableImage(name, "no pixel data" if broken else f"not an image ({kind})")
 
 
 def _stored(dataset: FileDataset, name: str, frame: int) -> np.ndarray:

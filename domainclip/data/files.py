@@ -44,4 +44,5 @@ def walk(root: Path) -> Iterator[Path]:
     """Every file below a folder, in sorted order; hidden ones and links to folders are passed over."""
     for folder, below, files in os.walk(root):
         below[:] = sorted(name for name in below if not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+        found = (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+        yield from (file for file in found if file.is_file())  # a pipe would never end

@@ -30,9 +30,12 @@ def secret() -> bytes:
     try:
         if not file.exists():
             _make(file)
-        return file.read_bytes().strip()
+        key = file.read_bytes().strip()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}: make it readable, or set ${VARIABLE}") from None
+    if not key:
+        raise DataError(f"{file}: the secret is empty: delete the file, or set ${VARIABLE}")
+    return key
 
 
 def pseudonym(value: str, key: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ def refuse_over(bad: Sequence[Bad], total: int, card: Card) -> None:
     raise DataError(
         f"corpus {card.name}: {len(bad)} of {total} items are unusable ({len(bad) / total:.1%}, "
         f"limit {card.max_bad:.1%}): {counts(bad)}; first: {', '.join(shown)}{more}; "
-        f"mend them or raise corpus.max_bad (list: {write_list(bad, card.name)})"
+        f"mend them or raise corpus.max_bad{_list(bad, card)}"
     )
 
 
@@ -64,11 +65,19 @@ def write_list(bad: Sequence[Bad], name: str) -> Path:
     folder = Path.home() / ".cache" / "domainclip"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"unusable-{Path(name).name}.tsv"
-    rows = ["place\treason\tname", *(f"{item.place}\t{item.reason}\t{item.name}" for item in bad)]
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write("\n".join(rows) + "\n")
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["place", "reason", "name"])
+        writer.writerows([item.place, item.reason, item.name] for item in bad)
     return file
+
+
+def _list(bad: Sequence[Bad], card: Card) -> str:
+    try:
+        return f" (list: {write_list(bad, card.name)})"
+    except OSError:  # the fault to tell of is another
+        return ""
 
 
 def _named(item: Bad, card: Card) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
 from domainclip.contracts import COLUMNS, SPLITS
 from domainclip.data import captions, splits
@@ -34,6 +34,7 @@ FEATURES = Features(
 )
 _HOLDS = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
 _UNKNOWN = ("-1", "-1.0")
+_PIECE = 1000  # rows
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,17 @@ def standardise(
     return DatasetDict({split: dataset(kept[split]) for split in SPLITS})
 
 
-def dataset(items: Iterable[Item]) -> Dataset:
+def dataset(items: Sequence[Item]) -> Dataset:
     """Items as a table of the standard columns."""
-    rows = [
-        {**{name: getattr(item, name) for name in COLUMNS}, "meta": json.dumps(item.meta, ensure_ascii=False)}
-        for item in items
-    ]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in COLUMNS}, features=FEATURES)
+    # In pieces, because one Arrow array holds 2 GB of pictures at most.
+    pieces = [items[at : at + _PIECE] for at in range(0, max(1, len(items)), _PIECE)]
+    made = [Dataset.from_dict(_by_column(piece), features=FEATURES) for piece in pieces]
+    return made[0] if len(made) == 1 else concatenate_datasets(made)
+
+
+def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
+    table = {name: [getattr(item, name) for item in items] for name in COLUMNS}
+    return {**table, "meta": [json.dumps(item.meta, ensure_ascii=False) for item in items]}
 
 
 def text_of(value: Any) -> str:
@@ -100,7 +105,7 @@ def text_of(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = str(value).strip()
-    return "" if text.casefold() == "nan" else text
+    return "" if text in ("nan", "NaN") else text  # but Nan is a name
 
 
 def _item(row: Source, columns: Columns, card: Card, label_separator: str | None) -> Item:
@@ -176,7 +181,7 @@ def _flags(row: Source, names: list[str]) -> tuple[list[str], list[str]]:
         if cell in _UNKNOWN:
             unknown.append(name)
         elif cell not in _HOLDS:
-            raise DataError(f'{row.place}, column {name}: "{cell}" is not 1, 0, -1 (unknown) or blank')
+            raise DataError(f"{row.place}, column {name}: not 1, 0, -1 (unknown) or blank")
         elif _HOLDS[cell]:
             holding.append(name)
     return holding, unknown

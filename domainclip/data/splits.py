@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from domainclip.data.cards import Splits
-from domainclip.errors import DataError, did_you_mean
+from domainclip.errors import DataError
 
 _SAID = {
     "train": "train",
@@ -35,11 +35,12 @@ def split_of(group: str, splits: Splits) -> str:
 def said(value: str, where: str) -> str:
     """What the source's own word for a split means: "val", "valid", "dev" … are "validation".
 
-    Raises: DataError for any other word, with `where` it stands.
+    Raises: DataError for any other word: with `where` it stands and without it, for in a column that was
+    mistaken for another it may name a patient.
     """
     known = _SAID.get(value.strip().casefold())
     if known is None:
-        raise DataError(f'{where}: split "{value}": {did_you_mean(value.casefold(), _SAID)}')
+        raise DataError(f"{where}: no name of a split: use train, validation (val, valid, dev) or test")
     return known
 
 

@@ -79,7 +79,8 @@ class ZeroShot:
             "items_without_exactly_one_class": len(data.items) - len(rows),
             "classes_without_items": len(names) - len(set(truth.tolist())),
         }
-        return Results("zero_shot", data.name, metrics, "macro_accuracy", self.version, details)
+        warnings = _rare(data, names, np.bincount(truth, minlength=len(names)))
+        return Results("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
 
     def _several(self, encoder: Encoder, data: EvaluationSet) -> Results:
         names = list(data.classes)
@@ -132,6 +133,15 @@ class ZeroShot:
             "prompts_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "prompts": dict(list(prompts.items())[:_SHOWN]),
         }
+
+
+def _rare(data: EvaluationSet, names: Sequence[str], counts: np.ndarray) -> list[str]:
+    """A class of one item weighs as much in the macro accuracy as a class of a hundred."""
+    few = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < _MIN_ITEMS]
+    if not few or counts.max() < _MIN_ITEMS:  # a set with few items of every class is even, not lopsided
+        return []
+    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+    return [f"zero_shot on {data.name}: macro accuracy rests on few items of {', '.join(few[:5])}{more}"]
 
 
 def _labels(data: EvaluationSet, names: Sequence[str]) -> np.ndarray:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from domainclip.evaluate import BETTER, WORSE, Evaluation, Row
 from domainclip.report import charts, words
-from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
+from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
 
 _SHOWN = 40  # lines of one chart
 Pairs = list[tuple[str, str]]
@@ -60,13 +60,15 @@ class PartSection:
 
 def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
     """Everything that the templates name."""
-    rows = evaluation.rows
-    whole = [row for row in rows if not row.part]
     valid = evaluation.valid and not context.invalid
+    # What is not valid is neither better nor worse.
+    rows = evaluation.rows if valid else [replace(row, verdict=None) for row in evaluation.rows]
+    whole = [row for row in rows if not row.part]
     return {
         "title": context.title,
         "subtitle": _subtitle(context),
         "single": all(row.adapted is None for row in rows),
+        "judged": any(row.verdict for row in rows),
         "valid": valid,
         "invalid": [*context.invalid, *([] if evaluation.valid else evaluation.warnings[:1])],
         "claims": _claims(whole, context.retention_set, valid),
@@ -237,7 +239,7 @@ def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": said}
 
 
-def _example(example: Any) -> dict[str, Any]:
+def _example(example: Example) -> dict[str, Any]:
     data = base64.b64encode(example.picture).decode("ascii")
     return {
         "source": Markup("data:image/png;base64,{}").format(data),

@@ -23,7 +23,7 @@ _METRICS = {
 
 
 def metric_name(metric: str) -> str:
-    """ "image_to_text_r5/de" -> "image-to-text R@5, de"."""
+    """A metric as people call it: "image_to_text_r5/de" is "image-to-text R@5, de"."""
     whole, _, part = metric.partition("/")
     for code, words in _METRICS.items():
         if whole == code or whole.startswith(f"{code}_"):
@@ -34,7 +34,7 @@ def metric_name(metric: str) -> str:
 
 
 def probe_name(probe: str) -> str:
-    """ "zero_shot" -> "zero-shot"."""
+    """A probe as people call it: "zero_shot" is "zero-shot"."""
     return probe.replace("_", "-")
 
 
@@ -54,7 +54,7 @@ def signed(value: float, unit: str = "share") -> str:
 
 
 def span(figure: Figure, unit: str = "share", sign: bool = False) -> str:
-    """ "0.410 to 0.470"."""
+    """An interval, as "0.410 to 0.470"."""
     if math.isnan(figure.low):
         return "no interval"
     show = signed if sign else number
@@ -62,10 +62,7 @@ def span(figure: Figure, unit: str = "share", sign: bool = False) -> str:
 
 
 def claim(row: Row, retention_set: str, valid: bool = True) -> str:
-    """One sentence: what happened to this figure, how surely, and whether it is a real difference.
-
-    Nothing is called real in an evaluation that is not valid.
-    """
+    """One sentence: what happened to this figure, how surely, and whether it is a real difference."""
     place = f"Retention ({row.dataset})" if row.dataset == retention_set else f"On {row.dataset}"
     name = f"{probe_name(row.probe)} {metric_name(row.metric)}"
     base = number(row.base.value, row.unit)
@@ -73,6 +70,8 @@ def claim(row: Row, retention_set: str, valid: bool = True) -> str:
         chance = "" if row.chance is None else f"; chance is {number(row.chance, row.unit)}"
         return f"{place}, {name} is {base} (95\u00a0% interval {span(row.base, row.unit)}{chance})."
     after = number(row.adapted.value, row.unit)
+    if not valid:
+        return f"{place}, {name} is {base} before and {after} after: not valid, see above."
     if row.verdict == UNKNOWN:
         return (
             f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to say "
@@ -84,10 +83,10 @@ def claim(row: Row, retention_set: str, valid: bool = True) -> str:
             f"interval of the difference, {span(row.difference, row.unit, sign=True)}, includes zero."
         )
     verb = "rose" if row.difference.value > 0 else "fell"
-    kind = ("a real gain" if row.verdict == BETTER else "a real loss") if valid else "not valid, see above"
+    kind = "gain" if row.verdict == BETTER else "loss"
     return (
         f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
-        f"(95\u00a0% interval {_width(row)}): {kind}."
+        f"(95\u00a0% interval {_width(row)}): a real {kind}."
     )
 
 
@@ -116,7 +115,7 @@ def nothing(rows: Sequence[Row], verdict: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "2 h 05 min", "3 min 20 s" or "12 s"."""
+    """A time, as "2 h 05 min", "3 min 20 s" or "12 s"."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
@@ -160,7 +159,6 @@ def _family(row: Row) -> tuple[str, str, str]:
 
 
 def _change(row: Row) -> str:
-    """ "0.498 → 0.058"."""
     assert row.adapted is not None
     return f"{number(row.base.value, row.unit)} → {number(row.adapted.value, row.unit)}"
 

@@ -180,3 +180,24 @@ def test_wrong_options(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path / "none.csv")
     assert str(caught.value) == f"{tmp_path / 'none.csv'}: no such file: check corpus.path"
+
+
+def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
+    dicom_file(tmp_path / "secret.dcm", STORED)
+    root = tmp_path / "corpus"
+    root.mkdir()
+    (root / "a.dcm").symlink_to(tmp_path / "secret.dcm")
+    with pytest.raises(DataError) as caught:
+        _read(root)
+    assert str(caught.value) == (
+        f"file 1: the file lies outside the corpus folder {root}: move or copy it inside"
+    )
+
+
+def test_a_broken_file_is_counted(tmp_path: Path) -> None:
+    _studies(tmp_path)
+    data = (tmp_path / "study0" / "IM0001").read_bytes()
+    for size in (200, 500):
+        (tmp_path / "study0" / "IM0001").write_bytes(data[:size])
+        _, journal = _read(tmp_path)
+        assert ("file 1", "no pixel data") in [(bad.place, bad.reason) for bad in journal.bad]

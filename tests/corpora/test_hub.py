@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
 from domainclip.corpora.hub import Hub
+from domainclip.data.corpus import load_corpus
 from domainclip.data.images import decode
 from domainclip.data.quarantine import Journal
 from domainclip.errors import DataError, ExitCode, HubError
@@ -110,5 +111,28 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path / "d")
     assert str(caught.value) == (
-        'split odd: split "odd": known: dev, test, testing, train, training, val, valid, validation.'
+        "split odd: no name of a split: use train, validation (val, valid, dev) or test"
     )
+
+
+def test_a_row_may_not_reach_for_other_files(tmp_path: Path) -> None:
+    features = Features(
+        {"image": {"bytes": Value("binary"), "path": Value("string")}, "caption": Value("string")}
+    )
+    rows = {"image": [{"bytes": None, "path": "/etc/passwd"}], "caption": ["x"]}
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path)
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"train row 1: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
+    )
+
+
+def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
+    data = _data(2)
+    data = Dataset.from_dict(
+        {**data.to_dict(), "image": [None, data.to_dict()["image"][1]]}, features=FEATURES
+    )
+    data.save_to_disk(tmp_path)
+    loaded = load_corpus(card(reader="hub", max_bad=0.5), str(tmp_path))
+    assert [(bad.place, bad.reason) for bad in loaded.quarantine] == [("train row 1", "missing file")]

@@ -130,3 +130,13 @@ def test_an_unknown_option() -> None:
     with pytest.raises(RecipeError) as caught:
         parts.build("corpora", "table", {"seperator": ";"}, where="corpus.options")
     assert str(caught.value) == 'corpus.options.seperator: unknown option: did you mean "separator"?'
+
+
+def test_a_path_inside_a_parquet_file_may_not_reach_outside_either(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": None, "path": "/etc/passwd"}, "text": "x"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path / "t.parquet")
+    assert str(caught.value) == (
+        f"row 1, column image: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
+    )

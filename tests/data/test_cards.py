@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from domainclip.data.cards import Card, corpus_root, load_card
+from domainclip import parts
+from domainclip.data.cards import (
+    Captions,
+    Card,
+    Columns,
+    Privacy,
+    Prompts,
+    Retention,
+    Splits,
+    corpus_root,
+    load_card,
+)
 from domainclip.errors import ExitCode, RecipeError
 from domainclip.shipped import folder
 
@@ -122,3 +135,20 @@ def test_short_prompts(short: Any, positive: list[str]) -> None:
 def test_the_root_of_a_table_is_its_folder(tmp_path: Path) -> None:
     assert corpus_root(tmp_path / "metadata.csv") == tmp_path
     assert corpus_root(str(tmp_path)) == tmp_path
+
+
+def test_every_key_of_a_card_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    models: list[type[BaseModel]] = [Card, Columns, Splits, Captions, Prompts, Retention, Privacy]
+    keys = {key for model in models for key in model.model_fields} - {"prose", "name"}
+    assert len(keys) > 30
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
+def test_every_option_of_a_reader_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    readers = parts.names("corpora")
+    assert {"dicom", "folder", "hub", "table"} <= set(readers)
+    for reader in readers:
+        for option in dataclasses.fields(parts.find("corpora", reader)):
+            assert f"`{option.name}`" in text, f"{reader}.{option.name}"

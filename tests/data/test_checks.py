@@ -184,7 +184,7 @@ def test_classes_that_card_and_corpus_do_not_share(tmp_path: Path) -> None:
     ]
     found = _found(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
     assert _texts(found, "warning") == [
-        '1 items have the class "dgo", unknown to the card: did you mean "dog"?',
+        '1 labels name no class of the card: "dgo", did you mean "dog"?',
         'no item has the class "dog" of the card',
     ]
 
@@ -219,3 +219,11 @@ def test_a_curated_corpus_is_checked_alike(tmp_path: Path) -> None:
     leak, same = _texts(check(loaded, None, 4), "error")
     assert "one of them: row 4, row 6;" in leak
     assert "one of them: row 3, row 5;" in same
+
+
+def test_unknown_classes_are_only_counted_where_they_may_be_names(tmp_path: Path) -> None:
+    rows = [{**row, "label": "Canary"} for row in _rows()]
+    loaded = load_corpus(
+        card(classes={"cat": "a cat"}, privacy={"identifiers": "unknown"}), str(table(tmp_path, rows)), b"key"
+    )
+    assert _texts(check(loaded, None, 4), "warning")[0] == "6 labels name no class of the card"

@@ -226,7 +226,7 @@ def test_another_frame(tmp_path: Path) -> None:
         ("test-SR.dcm", "not an image (SR)"),
         ("waveform_ecg.dcm", "not an image (ECG)"),
         ("dicomdirtests/DICOMDIR", "not an image (DICOMDIR)"),
-        ("UN_sequence.dcm", "not an image (no pixel data)"),
+        ("UN_sequence.dcm", "no pixel data"),
         ("MR_truncated.dcm", "broken DICOM image (ValueError)"),
         ("badVR.dcm", "broken DICOM image (ValueError)"),
         ("no_meta.dcm", "not an image"),

@@ -49,3 +49,12 @@ def test_pseudonyms_are_the_keyed_hash_of_the_standard_library() -> None:
     expected = hmac.new(b"key", b"Smith^John", hashlib.sha256).hexdigest()[:16]
     assert privacy.pseudonym("Smith^John", b"key") == expected
     assert privacy.pseudonym("Smith^John", b"other") != expected
+
+
+def test_an_empty_secret_protects_nobody(own_home: Path) -> None:
+    file = own_home / ".config" / "domainclip" / "secret"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        privacy.secret()
+    assert str(caught.value) == f"{file}: the secret is empty: delete the file, or set $DOMAINCLIP_SECRET"

@@ -132,7 +132,7 @@ def test_a_class_column_with_other_values() -> None:
         _standard(
             _rows({"t": "x", "Mass": "1"}, {"t": "x", "Mass": "yes"}), {"texts": ["t"], "labels": ["Mass"]}
         )
-    assert str(caught.value) == 'row 2, column Mass: "yes" is not 1, 0, -1 (unknown) or blank'
+    assert str(caught.value) == "row 2, column Mass: not 1, 0, -1 (unknown) or blank"
 
 
 def test_captions_or_classes_that_do_not_count() -> None:
@@ -166,9 +166,8 @@ def test_the_sources_own_split_wins() -> None:
     assert journal.places == {"1.png": "row 1", "2.png": "row 2"}
     with pytest.raises(DataError) as caught:
         _standard(_rows({"t": "x", "s": ""}), {"texts": ["t"], "split": "s"})
-    assert (
-        str(caught.value)
-        == 'row 1, column s: split "": known: dev, test, testing, train, training, val, valid, validation.'
+    assert str(caught.value) == (
+        "row 1, column s: no name of a split: use train, validation (val, valid, dev) or test"
     )
 
 
@@ -180,3 +179,9 @@ def test_groups_are_divided_and_never_cut() -> None:
     held = [set(rows["group"]) for rows in splits.values()]
     assert sum(map(len, held)) == 40
     assert all(held)
+
+
+def test_many_rows_stand_in_several_pieces() -> None:
+    rows, _ = _standard(_rows(*({"t": f"text {i}"} for i in range(2500))), {"texts": ["t"]}, ALL_IN_TRAINING)
+    assert [row["texts"] for row in rows] == [[f"text {i}"] for i in range(2500)]
+    assert text_of("Nan") == "Nan"

@@ -41,7 +41,9 @@ def test_words_for_validation(word: str) -> None:
 def test_an_unknown_word_for_a_split() -> None:
     with pytest.raises(DataError) as caught:
         said("tset", "row 7, column split")
-    assert str(caught.value) == 'row 7, column split: split "tset": did you mean "test"?'
+    assert str(caught.value) == (
+        "row 7, column split: no name of a split: use train, validation (val, valid, dev) or test"
+    )
     assert not is_split("cats")
 
 

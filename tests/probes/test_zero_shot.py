@@ -77,6 +77,13 @@ def test_ten_items_make_a_figure_of_their_own() -> None:
     assert metric_of(results, "accuracy/cat").groups == [f"g{i // 2}" for i in range(10)]
 
 
+def test_classes_of_few_items_are_named_where_others_have_many() -> None:
+    rows = [{"id": f"{i:02d}", "labels": ["cat" if i else "dog"]} for i in range(12)]
+    results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
+    assert results.warnings == ['zero_shot on test: macro accuracy rests on few items of "dog" (1)']
+    assert ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), CLASSES)).warnings == []
+
+
 def test_macro_accuracy_equals_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     names = ["cat", "dog", "owl"]

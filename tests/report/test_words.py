@@ -41,7 +41,9 @@ def test_claims(case: str) -> None:
 
 
 def test_nothing_is_real_in_an_evaluation_that_is_not_valid() -> None:
-    assert words.claim(GAIN, "general", valid=False).endswith("): not valid, see above.")
+    assert words.claim(GAIN, "general", valid=False) == (
+        "On test, zero-shot macro accuracy is 0.079 before and 0.554 after: not valid, see above."
+    )
 
 
 def test_a_rank_that_falls_is_a_gain() -> None:
