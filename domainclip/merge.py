@@ -91,7 +91,8 @@ def _said(towers: Towers) -> list[Tensor]:
     prepared = [towers.preprocess(picture) for picture in pictures]
     image = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
     bias = torch.zeros(()) if towers.bias is None else towers.bias
-    return [towers.encode_image(image), towers.encode_text(towers.tokenise(_TEXTS)), towers.scale, bias]
+    said = [towers.encode_image(image), towers.encode_text(towers.tokenise(_TEXTS)), towers.scale, bias]
+    return [one.detach() for one in said]
 
 
 def _difference(before: list[Tensor], after: list[Tensor]) -> float:

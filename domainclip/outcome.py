@@ -165,7 +165,7 @@ def _corpus_facts(
 
 
 def _sizes(items: Dataset) -> tuple[int, int]:
-    return len(items), len(set(items["group"]))
+    return len(items), len(set(items["group"][:]))
 
 
 def _citations(ready: Prepared) -> list[str]:

@@ -35,7 +35,13 @@ _FORBIDDEN = {
     ),
     "a mark that reverses text": "[\u202a-\u202e\u2066-\u2069]",
 }
-_ESCAPED = {"&": "(?:&amp;|&)", "<": "(?:&lt;|<)", ">": "(?:&gt;|>)", '"': '(?:&#34;|&quot;|")', "'": "(?:&#39;|')"}
+_ESCAPED = {
+    "&": "(?:&amp;|&)",
+    "<": "(?:&lt;|<)",
+    ">": "(?:&gt;|>)",
+    '"': '(?:&#34;|&quot;|")',
+    "'": "(?:&#39;|')",
+}
 _SEARCHES = {what: re.compile(pattern) for what, pattern in _FORBIDDEN.items()}
 
 

@@ -229,11 +229,12 @@ def _interpolated(
     end = {name: w.detach().clone() for name, w in weights.items()}
     corpus = ready.corpus
     validation = EvaluationSet("validation", corpus.splits["validation"], corpus.card, corpus.classes)
+    kept_rows: dict[Any, Any] = {}  # a locked tower is run once for all of them
 
     def measure(alpha: float) -> tuple[float, float]:
         set_alpha(weights, start, end, alpha)
         found = evaluate(
-            TowersEncoder(job.towers),
+            TowersEncoder(job.towers, kept_rows),
             None,
             [validation],
             ready.parts.probes,
@@ -273,7 +274,10 @@ def demo(folder: Path) -> Path | None:
 
     A corpus that is there already is used again; every demonstration is a run of its own.
     """
-    made = {"make_phantoms.py": folder / "chest_phantom", "generated_pictures.py": folder / "generated_pictures"}
+    made = {
+        "make_phantoms.py": folder / "chest_phantom",
+        "generated_pictures.py": folder / "generated_pictures",
+    }
     for script, target in made.items():
         if not target.exists():
             _say(f"making {target}", quiet=False)

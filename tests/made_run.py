@@ -16,11 +16,17 @@ from domainclip.strategies.lora import Lora
 from tests.tiny import tiny_clip
 
 
-def recipe(base: str, corpus_path: str = "/data/corpus", **keys: Any) -> Recipe:
+def recipe(base: str, corpus_path: str = "/data/corpus", revision: str | None = None, **keys: Any) -> Recipe:
     """A recipe of chest phantoms."""
     corpus = {"path": corpus_path, "reader": "dicom", "pretty_name": "Chest phantoms", "license": "cc0-1.0"}
     corpus |= {"language": ["en"], "privacy": {"identifiers": "none", "burned_in_text": "no"}}
-    data = {"name": "made_run", "base": {"path": base}, "corpus": corpus, "strategy": {"lora": {}}, **keys}
+    data = {
+        "name": "made_run",
+        "base": {"path": base, "revision": revision},
+        "corpus": corpus,
+        "strategy": {"lora": {}},
+        **keys,
+    }
     return Recipe.model_validate(data)
 
 

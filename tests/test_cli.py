@@ -106,7 +106,7 @@ def test_a_dicom_file_that_is_no_picture(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 13 items are unusable (7.7%, limit 1.0%): 1 not an image (RTPLAN); first: "
-        f"row 13 {folder / 'plan.dcm'} (not an image (RTPLAN)); mend them or raise corpus.max_bad (list: {listed})\n",
+        f"row 13 plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_bad (list: {listed})\n",
     )
 
 

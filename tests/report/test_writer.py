@@ -180,7 +180,7 @@ def test_an_invalid_evaluation_says_so_first_and_claims_nothing(tmp_path: Path) 
             < text.index("In short")
         )
         assert "a real gain" not in text
-        assert "better" not in text
+        assert "▲" not in text
 
 
 def test_a_single_model_is_reported_without_a_difference(tmp_path: Path) -> None:
