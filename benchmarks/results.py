@@ -92,7 +92,8 @@ def section(recipe: str, found: dict[str, dict[str, Any]]) -> str:
         [
             f"## {recipe}",
             "",
-            f"{first['corpus']['name']}: {test['n']} held-out items of {test['groups']} groups. Training: {minutes}.",
+            f"{first['corpus']['name']}: {test['n']} held-out items of {test['groups']} groups.",
+            f"Training: {minutes}.",
             "",
             "| figure | base | " + " | ".join(found) + " |",
             "|---|--:|" + "--:|" * len(found),

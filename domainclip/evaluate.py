@@ -93,7 +93,7 @@ def evaluate(
             results = [probe(encoder, ready) for encoder in encoders]
             found = [_row(results, i, resamples, seed) for i in range(len(results[0].metrics))]
             warnings += [*results[0].warnings, *_doubts(found)]
-            rows += _judged(found)
+            rows += judged(found)
             protocol.append(_protocol(probe, results[0], ready, lost))
     if not rows:
         why = "; ".join(
@@ -150,7 +150,7 @@ def _row(results: Sequence[Results], i: int, resamples: int, seed: int) -> Row:
     )
 
 
-def _judged(rows: Sequence[Row]) -> list[Row]:
+def judged(rows: Sequence[Row]) -> list[Row]:
     """The same rows with their verdicts.
 
     A whole figure counts by its own interval. The parts of one figure are looked at together, so their p

@@ -24,7 +24,8 @@ from domainclip.evaluate import Evaluation
 from domainclip.interpolate import Tried
 from domainclip.prepare import Prepared
 from domainclip.recipe import Recipe
-from domainclip.report import CorpusFacts, Example, ReportContext, RunFacts, write
+from domainclip.report import CorpusFacts, Example, ReportContext, RunFacts, results, write
+from domainclip.report.card import write_card
 from domainclip.towers import Towers
 from domainclip.train import Job, Trained
 
@@ -119,7 +120,10 @@ def write_report(
         citations=_citations(ready),
         examples=_examples(ready, sets[0], encoders),
     )
-    return write(folder, evaluation, context)
+    page = write(folder, evaluation, context)
+    if (folder / "model").is_dir():  # a run, not only a measurement
+        write_card(folder, results.load(folder / "results.json"))
+    return page
 
 
 def _model_facts(towers: Towers) -> dict[str, Any]:

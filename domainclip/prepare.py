@@ -76,7 +76,9 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
     elif not Path(source.path).exists():
         if recipe.retention is not None:
             raise DataError(f"retention.path: {source.path} does not exist")
-        warnings.append(_UNMEASURED.format(f"the card's general set {source.path} does not exist"))
+        # As the card says it, not as an absolute path: warnings stand in reports and cards.
+        said = corpus.card.retention.path if corpus.card.retention else source.path
+        warnings.append(_UNMEASURED.format(f"the card's general set, {said} from the corpus, does not exist"))
     else:
         general = load_corpus(load_card(source.card, source.overrides()), source.path)
         items = concatenate_datasets(list(general.splits.values()))  # nothing trains on any of it

@@ -70,7 +70,7 @@ def local_paths(recipe: Recipe, run: Path) -> list[str]:
     """The paths of this machine that a text about this run could hold, longest first."""
     sources = [recipe.corpus, recipe.retention] if recipe.retention else [recipe.corpus]
     said = [recipe.base.path, *recipe.roots, *_strings([source.model_dump() for source in sources])]
-    here = {str(place) for place in (run.resolve(), Path.home(), Path.cwd())}
+    here = {str(place) for place in (run.absolute(), run.resolve(), Path.home(), Path.cwd())}
     here |= {text.rstrip("/\\") for text in said if _is_local(text)}
     return sorted((path for path in here if len(path) > 1), key=len, reverse=True)
 
@@ -113,7 +113,7 @@ def _without_paths(value: Any, key: str = "") -> Any:
 
 
 def _is_local(text: str) -> bool:
-    return bool(re.match(r"[/~]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]", text))
+    return bool(re.match(r"/\w|~[\w-]*[/\\]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]", text))
 
 
 def _strings(value: Any) -> Iterator[str]:

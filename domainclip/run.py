@@ -148,7 +148,7 @@ def evaluate_model(
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    folder = out or (Path(model) if own_run else Path("eval") / Path(model).name)
+    folder = out or (Path(model) / "eval" if own_run else Path("eval") / Path(model).name)
     folder.mkdir(parents=True, exist_ok=True)
     return outcome.write_report(
         folder,

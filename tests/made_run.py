@@ -18,8 +18,9 @@ from tests.tiny import tiny_clip
 
 def recipe(base: str, corpus_path: str = "/data/corpus", revision: str | None = None, **keys: Any) -> Recipe:
     """A recipe of chest phantoms."""
-    corpus = {"path": corpus_path, "reader": "dicom", "pretty_name": "Chest phantoms", "license": "cc0-1.0"}
-    corpus |= {"language": ["en"], "privacy": {"identifiers": "none", "burned_in_text": "no"}}
+    corpus: dict[str, Any] = {"path": corpus_path, "reader": "dicom", "pretty_name": "Chest phantoms"}
+    corpus |= {"license": "cc0-1.0", "language": ["en"]}
+    corpus |= {"privacy": {"identifiers": "none", "burned_in_text": "no"}}
     data = {
         "name": "made_run",
         "base": {"path": base, "revision": revision},
@@ -30,7 +31,7 @@ def recipe(base: str, corpus_path: str = "/data/corpus", revision: str | None = 
     return Recipe.model_validate(data)
 
 
-def result(metric: str, before: float, after: float, **keys: Any) -> Result:
+def result(metric: str, before: float, after: float, p: float = 0.001, **keys: Any) -> Result:
     """A figure whose difference has an interval of ± 0.02."""
     change = after - before
     given = {
@@ -44,7 +45,7 @@ def result(metric: str, before: float, after: float, **keys: Any) -> Result:
         metric=metric,
         base=Interval(value=before, low=before - 0.03, high=before + 0.03),
         adapted=Interval(value=after, low=after - 0.03, high=after + 0.03),
-        difference=Difference(value=change, low=change - 0.02, high=change + 0.02, p=0.001),
+        difference=Difference(value=change, low=change - 0.02, high=change + 0.02, p=p),
         **given,
     )
 
@@ -86,7 +87,7 @@ def adapted(base: Path, lora: bool, seed: int = 0) -> towers.Towers:
     with torch.no_grad():
         for name, weight in model.weights().items():
             if factors[name] > 0:
-                weight += 0.05 * torch.randn(weight.shape, generator=draw)
+                weight.add_(0.05 * torch.randn(weight.shape, generator=draw))
     return model
 
 

@@ -47,9 +47,17 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
         ("train.epoch=3", 2, 'squares.yaml: train.epoch: unknown key: did you mean "epochs"?'),
         ("strategy=loar", 2, 'strategies: unknown part "loar": did you mean "lora"?'),
         ("corpus.columns.txts=a", 2, 'corpus: columns.txts: unknown key: did you mean "texts"?'),
-        ("corpus.columns.texts=txt", 3, 'metadata.csv: no column "txt" (corpus.columns.texts): did you mean "text"?'),
+        (
+            "corpus.columns.texts=txt",
+            3,
+            'metadata.csv: no column "txt" (corpus.columns.texts): did you mean "text"?',
+        ),
         ("corpus.path=/nowhere/a.csv", 3, "/nowhere/a.csv: no such file: check corpus.path"),
-        ("base=/nowhere/clip", 4, 'base "/nowhere/clip": no such folder, and not a name that the Hub could have'),
+        (
+            "base=/nowhere/clip",
+            4,
+            'base "/nowhere/clip": no such folder, and not a name that the Hub could have',
+        ),
         ("retention.path=/nowhere", 3, "retention.path: /nowhere does not exist"),
         (
             "report.examples=true corpus.privacy.burned_in_text=unknown",
@@ -76,7 +84,9 @@ def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
     )
     # Allowed, it is counted and said.
     assert finetune(f"corpus.path={folder}", "corpus.max_bad=0.02")[0] == 0
-    assert json.loads((tmp_path / "run/results.json").read_text())["corpus"]["quarantine"] == {"empty caption": 1}
+    assert json.loads((tmp_path / "run/results.json").read_text())["corpus"]["quarantine"] == {
+        "empty caption": 1
+    }
 
 
 def test_a_truncated_picture(finetune: Run, tmp_path: Path) -> None:
@@ -128,7 +138,11 @@ def test_no_recipe_and_no_run(run: Run, tmp_path: Path) -> None:
         "",
         "domainclip: finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship\n",
     )
-    assert run("finetune", "--resume") == (2, "", "domainclip: --resume: name the run to continue with --run-dir RUN\n")
+    assert run("finetune", "--resume") == (
+        2,
+        "",
+        "domainclip: --resume: name the run to continue with --run-dir RUN\n",
+    )
     assert run("eval", tmp_path) == (
         2,
         "",
@@ -159,7 +173,9 @@ def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Pat
     assert {row["adapted"] for row in alone} == {None}
     code, out, error = run("merge", folder, tmp_path / "merged")
     assert code == 0, error
-    assert out.startswith(f"{tmp_path / 'merged'}: plain weights; embeddings differ from the adapter's by at most ")
+    assert out.startswith(
+        f"{tmp_path / 'merged'}: plain weights; embeddings differ from the adapter's by at most "
+    )
 
 
 def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:

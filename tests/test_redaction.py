@@ -44,8 +44,8 @@ def test_a_public_recipe_names_no_place() -> None:
     assert data["corpus"] == {
         "card": "mine",
         "path": "(local)",
-        "options": {"reports": "(local)"},
-        "templates": ["chest x-ray, {}"],
+        "options": {"reports": "(local)", "separator": "/"},
+        "templates": ["chest x-ray, {}", "~ {}"],
     }
     assert (data["retention"]["path"], data["roots"]) == ("(local)", [])
     assert data["train"]["epochs"] == 5.0
@@ -136,13 +136,13 @@ def _recipe() -> Recipe:
     corpus = {
         "card": "/srv/DOE/mine.md",
         "path": "/srv/DOE/cxr",
-        "options": {"reports": "/srv/DOE/reports.csv"},
+        "options": {"reports": "/srv/DOE/reports.csv", "separator": "/"},
     }
     return Recipe.model_validate(
         {
             "name": "x",
             "base": {"path": "lab/clip", "revision": "abc"},
-            "corpus": corpus | {"templates": ["chest x-ray, {}"]},
+            "corpus": corpus | {"templates": ["chest x-ray, {}", "~ {}"]},
             "strategy": {"lora": {}},
             "retention": {"card": "general", "path": "/srv/DOE/general"},
             "roots": ["/srv/DOE"],

@@ -46,9 +46,7 @@ class Leaving:
         """What can be read in it; of weights, the notes in their header."""
         if isinstance(self.source, bytes):
             return self.source.decode()
-        if self.source.suffix == ".safetensors":
-            return _notes(self.source)
-        return self.source.read_text(encoding="utf-8", errors="replace")
+        return _notes(self.source) if self.source.suffix == ".safetensors" else _told(self.source)
 
 
 def files_to_push(run: Path, include_examples: bool = False, repo_id: str = "OWNER/NAME") -> list[Leaving]:
@@ -100,8 +98,7 @@ def _model_files(model: Path) -> Iterator[tuple[Path, str]]:
     if not any(why in ("weights", "adapter") and file.suffix == ".safetensors" for file, why in allowed):
         raise HubError(f"{model}: no weights as safetensors there: name the folder of a finished run")
     for file, why in allowed:
-        if file.is_symlink() or not file.is_file():
-            raise HubError(f"{file}: is a link or a folder: only what lies in the run itself leaves")
+        _refuse_links(file)
         yield file, why
 
 
@@ -123,7 +120,10 @@ def _of_bytes(path: str, data: bytes, why: str) -> Leaving:
 
 def _adapter_config(file: Path, recipe: Recipe, run: Path) -> bytes:
     """The adapter's config with a base that others can load."""
-    config = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config = dict(json.loads(_told(file)))
+    except (ValueError, TypeError):
+        raise HubError(f"{file}: is no JSON object: the adapter is damaged") from None
     base = redaction.hub_id(str(config.get("base_model_name_or_path"))) or redaction.hub_id(recipe.base.path)
     if base is None:
         raise HubError(
@@ -145,18 +145,18 @@ def _texts(
     told = {name: value for name, value in found.run.items() if name != "command"}
     figures = found.model_copy(update={"run": told}).model_dump_json(indent=1)
     yield "results.json", _REVERSING.sub(lambda mark: f"\\u{ord(mark[0]):04x}", figures), "figures"
-    if (run / "report.md").is_file():
-        yield "report.md", (run / "report.md").read_text(encoding="utf-8"), "report"
+    if (run / "report.md").exists():
+        yield "report.md", _told(run / "report.md"), "report"
     page = run / "report.html"
-    if page.is_file() and (text := _page(page.read_text(encoding="utf-8"), recipe, include_examples)):
+    if page.exists() and (text := _page(_told(page), recipe, include_examples)):
         yield "report.html", text, "report"
 
 
 def _card(folder: Path) -> str:
     file = folder / "README.md"
-    if not file.is_file():
+    if not file.exists():
         raise HubError(f"{file}: missing: merge again, so that the card says how merged weights are used")
-    text = file.read_text(encoding="utf-8")
+    text = _told(file)
     if fault := card.problem(text):
         raise HubError(f"{file}: {fault}")
     return text
@@ -191,8 +191,24 @@ def _refuse_secrets(file: Leaving, paths: list[str]) -> None:
         raise HubError(f"{file.path}, line {line}: {what} must not leave: take it out, then push again")
 
 
-def _notes(file: Path) -> str:
-    from safetensors import safe_open
+def _refuse_links(file: Path) -> None:
+    if file.is_symlink() or not file.is_file():
+        raise HubError(f"{file}: is a link or a folder: only what lies in the run itself leaves")
 
-    with safe_open(file, "np") as weights:
-        return json.dumps(weights.metadata() or {})
+
+def _told(file: Path) -> str:
+    _refuse_links(file)
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise HubError(f"{file}: not UTF-8 text, at byte {error.start}") from None
+
+
+def _notes(file: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as weights:
+            return json.dumps(weights.metadata() or {})
+    except SafetensorError as error:
+        raise HubError(f"{file}: the weights are damaged: {error}") from None

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from domainclip import parts, recipe, strict_yaml
 from domainclip.data.cards import Card, load_card
 from domainclip.errors import RecipeError, did_you_mean
-from domainclip.evaluate import BETTER, WORSE, Row, _judged
+from domainclip.evaluate import BETTER, WORSE, Row, judged
 from domainclip.recipe import Recipe
 from domainclip.redaction import hub_id, public_recipe
 from domainclip.report import words
@@ -221,7 +221,7 @@ def _rows(results: ResultsFile) -> list[Row]:
     rows: list[Row] = []
     for key in dict.fromkeys((one.probe, one.dataset) for one in results.results):
         entry = protocols.get(key, {})
-        rows += _judged([_row(one, entry) for one in results.results if (one.probe, one.dataset) == key])
+        rows += judged([_row(one, entry) for one in results.results if (one.probe, one.dataset) == key])
     return rows
 
 

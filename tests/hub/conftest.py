@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from tests.hub.local_hub import LocalHub
+from tests.hub.planted import TOKEN, plant
+from tests.made_run import made_run, recipe
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose base the recipe finds on the Hub, and whose corpus lies where a patient's name stands."""
+    place = "/srv/PACS/DOE_JANE_19610417/MRN_00482913/1.2.840.113619.2.55.3.604688119.969"
+    run = made_run(tmp_path_factory.mktemp("hub") / "run", settings=recipe("lab/base-clip", place))
+    command = f"domainclip finetune --recipe /srv/PACS/knee_left.yaml corpus.path={place}"
+    found = json.loads((run / "results.json").read_text())
+    found["run"]["command"] = command
+    (run / "results.json").write_text(json.dumps(found))
+    told = (run / "recipe.yaml").read_text()
+    (run / "report.md").write_text(f"# Made run\n\n```\n{command}\n```\n\n```\n{told}\n```\n")
+    (run / "report.html").write_text(f"<!doctype html><code>{command}</code><pre>{told}</pre>\n")
+    plant(run)
+    return run
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "run"))
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No token, cache, proxy or large-file service of whoever runs this."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    huggingface_hub.close_session()
+    yield
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    with LocalHub() as local:
+        monkeypatch.setenv("HF_ENDPOINT", local.url)
+        yield local
