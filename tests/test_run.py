@@ -282,3 +282,25 @@ def test_interpolation_is_chosen_on_validation_and_written(
     written = towers.load(tmp_path / "run" / "model").weights()
     name = "text/text_projection.weight"
     assert torch.allclose(written[name], torch.lerp(start[name], end[name], facts["alpha"]), atol=1e-6)
+
+
+def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path: Path) -> None:
+    options = ["strategy={lora: {rank: 2}}", "objectives={contrastive: {}, anchor: {weight: 5}}"]
+    options += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=3"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    _finetune(recipe_file, alone, *options)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "domainclip"]
+    command = [*launch, "finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report.html") == 1  # one process speaks
+    one, two = _lines(alone), _lines(together)
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
+    # The figures come from weights that agree to rounding, so they agree too.
+    values = [load_results(folder / "results.json").results for folder in (alone, together)]
+    assert [row.base for row in values[0]] == [row.base for row in values[1]]
+    adapters = [load_file(folder / "model" / "adapter_model.safetensors") for folder in (alone, together)]
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, tensor in adapters[0].items():
+        assert torch.allclose(tensor, adapters[1][name], atol=2e-3), name
