@@ -28,24 +28,26 @@ PLAIN = [
     "train.epochs=10",
     "train.learning_rate=5e-4",
 ]
-LORA = ["strategy={lora: {rank: 16, targets: attention+mlp}}", "train.learning_rate=1e-3", "train.epochs=4"]
-FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", "train.epochs=4"]
-DOMAINS = {"medical_xray": "medical", "art_paintings": "art", "astronomy": "astronomy"}
+LORA = [
+    "strategy={lora: {rank: 16, targets: attention+mlp, last_layers: 4}}",
+    "train.learning_rate=1e-3",
+    "train.epochs=3",
+]
+FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", "train.epochs=3"]
+DOMAINS = {"medical_xray": "medical", "art_paintings": "art"}
 VARIANTS = {
     "plain locked image": PLAIN,
     "shipped recipe": [],
-    "shipped, LoRA": [*LORA, "train.micro_batch_size=32"],
-    "shipped, full": [*FULL, "train.micro_batch_size=32"],
+    "shipped, LoRA": LORA,
+    "shipped, full": FULL,
 }
-QUICK = {"astronomy": ("plain locked image", "shipped recipe")}  # the others have all four
 
 
 def main() -> None:
     """Runs what is missing, then writes the tables."""
     sections = []
     for recipe, corpus in DOMAINS.items():
-        wanted = QUICK.get(recipe, tuple(VARIANTS))
-        found = {variant: run(recipe, corpus, variant) for variant in wanted}
+        found = {variant: run(recipe, corpus, variant) for variant in VARIANTS}
         sections.append(section(recipe, found))
     TARGET.write_text(HEAD + "\n".join(sections), encoding="utf-8")
     print(TARGET)

@@ -1,6 +1,6 @@
 """Writes docs/commands.md and docs/recipe.schema.json from the code, so that they cannot drift.
 
-    make docs        (tests/test_docs.py compares)
+make docs        (tests/test_docs.py compares)
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ RECIPE_VERBS = ["ls", "show", "cp"]
 def commands() -> str:
     """The help of every verb, in the order one uses them."""
     calls = [[], *([verb] for verb in VERBS), *(["recipes", verb] for verb in RECIPE_VERBS)]
-    parts = ["# Commands", "", "Made from `--help` by `make docs`. Exit codes: [exit-codes.md](exit-codes.md).", ""]
+    note = "Made from `--help` by `make docs`. Exit codes: [exit-codes.md](exit-codes.md)."
+    parts = ["# Commands", "", note, ""]
     for call in calls:
         parts += [f"## domainclip {' '.join(call)}".rstrip(), "", "```", _help(call), "```", ""]
     return "\n".join(parts)

@@ -41,7 +41,9 @@ def test_every_verb_is_in_the_reference_and_the_readme(generate: ModuleType) -> 
 
 
 def test_every_exit_code_is_documented() -> None:
-    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / "exit-codes.md").read_text(), re.MULTILINE)}
+    codes = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / "exit-codes.md").read_text(), re.MULTILINE)
+    }
     assert codes == {int(code) for code in ExitCode}
 
 

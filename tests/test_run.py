@@ -289,8 +289,26 @@ def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path:
     options += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=3"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     _finetune(recipe_file, alone, *options)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "domainclip"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        "-m",
+        "domainclip",
+    ]
     command = [*launch, "finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
