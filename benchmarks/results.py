@@ -24,6 +24,7 @@ TARGET = Path("docs/results.md")
 PLAIN = [
     "strategy={locked_image: {}}",
     "objectives={contrastive: {}}",
+    "curation={}",
     "interpolate=null",
     "train.epochs=10",
     "train.learning_rate=5e-4",

@@ -32,11 +32,11 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
 
     Raises: ModelError when the disk is full or refuses; the checkpoints that were there are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
     staging = folder / f".staging-{step:06d}-{uuid.uuid4().hex[:8]}"
     final = folder / f"step-{step:06d}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         staging.mkdir()
         for name, tensors in groups.items():
             save_file(

@@ -119,10 +119,12 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     """
     from domainclip import recipe as recipe_module
     from domainclip.data.cards import load_card
+    from domainclip.parts import build
 
     read = recipe_module.load(recipe, overrides or [])
     recipe_module.assemble(read)
-    load_card(read.corpus.card, read.corpus.overrides())
+    card = load_card(read.corpus.card, read.corpus.overrides())
+    build("corpora", card.reader, card.options, "corpus.options")
     typer.echo(f"{recipe}: valid")
 
 

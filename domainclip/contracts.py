@@ -122,12 +122,12 @@ class Corpus(Protocol):
 
 @runtime_checkable
 class Curation(Protocol):
-    """Chooses which pairs to train on. Lives in curation/."""
+    """Chooses or changes what is trained on, never what is measured. Lives in curation/."""
 
     citation: ClassVar[str]
 
     def __call__(self, items: Dataset) -> Dataset:
-        """A selection of the same rows; says how many it left out."""
+        """The training items: some of them, or all with other captions; the same columns."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from domainclip.data.checks import Finding
 from domainclip.data.images import decode
 from domainclip.data.quarantine import Bad
 from domainclip.encoders import TowersEncoder, encode_images
+from domainclip.errors import RecipeError
 from domainclip.evaluate import Evaluation
 from domainclip.interpolate import Tried
 from domainclip.prepare import Prepared
@@ -36,9 +37,12 @@ EXAMPLES = 12  # pictures in a report that may show some
 def open_folder(folder: Path, recipe: Recipe) -> None:
     """Makes the run folder; the resolved recipe in it gives the same run again."""
     if distributed.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(recipe.resolved(), encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.yaml").write_text(recipe.resolved(), encoding="utf-8")
+            (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another folder") from None
     distributed.barrier()
 
 
@@ -94,11 +98,11 @@ def write_report(
     ready: Prepared,
     sets: Sequence[EvaluationSet],
     evaluation: Evaluation,
-    encoders: Sequence[TowersEncoder],
     *,
     command: str,
     run: RunFacts | None,
     warnings: Sequence[str],
+    shown: Sequence[Example],
 ) -> Path:
     """results.json, items.parquet, report.md and report.html; the last one's path."""
     recipe, corpus = ready.recipe, ready.corpus
@@ -118,7 +122,7 @@ def write_report(
         training=curve(folder) if run is not None else [],
         warnings=list(dict.fromkeys(warnings)),
         citations=_citations(ready),
-        examples=_examples(ready, sets[0], encoders),
+        examples=shown,
     )
     page = write(folder, evaluation, context)
     if (folder / "model").is_dir():  # a run, not only a measurement
@@ -178,8 +182,11 @@ def _citations(ready: Prepared) -> list[str]:
     return list(dict.fromkeys(part.citation for part in used))
 
 
-def _examples(ready: Prepared, data: EvaluationSet, encoders: Sequence[TowersEncoder]) -> list[Example]:
-    """The first held-out items with captions, and where each caption stands among all for each model."""
+def examples(ready: Prepared, data: EvaluationSet, encoders: Sequence[TowersEncoder]) -> list[Example]:
+    """The first held-out items with captions, and where each caption stands among all for each model.
+
+    To be called on every process: they share the encoding.
+    """
     if not ready.recipe.report.examples:
         return []
     shown = [i for i, texts in enumerate(data.items["texts"]) if texts]

@@ -12,7 +12,7 @@ from torch import Tensor
 from domainclip import schedule, step
 from domainclip.data.collate import collate
 from domainclip.data.order import positions
-from domainclip.prepare import evaluation_sets, learning, make_job, prepare, sentences
+from domainclip.prepare import evaluation_sets, learning, make_job, precision, prepare, sentences
 from domainclip.recipe import Recipe
 from domainclip.train import Job, bring, total_steps
 
@@ -39,7 +39,9 @@ def plan(recipe: Recipe, probe: bool) -> Plan:
 
     Raises: whatever the run itself would raise before its first step.
     """
+    accelerator = Accelerator(mixed_precision=precision(recipe))
     ready = prepare(recipe)
+    ready.base.to(accelerator.device)
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
     kept = sentences(ready)
@@ -64,7 +66,7 @@ def plan(recipe: Recipe, probe: bool) -> Plan:
     ]
     lines += [("texts", finding.text) for finding in ready.findings if finding.level == "info"]
     if probe:
-        rate = _pairs_per_second(job)
+        rate = _pairs_per_second(job, accelerator)
         minutes = steps * batch / rate / 60
         lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
     return Plan(lines, warnings)
@@ -106,9 +108,8 @@ def _probe_batch(job: Job, at: int) -> step.StepBatch:
     )
 
 
-def _pairs_per_second(job: Job) -> float:
+def _pairs_per_second(job: Job, accelerator: Accelerator) -> float:
     """Real steps, decoding included; the first one warms up and is not counted."""
-    accelerator = Accelerator()
     optimizer = schedule.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
     taken: list[float] = []
     for at in range(PROBE_STEPS + 1):

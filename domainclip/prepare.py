@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import concatenate_datasets
 
 from domainclip import keep, prose, towers
@@ -48,12 +49,14 @@ def prepare(recipe: Recipe) -> Prepared:
     warnings: list[str] = []
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     _refuse_examples(recipe, card)
+    build("corpora", card.reader, card.options, "corpus.options")  # a wrong option fails before a download
     base = towers.load(recipe.base.path, recipe.base.revision)
     corpus = load_corpus(card, recipe.corpus.path)
     for name, curation in parts.curation.items():
         before = len(corpus.splits["train"])
         corpus.splits["train"] = curation(corpus.splits["train"])
-        warnings.append(f"curation {name}: {len(corpus.splits['train'])} of {before} training pairs are left")
+        if (left := len(corpus.splits["train"])) < before:
+            warnings.append(f"curation {name}: {left} of {before} training items are left")
     terms = parts.objectives or {base.objective: (1.0, build("objectives", base.objective, {}, "objectives"))}
     warnings += _doubts(recipe, parts, base, terms, len(corpus.splits["train"]))
     findings = check(corpus, base.count_tokens, recipe.train.batch_size, max_tokens=base.max_tokens)
@@ -69,11 +72,13 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
         raise DataError(
             f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure"
         )
+    if recipe.interpolate is not None and recipe.evaluate.split == "validation":
+        warnings.append("evaluate.split: α was chosen on the validation split, so figures on it flatter")
     sets = [EvaluationSet(recipe.evaluate.split, held_out, corpus.card, corpus.classes)]
     source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
     if source is None:
         warnings.append(_UNMEASURED.format("no general set is named"))
-    elif not Path(source.path).exists():
+    elif load_card(source.card, source.overrides()).reader != "hub" and not Path(source.path).exists():
         if recipe.retention is not None:
             raise DataError(f"retention.path: {source.path} does not exist")
         # As the card says it, not as an absolute path: warnings stand in reports and cards.
@@ -148,8 +153,18 @@ def sentences(ready: Prepared) -> Kept:
 def make_job(
     ready: Prepared, factors: dict[str, float], kept: Kept, identity: dict[str, Any] | None = None
 ) -> Job:
-    """What the loop works on, every tower still run for every pair."""
+    """What the loop works on, every tower still run for every pair.
+
+    Raises: RecipeError when nothing learns; DataError when there is nothing to choose α on.
+    """
     settings = ready.recipe.train
+    if not any(factor > 0 for factor in factors.values()):
+        raise RecipeError(f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns")
+    if ready.recipe.interpolate is not None and not len(ready.corpus.splits["validation"]):
+        raise DataError(
+            f"corpus {ready.corpus.card.name}: the validation split is empty: interpolate chooses on it; "
+            "leave interpolate out"
+        )
     pairs = Pairs(
         ready.corpus.splits["train"],
         ready.base.preprocess,
@@ -176,6 +191,13 @@ def with_kept_features(job: Job) -> Job:
         kept = replace(kept, image=rows)
         pairs = pairs.without_pixels(replaced)
     return replace(job, kept=kept, pairs=pairs, bad=tuple(bad))
+
+
+def precision(recipe: Recipe) -> str:
+    """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
+    if recipe.train.precision == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if recipe.train.precision == "bf16" else "no"
 
 
 def learning(job: Job) -> str:

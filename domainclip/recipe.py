@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,6 +21,7 @@ from domainclip.contracts import Curation, Objective, Probe, Strategy
 from domainclip.errors import RecipeError
 
 Options = dict[str, Any]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Strict(BaseModel):
@@ -54,10 +55,10 @@ class Train(_Strict):
     micro_batch_size: int | None = Field(None, ge=1)  # pairs held at once, a process; null: all
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    warmup: Share = 0.1  # of the steps
     max_grad_norm: float = Field(1.0, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     augmentation: Literal["none", "crop"] = "none"
     workers: int = Field(0, ge=0)
@@ -79,7 +80,7 @@ class Evaluate(_Strict):
     """How the run is measured."""
 
     resamples: int = Field(2000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     split: Literal["validation", "test"] = "test"
 
 
@@ -216,7 +217,8 @@ def schema() -> Options:
     """The JSON schema of a recipe, with the options of every part, for editors."""
     result = Recipe.model_json_schema()
     definitions = result["$defs"]
-    for key, kind in (("strategy", "strategies"), ("objectives", "objectives"), ("probes", "probes")):
+    kinds = {"strategy": "strategies", "objectives": "objectives", "curation": "curation", "probes": "probes"}
+    for key, kind in kinds.items():
         known = {}
         for name in parts.names(kind):
             entry = parts.schema(kind, name)
@@ -251,7 +253,10 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
             str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
         )
         data[key]["path"] = path
-        if Path(path).is_absolute() and trusted:
+        # What was allowed once is allowed again: the run folder's own recipe resumes from anywhere.
+        if Path(path).is_absolute() and path not in used:
             used.append(path)
+        if card := roots.own_card(data[key].get("card"), file):
+            data[key]["card"] = card
     data["roots"] = used
     return Recipe.model_validate(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> 
 
     Raises: RecipeError for a path outside the roots, links followed.
     """
+    text = os.path.expanduser(text)  # a shell leaves ~ alone behind corpus.path=
     bases = [Path.cwd(), file.parent, shipped.folder("recipes").parent]
     found = next((base / text for base in bases if (base / text).exists()), None)
     if found is None and not _looks_local(text):
@@ -24,6 +26,12 @@ def resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> 
     if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
         raise RecipeError(f'{where}: {path} lies outside the declared roots: add its folder to "roots"')
     return str(path)
+
+
+def own_card(name: str | None, file: Path) -> str | None:
+    """The absolute path of a card of one's own, beside the working folder or the recipe; None: it ships."""
+    found = [Path(folder, name) for folder in (Path.cwd(), file.parent)] if name else []
+    return next((str(path.resolve()) for path in found if path.is_file()), None)
 
 
 def _looks_local(text: str) -> bool:

@@ -26,6 +26,7 @@ from domainclip.prepare import (
     evaluation_sets,
     learning,
     make_job,
+    precision,
     prepare,
     sentences,
     with_kept_features,
@@ -69,7 +70,7 @@ def finetune(
 
     Raises: any DomainclipError; what was saved before stays.
     """
-    accelerator = Accelerator(mixed_precision=_precision(recipe))
+    accelerator = Accelerator(mixed_precision=precision(recipe))
     ready = prepare(recipe)
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
@@ -91,13 +92,15 @@ def finetune(
 
     if distributed.rank() == 0:
         ready.base.save(folder / "model")
-    base = towers.load(recipe.base.path, recipe.base.revision).to(accelerator.device)
+    # The very commit that was trained: the Hub's newest may be another by now.
+    base = towers.load(recipe.base.path, ready.base.revision).to(accelerator.device)
     kept_rows: dict[Any, Any] = {}
     before, after = TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)
     settings = recipe.evaluate
     found = evaluate(
         before, after, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
     )
+    shown = outcome.examples(ready, sets[0], [before, after])
     if distributed.rank() > 0:
         return None
     facts = outcome.run_facts(job, trained, folder, tried, alpha)
@@ -106,10 +109,10 @@ def finetune(
         replace(ready, base=base),
         sets,
         found,
-        [before, after],
         command=command,
         run=facts,
         warnings=warnings,
+        shown=shown,
     )
 
 
@@ -132,12 +135,13 @@ def evaluate_model(
     ready = prepare(recipe)
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
-    adapted = _model(model, recipe)
+    device = Accelerator().device
+    adapted = _model(model, recipe).to(device)
     kept_rows: dict[Any, Any] = {}
     encoders = [TowersEncoder(adapted, kept_rows)]
     first = adapted
     if against is not None:
-        first = ready.base if against == "base" else _model(against, recipe)
+        first = (ready.base if against == "base" else _model(against, recipe)).to(device)
         encoders.insert(0, TowersEncoder(first, kept_rows))
     settings = recipe.evaluate
     found = evaluate(
@@ -155,10 +159,10 @@ def evaluate_model(
         replace(ready, base=first),
         sets,
         found,
-        encoders,
         command=command,
         run=None,
         warnings=warnings,
+        shown=outcome.examples(ready, sets[0], encoders),
     )
 
 
@@ -248,13 +252,6 @@ def _interpolated(
     chosen, tried = choose(recipe.interpolate.alphas, measure)
     set_alpha(weights, start, end, chosen)
     return chosen, tried
-
-
-def _precision(recipe: Recipe) -> str:
-    """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
-    if recipe.train.precision == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if recipe.train.precision == "bf16" else "no"
 
 
 def _next_folder(parent: Path, name: str) -> Path:

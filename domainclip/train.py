@@ -111,6 +111,7 @@ def train(
     if saved is not None:
         groups, facts = checkpoint.load(saved)
         state.restore(groups, facts["step"])
+    job.towers.learn({name.split("/")[0] for name in learning})
     model, wrapped = accelerator.prepare(job.towers, optimizer)
     metrics = _Metrics(folder / "metrics.jsonl", state.step)
     batches = _batches(job, state.step, total, batch_size)
@@ -164,12 +165,12 @@ def due(step: int, every: int, total: int) -> bool:
 def _batches(job: Job, start: int, total: int, batch_size: int) -> Iterator[Batch]:
     """This process's share of each step's batch, from any step on."""
     settings = job.recipe.train
-    order = [
+    order = (
         rank_slice(
             positions(at, batch_size, len(job.pairs), settings.seed), distributed.rank(), distributed.world()
         )
         for at in range(start, total)
-    ]
+    )
     loader: DataLoader[Any] = DataLoader(
         job.pairs, batch_sampler=order, collate_fn=collate, num_workers=settings.workers
     )
@@ -239,6 +240,7 @@ class _Metrics:
                     continue
                 if record["step"] <= start:
                     kept.append(line)
+                    self.began = time.monotonic() - record["seconds"]  # of all sessions together
         file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:

@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import csv
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -134,20 +132,19 @@ def make(seed: int, count: int, start: int = 0, ease: float = 0.0) -> list[Pictu
 
     `ease`: how often a feature is held simple (white on black, one, large, in the middle): for a curriculum.
     """
-    pictures = []
-    for index in range(start, start + count):
-        rng = np.random.default_rng([seed, index])
-        # Every class in turn: all are equally frequent whatever the count.
-        scene = _scene(CLASSES[index % len(CLASSES)], rng, ease)
-        pictures.append(Picture(_draw(scene, rng), _describe(scene, rng), scene.name))
-    return pictures
+    return [_picture(np.random.default_rng([seed, i]), i, ease) for i in range(start, start + count)]
+
+
+def _picture(rng: Generator, index: int, ease: float) -> Picture:
+    # Every class in turn: all are equally frequent whatever the count.
+    scene = _scene(CLASSES[index % len(CLASSES)], rng, ease)
+    return Picture(_draw(scene, rng), _describe(scene, rng), scene.name)
 
 
 def _scene(name: str, rng: Generator, ease: float) -> Scene:
     simple = rng.random(5) < ease
-    light, dark = str(rng.choice(LIGHT)), str(rng.choice(DARK))
-    if simple[0] or rng.random() < 0.3:
-        light, dark = str(rng.choice(["white", "grey"])), "black"
+    grey = simple[0] or rng.random() < 0.3
+    light, dark = rng.choice(["white", "grey"] if grey else LIGHT), "black" if grey else rng.choice(DARK)
     colour, ground = (light, dark) if simple[0] or rng.random() < 0.5 else (dark, light)
     several = name in OBJECTS and not simple[1] and rng.random() < 0.15
     number = int(rng.integers(2, 5)) if several else 1
@@ -157,10 +154,11 @@ def _scene(name: str, rng: Generator, ease: float) -> Scene:
     elif number == 2 and rng.random() < 0.5:
         places = [(-1, places[0][1]), (1, places[0][1])]  # one on each side
     shares = [0, 0.1, 0.3, 0.3, 0.3] if number == 1 else [0.4, 0.6, 0, 0, 0]
-    size = "large" if simple[2] and number == 1 else str(rng.choice(list(WIDTHS), p=shares))
-    filled = simple[3] or name not in OBJECTS or rng.random() < 0.65
-    style = "filled" if filled else str(rng.choice(list(STYLES)))
-    fault = "normal" if simple[4] or rng.random() < 0.65 else str(rng.choice(list(FAULTS)))
+    size = "large" if simple[2] and number == 1 else rng.choice(list(WIDTHS), p=shares)
+    style = "filled"
+    if name in OBJECTS and not simple[3] and rng.random() < 0.35:
+        style = rng.choice(list(STYLES))
+    fault = "normal" if simple[4] or rng.random() < 0.65 else rng.choice(list(FAULTS))
     return Scene(name, colour, ground, size, tuple(places), style, fault)
 
 
@@ -201,13 +199,11 @@ def _stamp(scene: Scene, width: int, rng: Generator) -> Image.Image:
 
 
 def _primitives(draw: ImageDraw.ImageDraw, outline: str, width: int) -> None:
-    line = partial(draw.line, width=max(2, width // 14))
-    shapes: dict[str, Callable[..., None]]
-    shapes = {"E": draw.ellipse, "R": draw.rectangle, "P": draw.polygon, "L": line}
+    shapes: dict[str, Any] = {"E": draw.ellipse, "R": draw.rectangle, "P": draw.polygon, "L": draw.line}
     for part in outline.split(";"):
         kind, *numbers = part.split()
         points = [float(number) * (width - 1) for number in numbers]
-        shapes[kind[-1]](points, fill=0 if kind.startswith("-") else 255)
+        shapes[kind[-1]](points, fill=0 if kind.startswith("-") else 255, width=max(2, width // 14))
 
 
 def _texture(scene: Scene, rng: Generator) -> Plane:
@@ -229,9 +225,8 @@ def _texture(scene: Scene, rng: Generator) -> Plane:
         "gradient": 0.5 + (np.cos(turn) * column + np.sin(turn) * row) / SIZE,
         "clouds of fog": 2.5 * np.asarray(fog, dtype=np.float64) - 0.75,
     }[scene.name]
-    window = np.zeros((SIZE, SIZE))
-    half = {-1: slice(0, SIZE // 2), 0: slice(0, SIZE), 1: slice(SIZE // 2, SIZE)}
-    window[half[scene.places[0][1]], half[scene.places[0][0]]] = 1
+    across, down = scene.places[0]
+    window = (across * (column + 0.5) >= 0) & (down * (row + 0.5) >= 0)
     return np.asarray(np.clip(field, 0, 1) * window)
 
 
@@ -296,8 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write general pictures with captions.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=800)
-    options = parser.parse_args()
-    print(write(options.folder, options.count))
+    print(write(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from domainclip import statistics
 from domainclip.contracts import Encoder, EvaluationSet, Metric, Results
+from domainclip.data.captions import normalise
 
 _BLOCK = 512  # queries compared with the gallery at once; the whole matrix never stands
 _CUTS = (1, 5, 10)
@@ -128,18 +128,18 @@ def _captions(data: EvaluationSet) -> list[tuple[int, str, str]]:
         (row, language, text)
         for row, (texts, languages) in rows
         for text, language in zip(texts, languages, strict=True)
-        if _normal(text)
+        if normalise(text)
     ]
 
 
 def _gallery(language: str, owner: np.ndarray, captions: list[tuple[int, str]]) -> Gallery:
     said: dict[str, str] = {}
     for _, text in captions:
-        key = _normal(text)
+        key = normalise(text)
         said[key] = min(text, said.get(key, text))  # one wording stands for all that read the same
     place = {key: i for i, key in enumerate(sorted(said))}
     rows, item = np.unique([row for row, _ in captions], return_inverse=True)
-    pairs = np.stack([item, [place[_normal(text)] for _, text in captions]], axis=1)
+    pairs = np.stack([item, [place[normalise(text)] for _, text in captions]], axis=1)
     marks = (np.ones(len(pairs), dtype=bool), (owner[rows][pairs[:, 0]], pairs[:, 1]))
     right = csr_matrix(marks, shape=(owner.max() + 1, len(place)))
     return Gallery(language, rows, [said[key] for key in place], owner[rows], right, pairs)
@@ -217,8 +217,3 @@ def _sizes(data: EvaluationSet, galleries: list[Gallery]) -> dict[str, Any]:
     told = {int(row) for gallery in galleries for row in gallery.rows}
     sizes = {g.language or "all": {"images": len(g.rows), "captions": len(g.texts)} for g in galleries}
     return {"items_without_text": len(data.items) - len(told), "galleries": sizes}
-
-
-def _normal(text: str) -> str:
-    """Captions that read the same, whatever their case, spacing or Unicode form."""
-    return " ".join(unicodedata.normalize("NFC", text.casefold()).split())

@@ -129,6 +129,11 @@ class Towers(nn.Module):
             weight.requires_grad_(factors[name] > 0)
         return factors
 
+    def learn(self, parts: set[str]) -> None:
+        """Dropout acts in the towers that learn; a locked one says the same every time."""
+        for part in _TOWERS:
+            self._tower(part).train(part in parts)
+
     def decayed(self, name: str) -> bool:
         """Whether weight decay may pull at this weight."""
         return weights.decays(name, self.weights()[name])
