@@ -5,11 +5,14 @@ Legend: w processes, b rows of this process, d width.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 def world() -> int:
@@ -20,12 +23,6 @@ def world() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if _together() else 0
-
-
-def barrier() -> None:
-    """Waits for all processes."""
-    if _together():
-        dist.barrier()
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -45,6 +42,22 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def first(call: Callable[[], Result]) -> Result:
+    """What the first process finds, for all; or its error, raised by all, so that none waits forever."""
+    if not _together():
+        return call()
+    outcome: tuple[Any, Exception | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = (call(), None)
+        except Exception as error:
+            outcome = (None, error)
+    result, problem = gather_objects(outcome)[0]
+    if problem is not None:
+        raise problem
+    return result  # type: ignore[no-any-return]
 
 
 def largest(value: int) -> int:

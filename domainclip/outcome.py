@@ -36,14 +36,12 @@ EXAMPLES = 12  # pictures in a report that may show some
 
 def open_folder(folder: Path, recipe: Recipe) -> None:
     """Makes the run folder; the resolved recipe in it gives the same run again."""
-    if distributed.rank() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.yaml").write_text(recipe.resolved(), encoding="utf-8")
-            (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another folder") from None
-    distributed.barrier()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(recipe.resolved(), encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another folder") from None
 
 
 def environment() -> dict[str, Any]:

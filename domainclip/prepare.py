@@ -159,7 +159,9 @@ def make_job(
     """
     settings = ready.recipe.train
     if not any(factor > 0 for factor in factors.values()):
-        raise RecipeError(f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns")
+        raise RecipeError(
+            f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns"
+        )
     if ready.recipe.interpolate is not None and not len(ready.corpus.splits["validation"]):
         raise DataError(
             f"corpus {ready.corpus.card.name}: the validation split is empty: interpolate chooses on it; "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ log = logging.getLogger("domainclip")
 
 def locate(
     name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool
-) -> tuple[Recipe, Path]:
+) -> tuple[Recipe, Path | None]:
     """The recipe and run folder that the options mean.
 
     Raises: RecipeError when they do not fit together.
@@ -53,24 +54,34 @@ def locate(
         raise RecipeError(
             "finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship"
         )
-    recipe = recipes.load(name, overrides)
+    return recipes.load(name, overrides), folder
+
+
+def _run_folder(folder: Path | None, recipe: Recipe, resume: bool) -> Path:
+    """The folder to write to; a new run never goes where one is already."""
     if folder is None:
-        folder = _next_folder(Path("runs"), recipe.name)
-    elif (folder / "recipe.yaml").exists():
+        return _next_folder(Path("runs"), recipe.name)
+    if not resume and (folder / "recipe.yaml").exists():
         raise RecipeError(
             f"{folder}: holds a run already; continue it with --resume or name another --run-dir"
         )
-    return recipe, folder
+    return folder
 
 
 def finetune(
-    recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False, command: str = ""
+    recipe: Recipe,
+    folder: Path | None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    command: str = "",
 ) -> Path | None:
     """The whole run; the report's path, on the first process.
 
     Raises: any DomainclipError; what was saved before stays.
     """
     accelerator = Accelerator(mixed_precision=precision(recipe))
+    folder = distributed.first(partial(_run_folder, folder, recipe, resume))
     ready = prepare(recipe)
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
@@ -78,7 +89,7 @@ def finetune(
         _say(f"warning: {warning}", quiet)
     identity = _identity(ready)
     saved = _saved(folder, identity, resume)
-    outcome.open_folder(folder, recipe)
+    distributed.first(partial(outcome.open_folder, folder, recipe))
 
     torch.manual_seed(recipe.train.seed)  # adapters start from it
     ready.base.to(accelerator.device)
@@ -90,8 +101,7 @@ def finetune(
     trained = train(job, folder, saved, accelerator, quiet)
     alpha, tried = _interpolated(job, start, ready)
 
-    if distributed.rank() == 0:
-        ready.base.save(folder / "model")
+    distributed.first(partial(ready.base.save, folder / "model"))
     # The very commit that was trained: the Hub's newest may be another by now.
     base = towers.load(recipe.base.path, ready.base.revision).to(accelerator.device)
     kept_rows: dict[Any, Any] = {}

@@ -202,7 +202,9 @@ def _refuse_infinite(taken: step.Taken, norm: float, rows: Batch, at: int) -> No
     loss = torch.tensor([taken.loss, norm])
     if bool(loss.isfinite().all()):
         return
-    named = [rows.ids[i] for i in taken.broken] or rows.ids
+    # The loss is the same everywhere, so every process comes here; the broken row is with one of them.
+    broken = [rows.ids[i] for i in taken.broken]
+    named = [item for share in distributed.gather_objects(broken) for item in share] or rows.ids
     more = f" and {len(named) - 8} more" if len(named) > 8 else ""
     raise DivergedError(
         f"step {at + 1}: loss {taken.loss}, gradient norm {norm}: stopped before the step, weights are "
@@ -211,10 +213,9 @@ def _refuse_infinite(taken: step.Taken, norm: float, rows: Batch, at: int) -> No
 
 
 def _save(job: Job, state: State, folder: Path) -> None:
-    if distributed.rank() == 0:
-        facts = {"step": state.step, "identity": job.identity}
-        checkpoint.save(folder / "checkpoints", state.step, state.groups(), facts, job.recipe.train.keep)
-    distributed.barrier()
+    facts = {"step": state.step, "identity": job.identity}
+    place, keep = folder / "checkpoints", job.recipe.train.keep
+    distributed.first(lambda: checkpoint.save(place, state.step, state.groups(), facts, keep))
 
 
 def _interrupted(number: int, at: int, total: int, folder: Path) -> Interrupted:

@@ -58,6 +58,17 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
             4,
             'base "/nowhere/clip": no such folder, and not a name that the Hub could have',
         ),
+        (
+            "corpus.options.delimiter=;",
+            2,
+            "corpus.options.delimiter: unknown option: known: encoding, image_folder, label_separator, labels_where, separator, texts_where, where.",
+        ),
+        (
+            "strategy.full.image=0 strategy.full.text=0 strategy.full.scale=false",
+            2,
+            "strategy.full: with these options no weight learns",
+        ),
+        ("train.betas=[0.9,1.5]", 2, "squares.yaml: train.betas.1: input should be less than 1, got 1.5"),
         ("retention.path=/nowhere", 3, "retention.path: /nowhere does not exist"),
         (
             "report.examples=true corpus.privacy.burned_in_text=unknown",
@@ -69,6 +80,51 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
 )
 def test_one_clear_line(finetune: Run, override: str, code: int, line: str) -> None:
     assert finetune(*override.split()) == (code, "", f"domainclip: {line}\n")
+
+
+def test_interpolation_without_a_validation_split(finetune: Run, tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus")
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace(",val", ",train"))
+    assert finetune(f"corpus.path={folder}", "interpolate={}") == (
+        3,
+        "",
+        "domainclip: corpus unnamed: the validation split is empty: interpolate chooses on it; leave interpolate "
+        "out\n",
+    )
+    assert not (tmp_path / "run/metrics.jsonl").exists()  # said before training, not after
+
+
+def test_a_run_folder_that_cannot_be(run: Run, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = run("finetune", "-q", "-r", recipe_file, "--run-dir", tmp_path / "file")
+    assert (code, error) == (
+        2,
+        f"domainclip: {tmp_path / 'file'}: cannot be written: File exists: name another folder\n",
+    )
+
+
+def test_a_run_goes_on_from_any_folder(
+    run: Run, recipe_file: Path, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipe, card and corpus lie together, the run elsewhere: nothing is lost when it is resumed or measured."""
+    home = tmp_path / "project"
+    make_corpus(home / "data")
+    front = "domainclip: {templates: ['a {} square'], min_items: 1}"
+    (home / "squares.md").write_text(f"---\n{front}\n---\nSquares.\n")
+    base = recipe_file.read_text().splitlines()[1]
+    rest = "strategy: full\ntrain: {epochs: 1, batch_size: 16}\nevaluate: {resamples: 100}"
+    roots = recipe_file.read_text().splitlines()[-1]
+    (home / "r.yaml").write_text(f"{base}\ncorpus: {{path: data, card: squares.md}}\n{rest}\n{roots}\n")
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("finetune", "-q", "-r", home / "r.yaml", "--run-dir", "run")[0] == 0
+    monkeypatch.chdir(tmp_path / "there")
+    folder = Path("../here/run")
+    assert run("finetune", "-q", "--resume", "--run-dir", folder) == (0, f"{folder / 'report.html'}\n", "")
+    assert run("eval", folder)[0] == 0
+    assert str(tmp_path) not in (tmp_path / "here/run/README.md").read_text()
 
 
 def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
@@ -199,6 +255,7 @@ def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert names == shipped.shipped("recipes", ".yaml")
     assert {"quickstart", "medical_xray", "astronomy", "art_paintings", "multilingual"} <= set(names)
+    assert run("validate", "-r", "astronomy", "corpus.options.wher=1")[0] == 2
     for name in names:
         assert run("validate", "-r", name) == (0, f"{name}: valid\n", "")
     text = shipped.locate("recipes", "astronomy", ".yaml").read_text()

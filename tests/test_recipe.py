@@ -121,6 +121,12 @@ def test_paths_in_a_recipe_stay_under_the_roots(folder: Path, path: str) -> None
     assert recipe.load("foreign.yaml", [f"corpus.path={path}"]).corpus.path == str(target)
 
 
+def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    path = recipe.load("mine.yaml", ["corpus.path=~/data", "base=~/nothing/clip"])
+    assert (path.corpus.path, path.base.path) == (str(folder / "data"), str(folder / "nothing/clip"))
+
+
 def test_not_a_recipe(folder: Path) -> None:
     (folder / "list.yaml").write_text("- a\n- b\n")
     with pytest.raises(RecipeError) as caught:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from domainclip import checkpoint, recipe, run, step, towers
-from domainclip.errors import DataError, DivergedError, Interrupted, ModelError, RecipeError
+from domainclip.errors import DataError, DivergedError, HubError, Interrupted, ModelError, RecipeError
 from domainclip.report.results import load as load_results
 from tests.conftest import make_corpus
 
@@ -136,6 +136,8 @@ def test_resumed_at_every_checkpoint_ends_bit_equal(
         except Interrupted:
             taken = 1  # the first step of the next session goes through
     assert [line["loss"] for line in _lines(stopped)] == [line["loss"] for line in _lines(straight)]
+    seconds = [line["seconds"] for line in _lines(stopped)]
+    assert seconds == sorted(seconds)  # of all sessions together
     last = checkpoint.newest(stopped / "checkpoints")
     assert last is not None
     groups, _ = checkpoint.load(last)
@@ -260,6 +262,32 @@ def test_locked_weights_stay_byte_identical(
         assert any("lora_B" in name and tensor.abs().max() > 0 for name, tensor in adapter.items())
 
 
+@pytest.mark.parametrize("side", ["both", "image", "text"])
+def test_dropout_acts_in_the_towers_that_learn(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    plain, seen = step.take, set()
+
+    def look(model: Any, seen_by: towers.Towers, *rest: Any) -> Any:
+        layers = [
+            (name, module) for name, module in seen_by.named_modules() if "lora_dropout.default" in name
+        ]
+        seen.update(module.training for _, module in layers)
+        locked = {"image": "text_model", "text": "vision_model"}.get(side)
+        assert not any(m.training for n, m in seen_by.named_modules() if locked and f".{locked}." in n)
+        return plain(model, seen_by, *rest)
+
+    monkeypatch.setattr(step, "take", look)
+    _finetune(recipe_file, tmp_path / "run", f"strategy={{lora: {{rank: 2, dropout: 0.5, towers: {side}}}}}")
+    assert seen == {True}
+
+
+def test_a_retention_set_of_the_hub_is_asked_for(recipe_file: Path, tmp_path: Path) -> None:
+    retention = "retention={path: lab/general, reader: hub, options: {revision: main}}"
+    with pytest.raises(HubError, match=r"^data set lab/general: cannot be fetched"):
+        _finetune(recipe_file, tmp_path / "run", retention)
+
+
 def test_kept_features_give_the_weights_of_the_plain_path(recipe_file: Path, tmp_path: Path) -> None:
     for name, keep in (("kept", "true"), ("plain", "false")):
         _finetune(recipe_file, tmp_path / name, "strategy=locked_image", f"train.keep_features={keep}")
@@ -286,7 +314,7 @@ def test_interpolation_is_chosen_on_validation_and_written(
 
 def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path: Path) -> None:
     options = ["strategy={lora: {rank: 2}}", "objectives={contrastive: {}, anchor: {weight: 5}}"]
-    options += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=3"]
+    options += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=3", "report.examples=true"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     _finetune(recipe_file, alone, *options)
     launch = [
@@ -313,6 +341,7 @@ def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report.html") == 1  # one process speaks
+    assert (together / "report.html").read_text().count("<img") == 12
     one, two = _lines(alone), _lines(together)
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
     # The figures come from weights that agree to rounding, so they agree too.

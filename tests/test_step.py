@@ -242,3 +242,28 @@ def test_gathering_without_gradient_would_be_half(
     assert torch.allclose(found[name] * 2, expected[name], atol=1e-5)
     assert not torch.allclose(found[name], expected[name], atol=1e-3)
     assert torch.allclose(found["scale/logit_scale"], expected["scale/logit_scale"], atol=1e-5)
+
+
+# --- what one process decides for all ------------------------------------------------------------------
+
+
+def _first_worker(rank: int, folder: str) -> None:
+    """The second process would fail, and is never asked; the first one's error reaches both."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found: list[object] = [distributed.first(lambda: f"from {rank}"), distributed.largest(rank * 5)]
+    try:
+        distributed.first(lambda: 1 // 0)
+    except ZeroDivisionError as error:
+        found.append(str(error))
+    torch.save(found, Path(folder, f"first{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
+    processes.spawn(_first_worker, (str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"first{rank}.pt", weights_only=True)
+        assert found == ["from 0", 5, "integer division or modulo by zero"]
+    assert distributed.first(lambda: 7) == 7

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class LabelsToCaptions:
     """Adds one caption a template and label to every labelled training item. [arXiv:2412.10372]
 
-    A long caption teaches names and details, which a small corpus lets a model learn by heart; the label alone
-    teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and items that
-    show the same one are never each other's negatives. Held-out items keep their captions as they are.
+    A long caption teaches names and details, which a small corpus lets a model learn by heart; the label
+    alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and items
+    that show the same one are never each other's negatives. Held-out items keep their captions as they are.
     """
 
     citation: ClassVar[str] = "arXiv:2412.10372"
@@ -36,6 +36,6 @@ class LabelsToCaptions:
         return items.map(self._more, features=items.features, keep_in_memory=True)
 
     def _more(self, row: dict[str, Any]) -> dict[str, list[str]]:
-        said = [template.format(label) for label in row["labels"] for template in self.templates]
+        said = [template.replace("{}", label) for label in row["labels"] for template in self.templates]
         new = [text for text in dict.fromkeys(said) if text not in row["texts"]]
         return {"texts": [*row["texts"], *new], "language": [*row["language"], *([""] * len(new))]}

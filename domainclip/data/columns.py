@@ -27,11 +27,14 @@ def resolve(card: Card, available: Sequence[str], source: str, journal: Journal)
     """
     said = card.columns
     _refuse_missing(card, available, source)
+    template = card.captions.template
+    if said.texts and template and "text" not in columns_of(template):
+        journal.note("corpus.columns.texts is not used: the card's captions.template does not name {text}")
     found: dict[str, object] = {}
     for role, usual in _USUAL.items():
         if getattr(said, role) is not None:
             continue
-        if role == "texts" and card.captions.template and "text" not in columns_of(card.captions.template):
+        if role == "texts" and template and "text" not in columns_of(template):
             found[role] = []  # the template says what a caption is made of
             continue
         guess = _guess(usual, available)

@@ -131,8 +131,8 @@ class Towers(nn.Module):
 
     def learn(self, parts: set[str]) -> None:
         """Dropout acts in the towers that learn; a locked one says the same every time."""
-        for part in _TOWERS:
-            self._tower(part).train(part in parts)
+        for part, name in _TOWERS.items():
+            getattr(self.plain, name).train(part in parts)
 
     def decayed(self, name: str) -> bool:
         """Whether weight decay may pull at this weight."""

@@ -33,7 +33,9 @@ def _items(rows: list[tuple[list[str], list[str]]]) -> Dataset:
 
 
 def test_captions_are_added_by_hand() -> None:
-    before = _items([(["the fan, by a painter"], ["Rococo"]), (["a Cubism painting"], ["Cubism"]), (["no class"], [])])
+    before = _items(
+        [(["the fan, by a painter"], ["Rococo"]), (["a Cubism painting"], ["Cubism"]), (["no class"], [])]
+    )
     after = LabelsToCaptions(templates=["a {} painting", "{}"])(before)
     assert after["texts"][:] == [
         ["the fan, by a painter", "a Rococo painting", "Rococo"],
@@ -59,7 +61,9 @@ def test_only_training_items_change(recipe_file: Path) -> None:
 
 def test_a_template_without_a_place() -> None:
     with pytest.raises(RecipeError) as caught:
-        parts.build("curation", "labels_to_captions", {"templates": ["a painting"]}, "curation.labels_to_captions")
+        parts.build(
+            "curation", "labels_to_captions", {"templates": ["a painting"]}, "curation.labels_to_captions"
+        )
     assert str(caught.value) == (
         'curation.labels_to_captions.templates: "a painting" must hold {} once, for the class'
     )

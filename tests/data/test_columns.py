@@ -40,6 +40,15 @@ def test_a_template_without_text_says_all() -> None:
     assert found.texts == []
 
 
+def test_captions_that_a_template_leaves_out_are_told_of() -> None:
+    journal = Journal()
+    said = card(columns={"texts": ["note"]}, captions={"template": "{title}"})
+    resolve(said, ["image", "title", "note"], "t", journal)
+    assert (
+        "corpus.columns.texts is not used: the card's captions.template does not name {text}" in journal.notes
+    )
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
