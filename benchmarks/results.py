@@ -29,12 +29,14 @@ PLAIN = [
     "train.epochs=10",
     "train.learning_rate=5e-4",
 ]
+# Where the image tower learns, every pair costs a forward and a backward pass: fewer epochs, smaller batches.
+BOTH_TOWERS = ["train.epochs=2", "train.batch_size=64", "prose.per_step=64"]
 LORA = [
     "strategy={lora: {rank: 16, targets: attention+mlp, last_layers: 4}}",
     "train.learning_rate=1e-3",
-    "train.epochs=3",
+    *BOTH_TOWERS,
 ]
-FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", "train.epochs=3"]
+FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", *BOTH_TOWERS]
 DOMAINS = {"medical_xray": "medical", "art_paintings": "art"}
 VARIANTS = {
     "plain locked image": PLAIN,

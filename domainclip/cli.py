@@ -177,7 +177,8 @@ def push(
     """
     from domainclip import hub
 
-    typer.echo(hub.push(run, repo_id, private=not public, dry_run=dry_run, include_examples=include_examples))
+    url = hub.push(run, repo_id, private=not public, dry_run=dry_run, include_examples=include_examples)
+    typer.echo(f"nothing was sent; it would go to {url}" if dry_run else url)
 
 
 @app.command()
@@ -246,8 +247,14 @@ def _options(
 
 
 def _command() -> str:
-    """What was typed, for the report."""
-    return " ".join(["domainclip", *sys.argv[1:]])
+    """What was typed, for the report; paths name people and projects, and are left out."""
+    return " ".join(["domainclip", *(_without_path(word) for word in sys.argv[1:])])
+
+
+def _without_path(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    local = value.startswith(("/", "~", "./", "../")) or ("/" in value and Path(value).exists())
+    return f"{key}{equals}(local)" if local else word
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -263,5 +270,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except DomainclipError as error:
         print(f"domainclip: {error}", file=sys.stderr)
         sys.exit(int(error.code))
+    except OSError as error:  # a full disk, a folder that is a file, a place that may not be written
+        print(f"domainclip: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(int(ExitCode.MODEL))
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))

@@ -9,7 +9,7 @@ its options; `citation` names its source. Parts of one kind never import each ot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -40,17 +40,6 @@ class Views:
     # Computed only when an objective asks for them by name, in `needs`:
     prose: Tensor | None = None  # (m, d) embeddings of general sentences outside the domain
     anchor_prose: Tensor | None = None  # (m, d) the base's own embeddings of those sentences
-
-    def truncate(self, width: int) -> Views:
-        """The same batch in its first `width` dimensions, of unit length again."""
-        import torch.nn.functional as F
-
-        cut = {
-            f.name: F.normalize(value[:, :width], dim=-1)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None and value.ndim == 2
-        }
-        return replace(self, **cut)
 
 
 @dataclass(frozen=True)
@@ -138,9 +127,6 @@ class Strategy(Protocol):
 
     def apply(self, towers: Towers) -> dict[str, float]:
         """Prepare the towers in place; the factor on the learning rate by weight name, 0 for locked."""
-
-    def merge(self, towers: Towers) -> None:
-        """Turn the towers, in place, into plain weights of the base's own architecture."""
 
 
 @runtime_checkable

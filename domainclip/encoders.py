@@ -108,9 +108,9 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
     def prepare(row: int) -> dict[str, dict[str, np.ndarray]] | None:
         try:
             picture = decode(items[row]["image"])
+            return {key: preprocess(picture) for key, preprocess in recipes.items()}
         except DataError:
             return None
-        return {key: preprocess(picture) for key, preprocess in recipes.items()}
 
     def encode(rows: Sequence[int]) -> tuple[list[int], dict[Any, np.ndarray]]:
         good = {row: ready for row in rows if (ready := prepare(row)) is not None}

@@ -25,8 +25,9 @@ from domainclip.evaluate import Evaluation
 from domainclip.interpolate import Tried
 from domainclip.prepare import Prepared
 from domainclip.recipe import Recipe
+from domainclip.redaction import public_recipe
 from domainclip.report import CorpusFacts, Example, ReportContext, RunFacts, results, write
-from domainclip.report.card import write_card
+from domainclip.report.card import CardFacts, write_card
 from domainclip.towers import Towers
 from domainclip.train import Job, Trained
 
@@ -108,7 +109,7 @@ def write_report(
     context = ReportContext(
         title=recipe.report.title or f"{recipe.name.replace('_', ' ')}: what adaptation gained and cost",
         command=command,
-        recipe=recipe.resolved(),
+        recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
         base=_model_facts(ready.base),
         corpus=_corpus_facts(
             corpus.card, corpus.fingerprint, corpus.splits, corpus.quarantine, corpus.notes, ready.findings
@@ -124,7 +125,8 @@ def write_report(
     )
     page = write(folder, evaluation, context)
     if (folder / "model").is_dir():  # a run, not only a measurement
-        write_card(folder, results.load(folder / "results.json"))
+        facts = CardFacts(recipe, corpus.card, context.citations, recipe.report.license)
+        write_card(folder, results.load(folder / "results.json"), facts)
     return page
 
 

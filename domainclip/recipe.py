@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Prose(_Strict):
 
     sentences: int = Field(4096, ge=2)
     per_step: int = Field(64, ge=2)
-    templates: list[str] = ["{}", "a photo of a {}", "a {} in a picture"]
+    templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
 
 
 class Evaluate(_Strict):
@@ -101,6 +102,7 @@ class Report(_Strict):
     """What the report may show."""
 
     title: str | None = None
+    license: str = "unknown"  # of the adapted weights, as the Hub names licences; stands in the card
     examples: bool = False  # pictures and captions of the corpus: they may hold what must not leave
 
 
@@ -121,6 +123,13 @@ class Recipe(_Strict):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     roots: list[str] = []  # folders that paths may lie in, beside the working and the recipe's folder
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        if re.search(r"[/\\]", value) or not value.strip(". "):
+            raise ValueError("a name, not a path: the run's folder is called by it")
+        return value
 
     @field_validator("strategy")
     @classmethod

@@ -35,4 +35,5 @@ def own_card(name: str | None, file: Path) -> str | None:
 
 
 def _looks_local(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix != ""
+    files = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".yaml")  # a Hub id may hold other dots
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or text.endswith(files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from domainclip import checkpoint, distributed, outcome, shipped, towers
+from domainclip import distributed, outcome, resuming, shipped, towers
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
 from domainclip.encoders import TowersEncoder
-from domainclip.errors import DataError, ModelError, RecipeError
+from domainclip.errors import RecipeError
 from domainclip.evaluate import evaluate
 from domainclip.interpolate import Tried, choose, set_alpha
 from domainclip.prepare import (
@@ -35,8 +34,6 @@ from domainclip.prepare import (
 from domainclip.recipe import Recipe
 from domainclip.towers import Towers
 from domainclip.train import Job, train
-
-log = logging.getLogger("domainclip")
 
 
 def locate(
@@ -87,12 +84,14 @@ def finetune(
     sets = evaluation_sets(recipe, ready.corpus, warnings)
     for warning in warnings:
         _say(f"warning: {warning}", quiet)
-    identity = _identity(ready)
-    saved = _saved(folder, identity, resume)
+    identity = resuming.identity(ready)
+    saved = resuming.saved(folder, identity) if resume else None
+    ready.base.to(accelerator.device)
+    kept_rows: dict[Any, Any] = {}  # embeddings of equal weights and items, computed once
+    _say(_base_figures(ready, sets, kept_rows), quiet)
     distributed.first(partial(outcome.open_folder, folder, recipe))
 
     torch.manual_seed(recipe.train.seed)  # adapters start from it
-    ready.base.to(accelerator.device)
     kept = sentences(ready)
     job = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
     _say(f"{learning(job)}; {len(job.pairs)} training pairs; run folder {folder}", quiet)
@@ -104,7 +103,6 @@ def finetune(
     distributed.first(partial(ready.base.save, folder / "model"))
     # The very commit that was trained: the Hub's newest may be another by now.
     base = towers.load(recipe.base.path, ready.base.revision).to(accelerator.device)
-    kept_rows: dict[Any, Any] = {}
     before, after = TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)
     settings = recipe.evaluate
     found = evaluate(
@@ -124,6 +122,15 @@ def finetune(
         warnings=warnings,
         shown=shown,
     )
+
+
+def _base_figures(ready: Prepared, sets: list[EvaluationSet], kept_rows: dict[Any, Any]) -> str:
+    """What the base reaches, before training: what cannot be measured fails now and not after it."""
+    encoder = TowersEncoder(ready.base, kept_rows)
+    seed = ready.recipe.evaluate.seed
+    found = evaluate(encoder, None, sets, ready.parts.probes, resamples=100, seed=seed)
+    figures = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in found.rows if row.primary]
+    return f"the base reaches: {', '.join(figures)}"
 
 
 def evaluate_model(
@@ -184,54 +191,6 @@ def _model(name: str, recipe: Recipe) -> Towers:
     return towers.load(inside if inside.is_dir() else name)
 
 
-def _identity(ready: Prepared) -> dict[str, Any]:
-    """What a checkpoint must agree with: recipe, corpus, and the weights it starts from."""
-    return {
-        "recipe": ready.recipe.identity(),
-        "corpus": ready.corpus.fingerprint,
-        "base": ready.base.fingerprint("all"),
-    }
-
-
-def _saved(folder: Path, identity: Mapping[str, Any], resume: bool) -> Path | None:
-    """The checkpoint to continue from.
-
-    Raises: RecipeError, DataError or ModelError when the run has changed since, with the difference.
-    """
-    if not resume:
-        return None
-    saved = checkpoint.newest(folder / "checkpoints")
-    if saved is None:
-        log.warning("%s: no complete checkpoint; starting from the first step", folder)
-        return None
-    _, facts = checkpoint.load(saved)
-    before = facts["identity"]
-    changed = _differences(before["recipe"], dict(identity["recipe"]))
-    if changed:
-        raise RecipeError(f"--resume: the recipe has changed since {saved.name}: {'; '.join(changed)}")
-    if before["corpus"] != identity["corpus"]:
-        raise DataError(
-            f"--resume: the corpus has changed since {saved.name} "
-            f"(sha256 {before['corpus'][:12]}, now {identity['corpus'][:12]}): start a new run"
-        )
-    if before["base"] != identity["base"]:
-        raise ModelError(
-            f"--resume: the base's weights have changed since {saved.name} "
-            f"(sha256 {before['base'][:12]}, now {identity['base'][:12]}): start a new run"
-        )
-    return saved
-
-
-def _differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """`train.epochs: 3, now 5` for every key that differs."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [
-            line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}{key}.")
-        ]
-    return [] if before == now else [f"{where[:-1]}: {before}, now {now}"]
-
-
 def _interpolated(
     job: Job, start: Mapping[str, torch.Tensor], ready: Prepared
 ) -> tuple[float | None, list[Tried]]:
@@ -281,6 +240,7 @@ def demo(folder: Path) -> Path | None:
 
     A corpus that is there already is used again; every demonstration is a run of its own.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     made = {
         "make_phantoms.py": folder / "chest_phantom",
         "generated_pictures.py": folder / "generated_pictures",

@@ -134,7 +134,10 @@ def _loss(
         anchor_prose=None if batch.anchor_prose is None else distributed.gather(batch.anchor_prose),
     )
     values = {name: weight * objective(views) for name, (weight, objective) in terms.items()}
-    loss = torch.stack(list(values.values())).sum()
+    # Zero times every output: data-parallel training waits for the gradient of each weight that learns, also
+    # of those that no objective looked at, as the bias under a contrastive loss.
+    looked_at = [out.sum() * 0 for out in (image, own, scale, bias) if out is not None and out.requires_grad]
+    loss = torch.stack([*values.values(), *looked_at]).sum()
     finite = image.detach().isfinite().all(-1) & own[:pairs].detach().isfinite().all(-1)
     broken = [] if bool(loss.isfinite()) else (~finite).nonzero().flatten().tolist()
     return loss, Taken(loss.item(), {name: value.item() for name, value in values.items()}, broken)

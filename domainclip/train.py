@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from domainclip import checkpoint, distributed, prose, schedule, step
 from domainclip.data.collate import Batch, Pairs, collate
-from domainclip.data.order import positions, rank_slice
+from domainclip.data.order import positions, rank_slice, shares
 from domainclip.data.quarantine import Bad
 from domainclip.errors import DivergedError, ExitCode, Interrupted
 from domainclip.progress import Display
@@ -182,8 +182,7 @@ def bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatc
     kept, texts, anchors = job.kept, rows.texts, None
     if kept.sentences is not None and kept.anchors is not None:
         all_drawn = prose.drawn(at, job.recipe.prose, job.recipe.train.seed)
-        each = len(all_drawn) // distributed.world()  # equal shares: gathering needs them
-        mine = all_drawn[distributed.rank() * each :][:each]
+        mine = shares(all_drawn, distributed.rank(), distributed.world(), "prose.per_step")
         texts = [*texts, *(kept.sentences[i] for i in mine)]
         anchors = kept.anchors[mine].to(device)
     return step.StepBatch(

@@ -68,6 +68,12 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
             2,
             "strategy.full: with these options no weight learns",
         ),
+        ("name=../up", 2, "squares.yaml: name: a name, not a path: the run's folder is called by it"),
+        (
+            "prose.templates=[]",
+            2,
+            "squares.yaml: prose.templates: list should have at least 1 item after validation, not 0, got []",
+        ),
         ("train.betas=[0.9,1.5]", 2, "squares.yaml: train.betas.1: input should be less than 1, got 1.5"),
         ("retention.path=/nowhere", 3, "retention.path: /nowhere does not exist"),
         (

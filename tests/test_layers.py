@@ -24,7 +24,7 @@ LAYERS = [
     ["report", "redaction"],
     ["train", "interpolate", "merge"],
     ["prepare"],
-    ["plan", "outcome", "hub"],
+    ["plan", "outcome", "resuming", "hub"],
     ["run"],
     ["cli", "__main__"],
 ]

@@ -16,8 +16,8 @@ class LabelsToCaptions:
     """Adds one caption a template and label to every labelled training item. [arXiv:2412.10372]
 
     A long caption teaches names and details, which a small corpus lets a model learn by heart; the label
-    alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and items
-    that show the same one are never each other's negatives. Held-out items keep their captions as they are.
+    alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and
+    items that show the same one are never each other's negatives. Held-out items keep theirs as they are.
     """
 
     citation: ClassVar[str] = "arXiv:2412.10372"

@@ -116,10 +116,21 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             picture = decode(self.items[index]["image"])
             if self.augmentation == "crop":
                 picture = crop(picture, order.draw(self.seed, epoch, index))
-            image = self.preprocess(picture)
+            image = prepared(picture, self.preprocess, self.items[index]["image"])
         texts = self.texts[index] or [""]
         chosen = 0 if self.policy == "head" else order.choose(self.seed, epoch, index, len(texts))
         return Pair(image, texts[chosen], self.groups[index][chosen], index, self.ids[index], asked, bad)
+
+
+def prepared(picture: Image.Image, preprocess: Preprocess, image: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the towers take of a picture.
+
+    Raises: UnreadableImage for one that cannot be brought to their size, as a sliver of one pixel.
+    """
+    try:
+        return preprocess(picture)
+    except DataError as error:
+        raise UnreadableImage(str(image.get("path") or "image"), str(error)) from None
 
 
 def crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from domainclip.errors import RecipeError
 
 Position = tuple[int, int]  # epoch, index
+Item = TypeVar("Item")
 
 
 def positions(step: int, batch_size: int, n: int, seed: int) -> list[Position]:
@@ -27,17 +29,21 @@ def positions(step: int, batch_size: int, n: int, seed: int) -> list[Position]:
 
 
 def rank_slice(batch: list[Position], rank: int, world: int) -> list[Position]:
-    """The share of one process: consecutive, and as long as every other's.
+    """The share of one process of a batch; see `shares`."""
+    return shares(batch, rank, world, "train.batch_size")
 
-    Raises: RecipeError when the batch cannot be shared equally.
+
+def shares(whole: list[Item], rank: int, world: int, key: str) -> list[Item]:
+    """The share of one process: consecutive, and as long as every other's, as gathering needs.
+
+    Raises: RecipeError when the whole cannot be shared equally; `key` says what to change.
     """
-    if len(batch) % world:
+    if len(whole) % world:
         raise RecipeError(
-            f"train.batch_size: {len(batch)} pairs cannot be shared equally by {world} processes: "
-            f"make it a multiple of {world}"
+            f"{key}: {len(whole)} cannot be shared equally by {world} processes: take a multiple of {world}"
         )
-    each = len(batch) // world
-    return batch[rank * each : (rank + 1) * each]
+    each = len(whole) // world
+    return whole[rank * each : (rank + 1) * each]
 
 
 def choose(seed: int, epoch: int, item: int | str, count: int) -> int:

@@ -68,10 +68,12 @@ class CardFacts:
         used: list[Any] = [
             built.strategy,
             *(term for _, term in built.objectives.values()),
+            *built.curation.values(),
             *built.probes.values(),
         ]
         card = load_card(resolved.corpus.card, resolved.corpus.overrides())
-        return cls(resolved, card, list(dict.fromkeys(part.citation for part in used)))
+        citations = list(dict.fromkeys(part.citation for part in used))
+        return cls(resolved, card, citations, resolved.report.license)
 
 
 def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     from domainclip.towers import Towers
@@ -20,8 +22,8 @@ class Full:
     learning_rate: ClassVar[float] = 1e-5
     ceiling: ClassVar[float] = 1e-4  # above this a pre-trained tower is usually destroyed
 
-    image: float = 1.0
-    text: float = 1.0
+    image: Annotated[float, Field(ge=0)] = 1.0
+    text: Annotated[float, Field(ge=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
     def apply(self, towers: Towers) -> dict[str, float]:
@@ -29,6 +31,3 @@ class Full:
         return towers.select(
             [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         )
-
-    def merge(self, towers: Towers) -> None:
-        """Nothing to do: the weights are plain already."""

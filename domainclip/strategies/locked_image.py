@@ -25,6 +25,3 @@ class LockedImage:
     def apply(self, towers: Towers) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         return towers.select([("image/.*", 0.0), ("text/.*", 1.0), ("(scale|bias)/.*", float(self.scale))])
-
-    def merge(self, towers: Towers) -> None:
-        """Nothing to do: the weights are plain already."""

@@ -46,7 +46,3 @@ class Lora:
         towers.model = get_peft_model(towers.model, config)
         adapter = r"(image|text)/.*\.lora_[AB]\..*"
         return towers.select([(adapter, 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
-
-    def merge(self, towers: Towers) -> None:
-        """Adds the update to the base's weights, in fp32, and takes the adapter away."""
-        towers.model = towers.model.merge_and_unload(safe_merge=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
 
 def save(towers: Towers, folder: Path) -> None:
     """Write model or adapter, tokenizer and image processor; see `Towers.save`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        if towers.model is towers.plain:
-            towers.model.save_pretrained(folder)
-        else:
-            _save_adapter(towers, folder)
-        _forget_last_call(towers.tokenizer)
-        towers.tokenizer.save_pretrained(folder)
-        towers.processor.save_pretrained(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            if towers.model is towers.plain:
+                towers.model.save_pretrained(folder)
+            else:
+                _save_adapter(towers, folder)
+            _forget_last_call(towers.tokenizer)
+            towers.tokenizer.save_pretrained(folder)
+            towers.processor.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"{folder}: the model cannot be written: {why}; make room, then continue") from None
 
 
 def read_calibration(model: Any, folder: Path) -> None:

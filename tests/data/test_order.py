@@ -52,7 +52,7 @@ def test_a_batch_that_cannot_be_shared() -> None:
     with pytest.raises(RecipeError) as caught:
         rank_slice(positions(0, 30, 30, 0), 0, 4)
     assert str(caught.value) == (
-        "train.batch_size: 30 pairs cannot be shared equally by 4 processes: make it a multiple of 4"
+        "train.batch_size: 30 cannot be shared equally by 4 processes: take a multiple of 4"
     )
 
 

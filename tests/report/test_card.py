@@ -148,7 +148,7 @@ def test_hostile_data_means_nothing() -> None:
         corpus={"name": HOSTILE, "card": HOSTILE, "splits": {HOSTILE: [1, 1]}, "retention": {"set": HOSTILE}},
         warnings=[HOSTILE],
     )
-    given = recipe("lab/base-clip", name=HOSTILE, report={"title": HOSTILE})
+    given = recipe("lab/base-clip", report={"title": HOSTILE})
     facts = _facts(given, pretty_name=HOSTILE, license=HOSTILE, prose=HOSTILE, language=[HOSTILE, "en"])
     facts = CardFacts(given, facts.corpus, [HOSTILE], HOSTILE)
     text = render(found, facts, adapter=True)
@@ -157,10 +157,7 @@ def test_hostile_data_means_nothing() -> None:
     assert (data.license, data.language, data.base_model) == ("other", ["en"], "lab/base-clip")
     assert "\u202e" not in text
     front, body = text[4:].split("\n---\n", 1)
-    assert (
-        yaml.safe_load(front)["model-index"][0]["name"]
-        == "x-table-script-alert-1-script-a-http-evil-title-license-mit"
-    )
+    assert yaml.safe_load(front)["model-index"][0]["name"] == "made-run"
     # What stands between fences is shown as it is, and no fence is closed from inside.
     outside = re.sub(r"^(`{3,})[a-z]*\n.*?^\1$", "", body, flags=re.DOTALL | re.MULTILINE)
     assert "<script" not in outside

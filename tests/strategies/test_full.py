@@ -16,10 +16,3 @@ def test_factors_by_tower(base: Path) -> None:
     assert {factors[name] for name in factors if name.startswith("text/")} == {2.0}
     assert factors["scale/logit_scale"] == 0.0
     assert {name for name, w in loaded.weights().items() if not w.requires_grad} == {"scale/logit_scale"}
-
-
-def test_merge_changes_nothing(base: Path) -> None:
-    loaded = towers.load(base)
-    before = loaded.fingerprint("all")
-    Full().merge(loaded)
-    assert loaded.fingerprint("all") == before

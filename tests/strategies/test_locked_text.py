@@ -18,7 +18,6 @@ def test_only_the_other_tower_learns(base: Path) -> None:
     optimizer = schedule.make_optimizer(loaded, factors, Train(), 1e-3)
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     assert held == {id(w) for name, w in loaded.weights().items() if name in learning}
-    LockedText().merge(loaded)
 
 
 def test_scale_may_be_locked_too(base: Path) -> None:
