@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install results constraints docs clean
+.PHONY: demo test lint install wheel results constraints docs clean
 
 install: $(VENV)/installed
 
@@ -26,6 +26,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What ships in the wheel works from anywhere: recipes by name and by file name, with their cards.
+wheel: install
+	rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/pip install --quiet --no-deps --target build/wheel/site build/wheel/*.whl
+	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -c "import domainclip; assert 'site' in domainclip.__file__"
+	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip recipes ls
+	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r medical_xray.yaml
+	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r quickstart
 
 # The tables of docs/results.md, on real corpora and weights that the project does not ship.
 results: install
