@@ -53,7 +53,7 @@ def shown(study: Study) -> np.ndarray:
     """The picture as a viewer shows it, 0 to 1, from the bytes of the file."""
     dataset = pydicom.dcmread(io.BytesIO(bytes_of(study)))
     grey = apply_voi_lut(dataset.pixel_array, dataset).astype(float) / 4095
-    return 1 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+    return np.asarray(1 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey)
 
 
 def digest(folder: Path) -> str:

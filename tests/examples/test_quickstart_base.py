@@ -36,7 +36,9 @@ def tokenizer() -> CLIPTokenizer:
 
 def front_matter(card: str) -> dict[str, Any]:
     """What a card says to its reader."""
-    return yaml.safe_load((TOP / "data_cards" / f"{card}.md").read_text().split("---")[1])["domainclip"]
+    text = (TOP / "data_cards" / f"{card}.md").read_text(encoding="utf-8")
+    matter: dict[str, Any] = yaml.safe_load(text.split("---")[1])["domainclip"]
+    return matter
 
 
 def test_the_folder_is_small_and_holds_no_code() -> None:
