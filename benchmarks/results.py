@@ -27,7 +27,15 @@ PLAIN = [
     "curation={}",
     "interpolate=null",
     "train.epochs=10",
+    "train.batch_size=128",
     "train.learning_rate=5e-4",
+]
+LOCKED = [
+    "strategy={locked_image: {}}",
+    "train.epochs=5",
+    "train.batch_size=128",
+    "train.learning_rate=5e-4",
+    "prose.per_step=128",
 ]
 # Where the image tower learns, every pair costs a forward and a backward pass: fewer epochs, smaller batches.
 BOTH_TOWERS = ["train.epochs=1", "train.batch_size=32", "prose.per_step=32"]
@@ -38,12 +46,7 @@ LORA = [
 ]
 FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", *BOTH_TOWERS]
 DOMAINS = {"medical_xray": "medical", "art_paintings": "art"}
-VARIANTS = {
-    "plain locked image": PLAIN,
-    "shipped recipe": [],
-    "shipped, LoRA": LORA,
-    "shipped, full": FULL,
-}
+VARIANTS = {"plain": PLAIN, "locked image": LOCKED, "LoRA": LORA, "full": FULL}
 
 
 def main() -> None:
@@ -135,13 +138,14 @@ The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on g
 trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with five captions
 each (R@1).
 
-*Plain locked image* is what one would write without a tool: the text tower learning at 5e-4 for ten epochs,
-the contrastive loss alone. *Shipped recipe* is the recipe as it ships (locked image, five epochs, label
-captions, the anchor to general sentences). *LoRA* and *full* keep its captions and anchor and let both
-towers learn, for one epoch in batches of 32. The anchor holds the text tower only: where the image tower
-learns, more is forgotten. The recipe, with every default written out, stands in each run's report.
+*Plain* is what one would write without a tool: image tower locked, the text tower learning at 5e-4 for ten
+epochs, the contrastive loss alone. The others add, as the shipped recipes do, captions made of the labels
+and the anchor to general sentences: *locked image* for five epochs; *LoRA* (rank 16, all layers, both
+towers) and *full* for one epoch in batches of 32. `medical_xray` ships as LoRA, `art_paintings` as locked
+image. The recipe, with every default written out, stands in each run's report.
 
-Read macro accuracy on the X-rays with care: one of its four classes has a single held-out image.
+Read macro accuracy on the X-rays with care: one of its four classes has a single held-out image, which none
+of these runs recognises; with it right, each macro accuracy would be 0.25 higher.
 
 """
 
