@@ -150,8 +150,10 @@ def test_a_double_negation_is_refused(prompt: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["No Finding", "effusion: no. No fluid", "nonotone", "no knot", "no note"])
 def test_a_single_negation_is_not(prompt: str) -> None:
-    classes = {"normal": ["clear"], "sick": [prompt]}
-    ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
+    classes = {"cat": ["clear"], "dog": [prompt]}
+    measured = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
+    assert measured.primary == "macro_accuracy"
+    assert measured.metrics
 
 
 def test_what_cannot_be_measured_says_why() -> None:
