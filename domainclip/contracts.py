@@ -50,6 +50,10 @@ class EvaluationSet:
     items: Dataset  # the columns above
     card: Card
     classes: dict[str, Prompts]  # what zero-shot chooses among; empty when the corpus has no classes
+    # The other splits of the same corpus, for probes that fit something: never the measured items. None on
+    # a set that is for evaluation only.
+    train: Dataset | None = None
+    validation: Dataset | None = None
 
 
 class Encoder(Protocol):

@@ -26,6 +26,7 @@ LAYERS = [
     ["prepare"],
     ["plan", "outcome", "resuming", "hub"],
     ["run"],
+    ["cli_data"],
     ["cli", "__main__"],
 ]
 
