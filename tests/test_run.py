@@ -20,6 +20,8 @@ from domainclip.errors import DataError, DivergedError, HubError, Interrupted, M
 from domainclip.report.results import load as load_results
 from tests.conftest import make_corpus
 
+_ON_CPU = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
 
 def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
     return run.finetune(recipe.load(str(file), overrides), folder, resume=resume, quiet=True)
@@ -321,7 +323,7 @@ def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path:
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
+        "--multi_gpu",  # with --cpu accelerate starts one process, whatever the number says
         "--num_processes",
         "2",
         "--num_machines",
@@ -338,8 +340,9 @@ def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path:
         "domainclip",
     ]
     command = [*launch, "finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _ON_CPU)
     assert done.returncode == 0, done.stderr
+    assert json.loads((together / "environment.json").read_text())["processes"] == 2
     assert done.stdout.count("report.html") == 1  # one process speaks
     assert (together / "report.html").read_text().count("<img") == 12
     one, two = _lines(alone), _lines(together)
