@@ -15,7 +15,22 @@ from domainclip.data.rows import Source, standardise
 from domainclip.data.splits import is_split, said
 from domainclip.errors import DataError, RecipeError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".jp2", ".avif", ".dcm")
+_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".bmp",
+    ".jp2",
+    ".avif",
+    ".dcm",
+    ".fits",
+    ".fit",
+    ".fz",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

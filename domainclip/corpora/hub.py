@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
+from pydantic import Field
 
-from domainclip.data import columns, files
+from domainclip.data import columns, files, parquets
 from domainclip.data.cards import Card, Columns
+from domainclip.data.parquets import Parquets
 from domainclip.data.quarantine import Journal
 from domainclip.data.rows import Source, standardise
 from domainclip.data.splits import said
+from domainclip.data.streams import SAMPLE, Stream
 from domainclip.errors import DataError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
@@ -29,27 +32,64 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 class Hub:
     """Reads a Hub id, at a commit that is noted, or a folder of `save_to_disk`.
 
-    Its own splits are kept; a lone one is divided by the card's shares. Rows are held in memory.
+    Its own splits are kept; a lone one is divided by the card's shares. Rows are held in memory,
+    unless they are streamed.
     """
 
     revision: str | None = None  # a commit or tag; null: the newest, whose commit is noted
     config: str | None = None
-    streaming: bool = False  # fetch only the rows that are taken; needs `limit`
+    streaming: bool = False  # with `limit`, fetch only those rows; without, every epoch reads all again
     limit: int | None = None  # the first rows of each split
+    buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs held back for shuffling
+    lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: places that are read at once
+    held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test rows that are kept
     label_separator: str | None = None
 
     citation: ClassVar[str] = "datasets [arXiv:2109.02846]"
 
     def read(self, card: Card, path: Path | str, journal: Journal) -> DatasetDict:
         """Splits of the rows that are taken, in the source's order."""
-        if self.streaming and self.limit is None:
-            raise DataError("corpus.options.streaming: say how many rows to take: corpus.options.limit")
         source = self._source(str(path), journal)
         available = list(next(iter(source.values())).features)
         found = columns.resolve(card, available, str(path), journal)
         image = columns.require_image(found, available, str(path))
         rows = self._rows(source, str(path), image, found)
         return standardise(rows, found, card, journal, self.label_separator)
+
+    def stream(self, card: Card, path: Path | str, journal: Journal) -> Stream | None:
+        """The training split when it is streamed whole; its other splits are read, up to `held_out` rows.
+
+        Raises: DataError for a data set that is not stored as Parquet, or has one split only.
+        """
+        if self.limit is not None or Path(path).is_dir():  # a part, or what is stored already
+            return None
+        builder = _builder(str(path), self.config, self._commit(str(path)))
+        by_name = builder.config.data_files or {}
+        files = {said(str(split), f"split {split}"): own for split, own in by_name.items()}
+        way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
+        if builder.name == "webdataset":
+            raise DataError(
+                f"data set {path}: holds tar shards: read them with corpus.reader=webdataset "
+                f"corpus.path=hf://datasets/{path}/NAME-{{000..099}}.tar"
+            )
+        if builder.name != "parquet":
+            raise DataError(f"data set {path}: only Parquet is streamed, not {builder.name}: {way_out}")
+        if len(files) < 2 or "train" not in files:
+            raise DataError(f"data set {path}: a stream is not divided, and this has one split: {way_out}")
+        names = tuple(map(str, files["train"]))
+        features = builder.info.features or parquets.features(names[0])
+        found = columns.resolve(card, list(features), str(path), Journal())
+        opened = Parquets(names, columns.require_image(found, list(features), str(path)))
+        return Stream(
+            counts=opened.counts(),
+            open=_Named(opened, features),
+            columns=found,
+            card=card,
+            names=opened.names,
+            buffer=self.buffer,
+            lanes=self.lanes,
+            label_separator=self.label_separator,
+        )
 
     def _source(self, path: str, journal: Journal) -> DatasetDict | IterableDatasetDict:
         folder = Path(path)
@@ -59,9 +99,7 @@ class Hub:
             saved = datasets.load_from_disk(path)
             return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
         try:
-            commit = self.revision
-            if commit is None or not re.fullmatch("[0-9a-f]{40}", commit):
-                commit = HfApi().dataset_info(path, revision=self.revision).sha
+            commit = self._commit(path)
             found = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
             raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
@@ -73,6 +111,12 @@ class Hub:
             else found.__class__({k: v._resolve_features() for k, v in found.items()})
         )
 
+    def _commit(self, path: str) -> str | None:
+        if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):
+            return self.revision
+        found: str | None = HfApi().dataset_info(path, revision=self.revision).sha
+        return found
+
     def _rows(
         self, source: DatasetDict | IterableDatasetDict, path: str, image: str, found: Columns
     ) -> Iterator[Source]:
@@ -80,7 +124,10 @@ class Hub:
             plain = rows.cast_column(image, datasets.Image(decode=False))
             # A source with one split says nothing: the card's shares divide it.
             own = said(str(split), f"split {split}") if len(source) > 1 and not found.split else None
-            for number, row in enumerate(islice(plain, self.limit), start=1):
+            most = self.limit
+            if self.streaming and most is None:
+                most = SAMPLE if own == "train" else self.held_out
+            for number, row in enumerate(islice(plain, most), start=1):
                 place = f"{split} row {number}"
                 picture = {"path": None, "bytes": None, **(row.pop(image) or {})}
                 if picture["bytes"] is None and picture["path"]:
@@ -92,6 +139,29 @@ class Hub:
                     name=place,
                     split=own,
                 )
+
+
+def _builder(path: str, config: str | None, revision: str | None) -> Any:
+    try:
+        return datasets.load_dataset_builder(path, config, revision=revision)
+    except Exception as error:  # the errors are those of an HTTP library that changes with the client
+        raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Rows of Parquet files, numbers of classes as their names."""
+
+    rows: Parquets
+    features: Any
+
+    def __call__(self, shard: int, start: int, journal: Journal) -> Iterator[Source | None]:
+        for row in self.rows(shard, start, journal):
+            if row is None:
+                yield None
+            else:
+                named = {name: _named(value, self.features[name]) for name, value in row.values.items()}
+                yield replace(row, values=named)
 
 
 def _root(path: str, name: str) -> Path:

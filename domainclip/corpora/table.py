@@ -12,7 +12,7 @@ from domainclip.data import columns, files, tables
 from domainclip.data.cards import Card, corpus_root
 from domainclip.data.quarantine import Journal
 from domainclip.data.rows import Source, standardise, text_of
-from domainclip.errors import DataError, did_you_mean
+from domainclip.errors import DataError
 
 Condition = dict[str, str | int | list[str | int]]  # column -> the value, or values, that count
 
@@ -83,5 +83,5 @@ def _holds(condition: Condition | None, row: dict[str, Any]) -> bool:
 def _refuse_unknown(condition: Condition | None, key: str, table: tables.Table) -> None:
     for column in condition or {}:
         if column not in table.columns:
-            near = did_you_mean(column, table.columns)
+            near = columns.which(column, table.columns)
             raise DataError(f'{table.file.name}: no column "{column}" ({key}): {near}')

@@ -11,15 +11,18 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-KINDS = ("pixels", "embeddings", "features")  # prepared pictures; towers' outputs; hidden states
+# Prepared pictures; towers' outputs; hidden states; tars; looks at pictures.
+KINDS = ("pixels", "embeddings", "features", "shards", "hashes")
 
 
 def root() -> Path:
@@ -39,7 +42,8 @@ def read(kind: str, name: str) -> np.ndarray | None:
         array: np.ndarray = np.load(folder / "array.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
-    os.utime(folder)  # what was used last is removed last
+    with suppress(OSError):  # a cache that may only be read is as good
+        os.utime(folder)  # what was used last is removed last
     return array
 
 
@@ -53,9 +57,11 @@ def writing(
     """
     place = root() / kind / name
     draft = place.with_name(f".{name}.{uuid.uuid4().hex}")
+    sweep()
     draft.mkdir(parents=True, mode=0o700)
     try:
         array = np.lib.format.open_memmap(draft / "array.npy", mode="w+", dtype=dtype, shape=shape)
+        _take_room(draft / "array.npy")
         yield array
         array.flush()
         (draft / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -63,3 +69,82 @@ def writing(
             draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry, as `data cache ls` shows it."""
+
+    kind: str
+    name: str
+    size: int  # bytes
+    used: float  # when it was made or last read, seconds since 1970
+    what: str
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """All entries, or those of a kind, what was used last first."""
+    folders = [folder for one in KINDS if kind in (None, one) for folder in (root() / one).glob("[!.]*")]
+    found = [_entry(folder) for folder in folders if folder.is_dir()]
+    return sorted(
+        (entry for entry in found if entry), key=lambda entry: (-entry.used, entry.kind, entry.name)
+    )
+
+
+def remove(kind: str, name: str) -> None:
+    """Removes an entry; who has it mapped may read on.
+
+    Raises: OSError when it cannot be removed.
+    """
+    place = root() / kind / name
+    gone = place.with_name(f".{name}.{uuid.uuid4().hex}")
+    place.rename(gone)  # at once: nobody finds half of it
+    shutil.rmtree(gone)
+
+
+def prune(max_bytes: int, kind: str | None = None) -> int:
+    """Removes what was used longest ago until the rest takes no more than that; the bytes removed."""
+    total, removed = 0, 0
+    for entry in entries(kind):
+        total += entry.size
+        if total > max_bytes:
+            try:
+                remove(entry.kind, entry.name)
+            except OSError:  # another process removes it too
+                continue
+            removed += entry.size
+    return removed
+
+
+def sweep(older_than: float = 7 * 86_400) -> None:
+    """Removes the drafts of processes that were killed, once they are older than so many seconds."""
+    for draft in root().glob("*/.*"):
+        if draft.is_dir() and time.time() - draft.stat().st_mtime > older_than:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def in_words(size: float) -> str:
+    """`1.2 GB`, of bytes."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _take_room(file: Path) -> None:
+    """The whole file on the disk now: a disk that fills up later would end the process, without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
+def _entry(folder: Path) -> Entry | None:
+    try:
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        used = folder.stat().st_mtime
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    what = about.get("what", "") if isinstance(about, dict) else ""
+    return Entry(folder.parent.name, folder.name, size, used, str(what))

@@ -12,6 +12,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from domainclip import parts, shipped, strict_yaml
+from domainclip.data.captions import Captions as Captions
+from domainclip.data.captions import refuse_templates
+from domainclip.data.fits import Fits
 from domainclip.errors import RecipeError
 
 
@@ -57,22 +60,6 @@ class Splits(_Strict):
         return self
 
 
-class Captions(_Strict):
-    """How the text of a pair is made. `template` may name any column: "a {style} painting, {text}"."""
-
-    template: str | None = None
-    # One caption of several is drawn each epoch ("any"), or always the first ("head").
-    policy: Literal["any", "head"] = "any"
-
-    @field_validator("template")
-    @classmethod
-    def _names_a_column(cls, value: str | None) -> str | None:
-        rest = re.sub(r"\{[^{}]+\}", "", value or "")
-        if value is not None and (rest == value or "{" in rest or "}" in rest):
-            raise ValueError('write each column in braces, as in "{style} painting, {text}"')
-        return value
-
-
 class Prompts(_Strict):
     """How a class is said. With negatives, the class is a yes-or-no question of its own."""
 
@@ -85,6 +72,33 @@ class Retention(_Strict):
 
     card: str = "general"
     path: str
+
+
+class Pictures(_Strict):
+    """How pictures of some kinds are shown."""
+
+    fits: Fits = Fits()
+
+
+Graveness = Literal["error", "warning", "info", "off"]
+
+
+class Checks(_Strict):
+    """How grave a finding is, said differently by someone who has looked; null: as the check says.
+
+    A group, or a file byte for byte the same, in two splits cannot be talked away, and has no key here.
+    """
+
+    near_duplicates: Graveness | None = None  # nearly the same picture in two splits: an error
+    near_duplicates_within: Graveness | None = None
+    laterality: Graveness | None = None  # captions say left or right, and training mirrors
+    blank_pictures: Graveness | None = None
+    small_pictures: Graveness | None = None
+    missing_class: Graveness | None = None
+    common_class: Graveness | None = None
+    repeated_captions: Graveness | None = None
+    truncated_captions: Graveness | None = None
+    split_script: Graveness | None = None
 
 
 class Privacy(_Strict):
@@ -106,6 +120,9 @@ class Card(_Strict):
     columns: Columns = Columns()
     splits: Splits = Splits()
     captions: Captions = Captions()
+    pictures: Pictures = Pictures()
+    # Of an item with several views, each epoch shows another ("any"), or always the first.
+    views: Literal["any", "first"] = "any"
     multi_label: bool = False
     # Either the prompts of every class, or templates around the class names found in the training
     # split, for classes with at least `min_items` items there. Prompts are data: they have a version.
@@ -116,6 +133,11 @@ class Card(_Strict):
     retention: Retention | None = None
     max_bad: float = Field(default=0.01, ge=0, le=1)  # above this share of unreadable items the run stops
     privacy: Privacy = Privacy()
+    checks: Checks = Checks()
+    consent: str = "unknown"  # what those who are shown, or who made it, agreed to
+    obtain: str = ""  # how to get the corpus, and into which layout
+    verified: list[str] = []  # what of this card was checked, and against what
+    not_verified: list[str] = []  # and what was not
     prose: str = ""
 
     @property
@@ -126,10 +148,17 @@ class Card(_Strict):
     @field_validator("templates")
     @classmethod
     def _with_a_place(cls, value: list[str]) -> list[str]:
-        for template in value:
-            if template.count("{}") != 1:
-                raise ValueError(f'"{template}" must hold {{}} once, where the name of the class goes')
+        refuse_templates(value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_as_captions(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or (data.get("captions") or {}).get("templates") != "classes":
+            return data
+        said = cls._short_prompts(data.get("classes") or {})
+        prompts = {name: own.get("positive", []) for name, own in said.items()}
+        return {**data, "captions": {**data["captions"], "templates": prompts}}
 
     @field_validator("classes", mode="before")
     @classmethod

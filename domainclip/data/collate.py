@@ -5,17 +5,20 @@ Legend: b pairs of one process's batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from domainclip.data import order
+from domainclip.data import order, pools
+from domainclip.data.cards import Captions
 from domainclip.data.groups import loss_groups
 from domainclip.data.images import decode
 from domainclip.data.quarantine import Bad
@@ -64,37 +67,45 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         preprocess: Preprocess,
         *,
         seed: int = 0,
-        augmentation: Literal["none", "crop"] = "none",
-        policy: Literal["any", "head"] = "any",
+        augmentation: Literal["none", "crop", "crop_flip"] = "none",
+        captions: Captions | None = None,
+        fit: pools.Fit | None = None,
+        views: Literal["any", "first"] = "any",
         pixels: bool = True,
         replaced: Mapping[int, int] | None = None,
     ) -> None:
         """`pixels=False` skips the pictures, for when their embeddings are kept; then `replaced` says which
-        row stands for an unreadable one, as `Batch.asked` and `Batch.index` told.
+        row stands for an unreadable one, as `Batch.asked` and `Batch.index` told. `fit` says how much of a
+        caption the base reads, where the card's captions are shown in windows.
         """
         self.items = items
         self.preprocess = preprocess
         self.seed = seed
         self.augmentation = augmentation
-        self.policy = policy
+        self.views = views
         self.pixels = pixels
+        # Pictures that are kept as the preprocessing gives them; None in the place of a bad one.
+        self.shown: Callable[[int], dict[str, np.ndarray] | None] | None = None
         self.replaced = dict(replaced or {})
         # Whole columns, read once: row by row is fifty times slower, and brings the pictures' bytes along.
-        self.texts: list[list[str]] = items["texts"][:]
+        self.pools = pools.pools(items, captions or Captions(), fit)
+        self.texts = [pool.texts for pool in self.pools]  # all that may be shown, of which some is drawn
         self.ids: list[str] = items["id"][:]
         self.groups = loss_groups(self.texts, items["group"][:])
 
     def without_pixels(self, replaced: Mapping[int, int]) -> Pairs:
         """The same pairs for when the embeddings of the pictures are kept."""
-        return Pairs(
-            self.items,
-            self.preprocess,
-            seed=self.seed,
-            augmentation=self.augmentation,
-            policy=self.policy,
-            pixels=False,
-            replaced=replaced,
-        )
+        others = copy.copy(self)
+        others.pixels, others.replaced = False, dict(replaced)
+        return others
+
+    @property
+    def views_change(self) -> bool:
+        """Whether some item shows another picture in another epoch."""
+        if self.views == "first":
+            return False
+        arrays = self.items.select_columns("views").with_format("arrow")  # their bytes stay where they are
+        return any(pc.max(pc.list_value_length(part["views"])).as_py() for part in arrays.iter(1000))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -113,13 +124,37 @@ class Pairs(torch.utils.data.Dataset[Pair]):
     def _pair(self, epoch: int, index: int, asked: int, bad: tuple[Bad, ...]) -> Pair:
         image = None
         if self.pixels:
-            picture = decode(self.items[index]["image"])
-            if self.augmentation == "crop":
-                picture = crop(picture, order.draw(self.seed, epoch, index))
-            image = prepared(picture, self.preprocess, self.items[index]["image"])
-        texts = self.texts[index] or [""]
-        chosen = 0 if self.policy == "head" else order.choose(self.seed, epoch, index, len(texts))
-        return Pair(image, texts[chosen], self.groups[index][chosen], index, self.ids[index], asked, bad)
+            image, lost = self._image(epoch, index)
+            bad += lost
+        chosen = pools.choose(self.pools[index], self.seed, epoch, index)
+        return Pair(
+            image, self.texts[index][chosen], self.groups[index][chosen], index, self.ids[index], asked, bad
+        )
+
+    def _image(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], tuple[Bad, ...]]:
+        """What an item shows in an epoch; a view that cannot be read leaves the place to the next one."""
+        if self.shown is not None and (known := self.shown(index)) is not None:
+            return known, ()
+        row = self.items[index]
+        pictures = [row["image"], *(row["views"] if self.views == "any" else [])]
+        first = order.choose(self.seed, epoch, index, len(pictures), "view")
+        lost: list[Bad] = []
+        for at in (*range(first, len(pictures)), *range(first)):
+            try:
+                return self._prepared(pictures[at], epoch, index), tuple(lost)
+            except UnreadableImage as error:
+                place = f"item {self.ids[index]}" + (f" view {at}" if at else "")
+                lost.append(Bad(place, error.reason, error.name))
+        raise UnreadableImage(lost[0].name, lost[0].reason)
+
+    def _prepared(self, image: Mapping[str, Any], epoch: int, index: int) -> dict[str, np.ndarray]:
+        picture = decode(image)
+        if self.augmentation != "none":
+            picture = crop(picture, order.draw(self.seed, epoch, index))
+        # A draw of its own, so that a corpus that may be mirrored is cut as it would be without.
+        if self.augmentation == "crop_flip" and order.stable(self.seed, epoch, index, "mirror") % 2:
+            picture = ImageOps.mirror(picture)
+        return prepared(picture, self.preprocess, image)
 
 
 def prepared(picture: Image.Image, preprocess: Preprocess, image: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -136,8 +171,8 @@ def prepared(picture: Image.Image, preprocess: Preprocess, image: Mapping[str, A
 def crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
     """A random part: 80 to 100 % of the area, sides stretched against each other by 10 % at most.
 
-    Mild, so that what a caption speaks of stays in the picture; and never mirrored, since captions say
-    left and right.
+    Mild, so that what a caption speaks of stays in the picture; and not mirrored, since captions may say
+    left and right: that is `crop_flip`.
     """
     area = picture.width * picture.height * draw.uniform(0.8, 1.0)
     ratio = picture.width / picture.height * np.exp(draw.uniform(-np.log(1.1), np.log(1.1)))

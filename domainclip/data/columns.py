@@ -20,6 +20,9 @@ _USUAL = {
 }
 
 
+_SHOWN = 40  # columns that a message names
+
+
 def resolve(card: Card, available: Sequence[str], source: str, journal: Journal) -> Columns:
     """The card's columns with every `null` guessed, or `""`/`[]` where there is none; guesses are noted.
 
@@ -67,6 +70,7 @@ def named(card: Card) -> dict[str, str]:
     for key, names in (("texts", said.texts or []), ("labels", labels), ("meta", said.meta)):
         found |= {name: f"corpus.columns.{key}" for name in names if name}
     found |= dict.fromkeys(said.languages, "corpus.columns.languages")
+    found |= dict.fromkeys(card.captions.rewrites, "corpus.captions.rewrites")
     template = columns_of(card.captions.template or "")
     # {text} and {label} mean the item's own captions and classes.
     found |= {name: "corpus.captions.template" for name in template if name not in ("text", "label")}
@@ -76,7 +80,17 @@ def named(card: Card) -> dict[str, str]:
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
     for name, key in named(card).items():
         if name not in available:
-            raise DataError(f'{source}: no column "{name}" ({key}): {did_you_mean(name, available)}')
+            raise DataError(f'{source}: no column "{name}" ({key}): {which(name, available)}')
+
+
+def which(name: str, available: Sequence[str]) -> str:
+    """A closing sentence for a column that is not there: the nearest, and all that there are."""
+    near = did_you_mean(name, available)
+    if near.startswith("known") and len(available) <= 12:
+        return near
+    rest = f" and {len(available) - _SHOWN} more" if len(available) > _SHOWN else ""
+    said = f"{near} " if near.startswith("did") else ""
+    return f"{said}there are: {', '.join(available[:_SHOWN])}{rest}."
 
 
 def _guess(usual: Sequence[str], available: Sequence[str]) -> str:

@@ -7,17 +7,19 @@ import json
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from domainclip import parts
 from domainclip.contracts import COLUMNS, SPLITS
-from domainclip.data import privacy
+from domainclip.data import places, prepared, privacy
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.quarantine import Bad, Journal, refuse_over
 from domainclip.data.rows import FEATURES
+from domainclip.data.streams import SAMPLE, Stream
 from domainclip.errors import DataError
 
 _ENDS = 2**16  # bytes of a file's beginning and of its end that tell it from another
@@ -35,6 +37,9 @@ class LoadedCorpus:
     notes: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
     digests: dict[str, str] = field(default_factory=dict)  # by id: of the picture
+    view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
+    # What is trained on when it is not held here: the training split is then a sample of it.
+    stream: Stream | None = None
 
 
 def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCorpus:
@@ -47,20 +52,24 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
     journal = Journal()
+    card = _as_prepared(card, path)
     reader = parts.build("corpora", card.reader, card.options, where="corpus.options")
     splits = reader.read(card, path, journal)
+    stream = _stream(reader, card, path, journal)
     _refuse_other_columns(splits, card.reader)
     splits, digests = _with_pictures(splits, journal)
-    usable = sum(map(len, splits.values()))
+    usable = sum(map(len, digests.values()))  # pictures: a view that is gone counts as one
     if not usable and not journal.bad:
         raise DataError(f"corpus {card.name}: {path} holds no items")
     refuse_over(journal.bad, usable + len(journal.bad), card)
-    fingerprint = _fingerprint(splits, digests)
-    places = {id: journal.places[id] for id in digests}
+    fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
+    rows = {id: journal.places[id] for id in digests}
     if not card.names_may_show:
         key = secret or privacy.secret()
         splits = _pseudonymous(splits, key)
-        places, digests = ({privacy.pseudonym(i, key): v for i, v in by.items()} for by in (places, digests))
+        stream = replace(stream, secret=key) if stream else None
+        rows = {privacy.pseudonym(id, key): place for id, place in rows.items()}
+        digests = {privacy.pseudonym(id, key): own for id, own in digests.items()}
     return LoadedCorpus(
         splits=splits,
         classes=_classes(splits, card, journal),
@@ -68,9 +77,33 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
         fingerprint=fingerprint,
         quarantine=journal.bad,
         notes=journal.notes,
-        places=places,
-        digests=digests,
+        places=rows,
+        digests={id: own[0] for id, own in digests.items()},
+        view_digests={id: own[1:] for id, own in digests.items() if len(own) > 1},
+        stream=stream,
     )
+
+
+def _as_prepared(card: Card, path: str) -> Card:
+    """What `data prepare` wrote is read as that, whatever the card says of the source."""
+    if card.reader == "prepared" or prepared.manifest(path) is None:
+        return card
+    return card.model_copy(update={"reader": "prepared", "options": {}})
+
+
+def _stream(reader: Any, card: Card, path: str, journal: Journal) -> Stream | None:
+    """The training split of a reader that streams; what a stream is not known for is said."""
+    if not getattr(reader, "streaming", False) or not hasattr(reader, "stream"):
+        return None
+    from domainclip import distributed  # torch, which nothing else here needs
+
+    found: Stream | None = distributed.first(lambda: reader.stream(card, path, journal))
+    if found is not None:
+        journal.note(
+            f"{len(found)} training pairs in {len(found.counts)} shards are streamed; duplicates, captions "
+            f"and pictures are checked in the first {min(SAMPLE, len(found))} of them"
+        )
+    return found
 
 
 def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
@@ -82,53 +115,83 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
         raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, dict[str, str]]:
-    """Only rows whose picture is there, and a digest of each picture by id."""
-    kept, digests = DatasetDict(), dict[str, str]()
+def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, dict[str, list[str]]]:
+    """Only pictures that are there, and by id the digests of an item's image and views.
+
+    An item whose image is gone is shown by its next view; with no picture left, it is left out.
+    """
+    kept, digests = DatasetDict(), dict[str, list[str]]()
     for name in SPLITS:
-        ids, images, rows = splits[name]["id"][:], splits[name]["image"][:], []
+        ids, rows, changed = splits[name]["id"][:], [], {}
+        columns = zip(splits[name]["image"][:], splits[name]["views"][:], strict=True)
+        pictures = [[image, *views] for image, views in columns]
         # Waiting for a disk or a file server is all the work there is, so threads share it.
         with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(_digest, images))
-        for row, (id, image, digest) in enumerate(zip(ids, images, found, strict=True)):
+            found = pool.map(digest_of, chain.from_iterable(pictures))
+            by_row = [list(islice(found, len(own))) for own in pictures]
+        for row, (id, own, seen) in enumerate(zip(ids, pictures, by_row, strict=True)):
             place = journal.places.setdefault(id, f"{name} item {row + 1}")
-            if digest in (_MISSING, _EMPTY):
-                journal.bad.append(Bad(place, digest, image["path"] or ""))
-            else:
+            there = [at for at, digest in enumerate(seen) if digest not in (_MISSING, _EMPTY)]
+            for at in sorted({*range(len(own))} - {*there}) if there else [0]:
+                said = f"{place} view {at}" if at else place
+                journal.bad.append(Bad(said, seen[at], own[at]["path"] or ""))
+            if there:
                 rows.append(row)
-                digests[id] = digest
-        whole = len(rows) == len(found)
-        kept[name] = splits[name] if whole else splits[name].select(rows).flatten_indices()
+                digests[id] = [seen[at] for at in there]
+            if 0 < len(there) < len(own):
+                changed[row] = [own[at] for at in there]
+        split = _with_views(splits[name], changed)
+        kept[name] = split if len(rows) == len(ids) else split.select(rows).flatten_indices()
     return kept, digests
+
+
+def _with_views(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dataset:
+    """The split with other pictures in some rows."""
+    if not changed:
+        return split
+    columns = {"image": split["image"][:], "views": split["views"][:]}
+    for row, (first, *others) in changed.items():
+        columns["image"][row], columns["views"][row] = first, others
+    for column, values in columns.items():
+        split = split.remove_columns(column).add_column(column, values, feature=FEATURES[column])
+    return split.select_columns(list(COLUMNS))
 
 
 _MISSING, _EMPTY = "missing file", "empty file"
 
 
-def _digest(image: dict[str, Any]) -> str:
+def digest_of(image: dict[str, Any]) -> str:
     """sha256 of the size, the first and the last 64 kB of a picture; or what is wrong with it.
 
-    No date: a copy of a corpus is the same corpus.
+    No date: a copy of a corpus is the same corpus. The place inside the file, such as a frame, counts.
     """
     data = image["bytes"]
+    path, inside = places.split(image["path"] or "")
     if data is not None:
         size, ends = len(data), data[:_ENDS] + data[-_ENDS:]
     else:
         try:
-            with open(image["path"] or "", "rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                ends = stream.read(_ENDS)
-                stream.seek(max(0, size - _ENDS))
-                ends += stream.read(_ENDS)
+            with open(path, "rb") as stream:
+                begin = int(inside.pop("offset", 0))  # a member of a tar: where it lies says nothing of it
+                size = int(inside.pop("size", os.fstat(stream.fileno()).st_size - begin))
+                stream.seek(begin)
+                ends = stream.read(min(size, _ENDS))
+                stream.seek(begin + max(0, size - _ENDS))
+                ends += stream.read(min(size, _ENDS))
         except OSError:
             return _MISSING
-    return hashlib.sha256(f"{size}:".encode() + ends).hexdigest() if size else _EMPTY
+    place = json.dumps(inside, sort_keys=True) if inside else ""
+    return hashlib.sha256(f"{size}:{place}".encode() + ends).hexdigest() if size else _EMPTY
 
 
-def _fingerprint(splits: DatasetDict, digests: dict[str, str]) -> str:
+def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card) -> str:
     whole = hashlib.sha256()
+    # A card that is edited between two halves of a run would let the second draw other captions or views.
+    drawn = card.model_dump(include={"captions", "views"}, exclude_defaults=True)
+    whole.update(json.dumps(drawn, sort_keys=True).encode() if drawn else b"")
+    said = [column for column in COLUMNS if column not in ("image", "views")]
     for name in SPLITS:
-        for row in splits[name].select_columns([column for column in COLUMNS if column != "image"]).to_list():
+        for row in splits[name].select_columns(said).to_list():
             whole.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
     return whole.hexdigest()
 

@@ -6,22 +6,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from domainclip.data import places
 from domainclip.errors import DataError
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """The file that a name in a table means.
+    """The file that a name in a table means, with the place inside it where the name says one.
 
     Raises: DataError when it lies outside the corpus folder, by `..`, an absolute path or a link: a table
     may come from anyone, and must not reach for other files of this machine.
     """
+    file, place = places.split(str(root / name))  # "link.dcm#frame=1" is a link as well
     try:
-        path = (root / name).resolve()
+        path = Path(file).resolve()
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL byte
         path = Path("/")
     if not path.is_relative_to(root):
         raise DataError(f"{where}: the file lies outside the corpus folder {root}: move or copy it inside")
-    return path
+    return Path(places.join(str(path), place))
 
 
 def text(file: Path, encoding: str, place: str) -> str:

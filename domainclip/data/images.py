@@ -6,18 +6,19 @@ Decoders raise whatever they like on broken files, so everything they raise is c
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from domainclip.data import dicom
+from domainclip.data import colour, dicom, fits, places
 from domainclip.data.unreadable import UnreadableImage
 
-# Formats that decode pixels and do nothing else: not EPS or PDF, which start programs, nor FITS.
+# Formats that decode pixels and do nothing else: not EPS or PDF, which start programs; FITS is our own.
 _WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "MPO", "PPM", "ICO", "AVIF")
 Image.init()
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # some need a library that Pillow may lack
@@ -33,25 +34,59 @@ def decode(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Imag
     Raises: UnreadableImage, a DataError, naming the file and what is wrong with it.
     """
     name = str(image.get("path") or "image")
+    file, place = places.split(name)
     try:
-        data = image["bytes"] if image.get("bytes") is not None else Path(name).read_bytes()
+        data = image["bytes"] if image.get("bytes") is not None else places.content(name)
     except FileNotFoundError:
         raise UnreadableImage(name, "missing file") from None
     except OSError as error:
         raise UnreadableImage(name, f"unreadable file ({error.strerror})") from None
     if not data:
         raise UnreadableImage(name, "empty file")
-    if dicom.is_dicom(data):
-        return dicom.picture(data, name, max_pixels)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if dicom.is_dicom(data):
+                return dicom.picture(data, name, max_pixels, place.get("frame", 0), place.get("window", 0))
+            if fits.is_fits(data):
+                return fits.picture(data, file, place, max_pixels)
             return _decode(data, name, max_pixels)
     except UnreadableImage:
         raise
     except Exception as error:
-        raise UnreadableImage(name, _reason(error)) from None
+        raise UnreadableImage(name, _reason(error, data)) from None
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What the header of a picture says: for counts of what a corpus holds."""
+
+    kind: str  # JPEG, PNG …
+    mode: str  # L, RGB, CMYK, I;16 …
+    width: int
+    height: int
+    frames: int  # of which the first is shown
+    turned: bool  # by its EXIF orientation
+    profile: bool  # an ICC profile is embedded
+
+
+def looks(data: bytes) -> Looks | None:
+    """What a picture's header says; None for DICOM, FITS and what is no picture."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            warnings.simplefilter("ignore")
+            return Looks(
+                kind=str(opened.format),
+                mode=opened.mode,
+                width=opened.width,
+                height=opened.height,
+                frames=getattr(opened, "n_frames", 1),
+                turned=opened.getexif().get(0x0112, 1) not in (0, 1),
+                profile="icc_profile" in opened.info,
+            )
+    except Exception:
+        return None
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -75,11 +110,16 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    profile = image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
+        shown = colour.srgb(layer.convert("RGB"), profile).convert("RGBA")
+        shown.putalpha(layer.getchannel("A"))
         ground = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(ground, shown).convert("RGB")
+    # The colours of a palette are converted like those of any other picture.
+    coloured = image.convert("RGB") if image.mode == "P" else image
+    return colour.srgb(coloured, profile).convert("RGB")
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
@@ -88,22 +128,44 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     The depth is 8, 12 or 16 bits, the first that holds the brightest pixel: detectors with 12 bits are
     stored in 16. Floats, negative and 32-bit values have no such depth: their range is stretched.
     """
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.zeros(values.shape, np.uint8)
+    low, high = float(finite.min()), float(finite.max())
     depth = next((bits for bits in (8, 12, 16) if high < 2**bits), None)
-    if depth is not None and low >= 0 and bool((values == np.rint(values)).all()):
+    if depth is not None and low >= 0 and bool((finite == np.rint(finite)).all()):
         low, high = 0.0, float(2**depth - 1)
     if high <= low:
         return np.zeros(values.shape, np.uint8)
-    return np.rint((values - low) / (high - low) * 255).astype(np.uint8)
+    # What is no number was not measured: it is black, and never counts for the range.
+    shares = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
+    grey: np.ndarray = np.rint(shares * 255).astype(np.uint8)
+    return grey
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     """A few words without values of the file, so that equal faults are counted together."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return next((said for begin, said in _OTHERS if re.match(begin, data, re.DOTALL)), "not an image")
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    if isinstance(error, bombs) or "MAX_TEXT" in str(error):  # a profile or a text in a PNG
         return "decompression bomb"
+    if isinstance(error, MemoryError):
+        return "more memory than there is"
     if "truncated" in str(error).casefold():
         return "truncated image"
     return f"broken image ({type(error).__name__})"
+
+
+# What stands under the name of a picture most often and is none that is read here.
+_CONVERT = "which is not read: convert it to PNG or JPEG"
+_OTHERS = (
+    (rb".{4}ftyp(hei|hev|mif1|msf1)", f"HEIC picture, {_CONVERT}"),
+    (rb"8BPS", f"Photoshop file, {_CONVERT}"),
+    (rb"%PDF", f"PDF file, {_CONVERT}"),
+    (rb"%!PS", f"PostScript file, {_CONVERT}"),
+    (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", f"SVG drawing, {_CONVERT}"),
+    (rb"(?i)\s*<(!doctype )?html", "web page, not an image: fetch the file again"),
+    (rb"version https://git-lfs", "Git LFS pointer, not an image: run git lfs pull"),
+)

@@ -46,9 +46,9 @@ def shares(whole: list[Item], rank: int, world: int, key: str) -> list[Item]:
     return whole[rank * each : (rank + 1) * each]
 
 
-def choose(seed: int, epoch: int, item: int | str, count: int) -> int:
-    """Which of `count` captions an item shows in an epoch."""
-    return stable(seed, epoch, item, "caption") % count
+def choose(seed: int, epoch: int, item: int | str, count: int, what: str = "caption") -> int:
+    """Which of `count` captions, or views, an item shows in an epoch."""
+    return stable(seed, epoch, item, what) % count
 
 
 def draw(seed: int, epoch: int, item: int | str) -> np.random.Generator:

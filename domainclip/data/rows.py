@@ -7,24 +7,26 @@ and rows that can serve neither training nor evaluation are put aside and counte
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
 from domainclip.contracts import COLUMNS, SPLITS
-from domainclip.data import captions, splits
+from domainclip.data import fits, pools, splits, wording
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import Bad, Journal
+from domainclip.data.wording import text_of as text_of
 from domainclip.errors import DataError
 
+_PICTURE = {"path": Value("string"), "bytes": Value("binary")}
 FEATURES = Features(
     {
         "id": Value("string"),
-        "image": {"path": Value("string"), "bytes": Value("binary")},
+        "image": _PICTURE,
+        "views": List(_PICTURE),
         "texts": List(Value("string")),
         "language": List(Value("string")),  # one a text, "" when unknown
         "labels": List(Value("string")),
@@ -48,6 +50,7 @@ class Source:
     split: str | None = None  # from the name of a folder or of a source's own split
     with_texts: bool = True  # false: its caption columns do not count
     with_labels: bool = True
+    views: Sequence[dict[str, Any]] = ()  # further pictures of the same item, as `image`
 
 
 @dataclass(frozen=True)
@@ -63,28 +66,42 @@ class Item:
     meta: dict[str, Any]
     split: str
     place: str
+    views: list[dict[str, Any]] = field(default_factory=list)
 
 
 def standardise(
     rows: Iterable[Source], columns: Columns, card: Card, journal: Journal, label_separator: str | None = None
 ) -> DatasetDict:
-    """The standard columns, in three splits and in the order of the source.
+    """The standard columns, in three splits and in the order of the source; see `usable`."""
+    kept = usable(rows, columns, card, journal, label_separator)
+    return DatasetDict({split: dataset(items) for split, items in kept.items()})
+
+
+def usable(
+    rows: Iterable[Source], columns: Columns, card: Card, journal: Journal, label_separator: str | None = None
+) -> dict[str, list[Item]]:
+    """The rows that can serve, by split.
 
     A row is usable when it has a caption, or when it has a class and is not in training: zero-shot
-    evaluation needs no caption, training does.
+    evaluation needs no caption, training does. Templates make one of the class while training.
 
     Raises: DataError naming the row for a label, split or id that cannot be.
     """
-    items = [_item(row, columns, card, label_separator) for row in rows]
+    told: Counter[str] = Counter()
+    items = [_item(row, columns, card, label_separator, told) for row in rows]
+    if card.captions.join:
+        items = _joined(items)
     items = _with_own_ids(items, stated=bool(columns.id))
+    for text, n in sorted((+told).items()):
+        journal.note(text.format(n))
     kept: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
-        if item.texts or (item.labels and item.split != "train"):
+        if item.texts or (item.labels and (item.split != "train" or card.captions.templates)):
             kept[item.split].append(item)
         else:
             journal.bad.append(Bad(item.place, "empty caption", str(item.image["path"] or "")))
     journal.places = {item.id: item.place for item in items}
-    return DatasetDict({split: dataset(kept[split]) for split in SPLITS})
+    return kept
 
 
 def dataset(items: Sequence[Item]) -> Dataset:
@@ -100,17 +117,10 @@ def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
     return {**table, "meta": [json.dumps(item.meta, ensure_ascii=False) for item in items]}
 
 
-def text_of(value: Any) -> str:
-    """A cell as text: nothing for null, NaN and the "nan" that some writers put for it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    text = str(value).strip()
-    return "" if text in ("nan", "NaN") else text  # but Nan is a name
-
-
-def _item(row: Source, columns: Columns, card: Card, label_separator: str | None) -> Item:
+def _item(row: Source, columns: Columns, card: Card, label_separator: str | None, told: Counter[str]) -> Item:
     labels, unknown = _labels(row, columns, label_separator) if row.with_labels else ([], [])
-    texts = _texts(row, columns, card, labels) if row.with_texts else {}
+    labels = [wording.composed(label, told) for label in labels]
+    texts = wording.of_row(row.values, columns, card, labels, told) if row.with_texts else {}
     # Rows of one picture belong together even when nothing else says so.
     group = _cell(row, columns.group) or row.name
     if columns.split:
@@ -118,9 +128,12 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
     else:
         split = row.split or splits.split_of(group, card.splits)
     meta: dict[str, Any] = {name: text_of(row.values.get(name)) for name in columns.meta}
+    if card.captions.rewrites and row.with_texts:
+        reworded = wording.in_columns(row.values, card.captions.rewrites, columns, card, told)
+        meta[pools.REWRITES] = list(reworded.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
-        image=row.image,
+        image=fits.placed(row.image, card.pictures.fits),
         texts=list(texts),
         language=list(texts.values()),
         labels=labels,
@@ -128,38 +141,37 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         place=row.place,
+        views=[fits.placed(view, card.pictures.fits) for view in row.views],
     )
+
+
+def _joined(items: list[Item]) -> list[Item]:
+    """Rows of one picture, split and place in it as one item, at the first of them."""
+    by: dict[tuple[str, str], Item] = {}
+    for number, item in enumerate(items):
+        key = (item.split, item.image["path"] or f"\0{number}")
+        first = by.setdefault(key, item)
+        if first is item:
+            continue
+        texts = dict(zip(first.texts, first.language, strict=True))
+        more = {t: spoken for t, spoken in zip(item.texts, item.language, strict=True) if t not in texts}
+        by[key] = replace(
+            first,
+            texts=[*texts, *more],
+            language=[*texts.values(), *more.values()],
+            labels=list(dict.fromkeys([*first.labels, *item.labels])),
+            meta=item.meta | first.meta | _rewrites(first, item),
+        )
+    return list(by.values())
+
+
+def _rewrites(first: Item, other: Item) -> dict[str, Any]:
+    both = [*first.meta.get(pools.REWRITES, ()), *other.meta.get(pools.REWRITES, ())]
+    return {pools.REWRITES: both} if both else {}
 
 
 def _cell(row: Source, column: str | None) -> str:
     return text_of(row.values.get(column)) if column else ""
-
-
-def _texts(row: Source, columns: Columns, card: Card, labels: list[str]) -> dict[str, str]:
-    """Each caption once, with its language."""
-    single = card.language[0] if len(card.language) == 1 else ""
-    default = _cell(row, columns.language) or single
-    own = [
-        (text_of(text), columns.languages.get(name, default))
-        for name in columns.texts or []
-        for text in _listed(row.values.get(name))
-    ]
-    own = [(text, language) for text, language in own if text]
-    template = card.captions.template
-    if template is None:
-        return dict(own)
-    values = {name: text_of(row.values.get(name)) for name in captions.columns_of(template)}
-    if columns.labels:
-        values["label"] = ", ".join(labels)
-    if "text" not in values:
-        own = [("", default)]  # the template says all, and says it once
-    own = own or [("", default)]
-    filled = [(captions.fill(template, {**values, "text": text}), spoken) for text, spoken in own]
-    return {text: spoken for text, spoken in filled if text}
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _labels(row: Source, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
@@ -168,7 +180,7 @@ def _labels(row: Source, columns: Columns, separator: str | None) -> tuple[list[
         return _flags(row, columns.labels)
     if not columns.labels:
         return [], []
-    cells = [text_of(value) for value in _listed(row.values.get(columns.labels))]
+    cells = [text_of(value) for value in wording.listed(row.values.get(columns.labels))]
     if separator:
         cells = [part.strip() for cell in cells for part in cell.split(separator)]
     return list(dict.fromkeys(cell for cell in cells if cell)), []

@@ -15,6 +15,7 @@ _SAID = {
     "training": "train",
     "val": "validation",
     "valid": "validation",
+    "validate": "validation",
     "validation": "validation",
     "dev": "validation",
     "test": "test",

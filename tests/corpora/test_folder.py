@@ -106,7 +106,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: no images (.jpg, .jpeg, .png, .webp, .tif, .tiff, .gif, .bmp, .jp2, .avif, .dcm) in "
+        f"{tmp_path}: no images (.jpg, .jpeg, .png, .webp, .tif, .tiff, .gif, .bmp, .jp2, .avif, .dcm, .fits, .fit, .fz) in "
         "this folder or below"
     )
     with pytest.raises(RecipeError) as recipe:

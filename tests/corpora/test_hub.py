@@ -8,6 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
+from domainclip.corpora import hub
 from domainclip.corpora.hub import Hub
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images import decode
@@ -104,9 +105,6 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}: no data set of save_to_disk: set corpus.reader=table or =folder"
     )
-    with pytest.raises(DataError) as caught:
-        _read(tmp_path, streaming=True)
-    assert str(caught.value) == ("corpus.options.streaming: say how many rows to take: corpus.options.limit")
     DatasetDict(train=_data(1), odd=_data(1)).save_to_disk(tmp_path / "d")
     with pytest.raises(DataError) as caught:
         _read(tmp_path / "d")
@@ -136,3 +134,58 @@ def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
     data.save_to_disk(tmp_path)
     loaded = load_corpus(card(reader="hub", max_bad=0.5), str(tmp_path))
     assert [(bad.place, bad.reason) for bad in loaded.quarantine] == [("train row 1", "missing file")]
+
+
+def _builder(monkeypatch: pytest.MonkeyPatch, name: str, **files: list[str]) -> None:
+    """The Hub knows one data set, whose files lie here."""
+    made = datasets.load_dataset_builder(name, data_files=files)
+    monkeypatch.setattr(hub, "_builder", lambda path, config, revision: made)
+    monkeypatch.setattr(Hub, "_commit", lambda self, path: None)
+
+
+def _parquet(folder: Path, sizes: tuple[int, ...]) -> list[str]:
+    files, first = [], 0
+    for shard, n in enumerate(sizes):
+        files.append(str(folder / f"train-{shard}.parquet"))
+        _data(n, first).to_parquet(files[-1], batch_size=4)
+        first += n
+    return files
+
+
+def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _parquet(tmp_path, (10, 3))
+    _builder(monkeypatch, "parquet", train=files, test=files)
+    stream = Hub(streaming=True).stream(card(), "lab/birds", Journal())
+    assert stream is not None
+    assert (stream.counts, stream.names) == ((10, 3), ("train-0.parquet", "train-1.parquet"))
+    journal = Journal()
+    for shard, start, numbers in ((0, 0, range(10)), (0, 7, range(7, 10)), (1, 2, [12])):
+        rows = [row for row in stream.open(shard, start, journal) if row is not None]
+        assert [row.values["caption"] for row in rows] == [[f"picture {i}"] for i in numbers]
+        assert [row.values["label"] for row in rows] == [("cat", "dog")[i % 2] for i in numbers]
+        assert [decode(row.image).getpixel((0, 0)) for row in rows] == [(i, 0, 0) for i in numbers]
+    items = stream.items(stream.open(0, 8, journal), journal)
+    assert items["id"][:] == ["train-0.parquet/8", "train-0.parquet/9"]
+    assert items["labels"][:] == [["cat"], ["dog"]]
+    assert journal.bad == []
+
+
+def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _parquet(tmp_path, (2,))
+    (tmp_path / "a.csv").write_text("image,caption\n")
+    way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
+    for name, given, text in (
+        ("parquet", {"train": files}, f"a stream is not divided, and this has one split: {way_out}"),
+        ("csv", {"train": [str(tmp_path / "a.csv")]}, f"only Parquet is streamed, not csv: {way_out}"),
+        (
+            "webdataset",
+            {"train": files},
+            "holds tar shards: read them with corpus.reader=webdataset "
+            "corpus.path=hf://datasets/lab/birds/NAME-{000..099}.tar",
+        ),
+    ):
+        _builder(monkeypatch, name, **given)
+        with pytest.raises(DataError) as caught:
+            Hub(streaming=True).stream(card(), "lab/birds", Journal())
+        assert str(caught.value) == f"data set lab/birds: {text}"
+    assert Hub(streaming=True, limit=3).stream(card(), "lab/birds", Journal()) is None

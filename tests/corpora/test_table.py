@@ -122,7 +122,8 @@ def test_a_condition_on_a_column_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(file, labels_where={"knd": "y"})
     assert str(caught.value) == (
-        'metadata.csv: no column "knd" (corpus.options.labels_where): did you mean "kind"?'
+        'metadata.csv: no column "knd" (corpus.options.labels_where): did you mean "kind"? '
+        "there are: file_name, text, kind."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,59 @@ def test_a_broken_entry_is_as_none() -> None:
     file = cache.root() / "features" / "k" / "array.npy"
     file.write_bytes(file.read_bytes()[:100])
     assert cache.read("features", "k") is None
+
+
+def _entry(kind: str, name: str, numbers: int, age: float) -> None:
+    with cache.writing(kind, name, (numbers,), np.uint8, {"what": f"{numbers} numbers"}):
+        pass
+    used = time.time() - age
+    os.utime(cache.root() / kind / name, (used, used))
+
+
+def test_entries_stand_in_the_order_of_use() -> None:
+    _entry("features", "old", 1000, age=900)
+    _entry("pixels", "new", 5000, age=10)
+    assert [(one.kind, one.name, one.what) for one in cache.entries()] == [
+        ("pixels", "new", "5000 numbers"),
+        ("features", "old", "1000 numbers"),
+    ]
+    assert [one.name for one in cache.entries("features")] == ["old"]
+    assert 5000 < cache.entries()[0].size < 5300
+    cache.read("features", "old")
+    assert [one.name for one in cache.entries()] == ["old", "new"]
+
+
+def test_pruning_removes_what_was_used_longest_ago() -> None:
+    for name, age in (("a", 30), ("b", 20), ("c", 10)):
+        _entry("pixels", name, 5000, age)
+    _entry("features", "d", 5000, 40)
+    removed = cache.prune(11_000, "pixels")
+    assert [one.name for one in cache.entries()] == ["c", "b", "d"]
+    assert 5000 < removed < 5300
+    cache.remove("features", "d")
+    assert [one.name for one in cache.entries()] == ["c", "b"]
+    assert sorted(path.name for path in (cache.root() / "pixels").iterdir()) == ["b", "c"]
+
+
+def test_drafts_of_killed_processes_are_swept_and_no_others() -> None:
+    for name in (".young", ".old"):
+        (cache.root() / "pixels" / name).mkdir(parents=True)
+    long_ago = time.time() - 30 * 86_400
+    os.utime(cache.root() / "pixels" / ".old", (long_ago, long_ago))
+    _entry("pixels", "a", 10, 0)
+    assert sorted(path.name for path in (cache.root() / "pixels").iterdir()) == [".young", "a"]
+    assert [one.name for one in cache.entries()] == ["a"]
+
+
+def test_a_full_disk_is_an_error_and_not_a_crash() -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left|File too large|Invalid argument"),
+        cache.writing("pixels", "huge", (2**50,), np.uint8, {}),
+    ):
+        pass
+    assert list((cache.root() / "pixels").iterdir()) == []
+
+
+def test_only_the_owner_may_look() -> None:
+    _entry("pixels", "a", 10, 0)
+    assert (cache.root() / "pixels" / "a").stat().st_mode & 0o077 == 0

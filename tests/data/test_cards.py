@@ -19,6 +19,7 @@ from domainclip.data.cards import (
     corpus_root,
     load_card,
 )
+from domainclip.data.fits import Fits
 from domainclip.errors import ExitCode, RecipeError
 from domainclip.shipped import folder
 
@@ -139,7 +140,7 @@ def test_the_root_of_a_table_is_its_folder(tmp_path: Path) -> None:
 
 def test_every_key_of_a_card_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    models: list[type[BaseModel]] = [Card, Columns, Splits, Captions, Prompts, Retention, Privacy]
+    models: list[type[BaseModel]] = [Card, Columns, Splits, Captions, Prompts, Retention, Privacy, Fits]
     keys = {key for model in models for key in model.model_fields} - {"prose", "name"}
     assert len(keys) > 30
     assert sorted(key for key in keys if f"`{key}`" not in text) == []

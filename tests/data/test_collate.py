@@ -9,8 +9,9 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from domainclip.data.cards import Captions
 from domainclip.data.collate import Batch, Pairs, collate, crop
-from domainclip.data.order import draw, positions
+from domainclip.data.order import choose, draw, positions
 from domainclip.data.quarantine import Bad
 from domainclip.data.rows import Item, dataset
 from domainclip.errors import DataError
@@ -73,7 +74,10 @@ def test_each_epoch_draws_a_caption(tmp_path: Path) -> None:
     pairs = Pairs(items, preprocess, pixels=False)
     drawn = {pairs[(epoch, 0)].text for epoch in range(20)}
     assert drawn == {"0 0", "0 1", "0 2"}
-    assert {Pairs(items, preprocess, pixels=False, policy="head")[(e, 0)].text for e in range(20)} == {"0 0"}
+    assert {
+        Pairs(items, preprocess, pixels=False, captions=Captions(policy="head"))[(e, 0)].text
+        for e in range(20)
+    } == {"0 0"}
     assert Pairs(items, preprocess, pixels=False, seed=1)[(0, 0)].image is None
 
 
@@ -144,3 +148,84 @@ def test_the_same_pairs_without_pictures(tmp_path: Path) -> None:
     for position in [(0, 0), (1, 0), (2, 5)]:
         assert bare[position].image is None
         assert (bare[position].text, bare[position].group) == (pairs[position].text, pairs[position].group)
+
+
+def _with_views(folder: Path, views: int = 2, broken: tuple[str, ...] = ()) -> Dataset:
+    """Three items whose pictures are grey: 100, with views of 101 and 102; 110, …"""
+    rows = []
+    for i in range(3):
+        files = [folder / f"{i}{k}.png" for k in range(views + 1)]
+        for k, file in enumerate(files):
+            Image.new("L", (4, 4), 100 + 10 * i + k).save(file)
+            if file.stem in broken:
+                file.write_bytes(b"nothing")
+        first, *others = ({"path": str(file), "bytes": None} for file in files)
+        rows.append(Item(f"id{i}", first, ["t"], [""], [], str(i), {}, "train", f"row {i}", others))
+    return dataset(rows)
+
+
+def _grey(pairs: Pairs, epoch: int, index: int) -> int:
+    image = pairs[(epoch, index)].image
+    assert image is not None
+    return int(image["pixels"].flat[0])
+
+
+def test_each_epoch_shows_one_of_the_views(tmp_path: Path) -> None:
+    items = _with_views(tmp_path)
+    pairs = Pairs(items, preprocess, seed=1)
+    shown = [[_grey(pairs, epoch, i) for i in range(3)] for epoch in range(30)]
+    assert [set(column) for column in zip(*shown, strict=True)] == [
+        {100, 101, 102}, {110, 111, 112}, {120, 121, 122}
+    ]  # fmt: skip
+    assert [[_grey(pairs, epoch, i) for i in range(3)] for epoch in range(30)] == shown
+    assert [[_grey(Pairs(items, preprocess, seed=2), e, i) for i in range(3)] for e in range(30)] != shown
+    # Which view says nothing of which caption: the draws have words of their own.
+    assert [choose(1, e, 0, 3) for e in range(30)] != [choose(1, e, 0, 3, "view") for e in range(30)]
+    assert pairs.views_change
+
+
+def test_the_first_view_is_always_shown_when_the_card_says_so(tmp_path: Path) -> None:
+    pairs = Pairs(_with_views(tmp_path), preprocess, views="first")
+    assert {_grey(pairs, epoch, 1) for epoch in range(20)} == {110}
+    assert not pairs.views_change
+    assert not pairs.without_pixels({}).views_change
+    assert not Pairs(_items(tmp_path), preprocess).views_change
+
+
+def test_a_broken_view_leaves_the_item_its_others(tmp_path: Path) -> None:
+    pairs = Pairs(_with_views(tmp_path, broken=("11",)), preprocess, seed=1)
+    assert {_grey(pairs, epoch, 1) for epoch in range(30)} == {110, 112}
+    told = {bad for epoch in range(30) for bad in pairs[(epoch, 1)].bad}
+    assert told == {Bad("item id1 view 1", "not an image", str(tmp_path / "11.png"))}
+    assert {pairs[(epoch, 1)].index for epoch in range(30)} == {1}
+
+
+def test_an_item_without_any_readable_view_is_replaced(tmp_path: Path) -> None:
+    pairs = Pairs(_with_views(tmp_path, views=1, broken=("10", "11")), preprocess)
+    pair = pairs[(0, 1)]
+    assert (pair.index, pair.asked) == (2, 1)
+    assert [bad.reason for bad in pair.bad] == ["not an image"]
+
+
+def test_half_of_the_pictures_are_mirrored_after_the_same_crop(tmp_path: Path) -> None:
+    items = _items(tmp_path)
+
+    def whole(image: Image.Image) -> dict[str, np.ndarray]:
+        return {"pixels": np.asarray(image)}
+
+    plain, flipped, again = (
+        Pairs(items, whole, seed=5, augmentation=kind) for kind in ("crop", "crop_flip", "crop_flip")
+    )
+    mirrored = 0
+    for position in [(epoch, index) for epoch in range(20) for index in range(6)]:
+        cut, shown, same = (_pixels(pairs, position) for pairs in (plain, flipped, again))
+        assert np.array_equal(shown, same)
+        mirrored += (turned := not np.array_equal(shown, cut))
+        assert np.array_equal(shown, cut[:, ::-1] if turned else cut)
+    assert 40 < mirrored < 80  # of 120
+
+
+def _pixels(pairs: Pairs, position: tuple[int, int]) -> np.ndarray:
+    image = pairs[position].image
+    assert image is not None
+    return image["pixels"]

@@ -54,11 +54,11 @@ def test_captions_that_a_template_leaves_out_are_told_of() -> None:
     [
         (
             {"columns": {"image": "imag"}},
-            't.csv: no column "imag" (corpus.columns.image): did you mean "image"?',
+            't.csv: no column "imag" (corpus.columns.image): did you mean "image"? there are: image, caption.',
         ),
         (
             {"columns": {"texts": ["captoin"]}},
-            't.csv: no column "captoin" (corpus.columns.texts): did you mean "caption"?',
+            't.csv: no column "captoin" (corpus.columns.texts): did you mean "caption"? there are: image, caption.',
         ),
         (
             {"columns": {"labels": ["zebra"]}},
@@ -66,7 +66,7 @@ def test_captions_that_a_template_leaves_out_are_told_of() -> None:
         ),
         (
             {"columns": {"meta": ["age"]}},
-            't.csv: no column "age" (corpus.columns.meta): did you mean "image"?',
+            't.csv: no column "age" (corpus.columns.meta): did you mean "image"? there are: image, caption.',
         ),
         (
             {"captions": {"template": "{text}, {stile}"}},
@@ -101,3 +101,15 @@ def test_every_key_that_names_a_column() -> None:
         "de": "corpus.columns.languages",
         "z": "corpus.captions.template",
     }
+
+
+def test_a_wrong_column_of_a_wide_table_says_which_there_are() -> None:
+    """Fault 29: a wrong column, with the nearest and all that exist, in their own order."""
+    names = [f"c{number}" for number in range(45)]
+    with pytest.raises(DataError) as caught:
+        resolve(card(columns={"image": "picture"}), names, "t.csv", Journal())
+    assert str(caught.value) == (
+        't.csv: no column "picture" (corpus.columns.image): there are: '
+        + ", ".join(names[:40])
+        + " and 5 more."
+    )

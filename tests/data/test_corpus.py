@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from datasets import Dataset, DatasetDict
 
 from domainclip.contracts import COLUMNS
 from domainclip.data import corpus as corpus_module
-from domainclip.data.cards import Card
+from domainclip.data.cards import Card, Columns
 from domainclip.data.corpus import load_corpus
 from domainclip.data.quarantine import Bad, Journal, counts, refuse_over
-from domainclip.data.rows import FEATURES
+from domainclip.data.rows import FEATURES, Source, standardise
 from domainclip.errors import DataError, ExitCode
 from tests.data.made import card, picture, table
 
@@ -143,9 +144,9 @@ def test_a_change_in_the_middle_of_a_large_file_changes_its_size_or_ends(tmp_pat
     for place in (0, 150_000, 299_999):
         big[place] ^= 1
         (tmp_path / "x").write_bytes(big)
-        digests.append(corpus_module._digest(image))
+        digests.append(corpus_module.digest_of(image))
     assert digests[0] == digests[1] != digests[2]
-    assert corpus_module._digest({"path": None, "bytes": bytes(big)}) == digests[2]
+    assert corpus_module.digest_of({"path": None, "bytes": bytes(big)}) == digests[2]
 
 
 def test_splits_do_not_depend_on_the_secret(tmp_path: Path) -> None:
@@ -194,8 +195,8 @@ class _Outside:
     [
         (
             {"id": ["a"]},
-            'reader "table": split train must have the columns id, image, texts, language, labels, group, '
-            "meta",
+            'reader "table": split train must have the columns id, image, views, texts, language, labels, '
+            "group, meta",
         ),
         ({name: ["a"] for name in COLUMNS}, 'reader "table": 2 ids are not unique'),
     ],
@@ -213,3 +214,64 @@ def test_without_a_place_for_the_list_the_fault_is_told_all_the_same(tmp_path: P
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "
         "(missing file); mend them or raise corpus.max_bad"
     )
+
+
+class _Studies:
+    """A reader of three items with two views each; the views of a study lie beside its image."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, card: Card, path: str, journal: Journal) -> DatasetDict:
+        rows = []
+        for i in range(3):
+            first, *views = ({"path": str(self.root / f"{i}{k}.png"), "bytes": None} for k in range(3))
+            rows.append(Source({"text": f"study {i}"}, f"row {i}", first, f"{i}", "train", views=views))
+        columns = Columns(texts=["text"], labels="", group="", split="", language="")
+        return standardise(rows, columns, card, journal)
+
+
+def _studies(root: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> corpus_module.LoadedCorpus:
+    monkeypatch.setattr("domainclip.parts.build", lambda *_, **__: _Studies(root))
+    return load_corpus(card(**keys), str(root))
+
+
+def test_a_missing_view_is_counted_and_its_item_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        for k in range(3):
+            picture(tmp_path / f"{i}{k}.png", seed=3 * i + k)
+    whole = _studies(tmp_path, monkeypatch)
+    assert [len(views) for views in whole.splits["train"]["views"]] == [2, 2, 2]
+    assert [len(own) for own in whole.view_digests.values()] == [2, 2, 2]
+    assert len({*whole.digests.values(), *chain.from_iterable(whole.view_digests.values())}) == 9
+    (tmp_path / "01.png").unlink()
+    (tmp_path / "10.png").write_bytes(b"")  # its next view becomes the first
+    for k in range(3):
+        (tmp_path / f"2{k}.png").unlink()
+    with pytest.raises(DataError) as caught:
+        _studies(tmp_path, monkeypatch)
+    assert str(caught.value) == (
+        "corpus test: 3 of 7 items are unusable (42.9%, limit 1.0%): 2 missing file, 1 empty file; first: "
+        "row 0 view 1 01.png (missing file), row 1 10.png (empty file), row 2 20.png (missing file); mend "
+        f"them or raise corpus.max_bad (list: {_list()})"
+    )
+    left = _studies(tmp_path, monkeypatch, max_bad=0.9)
+    shown = [
+        [Path(image["path"]).name for image in (row["image"], *row["views"])] for row in left.splits["train"]
+    ]
+    assert shown == [["00.png", "02.png"], ["11.png", "12.png"]]
+    assert left.splits["train"].features == FEATURES
+    assert left.digests["0"] == whole.digests["0"]
+    assert left.digests["1"] == whole.view_digests["1"][0]
+    assert left.view_digests == {"0": whole.view_digests["0"][1:], "1": whole.view_digests["1"][1:]}
+    assert left.fingerprint != whole.fingerprint
+
+
+def test_a_place_inside_a_file_is_a_picture_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"scan")
+    paths = ["a.dcm", "a.dcm#frame=1", "a.dcm#frame=2", "b.dcm#frame=1"]
+    digests = [corpus_module.digest_of({"path": str(tmp_path / path), "bytes": None}) for path in paths]
+    assert len(set(digests[:3])) == 3
+    assert digests[3] == "missing file"

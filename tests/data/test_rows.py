@@ -43,6 +43,7 @@ def test_one_row_becomes_the_standard_columns() -> None:
         {
             "id": "1.png",
             "image": {"path": "/root/1.png", "bytes": None},
+            "views": [],
             "texts": ["A disc."],
             "language": ["en"],
             "labels": ["galaxy"],

@@ -7,8 +7,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from domainclip.data.columns import resolve
+from domainclip.data.quarantine import Journal
 from domainclip.data.tables import find, read
 from domainclip.errors import DataError, ExitCode
+from tests.data.made import card
 
 
 def _file(folder: Path, data: bytes | str, name: str = "t.csv") -> Path:
@@ -35,7 +38,8 @@ def test_a_tsv_keeps_to_tabs(tmp_path: Path) -> None:
     assert read(_file(tmp_path, "a,b\n1,2\n", "t.tsv"), separator=",").rows == [{"a": "1", "b": "2"}]
 
 
-def test_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Path) -> None:
+def test_fault_29_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Path) -> None:
+    """Fault 29: a byte order mark is no part of the first column's name."""
     data = '\ufeffname,text\r\n1,"He said ""no""\r\nand left"\r\n\r\n2,plain\r\n'
     assert read(_file(tmp_path, data)).rows == [
         {"name": "1", "text": 'He said "no"\r\nand left'},
@@ -43,11 +47,13 @@ def test_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Path) -> No
     ]
 
 
-def test_a_long_report_is_whole(tmp_path: Path) -> None:
+def test_fault_29_a_field_of_200_kb_is_whole(tmp_path: Path) -> None:
+    """Fault 29: longer than the csv module's own bound."""
     assert len(read(_file(tmp_path, "a\n" + "x" * 200_000)).rows[0]["a"]) == 200_000
 
 
-def test_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
+def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
+    """Fault 29: Latin-1 and UTF-16 are never guessed, nor read as something else."""
     file = _file(tmp_path, "a\nMünchen\n".encode("latin-1"))
     assert read(file, encoding="latin-1").rows == [{"a": "München"}]
     assert _error(file) == (
@@ -78,8 +84,36 @@ def test_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
         ("", "t.csv: the table has no rows"),
     ],
 )  # fmt: skip
-def test_a_broken_table_names_the_place(tmp_path: Path, data: str, message: str) -> None:
+def test_fault_29_a_broken_table_names_the_place(tmp_path: Path, data: str, message: str) -> None:
+    """Fault 29: NUL bytes, other numbers of fields, open quotes."""
     assert _error(_file(tmp_path, data)) == message
+
+
+def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) -> None:
+    """Fault 29: with and without a byte order mark; half a letter at the end."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        file = _file(tmp_path, "a,b\n1,ü\n".encode(encoding))
+        assert read(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
+        assert "is not UTF-8: save it as UTF-8, or name its encoding" in _error(file)
+        # With plain letters only, it is UTF-8 full of NUL bytes, and told of as such.
+        plain = _file(tmp_path, "a,b\n1,u\n".encode(encoding))
+        assert _error(plain) == "t.csv: line 1 holds a NUL byte: the file is broken or not text"
+    assert _error(_file(tmp_path, "a\nMün".encode()[:-2])) == (
+        "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
+        "corpus.options.encoding=latin-1"
+    )
+
+
+def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_header(tmp_path: Path) -> None:
+    """Fault 29: one column that holds all names tells what went wrong."""
+    table = read(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
+    assert table.columns == ["image;text"]
+    with pytest.raises(DataError) as caught:
+        resolve(card(columns={"image": "image"}), table.columns, "t.csv", Journal())
+    assert (
+        str(caught.value)
+        == 't.csv: no column "image" (corpus.columns.image): did you mean "image;text"? there are: image;text.'
+    )
 
 
 def test_json_lines(tmp_path: Path) -> None:

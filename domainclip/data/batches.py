@@ -1,0 +1,30 @@
+"""The batches of a run from any step on: all that the loop needs to know of where pairs come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from domainclip import distributed
+from domainclip.data.collate import Batch, Pairs, collate
+from domainclip.data.order import positions, rank_slice
+from domainclip.data.streamed import StreamedPairs
+
+
+def batches(
+    pairs: Pairs, start: int, total: int, batch_size: int, *, seed: int, workers: int
+) -> Iterator[Batch]:
+    """This process's share of each step's batch, for steps `start` to `total`.
+
+    Raises: RecipeError when the processes cannot share a batch equally.
+    """
+    rank, world = distributed.rank(), distributed.world()
+    if isinstance(pairs, StreamedPairs):
+        return pairs.batches(start, total, batch_size, workers, rank, world)
+    order = (
+        rank_slice(positions(at, batch_size, len(pairs), seed), rank, world) for at in range(start, total)
+    )
+    loader: DataLoader[Any] = DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=workers)
+    return iter(loader)

@@ -1,0 +1,62 @@
+"""Where things lie in a picture, as the `meta` column says it.
+
+A card that lists the column `boxes` under `columns.meta` brings a JSON list, one entry a box:
+`[{"label": "effusion", "box": [left, top, right, bottom]}]`, in pixels of the upright picture.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+KEY = "boxes"
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box, in pixels from the top left corner."""
+
+    label: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        """Square pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
+def boxes_of(items: Dataset) -> tuple[list[list[Box]], int]:
+    """The boxes of each item, and how many entries could not be read."""
+    found, bad = [], 0
+    for meta in items["meta"]:
+        entries = json.loads(meta or "{}").get(KEY) or []
+        if isinstance(entries, str):  # a table holds the list as text
+            entries = _parsed(entries)
+        boxes = [_box(entry) for entry in entries] if isinstance(entries, list) else [None]
+        found.append([box for box in boxes if box is not None])
+        bad += boxes.count(None)
+    return found, bad
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _box(entry: Any) -> Box | None:
+    try:
+        left, top, right, bottom = (float(edge) for edge in entry["box"])
+        label = entry["label"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    sound = isinstance(label, str) and 0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")
+    return Box(label, left, top, right, bottom) if sound else None

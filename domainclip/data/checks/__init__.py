@@ -1,0 +1,54 @@
+"""What is worth knowing of a corpus before a model is trained on it.
+
+An error makes an evaluation invalid or training hopeless; a warning wants a look; the rest is for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from domainclip.data.checks import captions, pictures, structure
+from domainclip.data.checks import leaks as leaking
+from domainclip.data.checks.captions import same_caption_pairs
+from domainclip.data.checks.findings import Finding, leaks, levelled, refuse
+from domainclip.data.corpus import LoadedCorpus
+
+__all__ = ["SAMPLE", "Finding", "check", "leaks", "refuse", "same_caption_pairs"]
+
+SAMPLE = 2048  # pictures that are looked at before a training; `domainclip data check` looks at all
+
+
+def check(
+    corpus: LoadedCorpus,
+    count_tokens: Callable[[list[str]], Sequence[int]] | None,
+    batch_size: int,
+    *,
+    max_tokens: int = 77,
+    augmentation: str = "none",
+    side: int | None = None,
+    sample: int | None = SAMPLE,
+    workers: int = 0,
+    embed: Callable[[list[dict[str, Any]]], np.ndarray] | None = None,
+) -> list[Finding]:
+    """All findings, errors first.
+
+    `count_tokens` gives the length of each text before it is truncated to `max_tokens`; `side` is that of
+    the pictures that the base takes; `sample` pictures are decoded, None: every one, by `workers` processes;
+    `embed` gives embeddings (n, d) of pictures, a witness where two are nearly the same.
+    """
+    card = corpus.card.checks
+    found = [*structure.sizes(corpus), *leaking.groups(corpus), *leaking.pictures(corpus)]
+    found += [*structure.classes(corpus), *captions.repeated(corpus, batch_size)]
+    if count_tokens is not None and len(corpus.splits["train"]):
+        found += captions.truncated(corpus, count_tokens, max_tokens)
+        found += captions.scripts(corpus, count_tokens, max_tokens)
+    found += captions.laterality(corpus, augmentation)
+    seen = pictures.see(corpus, sample, workers)
+    found += [*pictures.unreadable(seen), *pictures.blank(seen), *pictures.sizes(seen, side)]
+    found += [*pictures.decoders(corpus), *pictures.burned_in(corpus)]
+    if card.near_duplicates != "off":
+        found += leaking.near_duplicates(corpus, seen, embed)
+    return levelled(found, card)

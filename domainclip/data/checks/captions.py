@@ -1,0 +1,129 @@
+"""Captions: repeated, cut, split into bytes, and speaking of a side that a mirror would swap."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from domainclip.contracts import SPLITS
+from domainclip.data import languages, pools
+from domainclip.data.captions import normalise
+from domainclip.data.checks import sides
+from domainclip.data.checks.findings import NAMED, Finding
+from domainclip.data.corpus import LoadedCorpus
+
+_CUT = 0.05  # of the captions: above it, the base loses what they end with
+_SAME = 0.05  # of the pairs of a batch
+
+
+def same_caption_pairs(
+    texts: Sequence[Sequence[str]], batch_size: int, shares: Sequence[Sequence[float] | None] | None = None
+) -> float:
+    """How many pairs of a batch have the same caption, in expectation.
+
+    Item i shows caption k with probability p_ik (1/m each of its m captions, without shares), and two items
+    stand in a batch of b out of n together with probability b(b-1) / n(n-1), so the sum over unordered pairs
+    is b(b-1) / n(n-1) * ½ Σ_k [(Σ_i p_ik)² - Σ_i p_ik²].
+    """
+    n, b = len(texts), min(batch_size, len(texts))
+    if n < 2:
+        return 0.0
+    total: defaultdict[str, float] = defaultdict(float)
+    squares: defaultdict[str, float] = defaultdict(float)
+    for own, stated in zip(texts, shares or [None] * n, strict=True):
+        shown: defaultdict[str, float] = defaultdict(float)
+        for text, share in zip(own, stated or [1 / max(1, len(own))] * len(own), strict=True):
+            shown[normalise(text)] += share
+        for text, share in shown.items():
+            total[text] += share
+            squares[text] += share**2
+    return b * (b - 1) / (n * (n - 1)) * sum(total[k] ** 2 - squares[k] for k in total) / 2
+
+
+def repeated(corpus: LoadedCorpus, batch_size: int) -> Iterator[Finding]:
+    """Training captions that occur again, and how many such pairs meet in a batch."""
+    shown = pools.pools(corpus.splits["train"], corpus.card.captions)  # what training says, not what it reads
+    texts = [pool.texts for pool in shown]
+    tally = Counter(normalise(text) for own in texts for text in own)
+    number = sum(n for n in tally.values() if n > 1)
+    if not number:
+        return
+    b = min(batch_size, len(texts))
+    pairs = same_caption_pairs(texts, batch_size, [pool.shares for pool in shown])
+    yield Finding(
+        "warning" if pairs > _SAME * b * (b - 1) / 2 else "info",
+        f"{number} of {tally.total()} training captions repeat; on average {pairs:.1f} of the "
+        f"{b * (b - 1) // 2} pairs in a batch of {b} have the same caption: they are never negatives",
+        "repeated_captions",
+        number,
+    )
+
+
+def truncated(
+    corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
+) -> Iterator[Finding]:
+    """How much of the training captions the base does not read, by language."""
+    by_language: defaultdict[str, set[str]] = defaultdict(set)
+    for text, language in spoken(corpus):
+        by_language[language].update(pools.pieces(text, corpus.card.captions))
+    for language, texts in sorted(by_language.items()):
+        lengths = np.asarray(count_tokens(sorted(texts)))
+        share = float((lengths > max_tokens).mean())
+        said = f" in {language}" if len(by_language) > 1 and language else ""
+        yield Finding(
+            "warning" if share > _CUT else "info",
+            f"{share:.1%} of the distinct training captions{said} are cut at {max_tokens} tokens; 95 % have "
+            f"at most {np.quantile(lengths, 0.95, method='higher')}",
+            "truncated_captions",
+            int((lengths > max_tokens).sum()),
+        )
+
+
+def scripts(
+    corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
+) -> Iterator[Finding]:
+    """Scripts that the tokeniser of the base splits into bytes."""
+    pairs = list(spoken(corpus))
+    rows = languages.profile([t for t, _ in pairs], [s for _, s in pairs], count_tokens, max_tokens)
+    for line in languages.doubts(rows):
+        yield Finding("warning", line, "split_script")
+
+
+def laterality(corpus: LoadedCorpus, augmentation: str) -> Iterator[Finding]:
+    """Captions that say left or right, when training mirrors the pictures: of patients, an error."""
+    if not augmentation.endswith("flip"):
+        return
+    said, of = 0, 0
+    where: list[str] = []
+    train = corpus.splits["train"]
+    columns = zip(train["id"][:], train["texts"][:], train["language"][:], strict=True)
+    for id, own, tongues in columns:
+        of += len(own)
+        number = sum(sides.named(text, tongue) for text, tongue in zip(own, tongues, strict=True))
+        said += number
+        if number and len(where) < NAMED:
+            where.append(corpus.places.get(id, f"item {id}"))
+    if said:
+        patients = not corpus.card.names_may_show or corpus.card.reader == "dicom"
+        yield Finding(
+            "error" if patients else "warning",
+            f"train.augmentation={augmentation} mirrors pictures, and {said} of {of} training captions say "
+            f"left or right; first: {', '.join(where)}; take train.augmentation=crop",
+            "laterality",
+            said,
+            tuple(where),
+        )
+
+
+def spoken(corpus: LoadedCorpus, split: str = "train") -> Iterator[tuple[str, str]]:
+    """The captions of a split, each with its language, "" when unknown."""
+    rows = corpus.splits[split]
+    for own, tongues in zip(rows["texts"][:], rows["language"][:], strict=True):
+        yield from zip(own, tongues, strict=True)
+
+
+def counted(corpus: LoadedCorpus) -> dict[str, int]:
+    """split -> captions."""
+    return {name: sum(map(len, corpus.splits[name]["texts"][:])) for name in SPLITS}

@@ -1,0 +1,157 @@
+"""The same patient, object or picture in two splits, and the same picture twice in one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from domainclip.contracts import SPLITS
+from domainclip.data import cache, duplicates, looks, places, splits
+from domainclip.data.checks.findings import NAMED, Finding
+from domainclip.data.checks.pictures import Seen
+from domainclip.data.corpus import LoadedCorpus
+from domainclip.data.duplicates import SIDE, Pair
+
+_MEND = "give such rows one group, or leave one out"
+
+
+def groups(corpus: LoadedCorpus) -> Iterator[Finding]:
+    """A group in two splits."""
+    held = {name: corpus.splits[name]["group"][:] for name in SPLITS}
+    text = splits.leak(held, {name: rows(corpus, name) for name in SPLITS})
+    if text:
+        own = [set(held[name]) for name in SPLITS]
+        shared = (own[0] & own[1]) | (own[0] & own[2]) | (own[1] & own[2])
+        yield Finding("error", text, "group_leak", len(shared))
+
+
+def rows(corpus: LoadedCorpus, split: str) -> list[str]:
+    """Where each item of a split stands in the source."""
+    # By id, not by position: curation may have taken rows out since the corpus was read.
+    return [corpus.places.get(id, f"item {id}") for id in corpus.splits[split]["id"][:]]
+
+
+def pictures(corpus: LoadedCorpus) -> Iterator[Finding]:
+    """Pictures that are byte for byte the same, in two splits or in one."""
+    where: dict[str, dict[str, list[int]]] = {}
+    for name in SPLITS:
+        for row, id in enumerate(corpus.splits[name]["id"][:]):
+            where.setdefault(corpus.digests.get(id, id), {}).setdefault(name, []).append(row)
+    for first, second in combinations(SPLITS, 2):
+        both = [
+            (held[first][0], held[second][0]) for held in where.values() if first in held and second in held
+        ]
+        same = [(a, b) for a, b in both if _sha256(corpus, first, a) == _sha256(corpus, second, b)]
+        if same:
+            one, other = rows(corpus, first)[same[0][0]], rows(corpus, second)[same[0][1]]
+            yield Finding(
+                "error",
+                f"the same picture in two splits: {len(same)} in {first} and {second}; one of them: {one}, "
+                f"{other}; {_MEND}",
+                "picture_leak",
+                len(same),
+                (one, other),
+            )
+    again = [(name, held[name]) for held in where.values() for name in held if len(held[name]) > 1]
+    if again:
+        name, twins = again[0]
+        number, named = sum(len(held) - 1 for _, held in again), rows(corpus, name)
+        yield Finding(
+            "info",
+            f"{number} pictures stand again in their own split; first: "
+            f"{', '.join(named[row] for row in twins[:NAMED])}",
+            "same_picture",
+            number,
+            tuple(named[row] for row in twins[:NAMED]),
+        )
+
+
+def _sha256(corpus: LoadedCorpus, split: str, row: int) -> str:
+    image: dict[str, Any] = corpus.splits[split].select_columns("image")[row]["image"]
+    data = image["bytes"]
+    # The digest of a loaded corpus looks at the ends of a large file alone.
+    try:
+        return hashlib.sha256(places.content(image["path"]) if data is None else data).hexdigest()
+    except OSError:
+        return corpus.digests[corpus.splits[split]["id"][row]]
+
+
+def near_duplicates(
+    corpus: LoadedCorpus, seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None
+) -> Iterator[Finding]:
+    """Pictures that were re-encoded, resized, cut or mirrored, in two splits or in one."""
+    twins = _pairs(seen, embed)
+    across = [pair for pair in twins if seen.split(pair.first) != seen.split(pair.second)]
+    if across:
+        order = {name: at for at, name in enumerate(SPLITS)}
+        between = Counter(
+            tuple(sorted((seen.split(pair.first), seen.split(pair.second)), key=order.__getitem__))
+            for pair in across
+        )
+        said = ", ".join(f"{number} in {a} and {b}" for (a, b), number in sorted(between.items()))
+        yield Finding(
+            "error",
+            f"nearly the same picture in two splits: {said}; {_examples(seen, across)}; {_MEND}, or, when "
+            "they are not the same, say checks: {near_duplicates: warning} in the card",
+            "near_duplicates",
+            len(across),
+            _places(seen, across),
+        )
+    within = [pair for pair in twins if seen.split(pair.first) == seen.split(pair.second)]
+    if within:
+        own = sum(seen.group(pair.first) == seen.group(pair.second) for pair in within)
+        yield Finding(
+            "info",
+            f"{len(within)} {'pair' if len(within) == 1 else 'pairs'} of nearly the same picture in one "
+            f"split, {own} of them of one group; {_examples(seen, within)}",
+            "near_duplicates_within",
+            len(within),
+            _places(seen, within),
+        )
+
+
+def _pairs(seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None) -> list[Pair]:
+    """Pairs of different items, by their rows in `seen`; byte for byte the same is told elsewhere."""
+    told = seen.looks
+    readable = (told["reason"] == b"") & ~told["blank"]
+    big = np.flatnonzero(readable & (np.minimum(told["width"], told["height"]) >= SIDE))
+    pictures = seen.images
+    encode = None if embed is None else lambda chosen: embed([pictures[int(big[row])] for row in chosen])
+    found = duplicates.pairs(_scored(seen, big), told["colour"][big], encode)
+    named = [Pair(int(big[p.first]), int(big[p.second]), p.turn, p.score) for p in found]
+    return [
+        pair
+        for pair in named
+        if seen.item(pair.first) != seen.item(pair.second)
+        and seen.digests[pair.first] != seen.digests[pair.second]
+    ]
+
+
+def _scored(seen: Seen, rows: np.ndarray) -> np.ndarray:
+    """The scored pairs among some pictures; kept, like the looks that they come from."""
+    digests = [seen.digests[row] for row in rows]
+    name = cache.key("pairs", looks.VERSION, digests)
+    kept = cache.read("hashes", name)
+    if kept is not None and kept.dtype == duplicates.SCORED:
+        return kept[1:]
+    found = duplicates.scored(seen.looks["thumbnail"][rows], seen.looks["hashes"][rows])
+    # With a row before the first: an array without rows cannot be mapped from disk.
+    whole = np.concatenate([np.zeros(1, duplicates.SCORED), found])
+    looks.store(name, whole, {"what": "pairs of pictures that are alike", "pairs": len(found)})
+    return found
+
+
+def _examples(seen: Seen, pairs: Sequence[Pair]) -> str:
+    best = max(pairs, key=lambda pair: pair.score)
+    turn = "" if best.turn == duplicates.TURNS[0] else f" ({best.turn})"
+    return f"one of them: {seen.place(best.first)}, {seen.place(best.second)}{turn}"
+
+
+def _places(seen: Seen, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    best = sorted(pairs, key=lambda pair: -pair.score)[:NAMED]
+    return tuple(f"{seen.place(pair.first)} and {seen.place(pair.second)}" for pair in best)

@@ -1,0 +1,49 @@
+"""Frames of one file: which are shown, and what each says for itself [DICOM PS3.3 C.7.6.6, C.7.6.16]."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydicom.dataset import Dataset
+
+from domainclip.data.unreadable import UnreadableImage
+
+Policy = Literal["first", "middle", "key", "all"]
+# The groups of an enhanced file that say how a frame's values are to be understood and shown.
+_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+
+
+def number(value: int | str, count: int, name: str) -> int:
+    """The frame that a path asks for, from 0.
+
+    Raises: UnreadableImage for one that the file does not have.
+    """
+    frame = int(value) if isinstance(value, int) or value.isdecimal() else -1
+    if not 0 <= frame < count:
+        raise UnreadableImage(name, f"no such frame: it has {count}, from 0")
+    return frame
+
+
+def chosen(policy: Policy, count: int, representative: int | None = None) -> list[int]:
+    """The frames that a policy shows, from 0; `representative` is the file's own choice, from 1.
+
+    A file without such a choice shows the middle one, where a run through an organ or a heart beat is.
+    """
+    if policy == "all":
+        return list(range(count))
+    if policy == "key" and representative is not None and 1 <= representative <= count:
+        return [representative - 1]
+    return [0 if policy == "first" else count // 2 if count % 2 else (count - 1) // 2]
+
+
+def settle(dataset: Dataset, frame: int) -> None:
+    """Brings a frame's own rescale and window to the top of the file, where all others have theirs.
+
+    What stands for this frame goes before what all frames share.
+    """
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
+    for groups in (*shared, *own):
+        for group in _GROUPS:
+            for item in list(groups.get(group) or [])[:1]:
+                dataset.update(item)

@@ -1,0 +1,89 @@
+"""A file on another machine, read from its beginning to its end; a lost connection is taken up again."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+
+from datasets.utils.file_utils import xopen
+
+_TRIES = 5
+_PATIENCE = 60.0  # seconds without a byte
+
+
+def opened(address: str) -> Any:
+    """Something with `read` and `close`, of a file here, behind https:// or behind hf://.
+
+    Raises: OSError, or what the Hub's client raises, when it cannot be reached.
+    """
+    return _Download(address) if address.startswith("http") else xopen(address, "rb")
+
+
+class _Refused(OSError):
+    """The server was reached and says no: asking again is of no use."""
+
+
+class _Download:
+    """The bytes behind an address; certificates are verified, and redirections stay on the web."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.at = 0
+        self.response: Any = None
+        self._connect()
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes, fewer only at the end.
+
+        Raises: OSError when the connection stays lost.
+        """
+        parts, left = [], size
+        while left:
+            data = self._some(left)
+            if not data:
+                break
+            parts.append(data)
+            left -= len(data) if size > 0 else 0
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.response.close()
+
+    def _some(self, most: int) -> bytes:
+        for attempt in range(_TRIES):
+            try:
+                if attempt:
+                    time.sleep(0.2 * 4**attempt)
+                    self._connect()
+                data: bytes = self.response.read(most if most > 0 else 2**20)
+                if data or self.length is None or self.at >= self.length:
+                    self.at += len(data)
+                    return data
+            except _Refused:
+                raise
+            except (OSError, HTTPException):
+                continue
+        raise OSError(f"the connection was lost after {self.at} bytes")
+
+    def _connect(self) -> None:
+        """From where it stopped, also when the server only knows to begin at the beginning."""
+        request = urllib.request.Request(self.address, headers={"User-Agent": "domainclip"})
+        if self.at:
+            request.add_header("Range", f"bytes={self.at}-")
+        if self.response is not None:
+            self.response.close()
+        try:
+            self.response = urllib.request.urlopen(request, timeout=_PATIENCE)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise _Refused(f"the server says {error.code} {error.reason}") from None
+        length = self.response.headers.get("Content-Length")
+        begin = self.at if self.response.status == 206 else 0
+        self.length = None if length is None else begin + int(length)
+        skip = self.at - begin
+        while skip > 0 and (passed := len(self.response.read(min(skip, 2**20)))):
+            skip -= passed

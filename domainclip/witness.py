@@ -1,0 +1,26 @@
+"""Embeddings of a few pictures, on one process: what a model says where two are nearly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from domainclip.data.images import decode
+from domainclip.encoders import TowersEncoder
+from domainclip.towers import Towers
+
+_CHUNK = 32
+
+
+def embed(towers: Towers) -> Callable[[list[dict[str, Any]]], np.ndarray]:
+    """A function from pictures, as in the `image` column, to (n, d) embeddings of unit length."""
+
+    def rows(images: list[dict[str, Any]]) -> np.ndarray:
+        encoder = TowersEncoder(towers)
+        chunks = (images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK))
+        ready = ([towers.preprocess(decode(image)) for image in chunk] for chunk in chunks)
+        return np.concatenate([encoder.image_rows(chunk) for chunk in ready])
+
+    return rows
