@@ -8,13 +8,19 @@ always see the same chunks of a set, whichever process has its turn, and there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from domainclip.data.images import decode
 from domainclip.distributed import gather_objects, rank, world
+from domainclip.embedding_store import EmbeddingStore
 from domainclip.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -24,18 +30,34 @@ if TYPE_CHECKING:
     from domainclip.towers import Towers
 
 _CHUNK = 32  # rows that go through a tower together
+_AHEAD = 4  # chunks that are decoded while a tower works
 Part = TypeVar("Part")
+
+
+class UnreadablePictures(DataError):
+    """Some pictures of a set cannot be decoded; `readable` are the others, already encoded."""
+
+    def __init__(self, lost: int, items: Dataset, readable: Dataset) -> None:
+        super().__init__(f"{lost} of {len(items)} images cannot be read: measure the readable ones")
+        self.readable = readable
 
 
 class TowersEncoder:
     """Implements contracts.Encoder. Embeddings are kept: make a new one when weights have changed.
 
     Encoders that share a `kept` dictionary share the embeddings of towers whose weights are equal, so that
-    a locked tower is run once for base and adapted model together.
+    a locked tower is run once for base and adapted model together. With a `store` they are found again by
+    later runs.
     """
 
-    def __init__(self, towers: Towers, kept: dict[Any, np.ndarray] | None = None) -> None:
+    def __init__(
+        self,
+        towers: Towers,
+        kept: dict[Any, np.ndarray] | None = None,
+        store: EmbeddingStore | None = None,
+    ) -> None:
         self.towers = towers
+        self.store = store
         self.scale = float(towers.scale.detach())
         self.bias = None if towers.bias is None else float(towers.bias.detach())
         self.preparation: str = towers.preprocess.fingerprint()
@@ -48,20 +70,73 @@ class TowersEncoder:
 
         Raises: DataError when an image cannot be read.
         """
-        if not self.knows(items) and (lost := len(items) - len(encode_images([self], items))):
-            raise DataError(f"{lost} of {len(items)} images cannot be read: measure the readable ones")
+        if not self.knows(items):
+            readable = encode_images([self], items)
+            if lost := len(items) - len(readable):
+                raise UnreadablePictures(lost, items, readable)
         return self.kept[self.image_key, items._fingerprint]
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32 of unit length; equal texts are encoded once."""
-        key = (self.text_key, tuple(texts))
+        return self._known(self.text_key, texts, self.towers.encode_text)
+
+    def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(len(texts), d) float32, each as long as the tower made it: some protocols average such vectors."""
+        return self._known(("raw", self.text_key), texts, self._raw)
+
+    def _known(self, tower: Any, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
+        key = (tower, tuple(texts))
         if key not in self.kept:
             # Texts of like length stand together, for a chunk is padded to its longest.
             distinct = sorted(set(texts), key=lambda text: (len(text), text))
-            rows = np.concatenate(_in_chunks(self._text_rows, distinct))
+            name = self.store.texts_key(tower, distinct, self.device) if self.store else None
+            rows = self._stored(name, len(distinct))
+            if rows is None:
+                rows = np.concatenate(_in_chunks(partial(self._text_rows, encode=encode), distinct))
+                self._write(name, rows)
             place = {text: i for i, text in enumerate(distinct)}
             self.kept[key] = rows[[place[text] for text in texts]]
         return self.kept[key]
+
+    def _raw(self, text: dict[str, Tensor]) -> Tensor:
+        raw: Tensor = self.towers.plain.get_text_features(**text).pooler_output.float()
+        return raw
+
+    def patches(self, items: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(n, rows, columns, d) float32 of unit length, a vector for each patch of what the model sees, and
+        (n, 4) where that lies in each picture: left, top, right, bottom, in pixels. Not kept: they are many.
+
+        Raises: DataError when an image cannot be read, ModelError for a family without a grid of patches.
+        """
+        import torch
+
+        def work(rows: Sequence[int]) -> tuple[np.ndarray, list[tuple[float, float, float, float]]]:
+            pictures = [decode(items[row]["image"]) for row in rows]
+            prepared = [self.towers.preprocess(picture) for picture in pictures]
+            batch = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
+            windows = [self.towers.preprocess.window(picture.size) for picture in pictures]
+            return self._run(self.towers.encode_patches, batch, "image"), windows
+
+        found = _in_chunks(work, range(len(items)))
+        vectors = np.concatenate([rows for rows, _ in found])
+        windows = np.array([window for _, part in found for window in part])
+        return vectors.reshape(len(vectors), *self.towers.grid, -1), windows
+
+    @property
+    def device(self) -> str:
+        """Where the weights are: kernels of another device round differently."""
+        return next(self.towers.parameters()).device.type
+
+    def _stored(self, name: str | None, rows: int) -> np.ndarray | None:
+        """What the disk holds, if every process finds it: one that computed alone would wait forever."""
+        if self.store is None or name is None:
+            return None
+        found = self.store.read(name, rows)
+        return found if all(gather_objects(found is not None)) else None
+
+    def _write(self, name: str | None, rows: np.ndarray) -> None:
+        if self.store is not None and name is not None and rank() == 0:
+            self.store.write(name, rows)
 
     def knows(self, items: Dataset) -> bool:
         """Whether the embeddings of these items are kept."""
@@ -78,8 +153,8 @@ class TowersEncoder:
         batch = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
         return self._run(self.towers.encode_image, batch, "image")
 
-    def _text_rows(self, texts: Sequence[str]) -> np.ndarray:
-        return self._run(self.towers.encode_text, self.towers.tokenise(list(texts)), "text")
+    def _text_rows(self, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
+        return self._run(encode, self.towers.tokenise(list(texts)), "text")
 
     def _run(self, encode: Callable[..., Tensor], batch: dict[str, Tensor], side: str) -> np.ndarray:
         import torch
@@ -103,7 +178,33 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
     if all(encoder.knows(items) for encoder in encoders):
         return items
     different = {encoder.image_key: encoder for encoder in encoders}
-    recipes = {encoder.preparation: encoder.towers.preprocess for encoder in encoders}
+    names = {
+        key: encoder.store.images_key(key, items, encoder.device) if encoder.store else None
+        for key, encoder in different.items()
+    }
+    found: dict[Any, np.ndarray] = {}
+    for key, encoder in different.items():
+        if (rows := encoder._stored(names[key], len(items))) is not None:
+            found[key] = rows
+    if len(found) < len(different):
+        rest = {key: encoder for key, encoder in different.items() if key not in found}
+        good, fresh = _computed(rest, items)
+        if len(good) < len(items):
+            # What cannot be read today may be when a decoder was installed: such a set is not kept.
+            items = items.select(good, keep_in_memory=True)
+            found = {key: rows[good] for key, rows in found.items()}
+        else:
+            for key, encoder in rest.items():
+                encoder._write(names[key], fresh[key])
+        found |= fresh
+    for encoder in encoders if len(items) else ():
+        encoder.keep(items, found[encoder.image_key])
+    return items
+
+
+def _computed(different: dict[Any, TowersEncoder], items: Dataset) -> tuple[list[int], dict[Any, np.ndarray]]:
+    """The rows that can be read, and their embeddings by image key."""
+    recipes = {encoder.preparation: encoder.towers.preprocess for encoder in different.values()}
 
     def prepare(row: int) -> dict[str, dict[str, np.ndarray]] | None:
         try:
@@ -112,8 +213,8 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
         except DataError:
             return None
 
-    def encode(rows: Sequence[int]) -> tuple[list[int], dict[Any, np.ndarray]]:
-        good = {row: ready for row in rows if (ready := prepare(row)) is not None}
+    def encode(rows: Sequence[tuple[int, Any]]) -> tuple[list[int], dict[Any, np.ndarray]]:
+        good = {row: ready for row, ready in rows if ready is not None}
         if not good:
             return [], {}
         arrays = {
@@ -122,17 +223,37 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
         }
         return list(good), arrays
 
-    chunks = [chunk for chunk in _in_chunks(encode, range(len(items))) if chunk[0]]
+    def ahead(chunks: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, Any]]]:
+        for chunk, prepared in zip(chunks, _ahead(prepare, chunks), strict=True):
+            yield list(zip(chunk, prepared, strict=True))
+
+    chunks = [chunk for chunk in _in_chunks(encode, range(len(items)), ahead) if chunk[0]]
     rows = [row for good, _ in chunks for row in good]
-    readable = items if len(rows) == len(items) else items.select(rows, keep_in_memory=True)
-    for encoder in encoders if chunks else ():
-        encoder.keep(readable, np.concatenate([arrays[encoder.image_key] for _, arrays in chunks]))
-    return readable
+    return rows, {key: np.concatenate([arrays[key] for _, arrays in chunks]) for key in different if chunks}
 
 
-def _in_chunks(work: Callable[[Any], Part], rows: Sequence[Any]) -> list[Part]:
+def _ahead(load: Callable[[int], Part], chunks: Sequence[Sequence[int]]) -> Iterator[list[Part]]:
+    """The loaded rows of each chunk; the next few are being decoded while a tower works on this one."""
+    # Decoders switch warnings while they work, and threads would leave them switched.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        waiting: deque[list[Future[Part]]] = deque()
+        for chunk in chunks:
+            waiting.append([pool.submit(load, row) for row in chunk])
+            if len(waiting) > _AHEAD:
+                yield [one.result() for one in waiting.popleft()]
+        while waiting:
+            yield [one.result() for one in waiting.popleft()]
+
+
+def _in_chunks(
+    work: Callable[[Any], Part],
+    rows: Sequence[Any],
+    ahead: Callable[[Sequence[Any]], Iterator[Any]] = iter,
+) -> list[Part]:
     """`work` on every chunk, shared out among the processes; what all of them found, in order."""
     starts = range(0, len(rows), _CHUNK)
-    mine = {start: work(rows[start : start + _CHUNK]) for start in starts[rank() :: world()]}
+    own = starts[rank() :: world()]
+    ready = ahead([rows[start : start + _CHUNK] for start in own])
+    mine = {start: work(chunk) for start, chunk in zip(own, ready, strict=True)}
     found = {start: part for parts in gather_objects(mine) for start, part in parts.items()}
     return [found[start] for start in starts]

@@ -1,56 +1,35 @@
-"""Base and adapted model on the same items, and what may be said about their difference."""
+"""Models on the same items: every probe on every set, paired item by item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from domainclip import statistics
+from domainclip import figures, statistics
 from domainclip.contracts import Encoder, EvaluationSet, Probe, Results
-from domainclip.encoders import TowersEncoder, encode_images
+from domainclip.encoders import TowersEncoder, UnreadablePictures, encode_images
 from domainclip.errors import DataError, RecipeError
-from domainclip.statistics import MIN_GROUPS, Figure
+from domainclip.figures import BETTER, SAME, UNKNOWN, WORSE, Row, judged, judged_together
+from domainclip.statistics import MIN_GROUPS
 
-_ROUGH = 20  # groups below which a percentile interval is known to be too narrow
-_RARELY = 0.05  # share of resamples without a figure above which that is said
-BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
+__all__ = ["BETTER", "SAME", "UNKNOWN", "WORSE", "Control", "Evaluation", "Row", "evaluate", "judged"]
+
+# Of the control: enough to see 5 % from 15 %, and a fifth of that where one figure takes seconds.
+_SWAPS, _FEWEST_SWAPS, _RESAMPLES = 100, 20, 200
+_SCORES = 400_000  # scores that all swaps together may go through
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of the report. A name with a slash, `accuracy/cat`, is a part of the one before it."""
+class Control:
+    """What the procedure claims where there is nothing to claim: a headline figure, its models swapped."""
 
     probe: str
     dataset: str
     metric: str
-    higher_is_better: bool
-    unit: str
-    chance: float | None
-    primary: bool
-    n: int
-    groups: int
-    undefined: float  # share of the resamples in which the figure does not exist
-    base: Figure
-    adapted: Figure | None
-    difference: Figure | None
-    ids: Sequence[str]
-    owners: Sequence[str]  # the group of each id
-    base_scores: np.ndarray
-    adapted_scores: np.ndarray | None
-    verdict: str | None = None  # one of the four words above; None when a single model was measured
-
-    @property
-    def whole(self) -> str:
-        """The name of the figure that this is, or is a part of."""
-        return self.metric.partition("/")[0]
-
-    @property
-    def part(self) -> str:
-        """The class or language that a part is about; empty for a whole figure."""
-        return self.metric.partition("/")[2]
+    itself: str  # the verdict on the base against itself
+    share: float  # of random swaps of the models, group by group, that a difference was claimed in
+    swaps: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +42,17 @@ class Evaluation:
     valid: bool
     resamples: int
     seed: int
+    controls: list[Control] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One probe on one set, by every model."""
+
+    results: list[Results]
+    protocol: dict[str, Any]
+    warnings: list[str]
+    groups: int  # in the whole set
 
 
 def evaluate(
@@ -79,29 +69,112 @@ def evaluate(
     Raises: DataError when no image of a set can be read, RecipeError when no probe finds what it needs.
     """
     encoders = [base] if adapted is None else [base, adapted]
+    return compare(encoders, sets, probes, resamples=resamples, seed=seed)[0]
+
+
+def compare(
+    encoders: Sequence[Encoder],
+    sets: Sequence[EvaluationSet],
+    probes: Mapping[str, Probe],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Evaluation]:
+    """Each model but the first against the first, all on the same items; of a single model, it alone.
+
+    Raises: DataError when no image of a set can be read, RecipeError when no probe finds what it needs.
+    """
     warnings = _preparation(encoders)
     valid = not warnings
-    rows: list[Row] = []
+    against = range(1, len(encoders)) if len(encoders) > 1 else range(1)
+    tables: list[list[Row]] = [[] for _ in against]
+    controls: list[list[Control]] = [[] for _ in against]
     protocol: list[dict[str, Any]] = []
-    for data in sets:
-        ready, lost = _ready(encoders, data)
-        if lost:
-            warnings.append(
-                f"{data.name}: {lost} of {len(data.items)} images cannot be read; left out for both models"
-            )
-        for probe in probes.values():
-            results = [probe(encoder, ready) for encoder in encoders]
-            found = [_row(results, i, resamples, seed) for i in range(len(results[0].metrics))]
-            warnings += [*results[0].warnings, *_doubts(found)]
-            rows += judged(found)
-            protocol.append(_protocol(probe, results[0], ready, lost))
-    if not rows:
+    for one in _measured(encoders, sets, probes):
+        names = _common(one.results)
+        for table, checked, other in zip(tables, controls, against, strict=True):
+            pair = [one.results[0]] + ([one.results[other]] if other else [])
+            found = [figures.row(pair, name, resamples, seed) for name in names]
+            warnings += [*one.warnings, *figures.doubts(found, one.groups)]
+            table += found
+            # One headline a set: the swaps take as long as a hundred figures.
+            if other and all(control.dataset != one.results[0].dataset for control in checked):
+                checked += [_control(pair, row, seed) for row in found if row.primary and _enough(row)]
+        protocol.append(one.protocol)
+    if not any(tables):
         why = "; ".join(
             f"{entry['probe']} on {entry['dataset']}: {entry['details'].get('not_measured', 'no figures')}"
             for entry in protocol
         )
         raise RecipeError(f"nothing can be measured: {why or 'name at least one probe and one set'}")
-    return Evaluation(rows, protocol, list(dict.fromkeys(warnings)), valid, resamples, seed)
+    said = list(dict.fromkeys(warnings))
+    return [
+        Evaluation(rows, protocol, said, valid, resamples, seed, checked)
+        for rows, checked in zip(judged_together(tables), controls, strict=True)
+    ]
+
+
+def _enough(row: Row) -> bool:
+    return row.groups >= MIN_GROUPS
+
+
+def _control(pair: Sequence[Results], row: Row, seed: int) -> Control:
+    """The same procedure where nothing can be claimed: the base against itself, and models swapped by lot."""
+    base, adapted = (next(one for one in result.metrics if one.name == row.metric) for result in pair)
+    itself = judged([figures.row([pair[0], pair[0]], row.metric, _RESAMPLES, seed)])[0].verdict
+    swaps = min(_SWAPS, max(_FEWEST_SWAPS, _SCORES // max(1, base.scores.size)))
+    share = statistics.null_claims(
+        base.aggregate, base.scores, adapted.scores, base.groups, swaps, _RESAMPLES, seed
+    )
+    return Control(row.probe, row.dataset, row.metric, str(itself), share, swaps)
+
+
+def _measured(
+    encoders: Sequence[Encoder], sets: Sequence[EvaluationSet], probes: Mapping[str, Probe]
+) -> Iterator[_Measured]:
+    for data in sets:
+        ready, lost = _ready(encoders, data)
+        warnings = []
+        if lost:
+            warnings.append(
+                f"{data.name}: {lost} of {len(data.items)} images cannot be read; left out for both models"
+            )
+        for probe in probes.values():
+            results, ready, left_out = _results(encoders, ready, probe)
+            warnings += left_out
+            # Embeddings of one model may make a probe doubt what it does not of another.
+            said = [text for result in results for text in result.warnings]
+            entry = _protocol(probe, results, ready, lost)
+            yield _Measured(results, entry, [*warnings, *said], len(set(ready.items["group"][:])))
+
+
+def _results(
+    encoders: Sequence[Encoder], data: EvaluationSet, probe: Probe
+) -> tuple[list[Results], EvaluationSet, list[str]]:
+    """What every model reaches; the splits that a probe fits on are read only when it asks for them."""
+    try:
+        return [probe(encoder, data) for encoder in encoders], data, []
+    except UnreadablePictures:
+        towers = [encoder for encoder in encoders if isinstance(encoder, TowersEncoder)]
+        fitted = {"train": data.train, "validation": data.validation}
+        splits = {name: items for name, items in fitted.items() if items is not None}
+        usable = {name: encode_images(towers, items) for name, items in splits.items()}
+        lost = {name: len(items) - len(usable[name]) for name, items in splits.items()}
+        if not any(lost.values()):
+            raise
+        data = replace(data, train=usable.get("train"), validation=usable.get("validation"))
+        said = [
+            f"{data.name}: {n} images of its {name} split cannot be read; no probe is fitted on them"
+            for name, n in lost.items()
+            if n
+        ]
+        return [probe(encoder, data) for encoder in encoders], data, said
+
+
+def _common(results: Sequence[Results]) -> list[str]:
+    """The figures that every model has, in the order of the first."""
+    others = [{metric.name for metric in result.metrics} for result in results[1:]]
+    return [metric.name for metric in results[0].metrics if all(metric.name in names for names in others)]
 
 
 def _preparation(encoders: Sequence[Encoder]) -> list[str]:
@@ -123,91 +196,22 @@ def _ready(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[Evaluation
     return replace(data, items=readable), len(items) - len(readable)
 
 
-def _row(results: Sequence[Results], i: int, resamples: int, seed: int) -> Row:
-    first, *others = [result.metrics[i] for result in results]
-    other = others[0].scores if others else None
-    compared = statistics.compare(
-        first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
-    )
-    return Row(
-        probe=results[0].probe,
-        dataset=results[0].dataset,
-        metric=first.name,
-        higher_is_better=first.higher_is_better,
-        unit=first.unit,
-        chance=first.chance,
-        primary=first.name == results[0].primary,
-        n=len(first.ids),
-        groups=compared.groups,
-        undefined=compared.undefined,
-        base=compared.base,
-        adapted=compared.adapted,
-        difference=compared.difference,
-        ids=first.ids,
-        owners=first.groups,
-        base_scores=first.scores,
-        adapted_scores=other,
-    )
-
-
-def judged(rows: Sequence[Row]) -> list[Row]:
-    """The same rows with their verdicts.
-
-    A whole figure counts by its own interval. The parts of one figure are looked at together, so their p
-    values are first adjusted for how many there are: among 20 classes one would differ by luck alone.
-    """
-    verdicts = {row.metric: _verdict(row, settled=True) for row in rows if not row.part}
-    for whole in {row.whole for row in rows if row.part}:
-        parts = [row for row in rows if row.part and row.whole == whole]
-        p = statistics.holm([_p(row) for row in parts])
-        verdicts |= {row.metric: _verdict(row, value <= 0.05) for row, value in zip(parts, p, strict=True)}
-    return [replace(row, verdict=verdicts[row.metric]) for row in rows]
-
-
-def _p(row: Row) -> float:
-    p = row.difference.p if row.difference else None
-    return float("nan") if p is None else p
-
-
-def _verdict(row: Row, settled: bool) -> str | None:
-    if row.difference is None:
-        return None
-    if np.isnan(row.difference.low):
-        return UNKNOWN
-    sign = row.difference.sign if row.higher_is_better else -row.difference.sign
-    return {1: BETTER, -1: WORSE, 0: SAME}[sign if settled else 0]
-
-
-def _doubts(rows: Sequence[Row]) -> list[str]:
-    doubts = []
-    for row in rows:
-        if row.part:
-            continue
-        if row.groups < MIN_GROUPS:
-            doubts.append(
-                f"{row.dataset}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}"
-            )
-        elif row.groups < _ROUGH:
-            doubts.append(
-                f"{row.dataset}: only {row.groups} groups: intervals are narrower than they should be"
-            )
-        if row.undefined > _RARELY:
-            share = f"{row.undefined:.0%} of the resamples"
-            doubts.append(
-                f"{row.dataset}: {row.metric} does not exist in {share}: read its interval with care"
-            )
-    return doubts
-
-
-def _protocol(probe: Probe, results: Results, data: EvaluationSet, lost: int) -> dict[str, Any]:
+def _protocol(probe: Probe, results: Sequence[Results], data: EvaluationSet, lost: int) -> dict[str, Any]:
+    first = results[0]
     return {
-        "probe": results.probe,
-        "version": results.version,
+        "probe": first.probe,
+        "version": first.version,
         "citation": probe.citation,
-        "dataset": results.dataset,
+        "dataset": first.dataset,
         "items": len(data.items),
         "unreadable": lost,
-        "primary": results.primary,
-        "chance": {metric.name: metric.chance for metric in results.metrics if "/" not in metric.name},
-        "details": results.details,
+        "primary": first.primary,
+        "chance": {metric.name: metric.chance for metric in first.metrics if "/" not in metric.name},
+        "details": first.details,
+        # Only what another model changes, as its calibration: prompts and gallery are the same.
+        "adapted_details": _changed(first.details, results[1].details) if len(results) == 2 else {},
     }
+
+
+def _changed(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in other.items() if first.get(key) != value}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
 import platform
 from collections import Counter
@@ -14,15 +13,15 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from domainclip import __version__, distributed
+from domainclip import __version__, distributed, ledger
 from domainclip.contracts import EvaluationSet
 from domainclip.data.checks import Finding
-from domainclip.data.images import decode
 from domainclip.data.quarantine import Bad
-from domainclip.encoders import TowersEncoder, encode_images
+from domainclip.encoders import TowersEncoder
 from domainclip.errors import RecipeError
 from domainclip.evaluate import Evaluation
 from domainclip.interpolate import Tried
+from domainclip.ledger import Readings
 from domainclip.prepare import Prepared
 from domainclip.recipe import Recipe
 from domainclip.redaction import public_recipe
@@ -32,7 +31,6 @@ from domainclip.towers import Towers
 from domainclip.train import Job, Trained
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "pydicom", "pillow", "numpy")
-EXAMPLES = 12  # pictures in a report that may show some
 
 
 def open_folder(folder: Path, recipe: Recipe) -> None:
@@ -69,8 +67,12 @@ def run_facts(
     }
     if alpha is not None:
         extra["interpolation"] = {"alpha": alpha, "validation": {str(one.alpha): one.score for one in tried}}
+    if job.recipe.train.micro_batch_size == "auto":
+        extra["micro_batch_size"] = trained.micro_batch_size or "all"
     if trained.bad:
         extra["unreadable_in_training"] = len(trained.bad)
+    if trained.alarms:
+        extra["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(
         strategy=next(iter(job.recipe.strategy)),
         learning=sum(size for name, size in sizes.items() if job.factors[name] > 0),
@@ -79,9 +81,14 @@ def run_facts(
         seconds=next((line["seconds"] for line in reversed(curve(folder))), 0.0),
         device=facts["device"],
         batch_size=min(job.recipe.train.batch_size, len(job.pairs)),
-        versions={"domainclip": facts["domainclip"], "python": facts["python"], **facts["libraries"]},
+        versions=_versions(),
         facts=extra,
     )
+
+
+def _versions() -> dict[str, str]:
+    facts = environment()
+    return {"domainclip": facts["domainclip"], "python": facts["python"], **facts["libraries"]}
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -92,25 +99,25 @@ def curve(folder: Path) -> list[dict[str, Any]]:
     )
 
 
-def write_report(
-    folder: Path,
+def context(
     ready: Prepared,
     sets: Sequence[EvaluationSet],
-    evaluation: Evaluation,
     *,
     command: str,
-    run: RunFacts | None,
     warnings: Sequence[str],
+    readings: Readings,
     shown: Sequence[Example],
-) -> Path:
-    """results.json, items.parquet, report.md and report.html; the last one's path."""
+    run: RunFacts | None = None,
+    training: Sequence[dict[str, Any]] = (),
+) -> ReportContext:
+    """What the report says besides the figures; `ready.base` is the model that the others stand against."""
     recipe, corpus = ready.recipe, ready.corpus
     general = next((one for one in sets if one.name == "general"), None)
-    context = ReportContext(
+    return ReportContext(
         title=recipe.report.title or f"{recipe.name.replace('_', ' ')}: what adaptation gained and cost",
         command=command,
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
-        base=_model_facts(ready.base),
+        base=model_facts(ready.base),
         corpus=_corpus_facts(
             corpus.card, corpus.fingerprint, corpus.splits, corpus.quarantine, corpus.notes, ready.findings
         ),
@@ -118,19 +125,43 @@ def write_report(
         if general is None
         else _corpus_facts(general.card, "", {"all": general.items}, [], [], []),
         run=run,
-        training=curve(folder) if run is not None else [],
+        training=training,
         warnings=list(dict.fromkeys(warnings)),
+        invalid=ready.invalid,
         citations=_citations(ready),
         examples=shown,
+        readings=readings,
+        versions=_versions(),
     )
-    page = write(folder, evaluation, context)
-    if (folder / "model").is_dir():  # a run, not only a measurement
-        facts = CardFacts(recipe, corpus.card, context.citations, recipe.report.license)
-        write_card(folder, results.load(folder / "results.json"), facts)
+
+
+def read(
+    ready: Prepared, evaluation: Evaluation, encoders: Sequence[TowersEncoder], run: Path | None = None
+) -> Readings:
+    """Notes in the ledger that these models were measured, and says how often that has happened."""
+    details = [entry["details"] for entry in evaluation.protocol]
+    prompts = next((str(one["prompts_sha256"]) for one in details if "prompts_sha256" in one), "")
+    models = [encoder.towers.fingerprint("all") for encoder in encoders]
+    return ledger.note(ready.corpus.fingerprint, ready.recipe.evaluate.split, models, prompts, run)
+
+
+def write_run(folder: Path, ready: Prepared, evaluation: Evaluation, about: ReportContext) -> Path:
+    """The report of a run, and the card of its model; the report's path."""
+    page = write(folder, evaluation, about)
+    facts = CardFacts(ready.recipe, ready.corpus.card, about.citations, ready.recipe.report.license)
+    write_card(folder, results.load(folder / "results.json"), facts)
     return page
 
 
-def _model_facts(towers: Towers) -> dict[str, Any]:
+def label(name: str, model: Towers) -> str:
+    """What a model of the command line is called in a table: no path stands there."""
+    if name == "base":
+        return f"base, {_public_name(model.base)}"
+    return Path(name).name if Path(name).exists() else name
+
+
+def model_facts(towers: Towers) -> dict[str, Any]:
+    """What identifies a model, without its path."""
     act = {
         getattr(side, "hidden_act", None)
         for side in (towers.plain.config.text_config, towers.plain.config.vision_config)
@@ -180,34 +211,3 @@ def _citations(ready: Prepared) -> list[str]:
     used: list[Any] = [ready.parts.strategy, *(objective for _, objective in ready.terms.values())]
     used += [*ready.parts.curation.values(), *ready.parts.probes.values()]
     return list(dict.fromkeys(part.citation for part in used))
-
-
-def examples(ready: Prepared, data: EvaluationSet, encoders: Sequence[TowersEncoder]) -> list[Example]:
-    """The first held-out items with captions, and where each caption stands among all for each model.
-
-    To be called on every process: they share the encoding.
-    """
-    if not ready.recipe.report.examples:
-        return []
-    shown = [i for i, texts in enumerate(data.items["texts"]) if texts]
-    items = encode_images(encoders, data.items.select(shown))
-    captions = [texts[0] for texts in items["texts"]]
-    ranks = [_ranks(encoder, items, captions) for encoder in encoders]
-    return [
-        Example(_png(items[i]["image"]), captions[i], ranks[0][i], ranks[1][i] if len(ranks) > 1 else None)
-        for i in range(min(EXAMPLES, len(items)))
-    ]
-
-
-def _ranks(encoder: TowersEncoder, items: Dataset, captions: list[str]) -> list[float]:
-    scores = torch.from_numpy(encoder.images(items)) @ torch.from_numpy(encoder.texts(captions)).T
-    own = scores.diagonal()[:, None]
-    return (1 + (scores > own).sum(1) + 0.5 * ((scores == own).sum(1) - 1)).tolist()
-
-
-def _png(image: dict[str, Any]) -> bytes:
-    picture = decode(image)
-    picture.thumbnail((224, 224))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

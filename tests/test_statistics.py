@@ -159,8 +159,8 @@ def test_ties_worth_a_third_leave_no_speck_of_difference() -> None:
 def test_images_of_one_patient_do_not_count_as_many() -> None:
     scores = np.repeat(np.random.default_rng(4).random(20), 10)
     patients = [f"p{i // 10:02d}" for i in range(200)]
-    clustered = statistics.compare(statistics.mean, scores, None, patients, 2000, seed=0).base
-    alone = statistics.compare(statistics.mean, scores, None, names(200), 2000, seed=0).base
+    clustered = statistics.compare(statistics.mean, scores, None, patients, 2000, 0, method="percentile").base
+    alone = statistics.compare(statistics.mean, scores, None, names(200), 2000, 0, method="percentile").base
     assert (clustered.high - clustered.low) / (alone.high - alone.low) == pytest.approx(np.sqrt(10), rel=0.1)
 
 
@@ -199,7 +199,7 @@ def test_the_clustered_interval_covers_the_truth_and_the_plain_one_does_not() ->
         scores = np.repeat(rng.normal(size=40), 5) + 0.3 * rng.normal(size=200)
         patients = [f"p{i // 5:02d}" for i in range(200)]
         for name, groups in (("by patient", patients), ("by image", names(200))):
-            figure = statistics.compare(statistics.mean, scores, None, groups, 300, seed=trial).base
+            figure = statistics.compare(statistics.mean, scores, None, groups, 300, trial, share=False).base
             covered[name] += figure.low <= 0 <= figure.high
     assert 0.90 <= covered["by patient"] / 200 <= 0.98
     assert covered["by image"] / 200 < 0.75

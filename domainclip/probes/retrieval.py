@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from domainclip import statistics
 from domainclip.contracts import Encoder, EvaluationSet, Metric, Results
-from domainclip.data.captions import normalise
+from domainclip.probes._alike import alike
+from domainclip.probes._galleries import Gallery, galleries
+from domainclip.probes._ranks import Standing, search
+from domainclip.scoring import metric, nothing
 
-_BLOCK = 512  # queries compared with the gallery at once; the whole matrix never stands
 _CUTS = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The captions and images of one language. n items, m distinct captions, o owners, q captions in all."""
-
-    language: str
-    rows: np.ndarray  # (n,) where the items stand in the set
-    texts: list[str]  # (m,)
-    owner: np.ndarray  # (n,) the group, or the item itself
-    right: csr_matrix  # (o, m) whether a caption is right for the images of an owner
-    pairs: np.ndarray  # (q, 2) item and caption, as positions in rows and texts
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where the best right answer of each of q queries stands: all that ranks with ties need."""
-
-    above: np.ndarray  # (q,) answers that score higher, all of them wrong
-    tied: np.ndarray  # (q,) answers that score the same, itself included
-    right: np.ndarray  # (q,) right ones among the tied
-    answers: np.ndarray  # (q,) right answers in the whole gallery
-    size: int  # of the gallery
-
-    def hit(self, k: int) -> np.ndarray:
-        """(q,) chances that a right answer is among the first k, ties being in random order.
-
-        One less the chance that the places left for the tied all go to wrong ones, which is
-        C(tied - right, places) / C(tied, places), here as a product of factors.
-        """
-        places = np.minimum(k - self.above, self.tied)
-        missed = np.ones(len(self.above))
-        for i in range(k):
-            factor = np.maximum(self.tied - self.right - i, 0) / np.maximum(self.tied - i, 1)
-            missed = np.where(i < places, missed * factor, missed)
-        return 1 - missed
-
-    def rank(self) -> np.ndarray:
-        """(q,) expected rank of the first right answer, from 1."""
-        ranks: np.ndarray = self.above + (self.tied + 1) / (self.right + 1)
-        return ranks
-
-    def blind(self) -> Standing:
-        """The same queries for a model that knows nothing: the whole gallery is one tie."""
-        everything = np.full_like(self.tied, self.size)
-        return Standing(np.zeros_like(self.above), everything, self.answers, self.answers, self.size)
-
-    def pick(self, queries: np.ndarray) -> Standing:
-        """Some of the queries, or some of them several times."""
-        above, tied, right, answers = (
-            column[queries] for column in (self.above, self.tied, self.right, self.answers)
-        )
-        return Standing(above, tied, right, answers, self.size)
+Score = Callable[[Standing], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -83,128 +32,132 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Recall at 1, 5 and 10 and the median rank, in both directions. [arXiv:2103.00020]
+    """Recall, ranks and mean precision, in both directions, and image to image. [arXiv:2103.00020]
 
     A caption that stands under several images is one entry of the gallery and right for all of them;
     captions and images of one group are right for each other. Recall means that any right answer is among
     the first k. The headline is image to text at 1: one score an item, and the figure most often quoted.
+    `pairwise` is open_clip's training-time figure: the first caption of each item, and only that is right.
+    Recall at a share of the gallery compares galleries of different sizes [arXiv:2403.08851].
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
+    preset: Literal["multi", "pairwise"] = "multi"
     group_truth: bool = True  # images of one object or patient accept each other's captions
+    percent: tuple[int, ...] = (10,)  # shares of the gallery at which recall is taken as well
+    gallery: int | None = None  # images a gallery: fixed, so that figures of other corpora compare
+    seed: int = 0  # of the gallery's draw and of the shuffled control
+
+    def __post_init__(self) -> None:
+        if any(not 0 < share < 100 for share in self.percent):
+            raise ValueError("percent: each lies between 0 and 100")
+        if self.gallery is not None and self.gallery < 2:
+            raise ValueError("gallery: at least 2 images")
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> Results:
         """All languages together, each in its own gallery; also each alone when there are several."""
-        galleries = [gallery for gallery in self._galleries(data) if len(gallery.texts) > 1]
-        if not galleries:
-            missing = {"not_measured": "there are no two different captions"}
-            return Results("retrieval", data.name, [], "", self.version, missing)
+        made = galleries(data, self.group_truth, self.preset == "pairwise", self.gallery, self.seed)
+        used = [gallery for gallery in made if len(gallery.texts) > 1]
+        if not used:
+            return nothing("retrieval", data, self.version, "two different captions")
+        images = encoder.images(data.items)
+        to_text, shuffled, to_image = zip(
+            *(self._found(encoder, data, images, one) for one in used), strict=True
+        )
         metrics = []
-        for direction, search in (("image_to_text", _image_to_text), ("text_to_image", _text_to_image)):
-            found = [search(encoder, data, gallery) for gallery in galleries]
-            metrics += _metrics(direction, found)
+        for direction, found in (("image_to_text", to_text), ("text_to_image", to_image)):
+            metrics += self._metrics(direction, found)
             if len(found) > 1:
                 for one in found:
-                    metrics += _metrics(direction, [one], f"/{one.language}")
-        details = {"group_truth": self.group_truth, **_sizes(data, galleries)}
+                    metrics += self._metrics(direction, [one], f"/{one.language}")
+        metrics.append(_metric("image_to_text_r1_shuffled", shuffled, _recall(1)))
+        details = {
+            "preset": self.preset,
+            "preset_version": 1,
+            "group_truth": self.group_truth,
+            "control": "image_to_text_r1_shuffled gives every item another's captions: it stands at chance",
+            **_sizes(data, used, self.gallery),
+        }
+        kinds = alike(images, data.items, self.seed)
+        if any(one.standing.precision is None for one in (*to_text, *to_image)):
+            details["map_left_out"] = (
+                "some queries have so many right answers that ranking each costs too much"
+            )
+        if kinds is not None:
+            chance = float(kinds.blind.mean())
+            metrics.append(
+                metric("image_to_image_map", data.items, kinds.rows, kinds.scores, statistics.mean, chance)
+            )
+            details["image_to_image"] = {
+                "right_is_the_same": kinds.truth,
+                "images": kinds.gallery,
+                "queries": len(kinds.rows),
+            }
         return Results("retrieval", data.name, metrics, "image_to_text_r1", self.version, details)
 
-    def _galleries(self, data: EvaluationSet) -> Iterator[Gallery]:
-        owners = data.items["group"] if self.group_truth else data.items["id"]
-        owner = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)[1]
-        captions = _captions(data)
-        for language in sorted({spoken for _, spoken, _ in captions}):
-            yield _gallery(
-                language, owner, [(row, text) for row, spoken, text in captions if spoken == language]
-            )
+    def _found(
+        self, encoder: Encoder, data: EvaluationSet, images: np.ndarray, gallery: Gallery
+    ) -> tuple[Found, Found, Found]:
+        """Image to text, the same with shuffled captions, and text to image."""
+        pictures, texts = images[gallery.rows], encoder.texts(gallery.texts)
+        said, shuffled = search(pictures, texts, [gallery.by_image, gallery.shuffled(self.seed)])
+        # Equal captions are looked up once and count as often as they stand.
+        (seen,) = search(texts, pictures, [gallery.by_text])
+        ids, groups = _of(data, gallery, np.arange(len(gallery.rows)))
+        text_ids, text_groups = _of(data, gallery, gallery.pairs[:, 0])
+        numbered = [f"{name}#{i}" for i, name in enumerate(text_ids)]
+        return (
+            Found(gallery.language, ids, groups, said),
+            Found(gallery.language, ids, groups, shuffled),
+            Found(gallery.language, numbered, text_groups, seen.pick(gallery.pairs[:, 1])),
+        )
+
+    def _metrics(self, direction: str, found: Sequence[Found], suffix: str = "") -> list[Metric]:
+        """The figures of one direction; those of one language are parts, `suffix`, and only the main ones."""
+        # A cut as large as the gallery is always hit, and says nothing.
+        size = min(one.standing.size for one in found)
+        metrics = [_metric(f"{direction}_r{k}{suffix}", found, _recall(k)) for k in _CUTS if k < size]
+        rank = partial(_metric, found=found, score=Standing.rank, unit="rank")
+        metrics.append(rank(f"{direction}_median_rank{suffix}", aggregate=statistics.median))
+        if suffix:
+            return metrics
+        metrics.append(rank(f"{direction}_mean_rank", aggregate=statistics.mean))
+        if all(one.standing.precision is not None for one in found):
+            metrics.append(_metric(f"{direction}_map", found, _precision))
+        shares = [share for share in self.percent if share * size >= 100]
+        return metrics + [
+            _metric(f"{direction}_top_{share}_percent", found, partial(_within, percent=share))
+            for share in shares
+        ]
 
 
-def _captions(data: EvaluationSet) -> list[tuple[int, str, str]]:
-    """Row, language and text of every caption that says something."""
-    rows = enumerate(zip(data.items["texts"], data.items["language"], strict=True))
-    return [
-        (row, language, text)
-        for row, (texts, languages) in rows
-        for text, language in zip(texts, languages, strict=True)
-        if normalise(text)
-    ]
+def _recall(k: int) -> Score:
+    return partial(Standing.hit, k=k)
 
 
-def _gallery(language: str, owner: np.ndarray, captions: list[tuple[int, str]]) -> Gallery:
-    said: dict[str, str] = {}
-    for _, text in captions:
-        key = normalise(text)
-        said[key] = min(text, said.get(key, text))  # one wording stands for all that read the same
-    place = {key: i for i, key in enumerate(sorted(said))}
-    rows, item = np.unique([row for row, _ in captions], return_inverse=True)
-    pairs = np.stack([item, [place[normalise(text)] for _, text in captions]], axis=1)
-    marks = (np.ones(len(pairs), dtype=bool), (owner[rows][pairs[:, 0]], pairs[:, 1]))
-    right = csr_matrix(marks, shape=(owner.max() + 1, len(place)))
-    return Gallery(language, rows, [said[key] for key in place], owner[rows], right, pairs)
+def _within(standing: Standing, percent: int) -> np.ndarray:
+    return standing.hit(percent * standing.size // 100)
 
 
-def _image_to_text(encoder: Encoder, data: EvaluationSet, gallery: Gallery) -> Found:
-    """One query an item."""
-    images = encoder.images(data.items)[gallery.rows]
-
-    def truth(block: slice) -> np.ndarray:
-        marks: np.ndarray = gallery.right[gallery.owner[block]].toarray()
-        return marks
-
-    ids, groups = _of(data, gallery, np.arange(len(gallery.rows)))
-    return Found(gallery.language, ids, groups, _search(images, encoder.texts(gallery.texts), truth))
+def _precision(standing: Standing) -> np.ndarray:
+    assert standing.precision is not None  # asked for only where it was worked out
+    return standing.precision
 
 
-def _text_to_image(encoder: Encoder, data: EvaluationSet, gallery: Gallery) -> Found:
-    """One query a caption of an item; equal captions are looked up once and count as often as they stand."""
-    images = encoder.images(data.items)[gallery.rows]
-    by_caption = gallery.right.T.tocsr()
-
-    def truth(block: slice) -> np.ndarray:
-        marks: np.ndarray = by_caption[block].toarray()[:, gallery.owner]
-        return marks
-
-    standing = _search(encoder.texts(gallery.texts), images, truth).pick(gallery.pairs[:, 1])
-    ids, groups = _of(data, gallery, gallery.pairs[:, 0])
-    return Found(gallery.language, [f"{name}#{i}" for i, name in enumerate(ids)], groups, standing)
-
-
-def _search(queries: np.ndarray, answers: np.ndarray, truth: Callable[[slice], np.ndarray]) -> Standing:
-    queries, answers = queries.astype(np.float64), answers.astype(np.float64)
-    blocks = []
-    for start in range(0, len(queries), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(queries)))
-        # Single-precision towers do not mean more than six digits: what is closer is a tie.
-        cosines, right = np.round(queries[block] @ answers.T, 6), truth(block)
-        best = np.where(right, cosines, -np.inf).max(axis=1, keepdims=True)
-        tied = cosines == best
-        counts = ((cosines > best), tied, tied & right, right)
-        blocks.append(np.stack([count.sum(axis=1) for count in counts]))
-    above, tied, right, answering = np.concatenate(blocks, axis=1)
-    return Standing(above, tied, right, answering, len(answers))
-
-
-def _metrics(direction: str, found: list[Found], suffix: str = "") -> list[Metric]:
+def _metric(
+    name: str,
+    found: Sequence[Found],
+    score: Score,
+    aggregate: statistics.Aggregate = statistics.mean,
+    unit: str = "share",
+) -> Metric:
     ids = [name for one in found for name in one.ids]
     groups = [name for one in found for name in one.groups]
-
-    def pooled(score: Callable[[Standing], np.ndarray], blind: bool = False) -> np.ndarray:
-        return np.concatenate([score(one.standing.blind() if blind else one.standing) for one in found])
-
-    def metric(
-        name: str, score: Callable[[Standing], np.ndarray], aggregate: statistics.Aggregate, unit: str
-    ) -> Metric:
-        guesses = pooled(score, blind=True)
-        chance = float(aggregate(guesses, np.ones((1, len(guesses))))[0])
-        scores, up = pooled(score), unit == "share"
-        return Metric(f"{direction}_{name}{suffix}", ids, groups, scores, aggregate, up, chance, unit)
-
-    # A cut as large as the gallery is always hit, and says nothing.
-    cuts = [k for k in _CUTS if k < min(one.standing.size for one in found)]
-    recalls = [metric(f"r{k}", partial(Standing.hit, k=k), statistics.mean, "share") for k in cuts]
-    return [*recalls, metric("median_rank", Standing.rank, statistics.median, "rank")]
+    scores = np.concatenate([score(one.standing) for one in found])
+    chance = statistics.whole(aggregate, np.concatenate([score(one.standing.blind()) for one in found]))
+    return Metric(name, ids, groups, scores, aggregate, unit == "share", chance, unit)
 
 
 def _of(data: EvaluationSet, gallery: Gallery, items: np.ndarray) -> tuple[list[str], list[str]]:
@@ -213,7 +166,8 @@ def _of(data: EvaluationSet, gallery: Gallery, items: np.ndarray) -> tuple[list[
     return [ids[row] for row in rows], [groups[row] for row in rows]
 
 
-def _sizes(data: EvaluationSet, galleries: list[Gallery]) -> dict[str, Any]:
-    told = {int(row) for gallery in galleries for row in gallery.rows}
-    sizes = {g.language or "all": {"images": len(g.rows), "captions": len(g.texts)} for g in galleries}
-    return {"items_without_text": len(data.items) - len(told), "galleries": sizes}
+def _sizes(data: EvaluationSet, used: Sequence[Gallery], asked: int | None) -> dict[str, Any]:
+    sizes = {one.language or "all": {"images": len(one.rows), "captions": len(one.texts)} for one in used}
+    told = sum(any(text.strip() for text in texts) for texts in data.items["texts"])
+    found = {"items_without_text": len(data.items) - told, "galleries": sizes}
+    return found if asked is None else found | {"images_asked_for": asked}

@@ -8,167 +8,175 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import expit
 
-from domainclip import statistics
-from domainclip.contracts import Encoder, EvaluationSet, Metric, Results
+from domainclip import scoring, statistics
+from domainclip.contracts import Encoder, EvaluationSet, Results
 from domainclip.data.cards import Prompts
 from domainclip.errors import RecipeError
+from domainclip.probes import _class_figures as figures
+from domainclip.probes._prompting import VERSIONS, Preset, Questions, questions
 
-# Classes with fewer items get no figure of their own: it would say little, and may point at a person.
-_MIN_ITEMS = 10
 _SHOWN = 30  # classes whose prompts are written out; the hash covers them all
+_TURNS = 64  # AUROCs that a spread over templates may cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot:
     """Which class's prompts lie nearest to the image. [arXiv:2103.00020]
 
-    One class an item: accuracy and its mean over the classes, with the truth counted as 1/t when t classes
-    tie at the top. Several (`multi_label` in the card): AUROC of each class, from the cosine with its
-    positive prompts less that with its negative ones [doi:10.1038/s41551-022-00936-9].
-    Legend: n items, c classes, d width.
+    One class an item: accuracy, macro accuracy and macro F1, with the truth counted as 1/t when t classes tie
+    at the top. Several (`multi_label` in the card), or a preset of yes-or-no questions: AUROC and AUPRC of
+    each class, from the cosine with its positive prompts less that with its negative ones
+    [doi:10.1038/s41551-022-00936-9]; sensitivity and specificity at a threshold chosen on validation.
+    Legend: n items, c classes, k templates.
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
-    # How the prompts of a class become one: the mean of unit vectors, made unit again (CLIP, open_clip),
-    # or the mean of the cosines (MedCLIP), which favours classes whose prompts agree.
-    ensemble: Literal["normalise_mean_normalise", "mean_of_scores"] = "normalise_mean_normalise"
+    # How prompts become a class: three ways to join the card's own, the bare name of the class, or the
+    # protocol of a published model, with its own prompts.
+    preset: Preset = "normalise_mean_normalise"
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> Results:
-        """Accuracy, or AUROC when the card says `multi_label`.
+        """Accuracy, or AUROC for questions with several answers.
 
         Raises: RecipeError for prompts with a double negation.
         """
-        _refuse_double_negation(data.classes)
-        if len(data.classes) < (1 if data.card.multi_label else 2):
-            few = "classes" if data.card.multi_label else "two classes to choose among"
-            return _nothing(data, self.version, few)
-        return self._several(encoder, data) if data.card.multi_label else self._single(encoder, data)
+        asked = questions(self.preset, data)
+        _refuse_double_negation(asked.classes)
+        several = data.card.multi_label or asked.yes_no
+        if len(asked.classes) < (1 if several else 2):
+            few = "classes" if several else "two classes to choose among"
+            return scoring.nothing("zero_shot", data, self.version, few)
+        if asked.ensemble == "raw_mean" and not hasattr(encoder, "raw_texts"):
+            raw = "text embeddings as long as the tower makes them"
+            return scoring.nothing("zero_shot", data, self.version, raw)
+        return self._several(encoder, data, asked) if several else self._single(encoder, data, asked)
 
-    def _single(self, encoder: Encoder, data: EvaluationSet) -> Results:
-        names = list(data.classes)
-        place = {name: i for i, name in enumerate(names)}
-        held = [[place[label] for label in labels if label in place] for labels in data.items["labels"]]
-        rows = np.array([row for row, classes in enumerate(held) if len(classes) == 1], dtype=int)
+    def _single(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> Results:
+        names = list(asked.classes)
+        rows, truth = scoring.one_class(data.items, names)
         if not len(rows):
-            return _nothing(data, self.version, "items with exactly one of the classes")
-        truth = np.array([held[row][0] for row in rows])
-        cosines = self._cosines(encoder, data, [data.classes[name].positive for name in names])[rows]
-        top = cosines == cosines.max(axis=1, keepdims=True)
-        hits = top[np.arange(len(rows)), truth] / top.sum(axis=1)
-
-        chance = 1 / len(names)
-        macro = partial(statistics.macro_mean, classes=truth)
+            return scoring.nothing("zero_shot", data, self.version, "items with exactly one of the classes")
+        positives = {name: Prompts(positive=asked.classes[name].positive) for name in names}
+        scores = scoring.margins(encoder, data.items, positives, asked.ensemble)[rows]
+        hits, chance = scoring.hits(scores, truth), 1 / len(names)
+        metric = partial(scoring.metric, items=data.items, rows=rows)
+        macro_f1 = partial(statistics.macro_f1, classes=truth)
+        guess = statistics.whole(macro_f1, np.full(scores.shape, chance))
         metrics = [
-            _metric("macro_accuracy", data, rows, hits, macro, chance),
-            _metric("accuracy", data, rows, hits, statistics.mean, chance),
+            metric(
+                name="macro_accuracy",
+                scores=hits,
+                aggregate=partial(statistics.macro_mean, classes=truth),
+                chance=chance,
+            ),
+            metric(name="accuracy", scores=hits, aggregate=statistics.mean, chance=chance),
+            metric(name="macro_f1", scores=scoring.chosen(scores), aggregate=macro_f1, chance=guess),
         ]
+        if len(names) > 5:
+            top = scoring.hits(scores, truth, 5)
+            metrics.append(
+                metric(name="top5_accuracy", scores=top, aggregate=statistics.mean, chance=5 * chance)
+            )
+        by_template = [
+            scoring.hits(one[rows], truth) for one in scoring.by_template(encoder, data.items, positives)
+        ]
+        metrics += figures.spread("accuracy", metric, by_template, statistics.mean, chance)
         for i, name in enumerate(names):
-            of_class = truth == i
-            if of_class.sum() >= _MIN_ITEMS:
-                own = _metric(
-                    f"accuracy/{name}", data, rows[of_class], hits[of_class], statistics.mean, chance
+            own = truth == i
+            if own.sum() >= scoring.MIN_ITEMS:
+                part = scoring.metric(
+                    f"accuracy/{name}", data.items, rows[own], hits[own], statistics.mean, chance
                 )
-                metrics.append(own)
-        details = self._details(data) | {
+                metrics.append(part)
+        details = self._details(data, asked) | {
             "items_without_exactly_one_class": len(data.items) - len(rows),
             "classes_without_items": len(names) - len(set(truth.tolist())),
         }
-        warnings = _rare(data, names, np.bincount(truth, minlength=len(names)))
+        warnings = _rare(data, names, np.bincount(truth, minlength=len(names)), "macro accuracy")
         return Results("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
 
-    def _several(self, encoder: Encoder, data: EvaluationSet) -> Results:
-        names = list(data.classes)
-        scores = self._cosines(encoder, data, [data.classes[name].positive for name in names])
-        opposed = [i for i, name in enumerate(names) if data.classes[name].negative]
-        if opposed:
-            negatives = [data.classes[names[i]].negative for i in opposed]
-            scores[:, opposed] -= self._cosines(encoder, data, negatives)
-        scores = np.round(scores, 6) * encoder.scale
-        labels = _labels(data, names)
+    def _several(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> Results:
+        names, labels = list(asked.classes), asked.truth(data)
         both = [i for i in range(len(names)) if {0.0, 1.0} <= set(labels[:, i])]
         undefined = [name for i, name in enumerate(names) if i not in both]
         warnings = []
         if undefined:
             listed = ", ".join(f'"{name}"' for name in undefined)
             warnings.append(f"zero_shot on {data.name}: no AUROC for {listed}: all items are of one kind")
-        if not both:
-            return _nothing(data, self.version, "classes with both positive and negative items")
-
-        everyone = np.arange(len(data.items))
-        macro = partial(statistics.macro_auroc, labels=labels[:, both])
-        metrics = [_metric("macro_auroc", data, everyone, scores[:, both], macro, 0.5)]
-        for i in both:
-            known = np.flatnonzero(~np.isnan(labels[:, i]))
-            single = partial(statistics.auroc, labels=labels[known, i])
-            metrics.append(_metric(f"auroc/{names[i]}", data, known, scores[known, i], single, 0.5))
-        details = self._details(data) | {
+        mean_of = [i for i in both if not asked.averaged or names[i] in asked.averaged]
+        if not mean_of:
+            missing = "classes with both positive and negative items"
+            return scoring.nothing("zero_shot", data, self.version, missing)
+        scores = self._answer(encoder, asked.scores(encoder, data), asked)
+        thresholds = self._thresholds(encoder, data, asked)
+        metrics = figures.areas(data.items, names, scores, labels, mean_of, both)
+        by_template = [one[:, mean_of] for one in asked.by_template(encoder, data)]
+        if len(by_template) * len(mean_of) <= _TURNS:
+            macro = partial(statistics.macro_auroc, labels=labels[:, mean_of])
+            everyone = partial(scoring.metric, items=data.items, rows=np.arange(len(data.items)))
+            metrics += figures.spread("auroc", everyone, by_template, macro, 0.5)
+        sides = np.stack([(labels == 1).sum(axis=0), (labels == 0).sum(axis=0)]).min(axis=0)
+        warnings += _rare(data, [names[i] for i in mean_of], sides[mean_of], "macro AUROC")
+        decided = [i for i in both if names[i] in thresholds]
+        limits = np.array([thresholds[names[i]] for i in decided])
+        metrics += figures.answers(
+            data.items, [names[i] for i in decided], scores[:, decided], labels[:, decided], limits
+        )
+        details = self._details(data, asked) | {
+            "averaged_over": [names[i] for i in mean_of],
             "positive_items": {names[i]: int(np.nansum(labels[:, i])) for i in both},
             "unknown_items": {names[i]: int(np.isnan(labels[:, i]).sum()) for i in both},
+            "thresholds": thresholds or "not chosen: no validation split with both kinds of items",
+            "thresholds_chosen_by": "largest sensitivity + specificity on validation (Youden)",
         }
         return Results("zero_shot", data.name, metrics, "macro_auroc", self.version, details, warnings)
 
-    def _cosines(self, encoder: Encoder, data: EvaluationSet, prompts: list[list[str]]) -> np.ndarray:
-        """(n, c). Rounded, for single-precision towers do not mean more than six digits: closer is a tie."""
-        vectors = encoder.texts([text for texts in prompts for text in texts]).astype(np.float64)
-        ends = np.cumsum([len(texts) for texts in prompts])
-        means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])])
-        if self.ensemble == "normalise_mean_normalise":
-            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        cosines: np.ndarray = np.round(encoder.images(data.items).astype(np.float64) @ means.T, 6)
-        return cosines
+    def _answer(self, encoder: Encoder, margins: np.ndarray, asked: Questions) -> np.ndarray:
+        """The published protocols take the softmax of two bare cosines; else the margin in logits."""
+        answers: np.ndarray = expit(margins) if asked.yes_no else margins * encoder.scale
+        return answers
 
-    def _details(self, data: EvaluationSet) -> dict[str, Any]:
-        prompts = {name: value.model_dump() for name, value in data.classes.items()}
+    def _thresholds(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> dict[str, float]:
+        if data.validation is None or not len(data.validation):
+            return {}
+        scores = self._answer(encoder, asked.scores(encoder, data, "validation"), asked)
+        labels = asked.truth(data, "validation")
+        found = {name: scoring.youden(scores[:, i], labels[:, i]) for i, name in enumerate(asked.classes)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _details(self, data: EvaluationSet, asked: Questions) -> dict[str, Any]:
+        prompts = {name: value.model_dump() for name, value in asked.classes.items()}
         text = json.dumps(prompts, sort_keys=True, ensure_ascii=False)
-        return {
-            "ensemble": self.ensemble,
+        own = asked.classes == data.classes
+        details = {
+            "preset": self.preset,
+            "preset_version": VERSIONS[self.preset],
+            "ensemble": asked.ensemble,
             "classes": len(prompts),
-            "prompts_version": data.card.prompts_version,
+            "prompts_version": data.card.prompts_version if own else None,
             "prompts_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "prompts": dict(list(prompts.items())[:_SHOWN]),
         }
+        if asked.absence is not None:
+            details["scored_as_absence_of_the_others"] = asked.absence
+        return details | ({"labels_that_count": asked.labels} if asked.labels else {})
 
 
-def _rare(data: EvaluationSet, names: Sequence[str], counts: np.ndarray) -> list[str]:
-    """A class of one item weighs as much in the macro accuracy as a class of a hundred."""
-    few = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < _MIN_ITEMS]
-    if not few or counts.max() < _MIN_ITEMS:  # a set with few items of every class is even, not lopsided
+def _rare(data: EvaluationSet, names: Sequence[str], counts: np.ndarray, figure: str) -> list[str]:
+    """A class of one item weighs as much in a mean over classes as a class of a hundred."""
+    least = scoring.MIN_ITEMS
+    few = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < least]
+    if not few or counts.max() < least:  # a set with few items of every class is even, not lopsided
         return []
     more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-    return [f"zero_shot on {data.name}: macro accuracy rests on few items of {', '.join(few[:5])}{more}"]
-
-
-def _labels(data: EvaluationSet, names: Sequence[str]) -> np.ndarray:
-    """(n, c) of 1 and 0, NaN where the item's meta names the class under `unknown_labels`."""
-    labels = np.zeros((len(data.items), len(names)))
-    place = {name: i for i, name in enumerate(names)}
-    for row, (holding, meta) in enumerate(zip(data.items["labels"], data.items["meta"], strict=True)):
-        labels[row, [place[name] for name in holding if name in place]] = 1.0
-        unknown = json.loads(meta or "{}").get("unknown_labels", [])
-        labels[row, [place[name] for name in unknown if name in place]] = np.nan
-    return labels
-
-
-def _metric(
-    name: str,
-    data: EvaluationSet,
-    rows: np.ndarray,
-    scores: np.ndarray,
-    aggregate: statistics.Aggregate,
-    chance: float,
-) -> Metric:
-    ids, groups = list(data.items["id"]), list(data.items["group"])
-    return Metric(name, [ids[i] for i in rows], [groups[i] for i in rows], scores, aggregate, chance=chance)
-
-
-def _nothing(data: EvaluationSet, version: int, missing: str) -> Results:
-    return Results("zero_shot", data.name, [], "", version, {"not_measured": f"there are no {missing}"})
+    return [f"zero_shot on {data.name}: {figure} rests on few items of {', '.join(few[:5])}{more}"]
 
 
 def _refuse_double_negation(classes: dict[str, Prompts]) -> None:

@@ -234,9 +234,9 @@ def _row(one: Result, entry: dict[str, Any]) -> Row:
         dataset=one.dataset,
         metric=one.metric,
         higher_is_better=one.higher_is_better,
-        unit="rank" if "rank" in one.metric else "share",
-        chance=dict(entry.get("chance") or {}).get(one.metric),
-        primary=entry.get("primary") == one.metric,
+        unit="rank" if "rank" in one.metric else one.unit,  # files from before the key have ranks as shares
+        chance=dict(entry.get("chance") or {}).get(one.metric) if one.chance is None else one.chance,
+        primary=entry.get("primary") == one.metric if one.primary is None else one.primary,
         n=one.n,
         groups=one.groups,
         undefined=0.0,

@@ -73,7 +73,7 @@ def dumbbells(rows: Sequence[Row], label: Callable[[Row], str]) -> Dumbbells | N
     shares = [row for row in rows if row.unit == "share" and not math.isnan(row.base.value)]
     if not shares:
         return None
-    step, top = _axis(max(_reach(row) for row in shares))
+    step, top = round_axis(max(_reach(row) for row in shares))
     ticks = [Tick(_across(i * step, top), f"{i * step:g}") for i in range(round(top / step) + 1)]
     return Dumbbells([_dumbbell(row, label(row), top) for row in shares], ticks)
 
@@ -96,7 +96,7 @@ def curve(
         return round(100 - 100 * (value - low) / (high - low), 2)
 
     drawn = " ".join(f"{1000 * (step - first) / (last - first):.1f},{down(value)}" for step, value in thinned)
-    step, _ = _axis(high - low)
+    step, _ = round_axis(high - low)
     marks = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     spoken = f"{name} from {points[0][1]:.3g} at step {points[0][0]} to {points[-1][1]:.3g} at step {last}"
     ticks = [Tick(down(mark), f"{mark:g}") for mark in marks]
@@ -134,7 +134,7 @@ def _reach(row: Row) -> float:
     return max(edge for figure in figures for edge in (figure.value, figure.high) if not math.isnan(edge))
 
 
-def _axis(reach: float) -> tuple[float, float]:
+def round_axis(reach: float) -> tuple[float, float]:
     """A round step, and the top of the axis, for three to five ticks above zero."""
     for power in range(-6, 7):
         for digit in (1, 2, 2.5, 5):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from domainclip.ledger import Readings
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -44,6 +46,9 @@ class Example:
     caption: str
     base_rank: float
     adapted_rank: float | None
+    kind: str = "First items"  # the heading it stands under
+    told: str = ""  # what the models made of it
+    heat: bytes | None = None  # PNG: where the last model finds the caption in the picture
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,5 @@ class ReportContext:
     invalid: Sequence[str] = ()  # reasons, such as a leak, why no figure may be believed
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()
+    readings: Readings | None = None  # how often the measured split has been read
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the software that measured

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
-from markupsafe import Markup
-
 from domainclip.evaluate import BETTER, WORSE, Evaluation, Row
-from domainclip.report import charts, words
-from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report import charts, circumstances, downloads, plots, words
+from domainclip.report.context import ReportContext
 
 _SHOWN = 40  # lines of one chart
-Pairs = list[tuple[str, str]]
+_LOUD = 2  # probes whose headline figures are drawn large; those of the others follow as sentences
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class PartSection:
     chart: charts.Dumbbells | None
     left_out: int  # lines that the chart has no room for
     lines: Sequence[Line]
+    curve: plots.Lines | None = None  # where the parts are numbers, as shots are
+    folded: bool = False  # the chart of a later figure of a probe stands in the fold, with its table
 
 
 def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
@@ -64,6 +64,9 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
     # What is not valid is neither better nor worse.
     rows = evaluation.rows if valid else [replace(row, verdict=None) for row in evaluation.rows]
     whole = [row for row in rows if not row.part]
+    leading = list(dict.fromkeys(row.probe for row in whole))[:_LOUD]
+    loud = [row for row in whole if row.probe in leading]
+    crowded = len(whole) > _SHOWN
     return {
         "title": context.title,
         "subtitle": _subtitle(context),
@@ -71,24 +74,44 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "judged": any(row.verdict for row in rows),
         "valid": valid,
         "invalid": [*context.invalid, *([] if evaluation.valid else evaluation.warnings[:1])],
-        "claims": _claims(whole, context.retention_set, valid),
+        "summary": words.summary(rows, _subject(context), context.retention_set, valid),
+        # Domain and retention of the first probes are drawn large, side by side; the rest are sentences.
+        "claims": _claims(loud, context.retention_set, valid),
+        "more_claims": _claims(
+            [row for row in whole if row.probe not in leading], context.retention_set, valid
+        ),
+        "plane": plots.plane(rows, context.retention_set) if valid else None,
+        "headlines": [_line(row) for row in whole if row.primary] or [_line(row) for row in whole],
         "lines": [_line(row) for row in whole],
         "worse": words.changes(rows, WORSE),
         "better": words.changes(rows, BETTER),
         "nothing_worse": words.nothing(rows, WORSE),
         "nothing_better": words.nothing(rows, BETTER),
         "warnings": [*evaluation.warnings, *context.warnings],
-        "overview": _overview(whole),
+        "overview": _overview([row for row in whole if row.primary] if crowded else whole),
+        "rest": _overview([row for row in whole if not row.primary]) if crowded else [],
         "parts": list(_parts(rows)),
+        "reliability": _reliability(evaluation),
         "curves": _curves(context),
-        "run": _run(context.run),
-        "corpora": [_corpus(facts) for facts in (context.corpus, context.retention) if facts is not None],
-        "base": [
-            (_label(key), _text(value)) for key, value in context.base.items() if value not in (None, "")
+        "alphas": plots.interpolation(context.run.facts) if context.run else None,
+        "run": circumstances.run(context.run),
+        "corpora": [
+            circumstances.corpus(facts) for facts in (context.corpus, context.retention) if facts is not None
         ],
-        "measuring": _measuring(evaluation),
-        "protocol": [_protocol(entry) for entry in evaluation.protocol],
-        "examples": [_example(example) for example in context.examples],
+        "base": [
+            (circumstances.label(key), circumstances.text(value))
+            for key, value in context.base.items()
+            if value not in (None, "")
+        ],
+        "measuring": circumstances.measuring(evaluation, context),
+        "controls": circumstances.controls(evaluation) if valid else [],
+        "readings": str(context.readings) if context.readings else "",
+        "protocol": [circumstances.protocol(entry) for entry in evaluation.protocol],
+        "examples": [
+            (kind, [circumstances.example(one) for one in shown])
+            for kind, shown in groupby(context.examples, lambda one: one.kind)
+        ],
+        "downloads": downloads.links(evaluation, context),
         "citations": list(dict.fromkeys(context.citations)),
         "command": context.command,
         "recipe": context.recipe,
@@ -100,6 +123,10 @@ def _subtitle(context: ReportContext) -> str:
     if context.run is None:
         return f"{base}, measured on {context.corpus.name}"
     return f"{base}, adapted to {context.corpus.name} by {context.run.strategy.replace('_', ' ')}"
+
+
+def _subject(context: ReportContext) -> str:
+    return f"adapting by {context.run.strategy.replace('_', ' ')}" if context.run else "the second model"
 
 
 def _claims(whole: Sequence[Row], retention_set: str, valid: bool) -> list[Claim]:
@@ -150,18 +177,21 @@ def _overview(whole: Sequence[Row]) -> list[tuple[str, charts.Dumbbells]]:
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[PartSection]:
-    """Worst change first. Only the first figure of a probe is drawn; the others are tables."""
+    """Worst change first. The first figure of a probe is drawn openly, the others in their folds."""
     drawn = set()
     for key in dict.fromkeys((row.probe, row.dataset, row.whole) for row in rows if row.part):
         members = [row for row in rows if row.part and (row.probe, row.dataset, row.whole) == key]
         members.sort(key=lambda row: (row.difference.value if row.difference else row.base.value, row.part))
+        curve = plots.over_numbers(members)
         chart = None
-        if key[:2] not in drawn:
+        if curve is None:
             chart = charts.dumbbells(_ends(members), lambda row: row.part)
-            drawn.add(key[:2])
         probe, dataset, metric = key
         title = f"{words.probe_name(probe)} {words.metric_name(metric)} on {dataset}"
-        yield PartSection(title, chart, max(0, len(members) - _SHOWN), [_line(row) for row in members])
+        left_out = max(0, len(members) - _SHOWN)
+        folded = key[:2] in drawn
+        drawn.add(key[:2])
+        yield PartSection(title, chart, left_out, [_line(row) for row in members], curve, folded)
 
 
 def _ends(members: Sequence[Row]) -> Sequence[Row]:
@@ -171,95 +201,27 @@ def _ends(members: Sequence[Row]) -> Sequence[Row]:
     return [*members[: _SHOWN // 2], *members[-_SHOWN // 2 :]]
 
 
+def _reliability(evaluation: Evaluation) -> list[plots.Lines]:
+    charted = [
+        plots.reliability(
+            f"{words.probe_name(entry['probe'])} on {entry['dataset']}",
+            entry["details"],
+            entry.get("adapted_details", {}),
+        )
+        for entry in evaluation.protocol
+    ]
+    return [chart for chart in charted if chart is not None]
+
+
 def _curves(context: ReportContext) -> list[tuple[str, charts.Curve]]:
     batch = context.run.batch_size if context.run else 0
     chance = math.log(batch) if batch > 1 else None
     named = f"Loss; dashed: chance, ln {batch} = {chance:.2f}" if chance else "Loss"
-    wanted = ((named, "loss", "loss", chance), ("Logit scale", "scale", "logit scale", None))
+    wanted = (
+        (named, "loss", "loss", chance),
+        ("Logit scale", "scale", "logit scale", None),
+        ("Learning rate", "learning_rate", "learning rate", None),
+        ("Retention while training", "retention", "retention", None),
+    )
     drawn = [(title, charts.curve(context.training, key, name, line)) for title, key, name, line in wanted]
     return [(title, curve) for title, curve in drawn if curve]
-
-
-def _run(run: RunFacts | None) -> Pairs:
-    if run is None:
-        return []
-    share = run.learning / max(1, run.weights)
-    rows = [
-        ("Strategy", run.strategy.replace("_", " ")),
-        ("Weights that learned", f"{run.learning:,} of {run.weights:,} ({share:.2%})"),
-        ("Steps", f"{run.steps:,} of {run.batch_size} pairs"),
-        ("Time", f"{words.duration(run.seconds)} on {run.device}"),
-        *((_label(key), _text(value)) for key, value in run.facts.items()),
-    ]
-    if run.versions:
-        rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())))
-    return rows
-
-
-def _corpus(facts: CorpusFacts) -> dict[str, Any]:
-    told = [("Card", facts.card), ("Licence", facts.license), ("Fingerprint", facts.fingerprint[:16])]
-    return {
-        "name": facts.name,
-        "facts": [(key, value) for key, value in told if value],
-        "splits": [(name, f"{items:,}", f"{groups:,}") for name, (items, groups) in facts.splits.items()],
-        "quarantine": [(reason, f"{count:,}") for reason, count in facts.quarantine.items()],
-        "remarks": [*facts.findings, *facts.notes],
-    }
-
-
-def _measuring(evaluation: Evaluation) -> Pairs:
-    return [
-        ("Intervals", "95 %, percentiles of a bootstrap over groups; base and adapted on the same resamples"),
-        ("Resamples", f"{evaluation.resamples:,}, seed {evaluation.seed}"),
-        (
-            "Real difference",
-            "the interval of the paired difference excludes zero; for classes and languages, "
-            "also p ≤ 0.05 after Holm's adjustment",
-        ),
-    ]
-
-
-def _protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
-    details = dict(entry["details"])
-    prompts = details.pop("prompts", {})
-    pairs = [
-        (
-            "Items",
-            str(entry["items"]) + (f", {entry['unreadable']} unreadable" if entry["unreadable"] else ""),
-        ),
-        ("Headline", words.metric_name(entry["primary"])),
-        ("Source", f"{entry['citation']}, version {entry['version']} of the probe"),
-        *((_label(key), _text(value)) for key, value in details.items()),
-    ]
-    if entry["chance"]:
-        shown = (f"{words.metric_name(name)} {value:.3g}" for name, value in entry["chance"].items() if value)
-        pairs.append(("Chance", ", ".join(shown)))
-    title = f"{words.probe_name(entry['probe'])} on {entry['dataset']}"
-    said = [(name, "; ".join(p["positive"]), "; ".join(p["negative"])) for name, p in prompts.items()]
-    return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": said}
-
-
-def _example(example: Example) -> dict[str, Any]:
-    data = base64.b64encode(example.picture).decode("ascii")
-    return {
-        "source": Markup("data:image/png;base64,{}").format(data),
-        "caption": example.caption,
-        "before": words.number(example.base_rank, "rank"),
-        "after": "" if example.adapted_rank is None else words.number(example.adapted_rank, "rank"),
-    }
-
-
-def _label(key: str) -> str:
-    return key.replace("_", " ").capitalize()
-
-
-def _text(value: Any) -> str:
-    """A value of the protocol as a person would write it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        nested = ((key, _text(inner), isinstance(inner, Mapping)) for key, inner in value.items())
-        return ", ".join(f"{key} ({inner})" if deep else f"{key} {inner}" for key, inner, deep in nested)
-    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -16,11 +16,13 @@ from domainclip.report.context import CorpusFacts, ReportContext
 from domainclip.statistics import MIN_GROUPS, Figure
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """No other keys, no NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Interval(_Strict):
+class Interval(Strict):
     """A value with its 95 % interval; null where undefined."""
 
     value: float | None
@@ -34,7 +36,7 @@ class Difference(Interval):
     p: float | None
 
 
-class Result(_Strict):
+class Result(Strict):
     """One figure. A metric with a slash, `accuracy/cat`, is a part of the one before it."""
 
     probe: str
@@ -46,9 +48,14 @@ class Result(_Strict):
     base: Interval
     adapted: Interval | None  # null when a single model was measured
     difference: Difference | None
+    # Added to version 1; a file from before them is still read.
+    unit: str = "share"  # "share" of 0 to 1, "rank", …
+    verdict: str | None = None  # what may be said of the difference, in the words of the report
+    primary: bool | None = None  # whether it headlines its probe
+    chance: float | None = None  # what a model that knows nothing reaches
 
 
-class ResultsFile(_Strict):
+class ResultsFile(Strict):
     """The whole file."""
 
     schema_version: Literal[1] = 1
@@ -66,6 +73,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
     corpus = _corpus(context.corpus)
     if context.retention is not None:
         corpus["retention"] = {"set": context.retention_set, **_corpus(context.retention)}
+    valid = evaluation.valid and not context.invalid
     run = {"title": context.title, "command": context.command}
     return ResultsFile(
         run=run | (asdict(context.run) if context.run else {}),
@@ -74,13 +82,15 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
         protocol={
             "resamples": evaluation.resamples,
             "seed": evaluation.seed,
-            "interval": "95 % percentile interval of a bootstrap over groups, paired for the difference",
+            "interval": "95 % of a bootstrap over groups, expanded for few; paired for the difference",
             "fewest_groups": MIN_GROUPS,
             "probes": evaluation.protocol,
+            "controls": [asdict(control) for control in evaluation.controls],
+            "readings": asdict(context.readings) if context.readings else {},
         },
-        valid=evaluation.valid and not context.invalid,
+        valid=valid,
         warnings=[*context.invalid, *evaluation.warnings, *context.warnings],
-        results=[_result(row) for row in evaluation.rows],
+        results=[_result(row, valid) for row in evaluation.rows],
     )
 
 
@@ -102,8 +112,7 @@ def _corpus(facts: CorpusFacts) -> dict[str, Any]:
     return {**asdict(facts), "splits": splits}
 
 
-def _result(row: Row) -> Result:
-    difference = row.difference
+def _result(row: Row, valid: bool) -> Result:
     return Result(
         probe=row.probe,
         dataset=row.dataset,
@@ -111,15 +120,26 @@ def _result(row: Row) -> Result:
         higher_is_better=row.higher_is_better,
         n=row.n,
         groups=row.groups,
-        base=_interval(row.base),
-        adapted=None if row.adapted is None else _interval(row.adapted),
-        difference=None
-        if difference is None
-        else Difference(**_interval(difference).model_dump(), p=_finite(difference.p)),
+        base=interval(row.base),
+        adapted=None if row.adapted is None else interval(row.adapted),
+        difference=difference(row),
+        unit=row.unit,
+        # What is not valid is neither better nor worse.
+        verdict=row.verdict if valid else None,
+        primary=row.primary,
+        chance=_finite(row.chance),
     )
 
 
-def _interval(figure: Figure) -> Interval:
+def difference(row: Row) -> Difference | None:
+    """The change of a row, when two models were measured."""
+    if row.difference is None:
+        return None
+    return Difference(**interval(row.difference).model_dump(), p=_finite(row.difference.p))
+
+
+def interval(figure: Figure) -> Interval:
+    """The figure as JSON has it: null where it does not exist."""
     return Interval(value=_finite(figure.value), low=_finite(figure.low), high=_finite(figure.high))
 
 

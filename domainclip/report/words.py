@@ -17,8 +17,19 @@ MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?"}
 _METRICS = {
     "auroc": "AUROC",
     "macro_auroc": "macro AUROC",
+    "auprc": "AUPRC",
+    "macro_auprc": "macro AUPRC",
+    "ece": "ECE",
+    "nll": "NLL",
     "image_to_text": "image-to-text",
     "text_to_image": "text-to-image",
+}
+_NAMES = {
+    r"_r(\d+)(?=_|$)": r" R@\1",
+    r"(?<![a-z])map(?![a-z])": "mAP",
+    r"(?<![a-z])f1(?![a-z])": "F1",
+    r"(?<![a-z])top_?(\d+)_percent": r"top \1 %",
+    r"(?<![a-z])top_?(\d+)_": r"top-\1 ",
 }
 
 
@@ -29,13 +40,15 @@ def metric_name(metric: str) -> str:
         if whole == code or whole.startswith(f"{code}_"):
             whole = words + whole[len(code) :]
             break
-    name = re.sub(r"_r(\d+)$", r" R@\1", whole).replace("_", " ")
+    for pattern, words in _NAMES.items():
+        whole = re.sub(pattern, words, whole)
+    name = whole.replace("_", " ")
     return f"{name}, {part}" if part else name
 
 
 def probe_name(probe: str) -> str:
     """A probe as people call it: "zero_shot" is "zero-shot"."""
-    return probe.replace("_", "-")
+    return {"knn": "k-NN"}.get(probe, probe.replace("_", "-"))
 
 
 def number(value: float | None, unit: str = "share") -> str:
@@ -88,6 +101,57 @@ def claim(row: Row, retention_set: str, valid: bool = True) -> str:
         f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
         f"(95\u00a0% interval {_width(row)}): a real {kind}."
     )
+
+
+def summary(rows: Sequence[Row], subject: str, retention_set: str, valid: bool) -> str:
+    """What a reader in a hurry must take along: gain, cost, and how many figures moved.
+
+    The headlines of the first two probes are named, the others counted; no change without its verdict.
+    """
+    if not valid:
+        return "This evaluation is not valid: no figure below may be believed, and none is called a change."
+    if all(row.adapted is None for row in rows):
+        return f"One model was measured on {_count(len(rows), 'figure')}; nothing is compared."
+    named = list(dict.fromkeys(row.probe for row in rows))[:2]
+    head = [row for row in rows if row.primary and row.probe in named]
+    inside = [row for row in head if row.dataset != retention_set]
+    outside = [row for row in head if row.dataset == retention_set]
+    told = [f"In the domain, {subject} {_moved(inside)}."]
+    if outside:
+        told.append(f"On general pictures it {_moved(outside, ('gained', 'lost'))}.")
+    else:
+        told.append("What it forgot outside the domain was not measured.")
+    better, worse = (sum(row.verdict == verdict for row in rows) for verdict in (BETTER, WORSE))
+    told.append(f"Of {_count(len(rows), 'figure')}, {better} got better and {worse} got worse.")
+    return " ".join(told)
+
+
+def _moved(head: Sequence[Row], verbs: tuple[str, str] = ("improved", "got worse in")) -> str:
+    """What happened to the headline figures, the sure changes first."""
+    said = []
+    for verdict, verb in zip((BETTER, WORSE), verbs, strict=True):
+        named = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == verdict]
+        if named:
+            said.append(f"{verb} {'in ' if verb in ('gained', 'lost') else ''}{_listed(named)}")
+    quiet = [_name(row) for row in head if row.verdict == SAME]
+    if quiet:
+        said.append(f"shows no difference in {_listed(quiet)}")
+    few = [_name(row) for row in head if row.verdict == UNKNOWN]
+    if few:
+        said.append(f"was measured on too few groups to tell in {_listed(few)}")
+    return ", and ".join(said) or "was not measured"
+
+
+def _name(row: Row) -> str:
+    return f"{probe_name(row.probe)} {metric_name(row.metric)}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
 
 
 def changes(rows: Sequence[Row], verdict: str) -> list[str]:

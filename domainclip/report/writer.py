@@ -1,9 +1,10 @@
-"""Writes the four files of a report into the run folder."""
+"""Writes the files of a report, or of a comparison, into their folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,18 @@ from markupsafe import Markup
 
 from domainclip.data.privacy import pseudonym, secret
 from domainclip.evaluate import Evaluation
-from domainclip.report import page, words
+from domainclip.report import comparison, page, words
 from domainclip.report.context import ReportContext
-from domainclip.report.results import to_results
+from domainclip.report.results import Strict, to_results
 
+_HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
     """Writes results.json, items.parquet, report.md and report.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = to_results(evaluation, context).model_dump_json(indent=1) + "\n"
+    results = _json(to_results(evaluation, context))
     sections = page.build(evaluation, context)
     _place(folder / "results.json", lambda file: file.write_text(results, encoding="utf-8"))
     _place(folder / "items.parquet", lambda file: pq.write_table(_items(evaluation), file))
@@ -34,16 +36,40 @@ def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
     return folder / "report.html"
 
 
-def _html(sections: dict[str, Any]) -> str:
+def write_comparison(
+    folder: Path,
+    found: Sequence[Evaluation],
+    context: ReportContext,
+    models: Mapping[str, Mapping[str, Any]],
+) -> Path:
+    """Writes results_compare.json, compare.md and compare.html; returns the last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = comparison.to_file(found, context, models)
+    sections = comparison.build(found, context, models)
+    figures = _json(file)
+    _place(folder / "results_compare.json", lambda place: place.write_text(figures, encoding="utf-8"))
+    told, drawn = _markdown(sections, "compare.md.j2"), _html(sections, "compare.html.j2")
+    _place(folder / "compare.md", lambda place: place.write_text(told, encoding="utf-8"))
+    _place(folder / "compare.html", lambda place: place.write_text(drawn, encoding="utf-8"))
+    return folder / "compare.html"
+
+
+def _json(file: Strict) -> str:
+    """JSON in which no mark turns the reading order around: written out, it is the same text."""
+    text = file.model_dump_json(indent=1) + "\n"
+    return _HIDDEN.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
+
+
+def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
     # Everything that is printed goes through `plain`, then through the escape: no call can forget it.
     pages = _environment(autoescape=True, finalize=words.plain)
     style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    return pages.get_template("report.html.j2").render(sections, style=style, marks=words.MARKS)
+    return pages.get_template(template).render(sections, style=style, marks=words.MARKS)
 
 
-def _markdown(sections: dict[str, Any]) -> str:
+def _markdown(sections: dict[str, Any], template: str = "report.md.j2") -> str:
     pages = _environment(autoescape=False, finalize=words.markdown)
-    return pages.get_template("report.md.j2").render(sections, fence=words.fence)
+    return pages.get_template(template).render(sections, fence=words.fence)
 
 
 def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Environment:

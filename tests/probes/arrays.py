@@ -53,6 +53,7 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Dataset:
     for row in rows:
         texts = row.get("texts", [])
         empty = {"texts": texts, "labels": [], "image": {"path": None, "bytes": None}, "group": row["id"]}
+        empty["views"] = []
         made = {**empty, **row, "language": [row.get("language", "")] * len(texts)}
         whole.append({**made, "meta": json.dumps(row.get("meta", {}))})
     return Dataset.from_list(whole, features=FEATURES)

@@ -39,7 +39,7 @@ def test_ranks_and_undefined_figures_are_not_drawn() -> None:
     ("reach", "expected"), [(1.0, (0.2, 1.0)), (0.61, (0.2, 0.8)), (0.03, (0.01, 0.03)), (0.0, (1e-6, 1e-6))]
 )
 def test_axes_are_round(reach: float, expected: tuple[float, float]) -> None:
-    assert charts._axis(reach) == pytest.approx(expected)
+    assert charts.round_axis(reach) == pytest.approx(expected)
 
 
 def test_a_curve_runs_from_left_to_right_and_up_is_more() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from domainclip.errors import ModelError
+from domainclip.evaluate import Control
+from domainclip.ledger import Readings
 from domainclip.report import results
 from tests.report.made import ALONE, FEW, GAIN, context, evaluation
 
@@ -35,10 +37,44 @@ def test_the_file_is_version_one_of_the_format() -> None:
             "base": {"value": 0.079, "low": 0.05, "high": 0.11},
             "adapted": {"value": 0.554, "low": 0.5, "high": 0.61},
             "difference": {"value": 0.475, "low": 0.42, "high": 0.53, "p": 0.001},
+            "unit": "share",
+            "verdict": "better",
+            "primary": True,
+            "chance": 0.1,
         }
     ]
     assert data["run"]["strategy"] == "locked_image"
     assert data["protocol"]["probes"][0]["primary"] == "macro_accuracy"
+
+
+def test_a_file_from_before_the_added_keys_is_still_read(tmp_path: Path) -> None:
+    data = json.loads(results.to_results(evaluation([GAIN]), context()).model_dump_json())
+    for key in ("unit", "verdict", "primary", "chance"):
+        del data["results"][0][key]
+    (tmp_path / "results.json").write_text(json.dumps(data), encoding="utf-8")
+    (old,) = results.load(tmp_path / "results.json").results
+    assert (old.unit, old.verdict, old.primary, old.chance) == ("share", None, None, None)
+
+
+def test_what_is_not_valid_has_no_verdict() -> None:
+    (row,) = results.to_results(evaluation([GAIN]), context(invalid=["a leak"])).results
+    assert row.verdict is None
+
+
+def test_the_ledger_and_the_controls_stand_in_the_protocol() -> None:
+    control = Control("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
+    file = results.to_results(evaluation(controls=[control]), context(readings=Readings("test", 3, 2, 1)))
+    assert file.protocol["readings"] == {"split": "test", "times": 3, "models": 2, "prompts": 1}
+    assert file.protocol["controls"] == [
+        {
+            "probe": "zero_shot",
+            "dataset": "test",
+            "metric": "macro_accuracy",
+            "itself": "no difference shown",
+            "share": 0.04,
+            "swaps": 100,
+        }
+    ]
 
 
 def test_what_is_undefined_is_null() -> None:

@@ -135,3 +135,42 @@ def test_markdown_means_nothing_but_itself(text: str, expected: str) -> None:
 
 def test_a_fence_is_longer_than_what_it_holds() -> None:
     assert words.fence("a\n```\n# b") == "````\na\n```\n# b\n````"
+
+
+def test_the_summary_says_gain_cost_and_counts() -> None:
+    assert words.summary([GAIN, ALIKE, PART, LOSS], "adapting by lora", "general", True) == (
+        "In the domain, adapting by lora improved zero-shot macro accuracy (0.079 → 0.554), and shows no "
+        "difference in retrieval image-to-text R@1. On general pictures it lost in zero-shot macro accuracy "
+        "(0.498 → 0.058). Of 4 figures, 2 got better and 1 got worse."
+    )
+
+
+def test_the_summary_claims_nothing_that_no_verdict_says() -> None:
+    few = words.summary([FEW], "adapting by lora", "general", True)
+    assert few == (
+        "In the domain, adapting by lora was measured on too few groups to tell in zero-shot macro accuracy. "
+        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+    )
+    assert words.summary([GAIN], "adapting by lora", "general", False) == (
+        "This evaluation is not valid: no figure below may be believed, and none is called a change."
+    )
+    assert words.summary([ALONE], "the second model", "general", True) == (
+        "One model was measured on 1 figure; nothing is compared."
+    )
+
+
+NAMES = {
+    "image_to_text_r5/de": "image-to-text R@5, de",
+    "image_to_text_r1_shuffled": "image-to-text R@1 shuffled",
+    "macro_f1": "macro F1",
+    "top5_accuracy": "top-5 accuracy",
+    "image_to_text_map": "image-to-text mAP",
+    "image_to_text_top_10_percent": "image-to-text top 10 %",
+    "ece_adaptive": "ECE adaptive",
+    "macro_auprc/x": "macro AUPRC, x",
+}
+
+
+@pytest.mark.parametrize("metric", NAMES)
+def test_metrics_are_called_what_people_call_them(metric: str) -> None:
+    assert words.metric_name(metric) == NAMES[metric]

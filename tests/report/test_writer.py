@@ -6,14 +6,17 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from domainclip.evaluate import WORSE, Evaluation
-from domainclip.report import CorpusFacts, Example, ReportContext, write
+from domainclip import redaction
+from domainclip.evaluate import WORSE, Control, Evaluation
+from domainclip.ledger import Readings
+from domainclip.report import CorpusFacts, Example, ReportContext, write, writer
 from tests.report.made import ALIKE, ALONE, GAIN, LOSS, PART, context, evaluation, row
 
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)'</style></title>{{ 7*7 }}\u202egpj.`|=cmd http://x.invalid/a.png"
@@ -95,9 +98,11 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_hostile_text_is_inert_in_the_page(tmp_path: Path) -> None:
     page = Page(written(tmp_path, *hostile())["html"])
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "iframe", "link", "object", "embed", "a", "base", "form"}
+    assert not tags & {"script", "iframe", "link", "object", "embed", "base", "form"}
     names = {name for _, attributes in page.elements for name in attributes}
-    assert not {name for name in names if name.startswith("on") or name in ("href", "srcdoc")}
+    assert not {name for name in names if name.startswith("on") or name == "srcdoc"}
+    leads_to = {str(attributes["href"])[:14] for _, attributes in page.elements if "href" in attributes}
+    assert leads_to == {"data:text/csv;"}
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
     assert sources == ["data:image/png;base64,iVBORw0KGgo="]
     assert "{{ 7*7 }}" in page.text  # shown, never computed
@@ -110,7 +115,8 @@ def test_hostile_text_is_inert_in_the_page(tmp_path: Path) -> None:
 def test_hostile_text_is_inert_in_markdown_and_json(tmp_path: Path) -> None:
     text = written(tmp_path, *hostile())["md"]
     fenced = re.sub(r"^(`{3,})\n.*?\n\1$", "", text, flags=re.S | re.M)
-    assert "<" not in fenced
+    ours = re.sub(r"^<details><summary>Table of \d+</summary>$|^</details>$", "", fenced, flags=re.M)
+    assert "<" not in ours
     assert "\u202e" not in text
     tables = [line for line in fenced.splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
@@ -134,7 +140,7 @@ def test_the_page_can_be_heard(tmp_path: Path) -> None:
     assert scopes
     assert set(scopes) == {"col", "row"}
     spoken = [attributes for tag, attributes in page.elements if attributes.get("role") == "img"]
-    assert len(spoken) == 6  # three figures of the domain and retention, one class, two curves
+    assert len(spoken) == 7  # three figures, one class, two curves, gain against forgetting
     assert all(attributes.get("aria-label") for attributes in spoken)
     assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Picture described by: a cat"]
     captions = sum(tag == "caption" for tag, _ in page.elements)
@@ -145,7 +151,7 @@ def test_the_sections_stand_in_order(tmp_path: Path) -> None:
     page = Page(written(tmp_path, evaluation(), context())["html"]).text
     headings = [
         "In short",
-        "All figures",
+        "Figures",
         "What changed",
         "Before and after",
         "Class by class",
@@ -232,3 +238,81 @@ def test_a_telephone_meets_no_wide_page(tmp_path: Path) -> None:
     width = re.search(r"(\d+) of (\d+)", shown)
     assert width, shown[:500]
     assert int(width[1]) <= int(width[2]) <= 390
+
+
+def test_controls_ledger_and_calibration_stand_in_both_twins(tmp_path: Path) -> None:
+    control = Control("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
+    points = [{"confidence": 0.9, "accuracy": 0.5, "n": 8}]
+    entry = evaluation().protocol[0]
+    entry = {**entry, "details": {"reliability": points}, "adapted_details": {"reliability": points}}
+    readings = Readings("test", 7, 4, 2)
+    texts = written(tmp_path, evaluation(controls=[control], protocol=[entry]), context(readings=readings))
+    for text in (Page(texts["html"]).text, texts["md"]):
+        assert "the test split has been read 7 times with 4 models, 2 sets of prompts" in text
+        assert "a difference was claimed in 4 of 100 swaps (one in twenty is expected)" in text
+    assert "Does it know when it is right?" in Page(texts["html"]).text
+    assert "base: sure 0.90, right 0.50, n 8" in texts["html"]
+    assert "reliability" not in texts["md"].lower()  # a list of points is no line of a protocol
+
+
+def test_many_probes_leave_the_top_short(tmp_path: Path) -> None:
+    rows = [
+        row(probe=f"probe_{i}", metric=metric, dataset=name, primary=metric == "main")
+        for name in ("test", "general")
+        for i in range(8)
+        for metric in ("main", "second", "third")
+    ]
+    page = written(tmp_path, evaluation(rows), context())["html"]
+    assert page.count('class="big"') == 4  # two probes, in the domain and outside it
+    assert "12 more headline figures, in words" in page
+    assert "All 48 figures" in page
+
+
+def test_headings_and_folds_are_in_order(tmp_path: Path) -> None:
+    """Headings go down one step at a time, and each fold says what is in it."""
+    page = Page(written(tmp_path, *hostile())["html"])
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    folds = [tag for tag, _ in page.elements if tag in ("details", "summary")]
+    assert folds.count("details") == folds.count("summary") > 0
+
+
+def test_colours_can_be_told_apart_from_their_ground() -> None:
+    """WCAG 2.2: text at 4.5, marks at 3, in light and in dark."""
+    style = (Path(writer.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media (prefers")[:2]
+    )
+    assert len(light) == len(dark) > 10
+    for colours in (light, dark):
+        for ground in ("paper", "card", "faint"):
+            for text in ("ink", "soft", "adapted"):
+                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+            assert contrast(colours["base"], colours[ground]) >= 3, ground
+        for verdict in ("better", "worse", "care"):
+            for ground in ("paper", "card", f"{verdict}-wash"):
+                assert contrast(colours[verdict], colours[ground]) >= 4.5, (verdict, ground)
+        for ground in ("better-wash", "worse-wash", "care-wash"):
+            assert contrast(colours["ink"], colours[ground]) >= 4.5
+            assert contrast(colours["adapted"], colours[ground]) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of two colours' relative luminances."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_report_passes_the_gate_of_a_push(tmp_path: Path) -> None:
+    """The downloads are long lines of code: nothing in them may look like what must not leave."""
+    texts = written(tmp_path, evaluation(), context())
+    assert "data:text/csv" in texts["html"]
+    assert [found for text in texts.values() for found in redaction.search(text)] == []

@@ -1,0 +1,138 @@
+"""How often the 95 % intervals hold the truth, and how often equal models are called different.
+
+    make coverage            # about 15 minutes on one core, prints a Markdown table
+    python benchmarks/coverage.py --trials 200 --groups 20
+
+Pictures of one patient agree by the intraclass correlation (ICC). Sizes: 1 or 5 pictures each, or 1 to 20
+(geometric). Figures: mean score; accuracy of 0.8; AUROC of 0.8; paired difference of two accuracies.
+"by picture" resamples pictures: the negative control. Standard error of a share of 1000: 0.7 points.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import numpy as np
+from scipy.stats import norm
+
+from domainclip import statistics
+from domainclip.statistics.bootstrap import resampled
+
+SIZES = ("1", "5", "1-20")
+METHODS = ("percentile", "BCa", "ours")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One draw from a world whose truth is known."""
+
+    aggregate: statistics.Aggregate
+    models: list[np.ndarray]  # one, or two whose difference is asked for
+    truth: float
+
+
+def patients(rng: np.random.Generator, groups: int, sizes: str) -> np.ndarray:
+    """(n,) the patient of each picture."""
+    each = np.minimum(rng.geometric(0.2, groups), 20) if sizes == "1-20" else np.full(groups, int(sizes))
+    member: np.ndarray = np.repeat(np.arange(groups), each)
+    return member
+
+
+def draw(rng: np.random.Generator, figure: str, member: np.ndarray, icc: float) -> Sample:
+    """Scores with this intraclass correlation on the latent scale."""
+
+    def latent() -> np.ndarray:
+        own = rng.normal(size=member.max() + 1)[member]
+        scores: np.ndarray = np.sqrt(icc) * own + np.sqrt(1 - icc) * rng.normal(size=len(member))
+        return scores
+
+    if figure == "mean":
+        return Sample(statistics.mean, [latent()], 0.0)
+    if figure == "accuracy":
+        return Sample(statistics.mean, [(latent() < norm.ppf(0.8)).astype(float)], 0.8)
+    if figure == "difference":
+        shared = latent()
+        two = [((shared + 0.5 * latent()) < 0.9).astype(float) for _ in range(2)]
+        return Sample(statistics.mean, two, 0.0)
+    ill = (rng.random(member.max() + 1) < 0.4)[member].astype(float)  # patients are ill, not pictures
+    shift = np.sqrt(2) * norm.ppf(0.8)
+    return Sample(partial(statistics.auroc, labels=ill), [latent() + shift * ill], 0.8)
+
+
+def intervals(
+    sample: Sample, groups: list[str], resamples: int, seed: int, share: bool
+) -> Iterator[tuple[float, float]]:
+    """The intervals of METHODS, from the same resamples."""
+    drawn = resampled(sample.aggregate, sample.models, groups, resamples, seed)
+    without = statistics.jackknife(sample.aggregate, sample.models, groups)
+    points = [statistics.whole(sample.aggregate, scores) for scores in sample.models]
+    two = len(points) == 2
+    point = points[-1] - (points[0] if two else 0)
+    values, left_out = drawn[-1] - (drawn[0] if two else 0), without[-1] - (without[0] if two else 0)
+    yield statistics.interval(values)
+    yield statistics.bca(values, point, left_out) or statistics.interval(values)
+    other = sample.models[1] if two else None
+    found = statistics.compare(sample.aggregate, sample.models[0], other, groups, resamples, seed, share)
+    figure = found.difference or found.base
+    yield figure.low, figure.high
+
+
+def coverage(
+    figure: str, groups: int, sizes: str, icc: float, trials: int, resamples: int, seed: int = 0
+) -> dict[str, float]:
+    """Share of the trials in which each interval holds the truth."""
+    rng = np.random.default_rng([seed, groups, SIZES.index(sizes), int(100 * icc)])
+    held = dict.fromkeys([*METHODS, "by picture"], 0)
+    share = figure in ("accuracy", "AUROC")
+    for trial in range(trials):
+        member = patients(rng, groups, sizes)
+        sample = draw(rng, figure, member, icc)
+        names = [f"p{i:04d}" for i in member]
+        found = dict(zip(METHODS, intervals(sample, names, resamples, trial, share), strict=True))
+        alone = [f"i{i:05d}" for i in range(len(member))]
+        values = resampled(sample.aggregate, sample.models, alone, resamples, trial)
+        found["by picture"] = statistics.interval(values[-1] - (values[0] if len(values) == 2 else 0))
+        for method, (low, high) in found.items():
+            held[method] += low <= sample.truth <= high
+    return {method: count / trials for method, count in held.items()}
+
+
+def false_claims(groups: int, sizes: str, icc: float, trials: int, resamples: int) -> float:
+    """Share of the trials in which two models of equal skill are called different."""
+    rng = np.random.default_rng([1, groups, SIZES.index(sizes), int(100 * icc)])
+    claims = 0
+    for trial in range(trials):
+        member = patients(rng, groups, sizes)
+        sample = draw(rng, "difference", member, icc)
+        names = [f"p{i:04d}" for i in member]
+        found = statistics.compare(
+            sample.aggregate, sample.models[0], sample.models[1], names, resamples, trial
+        ).difference
+        claims += found is not None and found.sign != 0
+    return claims / trials
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    asked.add_argument("--trials", type=int, default=1000)
+    asked.add_argument("--resamples", type=int, default=1000)
+    asked.add_argument("--groups", type=int, nargs="+", default=[20, 50, 200])
+    asked.add_argument("--figures", nargs="+", default=["mean", "accuracy", "AUROC", "difference"])
+    said = asked.parse_args()
+    print(f"| figure | groups | size | ICC | {' | '.join(METHODS)} | by picture | false claims |")
+    print("|---|---|---|---|" + "---|" * (len(METHODS) + 2))
+    for figure, groups, sizes, icc in product(said.figures, said.groups, SIZES, (0.1, 0.5)):
+        held = coverage(figure, groups, sizes, icc, said.trials, said.resamples)
+        claims = ""
+        if figure == "difference":
+            claims = f"{false_claims(groups, sizes, icc, said.trials, said.resamples):.1%}"
+        shares = " | ".join(f"{share:.1%}" for share in held.values())
+        print(f"| {figure} | {groups} | {sizes} | {icc} | {shares} | {claims} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

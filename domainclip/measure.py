@@ -1,0 +1,177 @@
+"""The verb `eval`: any model, alone, against another, or several in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import concatenate_datasets
+
+from domainclip import distributed, gallery, outcome, report, suites, towers
+from domainclip import recipe as recipes
+from domainclip.contracts import EvaluationSet, Probe
+from domainclip.data.cards import load_card
+from domainclip.data.corpus import load_corpus
+from domainclip.embedding_store import EmbeddingStore
+from domainclip.encoders import TowersEncoder
+from domainclip.errors import DataError, RecipeError
+from domainclip.evaluate import compare
+from domainclip.prepare import Prepared, evaluation_sets, prepare
+from domainclip.recipe import Recipe
+from domainclip.suites import ExtraSet, Suite
+from domainclip.towers import Towers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for on the command line."""
+
+    models: Sequence[str]  # a run folder, a checkpoint folder, a Hub id, or "base"
+    overrides: Sequence[str] = ()
+    against: str | None = None
+    recipe: str | None = None
+    suite: str | None = None
+    classes: str | None = None  # "cat,dog", or a file
+    templates: Sequence[str] = ()
+    split: str | None = None
+    out: Path | None = None
+    command: str = ""
+
+
+def measure(asked: Asked) -> Path | None:
+    """Measures the models on the same items; the report's path, on the first process.
+
+    One model is reported alone, two as before and after, more as a table against the first.
+
+    Raises: RecipeError when nothing says what to measure on; whatever reading models and corpus raises.
+    """
+    names = [*([asked.against] if asked.against else []), *asked.models]
+    recipe = _recipe(asked, names)
+    suite = suites.load(asked.suite) if asked.suite else None
+    probes: dict[str, Probe] | None = suite.assemble() if suite else None
+    ready = prepare(recipe, measuring=True)
+    if probes is not None:
+        ready = replace(ready, parts=replace(ready.parts, probes=probes))
+    warnings = list(ready.warnings)
+    sets = _sets(asked, recipe, suite, ready, warnings)
+    models = _load(names, ready)
+    kept: dict[Any, Any] = {}
+    store = EmbeddingStore() if recipe.evaluate.keep_embeddings else None
+    encoders = [TowersEncoder(model, kept, store) for model in models]
+    settings = recipe.evaluate
+    found = compare(encoders, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed)
+    shown = gallery.examples(recipe, sets[0], encoders[:2])
+    if distributed.rank() > 0:
+        return None
+    folder = _folder(asked, names)
+    readings = outcome.read(ready, found[0], encoders, None)
+    titled = outcome.context(
+        replace(ready, base=models[0]),
+        sets,
+        command=asked.command,
+        warnings=warnings,
+        readings=readings,
+        shown=shown,
+    )
+    if len(found) == 1:
+        return report.write(folder, found[0], titled)
+    labels = _different([outcome.label(name, model) for name, model in zip(names, models, strict=True)])
+    about = [outcome.model_facts(model) for model in models]
+    return report.write_comparison(folder, found, titled, dict(zip(labels, about, strict=True)))
+
+
+def _recipe(asked: Asked, names: Sequence[str]) -> Recipe:
+    """The recipe that was named, or that of the first run among the models."""
+    own = next(
+        (Path(name) / "recipe.yaml" for name in asked.models if (Path(name) / "recipe.yaml").is_file()), None
+    )
+    if asked.recipe is None and own is None:
+        raise RecipeError(f"eval {names[-1]}: not a run folder: say what to measure on with --recipe")
+    said = [*asked.overrides, *([f"evaluate.split={asked.split}"] if asked.split else [])]
+    return recipes.load(asked.recipe or str(own), said)
+
+
+def _sets(
+    asked: Asked, recipe: Recipe, suite: Suite | None, ready: Prepared, warnings: list[str]
+) -> list[EvaluationSet]:
+    """The corpus's own set, its classes as asked for; the general set; and what the suite adds."""
+    first, *others = evaluation_sets(recipe, ready.corpus, warnings)
+    chosen = suites.classes(asked.classes) if asked.classes else dict(suite.classes) if suite else {}
+    templates = [*asked.templates] or (suite.templates if suite else [])
+    if chosen:
+        first = replace(first, classes=suites.own_classes(first.card, chosen, templates))
+        _refuse_strangers(first, asked)
+    elif templates:
+        first = replace(first, classes=suites.with_templates(first.classes, templates, bare=False))
+    taken = {first.name, *(one.name for one in others)}
+    for name, source in (suite.sets if suite else {}).items():
+        if name in taken:
+            raise RecipeError(f'sets.{name}: there is a set "{name}" already: call it otherwise')
+        others.append(_extra(name, source))
+    return [first, *others]
+
+
+def _refuse_strangers(data: EvaluationSet, asked: Asked) -> None:
+    """Classes that no item has would make a chance figure of a typing error."""
+    labels = {label for row in data.items["labels"][:] for label in row}
+    if labels and not labels & set(data.classes):
+        shown = f"; labels there: {', '.join(sorted(labels)[:8])}" if data.card.names_may_show else ""
+        raise RecipeError(
+            f"--classes: no item of {data.name} has one of {', '.join(list(data.classes)[:8])}{shown}"
+        )
+
+
+def _extra(name: str, source: ExtraSet) -> EvaluationSet:
+    card = load_card(source.card, source.overrides())
+    corpus = load_corpus(card, source.path)
+    if source.split == "all":
+        return EvaluationSet(name, concatenate_datasets(list(corpus.splits.values())), card, corpus.classes)
+    items = corpus.splits[source.split]
+    if not len(items):
+        raise DataError(
+            f"sets.{name}: its {source.split} split is empty: say split: all to measure on everything"
+        )
+    train = corpus.splits["train"]
+    validation = corpus.splits["validation"] if source.split == "test" else train.select([])
+    return EvaluationSet(
+        name,
+        items,
+        card,
+        corpus.classes,
+        train=train if len(train) else None,
+        validation=validation if len(validation) else None,
+    )
+
+
+def _load(names: Sequence[str], ready: Prepared) -> list[Towers]:
+    """The towers of each name; a name that is given twice is loaded once."""
+    device = Accelerator().device
+    loaded: dict[str, Towers] = {}
+    for name in names:
+        if name not in loaded:
+            inside = Path(name) / "model"
+            loaded[name] = (
+                ready.base if name == "base" else towers.load(inside if inside.is_dir() else name)
+            ).to(device)
+    return [loaded[name] for name in names]
+
+
+def _different(labels: Sequence[str]) -> list[str]:
+    """Two runs of one name, from different folders, are told apart by their place in the table."""
+    again = {label for label in labels if labels.count(label) > 1}
+    return [f"{label} ({place})" if label in again else label for place, label in enumerate(labels, 1)]
+
+
+def _folder(asked: Asked, names: Sequence[str]) -> Path:
+    last = Path(names[-1])
+    if asked.out is not None:
+        folder = asked.out
+    elif len(names) > 2 or len(asked.models) > 1:
+        folder = Path("eval") / "compare"
+    else:
+        folder = last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

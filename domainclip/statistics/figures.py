@@ -1,0 +1,152 @@
+"""Figures of one model and of two on the same items, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from domainclip.statistics.aggregates import Aggregate, mean, whole
+from domainclip.statistics.bootstrap import (
+    bca,
+    freedom,
+    interval,
+    jackknife,
+    p_value,
+    resampled,
+    share_interval,
+)
+from domainclip.statistics.exact import mcnemar, wilson
+
+Method = Literal["expanded", "percentile", "bca"]
+
+# With g groups that all move one way the sign test reaches p = 2·2⁻ᵍ, so below six groups nothing at all
+# can be said at the 95 % level; a bootstrap would still print a narrow interval.
+MIN_GROUPS = 6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its 95 % interval; NaN where undefined. `p` stands on differences only."""
+
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 when the interval lies on one side of zero, and p at most at 0.05; else 0."""
+        if self.p is not None and self.p > 0.05:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of both models on the same resamples, and their difference."""
+
+    base: Figure
+    adapted: Figure | None
+    difference: Figure | None
+    groups: int
+    undefined: float  # share of the resamples in which the figure does not exist
+    method: str = "expanded"  # of the intervals: this one too where BCa was asked for and does not exist
+
+
+def compare(
+    aggregate: Aggregate,
+    base: np.ndarray,
+    adapted: np.ndarray | None,
+    groups: Sequence[str],
+    resamples: int,
+    seed: int,
+    share: bool = True,
+    method: Method = "expanded",
+) -> Comparison:
+    """Base, adapted and their paired difference: every resample draws the same groups for both.
+
+    `share` says that the figure lies between 0 and 1, as ranks do not.
+    """
+    models = [base] if adapted is None else [base, adapted]
+    count = len(set(groups))
+    drawn = resampled(aggregate, models, groups, resamples, seed)
+    # Below six groups no interval is read, and with the only group left out there is nothing to aggregate.
+    enough = count >= MIN_GROUPS
+    without = jackknife(aggregate, models, groups) if enough else [np.full(1, np.nan)] * len(models)
+    spreads = [
+        _Spread(whole(aggregate, scores), drawn[i], without[i], count) for i, scores in enumerate(models)
+    ]
+    if adapted is not None:
+        spreads.append(spreads[1].less(spreads[0]))
+    used = method if method != "bca" or all(one.corrected() for one in spreads) else "expanded"
+    found = [Figure(one.value, *_beyond_the_sample(one, used, share)) for one in spreads[: len(models)]]
+    undefined = float(np.isnan(drawn[0]).mean())
+    if adapted is None:
+        return Comparison(found[0], None, None, count, undefined, used)
+    p = _p(aggregate, base, adapted, groups, spreads[2])
+    change = Figure(spreads[2].value, *spreads[2].interval(used, share=False), p)
+    return Comparison(found[0], found[1], change, count, undefined, used)
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """A figure with all that its interval is read from: r resamples, and groups left out in turn."""
+
+    value: float
+    drawn: np.ndarray  # (r,)
+    without: np.ndarray
+    groups: int
+
+    def less(self, other: _Spread) -> _Spread:
+        """The paired difference, without specks: equal sums of thirds may differ in their last bit."""
+        value = float(np.round(self.value - other.value, 12))
+        drawn, without = self.drawn - other.drawn, self.without - other.without
+        return _Spread(value, np.round(drawn, 12), np.round(without, 12), self.groups)
+
+    @property
+    def df(self) -> float:
+        return freedom(self.without, self.groups)
+
+    def corrected(self) -> tuple[float, float] | None:
+        return bca(self.drawn, self.value, self.without, df=self.df) if self.groups >= MIN_GROUPS else None
+
+    def interval(self, method: str, share: bool) -> tuple[float, float]:
+        if self.groups < MIN_GROUPS:
+            return float("nan"), float("nan")
+        if method == "percentile":
+            return interval(self.drawn)
+        if method == "bca":
+            return self.corrected() or (float("nan"), float("nan"))
+        if share:
+            return share_interval(self.drawn, self.value, self.df)
+        return interval(self.drawn, df=self.df)
+
+
+def _beyond_the_sample(found: _Spread, method: str, share: bool) -> tuple[float, float]:
+    """Resampling cannot see beyond a sample in which all are right, or all wrong; Wilson's interval can."""
+    drawn = found.drawn[~np.isnan(found.drawn)]
+    flat = share and found.value in (0.0, 1.0) and bool((drawn == found.value).all())
+    if flat and found.groups >= MIN_GROUPS:
+        return wilson(found.value * found.groups, found.groups)
+    return found.interval(method, share)
+
+
+def _p(
+    aggregate: Aggregate, base: np.ndarray, adapted: np.ndarray, groups: Sequence[str], change: _Spread
+) -> float:
+    """McNemar's exact p for a share of independent right answers, else the bootstrap's.
+
+    Where k groups changed at all, swapping the models group by group has 2ᵏ outcomes, so no p lies below
+    2·2⁻ᵏ; the bootstrap, which sees five changes of one sign as certain, is held to that.
+    """
+    if change.groups < MIN_GROUPS:
+        return float("nan")
+    counted = bool(np.isin(base, (0.0, 1.0)).all() and np.isin(adapted, (0.0, 1.0)).all())
+    if aggregate is mean and counted and change.groups == len(base):
+        return mcnemar(int((adapted > base).sum()), int((adapted < base).sum()))
+    other = np.abs(adapted - base).reshape(len(base), -1).max(axis=1) > 1e-12
+    changed = len(set(np.asarray(groups, dtype=str)[other]))
+    return float(min(1.0, max(p_value(change.drawn, change.df), 2.0 ** (1 - changed))))

@@ -1,0 +1,33 @@
+"""What was typed: for reports, without the paths in it, and sorted into models and recipe keys."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainclip.errors import RecipeError
+
+
+def command() -> str:
+    """What was typed, for the report; paths name people and projects, and are left out."""
+    return " ".join(["domainclip", *(_without_path(word) for word in sys.argv[1:])])
+
+
+def models_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What names a model, and what says a recipe key differently; a folder may have a = in its name.
+
+    Raises: RecipeError when no model is named.
+    """
+    said = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not Path(word).exists()]
+    models = [word for word in words if word not in said]
+    if not models:
+        raise RecipeError("eval: name at least one model: a run folder, a checkpoint folder or a Hub id")
+    return models, said
+
+
+def _without_path(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    local = value.startswith(("/", "~", "./", "../")) or ("/" in value and Path(value).exists())
+    return f"{key}{equals}(local)" if local else word

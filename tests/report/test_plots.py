@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from domainclip.report import plots
+from tests.report.made import ALIKE, FEW, GAIN, LOSS, row
+
+
+def test_gain_and_forgetting_stand_on_their_sides() -> None:
+    """Gain +0.475 (0.42 to 0.53), change of the general set −0.44 (−0.47 to −0.41), axes 15 % beyond."""
+    drawn = plots.plane([GAIN, ALIKE, LOSS], "general")
+    assert drawn is not None
+    (point,) = drawn.points  # retrieval was not measured on the general set
+    assert point.x == pytest.approx(50 - 50 * 0.44 / (1.15 * 0.47), abs=0.01)
+    assert point.x_high == pytest.approx(50 - 50 * 0.41 / (1.15 * 0.47), abs=0.01)
+    assert point.y == pytest.approx(50 - 50 * 0.475 / (1.15 * 0.53), abs=0.01)
+    assert point.y_high < point.y < point.y_low < drawn.y_zero == 50  # upwards is better
+    assert point.spoken == ("zero-shot: domain +0.475 (+0.420 to +0.530), general −0.440 (−0.470 to −0.410)")
+    labels = {tick.label: tick.at for tick in drawn.x_ticks}
+    assert labels["0"] == 50
+    assert all((at < 50) == label.startswith("−") for label, at in labels.items() if label != "0")
+
+
+def test_where_lower_is_better_a_fall_is_a_gain() -> None:
+    fall = row(higher_is_better=False, difference=(-0.2, -0.3, -0.1, 0.001))
+    drawn = plots.plane([fall, LOSS], "general")
+    assert drawn is not None
+    assert drawn.points[0].y == pytest.approx(50 - 50 * 0.2 / (1.15 * 0.3), abs=0.01)
+    assert drawn.points[0].y_high < drawn.points[0].y < drawn.points[0].y_low
+
+
+def test_no_plane_without_both_sides_or_intervals() -> None:
+    assert plots.plane([GAIN, ALIKE], "general") is None
+    assert plots.plane([FEW, LOSS], "general") is None
+
+
+def test_reliability_puts_each_bin_where_it_belongs() -> None:
+    points = [
+        {"confidence": 0.25, "accuracy": 0.5, "n": 4},
+        {"confidence": 0.75, "accuracy": 0.5, "n": 16},
+    ]
+    drawn = plots.reliability("zero-shot on test", {"reliability": points}, {"reliability": points[:1]})
+    assert drawn is not None
+    assert [(dot.x, dot.y) for dot in drawn.series[0].dots] == [(25, 50), (75, 50)]
+    small, large = drawn.series[0].dots
+    assert large.size - 2.5 == pytest.approx(2 * (small.size - 2.5))  # four times the items, twice the radius
+    assert [one.kind for one in drawn.series] == ["base", "adapted"]
+    assert drawn.diagonal
+    assert plots.reliability("nothing", {}, {}) is None
+
+
+def test_shots_stand_over_their_number_in_order() -> None:
+    rows = [
+        row(metric=f"macro_accuracy/{n}-shot", base=(n / 40, 0, 0.5), adapted=(0.4, 0.3, 0.5))
+        for n in (16, 1, 4)
+    ]
+    drawn = plots.over_numbers(rows)
+    assert drawn is not None
+    assert [tick.label for tick in drawn.x_ticks] == ["1", "4", "16"]
+    assert [tick.at for tick in drawn.x_ticks] == [4, 50, 96]
+    assert drawn.series[0].spoken == "base at 1: 0.025, 4: 0.100, 16: 0.400"
+    assert [dot.y for dot in drawn.series[1].dots] == [20, 20, 20]  # 0.4 of an axis up to 0.5
+    assert drawn.x_name == "shots"
+
+
+@pytest.mark.parametrize("parts", [["cat", "dog"], ["1-shot"], ["1-shot", "2-way"], ["4", "4-shot"]])
+def test_parts_that_are_no_numbers_of_one_kind_make_no_curve(parts: list[str]) -> None:
+    assert plots.over_numbers([row(metric=f"accuracy/{part}") for part in parts]) is None
+
+
+def test_every_alpha_that_was_tried_is_drawn() -> None:
+    tried = {"0.25": 0.4, "0.5": 0.6, "1.0": 0.5, "0.75": math.nan}
+    drawn = plots.interpolation({"interpolation": {"alpha": 0.5, "validation": tried}})
+    assert drawn is not None
+    assert [dot.x for dot in drawn.series[0].dots] == [25, 50, 100]
+    assert drawn.series[0].dots[1].y < drawn.series[0].dots[2].y < drawn.series[0].dots[0].y
+    assert drawn.title == "How far to go from the base (chosen on validation: α = 0.5)"
+    assert plots.interpolation({}) is None
