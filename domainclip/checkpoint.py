@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +26,10 @@ from domainclip.errors import ModelError
 
 log = logging.getLogger("domainclip")
 MANIFEST = "MANIFEST.json"
+Groups = Mapping[str, Mapping[str, Tensor]]  # one file each, of named tensors
 
 
-def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Any, keep: int) -> Path:
+def save(folder: Path, step: int, groups: Groups, state: Any, keep: int) -> Path:
     """Writes `folder/step-000200` with one safetensors file a group and `state.json`, then prunes.
 
     Raises: ModelError when the disk is full or refuses; the checkpoints that were there are untouched.
@@ -50,6 +52,58 @@ def save(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], st
         raise ModelError(_why(error, folder, step)) from None
     prune(folder, keep)
     return final
+
+
+class Saver:
+    """Writes checkpoints while training goes on: one at a time, from a copy of the tensors.
+
+    A save that failed is told by the next call, so a full disk still stops the run, one save later.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._problem: BaseException | None = None
+
+    def save(self, folder: Path, step: int, groups: Groups, state: Any, keep: int) -> None:
+        """As the function of this name, in the background.
+
+        Raises: ModelError for the save before this one.
+        """
+        self.wait()
+        copies = {
+            name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
+            for name, tensors in groups.items()
+        }
+
+        def work() -> None:
+            try:
+                save(folder, step, copies, state, keep)
+            except BaseException as error:
+                self._problem = error
+
+        # Not a daemon: the interpreter waits for it at the end, whatever happens.
+        self._thread = threading.Thread(target=work, name="checkpoint")
+        self._thread.start()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Whatever ends the loop, a save under way is finished; its own fault must not hide another's.
+        if self._thread is not None:
+            self._thread.join()
+
+    def wait(self) -> None:
+        """Until the disk has what was saved last.
+
+        Raises: ModelError when it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
 
 
 def _commit(staging: Path, final: Path) -> None:

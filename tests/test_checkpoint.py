@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,3 +102,43 @@ def test_a_damaged_checkpoint_is_written_again(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     assert checkpoint.newest(tmp_path) == path
     assert json.loads((path / "state.json").read_text()) == {"step": 1}
+
+
+def test_saving_behind_training_writes_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, gate = torch.zeros(3), threading.Event()
+    plain = checkpoint.save_file
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        assert gate.wait(30)
+        plain(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_file", slowly)
+    saver = checkpoint.Saver()
+    saver.save(tmp_path, 1, {"weights": {"w": weight}}, {"step": 1}, keep=2)
+    weight += 7  # training goes on
+    assert checkpoint.newest(tmp_path) is None
+    gate.set()
+    saver.wait()
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert checkpoint.load(newest)[0]["weights"]["w"].tolist() == [0, 0, 0]
+
+
+def test_a_save_that_failed_behind_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    saver = checkpoint.Saver()
+    saver.save(tmp_path, 1, {"weights": {"w": torch.zeros(3)}}, {"step": 1}, keep=2)
+    saver.wait()
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    saver.save(tmp_path, 2, {"weights": {"w": torch.zeros(3)}}, {"step": 2}, keep=2)
+    with pytest.raises(ModelError) as caught:
+        saver.save(tmp_path, 3, {"weights": {"w": torch.zeros(3)}}, {"step": 3}, keep=2)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot save step 2: the disk is full; the last complete checkpoint is step-000001; make room, "
+        "then continue with --resume"
+    )
+    saver.wait()  # told once

@@ -1,0 +1,126 @@
+"""Starts a verb on several processes of this machine through Accelerate, and answers for them.
+
+The processes do not speak of their faults: each leaves its last words in a folder, and the launcher says the
+first of them, once, with the number of the process when only one had it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from domainclip.errors import DomainclipError, ExitCode, RecipeError
+
+_NOTES = "DOMAINCLIP_LAST_WORDS"  # the folder, for the processes that were started
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Failed(DomainclipError):
+    """What stopped the processes, with the exit code of the first that stopped."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[assignment]
+
+
+def launched() -> bool:
+    """Whether this process is one of several already."""
+    return "WORLD_SIZE" in os.environ
+
+
+def launch(arguments: list[str], processes: int | None, config: Path | None) -> None:
+    """Runs `domainclip ARGUMENTS` on several processes; returns when all are done.
+
+    Raises: RecipeError for a number or file that cannot be; Failed with what the first process that stopped
+    had to say.
+    """
+    if processes is not None and processes < 1:
+        raise RecipeError(f"--processes: at least 1, not {processes}")
+    if config is not None and not config.is_file():
+        raise RecipeError(f"--accelerate-config: {config} does not exist; make one with `accelerate config`")
+    import torch
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # The agent would print its own account of a failure, with a traceback that is not the user's.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    if config is None and not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    options = launch_command_parser().parse_args(
+        [*_options(processes, config), "-m", "domainclip", *arguments]
+    )
+    with tempfile.TemporaryDirectory(prefix="domainclip-") as notes:
+        os.environ[_NOTES] = notes
+        try:
+            launch_command(options)
+        except ChildFailedError as error:
+            raise _first(Path(notes), {rank: one.exitcode for rank, one in error.failures.items()}) from None
+        except SignalException as error:
+            raise _first(Path(notes), {0: -int(error.sigval)}) from None
+
+
+def _options(processes: int | None, config: Path | None) -> list[str]:
+    if config is not None:
+        number = [] if processes is None else ["--num_processes", str(processes)]
+        return ["--config_file", str(config), *number]
+    # With --cpu accelerate would start one process, whatever the number says.
+    return [
+        *("--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+    ]
+
+
+def begin() -> None:
+    """To be called by a process that was started: it ends with its launcher, and only the first one logs."""
+    if _NOTES not in os.environ:
+        return
+    if sys.platform == "linux":  # a launcher that is killed at once cannot stop its processes
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.environ.get("RANK", "0") != "0":
+        logging.getLogger("domainclip").setLevel(logging.ERROR)
+
+
+def leave(message: str, code: int, echo: bool = False) -> bool:
+    """Leaves the last words of this process; False when nobody waits for them.
+
+    An `echo` tells only that another process has ended.
+    """
+    folder = os.environ.get(_NOTES)
+    if folder is None or not launched():
+        return False
+    rank = os.environ.get("RANK", "0")
+    note = {"rank": int(rank), "at": time.time_ns(), "message": message, "code": int(code), "echo": echo}
+    Path(folder, f"{rank}.json").write_text(json.dumps(note), encoding="utf-8")
+    return True
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is only the echo of another process's end."""
+    heard = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+    return launched() and isinstance(error, RuntimeError) and any(part in str(error) for part in heard)
+
+
+def _first(notes: Path, codes: dict[int, int]) -> Failed:
+    """What to say, from the last words and the exit codes by process."""
+    left = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("*.json")]
+    found = [note for note in left if not note["echo"]]
+    if not found:
+        silent = sorted(codes.keys() - {note["rank"] for note in left}) or sorted(codes)
+        # A negative code is the signal that ended it: 9 is what a machine without memory sends.
+        code = codes[silent[0]]
+        why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return Failed(f"process {silent[0]} ended without a word ({why}); see its output above", ExitCode.BUG)
+    first = min(found, key=lambda note: int(note["at"]))
+    shared = len({note["message"] for note in found}) == 1 and len(found) > 1
+    said = (
+        first["message"] if shared or first["rank"] == 0 else f"process {first['rank']}: {first['message']}"
+    )
+    return Failed(said, first["code"])
