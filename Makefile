@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install wheel results constraints docs clean
+.PHONY: demo test lint install wheel results streaming input coverage dicom-table constraints docs clean
 
 install: $(VENV)/installed
 
@@ -40,6 +40,22 @@ wheel: install
 # The tables of docs/results.md, on real corpora and weights that the project does not ship.
 results: install
 	$(BIN)/python benchmarks/results.py
+
+# How often intervals hold the truth and equal models are called different; the table of docs/evaluation.md.
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+
+# Every DICOM file at hand, decoded as pydicom does or refused: the tables of docs/dicom.md.
+dicom-table: install
+	$(BIN)/python benchmarks/dicom_table.py
+
+# 100,000 pairs in tar shards through two processes: every one once, resumed in mid-epoch, in flat memory.
+streaming: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/streaming.py
+
+# Preparing a corpus: two processes against one, and JPEG files against Pillow alone.
+input: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/input.py
 
 docs: install
 	$(BIN)/python docs/generate.py

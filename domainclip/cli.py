@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from domainclip import __version__
+from domainclip import __version__, cli_eval
+from domainclip.cli_data import data
 from domainclip.errors import DomainclipError, ExitCode
+from domainclip.typed import command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +26,7 @@ recipes = typer.Typer(
     no_args_is_help=True, help="The recipes that ship: list, read, copy.", rich_markup_mode=None
 )
 app.add_typer(recipes, name="recipes")
+app.add_typer(data, name="data")
 
 Overrides = Annotated[
     list[str] | None,
@@ -47,6 +50,12 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Train on so many processes of this machine, a GPU each.")
+    ] = None,
+    accelerate_config: Annotated[
+        Path | None, typer.Option(help="A file of `accelerate config`, for other machines and engines.")
+    ] = None,
 ) -> None:
     """Adapt a base to a corpus, and report what that gained and what it cost.
 
@@ -55,7 +64,13 @@ def finetune(
     domainclip finetune --recipe art_paintings corpus.path=paintings base=openai/clip-vit-base-patch32
     domainclip finetune --recipe astronomy corpus.path=sky.csv strategy=locked_image train.epochs=3
     domainclip finetune --resume --run-dir runs/medical_xray-1
+    domainclip finetune --processes 4 --recipe medical_xray corpus.path=/data/cxr
     """
+    from domainclip import launch
+
+    if not launch.launched() and (accelerate_config is not None or (processes or 1) != 1):
+        launch.launch(sys.argv[1:], processes, accelerate_config)
+        return
     from domainclip import run
 
     chosen, folder = run.locate(recipe, overrides or [], run_dir, resume)
@@ -64,33 +79,12 @@ def finetune(
 
         typer.echo(planning.plan(chosen, probe=False).text())
         return
-    report = run.finetune(chosen, folder, resume=resume, quiet=quiet, command=_command())
+    report = run.finetune(chosen, folder, resume=resume, quiet=quiet, command=command())
     if report is not None:
         typer.echo(report)
 
 
-@app.command(name="eval")
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a Hub id.")],
-    overrides: Overrides = None,
-    against: Annotated[str | None, typer.Option(help="base, or another model to compare with.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="What to measure on; default: the run's.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the report is written; default: RUN/eval or eval/NAME.")
-    ] = None,
-) -> None:
-    """Measure a model on the corpus of a recipe, alone or against another, on the same items.
-
-    \b
-    domainclip eval runs/medical_xray-1 --against base
-    domainclip eval openai/clip-vit-base-patch32 --recipe astronomy corpus.path=sky.csv
-    domainclip eval runs/a-1 --against runs/b-1 evaluate.split=validation
-    """
-    from domainclip import run
-
-    typer.echo(run.evaluate_model(model, recipe, overrides or [], against, out, command=_command()))
+app.command(name="eval")(cli_eval.evaluate)
 
 
 @app.command()
@@ -246,32 +240,35 @@ def _options(
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
-def _command() -> str:
-    """What was typed, for the report; paths name people and projects, and are left out."""
-    return " ".join(["domainclip", *(_without_path(word) for word in sys.argv[1:])])
-
-
-def _without_path(word: str) -> str:
-    key, equals, value = word.rpartition("=")
-    local = value.startswith(("/", "~", "./", "../")) or ("/" in value and Path(value).exists())
-    return f"{key}{equals}(local)" if local else word
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Runs a command; a fault a person can mend is one line and its exit code."""
     import logging
     import warnings
 
+    from domainclip import launch
+
     # Libraries announcing their own future to each other is nothing that a user can act on.
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    launch.begin()
     try:
         app(arguments, standalone_mode=True)
     except DomainclipError as error:
-        print(f"domainclip: {error}", file=sys.stderr)
-        sys.exit(int(error.code))
+        _end(str(error), int(error.code))
     except OSError as error:  # a full disk, a folder that is a file, a place that may not be written
-        print(f"domainclip: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(int(ExitCode.MODEL))
+        _end(f"{error.filename or 'file'}: {error.strerror or error}", int(ExitCode.MODEL))
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))
+    except RuntimeError as error:
+        if not launch.lost(error):
+            raise
+        _end("lost contact with another process", int(ExitCode.BUG), echo=True)
+
+
+def _end(message: str, code: int, echo: bool = False) -> None:
+    """One line and an exit code; of several processes, the launcher says the line."""
+    from domainclip import launch
+
+    if not launch.leave(message, code, echo):
+        print(f"domainclip: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from domainclip.towers import Towers
 
 # The columns of every corpus, whatever it was read from. `image` is {path, bytes}: one of the two is
-# null. `labels` are the classes that hold; `meta` is JSON, and holds only what the card lists.
-COLUMNS = ("id", "image", "texts", "language", "labels", "group", "meta")
+# null. `views` are further pictures of the same item, alike: other projections, frames or slices of one
+# study. `labels` are the classes that hold; `meta` is JSON, and holds only what the card lists.
+COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "meta")
 SPLITS = ("train", "validation", "test")
 
 
@@ -37,9 +38,17 @@ class Views:
     scale: Tensor  # () inverse temperature
     bias: Tensor | None = None  # () sigmoid objectives only
     group: Tensor | None = None  # (b,) int64; pairs of one group are never each other's negatives
+    # The pairs of this process; None: all. The loss is the mean over the processes of what a term gives on
+    # each: a term may look at these rows only, or give the same everywhere.
+    rows: slice | None = None
     # Computed only when an objective asks for them by name, in `needs`:
     prose: Tensor | None = None  # (m, d) embeddings of general sentences outside the domain
     anchor_prose: Tensor | None = None  # (m, d) the base's own embeddings of those sentences
+
+    @property
+    def own(self) -> slice:
+        """`rows`, with all pairs written out."""
+        return slice(0, len(self.image)) if self.rows is None else self.rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,10 @@ class EvaluationSet:
 
 
 class Encoder(Protocol):
-    """A model that is measured. Calls with equal arguments return the same kept array."""
+    """A model that is measured. Calls with equal arguments return the same kept array.
+
+    One whose patches form a grid may also have `patches(items)`; see `TowersEncoder.patches`.
+    """
 
     scale: float
     bias: float | None
@@ -84,7 +96,8 @@ class Metric:
     aggregate: Callable[[np.ndarray, np.ndarray], np.ndarray]
     higher_is_better: bool = True
     chance: float | None = None  # what a model that knows nothing reaches
-    unit: str = "share"  # "share" (0 to 1, printed as it is) or "rank"
+    # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine" and "ratio" do not.
+    unit: str = "share"
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,9 @@ class Corpus(Protocol):
     def read(self, card: Card, path: Path | str, journal: Journal) -> DatasetDict:
         """Splits named train, validation and test; raises DataError with file, row and column.
 
-        Guesses, and rows that cannot be used, go into the journal.
+        Guesses, and rows that cannot be used, go into the journal. A reader with a true option `streaming`
+        also has `stream(card, path, journal)`: its training split as a data.streams.Stream, never held;
+        `read` then gives a first sample of it.
         """
 
 

@@ -28,11 +28,20 @@ def rank() -> int:
 def gather(rows: Tensor) -> Tensor:
     """(b, …) of every process -> (w·b, …) on all of them, in order of rank, with gradients.
 
-    The backward pass sums over the processes. Each process computes the same global loss, so the sum is w
-    times the true gradient of its own rows, and the mean that data-parallel training takes over processes
-    gives exactly the one-process gradient. Gathering without this gives 1/w of it.
+    The backward pass sums over the processes. The loss is the mean of what they compute, so the sum is w
+    times the true gradient of a process's own rows, and the mean that data-parallel training takes over
+    processes gives exactly the one-process gradient. Without this, what others say of the rows is missing.
     """
     return _Gather.apply(rows) if _together() else rows
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over the processes, without gradient; the same on all of them."""
+    if not _together():
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / world()
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -1,58 +1,255 @@
-"""A frozen part is computed once: embeddings of a locked tower, and what the base says of general sentences.
+"""What never changes is computed once: by all processes together, on disk, and found again by the next run.
 
-Legend: n items, m texts, d width.
+For a tower that is locked whole these are its embeddings; for one whose last layers learn, the hidden states
+that reach the first of them. They are made of pictures and captions, so they stay in the user's own cache.
+
+Legend: n items, m texts, t tokens or patches, w width of a tower, d width of the embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainclip import distributed
-from domainclip.data.collate import Pairs, collate
+from domainclip.data import cache
+from domainclip.data.collate import Batch, Pairs, collate
 from domainclip.data.quarantine import Bad
+from domainclip.errors import DataError
 from domainclip.towers import Towers
+from domainclip.towers.tokens import Tokens
+
+_MADE_BY = ("torch", "transformers", "pillow", "pydicom", "numpy")  # another may change the last bit
+_BATCH = 64  # items that go through a tower together
+_FREE = 2**30  # bytes that are left on the disk
 
 
-@torch.no_grad()
-def images(towers: Towers, pairs: Pairs, batch_size: int) -> tuple[Tensor, dict[int, int], list[Bad]]:
-    """(n, d) embeddings of every training image, in order, on the CPU; the processes share the work.
+@dataclass
+class Room:
+    """How much may be kept, and what was said about it."""
 
-    Also which row stands in for an unreadable one, and those that could not be read.
+    limit: float  # bytes of all kept features of this user
+    taken: int = 0  # of them by this run
+    notes: list[str] = field(default_factory=list)
+
+    def has(self, what: str, shape: Sequence[int], name: str) -> bool:
+        """Whether an entry of so many fp32 numbers fits or is there; takes its room, and says either way."""
+        size = 4 * int(np.prod(shape))
+        said = f"{what}, {size / 1e9:.2f} GB"
+        here = next(path for path in (cache.root(), *cache.root().parents) if path.exists())
+        free = distributed.first(lambda: shutil.disk_usage(here).free)
+        if self.taken + size > self.limit:
+            self.notes.append(f"not kept: {said}: more than train.keep_features_gb allows")
+        elif missing(name) and size + _FREE > free:
+            self.notes.append(f"not kept: {said}: the disk of {cache.root()} has {free / 1e9:.2f} GB left")
+        else:
+            self.taken += size
+            self.notes.append(f"{'kept' if missing(name) else 'found again'}: {said} in {cache.root()}")
+            return True
+        return False
+
+
+def missing(name: str) -> bool:
+    """Whether an entry has to be made; all processes agree."""
+    return bool(distributed.largest(cache.read("features", name) is None))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is kept of the training images."""
+
+    rows: np.ndarray  # (n, d) embeddings, or (n, t, w) hidden states, fp32, memory-mapped
+    replaced: dict[int, int]  # which row stands in for an unreadable one
+    bad: list[Bad]  # those that could not be read
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is kept of texts: (m, d) embeddings, or hidden states of all their tokens one after the other."""
+
+    rows: np.ndarray  # fp32, memory-mapped
+    starts: dict[str, int]  # by text: its first row
+    tokens: Tokens
+
+    def embeddings(self, texts: Sequence[str]) -> Tensor:
+        """(len(texts), d), under a tower that is locked whole."""
+        return torch.from_numpy(self.rows[[self.starts[text] for text in texts]])
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each has."""
+        return self.tokens.lengths(texts)
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the tokenizer gives, and (m, t, w) `hidden`, for a tower that begins at a layer."""
+        batch = self.tokens.batch(texts)
+        hidden = np.zeros((*batch["input_ids"].shape, self.rows.shape[1]), np.float32)
+        from_left = self.tokens.towers.tokenizer.padding_side == "left"
+        for row, text, length in zip(hidden, texts, self.lengths(texts), strict=True):
+            place = slice(len(row) - length, None) if from_left else slice(length)
+            row[place] = self.rows[self.starts[text] : self.starts[text] + length]
+        return {**batch, "hidden": torch.from_numpy(hidden)}
+
+
+def pictures(towers: Towers, pairs: Pairs, digests: Sequence[str], room: Room) -> Pictures | None:
+    """What a tower, or its locked layers, say of every training image; None when there is no room.
+
+    `digests` tell the pictures, in order; each row is what `pairs` show for it in the first epoch.
     """
     towers.eval()
-    mine = list(range(len(pairs)))[distributed.rank() :: distributed.world()]
-    order = [[(0, i) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
-    found: dict[int, tuple[Tensor, int]] = {}
-    bad: list[Bad] = []
-    for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
-        rows = towers.encode_image({key: value.to(_device(towers)) for key, value in batch.image.items()})
-        places = zip(batch.asked.tolist(), rows.cpu(), batch.index.tolist(), strict=True)
-        found.update({asked: (row, index) for asked, row, index in places})
-        bad += batch.bad
-    everything: dict[int, tuple[Tensor, int]] = {}
-    for share in distributed.gather_objects(found):
-        everything.update(share)
-    replaced = {asked: index for asked, (_, index) in everything.items() if asked != index}
-    lost = {item.place: item for share in distributed.gather_objects(bad) for item in share}
-    return torch.stack([everything[i][0] for i in range(len(pairs))]), replaced, list(lost.values())
+    one = _encoded(towers, collate([pairs[0, 0]]))
+    shape = (len(pairs), *one.shape[1:])
+    key: list[Any] = [*_key(towers, "image"), towers.preprocess.fingerprint(), list(digests)]
+    if not room.has(f"{_what(towers, 'image')} of {len(pairs):,} pictures", shape, cache.key(*key)):
+        return None
+    shown: dict[int, int] = {}
+
+    def fill(rows: np.ndarray) -> None:
+        mine = list(range(len(pairs)))[distributed.rank() :: distributed.world()]
+        order = [[(0, i) for i in mine[at : at + _BATCH]] for at in range(0, len(mine), _BATCH)]
+        for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
+            asked = batch.asked.tolist()
+            rows[asked] = _encoded(towers, batch)
+            shown.update(zip(asked, batch.index.tolist(), strict=True))
+
+    rows = _stored(cache.key(*key), shape, np.float32, fill, room)
+
+    def places(index: np.ndarray) -> None:
+        """Which row each one shows; looked at again only where the rows above were there already."""
+        for share in distributed.gather_objects(shown):
+            shown.update(share)
+        index[:] = [shown[i] if i in shown else pairs[0, i].index for i in range(len(pairs))]
+
+    index = _stored(cache.key(*key, "index"), (len(pairs),), np.int64, places, room, alone=True)
+    replaced = {int(asked): int(index[asked]) for asked in np.flatnonzero(index != np.arange(len(pairs)))}
+    bad = {item.place: item for asked in replaced for item in pairs[0, asked].bad}
+    return Pictures(rows, replaced, list(bad.values()))
+
+
+def texts(towers: Towers, tokens: Tokens, said: Sequence[str], room: Room) -> Texts | None:
+    """What a tower, or its locked layers, say of texts; None when there is no room."""
+    towers.eval()
+    distinct = sorted(set(said))
+    tokens.remember(distinct)
+    hidden = towers.first_learning("text") is not None
+    lengths = tokens.lengths(distinct) if hidden else [1] * len(distinct)
+    starts = dict(zip(distinct, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
+    width = _encoded_texts(towers, tokens, distinct[:1]).shape[-1]
+    shape = (sum(lengths), width)
+    name = cache.key(*_key(towers, "text"), distinct)
+    if not room.has(f"{_what(towers, 'text')} of {len(distinct):,} texts", shape, name):
+        return None
+    # Texts of like length stand together, for a batch is padded to its longest.
+    order = sorted(range(len(distinct)), key=lambda i: lengths[i])
+
+    def fill(rows: np.ndarray) -> None:
+        batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
+        for batch in batches[distributed.rank() :: distributed.world()]:
+            some = [distinct[i] for i in batch]
+            found = _encoded_texts(towers, tokens, some)
+            from_left = hidden and towers.tokenizer.padding_side == "left"
+            for row, i in zip(found, batch, strict=True):
+                own = row[-lengths[i] :] if from_left else row[: lengths[i]]
+                rows[starts[distinct[i]] : starts[distinct[i]] + lengths[i]] = own if hidden else row
+
+    rows = _stored(name, shape, np.float32, fill, room)
+    return Texts(rows, starts, tokens)
 
 
 @torch.no_grad()
-def texts(towers: Towers, sentences: Sequence[str], batch_size: int) -> Tensor:
-    """(m, d) embeddings of texts, in order, on the CPU."""
+def sentences(towers: Towers, said: Sequence[str]) -> Tensor:
+    """(m, d) embeddings of texts, in order, in memory."""
     towers.eval()
     rows = []
-    for at in range(0, len(sentences), batch_size):
-        tokens = towers.tokenise(list(sentences[at : at + batch_size]))
-        rows.append(
-            towers.encode_text({key: value.to(_device(towers)) for key, value in tokens.items()}).cpu()
-        )
+    for at in range(0, len(said), 4 * _BATCH):
+        tokens = towers.tokenise(list(said[at : at + 4 * _BATCH]))
+        rows.append(towers.encode_text(_brought(towers, tokens)).cpu())
     return torch.cat(rows)
 
 
-def _device(towers: Towers) -> torch.device:
-    return next(towers.parameters()).device
+@torch.no_grad()
+def _encoded(towers: Towers, batch: Batch) -> np.ndarray:
+    assert batch.image is not None
+    pixels = _brought(towers, batch.image)
+    locked = towers.first_learning("image") is None
+    rows = towers.encode_image(pixels) if locked else towers.lower("image", pixels)
+    return rows.float().cpu().numpy()
+
+
+@torch.no_grad()
+def _encoded_texts(towers: Towers, tokens: Tokens, said: Sequence[str]) -> np.ndarray:
+    ids = _brought(towers, tokens.batch(said))
+    locked = towers.first_learning("text") is None
+    rows = towers.encode_text(ids) if locked else towers.lower("text", ids)
+    return rows.float().cpu().numpy()
+
+
+def _brought(towers: Towers, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    device = next(towers.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _what(towers: Towers, part: Any) -> str:
+    first = towers.first_learning(part)
+    if first is None:
+        return "embeddings"
+    return f"hidden states below layer {first + 1} of {towers.depth(part)}"
+
+
+def _key(towers: Towers, part: Any) -> list[Any]:
+    device = next(towers.parameters()).device.type
+    versions = [importlib.metadata.version(name) for name in _MADE_BY]
+    return [part, towers.locked_fingerprint(part), versions, device]
+
+
+def _stored(
+    name: str,
+    shape: Sequence[int],
+    dtype: Any,
+    fill: Callable[[np.ndarray], None],
+    room: Room,
+    alone: bool = False,
+) -> np.ndarray:
+    """The array of this name; `fill` makes it when it is not there yet, each process its share of the rows.
+
+    `alone`: what all of them find is the same, and the first writes it.
+    """
+    if missing(name):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        distributed.first(lambda: _make_room(room.limit - size))
+        with ExitStack() as open_entry:
+            entry = cache.writing("features", name, tuple(shape), dtype, {"shape": list(shape)})
+            file = distributed.first(lambda: str(getattr(open_entry.enter_context(entry), "filename", "")))
+            if not min(distributed.gather_objects(Path(file).exists())):
+                raise DataError(
+                    f"{cache.root()}: not every process sees this folder: set DOMAINCLIP_CACHE to one that "
+                    "all see, or train.keep_features=false"
+                )
+            array = np.load(file, mmap_mode="r+", allow_pickle=False)
+            fill(array if not alone or distributed.rank() == 0 else np.empty(shape, dtype))
+            array.flush()
+            distributed.largest(0)  # all have written
+    distributed.largest(0)  # the entry is in its place
+    found = cache.read("features", name)
+    assert found is not None
+    return found
+
+
+def _make_room(allowed: float) -> None:
+    """Removes what was used longest ago, until the rest takes no more than is allowed."""
+    folder = cache.root() / "features"
+    entries = [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    total = 0
+    for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True):
+        total += sum(file.stat().st_size for file in entry.iterdir())
+        if total > allowed:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from domainclip import schedule, step
+from domainclip import schedule, speed, step
 from domainclip.data.collate import collate
 from domainclip.data.order import positions
 from domainclip.prepare import evaluation_sets, learning, make_job, precision, prepare, sentences
@@ -64,7 +62,8 @@ def plan(recipe: Recipe, probe: bool) -> Plan:
         ),
         ("memory", _memory(job)),
     ]
-    lines += [("texts", finding.text) for finding in ready.findings if finding.level == "info"]
+    told = [finding for finding in ready.findings if finding.level == "info"]
+    lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in told]
     if probe:
         rate = _pairs_per_second(job, accelerator)
         minutes = steps * batch / rate / 60
@@ -77,28 +76,14 @@ def _memory(job: Job) -> str:
     weights = job.towers.weights()
     learning = sum(w.numel() for name, w in weights.items() if job.factors[name] > 0)
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
-    held = min(job.recipe.train.micro_batch_size or job.recipe.train.batch_size, len(job.pairs))
-    activations = held * _saved_bytes(job) / PROBE_PAIRS
-    total, part = (fixed + activations) / 2**30, activations / 2**30
-    return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
-
-
-def _saved_bytes(job: Job) -> int:
-    """Bytes that autograd keeps for a probe batch, each tensor once, weights not counted."""
-    seen: dict[int, int] = {}
-    own = {weight.data_ptr() for weight in job.towers.parameters()}
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
-
     batch = _probe_batch(job, 0)
-    tokens = job.towers.tokenise(batch.texts[:PROBE_PAIRS]) if batch.kept_text is None else None
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        alive = job.towers(batch.image, tokens)  # held, so that no address is used twice
-    del alive
-    return sum(seen.values())
+    a_pair = speed.saved_bytes(job.towers, replace(batch, texts=batch.texts[:PROBE_PAIRS])) / PROBE_PAIRS
+    wanted = job.recipe.train.micro_batch_size
+    if wanted == "auto":
+        return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
+    held = min(wanted or job.recipe.train.batch_size, len(job.pairs))
+    total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
+    return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
 
 def _probe_batch(job: Job, at: int) -> step.StepBatch:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import concatenate_datasets
 
-from domainclip import keep, prose, towers
+from domainclip import distributed, keep, prose, schedule, towers, witness
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
 from domainclip.data.cards import Card, Retention, corpus_root, load_card
-from domainclip.data.checks import Finding, check, refuse
+from domainclip.data.checks import Finding, check, leaks, refuse
 from domainclip.data.collate import Pairs
 from domainclip.data.corpus import LoadedCorpus, load_corpus
+from domainclip.data.pools import Fit
+from domainclip.data.streamed import StreamedPairs
 from domainclip.errors import DataError, RecipeError
 from domainclip.parts import build
 from domainclip.recipe import Parts, Recipe
@@ -38,31 +41,51 @@ class Prepared:
     rate: float
     findings: list[Finding]
     warnings: list[str]
+    invalid: list[str] = field(default_factory=list)  # leaks: a finished model may still be looked at
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, *, measuring: bool = False) -> Prepared:
     """Hops 3 to 5: parts, base, corpus, each checked.
+
+    A leak stops a training; `measuring` goes on, and everything it finds is marked invalid.
 
     Raises: RecipeError, ModelError or DataError, before anything is trained.
     """
     parts = recipes.assemble(recipe)
+    schedule.require(recipe.train)
     warnings: list[str] = []
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     _refuse_examples(recipe, card)
     build("corpora", card.reader, card.options, "corpus.options")  # a wrong option fails before a download
     base = towers.load(recipe.base.path, recipe.base.revision)
     corpus = load_corpus(card, recipe.corpus.path)
+    _refuse_stream(parts, corpus)
     for name, curation in parts.curation.items():
         before = len(corpus.splits["train"])
         corpus.splits["train"] = curation(corpus.splits["train"])
         if (left := len(corpus.splits["train"])) < before:
             warnings.append(f"curation {name}: {left} of {before} training items are left")
     terms = parts.objectives or {base.objective: (1.0, build("objectives", base.objective, {}, "objectives"))}
-    warnings += _doubts(recipe, parts, base, terms, len(corpus.splits["train"]))
-    findings = check(corpus, base.count_tokens, recipe.train.batch_size, max_tokens=base.max_tokens)
-    refuse(findings)
+    if not measuring:
+        warnings += _doubts(recipe, parts, base, terms, len(corpus.stream or corpus.splits["train"]))
+    findings = distributed.first(partial(_findings, recipe, base, corpus))
+    invalid = leaks(findings) if measuring else []
+    refuse([finding for finding in findings if finding.text not in invalid])
     warnings += [finding.text for finding in findings if finding.level == "warning"]
-    return Prepared(recipe, parts, base, corpus, terms, _rate(recipe, parts), findings, warnings)
+    return Prepared(recipe, parts, base, corpus, terms, _rate(recipe, parts), findings, warnings, invalid)
+
+
+def _findings(recipe: Recipe, base: Towers, corpus: LoadedCorpus) -> list[Finding]:
+    return check(
+        corpus,
+        base.count_tokens,
+        recipe.train.batch_size,
+        max_tokens=base.max_tokens,
+        augmentation=recipe.train.augmentation,
+        side=min(base.preprocess.size),
+        workers=recipe.train.workers,
+        embed=witness.embed(base),
+    )
 
 
 def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -> list[EvaluationSet]:
@@ -74,7 +97,19 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
         )
     if recipe.interpolate is not None and recipe.evaluate.split == "validation":
         warnings.append("evaluate.split: α was chosen on the validation split, so figures on it flatter")
-    sets = [EvaluationSet(recipe.evaluate.split, held_out, corpus.card, corpus.classes)]
+    # What is fitted, or chosen, is so on other items than the measured ones.
+    other = None if recipe.evaluate.split == "validation" else corpus.splits["validation"]
+    train = corpus.splits["train"]
+    sets = [
+        EvaluationSet(
+            recipe.evaluate.split,
+            held_out,
+            corpus.card,
+            corpus.classes,
+            train=train if len(train) else None,
+            validation=other if other is not None and len(other) else None,
+        )
+    ]
     source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
     if source is None:
         warnings.append(_UNMEASURED.format("no general set is named"))
@@ -113,6 +148,15 @@ def _refuse_examples(recipe: Recipe, card: Card) -> None:
         )
 
 
+def _refuse_stream(parts: Parts, corpus: LoadedCorpus) -> None:
+    """What needs all pairs at once is no work for a stream."""
+    if corpus.stream is not None and parts.curation:
+        raise RecipeError(
+            f"curation.{next(iter(parts.curation))}: needs all training pairs at once, and a stream shows a "
+            "few: leave it out, or store the corpus with domainclip data prepare and train on that"
+        )
+
+
 def _rate(recipe: Recipe, parts: Parts) -> float:
     return recipe.train.learning_rate or float(getattr(parts.strategy, "learning_rate", 1e-5))
 
@@ -147,7 +191,7 @@ def sentences(ready: Prepared) -> Kept:
     if not any("prose" in objective.needs for _, objective in ready.terms.values()):
         return Kept()
     texts = prose.sentences(ready.base.tokenizer, ready.recipe.prose, ready.recipe.train.seed)
-    return Kept(sentences=texts, anchors=keep.texts(ready.base, texts, 256))
+    return Kept(sentences=texts, anchors=keep.sentences(ready.base, texts))
 
 
 def make_job(
@@ -167,32 +211,28 @@ def make_job(
             f"corpus {ready.corpus.card.name}: the validation split is empty: interpolate chooses on it; "
             "leave interpolate out"
         )
-    pairs = Pairs(
-        ready.corpus.splits["train"],
-        ready.base.preprocess,
-        seed=settings.seed,
+    items, stream, how = ready.corpus.splits["train"], ready.corpus.stream, ready.corpus.card.captions
+    make = partial(
+        Pairs,
+        preprocess=ready.base.preprocess,
         augmentation=settings.augmentation,
-        policy=ready.corpus.card.captions.policy,
+        captions=how,
+        fit=Fit(ready.base.count_tokens, ready.base.max_tokens) if how.long == "window" else None,
+        views=ready.corpus.card.views,
     )
-    return Job(ready.recipe, ready.base, factors, ready.terms, pairs, kept, ready.rate, identity or {})
-
-
-def with_kept_features(job: Job) -> Job:
-    """The same job, a locked tower's embeddings computed once instead of every epoch."""
-    settings, items = job.recipe.train, job.pairs.items
-    if not settings.keep_features:
-        return job
-    learns = {name.split("/")[0] for name, factor in job.factors.items() if factor > 0}
-    kept, pairs, bad = job.kept, job.pairs, list(job.bad)
-    if "text" not in learns and kept.sentences is None:
-        captions = sorted({text for texts in items["texts"] for text in texts})
-        rows = keep.texts(job.towers, captions, 256)
-        kept = replace(kept, text=dict(zip(captions, rows, strict=True)))
-    if "image" not in learns and settings.augmentation == "none":  # augmented pictures never come twice
-        rows, replaced, bad = keep.images(job.towers, pairs, 64)
-        kept = replace(kept, image=rows)
-        pairs = pairs.without_pixels(replaced)
-    return replace(job, kept=kept, pairs=pairs, bad=tuple(bad))
+    seed = settings.seed
+    pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
+    return Job(
+        ready.recipe,
+        ready.base,
+        factors,
+        ready.terms,
+        pairs,
+        kept,
+        ready.rate,
+        identity or {},
+        digests=ready.corpus.digests,
+    )
 
 
 def precision(recipe: Recipe) -> str:

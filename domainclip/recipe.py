@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from domainclip import overrides, parts, roots, shipped, strict_yaml
+from domainclip import durations, overrides, parts, roots, shipped, strict_yaml
 from domainclip.contracts import Curation, Objective, Probe, Strategy
 from domainclip.errors import RecipeError
 
@@ -53,7 +53,8 @@ class Train(_Strict):
 
     epochs: float = Field(5, gt=0)
     batch_size: int = Field(128, ge=2)  # pairs that see each other, over all processes
-    micro_batch_size: int | None = Field(None, ge=1)  # pairs held at once, a process; null: all
+    # Pairs held at once, a process; null: all; auto: measured before the first step.
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.98)
@@ -61,12 +62,26 @@ class Train(_Strict):
     max_grad_norm: float = Field(1.0, gt=0)
     seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    augmentation: Literal["none", "crop"] = "none"
+    augmentation: Literal["none", "crop", "crop_flip"] = "none"
     workers: int = Field(0, ge=0)
     log_every: int = Field(1, ge=1)
     save_every: int = Field(200, ge=1)
     keep: int = Field(2, ge=1)
-    keep_features: bool = True  # outputs of a locked tower are computed once
+    stop_after: str | None = None  # 3h50m: save and end then, to be continued with --resume
+    requeue: bool = False  # put the SLURM job back into its queue when it is stopped
+    keep_features: bool = True  # what a locked tower, or locked layers, say is computed once
+    keep_features_gb: float = Field(20, gt=0)  # most that may lie on disk, of all runs together
+    pixel_cache_gb: float = Field(20, ge=0)  # most that prepared pictures may take on disk; 0: none are kept
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    activation_checkpointing: bool = False  # a third more arithmetic for a fraction of the memory
+    compile: bool = False  # the layers of the towers, by torch.compile
+
+    @field_validator("stop_after")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            durations.seconds(value)
+        return value
 
 
 class Prose(_Strict):
@@ -83,6 +98,7 @@ class Evaluate(_Strict):
     resamples: int = Field(2000, ge=100)
     seed: int = Field(0, ge=0, lt=2**32)
     split: Literal["validation", "test"] = "test"
+    keep_embeddings: bool = True  # in the user's cache, so that measuring again costs seconds
 
 
 class Interpolate(_Strict):
@@ -147,7 +163,8 @@ class Recipe(_Strict):
         data = self.model_dump(mode="json")
         for key in ("name", "probes", "retention", "evaluate", "report", "interpolate", "roots"):
             data.pop(key)
-        for key in ("log_every", "save_every", "keep", "workers", "keep_features"):
+        kept = ("keep_features", "keep_features_gb", "pixel_cache_gb")
+        for key in ("log_every", "save_every", "keep", "stop_after", "requeue", "workers", *kept):
             data["train"].pop(key)
         return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def resolve(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> 
 
     Raises: RecipeError for a path outside the roots, links followed.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
+        return text  # an address: whether it may be read, its reader knows
     text = os.path.expanduser(text)  # a shell leaves ~ alone behind corpus.path=
     bases = [Path.cwd(), file.parent, shipped.folder("recipes").parent]
     found = next((base / text for base in bases if (base / text).exists()), None)

@@ -1,4 +1,4 @@
-"""The verbs that run: finetune, eval and demo, hop by hop."""
+"""The verbs that run: finetune and demo, hop by hop."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from domainclip import distributed, outcome, resuming, shipped, towers
+from domainclip import distributed, gallery, outcome, resuming, shipped, towers
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
+from domainclip.embedding_store import EmbeddingStore
 from domainclip.encoders import TowersEncoder
 from domainclip.errors import RecipeError
-from domainclip.evaluate import evaluate
+from domainclip.evaluate import Evaluation, evaluate
+from domainclip.features import with_kept_features, with_kept_pixels
 from domainclip.interpolate import Tried, choose, set_alpha
 from domainclip.prepare import (
     Prepared,
@@ -29,10 +31,8 @@ from domainclip.prepare import (
     precision,
     prepare,
     sentences,
-    with_kept_features,
 )
 from domainclip.recipe import Recipe
-from domainclip.towers import Towers
 from domainclip.train import Job, train
 
 
@@ -88,107 +88,59 @@ def finetune(
     saved = resuming.saved(folder, identity) if resume else None
     ready.base.to(accelerator.device)
     kept_rows: dict[Any, Any] = {}  # embeddings of equal weights and items, computed once
-    _say(_base_figures(ready, sets, kept_rows), quiet)
+    store = EmbeddingStore() if recipe.evaluate.keep_embeddings else None
+    encoder, first = _of_base(ready, sets, kept_rows, store)
+    figures = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in first.rows if row.primary]
+    _say(f"the base reaches: {', '.join(figures)}", quiet)
     distributed.first(partial(outcome.open_folder, folder, recipe))
+    distributed.first(partial(outcome.read, ready, first, [encoder], folder))
 
     torch.manual_seed(recipe.train.seed)  # adapters start from it
     kept = sentences(ready)
     job = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
     _say(f"{learning(job)}; {len(job.pairs)} training pairs; run folder {folder}", quiet)
-    job = with_kept_features(job)
+    # What is kept of pictures by another run spares their decoding; what this run needs is made below.
+    say = partial(_say, quiet=quiet)
+    job = with_kept_features(with_kept_pixels(job, say, build=False))
+    for note in job.notes:
+        say(note)
+    job = with_kept_pixels(job, say)
     start = {name: w.detach().clone() for name, w in ready.base.weights().items() if job.factors[name] > 0}
     trained = train(job, folder, saved, accelerator, quiet)
+    warnings += [f"while training, {alarm.text}" for alarm in trained.alarms]
     alpha, tried = _interpolated(job, start, ready)
 
     distributed.first(partial(ready.base.save, folder / "model"))
     # The very commit that was trained: the Hub's newest may be another by now.
     base = towers.load(recipe.base.path, ready.base.revision).to(accelerator.device)
-    before, after = TowersEncoder(base, kept_rows), TowersEncoder(ready.base, kept_rows)
+    before, after = (TowersEncoder(model, kept_rows, store) for model in (base, ready.base))
     settings = recipe.evaluate
     found = evaluate(
         before, after, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
     )
-    shown = outcome.examples(ready, sets[0], [before, after])
+    shown = gallery.examples(recipe, sets[0], [before, after])
     if distributed.rank() > 0:
         return None
-    facts = outcome.run_facts(job, trained, folder, tried, alpha)
-    return outcome.write_report(
-        folder,
+    about = outcome.context(
         replace(ready, base=base),
         sets,
-        found,
         command=command,
-        run=facts,
         warnings=warnings,
+        readings=outcome.read(ready, found, [after], folder),  # the base was noted before it was trained
         shown=shown,
+        run=outcome.run_facts(job, trained, folder, tried, alpha),
+        training=outcome.curve(folder),
     )
+    return outcome.write_run(folder, ready, found, about)
 
 
-def _base_figures(ready: Prepared, sets: list[EvaluationSet], kept_rows: dict[Any, Any]) -> str:
+def _of_base(
+    ready: Prepared, sets: list[EvaluationSet], kept_rows: dict[Any, Any], store: EmbeddingStore | None
+) -> tuple[TowersEncoder, Evaluation]:
     """What the base reaches, before training: what cannot be measured fails now and not after it."""
-    encoder = TowersEncoder(ready.base, kept_rows)
+    encoder = TowersEncoder(ready.base, kept_rows, store)
     seed = ready.recipe.evaluate.seed
-    found = evaluate(encoder, None, sets, ready.parts.probes, resamples=100, seed=seed)
-    figures = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in found.rows if row.primary]
-    return f"the base reaches: {', '.join(figures)}"
-
-
-def evaluate_model(
-    model: str,
-    recipe_name: str | None,
-    overrides: Sequence[str],
-    against: str | None,
-    out: Path | None,
-    command: str,
-) -> Path:
-    """Measures a run, a folder or a Hub id, alone or against another; the report's path.
-
-    Raises: RecipeError when nothing says what to measure on; whatever reading model and corpus raises.
-    """
-    own_run = (Path(model) / "recipe.yaml").is_file()
-    if recipe_name is None and not own_run:
-        raise RecipeError(f"eval {model}: not a run folder: say what to measure on with --recipe")
-    recipe = recipes.load(recipe_name or str(Path(model) / "recipe.yaml"), overrides)
-    ready = prepare(recipe)
-    warnings = list(ready.warnings)
-    sets = evaluation_sets(recipe, ready.corpus, warnings)
-    device = Accelerator().device
-    adapted = _model(model, recipe).to(device)
-    kept_rows: dict[Any, Any] = {}
-    encoders = [TowersEncoder(adapted, kept_rows)]
-    first = adapted
-    if against is not None:
-        first = (ready.base if against == "base" else _model(against, recipe)).to(device)
-        encoders.insert(0, TowersEncoder(first, kept_rows))
-    settings = recipe.evaluate
-    found = evaluate(
-        encoders[0],
-        encoders[1] if against else None,
-        sets,
-        ready.parts.probes,
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
-    folder = out or (Path(model) / "eval" if own_run else Path("eval") / Path(model).name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return outcome.write_report(
-        folder,
-        replace(ready, base=first),
-        sets,
-        found,
-        command=command,
-        run=None,
-        warnings=warnings,
-        shown=outcome.examples(ready, sets[0], encoders),
-    )
-
-
-def _model(name: str, recipe: Recipe) -> Towers:
-    """The towers that a name on the command line means: a run's model, base, a folder or a Hub id."""
-    if name == "base":
-        return towers.load(recipe.base.path, recipe.base.revision)
-    inside = Path(name) / "model"
-    return towers.load(inside if inside.is_dir() else name)
+    return encoder, evaluate(encoder, None, sets, ready.parts.probes, resamples=100, seed=seed)
 
 
 def _interpolated(

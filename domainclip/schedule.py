@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from math import cos, pi
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from domainclip.errors import RecipeError
 from domainclip.recipe import Train
 from domainclip.towers import Towers
 
@@ -18,21 +22,50 @@ def factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + cos(pi * (step - rising) / max(1, total - rising)))
 
 
-def make_optimizer(towers: Towers, factors: dict[str, float], train: Train, rate: float) -> torch.optim.AdamW:
-    """AdamW; norms, biases and scale stay outside weight decay; each group knows its peak rate."""
+def make_optimizer(
+    towers: Towers, factors: dict[str, float], train: Train, rate: float
+) -> torch.optim.Optimizer:
+    """AdamW; norms, biases and scale stay outside weight decay; each group knows its peak rate.
+
+    Raises: RecipeError when a library that the recipe asks for is not installed.
+    """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, weight in towers.weights().items():
         if factors[name] > 0:
             decay = train.weight_decay if towers.decayed(name) else 0.0
             groups.setdefault((factors[name] * rate, decay), []).append(weight)
-    return torch.optim.AdamW(
-        [
-            {"params": p, "lr": peak, "peak": peak, "weight_decay": decay}
-            for (peak, decay), p in groups.items()
-        ],
-        betas=train.betas,
-        fused=True,  # one pass over memory instead of a dozen
-    )
+    options = [
+        {"params": p, "lr": peak, "peak": peak, "weight_decay": decay} for (peak, decay), p in groups.items()
+    ]
+    if train.optimizer == "adamw8bit":
+        eight_bit: torch.optim.Optimizer = _bitsandbytes().optim.AdamW8bit(options, betas=train.betas)
+        return eight_bit
+    # One pass over memory instead of a dozen.
+    return torch.optim.AdamW(options, betas=train.betas, fused=True)
+
+
+def require(train: Train) -> None:
+    """Asks for the optimizer's library before anything is loaded.
+
+    Raises: RecipeError when it is not installed.
+    """
+    if train.optimizer == "adamw8bit":
+        _bitsandbytes()
+
+
+def moment(optimizer: torch.optim.Optimizer, key: str, value: Tensor) -> Any:
+    """What a checkpoint holds of an optimizer's state, as that optimizer keeps it."""
+    counts = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
+    return int(value) if counts else value
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise RecipeError(
+            "train.optimizer: adamw8bit needs bitsandbytes: pip install 'domainclip[eight_bit]', or use adamw"
+        ) from None
 
 
 def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

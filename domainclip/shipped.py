@@ -1,4 +1,4 @@
-"""Finds what ships beside the code: recipes, data cards, examples.
+"""Finds what ships beside the code: recipes, data cards, suites, examples.
 
 In a checkout they are folders at the top; in a wheel they stand under `_shipped`.
 """
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def folder(kind: str) -> Path:
-    """The folder of "recipes", "data_cards" or "examples"."""
+    """The folder of "recipes", "data_cards", "suites" or "examples"."""
     inside = _PACKAGE / "_shipped" / kind
     return inside if inside.is_dir() else _PACKAGE.parent / kind
 

@@ -2,7 +2,8 @@
 
 `batch_size` says how many pairs see each other, `micro_batch_size` how many are held at once. Gradient
 caching connects them [arXiv:2101.06983]: encode everything without a graph, take the loss and its gradient
-at the embeddings, then encode again chunk by chunk and hand each its share of that gradient.
+at the embeddings, then encode again chunk by chunk and hand each its share of that gradient. What has no
+weights that learn is encoded once, and so is the first chunk, whose graph is kept.
 
 Legend: b pairs of this process, m general sentences of this process, d width.
 """
@@ -10,33 +11,35 @@ Legend: b pairs of this process, m general sentences of this process, d width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import ceil
+from math import isfinite
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from domainclip import distributed
+from domainclip import chunks, distributed
 from domainclip.contracts import Objective, Views
 from domainclip.towers import Towers
+from domainclip.towers.tokens import Tokens
 
 Terms = dict[str, tuple[float, Objective]]
+_SIDES = ("image", "text")
 
 
 @dataclass(frozen=True)
 class StepBatch:
     """What one process brings to a step."""
 
-    image: dict[str, Tensor] | None  # uint8 pixels, b rows; None when the embeddings are kept
+    image: dict[str, Tensor] | None  # b rows: pixels, or `hidden`; None when the embeddings are kept
     kept_image: Tensor | None  # (b, d), of a locked image tower
     texts: list[str]  # b captions, then m general sentences
     kept_text: Tensor | None  # (b, d), of a locked text tower: then there are no sentences
     group: Tensor  # (b,)
     anchor_prose: Tensor | None  # (m, d)
+    captions: chunks.Captions | None = None  # how texts become tokens; None: anew in each step
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Taken:
     loss: float
     terms: dict[str, float]
     broken: list[int]
+    image_cosine: float  # mean between different pairs of the whole batch: 1 when all point one way
+    text_cosine: float
 
 
 def take(
@@ -62,51 +67,66 @@ def take(
     `model` is the towers as Accelerate wrapped them; `seed` fixes what dropout draws, for each chunk anew,
     so that the second encoding sees what the first one saw, on any day and after any resume.
     """
-    chunks = list(_chunks(towers, batch, micro))
-    if len(chunks) == 1:
+    split = chunked(towers, batch, micro)
+    if len(split.given) == 1:
         _seed(seed, 0)
         with accelerator.autocast():
-            image, text, scale, bias = model(**chunks[0])
-        loss, found = _loss(image, text, scale, bias, batch, terms)
+            image, text, scale, bias = model(**split.given[0])
+        loss, found = _loss(image, text, scale, bias, batch, split.place, terms)
         accelerator.backward(loss)
         return found
-    return _cached(model, towers, batch, chunks, terms, seed, accelerator)
+    return _cached(model, towers, batch, split, terms, seed, accelerator)
+
+
+def chunked(towers: Towers, batch: StepBatch, micro: int | None) -> chunks.Chunks:
+    """What the towers have to encode of a batch, in micro-batches."""
+    texts = [] if batch.kept_text is not None else batch.texts
+    captions = batch.captions or Tokens(towers)
+    return chunks.split(batch.image, texts, captions, len(batch.group), micro, batch.group.device)
 
 
 def _cached(
     model: Any,
     towers: Towers,
     batch: StepBatch,
-    chunks: list[dict[str, Any]],
+    split: chunks.Chunks,
     terms: Terms,
     seed: int,
     accelerator: Accelerator,
 ) -> Taken:
-    images, texts = [], []
-    with torch.no_grad():
-        for number, chunk in enumerate(chunks):
-            _seed(seed, number)
-            with accelerator.autocast():
-                image, text, scale, bias = towers(**chunk)
-            images.append(image)
-            texts.append(text)
-    image_leaf, text_leaf, scale_leaf = _leaf(images), _leaf(texts), scale.detach().requires_grad_()
-    bias_leaf = None if bias is None else bias.detach().requires_grad_()
-    loss, found = _loss(image_leaf, text_leaf, scale_leaf, bias_leaf, batch, terms)
-    loss.backward()
-    for number, chunk in enumerate(chunks):
-        last = number == len(chunks) - 1
+    learns = [side for side in _SIDES if towers.first_learning(side) is not None]  # type: ignore[arg-type]
+    found: list[dict[str, Tensor | None]] = []
+    for number in (*range(1, len(split.given)), 0):  # the kept graph last: nothing else is encoded beside it
         _seed(seed, number)
-        # Data-parallel gradients are exchanged once, with the last chunk; scale and bias join it there.
+        kept = number == 0
+        with torch.set_grad_enabled(kept), accelerator.no_sync(model), accelerator.autocast():
+            image, text, scale, bias = (model if kept else towers)(**split.given[number])
+        found.append({"image": image, "text": text})
+    found.insert(0, found.pop())
+    leaves = {side: _leaf([chunk[side] for chunk in found], side in learns) for side in _SIDES}
+    scale_leaf = scale.detach().requires_grad_()
+    bias_leaf = None if bias is None else bias.detach().requires_grad_()
+    loss, taken = _loss(leaves["image"], leaves["text"], scale_leaf, bias_leaf, batch, split.place, terms)
+    loss.backward()
+    shares = {side: _shares(leaves[side], [chunk[side] for chunk in found]) for side in _SIDES}
+    with accelerator.no_sync(model):
+        _hand_on(accelerator, [(found[0][side], shares[side][0]) for side in learns])
+    for number, chunk in enumerate(split.given[1:], start=1):
+        last = number == len(split.given) - 1
+        if not last and all(chunk[side] is None for side in learns):
+            continue
+        _seed(seed, number)
+        # Data-parallel gradients are exchanged once, with the last chunk, which is never without texts; scale
+        # and bias join it there.
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
-                image, text, scale, bias = model(**chunk)
-            outputs = [(image, _share(image_leaf, images, number)), (text, _share(text_leaf, texts, number))]
+                image, text, scale, bias = model(**{side: chunk[side] for side in learns})
+            again = {"image": image, "text": text}
+            outputs = [(again[side], shares[side][number]) for side in learns]
             if last:
                 outputs += [(scale, scale_leaf.grad), (bias, None if bias_leaf is None else bias_leaf.grad)]
-            wanted = [(out * grad).sum() for out, grad in outputs if out is not None and grad is not None]
-            accelerator.backward(torch.stack(wanted).sum())
-    return found
+            _hand_on(accelerator, outputs)
+    return taken
 
 
 def _loss(
@@ -115,12 +135,15 @@ def _loss(
     scale: Tensor,
     bias: Tensor | None,
     batch: StepBatch,
+    place: Tensor | None,
     terms: Terms,
 ) -> tuple[Tensor, Taken]:
-    """The global loss: gathering happens here, once, before any objective runs."""
+    """The loss whose mean over the processes is the global one; gathering happens here, once."""
     pairs = len(batch.group)
     image = batch.kept_image if batch.kept_image is not None else image
-    own = batch.kept_text if batch.kept_text is not None else text
+    own = batch.kept_text
+    if text is not None and place is not None:
+        own = text[place]
     assert image is not None  # each side is either encoded or kept
     assert own is not None
     prose = own[pairs:] if len(own) > pairs else None
@@ -130,6 +153,7 @@ def _loss(
         scale=scale,
         bias=bias,
         group=distributed.gather(batch.group),
+        rows=slice(distributed.rank() * pairs, (distributed.rank() + 1) * pairs),
         prose=None if prose is None else distributed.gather(prose),
         anchor_prose=None if batch.anchor_prose is None else distributed.gather(batch.anchor_prose),
     )
@@ -138,30 +162,24 @@ def _loss(
     # of those that no objective looked at, as the bias under a contrastive loss.
     looked_at = [out.sum() * 0 for out in (image, own, scale, bias) if out is not None and out.requires_grad]
     loss = torch.stack([*values.values(), *looked_at]).sum()
+    whole, *each = distributed.mean(torch.stack([loss, *values.values()]).detach()).tolist()
     finite = image.detach().isfinite().all(-1) & own[:pairs].detach().isfinite().all(-1)
-    broken = [] if bool(loss.isfinite()) else (~finite).nonzero().flatten().tolist()
-    return loss, Taken(loss.item(), {name: value.item() for name, value in values.items()}, broken)
+    broken = [] if isfinite(whole) else (~finite).nonzero().flatten().tolist()
+    alike = (_mean_cosine(views.image), _mean_cosine(views.text))
+    return loss, Taken(whole, dict(zip(values, each, strict=True)), broken, *alike)
 
 
-def _chunks(towers: Towers, batch: StepBatch, micro: int | None) -> Iterator[dict[str, Any]]:
-    """Even shares of images and texts: every chunk holds both sides, so no weight is missed by any.
-
-    Each chunk is tokenised by itself, so it is padded to its own longest text.
-    """
-    pairs = len(batch.group)
-    texts = [] if batch.kept_text is not None else batch.texts
-    count = 1 if micro is None else ceil(pairs / micro)
-    for number in range(count):
-        image_rows, text_rows = _span(pairs, number, count), _span(len(texts), number, count)
-        tokens = towers.tokenise(texts[text_rows]) if texts else None
-        yield {
-            "image": None if batch.image is None else {k: v[image_rows] for k, v in batch.image.items()},
-            "text": None if tokens is None else {k: v.to(batch.group.device) for k, v in tokens.items()},
-        }
+def _mean_cosine(rows: Tensor) -> float:
+    """Between different rows (b, d) of unit length: |Σ x|² counts each pair twice and each row once."""
+    b = len(rows)
+    return float((rows.detach().float().sum(0).square().sum() - b) / max(1, b * (b - 1)))
 
 
-def _span(rows: int, number: int, count: int) -> slice:
-    return slice(rows * number // count, rows * (number + 1) // count)
+def _hand_on(accelerator: Accelerator, outputs: list[tuple[Tensor | None, Tensor | None]]) -> None:
+    """Backward from the outputs, each with the gradient that the loss has at it."""
+    wanted = [(out * grad).sum() for out, grad in outputs if out is not None and grad is not None]
+    if wanted:
+        accelerator.backward(torch.stack(wanted).sum())
 
 
 def _seed(seed: int, chunk: int) -> None:
@@ -169,14 +187,14 @@ def _seed(seed: int, chunk: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def _leaf(parts: list[Tensor | None]) -> Tensor | None:
-    found = [part for part in parts if part is not None]
-    return torch.cat(found).detach().requires_grad_() if found else None
+def _leaf(parts: list[Tensor | None], learns: bool) -> Tensor | None:
+    found = [part.detach() for part in parts if part is not None]
+    return torch.cat(found).requires_grad_(learns) if found else None
 
 
-def _share(leaf: Tensor | None, parts: list[Tensor | None], number: int) -> Tensor | None:
-    """The rows of the gradient that belong to a chunk."""
-    if leaf is None or leaf.grad is None or parts[number] is None:
-        return None
-    start = sum(len(part) for part in parts[:number] if part is not None)
-    return leaf.grad[start : start + len(parts[number])]  # type: ignore[arg-type]
+def _shares(leaf: Tensor | None, parts: list[Tensor | None]) -> list[Tensor | None]:
+    """The rows of the gradient that belong to each chunk."""
+    if leaf is None or leaf.grad is None:
+        return [None] * len(parts)
+    rows = iter(leaf.grad.split([len(part) for part in parts if part is not None]))
+    return [None if part is None else next(rows) for part in parts]

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
-import signal
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil, exp
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from domainclip import checkpoint, distributed, prose, schedule, step
-from domainclip.data.collate import Batch, Pairs, collate
-from domainclip.data.order import positions, rank_slice, shares
+from domainclip import checkpoint, distributed, keep, prose, schedule, speed, step, stopping
+from domainclip.alarms import Alarm, Watch
+from domainclip.chunks import Captions
+from domainclip.data.batches import batches
+from domainclip.data.collate import Batch, Pairs
+from domainclip.data.order import shares
 from domainclip.data.quarantine import Bad
-from domainclip.errors import DivergedError, ExitCode, Interrupted
+from domainclip.errors import DivergedError, Interrupted
 from domainclip.progress import Display
 from domainclip.recipe import Recipe
 from domainclip.towers import Towers
+
+log = logging.getLogger("domainclip")
 
 
 @dataclass(frozen=True)
 class Kept:
     """What is computed once because it never changes."""
 
-    image: Tensor | None = None  # (n, d) embeddings of the training images under a locked image tower
-    text: dict[str, Tensor] | None = None  # caption -> (d,) under a locked text tower
+    image: np.ndarray | None = None  # (n, d) embeddings of the training images, or (n, t, w) hidden states
+    text: keep.Texts | None = None  # embeddings of the captions under a locked text tower
     sentences: list[str] | None = None  # general sentences, and
     anchors: Tensor | None = None  # (len(sentences), d) what the base says of them
 
@@ -49,7 +53,10 @@ class Job:
     kept: Kept
     rate: float  # peak learning rate
     identity: dict[str, Any]  # what a checkpoint must agree with before it may continue this job
-    bad: tuple[Bad, ...] = ()  # pictures that could not be read when embeddings were kept
+    bad: tuple[Bad, ...] = ()  # pictures that could not be read when features were kept
+    digests: Mapping[str, str] = field(default_factory=dict)  # by id: of the picture
+    captions: Captions | None = None  # how texts become tokens, or the hidden states that are kept of them
+    notes: tuple[str, ...] = ()  # what is kept and what is not, for the user
 
 
 @dataclass
@@ -65,7 +72,7 @@ class State:
         moments = {}
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state.get(weight, {}).items():
-                moments[f"{name}:{key}"] = value
+                moments[f"{name}:{key}"] = torch.as_tensor(value)
         return {"weights": dict(self.weights), "optimizer": moments}
 
     def restore(self, groups: dict[str, dict[str, Tensor]], at: int) -> None:
@@ -78,7 +85,7 @@ class State:
             name, _, key = full.rpartition(":")
             weight = self.weights[name]
             place = value if key == "step" else value.to(weight.device)
-            self.optimizer.state[weight][key] = place.clone()
+            self.optimizer.state[weight][key] = schedule.moment(self.optimizer, key, place.clone())
 
 
 def total_steps(recipe: Recipe, pairs: int) -> int:
@@ -92,6 +99,8 @@ class Trained:
 
     steps: int
     bad: list[Bad]  # pictures that could not be read, each replaced by the next one that could
+    micro_batch_size: int | None = None  # pairs held at once, as it was set or measured
+    alarms: tuple[Alarm, ...] = ()  # what looked wrong on the way
 
 
 def train(
@@ -108,27 +117,34 @@ def train(
     learning = {name: w for name, w in job.towers.weights().items() if job.factors[name] > 0}
     optimizer = schedule.make_optimizer(job.towers, job.factors, settings, job.rate)
     state = State(0, learning, optimizer)
+    held = settings.micro_batch_size
     if saved is not None:
         groups, facts = checkpoint.load(saved)
         state.restore(groups, facts["step"])
+        held = facts.get("micro_batch_size", held)  # what was measured once: dropout is drawn by micro-batch
     job.towers.learn({name.split("/")[0] for name in learning})
     model, wrapped = accelerator.prepare(job.towers, optimizer)
     metrics = _Metrics(folder / "metrics.jsonl", state.step)
-    batches = _batches(job, state.step, total, batch_size)
+    watch = _watch(job, batch_size, metrics.before)
+    rows_of = batches(job.pairs, state.step, total, batch_size, seed=settings.seed, workers=settings.workers)
     bad = {item.place: item for item in job.bad}
     with (
-        _Signals() as signals,
+        stopping.Stopping(settings.stop_after) as asked,
+        checkpoint.Saver() as saver,
         Display(total, state.step, batch_size, quiet or distributed.rank() > 0) as display,
+        speed.layers(job.towers, settings),
     ):
         while state.step < total:
-            rows = next(batches)
+            began = time.monotonic()
+            rows = next(rows_of)
+            waited = time.monotonic() - began
             bad.update((item.place, item) for item in rows.bad)
             batch = bring(job, rows, state.step, accelerator.device)
+            if held == "auto":
+                held = speed.held_at_once(job.towers, batch, job.terms, accelerator)
             schedule.set_rate(optimizer, schedule.factor(state.step, total, settings.warmup))
             seed = settings.seed * 1_000_003 + state.step
-            taken = step.take(
-                model, job.towers, batch, job.terms, settings.micro_batch_size, seed, accelerator
-            )
+            taken = step.take(model, job.towers, batch, job.terms, held, seed, accelerator)
             norm = float(accelerator.clip_grad_norm_(list(learning.values()), settings.max_grad_norm))
             _refuse_infinite(taken, norm, rows, state.step)
             wrapped.step()
@@ -139,42 +155,51 @@ def train(
             record = {
                 "step": state.step,
                 "epoch": state.step * batch_size / len(job.pairs),
-                "loss": taken.loss,
-                "terms": taken.terms,
-                "scale": job.towers.scale.item(),
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "grad_norm": norm,
+                **_figures(taken, norm, optimizer, job.towers),
                 "pairs_per_second": display.rate(state.step),
+                "waited": waited / max(1e-9, time.monotonic() - began),
             }
-            stop = distributed.largest(signals.received)
+            for alarm in watch.see(record):
+                log.warning("alarm: %s", alarm.text)
+            stop = distributed.largest(asked.asked())
             if due(state.step, settings.log_every, total):
                 metrics.write(record)
             if due(state.step, settings.save_every, total) or stop:
-                _save(job, state, folder)
+                _save(saver, job, state, held, folder)
             display.show(state.step, record)
             if stop and state.step < total:
-                raise _interrupted(stop, state.step, total, folder)
-    return Trained(total, list(bad.values()))
+                distributed.first(saver.wait)
+                raise _interrupted(job, stop, state.step, total, folder)
+        distributed.first(saver.wait)
+    return Trained(total, list(bad.values()), None if held == "auto" else held, tuple(watch.raised))
+
+
+def _watch(job: Job, batch_size: int, before: list[dict[str, Any]]) -> Watch:
+    """The alarms, which have seen what earlier sessions wrote."""
+    watch = Watch(batch_size, exp(job.towers.max_log_scale), frozenset(job.terms))
+    for line in before:
+        watch.see(line)
+    return watch
+
+
+def _figures(
+    taken: step.Taken, norm: float, optimizer: torch.optim.Optimizer, model: Towers
+) -> dict[str, Any]:
+    """What a line of metrics.jsonl says of a step."""
+    return {
+        "loss": taken.loss,
+        "terms": taken.terms,
+        "scale": model.scale.item(),
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "grad_norm": norm,
+        "image_cosine": taken.image_cosine,
+        "text_cosine": taken.text_cosine,
+    }
 
 
 def due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every so many steps, and at the end, happens now."""
     return step % every == 0 or step == total
-
-
-def _batches(job: Job, start: int, total: int, batch_size: int) -> Iterator[Batch]:
-    """This process's share of each step's batch, from any step on."""
-    settings = job.recipe.train
-    order = (
-        rank_slice(
-            positions(at, batch_size, len(job.pairs), settings.seed), distributed.rank(), distributed.world()
-        )
-        for at in range(start, total)
-    )
-    loader: DataLoader[Any] = DataLoader(
-        job.pairs, batch_sampler=order, collate_fn=collate, num_workers=settings.workers
-    )
-    return iter(loader)
 
 
 def bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatch:
@@ -185,15 +210,18 @@ def bring(job: Job, rows: Batch, at: int, device: torch.device) -> step.StepBatc
         mine = shares(all_drawn, distributed.rank(), distributed.world(), "prose.per_step")
         texts = [*texts, *(kept.sentences[i] for i in mine)]
         anchors = kept.anchors[mine].to(device)
+    image, kept_image = rows.image, None
+    if kept.image is not None:
+        found = torch.from_numpy(kept.image[rows.index.numpy()])
+        image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
     return step.StepBatch(
-        image=None
-        if rows.image is None
-        else {k: v.to(device, non_blocking=True) for k, v in rows.image.items()},
-        kept_image=None if kept.image is None else kept.image[rows.index].to(device),
+        image=None if image is None else {k: v.to(device, non_blocking=True) for k, v in image.items()},
+        kept_image=kept_image,
         texts=texts,
-        kept_text=None if kept.text is None else torch.stack([kept.text[t] for t in rows.texts]).to(device),
+        kept_text=None if kept.text is None else kept.text.embeddings(rows.texts).to(device),
         group=rows.group.to(device),
         anchor_prose=anchors,
+        captions=job.captions,
     )
 
 
@@ -211,15 +239,16 @@ def _refuse_infinite(taken: step.Taken, norm: float, rows: Batch, at: int) -> No
     )
 
 
-def _save(job: Job, state: State, folder: Path) -> None:
-    facts = {"step": state.step, "identity": job.identity}
+def _save(saver: checkpoint.Saver, job: Job, state: State, held: int | None, folder: Path) -> None:
+    facts = {"step": state.step, "identity": job.identity, "micro_batch_size": held}
     place, keep = folder / "checkpoints", job.recipe.train.keep
-    distributed.first(lambda: checkpoint.save(place, state.step, state.groups(), facts, keep))
+    distributed.first(lambda: saver.save(place, state.step, state.groups(), facts, keep))
 
 
-def _interrupted(number: int, at: int, total: int, folder: Path) -> Interrupted:
-    code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
-    return Interrupted(f"stopped at step {at} of {total}; continue with --resume --run-dir {folder}", code)
+def _interrupted(job: Job, asked: int, at: int, total: int, folder: Path) -> Interrupted:
+    queued = distributed.first(stopping.requeue) if job.recipe.train.requeue else None
+    said = f"stopped at step {at} of {total}; continue with --resume --run-dir {folder}"
+    return stopping.interrupted(asked, said if queued is None else f"{said}; {queued}")
 
 
 class _Metrics:
@@ -228,6 +257,7 @@ class _Metrics:
     def __init__(self, file: Path, start: int) -> None:
         self.file = file
         self.began = time.monotonic()
+        self.before: list[dict[str, Any]] = []  # what earlier sessions wrote
         if distributed.rank() > 0:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -240,6 +270,7 @@ class _Metrics:
                     continue
                 if record["step"] <= start:
                     kept.append(line)
+                    self.before.append(record)
                     self.began = time.monotonic() - record["seconds"]  # of all sessions together
         file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
@@ -249,23 +280,3 @@ class _Metrics:
         record = {**record, "seconds": time.monotonic() - self.began}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
-
-
-class _Signals:
-    """Notes SIGINT and SIGTERM for the next step boundary; a second one stops at once."""
-
-    received = 0
-
-    def __enter__(self) -> _Signals:
-        self.before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

@@ -50,7 +50,8 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
         (
             "corpus.columns.texts=txt",
             3,
-            'metadata.csv: no column "txt" (corpus.columns.texts): did you mean "text"?',
+            'metadata.csv: no column "txt" (corpus.columns.texts): did you mean "text"? '
+            "there are: file_name, text, label, group_id, split.",
         ),
         ("corpus.path=/nowhere/a.csv", 3, "/nowhere/a.csv: no such file: check corpus.path"),
         (

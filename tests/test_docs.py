@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,10 @@ from types import ModuleType
 import pytest
 
 from domainclip.cli import app, recipes
+from domainclip.cli_data import cache, data
 from domainclip.errors import ExitCode
+from domainclip.report import results
+from tests.report.made import context, evaluation
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -29,13 +33,28 @@ def generate() -> ModuleType:
 def test_the_generated_pages_are_up_to_date(generate: ModuleType) -> None:
     assert (DOCS / "commands.md").read_text() == generate.commands(), "run: make docs"
     assert (DOCS / "recipe.schema.json").read_text() == generate.schema(), "run: make docs"
+    assert (DOCS / "results.schema.json").read_text() == generate.results_schema(), "run: make docs"
+
+
+def test_the_published_schema_knows_every_key_of_a_result(generate: ModuleType) -> None:
+    schema = json.loads(generate.results_schema())["$defs"]
+    file = results.to_results(evaluation(), context())
+    assert set(schema["Result"]["properties"]) == set(file.results[0].model_dump())
+    assert set(schema["results.json"]["properties"]) == set(file.model_dump())
+    added = {"unit", "verdict", "primary", "chance"}
+    assert set(schema["Result"]["required"]) == set(file.results[0].model_dump()) - added
+    assert "additionalProperties" not in schema["Result"]  # keys may be added
 
 
 def test_every_verb_is_in_the_reference_and_the_readme(generate: ModuleType) -> None:
-    verbs = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} | {"recipes"}
+    verbs = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    verbs |= {"recipes", "data"}
     assert verbs == set(generate.VERBS)
     inner = {c.name or c.callback.__name__ for c in recipes.registered_commands if c.callback}
     assert inner == set(generate.RECIPE_VERBS)
+    data_verbs = {c.name or c.callback.__name__ for c in data.registered_commands if c.callback}
+    data_verbs |= {f"cache {c.name or c.callback.__name__}" for c in cache.registered_commands if c.callback}
+    assert data_verbs | {"cache"} == set(generate.DATA_VERBS)
     readme = (ROOT / "README.md").read_text()
     assert [verb for verb in verbs if f"domainclip {verb}" not in readme] == []
 

@@ -106,7 +106,7 @@ def test_parts_are_judged_after_holm() -> None:
 
         return ArrayEncoder({f"{i:03d}": np.eye(12)[axis(i)].tolist() for i in range(240)}, texts)
 
-    found = evaluate(model(0), model(4), [evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
+    found = evaluate(model(0), model(7), [evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
     lucky = row_of(found, "accuracy/c00")
     assert lucky.difference is not None
     assert lucky.difference.p is not None

@@ -16,17 +16,32 @@ PACKAGE = ROOT / "domainclip"
 # A room may import the rooms before its own line, and its own.
 LAYERS = [
     ["errors", "contracts", "__init__"],
-    ["shipped", "strict_yaml", "overrides", "roots", "parts"],
+    ["shipped", "strict_yaml", "overrides", "roots", "durations", "parts", "typed"],
     ["recipe"],
-    ["distributed", "towers", "data", "statistics", "prose", "progress"],
+    ["distributed", "blocks", "towers", "data", "statistics", "prose", "progress"],
+    ["scoring", "probing"],
     ["corpora", "curation", "strategies", "objectives", "probes"],
-    ["checkpoint", "encoders", "evaluate", "keep", "step", "schedule"],
-    ["report", "redaction"],
+    [
+        "checkpoint",
+        "embedding_store",
+        "encoders",
+        "witness",
+        "figures",
+        "evaluate",
+        "keep",
+        "chunks",
+        "step",
+        "speed",
+        "schedule",
+        "stopping",
+    ],
+    ["report", "redaction", "ledger", "suites"],
+    ["alarms"],
     ["train", "interpolate", "merge"],
-    ["prepare"],
-    ["plan", "outcome", "resuming", "hub"],
-    ["run"],
-    ["cli_data"],
+    ["features", "prepare"],
+    ["plan", "checkup", "preparing", "keeping", "gallery", "outcome", "resuming", "hub"],
+    ["run", "measure"],
+    ["cli_data", "cli_eval", "launch"],
     ["cli", "__main__"],
 ]
 
@@ -106,7 +121,9 @@ def _names_in_recipes_and_cards() -> set[str]:
     cards = sorted((ROOT / "data_cards").glob("*.md"))
     assert len(recipes) >= 5
     assert len(cards) >= 5
-    for file in recipes:
+    suites = sorted((ROOT / "suites").glob("*.yaml"))
+    assert len(suites) >= 3
+    for file in [*recipes, *suites]:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
         for key in ("strategy", "objectives", "probes", "curation"):
             value = data.get(key) or {}

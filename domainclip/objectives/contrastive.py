@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from domainclip.blocks import mean_over_rows, softmax
 from domainclip.contracts import Views
 
 
@@ -27,15 +27,11 @@ class Contrastive:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, views: Views) -> Tensor:
-        """A scalar: nats per pair. ln b is chance, when no group repeats."""
-        logits = views.scale * views.image @ views.text.T  # (b, b)
-        if views.group is not None:
-            logits = logits.masked_fill(same_group(views.group), -torch.inf)
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def same_group(group: Tensor) -> Tensor:
-    """(b, b) bool: another pair of the same group; never the pair itself."""
-    same = group[:, None] == group[None, :]
-    return same & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+        """A scalar: nats per pair of this process. ln b is chance, when no group repeats."""
+        rows = views.own
+        sides = ((views.image, views.text), (views.text, views.image))
+        losses = [
+            mean_over_rows(softmax, one[rows], other, views.scale, group=views.group, first=rows.start)
+            for one, other in sides
+        ]
+        return torch.stack(losses).mean()

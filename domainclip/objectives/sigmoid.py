@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from domainclip.blocks import mean_over_rows, yes_or_no
 from domainclip.contracts import Views
 
 
@@ -26,13 +25,8 @@ class Sigmoid:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, views: Views) -> Tensor:
-        """A scalar: nats per pair."""
-        logits = views.scale * views.image @ views.text.T  # (b, b)
-        if views.bias is not None:
-            logits = logits + views.bias
-        own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-        terms = -F.logsigmoid(torch.where(own, logits, -logits))
-        if views.group is not None:
-            same = views.group[:, None] == views.group[None, :]
-            terms = terms.masked_fill(same & ~own, 0.0)
-        return terms.sum() / len(logits)
+        """A scalar: nats per pair of this process."""
+        rows = views.own
+        return mean_over_rows(
+            yes_or_no, views.image[rows], views.text, views.scale, views.bias, views.group, rows.start
+        )

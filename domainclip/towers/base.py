@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from domainclip.errors import ModelError
-from domainclip.towers import linear_layers, saving, weights
+from domainclip.towers import linear_layers, patches, saving, weights
+from domainclip.towers.midway import TOWERS, Midway, Part
 from domainclip.towers.preprocess import Preprocess
 
-Part = Literal["image", "text"]
-_TOWERS = {"image": "vision_model", "text": "text_model"}
 
-
-class Towers(nn.Module):
+class Towers(Midway):
     """A checkpoint that can be trained: preprocessing, tokenising, embedding, naming and saving.
 
     Shapes: b items, d embedding width, l tokens, h and w pixels. Embeddings are fp32 of unit length.
@@ -30,8 +30,6 @@ class Towers(nn.Module):
     inputs: ClassVar[tuple[str, ...] | None] = None  # the tokenizer's outputs that the model was trained on
     fixed_length: ClassVar[bool] = False  # trained on padding, so padding changes the embedding
 
-    # A PreTrainedModel or a PeftModel around one; a strategy may replace it.
-    model: Any
     mean: Tensor
     std: Tensor
 
@@ -56,11 +54,6 @@ class Towers(nn.Module):
         self.check()
 
     @property
-    def plain(self) -> Any:
-        """The transformers model, with or without adapter layers inside."""
-        return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
-
-    @property
     def scale(self) -> Tensor:
         """() fp32, the inverse temperature."""
         return self._log_scale().exp()
@@ -72,20 +65,47 @@ class Towers(nn.Module):
         return None if bias is None else bias.float().reshape(())
 
     def forward(
-        self, image: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
+        self,
+        image: dict[str, Tensor] | None = None,
+        text: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
-        """(b, d) image, (b, d) text, scale and bias; what is not given is None."""
+        """(b, d) image, (b, d) text, scale and bias; what is not given is None.
+
+        Texts may come in groups, each padded to its own longest; their rows follow one another.
+        """
         encoded_image = None if image is None else self.encode_image(image)
-        encoded_text = None if text is None else self.encode_text(text)
+        groups = [text] if isinstance(text, Mapping) else text
+        encoded_text = None if groups is None else torch.cat([self.encode_text(one) for one in groups])
         return encoded_image, encoded_text, self.scale, self.bias
 
     def encode_image(self, image: dict[str, Tensor]) -> Tensor:
-        """(b, d), from the stacked uint8 output of `preprocess`."""
-        return F.normalize(self.plain.get_image_features(**self.pixels(image)).pooler_output.float(), dim=-1)
+        """(b, d), from the stacked uint8 output of `preprocess`, or from `hidden` of `lower`."""
+        if "hidden" not in image:
+            found = self.plain.get_image_features(**self.pixels(image))
+        else:
+            with self._begun("image", image["hidden"]):
+                found = self.plain.get_image_features(pixel_values=image["hidden"])
+        return F.normalize(found.pooler_output.float(), dim=-1)
 
     def encode_text(self, text: dict[str, Tensor]) -> Tensor:
-        """(b, d), from the output of `tokenise`."""
-        return F.normalize(self.plain.get_text_features(**text).pooler_output.float(), dim=-1)
+        """(b, d), from the output of `tokenise`, and from `hidden` of `lower` where it stands beside."""
+        ids = {name: value for name, value in text.items() if name != "hidden"}
+        with self._begun("text", text["hidden"]) if "hidden" in text else nullcontext():
+            found = self.plain.get_text_features(**ids)
+        return F.normalize(found.pooler_output.float(), dim=-1)
+
+    def encode_patches(self, image: dict[str, Tensor]) -> Tensor:
+        """(b, n, d), a unit vector for each patch, in rows from the top left; see `towers/patches.py`.
+
+        Raises: ModelError for a family whose patches have no fixed grid.
+        """
+        return patches.encode(self, image)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        edge: int = self.plain.config.vision_config.patch_size
+        return self.image_size[0] // edge, self.image_size[1] // edge
 
     def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
         """The model's own image arguments, rescaled and normalised on the device."""
@@ -112,10 +132,6 @@ class Towers(nn.Module):
         """The texts as the tokenizer wants them."""
         return texts
 
-    def weights(self) -> dict[str, nn.Parameter]:
-        """All weights as part/name, the same with and without an adapter around the model."""
-        return {weights.canonical(name): weight for name, weight in self.model.named_parameters()}
-
     def select(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
         """Let learn what the first matching pattern gives a factor above 0, lock the rest.
 
@@ -129,27 +145,14 @@ class Towers(nn.Module):
             weight.requires_grad_(factors[name] > 0)
         return factors
 
-    def learn(self, parts: set[str]) -> None:
-        """Dropout acts in the towers that learn; a locked one says the same every time."""
-        for part, name in _TOWERS.items():
-            getattr(self.plain, name).train(part in parts)
-
     def decayed(self, name: str) -> bool:
         """Whether weight decay may pull at this weight."""
         return weights.decays(name, self.weights()[name])
-
-    def fingerprint(self, part: Literal["image", "text", "all"]) -> str:
-        """A key for what is computed with these weights: equal exactly when config and bytes are."""
-        return weights.fingerprint(self.model, self.plain.config, part)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keep the scale within 1 and its bound; to be called after each optimizer step."""
         self.plain.logit_scale.clamp_(0, self.max_log_scale)
-
-    def depth(self, part: Part) -> int:
-        """How many layers a tower has."""
-        return linear_layers.depth(self._tower(part))
 
     def lora_targets(self, part: Part, kind: str, last_layers: int | None = None) -> list[str]:
         """Full names of the linear layers of a tower, as peft's `target_modules` wants them.
@@ -159,7 +162,7 @@ class Towers(nn.Module):
         Raises: RecipeError for a kind or a number of layers that there is not.
         """
         names = linear_layers.targets(self._tower(part), kind, last_layers)
-        return [f"{_TOWERS[part]}.{name}" for name in names]
+        return [f"{TOWERS[part]}.{name}" for name in names]
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that plain transformers, or peft, loads, and `load` too.
@@ -218,10 +221,6 @@ class Towers(nn.Module):
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 positions -= module.padding_idx + 1
         return min(positions, int(self.tokenizer.model_max_length))
-
-    def _tower(self, part: Part) -> nn.Module:
-        tower: nn.Module = getattr(self.plain, _TOWERS[part])
-        return tower
 
 
 def _width(config: Any) -> int:

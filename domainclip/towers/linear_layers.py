@@ -16,7 +16,7 @@ KINDS = ("attention", "attention+mlp")
 
 def depth(tower: nn.Module) -> int:
     """How many layers the tower has."""
-    return len(_stack(tower)[1])
+    return len(stack(tower)[1])
 
 
 def targets(tower: nn.Module, kind: str, last_layers: int | None) -> list[str]:
@@ -26,19 +26,29 @@ def targets(tower: nn.Module, kind: str, last_layers: int | None) -> list[str]:
     """
     if kind not in KINDS:
         raise RecipeError(f'unknown kind of layers "{kind}": {did_you_mean(kind, KINDS)}')
-    prefix, stack = _stack(tower)
-    count = len(stack) if last_layers is None else last_layers
-    if not 0 < count <= len(stack):
-        raise RecipeError(f"last_layers: {count} is not between 1 and {len(stack)}, the layers of this tower")
+    prefix, layers = stack(tower)
+    count = checked(tower, len(layers) if last_layers is None else last_layers)
     return [
         f"{prefix}.{i}.{name}"
-        for i in range(len(stack) - count, len(stack))
-        for name, module in stack[i].named_modules()
+        for i in range(len(layers) - count, len(layers))
+        for name, module in layers[i].named_modules()
         if isinstance(module, nn.Linear) and (kind == "attention+mlp" or _is_attention(name))
     ]
 
 
-def _stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
+def checked(tower: nn.Module, last_layers: int) -> int:
+    """The number of last layers, when the tower has so many.
+
+    Raises: RecipeError when it has not.
+    """
+    most = depth(tower)
+    if not 0 < last_layers <= most:
+        raise RecipeError(f"last_layers: {last_layers} is not between 1 and {most}, the layers of this tower")
+    return last_layers
+
+
+def stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The name of the tower's layers within it, and the layers."""
     for name, module in tower.named_modules():
         if isinstance(module, nn.ModuleList):
             return name, module

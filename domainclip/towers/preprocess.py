@@ -72,7 +72,7 @@ class Preprocess:
         """
         if self.patch:
             return self._in_patches(image, self.patch)
-        image = image.resize(self._target(image), self.resample)
+        image = image.resize(self._target(image.size), self.resample)
         if self.crop is not None:
             height, width = self.crop
             left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -84,15 +84,26 @@ class Preprocess:
         """A key for everything computed from these pixels."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
 
-    def _target(self, image: Image.Image) -> tuple[int, int]:
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is kept of a picture of (width, height), in its own pixels."""
+        if self.patch or self.crop is None:
+            return 0.0, 0.0, float(size[0]), float(size[1])
+        target, crop = self._target(size), self.crop[::-1]
+        low = [(whole - part) // 2 for whole, part in zip(target, crop, strict=True)]
+        back = [edge / whole for edge, whole in zip(size, target, strict=True)]
+        left, top = (first * unit for first, unit in zip(low, back, strict=True))
+        right, bottom = ((first + part) * unit for first, part, unit in zip(low, crop, back, strict=True))
+        return left, top, right, bottom
+
+    def _target(self, size: tuple[int, int]) -> tuple[int, int]:
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         assert self.resize is not None
-        short = min(image.size)
+        short = min(size)
         # The longer edge is cut, not rounded: the processors do so.
-        width, height = (int(self.resize * edge / short) for edge in image.size)
+        width, height = (int(self.resize * edge / short) for edge in size)
         if width * height > _MAX_PIXELS:
-            raise DataError(f"an image of {image.width} by {image.height} pixels is too narrow to be resized")
+            raise DataError(f"an image of {size[0]} by {size[1]} pixels is too narrow to be resized")
         return width, height
 
     def _in_patches(self, image: Image.Image, patch: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -60,15 +60,18 @@ def decays(name: str, weight: Tensor) -> bool:
     return weight.ndim > 1 and not _UNDECAYED.search(name)
 
 
-def fingerprint(model: nn.Module, config: Any, part: str) -> str:
-    """sha256 over a part's config and the names, types, shapes and bytes of its weights and buffers."""
+def fingerprint(model: nn.Module, config: Any, part: str, only: Collection[str] | None = None) -> str:
+    """sha256 over a part's config and the names, types, shapes and bytes of its weights and buffers.
+
+    `only` leaves out the weights and buffers of other names.
+    """
     # The same bytes under another activation give other numbers, so the config belongs to the key.
     configs = [config.vision_config] * (part != "text") + [config.text_config] * (part != "image")
     options = [{k: v for k, v in one.to_dict().items() if k not in _NOISE} for one in configs]
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
     tensors = {canonical(n): t for n, t in (*model.named_parameters(), *model.named_buffers())}
     for name, tensor in sorted(tensors.items()):
-        if part in ("all", name.split("/")[0]):
+        if part in ("all", name.split("/")[0]) and (only is None or name in only):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -20,6 +20,7 @@ def _items(rows: list[tuple[list[str], list[str]]]) -> Dataset:
             {
                 "id": str(i),
                 "image": {"path": "x.png", "bytes": None},
+                "views": [],
                 "texts": texts,
                 "language": ["en"] * len(texts),
                 "labels": labels,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from domainclip import towers
+from domainclip.errors import RecipeError
 from domainclip.strategies.full import Full
 
 
@@ -16,3 +19,31 @@ def test_factors_by_tower(base: Path) -> None:
     assert {factors[name] for name in factors if name.startswith("text/")} == {2.0}
     assert factors["scale/logit_scale"] == 0.0
     assert {name for name, w in loaded.weights().items() if not w.requires_grad} == {"scale/logit_scale"}
+
+
+def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
+    factors = Full(last_layers=1, text=0.5).apply(towers.load(base))
+    learns = {name: factor for name, factor in factors.items() if factor > 0}
+    assert {factor for name, factor in learns.items() if name.startswith("text/")} == {0.5}
+    for part in ("vision", "text"):
+        assert not any(
+            f"{part}_model.embeddings" in name or f"{part}_model.encoder.layers.0" in name for name in learns
+        )
+        assert (
+            sum(f"{part}_model.encoder.layers.1" in name for name in learns) == 16
+        )  # eight modules, two each
+    above = {
+        "image/vision_model.post_layernorm.weight",
+        "image/visual_projection.weight",
+        "scale/logit_scale",
+    }
+    above |= {"text/text_model.final_layer_norm.bias", "text/text_projection.weight"}
+    assert above <= learns.keys()
+    assert "image/vision_model.pre_layrnorm.weight" not in learns
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_number_of_layers_that_no_tower_has(base: Path, count: int) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Full(last_layers=count).apply(towers.load(base))
+    assert str(caught.value) == f"last_layers: {count} is not between 1 and 2, the layers of this tower"

@@ -14,6 +14,7 @@ class Siglip2(Towers):
     objective = "sigmoid"
     inputs = ("input_ids",)
     fixed_length = True
+    can_begin = ("text",)  # a picture's mask of real patches is made where its layers begin
 
     def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
         """Patches (b, n, patch * patch * 3), which of them are real, and each image's rows and columns."""

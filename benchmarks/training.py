@@ -1,0 +1,238 @@
+"""Pairs a second of a training step, beside other projects', at equal loss. See README.md.
+
+python benchmarks/training.py                              # ViT-B/32, 32 pairs, all modes
+python benchmarks/training.py --device cuda --model ViT-L/14 --batch 128
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import bases, peers
+from domainclip import schedule, step
+from domainclip.data.batches import batches
+from domainclip.data.collate import Batch
+from domainclip.features import with_kept_features
+from domainclip.objectives.contrastive import Contrastive
+from domainclip.recipe import Recipe
+from domainclip.strategies.full import Full
+from domainclip.strategies.locked_image import LockedImage
+from domainclip.strategies.lora import Lora
+from domainclip.train import Job, Kept, bring
+
+MODES = ("full", "locked_image", "lora_last_quarter")
+OURS, BOUND = "domainclip", "domainclip, tensors ready"
+
+
+@dataclass
+class Contender:
+    """One way to take a step."""
+
+    name: str
+    take: Callable[[int], float]  # the step's number in, its loss out
+    seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    peak: int = 0  # bytes on the accelerator
+
+
+def main() -> None:
+    """Prints one table a mode."""
+    asked = _arguments()
+    device = torch.device(asked.device)
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+    for mode in asked.modes:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["DOMAINCLIP_CACHE"] = str(Path(folder, "cache"))
+            contenders, flops = _contenders(asked, mode, Path(folder), device)
+            _race(
+                contenders, asked.rounds, device, time.process_time if asked.cpu_time else time.perf_counter
+            )
+            _print_table(asked, mode, contenders, flops)
+        del contenders
+
+
+def _race(contenders: list[Contender], rounds: int, device: torch.device, clock: Callable[[], float]) -> None:
+    """A step of each in turn, so that whatever else the machine does falls on all; the first is not timed."""
+    for number in range(rounds + 1):
+        for one in contenders:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            began = clock()
+            loss = one.take(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+                one.peak = max(one.peak, torch.cuda.max_memory_allocated())
+            one.losses.append(loss)
+            if number:
+                one.seconds.append(clock() - began)
+
+
+def _contenders(
+    asked: argparse.Namespace, mode: str, folder: Path, device: torch.device
+) -> tuple[list[Contender], int]:
+    base = bases.make_base(asked.model, folder / "base").to(device)
+    depth = base.depth("image")
+    strategy = {
+        "full": Full(),
+        "locked_image": LockedImage(),
+        "lora_last_quarter": Lora(last_layers=max(1, depth // 4), targets="attention+mlp"),
+    }[mode]
+    factors = strategy.apply(base)
+    reference = peers.copied(base.plain)
+    micro = min(asked.micro, asked.batch)
+    options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
+    recipe = Recipe.model_validate(
+        {"name": "speed", "base": {"path": str(folder)}, "corpus": {"path": "-"}, "train": options}
+        | {"strategy": {"full": {}}}
+    )
+    pairs = bases.make_pairs(base, 2 * asked.batch)
+    rounds = asked.rounds + 1
+    shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
+    job = Job(recipe, base, factors, {"contrastive": (1.0, Contrastive())}, pairs, Kept(), peers.RATE, {})
+    job = with_kept_features(replace(job, digests={id: id for id in pairs.ids}))
+    print(*job.notes, sep="\n")
+    mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
+    autocast = mixed if device.type == "cuda" else nullcontext
+    ours = list(_ours(job, rounds, device))
+    theirs, flops = _peers(asked, mode, reference, shown, job, autocast, device)
+    return [*ours, *theirs], flops
+
+
+def _ours(job: Job, rounds: int, device: torch.device) -> Iterator[Contender]:
+    """The loop's own hands, from the loader on; and the same with everything ready in memory."""
+    mixed = "bf16" if device.type == "cuda" else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    settings = job.recipe.train
+    optimizer = schedule.make_optimizer(job.towers, job.factors, settings, peers.RATE)
+    idle = schedule.make_optimizer(job.towers, job.factors, settings, 0.0)
+    learning = [weight for weight in job.towers.parameters() if weight.requires_grad]
+    job.towers.learn({"image", "text"})
+
+    def go(batch: step.StepBatch, optimizer: torch.optim.Optimizer) -> float:
+        # No pair is left out of another's denominator: the peers know no groups.
+        batch = replace(batch, group=torch.arange(len(batch.group), device=device))
+        held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
+        taken = step.take(job.towers, job.towers, batch, job.terms, held, 0, accelerator)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        job.towers.clamp_scale()
+        return taken.loss
+
+    loader = batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
+    yield Contender(OURS, lambda number: go(bring(job, next(loader), number, device), optimizer))
+    ready = [
+        bring(job, rows, number, device)
+        for number, rows in enumerate(batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
+    ]
+    # The same weights, which a rate of 0 leaves to the other.
+    yield Contender(BOUND, lambda number: go(ready[number], idle))
+
+
+def _peers(
+    asked: argparse.Namespace,
+    mode: str,
+    reference: Any,
+    shown: list[Batch],
+    job: Job,
+    autocast: Any,
+    device: torch.device,
+) -> tuple[list[Contender], int]:
+    def given(length: int | None) -> list[dict[str, Tensor]]:
+        tensors = []
+        for rows in shown:
+            assert rows.image is not None
+            pixels = job.towers.pixels({name: value.to(device) for name, value in rows.image.items()})
+            tensors.append({**pixels, "input_ids": _ids(job, rows.texts, length).to(device)})
+        return tensors
+
+    padded, trimmed = given(job.towers.max_tokens), given(None)
+    named: list[tuple[str, Any, list[dict[str, Tensor]]]] = [
+        ("transformers, 77 tokens", peers.transformers_step(peers.copied(reference), autocast), padded),
+        ("transformers, trimmed", peers.transformers_step(peers.copied(reference), autocast), trimmed),
+    ]
+    if mode != "lora_last_quarter":  # open_clip has no adapters
+        locked = mode == "locked_image"
+        own = peers.open_clip_step(reference, locked, True, autocast, device)
+        named.append(("open_clip, trimmed for it", own, trimmed))
+    cached = peers.sentence_transformers_step(
+        peers.copied(reference), min(asked.micro, asked.batch), autocast
+    )
+    named.append(("sentence-transformers, cached", cached, trimmed))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        reference(**trimmed[0])
+    contenders = [
+        Contender(name, lambda number, take=take, tensors=tensors: take(tensors[number]))  # type: ignore[misc]
+        for name, take, tensors in named
+    ]
+    return contenders, 3 * counter.get_total_flops()
+
+
+def _ids(job: Job, texts: list[str], length: int | None) -> Tensor:
+    ids = job.towers.tokenise(texts)["input_ids"]
+    if length is None:
+        return ids
+    pad = int(job.towers.tokenizer.pad_token_id)
+    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=pad)
+
+
+def _print_table(asked: argparse.Namespace, mode: str, contenders: list[Contender], flops: int) -> None:
+    ours = contenders[0]
+    print(
+        f"\n{asked.model}, {mode}, {asked.batch} pairs a step, median of {asked.rounds} steps, interleaved\n"
+    )
+    print("| | pairs/s | ours against it | loss, first and last step | apart, relative |", end="")
+    gpu = asked.device == "cuda"
+    print(" peak memory | share of peak arithmetic |" if gpu else "")
+    print("|---|---|---|---|---|" + ("---|---|" if gpu else ""))
+    for one in contenders:
+        rate = asked.batch / statistics.median(one.seconds)
+        ratio = statistics.median(one.seconds) / statistics.median(ours.seconds)
+        apart = max(abs(a - b) / abs(b) for a, b in zip(one.losses, ours.losses, strict=True))
+        loss = f"{one.losses[0]:.5f} … {one.losses[-1]:.5f} | {apart:.1e}" if one.name != BOUND else " | "
+        line = f"| {one.name} | {rate:.2f} | {ratio:.2f} × | {loss} |"
+        if gpu:
+            done = flops / statistics.median(one.seconds) / (asked.peak_tflops * 1e12)
+            line += f" {one.peak / 2**30:.1f} GiB (all loaded) | {done:.1%} |"
+        print(line)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="ViT-B/32", choices=list(bases.SIZES))
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument(
+        "--micro", type=int, default=32, help="pairs held at once by those that cache gradients"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="timed steps of each, after one that is not")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="seconds of the processor, for a machine that others use too"
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16, of an H100 or H200")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

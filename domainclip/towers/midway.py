@@ -1,0 +1,106 @@
+"""Where the two towers begin to learn, and what can be computed once below it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, suppress
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from domainclip.towers import halves, linear_layers, weights
+
+Part = Literal["image", "text"]
+TOWERS = {"image": "vision_model", "text": "text_model"}
+_PARTS: tuple[Part, ...] = ("image", "text")
+
+
+class Midway(nn.Module):
+    """The weights of two towers, and the layers at which they begin to learn.
+
+    Shapes: b items, t tokens or patches, w width of a tower.
+    """
+
+    can_begin: ClassVar[tuple[Part, ...]] = ("image", "text")  # towers that can begin midway; see `lower`
+
+    # A PreTrainedModel or a PeftModel around one; a strategy may replace it.
+    model: Any
+
+    @property
+    def plain(self) -> Any:
+        """The transformers model, with or without adapter layers inside."""
+        return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """All weights as part/name, the same with and without an adapter around the model."""
+        return {weights.canonical(name): weight for name, weight in self.model.named_parameters()}
+
+    def fingerprint(self, part: Literal["image", "text", "all"]) -> str:
+        """A key for what is computed with these weights: equal exactly when config and bytes are."""
+        return weights.fingerprint(self.model, self.plain.config, part)
+
+    def locked_fingerprint(self, part: Part) -> str:
+        """A key for what stands below the lowest layer that learns: equal for whatever learns above it."""
+        first = self.first_learning(part)
+        if first is None:
+            return self.fingerprint(part)
+        names = [f"{TOWERS[part]}.{name}" for name in halves.below(self._tower(part), first)]
+        only = {weights.canonical(name) for name in names}
+        return f"{first} {weights.fingerprint(self.model, self.plain.config, part, only)}"
+
+    def depth(self, part: Part) -> int:
+        """How many layers a tower has."""
+        return linear_layers.depth(self._tower(part))
+
+    def first_learning(self, part: Part) -> int | None:
+        """The lowest layer of a tower that learns; 0 also for what stands below it, None when none does."""
+        first = halves.first_learning(self._tower(part))
+        if first is None and any(
+            weight.requires_grad for name, weight in self.weights().items() if name.startswith(f"{part}/")
+        ):
+            return self.depth(part) - 1  # only its projection learns
+        return first
+
+    @torch.no_grad()
+    def lower(self, part: Part, batch: dict[str, Tensor]) -> Tensor:
+        """(b, t, w) what reaches the lowest layer that learns, of what `preprocess` or `tokenise` gave."""
+        tower, first = self._tower(part), self.first_learning(part)
+        assert first is not None  # a tower that is locked whole has embeddings instead
+        with halves.stopped(tower, first) as found, suppress(halves.Reached):
+            if part == "image":
+                self.plain.get_image_features(**self.pixels(batch))
+            else:
+                self.plain.get_text_features(**batch)
+        return found[0]
+
+    def weights_below(self, part: Part, last_layers: int) -> list[str]:
+        """Names of a tower's weights that stand below its last layers, as `weights` calls them.
+
+        Raises: RecipeError for a number of layers that there is not.
+        """
+        first = self.depth(part) - linear_layers.checked(self._tower(part), last_layers)
+        return [
+            weights.canonical(f"{TOWERS[part]}.{name}") for name in halves.below(self._tower(part), first)
+        ]
+
+    def learn(self, parts: set[str]) -> None:
+        """Dropout acts in the layers that learn and above; what is locked below says the same every time."""
+        for part in _PARTS:
+            tower = self._tower(part)
+            tower.train(part in parts)
+            for module in halves.locked_modules(tower, self.first_learning(part) or 0):
+                module.eval()
+
+    def _begun(self, part: Part, hidden: Tensor) -> AbstractContextManager[None]:
+        first = self.first_learning(part)
+        assert first is not None
+        return halves.begun(self._tower(part), first, hidden, pictures=part == "image")
+
+    def _tower(self, part: Part) -> nn.Module:
+        tower: nn.Module = getattr(self.plain, TOWERS[part])
+        return tower
+
+    def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The model's own image arguments; a family's own."""
+        raise NotImplementedError

@@ -1,0 +1,78 @@
+"""What each patch of a picture says by itself, in the space that images and texts share.
+
+The trained embedding is one vector a picture. MaskCLIP [arXiv:2112.01071] finds that the patches lie in the
+same space once the last layer's attention is left out: there each patch keeps its own value, instead of
+gathering what the whole picture is about. Then it goes where the pooled token would have gone.
+Shapes: b pictures, n patches, w the tower's width, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from domainclip.towers.base import Towers
+
+
+def encode(towers: Towers, image: dict[str, Tensor]) -> Tensor:
+    """(b, n, d) of unit length, row by row from the top left.
+
+    Raises: ModelError for a tower whose patches do not form one grid, or that is not a plain transformer.
+    """
+    vision = towers.plain.vision_model
+    if towers.preprocess.patch:
+        towers.refuse("its image tower takes any shape of picture; a map of patches needs a fixed grid")
+    attention = _last_attention(vision)
+    if attention is None:
+        towers.refuse("its image tower has no value projection in its last layer; it has no map of patches")
+    with _own_value_only(attention):
+        tokens: Tensor = vision(**towers.pixels(image)).last_hidden_state
+    rows = _pooled_alone(vision, tokens)
+    projection = getattr(towers.plain, "visual_projection", None)
+    return F.normalize((rows if projection is None else projection(rows)).float(), dim=-1)
+
+
+def _pooled_alone(vision: Any, tokens: Tensor) -> Tensor:
+    """(b, n, w) from (b, n, w) or (b, 1 + n, w): each patch pooled as if it were the only token."""
+    head = getattr(vision, "head", None)
+    if isinstance(head, nn.Module):  # SigLIP's: attention over one token is that token's value
+        pooled: Tensor = head(tokens.reshape(-1, 1, tokens.shape[-1]))
+        return pooled.reshape(*tokens.shape[:2], -1)
+    patches = tokens[:, 1:]  # all other supported towers have a class token in front
+    pooler = getattr(vision, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        pooled = pooler(patches.reshape(-1, 1, patches.shape[-1]))
+        return pooled.reshape(*patches.shape[:2], -1)
+    norm = getattr(vision, "post_layernorm", None)
+    return norm(patches) if isinstance(norm, nn.Module) else patches
+
+
+@contextmanager
+def _own_value_only(attention: nn.Module) -> Iterator[None]:
+    """Inside, this attention gives each token its own projected value."""
+    out: Any = getattr(attention, "out_proj", None) or getattr(attention, "o_proj", None)
+
+    def value(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> tuple[Tensor, None]:
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        return out(module.v_proj(hidden)), None
+
+    handle = attention.register_forward_hook(value, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _last_attention(vision: nn.Module) -> nn.Module | None:
+    """The attention of the last layer; a pooling head has none of its own kind."""
+    found = [
+        module
+        for module in vision.modules()
+        if hasattr(module, "v_proj") and (hasattr(module, "out_proj") or hasattr(module, "o_proj"))
+    ]
+    return found[-1] if found else None

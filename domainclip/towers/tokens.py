@@ -1,0 +1,71 @@
+"""Token ids of texts, made once: a run sees its captions in every epoch.
+
+Legend: m texts, l tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from domainclip.towers.base import Towers
+
+_MOST = 2**20  # texts that are remembered; beyond, they are tokenised as they come
+
+
+class Tokens:
+    """What `Towers.tokenise` gives, remembered by text."""
+
+    def __init__(self, towers: Towers) -> None:
+        self.towers = towers
+        self.known: dict[str, dict[str, np.ndarray]] = {}
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """Tokenises those that are new, all in one call."""
+        room = _MOST - len(self.known)
+        new = [text for text in dict.fromkeys(texts) if text not in self.known][:room]
+        self.known.update(zip(new, self._rows(new), strict=True))
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each has, after cutting and, where a family wants it, padding."""
+        return [len(row["input_ids"]) for row in self._find(texts)]
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """(m, l) ids, and what else the model was trained on, padded to the longest of these."""
+        rows = self._find(texts)
+        tokenizer = self.towers.tokenizer
+        pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        return {
+            name: pad_sequence(
+                [torch.from_numpy(row[name]) for row in rows],
+                batch_first=True,
+                padding_value=pads.get(name, 0),
+                padding_side=tokenizer.padding_side,
+            ).long()
+            for name in rows[0]
+        }
+
+    def _find(self, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        self.remember(texts)
+        missing = [text for text in texts if text not in self.known]
+        found = dict(zip(missing, self._rows(missing), strict=True))
+        return [self.known.get(text) or found[text] for text in texts]
+
+    def _rows(self, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        if not texts:
+            return []
+        towers = self.towers
+        ids = towers.tokenizer(
+            towers.clean(list(texts)),
+            padding="max_length" if towers.fixed_length else False,
+            truncation=True,
+            max_length=towers.max_tokens,
+        )
+        names = towers.inputs or tuple(ids)
+        return [{name: np.array(ids[name][at], np.int32) for name in names} for at in range(len(texts))]

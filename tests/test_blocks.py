@@ -1,0 +1,183 @@
+"""Row-blocked losses equal the dense ones, whatever the block: values, gradients, and two real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+import torch.nn.functional as F
+from torch import Tensor
+
+from domainclip import blocks, distributed
+from domainclip.contracts import Views
+from domainclip.objectives.contrastive import Contrastive
+from domainclip.objectives.sigmoid import Sigmoid
+
+Loss = Callable[[Views], Tensor]
+OBJECTIVES: dict[str, Loss] = {"contrastive": Contrastive(), "sigmoid": Sigmoid()}
+
+
+def _dense_contrastive(views: Views) -> Tensor:
+    logits = views.scale * views.image @ views.text.T
+    if views.group is not None:
+        same = views.group[:, None] == views.group[None, :]
+        logits = logits.masked_fill(same & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
+    own = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def _dense_sigmoid(views: Views) -> Tensor:
+    logits = views.scale * views.image @ views.text.T
+    if views.bias is not None:
+        logits = logits + views.bias
+    own = torch.eye(len(logits), dtype=torch.bool)
+    terms = -F.logsigmoid(torch.where(own, logits, -logits))
+    if views.group is not None:
+        same = views.group[:, None] == views.group[None, :]
+        terms = terms.masked_fill(same & ~own, 0.0)
+    return terms.sum() / len(logits)
+
+
+DENSE: dict[str, Loss] = {"contrastive": _dense_contrastive, "sigmoid": _dense_sigmoid}
+
+
+def _views(pairs: int, grouped: bool, biased: bool, dtype: torch.dtype = torch.float64) -> Views:
+    draw = torch.Generator().manual_seed(pairs)
+    image, text = (
+        F.normalize(torch.randn(pairs, 6, dtype=dtype, generator=draw), dim=-1).requires_grad_()
+        for _ in range(2)
+    )
+    scale, bias = (torch.tensor(value, dtype=dtype, requires_grad=True) for value in (7.0, -3.0))
+    group = torch.arange(pairs) // 2 * (torch.arange(pairs) < 6) + torch.arange(pairs) * 100
+    group[1::3] = group[0]
+    return Views(image, text, scale, bias if biased else None, group if grouped else None)
+
+
+def _gradients(loss: Tensor, views: Views) -> list[Tensor]:
+    given = [one for one in (views.image, views.text, views.scale, views.bias) if one is not None]
+    found = torch.autograd.grad(loss, given, allow_unused=True)
+    return [torch.zeros_like(one) if grad is None else grad for one, grad in zip(given, found, strict=True)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("pairs", [1, 2, 13])
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_equal_to_the_dense_form(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    grouped: bool,
+    pairs: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    views = _views(pairs, grouped, biased=name == "sigmoid", dtype=dtype)
+    expected = DENSE[name](views)
+    wanted = _gradients(expected, views)
+    for logits in (1, 3 * pairs, 5 * pairs + 1, 2**20):  # one row at a time; blocks that do not divide; all
+        monkeypatch.setattr(blocks, "LOGITS", logits)
+        loss = OBJECTIVES[name](views)
+        assert loss.dtype == dtype
+        assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
+        for own, other in zip(_gradients(loss, views), wanted, strict=True):
+            assert (own - other).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_is_the_mean_of_what_each_process_finds(name: str) -> None:
+    views = _views(12, grouped=True, biased=name == "sigmoid")
+    expected = DENSE[name](views)
+    wanted = _gradients(expected, views)
+    parts = []
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        own = Views(views.image, views.text, views.scale, views.bias, views.group, rows)
+        parts.append(OBJECTIVES[name](own))
+    assert max(part.item() for part in parts) - min(part.item() for part in parts) > 1e-3  # each has its own
+    loss = torch.stack(parts).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    for found, other in zip(_gradients(loss, views), wanted, strict=True):
+        assert torch.allclose(found, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_kept_embeddings_get_no_gradient(name: str) -> None:
+    views = _views(7, grouped=True, biased=name == "sigmoid")
+    kept = Views(views.image.detach(), views.text, views.scale, views.bias, views.group)
+    (found,) = torch.autograd.grad(OBJECTIVES[name](kept), [views.text])
+    (wanted,) = torch.autograd.grad(DENSE[name](kept), [views.text])
+    assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def test_the_logits_never_stand_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "LOGITS", 40)
+    seen: list[tuple[int, ...]] = []
+
+    def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen.append((*logits.shape, int(own[0])))
+        return blocks.softmax(logits, own, excluded)
+
+    views = _views(10, grouped=False, biased=False)
+    blocks.mean_over_rows(kernel, views.image[3:], views.text, views.scale, first=3)
+    assert seen == [(4, 10, 3), (3, 10, 7)]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradcheck_in_blocks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(blocks, "LOGITS", 10)
+    views = _views(5, grouped=True, biased=True)
+
+    def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return OBJECTIVES[name](
+            Views(F.normalize(image, dim=-1), F.normalize(text, dim=-1), scale, bias, views.group)
+        )
+
+    given = [one for one in (views.image, views.text, views.scale, views.bias) if one is not None]
+    if name == "contrastive":  # it does not look at the bias
+        bias = views.bias
+        given = given[:3]
+        assert torch.autograd.gradcheck(lambda *three: loss(*three, bias), given)  # type: ignore[arg-type]
+    else:
+        assert torch.autograd.gradcheck(loss, given)
+
+
+def _worker(rank: int, folder: str) -> None:
+    """One of two processes: embeddings of its own half, the loss's own rows, gradients by gathering."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    half = slice(5 * rank, 5 * rank + 5)
+    found = {}
+    for name, objective in OBJECTIVES.items():
+        whole = _views(10, grouped=True, biased=name == "sigmoid")
+        image, text = (one[half].detach().requires_grad_() for one in (whole.image, whole.text))
+        views = Views(
+            *(distributed.gather(one) for one in (image, text)), whole.scale, whole.bias, whole.group, half
+        )
+        loss = objective(views)
+        given = [image, text, whole.scale, *([whole.bias] if whole.bias is not None else [])]
+        gradients = torch.autograd.grad(loss, given)
+        found[name] = (distributed.mean(loss.detach()), *(grad / 2 for grad in gradients))
+    torch.save(found, Path(folder, f"rank{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def test_two_processes_each_with_its_rows(tmp_path: Path) -> None:
+    processes.spawn(_worker, (str(tmp_path),), nprocs=2)
+    two = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, dense in DENSE.items():
+        views = _views(10, grouped=True, biased=name == "sigmoid")
+        expected = dense(views)
+        wanted = _gradients(expected, views)
+        for rank, found in enumerate(two):
+            loss, image, text, *_ = found[name]
+            half = slice(5 * rank, 5 * rank + 5)
+            assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+            assert torch.allclose(image, wanted[0][half], atol=1e-12)
+            assert torch.allclose(text, wanted[1][half], atol=1e-12)
+        for place in range(3, len(two[0][name])):  # scale and bias: data-parallel training takes the mean
+            total = two[0][name][place] + two[1][name][place]
+            assert total.item() == pytest.approx(wanted[place - 1].item(), abs=1e-12)

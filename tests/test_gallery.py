@@ -1,0 +1,65 @@
+"""Pictures of a report: none unless allowed; the hardest are the hardest; heat lies where the window says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainclip import gallery
+from domainclip.encoders import TowersEncoder
+from domainclip.recipe import Recipe, load
+from domainclip.towers import load as load_towers
+from tests.probes.arrays import evaluation_set
+from tests.test_evaluate import pictures
+from tests.tiny import tiny_clip
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load(str(recipe_file), ["report.examples=true"])
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> TowersEncoder:
+    return TowersEncoder(load_towers(tiny_clip(tmp_path / "clip")))
+
+
+def test_nothing_is_shown_unless_it_is_allowed(recipe_file: Path, encoder: TowersEncoder) -> None:
+    assert gallery.examples(load(str(recipe_file)), evaluation_set(pictures(4)), [encoder]) == []
+
+
+def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder: TowersEncoder) -> None:
+    data = evaluation_set(pictures(20, broken=[1]))
+    shown = gallery.examples(recipe, data, [encoder, encoder])
+    first = [one for one in shown if one.kind == "First items"]
+    hardest = [one for one in shown if one.kind == "Hardest items"]
+    assert (len(first), len(hardest)) == (8, 8)
+    captions = [row["texts"][0] for row in pictures(20) if row["id"] != "001"]
+    assert [one.caption for one in first] == captions[:8]
+    ranks = [one.adapted_rank for one in hardest]
+    assert ranks == sorted(ranks, key=lambda rank: -(rank or 0))
+    items = data.items.select([row for row in range(20) if row != 1])
+    scores = encoder.images(items) @ encoder.texts(captions).T
+    own = [1 + int((row > row[i]).sum()) for i, row in enumerate(scores)]
+    assert max(own) == ranks[0] == hardest[0].base_rank
+    told = captions[int(scores[0].argmax())]
+    assert first[0].told == f"base: {told}; adapted: {told}"
+    assert first[0].heat is not None
+    picture, heat = (Image.open(io.BytesIO(data)) for data in (first[0].picture, first[0].heat))
+    assert picture.size == heat.size
+    assert picture.tobytes() != heat.tobytes()
+
+
+def test_heat_glows_where_its_window_is() -> None:
+    """A map of two cells over the right half of a grey picture: its right quarter glows, its left stays."""
+    grey = Image.new("RGB", (80, 40), (50, 50, 50))
+    glow = np.asarray(gallery._glowing(grey, np.array([[0.0, 1.0]]), np.array([40.0, 0.0, 80.0, 40.0])))
+    assert (glow[:, :40] == 50).all()
+    assert (glow[:, 79, 0] > 150).all()
+    assert (glow[:, 41] == glow[:, 41, :1]).all()  # the coldest cell is clear
+    flat = np.asarray(gallery._glowing(grey, np.ones((1, 2)), np.array([0.0, 0.0, 80.0, 40.0])))
+    assert (flat == 50).all()  # a map that says nothing colours nothing

@@ -1,0 +1,221 @@
+"""What is kept on disk is what the towers say; it is made once, found again, bounded, and shared out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as processes
+from datasets import Dataset
+
+from domainclip import keep, towers
+from domainclip.data import cache, rows
+from domainclip.data.collate import Pairs, collate
+from domainclip.strategies.full import Full
+from domainclip.strategies.locked_image import LockedImage
+from domainclip.towers import Towers
+from domainclip.towers.tokens import Tokens
+from tests.tiny import noise, tiny_clip
+
+TEXTS = ["a red circle", "two small squares on the left of a dog", "cat", "no effusion", "a red circle"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def _pairs(folder: Path, loaded: Towers, broken: int | None = None) -> Pairs:
+    folder.mkdir(exist_ok=True)
+    items = []
+    for i in range(5):
+        noise(40, 36, seed=i).save(folder / f"{i}.png")
+        if i == broken:
+            (folder / f"{i}.png").write_bytes(b"no picture")
+        items.append(
+            {
+                "id": str(i),
+                "image": {"path": str(folder / f"{i}.png"), "bytes": None},
+                "views": [],
+                "texts": [TEXTS[i]],
+                "language": ["en"],
+                "labels": [],
+                "group": str(i),
+                "meta": "{}",
+            }
+        )
+    return Pairs(Dataset.from_list(items, features=rows.FEATURES), loaded.preprocess)
+
+
+def _towers(base: Path, strategy: Any) -> Towers:
+    loaded = towers.load(base)
+    strategy.apply(loaded)
+    return loaded
+
+
+def _said(towers: Towers, pairs: Pairs) -> np.ndarray:
+    """The plain way, all pictures in one batch."""
+    batch = collate([pairs[0, i] for i in range(len(pairs))])
+    with torch.no_grad():
+        locked = towers.first_learning("image") is None
+        found = towers.encode_image(batch.image) if locked else towers.lower("image", batch.image)
+    return found.numpy()
+
+
+@pytest.mark.parametrize("strategy", [LockedImage(), Full(last_layers=1)], ids=["locked", "layers"])
+def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, strategy: Any) -> None:
+    loaded = _towers(base, strategy)
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    room = keep.Room(1e9)
+    first = keep.pictures(loaded, pairs, list("abcde"), room)
+    assert np.allclose(first.rows, _said(loaded, pairs), atol=1e-6)
+    assert (first.replaced, first.bad) == ({}, [])
+    what = "embeddings" if isinstance(strategy, LockedImage) else "hidden states below layer 2 of 2"
+    said = f"{what} of 5 pictures, 0.00 GB"
+    assert room.notes == [f"kept: {said} in {cache.root()}"]
+    assert room.taken == first.rows.nbytes
+    again = keep.Room(1e9)
+    for file in (tmp_path / "pictures").iterdir():
+        if file.name != "0.png":  # whose size says how large a row is
+            file.unlink()  # nothing is looked at again
+    second = keep.pictures(loaded, pairs, list("abcde"), again)
+    assert again.notes == [f"found again: {said} in {cache.root()}"]
+    assert isinstance(second.rows, np.memmap)
+    assert np.array_equal(second.rows, first.rows)
+
+
+@pytest.mark.parametrize("changed", ["weights", "digest", "level"])
+def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path, changed: str) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    before = keep.pictures(loaded, pairs, list("abcde"), keep.Room(1e9)).rows
+    with torch.no_grad():
+        # What learns may move: what is kept stands below it.
+        loaded.weights()["image/vision_model.encoder.layers.1.mlp.fc1.weight"].add_(1)
+    room = keep.Room(1e9)
+    assert np.array_equal(keep.pictures(loaded, pairs, list("abcde"), room).rows, before)
+    assert room.notes[0].startswith("found again")
+    if changed == "weights":
+        with torch.no_grad():
+            loaded.weights()["image/vision_model.encoder.layers.0.mlp.fc1.weight"].add_(1)
+    if changed == "level":
+        loaded.select([("image/.*", 0.0), ("text/.*", 1.0), (".*", 1.0)])
+    room = keep.Room(1e9)
+    keep.pictures(loaded, pairs, list("abcdx") if changed == "digest" else list("abcde"), room)
+    assert room.notes[0].startswith("kept")
+
+
+def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: Path, tmp_path: Path) -> None:
+    loaded = _towers(base, LockedImage())
+    pairs = _pairs(tmp_path / "pictures", loaded, broken=3)
+    for _ in range(2):  # made, and found again
+        found = keep.pictures(loaded, pairs, list("abcde"), keep.Room(1e9))
+        assert found.replaced == {3: 4}
+        assert [bad.place for bad in found.bad] == ["item 3"]
+        assert np.allclose(found.rows[3], found.rows[4], atol=1e-6)
+
+
+def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    room = keep.Room(1000)
+    assert keep.pictures(loaded, pairs, list("abcde"), room) is None
+    assert room.notes == [
+        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: more than train.keep_features_gb allows"
+    ]
+    assert not (cache.root() / "features").exists()
+
+
+def test_a_full_disk_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    monkeypatch.setattr(keep, "_FREE", 2**60)
+    free = keep.shutil.disk_usage(tmp_path).free
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr(keep.shutil, "disk_usage", lambda path: usage)
+    room = keep.Room(1e9)
+    assert keep.pictures(loaded, pairs, list("abcde"), room) is None
+    assert room.notes == [
+        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: "
+        f"the disk of {cache.root()} has {free / 1e9:.2f} GB left"
+    ]
+
+
+def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    size = keep.pictures(loaded, pairs, list("abcde"), keep.Room(1e9)).rows.nbytes
+    limit = 1.5 * size + 4096  # of two sets, one fits
+    keep.pictures(loaded, pairs, list("vwxyz"), keep.Room(limit))
+    files = sum(file.stat().st_size for file in (cache.root() / "features").rglob("*") if file.is_file())
+    assert files <= limit
+    room = keep.Room(limit)
+    keep.pictures(loaded, pairs, list("abcde"), room)
+    assert room.notes[0].startswith("kept")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
+    loaded = _towers(tiny_clip(tmp_path / "base", seed=seed), Full(last_layers=1))
+    found = keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    tokens = loaded.tokenise(TEXTS)
+    with torch.no_grad():
+        whole = loaded.lower("text", tokens)
+    batch = found.batch(TEXTS)
+    assert torch.equal(batch["input_ids"], tokens["input_ids"])
+    lengths = found.lengths(TEXTS)
+    assert len(set(lengths)) > 2
+    for row, expected, length in zip(batch["hidden"], whole, lengths, strict=True):
+        assert torch.allclose(row[:length], expected[:length], atol=1e-6)
+        assert not row[length:].any()
+    assert len(found.rows) == sum(found.lengths(sorted(set(TEXTS))))  # equal texts once, no padding
+
+
+def test_embeddings_of_texts_under_a_locked_tower(base: Path) -> None:
+    loaded = towers.load(base)
+    loaded.select([("text/.*", 0.0), (".*", 1.0)])
+    found = keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    with torch.no_grad():
+        expected = loaded.encode_text(loaded.tokenise(TEXTS))
+    assert torch.allclose(found.embeddings(TEXTS), expected, atol=1e-6)
+    assert torch.allclose(keep.sentences(loaded, TEXTS), expected, atol=1e-6)
+
+
+def _worker(rank: int, folder: str, base: str) -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    loaded = _towers(Path(base), Full(last_layers=1))
+    pairs = _pairs(Path(folder) / f"pictures{rank}", loaded, broken=3)
+    seen: list[int] = []
+    original = type(pairs).__getitem__
+    pairs.__class__ = type(
+        "Noted", (Pairs,), {"__getitem__": lambda self, at: seen.append(at[1]) or original(self, at)}
+    )
+    found = keep.pictures(loaded, pairs, list("abcde"), keep.Room(1e9))
+    said = keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    about = {"seen": seen, "replaced": list(found.replaced.items()), "bad": [bad.place for bad in found.bad]}
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(about))
+    np.save(Path(folder, f"rank{rank}.npy"), np.concatenate([found.rows.reshape(-1), said.rows.reshape(-1)]))
+    dist.destroy_process_group()
+
+
+def test_two_processes_share_the_work(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures0").mkdir()
+    processes.spawn(_worker, (str(tmp_path), str(base)), nprocs=2)
+    loaded = _towers(base, Full(last_layers=1))
+    alone = keep.pictures(loaded, _pairs(tmp_path / "other", loaded, broken=3), list("other"), keep.Room(1e9))
+    said = keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    expected = np.concatenate([alone.rows.reshape(-1), said.rows.reshape(-1)])
+    for rank in (0, 1):
+        assert np.allclose(np.load(tmp_path / f"rank{rank}.npy"), expected, atol=1e-6)
+        about = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert about["replaced"] == [[3, 4]]
+        assert about["bad"] == ["item 3"]
+        # Its own share, the first for its size, and the replaced one to say why.
+        assert set(about["seen"]) == {0, 3} | set(range(5)[rank::2])

@@ -1,0 +1,83 @@
+"""`data cache ls|rm`: whole texts."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domainclip.data import cache
+from domainclip.errors import RecipeError
+from domainclip.keeping import listed, removed
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def _entry(kind: str, name: str, numbers: int, hours: float) -> None:
+    with cache.writing(kind, name, (numbers,), np.uint8, {"what": f"{numbers} training pictures"}):
+        pass
+    (cache.root() / kind / name / "about.json").write_text(f'{{"what": "{numbers} training pictures"}}')
+    used = time.time() - hours * 3600
+    os.utime(cache.root() / kind / name, (used, used))
+
+
+def _some() -> None:
+    _entry("pixels", "a" * 40, 3_000_000, 1.1)
+    _entry("features", "ab" * 20, 20_000, 30 * 24 + 5)
+
+
+def test_an_empty_cache() -> None:
+    assert listed() == f"0 entries, 0 bytes, in {cache.root()}"
+
+
+def test_entries_are_listed_with_size_age_and_what_they_are() -> None:
+    _some()
+    assert listed().splitlines() == [
+        "pixels      aaaaaaaaaaaa     3.0 MB   1 h ago  3000000 training pictures",
+        "features    abababababab    20.2 kB  30 d ago  20000 training pictures",
+        f"2 entries, 3.0 MB, in {cache.root()}",
+    ]
+
+
+def test_what_is_named_is_removed() -> None:
+    _some()
+    assert removed(["abab"], everything=False, older_than=None) == "removed 1 entries, 20.2 kB"
+    assert [one.name for one in cache.entries()] == ["a" * 40]
+    assert removed([], everything=True, older_than=None) == "removed 1 entries, 3.0 MB"
+    assert cache.entries() == []
+
+
+@pytest.mark.parametrize(("age", "left"), [("30d", 1), ("31d", 2), ("721h", 1), ("0h", 0)])
+def test_what_was_not_used_for_long_is_removed(age: str, left: int) -> None:
+    _some()
+    removed([], everything=False, older_than=age)
+    assert len(cache.entries()) == left
+
+
+@pytest.mark.parametrize(
+    ("names", "everything", "older_than", "text"),
+    [
+        ([], False, None, "data cache rm: name entries, or say --all or --older-than 30d: one of the three"),
+        (
+            ["aa"],
+            True,
+            None,
+            "data cache rm: name entries, or say --all or --older-than 30d: one of the three",
+        ),
+        (["a"], False, None, 'data cache rm: "a": several entries begin so'),
+        (["b"], False, None, 'data cache rm: "b": no such entry: known: aaaaaaaaaaaa, abababababab.'),
+        ([], False, "soon", '--older-than: "soon" is no time: write 30d for days or 12h for hours'),
+    ],
+)
+def test_errors(names: list[str], everything: bool, older_than: str | None, text: str) -> None:
+    _some()
+    with pytest.raises(RecipeError) as error:
+        removed(names, everything=everything, older_than=older_than)
+    assert str(error.value) == text
+    assert len(cache.entries()) == 2

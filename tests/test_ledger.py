@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domainclip import ledger
+from domainclip.ledger import Readings, note
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_readings_add_up_by_corpus_and_split(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    assert note("c1", "test", ["base"], "p1", run) == Readings("test", 1, 1, 1)
+    assert note("c1", "test", ["base", "adapted"], "p1") == Readings("test", 3, 2, 1)
+    assert note("c1", "validation", ["adapted"], "p1") == Readings("validation", 1, 1, 1)
+    assert note("c2", "test", ["adapted"], "p1") == Readings("test", 1, 1, 1)
+    found = note("c1", "test", ["adapted"], "p2")
+    assert found == Readings("test", 4, 2, 2)
+    assert str(found) == "the test split has been read 4 times with 2 models, 2 sets of prompts"
+    own = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    assert [(line["corpus"], line["split"], line["model"]) for line in own] == [("c1", "test", "base")]
+
+
+def test_one_reading_is_said_as_one() -> None:
+    assert str(note("c1", "test", ["m"])) == "the test split has been read once with 1 model"
+
+
+def test_a_line_holds_only_hashes_and_a_date(cache: Path) -> None:
+    note("c" * 64, "test", ["m"], "p")
+    (file,) = (cache / "ledgers").iterdir()
+    assert file.name == f"{'c' * 40}.jsonl"
+    assert file.stat().st_mode & 0o077 == 0
+    line = json.loads(file.read_text())
+    assert sorted(line) == ["corpus", "model", "prompts", "split", "when"]
+
+
+def test_a_broken_line_is_passed_over(cache: Path) -> None:
+    note("c1", "test", ["m"])
+    with (cache / "ledgers/c1.jsonl").open("a") as stream:
+        stream.write('{"split": "te\n[1]\n')
+    assert note("c1", "test", ["n"]) == Readings("test", 2, 2, 1)
+
+
+def test_a_ledger_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "file"))
+    assert note("c1", "test", ["m", "n"]) == Readings("test", 2, 2, 1)
+    assert ledger.FILE == "ledger.jsonl"

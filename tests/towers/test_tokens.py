@@ -1,0 +1,60 @@
+"""Remembered token ids are what the tokenizer gives, in every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from domainclip import towers
+from domainclip.towers import tokens
+from domainclip.towers.tokens import Tokens
+from tests import tiny
+
+MAKERS = [
+    tiny.tiny_clip,
+    tiny.tiny_siglip,
+    tiny.tiny_siglip2_naflex,
+    tiny.tiny_chinese_clip,
+    tiny.tiny_altclip,
+    tiny.tiny_metaclip_2,
+    tiny.tiny_dual_encoder,
+]
+TEXTS = ["a red circle", "Two, small squares " * 60, "cat", "", "a red circle", "no effusion with pneumonia"]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_same_ids_as_the_tokenizer(make: Any, tmp_path: Path) -> None:
+    loaded = towers.load(make(tmp_path / "base"))
+    remembered = Tokens(loaded)
+    for texts in (TEXTS, TEXTS[2:4], TEXTS[::-1]):
+        expected, found = loaded.tokenise(texts), remembered.batch(texts)
+        assert found.keys() == expected.keys()
+        for name, ids in expected.items():
+            assert torch.equal(found[name], ids), name
+    widths = [loaded.tokenise([text])["input_ids"].shape[1] for text in TEXTS]
+    assert remembered.lengths(TEXTS) == widths
+    assert max(widths) == loaded.max_tokens
+
+
+def test_each_text_is_tokenised_once(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = towers.load(base)
+    seen: list[str] = []
+    clean = loaded.clean
+    monkeypatch.setattr(loaded, "clean", lambda texts: seen.extend(texts) or clean(texts))
+    remembered = Tokens(loaded)
+    remembered.remember(TEXTS)
+    remembered.batch(TEXTS)
+    assert sorted(seen) == sorted(set(TEXTS))
+
+
+def test_texts_beyond_what_is_remembered_are_tokenised_as_they_come(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_MOST", 2)
+    loaded = towers.load(base)
+    remembered = Tokens(loaded)
+    assert torch.equal(remembered.batch(TEXTS)["input_ids"], loaded.tokenise(TEXTS)["input_ids"])
+    assert list(remembered.known) == TEXTS[:2]
