@@ -45,32 +45,51 @@ LORA = [
     *BOTH_TOWERS,
 ]
 FULL = ["strategy={full: {}}", "train.learning_rate=1e-4", *BOTH_TOWERS]
-DOMAINS = {"medical_xray": "medical", "art_paintings": "art"}
 VARIANTS = {"plain": PLAIN, "locked image": LOCKED, "LoRA": LORA, "full": FULL}
+# `data check` finds eleven radiographs of this corpus in two splits. They stay where they are, so that the
+# figures can be compared with others', and the page says so.
+LEAKING = ["corpus.checks.near_duplicates=warning"]
+# SigLIP's loss and its tokeniser belong to another base than the one here.
+CONTRASTIVE = ["objectives={contrastive: {}, anchor: {weight: 50}}"]
+DOMAINS: dict[str, tuple[str, list[str], list[str]]] = {
+    "medical_xray": ("medical", list(VARIANTS), LEAKING),
+    "art_paintings": ("art", list(VARIANTS), []),
+    "astronomy": ("astronomy", ["plain", "locked image"], []),
+    "multilingual": ("multilingual", ["plain", "locked image"], CONTRASTIVE),
+}
 
 
 def main() -> None:
     """Runs what is missing, then writes the tables."""
     sections = []
-    for recipe, corpus in DOMAINS.items():
-        found = {variant: run(recipe, corpus, variant) for variant in VARIANTS}
+    for recipe, (corpus, variants, more) in DOMAINS.items():
+        found = {variant: run(recipe, corpus, variant, more) for variant in variants}
         sections.append(section(recipe, found))
     TARGET.write_text(HEAD + "\n".join(sections), encoding="utf-8")
     print(TARGET)
 
 
-def run(recipe: str, corpus: str, variant: str) -> dict[str, Any]:
-    """The results of one run, made when they are not there yet."""
+def run(recipe: str, corpus: str, variant: str, more: list[str]) -> dict[str, Any]:
+    """The results of one run, made when they are not there yet, and measured by today's statistics."""
     folder = RUNS / recipe / variant.replace(", ", "-").replace(" ", "-")
+    # One secret for all, so that pseudonyms, and with them the order of groups, are the same anywhere.
+    environment = os.environ | {"DOMAINCLIP_SECRET": "results"}
     if not (folder / "results.json").exists():
         command = [sys.executable, "-m", "domainclip", "finetune", "-r", recipe, "--run-dir", str(folder)]
         if (folder / "recipe.yaml").exists():
             command.append("--resume")
-        command += [f"corpus.path={SHARED / 'corpora' / corpus}", f"base={BASE}", *VARIANTS[variant]]
+        # What the variant says comes last: it may say a key of the domain differently.
+        command += [f"corpus.path={SHARED / 'corpora' / corpus}", f"base={BASE}", *more, *VARIANTS[variant]]
         print("→", " ".join(command), file=sys.stderr, flush=True)
-        # One secret for all, so that pseudonyms, and with them the order of groups, are the same anywhere.
-        subprocess.run(command, check=True, env=os.environ | {"DOMAINCLIP_SECRET": "results"})
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        subprocess.run(command, check=True, env=environment)
+    measured = folder / "eval" / "results.json"
+    if not measured.exists():
+        command = [sys.executable, "-m", "domainclip", "eval", str(folder), "--against", "base", *more]
+        print("→", " ".join(command), file=sys.stderr, flush=True)
+        subprocess.run(command, check=True, env=environment)
+    results: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
+    # The measurement does not know how long the training took.
+    results["run"] |= json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]
     return results
 
 
@@ -78,6 +97,7 @@ FIGURES = [
     ("accuracy", "zero_shot", "test", "accuracy"),
     ("macro accuracy", "zero_shot", "test", "macro_accuracy"),
     ("image→text R@1", "retrieval", "test", "image_to_text_r1"),
+    ("text→image R@1", "retrieval", "test", "text_to_image_r1"),
     ("retention: accuracy", "zero_shot", "general", "accuracy"),
     ("retention: image→text R@1", "retrieval", "general", "image_to_text_r1"),
 ]
@@ -144,8 +164,11 @@ and the anchor to general sentences: *locked image* for five epochs; *LoRA* (ran
 towers) and *full* for one epoch in batches of 32. `medical_xray` ships as LoRA, `art_paintings` as locked
 image. The recipe, with every default written out, stands in each run's report.
 
-Read macro accuracy on the X-rays with care: one of its four classes has a single held-out image, which none
-of these runs recognises; with it right, each macro accuracy would be 0.25 higher.
+Read the X-rays with care. One of the four classes has a single held-out image, which none of these runs
+recognises; with it right, each macro accuracy would be 0.25 higher. And `domainclip data check` finds eleven
+radiographs of this corpus in two splits, eight of them in training and test: the same picture under two
+patient numbers of two sources. They were left where they are, with `corpus.checks.near_duplicates=warning`;
+at most eight of the held-out items are known from training.
 
 """
 

@@ -35,7 +35,7 @@ from domainclip.data.workers import cores, in_order
 from domainclip.errors import DataError, RecipeError, did_you_mean
 
 _NOTES = ".progress"
-_PIECE = 8  # items that a worker takes at once
+_PIECE = 4  # items that a worker takes at once
 Say = Callable[[str], None]
 Row = dict[str, Any]  # of a corpus
 
