@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install wheel results streaming input coverage dicom-table constraints docs clean
+.PHONY: demo test lint install wheel results streaming input coverage dicom-table constraints docs clean chaos soak
 
 install: $(VENV)/installed
 
@@ -56,6 +56,14 @@ streaming: install
 # Preparing a corpus: two processes against one, and JPEG files against Pillow alone.
 input: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/input.py
+
+# Kills, full disks and damaged files at every boundary of a save; every run must end with the same bytes.
+chaos: install
+	$(BIN)/python benchmarks/chaos.py
+
+# Twenty thousand steps of a tiny model: neither memory nor open files may grow.
+soak: install
+	$(BIN)/python benchmarks/soak.py
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -63,6 +63,9 @@ class EvaluationSet:
     # a set that is for evaluation only.
     train: Dataset | None = None
     validation: Dataset | None = None
+    # What the ledger counts its readings under; empty for a set that nobody counts.
+    fingerprint: str = ""  # of its corpus
+    split: str = ""  # train, validation, test, or all
 
 
 class Encoder(Protocol):
@@ -98,6 +101,9 @@ class Metric:
     chance: float | None = None  # what a model that knows nothing reaches
     # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine" and "ratio" do not.
     unit: str = "share"
+    # False for what only describes, and for figures with a bias that grows with the noise: the worst of
+    # several cells, a gap between them, a calibration error. Their difference is shown, and called nothing.
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class Results:
     version: int
     details: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    # What the figures mean, in words, where that depends on the model: two meanings are not compared.
+    meaning: str = ""
 
 
 @runtime_checkable

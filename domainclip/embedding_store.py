@@ -10,16 +10,14 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from domainclip.data import cache
-from domainclip.data.corpus import digest_of
-from domainclip.data.places import split
+from domainclip.data import cache, digests
+from domainclip.data.images import DECODING
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,9 +35,8 @@ class EmbeddingStore:
 
     def images_key(self, tower: Any, items: Dataset, device: str) -> str:
         """A name for the embeddings of these pictures by this tower, in this order."""
-        with ThreadPoolExecutor(16) as pool:  # waiting for a disk is all the work there is
-            digests = list(pool.map(_picture, items["image"][:]))
-        return cache.key("images", tower, digests, _versions(), device)
+        pictures = (row["image"] for row in items.select_columns("image"))  # one by one: they may be bytes
+        return cache.key("images", DECODING, tower, list(digests.of(pictures)), _versions(), device)
 
     def texts_key(self, tower: Any, texts: Sequence[str], device: str) -> str | None:
         """The same for texts; None for so few that keeping them is not worth a file."""
@@ -73,12 +70,6 @@ class EmbeddingStore:
             total += sum(file.stat().st_size for file in entry.iterdir())
             if total > self.limit:
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-def _picture(image: dict[str, Any]) -> str:
-    """What tells a picture from another: its content, and which picture inside its file is meant."""
-    file, inside = split(image["path"] or "")
-    return f"{digest_of({**image, 'path': file})} {sorted(inside.items())}"
 
 
 def _versions() -> list[str]:

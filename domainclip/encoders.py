@@ -62,8 +62,9 @@ class TowersEncoder:
         self.bias = None if towers.bias is None else float(towers.bias.detach())
         self.preparation: str = towers.preprocess.fingerprint()
         self.image_key = (towers.fingerprint("image"), self.preparation)
-        self.text_key = towers.fingerprint("text")
+        self.text_key = (towers.fingerprint("text"), towers.wording)
         self.kept: dict[Any, np.ndarray] = {} if kept is None else kept
+        self.readable: dict[str, Dataset] = {}  # by set: its readable items, where some are not
 
     def images(self, items: Dataset) -> np.ndarray:
         """(n, d) float32 of unit length.
@@ -175,6 +176,8 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
 
     A picture is decoded once, and prepared once for all encoders that prepare alike.
     """
+    whole = items._fingerprint
+    items = next((encoder.readable[whole] for encoder in encoders if whole in encoder.readable), items)
     if all(encoder.knows(items) for encoder in encoders):
         return items
     different = {encoder.image_key: encoder for encoder in encoders}
@@ -199,6 +202,8 @@ def encode_images(encoders: Sequence[TowersEncoder], items: Dataset) -> Dataset:
         found |= fresh
     for encoder in encoders if len(items) else ():
         encoder.keep(items, found[encoder.image_key])
+        if items._fingerprint != whole:
+            encoder.readable[whole] = items
     return items
 
 

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domainclip import figures, statistics
 from domainclip.contracts import Encoder, EvaluationSet, Probe, Results
 from domainclip.encoders import TowersEncoder, UnreadablePictures, encode_images
 from domainclip.errors import DataError, RecipeError
-from domainclip.figures import BETTER, SAME, UNKNOWN, WORSE, Row, judged, judged_together
+from domainclip.figures import BETTER, SAME, UNJUDGED, UNKNOWN, WORSE, Row, judged, judged_together
 from domainclip.statistics import MIN_GROUPS
 
-__all__ = ["BETTER", "SAME", "UNKNOWN", "WORSE", "Control", "Evaluation", "Row", "evaluate", "judged"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = [
+    "BETTER",
+    "SAME",
+    "UNJUDGED",
+    "UNKNOWN",
+    "WORSE",
+    "Control",
+    "Evaluation",
+    "Row",
+    "evaluate",
+    "judged",
+]
 
 # Of the control: enough to see 5 % from 15 %, and a fifth of that where one figure takes seconds.
 _SWAPS, _FEWEST_SWAPS, _RESAMPLES = 100, 20, 200
@@ -91,7 +105,8 @@ def compare(
     controls: list[list[Control]] = [[] for _ in against]
     protocol: list[dict[str, Any]] = []
     for one in _measured(encoders, sets, probes):
-        names = _common(one.results)
+        names, left_out = figures.comparable(one.results)
+        warnings += [f"{one.results[0].probe} on {one.results[0].dataset}: {why}" for why in left_out]
         for table, checked, other in zip(tables, controls, against, strict=True):
             pair = [one.results[0]] + ([one.results[other]] if other else [])
             found = [figures.row(pair, name, resamples, seed) for name in names]
@@ -100,6 +115,8 @@ def compare(
             # One headline a set: the swaps take as long as a hundred figures.
             if other and all(control.dataset != one.results[0].dataset for control in checked):
                 checked += [_control(pair, row, seed) for row in found if row.primary and _enough(row)]
+        if left_out and not names:
+            one.protocol["details"] = {**one.protocol["details"], "not_measured": "; ".join(left_out)}
         protocol.append(one.protocol)
     if not any(tables):
         why = "; ".join(
@@ -107,6 +124,7 @@ def compare(
             for entry in protocol
         )
         raise RecipeError(f"nothing can be measured: {why or 'name at least one probe and one set'}")
+    warnings += figures.out_of_reach(tables, resamples)
     said = list(dict.fromkeys(warnings))
     return [
         Evaluation(rows, protocol, said, valid, resamples, seed, checked)
@@ -115,7 +133,7 @@ def compare(
 
 
 def _enough(row: Row) -> bool:
-    return row.groups >= MIN_GROUPS
+    return row.judged and row.groups >= MIN_GROUPS
 
 
 def _control(pair: Sequence[Results], row: Row, seed: int) -> Control:
@@ -171,12 +189,6 @@ def _results(
         return [probe(encoder, data) for encoder in encoders], data, said
 
 
-def _common(results: Sequence[Results]) -> list[str]:
-    """The figures that every model has, in the order of the first."""
-    others = [{metric.name for metric in result.metrics} for result in results[1:]]
-    return [metric.name for metric in results[0].metrics if all(metric.name in names for names in others)]
-
-
 def _preparation(encoders: Sequence[Encoder]) -> list[str]:
     """Figures of models that see differently prepared images are not comparable."""
     ways = {encoder.preparation for encoder in encoders if isinstance(encoder, TowersEncoder)}
@@ -187,13 +199,18 @@ def _preparation(encoders: Sequence[Encoder]) -> list[str]:
 
 def _ready(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
     """The readable items in order of their ids, and how many were not readable."""
-    order = sorted(range(len(data.items)), key=list(data.items["id"]).__getitem__)
-    items = data.items.select(order, keep_in_memory=True)
+    items = in_order(data)
     towers = [encoder for encoder in encoders if isinstance(encoder, TowersEncoder)]
     readable = encode_images(towers, items) if towers else items
     if not len(readable):
         raise DataError(f"{data.name}: none of its {len(items)} images can be read: check the corpus path")
     return replace(data, items=readable), len(items) - len(readable)
+
+
+def in_order(data: EvaluationSet) -> Dataset:
+    """The items by id, as they are measured: embeddings are found again under this very selection."""
+    order = sorted(range(len(data.items)), key=list(data.items["id"]).__getitem__)
+    return data.items.select(order, keep_in_memory=True)
 
 
 def _protocol(probe: Probe, results: Sequence[Results], data: EvaluationSet, lost: int) -> dict[str, Any]:

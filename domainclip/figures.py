@@ -15,6 +15,7 @@ from domainclip.statistics import MIN_GROUPS, Figure
 _ROUGH = 20  # groups below which a percentile interval is known to be too narrow
 _RARELY = 0.05  # share of resamples without a figure above which that is said
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
+UNJUDGED = "not judged"  # a figure that only describes, or is biased by its own noise
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Row:
     owners: Sequence[str]  # the group of each id
     base_scores: np.ndarray
     adapted_scores: np.ndarray | None
-    verdict: str | None = None  # one of the four words above; None when a single model was measured
+    verdict: str | None = None  # one of the five words above; None when a single model was measured
+    least_p: float = 0.0  # that its difference could have had, however large
+    judged: bool = True  # whether its difference may be called better or worse
 
     @property
     def whole(self) -> str:
@@ -54,6 +57,7 @@ class Row:
 def row(results: Sequence[Results], name: str, resamples: int, seed: int) -> Row:
     """One figure of one model, or of two on the same items."""
     first, *others = [next(one for one in result.metrics if one.name == name) for result in results]
+    assert all(list(one.ids) == list(first.ids) for one in others), f"{name}: models on different items"
     other = others[0].scores if others else None
     compared = statistics.compare(
         first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
@@ -76,7 +80,40 @@ def row(results: Sequence[Results], name: str, resamples: int, seed: int) -> Row
         owners=first.groups,
         base_scores=first.scores,
         adapted_scores=other,
+        least_p=compared.least_p,
+        judged=first.judged,
     )
+
+
+def comparable(results: Sequence[Results]) -> tuple[list[str], list[str]]:
+    """The figures that every model has on the same items, in the order of the first, and why others are not.
+
+    Items are not left out here to make them the same: what a figure is made of knows how many there are.
+    """
+    meanings = list(dict.fromkeys(result.meaning for result in results if result.metrics))
+    if len(meanings) > 1:
+        return [], [f"not compared, for the models are measured differently: {'; '.join(meanings)}"]
+    names = list(dict.fromkeys(metric.name for result in results for metric in result.metrics))
+    found = {
+        name: [one for result in results for one in result.metrics if one.name == name] for name in names
+    }
+    lacking = [name for name in names if len(found[name]) < len(results)]
+    apart = [
+        name
+        for name, each in found.items()
+        if name not in lacking and any(list(one.ids) != list(each[0].ids) for one in each)
+    ]
+    said = []
+    if lacking:
+        said.append(f"left out, for not every model has it: {_some(lacking)}")
+    if apart:
+        said.append(f"left out, for the models are measured on different items: {_some(apart)}")
+    return [name for name in names if name not in lacking and name not in apart], said
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
@@ -91,12 +128,8 @@ def judged_together(models: Sequence[Sequence[Row]]) -> list[list[Row]]:
     family, whose p values are first adjusted for how many there are: the parts of a figure, for among 20
     classes one would differ by luck alone, and several models beside each other, for the same reason.
     """
-    families = defaultdict(list)
-    for model, rows in enumerate(models):
-        for place, one in enumerate(rows):
-            families[one.probe, one.dataset, one.whole, bool(one.part)].append((model, place))
     verdicts = {}
-    for (*_, parts), members in families.items():
+    for (*_, parts), members in _families(models).items():
         alone = not parts and len(members) == 1
         p = [0.0] if alone else statistics.holm([_p(models[model][place]) for model, place in members])
         for (model, place), value in zip(members, p, strict=True):
@@ -107,6 +140,32 @@ def judged_together(models: Sequence[Sequence[Row]]) -> list[list[Row]]:
     ]
 
 
+def out_of_reach(models: Sequence[Sequence[Row]], resamples: int) -> list[str]:
+    """Families so large that no member could be called different, whatever it did."""
+    found = []
+    for (probe, dataset, figure, _), members in _families(models).items():
+        rows = [models[model][place] for model, place in members]
+        least = [row.least_p for row in rows if row.judged and not np.isnan(_p(row))]
+        if len(least) > 1 and len(least) * min(least) > 0.05:
+            found.append(
+                f"{probe} on {dataset}: {figure}: {len(least)} differences are looked at together, of which "
+                f"none can be shown: {rows[0].groups} groups and {resamples} resamples give no p below "
+                f"{min(least):.2g}: raise evaluate.resamples, or measure more groups"
+            )
+    return found
+
+
+def _families(
+    models: Sequence[Sequence[Row]],
+) -> dict[tuple[str, str, str, bool], list[tuple[int, int]]]:
+    """What is looked at together, as places (model, row)."""
+    families = defaultdict(list)
+    for model, rows in enumerate(models):
+        for place, one in enumerate(rows):
+            families[one.probe, one.dataset, one.whole, bool(one.part)].append((model, place))
+    return families
+
+
 def _p(row: Row) -> float:
     p = row.difference.p if row.difference else None
     return float("nan") if p is None else p
@@ -115,6 +174,8 @@ def _p(row: Row) -> float:
 def _verdict(row: Row, settled: bool) -> str | None:
     if row.difference is None:
         return None
+    if not row.judged:
+        return UNJUDGED
     if np.isnan(row.difference.low):
         return UNKNOWN
     sign = row.difference.sign if row.higher_is_better else -row.difference.sign

@@ -16,6 +16,7 @@ from domainclip.contracts import EvaluationSet
 from domainclip.data.images import decode
 from domainclip.encoders import TowersEncoder, encode_images
 from domainclip.errors import ModelError
+from domainclip.evaluate import in_order
 from domainclip.probes.localisation import heat_maps
 from domainclip.recipe import Recipe
 from domainclip.report import Example
@@ -32,13 +33,14 @@ def examples(recipe: Recipe, data: EvaluationSet, encoders: Sequence[TowersEncod
     """
     if not recipe.report.examples:
         return []
-    order = np.argsort(np.array(data.items["id"][:]))[:_MOST]
-    shown = [int(i) for i in order if data.items[int(i)]["texts"]]
-    items = encode_images(encoders, data.items.select(shown))
-    if not len(items):
+    # The selection that was measured: its embeddings are there, and no picture goes through a tower again.
+    measured = encode_images(encoders, in_order(data))
+    shown = [i for i, texts in enumerate(measured["texts"][:_MOST]) if texts]
+    if not shown:
         return []
+    items = measured.select(shown)
     captions = [texts[0] for texts in items["texts"]]
-    scores = [_scores(encoder, items, captions) for encoder in encoders]
+    scores = [_scores(encoder, encoder.images(measured)[shown], captions) for encoder in encoders]
     ranks = [_ranks(one) for one in scores]
     hardest = sorted(range(len(items)), key=lambda i: (-ranks[-1][i], i))[:_HARDEST]
     chosen = [("First items", i) for i in range(min(_FIRST, len(items)))]
@@ -58,9 +60,9 @@ def examples(recipe: Recipe, data: EvaluationSet, encoders: Sequence[TowersEncod
     ]
 
 
-def _scores(encoder: TowersEncoder, items: Any, captions: list[str]) -> np.ndarray:
+def _scores(encoder: TowersEncoder, rows: np.ndarray, captions: list[str]) -> np.ndarray:
     """(n, n) cosines, rounded as the probes round them: what is closer is a tie."""
-    scores: np.ndarray = np.round(encoder.images(items).astype(np.float64) @ encoder.texts(captions).T, 6)
+    scores: np.ndarray = np.round(rows.astype(np.float64) @ encoder.texts(captions).T, 6)
     return scores
 
 

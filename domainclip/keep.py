@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from domainclip import distributed
 from domainclip.data import cache
 from domainclip.data.collate import Batch, Pairs, collate
+from domainclip.data.images import DECODING
 from domainclip.data.quarantine import Bad
-from domainclip.errors import DataError
 from domainclip.towers import Towers
 from domainclip.towers.tokens import Tokens
 
@@ -41,22 +41,29 @@ class Room:
     limit: float  # bytes of all kept features of this user
     taken: int = 0  # of them by this run
     notes: list[str] = field(default_factory=list)
+    last: tuple[str, int] = ("", 0)  # what was given room last, and its bytes
 
     def has(self, what: str, shape: Sequence[int], name: str) -> bool:
         """Whether an entry of so many fp32 numbers fits or is there; takes its room, and says either way."""
         size = 4 * int(np.prod(shape))
         said = f"{what}, {size / 1e9:.2f} GB"
-        here = next(path for path in (cache.root(), *cache.root().parents) if path.exists())
-        free = distributed.first(lambda: shutil.disk_usage(here).free)
+        free = distributed.first(_left)
         if self.taken + size > self.limit:
             self.notes.append(f"not kept: {said}: more than train.keep_features_gb allows")
         elif missing(name) and size + _FREE > free:
             self.notes.append(f"not kept: {said}: the disk of {cache.root()} has {free / 1e9:.2f} GB left")
         else:
             self.taken += size
+            self.last = (said, size)
             self.notes.append(f"{'kept' if missing(name) else 'found again'}: {said} in {cache.root()}")
             return True
         return False
+
+    def refuse(self, why: str) -> None:
+        """Takes the room back that was given last: what it was for could not be kept."""
+        said, size = self.last
+        self.taken -= size
+        self.notes[-1] = f"not kept: {said}: {why}"
 
 
 def missing(name: str) -> bool:
@@ -108,7 +115,7 @@ def pictures(towers: Towers, pairs: Pairs, digests: Sequence[str], room: Room) -
     towers.eval()
     one = _encoded(towers, collate([pairs[0, 0]]))
     shape = (len(pairs), *one.shape[1:])
-    key: list[Any] = [*_key(towers, "image"), towers.preprocess.fingerprint(), list(digests)]
+    key: list[Any] = [*_key(towers, "image"), DECODING, towers.preprocess.fingerprint(), list(digests)]
     if not room.has(f"{_what(towers, 'image')} of {len(pairs):,} pictures", shape, cache.key(*key)):
         return None
     shown: dict[int, int] = {}
@@ -122,6 +129,8 @@ def pictures(towers: Towers, pairs: Pairs, digests: Sequence[str], room: Room) -
             shown.update(zip(asked, batch.index.tolist(), strict=True))
 
     rows = _stored(cache.key(*key), shape, np.float32, fill, room)
+    if rows is None:
+        return None
 
     def places(index: np.ndarray) -> None:
         """Which row each one shows; looked at again only where the rows above were there already."""
@@ -130,6 +139,8 @@ def pictures(towers: Towers, pairs: Pairs, digests: Sequence[str], room: Room) -
         index[:] = [shown[i] if i in shown else pairs[0, i].index for i in range(len(pairs))]
 
     index = _stored(cache.key(*key, "index"), (len(pairs),), np.int64, places, room, alone=True)
+    if index is None:
+        return None
     replaced = {int(asked): int(index[asked]) for asked in np.flatnonzero(index != np.arange(len(pairs)))}
     bad = {item.place: item for asked in replaced for item in pairs[0, asked].bad}
     return Pictures(rows, replaced, list(bad.values()))
@@ -145,7 +156,7 @@ def texts(towers: Towers, tokens: Tokens, said: Sequence[str], room: Room) -> Te
     starts = dict(zip(distinct, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
     width = _encoded_texts(towers, tokens, distinct[:1]).shape[-1]
     shape = (sum(lengths), width)
-    name = cache.key(*_key(towers, "text"), distinct)
+    name = cache.key(*_key(towers, "text"), towers.wording, distinct)
     if not room.has(f"{_what(towers, 'text')} of {len(distinct):,} texts", shape, name):
         return None
     # Texts of like length stand together, for a batch is padded to its longest.
@@ -162,7 +173,7 @@ def texts(towers: Towers, tokens: Tokens, said: Sequence[str], room: Room) -> Te
                 rows[starts[distinct[i]] : starts[distinct[i]] + lengths[i]] = own if hidden else row
 
     rows = _stored(name, shape, np.float32, fill, room)
-    return Texts(rows, starts, tokens)
+    return None if rows is None else Texts(rows, starts, tokens)
 
 
 @torch.no_grad()
@@ -211,6 +222,15 @@ def _key(towers: Towers, part: Any) -> list[Any]:
     return [part, towers.locked_fingerprint(part), versions, device]
 
 
+def _left() -> int:
+    """Bytes that are left on the disk of the cache; none where nobody may look."""
+    try:
+        here = next(path for path in (cache.root(), *cache.root().parents) if path.exists())
+        return shutil.disk_usage(here).free
+    except OSError:
+        return 0
+
+
 def _stored(
     name: str,
     shape: Sequence[int],
@@ -218,38 +238,44 @@ def _stored(
     fill: Callable[[np.ndarray], None],
     room: Room,
     alone: bool = False,
-) -> np.ndarray:
+) -> np.ndarray | None:
     """The array of this name; `fill` makes it when it is not there yet, each process its share of the rows.
 
-    `alone`: what all of them find is the same, and the first writes it.
+    None when it cannot be kept, which the room says: whoever asks takes the plain way. `alone`: what all of
+    them find is the same, and the first writes it.
     """
+    problem = ""
     if missing(name):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        distributed.first(lambda: _make_room(room.limit - size))
-        with ExitStack() as open_entry:
-            entry = cache.writing("features", name, tuple(shape), dtype, {"shape": list(shape)})
-            file = distributed.first(lambda: str(getattr(open_entry.enter_context(entry), "filename", "")))
-            if not min(distributed.gather_objects(Path(file).exists())):
-                raise DataError(
-                    f"{cache.root()}: not every process sees this folder: set DOMAINCLIP_CACHE to one that "
-                    "all see, or train.keep_features=false"
-                )
-            array = np.load(file, mmap_mode="r+", allow_pickle=False)
-            fill(array if not alone or distributed.rank() == 0 else np.empty(shape, dtype))
-            array.flush()
-            distributed.largest(0)  # all have written
-    distributed.largest(0)  # the entry is in its place
+        try:
+            distributed.first(lambda: cache.prune(int(room.limit) - size, "features"))
+            problem = _made(name, shape, dtype, fill, alone)
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+    problems = distributed.gather_objects(problem)  # the entry is in its place, or nobody believes in it
     found = cache.read("features", name)
-    assert found is not None
+    if any(distributed.gather_objects(found is None)):
+        problems.append("another run has removed it")
+    if said := next(filter(None, problems), ""):
+        room.refuse(f"{cache.root()}: {said}; DOMAINCLIP_CACHE names another folder")
+        return None
     return found
 
 
-def _make_room(allowed: float) -> None:
-    """Removes what was used longest ago, until the rest takes no more than is allowed."""
-    folder = cache.root() / "features"
-    entries = [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
-    total = 0
-    for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True):
-        total += sum(file.stat().st_size for file in entry.iterdir())
-        if total > allowed:
-            shutil.rmtree(entry, ignore_errors=True)
+def _made(
+    name: str, shape: Sequence[int], dtype: Any, fill: Callable[[np.ndarray], None], alone: bool
+) -> str:
+    """Makes an entry together, or says why some process could not.
+
+    Raises: OSError, on one process or all.
+    """
+    with ExitStack() as open_entry:
+        entry = cache.writing("features", name, tuple(shape), dtype, {"shape": list(shape)})
+        file = distributed.first(lambda: str(getattr(open_entry.enter_context(entry), "filename", "")))
+        if not min(distributed.gather_objects(Path(file).exists())):
+            return "not every process sees its folder"
+        array = np.load(file, mmap_mode="r+", allow_pickle=False)
+        fill(array if not alone or distributed.rank() == 0 else np.empty(shape, dtype))
+        array.flush()
+        distributed.largest(0)  # all have written
+    return ""

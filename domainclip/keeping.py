@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from domainclip.data import cache
 from domainclip.errors import RecipeError, did_you_mean
 
+_STILL = 3600.0  # seconds: what a run writes is touched more often
 _HOURS = {"h": 1, "d": 24}
 
 
 def listed() -> str:
     """A line an entry, what was used last first, and the sum. Names say nothing of what they stand for."""
-    found = cache.entries()
+    found = [*cache.entries(), *cache.drafts()]
     cells = [(one.kind, one.name[:12], cache.in_words(one.size), _ago(one.used), one.what) for one in found]
     lines = [f"{a:10}  {b:12}  {c:>9}  {d:>8}  {e}".rstrip() for a, b, c, d, e in cells]
     total = cache.in_words(sum(one.size for one in found))
@@ -30,13 +31,16 @@ def removed(names: Sequence[str], *, everything: bool, older_than: str | None) -
         raise RecipeError("data cache rm: name entries, or say --all or --older-than 30d: one of the three")
     found = cache.entries()
     if names:
-        chosen = [entry for name in names for entry in _named(name, found)]
+        chosen = [*dict.fromkeys(entry for name in names for entry in _named(name, found))]
     else:
         limit = time.time() - _seconds(older_than) if older_than else None
         chosen = [entry for entry in found if limit is None or entry.used < limit]
+        chosen += [entry for entry in cache.drafts(_STILL) if limit is None or entry.used < limit]
     for entry in chosen:
         cache.remove(entry.kind, entry.name)
-    return f"removed {len(chosen)} entries, {cache.in_words(sum(entry.size for entry in chosen))}"
+    said = f"removed {len(chosen)} entries, {cache.in_words(sum(entry.size for entry in chosen))}"
+    kept = len(cache.drafts()) if everything else 0
+    return said + (f"; {kept} unfinished ones were touched within the hour and are left" if kept else "")
 
 
 def _named(name: str, found: Sequence[cache.Entry]) -> list[cache.Entry]:

@@ -17,6 +17,7 @@ from typing import Any
 from domainclip.data import cache
 
 FILE = "ledger.jsonl"
+ALL = "all"  # the split of a set that takes all items of a corpus
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,15 @@ def _append(file: Path, text: bytes) -> None:
         return
     try:
         os.write(handle, text)
+    except OSError:  # a full disk
+        pass
     finally:
         os.close(handle)
 
 
 def _added_up(file: Path, split: str, new: list[dict[str, str]]) -> Readings:
-    known = [line for line in _lines(file) if line.get("split") == split] or new
+    # Who measured on all items read this split as well.
+    known = [line for line in _lines(file) if line.get("split") in (split, ALL)] or new
     return Readings(
         split,
         len(known),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from datasets import concatenate_datasets
 
-from domainclip import distributed, gallery, outcome, report, suites, towers
+from domainclip import distributed, gallery, outcome, report, suites, towers, trained_on
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet, Probe
 from domainclip.data.cards import load_card
@@ -57,7 +58,10 @@ def measure(asked: Asked) -> Path | None:
         ready = replace(ready, parts=replace(ready.parts, probes=probes))
     warnings = list(ready.warnings)
     sets = _sets(asked, recipe, suite, ready, warnings)
+    folder = distributed.first(lambda: _folder(asked, names))  # one that cannot be made fails now
     models = _load(names, ready)
+    labels = _different([outcome.label(name, model) for name, model in zip(names, models, strict=True)])
+    seen_before, said = trained_on.check(_known(recipe, names, labels), sets)
     kept: dict[Any, Any] = {}
     store = EmbeddingStore() if recipe.evaluate.keep_embeddings else None
     encoders = [TowersEncoder(model, kept, store) for model in models]
@@ -66,21 +70,28 @@ def measure(asked: Asked) -> Path | None:
     shown = gallery.examples(recipe, sets[0], encoders[:2])
     if distributed.rank() > 0:
         return None
-    folder = _folder(asked, names)
-    readings = outcome.read(ready, found[0], encoders, None)
+    readings = outcome.read(sets, found[0], encoders, None)
     titled = outcome.context(
-        replace(ready, base=models[0]),
+        replace(ready, base=models[0], invalid=[*ready.invalid, *seen_before]),
         sets,
         command=asked.command,
         warnings=warnings,
         readings=readings,
         shown=shown,
+        trained_on=said,
     )
     if len(found) == 1:
         return report.write(folder, found[0], titled)
-    labels = _different([outcome.label(name, model) for name, model in zip(names, models, strict=True)])
     about = [outcome.model_facts(model) for model in models]
     return report.write_comparison(folder, found, titled, dict(zip(labels, about, strict=True)))
+
+
+def _known(
+    recipe: Recipe, names: Sequence[str], labels: Sequence[str]
+) -> dict[str, trained_on.TrainedOn | None]:
+    """What each model was trained on, by its label."""
+    sources = [recipe.base.path if name == "base" else name for name in names]
+    return {label: trained_on.read(source) for label, source in zip(labels, sources, strict=True)}
 
 
 def _recipe(asked: Asked, names: Sequence[str]) -> Recipe:
@@ -127,8 +138,10 @@ def _refuse_strangers(data: EvaluationSet, asked: Asked) -> None:
 def _extra(name: str, source: ExtraSet) -> EvaluationSet:
     card = load_card(source.card, source.overrides())
     corpus = load_corpus(card, source.path)
+    known = {"fingerprint": corpus.fingerprint, "split": source.split}
     if source.split == "all":
-        return EvaluationSet(name, concatenate_datasets(list(corpus.splits.values())), card, corpus.classes)
+        items = concatenate_datasets(list(corpus.splits.values()))
+        return EvaluationSet(name, items, card, corpus.classes, **known)
     items = corpus.splits[source.split]
     if not len(items):
         raise DataError(
@@ -143,6 +156,7 @@ def _extra(name: str, source: ExtraSet) -> EvaluationSet:
         corpus.classes,
         train=train if len(train) else None,
         validation=validation if len(validation) else None,
+        **known,
     )
 
 
@@ -173,5 +187,11 @@ def _folder(asked: Asked, names: Sequence[str]) -> Path:
         folder = Path("eval") / "compare"
     else:
         folder = last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".draft.{os.getpid()}"
+        draft.touch()
+        draft.unlink()
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another with --out") from None
     return folder

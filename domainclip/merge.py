@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from domainclip import trained_on
 from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.report import card, results
 from domainclip.towers import Towers, load
@@ -53,6 +54,8 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
                 f"{tolerance:g}; nothing is written: the adapter may be damaged"
             )
         _write_card(run, staging)
+        if (run / trained_on.FILE).is_file():
+            shutil.copy(run / trained_on.FILE, staging)
         os.rename(staging, out)
     except OSError as error:
         raise ModelError(f"{out}: cannot be written: {error.strerror or error}") from None

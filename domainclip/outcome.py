@@ -109,6 +109,7 @@ def context(
     shown: Sequence[Example],
     run: RunFacts | None = None,
     training: Sequence[dict[str, Any]] = (),
+    trained_on: Sequence[str] = (),
 ) -> ReportContext:
     """What the report says besides the figures; `ready.base` is the model that the others stand against."""
     recipe, corpus = ready.recipe, ready.corpus
@@ -130,19 +131,26 @@ def context(
         invalid=ready.invalid,
         citations=_citations(ready),
         examples=shown,
+        trained_on=trained_on,
         readings=readings,
         versions=_versions(),
     )
 
 
 def read(
-    ready: Prepared, evaluation: Evaluation, encoders: Sequence[TowersEncoder], run: Path | None = None
+    sets: Sequence[EvaluationSet],
+    evaluation: Evaluation,
+    encoders: Sequence[TowersEncoder],
+    run: Path | None = None,
 ) -> Readings:
-    """Notes in the ledger that these models were measured, and says how often that has happened."""
-    details = [entry["details"] for entry in evaluation.protocol]
-    prompts = next((str(one["prompts_sha256"]) for one in details if "prompts_sha256" in one), "")
+    """Notes in the ledger that these models were measured on each set; how often the first has been read."""
     models = [encoder.towers.fingerprint("all") for encoder in encoders]
-    return ledger.note(ready.corpus.fingerprint, ready.recipe.evaluate.split, models, prompts, run)
+    found = []
+    for data in sets:
+        details = [entry["details"] for entry in evaluation.protocol if entry["dataset"] == data.name]
+        prompts = next((str(one["prompts_sha256"]) for one in details if "prompts_sha256" in one), "")
+        found.append(ledger.note(data.fingerprint, data.split, models, prompts, run))
+    return found[0]
 
 
 def write_run(folder: Path, ready: Prepared, evaluation: Evaluation, about: ReportContext) -> Path:

@@ -108,6 +108,8 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
             corpus.classes,
             train=train if len(train) else None,
             validation=other if other is not None and len(other) else None,
+            fingerprint=corpus.fingerprint,
+            split=recipe.evaluate.split,
         )
     ]
     source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
@@ -122,7 +124,8 @@ def evaluation_sets(recipe: Recipe, corpus: LoadedCorpus, warnings: list[str]) -
     else:
         general = load_corpus(load_card(source.card, source.overrides()), source.path)
         items = concatenate_datasets(list(general.splits.values()))  # nothing trains on any of it
-        sets.append(EvaluationSet("general", items, general.card, general.classes))
+        known = {"fingerprint": general.fingerprint, "split": "all"}
+        sets.append(EvaluationSet("general", items, general.card, general.classes, **known))
     return sets
 
 

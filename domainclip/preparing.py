@@ -29,7 +29,7 @@ from domainclip.data import prepared, privacy
 from domainclip.data.cards import Card, load_card
 from domainclip.data.corpus import LoadedCorpus, load_corpus
 from domainclip.data.picture_files import Format, Piece, Shrink
-from domainclip.data.quarantine import Bad, Journal, refuse_over
+from domainclip.data.quarantine import NAMED, Bad, Journal, refuse_over
 from domainclip.data.rows import Item
 from domainclip.data.workers import cores, in_order
 from domainclip.errors import DataError, RecipeError, did_you_mean
@@ -70,12 +70,11 @@ def prepare(card: Card, path: str, out: Path, wanted: Wanted, workers: int, say:
         _same_work_or_refuse(out, {"corpus": whole, "form": wanted.form, **wanted.told()})
         for draft in out.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
             draft.unlink()
-        if (out / prepared.MANIFEST).exists():
-            shutil.rmtree(out / _NOTES, ignore_errors=True)
-            say(f"{out} is prepared already")
+        there = prepared.manifest(out)
+        if there is not None and _whole_or_begun(out, there, say):
             return out / prepared.MANIFEST
         notes = _shards(corpus, out, wanted, workers, key, say)
-        bad = [Bad(place, reason) for note in notes for place, reason in note.pop("bad")]
+        bad = [Bad(place, reason) for note in notes for place, reason in note["bad"]]
         made = Counter(dict.fromkeys(SPLITS, 0))
         for note in notes:
             made[note["split"]] += note["items"]
@@ -89,7 +88,7 @@ def prepare(card: Card, path: str, out: Path, wanted: Wanted, workers: int, say:
             "corpus": {"card": card.name, "license": card.license, "sha256": whole},
             "counts": dict(made),
             "left_out": dict(sorted(Counter(item.reason for item in [*corpus.quarantine, *bad]).items())),
-            "shards": [note for note in notes if note["items"]],
+            "shards": [_told(note) for note in notes if note["items"]],
         }
         prepared.write(out / prepared.MANIFEST, json.dumps(told, indent=1, ensure_ascii=False).encode())
         shutil.rmtree(out / _NOTES)
@@ -191,6 +190,33 @@ def _same_work_or_refuse(out: Path, work: Row) -> None:
         )
 
 
+def _told(note: Row) -> Row:
+    """The note of a shard for the manifest, which names no places."""
+    bad = Counter(reason for _, reason in note["bad"])
+    return {**{key: note[key] for key in note if key != "bad"}, "left_out": dict(sorted(bad.items()))}
+
+
+def _whole_or_begun(out: Path, there: Row, say: Say) -> bool:
+    """Whether every shard is as it was written; a folder in which one is not becomes one that was stopped."""
+    lost = [shard["file"] for shard in there["shards"] if not prepared.verifies(out, shard)]
+    if not lost:
+        shutil.rmtree(out / _NOTES, ignore_errors=True)
+        say(f"{out} is prepared already")
+        return True
+    # The notes first: ended in between, this finds the manifest again.
+    (out / _NOTES).mkdir(exist_ok=True)
+    work = {"corpus": there["corpus"]["sha256"], "form": there["form"], **there["settings"]}
+    prepared.write(out / _NOTES / "work.json", json.dumps(work).encode())
+    for shard in there["shards"]:
+        bad = [(shard["file"], reason) for reason, n in shard.get("left_out", {}).items() for _ in range(n)]
+        note = {**{key: shard[key] for key in shard if key != "left_out"}, "bad": bad}
+        prepared.write(out / _NOTES / f"{shard['file']}.json", json.dumps(note).encode())
+    (out / prepared.MANIFEST).unlink()
+    named = ", ".join(lost[:NAMED]) + (" …" if len(lost) > NAMED else "")
+    say(f"{out}: {len(lost)} of {len(there['shards'])} shards are lost or changed, and made again: {named}")
+    return False
+
+
 def _shards(corpus: LoadedCorpus, out: Path, wanted: Wanted, workers: int, key: bytes, say: Say) -> list[Row]:
     """The notes of all shards, in order; those that are there and verify are kept."""
     notes: dict[str, Row] = {}
@@ -214,20 +240,23 @@ def _shards(corpus: LoadedCorpus, out: Path, wanted: Wanted, workers: int, key: 
 
 def _named(corpus: LoadedCorpus, wanted: Wanted) -> Iterator[tuple[str, list[Row]]]:
     """The rows of each shard, under its name."""
+    journal = Journal()
     for split in SPLITS:
         rows, number = iter(corpus.splits[split]), 0
         if split == "train" and corpus.stream is not None:  # the split is but a sample
-            rows = corpus.stream.rows(Journal(bad=corpus.quarantine))
+            rows = corpus.stream.rows(journal)
         while part := list(islice(rows, wanted.items)):
             yield f"{split}-{number:05d}.{wanted.form}", part
             number += 1
+    met = {(item.place, item.reason) for item in corpus.quarantine}  # the sample was looked at before
+    corpus.quarantine.extend(item for item in journal.bad if (item.place, item.reason) not in met)
 
 
 def _verified(out: Path, name: str) -> Row | None:
     """The note of a shard that is as it was written."""
     try:
         note: Row = json.loads((out / _NOTES / f"{name}.json").read_text(encoding="utf-8"))
-        same = note["items"] == 0 or prepared.sha256(out / name) == note["sha256"]
+        same = note["items"] == 0 or prepared.verifies(out, note)
     except (OSError, ValueError, KeyError):
         return None
     return note if same else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from math import log
 from types import TracebackType
 from typing import Any
@@ -13,10 +14,19 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class Display:
-    """Shows loss against chance (ln of the batch size), pairs a second, and the time left."""
+    """Shows the loss, against that of guessing where it is known, pairs a second, and the time left."""
 
-    def __init__(self, steps: int, start: int, batch_size: int, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        batch_size: int,
+        quiet: bool = False,
+        losses: Mapping[str, float] | None = None,
+    ) -> None:
+        """`losses`: the weight of each term; of the contrastive one alone, guessing costs ln of the batch."""
         self.steps, self.start, self.batch_size, self.quiet = steps, start, batch_size, quiet
+        self.chance = f" (chance {log(batch_size):.2f})" if losses == {"contrastive": 1.0} else ""
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal and not quiet
         self.began = time.monotonic()
@@ -57,6 +67,6 @@ class Display:
         rate = self.rate(step)
         left = int((self.steps - step) * self.batch_size / rate) if rate > 0 else 0
         return (
-            f"step {step}/{self.steps}  loss {record['loss']:.3f} (chance {log(self.batch_size):.2f})  "
+            f"step {step}/{self.steps}  loss {record['loss']:.3f}{self.chance}  "
             f"scale {record['scale']:.1f}  {rate:.1f} pairs/s  {left // 60}:{left % 60:02d} left"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from domainclip import distributed, gallery, outcome, resuming, shipped, towers
+from domainclip import distributed, gallery, outcome, resuming, shipped, towers, trained_on
 from domainclip import recipe as recipes
 from domainclip.contracts import EvaluationSet
 from domainclip.embedding_store import EmbeddingStore
@@ -34,6 +34,7 @@ from domainclip.prepare import (
 )
 from domainclip.recipe import Recipe
 from domainclip.train import Job, train
+from domainclip.trained_on import TrainedOn
 
 
 def locate(
@@ -82,7 +83,9 @@ def finetune(
     ready = prepare(recipe)
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
-    for warning in warnings:
+    learnt = trained_on.of(ready.corpus, trained_on.read(recipe.base.path))
+    seen_before, said = trained_on.check({"the adapted model": learnt}, sets)
+    for warning in [*warnings, *seen_before]:
         _say(f"warning: {warning}", quiet)
     identity = resuming.identity(ready)
     saved = resuming.saved(folder, identity) if resume else None
@@ -92,19 +95,14 @@ def finetune(
     encoder, first = _of_base(ready, sets, kept_rows, store)
     figures = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in first.rows if row.primary]
     _say(f"the base reaches: {', '.join(figures)}", quiet)
-    distributed.first(partial(outcome.open_folder, folder, recipe))
-    distributed.first(partial(outcome.read, ready, first, [encoder], folder))
+    distributed.first(partial(_begin, folder, recipe, learnt))
+    distributed.first(partial(outcome.read, sets, first, [encoder], folder))
 
     torch.manual_seed(recipe.train.seed)  # adapters start from it
     kept = sentences(ready)
     job = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
     _say(f"{learning(job)}; {len(job.pairs)} training pairs; run folder {folder}", quiet)
-    # What is kept of pictures by another run spares their decoding; what this run needs is made below.
-    say = partial(_say, quiet=quiet)
-    job = with_kept_features(with_kept_pixels(job, say, build=False))
-    for note in job.notes:
-        say(note)
-    job = with_kept_pixels(job, say)
+    job = _with_kept(job, partial(_say, quiet=quiet))
     start = {name: w.detach().clone() for name, w in ready.base.weights().items() if job.factors[name] > 0}
     trained = train(job, folder, saved, accelerator, quiet)
     warnings += [f"while training, {alarm.text}" for alarm in trained.alarms]
@@ -122,16 +120,32 @@ def finetune(
     if distributed.rank() > 0:
         return None
     about = outcome.context(
-        replace(ready, base=base),
+        replace(ready, base=base, invalid=[*ready.invalid, *seen_before]),
         sets,
         command=command,
         warnings=warnings,
-        readings=outcome.read(ready, found, [after], folder),  # the base was noted before it was trained
+        readings=outcome.read(sets, found, [after], folder),  # the base was noted before it was trained
         shown=shown,
         run=outcome.run_facts(job, trained, folder, tried, alpha),
         training=outcome.curve(folder),
+        trained_on=said,
     )
     return outcome.write_run(folder, ready, found, about)
+
+
+def _begin(folder: Path, recipe: Recipe, learnt: TrainedOn) -> None:
+    """The run folder; a run that is cut short has left what it trained on as well."""
+    outcome.open_folder(folder, recipe)
+    trained_on.write(folder, learnt)
+
+
+def _with_kept(job: Job, say: Callable[[str], None]) -> Job:
+    """The same job, with what never changes computed once."""
+    # What is kept of pictures by another run spares their decoding; what this run needs is made below.
+    job = with_kept_features(with_kept_pixels(job, say, build=False))
+    for note in job.notes:
+        say(note)
+    return with_kept_pixels(job, say)
 
 
 def _of_base(
@@ -206,4 +220,4 @@ def demo(folder: Path) -> Path | None:
             draft.rename(target)
     corpus, general = made.values()
     recipe = recipes.load("quickstart", [f"corpus.path={corpus}", f"retention.path={general}"])
-    return finetune(recipe, _next_folder(folder / "runs", "quickstart"), command=f"domainclip demo {folder}")
+    return finetune(recipe, _next_folder(folder / "runs", "quickstart"), command="domainclip demo (local)")

@@ -102,7 +102,7 @@ def several_classes(items: Dataset, names: Sequence[str]) -> np.ndarray:
     place = {name: i for i, name in enumerate(names)}
     for row, (holding, meta) in enumerate(zip(items["labels"], items["meta"], strict=True)):
         labels[row, [place[name] for name in holding if name in place]] = 1.0
-        unknown = json.loads(meta or "{}").get("unknown_labels", [])
+        unknown = json.loads(meta or "{}").get("unknown_labels") or []
         labels[row, [place[name] for name in unknown if name in place]] = np.nan
     return labels
 
@@ -147,6 +147,7 @@ def metric(
     chance: float | None = None,
     higher_is_better: bool = True,
     unit: str = "share",
+    judged: bool = True,
 ) -> Metric:
     """A figure over some rows of a set; `scores` are in the order of `rows`."""
     ids, groups = list(items["id"]), list(items["group"])
@@ -159,6 +160,7 @@ def metric(
         higher_is_better,
         chance,
         unit,
+        judged,
     )
 
 

@@ -76,11 +76,24 @@ def classes(said: str) -> dict[str, Prompts]:
     Raises: RecipeError for a file that is neither, or fewer than one name.
     """
     file = Path(said)
-    if file.is_file():
-        return _prompts(strict_yaml.load(file.read_text(encoding="utf-8"), file.name), file.name)
+    if _is_file(file):
+        try:
+            data = strict_yaml.load(file.read_text(encoding="utf-8"), file.name)
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"--classes: {said}: not UTF-8 text, at byte {error.start}") from None
+        except OSError as error:
+            raise RecipeError(f"--classes: {said}: {error.strerror}: make it readable") from None
+        return _prompts(data, file.name)
     if file.suffix in (".yaml", ".yml", ".txt"):
         raise RecipeError(f"--classes: {said} does not exist; name a file, or classes as in cat,dog")
     return _prompts([name.strip() for name in said.split(",") if name.strip()], "--classes")
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a list of names may be longer than any name of a file
+        return False
 
 
 def with_templates(chosen: dict[str, Prompts], templates: list[str], bare: bool = True) -> dict[str, Prompts]:

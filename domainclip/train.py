@@ -128,10 +128,11 @@ def train(
     watch = _watch(job, batch_size, metrics.before)
     rows_of = batches(job.pairs, state.step, total, batch_size, seed=settings.seed, workers=settings.workers)
     bad = {item.place: item for item in job.bad}
+    weights = {name: weight for name, (weight, _) in job.terms.items()}
     with (
         stopping.Stopping(settings.stop_after) as asked,
         checkpoint.Saver() as saver,
-        Display(total, state.step, batch_size, quiet or distributed.rank() > 0) as display,
+        Display(total, state.step, batch_size, quiet or distributed.rank() > 0, weights) as display,
         speed.layers(job.towers, settings),
     ):
         while state.step < total:

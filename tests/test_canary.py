@@ -17,6 +17,7 @@ import pytest
 from domainclip.cli import main
 from tests.data.copies import film
 from tests.data.made import dicom_file
+from tests.data.shards_made import pair, tar
 
 # Her name (as a tag and as a file says it), record number, UID, birthday, and a folder of the archive.
 TAGS = {"PatientName": "QUIMBYWORT^ZELDA", "PatientBirthDate": "19320711", "InstitutionName": "Wardenclyffe"}
@@ -25,7 +26,9 @@ CANARIES = (
     *("QUIMBYWORT", "Quimbywort", "ZELDA", "19320711", "1932-07-11", "Wardenclyffe", "Zanzibar"),
     *(RECORD, "88421177", ACCESSION, PATH, "kestrel", "1.2.826.0.1.3680043.8.498.77"),
 )
-CAPTION = "plovershade"  # a word of captions: data for training and shards, and for nothing else
+# What captions say, of another person too: data for training and shards, and for nothing else.
+CAPTION = "plovershade"
+SPOKEN = (CAPTION, "Vexholm", "MRN55310942", "1.2.826.0.1.3680043.8.498.99.4", "1947-02-28")
 PATIENTS, SPLITS = 24, ("train", "train", "train", "train", "val", "test")
 
 
@@ -47,15 +50,18 @@ def _corpus(folder: Path) -> Path:
             StudyDate="19320711",
             PatientComments=f"Zelda, {ACCESSION}",
         )
-        said = f"{CAPTION} chest film of case {i}" if i % 6 == 5 else f"{CAPTION} chest film {i}"
+        begin = " ".join(SPOKEN)
+        said = f"{begin} chest film of case {i}" if i % 6 == 5 else f"{begin} chest film {i}"
         rows.append({"file": name, "report": said, "finding": ["normal", "effusion"][i % 2]})
         rows[-1] |= {"doctor": "Dr Quimbywort, Zanzibar", "split": SPLITS[i % 6]}
     (folder / PATH / f"Quimbywort_{RECORD}_broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"Quimbywort")
     broken = {**rows[0], "file": f"{PATH}/Quimbywort_{RECORD}_broken.dcm"}
+    report, sr = f"{PATH}/Quimbywort_{RECORD}_report.dcm", "1.2.840.10008.5.1.4.1.1.88.11"
+    dicom_file(folder / report, None, **TAGS, Modality="QUIMBYWORT ZELDA", SOPClassUID=sr)
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, list(rows[0]))
         table.writeheader()
-        table.writerows([*rows, broken])
+        table.writerows([*rows, broken, {**rows[0], "file": report}])
     return folder
 
 
@@ -147,16 +153,34 @@ def test_nothing_tells_of_her(
     assert private == []
 
     # Captions train, and are in the shards and on the sheet; they are no part of what is reported or leaves.
-    assert CAPTION not in text
-    kept = [line for line in _held([run, out], (CAPTION,)) if "preview.html" not in line]
+    assert [word for word in SPOKEN if word.lower() in text.lower()] == []
+    kept = [line for line in _held([run, out], SPOKEN) if "preview.html" not in line]
     assert kept == []
-    assert CAPTION in (out / "preview.html").read_text(encoding="utf-8")
+    assert all(word in (out / "preview.html").read_text(encoding="utf-8") for word in SPOKEN)
+    assert (out / "preview.html").stat().st_mode & 0o077 == 0
     members = []
     for file in shards.glob("*.tar"):
         with tarfile.open(file) as tar:
             members += tar.getnames()
     assert members
-    assert not any(CAPTION in name for name in members)
-    assert not any(CAPTION in str(file) for file in (tmp_path / "cache").rglob("*"))
+    names = "\n".join([*members, *map(str, (tmp_path / "cache").rglob("*"))]).lower()
+    assert [word for word in SPOKEN if word.lower() in names] == []
     findings = json.loads((out / "c.json").read_text(encoding="utf-8"))["findings"]
-    assert next(f for f in findings if f["code"] == "left_out")["where"] == ["row 25"]
+    assert next(f for f in findings if f["code"] == "left_out")["where"] == ["row 25", "row 26"]
+
+
+def test_no_suffix_in_a_tar_tells_of_her(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What stands behind the last dot of a member may be her name as well."""
+    members = [m for i in range(PATIENTS) for m in pair(f"k{i}", 9 * i)]
+    shards = tmp_path / PATH
+    tar(shards / "000.tar", [*members, ("scan.QUIMBYWORT_ZELDA", b"x"), (f"{RECORD}.Zanzibar", b"x")])
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ("data", "check", "-c", "webdataset", shards, "--json", out / "c.json", "--html", out / "c.html")
+    code, text = _run(capfd, *words, "--all", "--workers", 0)
+    assert code == 0, text
+    assert "2 members of other kinds not read" in (out / "c.html").read_text(encoding="utf-8")
+    assert [word for word in CANARIES if word.lower() in text.lower()] == []
+    assert list(_held([out, tmp_path / "cache"], CANARIES)) == []

@@ -122,6 +122,16 @@ def test_a_wrong_suite_is_named(case: str, tmp_path: Path) -> None:
     assert str(error.value) == message
 
 
+def test_classes_may_be_many_and_their_file_may_be_wrong(tmp_path: Path) -> None:
+    names = [f"class number {i}" for i in range(40)]
+    assert list(suites.classes(",".join(names))) == names  # longer than any name of a file
+    file = tmp_path / "classes.yaml"
+    file.write_bytes(b"- cat\n\xff\xfe")
+    with pytest.raises(RecipeError) as error:
+        suites.classes(str(file))
+    assert str(error.value) == f"--classes: {file}: not UTF-8 text, at byte 6"
+
+
 def test_classes_of_ones_own(tmp_path: Path) -> None:
     assert list(suites.classes("cat, dog,")) == ["cat", "dog"]
     file = tmp_path / "classes.yaml"
@@ -225,6 +235,41 @@ def test_a_suite_measures_further_sets(recipe_file: Path, base: Path, corpus: Pa
     with pytest.raises(RecipeError) as error:
         asked(recipe_file, base, suite=str(tmp_path / "mine.yaml"))
     assert str(error.value) == 'sets.test: there is a set "test" already: call it otherwise'
+
+
+def test_every_measured_set_is_noted(recipe_file: Path, base: Path, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "more")
+    columns = "columns: {image: file_name, texts: text, labels: label, group: group_id, split: split}"
+    rest = f"{columns}, templates: ['a {{}}'], min_items: 1, privacy: {{identifiers: none}}"
+    (tmp_path / "mine.yaml").write_text(
+        f"probes: [zero_shot]\nsets:\n  more: {{path: more, {rest}}}\n  whole: {{path: more, split: all, {rest}}}\n"
+    )
+    page = asked(recipe_file, base, suite=str(tmp_path / "mine.yaml"))
+    lines = [
+        json.loads(line)
+        for file in (tmp_path / "cache" / "ledgers").iterdir()
+        for line in file.read_text().splitlines()
+    ]
+    # The three sets are one corpus, by its content: its test split was read three times.
+    assert [line["split"] for line in lines] == ["test", "test", "all"]
+    assert len({line["corpus"] for line in lines}) == 1
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["times"] == 1
+    page = asked(recipe_file, base)
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["times"] == 4
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(
+    recipe_file: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from domainclip import measure as room
+
+    monkeypatch.setattr(room, "compare", lambda *_, **__: pytest.fail("something was measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError) as error:
+        asked(recipe_file, base, out=tmp_path / "file" / "out")
+    assert str(error.value) == (
+        f"{tmp_path}/file/out: cannot be written: Not a directory: name another with --out"
+    )
 
 
 def test_classes_that_no_item_has_are_refused(recipe_file: Path, base: Path) -> None:

@@ -25,7 +25,7 @@ from domainclip.probes.zero_shot import ZeroShot
 from domainclip.towers import Towers, load
 from tests.probes.arrays import evaluation_set, items
 from tests.test_evaluate import CLASSES, pictures, shared_out, told
-from tests.tiny import tiny_clip
+from tests.tiny import retokenised, tiny_clip
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,24 @@ def test_other_pictures_other_weights_and_other_preparation_are_other_entries(
     TowersEncoder(towers, store=store).images(items(pictures(4)))
     TowersEncoder(load(tiny_clip(tmp_path / "other", seed=1)), store=store).images(items(pictures(3)))
     assert len(entries(place)) == 3
+
+
+@pytest.mark.parametrize("changed", ["limit", "words"])
+def test_another_tokenizer_before_the_same_weights_is_another_entry(
+    tmp_path: Path, place: Path, changed: str
+) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    texts = [f"a red square number {i} with a longer tail of words" for i in range(80)]
+    one, other = load(folder), load(retokenised(folder, tmp_path / "other", changed))
+    assert one.fingerprint("text") == other.fingerprint("text")
+    kept: dict[Any, np.ndarray] = {}
+    rows = [TowersEncoder(model, kept, EmbeddingStore()).texts(texts) for model in (one, other, load(folder))]
+    assert len(entries(place)) == 2
+    assert np.array_equal(rows[1], TowersEncoder(other).texts(texts))
+    assert not np.array_equal(rows[0], rows[1])
+    assert np.array_equal(rows[0], rows[2])
+    # What was tokenised before, and how it was padded then, does not count.
+    assert one.wording == load(folder).wording
 
 
 def test_frames_of_one_file_are_different_pictures(tmp_path: Path) -> None:

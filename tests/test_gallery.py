@@ -11,6 +11,8 @@ from PIL import Image
 
 from domainclip import gallery
 from domainclip.encoders import TowersEncoder
+from domainclip.evaluate import evaluate
+from domainclip.probes.retrieval import Retrieval
 from domainclip.recipe import Recipe, load
 from domainclip.towers import load as load_towers
 from tests.probes.arrays import evaluation_set
@@ -52,6 +54,19 @@ def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder
     picture, heat = (Image.open(io.BytesIO(data)) for data in (first[0].picture, first[0].heat))
     assert picture.size == heat.size
     assert picture.tobytes() != heat.tobytes()
+
+
+@pytest.mark.parametrize("broken", [[], [1]])
+def test_what_was_measured_goes_through_no_tower_again(
+    recipe: Recipe, encoder: TowersEncoder, monkeypatch: pytest.MonkeyPatch, broken: list[int]
+) -> None:
+    data = evaluation_set(list(reversed(pictures(20, broken=broken))))
+    evaluate(encoder, None, [data], {"retrieval": Retrieval()}, resamples=20)
+    monkeypatch.setattr(TowersEncoder, "image_rows", lambda *_: pytest.fail("a picture was encoded again"))
+    shown = gallery.examples(recipe, data, [encoder])
+    captions = [row["texts"][0] for row in pictures(20, broken=broken)]
+    first = [text for i, text in enumerate(captions) if i not in broken][:8]
+    assert [one.caption for one in shown if one.kind == "First items"] == first
 
 
 def test_heat_glows_where_its_window_is() -> None:

@@ -19,7 +19,7 @@ from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.towers import Towers
 from domainclip.towers.tokens import Tokens
-from tests.tiny import noise, tiny_clip
+from tests.tiny import noise, retokenised, tiny_clip
 
 TEXTS = ["a red circle", "two small squares on the left of a dog", "cat", "no effusion", "a red circle"]
 
@@ -143,6 +143,72 @@ def test_a_full_disk_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: "
         f"the disk of {cache.root()} has {free / 1e9:.2f} GB left"
     ]
+
+
+def test_a_cache_that_cannot_be_used_is_said(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "file" / "cache"))
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    room = keep.Room(1e9)
+    assert keep.pictures(loaded, pairs, list("abcde"), room) is None
+    assert keep.texts(loaded, Tokens(loaded), TEXTS, room) is None
+    what = "hidden states below layer 2 of 2"
+    said = f"0.00 GB: {cache.root()}: Not a directory; DOMAINCLIP_CACHE names another folder"
+    assert room.notes == [
+        f"not kept: {what} of 5 pictures, {said}",
+        f"not kept: {what} of 4 texts, {said}",
+    ]
+    assert room.taken == 0
+
+
+@pytest.mark.parametrize("kept", ["found again", "kept"])
+def test_what_another_run_removes_meanwhile_is_not_missed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    if kept == "found again":
+        keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    reads: list[str] = []
+    original = cache.read
+
+    def evicted(kind: str, name: str) -> np.ndarray | None:
+        """Once for the room, once for whether it has to be made: then it is gone."""
+        reads.append(name)
+        return original(kind, name) if len(reads) <= (3 if kept == "found again" else 2) else None
+
+    monkeypatch.setattr(cache, "read", evicted)
+    room = keep.Room(1e9)
+    assert keep.texts(loaded, Tokens(loaded), TEXTS, room) is None
+    assert room.notes == [
+        f"not kept: hidden states below layer 2 of 2 of 4 texts, 0.00 GB: {cache.root()}: another run has "
+        "removed it; DOMAINCLIP_CACHE names another folder"
+    ]
+
+
+@pytest.mark.parametrize("changed", ["limit", "words", "decoder"])
+def test_what_reads_texts_and_pictures_belongs_to_the_key(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    loaded = _towers(base, Full(last_layers=1))
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    keep.texts(loaded, Tokens(loaded), TEXTS, keep.Room(1e9))
+    keep.pictures(loaded, pairs, list("abcde"), keep.Room(1e9))
+    folder = retokenised(base, tmp_path / "other", changed)
+    if changed == "decoder":
+        monkeypatch.setattr(keep, "DECODING", keep.DECODING + 1)
+    other = _towers(folder, Full(last_layers=1))
+    room = keep.Room(1e9)
+    said = keep.texts(other, Tokens(other), TEXTS, room)
+    keep.pictures(other, pairs, list("abcde"), room)
+    texts, pictures = (note.split(":")[0] for note in room.notes)
+    assert (texts, pictures) == (("found again", "kept") if changed == "decoder" else ("kept", "found again"))
+    with torch.no_grad():
+        whole = other.lower("text", other.tokenise(TEXTS))
+    for row, expected, length in zip(said.batch(TEXTS)["hidden"], whole, said.lengths(TEXTS), strict=True):
+        assert torch.allclose(row[:length], expected[:length], atol=1e-6)
 
 
 def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> None:

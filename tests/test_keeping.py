@@ -53,6 +53,33 @@ def test_what_is_named_is_removed() -> None:
     assert cache.entries() == []
 
 
+def test_an_entry_that_is_named_twice_is_removed_once() -> None:
+    _some()
+    assert removed(["abab", "ab" * 20], everything=False, older_than=None) == "removed 1 entries, 20.2 kB"
+
+
+def test_what_a_killed_run_left_is_listed_and_removed() -> None:
+    _entry("pixels", "a" * 40, 3_000, 1.1)
+    for name, hours in ((".dead.0123", 2.0), (".live.4567", 0.0)):
+        draft = cache.root() / "pixels" / name
+        draft.mkdir()
+        (draft / "array.npy").write_bytes(bytes(500))
+        at = time.time() - hours * 3600
+        for place in (draft / "array.npy", draft):
+            os.utime(place, (at, at))
+    assert listed().splitlines() == [
+        "pixels      aaaaaaaaaaaa     3.2 kB   1 h ago  3000 training pictures",
+        "pixels      .dead.0123    500 bytes   2 h ago  unfinished",
+        "pixels      .live.4567    500 bytes   0 h ago  unfinished",
+        f"3 entries, 4.2 kB, in {cache.root()}",
+    ]
+    # One that a run may be writing at this moment stays.
+    assert removed([], everything=True, older_than=None) == (
+        "removed 2 entries, 3.7 kB; 1 unfinished ones were touched within the hour and are left"
+    )
+    assert [path.name for path in (cache.root() / "pixels").iterdir()] == [".live.4567"]
+
+
 @pytest.mark.parametrize(("age", "left"), [("30d", 1), ("31d", 2), ("721h", 1), ("0h", 0)])
 def test_what_was_not_used_for_long_is_removed(age: str, left: int) -> None:
     _some()

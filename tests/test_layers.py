@@ -35,7 +35,7 @@ LAYERS = [
         "schedule",
         "stopping",
     ],
-    ["report", "redaction", "ledger", "suites"],
+    ["report", "redaction", "ledger", "suites", "trained_on"],
     ["alarms"],
     ["train", "interpolate", "merge"],
     ["features", "prepare"],

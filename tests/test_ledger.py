@@ -49,6 +49,20 @@ def test_a_broken_line_is_passed_over(cache: Path) -> None:
     assert note("c1", "test", ["n"]) == Readings("test", 2, 2, 1)
 
 
+def test_who_measured_on_everything_read_the_test_split_too() -> None:
+    note("c1", "all", ["m"])
+    assert note("c1", "test", ["n"]) == Readings("test", 2, 2, 1)
+    assert note("c1", "all", ["m"]) == Readings("all", 2, 1, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_stops_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "ledgers").mkdir(parents=True)
+    (cache / "ledgers" / "c1.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr(ledger, "_lines", lambda file: [])  # /dev/full has no end to read to
+    assert note("c1", "test", ["m"]) == Readings("test", 1, 1, 1)
+
+
 def test_a_ledger_that_cannot_be_written_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

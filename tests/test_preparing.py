@@ -27,6 +27,7 @@ from domainclip.data.picture_files import Shrink
 from domainclip.errors import DataError
 from domainclip.preparing import Wanted, prepare
 from tests.data.made import dicom_file, picture, table
+from tests.data.shards_made import pair, tar
 
 COLUMNS = {"image": "file_name", "texts": "text", "group": "patient", "labels": "label", "split": "split"}
 
@@ -253,6 +254,28 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert _bytes(out) == _bytes(tmp_path / "whole")
 
 
+def test_a_shard_that_is_lost_or_changed_is_made_again(tmp_path: Path) -> None:
+    source = _corpus(tmp_path / "source", broken=(3, 4))
+    _prepared(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    _prepared(source, out)
+    kept = (out / "train-00000.tar").stat().st_mtime_ns
+    (out / "train-00001.tar").unlink()
+    data = bytearray((out / "test-00000.tar").read_bytes())
+    data[-2000] ^= 1
+    (out / "test-00000.tar").write_bytes(data)
+    lines: list[str] = []
+    prepare(_card(), str(source), out, Wanted(Shrink(256), items=5), 1, lines.append)
+    assert lines == [
+        f"{out}: 2 of 5 shards are lost or changed, and made again: train-00001.tar, test-00000.tar",
+        "train-00001.tar: 5 items",
+        "test-00000.tar: 4 items",
+        "11 train, 5 validation, 4 test in 5 shards",
+    ]
+    assert _bytes(out) == _bytes(tmp_path / "whole")  # with the manifest, and what it says was left out
+    assert (out / "train-00000.tar").stat().st_mtime_ns == kept
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -338,3 +361,30 @@ def test_other_programs_can_read_the_tar_shards(tmp_path: Path) -> None:
     assert texts == [b"a picture 0", b"a picture 1"]
     assert [one.name.split(".")[1] for one in members] == ["png", "json", "txt"] * 2
     assert {(one.mtime, one.uid, one.uname, one.mode) for one in members} == {(0, 0, "", 0o644)}
+
+
+@pytest.mark.parametrize(("format", "edge"), [("webp", 16_384), ("jpeg", 65_501)])
+def test_a_picture_that_is_too_long_for_its_format(tmp_path: Path, format: str, edge: int) -> None:
+    made = _corpus(tmp_path / "in")
+    Image.new("RGB", (2, edge)).save(tmp_path / "in" / "Smith_John_4.png")
+    out = _prepared(made, tmp_path / "out", Wanted(Shrink(256, format)))  # type: ignore[arg-type]
+    assert json.loads(out.read_text())["left_out"] == {f"too long for {format}": 1}
+    Shrink(256, format).encoded(Image.new("RGB", (2, edge - 1)))  # type: ignore[arg-type]  # the control
+
+
+def test_faults_of_a_stream_are_counted_once(tmp_path: Path) -> None:
+    members = [m for i in range(40) for m in pair(f"k{i:02d}", i)]
+    members[14:16] = members[15:16]  # a text without its picture
+    tar(tmp_path / "in" / "train-0.tar", members)
+    streamed = {"reader": "webdataset", "options": {"streaming": True}, "max_bad": 0.2}
+    out = prepare(
+        Card.model_validate({"name": "test", **streamed}),
+        str(tmp_path / "in"),
+        tmp_path / "out",
+        Wanted(Shrink(256)),
+        1,
+        lambda line: None,
+    )
+    told = json.loads(out.read_text())
+    assert told["left_out"] == {"missing picture": 1}
+    assert told["counts"]["train"] == 39

@@ -13,6 +13,9 @@ import pytest
 from scipy.stats import norm, t
 
 from domainclip import statistics
+from domainclip.probing import mean_of_columns
+
+NAN = float("nan")
 
 
 def simulation() -> ModuleType:
@@ -173,3 +176,29 @@ def test_five_changed_patients_prove_nothing_whatever_the_figure() -> None:
     assert found.p == 2 / 2**5
     assert found.low > 0  # the interval alone would have claimed it
     assert found.sign == 0
+
+
+def test_items_change_in_the_columns_they_have() -> None:
+    """Each item has one of two columns, as one that is told in one of two languages."""
+    own = np.arange(200) % 2
+    base, adapted = np.full((2, 200, 2), NAN)
+    base[np.arange(200), own], adapted[np.arange(200), own] = 0.05, 0.95
+    found = statistics.compare(mean_of_columns, base, adapted, names(200), 2000, 0).difference
+    assert found is not None
+    assert found.value == pytest.approx(0.9)
+    assert found.p is not None
+    assert found.p < 0.002
+    assert found.sign == 1
+
+
+def test_what_only_one_model_has_is_a_change() -> None:
+    base, adapted = np.zeros((2, 40, 1))
+    base[:10], adapted[:10] = NAN, 1.0
+    found = statistics.compare(mean_of_columns, base, adapted, names(40), 2000, 0).difference
+    assert found is not None
+    assert found.sign == 1
+    base[5:10] = adapted[5:10]  # five are left, which prove nothing
+    adapted[10:20] = base[10:20] = NAN
+    found = statistics.compare(mean_of_columns, base, adapted, names(40), 2000, 0).difference
+    assert found is not None
+    assert found.p == 2 / 2**5

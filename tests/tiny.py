@@ -7,6 +7,7 @@ random, but the tokenizers and image processors are of the real classes: what lo
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from string import ascii_lowercase, digits
@@ -54,6 +55,23 @@ def tiny_clip(
     return _write(
         folder, config, transformers.CLIPModel, tokenizer, _crop_processor("CLIPImageProcessor"), seed
     )
+
+
+def retokenised(base: Path, folder: Path, changed: str) -> Path:
+    """The same weights behind another tokenizer: cut at another length, or other ids for two words."""
+    shutil.copytree(base, folder)
+    if changed == "limit":
+        file = folder / "tokenizer_config.json"
+        said = json.loads(file.read_text())
+        file.write_text(json.dumps({**said, "model_max_length": 6}))
+    if changed == "words":
+        file = folder / "tokenizer.json"
+        said = json.loads(file.read_text())
+        words = said["model"]["vocab"]
+        one, other = (next(word for word in words if word.startswith(begin)) for begin in ("red", "cat"))
+        words[one], words[other] = words[other], words[one]
+        file.write_text(json.dumps(said))
+    return folder
 
 
 def tiny_siglip(folder: str | Path, *, seed: int = 0, log_scale: float = 2.3026, bias: float = -10.0) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ def write_page(checkup: Checkup, out: Path) -> Path:
 def write_preview(checkup: Checkup, out: Path, number: int) -> Path:
     """The same, and a contact sheet of `number` items: it shows pictures, captions and labels.
 
+    Only its owner may read the file.
+
     Raises: RecipeError when the file cannot be written.
     """
-    return _write(out, _build(checkup, list(sheet.items(checkup, number))))
+    return _write(out, _build(checkup, list(sheet.items(checkup, number))), mode=0o600)
 
 
 def _build(checkup: Checkup, shown: list[sheet.Shown]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def _classes(checkup: Checkup) -> list[tuple[str, list[int]]]:
     return sorted(rows, key=lambda row: (-sum(row[1]), row[0]))[:_CLASSES]
 
 
-def _write(out: Path, page: dict[str, Any]) -> Path:
+def _write(out: Path, page: dict[str, Any], mode: int = 0o666) -> Path:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -78,7 +81,11 @@ def _write(out: Path, page: dict[str, Any]) -> Path:
     text = templates.get_template("checkup.html.j2").render(page)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            if mode == 0o600:  # also where a page that all may read stood before
+                os.fchmod(handle, mode)
+            stream.write(text)
     except OSError as error:
         raise RecipeError(f"{out}: cannot be written: {error.strerror}: name another file") from None
     return out

@@ -12,8 +12,8 @@ from datasets import DatasetDict
 from pydicom.datadict import DicomDictionary, tag_for_keyword
 
 from domainclip.data import columns, dicom, files, places, tables
-from domainclip.data.cards import Card, corpus_root
-from domainclip.data.dicom import decoders, structured_reports, studies, windows
+from domainclip.data.cards import Card, Columns, corpus_root
+from domainclip.data.dicom import decoders, frames, keyed, structured_reports, studies, windows
 from domainclip.data.dicom.frames import Policy
 from domainclip.data.dicom.studies import File, Level
 from domainclip.data.quarantine import Bad, Journal
@@ -22,7 +22,8 @@ from domainclip.data.unreadable import UnreadableImage
 from domainclip.errors import DataError, RecipeError, did_you_mean
 
 _SUFFIXES = (".dcm", ".dicom")
-_INTERNAL = (*studies.KEYWORDS, *windows.WINDOW_KEYWORDS, "TransferSyntaxUID", "BitsStored")
+_STORED = (*frames.SIZES, "TransferSyntaxUID", "BitsAllocated", "BitsStored")
+_INTERNAL = (*studies.KEYWORDS, *windows.WINDOW_KEYWORDS, *_STORED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Dicom:
             image = columns.require_image(found, own, source)
             held = list(self._named(table, image, root, keywords, journal))
         else:
-            held = self._walked(table, root, keywords, journal)
+            held = self._walked(table, root, keywords, _gathered(found), journal)
         if table is None and card.captions.policy != "section":  # whose headings stand on lines of their own
             held = [file.saying({"text": " ".join(file.source.values["text"].split())}) for file in held]
         _refuse_undecodable(held, card, journal)
@@ -93,11 +94,18 @@ class Dicom:
                 journal.bad.append(Bad(place, error.reason, str(file)))
 
     def _walked(
-        self, table: tables.Table | None, root: Path, keywords: list[str], journal: Journal
+        self,
+        table: tables.Table | None,
+        root: Path,
+        keywords: list[str],
+        gathered: list[str],
+        journal: Journal,
     ) -> list[File]:
         """The image files of the folder, each with its report."""
-        by_key = None if table is None else self._by_key(table)
+        if table is not None:
+            self._refuse_unknown_key(table)
         held: list[File] = []
+        broken: list[str] = []
         others: list[tuple[str, str, Path]] = []
         for number, file in enumerate(_dicom_files(root), start=1):
             place, name = f"file {number}", file.relative_to(root).as_posix()
@@ -109,34 +117,32 @@ class Dicom:
                     others.append((error.reason.removeprefix("not an image "), place, file))
                 else:
                     journal.bad.append(Bad(place, error.reason, str(file)))
+                    broken.append(name)
                 continue
-            report = self._beside(one, file) if by_key is None else self._keyed(one, file, by_key)
-            held.append(one.saying(report))
-        if by_key is None:
+            held.append(one if table is not None else one.saying(self._beside(one, file)))
+        if table is None:
             return _with_structured(held, others, journal)
         _note_left(Counter(kind for kind, _, _ in others), journal)
-        return held
+        if self.attribute is None:
+            return keyed.by_name(held, broken, table, str(self.key), gathered, journal)
+        return keyed.by_attribute(held, self.attribute, table, str(self.key), gathered, journal)
 
     def _opened(self, file: Path, name: str, place: str, row: dict[str, Any], keywords: list[str]) -> File:
         source = Source(row, place, {"path": str(file), "bytes": None}, name)
         real = Path(places.split(str(file))[0])
         if not real.is_file():  # it is counted later, with those of every other reader
             return File(source, {})
-        attributes = dicom.header(real, [*dict.fromkeys([*keywords, *_INTERNAL])])
+        asked = [*keywords, *_INTERNAL, *filter(None, [self.attribute])]
+        attributes = dicom.header(real, [*dict.fromkeys(asked)])
+        frames.refuse_absent(attributes, real.stat().st_size, name)
         values = {**{word: attributes[word] for word in keywords}, **row}
         source = Source(values, place, source.image, name)
         return File(studies.with_frames(source, attributes, self.frames, self.window), attributes)
 
-    def _by_key(self, table: tables.Table) -> dict[str, dict[str, Any]]:
+    def _refuse_unknown_key(self, table: tables.Table) -> None:
         if self.key not in table.columns:
             near = did_you_mean(str(self.key), table.columns)
             raise DataError(f'{table.file.name}: no column "{self.key}" (corpus.options.key): {near}')
-        return {text_of(row.get(self.key)): row for row in table.rows}
-
-    def _keyed(self, one: File, file: Path, by_key: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        names = [one.source.name, file.name, file.stem]
-        keys = [one.source.values[self.attribute]] if self.attribute else names
-        return next((by_key[key] for key in keys if key in by_key), {})
 
     def _beside(self, one: File, file: Path) -> dict[str, Any]:
         beside = [file.with_suffix(".txt"), file.with_name(file.name + ".txt")]
@@ -165,6 +171,11 @@ class Dicom:
             f"{lacking} of {len(seen)} files have no window {self.window} (corpus.options.window): "
             "their first one is shown"
         )
+
+
+def _gathered(found: Columns) -> list[str]:
+    """The columns of which an item may have several values: captions and classes."""
+    return [*(found.texts or []), *([found.labels] if isinstance(found.labels, str) else [])]
 
 
 def _dicom_files(root: Path) -> Iterator[Path]:

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from datasets import DatasetDict
+from PIL import Image
 
-from domainclip.data import files
+from domainclip.data import files, images, tars
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import Journal
 from domainclip.data.rows import Source, standardise
 from domainclip.data.splits import is_split, said
 from domainclip.errors import DataError, RecipeError
 
+_KNOWN = Image.registered_extensions()  # by suffix: Pillow's name of the format
+_FITS = (".fits", ".fit", ".fts")
 _SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".bmp",
-    ".jp2",
-    ".avif",
-    ".dcm",
-    ".fits",
-    ".fit",
-    ".fz",
+    *sorted(suffix for suffix, kind in _KNOWN.items() if kind in images.FORMATS),
+    *(".mpo", ".dcm", ".dicom", *_FITS, ".fz"),
+    *(f"{suffix}.gz" for suffix in _FITS),
 )
+# What stands beside pictures and is none goes without saying.
+_BESIDE = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
+_QUIET = frozenset(_BESIDE.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +48,12 @@ class Folder:
         root = Path(path).resolve()
         if not root.is_dir():
             raise DataError(f"{path}: no such folder: check corpus.path")
-        images = [file for file in files.walk(root) if file.suffix.lower() in _SUFFIXES]
-        if not images:
-            raise DataError(f"{path}: no images ({', '.join(_SUFFIXES)}) in this folder or below")
-        rows = [self._source(file, root, f"file {number}") for number, file in enumerate(images, start=1)]
+        held = list(files.walk(root))
+        pictures = [file for file in held if _suffix(file)]
+        _note_left([file for file in held if not _suffix(file)], journal)
+        if not pictures:
+            raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
+        rows = [self._source(file, root, f"file {number}") for number, file in enumerate(pictures, start=1)]
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         if labelled and template is None and not any(row.values["text"] for row in rows):
@@ -69,16 +68,35 @@ class Folder:
         folders = list(below.parts[:-1])
         split = said(folders.pop(0), place) if folders and is_split(folders[0]) else None
         path = files.inside(root, str(below), place)
-        captions = files.text(file.with_suffix(".txt"), self.encoding, place)
+        stem = file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
+        captions = files.text(file.with_name(f"{stem}.txt"), self.encoding, place)
         return Source(
             values={
                 "text": [line.strip() for line in captions.splitlines() if line.strip()],
                 # Underscores stand for spaces in names of folders, never in a word of a caption.
                 "label": folders[0].replace("_", " ") if folders else "",
-                "name": file.stem,
+                "name": stem,
             },
             place=place,
             image={"path": str(path), "bytes": None},
             name=below.as_posix(),
             split=split,
         )
+
+
+def _suffix(file: Path) -> str:
+    """The suffix that makes a file a picture; "" for any other."""
+    name = file.name.lower()
+    return max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def _note_left(others: Sequence[Path], journal: Journal) -> None:
+    left: Counter[str] = Counter()
+    for file in others:
+        suffix = file.suffix.lower()
+        if suffix not in _QUIET:  # behind the dot of an unusual name may stand a patient's
+            usual = suffix[1:] in tars.SAID_SUFFIXES or suffix in _KNOWN
+            left[suffix if usual else "of other kinds" if suffix else "without a suffix"] += 1
+    if left:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))
+        journal.note(f"files that are not taken for pictures are left out: {kinds}")

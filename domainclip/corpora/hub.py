@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict, Value
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
@@ -96,8 +96,7 @@ class Hub:
         if folder.is_dir():
             if not any((folder / name).is_file() for name in _SAVED):
                 raise DataError(f"{path}: no data set of save_to_disk: set corpus.reader=table or =folder")
-            saved = datasets.load_from_disk(path)
-            return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
+            return _saved(path)
         try:
             commit = self._commit(path)
             found = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
@@ -121,7 +120,7 @@ class Hub:
         self, source: DatasetDict | IterableDatasetDict, path: str, image: str, found: Columns
     ) -> Iterator[Source]:
         for split, rows in source.items():
-            plain = rows.cast_column(image, datasets.Image(decode=False))
+            plain = _undecoded(rows, image, path)
             # A source with one split says nothing: the card's shares divide it.
             own = said(str(split), f"split {split}") if len(source) > 1 and not found.split else None
             most = self.limit
@@ -139,6 +138,32 @@ class Hub:
                     name=place,
                     split=own,
                 )
+
+
+def _saved(path: str) -> DatasetDict:
+    try:
+        saved = datasets.load_from_disk(path)
+    except Exception as error:  # whatever its files lack
+        reason = type(error).__name__
+        raise DataError(f"{path}: not whole ({reason}): save the data set again") from None
+    if not len(saved):
+        raise DataError(f"{path}: an empty data set: save it again")
+    return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
+
+
+def _undecoded(rows: Any, image: str, path: str) -> Any:
+    """The rows with the files of their pictures."""
+    kind = getattr(rows.features[image], "dtype", "")
+    try:
+        if kind not in ("string", "large_string", "binary", "large_binary", "null") and isinstance(
+            rows.features[image], Value
+        ):
+            raise TypeError(kind)
+        return rows.cast_column(image, datasets.Image(decode=False))
+    except Exception:
+        raise DataError(
+            f'{path}: column "{image}" holds no pictures ({kind or "another kind"}): set corpus.columns.image'
+        ) from None
 
 
 def _builder(path: str, config: str | None, revision: str | None) -> Any:

@@ -11,7 +11,7 @@ from datasets import DatasetDict
 from domainclip.data import columns, files, tables
 from domainclip.data.cards import Card, corpus_root
 from domainclip.data.quarantine import Journal
-from domainclip.data.rows import Source, standardise, text_of
+from domainclip.data.rows import Source, picture_of, standardise, text_of
 from domainclip.errors import DataError
 
 Condition = dict[str, str | int | list[str | int]]  # column -> the value, or values, that count
@@ -55,11 +55,11 @@ class Table:
         return standardise(rows, found, card, journal, self.label_separator)
 
     def _source(self, row: dict[str, Any], place: str, column: str, root: Path) -> Source:
-        cell = row.get(column)
-        inside = cell if isinstance(cell, dict) else {"path": cell}  # Parquet may hold the picture itself
-        name = text_of(inside.get("path"))
-        image = {"path": name, "bytes": inside.get("bytes")}
-        if image["bytes"] is None:
+        inside = picture_of(row.get(column))  # Parquet may hold the picture itself
+        name = text_of(inside["path"])
+        image = {"path": name, "bytes": inside["bytes"]}
+        if not isinstance(image["bytes"], bytes):  # JSON may say there what it likes
+            image["bytes"] = None
             # A row without a name gets a file that is not there, and is counted with those.
             image["path"] = str(files.inside(root, name or "?", f"{place}, column {column}"))
         return Source(

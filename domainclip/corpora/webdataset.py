@@ -44,7 +44,7 @@ class Webdataset:
 
         Raises: DataError for shards that are not there, or hold no pair.
         """
-        found = shards.listed(str(path))
+        found = shards.listed(str(path), splits=not card.columns.split)
         if self.streaming:
             rows = self._kept(found, journal)
         elif found[0].remote:
@@ -63,13 +63,13 @@ class Webdataset:
 
         Raises: DataError for shards that are not there, or hold no pair.
         """
-        found = [place for place in shards.listed(str(path)) if place.split in (None, "train")]
         if card.columns.split:
             raise DataError(
                 "corpus.columns.split: a stream's splits stand in the names or folders of its shards, as in "
                 "train-000.tar: leave it out"
             )
-        open_, known = _Shards(tuple(found), self), shards.counts(found, str(path), journal)
+        found = [place for place in shards.listed(str(path)) if place.split in (None, "train")]
+        open_, known = _Shards(tuple(found), self), shards.counts(found, journal)
         first = [row for row in islice(_rows(open_, len(found)), SAMPLE) if row is not None]
         _refuse_nothing(first, str(path), len(found), journal)
         return Stream(

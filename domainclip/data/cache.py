@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-# Prepared pictures; towers' outputs; hidden states; tars; looks at pictures.
-KINDS = ("pixels", "embeddings", "features", "shards", "hashes")
+# Prepared pictures; towers' outputs; hidden states; tars; looks at pictures; sha256 of files.
+KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests")
 
 
 def root() -> Path:
@@ -89,6 +89,26 @@ def entries(kind: str | None = None) -> list[Entry]:
     return sorted(
         (entry for entry in found if entry), key=lambda entry: (-entry.used, entry.kind, entry.name)
     )
+
+
+def drafts(untouched: float = 0) -> list[Entry]:
+    """What a run began that was killed or still writes; only what was not touched for so many seconds."""
+    folders = [folder for kind in KINDS for folder in sorted((root() / kind).glob(".*")) if folder.is_dir()]
+    found = []
+    for folder in folders:
+        try:
+            facts = [file.stat() for file in (folder, *folder.iterdir())]
+        except OSError:  # it was just finished or removed
+            continue
+        entry = Entry(
+            folder.parent.name,
+            folder.name,
+            sum(one.st_size for one in facts[1:]),
+            max(one.st_mtime for one in facts),
+            "unfinished",
+        )
+        found.append(entry)
+    return [entry for entry in found if time.time() - entry.used >= untouched]
 
 
 def remove(kind: str, name: str) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
 from domainclip import parts
 from domainclip.contracts import COLUMNS, SPLITS
-from domainclip.data import places, prepared, privacy
+from domainclip.data import prepared, privacy
 from domainclip.data.cards import Card, Prompts
+from domainclip.data.digests import EMPTY, MISSING
+from domainclip.data.digests import of as digests_of
 from domainclip.data.quarantine import Bad, Journal, refuse_over
 from domainclip.data.rows import FEATURES
 from domainclip.data.streams import SAMPLE, Stream
 from domainclip.errors import DataError
 
-_ENDS = 2**16  # bytes of a file's beginning and of its end that tell it from another
+_PIECE = 64  # rows: a row may hold its pictures whole
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,13 @@ def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, 
     kept, digests = DatasetDict(), dict[str, list[str]]()
     for name in SPLITS:
         ids, rows, changed = splits[name]["id"][:], [], {}
-        columns = zip(splits[name]["image"][:], splits[name]["views"][:], strict=True)
-        pictures = [[image, *views] for image, views in columns]
-        # Waiting for a disk or a file server is all the work there is, so threads share it.
-        with ThreadPoolExecutor(16) as pool:
-            found = pool.map(digest_of, chain.from_iterable(pictures))
-            by_row = [list(islice(found, len(own))) for own in pictures]
-        for row, (id, own, seen) in enumerate(zip(ids, pictures, by_row, strict=True)):
+        # Twice the same rows: one goes ahead through the digests, by a piece of them.
+        ahead, behind = tee(_pictures(splits[name]))
+        found = digests_of(chain.from_iterable(ahead))
+        for row, (id, own) in enumerate(zip(ids, behind, strict=True)):
+            seen = list(islice(found, len(own)))
             place = journal.places.setdefault(id, f"{name} item {row + 1}")
-            there = [at for at, digest in enumerate(seen) if digest not in (_MISSING, _EMPTY)]
+            there = [at for at, digest in enumerate(seen) if digest not in (MISSING, EMPTY)]
             for at in sorted({*range(len(own))} - {*there}) if there else [0]:
                 said = f"{place} view {at}" if at else place
                 journal.bad.append(Bad(said, seen[at], own[at]["path"] or ""))
@@ -145,6 +144,12 @@ def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, 
     return kept, digests
 
 
+def _pictures(split: Dataset) -> Iterator[list[dict[str, Any]]]:
+    """The image and the views of each row."""
+    for some in split.select_columns(["image", "views"]).iter(_PIECE):
+        yield from ([image, *views] for image, views in zip(some["image"], some["views"], strict=True))
+
+
 def _with_views(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dataset:
     """The split with other pictures in some rows."""
     if not changed:
@@ -155,33 +160,6 @@ def _with_views(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dat
     for column, values in columns.items():
         split = split.remove_columns(column).add_column(column, values, feature=FEATURES[column])
     return split.select_columns(list(COLUMNS))
-
-
-_MISSING, _EMPTY = "missing file", "empty file"
-
-
-def digest_of(image: dict[str, Any]) -> str:
-    """sha256 of the size, the first and the last 64 kB of a picture; or what is wrong with it.
-
-    No date: a copy of a corpus is the same corpus. The place inside the file, such as a frame, counts.
-    """
-    data = image["bytes"]
-    path, inside = places.split(image["path"] or "")
-    if data is not None:
-        size, ends = len(data), data[:_ENDS] + data[-_ENDS:]
-    else:
-        try:
-            with open(path, "rb") as stream:
-                begin = int(inside.pop("offset", 0))  # a member of a tar: where it lies says nothing of it
-                size = int(inside.pop("size", os.fstat(stream.fileno()).st_size - begin))
-                stream.seek(begin)
-                ends = stream.read(min(size, _ENDS))
-                stream.seek(begin + max(0, size - _ENDS))
-                ends += stream.read(min(size, _ENDS))
-        except OSError:
-            return _MISSING
-    place = json.dumps(inside, sort_keys=True) if inside else ""
-    return hashlib.sha256(f"{size}:{place}".encode() + ends).hexdigest() if size else _EMPTY
 
 
 def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card) -> str:

@@ -13,12 +13,16 @@ Legend: n pictures, k pairs, s the side of a thumbnail.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import imagehash
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+
+from domainclip.data.workers import in_order
 
 SIDE = 64  # of the grey thumbnail; smaller pictures hold too little to be told apart
 TURNS = (
@@ -32,14 +36,16 @@ TURNS = (
     "mirrored along its other diagonal",
 )
 NEAR = 24  # of 128 bits: as much as a cut of 2 % a side, a re-encoding and a mirror change together
-NEAREST = 16  # candidates of a picture that are laid over it: work grows with n, not with its square
+NEAREST = 16  # candidates of a picture that are laid over it: that work grows with n, not with its square
 SAME = 0.93  # of the fine structure in common: a copy
 DOUBTFUL = 0.85  # a copy if a witness agrees: smooth discs and small noisy cut-outs lie in between
 COLOUR = 12  # of 255: mean colours of a copy differ by less
 COSINE = 0.8  # embeddings of a copy are at least so near
 DETAIL = 1.0  # grey levels of fine structure below which there is nothing to compare
 SCORED = np.dtype([("first", "i8"), ("second", "i8"), ("turn", "u1"), ("score", "f4")])
-_BLOCK = 4096  # rows of a block of hash distances: 16 million at once
+_ROWS, _COLUMNS = 64, 4096  # of a block of hash distances, which a processor's cache holds
+_LAID = 512  # pairs that are laid over each other at once
+_WORTH = 8 * _LAID
 _LIMITS = np.array([0.08, 0.07, 0.08, 0.07], np.float32)  # scale and shift: a cut of 3 % on each side
 _STARTS = (0.0, 0.04, -0.04)  # scales to begin from: neither is cut, one is, the other is
 
@@ -52,6 +58,16 @@ class Pair:
     second: int
     turn: str  # how the second lies to the first
     score: float  # correlation of the fine structure, at most 1
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Some pairs of thumbnails, for one process."""
+
+    start: int  # the first of them
+    first: np.ndarray  # (k, s, s) uint8
+    second: np.ndarray
+    turn: np.ndarray  # (k,)
 
 
 def turned(thumbnails: np.ndarray, turn: int) -> np.ndarray:
@@ -78,25 +94,31 @@ def hashes(thumbnail: np.ndarray) -> np.ndarray:
 
 def detail(thumbnails: np.ndarray) -> np.ndarray:
     """(n,) grey levels of fine structure: their standard deviation without what is smooth."""
-    spread: np.ndarray = _fine(thumbnails.astype(np.float32)).std((1, 2))
-    return spread
+    return np.asarray(_fine(thumbnails.astype(np.float32)).std((1, 2)))
 
 
-def scored(thumbnails: np.ndarray, hashed: np.ndarray) -> np.ndarray:
+def scored(thumbnails: np.ndarray, hashed: np.ndarray, workers: int = 0) -> np.ndarray:
     """(k,) SCORED: all pairs that may be one picture, in the order of their rows, by their fine structure.
 
     `thumbnails` (n, s, s) uint8 are grey, `hashed` (n, 8, 2) from `hashes`. A picture without detail is in no
-    pair.
+    pair. The work is shared by so many processes.
     """
     rows = np.flatnonzero(detail(thumbnails) >= DETAIL)
+    near = _candidates(hashed[rows], workers)
+    near[:, :2] = rows[near[:, :2]]
+
+    def laid() -> Iterator[_Laid]:
+        for start in range(0, len(near), _LAID):
+            first, second, turn = near[start : start + _LAID].T
+            yield _Laid(start, thumbnails[first], thumbnails[second], turn)
+
     found: dict[tuple[int, int], tuple[int, float]] = {}
-    for first, second, turn in _candidates(hashed[rows]):
-        first, second = rows[first], rows[second]
-        scores = _scores(thumbnails, first, second, turn)
+    # For a few pairs, starting processes costs more than it saves.
+    for task, scores in in_order(_scores, laid(), workers if len(near) > _WORTH else 0):
         for k in np.flatnonzero(scores >= DOUBTFUL):
-            pair, known = (int(first[k]), int(second[k])), float(scores[k])
-            if pair not in found or found[pair][1] < known:
-                found[pair] = int(turn[k]), known
+            first, second, turn = near[task.start + k].tolist()
+            if found.get((first, second), (0, -1.0))[1] < scores[k]:
+                found[first, second] = turn, float(scores[k])
     return np.array([(*pair, *found[pair]) for pair in sorted(found)], SCORED)
 
 
@@ -126,23 +148,36 @@ def _witnessed(
     return [pair for pair in alike if float(vectors[pair.first] @ vectors[pair.second]) >= COSINE]
 
 
-def _candidates(hashed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows i < j and turn of pairs that are near, the nearest of each picture, in blocks of pictures."""
-    n = len(hashed)
-    for start in range(0, n, _BLOCK):
-        block = hashed[start : start + _BLOCK, 0]
-        near: list[np.ndarray] = []
-        for other in range(start, n, _BLOCK):
-            for turn in range(len(TURNS)):
-                against = hashed[other : other + _BLOCK, turn]
-                distance = np.bitwise_count(block[:, None, 0] ^ against[None, :, 0])
-                distance += np.bitwise_count(block[:, None, 1] ^ against[None, :, 1])
-                i, j = np.nonzero(distance <= NEAR)
-                later = i + start < j + other
-                i, j = i[later], j[later]
-                near.append(np.stack([i + start, j + other, np.full_like(i, turn), distance[i, j]], 1))
-        kept = _nearest(np.concatenate(near))
-        yield kept[:, 0], kept[:, 1], kept[:, 2]
+def _candidates(hashed: np.ndarray, workers: int = 0) -> np.ndarray:
+    """(k, 3) rows i < j and turn of pairs that are near: the nearest of each picture.
+
+    All pairs are compared, so time grows with the square of n, at some nanoseconds a pair; memory does not.
+    """
+    near = partial(_near, np.ascontiguousarray(hashed.transpose(1, 2, 0)))
+    with ThreadPoolExecutor(
+        max(1, workers)
+    ) as pool:  # numpy leaves the interpreter to others while it counts
+        found = pool.map(near, range(0, len(hashed), _ROWS))
+        return np.concatenate([np.zeros((0, 3), np.int64), *found])
+
+
+def _near(hashed: np.ndarray, start: int) -> np.ndarray:
+    """(k, 3) the candidates of _ROWS pictures from `start` on, of hashes (8, 2, n)."""
+    block, n = hashed[0, :, start : start + _ROWS, None], hashed.shape[2]
+    found = [np.zeros((0, 4), np.int64)]
+    for turn in range(len(TURNS)):
+        for other in range(start, n, _COLUMNS):
+            against = hashed[turn, :, None, other : other + _COLUMNS]
+            # The second hash is asked only where the first leaves room: mostly nowhere.
+            i, j = np.divmod(
+                np.flatnonzero(np.bitwise_count(block[0] ^ against[0]) <= NEAR), against.shape[2]
+            )
+            i, j = i[later := i + start < j + other], j[later]
+            distance = np.bitwise_count(hashed[0, :, start + i] ^ hashed[turn, :, other + j]).sum(1, np.int64)
+            near = distance <= NEAR
+            i, j, distance = i[near] + start, j[near] + other, distance[near]
+            found.append(np.stack([i, j, np.full_like(i, turn), distance], 1))
+    return _nearest(np.concatenate(found))[:, :3]
 
 
 def _nearest(found: np.ndarray) -> np.ndarray:
@@ -152,16 +187,10 @@ def _nearest(found: np.ndarray) -> np.ndarray:
     return found[place < NEAREST]
 
 
-def _scores(thumbnails: np.ndarray, first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def _scores(task: _Laid) -> np.ndarray:
     """(k,) correlations of the fine structure of pairs, the second turned and laid over the first."""
-    scores = np.zeros(len(first), np.float32)
-    for start in range(0, len(first), 512):
-        part = slice(start, start + 512)
-        a = thumbnails[first[part]].astype(np.float32)
-        b = thumbnails[second[part]]
-        b = np.concatenate([turned(b[k : k + 1], t) for k, t in enumerate(turn[part])]).astype(np.float32)
-        scores[part] = _score(a, b)
-    return scores
+    b = np.concatenate([turned(task.second[k : k + 1], turn) for k, turn in enumerate(task.turn)])
+    return _score(task.first.astype(np.float32), b.astype(np.float32))
 
 
 def _score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -233,39 +262,34 @@ def _alike(a: np.ndarray, b: np.ndarray, fit: np.ndarray, blur: float) -> np.nda
     moved, inside = _moved(_smooth(b, blur), fit)
     fine_a, fine_b = _fine(_smooth(a, blur)), _fine(moved)
     even_a, even_b = (fine / (np.sqrt(_smooth(fine**2, 2.0)) + 4) for fine in (fine_a, fine_b))
-    lower: np.ndarray = np.minimum(_correlation(fine_a, fine_b, inside), _correlation(even_a, even_b, inside))
-    return lower
+    both = (_correlation(fine_a, fine_b, inside), _correlation(even_a, even_b, inside))
+    return np.asarray(np.minimum(*both))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> np.ndarray:
     a, b = _standard(a, inside), _standard(b, inside)
-    found: np.ndarray = (a * b).sum((1, 2)) / inside.sum((1, 2))
-    return found
+    return np.asarray((a * b).sum((1, 2)) / inside.sum((1, 2)))
 
 
 def _standard(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     count = inside.sum((1, 2))[:, None, None]
     values = (values - (values * inside).sum((1, 2))[:, None, None] / count) * inside
     spread = np.sqrt((values**2).sum((1, 2))[:, None, None] / count + 1e-3)
-    standard: np.ndarray = values / spread
-    return standard
+    return np.asarray(values / spread)
 
 
 def _fine(values: np.ndarray) -> np.ndarray:
-    fine: np.ndarray = values - _smooth(values, 2.0)
-    return fine
+    return np.asarray(values - _smooth(values, 2.0))
 
 
 def _smooth(values: np.ndarray, blur: float) -> np.ndarray:
-    smooth: np.ndarray = gaussian_filter(values, (0, blur, blur), mode="nearest", truncate=3.0)
-    return smooth
+    return np.asarray(gaussian_filter(values, (0, blur, blur), mode="nearest", truncate=3.0))
 
 
 def _pooled(values: np.ndarray) -> np.ndarray:
     """Half the side."""
     side = values.shape[1] // 2
-    half: np.ndarray = values.reshape(len(values), side, 2, side, 2).mean((2, 4))
-    return half
+    return np.asarray(values.reshape(len(values), side, 2, side, 2).mean((2, 4)))
 
 
 def _places(side: int) -> np.ndarray:

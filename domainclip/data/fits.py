@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BEGIN = b"SIMPLE  ="
 _GZIP = b"\x1f\x8b"
+_SMALL, _RATIO = 2**24, 100  # unzipped bytes that are always read, and those read of each zipped one
 HEAD = 4096  # so many bytes tell whether a file is FITS
 
 
@@ -153,25 +154,36 @@ def _opened(data: bytes, name: str, max_pixels: int) -> HDUList:
 
     if data[:2] == _GZIP:
         unzip = zlib.decompressobj(31)
-        data = unzip.decompress(data, 8 * max_pixels + 2**20)  # 64 bits a pixel, and the headers
+        # 64 bits a pixel, and the headers; a picture that shows anything does not shrink a hundredfold.
+        most = min(8 * max_pixels + 2**20, max(_SMALL, _RATIO * len(data)))
+        data = unzip.decompress(data, most)
         if unzip.unconsumed_tail:
             raise UnreadableImage(name, "decompression bomb")
     return fits.open(io.BytesIO(data), memmap=False)
 
 
-def _beside(name: str, band: str, bands: list[int | str]) -> bytes:
-    """The file of another band: the table may name the file of any, or a stem that none of them has."""
+def beside(name: str, place: Mapping[str, str]) -> list[Path]:
+    """The files of other bands that a picture is made of besides its own, there or not; mostly none."""
+    if "{stem}" not in place.get("bands", ""):
+        return []
+    bands = place["bands"].split(",")
+    return [_band(name, band, bands) for band in bands if "{stem}" in band]
+
+
+def _band(name: str, band: str, bands: Sequence[int | str]) -> Path:
+    """The file of a band: the table may name the file of any, or a stem that none of them has."""
     file = Path(name)
     for other in map(str, bands):
         before, found, after = other.partition("{stem}")
         if found and (same := re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", file.name)):
-            stem = same[1]
-            break
-    else:
-        stem = file.stem
-    wanted = file.with_name(band.replace("{stem}", stem)).resolve()
+            return file.with_name(band.replace("{stem}", same[1]))
+    return file.with_name(band.replace("{stem}", file.stem))
+
+
+def _beside(name: str, band: str, bands: Sequence[int | str]) -> bytes:
+    wanted = _band(name, band, bands).resolve()
     # A link would lead out of the corpus.
-    if wanted.parent != file.resolve().parent or not wanted.is_file():
+    if wanted.parent != Path(name).resolve().parent or not wanted.is_file():
         raise UnreadableImage(name, f"no FITS file of band {band}")
     return wanted.read_bytes()
 

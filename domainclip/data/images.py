@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,11 @@ Image.init()
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # some need a library that Pillow may lack
 # Pillow's own bound: what is larger is a mistake or an attack, and costs 270 MB of memory.
 MAX_PIXELS = 89_478_485
+_STRIP = 2**20  # pixels whose grey levels are worked out at once
 # Transparent pixels become white, as pages show them; a caption's writer saw the picture that way.
 BACKGROUND = (255, 255, 255)
+# Part of every key of what was computed from pixels: raise it when the same file gives other pixels.
+DECODING = 1
 
 
 def decode(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -109,7 +112,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
     profile = image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
@@ -122,26 +125,37 @@ def _rgb(image: Image.Image) -> Image.Image:
     return colour.srgb(coloured, profile).convert("RGB")
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
+def _eight_bits(image: Image.Image) -> np.ndarray:
     """Grey levels of any depth in 0…255; Pillow's own conversion would turn all above 255 white.
 
     The depth is 8, 12 or 16 bits, the first that holds the brightest pixel: detectors with 12 bits are
     stored in 16. Floats, negative and 32-bit values have no such depth: their range is stretched.
     """
-    values = values.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return np.zeros(values.shape, np.uint8)
-    low, high = float(finite.min()), float(finite.max())
+    low, high, whole = np.inf, -np.inf, True
+    for _, values in _strips(image):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            whole = whole and bool((finite == np.rint(finite)).all())
+    grey = np.zeros((image.height, image.width), np.uint8)
     depth = next((bits for bits in (8, 12, 16) if high < 2**bits), None)
-    if depth is not None and low >= 0 and bool((finite == np.rint(finite)).all()):
+    if depth is not None and 0 <= low <= high and whole:
         low, high = 0.0, float(2**depth - 1)
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    # What is no number was not measured: it is black, and never counts for the range.
-    shares = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
-    grey: np.ndarray = np.rint(shares * 255).astype(np.uint8)
+    if high <= low:  # of one level alone, or without any number
+        return grey
+    for top, values in _strips(image):
+        # What is no number was not measured: it is black, and never counts for the range.
+        shares = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
+        grey[top : top + len(values)] = np.rint(shares * 255).astype(np.uint8)
     return grey
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of a grey picture as float64, and which is the first: the whole would take 8 bytes a pixel."""
+    tall = max(1, _STRIP // image.width)
+    for top in range(0, image.height, tall):
+        part = image.crop((0, top, image.width, min(image.height, top + tall)))
+        yield top, np.asarray(part).astype(np.float64)
 
 
 def _reason(error: Exception, data: bytes) -> str:

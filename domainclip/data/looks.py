@@ -25,6 +25,8 @@ from domainclip.data.unreadable import UnreadableImage
 
 VERSION = 1  # raise it when a look, or the decoding before it, changes
 BLOCK = 1024  # pictures of an entry of the cache: appending to a corpus leaves the earlier ones as they are
+# Why a picture cannot be read, or nothing, that only another file mends: it has another digest.
+_LASTING = (b"", b"truncated image", b"not an image", b"no pixel data", b"decompression bomb")
 _WORTH = 2 * BLOCK  # below so many pictures, starting processes costs more than they save
 
 LOOK = np.dtype(
@@ -92,8 +94,9 @@ def _block(images: Pictures, rows: range, digests: Sequence[str], pool: Executor
         return found
     given = (images[row] for row in rows)
     seen = np.stack(list(pool.map(one, given, chunksize=16) if pool else map(one, given)))
-    # A file that could not be read today may be there tomorrow, with the same digest.
-    if not any(reason.startswith((b"missing", b"unreadable", b"no decoder")) for reason in seen["reason"]):
+    # What could not be read today may be read tomorrow, with the same digest: a decoder is installed, a file
+    # is there again, there is more memory.
+    if all(reason in _LASTING for reason in seen["reason"]):
         about = {"what": "looks at pictures", "pictures": len(seen), "version": VERSION}
         store(name, seen, about)
     return seen

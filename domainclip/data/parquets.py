@@ -12,7 +12,7 @@ from datasets import Features
 from datasets.utils.file_utils import xopen
 
 from domainclip.data.quarantine import Bad, Journal
-from domainclip.data.rows import Source
+from domainclip.data.rows import Source, picture_of
 from domainclip.errors import DataError
 
 _ROWS = 64  # that are decoded at once
@@ -23,7 +23,7 @@ class Parquets:
     """The files of one split; opens them for a stream, and crosses to worker processes."""
 
     files: tuple[str, ...]
-    image: str  # the column with the pictures, as {bytes, path}
+    image: str  # the column with the pictures, as {bytes, path} or bytes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,9 +38,11 @@ class Parquets:
         """The rows of a file from the `start`-th on; None for one without a picture."""
         name = self.names[shard]
         for at, row in self._rows(shard, start):
-            picture = {"path": None, "bytes": None, **(row.pop(self.image) or {})}
+            picture = picture_of(row.pop(self.image))
             place = f"shard {shard + 1} row {at + 1}"
-            if not picture["bytes"]:  # a path would lie on the machine of whoever made it
+            if (
+                not isinstance(picture["bytes"], bytes) or not picture["bytes"]
+            ):  # a path would lie on the machine of whoever made it
                 journal.bad.append(Bad(place, "missing picture"))
                 yield None
                 continue

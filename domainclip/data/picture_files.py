@@ -16,6 +16,8 @@ from domainclip.data.images import decode
 from domainclip.data.unreadable import UnreadableImage
 
 Format = Literal["png", "jpeg", "webp"]
+# Pixels of an edge that a format can say, as its library does.
+_LONGEST = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 95, "subsampling": 0},
@@ -73,7 +75,12 @@ class Shrink:
         return picture.resize((width, height), self.resample)
 
     def encoded(self, picture: Image.Image) -> bytes:
-        """Its file. A new picture of the pixels alone: profiles, comments and positions stay behind."""
+        """Its file. A new picture of the pixels alone: profiles, comments and positions stay behind.
+
+        Raises: UnreadableImage for one that is longer than its format can say.
+        """
+        if max(picture.size) > _LONGEST[self.format]:
+            raise UnreadableImage("picture", f"too long for {self.format}")
         pixels = np.asarray(picture)
         if self.format == "png" and (pixels == pixels[..., :1]).all():
             pixels = pixels[..., 0]  # grey: a third of the bytes, and the same picture again

@@ -21,11 +21,10 @@ from torch.utils.data import DataLoader
 from domainclip import distributed
 from domainclip.data import cache
 from domainclip.data.collate import Pairs, Preprocess, prepared
-from domainclip.data.images import decode
+from domainclip.data.images import DECODING, decode
 from domainclip.data.streamed import StreamedPairs
 from domainclip.data.unreadable import UnreadableImage
 
-_VERSION = 1
 _MADE_BY = ("pillow", "pydicom", "numpy")  # another release may decode another last bit
 _BATCH = 32
 _FREE = 2**30  # bytes that are left on the disk
@@ -77,7 +76,7 @@ def kept(
     fingerprint = getattr(pairs.preprocess, "fingerprint", None)
     if fingerprint is None:  # nothing tells one from another
         return pairs
-    name = cache.key(_VERSION, versions, fingerprint(), [digests[id] for id in pairs.ids])
+    name = cache.key(DECODING, versions, fingerprint(), [digests[id] for id in pairs.ids])
     if distributed.largest(cache.read("pixels", name) is None):
         shape = (len(pairs), 1 + sum(value.nbytes for value in layout.values()))
         if not build or not _has_room(shape, limit_gb, say) or not _made(pairs, name, shape, workers, say):

@@ -28,6 +28,12 @@ def join(path: str, keys: Mapping[str, str | int | float]) -> str:
     return f"{path}#{urlencode(keys)}" if keys else path
 
 
+def whole(path: str) -> str:
+    """The file or the member of a tar that a path means, without the place inside it, such as a frame."""
+    file, inside = split(path)
+    return join(file, {key: value for key, value in inside.items() if key in ("offset", "size")})
+
+
 def _exists(path: str) -> bool:
     try:
         return Path(path).is_file()
@@ -35,17 +41,20 @@ def _exists(path: str) -> bool:
         return False
 
 
-def content(path: str) -> bytes:
+def content(path: str, most: int | None = None) -> bytes:
     """The bytes that a path means: of a whole file, or of `#offset=…&size=…` in it, as a member of a tar.
+
+    `most` of them from the beginning, when not all are wanted.
 
     Raises: OSError when they cannot be read, or the file ends before them.
     """
     file, inside = split(path)
     with open(file, "rb") as stream:
         if "size" not in inside:
-            return stream.read()
+            return stream.read(-1 if most is None else most)
+        size = int(inside["size"]) if most is None else min(most, int(inside["size"]))
         stream.seek(int(inside["offset"]))
-        data = stream.read(int(inside["size"]))
-    if len(data) < int(inside["size"]):
+        data = stream.read(size)
+    if len(data) < size:
         raise OSError(errno.EIO, "the file has changed")
     return data

@@ -12,10 +12,11 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
+from domainclip.contracts import SPLITS
 from domainclip.data import places, tars
 from domainclip.data.rows import Item, dataset
 from domainclip.errors import DataError
@@ -42,7 +43,29 @@ def manifest(folder: Path | str) -> dict[str, Any] | None:
         raise DataError(
             f"{folder}: prepared in version {read.get('version')} of the form, this reads {VERSION}"
         )
+    if fault := _fault(read):
+        raise DataError(f"{folder}: its {MANIFEST} is not whole ({fault}): prepare the corpus again")
     return read
+
+
+def _fault(read: dict[str, Any]) -> str:
+    """The key of a manifest that is not there or cannot be; nothing for a good one."""
+    if read.get("form") not in get_args(Form):
+        return "form"
+    if not isinstance(read.get("shards"), list):
+        return "shards"
+    kinds = {"file": str, "split": str, "bytes": int, "sha256": str}
+    for number, one in enumerate(read["shards"], start=1):
+        lacking = [
+            key
+            for key, kind in kinds.items()
+            if not isinstance(one, dict) or not isinstance(one.get(key), kind)
+        ]
+        if not lacking and one["split"] not in SPLITS:
+            lacking = ["split"]
+        if lacking:
+            return f"shard {number}, {lacking[0]}"
+    return ""
 
 
 def shard(rows: Sequence[tuple[Item, str]], form: Form) -> bytes:
@@ -97,6 +120,15 @@ def sha256(file: Path) -> str:
     """Of a whole file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verifies(folder: Path, told: dict[str, Any]) -> bool:
+    """Whether a shard has the size and the sha256 that are told of it."""
+    try:
+        file = folder / told["file"]
+        return bool(file.stat().st_size == told["bytes"] and sha256(file) == told["sha256"])
+    except OSError:
+        return False
 
 
 def write(file: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets.utils.file_utils import xopen
 
+LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change what is read
 _TRIES = 5
 _PATIENCE = 60.0  # seconds without a byte
 
@@ -26,8 +27,23 @@ class _Refused(OSError):
     """The server was reached and says no: asking again is of no use."""
 
 
+class _Secure(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection to https alone; one to http or ftp could be changed or read on its way."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        # What began on this machine may stay on it; what began elsewhere must not reach into it.
+        allowed = ("https://", *(LOOPBACK if req.full_url.startswith(LOOPBACK) else ()))
+        if not newurl.startswith(allowed):
+            fp.close()
+            raise _Refused("it leads to an address that is not https://")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_Secure)
+
+
 class _Download:
-    """The bytes behind an address; certificates are verified, and redirections stay on the web."""
+    """The bytes behind an address; certificates are verified, and redirections stay on https."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -77,7 +93,7 @@ class _Download:
         if self.response is not None:
             self.response.close()
         try:
-            self.response = urllib.request.urlopen(request, timeout=_PATIENCE)
+            self.response = _OPENER.open(request, timeout=_PATIENCE)
         except urllib.error.HTTPError as error:
             error.close()
             raise _Refused(f"the server says {error.code} {error.reason}") from None

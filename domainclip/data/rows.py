@@ -69,6 +69,13 @@ class Item:
     views: list[dict[str, Any]] = field(default_factory=list)
 
 
+def picture_of(cell: Any) -> dict[str, Any]:
+    """{path, bytes} of a cell that holds a name, the bytes of a file, or both, as Parquet does."""
+    if isinstance(cell, Mapping):
+        return {"path": cell.get("path"), "bytes": cell.get("bytes")}
+    return {"path": None, "bytes": cell} if isinstance(cell, bytes) else {"path": cell, "bytes": None}
+
+
 def standardise(
     rows: Iterable[Source], columns: Columns, card: Card, journal: Journal, label_separator: str | None = None
 ) -> DatasetDict:

@@ -19,8 +19,14 @@ _MARK = r"\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+"  # of an entry in a list
 # A stop and what closes with it. Stops of scripts without spaces, and of Arabic, Urdu and Hindi, need none.
 _STOP = re.compile(
     r"(?P<bare>[。！？｡؟۔।॥]+|\n\s*\n|\n(?=" + _MARK + r"))"
-    r"|(?P<stop>[.!?…]+)(?P<closing>[\"'”’»)\]]*)(?=\s)"
+    # From the first stop of a row of them: from each in turn, a long row would take the square of its length.
+    r"|(?<![.!?…])(?P<stop>[.!?…]+)(?P<closing>[\"'”’»)\]]*)(?=\s)"
 )
+
+
+_SPACE = re.compile(r"\s*")
+_NUMBER = re.compile(r"\s*\(?\d{1,2}")  # of a list, before its full stop
+_WORD = 40  # letters that are looked at before and after a stop: no word that matters is longer
 
 
 def sentences(text: str) -> list[str]:
@@ -29,26 +35,29 @@ def sentences(text: str) -> list[str]:
     "Dr. Lee saw 2.5 cm. No mass." gives two; "1. Clear lungs. 2. No effusion." gives two as well.
     """
     found, start = [], 0
+    # Where nothing is a capital, as in some collections of reports, a small letter says nothing.
+    capitals = any(letter.isupper() for letter in text)
     for stop in _STOP.finditer(text):
-        if stop["stop"] is None or _ends(text, start, stop):
+        if stop["stop"] is None or _ends(text, start, stop, capitals):
             found.append(text[start : stop.end()])
             start = stop.end()
     pieces = (" ".join(re.sub("^" + _MARK, "", piece).split()) for piece in (*found, text[start:]))
     return [piece for piece in pieces if any(letter.isalnum() for letter in piece)]
 
 
-def _ends(text: str, start: int, stop: re.Match[str]) -> bool:
+def _ends(text: str, start: int, stop: re.Match[str], capitals: bool) -> bool:
     """Whether a sentence ends at a stop that is followed by a space."""
-    after = text[stop.end() :].lstrip()
-    # Where nothing is a capital, as in some collections of reports, a small letter says nothing.
-    spoken_on = len(stop["stop"]) > 1 or any(letter.isupper() for letter in text)
+    space = _SPACE.match(text, stop.end())
+    begin = space.end() if space else stop.end()
+    after = text[begin : begin + _WORD]
+    spoken_on = len(stop["stop"]) > 1 or capitals
     if after[:1].islower() and spoken_on:
         return False
     if stop["stop"] != ".":
         return True
-    before = text[start : stop.start()]
-    word = before.split()[-1] if before.split() else ""
-    if re.fullmatch(_MARK, f"{before}. "):  # the number of a list, not its sentence
+    words = text[max(start, stop.start() - _WORD) : stop.start()].split()
+    word = words[-1] if words else ""
+    if _NUMBER.fullmatch(text, start, stop.start()):  # the number of a list, not its sentence
         return False
     if word.isdecimal() and re.match(_MONTHS, after):  # am 3. Mai
         return False

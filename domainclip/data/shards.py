@@ -8,17 +8,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from domainclip.data import files, places, remote, tars
 from domainclip.data.quarantine import Bad, Journal
-from domainclip.data.rows import Source
+from domainclip.data.rows import Source, text_of
 from domainclip.data.splits import is_split, said
 from domainclip.errors import DataError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change what is read
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,62 @@ class Place:
     where: str  # a path or an address
     name: str  # as ids and messages use it
     number: int  # from 1
+    split: str | None = None  # that its name or folder says
 
     @property
     def remote(self) -> bool:
         """Whether it lies on another machine."""
         return bool(_URL.match(self.where))
 
-    @property
-    def split(self) -> str | None:
-        """The split that its name or folder says, as train-000.tar or val/000.tar do."""
-        words = {said(word, self.name) for word in re.split(r"[^A-Za-z]+", self.name) if is_split(word)}
-        return words.pop() if len(words) == 1 else None
 
-
-def listed(path: str) -> list[Place]:
+def listed(path: str, splits: bool = True) -> list[Place]:
     """The shards of a folder, a file or a pattern such as `shard-{000..099}.tar`, in order.
 
-    Raises: DataError for an address that is not read, and for shards that are not there.
+    With `splits`, each with the split that its name or folder says, as train-000.tar or val/000.tar do.
+
+    Raises: DataError for an address that is not read, for shards that are not there, and for names that do
+        not say clearly what is trained on.
     """
     if scheme := _URL.match(path):
         _refuse_scheme(path, scheme[1].lower())
-        named = [(where, where.rpartition("/")[2]) for where in tars.expand(path)]
+        named = _apart(tars.expand(path))
     else:
         named = _local(path)
-    return [Place(where, name, number) for number, (where, name) in enumerate(named, start=1)]
+    found = [(where, name, _split(name) if splits else None) for where, name in named]
+    silent = [name for _, name, split in found if split is None]
+    if 0 < len(silent) < len(found):  # what names no split would be trained on, whatever it is
+        raise DataError(
+            f"{path}: {len(silent)} of {len(found)} shards name no split, as {silent[0]}, but the others do: "
+            "name one in the name or folder of each, as in train-000.tar or val/000.tar"
+        )
+    return [Place(where, name, number, split) for number, (where, name, split) in enumerate(found, start=1)]
+
+
+def _apart(addresses: list[str]) -> list[tuple[str, str]]:
+    """Addresses with their names: what stands behind the folder that all share."""
+    folders = zip(*(address.split("/")[:-1] for address in addresses), strict=False)
+    shared = sum(1 for _ in takewhile(lambda held: len(set(held)) == 1, folders))
+    return [(address, "/".join(address.split("/")[shared:])) for address in addresses]
+
+
+def _split(name: str) -> str | None:
+    """The split that the name of a shard says, or else the nearest of its folders that says one.
+
+    Raises: DataError when it says two.
+    """
+    parts = name.split("/")[::-1]
+    for at, part in enumerate(parts):
+        words = {said(word, name) for word in re.split(r"[^A-Za-z]+", part) if is_split(word)}
+        if not words:
+            continue
+        # A folder "dev-kit" yields to the name of its shard; a folder "val" means what it says.
+        words |= {said(folder, name) for folder in parts[at + 1 :] if is_split(folder)}
+        if len(words) > 1:
+            raise DataError(
+                f"shard {name}: says {' and '.join(sorted(words))}: let its name and its folder say one split"
+            )
+        return words.pop()
+    return None
 
 
 def _local(path: str) -> list[tuple[str, str]]:
@@ -74,7 +106,7 @@ def _local(path: str) -> list[tuple[str, str]]:
 
 
 def _refuse_scheme(path: str, scheme: str) -> None:
-    if scheme in ("https", "hf") or path.startswith(_LOOPBACK):
+    if scheme in ("https", "hf") or path.startswith(remote.LOOPBACK):
         return
     raise DataError(
         f"corpus.path: {scheme}: is not read, and nothing is ever run: name a folder of .tar files, or a "
@@ -144,23 +176,24 @@ def count(place: Place) -> int:
         return sum(1 for _ in tars.scan(data, tars.Shard(), skip=2**62))
 
 
-def counts(found: list[Place], path: str, journal: Journal) -> list[int]:
-    """How many samples each shard holds: as a sizes.json or manifest.json beside them says, or counted."""
-    said = _said(path) if found[0].remote else {}
-    unknown = [place for place in found if place.name not in said]
+def counts(found: list[Place], journal: Journal) -> list[int]:
+    """How many samples each shard holds: as a sizes.json or manifest.json beside it says, or counted."""
+    folders = dict.fromkeys(place.where.rpartition("/")[0] for place in found if place.remote)
+    said = {shard: items for folder in folders for shard, items in _said(folder).items()}
+    unknown = [place for place in found if place.where not in said]
     if unknown and found[0].remote:
         journal.note(f"{len(unknown)} shards were read once to be counted: put a sizes.json beside them")
-    return [said.get(place.name) or count(place) for place in found]
+    return [said.get(place.where) or count(place) for place in found]
 
 
-def _said(path: str) -> dict[str, int]:
-    folder = tars.expand(path)[0].rpartition("/")[0]
+def _said(folder: str) -> dict[str, int]:
+    """By the whole address of a shard: equal names in two folders are two shards."""
     for name in ("sizes.json", "manifest.json"):
         try:
             with closing(remote.opened(f"{folder}/{name}")) as data:
                 read = json.loads(data.read(2**24))
             rows = read if name == "sizes.json" else {one["file"]: one["items"] for one in read["shards"]}
-            return {str(shard): int(items) for shard, items in rows.items()}
+            return {f"{folder}/{shard}": int(items) for shard, items in rows.items()}
         except Exception:  # not there, or not what it should be: the shards are counted
             continue
     return {}
@@ -172,7 +205,8 @@ def note(place: Place, found: tars.Shard, journal: Journal) -> None:
         journal.bad.append(Bad(f"shard {place.number} member {number}", reason, f"{place.name}:{name}"))
     for suffix, count in sorted(found.unread.items()):
         why = "never read, for it can run code" if suffix in tars.CODE else "not read"
-        journal.note(f"shard {place.number}: {count} members .{suffix} {why}")
+        kind = "of other kinds" if suffix == tars.OTHER else f".{suffix}"
+        journal.note(f"shard {place.number}: {count} members {kind} {why}")
 
 
 class _Placed:
@@ -204,7 +238,7 @@ class _Unusable(Exception):
 
 def _source(sample: tars.Sample, place: Place, journal: Journal, parts: _Placed | _Held) -> Source | None:
     """A sample as a row, or None and a line in the journal."""
-    where, name = f"shard {place.number} sample {sample.number}", f"{place.name}/{sample.key}"
+    where, name = f"shard {place.number} sample {sample.number}", f"{place.name}/{text_of(sample.key)}"
     try:
         if sample.picture is None:
             raise _Unusable("missing picture")
@@ -213,7 +247,7 @@ def _source(sample: tars.Sample, place: Place, journal: Journal, parts: _Placed 
         journal.bad.append(Bad(where, str(error), name))
         return None
     return Source(
-        values={**values, "key": sample.key, "shard": place.name},
+        values={**values, "key": text_of(sample.key), "shard": place.name},
         place=where,
         image=parts.picture(sample.parts[sample.picture], name),
         name=name,

@@ -73,7 +73,7 @@ class StreamedPairs(Pairs):
         journal.bad.clear()
         journal.notes.clear()  # told when the sample was read, and never the same twice
         if not len(items):
-            why = bad[0].reason if bad else "the shards are shorter than they are said to be"
+            why = bad[0].reason if bad else "no pair in them"
             raise DataError(f"corpus: none of {window.size} samples in a row can be used; the first: {why}")
         row_of = _stand_ins(rows, [journal.places[id] for id in items["id"][:]])
         # Each window draws its own captions and crops.

@@ -26,9 +26,10 @@ from domainclip.data import order, privacy
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import Journal
 from domainclip.data.rows import Source, dataset, usable
-from domainclip.errors import RecipeError
+from domainclip.errors import DataError, RecipeError
 
 SAMPLE = 1024  # training pairs that stand for a stream in the checks
+_END = object()  # of rows
 # (shard, first sample, journal) -> its rows from there on; None in the place of one that cannot be used.
 Open = Callable[[int, int, Journal], Iterator[Source | None]]
 
@@ -63,10 +64,32 @@ class Stream:
 
     def rows(self, journal: Journal) -> Iterator[dict[str, Any]]:
         """Every usable row once, in the order of the shards."""
-        for shard, count in enumerate(self.counts):
-            line = islice(self.open(shard, 0, journal), count)
+        for shard in range(len(self.counts)):
+            line = self.shard(shard, 0, journal)
             while part := list(islice(line, SAMPLE)):
                 yield from self.items(part, journal)
+
+    def shard(self, shard: int, start: int, journal: Journal) -> Iterator[Source | None]:
+        """The rows of a shard from the `start`-th on: as many as were counted on, or else an error.
+
+        Raises: DataError for a shard that holds more, or fewer; pairs would be lost, or shown twice.
+        """
+        wanted = self.counts[shard] - start
+        if not wanted:  # an empty shard
+            return
+        rows = self.open(shard, start, journal)
+        for given, row in enumerate(rows, start=1):
+            # Looked at before the last row is handed on, for nobody asks for the one after it.
+            if given == wanted and next(rows, _END) is not _END:
+                break
+            yield row
+            if given == wanted:
+                return
+        found = sum(1 for _ in self.open(shard, 0, Journal()))
+        raise DataError(
+            f"shard {self.names[shard]}: holds {found} samples and not {self.counts[shard]}: mend or remove "
+            "the sizes.json or manifest.json beside it; where there is none, it was changed: start again"
+        )
 
     def fingerprint(self) -> str:
         """sha256 of what decides the order: shards, and how many samples each has."""
@@ -157,10 +180,4 @@ class Reader:
             if end <= start:  # it is behind: never opened
                 continue
             skip = max(0, start - (end - counts[shard]))
-            wanted = counts[shard] - skip
-            rows = self.stream.open(shard, skip, self.journal)
-            given = 0
-            for row in islice(rows, wanted):
-                given += 1
-                yield row
-            yield from [None] * (wanted - given)  # a shard that became shorter loses no one else's place
+            yield from self.stream.shard(shard, skip, self.journal)

@@ -116,6 +116,10 @@ def _json_lines(file: Path, text: str) -> Table:
     for number, line in _lines(text):
         try:
             row = json.loads(line)
+        except RecursionError:
+            raise DataError(
+                f"{file.name}: line {number} is nested too deeply: a row is columns alone"
+            ) from None
         except ValueError as error:
             raise DataError(f"{file.name}: line {number} is not JSON: {error}") from None
         if not isinstance(row, dict):

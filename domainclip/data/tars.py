@@ -22,9 +22,16 @@ from domainclip.data import cache
 PICTURES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp", "jp2", "avif", "ppm", "dcm", "fits")
 TEXTS = ("txt", "json", "cls")
 CODE = ("pkl", "pickle", "pyd", "pth", "pt", "py", "so", "joblib")  # what others unpickle or import
+# Suffixes that may be told of. Behind a dot may stand anything, as in a.DOE_JANE: all else is "other".
+_OTHERS = """
+    npy npz mat h5 hdf5 parquet csv tsv jsonl yaml yml xml html md pdf doc docx log bin zip gz mp4 avi mov
+    webm mkv wav mp3 flac ogg nii nrrd heic svg eps psd raw jfif fit fz dicom
+"""
+SAID_SUFFIXES = frozenset((*PICTURES, *TEXTS, *CODE, *_OTHERS.split()))
+OTHER = "other"
 _VIEW = re.compile(r"view\d+\.(" + "|".join(PICTURES) + ")")  # further pictures of a sample, ours
 _BIGGEST = {True: 2**30, False: 2**24}  # bytes of a picture, of a text
-_VERSION = 1
+_VERSION = 2
 # All that tarfile has been seen to raise on broken files.
 _BROKEN = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError, MemoryError)
 
@@ -55,7 +62,7 @@ class Shard:
 
     samples: list[Sample] = field(default_factory=list)
     bad: list[tuple[int, str, str]] = field(default_factory=list)  # number of the member, reason, name
-    unread: Counter[str] = field(default_factory=Counter)  # by suffix: members of other kinds
+    unread: Counter[str] = field(default_factory=Counter)  # by suffix, or OTHER: members of other kinds
 
 
 def index(file: Path) -> Shard:
@@ -156,7 +163,7 @@ def _key_and_suffix(member: tarfile.TarInfo, number: int, found: Shard) -> tuple
     if reason := _unsafe(member, name):
         found.bad.append((number, reason, name))
     elif not stem or not known:
-        found.unread[kind or "no suffix"] += 1
+        found.unread[kind if kind in SAID_SUFFIXES else OTHER] += 1
     elif member.size > _BIGGEST[kind in PICTURES]:
         found.bad.append((number, "member too large", name))
     else:
@@ -176,14 +183,14 @@ def _part(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int | None, k
     """Where the member lies, or its bytes; None when the file ends before it does."""
     if size is not None:
         return (member.offset_data, member.size) if member.offset_data + member.size <= size else None
-    if not keep:
-        return b""
     try:
         opened = archive.extractfile(member)  # a reader over the stream: nothing is written
         data = opened.read() if opened is not None else b""
     except _BROKEN:
         return None
-    return data if len(data) == member.size else None
+    if len(data) != member.size:  # also where it is not kept, or a cut shard would count one sample more
+        return None
+    return data if keep else b""
 
 
 def _dumped(found: Shard) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from domainclip.data import captions, languages
 from domainclip.data.cards import Card, Columns
 
 _NFC = "{} captions and class names were not in composed form (NFC), and are now"
+_BROKEN = "{} captions and class names hold letters that were broken (shown as \N{REPLACEMENT CHARACTER})"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, as JSON can say it; no file can hold it
 _WHOLE = "{} captions have none of the sections that the card asks for, and are taken whole"
 
 
@@ -18,7 +21,7 @@ def text_of(value: Any) -> str:
     """A cell as text: nothing for null, NaN and the "nan" that some writers put for it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(value).strip()
+    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", str(value)).strip()
     return "" if text in ("nan", "NaN") else text  # but Nan is a name
 
 
@@ -31,6 +34,7 @@ def composed(text: str, told: Counter[str]) -> str:
     """The text in composed form, and counted when that changed it: `told` counts notes by their text."""
     whole = languages.composed(text)
     told[_NFC] += whole != text
+    told[_BROKEN] += "\N{REPLACEMENT CHARACTER}" in text
     return whole
 
 

@@ -61,7 +61,8 @@ def alike(images: np.ndarray, items: Dataset, seed: int) -> Alike | None:
             if right.any():
                 rows.append(kept[row])
                 scores.append(_precision(cosines[i][others], right))
-                blind.append(_precision(np.zeros(len(right)), right))
+                one_tie = np.array([0, len(right), 0, right.sum()])
+                blind.append(float(precision_terms(*one_tie) / right.sum()))
     if not rows:
         return None
     truth = "label" if classes else "group"

@@ -22,13 +22,25 @@ VERSIONS: Mapping[Preset, int] = {
     "raw_mean": 1,
     "mean_of_scores": 1,
     "bare": 1,
-    "cxr.chexzero": 1,
+    "cxr.chexzero": 2,
     "cxr.biovil": 1,
 }
 # The labels whose mean CheXzero reports [doi:10.1038/s41551-022-00936-9].
 _COMPETITION = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
 # "no No Finding" asks for the opposite: it once gave an AUROC of 0.07.
-_NORMAL = ("no finding", "no findings", "normal", "healthy", "unremarkable")
+_NORMAL = re.compile(
+    r"no (\w+ )?(findings?|abnormality|abnormalities)|(normal|healthy|unremarkable)"
+    r"( (chest|lungs?|heart|brain|eyes?|fundus|retina|skin|tissue|mucosa|control|study|exam|examination"
+    r"|image|scan|film|radiograph|x ray|xray|cxr|ct|mri))*|(chest|lungs?) normal"
+)
+_NEGATION = r"(?:no|not|without)"
+# "no evidence of no finding" is one, "no fluid and no air" is none: only what hands the negation on may stand
+# between the two.
+_TWICE = re.compile(
+    rf"\b(?:{_NEGATION}|absence of|negative for|free of)\s+"
+    r"(?:(?:\w+\s+){0,2}(?:evidence|signs?|indications?|suggestions?|presence|features?|findings?)\s+(?:of|for)\s+)?"
+    rf"(?:(?:any|an?|the)\s+)?{_NEGATION}\b"
+)
 # hi-ml's own zero-shot test of BioViL [arXiv:2204.09817].
 _PNEUMONIA = Prompts(
     positive=[
@@ -81,6 +93,16 @@ class Questions:
         return np.stack(columns, axis=1)
 
 
+def plain(text: str) -> str:
+    """As it is compared: no case, and words that "_" or "-" join stand apart."""
+    return normalise(re.sub(r"(?<=\w)[_-]+(?=\w)|_+", " ", text))
+
+
+def negates_twice(prompt: str) -> bool:
+    """Whether a prompt says "no No Finding", however it is spelled."""
+    return bool(_TWICE.search(plain(prompt)))
+
+
 def questions(preset: Preset, data: EvaluationSet) -> Questions:
     """What the preset asks about the classes of a set."""
     given = data.classes
@@ -89,7 +111,7 @@ def questions(preset: Preset, data: EvaluationSet) -> Questions:
     if preset == "cxr.chexzero":
         return _chexzero(given)
     if preset == "cxr.biovil":
-        meant = [name for name in given if re.search(r"\bpneumonia\b", normalise(name))]
+        meant = [name for name in given if re.search(r"\bpneumonia\b", plain(name))]
         asked = {"pneumonia": _PNEUMONIA} if meant else {}
         return Questions(asked, "raw_mean", yes_no=True, labels={"pneumonia": meant})
     return Questions(given, preset)
@@ -98,12 +120,13 @@ def questions(preset: Preset, data: EvaluationSet) -> Questions:
 def _chexzero(given: Mapping[str, Prompts]) -> Questions:
     asked, absence = {}, None
     for name, prompts in given.items():
-        if normalise(name) not in _NORMAL:
-            asked[name] = Prompts(positive=[name], negative=[f"no {name}"])
+        words = name.replace("_", " ")
+        if not _NORMAL.fullmatch(plain(name)):
+            asked[name] = Prompts(positive=[words], negative=[f"no {words}"])
         elif prompts.negative:
             asked[name] = prompts
         else:
-            asked[name], absence = Prompts(positive=[name]), name
-    competition = [name for name in given if normalise(name) in _COMPETITION]
+            asked[name], absence = Prompts(positive=[words]), name
+    competition = [name for name in given if plain(name) in _COMPETITION]
     averaged = competition if len(competition) == len(_COMPETITION) else ()
     return Questions(asked, "normalise_mean_normalise", yes_no=True, averaged=averaged, absence=absence)

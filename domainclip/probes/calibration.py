@@ -103,7 +103,8 @@ class Calibration:
         details["temperature"] = temperature or "not fitted: no validation split with such items"
         if temperature is not None:
             metrics += self._metrics(data.items, found, temperature, "_fitted")
-        return Results("calibration", data.name, metrics, "ece", self.version, details)
+        meaning = _meaning(encoder) if several else ""
+        return Results("calibration", data.name, metrics, "ece", self.version, details, meaning=meaning)
 
     def _metrics(self, items: Dataset, found: Forecasts, temperature: float, suffix: str) -> list[Metric]:
         blind = Forecasts(found.rows, np.zeros_like(found.logits), found.truth)
@@ -111,7 +112,15 @@ class Calibration:
         metrics = []
         for name, edges in (("ece", self._edges()), ("ece_adaptive", self._edges(found, temperature))):
             scores = _by_bin(*found.confidence(temperature), edges)
-            metrics.append(metric(name=name + suffix, scores=scores, aggregate=statistics.calibration_error))
+            # Distances add up whatever their sign, so an error has a bias that grows as answers grow unsure.
+            metrics.append(
+                metric(
+                    name=name + suffix,
+                    scores=scores,
+                    aggregate=statistics.calibration_error,
+                    judged=False,
+                )
+            )
         for name, values, unit in (
             ("brier", Forecasts.squares, "share"),
             ("nll", Forecasts.logarithms, "nats"),
@@ -168,6 +177,11 @@ def _answerable(encoder: Encoder, data: EvaluationSet) -> tuple[dict[str, Prompt
         return {name: Prompts(positive=one.positive) for name, one in data.classes.items()}, []
     kept = {name: one for name, one in data.classes.items() if one.negative}
     return kept, [name for name in data.classes if name not in kept]
+
+
+def _meaning(encoder: Encoder) -> str:
+    """Which probability a yes has: other classes have one, and it is another one, with a bias."""
+    return "sigmoid of cosine and bias" if encoder.bias is not None else "positive against negative prompts"
 
 
 def _forecasts(encoder: Encoder, items: Dataset, classes: dict[str, Prompts], several: bool) -> Forecasts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -41,7 +42,8 @@ class Difficulty:
             return nothing("difficulty", data, self.version, "two groups of items")
         images = encoder.images(data.items)[rows]
         nearest = _nearest(images, owner[rows])
-        metrics = [metric("nearest_image", data.items, rows, nearest, higher_is_better=False, unit="cosine")]
+        described = partial(metric, higher_is_better=False, unit="cosine", judged=False)
+        metrics = [described("nearest_image", data.items, rows, nearest)]
         details = {"items": len(rows), "effective_images": round(vendi(images), 1)}
 
         first = {one.row: one.text for one in reversed(captions(data))}
@@ -49,12 +51,10 @@ class Difficulty:
         if len(set(owner[told].tolist())) > 1:
             texts = caption_vectors(encoder, data, [first[int(row)] for row in told])
             same = _nearest(texts, owner[told])
-            metrics.append(
-                metric("nearest_caption", data.items, told, same, higher_is_better=False, unit="cosine")
-            )
+            metrics.append(described("nearest_caption", data.items, told, same))
             counts = Counter(normalise(first[int(row)]) for row in told)
             shares = np.array([1 / counts[normalise(first[int(row)])] for row in told])
-            metrics.append(metric("ceiling_r1", data.items, told, shares))
+            metrics.append(metric("ceiling_r1", data.items, told, shares, judged=False))
             details |= {"different_captions": len(counts), "effective_captions": round(vendi(texts), 1)}
         return Results("difficulty", data.name, metrics, "nearest_image", self.version, details)
 

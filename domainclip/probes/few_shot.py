@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -46,6 +46,8 @@ class FewShot:
         if train is None or not len(rows) or not len(single(train.labels)[0]):
             return nothing("few_shot", data, self.version, "items with one class in train and measured set")
         train = train.pick(single(train.labels)[0])
+        # Who holds one class holds no other, also none that the item is said to be unknown in.
+        train = replace(train, labels=np.nan_to_num(train.labels))
         start = class_vectors(encoder, [data.classes[name].positive for name in names])
         images = encoder.images(data.items).astype(np.float64)[rows]
         scores, blind = np.zeros((2, len(self.shots), len(rows)))

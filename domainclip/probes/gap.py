@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ class Gap:
 
     Gap: the distance of the mean image from the mean caption. Alignment: the mean of |x - y|^2 over pairs.
     Uniformity: log of the mean of exp(-2 |a - b|^2) over pairs of images, and of captions. All three are
-    lower for what the papers call better, but a wide gap is not an error: read them beside retrieval. Each
+    lower for what the papers call better, but a wide gap is not an error, so no verdict is given. Each
     item stands with its first caption. Legend: n items, d width.
     """
 
@@ -50,8 +51,9 @@ class Gap:
             "image_uniformity": (_potentials(images), _log_mean),
             "text_uniformity": (_potentials(texts), _log_mean),
         }
+        described = partial(metric, higher_is_better=False, unit="distance", judged=False)
         metrics = [
-            metric(name, data.items, rows, np.round(scores, 9), aggregate, None, False, "distance")
+            described(name, data.items, rows, np.round(scores, 9), aggregate)
             for name, (scores, aggregate) in figures.items()
         ]
         details = {"items": len(rows), "caption": "the first of each item"}

@@ -135,7 +135,11 @@ def _metrics(
     def metric(title: str, cells: list[list[Part]], worst: bool) -> Metric:
         aggregate = partial(_over_cells, tables=cells, worst=worst)
         chance = measured.chance if worst else None
-        return scoring.metric(title, data.items, everyone, measured.scores, aggregate, chance, worst)
+        # The lowest of several cells is too low by luck alone, a gap too wide, and the more so the noisier
+        # the answers: a difference of two models may be one of noise. Verdicts stand on the cells.
+        return scoring.metric(
+            title, data.items, everyone, measured.scores, aggregate, chance, worst, judged=False
+        )
 
     metrics = [metric(f"{name}_worst_group", single, True), metric(f"{name}_gap", single, False)]
     if len(tables) > 1:
@@ -173,7 +177,11 @@ def _opportunity(
             if len(parts) > 1:
                 aggregate = partial(_over_cells, tables=[parts], worst=False)
                 title = f"tpr_gap/{_title(key)}: {name}"
-                metrics.append(scoring.metric(title, data.items, measured.rows, said, aggregate, None, False))
+                metrics.append(
+                    scoring.metric(
+                        title, data.items, measured.rows, said, aggregate, None, False, judged=False
+                    )
+                )
     return metrics
 
 

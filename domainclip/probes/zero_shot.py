@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from domainclip.contracts import Encoder, EvaluationSet, Results
 from domainclip.data.cards import Prompts
 from domainclip.errors import RecipeError
 from domainclip.probes import _class_figures as figures
-from domainclip.probes._prompting import VERSIONS, Preset, Questions, questions
+from domainclip.probes._prompting import VERSIONS, Preset, Questions, negates_twice, questions
 
 _SHOWN = 30  # classes whose prompts are written out; the hash covers them all
 _TURNS = 64  # AUROCs that a spread over templates may cost
@@ -183,7 +182,7 @@ def _refuse_double_negation(classes: dict[str, Prompts]) -> None:
     # A template around a negative class name gives "no No Finding"; it once made an AUROC of 0.07.
     for name, prompts in classes.items():
         for prompt in [*prompts.positive, *prompts.negative]:
-            if re.search(r"\b(no|not|without)\s+(no|not|without)\b", prompt, re.IGNORECASE):
+            if negates_twice(prompt):
                 raise RecipeError(
                     f'classes.{name}: prompt "{prompt}" negates twice: write this class\'s prompts out'
                 )

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from domainclip import parts, recipe, strict_yaml
 from domainclip.data.cards import Card, load_card
 from domainclip.errors import RecipeError, did_you_mean
-from domainclip.evaluate import BETTER, WORSE, Row, judged
+from domainclip.evaluate import BETTER, UNJUDGED, WORSE, Row, judged
 from domainclip.recipe import Recipe
 from domainclip.redaction import hub_id, public_recipe
 from domainclip.report import words
@@ -247,6 +247,7 @@ def _row(one: Result, entry: dict[str, Any]) -> Row:
         owners=(),
         base_scores=np.empty(0),
         adapted_scores=None,
+        judged=one.verdict != UNJUDGED,
     )
 
 

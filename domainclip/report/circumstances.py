@@ -59,6 +59,7 @@ def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
             "the interval of the paired difference excludes zero and p ≤ 0.05; for classes and languages, "
             "p after Holm's adjustment",
         ),
+        *(("Trained on", said) for said in context.trained_on),
         *(("Ledger", f"{said}, as far as this machine knows") for said in several),
         *((("Software", _versions(context.versions)),) if context.versions else ()),
     ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from domainclip.evaluate import BETTER, SAME, WORSE, Evaluation, Row
+from domainclip.evaluate import BETTER, SAME, UNJUDGED, WORSE, Evaluation, Row
 from domainclip.report import downloads, words
 from domainclip.report.context import ReportContext
 from domainclip.report.results import Difference, Interval, Strict, difference, interval, to_results
@@ -117,6 +117,7 @@ def build(
         "parts": [line for line, one in zip(lines, rows, strict=True) if one[0].part],
         "warnings": _warnings(found, context),
         "readings": str(context.readings) if context.readings else "",
+        "trained_on": list(context.trained_on),
         "resamples": f"{found[0].resamples:,}",
         "seed": found[0].seed,
         "command": context.command,
@@ -190,7 +191,7 @@ def _cell(figure: Figure, row: Row | None, unit: str, best: bool, valid: bool) -
 
 def _best(rows: Sequence[Row]) -> float:
     values = [figure.value for figure in _figures(rows) if not math.isnan(figure.value)]
-    if not values:
+    if not values or not rows[0].judged:
         return math.nan
     return max(values) if rows[0].higher_is_better else min(values)
 
@@ -203,7 +204,8 @@ def _sentence(rows: Sequence[Row], labels: Sequence[str], valid: bool) -> str:
     if not valid:
         return f"{start}; not valid, see above."
     said = []
-    for verdict, text in ((BETTER, "better than it"), (WORSE, "worse"), (SAME, "no difference shown")):
+    words_of = {BETTER: "better than it", WORSE: "worse", SAME: "no difference shown", UNJUDGED: "not judged"}
+    for verdict, text in words_of.items():
         named = [
             f"{label} ({words.number(row.adapted.value, row.unit)})"
             for label, row in zip(labels[1:], rows, strict=True)

@@ -68,5 +68,6 @@ class ReportContext:
     invalid: Sequence[str] = ()  # reasons, such as a leak, why no figure may be believed
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()
+    trained_on: Sequence[str] = ()  # by model: whether it was trained on what is measured
     readings: Readings | None = None  # how often the measured split has been read
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that measured

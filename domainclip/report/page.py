@@ -12,6 +12,7 @@ from domainclip.evaluate import BETTER, WORSE, Evaluation, Row
 from domainclip.report import charts, circumstances, downloads, plots, words
 from domainclip.report.context import ReportContext
 
+_ALARM = "while training, "  # how a warning begins that was raised between two steps
 _SHOWN = 40  # lines of one chart
 _LOUD = 2  # probes whose headline figures are drawn large; those of the others follow as sentences
 
@@ -93,6 +94,7 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "parts": list(_parts(rows)),
         "reliability": _reliability(evaluation),
         "curves": _curves(context),
+        "alarms": [said for said in context.warnings if said.startswith(_ALARM)],
         "alphas": plots.interpolation(context.run.facts) if context.run else None,
         "run": circumstances.run(context.run),
         "corpora": [
@@ -215,7 +217,9 @@ def _reliability(evaluation: Evaluation) -> list[plots.Lines]:
 
 def _curves(context: ReportContext) -> list[tuple[str, charts.Curve]]:
     batch = context.run.batch_size if context.run else 0
-    chance = math.log(batch) if batch > 1 else None
+    terms = context.run.facts.get("objectives") if context.run else None
+    # Of another loss, or a sum of several, it is not known.
+    chance = math.log(batch) if batch > 1 and terms == {"contrastive": 1.0} else None
     named = f"Loss; dashed: chance, ln {batch} = {chance:.2f}" if chance else "Loss"
     wanted = (
         (named, "loss", "loss", chance),

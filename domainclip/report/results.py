@@ -86,6 +86,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
             "fewest_groups": MIN_GROUPS,
             "probes": evaluation.protocol,
             "controls": [asdict(control) for control in evaluation.controls],
+            "trained_on": list(context.trained_on),
             "readings": asdict(context.readings) if context.readings else {},
         },
         valid=valid,

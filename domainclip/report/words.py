@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from domainclip.evaluate import BETTER, SAME, UNKNOWN, WORSE, Row
+from domainclip.evaluate import BETTER, SAME, UNJUDGED, UNKNOWN, WORSE, Row
 from domainclip.statistics import Figure
 
 MINUS = "−"
-MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?"}
+MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?", UNJUDGED: "·"}
 _METRICS = {
     "auroc": "AUROC",
     "macro_auroc": "macro AUROC",
@@ -90,6 +90,8 @@ def claim(row: Row, retention_set: str, valid: bool = True) -> str:
             f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to say "
             "whether that is a real difference."
         )
+    if row.verdict == UNJUDGED:
+        return f"{place}, {name} went from {base} to {after}; this figure is shown, and not judged."
     if row.verdict == SAME:
         return (
             f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% "
@@ -139,6 +141,9 @@ def _moved(head: Sequence[Row], verbs: tuple[str, str] = ("improved", "got worse
     few = [_name(row) for row in head if row.verdict == UNKNOWN]
     if few:
         said.append(f"was measured on too few groups to tell in {_listed(few)}")
+    told = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == UNJUDGED]
+    if told:
+        said.append(f"moved in {_listed(told)}, which {'is' if len(told) == 1 else 'are'} not judged")
     return ", and ".join(said) or "was not measured"
 
 

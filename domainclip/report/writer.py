@@ -91,6 +91,8 @@ def _items(evaluation: Evaluation) -> pa.Table:
     for row in evaluation.rows:
         if row.base_scores.ndim > 1:  # a mean over classes, whose own scores stand in rows of their own
             continue
+        if row.probe == "subgroups":  # a pseudonym in the cell sex=F would be tied to what it says
+            continue
         adapted = [None] * row.n if row.adapted_scores is None else row.adapted_scores.tolist()
         columns["probe"] += [row.probe] * row.n
         columns["dataset"] += [row.dataset] * row.n

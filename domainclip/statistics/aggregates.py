@@ -7,8 +7,11 @@ drawn; every function gives r values, NaN where the figure does not exist.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 Aggregate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -59,9 +62,10 @@ def auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.nda
 
     `labels` (n,) are 1, 0, or NaN for items whose truth is unknown, which are left out.
     """
-    positive, negative = _sides(scores, weights, labels)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return ratio_of((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+    positive, apart, tied = _curve(scores, labels).drawn(weights)
+    below = np.cumsum(apart[:-1] + tied, axis=0) - tied / 2
+    negatives = apart.sum(axis=0) + tied.sum(axis=0)
+    return ratio_of(np.einsum("lr,lr->r", positive, below), positive.sum(axis=0) * negatives)
 
 
 def average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -69,11 +73,11 @@ def average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarra
 
     Unlike a sum over sorted rows it does not depend on the order of ties: all equal gives the prevalence.
     """
-    positive, negative = (side[:, ::-1] for side in _sides(scores, weights, labels))
-    found = np.cumsum(positive, axis=1)
-    precision = ratio_of(found, found + np.cumsum(negative, axis=1))
-    total = positive.sum(axis=1)
-    return ratio_of((positive * np.where(found > 0, precision, 0.0)).sum(axis=1), total)
+    positive, apart, tied = _curve(scores, labels).drawn(weights)
+    found = np.cumsum(positive[::-1], axis=0)
+    answered = found + np.cumsum((apart[1:] + tied)[::-1], axis=0)
+    precision = np.where(found > 0, ratio_of(found, answered), 0.0)
+    return ratio_of(np.einsum("lr,lr->r", positive[::-1], precision), positive.sum(axis=0))
 
 
 def macro_auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -130,16 +134,38 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
     return ratio_of(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
 
 
-def _sides(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of positives and of negatives at each distinct score, ascending."""
-    known = np.flatnonzero(~np.isnan(labels))
-    order = known[np.argsort(scores[known], kind="stable")]
-    if not len(order):
-        return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))
-    drawn = weights[:, order]
-    positive = drawn * labels[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    if len(starts) == len(order):  # no ties: nothing to sum up
-        return positive, drawn - positive
-    positive = np.add.reduceat(positive, starts, axis=1)
-    return positive, np.add.reduceat(drawn, starts, axis=1) - positive
+@dataclass(frozen=True)
+class _Curve:
+    """Who has which of the l distinct scores of positives, ascending: no resample changes that."""
+
+    positives: csr_matrix  # (l, n) the positives of that score
+    apart: csr_matrix  # (l + 1, n) the negatives below the first, between two, and above the last
+    tied: csr_matrix  # (l, n) the negatives of that score
+
+    def drawn(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(l, r), (l + 1, r) and (l, r) how often those were drawn."""
+        across = np.ascontiguousarray(weights.T, dtype=np.float64)
+        return self.positives @ across, self.apart @ across, self.tied @ across
+
+
+def _curve(scores: np.ndarray, labels: np.ndarray) -> _Curve:
+    return _sorted(scores.astype(np.float64).tobytes(), labels.astype(np.float64).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _sorted(scores_bytes: bytes, labels_bytes: bytes) -> _Curve:
+    """By content: every block of resamples asks for the same curves, and sorting takes longer than adding."""
+    scores, labels = np.frombuffer(scores_bytes), np.frombuffer(labels_bytes)
+    positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    levels, own = np.unique(scores[positives], return_inverse=True)
+    above = np.searchsorted(levels, scores[negatives], side="right")
+    tied = above != np.searchsorted(levels, scores[negatives], side="left")
+
+    def members(rows: np.ndarray, level: np.ndarray, height: int) -> csr_matrix:
+        return csr_matrix((np.ones(len(rows)), (level, rows)), shape=(height, len(scores)))
+
+    return _Curve(
+        members(positives, own, len(levels)),
+        members(negatives[~tied], above[~tied], len(levels) + 1),
+        members(negatives[tied], above[tied] - 1, len(levels)),
+    )

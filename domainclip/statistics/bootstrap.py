@@ -13,7 +13,7 @@ from scipy.stats import norm, t
 
 from domainclip.statistics.aggregates import Aggregate
 
-_CELLS = 2_000_000  # weights held in double precision at once
+_CELLS = 500_000  # weights held in double precision at once: few enough to stay near the processor
 
 
 def weight_blocks(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from domainclip.statistics.aggregates import Aggregate, mean, whole
+from domainclip.statistics.aggregates import Aggregate, auroc, mean, whole
 from domainclip.statistics.bootstrap import (
     bca,
     freedom,
@@ -18,7 +19,7 @@ from domainclip.statistics.bootstrap import (
     resampled,
     share_interval,
 )
-from domainclip.statistics.exact import mcnemar, wilson
+from domainclip.statistics.exact import delong_test, mcnemar, wilson
 
 Method = Literal["expanded", "percentile", "bca"]
 
@@ -53,6 +54,7 @@ class Comparison:
     difference: Figure | None
     groups: int
     undefined: float  # share of the resamples in which the figure does not exist
+    least_p: float = 0.0  # that the difference could have had, however large
     method: str = "expanded"  # of the intervals: this one too where BCa was asked for and does not exist
 
 
@@ -85,10 +87,10 @@ def compare(
     found = [Figure(one.value, *_beyond_the_sample(one, used, share)) for one in spreads[: len(models)]]
     undefined = float(np.isnan(drawn[0]).mean())
     if adapted is None:
-        return Comparison(found[0], None, None, count, undefined, used)
-    p = _p(aggregate, base, adapted, groups, spreads[2])
+        return Comparison(found[0], None, None, count, undefined, method=used)
+    p, least = _p(aggregate, base, adapted, groups, spreads[2])
     change = Figure(spreads[2].value, *spreads[2].interval(used, share=False), p)
-    return Comparison(found[0], found[1], change, count, undefined, used)
+    return Comparison(found[0], found[1], change, count, undefined, least, used)
 
 
 @dataclass(frozen=True)
@@ -136,17 +138,39 @@ def _beyond_the_sample(found: _Spread, method: str, share: bool) -> tuple[float,
 
 def _p(
     aggregate: Aggregate, base: np.ndarray, adapted: np.ndarray, groups: Sequence[str], change: _Spread
-) -> float:
-    """McNemar's exact p for a share of independent right answers, else the bootstrap's.
+) -> tuple[float, float]:
+    """The p of the difference, and the least that it could have been.
 
-    Where k groups changed at all, swapping the models group by group has 2ᵏ outcomes, so no p lies below
-    2·2⁻ᵏ; the bootstrap, which sees five changes of one sign as certain, is held to that.
+    Where every group is one item: McNemar's exact p of a share of right answers, and DeLong's of an AUROC.
+    Else the bootstrap's, which is never below what its resamples and degrees of freedom allow. Where k groups
+    changed at all, swapping the models group by group has 2ᵏ outcomes, so no p lies below 2·2⁻ᵏ; what sees
+    five changes of one sign as certain is held to that.
     """
     if change.groups < MIN_GROUPS:
-        return float("nan")
+        return float("nan"), float("nan")
+    single = change.groups == len(base)
     counted = bool(np.isin(base, (0.0, 1.0)).all() and np.isin(adapted, (0.0, 1.0)).all())
-    if aggregate is mean and counted and change.groups == len(base):
-        return mcnemar(int((adapted > base).sum()), int((adapted < base).sum()))
-    other = np.abs(adapted - base).reshape(len(base), -1).max(axis=1) > 1e-12
-    changed = len(set(np.asarray(groups, dtype=str)[other]))
-    return float(min(1.0, max(p_value(change.drawn, change.df), 2.0 ** (1 - changed))))
+    if aggregate is mean and counted and single:
+        least = 2.0 ** (1 - change.groups)
+        return mcnemar(int((adapted > base).sum()), int((adapted < base).sum())), least
+    # NaN in both is what no model was asked; in one of them, a change.
+    alike = np.isclose(adapted, base, rtol=0, atol=1e-12, equal_nan=True).reshape(len(base), -1)
+    changed = len(set(np.asarray(groups, dtype=str)[~alike.all(axis=1)]))
+    least = 2.0 ** (1 - changed)
+    exact = _areas_p(aggregate, base, adapted) if single else None
+    if exact is not None:
+        return float(min(1.0, max(exact, least))), least
+    least = max(least, p_value(np.ones(len(change.drawn)), change.df))
+    return float(min(1.0, max(p_value(change.drawn, change.df), least))), least
+
+
+def _areas_p(aggregate: Aggregate, base: np.ndarray, adapted: np.ndarray) -> float | None:
+    """DeLong's paired p, when the figure is an AUROC with two items of each kind and some spread."""
+    if not isinstance(aggregate, partial) or aggregate.func is not auroc:
+        return None
+    labels = np.asarray(aggregate.keywords["labels"], dtype=np.float64)
+    known = ~np.isnan(labels)
+    if min((labels == 1).sum(), (labels == 0).sum()) < 2:
+        return None
+    _, z, p = delong_test(base[known], adapted[known], labels[known])
+    return p if z else None

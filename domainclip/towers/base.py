@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from domainclip.errors import ModelError
-from domainclip.towers import linear_layers, patches, saving, weights
+from domainclip.towers import linear_layers, patches, saving, tokens, weights
 from domainclip.towers.midway import TOWERS, Midway, Part
 from domainclip.towers.preprocess import Preprocess
 
@@ -127,6 +128,11 @@ class Towers(Midway):
         """How long each text is before it is cut, special tokens included."""
         ids = self.tokenizer(self.clean(texts), return_attention_mask=False, verbose=False)["input_ids"]
         return [len(one) for one in ids]
+
+    @cached_property
+    def wording(self) -> str:
+        """A key for how texts become ids; with `fingerprint` a key for what the model says of a text."""
+        return tokens.fingerprint(self)
 
     def clean(self, texts: list[str]) -> list[str]:
         """The texts as the tokenizer wants them."""

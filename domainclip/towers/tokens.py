@@ -5,7 +5,10 @@ Legend: m texts, l tokens.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +19,28 @@ from torch.nn.utils.rnn import pad_sequence
 if TYPE_CHECKING:
     from domainclip.towers.base import Towers
 
+_SAMPLE = ("A Cat.", "two  spaces", "it's (1.5 cm)!", "Straße_ÄÖ", "")  # shows what cleaning does
 _MOST = 2**20  # texts that are remembered; beyond, they are tokenised as they come
+
+
+def fingerprint(towers: Towers) -> str:
+    """A key for how texts become ids: vocabulary, cleaning, cutting and padding.
+
+    The same weights behind another tokenizer say other things of a text.
+    """
+    tokenizer = towers.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        rules = {key: rules[key] for key in rules if key not in ("truncation", "padding")}  # left by a call
+    else:
+        file = Path(getattr(tokenizer, "vocab_file", None) or "")
+        rules = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    marks = (tokenizer.pad_token_id, getattr(tokenizer, "pad_token_type_id", 0), tokenizer.padding_side)
+    cut = (tokenizer.truncation_side, towers.max_tokens, towers.fixed_length, towers.inputs)
+    said = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), rules, marks, cut]
+    cleaned = (type(towers).__name__, towers.clean(list(_SAMPLE)))
+    return hashlib.sha256(json.dumps([said, cleaned], sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Tokens:

@@ -95,6 +95,73 @@ def test_reports_by_an_attribute_of_the_files(tmp_path: Path) -> None:
     assert [(bad.place, bad.reason) for bad in journal.bad] == [("file 2", "empty caption")]
 
 
+def test_a_key_that_has_the_name_of_its_attribute(tmp_path: Path) -> None:
+    _studies(tmp_path)
+    rows = [{"AccessionNumber": f"A{i}", "text": f"Report {i}."} for i in range(3)]
+    table(tmp_path, rows, "texts.csv", pictures=False)
+    splits, _ = _read(tmp_path, reports="texts.csv", key="AccessionNumber", attribute="AccessionNumber")
+    assert splits["train"]["texts"][:] == [["Report 0."], ["Report 1."], ["Report 2."]]
+
+
+def test_a_file_without_the_attribute_gets_no_strangers_report(tmp_path: Path) -> None:
+    _studies(tmp_path)
+    dicom_file(tmp_path / "study3" / "IM0001", STORED + 3, AccessionNumber="")
+    dicom_file(tmp_path / "study4" / "IM0001", STORED + 4)
+    said = [("A0", "One."), ("", "A stranger's."), ("A0", "Two."), (" ", "Another's."), ("A9", "Nobody's.")]
+    table(tmp_path, [{"acc": key, "text": text} for key, text in said], "texts.csv", pictures=False)
+    splits, journal = _read(tmp_path, reports="texts.csv", key="acc", attribute="AccessionNumber")
+    assert splits["train"]["texts"][:] == [["One.", "Two."]]
+    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+        (f"file {number}", "empty caption") for number in (2, 3, 4, 5)
+    ]
+    assert journal.notes[-2:] == [
+        "2 of 5 rows have an empty acc: they are not used",
+        "1 of 5 rows match no image: they are not used",
+    ]
+
+
+def test_rows_of_one_key_meet_and_say_where_they_differ(tmp_path: Path) -> None:
+    _studies(tmp_path)
+    rows = [
+        {"acc": "A0", "text": "One.", "label": "mass", "site": "x"},
+        {"acc": "A0", "text": "Two.", "label": "effusion", "site": "y"},
+        {"acc": "A1", "text": "Three.", "label": "mass", "site": "x"},
+    ]
+    table(tmp_path, rows, "texts.csv", pictures=False)
+    options: dict[str, Any] = {"reports": "texts.csv", "key": "acc", "attribute": "AccessionNumber"}
+    splits, journal = _read(tmp_path, {"columns": {"meta": ["site"]}}, **options)
+    held = [(row["texts"], row["labels"], json.loads(row["meta"])) for row in splits["train"]]
+    assert held == [
+        (["One.", "Two."], ["mass", "effusion"], {"site": "x"}),
+        (["Three."], ["mass"], {"site": "x"}),
+    ]
+    assert "rows of one key differ in site: the first that says something counts" in journal.notes
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_bare_name_of_several_files_is_nobodys_key(tmp_path: Path, broken: bool) -> None:
+    _studies(tmp_path)
+    if broken:  # the report may well be that of the file that cannot be read
+        for i in range(2):
+            data = (tmp_path / f"study{i}" / "IM0001").read_bytes()
+            (tmp_path / f"study{i}" / "IM0001").write_bytes(data[:200])
+    rows = [{"file": "study2/IM0001", "text": "Third."}, {"file": "IM0001", "text": "Whose?"}]
+    table(tmp_path, rows, "texts.csv", pictures=False)
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path, reports="texts.csv", key="file")
+    assert str(caught.value) == (
+        'texts.csv: row 2: its key is the name of 2 files: write their paths in column "file", as in '
+        "FOLDER/NAME.dcm"
+    )
+    # A file that lies in the corpus folder itself has its name for a path.
+    dicom_file(tmp_path / "IM0001", STORED + 9, PatientID="Brown")
+    splits, _ = _read(tmp_path, reports="texts.csv", key="file")
+    assert {row["id"]: row["texts"] for row in splits["train"]} == {
+        "IM0001": ["Whose?"],
+        "study2/IM0001": ["Third."],
+    }
+
+
 def test_reports_by_the_name_of_the_file(tmp_path: Path) -> None:
     _studies(tmp_path)
     table(tmp_path, [{"study": "study1/IM0001", "text": "Report."}], "texts.csv", pictures=False)
@@ -247,6 +314,18 @@ def test_frames_of_a_film(tmp_path: Path, policy: str, shown: list[str]) -> None
     greys = [int(np.asarray(decode(image))[0, 0, 0]) for image in (row["image"], *row["views"])]
     assert greys == {"first": [0], "middle": [10], "key": [20], "all": [0, 10, 20, 30]}[policy]
     assert len(corpus.view_digests.get(row["id"], [])) == len(shown) - 1
+
+
+def test_a_hundred_thousand_frames_in_a_small_file(tmp_path: Path) -> None:
+    _studies(tmp_path)
+    for i in range(3):
+        (tmp_path / f"study{i}" / "IM0001.txt").write_text("Report.", encoding="utf-8")
+    dicom_file(tmp_path / "study1" / "IM0001", STORED, NumberOfFrames=100_000)
+    splits, journal = _read(tmp_path, frames="all")
+    assert len(splits["train"]) == 2
+    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+        ("file 2", "more frames (NumberOfFrames) than the file can hold")
+    ]
 
 
 def _study_of_views(folder: Path) -> None:

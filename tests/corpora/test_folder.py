@@ -106,9 +106,22 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: no images (.jpg, .jpeg, .png, .webp, .tif, .tiff, .gif, .bmp, .jp2, .avif, .dcm, .fits, .fit, .fz) in "
-        "this folder or below"
+        f"{tmp_path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below"
     )
     with pytest.raises(RecipeError) as recipe:
         _read(tmp_path, columns={"image": "x"})
     assert str(recipe.value) == "corpus.columns: a folder has no columns: leave them out, or use a table"
+
+
+def test_every_kind_of_picture_is_taken_and_what_is_left_is_counted(tmp_path: Path) -> None:
+    names = ("a.ppm", "b.jfif", "c.j2k", "d.fits.gz", "e.fts", "f.PGM", "g.ico", "h.dicom", "i.fz", "j.mpo")
+    others = ("k.heic", "l.eps", "m.heic", "IM0001", "n.DOE_JANE", "o.gz")
+    texts = [f"{name[0]}.txt" for name in names]
+    for name in (*names, *others, *texts, "p.csv", "q.md", "r.pdf"):
+        (tmp_path / name).write_text(f"of {name}", encoding="utf-8")
+    splits, journal = _read(tmp_path)
+    rows = _all(splits)
+    assert [row["id"] for row in rows] == list(names)
+    assert [row["texts"] for row in rows] == [[f"of {text}"] for text in texts]
+    left = "1 .eps, 1 .gz, 2 .heic, 1 of other kinds, 1 without a suffix"
+    assert journal.notes == [f"files that are not taken for pictures are left out: {left}"]

@@ -189,3 +189,34 @@ def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             Hub(streaming=True).stream(card(), "lab/birds", Journal())
         assert str(caught.value) == f"data set lab/birds: {text}"
     assert Hub(streaming=True, limit=3).stream(card(), "lab/birds", Journal()) is None
+
+
+def test_saved_sets_that_are_none(tmp_path: Path) -> None:
+    Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]}).save_to_disk(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "dataset_info.json").write_text("{}")
+    with pytest.raises(DataError) as error:
+        load_corpus(card(reader="hub"), str(tmp_path / "a"))
+    assert str(error.value) == (
+        f'{tmp_path}/a: column "image" holds no pictures (int64): set corpus.columns.image'
+    )
+    with pytest.raises(DataError) as error:
+        load_corpus(card(reader="hub"), str(tmp_path / "b"))
+    assert str(error.value) == f"{tmp_path}/b: not whole (FileNotFoundError): save the data set again"
+
+
+def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from domainclip.data.parquets import Parquets
+
+    data, file = encoded(Image.new("RGB", (4, 4))), str(tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": [data, None, b""], "text": ["a", "b", "c"]}), file)
+    journal = Journal()
+    rows = list(Parquets((file,), "image")(0, 0, journal))
+    assert [row and row.image for row in rows] == [{"path": None, "bytes": data}, None, None]
+    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+        ("shard 1 row 2", "missing picture"),
+        ("shard 1 row 3", "missing picture"),
+    ]

@@ -87,3 +87,25 @@ def test_other_folders_are_not_prepared_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         prepared.manifest(tmp_path)
     assert str(error.value) == f"{tmp_path}: prepared in version 9 of the form, this reads 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"form": "zip"}, "form"),
+        ({"shards": None}, "shards"),
+        ({"shards": {"a": 1}}, "shards"),
+        ({"shards": [[]]}, "shard 1, file"),
+        ({"shards": [{"file": "a.tar", "split": "prod", "bytes": 0, "sha256": ""}]}, "shard 1, split"),
+        ({"shards": [{"file": "a.tar", "split": "train", "sha256": ""}]}, "shard 1, bytes"),
+    ],
+)
+def test_a_manifest_that_is_not_whole(tmp_path: Path, change: dict[str, object], fault: str) -> None:
+    folder = _folder(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(DataError) as error:
+        load_corpus(card(), str(folder))
+    assert str(error.value) == (
+        f"{folder}: its manifest.json is not whole ({fault}): prepare the corpus again"
+    )

@@ -58,6 +58,30 @@ def test_pictures_inside_a_parquet_file(tmp_path: Path) -> None:
     assert row["id"] == "x.png"
 
 
+def test_pictures_as_plain_bytes_in_a_parquet_file(tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = encoded(Image.new("RGB", (2, 2), "red"))
+    pyarrow.parquet.write_table(pyarrow.table({"image": [data], "text": ["red"]}), tmp_path / "t.parquet")
+    row = _read(tmp_path / "t.parquet")[0][0]
+    assert row["image"] == {"path": "", "bytes": data}
+    assert row["id"] == "row 1"
+
+
+def test_half_letters_are_replaced_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {"image": f"{i}.png", "text": "cut \ud83d emoji" if i else "whole", "site": "\udc00"} for i in (0, 1)
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found, journal = _read(tmp_path, {"columns": {"meta": ["site"]}})
+    assert [row["texts"] for row in found] == [["whole"], ["cut \N{REPLACEMENT CHARACTER} emoji"]]
+    assert json.loads(found[0]["meta"]) == {"site": "\N{REPLACEMENT CHARACTER}"}
+    assert (
+        "1 captions and class names hold letters that were broken (shown as \N{REPLACEMENT CHARACTER})"
+        in journal.notes
+    )
+
+
 def test_some_rows_only(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "text": str(i), "year": str(2000 + i % 3)} for i in range(6)]
     file = table(tmp_path, rows)

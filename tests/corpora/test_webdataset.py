@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -10,16 +11,19 @@ import pickle
 import tarfile
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from domainclip.data import places
+from domainclip.data import places, remote
 from domainclip.data.cards import Card
 from domainclip.data.corpus import LoadedCorpus, load_corpus
 from domainclip.data.images import decode
+from domainclip.data.quarantine import Journal
+from domainclip.data.streams import Reader, windows
 from domainclip.errors import DataError
 from tests.data.shards_made import pair, png, shards, special, tar
 
@@ -223,6 +227,17 @@ def test_fault_31_pickles_are_never_loaded(tmp_path: Path, streaming: bool) -> N
     ]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_fault_34_a_suffix_may_be_a_name(tmp_path: Path, streaming: bool) -> None:
+    others = ("scan1.DOE_JANE_19561103", "doe/jane", "b.mp4", "scan2.x.Doe")
+    tar(tmp_path / "s" / "train.tar", [*pair("a"), *((name, b"x") for name in others)])
+    corpus = _load(tmp_path / "s", options={"streaming": streaming})
+    assert [note for note in corpus.notes if "members" in note] == [
+        "shard 1: 1 members .mp4 not read",
+        "shard 1: 3 members of other kinds not read",
+    ]
+
+
 @pytest.mark.parametrize("cut", [700, 1536, 2100, -1030])
 def test_fault_31_a_cut_tar_gives_what_is_whole(tmp_path: Path, cut: int) -> None:
     file = tar(
@@ -307,6 +322,11 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        if self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.end_headers()
+            return
         super().do_GET()
 
 
@@ -349,11 +369,127 @@ def test_sizes_beside_remote_shards_spare_the_counting(tmp_path: Path, server: s
     assert not [note for note in corpus.notes if "counted" in note]
 
 
+@pytest.mark.parametrize(("held", "said_to_hold"), [(40, 25), (25, 40)])
+def test_sizes_that_are_wrong_lose_and_repeat_nothing(
+    tmp_path: Path, server: str, held: int, said_to_hold: int
+) -> None:
+    shards(tmp_path / "s", [held])
+    (tmp_path / "s" / "sizes.json").write_text(json.dumps({"train-000.tar": said_to_hold}))
+    corpus = _load(server + "/train-000.tar", options={"streaming": True, "lanes": 1, "buffer": 8})
+    assert corpus.stream is not None
+    said = (
+        f"shard train-000.tar: holds {held} samples and not {said_to_hold}: mend or remove the sizes.json or "
+        "manifest.json beside it; where there is none, it was changed: start again"
+    )
+    with pytest.raises(DataError) as error:
+        list(corpus.stream.rows(Journal()))
+    assert str(error.value) == said
+    reader = Reader(corpus.stream, seed=0)
+    epoch = [window for window, _ in islice(windows(said_to_hold, 0, 1, 0, 8), -(-said_to_hold // 8))]
+    assert {window.epoch for window in epoch} == {0}  # the line's end is looked at within its epoch
+    with pytest.raises(DataError) as error:
+        [reader.rows(window) for window in epoch]
+    assert str(error.value) == said
+
+
+def test_sizes_are_those_of_the_folder(tmp_path: Path, server: str) -> None:
+    for folder, size in (("a", 3), ("b", 5)):
+        shards(tmp_path / "s" / folder, [size])
+        (tmp_path / "s" / folder / "sizes.json").write_text(json.dumps({"train-000.tar": size}))
+    corpus = _load(server + "/{a,b}/train-000.tar", options={"streaming": True})
+    assert corpus.stream is not None
+    assert corpus.stream.counts == (3, 5)
+    assert corpus.stream.names == ("a/train-000.tar", "b/train-000.tar")
+    assert len(list(corpus.stream.rows(Journal()))) == 8
+
+
+def test_a_cut_remote_shard_is_counted_as_it_is_read(tmp_path: Path, server: str) -> None:
+    file = tar(tmp_path / "s" / "train.tar", [*pair("a"), *pair("b"), ("c.png", png(3, 400))])
+    file.write_bytes(file.read_bytes()[: 8 * 512 + 700])
+    corpus = _load(server + "/train.tar", options={"streaming": True})
+    assert corpus.stream is not None
+    assert corpus.stream.counts == (2,)
+    assert len(list(corpus.stream.rows(Journal()))) == 2
+
+
+def test_folders_of_remote_shards_say_their_splits(tmp_path: Path, server: str) -> None:
+    for folder, size in (("train", 4), ("val", 3), ("test", 2)):
+        shards(tmp_path / "s" / folder, [size], "{:03d}.tar")
+    corpus = _load(server + "/{train,val,test}/000.tar", options={"streaming": True})
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {
+        "train": 4,
+        "validation": 3,
+        "test": 2,
+    }
+    assert corpus.stream is not None
+    assert corpus.stream.names == ("train/000.tar",)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_name_of_a_shard_goes_before_its_folder(tmp_path: Path, streaming: bool) -> None:
+    shards(tmp_path / "s" / "dev-kit", [3])
+    shards(tmp_path / "s" / "dev-kit", [2], "test-{:03d}.tar")
+    shards(tmp_path / "s" / "dev-kit", [1], "more/{:03d}.tar")  # of which only the folder speaks
+    corpus = _load(tmp_path / "s", options={"streaming": streaming})
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["cc-train-val-0.tar", "test-0.tar"],
+            "shard cc-train-val-0.tar: says train and validation: let its name and its folder say one split",
+        ),
+        (
+            ["test/train-0.tar", "val-0.tar"],
+            "shard test/train-0.tar: says test and train: let its name and its folder say one split",
+        ),
+        (
+            ["a-0.tar", "b-0.tar", "test-0.tar"],
+            "{path}: 2 of 3 shards name no split, as a-0.tar, but the others do: name one in the name or folder "
+            "of each, as in train-000.tar or val/000.tar",
+        ),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_shards_that_do_not_say_clearly_what_is_trained_on(
+    tmp_path: Path, names: list[str], said: str, streaming: bool
+) -> None:
+    for name in names:
+        tar(tmp_path / "s" / name, pair("a", 1, text="x", part="train"))
+    with pytest.raises(DataError) as error:
+        _load(tmp_path / "s", options={"streaming": streaming})
+    assert str(error.value) == said.format(path=tmp_path / "s")
+    # Where a column says the split, names say nothing.
+    assert len(_load(tmp_path / "s", columns={"split": "part"}).splits["train"]) == len(names)
+
+
 def test_a_remote_shard_that_is_not_there(tmp_path: Path, server: str) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(DataError) as error:
         _load(server + "/train-0.tar", options={"streaming": True})
     assert str(error.value) == "shard train-0.tar: cannot be opened: the server says 404 File not found"
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp"])
+def test_a_redirection_stays_on_https(tmp_path: Path, server: str, scheme: str) -> None:
+    (tmp_path / "s").mkdir()
+    with pytest.raises(DataError) as error:
+        _load(f"{server}/to?{scheme}://host.invalid/train-0.tar", options={"streaming": True})
+    reason = "it leads to an address that is not https://"
+    assert str(error.value) == f"shard train-0.tar: cannot be opened: {reason}"
+
+
+def test_a_redirection_on_this_machine_is_followed(tmp_path: Path, server: str) -> None:
+    shards(tmp_path / "s", [3])
+    (tmp_path / "s" / "sizes.json").write_text('{"train-000.tar": 3}')
+    with contextlib.closing(remote.opened(f"{server}/to?{server}/sizes.json")) as data:
+        assert json.loads(data.read()) == {"train-000.tar": 3}
 
 
 def test_a_stream_says_its_splits_by_its_shards(tmp_path: Path) -> None:

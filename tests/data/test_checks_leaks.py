@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from domainclip.data.checks import Finding, check, leaks, refuse
+from domainclip.data.checks.leaks import pictures
 from domainclip.data.corpus import LoadedCorpus, load_corpus
 from domainclip.errors import DataError, RecipeError
 from tests.data.copies import COPIES, film
@@ -128,3 +130,14 @@ def test_no_name_of_a_patient_stands_in_a_finding(tmp_path: Path) -> None:
     assert "row 3, row 12" in said
     for hidden in ("g2", "g11", "11.png", str(tmp_path), "caption"):
         assert hidden not in said
+
+
+def test_the_same_view_of_two_items(tmp_path: Path) -> None:
+    loaded = _corpus(tmp_path)
+    train, test = loaded.splits["train"]["id"][2], loaded.splits["test"]["id"][0]
+    views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
+    found = list(pictures(replace(loaded, view_digests=views)))
+    assert [finding.text for finding in found] == [
+        "the same picture in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
+        "such rows one group, or leave one out"
+    ]

@@ -10,15 +10,20 @@ import pytest
 from PIL import Image
 
 from domainclip.data.checks import Finding, check
+from domainclip.data.checks.captions import drawn
+from domainclip.data.checks.pictures import burned_in, decoders, dicom_files
 from domainclip.data.checks.sides import named
 from domainclip.data.checks.structure import prevalence
 from domainclip.data.corpus import load_corpus
 from domainclip.recipe import Train
 from tests.data.copies import film
 from tests.data.made import card, dicom_file, table
+from tests.data.shards_made import png, tar
 
 SAYS = {
-    "en": "Opacity in the left lower lobe.|The right lung is clear.|a man on the right|right-sided effusion",
+    "en": "Opacity in the left lower lobe.|The right lung is clear.|a man on the right|right-sided effusion|"
+    "Right pneumothorax.|Right PICC tip in the SVC|right basilar opacity|Small right effusion|right sixth rib|"
+    "RUL nodule|LLL collapse|opacity in RML",
     "de": "Verschattung links basal|der rechte Lappen",
     "fr": "opacité du poumon droit|épanchement à gauche",
     "es": "pulmón derecho|lóbulo izquierdo|a la derecha",
@@ -35,7 +40,8 @@ SAYS = {
     "hi": "बाएं फेफड़े में|दायां",
 }
 SILENT = {
-    "en": "The right diagnosis.|He left the hospital.|All right.|bilateral opacities|a bright lung|copyright",
+    "en": "The right diagnosis.|He left the hospital.|All right.|bilateral opacities|a bright lung|copyright|"
+    "right away|It is right.|the right to know|LOL",
     "de": "Das Recht der Frau|beidseits|der Linkage",
     "fr": "le droit de vote|tout droit|des opacités bilatérales",
     "es": "el derecho penal",
@@ -92,6 +98,59 @@ def test_a_mirror_and_words_for_sides(tmp_path: Path) -> None:
         ]
     silent = _rows("a lung", "left", "a heart")
     assert not [f for f in _found(tmp_path, silent, flip) if f.code == "laterality"]
+
+
+def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "0.png", "text": "a heart", "other": "fluid, left", "label": "cat", "split": "train"},
+        {"file_name": "1.png", "text": "a lung", "other": "air", "label": "left lung", "split": "train"},
+    ]
+    flip = {"augmentation": "crop_flip"}
+    captions = {"rewrites": ["other"], "templates": ["film, {}", "{}, as seen from the right"]}
+    found = _found(tmp_path, rows, flip, language=["en"], captions=captions)
+    assert [(f.level, f.text) for f in found if f.code == "laterality"] == [
+        (
+            "warning",
+            # Two texts, two rewrites, and of each label two captions.
+            "train.augmentation=crop_flip mirrors pictures, and 4 of 8 training captions say left or right; "
+            "first: row 1, row 2; take train.augmentation=crop",
+        )
+    ]
+    # What training never says is no fault: the second caption under policy head.
+    rows = [{"file_name": "0.png", "text": "a heart", "other": "left", "split": "train"}]
+    keys = {"columns": {"texts": ["text", "other"]}, "captions": {"policy": "head"}}
+    assert not [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
+
+
+def test_a_flip_knows_the_language_of_a_sentence(tmp_path: Path) -> None:
+    rows = [{"file_name": "0.png", "en": "One. The lev is Bulgarian.", "cs": "Lev spí.", "split": "train"}]
+    columns = {"texts": ["en", "cs"], "languages": {"en": "en", "cs": "cs"}}
+    keys = {"columns": columns, "captions": {"policy": "sentence"}}
+    assert [text for _, *text in drawn(load_corpus(card(**keys), str(table(tmp_path, rows))))] == [
+        ["One.", "en"],
+        ["The lev is Bulgarian.", "en"],
+        ["Lev spí.", "cs"],
+    ]
+
+
+def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
+    long = "One two three. Four five six. Seven."
+    rows = [
+        {"file_name": "0.png", "text": "a b", "other": long, "label": "a very long name", "split": "train"}
+    ]
+    file, texts = str(table(tmp_path, rows)), {"columns": {"texts": ["text", "other"]}}
+
+    def cut(**captions: Any) -> str:
+        loaded = load_corpus(card(captions=captions, **texts), file)
+        found = check(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
+        return next(finding.text for finding in found if finding.code == "truncated_captions")
+
+    end = "of the distinct training captions are cut at 3 tokens; 95 % have at most"
+    assert cut() == f"50.0% {end} 7"
+    assert cut(long="window") == f"0.0% {end} 3"
+    assert cut(policy="head") == f"0.0% {end} 2"
+    assert cut(templates=["film, {}"]) == f"66.7% {end} 7"
+    assert cut(policy="head", rewrites=["other"]) == f"50.0% {end} 7"
 
 
 def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
@@ -155,3 +214,36 @@ def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
             level,
             f"burned-in text: the card says {card_says}; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
         )
+
+
+def _said_yes(path: Path) -> Path:
+    stored = np.random.default_rng(1).integers(0, 4096, (16, 16)).astype(np.uint16)
+    return dicom_file(path, stored, BurnedInAnnotation="YES")
+
+
+def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _said_yes(tmp_path / "0.dcm").read_bytes()
+    members = [("0.dcm", data), ("0.txt", b"a"), ("1.png", png(3)), ("1.txt", b"b")]
+    whole = {"splits": {"train": 1, "validation": 0, "test": 0}}
+    in_tar = card(reader="webdataset", columns={"texts": ["text"]}, **whole)
+    rows = [{"file_name": f"{i}.png", "text": f"{i}", "split": "train"} for i in range(20)]
+    rows.append({"file_name": "z.dcm", "text": "z", "split": "train"})
+    behind = table(tmp_path / "behind", rows[:-1])
+    table(tmp_path / "behind", rows, pictures=False)
+    _said_yes(tmp_path / "behind" / "z.dcm")
+    monkeypatch.setattr("domainclip.data.dicom.decoders.available", lambda syntax, bits=8: "")
+    loaded = [
+        load_corpus(in_tar, str(tar(tmp_path / "a" / "000.tar", members))),
+        load_corpus(card(), str(behind)),
+    ]
+    for corpus in loaded:
+        files = sorted(dicom_files(corpus))
+        assert [finding.text for finding in burned_in(corpus, files)] == [
+            "burned-in text: the card says unknown; BurnedInAnnotation: 1 YES"
+        ]
+        assert [finding.text for finding in decoders(files)] == [
+            "no decoder for Explicit VR Little Endian: 1 files; no permissive decoder reads it: convert these "
+            "files, for example to JPEG 2000"
+        ]

@@ -121,3 +121,27 @@ def test_each_frame_of_an_enhanced_file_has_its_own_rescale_and_window(tmp_path:
 def test_one_bit_pixels_of_a_segmentation() -> None:
     file = Path(str(get_testdata_file("liver_1frame.dcm", download=False)))
     assert set(np.asarray(decode({"path": str(file), "bytes": None})).ravel().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("syntax", "size", "fits"),
+    [
+        ("1.2.840.10008.1.2.1", 3 * 64, True),
+        ("1.2.840.10008.1.2.1", 3 * 64 - 1, False),
+        ("1.2.840.10008.1.2.1.99", 1, True),  # deflated: 1032 to 1 at most
+        ("1.2.840.10008.1.2.4.90", 30, True),
+        ("1.2.840.10008.1.2.4.90", 29, False),
+        ("1.2.3.4", 29, False),
+        ("", 29, False),
+    ],
+)
+def test_more_frames_than_a_file_can_hold(syntax: str, size: int, fits: bool) -> None:
+    """Fault 22: a few bytes that say a hundred thousand pictures."""
+    said = {"NumberOfFrames": "3", "Rows": "8", "Columns": "8", "BitsAllocated": "8"}
+    if fits:
+        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
+        return
+    with pytest.raises(UnreadableImage) as caught:
+        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, size, "a.dcm")
+    assert str(caught.value) == "a.dcm: more frames (NumberOfFrames) than the file can hold"
+    frames.refuse_absent({**said, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")

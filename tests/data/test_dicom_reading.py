@@ -128,3 +128,23 @@ def test_a_broken_report(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage) as caught:
         text(file)
     assert caught.value.reason == "no DICOM preamble"
+
+
+@pytest.mark.parametrize(
+    ("modality", "storage", "said"),
+    [
+        ("SR", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (SR)"),
+        ("DOE JANE 561103", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (Basic Text SR Storage)"),
+        ("DOE", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (Basic Text SR Storage)"),
+        ("", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (Basic Text SR Storage)"),
+        ("DOE JANE 561103", "1.2.826.0.1.4711", "no pixel data"),
+    ],
+)
+def test_a_modality_is_quoted_only_if_the_standard_defines_it(
+    tmp_path: Path, modality: str, storage: str, said: str
+) -> None:
+    """Fault 34: any text may stand in Modality."""
+    file = dicom_file(tmp_path / "a.dcm", None, Modality=modality, SOPClassUID=storage)
+    with pytest.raises(UnreadableImage) as caught:
+        dicom.header(file, ["PatientSex"])
+    assert caught.value.reason == said

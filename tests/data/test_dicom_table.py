@@ -19,7 +19,7 @@ REASONS = {
     "pixel data cut off",
     "not an image",
     "the attribute",
-    "JPEG 2000 Image Compression data that no installed decoder can read",
+    "compressed data of more pixels than its header says",
 }
 
 

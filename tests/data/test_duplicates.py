@@ -31,8 +31,7 @@ def test_pictures_that_look_alike_are_no_copies(films: list[Image.Image]) -> Non
     thumbnails = np.stack([_thumbnail(picture) for picture in films])
     hashed = np.stack([hashes(thumbnail) for thumbnail in thumbnails])
     # The hashes alone would take many of them for copies: what follows would else prove nothing.
-    near = sum(len(first) for first, _, _ in duplicates._candidates(hashed))
-    assert near > 10
+    assert len(duplicates._candidates(hashed)) > 10
     assert _found(films) == []
 
 
@@ -91,11 +90,10 @@ def test_a_doubtful_pair_needs_a_witness() -> None:
     assert asked == [[2, 3]]  # only the pictures in doubt are embedded
 
 
-def test_work_grows_with_the_pictures_not_with_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_candidates_of_a_picture_are_laid_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "NEAREST", 2)
     hashed = np.zeros((30, 8, 2), np.uint64)  # all equal: every pair is a candidate, in every turn
-    first = np.concatenate([first for first, _, _ in duplicates._candidates(hashed)])
-    assert np.bincount(first).tolist() == [2] * 29
+    assert np.bincount(duplicates._candidates(hashed)[:, 0]).tolist() == [2] * 29
 
 
 def test_blocks_of_hashes_give_what_the_whole_gives(
@@ -103,6 +101,31 @@ def test_blocks_of_hashes_give_what_the_whole_gives(
 ) -> None:
     pictures = [*films, films[2], films[12].resize((120, 120))]
     whole = _found(pictures)
-    monkeypatch.setattr(duplicates, "_BLOCK", 7)
+    monkeypatch.setattr(duplicates, "_ROWS", 7)
+    monkeypatch.setattr(duplicates, "_COLUMNS", 3)
+    monkeypatch.setattr(duplicates, "_LAID", 5)
     assert _found(pictures) == whole
     assert [(pair.first, pair.second) for pair in whole] == [(2, FILMS), (12, FILMS + 1)]
+
+
+def test_candidates_are_those_of_plain_comparison() -> None:
+    generator = np.random.default_rng(0)
+    hashed = generator.integers(0, 2**64, (150, 8, 2), dtype=np.uint64)
+    hashed[75:] = hashed[:75]
+    for _ in range(13):  # up to 26 bits apart in the two of 64: some are near enough, some are not
+        hashed[75:] ^= np.uint64(1) << generator.integers(0, 64, (75, 8, 2)).astype(np.uint64)
+    distance = np.bitwise_count(hashed[:, None, :1] ^ hashed[None]).sum(-1)
+    expected = {(i, j, t) for i, j, t in np.argwhere(distance <= duplicates.NEAR).tolist() if i < j}
+    assert 20 < len(expected) < 75
+    for workers in (0, 3):
+        assert set(map(tuple, duplicates._candidates(hashed, workers).tolist())) == expected
+
+
+def test_processes_score_as_one_does(films: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbnails = np.stack([_thumbnail(picture) for picture in [*films, films[3].resize((90, 90))]])
+    hashed = np.stack([hashes(thumbnail) for thumbnail in thumbnails])
+    alone = scored(thumbnails, hashed)
+    monkeypatch.setattr(duplicates, "_WORTH", 1)
+    monkeypatch.setattr(duplicates, "_LAID", 16)
+    assert (scored(thumbnails, hashed, workers=2) == alone).all()
+    assert (3, FILMS) in alone[["first", "second"]].tolist()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from domainclip.data import looks
 from domainclip.data.duplicates import hashes
+from domainclip.data.unreadable import UnreadableImage
 from tests.data.copies import film
 from tests.data.made import dicom_file
 
@@ -72,6 +73,32 @@ def test_what_may_be_mended_is_not_kept(tmp_path: Path) -> None:
     assert looks.look([image], ["x"])["reason"].tolist() == [b"missing file"]
     film(1, 80).save(tmp_path / "late.png")
     assert looks.look([image], ["x"])["reason"].tolist() == [b""]
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        ("FITS needs astropy: pip install domainclip[astro]", 2),
+        ("broken image (ModuleNotFoundError)", 2),
+        ("no FITS file of band {stem}_g.fits", 2),
+        ("more memory than there is", 2),
+        ("truncated image", 1),
+    ],
+)
+def test_only_faults_of_the_content_are_kept(
+    reason: str, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def decode(image: dict[str, Any]) -> Image.Image:
+        asked.append(image["path"])
+        raise UnreadableImage(image["path"], reason)
+
+    monkeypatch.setattr(looks, "decode", decode)
+    for _ in range(2):
+        assert looks.look([_image(tmp_path / "a")], ["x"])["reason"].tolist() == [reason.encode()]
+    assert len(asked) == again
+    assert looks.kept(["x"]) == (again == 1)
 
 
 def test_a_cache_that_may_not_be_written_costs_only_time(

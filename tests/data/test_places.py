@@ -43,3 +43,14 @@ def test_a_file_with_a_number_sign_can_hold_a_place():
 @pytest.mark.parametrize("name", ["a\0.dcm#frame=2", "x" * 5000 + "#frame=2"])
 def test_names_that_no_file_can_have_are_no_crash(name: str):
     assert places.split(name)[1] == {"frame": "2"}
+
+
+def test_the_beginning_of_a_place_and_the_file_that_it_means(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    file.write_bytes(b"0123456789")
+    path = places.join(str(file), {"offset": 2, "size": 5, "frame": 3})
+    assert places.content(path, 3) == b"234"
+    assert places.content(path, 50) == b"23456"
+    assert places.content(str(file), 4) == b"0123"
+    assert places.whole(path) == f"{file}#offset=2&size=5"
+    assert places.whole(f"{file}#frame=3") == str(file)

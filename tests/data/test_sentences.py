@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from domainclip.data.sentences import sentences
@@ -43,3 +45,15 @@ def test_sentences(text: str, expected: list[str]) -> None:
 def test_nothing_but_bullets_and_spaces_is_lost() -> None:
     text = "The heart is big. Dr. A. Ng agrees (see Fig. 3). 4.5 cm, i.e. large! Really? Yes。对"
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("part", ["the lungs are clear. ", "see fig. 2 in no. 3 ", "A. b ", "." * 20, ". ) "])
+def test_time_grows_with_the_length_and_not_with_its_square(part: str) -> None:
+    def seconds(text: str) -> float:
+        begin = time.process_time()
+        sentences(text)
+        return time.process_time() - begin
+
+    # Ten times the length: ten times the time, and not a hundred times. The least of three is of this alone.
+    short, long = (min(seconds(part * n + "x") for _ in range(3)) for n in (400, 4000))
+    assert long < 30 * short + 0.02

@@ -173,19 +173,19 @@ def test_what_cannot_be_used_is_replaced_and_told(tmp_path: Path) -> None:
     assert reasons["not an image"] >= 1
 
 
-def test_shards_shorter_than_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said_to_hold", [3, 8])
+def test_shards_that_hold_more_or_fewer_than_said(tmp_path: Path, said_to_hold: int) -> None:
     corpus = _corpus(shards(tmp_path / "s", [4]))
     assert corpus.stream is not None
     pairs = _pairs(corpus)
-    pairs.stream = dataclasses.replace(corpus.stream, counts=(8,), lanes=1)
-    (batch,) = (step[0] for step in _batches(pairs, 0, 1, size=8))
-    assert set(batch.ids) == {f"train-000.tar/0-{i}" for i in range(4)}
-    pairs.stream = dataclasses.replace(corpus.stream, counts=(16,), lanes=2)
-    with pytest.raises(DataError) as error:
-        _batches(pairs, 0, 1, size=16)
-    assert str(error.value) == (
-        "corpus: none of 8 samples in a row can be used; the first: the shards are shorter than they are said to be"
-    )
+    for lanes in (1, 2):
+        pairs.stream = dataclasses.replace(corpus.stream, counts=(said_to_hold,), lanes=lanes)
+        with pytest.raises(DataError) as error:
+            _batches(pairs, 0, 1, size=8)
+        assert str(error.value) == (
+            f"shard train-000.tar: holds 4 samples and not {said_to_hold}: mend or remove the sizes.json or "
+            "manifest.json beside it; where there is none, it was changed: start again"
+        )
 
 
 def test_pairs_that_say_the_same_are_no_negatives(tmp_path: Path) -> None:

@@ -146,3 +146,8 @@ def test_the_table_of_a_folder(tmp_path: Path) -> None:
     assert find(tmp_path) == file
     assert find(file) == file
     assert find(tmp_path, ("reports",)) is None
+
+
+def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
+    file = _file(tmp_path, '{"a": 1}\n{"a":' + "[" * 200_000 + "\n", "t.jsonl")
+    assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row is columns alone"

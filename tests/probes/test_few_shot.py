@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +122,14 @@ def test_what_is_missing_is_said(lack: str, why: str) -> None:
     results = FewShot()(model, replace(data, **{lack: {} if lack == "classes" else None}))
     assert results.metrics == []
     assert results.details == {"not_measured": why}
+
+
+def test_classes_that_are_unknown_do_not_hold_where_another_does() -> None:
+    model, data = clusters(n=30)
+    expected = FewShot(shots=(2,))(model, data)
+    assert data.train is not None
+    meta = [json.dumps({"unknown_labels": ["class2"]} if i % 3 == 0 else {}) for i in range(30)]
+    train = data.train.remove_columns("meta").add_column("meta", meta)
+    results = FewShot(shots=(2,))(model, replace(data, train=train))
+    assert figure(results, "macro_accuracy") == figure(expected, "macro_accuracy")
+    assert results.details["training_items"] == {"class0": 10, "class1": 10, "class2": 10}

@@ -8,7 +8,9 @@ from datasets import Dataset
 from scipy.stats import spearmanr
 
 from domainclip.contracts import EvaluationSet
+from domainclip.probes import multilingual
 from domainclip.probes.multilingual import Multilingual
+from domainclip.probing import alike
 from tests.probes.arrays import CollapsedEncoder, evaluation_set
 from tests.probes.worlds import WordEncoder, figure, metric_of, scores_by_id, shuffled
 
@@ -115,3 +117,21 @@ def test_what_is_missing_is_said() -> None:
     assert Multilingual()(model, data).details == {
         "not_measured": "there are no two languages with 10 items or more each"
     }
+
+
+@pytest.mark.parametrize("cells", [1, 40, 100, 4_000_000])
+def test_blocks_of_any_size_agree_alike_and_stay_small(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = world("en de fr", wrong=(0, 1, 2))
+    expected = Multilingual()(model, data)
+    sizes = []
+
+    def seen(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
+        sizes.append(len(queries) * len(images))
+        return alike(queries, images)
+
+    monkeypatch.setattr(multilingual, "_CELLS", cells)
+    monkeypatch.setattr(multilingual, "alike", seen)
+    found = Multilingual()(model, data)
+    assert max(sizes) <= max(cells, 3 * N)
+    for name in ("agreement", "spearman"):
+        assert scores_by_id(found, name) == scores_by_id(expected, name)

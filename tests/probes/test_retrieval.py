@@ -404,3 +404,24 @@ def test_too_many_right_answers_leave_the_mean_precision_out_and_say_so(
         "some queries have so many right answers that ranking each costs too much"
     )
     assert figure(results, "text_to_image_r5") == figure(whole, "text_to_image_r5")
+
+
+def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, answers = rng.normal(size=(2, 700, 3)) / 3
+    queries, answers = queries[:90], np.round(answers, 1)  # with ties
+    truth = rng.random((90, 700)) < np.linspace(0.002, 0.06, 90)[:, None]
+    truth[:, 0] = True
+    monkeypatch.setattr(_ranks, "BLOCK", 40)
+    monkeypatch.setattr(_ranks, "TILE", 300)
+    sorted_once = []
+    count = _ranks._count_sorted
+    monkeypatch.setattr(_ranks, "_count_sorted", lambda *given: sorted_once.append(1) or count(*given))
+    (found,) = _ranks.search(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9  # three blocks by three tiles
+    monkeypatch.setattr(_ranks, "_SORTED", 1000)
+    (expected,) = _ranks.search(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9
+    for name in ("above", "tied", "right", "precision"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    assert found.tied.max() > 1

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 from domainclip.contracts import Metric, Probe, Results
 from domainclip.data.cards import Prompts
 from domainclip.errors import RecipeError
+from domainclip.probes._prompting import questions
 from domainclip.probes.zero_shot import ZeroShot
 from tests.probes.arrays import ArrayEncoder, CollapsedEncoder, evaluation_set
 
@@ -157,7 +158,20 @@ def test_unknown_labels_and_one_sided_classes() -> None:
     assert results.warnings == ['zero_shot on test: no AUROC for "air": all items are of one kind']
 
 
-@pytest.mark.parametrize("prompt", ["no No Finding", "not without effusion", "NO  not fluid"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "no No Finding",
+        "not without effusion",
+        "NO  not fluid",
+        "no No_Finding",
+        "an x-ray without no-finding",
+        "no evidence of no finding",
+        "without any clear signs of No_Finding",
+        "no radiographic evidence for a no-finding",
+        "absence of no finding",
+    ],
+)
 def test_a_double_negation_is_refused(prompt: str) -> None:
     classes = {"normal": {"positive": ["clear"], "negative": [prompt]}, "sick": ["ill"]}
     with pytest.raises(RecipeError) as error:
@@ -168,7 +182,19 @@ def test_a_double_negation_is_refused(prompt: str) -> None:
     )
 
 
-@pytest.mark.parametrize("prompt", ["No Finding", "effusion: no. No fluid", "nonotone", "no knot", "no note"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "No Finding",
+        "effusion: no. No fluid",
+        "nonotone",
+        "no knot",
+        "no note",
+        "no fluid and no air",
+        "no fluid - no air",
+        "no sign of air without fluid",
+    ],
+)
 def test_a_single_negation_is_not(prompt: str) -> None:
     classes = {"cat": ["clear"], "dog": [prompt]}
     measured = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
@@ -378,6 +404,42 @@ def test_biovil_asks_about_pneumonia_with_four_sentences_on_each_side() -> None:
     assert figure(results, "auroc_over_templates/highest") == pytest.approx(max(alone))
     elsewhere = ZeroShot(preset="cxr.biovil")(model, evaluation_set(animals(), CLASSES))
     assert elsewhere.details["not_measured"] == "there are no classes"
+
+
+@pytest.mark.parametrize(
+    "normal",
+    [
+        "No_Finding",
+        "no-finding",
+        "NO FINDINGS",
+        "no_abnormality",
+        "Normal chest",
+        "normal_chest_x-ray",
+        "Healthy_lungs",
+    ],
+)
+def test_names_spelled_with_joined_words_mean_the_same(normal: str) -> None:
+    model, data, _, _ = chest()
+    expected = ZeroShot(preset="cxr.chexzero")(model, data)
+    names = {"Pleural Effusion": "Pleural_Effusion", "No Finding": normal}
+    spelled = [[names.get(name, name) for name in labels] for labels in data.items["labels"]]
+    items = data.items.remove_columns("labels").add_column("labels", spelled)
+    classes = {names.get(name, name): prompts for name, prompts in data.classes.items()}
+    model.text_vectors = {**model.text_vectors, normal.replace("_", " "): [1.0] * 12}
+    results = ZeroShot(preset="cxr.chexzero")(model, replace(data, items=items, classes=classes))
+    assert results.details["averaged_over"] == [names.get(name, name) for name in CHEXPERT]
+    assert results.details["scored_as_absence_of_the_others"] == normal
+    asked = {"positive": ["Pleural Effusion"], "negative": ["no Pleural Effusion"]}
+    assert results.details["prompts"]["Pleural_Effusion"] == asked
+    assert figure(results, "macro_auroc") == figure(expected, "macro_auroc")
+    assert figure(results, f"auroc/{normal}") == figure(expected, "auroc/No Finding")
+
+
+def test_an_illness_called_normal_is_still_asked_for() -> None:
+    name = "normal pressure hydrocephalus"
+    asked = questions("cxr.chexzero", evaluation_set(animals(), {name: ["a"], "other": ["b"]}))
+    assert asked.classes[name].negative == [f"no {name}"]
+    assert asked.absence is None
 
 
 def test_auprc_stands_beside_its_prevalence() -> None:

@@ -73,6 +73,19 @@ ALONE = row(adapted=None)
 PART = row(metric="accuracy/Baroque", verdict=BETTER)
 
 
+RUN = RunFacts(
+    "locked_image",
+    1000,
+    4000,
+    50,
+    65,
+    "2 CPU cores",
+    128,
+    {"torch": "2.13"},
+    {"objectives": {"contrastive": 1.0}},
+)
+
+
 def evaluation(rows: Sequence[Row] = (GAIN, ALIKE, PART, LOSS), **facts: Any) -> Evaluation:
     entry = {
         "probe": "zero_shot",
@@ -103,7 +116,7 @@ def context(**facts: Any) -> ReportContext:
             splits={"train": (1390, 1390), "test": (354, 354)},
             quarantine={"empty caption": 2},
         ),
-        "run": RunFacts("locked_image", 1000, 4000, 50, 65, "2 CPU cores", 128, {"torch": "2.13"}),
+        "run": RUN,
         "training": [{"step": i, "loss": 5 - i / 20, "scale": 20 + i} for i in range(1, 51)],
         "citations": ["arXiv:2111.07991"],
     }

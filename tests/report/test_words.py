@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.evaluate import BETTER, WORSE, Row
+from domainclip.evaluate import BETTER, UNJUDGED, WORSE, Row
 from domainclip.report import words
 from tests.report.made import ALIKE, ALONE, FEW, GAIN, LOSS, PART, row
 
@@ -174,3 +174,24 @@ NAMES = {
 @pytest.mark.parametrize("metric", NAMES)
 def test_metrics_are_called_what_people_call_them(metric: str) -> None:
     assert words.metric_name(metric) == NAMES[metric]
+
+
+def test_what_is_not_judged_is_told_without_a_claim() -> None:
+    moved = row(
+        "ece",
+        base=(0.1, 0.08, 0.12),
+        adapted=(0.2, 0.17, 0.23),
+        difference=(0.1, 0.05, 0.15, 0.001),
+        probe="calibration",
+        higher_is_better=False,
+        judged=False,
+        verdict=UNJUDGED,
+    )
+    assert words.claim(moved, "general") == (
+        "On test, calibration ECE went from 0.100 to 0.200; this figure is shown, and not judged."
+    )
+    assert words.summary([moved], "the model", "general", valid=True) == (
+        "In the domain, the model moved in calibration ECE (0.100 → 0.200), which is not judged. "
+        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+    )
+    assert words.changes([moved], WORSE) == words.changes([moved], BETTER) == []

@@ -17,7 +17,7 @@ from domainclip import redaction
 from domainclip.evaluate import WORSE, Control, Evaluation
 from domainclip.ledger import Readings
 from domainclip.report import CorpusFacts, Example, ReportContext, write, writer
-from tests.report.made import ALIKE, ALONE, GAIN, LOSS, PART, context, evaluation, row
+from tests.report.made import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, evaluation, row
 
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)'</style></title>{{ 7*7 }}\u202egpj.`|=cmd http://x.invalid/a.png"
 PIXEL = bytes.fromhex("89504e470d0a1a0a")
@@ -211,6 +211,46 @@ def test_scores_leave_under_pseudonyms(tmp_path: Path) -> None:
     assert b"patient-" not in everything
     assert b"Smith" not in everything
     assert "Smith" not in texts["html"] + texts["md"]
+
+
+def test_no_pseudonym_is_tied_to_a_subgroup(tmp_path: Path) -> None:
+    cell = replace(GAIN, probe="subgroups", metric="accuracy/sex=F")
+    texts = written(tmp_path, evaluation([GAIN, cell]), context())
+    table = pq.read_table(tmp_path / "items.parquet").to_pydict()
+    assert set(table["probe"]) == {"zero_shot"}
+    assert len(table["item"]) == 8
+    assert "sex=F" in texts["html"]  # the figure itself is reported
+
+
+def test_what_went_wrong_while_training_stands_with_the_training(tmp_path: Path) -> None:
+    alarm = "while training, step 50: the loss has stood at chance"
+    run = replace(RUN, facts={"objectives": {"contrastive": 1.0}, "alarms": ["chance"]})
+    texts = written(tmp_path, evaluation(), context(run=run, warnings=["few groups", alarm]))
+    for text, heading, end in (
+        (texts["html"], 'id="training"', "</section>"),
+        (texts["md"], "## Training", "## Data"),
+    ):
+        section = text.partition(heading)[2].partition(end)[0]
+        assert section.count("step 50: the loss has stood at chance") == 1
+        assert "few groups" not in section
+        assert text.count("step 50: the loss has stood at chance") == 2  # and among the warnings
+        assert "Alarms" in section
+    plain = written(tmp_path, evaluation(), context(warnings=["few groups"]))
+    assert "while training" not in plain["html"] + plain["md"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "shown"),
+    [
+        ({"contrastive": 1.0}, True),
+        ({"sigmoid": 1.0}, False),
+        ({"contrastive": 0.5}, False),
+        ({"contrastive": 1.0, "anchor_to_base": 0.1}, False),
+    ],
+)
+def test_chance_is_drawn_where_it_is_known(tmp_path: Path, terms: dict[str, float], shown: bool) -> None:
+    texts = written(tmp_path, evaluation(), context(run=replace(RUN, facts={"objectives": terms})))
+    assert ("Loss; dashed: chance, ln 128 = 4.85" in texts["html"]) is shown
 
 
 def test_a_telephone_meets_no_wide_page(tmp_path: Path) -> None:

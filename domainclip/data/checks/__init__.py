@@ -48,7 +48,8 @@ def check(
     found += captions.laterality(corpus, augmentation)
     seen = pictures.see(corpus, sample, workers)
     found += [*pictures.unreadable(seen), *pictures.blank(seen), *pictures.sizes(seen, side)]
-    found += [*pictures.decoders(corpus), *pictures.burned_in(corpus)]
+    files = sorted(pictures.dicom_files(corpus))
+    found += [*pictures.decoders(files), *pictures.burned_in(corpus, files)]
     if card.near_duplicates != "off":
-        found += leaking.near_duplicates(corpus, seen, embed)
+        found += leaking.near_duplicates(corpus, seen, embed, workers)
     return levelled(found, card)

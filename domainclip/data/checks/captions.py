@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -64,10 +65,10 @@ def repeated(corpus: LoadedCorpus, batch_size: int) -> Iterator[Finding]:
 def truncated(
     corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
-    """How much of the training captions the base does not read, by language."""
+    """How much of what training says the base does not read, by language."""
     by_language: defaultdict[str, set[str]] = defaultdict(set)
-    for text, language in spoken(corpus):
-        by_language[language].update(pools.pieces(text, corpus.card.captions))
+    for _, text, language in drawn(corpus, pools.Fit(count_tokens, max_tokens)):
+        by_language[language].add(text)
     for language, texts in sorted(by_language.items()):
         lengths = np.asarray(count_tokens(sorted(texts)))
         share = float((lengths > max_tokens).mean())
@@ -96,25 +97,36 @@ def laterality(corpus: LoadedCorpus, augmentation: str) -> Iterator[Finding]:
     if not augmentation.endswith("flip"):
         return
     said, of = 0, 0
-    where: list[str] = []
-    train = corpus.splits["train"]
-    columns = zip(train["id"][:], train["texts"][:], train["language"][:], strict=True)
-    for id, own, tongues in columns:
-        of += len(own)
-        number = sum(sides.named(text, tongue) for text, tongue in zip(own, tongues, strict=True))
-        said += number
-        if number and len(where) < NAMED:
-            where.append(corpus.places.get(id, f"item {id}"))
+    where: dict[str, None] = {}
+    for id, text, language in drawn(corpus):
+        of += 1
+        if sides.named(text, language):
+            said += 1
+            where[corpus.places.get(id, f"item {id}")] = None
     if said:
         patients = not corpus.card.names_may_show or corpus.card.reader == "dicom"
         yield Finding(
             "error" if patients else "warning",
             f"train.augmentation={augmentation} mirrors pictures, and {said} of {of} training captions say "
-            f"left or right; first: {', '.join(where)}; take train.augmentation=crop",
+            f"left or right; first: {', '.join([*where][:NAMED])}; take train.augmentation=crop",
             "laterality",
             said,
-            tuple(where),
+            tuple([*where][:NAMED]),
         )
+
+
+def drawn(corpus: LoadedCorpus, fit: pools.Fit | None = None) -> Iterator[tuple[str, str, str]]:
+    """The id of a training item, each text that training draws from for it, and its language, or ""."""
+    items, how = corpus.splits["train"], corpus.card.captions
+    columns = (items[name][:] for name in ("id", "texts", "language", "meta"))
+    alone = corpus.card.language[0] if len(corpus.card.language) == 1 else ""
+    for pool, id, texts, tongues, meta in zip(pools.pools(items, how, fit), *columns, strict=True):
+        told = [*json.loads(meta).get(pools.REWRITES, ()), *zip(texts, tongues, strict=False)]
+        said = [(" ".join(text.split()), tongue) for text, tongue in told]
+        for text in filter(None, pool.texts):
+            # A sentence or a window is part of a caption; what is made of labels is of the card's language.
+            part = " ".join(text.split())
+            yield id, text, next((tongue for whole, tongue in said if part in whole), alone)
 
 
 def spoken(corpus: LoadedCorpus, split: str = "train") -> Iterator[tuple[str, str]]:

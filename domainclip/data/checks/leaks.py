@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from domainclip.contracts import SPLITS
-from domainclip.data import cache, duplicates, looks, places, splits
+from domainclip.data import cache, duplicates, looks, splits
 from domainclip.data.checks.findings import NAMED, Finding
 from domainclip.data.checks.pictures import Seen
 from domainclip.data.corpus import LoadedCorpus
@@ -38,17 +37,18 @@ def rows(corpus: LoadedCorpus, split: str) -> list[str]:
 
 def pictures(corpus: LoadedCorpus) -> Iterator[Finding]:
     """Pictures that are byte for byte the same, in two splits or in one."""
-    where: dict[str, dict[str, list[int]]] = {}
+    where: dict[str, dict[str, list[str]]] = {}  # digest -> split -> places
     for name in SPLITS:
-        for row, id in enumerate(corpus.splits[name]["id"][:]):
-            where.setdefault(corpus.digests.get(id, id), {}).setdefault(name, []).append(row)
+        for id, place in zip(corpus.splits[name]["id"][:], rows(corpus, name), strict=True):
+            own = [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]
+            for digest in dict.fromkeys(own):  # a picture that stands twice in one item is no finding
+                view = own.index(digest)
+                said = f"{place} view {view}" if view else place
+                where.setdefault(digest, {}).setdefault(name, []).append(said)
     for first, second in combinations(SPLITS, 2):
-        both = [
-            (held[first][0], held[second][0]) for held in where.values() if first in held and second in held
-        ]
-        same = [(a, b) for a, b in both if _sha256(corpus, first, a) == _sha256(corpus, second, b)]
+        same = [held for held in where.values() if first in held and second in held]
         if same:
-            one, other = rows(corpus, first)[same[0][0]], rows(corpus, second)[same[0][1]]
+            one, other = same[0][first][0], same[0][second][0]
             yield Finding(
                 "error",
                 f"the same picture in two splits: {len(same)} in {first} and {second}; one of them: {one}, "
@@ -57,35 +57,26 @@ def pictures(corpus: LoadedCorpus) -> Iterator[Finding]:
                 len(same),
                 (one, other),
             )
-    again = [(name, held[name]) for held in where.values() for name in held if len(held[name]) > 1]
+    again = [own for held in where.values() for own in held.values() if len(own) > 1]
     if again:
-        name, twins = again[0]
-        number, named = sum(len(held) - 1 for _, held in again), rows(corpus, name)
+        number = sum(len(own) - 1 for own in again)
         yield Finding(
             "info",
-            f"{number} pictures stand again in their own split; first: "
-            f"{', '.join(named[row] for row in twins[:NAMED])}",
+            f"{number} pictures stand again in their own split; first: {', '.join(again[0][:NAMED])}",
             "same_picture",
             number,
-            tuple(named[row] for row in twins[:NAMED]),
+            tuple(again[0][:NAMED]),
         )
 
 
-def _sha256(corpus: LoadedCorpus, split: str, row: int) -> str:
-    image: dict[str, Any] = corpus.splits[split].select_columns("image")[row]["image"]
-    data = image["bytes"]
-    # The digest of a loaded corpus looks at the ends of a large file alone.
-    try:
-        return hashlib.sha256(places.content(image["path"]) if data is None else data).hexdigest()
-    except OSError:
-        return corpus.digests[corpus.splits[split]["id"][row]]
-
-
 def near_duplicates(
-    corpus: LoadedCorpus, seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None
+    corpus: LoadedCorpus,
+    seen: Seen,
+    embed: Callable[[list[dict[str, Any]]], np.ndarray] | None,
+    workers: int = 0,
 ) -> Iterator[Finding]:
     """Pictures that were re-encoded, resized, cut or mirrored, in two splits or in one."""
-    twins = _pairs(seen, embed)
+    twins = _pairs(seen, embed, workers)
     across = [pair for pair in twins if seen.split(pair.first) != seen.split(pair.second)]
     if across:
         order = {name: at for at, name in enumerate(SPLITS)}
@@ -115,14 +106,16 @@ def near_duplicates(
         )
 
 
-def _pairs(seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None) -> list[Pair]:
+def _pairs(
+    seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None, workers: int
+) -> list[Pair]:
     """Pairs of different items, by their rows in `seen`; byte for byte the same is told elsewhere."""
     told = seen.looks
     readable = (told["reason"] == b"") & ~told["blank"]
     big = np.flatnonzero(readable & (np.minimum(told["width"], told["height"]) >= SIDE))
     pictures = seen.images
     encode = None if embed is None else lambda chosen: embed([pictures[int(big[row])] for row in chosen])
-    found = duplicates.pairs(_scored(seen, big), told["colour"][big], encode)
+    found = duplicates.pairs(_scored(seen, big, workers), told["colour"][big], encode)
     named = [Pair(int(big[p.first]), int(big[p.second]), p.turn, p.score) for p in found]
     return [
         pair
@@ -132,14 +125,14 @@ def _pairs(seen: Seen, embed: Callable[[list[dict[str, Any]]], np.ndarray] | Non
     ]
 
 
-def _scored(seen: Seen, rows: np.ndarray) -> np.ndarray:
+def _scored(seen: Seen, rows: np.ndarray, workers: int) -> np.ndarray:
     """The scored pairs among some pictures; kept, like the looks that they come from."""
     digests = [seen.digests[row] for row in rows]
     name = cache.key("pairs", looks.VERSION, digests)
     kept = cache.read("hashes", name)
     if kept is not None and kept.dtype == duplicates.SCORED:
         return kept[1:]
-    found = duplicates.scored(seen.looks["thumbnail"][rows], seen.looks["hashes"][rows])
+    found = duplicates.scored(seen.looks["thumbnail"][rows], seen.looks["hashes"][rows], workers)
     # With a row before the first: an array without rows cannot be mapped from disk.
     whole = np.concatenate([np.zeros(1, duplicates.SCORED), found])
     looks.store(name, whole, {"what": "pairs of pictures that are alike", "pairs": len(found)})

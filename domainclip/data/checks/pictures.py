@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from domainclip.contracts import SPLITS
 from domainclip.data import dicom, looks, places
@@ -155,18 +157,18 @@ def sizes(seen: Seen, side: int | None) -> Iterator[Finding]:
         yield Finding(level, text, "small_pictures", enlarged)
 
 
-def decoders(corpus: LoadedCorpus) -> Iterator[Finding]:
+def decoders(files: Sequence[str]) -> Iterator[Finding]:
     """DICOM transfer syntaxes that nothing installed can read, with the line that installs it."""
-    for row in dicom.preflight(sorted(dicom_files(corpus))):
+    for row in dicom.preflight(files):
         if not row.decoder:
             text = f"no decoder for {row.syntax}: {row.files} files; {row.install}"
             yield Finding("warning", text, "missing_decoder", row.files)
 
 
-def burned_in(corpus: LoadedCorpus) -> Iterator[Finding]:
+def burned_in(corpus: LoadedCorpus, files: Sequence[str]) -> Iterator[Finding]:
     """What the card and the files say of text that is part of the pixels."""
     said = corpus.card.privacy.burned_in_text
-    tags = dicom.burned_in(sorted(dicom_files(corpus)))
+    tags = dicom.burned_in(files)
     held = ", ".join(f"{number} {value}" for value, number in tags.items() if number)
     text = f"burned-in text: the card says {said}" + (f"; BurnedInAnnotation: {held}" if held else "")
     clash = said == "no" and tags.get("YES", 0) > 0
@@ -176,24 +178,26 @@ def burned_in(corpus: LoadedCorpus) -> Iterator[Finding]:
 
 
 def dicom_files(corpus: LoadedCorpus) -> set[str]:
-    """The DICOM files of a corpus, known by their content."""
-    files = set()
+    """The DICOM files of a corpus, those inside tars as well, known by their content."""
+    named: dict[str, None] = {}
     for name in SPLITS:
-        columns = corpus.splits[name].select_columns(["image", "views"])
-        for row in columns if corpus.card.reader == "dicom" or _any_dicom(corpus, name) else ():
-            files |= {places.split(one["path"])[0] for one in (row["image"], *row["views"]) if one["path"]}
-    return {file for file in files if _is_dicom(file)}
+        # Columns of Arrow, of which paths alone are taken: a row may hold its pictures whole.
+        for some in corpus.splits[name].select_columns(["image", "views"]).with_format("arrow").iter(1024):
+            for pictures in (some["image"].combine_chunks(), some["views"].combine_chunks().flatten()):
+                named |= dict.fromkeys(places.whole(path) for path in _paths(pictures))
+    with ThreadPoolExecutor(16) as pool:  # waiting for a disk or a file server is all the work there is
+        return {file for file, told in zip(named, pool.map(_is_dicom, named), strict=True) if told}
 
 
-def _any_dicom(corpus: LoadedCorpus, split: str) -> bool:
-    # A table names pictures of one kind, or of a few: the first of them tell.
-    first = corpus.splits[split].select(range(min(8, len(corpus.splits[split])))).select_columns("image")
-    return any(row["image"]["path"] and _is_dicom(places.split(row["image"]["path"])[0]) for row in first)
+def _paths(pictures: pa.StructArray) -> list[str]:
+    """Of those that are not held as bytes."""
+    held = pictures.field("bytes").is_valid()
+    pairs = zip(pictures.field("path").to_pylist(), held.to_pylist(), strict=True)
+    return [path for path, here in pairs if path and not here]
 
 
 def _is_dicom(path: str) -> bool:
     try:
-        with open(path, "rb") as stream:
-            return dicom.is_dicom(stream.read(132))
+        return dicom.is_dicom(places.content(path, 132))
     except OSError:
         return False

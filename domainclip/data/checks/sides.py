@@ -12,7 +12,14 @@ from functools import cache
 _PAIRED = (
     "lung|lobe|hilum|hilar|base|basal|apex|apical|hemithorax|hemidiaphragm|costophrenic|pleural|atri(?:um|al)|"
     "ventric(?:le|ular)|heart|kidney|breast|eye|ear|hand|arm|leg|foot|shoulder|hip|knee|corner|half|edge|side|"
-    "upper|lower|middle|mid|lateral|paratracheal|perihilar|subclavian|jugular|main"
+    "upper|lower|middle|mid|lateral|paratracheal|perihilar|subclavian|jugular|main|"
+    # Findings, bones and devices that lie on one side, as reports name them.
+    "(?:hydro|hemo)?pneumothora(?:x|ces)|hemothorax|effusions?|pleura|pneumonia|atelectasis|consolidations?|"
+    "opacity|opacities|infiltrates?|nodules?|mass|infrahilar|suprahilar|basilar|diaphragm|cardiophrenic|"
+    "clavic(?:le|ular)|scapula|humer(?:us|al)|ribs?|femur|femoral|tibia|wrist|elbow|ankle|thora(?:x|cic)|chest|"
+    "axilla(?:ry)?|neck|carotid|pulmonary|bronchus|mainstem|mastectomy|lobectomy|pneumonectomy|picc|ij|port|"
+    "port-?a-?cath|pacemaker|central|internal|venous|catheter|pigtail|"
+    r"(?:first|second|third|\w+th|\d+\w\w) ribs?"
 )
 # Whole words, without case.
 _WORDS = {
@@ -20,6 +27,7 @@ _WORDS = {
         r"left(?! (?:the|a|an|his|her|their|to|behind|home|hospital|alone|over|out)\b)"
         r"(?:[- ]?(?:sided|most|wards?))?"
         rf"|(?:on|to|at|from|in) (?:the|his|her|its) right|right[- ](?:sided|(?:{_PAIRED})\b)"
+        r"|[rl][uml]l"  # lobes: RUL, LLL
         r"|rightmost|rightwards?|dextro\w+|levo(?:scoliosis|cardia)"
     ),
     "de": r"linke[nmrs]?|links(?:seitig\w*)?|rechte[nmr]?|rechts(?:seitig\w*)?",

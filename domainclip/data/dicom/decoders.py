@@ -67,7 +67,7 @@ def preflight(paths: Iterable[Path | str]) -> list[DecoderRow]:
     Files that are no DICOM images are passed over, and a file with several frames counts once.
     """
     seen: Counter[tuple[str, int]] = Counter()
-    for path in dict.fromkeys(places.split(str(path))[0] for path in paths):
+    for path in dict.fromkeys(places.whole(str(path)) for path in paths):
         try:
             seen[key(header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
         except UnreadableImage:

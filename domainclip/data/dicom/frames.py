@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from domainclip.data.unreadable import UnreadableImage
 
 Policy = Literal["first", "middle", "key", "all"]
+SIZES = ("NumberOfFrames", "Rows", "Columns")
+_FRAGMENT = 10  # bytes of a compressed frame at least: a header of 8, and an even number of its own
+_DEFLATED = 1032  # bytes of one, at most
 # The groups of an enhanced file that say how a frame's values are to be understood and shown.
 _GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
@@ -22,6 +27,26 @@ def number(value: int | str, count: int, name: str) -> int:
     if not 0 <= frame < count:
         raise UnreadableImage(name, f"no such frame: it has {count}, from 0")
     return frame
+
+
+def refuse_absent(attributes: Mapping[str, str], size: int, name: str) -> None:
+    """Stops at a header that says more frames than a file of `size` bytes can hold.
+
+    Raises: UnreadableImage; else a few bytes would make a hundred thousand pictures.
+    """
+    count, rows, columns, bits = (
+        int(said) if said.isdecimal() else 1
+        for said in (attributes.get(word, "") for word in (*SIZES, "BitsAllocated"))
+    )
+    syntax = UID(attributes.get("TransferSyntaxUID", ""))
+    if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
+        least = _FRAGMENT
+    elif syntax == DeflatedExplicitVRLittleEndian:
+        least = max(1, rows * columns * bits // 8 // _DEFLATED)
+    else:
+        least = max(1, rows * columns * bits // 8)
+    if count > 1 and count * least > size:
+        raise UnreadableImage(name, "more frames (NumberOfFrames) than the file can hold")
 
 
 def chosen(policy: Policy, count: int, representative: int | None = None) -> list[int]:

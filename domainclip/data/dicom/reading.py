@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,9 +13,10 @@ import pydicom
 from pydicom.config import settings
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from domainclip.data import places
 from domainclip.data.unreadable import UnreadableImage
@@ -23,7 +24,18 @@ from domainclip.data.unreadable import UnreadableImage
 # pydicom would print values that it finds odd, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
 
+# Every term that the standard defines for Modality, the retired ones last [PS3.3 C.7.3.1.1.1].
+_TERMS = """
+    ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL
+    IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG
+    RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN
+    TEXTUREMAP TG US VA XA XAPROTOCOL XC
+    AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
+"""
+_MODALITIES = frozenset(_TERMS.split())
 _DICOMDIR = "1.2.840.10008.1.3.10"
+MOST_INFLATED = 3 * 89_478_485  # bytes of a deflated file: the largest picture that is read, in colour
+_PIECE = 2**20
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _WHOLE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _NEEDED = (*_WHOLE, "PhotometricInterpretation")
@@ -41,6 +53,7 @@ def read(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = No
     Raises: UnreadableImage with the reason, which quotes no value.
     """
     tags = None if wanted is None else list(wanted)
+    _refuse_bomb(source, name)
     try:
         return pydicom.dcmread(source, stop_before_pixels=tags is not None, specific_tags=tags)
     except InvalidDicomError:
@@ -49,8 +62,30 @@ def read(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = No
         raise UnreadableImage(name, f"broken DICOM file ({type(error).__name__})") from None
 
 
+def _refuse_bomb(source: Path | io.BytesIO, name: str) -> None:
+    """Stops at a deflated file that would fill the memory, for pydicom inflates whatever there is."""
+    try:
+        # Bytes in memory are shared by this, not copied.
+        with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else source.open("rb") as stream:
+            read_preamble(stream, force=False)
+            meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+            if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+                return
+            inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            packed = stream.read(_PIECE)
+            while packed and size <= MOST_INFLATED:
+                size += len(inflater.decompress(packed, _PIECE))  # never held
+                packed = inflater.unconsumed_tail or stream.read(_PIECE)
+    except Exception:  # what is broken is told of by pydicom itself
+        return
+    if size > MOST_INFLATED:
+        raise UnreadableImage(name, "decompression bomb")
+
+
 def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     """Some attributes of an image file as text, by keyword; pixels are not read, nor is any other tag.
+
+    A file may be a member of a tar, by `#offset=…&size=…` behind the path.
 
     PatientID falls back on StudyInstanceUID, so that a file without a patient still has a group.
     TransferSyntaxUID, which stands before all others, may be asked for as well.
@@ -60,7 +95,7 @@ def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = [*keywords, "StudyInstanceUID", "SOPClassUID", "Modality", "Rows"]
-        dataset = read(path, str(path), [word for word in wanted if word != "TransferSyntaxUID"])
+        dataset = read(_source(path), str(path), [word for word in wanted if word != "TransferSyntaxUID"])
         if "Rows" not in dataset:
             refuse_non_image(dataset, str(path))
         try:
@@ -70,6 +105,16 @@ def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
         if found.get("PatientID") == "":
             found["PatientID"] = str(dataset.get("StudyInstanceUID") or "")
         return found
+
+
+def _source(path: Path) -> Path | io.BytesIO:
+    inside = places.split(str(path))[1]
+    if "offset" not in inside:
+        return path
+    try:
+        return io.BytesIO(places.content(str(path)))
+    except OSError as error:
+        raise UnreadableImage(str(path), f"unreadable file ({error.strerror})") from None
 
 
 def _text(dataset: FileDataset, keyword: str) -> str:
@@ -92,10 +137,11 @@ def refuse_non_image(dataset: FileDataset, name: str) -> None:
         return
     if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
         raise UnreadableImage(name, "not an image (DICOMDIR)")
-    storage = UID(str(dataset.get("SOPClassUID") or "")).name
-    kind = str(dataset.get("Modality") or storage)
-    if not re.fullmatch("[A-Z0-9_ ]{2,16}|[A-Z][A-Za-z0-9 -]{2,63}", kind):
-        kind = ""  # in a broken file any text may stand here, a name as well as a modality
+    uid = str(dataset.get("SOPClassUID") or "")
+    storage = "" if UID(uid).name == uid else UID(uid).name  # pydicom's own name; unknown ones have none
+    # Any text may stand here, a name as well as a modality: what the standard does not define is not quoted.
+    modality = str(dataset.get("Modality") or "")
+    kind = modality if modality in _MODALITIES else storage
     # An image class without pixels was cut off; a plan or a report never had any.
     broken = "Image Storage" in storage or not kind
     raise UnreadableImage(name, "no pixel data" if broken else f"not an image ({kind})")
@@ -125,7 +171,7 @@ def burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
     Most archives never fill in BurnedInAnnotation: absent is not NO.
     """
     counted = Counter({"YES": 0, "NO": 0, "absent": 0})
-    for path in dict.fromkeys(places.split(str(path))[0] for path in paths):  # a file of several views once
+    for path in dict.fromkeys(places.whole(str(path)) for path in paths):  # a file of several views once
         try:
             said = header(Path(path), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
         except UnreadableImage:

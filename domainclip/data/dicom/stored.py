@@ -11,7 +11,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import UID
 
-from domainclip.data.dicom import decoders
+from domainclip.data.dicom import codestreams, decoders
 from domainclip.data.unreadable import UnreadableImage
 
 
@@ -30,6 +30,8 @@ def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
         raise UnreadableImage(name, f"unknown transfer syntax ({syntax.name or 'none given'})") from None
     if not decoders.available(syntax, bits):
         raise UnreadableImage(name, f"no decoder for {syntax.name}: {decoders.remedy(syntax, bits)}")
+    if syntax.is_encapsulated:
+        _refuse_larger(dataset, name, frame)
     for plugin in decoders.plugins(syntax, bits) or ("",):
         if plugin and plugin not in get_decoder(syntax).available_plugins:
             continue
@@ -43,6 +45,16 @@ def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
                 raise UnreadableImage(name, "pixel data cut off") from None
             raise
     raise UnreadableImage(name, f"{syntax.name} data that no installed decoder can read")
+
+
+def _refuse_larger(dataset: FileDataset, name: str, frame: int) -> None:
+    """Stops at a stream that says more pixels than the header: a decoder would take the memory first."""
+    try:
+        packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    except Exception:  # what is broken is told of by the decoder
+        return
+    if codestreams.pixels(packed) > int(dataset.Rows) * int(dataset.Columns):
+        raise UnreadableImage(name, "compressed data of more pixels than its header says")
 
 
 def _named(dataset: FileDataset, bits: int) -> FileDataset:
