@@ -180,7 +180,7 @@ def _interpolated(
             resamples=200,
             seed=recipe.evaluate.seed,
         )
-        first = next(row for row in found.rows if row.primary)
+        first = next(row for row in found.rows if row.primary and row.judged)
         sign = 1 if first.higher_is_better else -1
         return sign * first.base.value, (first.base.high - first.base.low) / (2 * 1.96)
 

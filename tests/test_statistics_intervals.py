@@ -84,7 +84,7 @@ def test_a_broken_procedure_fails_the_control(monkeypatch: pytest.MonkeyPatch) -
         return middle + (low - middle) / 2, middle + (high - middle) / 2
 
     monkeypatch.setattr(figures, "interval", narrow)
-    monkeypatch.setattr(figures, "_p", lambda *_: 0.0)
+    monkeypatch.setattr(figures, "_p", lambda *_: (0.0, 0.0))
     rng = np.random.default_rng(2)
     base, other = rng.random((2, 60))
     assert statistics.null_claims(statistics.mean, base, other, names(60), swaps=60, resamples=200) > 0.2
