@@ -148,3 +148,18 @@ def test_a_modality_is_quoted_only_if_the_standard_defines_it(
     with pytest.raises(UnreadableImage) as caught:
         dicom.header(file, ["PatientSex"])
     assert caught.value.reason == said
+
+
+def test_a_large_deflated_file_is_read_to_its_end(tmp_path: Path) -> None:
+    """Its packed bytes come in several pieces, and end with what is no longer part of them."""
+    stored = np.random.default_rng(0).integers(0, 4096, (1200, 1500), dtype=np.uint16)
+    file = dicom_file(tmp_path / "large.dcm", stored)
+    dataset = pydicom.dcmread(file)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    dataset.save_as(file)
+    with file.open("ab") as stream:
+        stream.write(b"\0" * 3)
+    assert file.stat().st_size > 2**21
+    picture = dicom.picture(file.read_bytes(), "large.dcm", 10**7)
+    assert picture.size == (1500, 1200)
+    assert dicom.header(file, ["Modality"]) == {"Modality": str(dataset.get("Modality") or "")}

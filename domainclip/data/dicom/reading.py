@@ -73,9 +73,13 @@ def _refuse_bomb(source: Path | io.BytesIO, name: str) -> None:
                 return
             inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
             packed = stream.read(_PIECE)
-            while packed and size <= MOST_INFLATED:
-                size += len(inflater.decompress(packed, _PIECE))  # never held
+            while packed and not inflater.eof and size <= MOST_INFLATED:
+                before = packed
+                given = len(inflater.decompress(packed, _PIECE))  # never held
+                size += given
                 packed = inflater.unconsumed_tail or stream.read(_PIECE)
+                if not given and packed == before:  # nothing in, nothing out: there is no more
+                    break
     except Exception:  # what is broken is told of by pydicom itself
         return
     if size > MOST_INFLATED:
