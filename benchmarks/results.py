@@ -49,13 +49,9 @@ VARIANTS = {"plain": PLAIN, "locked image": LOCKED, "LoRA": LORA, "full": FULL}
 # `data check` finds eleven radiographs of this corpus in two splits. They stay where they are, so that the
 # figures can be compared with others', and the page says so.
 LEAKING = ["corpus.checks.near_duplicates=warning"]
-# SigLIP's loss and its tokeniser belong to another base than the one here.
-CONTRASTIVE = ["objectives={contrastive: {}, anchor: {weight: 50}}"]
 DOMAINS: dict[str, tuple[str, list[str], list[str]]] = {
     "medical_xray": ("medical", list(VARIANTS), LEAKING),
     "art_paintings": ("art", list(VARIANTS), []),
-    "astronomy": ("astronomy", ["plain", "locked image"], []),
-    "multilingual": ("multilingual", ["plain", "locked image"], CONTRASTIVE),
 }
 
 
