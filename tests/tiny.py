@@ -302,3 +302,14 @@ def _merges(start: list[list[str]], end: str) -> tuple[list[str], list[tuple[str
             built += letter
             pieces[built] = None
     return list(pieces), list(merges)
+
+
+FAMILIES: list[Callable[..., Path]] = [
+    tiny_clip,
+    tiny_siglip,
+    tiny_siglip2_naflex,
+    tiny_chinese_clip,
+    tiny_altclip,
+    tiny_metaclip_2,
+    tiny_dual_encoder,
+]

@@ -73,8 +73,7 @@ class Checkup:
             "classes": self.classes,
             "tokens": [{"from": low, "to": high, "captions": n} for low, high, n in self.tokens],
             "scripts": [
-                {**asdict(row), "tokens_each": round(row.tokens / max(1, row.words), 3)}
-                for row in self.scripts
+                {**asdict(row), "tokens_each": round(row.tokens_per_word, 3)} for row in self.scripts
             ],
             "decoders": [asdict(row) for row in self.decoders],
             "notes": list(self.corpus.notes),

@@ -106,7 +106,7 @@ def doubts(rows: Sequence[Profile]) -> list[str]:
     latin = [row for row in rows if row.script == "Latin"]
     lines = []
     for name, own in by.items():
-        rate = sum(r.tokens for r in own) / max(1, sum(r.characters for r in own))
+        rate = _rate(own)
         if name in ("Emoji", "None") or rate < (_TOO_MANY_UNSPACED if name in UNSPACED else _TOO_MANY):
             continue
         beside = f" ({_rate(latin):.2f} in Latin script)" if latin and name != "Latin" else ""

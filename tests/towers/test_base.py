@@ -18,15 +18,6 @@ from tests.tiny import noise, stack, tiny_clip, tiny_siglip
 
 TEXTS = ["a red circle", "Two small CATS, on the left!", "x", "a photo of a dog " * 30]
 IMAGES = [noise(48, 40, 1), noise(31, 65, 2), noise(32, 32, 3)]
-FAMILIES: list[Callable[..., Path]] = [
-    tiny.tiny_clip,
-    tiny.tiny_siglip,
-    tiny.tiny_siglip2_naflex,
-    tiny.tiny_chinese_clip,
-    tiny.tiny_altclip,
-    tiny.tiny_metaclip_2,
-    tiny.tiny_dual_encoder,
-]
 
 
 def reference_logits(folder: Path, towers: Towers) -> Tensor:
@@ -49,7 +40,7 @@ def reference_logits(folder: Path, towers: Towers) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", tiny.FAMILIES, ids=lambda make: make.__name__)
 def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path: Path) -> None:
     folder = make(tmp_path)
     towers = load(folder)
@@ -65,7 +56,7 @@ def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path:
     torch.testing.assert_close(logits, reference_logits(folder, towers), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", tiny.FAMILIES, ids=lambda make: make.__name__)
 def test_a_text_embeds_alike_alone_and_beside_a_longer_one(make: Callable[..., Path], tmp_path: Path) -> None:
     towers = load(make(tmp_path))
     with torch.no_grad():
@@ -74,7 +65,7 @@ def test_a_text_embeds_alike_alone_and_beside_a_longer_one(make: Callable[..., P
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", tiny.FAMILIES, ids=lambda make: make.__name__)
 def test_counts_are_untruncated_lengths(make: Callable[..., Path], tmp_path: Path) -> None:
     towers = load(make(tmp_path))
     counts = towers.count_tokens(TEXTS)

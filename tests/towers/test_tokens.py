@@ -13,19 +13,10 @@ from domainclip.towers import tokens
 from domainclip.towers.tokens import Tokens
 from tests import tiny
 
-MAKERS = [
-    tiny.tiny_clip,
-    tiny.tiny_siglip,
-    tiny.tiny_siglip2_naflex,
-    tiny.tiny_chinese_clip,
-    tiny.tiny_altclip,
-    tiny.tiny_metaclip_2,
-    tiny.tiny_dual_encoder,
-]
 TEXTS = ["a red circle", "Two, small squares " * 60, "cat", "", "a red circle", "no effusion with pneumonia"]
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", tiny.FAMILIES)
 def test_the_same_ids_as_the_tokenizer(make: Any, tmp_path: Path) -> None:
     loaded = towers.load(make(tmp_path / "base"))
     remembered = Tokens(loaded)
