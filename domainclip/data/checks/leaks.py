@@ -65,7 +65,7 @@ def pictures(corpus: LoadedCorpus) -> Iterator[Finding]:
             f"{number} pictures stand again in their own split; first: {', '.join(again[0][:NAMED])}",
             "same_picture",
             number,
-            tuple(again[0][:NAMED]),
+            tuple(" and ".join(own) for own in again),
         )
 
 
@@ -146,5 +146,6 @@ def _examples(seen: Seen, pairs: Sequence[Pair]) -> str:
 
 
 def _places(seen: Seen, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    best = sorted(pairs, key=lambda pair: -pair.score)[:NAMED]
+    """All of them, the surest first: whoever mends a leak has to know every one."""
+    best = sorted(pairs, key=lambda pair: -pair.score)
     return tuple(f"{seen.place(pair.first)} and {seen.place(pair.second)}" for pair in best)
