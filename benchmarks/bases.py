@@ -15,11 +15,11 @@ from datasets import Dataset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from domainclip import towers
-from domainclip.data.collate import Pairs
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import FEATURES
-from domainclip.towers import Towers
-from tests.tiny import WORDS, tiny_clip
+from domainclip.models import loading
+from domainclip.models.dual_encoder import DualEncoder
+from tests.support.tiny_models import WORDS, tiny_clip
 
 # layers, width and heads of the image tower, patch and side of the picture; layers, width, heads of the text
 # tower; width of the embeddings
@@ -32,7 +32,7 @@ SIZES = {
 }
 
 
-def make_base(name: str, folder: Path) -> Towers:
+def make_base(name: str, folder: Path) -> DualEncoder:
     """A CLIP of the published size with seeded random weights, loaded as any base is."""
     tiny_clip(folder)
     written = json.loads((folder / "config.json").read_text())["text_config"]
@@ -53,10 +53,10 @@ def make_base(name: str, folder: Path) -> Towers:
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     processor |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    return towers.load(folder)
+    return loading.load_model(folder)
 
 
-def make_pairs(base: Towers, count: int, repeated: float = 0.15) -> Pairs:
+def make_pairs(base: DualEncoder, count: int, repeated: float = 0.15) -> Pairs:
     """Pictures of noise with captions of 16 to 24 tokens, a share of which is said before."""
     draw = np.random.default_rng(0)
     side = base.image_size[0]

@@ -75,20 +75,23 @@ def _child(command: Command, resume: bool, rank: int, world: int, port: int, fat
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    from domainclip import checkpoint, recipe, run, step
+    from domainclip.config import loading
     from domainclip.errors import DomainclipError
+    from domainclip.pipelines import finetune
+    from domainclip.training import step
+    from domainclip.training.checkpointing import checkpoint
 
     checkpoint.save_file = fate.around(checkpoint.save_file)
     os.rename, os.fsync = fate.around(os.rename), fate.around(os.fsync)
     shutil.rmtree = fate.around(shutil.rmtree)
     Path.write_text = fate.around(Path.write_text)  # type: ignore[method-assign]
-    step.take = fate.around(step.take)
+    step.compute_gradients = fate.around(step.compute_gradients)
     errors = os.open(folder.parent / f"{folder.name}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     code = 1
     try:
-        run.finetune(recipe.load(str(recipe_file), overrides), folder, resume=resume, quiet=True)
+        finetune.finetune(loading.load_recipe(str(recipe_file), overrides), folder, resume=resume, quiet=True)
         code = 0
     except DomainclipError as error:
         print(error, file=sys.stderr)
@@ -203,9 +206,9 @@ def main() -> None:
     import torch
 
     # Imported once: a session is a fork of this process and starts in a moment.
-    from domainclip import run  # noqa: F401
+    pass
     from tests.conftest import RECIPE, make_corpus
-    from tests.tiny import tiny_clip
+    from tests.support.tiny_models import tiny_clip
 
     torch.set_num_threads(1)
     base, corpus = tiny_clip(place / "base"), make_corpus(place / "corpus")

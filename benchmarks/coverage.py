@@ -19,8 +19,8 @@ from itertools import product
 import numpy as np
 from scipy.stats import norm
 
-from domainclip import statistics
-from domainclip.statistics.bootstrap import resampled
+from domainclip.evaluation.statistics import aggregates, bootstrap, estimates
+from domainclip.evaluation.statistics.bootstrap import resampled
 
 SIZES = ("1", "5", "1-20")
 METHODS = ("percentile", "BCa", "ours")
@@ -30,7 +30,7 @@ METHODS = ("percentile", "BCa", "ours")
 class Sample:
     """One draw from a world whose truth is known."""
 
-    aggregate: statistics.Aggregate
+    aggregate: aggregates.Aggregate
     models: list[np.ndarray]  # one, or two whose difference is asked for
     truth: float
 
@@ -51,16 +51,16 @@ def draw(rng: np.random.Generator, figure: str, member: np.ndarray, icc: float) 
         return scores
 
     if figure == "mean":
-        return Sample(statistics.mean, [latent()], 0.0)
+        return Sample(aggregates.mean, [latent()], 0.0)
     if figure == "accuracy":
-        return Sample(statistics.mean, [(latent() < norm.ppf(0.8)).astype(float)], 0.8)
+        return Sample(aggregates.mean, [(latent() < norm.ppf(0.8)).astype(float)], 0.8)
     if figure == "difference":
         shared = latent()
         two = [((shared + 0.5 * latent()) < 0.9).astype(float) for _ in range(2)]
-        return Sample(statistics.mean, two, 0.0)
+        return Sample(aggregates.mean, two, 0.0)
     ill = (rng.random(member.max() + 1) < 0.4)[member].astype(float)  # patients are ill, not pictures
     shift = np.sqrt(2) * norm.ppf(0.8)
-    return Sample(partial(statistics.auroc, labels=ill), [latent() + shift * ill], 0.8)
+    return Sample(partial(aggregates.auroc, labels=ill), [latent() + shift * ill], 0.8)
 
 
 def intervals(
@@ -68,15 +68,17 @@ def intervals(
 ) -> Iterator[tuple[float, float]]:
     """The intervals of METHODS, from the same resamples."""
     drawn = resampled(sample.aggregate, sample.models, groups, resamples, seed)
-    without = statistics.jackknife(sample.aggregate, sample.models, groups)
-    points = [statistics.whole(sample.aggregate, scores) for scores in sample.models]
+    without = bootstrap.jackknife(sample.aggregate, sample.models, groups)
+    points = [aggregates.point_estimate(sample.aggregate, scores) for scores in sample.models]
     two = len(points) == 2
     point = points[-1] - (points[0] if two else 0)
     values, left_out = drawn[-1] - (drawn[0] if two else 0), without[-1] - (without[0] if two else 0)
-    yield statistics.interval(values)
-    yield statistics.bca(values, point, left_out) or statistics.interval(values)
+    yield bootstrap.interval(values)
+    yield bootstrap.bca(values, point, left_out) or bootstrap.interval(values)
     other = sample.models[1] if two else None
-    found = statistics.compare(sample.aggregate, sample.models[0], other, groups, resamples, seed, share)
+    found = estimates.compare_paired(
+        sample.aggregate, sample.models[0], other, groups, resamples, seed, share
+    )
     figure = found.difference or found.base
     yield figure.low, figure.high
 
@@ -95,7 +97,7 @@ def coverage(
         found = dict(zip(METHODS, intervals(sample, names, resamples, trial, share), strict=True))
         alone = [f"i{i:05d}" for i in range(len(member))]
         values = resampled(sample.aggregate, sample.models, alone, resamples, trial)
-        found["by picture"] = statistics.interval(values[-1] - (values[0] if len(values) == 2 else 0))
+        found["by picture"] = bootstrap.interval(values[-1] - (values[0] if len(values) == 2 else 0))
         for method, (low, high) in found.items():
             held[method] += low <= sample.truth <= high
     return {method: count / trials for method, count in held.items()}
@@ -109,7 +111,7 @@ def false_claims(groups: int, sizes: str, icc: float, trials: int, resamples: in
         member = patients(rng, groups, sizes)
         sample = draw(rng, "difference", member, icc)
         names = [f"p{i:04d}" for i in member]
-        found = statistics.compare(
+        found = estimates.compare_paired(
             sample.aggregate, sample.models[0], sample.models[1], names, resamples, trial
         ).difference
         claims += found is not None and found.sign != 0

@@ -23,9 +23,9 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_color_lut, apply_icc_profile, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless
 
-from domainclip.data import dicom
+from domainclip.data.dicom import reading, rendering
 from domainclip.data.dicom.reading import read
-from domainclip.data.unreadable import UnreadableImage
+from domainclip.errors import UnreadableImage
 
 PAGE = Path(__file__).parent.parent / "docs" / "dicom.md"
 EQUAL, DIFFERENT = "equal", "different"
@@ -53,7 +53,7 @@ def shared() -> list[Path]:
 
 def _dicoms(root: Path) -> list[Path]:
     files = [file for file in sorted(root.rglob("*")) if file.is_file()]
-    return [f for f in files if f.suffix == ".dcm" or dicom.is_dicom(f.read_bytes()[:132])]
+    return [f for f in files if f.suffix == ".dcm" or reading.is_dicom(f.read_bytes()[:132])]
 
 
 def outcome(file: Path) -> Outcome:
@@ -62,7 +62,7 @@ def outcome(file: Path) -> Outcome:
         warnings.simplefilter("ignore")
         syntax, photometric = _kind(file)
         try:
-            ours = np.asarray(dicom.picture(file.read_bytes(), str(file), _MAX))
+            ours = np.asarray(rendering.picture(file.read_bytes(), str(file), _MAX))
         except UnreadableImage as error:
             return Outcome(syntax, photometric, error.reason)
         theirs = pydicoms(pydicom.dcmread(file))

@@ -19,12 +19,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from domainclip.contracts import SPLITS
-from domainclip.data import duplicates, looks
 from domainclip.data.cards import load_card
-from domainclip.data.corpus import LoadedCorpus, load_corpus
-from domainclip.data.images import decode
-from tests.data.copies import COPIES
+from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.data.images import inspection, near_duplicates
+from domainclip.data.images.decode import decode
+from domainclip.data.schema import SPLITS
+from tests.data.image_copies import COPIES
 
 SAMPLE = 200
 CORPORA = {
@@ -45,9 +45,11 @@ def main(root: Path) -> None:
         corpus = load_corpus(load_card(card, {"privacy": {"identifiers": "none"}}), str(root / name))
         images = [row["image"] for split in SPLITS for row in corpus.splits[split].select_columns("image")]
         began = time.perf_counter()
-        seen = np.stack([looks.one(image) for image in images])
+        seen = np.stack([inspection.inspect_image(image) for image in images])
         shares = [_share(images, seen, copy) for copy in COPIES.values()]
-        found = duplicates.pairs(duplicates.scored(seen["thumbnail"], seen["hashes"]), seen["colour"])
+        found = near_duplicates.pairs(
+            near_duplicates.scored(seen["thumbnail"], seen["hashes"]), seen["colour"]
+        )
         lines = list(_lines(corpus, found))
         across = sum(one.split("|")[1] == "two" for one in lines)
         cells = " | ".join(f"{share:.1%}" for share in shares)
@@ -61,12 +63,12 @@ def _share(
 ) -> float:
     """The share of copies that are found among their originals."""
     rows = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
-    copies = np.zeros(len(rows), looks.LOOK)
+    copies = np.zeros(len(rows), inspection.INSPECTION)
     for place, row in enumerate(rows):
         copies[place] = _look(copy(decode(images[row])))
     both = np.concatenate([seen[rows], copies])
-    scored = duplicates.scored(both["thumbnail"], both["hashes"])
-    found = {(pair.first, pair.second) for pair in duplicates.pairs(scored, both["colour"])}
+    scored = near_duplicates.scored(both["thumbnail"], both["hashes"])
+    found = {(pair.first, pair.second) for pair in near_duplicates.pairs(scored, both["colour"])}
     return sum((i, i + len(rows)) in found for i in range(len(rows))) / len(rows)
 
 
@@ -75,10 +77,10 @@ def _look(picture: Image.Image) -> np.ndarray:
 
     stream = io.BytesIO()
     picture.save(stream, "PNG")
-    return looks.one({"path": None, "bytes": stream.getvalue()})
+    return inspection.inspect_image({"path": None, "bytes": stream.getvalue()})
 
 
-def _lines(corpus: LoadedCorpus, found: list[duplicates.Pair]) -> Iterator[str]:
+def _lines(corpus: Corpus, found: list[near_duplicates.Pair]) -> Iterator[str]:
     """`0.98|two|row 3 and row 12`"""
     at = [(split, id) for split in SPLITS for id in corpus.splits[split]["id"][:]]
     for pair in sorted(found, key=lambda pair: -pair.score):

@@ -25,14 +25,15 @@ from datasets import Dataset
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
-from domainclip import figures, suites, towers
-from domainclip.contracts import EvaluationSet
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.images import decode
+from domainclip.data.images.decode import decode
 from domainclip.data.rows import FEATURES
-from domainclip.encoders import TowersEncoder
-from domainclip.probes.linear_probe import LinearProbe
-from domainclip.probing import examples
+from domainclip.evaluation import suites, verdicts
+from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.encoder import CachedEncoder
+from domainclip.evaluation.metrics.labelled_examples import labelled_examples
+from domainclip.evaluation.probes.linear_probe import LinearProbe
+from domainclip.models import loading
 
 _COLOURS = ("red", "green", "blue", "white", "black", "grey", "yellow", "brown", "pink", "orange")
 _TOKENISER = Path(__file__).parent.parent / "examples" / "quickstart" / "base"
@@ -84,7 +85,7 @@ def pictures(n: int) -> Dataset:
 def in_turns(model: Any, items: Dataset) -> tuple[float, float]:
     """Seconds of the bare pass and of ours, over the same pictures; its tensors are free."""
     bare = ours = 0.0
-    encoder = TowersEncoder(model)
+    encoder = CachedEncoder(model)
     for start in range(0, len(items), _TURN):
         part = items.select(range(start, min(start + _TURN, len(items))))
         ready = [model.preprocess(decode(row["image"]))["pixels"] for row in part]
@@ -115,7 +116,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def probes(encoder: TowersEncoder, data: EvaluationSet, suite: str) -> dict[str, float]:
+def probes(encoder: CachedEncoder, data: EvaluationSet, suite: str) -> dict[str, float]:
     """Seconds of each probe with the intervals of all its figures, on embeddings that are there."""
     taken = {}
     for name, probe in suites.load(suite).assemble().items():
@@ -123,7 +124,7 @@ def probes(encoder: TowersEncoder, data: EvaluationSet, suite: str) -> dict[str,
         def measure(probe: Any = probe) -> None:
             results = probe(encoder, data)
             for metric in results.metrics:
-                figures.row([results, results], metric.name, 2000, 0)
+                verdicts.compare_metric([results, results], metric.name, 2000, 0)
 
         taken[name] = seconds(measure)
     return taken
@@ -137,7 +138,7 @@ def main() -> None:
     asked.add_argument("--probes-only", action="store_true", help="leave out the race with the bare pass")
     options = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = towers.load(checkpoint(Path(folder))).to(options.device).eval()
+        model = loading.load_model(checkpoint(Path(folder))).to(options.device).eval()
         items = pictures(options.items)
         in_turns(model, items.select(range(32)))  # the first call finds and warms what the others use
         bare, ours = in_turns(model, items) if not options.probes_only else (1.0, 1.0)
@@ -150,13 +151,13 @@ def main() -> None:
         half = len(items) // 2
         classes = {name: Prompts(positive=[f"a {name} picture"]) for name in _COLOURS}
         data = EvaluationSet("test", items, Card(), classes, train=items.select(range(half)))
-        encoder = TowersEncoder(model)
+        encoder = CachedEncoder(model)
         # A split that probes fit on is a part of what there is to embed, in the order in which they take it.
         texts = [text for own in items["texts"] for text in own]
         embedding = seconds(
             lambda: (
                 encoder.images(items),
-                examples(encoder, data.train, sorted(classes), LinearProbe().most),
+                labelled_examples(encoder, data.train, sorted(classes), LinearProbe().most),
                 encoder.texts(sorted(set(texts))),
             )
         )

@@ -95,8 +95,8 @@ def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_c
 def dicoms(place: Path, files: int, rounds: int) -> None:
     """Wall time with one worker and with two."""
     from domainclip.data.cards import load_card
-    from domainclip.data.picture_files import Shrink
-    from domainclip.preparing import Wanted, prepare
+    from domainclip.data.images.reencode import Reencoder
+    from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
 
     folder = make_dicoms(place / "dicoms", files)
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -105,8 +105,8 @@ def dicoms(place: Path, files: int, rounds: int) -> None:
     for number in range(rounds):
         for workers in taken:
             out = place / f"out-{number}-{workers}"
-            wanted = Wanted(Shrink(SIZE), items=8)
-            call = lambda out=out, workers=workers, wanted=wanted: prepare(  # noqa: E731
+            wanted = PrepareRequest(Reencoder(SIZE), items=8)
+            call = lambda out=out, workers=workers, wanted=wanted: write_prepared_corpus(  # noqa: E731
                 card, str(folder), out, wanted, workers, lambda line: None
             )
             taken[workers].append(seconds(call))
@@ -124,14 +124,14 @@ def dicoms(place: Path, files: int, rounds: int) -> None:
 
 def jpegs(place: Path, files: int, rounds: int) -> None:
     """Preparing JPEG files on one core, against Pillow's own decode, resize and encode of the same files."""
-    from domainclip.data.picture_files import Piece, Shrink
+    from domainclip.data.images.reencode import Reencoder, ShardChunk
 
     found = make_jpegs(place / "jpegs", files)
-    shrink = Shrink(SIZE, "jpeg")
+    shrink = Reencoder(SIZE, "jpeg")
     rows = [{"image": {"path": str(file), "bytes": None}, "views": []} for file in found]
 
     def ours() -> None:
-        shrink.files(Piece("", rows))
+        shrink.files(ShardChunk("", rows))
 
     def pillow() -> None:
         for file in found:

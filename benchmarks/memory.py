@@ -72,11 +72,12 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from benchmarks import bases
-    from domainclip import blocks, step, views
     from domainclip.objectives.contrastive import Contrastive
+    from domainclip.objectives.losses import blockwise
+    from domainclip.training import step, views
 
     if asked.whole:
-        blocks.LOGITS = 2**62
+        blockwise.LOGITS = 2**62
     device, (pairs,) = torch.device(asked.device), asked.batches
     with tempfile.TemporaryDirectory() as folder:
         towers = bases.make_base(asked.model, Path(folder)).to(device)
@@ -90,7 +91,9 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     accelerator = Accelerator(cpu=asked.device == "cpu")
     began = time.perf_counter()
     micro = None if asked.micro >= pairs else asked.micro
-    taken = step.take(towers, towers, batch, {"contrastive": (1.0, Contrastive())}, micro, 0, accelerator)
+    taken = step.compute_gradients(
+        towers, towers, batch, {"contrastive": (1.0, Contrastive())}, micro, 0, accelerator
+    )
     optimizer.step()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if asked.device == "cuda":

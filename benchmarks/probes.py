@@ -22,12 +22,12 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from domainclip import parts
-from domainclip.contracts import EvaluationSet, Results
+from domainclip import registry
 from domainclip.data.cards import Card
-from domainclip.data.order import stable
 from domainclip.data.rows import FEATURES
-from domainclip.figures import row
+from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.verdicts import compare_metric
+from domainclip.seeding import stable
 
 WIDTH, RESAMPLES = 512, 2000
 SINGLE = [f"kind{i}" for i in range(10)]
@@ -128,11 +128,11 @@ def made_set(items: int, several: bool) -> EvaluationSet:
     return replace(data, train=split("r", items), validation=split("v", items // 4))
 
 
-def intervals(results: Results) -> float:
+def intervals(results: ProbeResult) -> float:
     """Seconds for the intervals of all figures."""
     start = time.process_time()
     for metric in results.metrics:
-        row([results], metric.name, RESAMPLES, 0)
+        compare_metric([results], metric.name, RESAMPLES, 0)
     return time.process_time() - start
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     )
     options.add_argument("--items", type=int, default=2000)
     options.add_argument("--skip-towers", action="store_true")
-    options.add_argument("--probes", nargs="*", default=parts.names("probes"))
+    options.add_argument("--probes", nargs="*", default=registry.names("probes"))
     given = options.parse_args()
     per_image, per_text = (float("inf"),) * 2 if given.skip_towers else tower_rates()
     print("| probe | classes | figures | probe s | intervals s | texts more | pictures more | towers s |")
@@ -177,7 +177,7 @@ def main() -> None:
             encoder.texts([text for texts in data.items["texts"] for text in texts])
             before, encoder.spent = encoder.asked, 0.0
             start = time.process_time()
-            results = parts.build("probes", name, {}, name)(encoder, data)
+            results = registry.build("probes", name, {}, name)(encoder, data)
             spent = time.process_time() - start - encoder.spent
             after = intervals(results)
             texts, pictures = (new - old for new, old in zip(encoder.asked, before, strict=True))

@@ -15,7 +15,7 @@ import tracemalloc
 import numpy as np
 from scipy.sparse import identity
 
-from domainclip.probes._ranks import search
+from domainclip.evaluation.metrics.ranking import search
 
 
 def measured(size: int, width: int) -> tuple[float, float]:

@@ -35,10 +35,10 @@ def _job(folder: str, batch: int) -> tuple[Any, Any]:
     from types import SimpleNamespace
 
     from benchmarks import bases
+    from domainclip.config.training import TrainConfig
     from domainclip.objectives.contrastive import Contrastive
-    from domainclip.recipe import Train
     from domainclip.strategies.full import Full
-    from domainclip.views import StepBatch
+    from domainclip.training.views import StepBatch
 
     loaded = bases.make_base("small", Path(folder, f"base{os.getpid()}"))
     factors = Full().apply(loaded)
@@ -53,7 +53,7 @@ def _job(folder: str, batch: int) -> tuple[Any, Any]:
 
     job = SimpleNamespace(
         towers=loaded, factors=factors, terms={"contrastive": (1.0, Contrastive())},
-        recipe=SimpleNamespace(train=Train()),
+        recipe=SimpleNamespace(train=TrainConfig()),
     )  # fmt: skip
     return job, bring
 
@@ -66,23 +66,25 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
     )  # fmt: skip
     from accelerate import Accelerator
 
-    from domainclip import scale, schedule, step
+    from domainclip.pipelines.plan import cluster
+    from domainclip.training import optimizer as training_optimizer
+    from domainclip.training import step
 
     job, bring = _job(folder, batch)
     accelerator = Accelerator(cpu=True)
     told: dict[str, Any] = {}
     if world == 1:
-        told["profile"] = vars(scale.measure(job, accelerator, bring))
+        told["profile"] = vars(cluster.measure(job, accelerator, bring))
     else:
         told["network"] = _traffic()
-    optimizer = schedule.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
     model = accelerator.prepare(job.towers)
     mine, taken = bring(batch // world), []
     for number in range(rounds + WARM):
         if world > 1:
             dist.barrier()
         began = time.perf_counter()
-        step.take(model, job.towers, mine, job.terms, None, number, accelerator)
+        step.compute_gradients(model, job.towers, mine, job.terms, None, number, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)
@@ -114,7 +116,7 @@ def _traffic() -> dict[str, float]:
 
 def main() -> None:
     """Profiles, predicts, measures, and prints the table."""
-    from domainclip.scale import Network, Profile, estimate
+    from domainclip.pipelines.plan.cluster import Network, Profile, estimate
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--batch", type=int, default=64)

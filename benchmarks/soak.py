@@ -35,16 +35,18 @@ def main() -> None:
     os.environ |= {"HOME": str(place), "DOMAINCLIP_CACHE": str(place / "cache")}
     import torch
 
-    from domainclip import recipe, run, step
+    from domainclip.config import loading
+    from domainclip.pipelines import finetune
+    from domainclip.training import step
     from tests.conftest import RECIPE, make_corpus
-    from tests.tiny import tiny_clip
+    from tests.support.tiny_models import tiny_clip
 
     torch.set_num_threads(1)
     base, corpus = tiny_clip(place / "base"), make_corpus(place / "corpus")
     file = place / "squares.yaml"
     file.write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
     seen: list[tuple[int, float, int, int]] = []
-    plain, taken, began = step.take, 0, time.monotonic()
+    plain, taken, began = step.compute_gradients, 0, time.monotonic()
 
     def watched(*given: Any, **options: Any) -> Any:
         nonlocal taken
@@ -54,7 +56,7 @@ def main() -> None:
             seen.append((taken, _resident(), len(os.listdir("/proc/self/fd")), threads))
         return plain(*given, **options)
 
-    step.take = watched
+    step.compute_gradients = watched
     pairs, batch = 40, 8
     overrides = [
         f"train.epochs={asked.steps * batch / pairs}",
@@ -65,7 +67,7 @@ def main() -> None:
         "objectives={contrastive: {}, anchor: {weight: 5}}",
         "prose={sentences: 32, per_step: 4}",
     ]
-    run.finetune(recipe.load(str(file), overrides), place / "run", quiet=True)
+    finetune.finetune(loading.load_recipe(str(file), overrides), place / "run", quiet=True)
     print("| step | resident MB | open files | threads |\n|--:|--:|--:|--:|")
     for at, resident, files, threads in seen[:: max(1, len(seen) // 10)]:
         print(f"| {at} | {resident:.1f} | {files} | {threads} |")

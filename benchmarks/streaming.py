@@ -57,11 +57,11 @@ def read(rank: int, world: int, port: int, folder: str, start: int, total: int, 
     import torch
     import torch.distributed as dist
 
-    from domainclip.data.batches import batches
+    from domainclip.data.batching.loader import batches
+    from domainclip.data.batching.pairs import Pairs
+    from domainclip.data.batching.streamed_pairs import StreamedPairs
     from domainclip.data.cards import Card
-    from domainclip.data.collate import Pairs
     from domainclip.data.corpus import load_corpus
-    from domainclip.data.streamed import StreamedPairs
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

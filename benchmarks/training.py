@@ -27,17 +27,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bases, peers
-from domainclip import schedule, step, views
-from domainclip.data.batches import batches
-from domainclip.data.collate import Batch
-from domainclip.features import with_kept_features
-from domainclip.job import Job, Kept, bring
+from domainclip.config.recipe import Recipe
+from domainclip.data.batching.loader import batches
+from domainclip.data.batching.pairs import Batch
+from domainclip.models import onednn
 from domainclip.objectives.contrastive import Contrastive
-from domainclip.recipe import Recipe
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
-from domainclip.towers import products
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training import step, views
+from domainclip.training.precompute import with_kept_features
+from domainclip.training.setup import Precomputed, TrainingSetup, to_step_batch
 
 MODES = ("full", "locked_image", "lora_last_quarter")
 OURS, BOUND = "domainclip", "domainclip, tensors ready"
@@ -60,10 +61,10 @@ def main() -> None:
     asked = _arguments()
     device = torch.device(asked.device)
     if asked.one_library:
-        products.faster = nullcontext  # type: ignore[assignment]
+        onednn.enabled = nullcontext  # type: ignore[assignment]
     print(f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}", end="; ")
     print(
-        f"products by {'oneDNN' if products.helps() and not asked.one_library else 'torch as it is'}",
+        f"products by {'oneDNN' if onednn.is_faster() and not asked.one_library else 'torch as it is'}",
         end="; ",
     )
     print(f"load {os.getloadavg()[0]:.1f}")
@@ -126,7 +127,9 @@ def _contenders(
     pairs = bases.make_pairs(base, 2 * asked.batch)
     rounds = asked.rounds + 1
     shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
-    job = Job(recipe, base, factors, {"contrastive": (1.0, Contrastive())}, pairs, Kept(), peers.RATE, {})
+    job = TrainingSetup(
+        recipe, base, factors, {"contrastive": (1.0, Contrastive())}, pairs, Precomputed(), peers.RATE, {}
+    )
     job = with_kept_features(replace(job, digests={id: id for id in pairs.ids}))
     print(*job.notes, sep="\n")
     mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
@@ -136,13 +139,13 @@ def _contenders(
     return [*ours, *theirs], flops
 
 
-def _ours(job: Job, rounds: int, device: torch.device) -> Iterator[Contender]:
+def _ours(job: TrainingSetup, rounds: int, device: torch.device) -> Iterator[Contender]:
     """The loop's own hands, from the loader on; and the same with everything ready in memory."""
     mixed = "bf16" if device.type == "cuda" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
     settings = job.recipe.train
-    optimizer = schedule.make_optimizer(job.towers, job.factors, settings, peers.RATE)
-    idle = schedule.make_optimizer(job.towers, job.factors, settings, 0.0)
+    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, settings, peers.RATE)
+    idle = training_optimizer.make_optimizer(job.towers, job.factors, settings, 0.0)
     learning = [weight for weight in job.towers.parameters() if weight.requires_grad]
     job.towers.learn({"image", "text"})
 
@@ -150,7 +153,7 @@ def _ours(job: Job, rounds: int, device: torch.device) -> Iterator[Contender]:
         # No pair is left out of another's denominator: the peers know no groups.
         batch = replace(batch, group=torch.arange(len(batch.group), device=device))
         held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
-        taken = step.take(job.towers, job.towers, batch, job.terms, held, 0, accelerator)
+        taken = step.compute_gradients(job.towers, job.towers, batch, job.terms, held, 0, accelerator)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -158,9 +161,9 @@ def _ours(job: Job, rounds: int, device: torch.device) -> Iterator[Contender]:
         return taken.loss
 
     loader = batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
-    yield Contender(OURS, lambda number: go(bring(job, next(loader), number, device), optimizer))
+    yield Contender(OURS, lambda number: go(to_step_batch(job, next(loader), number, device), optimizer))
     ready = [
-        bring(job, rows, number, device)
+        to_step_batch(job, rows, number, device)
         for number, rows in enumerate(batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
     ]
     # The same weights, which a rate of 0 leaves to the other.
@@ -172,7 +175,7 @@ def _peers(
     mode: str,
     reference: Any,
     shown: list[Batch],
-    job: Job,
+    job: TrainingSetup,
     autocast: Any,
     device: torch.device,
 ) -> tuple[list[Contender], int]:
@@ -207,7 +210,7 @@ def _peers(
     return contenders, 3 * counter.get_total_flops()
 
 
-def _ids(job: Job, texts: list[str], length: int | None) -> Tensor:
+def _ids(job: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
     ids = job.towers.tokenise(texts)["input_ids"]
     if length is None:
         return ids

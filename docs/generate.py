@@ -14,12 +14,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from domainclip import parts, recipe
-from domainclip.cli import app
+from domainclip import registry
+from domainclip.cli.app import app
+from domainclip.config import loading, recipe
 from domainclip.errors import DomainclipError
-from domainclip.report.ablation import AblationFile
+from domainclip.report.ablation_results import AblationFile
 from domainclip.report.comparison import ComparisonFile
-from domainclip.report.results import ResultsFile, Strict
+from domainclip.report.results_file import ResultsFile, Strict
 
 DOCS = Path(__file__).parent
 VERBS = [
@@ -52,7 +53,7 @@ def commands() -> str:
 
 def schema() -> str:
     """The JSON schema of a recipe."""
-    return json.dumps(recipe.schema(), indent=1) + "\n"
+    return json.dumps(loading.schema(), indent=1) + "\n"
 
 
 def results_schema() -> str:
@@ -130,13 +131,13 @@ def methods() -> str:
     pages = [METHODS]
     for kind, (title, key) in KINDS.items():
         pages.append(f"## {title}\n")
-        pages += [_part(kind, key, name) for name in parts.names(kind)]
+        pages += [_part(kind, key, name) for name in registry.names(kind)]
     pages.append(_interpolate())
     return "\n".join(pages)
 
 
 def _part(kind: str, key: str, name: str) -> str:
-    part = parts.find(kind, name)
+    part = registry.find(kind, name)
     # The first paragraph of the file says what for; the first of the class is the formula.
     purpose = (inspect.getdoc(inspect.getmodule(part)) or "").split("\n\n")[0]
     formula, *more = (inspect.getdoc(part) or "").split("\n\n")
@@ -150,7 +151,7 @@ def _part(kind: str, key: str, name: str) -> str:
 
 def _interpolate() -> str:
     """α is no part, but a key of its own."""
-    model = recipe.Interpolate
+    model = recipe.WeightInterpolation
     purpose = _text(inspect.getdoc(model) or "")
     said = ["## After training\n", "### interpolate\n", f"{purpose}\n", "> (1 − α) θ₀ + α θ\n"]
     said.append("For an adapter α scales its update. How α is chosen: [training.md](training.md).\n")
@@ -174,11 +175,11 @@ def _cost(kind: str, part: Any) -> str:
 
 def _options(kind: str, name: str) -> str:
     """A table of the options: what they take, their default, and what the code says beside them."""
-    schema = parts.schema(kind, name)
+    schema = registry.schema(kind, name)
     known = schema.get("properties", {})
     if not known:
         return ""
-    remarks = _remarks(parts.find(kind, name))
+    remarks = _remarks(registry.find(kind, name))
     rows = ["| Option | Takes | Default | |", "|---|---|---|---|"]
     for option, about in known.items():
         default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else "required"

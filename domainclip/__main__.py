@@ -1,5 +1,5 @@
 """`python -m domainclip`, and what `accelerate launch -m domainclip` starts."""
 
-from domainclip.cli import main
+from domainclip.cli.app import main
 
 main()

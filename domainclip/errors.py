@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
@@ -89,3 +90,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return "there is none to choose from."
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"known: {', '.join(names[:12])}{more}."
+
+
+class UnreadableImage(DataError):
+    """A picture that cannot be decoded. `reason` says nothing of a patient; `name` may."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
+        # Exceptions cross from worker processes by pickle, which would call us with the text alone.
+        return UnreadableImage, (self.name, self.reason)
+
+
+def interrupted(asked: int, message: str) -> Interrupted:
+    """The error that ends the run, with the exit code of what asked for it."""
+    return Interrupted(message, ExitCode.INTERRUPTED if asked == signal.SIGINT else ExitCode.TERMINATED)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from tests.tiny import tiny_clip
+from tests.support.tiny_models import tiny_clip
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "white": (240, 240, 240)}
 ITEMS = 64

@@ -10,12 +10,13 @@ from types import ModuleType
 
 import pytest
 
-from domainclip import parts
-from domainclip.cli import app, recipes
-from domainclip.cli_data import cache, data
+from domainclip import registry
+from domainclip.cli.app import app
+from domainclip.cli.data import cache, data
+from domainclip.cli.recipes import recipes
 from domainclip.errors import ExitCode
-from domainclip.report import results
-from tests.report.made import context, evaluation
+from domainclip.report import results_file
+from tests.report.made_results import context, evaluation
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -41,16 +42,16 @@ def test_the_generated_pages_are_up_to_date(generate: ModuleType) -> None:
 def test_every_part_is_in_the_methods_whole(generate: ModuleType) -> None:
     page = generate.methods()
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
-    named = {name for kind in generate.KINDS for name in parts.names(kind)}
+    named = {name for kind in generate.KINDS for name in registry.names(kind)}
     assert len(named) > 25
     assert sections.keys() == named | {"interpolate"}
     for kind in generate.KINDS:
-        for name in parts.names(kind):
+        for name in registry.names(kind):
             said = sections[name]
             assert "\n> " in said, f"{name}: no formula"
             assert "*Source:* " in said, f"{name}: no source"
             assert [
-                o for o in parts.schema(kind, name).get("properties", {}) if f"| `{o}` |" not in said
+                o for o in registry.schema(kind, name).get("properties", {}) if f"| `{o}` |" not in said
             ] == []
             if kind == "objectives":
                 assert re.search(r"\bCosts?\b", said), f"{name}: no cost"
@@ -67,7 +68,7 @@ def test_every_part_is_in_the_methods_whole(generate: ModuleType) -> None:
 
 def test_the_published_schema_knows_every_key_of_a_result(generate: ModuleType) -> None:
     schema = json.loads(generate.results_schema())["$defs"]
-    file = results.to_results(evaluation(), context())
+    file = results_file.to_results(evaluation(), context())
     assert set(schema["Result"]["properties"]) == set(file.results[0].model_dump())
     assert set(schema["results.json"]["properties"]) == set(file.model_dump())
     added = {"unit", "verdict", "primary", "chance"}

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from domainclip import parts, shipped, strict_yaml
-from domainclip.data.captions import Captions as Captions
-from domainclip.data.captions import refuse_templates
-from domainclip.data.fits import Fits
+from domainclip import registry
+from domainclip.config import builtin, strict_yaml
+from domainclip.data.images.fits import Fits
+from domainclip.data.text.captions import Captions, refuse_templates
 from domainclip.errors import RecipeError
 
 
@@ -179,7 +179,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     """
     if not name:
         return _checked(dict(overrides or {}), "corpus")
-    file = shipped.locate("data_cards", name, ".md")
+    file = builtin.find_file("data_cards", name, ".md")
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -203,7 +203,7 @@ def _front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:
     found = re.match(r"---\n(.*?)\n---[ \t]*(?:\n|\Z)(.*)", text, re.DOTALL)
     if found is None:
         raise RecipeError(f"{name}: a card begins with YAML between two lines of ---")
-    front = strict_yaml.load(found[1], name)
+    front = strict_yaml.load_yaml(found[1], name)
     if not isinstance(front, dict):
         raise RecipeError(f"{name}: the front matter is a mapping of keys to values")
     return front, found[2].strip()
@@ -218,11 +218,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(data: dict[str, Any], where: str) -> Card:
-    parts.refuse_unknown(Card, data, "", where)
+    registry.check_keys(Card, data, "", where)
     try:
         return Card.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {parts.explain(error, '')}") from None
+        raise RecipeError(f"{where}: {registry.format_validation_error(error, '')}") from None
 
 
 def corpus_root(path: str | Path) -> Path:

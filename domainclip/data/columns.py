@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domainclip.data.captions import columns_of
 from domainclip.data.cards import Card, Columns
-from domainclip.data.quarantine import Journal
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.text.captions import columns_of
 from domainclip.errors import DataError, did_you_mean
 
 # The names that a column has when nobody says otherwise, the likeliest first, compared without case.
@@ -23,7 +23,7 @@ _USUAL = {
 _SHOWN = 40  # columns that a message names
 
 
-def resolve(card: Card, available: Sequence[str], source: str, journal: Journal) -> Columns:
+def resolve(card: Card, available: Sequence[str], source: str, journal: ReadLog) -> Columns:
     """The card's columns with every `null` guessed, or `""`/`[]` where there is none; guesses are noted.
 
     Raises: DataError for a column that the source does not have, with the nearest that it has.

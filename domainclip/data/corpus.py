@@ -12,29 +12,29 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from domainclip import parts
-from domainclip.contracts import COLUMNS, SPLITS
-from domainclip.data import prepared, privacy
+from domainclip import registry
+from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.digests import EMPTY, MISSING
-from domainclip.data.digests import of as digests_of
-from domainclip.data.quarantine import Bad, Journal, refuse_over
+from domainclip.data.images.digests import EMPTY, MISSING
+from domainclip.data.images.digests import of as digests_of
+from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
-from domainclip.data.streams import SAMPLE, Stream
+from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.data.streaming import SAMPLE, Stream
 from domainclip.errors import DataError
 
 _PIECE = 64  # rows: a row may hold its pictures whole
 
 
 @dataclass(frozen=True)
-class LoadedCorpus:
+class Corpus:
     """What a run needs to know of its corpus."""
 
     splits: DatasetDict
     classes: dict[str, Prompts]
     card: Card
     fingerprint: str  # sha256 over the content of all rows: a run resumes only when it is unchanged
-    quarantine: list[Bad] = field(default_factory=list)
+    quarantine: list[UnusableItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
     digests: dict[str, str] = field(default_factory=dict)  # by id: of the picture
@@ -43,7 +43,7 @@ class LoadedCorpus:
     stream: Stream | None = None
 
 
-def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCorpus:
+def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
     """Reads the corpus that a card describes.
 
     Ids and groups are replaced by pseudonyms under `secret` (the local one when None), unless the card
@@ -52,9 +52,9 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
 
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
-    journal = Journal()
+    journal = ReadLog()
     card = _as_prepared(card, path)
-    reader = parts.build("corpora", card.reader, card.options, where="corpus.options")
+    reader = registry.build("corpora", card.reader, card.options, where="corpus.options")
     splits = reader.read(card, path, journal)
     stream = _stream(reader, card, path, journal)
     _refuse_other_columns(splits, card.reader)
@@ -62,16 +62,16 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
     usable = sum(map(len, digests.values()))  # pictures: a view that is gone counts as one
     if not usable and not journal.bad:
         raise DataError(f"corpus {card.name}: {path} holds no items")
-    refuse_over(journal.bad, usable + len(journal.bad), card)
+    check_max_unusable(journal.bad, usable + len(journal.bad), card)
     fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
     rows = {id: journal.places[id] for id in digests}
     if not card.names_may_show:
-        key = secret or privacy.secret()
+        key = secret or pseudonyms.pseudonym_key()
         splits = _pseudonymous(splits, key)
         stream = replace(stream, secret=key) if stream else None
-        rows = {privacy.pseudonym(id, key): place for id, place in rows.items()}
-        digests = {privacy.pseudonym(id, key): own for id, own in digests.items()}
-    return LoadedCorpus(
+        rows = {pseudonyms.pseudonym(id, key): place for id, place in rows.items()}
+        digests = {pseudonyms.pseudonym(id, key): own for id, own in digests.items()}
+    return Corpus(
         splits=splits,
         classes=_classes(splits, card, journal),
         card=card,
@@ -87,18 +87,18 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> LoadedCor
 
 def _as_prepared(card: Card, path: str) -> Card:
     """What `data prepare` wrote is read as that, whatever the card says of the source."""
-    if card.reader == "prepared" or prepared.manifest(path) is None:
+    if card.reader == "prepared" or prepared_format.manifest(path) is None:
         return card
     return card.model_copy(update={"reader": "prepared", "options": {}})
 
 
-def _stream(reader: Any, card: Card, path: str, journal: Journal) -> Stream | None:
+def _stream(reader: Any, card: Card, path: str, journal: ReadLog) -> Stream | None:
     """The training split of a reader that streams; what a stream is not known for is said."""
     if not getattr(reader, "streaming", False) or not hasattr(reader, "stream"):
         return None
-    from domainclip import distributed  # torch, which nothing else here needs
+    from domainclip.distributed import collectives  # torch, which nothing else here needs
 
-    found: Stream | None = distributed.first(lambda: reader.stream(card, path, journal))
+    found: Stream | None = collectives.on_first_process(lambda: reader.stream(card, path, journal))
     if found is not None:
         journal.note(
             f"{len(found)} training pairs in {len(found.counts)} shards are streamed; duplicates, captions "
@@ -116,7 +116,7 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
         raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, dict[str, list[str]]]:
+def _with_pictures(splits: DatasetDict, journal: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
     """Only pictures that are there, and by id the digests of an item's image and views.
 
     An item whose image is gone is shown by its next view; with no picture left, it is left out.
@@ -133,7 +133,7 @@ def _with_pictures(splits: DatasetDict, journal: Journal) -> tuple[DatasetDict, 
             there = [at for at, digest in enumerate(seen) if digest not in (MISSING, EMPTY)]
             for at in sorted({*range(len(own))} - {*there}) if there else [0]:
                 said = f"{place} view {at}" if at else place
-                journal.bad.append(Bad(said, seen[at], own[at]["path"] or ""))
+                journal.bad.append(UnusableItem(said, seen[at], own[at]["path"] or ""))
             if there:
                 rows.append(row)
                 digests[id] = [seen[at] for at in there]
@@ -178,13 +178,13 @@ def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
     hidden = DatasetDict()
     for name, rows in splits.items():
         for column in ("id", "group"):
-            values = [privacy.pseudonym(value, secret) for value in rows[column][:]]
+            values = [pseudonyms.pseudonym(value, secret) for value in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, values, feature=FEATURES[column])
         hidden[name] = rows.select_columns(list(COLUMNS))
     return hidden
 
 
-def _classes(splits: DatasetDict, card: Card, journal: Journal) -> dict[str, Prompts]:
+def _classes(splits: DatasetDict, card: Card, journal: ReadLog) -> dict[str, Prompts]:
     """The card's own classes, or templates around the names that are frequent enough in training."""
     if card.classes or not card.templates:
         return dict(card.classes)

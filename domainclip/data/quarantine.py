@@ -12,11 +12,11 @@ from pathlib import Path
 from domainclip.data.cards import Card
 from domainclip.errors import DataError
 
-NAMED = 5  # how many items a message names
+MAX_NAMED = 5  # how many items a message names
 
 
 @dataclass(frozen=True)
-class Bad:
+class UnusableItem:
     """One item that cannot be used."""
 
     place: str  # "row 3", header not counted, or "file 3" in sorted order: says nothing of a patient
@@ -25,11 +25,11 @@ class Bad:
 
 
 @dataclass
-class Journal:
+class ReadLog:
     """What a reader has to say besides its rows."""
 
     notes: list[str] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
+    bad: list[UnusableItem] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood
 
     def note(self, text: str) -> None:
@@ -38,21 +38,21 @@ class Journal:
             self.notes.append(text)
 
 
-def counts(bad: Sequence[Bad]) -> str:
+def counts(bad: Sequence[UnusableItem]) -> str:
     """ "10 empty caption, 2 truncated image": the commonest first."""
     tally = sorted(Counter(item.reason for item in bad).items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{n} {reason}" for reason, n in tally)
 
 
-def refuse_over(bad: Sequence[Bad], total: int, card: Card) -> None:
+def check_max_unusable(bad: Sequence[UnusableItem], total: int, card: Card) -> None:
     """Stops when more of `total` items are bad than the card allows.
 
     Raises: DataError with the count of every reason, the first places, and a list to work from.
     """
     if not bad or (len(bad) <= card.max_bad * total and len(bad) < total):
         return
-    shown = [f"{item.place}{_named(item, card)} ({item.reason})" for item in bad[:NAMED]]
-    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    shown = [f"{item.place}{_named(item, card)} ({item.reason})" for item in bad[:MAX_NAMED]]
+    more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
     raise DataError(
         f"corpus {card.name}: {len(bad)} of {total} items are unusable ({len(bad) / total:.1%}, "
         f"limit {card.max_bad:.1%}): {counts(bad)}; first: {', '.join(shown)}{more}; "
@@ -60,7 +60,7 @@ def refuse_over(bad: Sequence[Bad], total: int, card: Card) -> None:
     )
 
 
-def write_list(bad: Sequence[Bad], name: str) -> Path:
+def write_list(bad: Sequence[UnusableItem], name: str) -> Path:
     """The file, readable by its owner only, that names every bad item."""
     folder = Path.home() / ".cache" / "domainclip"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +73,12 @@ def write_list(bad: Sequence[Bad], name: str) -> Path:
     return file
 
 
-def _list(bad: Sequence[Bad], card: Card) -> str:
+def _list(bad: Sequence[UnusableItem], card: Card) -> str:
     try:
         return f" (list: {write_list(bad, card.name)})"
     except OSError:  # the fault to tell of is another
         return ""
 
 
-def _named(item: Bad, card: Card) -> str:
+def _named(item: UnusableItem, card: Card) -> str:
     return f" {Path(item.name).name}" if item.name and card.names_may_show else ""

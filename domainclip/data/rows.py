@@ -14,11 +14,13 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
 
-from domainclip.contracts import COLUMNS, SPLITS
-from domainclip.data import fits, pools, splits, wording
+from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
-from domainclip.data.quarantine import Bad, Journal
-from domainclip.data.wording import text_of as text_of
+from domainclip.data.images import fits
+from domainclip.data.quarantine import ReadLog, UnusableItem
+from domainclip.data.row_captions import text_of
+from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.data.text import captions
 from domainclip.errors import DataError
 
 _PICTURE = {"path": Value("string"), "bytes": Value("binary")}
@@ -77,7 +79,7 @@ def picture_of(cell: Any) -> dict[str, Any]:
 
 
 def standardise(
-    rows: Iterable[Source], columns: Columns, card: Card, journal: Journal, label_separator: str | None = None
+    rows: Iterable[Source], columns: Columns, card: Card, journal: ReadLog, label_separator: str | None = None
 ) -> DatasetDict:
     """The standard columns, in three splits and in the order of the source; see `usable`."""
     kept = usable(rows, columns, card, journal, label_separator)
@@ -85,7 +87,7 @@ def standardise(
 
 
 def usable(
-    rows: Iterable[Source], columns: Columns, card: Card, journal: Journal, label_separator: str | None = None
+    rows: Iterable[Source], columns: Columns, card: Card, journal: ReadLog, label_separator: str | None = None
 ) -> dict[str, list[Item]]:
     """The rows that can serve, by split.
 
@@ -106,7 +108,7 @@ def usable(
         if item.texts or (item.labels and (item.split != "train" or card.captions.templates)):
             kept[item.split].append(item)
         else:
-            journal.bad.append(Bad(item.place, "empty caption", str(item.image["path"] or "")))
+            journal.bad.append(UnusableItem(item.place, "empty caption", str(item.image["path"] or "")))
     journal.places = {item.id: item.place for item in items}
     return kept
 
@@ -126,8 +128,8 @@ def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
 
 def _item(row: Source, columns: Columns, card: Card, label_separator: str | None, told: Counter[str]) -> Item:
     labels, unknown = _labels(row, columns, label_separator) if row.with_labels else ([], [])
-    labels = [wording.composed(label, told) for label in labels]
-    texts = wording.of_row(row.values, columns, card, labels, told) if row.with_texts else {}
+    labels = [row_captions.composed(label, told) for label in labels]
+    texts = row_captions.of_row(row.values, columns, card, labels, told) if row.with_texts else {}
     # Rows of one picture belong together even when nothing else says so.
     group = _cell(row, columns.group) or row.name
     if columns.split:
@@ -136,8 +138,8 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
         split = row.split or splits.split_of(group, card.splits)
     meta: dict[str, Any] = {name: text_of(row.values.get(name)) for name in columns.meta}
     if card.captions.rewrites and row.with_texts:
-        reworded = wording.in_columns(row.values, card.captions.rewrites, columns, card, told)
-        meta[pools.REWRITES] = list(reworded.items())
+        reworded = row_captions.in_columns(row.values, card.captions.rewrites, columns, card, told)
+        meta[captions.REWRITES] = list(reworded.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
         image=fits.placed(row.image, card.pictures.fits),
@@ -173,8 +175,8 @@ def _joined(items: list[Item]) -> list[Item]:
 
 
 def _rewrites(first: Item, other: Item) -> dict[str, Any]:
-    both = [*first.meta.get(pools.REWRITES, ()), *other.meta.get(pools.REWRITES, ())]
-    return {pools.REWRITES: both} if both else {}
+    both = [*first.meta.get(captions.REWRITES, ()), *other.meta.get(captions.REWRITES, ())]
+    return {captions.REWRITES: both} if both else {}
 
 
 def _cell(row: Source, column: str | None) -> str:
@@ -187,7 +189,7 @@ def _labels(row: Source, columns: Columns, separator: str | None) -> tuple[list[
         return _flags(row, columns.labels)
     if not columns.labels:
         return [], []
-    cells = [text_of(value) for value in wording.listed(row.values.get(columns.labels))]
+    cells = [text_of(value) for value in row_captions.listed(row.values.get(columns.labels))]
     if separator:
         cells = [part.strip() for cell in cells for part in cell.split(separator)]
     return list(dict.fromkeys(cell for cell in cells if cell)), []

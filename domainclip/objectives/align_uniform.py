@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import mean_over_rows
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import mean_over_rows
 
 _Weight = Annotated[float, Field(ge=0)]
 

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import mean_over_rows, towards
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import mean_over_rows, toward_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Anchor:
         def targets(own: Tensor, _: Tensor | None) -> Tensor:
             return (scale * then[own] @ base.T).softmax(dim=1)
 
-        crossed = mean_over_rows(towards(targets), views.image[rows], now, scale, first=rows.start)
+        crossed = mean_over_rows(toward_targets(targets), views.image[rows], now, scale, first=rows.start)
         with torch.no_grad():
-            before = mean_over_rows(towards(targets), then[rows], base, scale, first=rows.start)
+            before = mean_over_rows(toward_targets(targets), then[rows], base, scale, first=rows.start)
         return crossed - before

@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import facing
-from domainclip.data.partners import captions, drawn, language, rewrites
+from domainclip.data.text.related_texts import captions, drawn, language, rewrites
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class CaptionRewrites:
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     agreement: Annotated[float, Field(ge=0, le=20)] = 0.0  # γ; the paper takes 2
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """One rewrite, of the same language where there is one; where a rewrite is shown, a caption."""
         written, own = rewrites(pair), language(pair)
         if pair.text in written:

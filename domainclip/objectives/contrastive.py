@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.blocks import softmax, towards
-from domainclip.contracts import Views
-from domainclip.objectives._alike import label_sets, same
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import softmax, toward_targets
+from domainclip.objectives.losses.label_matching import label_sets, same
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Contrastive:
         """A scalar: nats per pair of this process. Chance is ln b when no group repeats."""
         if self.targets == "mask":
             return both_ways(views, softmax, group=views.group)
-        return both_ways(views, towards(_shares(views, by_labels=self.targets == "labels")))
+        return both_ways(views, toward_targets(_shares(views, by_labels=self.targets == "labels")))
 
 
 def _shares(views: Views, by_labels: bool) -> Callable[[Tensor, Tensor | None], Tensor]:

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import Kernel, towards
-from domainclip.contracts import Teacher, Views
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Teacher, Views
+from domainclip.objectives.losses.blockwise import Kernel, toward_targets
+from domainclip.objectives.losses.symmetric import both_ways
 
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -76,7 +76,7 @@ def _divergence(says: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
 
     def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
         wanted = says(own, excluded)
-        losses, slopes = towards(lambda *_: wanted)(logits, own, excluded)
+        losses, slopes = toward_targets(lambda *_: wanted)(logits, own, excluded)
         return losses + torch.xlogy(wanted, wanted).sum(dim=1), slopes
 
     return kernel

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import softmax, weighed
-from domainclip.contracts import Views
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import softmax, weighted_mean
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Graded:
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        return both_ways(views, weighed(softmax, self._weights(views)), group=views.group)
+        return both_ways(views, weighted_mean(softmax, self._weights(views)), group=views.group)
 
     def _weights(self, views: Views) -> Tensor:
         """(b,) of mean 1 over the batch of all processes; 1 for all where no pair has a value above 0."""

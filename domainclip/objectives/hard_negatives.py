@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import derived
-from domainclip.contracts import Views
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import with_derivative
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class HardNegatives:
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         judges = views.text if self.judged_by == "texts" else views.image
-        kernel = derived(partial(self._losses, partial(self._doubt, judges)))
+        kernel = with_derivative(partial(self._losses, partial(self._doubt, judges)))
         return both_ways(views, kernel, group=views.group)
 
     def _doubt(self, judges: Tensor, own: Tensor) -> Tensor | None:

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Views
-from domainclip.contrast import nt_xent
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import nt_xent
 
 
 @dataclass(frozen=True, kw_only=True)

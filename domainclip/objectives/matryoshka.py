@@ -11,9 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip import parts
-from domainclip.contracts import Shown, Views
+from domainclip import registry
+from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Views
 
 _Width = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0)]
@@ -52,7 +53,7 @@ class Matryoshka:
     def term(self) -> Any:
         """The inner objective."""
         ((name, options),) = self.inner.items()
-        return parts.build("objectives", name, options, f"objectives.matryoshka.inner.{name}")
+        return registry.build("objectives", name, options, f"objectives.matryoshka.inner.{name}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -61,9 +62,9 @@ class Matryoshka:
         return needs
 
     @property
-    def asks(self) -> Callable[[Shown], list[str]]:
+    def asks(self) -> Callable[[TrainingPair], list[str]]:
         """What the inner objective asks, where it does."""
-        asks: Callable[[Shown], list[str]] = self.term.asks
+        asks: Callable[[TrainingPair], list[str]] = self.term.asks
         return asks
 
     @property

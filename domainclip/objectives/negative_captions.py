@@ -13,10 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import ALIKE, pick, together
-from domainclip.data.negatives import Name, negatives
-from domainclip.data.partners import drawn, language, of_column, untrue
+from domainclip.data.text.negative_captions import Name, negatives
+from domainclip.data.text.related_texts import drawn, language, of_column, untrue
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import ALIKE, pick, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class NegativeCaptions:
         if ("classes" in self.rules) != bool(self.classes):
             raise ValueError("classes: the rule of that name and the list of classes go together")
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """What the column holds, then what the rules make, each in an order that the pair's seed decides."""
         said = drawn(of_column(pair, self.column), pair) if self.column else []
         made = negatives(pair.text, self.rules, pair.seed, language(pair), pair.labels, self.classes)

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import each_row, softmax, towards, weighed
-from domainclip.contracts import Views
-from domainclip.objectives._mixture import clean
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import per_row, softmax, toward_targets, weighted_mean
+from domainclip.objectives.losses.gaussian_mixture import clean
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class NoiseRobust:
         """A scalar: nats per pair of this process."""
         doubt = self.strength * (1 - clean(_losses(views)))
         if self.how == "weigh":
-            return both_ways(views, weighed(softmax, 1 - doubt), group=views.group)
+            return both_ways(views, weighted_mean(softmax, 1 - doubt), group=views.group)
 
         def targets(own: Tensor, excluded: Tensor | None) -> Tensor:
             others = torch.ones(len(own), len(doubt), dtype=doubt.dtype, device=doubt.device)
@@ -54,11 +54,11 @@ class NoiseRobust:
             others *= (left / number.clamp_min(1))[:, None]
             return others.scatter_(1, own[:, None], (1 - left)[:, None])
 
-        return both_ways(views, towards(targets), group=views.group)
+        return both_ways(views, toward_targets(targets), group=views.group)
 
 
 def _losses(views: Views) -> Tensor:
     """(b,) the plain loss of every pair of the batch, without gradient: all processes see the same."""
     sides = ((views.image, views.text), (views.text, views.image))
-    found = [each_row(softmax, one, other, views.scale, views.group) for one, other in sides]
+    found = [per_row(softmax, one, other, views.scale, views.group) for one, other in sides]
     return torch.stack(found).mean(dim=0)

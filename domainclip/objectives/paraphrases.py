@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import facing
-from domainclip.data.partners import captions, drawn, of_column
+from domainclip.data.text.related_texts import captions, drawn, of_column
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Paraphrases:
     column: str | None = None  # of the item's meta; None: another caption
     share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the pictures
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """One paraphrase, drawn by the pair's seed."""
         found = captions(pair, "same_language") if self.column is None else of_column(pair, self.column)
         return drawn((text for text in found if text != pair.text), pair, 1)

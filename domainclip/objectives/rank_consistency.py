@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import derived, mean_over_rows
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import mean_over_rows, with_derivative
 
 _Weight = Annotated[float, Field(ge=0)]
 
@@ -53,7 +53,7 @@ def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
     rows = views.own
     losses = [
         mean_over_rows(
-            derived(partial(_listed, judges)),
+            with_derivative(partial(_listed, judges)),
             one[rows],
             other,
             views.scale,

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import softmax
-from domainclip.contracts import Shown, Views
-from domainclip.data.sentences import sentences
-from domainclip.objectives._alike import numbered, same
-from domainclip.objectives._sides import both_ways
+from domainclip.data.text.sentences import sentences
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import softmax
+from domainclip.objectives.losses.label_matching import numbered, same
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class ShortCaptions:
 
     components: Annotated[int, Field(ge=1)] = 32
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """The first sentence of the caption that is shown."""
         return (sentences(pair.text) or [pair.text] if pair.text.strip() else [])[:1]
 

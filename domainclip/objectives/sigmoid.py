@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.blocks import mean_over_rows, yes_or_no
-from domainclip.contracts import Views
-from domainclip.objectives._alike import label_sets, same
-from domainclip.ring import mean_around
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import mean_over_rows, sigmoid_pairs
+from domainclip.objectives.losses.label_matching import label_sets, same
+from domainclip.objectives.losses.ring import mean_around
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class Sigmoid:
         """A scalar: nats per pair of this process."""
         if views.apart:
             return mean_around(views.image, views.text, views.scale, views.bias, views.group)
-        rows, kernel, group = views.own, yes_or_no, views.group
+        rows, kernel, group = views.own, sigmoid_pairs, views.group
         if self.targets == "labels":
             marks = [views.group, label_sets(views.labels)]
-            kernel = partial(yes_or_no, together=partial(same, pairs=len(views.image), marks=marks))
+            kernel = partial(sigmoid_pairs, together=partial(same, pairs=len(views.image), marks=marks))
             group = None
         return mean_over_rows(
             kernel, views.image[rows], views.text, views.scale, views.bias, group, rows.start

@@ -12,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import Out, pick, together, within
-from domainclip.data.partners import drawn, language
-from domainclip.data.sentences import sentences
-from domainclip.objectives._alike import numbered
-from domainclip.objectives._grouping import grouped, told_apart
+from domainclip.data.text.related_texts import drawn, language
+from domainclip.data.text.sentences import sentences
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import Out, pick, together, within
+from domainclip.objectives.losses.label_matching import numbered
+from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class SubCaptions:
         """The patches of the pictures only where they are looked at."""
         return frozenset({"said", "image_tokens"} if self.patches else {"said"})
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """Sentences of the item's captions, in an order that the pair's seed decides."""
         own = language(pair)
         sides = list(zip(pair.texts, pair.languages, strict=False))

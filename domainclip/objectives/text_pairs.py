@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import facing
-from domainclip.data.partners import Which, captions, drawn, of_column
+from domainclip.data.text.related_texts import Which, captions, drawn, of_column
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class TextPairs:
     captions: Which = "any"
     temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # None: the model's own
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """The other text of the pair, drawn by its seed."""
         found = captions(pair, self.captions) if self.column is None else of_column(pair, self.column)
         return drawn((text for text in found if text != pair.text), pair, 1)

@@ -12,10 +12,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import nt_xent
-from domainclip.data import order
-from domainclip.data.words import pieces
+from domainclip import seeding
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.data.text.words import pieces
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import nt_xent
 
 Damage = Literal["words", "span", "order"]
 _TRIES = 8
@@ -42,15 +43,15 @@ class TextSelfSupervision:
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """Two copies, neither of them whole, nor equal to the other; or none."""
         words, glue = pieces(pair.text, None)
         if len(words) < _FEWEST:
             return []
         found: list[str] = []
         for at in range(_TRIES):
-            how = self.damage[order.stable(pair.seed, "damage", at) % len(self.damage)]
-            copy = glue.join(_damaged(words, how, self.share, order.stable(pair.seed, "copy", at)))
+            how = self.damage[seeding.stable(pair.seed, "damage", at) % len(self.damage)]
+            copy = glue.join(_damaged(words, how, self.share, seeding.stable(pair.seed, "copy", at)))
             if copy not in (glue.join(words), pair.text, *found):
                 found.append(copy)
             if len(found) == 2:
@@ -71,12 +72,12 @@ def _damaged(words: Sequence[str], how: Damage, share: float, seed: int) -> list
     n = len(words)
     length = min(max(1, round(share * n)), n // 2)
     if how == "words":
-        gone = set(sorted(range(n), key=lambda at: order.stable(seed, at))[:length])
+        gone = set(sorted(range(n), key=lambda at: seeding.stable(seed, at))[:length])
         return [word for at, word in enumerate(words) if at not in gone]
     if how == "span":
-        start = order.stable(seed, "span") % (n - length + 1)
+        start = seeding.stable(seed, "span") % (n - length + 1)
         return [*words[:start], *words[start + length :]]
-    first = order.stable(seed, "first") % (n - 2 * length + 1)
-    second = first + length + order.stable(seed, "second") % (n - 2 * length - first + 1)
+    first = seeding.stable(seed, "first") % (n - 2 * length + 1)
+    second = first + length + seeding.stable(seed, "second") % (n - 2 * length - first + 1)
     a, b = slice(first, first + length), slice(second, second + length)
     return [*words[:first], *words[b], *words[a.stop : second], *words[a], *words[b.stop :]]

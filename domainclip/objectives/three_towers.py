@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.blocks import softmax
-from domainclip.contracts import Views
-from domainclip.objectives._sides import both_ways
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.blockwise import softmax
+from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from domainclip import blocks
-from domainclip.contracts import Views
-from domainclip.contrast import together
-from domainclip.objectives._grouping import grouped, told_apart
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses import blockwise
+from domainclip.objectives.losses.extra_texts import together
+from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def _late(views: Views, one: Tensor, one_there: Tensor, other: Tensor, other_the
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
     own = torch.arange(views.own.start, views.own.stop, device=one.device)
     out = together(views, own, torch.arange(len(one), device=one.device))
-    size = max(1, blocks.LOGITS // (len(other) * one.shape[1] * other.shape[1]))
+    size = max(1, blockwise.LOGITS // (len(other) * one.shape[1] * other.shape[1]))
 
     def nats(at: Tensor) -> Tensor:
         rows = own[at]

@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainclip.contracts import Shown, Views
-from domainclip.contrast import facing
-from domainclip.data.partners import captions, drawn
+from domainclip.data.text.related_texts import captions, drawn
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class TwoViews:
         """Another caption only where it is looked at."""
         return frozenset({"image_2", "said"} if self.second_text else {"image_2"})
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         """Another caption of the item."""
         return drawn(captions(pair), pair, 1)
 

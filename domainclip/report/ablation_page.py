@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domainclip.figures import BETTER, SAME, UNJUDGED, UNKNOWN, WORSE
-from domainclip.report import downloads, planes, words
-from domainclip.report.ablation import ADJUSTMENT, INTERVAL, AblationRow, AblationTable, Variant
-from domainclip.report.sources import linked, linked_in_markdown
-from domainclip.statistics import Figure
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
+from domainclip.report import csv_links, phrasing, tradeoff_plot
+from domainclip.report.ablation_results import ADJUSTMENT, INTERVAL, AblationRow, AblationTable, Variant
+from domainclip.report.citations import linked, linked_in_markdown
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def build(table: AblationTable) -> dict[str, Any]:
         "warnings": list(table.warnings),
         "columns": [_heading(row) for row in rows],
         "base_cells": [
-            (words.number(row.base.value, row.unit), words.span(row.base, row.unit)) for row in rows
+            (phrasing.number(row.base.value, row.unit), phrasing.span(row.base, row.unit)) for row in rows
         ],
         "lines": [(one.name, [_cell(row, one.name, valid) for row in rows]) for one in table.variants],
         "against": [(name, [_against(row, name, valid) for row in rows]) for name in alone]
@@ -62,7 +62,7 @@ def build(table: AblationTable) -> dict[str, Any]:
         "citations": [linked(one) for one in table.citations],
         "sources": [linked_in_markdown(one) for one in table.citations],
         "command": table.command,
-        "download": downloads.address(csv(table)),
+        "download": csv_links.address(csv(table)),
     }
 
 
@@ -71,7 +71,7 @@ def _heading(row: AblationRow) -> tuple[str, str]:
 
 
 def _name(row: AblationRow) -> str:
-    return f"{words.probe_name(row.probe)} {words.metric_name(row.metric)}"
+    return f"{phrasing.probe_name(row.probe)} {phrasing.metric_name(row.metric)}"
 
 
 def _cell(row: AblationRow, variant: str, valid: bool) -> Cell | None:
@@ -80,9 +80,13 @@ def _cell(row: AblationRow, variant: str, valid: bool) -> Cell | None:
         return None
     values = sorted(one.values.values())
     several = len(values) > 1
-    seeds = f"{words.number(values[0], row.unit)} to {words.number(values[-1], row.unit)}" if several else ""
+    seeds = (
+        f"{phrasing.number(values[0], row.unit)} to {phrasing.number(values[-1], row.unit)}"
+        if several
+        else ""
+    )
     verdict = row.verdicts.get(variant, "") if valid else ""
-    return _changed(one.from_base, verdict, row, words.number(one.mean, row.unit), seeds)
+    return _changed(one.from_base, verdict, row, phrasing.number(one.mean, row.unit), seeds)
 
 
 def _against(row: AblationRow, variant: str, valid: bool) -> Cell | None:
@@ -92,14 +96,14 @@ def _against(row: AblationRow, variant: str, valid: bool) -> Cell | None:
     return _changed(one.from_reference, row.reference_verdicts.get(variant, "") if valid else "", row)
 
 
-def _changed(change: Figure, verdict: str, row: AblationRow, value: str = "", seeds: str = "") -> Cell:
+def _changed(change: Estimate, verdict: str, row: AblationRow, value: str = "", seeds: str = "") -> Cell:
     return Cell(
         value,
         seeds,
-        words.signed(change.value, row.unit),
-        words.span(change, row.unit, sign=True),
+        phrasing.signed(change.value, row.unit),
+        phrasing.span(change, row.unit, sign=True),
         verdict,
-        words.MARKS.get(verdict, ""),
+        phrasing.MARKS.get(verdict, ""),
     )
 
 
@@ -109,10 +113,10 @@ def _cost(one: Variant) -> tuple[str, str, str, str, str]:
     if not one.seeds:
         return one.name, said, "none", "–", "–"
     seeds = ", ".join(map(str, one.seeds))
-    return one.name, said, seeds, words.duration(one.seconds), f"{one.learning:,} of {one.weights:,}"
+    return one.name, said, seeds, phrasing.duration(one.seconds), f"{one.learning:,} of {one.weights:,}"
 
 
-Told = Sequence[tuple[AblationRow, Figure, str]]  # a figure, its change, and the verdict on it
+Told = Sequence[tuple[AblationRow, Estimate, str]]  # a figure, its change, and the verdict on it
 
 
 def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[str]:
@@ -135,7 +139,7 @@ def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[st
 
 
 def _moved(told: Told, other: str) -> str:
-    judged = [(row, verdict) for row, _, verdict in told if verdict != UNJUDGED]
+    judged = [(row, verdict) for row, _, verdict in told if verdict != NO_VERDICT]
     if judged and all(verdict == SAME for _, verdict in judged):
         many = f"any of {len(judged)} figures" if len(judged) > 1 else _where(judged[0][0])
         return f"no measurable difference from {other} in {many}"
@@ -144,13 +148,13 @@ def _moved(told: Told, other: str) -> str:
         WORSE: "worse in",
         SAME: f"no measurable difference from {other} in",
         UNKNOWN: "too few groups to tell in",
-        UNJUDGED: "shown and not judged:",
+        NO_VERDICT: "shown and not judged:",
     }
-    sized = (BETTER, WORSE, UNJUDGED)
+    sized = (BETTER, WORSE, NO_VERDICT)
     said = []
     for verdict, start in ways.items():
         named = [
-            _where(row) + (f" ({words.signed(change.value, row.unit)})" if verdict in sized else "")
+            _where(row) + (f" ({phrasing.signed(change.value, row.unit)})" if verdict in sized else "")
             for row, change, found in told
             if found == verdict
         ]
@@ -163,7 +167,7 @@ def _where(row: AblationRow) -> str:
     return f"{_name(row)} on {row.dataset}"
 
 
-def _planes(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[tuple[str, planes.Plane]]:
+def _planes(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[tuple[str, tradeoff_plot.Plane]]:
     """A headline that was measured in the domain and outside of it: every variant is a point."""
     heads = {
         (row.probe, row.dataset == table.general): row for row in rows if row.primary and row.unit == "share"
@@ -179,12 +183,12 @@ def _planes(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[tuple
         ]
         points = [point for point in points if not math.isnan(point[1].low) and not math.isnan(point[2].low)]
         if points:
-            yield _name(inside), planes.plane_of(points)
+            yield _name(inside), tradeoff_plot.plane_of(points)
 
 
-def _upward(row: AblationRow, variant: str) -> Figure:
+def _upward(row: AblationRow, variant: str) -> Estimate:
     change = row.trials[variant].from_base
-    return change if row.higher_is_better else Figure(-change.value, -change.high, -change.low, change.p)
+    return change if row.higher_is_better else Estimate(-change.value, -change.high, -change.low, change.p)
 
 
 def csv(table: AblationTable) -> str:
@@ -208,4 +212,4 @@ def csv(table: AblationTable) -> str:
                 verdict = verdicts.get(name, "") if not table.invalid else "not valid"
                 line += [*figure, verdict]
             body.append(line)
-    return downloads.table(header, body)
+    return csv_links.table(header, body)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domainclip.evaluate import Row
-from domainclip.report import words
-from domainclip.statistics import Figure
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import ComparisonRow
+from domainclip.report import phrasing
 
 _MARGIN = 2.0  # per cent left free on both sides, so that a mark at the edge is whole
 _POINTS = 300  # of a training curve; more would not be seen
@@ -68,7 +68,7 @@ class Curve:
     last_step: int
 
 
-def dumbbells(rows: Sequence[Row], label: Callable[[Row], str]) -> Dumbbells | None:
+def dumbbells(rows: Sequence[ComparisonRow], label: Callable[[ComparisonRow], str]) -> Dumbbells | None:
     """Shares before and after with their intervals; None when there is nothing to draw."""
     shares = [row for row in rows if row.unit == "share" and not math.isnan(row.base.value)]
     if not shares:
@@ -103,10 +103,10 @@ def curve(
     return Curve(drawn, ticks, None if chance is None else down(chance), spoken, first, last)
 
 
-def _dumbbell(row: Row, label: str, top: float) -> Dumbbell:
-    told = [f"base {words.number(row.base.value)} ({words.span(row.base)})"]
+def _dumbbell(row: ComparisonRow, label: str, top: float) -> Dumbbell:
+    told = [f"base {phrasing.number(row.base.value)} ({phrasing.span(row.base)})"]
     if row.adapted:
-        told.append(f"adapted {words.number(row.adapted.value)} ({words.span(row.adapted)})")
+        told.append(f"adapted {phrasing.number(row.adapted.value)} ({phrasing.span(row.adapted)})")
     return Dumbbell(
         label=label,
         detail=f"n {row.n}" + (f", {row.groups} groups" if row.groups != row.n else ""),
@@ -118,7 +118,7 @@ def _dumbbell(row: Row, label: str, top: float) -> Dumbbell:
     )
 
 
-def _mark(figure: Figure, top: float) -> Mark:
+def _mark(figure: Estimate, top: float) -> Mark:
     at = _across(figure.value, top)
     if math.isnan(figure.low):
         return Mark(at, at, at)
@@ -129,7 +129,7 @@ def _across(value: float, top: float) -> float:
     return round(_MARGIN + (100 - 2 * _MARGIN) * value / top, 2)
 
 
-def _reach(row: Row) -> float:
+def _reach(row: ComparisonRow) -> float:
     figures = [row.base] + ([row.adapted] if row.adapted else [])
     return max(edge for figure in figures for edge in (figure.value, figure.high) if not math.isnan(edge))
 

@@ -10,20 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from domainclip.evaluate import BETTER, SAME, UNJUDGED, WORSE, Evaluation, Row
-from domainclip.report import downloads, words
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE, ComparisonRow
+from domainclip.report import csv_links, phrasing
 from domainclip.report.context import ReportContext
-from domainclip.report.results import (
+from domainclip.report.results_file import (
     Difference,
-    Headed,
     Interval,
+    MetricFields,
     Strict,
     difference,
     heading,
     interval,
     to_results,
 )
-from domainclip.statistics import Figure
 
 
 class Value(Strict):
@@ -35,7 +36,7 @@ class Value(Strict):
     verdict: str | None
 
 
-class ComparedResult(Headed):
+class ComparedResult(MetricFields):
     """One figure of all models, on the same items."""
 
     values: list[Value]  # in the order of `models`
@@ -121,11 +122,11 @@ def build(
         "resamples": f"{found[0].resamples:,}",
         "seed": found[0].seed,
         "command": context.command,
-        "download": downloads.address(_csv(rows, list(models), valid)),
+        "download": csv_links.address(_csv(rows, list(models), valid)),
     }
 
 
-def _beside(found: Sequence[Evaluation]) -> list[tuple[Row, ...]]:
+def _beside(found: Sequence[Evaluation]) -> list[tuple[ComparisonRow, ...]]:
     """The rows of one figure, one for each model but the first."""
     return list(zip(*(evaluation.rows for evaluation in found), strict=True))
 
@@ -135,11 +136,11 @@ def _warnings(found: Sequence[Evaluation], context: ReportContext) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _figures(rows: Sequence[Row]) -> list[Figure]:
+def _figures(rows: Sequence[ComparisonRow]) -> list[Estimate]:
     return [rows[0].base, *(row.adapted or row.base for row in rows)]
 
 
-def _result(rows: Sequence[Row], labels: Sequence[str], valid: bool) -> ComparedResult:
+def _result(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -> ComparedResult:
     first = rows[0]
     changes = [None, *(difference(row) for row in rows)]
     verdicts = [None, *(row.verdict if valid else None for row in rows)]
@@ -152,11 +153,11 @@ def _result(rows: Sequence[Row], labels: Sequence[str], valid: bool) -> Compared
     )
 
 
-def _line(rows: Sequence[Row], valid: bool) -> CompareLine:
+def _line(rows: Sequence[ComparisonRow], valid: bool) -> CompareLine:
     first = rows[0]
     best = _best(rows)
     return CompareLine(
-        name=f"{words.probe_name(first.probe)} {words.metric_name(first.metric)}",
+        name=f"{phrasing.probe_name(first.probe)} {phrasing.metric_name(first.metric)}",
         dataset=first.dataset,
         n=str(first.n),
         groups=str(first.groups),
@@ -168,38 +169,43 @@ def _line(rows: Sequence[Row], valid: bool) -> CompareLine:
     )
 
 
-def _cell(figure: Figure, row: Row | None, unit: str, best: bool, valid: bool) -> Cell:
+def _cell(figure: Estimate, row: ComparisonRow | None, unit: str, best: bool, valid: bool) -> Cell:
     change = row.difference if row else None
     verdict = (row.verdict or "") if row and valid else ""
     return Cell(
-        value=words.number(figure.value, unit),
-        span=words.span(figure, unit),
-        difference=words.signed(change.value, unit) if change else "",
+        value=phrasing.number(figure.value, unit),
+        span=phrasing.span(figure, unit),
+        difference=phrasing.signed(change.value, unit) if change else "",
         verdict=verdict,
-        mark=words.MARKS.get(verdict, ""),
+        mark=phrasing.MARKS.get(verdict, ""),
         best=best,
     )
 
 
-def _best(rows: Sequence[Row]) -> float:
+def _best(rows: Sequence[ComparisonRow]) -> float:
     values = [figure.value for figure in _figures(rows) if not math.isnan(figure.value)]
     if not values or not rows[0].judged:
         return math.nan
     return max(values) if rows[0].higher_is_better else min(values)
 
 
-def _sentence(rows: Sequence[Row], labels: Sequence[str], valid: bool) -> str:
+def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -> str:
     """What a headline figure says of all models, no more than the intervals allow."""
     first = rows[0]
-    name = f"On {first.dataset}, {words.probe_name(first.probe)} {words.metric_name(first.metric)}"
-    start = f"{name}: {labels[0]} reaches {words.number(first.base.value, first.unit)}"
+    name = f"On {first.dataset}, {phrasing.probe_name(first.probe)} {phrasing.metric_name(first.metric)}"
+    start = f"{name}: {labels[0]} reaches {phrasing.number(first.base.value, first.unit)}"
     if not valid:
         return f"{start}; not valid, see above."
     said = []
-    words_of = {BETTER: "better than it", WORSE: "worse", SAME: "no difference shown", UNJUDGED: "not judged"}
+    words_of = {
+        BETTER: "better than it",
+        WORSE: "worse",
+        SAME: "no difference shown",
+        NO_VERDICT: "not judged",
+    }
     for verdict, text in words_of.items():
         named = [
-            f"{label} ({words.number(row.adapted.value, row.unit)})"
+            f"{label} ({phrasing.number(row.adapted.value, row.unit)})"
             for label, row in zip(labels[1:], rows, strict=True)
             if row.verdict == verdict and row.adapted
         ]
@@ -208,7 +214,7 @@ def _sentence(rows: Sequence[Row], labels: Sequence[str], valid: bool) -> str:
     return f"{start}; {'; '.join(said) or 'too few groups to tell the others from it'}."
 
 
-def _csv(rows: Sequence[Sequence[Row]], labels: Sequence[str], valid: bool) -> str:
+def _csv(rows: Sequence[Sequence[ComparisonRow]], labels: Sequence[str], valid: bool) -> str:
     header = ["probe", "set", "figure", "part", "n", "groups", "model", "value", "low", "high"]
     body: list[list[Any]] = []
     for one in rows:
@@ -220,7 +226,7 @@ def _csv(rows: Sequence[Sequence[Row]], labels: Sequence[str], valid: bool) -> s
             verdict = (row.verdict or "" if valid else "not valid") if row else ""
             body.append([*start, label, figure.value, figure.low, figure.high, *apart, verdict])
     apart_header = ["difference", "difference_low", "difference_high", "p", "verdict"]
-    return downloads.table([*header, *apart_header], body)
+    return csv_links.table([*header, *apart_header], body)
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from domainclip.ledger import Readings
+from domainclip.evaluation.split_usage import SplitUsage
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ class ReportContext:
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()
     trained_on: Sequence[str] = ()  # by model: whether it was trained on what is measured
-    readings: Readings | None = None  # how often the measured split has been read
+    readings: SplitUsage | None = None  # how often the measured split has been read
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that measured

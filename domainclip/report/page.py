@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from domainclip.evaluate import BETTER, WORSE, Evaluation, Row
-from domainclip.report import charts, circumstances, downloads, planes, plots, words
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.verdicts import BETTER, WORSE, ComparisonRow
+from domainclip.report import charts, csv_links, phrasing, plots, provenance, tradeoff_plot
+from domainclip.report.citations import linked, linked_in_markdown
 from domainclip.report.context import ReportContext
-from domainclip.report.sources import linked, linked_in_markdown
 
 _ALARM = "while training, "  # how a warning begins that was raised between two steps
 _SHOWN = 40  # lines of one chart
@@ -76,19 +77,19 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "judged": any(row.verdict for row in rows),
         "valid": valid,
         "invalid": [*context.invalid, *([] if evaluation.valid else evaluation.warnings[:1])],
-        "summary": words.summary(rows, _subject(context), context.retention_set, valid),
+        "summary": phrasing.summary(rows, _subject(context), context.retention_set, valid),
         # Domain and retention of the first probes are drawn large, side by side; the rest are sentences.
         "claims": _claims(loud, context.retention_set, valid),
         "more_claims": _claims(
             [row for row in whole if row.probe not in leading], context.retention_set, valid
         ),
-        "plane": planes.plane(rows, context.retention_set, _facts(context)) if valid else None,
+        "plane": tradeoff_plot.plane(rows, context.retention_set, _facts(context)) if valid else None,
         "headlines": [_line(row) for row in whole if row.primary] or [_line(row) for row in whole],
         "lines": [_line(row) for row in whole],
-        "worse": words.changes(rows, WORSE),
-        "better": words.changes(rows, BETTER),
-        "nothing_worse": words.nothing(rows, WORSE),
-        "nothing_better": words.nothing(rows, BETTER),
+        "worse": phrasing.changes(rows, WORSE),
+        "better": phrasing.changes(rows, BETTER),
+        "nothing_worse": phrasing.nothing(rows, WORSE),
+        "nothing_better": phrasing.nothing(rows, BETTER),
         "warnings": [*evaluation.warnings, *context.warnings],
         "overview": _overview([row for row in whole if row.primary] if crowded else whole),
         "rest": _overview([row for row in whole if not row.primary]) if crowded else [],
@@ -97,24 +98,24 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "curves": _curves(context),
         "alarms": [said for said in context.warnings if said.startswith(_ALARM)],
         "alphas": plots.interpolation(_facts(context)),
-        "run": circumstances.run(context.run),
+        "run": provenance.run(context.run),
         "corpora": [
-            circumstances.corpus(facts) for facts in (context.corpus, context.retention) if facts is not None
+            provenance.corpus(facts) for facts in (context.corpus, context.retention) if facts is not None
         ],
         "base": [
-            (circumstances.label(key), circumstances.text(value))
+            (provenance.label(key), provenance.text(value))
             for key, value in context.base.items()
             if value not in (None, "")
         ],
-        "measuring": circumstances.measuring(evaluation, context),
-        "controls": circumstances.controls(evaluation) if valid else [],
+        "measuring": provenance.measuring(evaluation, context),
+        "controls": provenance.controls(evaluation) if valid else [],
         "readings": str(context.readings) if context.readings else "",
-        "protocol": [circumstances.protocol(entry) for entry in evaluation.protocol],
+        "protocol": [provenance.protocol(entry) for entry in evaluation.protocol],
         "examples": [
-            (kind, [circumstances.example(one) for one in shown])
+            (kind, [provenance.example(one) for one in shown])
             for kind, shown in groupby(context.examples, lambda one: one.kind)
         ],
-        "downloads": downloads.links(evaluation, context),
+        "downloads": csv_links.links(evaluation, context),
         "citations": [linked(one) for one in dict.fromkeys(context.citations)],
         "sources": [linked_in_markdown(one) for one in dict.fromkeys(context.citations)],
         "command": context.command,
@@ -137,54 +138,54 @@ def _subject(context: ReportContext) -> str:
     return f"adapting by {context.run.strategy.replace('_', ' ')}" if context.run else "the second model"
 
 
-def _claims(whole: Sequence[Row], retention_set: str, valid: bool) -> list[Claim]:
+def _claims(whole: Sequence[ComparisonRow], retention_set: str, valid: bool) -> list[Claim]:
     """The domain first, then what was kept of the rest."""
     primary = sorted((row for row in whole if row.primary), key=lambda row: row.dataset == retention_set)
     return [
         Claim(
             verdict=row.verdict or "",
-            mark=words.MARKS.get(row.verdict or "", ""),
-            before=words.number(row.base.value, row.unit),
-            after="" if row.adapted is None else words.number(row.adapted.value, row.unit),
-            sentence=words.claim(row, retention_set, valid),
+            mark=phrasing.MARKS.get(row.verdict or "", ""),
+            before=phrasing.number(row.base.value, row.unit),
+            after="" if row.adapted is None else phrasing.number(row.adapted.value, row.unit),
+            sentence=phrasing.claim(row, retention_set, valid),
         )
         for row in primary
     ]
 
 
-def _line(row: Row) -> Line:
+def _line(row: ComparisonRow) -> Line:
     adapted, difference = row.adapted, row.difference
     return Line(
-        name=f"{words.probe_name(row.probe)} {words.metric_name(row.metric)}",
+        name=f"{phrasing.probe_name(row.probe)} {phrasing.metric_name(row.metric)}",
         dataset=row.dataset,
         n=str(row.n),
         groups=str(row.groups),
-        base=words.number(row.base.value, row.unit),
-        base_span=words.span(row.base, row.unit),
-        adapted=words.number(adapted.value, row.unit) if adapted else "",
-        adapted_span=words.span(adapted, row.unit) if adapted else "",
-        difference=words.signed(difference.value, row.unit) if difference else "",
-        difference_span=words.span(difference, row.unit, sign=True) if difference else "",
+        base=phrasing.number(row.base.value, row.unit),
+        base_span=phrasing.span(row.base, row.unit),
+        adapted=phrasing.number(adapted.value, row.unit) if adapted else "",
+        adapted_span=phrasing.span(adapted, row.unit) if adapted else "",
+        difference=phrasing.signed(difference.value, row.unit) if difference else "",
+        difference_span=phrasing.span(difference, row.unit, sign=True) if difference else "",
         verdict=row.verdict or "",
-        mark=words.MARKS.get(row.verdict or "", ""),
+        mark=phrasing.MARKS.get(row.verdict or "", ""),
         primary=row.primary,
     )
 
 
-def _overview(whole: Sequence[Row]) -> list[tuple[str, charts.Dumbbells]]:
+def _overview(whole: Sequence[ComparisonRow]) -> list[tuple[str, charts.Dumbbells]]:
     """One chart a set: figures of different sets do not share an axis."""
     found = []
     for name in dict.fromkeys(row.dataset for row in whole):
         chart = charts.dumbbells(
             [row for row in whole if row.dataset == name],
-            lambda row: f"{words.probe_name(row.probe)} {words.metric_name(row.metric)}",
+            lambda row: f"{phrasing.probe_name(row.probe)} {phrasing.metric_name(row.metric)}",
         )
         if chart:
             found.append((name, chart))
     return found
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[PartSection]:
+def _parts(rows: Sequence[ComparisonRow]) -> Iterator[PartSection]:
     """Worst change first. The first figure of a probe is drawn openly, the others in their folds."""
     drawn = set()
     for key in dict.fromkeys((row.probe, row.dataset, row.whole) for row in rows if row.part):
@@ -195,14 +196,14 @@ def _parts(rows: Sequence[Row]) -> Iterator[PartSection]:
         if curve is None:
             chart = charts.dumbbells(_ends(members), lambda row: row.part)
         probe, dataset, metric = key
-        title = f"{words.probe_name(probe)} {words.metric_name(metric)} on {dataset}"
+        title = f"{phrasing.probe_name(probe)} {phrasing.metric_name(metric)} on {dataset}"
         left_out = max(0, len(members) - _SHOWN)
         folded = key[:2] in drawn
         drawn.add(key[:2])
         yield PartSection(title, chart, left_out, [_line(row) for row in members], curve, folded)
 
 
-def _ends(members: Sequence[Row]) -> Sequence[Row]:
+def _ends(members: Sequence[ComparisonRow]) -> Sequence[ComparisonRow]:
     """Those that changed most, downwards and upwards, when there are too many to draw."""
     if len(members) <= _SHOWN:
         return members
@@ -212,7 +213,7 @@ def _ends(members: Sequence[Row]) -> Sequence[Row]:
 def _reliability(evaluation: Evaluation) -> list[plots.Lines]:
     charted = [
         plots.reliability(
-            f"{words.probe_name(entry['probe'])} on {entry['dataset']}",
+            f"{phrasing.probe_name(entry['probe'])} on {entry['dataset']}",
             entry["details"],
             entry.get("adapted_details", {}),
         )

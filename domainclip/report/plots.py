@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domainclip.evaluate import Row
-from domainclip.report import words
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import ComparisonRow
+from domainclip.report import phrasing
 from domainclip.report.charts import Tick, round_axis
-from domainclip.statistics import Figure
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def reliability(title: str, details: Mapping[str, Any], changed: Mapping[str, An
     return Lines(title, series, ticks, down, True, None, "confidence", "share that is right")
 
 
-def over_numbers(rows: Sequence[Row]) -> Lines | None:
+def over_numbers(rows: Sequence[ComparisonRow]) -> Lines | None:
     """Parts that differ by a number, as 1-shot and 16-shot, over that number; None when they do not."""
     numbers = [re.fullmatch(r"(\d+(?:\.\d+)?)[-\s]?(\w*)", row.part) for row in rows]
     if len(rows) < 2 or any(found is None for found in numbers):
@@ -92,7 +92,7 @@ def over_numbers(rows: Sequence[Row]) -> Lines | None:
         if any(figure is None or math.isnan(figure.value) for _, figure in figures):
             continue
         dots = [_dot(across[value], figure, top) for value, figure in figures]
-        spoken = ", ".join(f"{value:g}: {words.number(figure.value)}" for value, figure in figures)
+        spoken = ", ".join(f"{value:g}: {phrasing.number(figure.value)}" for value, figure in figures)
         series.append(Series(kind, dots, f"{kind} at {spoken}"))
     ticks = [Tick(across[value], f"{value:g}") for value in order]
     down = [Tick(100 - 100 * i * step / top, f"{i * step:g}") for i in range(round(top / step) + 1)]
@@ -137,7 +137,7 @@ def _told(points: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"sure {p['confidence']:.2f}, right {p['accuracy']:.2f}, n {p['n']}" for p in points)
 
 
-def _dot(x: float, figure: Figure, top: float) -> Dot:
+def _dot(x: float, figure: Estimate, top: float) -> Dot:
     def down(value: float) -> float:
         return round(100 - 100 * value / top, 2)
 

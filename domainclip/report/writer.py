@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from domainclip.data.privacy import pseudonym, secret
-from domainclip.evaluate import Evaluation
-from domainclip.report import ablation, ablation_page, comparison, page, words
-from domainclip.report.ablation import AblationTable
+from domainclip.data.pseudonyms import pseudonym, pseudonym_key
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.report import ablation_page, ablation_results, comparison, page, phrasing
+from domainclip.report.ablation_results import AblationTable
 from domainclip.report.context import ReportContext
-from domainclip.report.results import Strict, to_results
+from domainclip.report.results_file import Strict, to_results
 
 _HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -60,7 +60,7 @@ def write_ablation(folder: Path, table: AblationTable) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sections = ablation_page.build(table)
     texts = {
-        "ablation.json": _json(ablation.to_file(table)),
+        "ablation.json": _json(ablation_results.to_file(table)),
         "ablation.csv": ablation_page.csv(table),
         "ablation.md": _markdown(sections, "ablation.md.j2"),
         "ablation.html": _html(sections, "ablation.html.j2"),
@@ -78,14 +78,14 @@ def _json(file: Strict) -> str:
 
 def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
     # Everything that is printed goes through `plain`, then through the escape: no call can forget it.
-    pages = _environment(autoescape=True, finalize=words.plain)
+    pages = _environment(autoescape=True, finalize=phrasing.plain)
     style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    return pages.get_template(template).render(sections, style=style, marks=words.MARKS)
+    return pages.get_template(template).render(sections, style=style, marks=phrasing.MARKS)
 
 
 def _markdown(sections: dict[str, Any], template: str = "report.md.j2") -> str:
-    pages = _environment(autoescape=False, finalize=words.markdown)
-    return pages.get_template(template).render(sections, fence=words.fence)
+    pages = _environment(autoescape=False, finalize=phrasing.markdown)
+    return pages.get_template(template).render(sections, fence=phrasing.fence)
 
 
 def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Environment:
@@ -101,7 +101,7 @@ def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Envi
 
 def _items(evaluation: Evaluation) -> pa.Table:
     """Scores by item, under pseudonyms that only this machine can make; no caption, path or label."""
-    key = secret()
+    key = pseudonym_key()
     known = cache(lambda value: pseudonym(value, key))
     columns: dict[str, list[Any]] = {name: [] for name in _ITEMS.names}
     for row in evaluation.rows:

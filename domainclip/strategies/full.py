@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 _SIDES: tuple[Literal["image", "text"], ...] = ("image", "text")
 
@@ -35,7 +35,7 @@ class Full:
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         locked = []
         if self.last_layers is not None:
@@ -45,7 +45,7 @@ class Full:
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         return towers.select([*locked, *slower, *learns])
 
-    def _decayed(self, towers: Towers, side: Literal["image", "text"]) -> list[tuple[str, float]]:
+    def _decayed(self, towers: DualEncoder, side: Literal["image", "text"]) -> list[tuple[str, float]]:
         """Patterns for what stands below the last layer, from the bottom up: the first match decides."""
         full = self.image if side == "image" else self.text
         lowest = towers.depth(side) if self.last_layers is None else self.last_layers - 1  # that learns

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,6 @@ class LockedText:
 
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         return towers.select([("image/.*", 1.0), ("text/.*", 0.0), ("(scale|bias)/.*", float(self.scale))])

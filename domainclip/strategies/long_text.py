@@ -11,7 +11,7 @@ from pydantic import Field
 from domainclip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +37,26 @@ class LongText:
     text: Annotated[float, Field(gt=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def reads(self, towers: Towers) -> int:
+    def reads(self, towers: DualEncoder) -> int:
         """How much of a text the towers will read, for what is checked before they are changed."""
-        from domainclip.towers import positions
+        from domainclip.models import position_embeddings
 
-        return self.keep + self.factor * (positions.count(towers) - self.keep)
+        return self.keep + self.factor * (position_embeddings.count_positions(towers) - self.keep)
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """Stretches the positions; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base whose positions cannot be stretched.
         """
-        from domainclip.towers import positions
+        from domainclip.models import position_embeddings
 
         self._refuse(towers)
-        first = positions.stretch(towers, self.keep, self.factor)
+        first = position_embeddings.stretch(towers, self.keep, self.factor)
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         return towers.select([(re.escape(first), 0.0), *learns])
 
-    def _refuse(self, towers: Towers) -> None:
-        from domainclip.towers import positions
+    def _refuse(self, towers: DualEncoder) -> None:
+        from domainclip.models import position_embeddings
 
         if towers.model is not towers.plain:
             raise RecipeError(
@@ -68,7 +68,7 @@ class LongText:
                 "and reads it at the last of them: its positions cannot be stretched; take a base of another "
                 "family"
             )
-        there = positions.count(towers)
+        there = position_embeddings.count_positions(towers)
         if self.keep > there - 2:  # stretching takes a step between two
             raise RecipeError(
                 f"strategy.long_text.keep: {self.keep} of {there} positions leaves none to stretch"

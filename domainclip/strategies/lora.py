@@ -10,7 +10,7 @@ from pydantic import Field
 from domainclip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Lora:
     init: Literal["kaiming", "gaussian"] = "kaiming"  # how A is drawn; B is zero either way
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """Puts the adapter in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that is an adapter itself.

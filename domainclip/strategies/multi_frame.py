@@ -10,7 +10,7 @@ from pydantic import Field
 from domainclip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +42,25 @@ class MultiFrame:
     text: Annotated[float, Field(ge=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """Puts the pooling in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that pools already, in another way.
         """
-        from domainclip.towers import pooling as pools
+        from domainclip.models import frame_pooling
 
         wanted = {"frames": self.frames, "pool": self.pool, "layers": self.layers}
         if towers.pooled_by is None:
-            pools.put(towers, self.pool, self.frames, self.layers)
+            frame_pooling.attach(towers, self.pool, self.frames, self.layers)
         elif towers.pooled_by != wanted:
             said = ", ".join(f"{name} {value}" for name, value in towers.pooled_by.items())
             raise RecipeError(
                 f"strategy.multi_frame: the base pools its pictures already: say {said}, as it does"
             )
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
-        added = [(f"image/{pools.NAME}\\..*", self.pooling)] if pools.NAME in towers.extra else []
+        added = (
+            [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling)]
+            if frame_pooling.MODULE_NAME in towers.extra
+            else []
+        )
         return towers.select([*added, *learns])

@@ -13,7 +13,7 @@ from domainclip.errors import RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 _ROOM = 8  # tokens that a text has left at least
 
@@ -48,7 +48,7 @@ class Prompts:
     source: Literal["pairs", "text"] = "pairs"
     scale: bool = False  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """Makes the words; the factor on the learning rate by weight name.
 
         Raises: RecipeError when there is nothing to learn, or no class to learn it for.
@@ -56,16 +56,16 @@ class Prompts:
         import torch
         from tokenizers import AddedToken
 
-        from domainclip.towers import words
+        from domainclip.models import learned_tokens
 
         self._refuse(towers)
         before, names = self._contexts(), self._names()
         kinds = [AddedToken(one, normalized=False) for own in before.values() for one in own]
         kinds += [AddedToken(one, normalized=False, lstrip=True, rstrip=True) for one in names.values()]
         added = [self._start(towers) for _ in before]
-        added += [words.vectors(towers, name).mean(dim=0, keepdim=True) for name in names]
+        added += [learned_tokens.token_vectors(towers, name).mean(dim=0, keepdim=True) for name in names]
         said = {"before": {name: "".join(own) for name, own in before.items()}, "names": names}
-        learns = words.widen(towers, kinds, torch.cat(added), said)
+        learns = learned_tokens.widen_token_embeddings(towers, kinds, torch.cat(added), said)
         return towers.select([(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
 
     def _contexts(self) -> dict[str, list[str]]:
@@ -81,19 +81,19 @@ class Prompts:
         """The new word that stands for each class's name."""
         return {name: f"<|name-{at}|>" for at, name in enumerate(self.classes, 1)} if self.names else {}
 
-    def _start(self, towers: Towers) -> Tensor:
+    def _start(self, towers: DualEncoder) -> Tensor:
         """(m, w), the words of `start` over and over."""
         import torch
 
-        from domainclip.towers import words
+        from domainclip.models import learned_tokens
 
-        said = words.vectors(towers, self.start or "a")
+        said = learned_tokens.token_vectors(towers, self.start or "a")
         if self.start is None:
             return 0.02 * torch.randn(self.tokens, said.shape[1], device=said.device)
         return said.repeat(-(-self.tokens // len(said)), 1)[: self.tokens]
 
-    def _refuse(self, towers: Towers) -> None:
-        from domainclip.towers import words
+    def _refuse(self, towers: DualEncoder) -> None:
+        from domainclip.models import learned_tokens
 
         if towers.model is not towers.plain:
             raise RecipeError("strategy.prompts: the base is an adapter, which holds no words: merge it")
@@ -105,9 +105,11 @@ class Prompts:
                 "strategy.prompts.classes: per_class and names need classes, and the corpus has none: "
                 "name them, or give the card classes or templates"
             )
-        if self.start is not None and not len(words.vectors(towers, self.start)):
+        if self.start is not None and not len(learned_tokens.token_vectors(towers, self.start)):
             raise RecipeError("strategy.prompts.start: holds no word; write some, or null for a random start")
-        empty = [name for name in self.classes if by_class and not len(words.vectors(towers, name))]
+        empty = [
+            name for name in self.classes if by_class and not len(learned_tokens.token_vectors(towers, name))
+        ]
         if empty:
             raise RecipeError(
                 f'strategy.prompts.classes: the base reads no word in "{empty[0]}": name it otherwise'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,16 @@ class TextTowerSwap:
     scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
 
-    def rebuild(self, towers: Towers) -> Towers:
+    def rebuild(self, towers: DualEncoder) -> DualEncoder:
         """New towers with the other text encoder; those of the base stay as they are.
 
         Raises: ModelError when the two cannot be joined, or the encoder cannot be read.
         """
-        from domainclip.towers.swapping import with_text_encoder
+        from domainclip.models.text_tower_replacement import replace_text_tower
 
-        return with_text_encoder(towers, self.encoder, self.max_tokens, self.seed)
+        return replace_text_tower(towers, self.encoder, self.max_tokens, self.seed)
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         return towers.select(
             [

@@ -11,8 +11,8 @@ from pydantic import Field
 from domainclip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from domainclip.towers import Towers
-    from domainclip.towers.midway import Part
+    from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 _Factor = Annotated[float, Field(ge=0)]
 _Rate = Annotated[float, Field(gt=0)]
@@ -41,7 +41,7 @@ class TwoStage:
     last_layers: Annotated[int, Field(ge=1)] | None = None  # that learn in the second stage; null: all
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: Towers) -> dict[str, float]:
+    def apply(self, towers: DualEncoder) -> dict[str, float]:
         """The factor of what learns in some stage: the larger of two.
 
         Raises: RecipeError when nothing learns in one of them.
@@ -54,7 +54,7 @@ class TwoStage:
             weight.requires_grad_(factors[name] > 0)
         return factors
 
-    def stages(self, towers: Towers) -> list[tuple[float, dict[str, float]]]:
+    def stages(self, towers: DualEncoder) -> list[tuple[float, dict[str, float]]]:
         """Share of the steps and factor by weight name; a stage without steps is left out."""
         shares, lists = (self.first, 1 - self.first), (self._first(), self._second(towers))
         return [
@@ -67,10 +67,10 @@ class TwoStage:
         locked, learns = ("image", "text") if self.order == "image_locked_first" else ("text", "image")
         return [(f"{locked}/.*", 0.0), (f"{learns}/.*", 1.0), ("(scale|bias)/.*", float(self.scale))]
 
-    def _second(self, towers: Towers) -> list[tuple[str, float]]:
+    def _second(self, towers: DualEncoder) -> list[tuple[str, float]]:
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         if self.last_layers is None:
             return learns
-        sides: tuple[Part, ...] = ("image", "text")
+        sides: tuple[Modality, ...] = ("image", "text")
         below = [name for side in sides for name in towers.weights_below(side, self.last_layers)]
         return [("|".join(map(re.escape, below)), 0.0), *learns]

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
-from tests.data.made import dicom_file
+from tests.data.made_corpora import dicom_file
 
 
 def colour_file(path: Path, stored: np.ndarray, **attributes: Any) -> Path:

@@ -7,23 +7,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from domainclip import parts
-from domainclip.data.cards import (
-    Captions,
-    Card,
-    Columns,
-    Privacy,
-    Prompts,
-    Retention,
-    Splits,
-    corpus_root,
-    load_card,
-)
-from domainclip.data.fits import Fits
+from domainclip import registry
+from domainclip.config.builtin import builtin_folder
+from domainclip.data.cards import Card, Columns, Privacy, Prompts, Retention, Splits, corpus_root, load_card
+from domainclip.data.images.fits import Fits
+from domainclip.data.text.captions import Captions
 from domainclip.errors import ExitCode, RecipeError
-from domainclip.shipped import folder
 
-SHIPPED = sorted(file.stem for file in folder("data_cards").glob("*.md"))
+SHIPPED = sorted(file.stem for file in builtin_folder("data_cards").glob("*.md"))
 
 
 def _card(tmp_path: Path, front: str, prose: str = "# Prose") -> str:
@@ -148,8 +139,8 @@ def test_every_key_of_a_card_is_documented() -> None:
 
 def test_every_option_of_a_reader_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    readers = parts.names("corpora")
+    readers = registry.names("corpora")
     assert {"dicom", "folder", "hub", "table"} <= set(readers)
     for reader in readers:
-        for option in dataclasses.fields(parts.find("corpora", reader)):
+        for option in dataclasses.fields(registry.find("corpora", reader)):
             assert f"`{option.name}`" in text, f"{reader}.{option.name}"

@@ -4,13 +4,13 @@ import pytest
 
 from domainclip.data.cards import Columns
 from domainclip.data.columns import named, require_image, resolve
-from domainclip.data.quarantine import Journal
+from domainclip.data.quarantine import ReadLog
 from domainclip.errors import DataError
-from tests.data.made import card
+from tests.data.made_corpora import card
 
 
 def test_guesses_are_made_from_the_names_and_noted() -> None:
-    journal = Journal()
+    journal = ReadLog()
     found = resolve(card(), ["Filename", "Caption", "Patient_ID", "class", "other"], "t.csv", journal)
     assert found == Columns(
         image="Filename", texts=["Caption"], group="Patient_ID", labels="class", split="", language=""
@@ -24,7 +24,7 @@ def test_guesses_are_made_from_the_names_and_noted() -> None:
 
 
 def test_what_the_card_says_is_not_guessed() -> None:
-    journal = Journal()
+    journal = ReadLog()
     said = {"image": "x", "texts": [], "labels": [], "group": "", "split": "", "language": ""}
     found = resolve(
         card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", journal
@@ -35,13 +35,13 @@ def test_what_the_card_says_is_not_guessed() -> None:
 
 def test_a_template_without_text_says_all() -> None:
     found = resolve(
-        card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", Journal()
+        card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", ReadLog()
     )
     assert found.texts == []
 
 
 def test_captions_that_a_template_leaves_out_are_told_of() -> None:
-    journal = Journal()
+    journal = ReadLog()
     said = card(columns={"texts": ["note"]}, captions={"template": "{title}"})
     resolve(said, ["image", "title", "note"], "t", journal)
     assert (
@@ -76,13 +76,13 @@ def test_captions_that_a_template_leaves_out_are_told_of() -> None:
 )  # fmt: skip
 def test_a_missing_column_names_its_key_and_the_nearest(keys: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        resolve(card(**keys), ["image", "caption"], "t.csv", Journal())
+        resolve(card(**keys), ["image", "caption"], "t.csv", ReadLog())
     assert str(caught.value) == message
 
 
 def test_images_that_nothing_names() -> None:
     with pytest.raises(DataError) as caught:
-        require_image(resolve(card(), ["a", "b"], "t.csv", Journal()), ["a", "b"], "t.csv")
+        require_image(resolve(card(), ["a", "b"], "t.csv", ReadLog()), ["a", "b"], "t.csv")
     assert str(caught.value) == (
         "t.csv: which column names the images? set corpus.columns.image; there are: a, b"
     )
@@ -107,7 +107,7 @@ def test_a_wrong_column_of_a_wide_table_says_which_there_are() -> None:
     """Fault 29: a wrong column, with the nearest and all that exist, in their own order."""
     names = [f"c{number}" for number in range(45)]
     with pytest.raises(DataError) as caught:
-        resolve(card(columns={"image": "picture"}), names, "t.csv", Journal())
+        resolve(card(columns={"image": "picture"}), names, "t.csv", ReadLog())
     assert str(caught.value) == (
         't.csv: no column "picture" (corpus.columns.image): there are: '
         + ", ".join(names[:40])

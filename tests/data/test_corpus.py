@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from domainclip.contracts import COLUMNS
-from domainclip.data import corpus as corpus_module
+from domainclip.data import corpus
 from domainclip.data.cards import Card, Columns
 from domainclip.data.corpus import load_corpus
-from domainclip.data.quarantine import Bad, Journal, counts, refuse_over
+from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, counts
 from domainclip.data.rows import FEATURES, Source, standardise
+from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError, ExitCode
-from tests.data.made import card, picture, table
+from tests.data.made_corpora import card, picture, table
 
 
 def _rows(n: int, **more: Any) -> list[dict[str, Any]]:
@@ -155,14 +155,19 @@ def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_reasons_are_counted_with_the_commonest_first() -> None:
-    bad = [Bad("row 1", "b"), Bad("row 2", "c"), Bad("row 3", "c"), Bad("row 4", "a")]
+    bad = [
+        UnusableItem("row 1", "b"),
+        UnusableItem("row 2", "c"),
+        UnusableItem("row 3", "c"),
+        UnusableItem("row 4", "a"),
+    ]
     assert counts(bad) == "2 c, 1 a, 1 b"
 
 
 def test_at_the_limit_is_within_it() -> None:
-    refuse_over([Bad("row 1", "x")], 100, card(max_bad=0.01))
+    check_max_unusable([UnusableItem("row 1", "x")], 100, card(max_bad=0.01))
     with pytest.raises(DataError):
-        refuse_over([Bad("row 1", "x"), Bad("row 2", "x")], 100, card(max_bad=0.01))
+        check_max_unusable([UnusableItem("row 1", "x"), UnusableItem("row 2", "x")], 100, card(max_bad=0.01))
 
 
 class _Outside:
@@ -171,7 +176,7 @@ class _Outside:
     def __init__(self, **columns: list[Any]) -> None:
         self.columns = columns
 
-    def read(self, card: Card, path: str, journal: Journal) -> DatasetDict:
+    def read(self, card: Card, path: str, journal: ReadLog) -> DatasetDict:
         return DatasetDict(
             {name: Dataset.from_dict(self.columns) for name in ("train", "validation", "test")}
         )
@@ -191,7 +196,7 @@ class _Outside:
 def test_an_outside_reader_keeps_the_contract(
     columns: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("domainclip.parts.build", lambda *_, **__: _Outside(**columns))
+    monkeypatch.setattr("domainclip.registry.build", lambda *_, **__: _Outside(**columns))
     assert _error(tmp_path) == message
 
 
@@ -209,7 +214,7 @@ class _Studies:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, card: Card, path: str, journal: Journal) -> DatasetDict:
+    def read(self, card: Card, path: str, journal: ReadLog) -> DatasetDict:
         rows = []
         for i in range(3):
             first, *views = ({"path": str(self.root / f"{i}{k}.png"), "bytes": None} for k in range(3))
@@ -218,8 +223,8 @@ class _Studies:
         return standardise(rows, columns, card, journal)
 
 
-def _studies(root: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> corpus_module.LoadedCorpus:
-    monkeypatch.setattr("domainclip.parts.build", lambda *_, **__: _Studies(root))
+def _studies(root: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> corpus.Corpus:
+    monkeypatch.setattr("domainclip.registry.build", lambda *_, **__: _Studies(root))
     return load_corpus(card(**keys), str(root))
 
 

@@ -17,11 +17,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.cards import load_card
-from domainclip.data.collate import Pairs
-from domainclip.data.corpus import LoadedCorpus, load_corpus
+from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.errors import DataError
-from tests.data.made import encoded, picture
+from tests.data.made_corpora import encoded, picture
 
 CARDS = Path(__file__).parents[2] / "data_cards"
 DOMAINS = {
@@ -219,7 +219,7 @@ MAKE: dict[str, Callable[[Path], Path]] = {
 }  # fmt: skip
 
 
-def _loaded(name: str, folder: Path, **keys: Any) -> LoadedCorpus:
+def _loaded(name: str, folder: Path, **keys: Any) -> Corpus:
     path = MAKE[name](folder / name)
     for script in re.findall(r"```python\n(.*?)```", load_card(name).prose, re.DOTALL):
         # What a card tells the reader to run is run as it stands.
@@ -229,7 +229,7 @@ def _loaded(name: str, folder: Path, **keys: Any) -> LoadedCorpus:
     return load_corpus(load_card(name, {"min_items": 1, **keys}), str(path), secret=b"test")
 
 
-def _shown(corpus: LoadedCorpus) -> set[str]:
+def _shown(corpus: Corpus) -> set[str]:
     """All that training may show of the first item."""
     return set(
         Pairs(corpus.splits["train"], lambda p: {}, pixels=False, captions=corpus.card.captions).texts[0]

@@ -10,7 +10,7 @@ import pytest
 from domainclip.data.cards import load_card
 from domainclip.data.checks import check
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images import decode
+from domainclip.data.images.decode import decode
 
 ROOT = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared")) / "corpora"
 

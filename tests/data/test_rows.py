@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from domainclip.contracts import COLUMNS
 from domainclip.data.cards import Card, Columns
-from domainclip.data.quarantine import Bad, Journal
-from domainclip.data.rows import FEATURES, Source, standardise, text_of
+from domainclip.data.quarantine import ReadLog, UnusableItem
+from domainclip.data.row_captions import text_of
+from domainclip.data.rows import FEATURES, Source, standardise
+from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError
-from tests.data.made import card
+from tests.data.made_corpora import card
 
 
 def _rows(*values: dict[str, Any], **options: Any) -> list[Source]:
@@ -22,8 +23,8 @@ def _rows(*values: dict[str, Any], **options: Any) -> list[Source]:
 
 def _standard(
     rows: list[Source], columns: dict[str, Any], the_card: Card | None = None, separator: str | None = None
-) -> tuple[list[dict[str, Any]], Journal]:
-    journal = Journal()
+) -> tuple[list[dict[str, Any]], ReadLog]:
+    journal = ReadLog()
     plain = {"texts": [], "labels": "", "group": "", "split": "", "language": ""}
     splits = standardise(rows, Columns(**{**plain, **columns}), the_card or card(), journal, separator)
     assert all(list(rows.features) == list(COLUMNS) for rows in splits.values())
@@ -97,7 +98,7 @@ def test_what_counts_as_empty(empty: object) -> None:
     assert text_of(empty) == ""
     rows, journal = _standard(_rows({"t": empty}, {"t": "x"}), {"texts": ["t"]}, ALL_IN_TRAINING)
     assert len(rows) == 1
-    assert journal.bad == [Bad("row 1", "empty caption", "/root/1.png")]
+    assert journal.bad == [UnusableItem("row 1", "empty caption", "/root/1.png")]
 
 
 def test_a_class_without_caption_is_for_evaluation_only() -> None:
@@ -174,7 +175,7 @@ def test_the_sources_own_split_wins() -> None:
 
 def test_groups_are_divided_and_never_cut() -> None:
     sources = _rows(*({"t": str(i), "g": f"patient {i % 40}"} for i in range(200)))
-    journal = Journal()
+    journal = ReadLog()
     columns = Columns(texts=["t"], labels="", group="g", split="", language="")
     splits = standardise(sources, columns, card(), journal)
     held = [set(rows["group"]) for rows in splits.values()]

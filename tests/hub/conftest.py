@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from tests.hub.local_hub import LocalHub
-from tests.hub.planted import TOKEN, plant
-from tests.made_run import made_run, recipe
+from tests.hub.planted_leaks import TOKEN, plant
+from tests.support.run_folders import made_run, recipe
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from domainclip.contracts import Views
 from domainclip.objectives.adaptive_temperature import AdaptiveTemperature
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
-from tests.objectives.filled import check_equal, check_processes, filled
+from tests.objectives.filled_views import check_equal, check_processes, filled
 
 
 def test_by_hand() -> None:

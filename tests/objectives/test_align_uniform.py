@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainclip import blocks
-from domainclip.contracts import Views
 from domainclip.objectives.align_uniform import AlignUniform
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
-from tests.objectives.filled import Loss, check_equal, check_gradients, check_processes, filled
+from domainclip.objectives.losses import blockwise
+from tests.objectives.filled_views import Loss, check_equal, check_gradients, check_processes, filled
 
 NONE = {"align": 0.0, "within": 0.0, "across": 0.0}
 
@@ -45,7 +45,7 @@ def _uniform_loss(x: Tensor, t: float = 2) -> Tensor:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_equal_to_the_definition(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     views = filled(b=7, grouped=False)
 
     def theirs(seen: Views) -> Tensor:
@@ -95,7 +95,7 @@ def _gap(loss: Loss) -> float:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     objective = AlignUniform(align=0.7, within=0.4, across=1.3, t=1.5)
     check_gradients(objective, filled(b=5, d=3))
     check_processes(objective, filled(b=12))

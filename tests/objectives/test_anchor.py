@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks
-from domainclip.contracts import Views
 from domainclip.objectives.anchor import Anchor
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses import blockwise
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
 
 def _views(now: torch.Tensor, base: torch.Tensor) -> Views:
@@ -64,7 +64,7 @@ def test_logit_by_hand() -> None:
 
 @pytest.mark.parametrize("logits", [1, 11, 2**20])
 def test_logit_is_the_dense_divergence(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
 
     def dense(seen: Views) -> torch.Tensor:
         now, then = 4 * seen.image @ seen.prose.T, 4 * seen.anchor_image @ seen.anchor_prose.T

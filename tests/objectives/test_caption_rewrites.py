@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
 from domainclip.objectives.caption_rewrites import CaptionRewrites
 from domainclip.objectives.contrastive import Contrastive
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,

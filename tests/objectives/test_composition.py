@@ -11,17 +11,18 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 
-from domainclip import parts
-from domainclip.contracts import Asking, Objective
-from tests.objectives.filled import check_processes, filled, gradients, learning
+from domainclip import registry
+from domainclip.data.batching.extras import Asking
+from domainclip.objectives.base import Objective
+from tests.objectives.filled_views import check_processes, filled, gradients, learning
 
-NAMES = parts.names("objectives")
-CONTRASTIVE = parts.build("objectives", "contrastive", {}, "objectives.contrastive")
+NAMES = registry.names("objectives")
+CONTRASTIVE = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
 
 
 def options(name: str) -> dict[str, Any]:
     """What an objective cannot be built without, made up from the types."""
-    part = parts.find("objectives", name)
+    part = registry.find("objectives", name)
     kinds = get_type_hints(part)
     must = [
         one.name
@@ -33,7 +34,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def _build(name: str) -> Any:
-    return parts.build("objectives", name, options(name), f"objectives.{name}")
+    return registry.build("objectives", name, options(name), f"objectives.{name}")
 
 
 ASKING = [name for name in NAMES if "said" in _build(name).needs]
@@ -68,7 +69,7 @@ def test_beside_contrastive(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "matryoshka"])
 def test_inside_matryoshka(name: str) -> None:
     inner = {name: options(name)}
-    nested = parts.build(
+    nested = registry.build(
         "objectives", "matryoshka", {"widths": [2, 6], "inner": inner}, "objectives.matryoshka"
     )
     plain = _build(name)

@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from domainclip import parts, step, towers
-from domainclip.contracts import Shown, Teacher
-from domainclip.data.wanted import Asked
+from domainclip import components, registry
+from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.models import dual_encoder, loading
+from domainclip.objectives.base import Teacher
 from domainclip.strategies.lora import Lora
-from domainclip.views import StepBatch
+from domainclip.training import step
+from domainclip.training.views import StepBatch
 from tests.objectives.test_composition import NAMES, options
-from tests.tiny import tiny_clip
+from tests.support.tiny_models import tiny_clip
 
 PAIRS, PROSE = 20, 4  # more pairs than dimensions, so that all directions are there
 SAID = [
@@ -32,9 +35,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_clip(tmp_path_factory.mktemp("base") / "clip")
 
 
-def _adapted(base: Path) -> towers.Towers:
+def _adapted(base: Path) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Lora(rank=2).apply(loaded)
     with torch.no_grad():  # an adapter starts as nothing: give it something to say
         for name, weight in loaded.weights().items():
@@ -44,7 +47,7 @@ def _adapted(base: Path) -> towers.Towers:
     return loaded.train()
 
 
-def _batch(loaded: towers.Towers, name: str, objective: Any) -> StepBatch:
+def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepBatch:
     """What the loop would bring for this one objective."""
     draw = torch.Generator().manual_seed(3)
     height, width = loaded.image_size
@@ -52,7 +55,7 @@ def _batch(loaded: towers.Towers, name: str, objective: Any) -> StepBatch:
     pixels = torch.randint(0, 256, (views * PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
     rows = F.normalize(torch.randn(4, PAIRS, loaded.width, generator=draw), dim=-1)
     said = [
-        objective.asks(Shown(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
+        objective.asks(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
         for i, text in enumerate(TEXTS)
     ] if "said" in needs else []  # fmt: skip
     prose = [f"the word {i}" for i in range(PROSE)] if "prose" in needs else []
@@ -63,7 +66,7 @@ def _batch(loaded: towers.Towers, name: str, objective: Any) -> StepBatch:
         None,
         torch.tensor([0, 0, *range(2, PAIRS)]),
         rows[0][:PROSE] if prose else None,
-        asked=Asked(
+        asked=BatchExtras(
             {name: said} if said else {},
             {name: torch.rand(PAIRS, generator=draw)} if "value" in needs else {},
             torch.rand(PAIRS, 3, generator=draw) > 0.5 if "labels" in needs else None,
@@ -79,7 +82,7 @@ def _meta(text: str) -> dict[str, Any]:
     return {"some": f"{text} as well"}
 
 
-def _gradients(loaded: towers.Towers) -> dict[str, Tensor]:
+def _gradients(loaded: dual_encoder.DualEncoder) -> dict[str, Tensor]:
     found = {n: w.grad.clone() for n, w in loaded.weights().items() if w.grad is not None}
     loaded.zero_grad(set_to_none=True)
     return found
@@ -87,17 +90,17 @@ def _gradients(loaded: towers.Towers) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
-    objective = parts.build("objectives", name, options(name), f"objectives.{name}")
-    loss = parts.build("objectives", "contrastive", {}, "objectives.contrastive")
-    terms: step.Terms = {"contrastive": (1.0, loss), name: (0.5, objective)}
+    objective = registry.build("objectives", name, options(name), f"objectives.{name}")
+    loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
+    terms: components.Terms = {"contrastive": (1.0, loss), name: (0.5, objective)}
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
     if "third" in objective.needs:
         heads = torch.nn.Parameter(objective.start(loaded.width, loaded.width, 0))
         loaded.extra["third"] = torch.nn.ParameterDict({"heads": heads})
     batch = _batch(loaded, name, objective)
-    whole = step.take(loaded, loaded, batch, terms, None, 0, accelerator)
+    whole = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)
-    held = step.take(loaded, loaded, batch, terms, 7, 0, accelerator)
+    held = step.compute_gradients(loaded, loaded, batch, terms, 7, 0, accelerator)
     found = _gradients(loaded)
     assert held.terms == pytest.approx(whole.terms, rel=1e-4, abs=1e-5)
     assert whole.terms[name] != 0

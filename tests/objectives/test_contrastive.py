@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled
+from domainclip.objectives.losses import blockwise
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 from tests.objectives.references import open_clip_losses
 
 
@@ -105,7 +105,7 @@ def test_soft_is_the_dense_form(monkeypatch: pytest.MonkeyPatch) -> None:
     views = filled(b=7)
     views.group[5] = views.group[3]
     for logits in (1, 15, 2**20):
-        monkeypatch.setattr(blocks, "LOGITS", logits)
+        monkeypatch.setattr(blockwise, "LOGITS", logits)
         check_equal(Contrastive(targets="soft"), lambda seen: _dense(seen, _same(seen.group)), views)
 
 
@@ -177,7 +177,7 @@ def test_needs() -> None:
 
 @pytest.mark.parametrize("targets", ["mask", "soft", "labels"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, targets: str) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     objective = Contrastive(targets=targets)  # type: ignore[arg-type]
     check_gradients(objective, filled(frozenset({"labels"}), b=5, d=3))
     check_processes(objective, filled(frozenset({"labels"}), b=12))

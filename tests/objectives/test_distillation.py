@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainclip import blocks, parts
-from domainclip.contracts import Teacher, Views
+from domainclip import registry
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Teacher, Views
 from domainclip.objectives.distillation import Distillation
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled, gradients
+from domainclip.objectives.losses import blockwise
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled, gradients
 from tests.objectives.references import open_clip_losses
 
 NEEDS = frozenset({"teachers"})
@@ -46,7 +47,7 @@ def _divergence(seen: Views, teacher: Teacher, scale: float) -> Tensor:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_two_teachers_are_the_dense_divergence(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     views = filled(NEEDS, b=7, teachers=2)
 
     def dense(seen: Views) -> Tensor:
@@ -107,12 +108,12 @@ def test_a_teacher_in_fp32_teaches_a_student_in_fp64() -> None:
 def test_a_list_of_another_length_is_refused(option: str) -> None:
     options = {"teachers": ["one", "two"], option: [1.0]}
     with pytest.raises(RecipeError) as caught:
-        parts.build("objectives", "distillation", options, "objectives.distillation")
+        registry.build("objectives", "distillation", options, "objectives.distillation")
     assert str(caught.value) == f"objectives.distillation: {option}: 1 for 2 teachers"
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     two = Distillation(teachers=["one", "two"], weights=[0.4, 2])
     check_gradients(two, filled(NEEDS, b=5, d=3, teachers=2))
     check_processes(two, filled(NEEDS, b=12, teachers=2))

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks, parts
-from domainclip.contracts import Views
+from domainclip import registry
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.hard_negatives import HardNegatives
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled, gradients
+from domainclip.objectives.losses import blockwise
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled, gradients
 
 # s = [[1, .6, 0], [.6, 1, .8], [0, .8, 1]] on both sides, scale 1.
 THREE = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
@@ -71,7 +72,7 @@ def _whole(views: Views, alpha: float, beta: float, focal: float, above: float, 
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_all_options_together_are_the_dense_form(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     options = {"alpha": 0.95, "beta": 0.7, "focal": 1.5}
     objective = HardNegatives(**options, false_above=0.3, false_weight=0.2)  # type: ignore[arg-type]
     views = filled(b=7)
@@ -117,7 +118,7 @@ def test_a_pair_without_negatives_is_finite() -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     objective = HardNegatives(alpha=0.9, beta=0.5, focal=0.7, false_above=0.35, false_weight=0.3)
     check_gradients(objective, filled(b=5, d=3))
     check_processes(objective, filled(b=12))
@@ -134,5 +135,5 @@ def test_half_precision_sized_scales_stay_finite() -> None:
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(RecipeError) as caught:
-        parts.build("objectives", "hard_negatives", {"alpha": 0}, "objectives.hard_negatives")
+        registry.build("objectives", "hard_negatives", {"alpha": 0}, "objectives.hard_negatives")
     assert str(caught.value) == "objectives.hard_negatives.alpha: input should be greater than 0, got 0"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from domainclip.contracts import Objective, Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.image_self_supervision import ImageSelfSupervision
-from tests.further import assert_gradients, assert_shares_add_up, batch, slopes, unit
+from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 
 def _views(group: list[int] | None = None) -> Views:

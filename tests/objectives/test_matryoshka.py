@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from domainclip import parts
-from domainclip import recipe as recipes
-from domainclip.contracts import Shown, Views
+from domainclip import registry
+from domainclip.config import loading
+from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
-from domainclip.prepare import make_job, prepare, sentences
-from tests.objectives.filled import check_gradients, check_processes, filled, gradients
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.training_setup import make_job, sentences
+from tests.objectives.filled_views import check_gradients, check_processes, filled, gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class AsksForMore:
     def teachers(self) -> list[str]:
         return ["one/teacher"]
 
-    def asks(self, pair: Shown) -> list[str]:
+    def asks(self, pair: TrainingPair) -> list[str]:
         return [pair.text.upper()]
 
     def __call__(self, views: Views) -> Tensor:
@@ -43,7 +45,7 @@ class AsksForMore:
 
 
 def _build(**options: Any) -> Matryoshka:
-    built: Matryoshka = parts.build("objectives", "matryoshka", options, "objectives.matryoshka")
+    built: Matryoshka = registry.build("objectives", "matryoshka", options, "objectives.matryoshka")
     return built
 
 
@@ -118,7 +120,7 @@ def test_hands_on_what_the_inner_objective_wants() -> None:
     assert nested.needs == {"said", "value", "teachers"}
     assert nested.column == "likes"
     assert nested.teachers == ["one/teacher"]
-    assert nested.asks(Shown("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
+    assert nested.asks(TrainingPair("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
     plain = _build(widths=[2])
     assert plain.needs == frozenset()
     assert not any(hasattr(plain, name) for name in ("asks", "column", "teachers"))
@@ -141,8 +143,8 @@ def test_a_width_that_the_base_does_not_have_is_refused() -> None:
 
 
 def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
-    ready = prepare(
-        recipes.load(str(recipe_file), ["objectives={contrastive: {}, matryoshka: {widths: [4, 32]}}"])
+    ready = load_inputs(
+        loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, matryoshka: {widths: [4, 32]}}"])
     )
     with pytest.raises(RecipeError) as caught:
         make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))

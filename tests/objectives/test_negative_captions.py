@@ -10,13 +10,13 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from domainclip import parts
-from domainclip.contracts import Views
-from domainclip.data.captions import normalise
+from domainclip import registry
+from domainclip.data.text.captions import normalise
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.negative_captions import NegativeCaptions
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,
@@ -256,5 +256,5 @@ def test_never_a_true_text_never_twice_and_always_the_same() -> None:
 )
 def test_options_that_cannot_be(options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        parts.build("objectives", "negative_captions", options, "objectives.n")
+        registry.build("objectives", "negative_captions", options, "objectives.n")
     assert str(caught.value) == message

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from domainclip import blocks
-from domainclip.contracts import Views
 from domainclip.objectives import noise_robust
-from domainclip.objectives._mixture import clean
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
+from domainclip.objectives.losses import blockwise
+from domainclip.objectives.losses.gaussian_mixture import clean
 from domainclip.objectives.noise_robust import NoiseRobust
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
 
 def test_mixture_is_that_of_scikit_learn() -> None:
@@ -71,7 +71,7 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_smooth_is_label_smoothing(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     _believed(monkeypatch, [0.0] * 7)  # all alike: then torch's own label smoothing says the same
 
     def dense(seen: Views) -> Tensor:
@@ -112,7 +112,7 @@ def test_planted_mismatches_are_found_and_teach_less(how: str) -> None:
 
 
 def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     views = _mismatched()
     seen: list[Tensor] = []
 
@@ -130,7 +130,7 @@ def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest
 
 @pytest.mark.parametrize("how", ["smooth", "weigh"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     objective = NoiseRobust(strength=0.8, how=how)  # type: ignore[arg-type]
     check_processes(objective, filled(b=12))
     _believed(monkeypatch, [0.9, 0.1, 0.5, 0.0, 1.0])  # what is believed is a constant for the gradient

@@ -8,10 +8,10 @@ from math import exp, log
 import pytest
 import torch
 
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.paraphrases import Paraphrases
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from domainclip import blocks
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses import blockwise
 from domainclip.objectives.rank_consistency import RankConsistency
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
 
 def test_by_hand() -> None:
@@ -57,7 +57,7 @@ def _plain(seen: Views) -> Tensor:
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_equal_to_lists_written_out(monkeypatch: pytest.MonkeyPatch, logits: int, grouped: bool) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     check_equal(RankConsistency(across=0.7, within=0.4), _plain, filled(b=7, grouped=grouped))
 
 
@@ -80,6 +80,6 @@ def test_large_scales_stay_finite() -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     check_gradients(RankConsistency(across=0.3), filled(b=5, d=3))
     check_processes(RankConsistency(across=0.3), filled(b=12))

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
-from domainclip.contracts import Shown, Views
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
 from domainclip.objectives.short_captions import ShortCaptions, _rebuilt
@@ -28,8 +29,8 @@ def _views(image: torch.Tensor, said: torch.Tensor, mask: list[bool] | None = No
     return Views(image, text, scale, said=said[:, None], said_mask=there, **more)  # type: ignore[arg-type]
 
 
-def _pair(text: str) -> Shown:
-    return Shown(text, (text,), ("en",), (), {}, 0)
+def _pair(text: str) -> TrainingPair:
+    return TrainingPair(text, (text,), ("en",), (), {}, 0)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses import blockwise
 from domainclip.objectives.sigmoid import Sigmoid
-from tests.objectives.filled import check_equal, check_gradients, check_processes, filled
+from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 from tests.objectives.references import open_clip_losses
 
 
@@ -91,7 +91,7 @@ def test_labels_and_groups_are_the_dense_form() -> None:
 
 @pytest.mark.parametrize("targets", ["mask", "labels"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, targets: str) -> None:
-    monkeypatch.setattr(blocks, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "LOGITS", 20)
     objective = Sigmoid(targets=targets)  # type: ignore[arg-type]
     assert objective.needs == (frozenset({"labels"}) if targets == "labels" else frozenset())
     check_gradients(objective, filled(frozenset({"labels"}), b=5, d=3))

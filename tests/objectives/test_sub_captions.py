@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks
-from domainclip.contracts import Views
-from domainclip.objectives._grouping import grouped, told_apart
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
+from domainclip.objectives.losses import blockwise
+from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 from domainclip.objectives.sub_captions import SubCaptions
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,
@@ -77,7 +77,7 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     said[4, 1] = said[0, 2]  # one sentence of two reports
     views = replace(views, said=said)
     wanted = slopes(SubCaptions(), views)
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     torch.testing.assert_close(slopes(SubCaptions(), views), wanted, rtol=1e-12, atol=1e-14)
 
 

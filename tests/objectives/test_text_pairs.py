@@ -9,11 +9,11 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from domainclip import parts
-from domainclip.contracts import Views
+from domainclip import registry
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Views
 from domainclip.objectives.text_pairs import TextPairs
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,
@@ -93,7 +93,7 @@ def test_which_text() -> None:
 
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
-        parts.build("objectives", "text_pairs", {"captions": "all"}, "objectives.text_pairs")
+        registry.build("objectives", "text_pairs", {"captions": "all"}, "objectives.text_pairs")
     assert (
         str(caught.value)
         == "objectives.text_pairs.captions: input should be 'any', 'same_language' or 'other_language', got 'all'"

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from domainclip.contracts import Views
+from domainclip.objectives.base import Views
 from domainclip.objectives.text_self_supervision import TextSelfSupervision
-from tests.further import (
+from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
     assert_silent_without_texts,

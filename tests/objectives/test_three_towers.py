@@ -14,17 +14,21 @@ import transformers
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from domainclip import asking, checkpoint, parts, recipe, run, step, towers
-from domainclip.contracts import Views
+from domainclip import components, registry
+from domainclip.config import loading as loading_config
 from domainclip.errors import ModelError, RecipeError
+from domainclip.models import dual_encoder, image_model, loading
+from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.three_towers import ThreeTowers
+from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
-from domainclip.towers import image_tower
-from domainclip.views import StepBatch
-from tests import tiny
-from tests.processes import finetuned
-from tests.tiny import noise, stack
+from domainclip.training import objective_inputs, step
+from domainclip.training.checkpointing import checkpoint
+from domainclip.training.views import StepBatch
+from tests.support import tiny_models
+from tests.support.processes import finetuned
+from tests.support.tiny_models import noise, stack
 
 
 def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float32) -> Views:
@@ -127,7 +131,7 @@ def test_the_start_is_the_base_or_drawn() -> None:
 
 @pytest.mark.parametrize("micro", [1, 4, 5])
 def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     Full().apply(loaded)
     start = ThreeTowers(third="x").start(loaded.width, 9, 0)
     loaded.extra["third"] = torch.nn.ParameterDict({"heads": torch.nn.Parameter(start)})
@@ -138,7 +142,7 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
     terms = {"contrastive": (1.0, Contrastive()), "three_towers": (2.0, ThreeTowers())}
     found = []
     for held in (None, micro):
-        step.take(loaded, loaded, batch, terms, held, 0, Accelerator(cpu=True))
+        step.compute_gradients(loaded, loaded, batch, terms, held, 0, Accelerator(cpu=True))
         found.append({name: w.grad.clone() for name, w in loaded.weights().items() if w.grad is not None})
         loaded.zero_grad(set_to_none=True)
     assert found[0].keys() == found[1].keys() == loaded.weights().keys()
@@ -162,9 +166,9 @@ def _vit(folder: Path, kind: str = "vit") -> Path:
     config, make = kinds[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        make(config(**{**tiny._vision(), "hidden_size": 48})).save_pretrained(folder)
-    options = {"image_processor_type": "ViTImageProcessor", **tiny._exact_options(resample=2)}
-    options = options if kind != "dinov2" else tiny._crop_processor("BitImageProcessor")
+        make(config(**{**tiny_models._vision(), "hidden_size": 48})).save_pretrained(folder)
+    options = {"image_processor_type": "ViTImageProcessor", **tiny_models._exact_options(resample=2)}
+    options = options if kind != "dinov2" else tiny_models._crop_processor("BitImageProcessor")
     (folder / "preprocessor_config.json").write_text(json.dumps(options))
     return folder
 
@@ -173,22 +177,24 @@ def _vit(folder: Path, kind: str = "vit") -> Path:
 @torch.no_grad()
 def test_an_image_model_says_what_transformers_says(tmp_path: Path, kind: str) -> None:
     folder = _vit(tmp_path / kind, kind)
-    tower = image_tower.load(str(folder))
+    tower = image_model.load_image_model(str(folder))
     pictures = [noise(32, 32, seed=i) for i in range(3)]
     found = tower.encode_image(stack(tower.preprocess(one) for one in pictures))
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     out = transformers.AutoModel.from_pretrained(folder)(**processor(pictures, return_tensors="pt"))
     expected = out.last_hidden_state[:, 0] if kind == "bare" else out.pooler_output
     assert torch.allclose(found, F.normalize(expected, dim=-1), atol=1e-5)
-    other = image_tower.load(str(_vit(tmp_path / "other", "vit" if kind != "vit" else "dinov2")))
+    other = image_model.load_image_model(str(_vit(tmp_path / "other", "vit" if kind != "vit" else "dinov2")))
     assert tower.locked_fingerprint("image") != other.locked_fingerprint("image")
-    assert tower.locked_fingerprint("image") == image_tower.load(str(folder)).locked_fingerprint("image")
+    assert tower.locked_fingerprint("image") == image_model.load_image_model(str(folder)).locked_fingerprint(
+        "image"
+    )
 
 
 def test_what_is_no_image_model_is_refused(base: Path, tmp_path: Path) -> None:
-    assert isinstance(image_tower.load(str(base)), towers.Towers)
+    assert isinstance(image_model.load_image_model(str(base)), dual_encoder.DualEncoder)
     with pytest.raises(ModelError) as caught:
-        image_tower.load(str(tmp_path))
+        image_model.load_image_model(str(tmp_path))
     assert str(caught.value) == f'image model "{tmp_path}": no model there, such as config.json'
     folder = _vit(tmp_path / "cut")
     weights = load_file(folder / "model.safetensors")
@@ -196,11 +202,11 @@ def test_what_is_no_image_model_is_refused(base: Path, tmp_path: Path) -> None:
     weights.pop(name)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError) as caught:
-        image_tower.load(str(folder))
+        image_model.load_image_model(str(folder))
     assert str(caught.value) == f'image model "{folder}": its file has no weight "{name}"'
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError) as caught:
-        image_tower.load(str(folder))
+        image_model.load_image_model(str(folder))
     assert str(caught.value) == f'image model "{folder}": no weights there, such as model.safetensors'
 
 
@@ -213,7 +219,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _finetune(file: Path, folder: Path, *changes: str, resume: bool = False) -> None:
-    run.finetune(recipe.load(str(file), ["probes=[zero_shot]", *changes]), folder, resume=resume, quiet=True)
+    finetune.finetune(
+        loading_config.load_recipe(str(file), ["probes=[zero_shot]", *changes]),
+        folder,
+        resume=resume,
+        quiet=True,
+    )
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
@@ -247,15 +258,18 @@ def test_it_goes_with_every_strategy(recipe_file: Path, tmp_path: Path, strategy
     start = ThreeTowers(third="x").start(16, 48, 0)
     assert not torch.allclose(end["weights"]["extra/third.heads"], start, atol=1e-3)
     assert "extra/third.heads:exp_avg" in end["optimizer"]
-    assert towers.load(tmp_path / "run" / "model").width == 16
+    assert loading.load_model(tmp_path / "run" / "model").width == 16
 
 
 def test_two_third_towers_are_refused() -> None:
     """A run has one set of heads: the later one would have taken the earlier one's place, unsaid."""
-    inner = parts.build("objectives", "matryoshka", {"widths": [4], "inner": {"three_towers": {}}}, "")
-    terms: step.Terms = {"three_towers": (1.0, ThreeTowers(third="some/one")), "matryoshka": (1.0, inner)}
+    inner = registry.build("objectives", "matryoshka", {"widths": [4], "inner": {"three_towers": {}}}, "")
+    terms: components.Terms = {
+        "three_towers": (1.0, ThreeTowers(third="some/one")),
+        "matryoshka": (1.0, inner),
+    }
     with pytest.raises(RecipeError) as caught:
-        asking.refuse_unasked(terms, cast(towers.Towers, None), stream=False)
+        objective_inputs.check_objectives(terms, cast(dual_encoder.DualEncoder, None), stream=False)
     assert str(caught.value) == (
         "objectives: three_towers and matryoshka both have a third tower, and a run has one: leave one out"
     )

@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip import blocks, parts
-from domainclip.contracts import Objective, Views
+from domainclip import registry
 from domainclip.errors import RecipeError
+from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.losses import blockwise
 from domainclip.objectives.token_alignment import TokenAlignment
-from tests.further import assert_gradients, assert_shares_add_up, batch, slopes, unit
+from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 FILIP, SPARC = TokenAlignment(mode="filip"), TokenAlignment(mode="sparc")
 BOTH = pytest.mark.parametrize("loss", [FILIP, SPARC], ids=["filip", "sparc"])
@@ -60,7 +61,7 @@ def test_late_interaction_is_the_open_definition() -> None:
 @pytest.mark.parametrize("logits", [1, 6 * 4 * 3 * 2, 10**6])
 def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     wanted = slopes(FILIP, _views())
-    monkeypatch.setattr(blocks, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "LOGITS", logits)
     torch.testing.assert_close(slopes(FILIP, _views()), wanted, rtol=1e-12, atol=1e-14)
 
 
@@ -114,7 +115,7 @@ def test_the_two_modes_differ_in_what_they_compare() -> None:
 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
-        parts.build("objectives", "token_alignment", {"mode": "max"}, "objectives.token_alignment")
+        registry.build("objectives", "token_alignment", {"mode": "max"}, "objectives.token_alignment")
     assert (
         str(caught.value) == "objectives.token_alignment.mode: input should be 'filip' or 'sparc', got 'max'"
     )

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from domainclip.contracts import Asking, Objective, Views
+from domainclip.data.batching.extras import Asking
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.two_views import TwoViews
-from tests.further import assert_gradients, assert_shares_add_up, batch, shown, slopes, unit
+from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, shown, slopes, unit
 
 GROUP = [0, 1, 2, 2, 3, 4]
 

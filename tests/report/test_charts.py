@@ -5,7 +5,7 @@ import math
 import pytest
 
 from domainclip.report import charts
-from tests.report.made import ALONE, FEW, GAIN, row
+from tests.report.made_results import ALONE, FEW, GAIN, row
 
 
 def test_marks_stand_where_the_values_are() -> None:

@@ -17,9 +17,10 @@ from urllib.parse import unquote
 import pytest
 from markdown_it import MarkdownIt
 
-from domainclip.evaluate import Evaluation
-from domainclip.report import CorpusFacts, Example, ReportContext, write, write_comparison
-from tests.report.made import GAIN, LOSS, context, evaluation, row
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.report.context import CorpusFacts, Example, ReportContext
+from domainclip.report.writer import write, write_comparison
+from tests.report.made_results import GAIN, LOSS, context, evaluation, row
 from tests.report.test_writer import Page
 
 # A picture of one point: the examples of a report are real pictures.

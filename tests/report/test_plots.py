@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from domainclip.report import planes, plots
-from domainclip.statistics import Figure
-from tests.report.made import ALIKE, FEW, GAIN, LOSS, row
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.report import plots, tradeoff_plot
+from tests.report.made_results import ALIKE, FEW, GAIN, LOSS, row
 
 
 def test_gain_and_forgetting_stand_on_their_sides() -> None:
     """Gain +0.475 (0.42 to 0.53), change of the general set −0.44 (−0.47 to −0.41), axes 15 % beyond."""
-    drawn = planes.plane([GAIN, ALIKE, LOSS], "general")
+    drawn = tradeoff_plot.plane([GAIN, ALIKE, LOSS], "general")
     assert drawn is not None
     (point,) = drawn.points  # retrieval was not measured on the general set
     assert point.x == pytest.approx(50 - 50 * 0.44 / (1.15 * 0.47), abs=0.01)
@@ -26,15 +26,15 @@ def test_gain_and_forgetting_stand_on_their_sides() -> None:
 
 def test_where_lower_is_better_a_fall_is_a_gain() -> None:
     fall = row(higher_is_better=False, difference=(-0.2, -0.3, -0.1, 0.001))
-    drawn = planes.plane([fall, LOSS], "general")
+    drawn = tradeoff_plot.plane([fall, LOSS], "general")
     assert drawn is not None
     assert drawn.points[0].y == pytest.approx(50 - 50 * 0.2 / (1.15 * 0.3), abs=0.01)
     assert drawn.points[0].y_high < drawn.points[0].y < drawn.points[0].y_low
 
 
 def test_no_plane_without_both_sides_or_intervals() -> None:
-    assert planes.plane([GAIN, ALIKE], "general") is None
-    assert planes.plane([FEW, LOSS], "general") is None
+    assert tradeoff_plot.plane([GAIN, ALIKE], "general") is None
+    assert tradeoff_plot.plane([FEW, LOSS], "general") is None
 
 
 def test_reliability_puts_each_bin_where_it_belongs() -> None:
@@ -89,7 +89,7 @@ def test_the_way_from_the_base_stands_on_the_plane() -> None:
         "validation": {"0.0": 0.3, "0.5": 0.5, "1.0": 0.6, "0.75": math.nan},
         "general": {"0.0": 0.6, "0.5": 0.5, "1.0": 0.2, "0.75": 0.1},
     }
-    drawn = planes.plane([GAIN, LOSS], "general", {"interpolation": swept})
+    drawn = tradeoff_plot.plane([GAIN, LOSS], "general", {"interpolation": swept})
     assert drawn is not None
     assert [(stop.label, stop.chosen) for stop in drawn.path] == [("0", False), ("0.5", True), ("1", False)]
     assert (drawn.path[0].x, drawn.path[0].y) == (50, 50)
@@ -100,21 +100,21 @@ def test_the_way_from_the_base_stands_on_the_plane() -> None:
     )
     # A way that leads further than every interval widens the axes.
     far = swept | {"general": {"0.0": 1.0, "0.5": 0.5, "1.0": 0.0}}
-    wide = planes.plane([GAIN, LOSS], "general", {"interpolation": far})
+    wide = tradeoff_plot.plane([GAIN, LOSS], "general", {"interpolation": far})
     assert wide is not None
     assert wide.path[-1].x == pytest.approx(50 - 50 / 1.15, abs=0.01)
     # Without the general set, or for a rank, there is no way to draw; files from before have neither.
     for less in ({"general": {}}, {"unit": "rank"}, {"unit": None}):
-        bare = planes.plane([GAIN, LOSS], "general", {"interpolation": swept | less})
+        bare = tradeoff_plot.plane([GAIN, LOSS], "general", {"interpolation": swept | less})
         assert bare is not None
         assert bare.path == []
 
 
 def test_names_at_one_place_stand_below_each_other() -> None:
-    one = Figure(0.1, 0.05, 0.15, 0.01)
+    one = Estimate(0.1, 0.05, 0.15, 0.01)
     named = [(name, one, one) for name in ("full", "lora", "a variant with a name that says everything")]
-    far = ("far", Figure(-0.1, -0.15, -0.05, 0.01), Figure(-0.1, -0.15, -0.05, 0.01))
-    drawn = planes.plane_of([*named, far])
+    far = ("far", Estimate(-0.1, -0.15, -0.05, 0.01), Estimate(-0.1, -0.15, -0.05, 0.01))
+    drawn = tradeoff_plot.plane_of([*named, far])
     first = drawn.points[0].y
     assert [point.name_y for point in drawn.points[:3]] == pytest.approx([first, first + 5, first + 10])
     assert drawn.points[3].name_y == drawn.points[3].y
@@ -126,7 +126,7 @@ def test_names_at_one_place_stand_below_each_other() -> None:
 def test_of_stops_at_one_place_the_chosen_one_is_named() -> None:
     tried = {"0.0": 0.3, "0.25": 0.301, "0.5": 0.5, "0.75": 0.501, "1.0": 0.9}
     swept = {"alpha": 0.75, "unit": "share", "figure": "zero_shot macro_accuracy", "validation": tried}
-    drawn = planes.plane(
+    drawn = tradeoff_plot.plane(
         [GAIN, LOSS], "general", {"interpolation": swept | {"general": dict.fromkeys(tried, 0.5)}}
     )
     assert drawn is not None

@@ -13,11 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from domainclip import redaction
-from domainclip.evaluate import WORSE, Control, Evaluation
-from domainclip.ledger import Readings
-from domainclip.report import CorpusFacts, Example, ReportContext, write, writer
-from tests.report.made import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, evaluation, row
+from domainclip.evaluation.evaluate import Evaluation, NullControl
+from domainclip.evaluation.split_usage import SplitUsage
+from domainclip.evaluation.verdicts import WORSE
+from domainclip.report import redaction, writer
+from domainclip.report.context import CorpusFacts, Example, ReportContext
+from domainclip.report.writer import write
+from tests.report.made_results import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, evaluation, row
 
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)'</style></title>{{ 7*7 }}\u202egpj.`|=cmd http://x.invalid/a.png"
 PIXEL = bytes.fromhex("89504e470d0a1a0a")
@@ -282,11 +284,11 @@ def test_a_telephone_meets_no_wide_page(tmp_path: Path) -> None:
 
 
 def test_controls_ledger_and_calibration_stand_in_both_twins(tmp_path: Path) -> None:
-    control = Control("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
+    control = NullControl("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
     points = [{"confidence": 0.9, "accuracy": 0.5, "n": 8}]
     entry = evaluation().protocol[0]
     entry = {**entry, "details": {"reliability": points}, "adapted_details": {"reliability": points}}
-    readings = Readings("test", 7, 4, 2)
+    readings = SplitUsage("test", 7, 4, 2)
     texts = written(tmp_path, evaluation(controls=[control], protocol=[entry]), context(readings=readings))
     for text in (Page(texts["html"]).text, texts["md"]):
         assert "the test split has been read 7 times with 4 models, 2 sets of prompts" in text

@@ -10,15 +10,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from domainclip import step, towers
-from domainclip.data.wanted import Asked
+from domainclip import components
+from domainclip.data.batching.extras import BatchExtras
+from domainclip.models import dual_encoder, loading
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.short_captions import ShortCaptions
 from domainclip.strategies.long_text import LongText
 from domainclip.strategies.multi_frame import MultiFrame
 from domainclip.strategies.prompts import Prompts
-from domainclip.views import StepBatch
-from tests.processes import started
+from domainclip.training import step
+from domainclip.training.views import StepBatch
+from tests.support.processes import started
 
 PAIRS, FRAMES = 8, 3
 TAIL = "and small dots on the left of a large round circle with stripe and cross " * 8
@@ -32,16 +34,16 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def _towers(base: Path, name: str) -> towers.Towers:
+def _towers(base: Path, name: str) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     STRATEGIES[name].apply(loaded)
     for weight in loaded.extra.parameters():  # zeros say nothing
         weight.data += 0.3 * torch.randn_like(weight)
     return loaded
 
 
-def _batch(loaded: towers.Towers, rows: slice) -> StepBatch:
+def _batch(loaded: dual_encoder.DualEncoder, rows: slice) -> StepBatch:
     draw = torch.Generator().manual_seed(3)
     shape = (PAIRS, FRAMES) if loaded.frames > 1 else (PAIRS,)
     pixels = torch.randint(0, 256, (*shape, *loaded.image_size, 3), dtype=torch.uint8, generator=draw)
@@ -55,15 +57,18 @@ def _batch(loaded: towers.Towers, rows: slice) -> StepBatch:
     said = {"short": [[text.split(".")[0]] for text in texts[rows]]}
     group = torch.arange(PAIRS)
     group[5] = 2
-    return StepBatch(image, None, texts[rows], None, group[rows], None, asked=Asked(said))
+    return StepBatch(image, None, texts[rows], None, group[rows], None, asked=BatchExtras(said))
 
 
 def _taken(base: Path, name: str, rows: slice, micro: int | None) -> tuple[float, dict[str, Tensor]]:
     loaded = _towers(base, name)
     accelerator = Accelerator(cpu=True)
     model: Any = accelerator.prepare(loaded)
-    terms: step.Terms = {"contrastive": (1.0, Contrastive()), "short": (0.5, ShortCaptions(components=3))}
-    taken = step.take(model, loaded, _batch(loaded, rows), terms, micro, 0, accelerator)
+    terms: components.Terms = {
+        "contrastive": (1.0, Contrastive()),
+        "short": (0.5, ShortCaptions(components=3)),
+    }
+    taken = step.compute_gradients(model, loaded, _batch(loaded, rows), terms, micro, 0, accelerator)
     grads = {n: w.grad.clone() for n, w in loaded.weights().items() if w.grad is not None}
     return taken.loss, grads
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from domainclip import towers
 from domainclip.errors import RecipeError
+from domainclip.models import loading
 from domainclip.strategies.full import Full
 
 
 def test_factors_by_tower(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Full(image=0.1, text=2.0, scale=False).apply(loaded)
     assert factors.keys() == loaded.weights().keys()
     assert {factors[name] for name in factors if name.startswith("image/")} == {0.1}
@@ -22,7 +22,7 @@ def test_factors_by_tower(base: Path) -> None:
 
 
 def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
-    factors = Full(last_layers=1, text=0.5).apply(towers.load(base))
+    factors = Full(last_layers=1, text=0.5).apply(loading.load_model(base))
     learns = {name: factor for name, factor in factors.items() if factor > 0}
     assert {factor for name, factor in learns.items() if name.startswith("text/")} == {0.5}
     for part in ("vision", "text"):
@@ -43,7 +43,7 @@ def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
 
 
 def test_each_layer_learns_slower_than_the_one_above(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Full(layer_decay=0.5, text=2.0).apply(loaded)
     assert factors.keys() == loaded.weights().keys()
     for part, side, full in (("vision", "image", 1.0), ("text", "text", 2.0)):
@@ -57,7 +57,7 @@ def test_each_layer_learns_slower_than_the_one_above(base: Path) -> None:
 
 
 def test_layer_decay_above_locked_layers(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     assert Full(layer_decay=0.5, last_layers=1).apply(loaded) == Full(last_layers=1).apply(loaded)
     factors = Full(layer_decay=0.5, last_layers=2).apply(loaded)
     by_place = {
@@ -71,5 +71,5 @@ def test_layer_decay_above_locked_layers(base: Path) -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_number_of_layers_that_no_tower_has(base: Path, count: int) -> None:
     with pytest.raises(RecipeError) as caught:
-        Full(last_layers=count).apply(towers.load(base))
+        Full(last_layers=count).apply(loading.load_model(base))
     assert str(caught.value) == f"last_layers: {count} is not between 1 and 2, the layers of this tower"

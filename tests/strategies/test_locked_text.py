@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainclip import schedule, towers
-from domainclip.recipe import Train
+from domainclip.config.training import TrainConfig
+from domainclip.models import loading
 from domainclip.strategies.locked_text import LockedText
+from domainclip.training import optimizer as training_optimizer
 
 
 def test_only_the_other_tower_learns(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = LockedText().apply(loaded)
     learning = {name for name, factor in factors.items() if factor > 0}
     assert {name.split("/")[0] for name in learning} == {"image", "scale"}
     assert {name for name, w in loaded.weights().items() if w.requires_grad} == learning
-    optimizer = schedule.make_optimizer(loaded, factors, Train(), 1e-3)
+    optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(), 1e-3)
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     assert held == {id(w) for name, w in loaded.weights().items() if name in learning}
 
 
 def test_scale_may_be_locked_too(base: Path) -> None:
-    assert LockedText(scale=False).apply(towers.load(base))["scale/logit_scale"] == 0.0
+    assert LockedText(scale=False).apply(loading.load_model(base))["scale/logit_scale"] == 0.0

@@ -10,14 +10,20 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, CLIPModel
 
-from domainclip import recipe as recipes
-from domainclip import schedule, towers
+from domainclip.config import loading as loading_config
+from domainclip.config.training import TrainConfig
 from domainclip.errors import RecipeError
-from domainclip.prepare import prepare
-from domainclip.recipe import Train
+from domainclip.models import loading, position_embeddings
+from domainclip.pipelines.inputs import load_inputs
 from domainclip.strategies.long_text import LongText
-from domainclip.towers import positions
-from tests.tiny import tiny_altclip, tiny_chinese_clip, tiny_dual_encoder, tiny_metaclip_2, tiny_siglip
+from domainclip.training import optimizer as training_optimizer
+from tests.support.tiny_models import (
+    tiny_altclip,
+    tiny_chinese_clip,
+    tiny_dual_encoder,
+    tiny_metaclip_2,
+    tiny_siglip,
+)
 
 LONG = "a red circle and a blue square " * 30
 TABLE = "text/text_model.embeddings.position_embedding"
@@ -25,14 +31,14 @@ TABLE = "text/text_model.embeddings.position_embedding"
 
 def test_hand_worked() -> None:
     table = torch.tensor([[0.0], [10.0], [20.0], [24.0]])
-    found = positions.stretched(table, keep=2, factor=4).flatten().tolist()
+    found = position_embeddings.stretch_table(table, keep=2, factor=4).flatten().tolist()
     assert found == [0.0, 10.0, 20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 27.0]
 
 
 def test_as_the_published_code_counts() -> None:
     """Long-CLIP's own arithmetic, index by index [arXiv:2403.15378, load_from_clip]."""
     old = torch.randn(77, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = positions.stretched(old, keep=20, factor=4)
+    found = position_embeddings.stretch_table(old, keep=20, factor=4)
     assert found.shape == (248, 5)
     assert torch.equal(found[:20], old[:20])
     for i in range(76 - 20):
@@ -44,7 +50,7 @@ def test_as_the_published_code_counts() -> None:
 
 
 def test_short_texts_say_the_same_and_long_ones_more(base: Path) -> None:
-    before, after = towers.load(base), towers.load(base)
+    before, after = loading.load_model(base), loading.load_model(base)
     wording, key = after.wording, after.fingerprint("text")
     assert LongText().reads(after) == 248
     LongText().apply(after)
@@ -64,7 +70,7 @@ def test_short_texts_say_the_same_and_long_ones_more(base: Path) -> None:
 
 
 def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     LongText().apply(loaded)
     loaded.save(tmp_path / "model")
     plain, tokenizer = (
@@ -78,18 +84,18 @@ def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> Non
     with torch.no_grad():
         found = torch.nn.functional.normalize(plain.get_text_features(ids).pooler_output, dim=-1)
         assert torch.allclose(found, loaded.encode_text(loaded.tokenise([LONG, "a dog"])), atol=1e-6)
-    assert towers.load(tmp_path / "model").max_tokens == 248
+    assert loading.load_model(tmp_path / "model").max_tokens == 248
 
 
 def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = LongText(image=0, text=0.5, scale=False).apply(loaded)
     assert {name.split("/")[0] for name, factor in factors.items() if factor > 0} == {"text"}
     assert (factors[f"{TABLE}.first"], factors[f"{TABLE}.rest"]) == (0.0, 0.5)
     assert not loaded.decayed(f"{TABLE}.rest")
     module = loaded.plain.text_model.embeddings.position_embedding
     start = module.weight.detach().clone()
-    optimizer = schedule.make_optimizer(loaded, factors, Train(weight_decay=0.5), 1e-2)
+    optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
     ids = loaded.tokenise([LONG])
     loaded.encode_text(ids)[0, 0].backward()
     optimizer.step()
@@ -112,7 +118,7 @@ def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
 )
 def test_other_families(tmp_path: Path, make: Callable[[Path], Path], before: int, after: int) -> None:
     folder = make(tmp_path / "base")
-    old, loaded = towers.load(folder), towers.load(folder)
+    old, loaded = loading.load_model(folder), loading.load_model(folder)
     assert old.max_tokens == before
     assert LongText().reads(loaded) == after
     LongText().apply(loaded)
@@ -123,20 +129,20 @@ def test_other_families(tmp_path: Path, make: Callable[[Path], Path], before: in
         whole = loaded.encode_text(loaded.tokenise([LONG * 3, "a cat"]))
     loaded.save(tmp_path / "model")
     with torch.no_grad():
-        read = towers.load(tmp_path / "model")
+        read = loading.load_model(tmp_path / "model")
         assert torch.allclose(read.encode_text(read.tokenise([LONG * 3, "a cat"])), whole, atol=1e-6)
     assert AutoModel.from_pretrained(tmp_path / "model").config.text_config.max_position_embeddings >= after
 
 
 def test_what_cannot_be_stretched(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        LongText().apply(towers.load(tiny_siglip(tmp_path / "siglip")))
+        LongText().apply(loading.load_model(tiny_siglip(tmp_path / "siglip")))
     assert str(caught.value) == (
         "strategy.long_text: family siglip pads every text to 64 tokens and reads it at the last of them: "
         "its positions cannot be stretched; take a base of another family"
     )
     with pytest.raises(RecipeError) as caught:
-        LongText(keep=76).apply(towers.load(base))
+        LongText(keep=76).apply(loading.load_model(base))
     assert str(caught.value) == "strategy.long_text.keep: 76 of 77 positions leaves none to stretch"
 
 
@@ -151,7 +157,7 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
     changes = [f"corpus.path={longer}", f"roots=[{tmp_path.parent}]"]
     said = {}
     for strategy in ("full", "long_text"):
-        ready = prepare(recipes.load(str(recipe_file), [*changes, f"strategy={strategy}"]))
+        ready = load_inputs(loading_config.load_recipe(str(recipe_file), [*changes, f"strategy={strategy}"]))
         said[strategy] = [finding.text for finding in ready.findings if " cut at " in finding.text]
         ready.parts.strategy.apply(ready.base)
         assert ready.base.max_tokens == {"full": 77, "long_text": 248}[strategy]

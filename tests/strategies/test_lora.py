@@ -11,12 +11,13 @@ import torch
 from peft import PeftModel
 from transformers import CLIPModel
 
-from domainclip import recipe as recipes
-from domainclip import towers
+from domainclip.config import loading as loading_config
 from domainclip.errors import RecipeError
-from domainclip.prepare import make_job, prepare, sentences
+from domainclip.models import dual_encoder, loading
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.training_setup import make_job, sentences
 from domainclip.strategies.lora import Lora
-from tests.tiny import tiny_chinese_clip, tiny_dual_encoder, tiny_siglip
+from tests.support.tiny_models import tiny_chinese_clip, tiny_dual_encoder, tiny_siglip
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,15 @@ from tests.tiny import tiny_chinese_clip, tiny_dual_encoder, tiny_siglip
 def test_an_adapter_as_base_is_refused_before_training(
     recipe_file: Path, base: Path, tmp_path: Path, strategy: str, expected: str
 ) -> None:
-    _trained(towers.load(base), Lora(rank=2)).save(tmp_path / "adapter")
+    _trained(loading.load_model(base), Lora(rank=2)).save(tmp_path / "adapter")
     changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}", f"roots=[{tmp_path.parent.parent}]"]
-    ready = prepare(recipes.load(str(recipe_file), changes))
+    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     with pytest.raises(RecipeError) as caught:
         make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
     assert str(caught.value) == expected
 
 
-def _embeddings(loaded: towers.Towers) -> tuple[torch.Tensor, torch.Tensor]:
+def _embeddings(loaded: dual_encoder.DualEncoder) -> tuple[torch.Tensor, torch.Tensor]:
     height, width = loaded.image_size
     pixels = torch.randint(
         0, 256, (3, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
@@ -64,7 +65,7 @@ def _embeddings(loaded: towers.Towers) -> tuple[torch.Tensor, torch.Tensor]:
         )
 
 
-def _trained(loaded: towers.Towers, strategy: Lora) -> towers.Towers:
+def _trained(loaded: dual_encoder.DualEncoder, strategy: Lora) -> dual_encoder.DualEncoder:
     """With an adapter that says something, and a scale that has moved."""
     strategy.apply(loaded)
     torch.manual_seed(0)
@@ -87,8 +88,8 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_starts_as_the_base(base: Path, options: dict[str, Any]) -> None:
     """Fault 16."""
-    before = _embeddings(towers.load(base).eval())
-    loaded = towers.load(base).eval()
+    before = _embeddings(loading.load_model(base).eval())
+    loaded = loading.load_model(base).eval()
     Lora(rank=2, **options).apply(loaded)
     for one, other in zip(before, _embeddings(loaded.eval()), strict=True):
         # DoRA divides by a row's length and multiplies with it again.
@@ -98,10 +99,10 @@ def test_starts_as_the_base(base: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_variants_by_hand(base: Path, options: dict[str, Any]) -> None:
     """What a layer says after training, against the formula on the base's own matrix."""
-    loaded = _trained(towers.load(base), Lora(rank=4, alpha=16, **options))
+    loaded = _trained(loading.load_model(base), Lora(rank=4, alpha=16, **options))
     name = "text_model.encoder.layers.1.self_attn.q_proj"
     layer = loaded.plain.get_submodule(name)
-    weight = towers.load(base).plain.get_submodule(name).weight
+    weight = loading.load_model(base).plain.get_submodule(name).weight
     scaling = 16 / 4**0.5 if "rslora" in options else 16 / 4
     whole = weight + scaling * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     if "dora" in options:
@@ -118,7 +119,7 @@ def test_gaussian_draws_a_normal_start(base: Path) -> None:
     found = {}
     for init in ("gaussian", "kaiming"):
         torch.manual_seed(0)
-        loaded = towers.load(base)
+        loaded = loading.load_model(base)
         Lora(rank=8, init=init).apply(loaded)  # type: ignore[arg-type]
         drawn = [w.flatten() for name, w in loaded.weights().items() if ".lora_A." in name]
         found[init] = torch.cat(drawn)
@@ -139,7 +140,7 @@ def test_gaussian_draws_a_normal_start(base: Path) -> None:
     ],
 )
 def test_what_learns(base: Path, options: dict[str, object], expected: int) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Lora(rank=2, **options).apply(loaded)  # type: ignore[arg-type]
     learning = {name for name, factor in factors.items() if factor > 0}
     assert len(learning - {"scale/logit_scale"}) == expected
@@ -149,7 +150,7 @@ def test_what_learns(base: Path, options: dict[str, object], expected: int) -> N
 
 @pytest.mark.parametrize("make", [tiny_siglip, tiny_chinese_clip, tiny_dual_encoder])
 def test_every_family_has_its_layers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    loaded = towers.load(make(tmp_path / "base"))
+    loaded = loading.load_model(make(tmp_path / "base"))
     factors = Lora(rank=2, targets="attention+mlp").apply(loaded)
     learning = [name for name, factor in factors.items() if factor > 0]
     assert sum(name.startswith("image/") for name in learning) >= 2 * 6 * 2
@@ -161,10 +162,10 @@ def test_saved_it_loads_in_plain_peft_and_in_ours(
     base: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """Fault 16."""
-    loaded = _trained(towers.load(base), Lora(rank=2, **options))
+    loaded = _trained(loading.load_model(base), Lora(rank=2, **options))
     image, text = _embeddings(loaded)
     loaded.save(tmp_path / "model")
-    again = towers.load(tmp_path / "model").eval()
+    again = loading.load_model(tmp_path / "model").eval()
     assert all(torch.equal(a, b) for a, b in zip((image, text), _embeddings(again), strict=True))
     assert torch.equal(again.scale, loaded.scale)  # peft drops it; it stands beside the adapter
     plain = PeftModel.from_pretrained(CLIPModel.from_pretrained(base), tmp_path / "model").eval()
@@ -173,4 +174,4 @@ def test_saved_it_loads_in_plain_peft_and_in_ours(
         found = torch.nn.functional.normalize(plain.get_text_features(**tokens).pooler_output, dim=-1)
     assert torch.allclose(found, text, atol=1e-6)
     # Negative control: the adapter says something.
-    assert not torch.allclose(text, _embeddings(towers.load(base).eval())[1], atol=1e-3)
+    assert not torch.allclose(text, _embeddings(loading.load_model(base).eval())[1], atol=1e-3)

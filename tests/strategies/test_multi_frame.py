@@ -13,22 +13,21 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
-from domainclip import measure, towers
-from domainclip import prepare as prepare_module
-from domainclip import recipe as recipes
-from domainclip.data import frames
-from domainclip.data.collate import Pairs, collate
-from domainclip.data.corpus import LoadedCorpus
+from domainclip.config import loading as loading_config
+from domainclip.data import corpus
+from domainclip.data.batching.pairs import Pairs, collate
+from domainclip.data.corpus import Corpus
+from domainclip.data.images import frames
 from domainclip.data.rows import FEATURES
-from domainclip.embedding_store import EmbeddingStore
-from domainclip.encoders import TowersEncoder
 from domainclip.errors import ModelError, RecipeError
-from domainclip.features import with_kept_features
-from domainclip.hub.leaving import is_ours
-from domainclip.job import Job
-from domainclip.prepare import make_job, sentences
-from domainclip.report.results import load as load_results
-from domainclip.run import finetune
+from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.encoder import CachedEncoder
+from domainclip.hub.allowlist import is_pushed_name
+from domainclip.models import dual_encoder, frame_pooling, loading
+from domainclip.pipelines import evaluate, inputs
+from domainclip.pipelines.finetune import finetune
+from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.report.results_file import load as load_results
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.locked_text import LockedText
@@ -37,13 +36,14 @@ from domainclip.strategies.lora import Lora
 from domainclip.strategies.multi_frame import MultiFrame
 from domainclip.strategies.prompts import Prompts
 from domainclip.strategies.two_stage import TwoStage
-from domainclip.towers import pooling
-from tests.tiny import noise, stack, tiny_siglip2_naflex
+from domainclip.training.precompute import with_kept_features
+from domainclip.training.setup import TrainingSetup
+from tests.support.tiny_models import noise, stack, tiny_siglip2_naflex
 
 POOLS = ("mean", "weighted", "temporal")
 
 
-def _study(loaded: towers.Towers, counts: list[int], most: int = 4) -> dict[str, torch.Tensor]:
+def _study(loaded: dual_encoder.DualEncoder, counts: list[int], most: int = 4) -> dict[str, torch.Tensor]:
     """Studies of so many pictures, as a batch."""
     return stack(
         frames.stacked([loaded.preprocess(noise(40, 36, 10 * i + k)) for k in range(count)], most)
@@ -51,7 +51,7 @@ def _study(loaded: towers.Towers, counts: list[int], most: int = 4) -> dict[str,
     )
 
 
-def _singles(loaded: towers.Towers, study: int, count: int) -> torch.Tensor:
+def _singles(loaded: dual_encoder.DualEncoder, study: int, count: int) -> torch.Tensor:
     with torch.no_grad():
         return loaded.encode_image(
             stack(loaded.preprocess(noise(40, 36, 10 * study + k)) for k in range(count))
@@ -74,7 +74,7 @@ def test_padding_is_no_frame() -> None:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_starts_as_the_mean_of_unit_vectors(base: Path, pool: Any) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     MultiFrame(pool=pool, layers=2).apply(loaded)
     with torch.no_grad():
         found = loaded.encode_image(_study(loaded, [3, 1, 4]))
@@ -84,7 +84,7 @@ def test_starts_as_the_mean_of_unit_vectors(base: Path, pool: Any) -> None:
 
 
 def test_weighted_by_hand() -> None:
-    module = pooling.Weighted(2)
+    module = frame_pooling.AttentionPooling(2)
     module.query.data = torch.tensor([np.log(3.0), 0.0], dtype=torch.float32)
     rows = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]])
     found = module(rows, torch.tensor([[True, True, False]]))
@@ -93,7 +93,7 @@ def test_weighted_by_hand() -> None:
 
 @pytest.mark.parametrize("pool", ["weighted", "temporal"])
 def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     MultiFrame(pool=pool).apply(loaded)
     _move(loaded)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any
 
 def test_the_order_counts_for_the_temporal_one_only(base: Path) -> None:
     for pool in POOLS:
-        loaded = towers.load(base)
+        loaded = loading.load_model(base)
         MultiFrame(pool=pool).apply(loaded)
         _move(loaded)
         with torch.no_grad():
@@ -123,7 +123,7 @@ def test_the_order_counts_for_the_temporal_one_only(base: Path) -> None:
 @pytest.mark.parametrize("pool", ["weighted", "temporal"])
 def test_gradients(pool: str) -> None:
     torch.manual_seed(0)
-    module = pooling.make(pool, 4, 3, 1)
+    module = frame_pooling.make_pooling(pool, 4, 3, 1)
     assert module is not None
     module = module.double()
     for weight in module.parameters():
@@ -134,7 +134,7 @@ def test_gradients(pool: str) -> None:
 
 
 def test_what_learns(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = MultiFrame(pool="temporal", image=0, text=0.5, pooling=3, scale=False).apply(loaded)
     by = {
         name.split("_pooling.")[0].split("/v")[0].split("/t")[0]: factor for name, factor in factors.items()
@@ -147,7 +147,7 @@ def test_what_learns(base: Path) -> None:
     }
     # The pooling belongs to the image side: its gradient is wanted, although the tower is locked.
     assert loaded.first_learning("image") is not None
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     MultiFrame(image=0).apply(loaded)
     assert loaded.first_learning("image") is None
 
@@ -156,13 +156,13 @@ def test_what_learns(base: Path) -> None:
 def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     base: Path, tmp_path: Path, pool: Any
 ) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     plain = loaded.fingerprint("image")
     MultiFrame(pool=pool, layers=2).apply(loaded)
     _move(loaded)
     assert loaded.fingerprint("image") != plain  # what is kept of single pictures is not found again
     loaded.save(tmp_path / "model")
-    again = towers.load(tmp_path / "model")
+    again = loading.load_model(tmp_path / "model")
     assert again.frames == 4
     assert again.fingerprint("image") == loaded.fingerprint("image")
     with torch.no_grad():
@@ -171,9 +171,9 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     CLIPModel.from_pretrained(tmp_path / "model")
     written = {file.name for file in (tmp_path / "model").iterdir()}
     assert ("pooling.safetensors" in written) == (pool != "mean")
-    assert is_ours("pooling.json")
-    assert is_ours("pooling.safetensors")
-    assert not is_ours("pooling.bin")
+    assert is_pushed_name("pooling.json")
+    assert is_pushed_name("pooling.safetensors")
+    assert not is_pushed_name("pooling.bin")
     with pytest.raises(RecipeError) as caught:
         MultiFrame(frames=8, pool=pool).apply(again)
     assert str(caught.value) == (
@@ -196,26 +196,26 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     ],
 )
 def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy: Any, factor: float) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     MultiFrame(pool="weighted").apply(loaded)
     _move(loaded)
     loaded.save(tmp_path / "model")
-    again = towers.load(tmp_path / "model")
+    again = loading.load_model(tmp_path / "model")
     factors = strategy.apply(again)
     assert factors["image/image_pooling.query"] == pytest.approx(factor)
     assert again.weights()["image/image_pooling.query"].requires_grad == (factor > 0)
     again.save(tmp_path / "further")
-    third = towers.load(tmp_path / "further")
+    third = loading.load_model(tmp_path / "further")
     assert torch.equal(third.extra["image_pooling"].query, loaded.extra["image_pooling"].query)
 
 
 def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     MultiFrame().apply(loaded)
     loaded.save(tmp_path / "model")
     (tmp_path / "model" / "pooling.json").write_text('{"frames": 1000000, "layers": 1, "pool": "mean"}')
     with pytest.raises(ModelError) as caught:
-        towers.load(tmp_path / "model")
+        loading.load_model(tmp_path / "model")
     assert str(caught.value) == (
         f'base "{tmp_path / "model"}": its pooling.json cannot be read: pooling.json asks for '
         "{'frames': 1000000, 'layers': 1, 'pool': 'mean'}, which is not known here"
@@ -223,7 +223,7 @@ def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
 
 
 def test_patches_of_their_own_shapes_are_pooled_too(tmp_path: Path) -> None:
-    loaded = towers.load(tiny_siglip2_naflex(tmp_path / "base"))
+    loaded = loading.load_model(tiny_siglip2_naflex(tmp_path / "base"))
     MultiFrame().apply(loaded)
     with torch.no_grad():
         found = loaded.encode_image(_study(loaded, [2, 3]))
@@ -235,11 +235,11 @@ def test_evaluation_sees_the_same_pictures(
 ) -> None:
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
     items = _items(tmp_path, [1, 3, 6])
-    model, other = towers.load(base), towers.load(base)
+    model, other = loading.load_model(base), loading.load_model(base)
     MultiFrame(frames=3).apply(model)
     pooled, single = (
-        TowersEncoder(model, store=EmbeddingStore()),
-        TowersEncoder(other, store=EmbeddingStore()),
+        CachedEncoder(model, store=EmbeddingCache()),
+        CachedEncoder(other, store=EmbeddingCache()),
     )
     found = pooled.images(items)
     for row, shown in enumerate(([0], [0, 1, 2], [0, 2, 5])):
@@ -248,32 +248,32 @@ def test_evaluation_sees_the_same_pictures(
         assert np.allclose(found[row], F.normalize(each.mean(0), dim=-1), atol=1e-6)
     assert np.allclose(single.images(items)[0], found[0], atol=1e-6)  # one picture is its own mean
     assert not np.allclose(single.images(items)[1], found[1], atol=1e-3)
-    again = TowersEncoder(model, store=EmbeddingStore())
+    again = CachedEncoder(model, store=EmbeddingCache())
     assert np.array_equal(again.images(items), found)
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_path: Path) -> None:
     items = _items(tmp_path, [2, 2])
     (tmp_path / "0-0.png").write_bytes(b"no picture")
-    model = towers.load(base)
+    model = loading.load_model(base)
     MultiFrame(frames=3).apply(model)
-    found = TowersEncoder(model).images(items)
+    found = CachedEncoder(model).images(items)
     with torch.no_grad():
         left = model.encode_image(stack([model.preprocess(noise(40, 36, 1))]))
     assert np.allclose(found[0], left[0], atol=1e-6)
 
 
 def test_models_that_are_compared_see_the_same_pictures(base: Path) -> None:
-    plain, pooled, other = towers.load(base), towers.load(base), towers.load(base)
+    plain, pooled, other = loading.load_model(base), loading.load_model(base), loading.load_model(base)
     MultiFrame(frames=3).apply(pooled)
-    measure._see_as_many([plain, other])
+    evaluate._see_as_many([plain, other])
     assert (plain.frames, other.frames) == (1, 1)
-    measure._see_as_many([plain, pooled, other])
+    evaluate._see_as_many([plain, pooled, other])
     assert (plain.frames, pooled.frames, other.frames) == (3, 3, 3)
     assert plain.pooled_by is None  # by their mean, and nothing of that is saved with it
 
 
-def _move(loaded: towers.Towers) -> None:
+def _move(loaded: dual_encoder.DualEncoder) -> None:
     torch.manual_seed(3)
     for weight in loaded.extra.parameters():
         weight.data += 0.5 * torch.randn_like(weight)
@@ -299,9 +299,9 @@ def _items(folder: Path, counts: list[int]) -> Dataset:
 def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Items of the corpus get up to five further pictures: those of the items behind them."""
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
-    load = prepare_module.load_corpus
+    load = corpus.load_corpus
 
-    def with_views(*given: Any, **options: Any) -> LoadedCorpus:
+    def with_views(*given: Any, **options: Any) -> Corpus:
         loaded = load(*given, **options)
         for name, split in loaded.splits.items():
             images, ids = split["image"][:], split["id"][:]
@@ -312,11 +312,11 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             loaded.splits[name] = changed.select_columns(list(FEATURES))
         return loaded
 
-    monkeypatch.setattr(prepare_module, "load_corpus", with_views)
+    monkeypatch.setattr(inputs, "load_corpus", with_views)
 
 
-def _job(recipe_file: Path, *changes: str) -> Job:
-    ready = prepare_module.prepare(recipes.load(str(recipe_file), changes))
+def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
+    ready = inputs.load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     return make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
 
 
@@ -346,7 +346,7 @@ def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp
             f"train.keep_features={keep}",
             "probes=[zero_shot]",
         ]
-        finetune(recipes.load(str(recipe_file), changes), tmp_path / name, quiet=True)
+        finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / name, quiet=True)
         found[name] = load_file(tmp_path / name / "model" / "model.safetensors")
     for name, tensor in found["kept"].items():
         assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
@@ -362,11 +362,11 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
     said = {}
     for name, strategy in strategies.items():
         changes = [f"strategy={strategy}", "train.epochs=1", "probes=[retrieval]"]
-        finetune(recipes.load(str(recipe_file), changes), tmp_path / name, quiet=True)
+        finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / name, quiet=True)
         said[name] = [row.base for row in load_results(tmp_path / name / "results.json").results]
     assert said["mean"] == said["temporal"]
     assert said["mean"] != said["single"]  # negative control
-    assert towers.load(tmp_path / "temporal" / "model").frames == 3
+    assert loading.load_model(tmp_path / "temporal" / "model").frames == 3
 
 
 @pytest.mark.usefixtures("views")

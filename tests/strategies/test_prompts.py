@@ -13,30 +13,31 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer, CLIPModel
 
-from domainclip import recipe as recipes
-from domainclip import schedule, towers
-from domainclip.data import standins
-from domainclip.data.collate import collate
+from domainclip.config import loading as loading_config
+from domainclip.config.training import TrainConfig
+from domainclip.data.batching.pairs import collate
+from domainclip.data.text import caption_substitutes
 from domainclip.errors import ModelError, RecipeError
-from domainclip.features import with_kept_features
-from domainclip.job import Job, bring
-from domainclip.prepare import make_job, prepare, sentences
-from domainclip.recipe import Train
-from domainclip.report.results import load as load_results
-from domainclip.run import finetune
+from domainclip.models import dual_encoder, learned_prompts, learned_tokens, loading
+from domainclip.pipelines.finetune import finetune
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.report.results_file import load as load_results
 from domainclip.strategies.prompts import Prompts
-from domainclip.towers import words
-from tests.tiny import FAMILIES
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training.precompute import with_kept_features
+from domainclip.training.setup import TrainingSetup, to_step_batch
+from tests.support.tiny_models import FAMILIES
 
 ADDED = "text/text_model.embeddings.token_embedding.added_tokens"
 CLASSES = ["effusion", "pleural effusion", "cat"]
 
 
-def _ids(loaded: towers.Towers, text: str) -> list[int]:
+def _ids(loaded: dual_encoder.DualEncoder, text: str) -> list[int]:
     return loaded.tokenise([text])["input_ids"][0].tolist()
 
 
-def _trained(loaded: towers.Towers, strategy: Prompts) -> towers.Towers:
+def _trained(loaded: dual_encoder.DualEncoder, strategy: Prompts) -> dual_encoder.DualEncoder:
     strategy.apply(loaded)
     torch.manual_seed(1)
     loaded.weights()[ADDED].data += 0.5 * torch.randn_like(loaded.weights()[ADDED])
@@ -44,19 +45,19 @@ def _trained(loaded: towers.Towers, strategy: Prompts) -> towers.Towers:
 
 
 def test_only_the_new_words_learn(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Prompts(tokens=3).apply(loaded)
     assert {name for name, factor in factors.items() if factor > 0} == {ADDED}
     assert loaded.weights()[ADDED].shape == (3, 32)
     assert not loaded.decayed(ADDED)
     assert loaded.first_learning("image") is None  # pictures are encoded once
-    assert Prompts(scale=True).apply(towers.load(base))["scale/logit_scale"] == 1.0
+    assert Prompts(scale=True).apply(loading.load_model(base))["scale/logit_scale"] == 1.0
 
 
 @pytest.mark.parametrize("make", FAMILIES)
 def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path / "base")
-    plain, loaded = towers.load(folder), towers.load(folder)
+    plain, loaded = loading.load_model(folder), loading.load_model(folder)
     Prompts(tokens=2, start="a photo").apply(loaded)
     first = len(plain.tokenizer)
     for text in ("a red circle", "a"):
@@ -74,7 +75,7 @@ def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path
             written = plain.encode_text(plain.tokenise(["a photo a red circle"]))
             assert torch.allclose(said, written, atol=1e-5)
     loaded.save(tmp_path / "model")
-    again = towers.load(tmp_path / "model")
+    again = loading.load_model(tmp_path / "model")
     with torch.no_grad():
         one, other = (x.encode_text(x.tokenise(["a red circle", "a"])) for x in (loaded, again))
     assert torch.allclose(one, other, atol=1e-6)
@@ -82,7 +83,7 @@ def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path
 
 
 def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
-    loaded = _trained(towers.load(base), Prompts(tokens=2))
+    loaded = _trained(loading.load_model(base), Prompts(tokens=2))
     loaded.save(tmp_path / "model")
     plain, info = CLIPModel.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"]
@@ -96,7 +97,7 @@ def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
         found = F.normalize(plain.get_text_features(ids).pooler_output, dim=-1)
         assert torch.allclose(found, loaded.encode_text(loaded.tokenise(["a red circle"])), atol=1e-6)
         # Negative controls: the words say something, and without them the base speaks.
-        old = towers.load(base)
+        old = loading.load_model(base)
         before = old.encode_text(old.tokenise(["a red circle"]))
         assert not torch.allclose(found, before, atol=1e-3)
         ids = tokenizer(["a red circle"], return_tensors="pt")["input_ids"]
@@ -106,12 +107,12 @@ def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     for config in (loaded.plain.config.text_config, loaded.plain.text_model.config):
         config.eos_token_id = 2
     loaded.plain.text_model.eos_token_id = 2
     loaded.save(tmp_path / "legacy")
-    old, new = towers.load(tmp_path / "legacy"), towers.load(tmp_path / "legacy")
+    old, new = loading.load_model(tmp_path / "legacy"), loading.load_model(tmp_path / "legacy")
     assert new.plain.config.text_config.eos_token_id == 2
     Prompts(tokens=1, start="red").apply(new)
     with torch.no_grad():
@@ -135,15 +136,15 @@ def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> No
     ],
 )
 def test_which_classes_a_text_names(text: str, expected: list[str]) -> None:
-    assert words.named(text, CLASSES) == expected
+    assert learned_prompts.learned_token_names(text, CLASSES) == expected
 
 
 def test_a_script_without_spaces() -> None:
-    assert words.named("一张猫的照片", ["猫"]) == ["猫"]
+    assert learned_prompts.learned_token_names("一张猫的照片", ["猫"]) == ["猫"]
 
 
 def test_each_class_has_its_own_words(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Prompts(tokens=2, per_class=True, classes=CLASSES).apply(loaded)
     assert loaded.weights()[ADDED].shape == (6, 32)
     assert sum(factor > 0 for factor in factors.values()) == 1
@@ -158,7 +159,7 @@ def test_each_class_has_its_own_words(base: Path) -> None:
 
 
 def test_a_word_for_the_name_of_each_class(base: Path) -> None:
-    plain, loaded = towers.load(base), towers.load(base)
+    plain, loaded = loading.load_model(base), loading.load_model(base)
     Prompts(tokens=0, names=True, classes=CLASSES).apply(loaded)
     table = plain.plain.text_model.embeddings.token_embedding.weight
     pleural = plain.tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
@@ -175,9 +176,14 @@ def test_a_word_for_the_name_of_each_class(base: Path) -> None:
 
 def test_a_class_that_is_called_as_the_new_words_are() -> None:
     tokenizer = SimpleNamespace(
-        init_kwargs={words.WORDS: {"before": {}, "names": {"cat": "<|name-1|>", "name": "<|name-2|>"}}}
+        init_kwargs={
+            learned_prompts.LEARNED_TOKENS: {
+                "before": {},
+                "names": {"cat": "<|name-1|>", "name": "<|name-2|>"},
+            }
+        }
     )
-    assert words.worded(tokenizer, ["a cat by name", "Cat's"]) == [
+    assert learned_prompts.insert_learned_tokens(tokenizer, ["a cat by name", "Cat's"]) == [
         "a <|name-1|> by <|name-2|>",
         "<|name-1|>'s",
     ]
@@ -186,7 +192,7 @@ def test_a_class_that_is_called_as_the_new_words_are() -> None:
 def test_a_random_start_follows_the_seed(base: Path) -> None:
     found = []
     for seed in (0, 0, 1):
-        loaded = towers.load(base)
+        loaded = loading.load_model(base)
         torch.manual_seed(seed)
         Prompts(start=None).apply(loaded)
         found.append(loaded.weights()[ADDED].detach().clone())
@@ -195,10 +201,10 @@ def test_a_random_start_follows_the_seed(base: Path) -> None:
 
 
 def test_a_step_moves_the_words_and_nothing_else(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = Prompts().apply(loaded)
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
-    optimizer = schedule.make_optimizer(loaded, factors, Train(weight_decay=0.5), 1e-2)
+    optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
     loaded.encode_text(loaded.tokenise(["a red circle"]))[0, 0].backward()
     optimizer.step()
     moved = {name for name, weight in loaded.weights().items() if not torch.equal(weight, before[name])}
@@ -208,7 +214,9 @@ def test_a_step_moves_the_words_and_nothing_else(base: Path) -> None:
 
 def test_gradients_of_the_words() -> None:
     table = torch.nn.Embedding(5, 3).double()
-    module = words.Widened(table, torch.randn(2, 3, dtype=torch.float64), first=4)  # the last row is unused
+    module = learned_tokens.WidenedEmbedding(
+        table, torch.randn(2, 3, dtype=torch.float64), first=4
+    )  # the last row is unused
     ids = torch.tensor([[0, 4, 5, 3]])
     assert torch.equal(module(ids)[0, 1], module.added_tokens[0])
     assert torch.equal(module(ids)[0, 0], table.weight[0])
@@ -224,7 +232,7 @@ def test_gradients_of_the_words() -> None:
 
 def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: Path) -> None:
     """Parity with transformers: its own table of tokens, all of it learning."""
-    loaded = _trained(towers.load(base), Prompts(tokens=2))
+    loaded = _trained(loading.load_model(base), Prompts(tokens=2))
     loaded.save(tmp_path / "model")
     plain = CLIPModel.from_pretrained(tmp_path / "model").eval()
     batch = loaded.tokenise(["a red circle", "a dog"])
@@ -253,12 +261,12 @@ def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: 
 )
 def test_what_is_refused(base: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Prompts(**options).apply(towers.load(base))
+        Prompts(**options).apply(loading.load_model(base))
     assert str(caught.value) == message
 
 
 def test_words_are_learnt_once(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     Prompts().apply(loaded)
     with pytest.raises(ModelError) as caught:
         Prompts(tokens=1, start=None).apply(loaded)
@@ -275,16 +283,20 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
 
 
-def _job(recipe_file: Path, *changes: str) -> Job:
-    ready = prepare(recipes.load(str(recipe_file), changes))
+def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
+    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     kept = sentences(ready)
     return make_job(ready, ready.parts.strategy.apply(ready.base), kept)
 
 
 def test_the_classes_are_those_of_the_corpus(recipe_file: Path) -> None:
-    ready = prepare(recipes.load(str(recipe_file), ["strategy={prompts: {per_class: true}}"]))
+    ready = load_inputs(
+        loading_config.load_recipe(str(recipe_file), ["strategy={prompts: {per_class: true}}"])
+    )
     assert ready.parts.strategy.classes == ["blue", "green", "red", "white"]  # type: ignore[attr-defined]
-    ready = prepare(recipes.load(str(recipe_file), ["strategy={prompts: {names: true, classes: [red]}}"]))
+    ready = load_inputs(
+        loading_config.load_recipe(str(recipe_file), ["strategy={prompts: {names: true, classes: [red]}}"])
+    )
     assert ready.parts.strategy.classes == ["red"]  # type: ignore[attr-defined]
 
 
@@ -298,9 +310,11 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
         "train.learning_rate=5e-2",
         "probes=[zero_shot]",
     ]
-    finetune(recipes.load(str(recipe_file), changes), tmp_path / "run", quiet=True)
+    finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / "run", quiet=True)
     finetune(
-        recipes.load(str(recipe_file), ["strategy=locked_image", "train.epochs=1", "probes=[zero_shot]"]),
+        loading_config.load_recipe(
+            str(recipe_file), ["strategy=locked_image", "train.epochs=1", "probes=[zero_shot]"]
+        ),
         tmp_path / "other",
         quiet=True,
     )
@@ -309,7 +323,7 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
     assert [row.base for row in found.results] != [row.adapted for row in found.results]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
-    old, new = towers.load(base).weights(), towers.load(tmp_path / "run" / "model").weights()
+    old, new = loading.load_model(base).weights(), loading.load_model(tmp_path / "run" / "model").weights()
     table = "text/text_model.embeddings.token_embedding.weight"
     assert torch.equal(new[table][:700], old[table])
     assert len(new[table]) == 700 + 4 * 2
@@ -322,8 +336,8 @@ def test_from_texts_alone_no_picture_is_looked_at(
 ) -> None:
     job = _job(recipe_file, "strategy={prompts: {source: text}}")
     assert job.kept.image is not None
-    captions = standins.captions(job.pairs.items, 0)
-    plain = towers.load(base)
+    captions = caption_substitutes.captions(job.pairs.items, 0)
+    plain = loading.load_model(base)
     with torch.no_grad():  # as the base says them, without the new words
         expected = plain.encode_text(plain.tokenise(captions))
     assert torch.allclose(torch.from_numpy(job.kept.image), expected, atol=1e-6)
@@ -331,8 +345,10 @@ def test_from_texts_alone_no_picture_is_looked_at(
     assert job.notes == (
         "no picture is looked at: captions of other items with the same labels stand for them",
     )
-    monkeypatch.setattr("domainclip.data.collate.decode", lambda _: pytest.fail("a picture was decoded"))
-    batch = bring(job, collate([job.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
+    monkeypatch.setattr(
+        "domainclip.data.batching.pairs.decode", lambda _: pytest.fail("a picture was decoded")
+    )
+    batch = to_step_batch(job, collate([job.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None
     assert torch.allclose(batch.kept_image, expected[:4], atol=1e-6)
 

@@ -11,20 +11,27 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from domainclip import recipe, run, towers
+from domainclip.config import loading as loading_config
 from domainclip.errors import ModelError, RecipeError
-from domainclip.report.results import load as load_results
+from domainclip.models import dual_encoder, loading
+from domainclip.pipelines import finetune
+from domainclip.report.results_file import load as load_results
 from domainclip.strategies.text_tower_swap import TextTowerSwap
-from tests import tiny
-from tests.tiny import noise, stack
+from tests.support import tiny_models
+from tests.support.tiny_models import noise, stack
 
 TEXTS = ["a red circle", "ein kreis", "a dog on the left " * 30]
 
 
 def _encoder(folder: Path, *, seed: int = 1, pooler: bool = True, kind: str = "bert") -> Path:
     """A BERT of another width with 64 positions, its own vocabulary and, for RoBERTa, no pooler."""
-    tokenizer = tiny._bert_tokenizer(64)
-    shape = {**tiny._layers(), "hidden_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 64}
+    tokenizer = tiny_models._bert_tokenizer(64)
+    shape = {
+        **tiny_models._layers(),
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "max_position_embeddings": 64,
+    }
     config = transformers.BertConfig(vocab_size=len(tokenizer), **shape)
     kinds = {"bert": transformers.BertModel, "decoder": transformers.BertLMHeadModel}
     with torch.random.fork_rng(devices=[]):
@@ -40,16 +47,18 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _encoder(tmp_path_factory.mktemp("encoder") / "bert")
 
 
-def _pixels(loaded: towers.Towers) -> dict[str, torch.Tensor]:
+def _pixels(loaded: dual_encoder.DualEncoder) -> dict[str, torch.Tensor]:
     return stack(loaded.preprocess(noise(40, 36, seed=i)) for i in range(3))
 
 
-@pytest.mark.parametrize("make", [tiny.tiny_clip, tiny.tiny_chinese_clip, tiny.tiny_dual_encoder])
+@pytest.mark.parametrize(
+    "make", [tiny_models.tiny_clip, tiny_models.tiny_chinese_clip, tiny_models.tiny_dual_encoder]
+)
 @torch.no_grad()
 def test_the_image_side_stays_and_the_text_side_is_the_encoder(
     tmp_path: Path, encoder: Path, make: Callable[[Path], Path]
 ) -> None:
-    base = towers.load(make(tmp_path / "base"))
+    base = loading.load_model(make(tmp_path / "base"))
     before = base.fingerprint("all")
     model = TextTowerSwap(encoder=str(encoder), max_tokens=40).rebuild(base)
     assert base.fingerprint("all") == before
@@ -69,7 +78,7 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
 
 @torch.no_grad()
 def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> None:
-    base = towers.load(tiny.tiny_dual_encoder(tmp_path / "base"))
+    base = loading.load_model(tiny_models.tiny_dual_encoder(tmp_path / "base"))
     base.plain.text_model.save_pretrained(tmp_path / "own")
     base.tokenizer.save_pretrained(tmp_path / "own")
     model = TextTowerSwap(encoder=str(tmp_path / "own")).rebuild(base)
@@ -82,7 +91,7 @@ def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> 
 
 
 def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     bare = str(_encoder(tmp_path / "bare", pooler=False))
     one, same, other = (
         TextTowerSwap(encoder=bare, seed=seed).rebuild(loaded).weights() for seed in (3, 3, 4)
@@ -96,7 +105,7 @@ def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path
 
 def test_what_learns(base: Path, encoder: Path) -> None:
     strategy = TextTowerSwap(encoder=str(encoder), text=0.5)
-    model = strategy.rebuild(towers.load(base))
+    model = strategy.rebuild(loading.load_model(base))
     factors = strategy.apply(model)
     assert {factor for name, factor in factors.items() if name.startswith("image/")} == {0.0}
     assert factors["text/text_projection.weight"] == 10.0
@@ -106,10 +115,10 @@ def test_what_learns(base: Path, encoder: Path) -> None:
 
 @torch.no_grad()
 def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: Path, tmp_path: Path) -> None:
-    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).rebuild(towers.load(base))
+    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).rebuild(loading.load_model(base))
     image, text = model.encode_image(_pixels(model)), model.encode_text(model.tokenise(TEXTS))
     model.save(tmp_path / "model")
-    again = towers.load(tmp_path / "model")
+    again = loading.load_model(tmp_path / "model")
     assert (again.max_tokens, again.wording) == (40, model.wording)
     assert torch.equal(again.encode_image(_pixels(again)), image)
     assert torch.equal(again.encode_text(again.tokenise(TEXTS)), text)
@@ -123,12 +132,12 @@ def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: P
 
 def _refusal(base: Path, encoder: str) -> str:
     with pytest.raises(ModelError) as caught:
-        TextTowerSwap(encoder=encoder).rebuild(towers.load(base))
+        TextTowerSwap(encoder=encoder).rebuild(loading.load_model(base))
     return str(caught.value)
 
 
 def test_what_cannot_be_joined_is_refused(base: Path, encoder: Path, tmp_path: Path) -> None:
-    siglip = tiny.tiny_siglip(tmp_path / "siglip")
+    siglip = tiny_models.tiny_siglip(tmp_path / "siglip")
     assert _refusal(siglip, str(encoder)) == (
         f'base "{siglip}": is of family siglip; a text tower can be replaced in '
         "chinese_clip, clip, vision-text-dual-encoder"
@@ -172,13 +181,13 @@ def test_code_from_elsewhere_is_not_run(base: Path, encoder: Path, tmp_path: Pat
 
 
 def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tmp_path: Path) -> None:
-    tokenizer = tiny._xlmr_tokenizer(512)
+    tokenizer = tiny_models._xlmr_tokenizer(512)
     config = transformers.XLMRobertaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=34, pad_token_id=1, **tiny._layers()
+        vocab_size=len(tokenizer), max_position_embeddings=34, pad_token_id=1, **tiny_models._layers()
     )
     transformers.XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "xlmr")
     tokenizer.save_pretrained(tmp_path / "xlmr")
-    model = TextTowerSwap(encoder=str(tmp_path / "xlmr")).rebuild(towers.load(base))
+    model = TextTowerSwap(encoder=str(tmp_path / "xlmr")).rebuild(loading.load_model(base))
     assert model.max_tokens == 32
     assert model.encode_text(model.tokenise(["a dog " * 60])).isfinite().all()
 
@@ -187,7 +196,7 @@ def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tm
 
 
 def _finetune(file: Path, folder: Path, *changes: str, resume: bool = False) -> None:
-    run.finetune(recipe.load(str(file), changes), folder, resume=resume, quiet=True)
+    finetune.finetune(loading_config.load_recipe(str(file), changes), folder, resume=resume, quiet=True)
 
 
 def test_a_run_stands_against_the_base_as_published(
@@ -208,9 +217,9 @@ def test_a_run_stands_against_the_base_as_published(
     # Captions are cut where the new tokeniser cuts them.
     for results, limit in ((found, 8), (plain, 77)):
         assert sum(f" cut at {limit} tokens" in told for told in results.corpus["findings"]) == 1
-    adapted = towers.load(tmp_path / "run" / "model")
+    adapted = loading.load_model(tmp_path / "run" / "model")
     assert (adapted.family, adapted.max_tokens) == ("vision-text-dual-encoder", 8)
-    for name, weight in towers.load(base).weights().items():
+    for name, weight in loading.load_model(base).weights().items():
         if name.startswith("image/"):
             assert torch.equal(adapted.weights()[name], weight), name
     # The published recipe names no folder of this machine.
@@ -249,11 +258,12 @@ def test_an_encoder_outside_the_roots_is_refused(recipe_file: Path, encoder: Pat
     )
     recipe_file.write_text(text)
     with pytest.raises(RecipeError) as caught:
-        recipe.load(str(recipe_file))
+        loading_config.load_recipe(str(recipe_file))
     assert str(caught.value) == (
         f"squares.yaml: strategy.text_tower_swap.encoder: {encoder} lies outside the declared roots: "
         'add its folder to "roots"'
     )
     assert (
-        str(encoder) in recipe.load(str(recipe_file), [f"strategy.text_tower_swap.encoder={encoder}"]).roots
+        str(encoder)
+        in loading_config.load_recipe(str(recipe_file), [f"strategy.text_tower_swap.encoder={encoder}"]).roots
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from domainclip import towers
 from domainclip.errors import RecipeError
+from domainclip.models import loading
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.locked_text import LockedText
@@ -15,22 +15,24 @@ from domainclip.strategies.two_stage import TwoStage
 
 
 def test_the_second_stage_frees_what_the_first_locked(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     (first, one), (second, two) = TwoStage(first=0.25, rates=(2.0, 0.5), image=0.1).stages(loaded)
     assert (first, second) == (0.25, 0.75)
-    assert one == {name: 2 * factor for name, factor in LockedImage().apply(towers.load(base)).items()}
-    assert two == {name: factor / 2 for name, factor in Full(image=0.1).apply(towers.load(base)).items()}
+    assert one == {name: 2 * factor for name, factor in LockedImage().apply(loading.load_model(base)).items()}
+    assert two == {
+        name: factor / 2 for name, factor in Full(image=0.1).apply(loading.load_model(base)).items()
+    }
 
 
 def test_the_text_tower_may_be_the_locked_one(base: Path) -> None:
     strategy = TwoStage(order="text_locked_first", rates=(1.0, 1.0), last_layers=1, scale=False)
-    (_, one), (_, two) = strategy.stages(towers.load(base))
-    assert one == LockedText(scale=False).apply(towers.load(base))
-    assert two == Full(last_layers=1, scale=False).apply(towers.load(base))
+    (_, one), (_, two) = strategy.stages(loading.load_model(base))
+    assert one == LockedText(scale=False).apply(loading.load_model(base))
+    assert two == Full(last_layers=1, scale=False).apply(loading.load_model(base))
 
 
 def test_what_learns_in_some_stage_is_told(base: Path) -> None:
-    loaded = towers.load(base)
+    loaded = loading.load_model(base)
     factors = TwoStage().apply(loaded)
     assert {factor for name, factor in factors.items() if name.startswith("image/")} == {0.1}
     assert {factor for name, factor in factors.items() if not name.startswith("image/")} == {1.0}
@@ -39,7 +41,7 @@ def test_what_learns_in_some_stage_is_told(base: Path) -> None:
 
 @pytest.mark.parametrize(("first", "same"), [(0.0, Full()), (1.0, LockedImage())])
 def test_one_stage_alone_is_the_plain_strategy(base: Path, first: float, same: Full | LockedImage) -> None:
-    loaded, plain = towers.load(base), towers.load(base)
+    loaded, plain = loading.load_model(base), loading.load_model(base)
     factors = TwoStage(first=first, rates=(1.0, 1.0)).apply(loaded)
     assert factors == same.apply(plain)
     assert [w.requires_grad for w in loaded.parameters()] == [w.requires_grad for w in plain.parameters()]
@@ -47,7 +49,7 @@ def test_one_stage_alone_is_the_plain_strategy(base: Path, first: float, same: F
 
 def test_a_stage_in_which_nothing_learns_is_refused(base: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        TwoStage(image=0, text=0, scale=False).apply(towers.load(base))
+        TwoStage(image=0, text=0, scale=False).apply(loading.load_model(base))
     assert str(caught.value) == (
         "strategy.two_stage: with these options no weight learns in one of its stages"
     )

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.checks import captions, pictures, structure
-from domainclip.data.checks import leaks as leaking
-from domainclip.data.checks.captions import same_caption_pairs
-from domainclip.data.checks.findings import Finding, leaks, levelled, refuse
-from domainclip.data.corpus import LoadedCorpus
-
-__all__ = ["SAMPLE", "Finding", "check", "leaks", "refuse", "same_caption_pairs"]
+from domainclip.data.checks import captions, images, leakage, structure
+from domainclip.data.checks.findings import Finding, levelled
+from domainclip.data.corpus import Corpus
 
 SAMPLE = 2048  # pictures that are looked at before a training; `domainclip data check` looks at all
 
 
 def check(
-    corpus: LoadedCorpus,
+    corpus: Corpus,
     count_tokens: Callable[[list[str]], Sequence[int]] | None,
     batch_size: int,
     *,
@@ -40,16 +36,16 @@ def check(
     `embed` gives embeddings (n, d) of pictures, a witness where two are nearly the same.
     """
     card = corpus.card.checks
-    found = [*structure.sizes(corpus), *leaking.groups(corpus), *leaking.pictures(corpus)]
+    found = [*structure.sizes(corpus), *leakage.groups(corpus), *leakage.pictures(corpus)]
     found += [*structure.classes(corpus), *captions.repeated(corpus, batch_size)]
     if count_tokens is not None and len(corpus.splits["train"]):
         found += captions.truncated(corpus, count_tokens, max_tokens)
         found += captions.scripts(corpus, count_tokens, max_tokens)
     found += captions.laterality(corpus, augmentation)
-    seen = pictures.see(corpus, sample, workers)
-    found += [*pictures.unreadable(seen), *pictures.blank(seen), *pictures.sizes(seen, side)]
-    files = sorted(pictures.dicom_files(corpus))
-    found += [*pictures.decoders(files), *pictures.burned_in(corpus, files)]
+    seen = images.see(corpus, sample, workers)
+    found += [*images.unreadable(seen), *images.blank(seen), *images.sizes(seen, side)]
+    files = sorted(images.dicom_files(corpus))
+    found += [*images.decoders(files), *images.burned_in(corpus, files)]
     if card.near_duplicates != "off":
-        found += leaking.near_duplicates(corpus, seen, embed, workers)
+        found += leakage.near_duplicates(corpus, seen, embed, workers)
     return levelled(found, card)

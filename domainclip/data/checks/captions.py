@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from domainclip.contracts import SPLITS
-from domainclip.data import languages, pools
-from domainclip.data.captions import normalise
-from domainclip.data.checks import sides
+from domainclip.data.batching import caption_sampling
+from domainclip.data.checks import laterality as checks_laterality
 from domainclip.data.checks.findings import NAMED, Finding
-from domainclip.data.corpus import LoadedCorpus
+from domainclip.data.corpus import Corpus
+from domainclip.data.schema import SPLITS
+from domainclip.data.text import captions, languages
+from domainclip.data.text.captions import normalise
 
 _CUT = 0.05  # of the captions: above it, the base loses what they end with
 _SAME = 0.05  # of the pairs of a batch
@@ -43,9 +44,11 @@ def same_caption_pairs(
     return b * (b - 1) / (n * (n - 1)) * sum(total[k] ** 2 - squares[k] for k in total) / 2
 
 
-def repeated(corpus: LoadedCorpus, batch_size: int) -> Iterator[Finding]:
+def repeated(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     """Training captions that occur again, and how many such pairs meet in a batch."""
-    shown = pools.pools(corpus.splits["train"], corpus.card.captions)  # what training says, not what it reads
+    shown = caption_sampling.caption_pools(
+        corpus.splits["train"], corpus.card.captions
+    )  # what training says, not what it reads
     texts = [pool.texts for pool in shown]
     tally = Counter(normalise(text) for own in texts for text in own)
     number = sum(n for n in tally.values() if n > 1)
@@ -63,11 +66,11 @@ def repeated(corpus: LoadedCorpus, batch_size: int) -> Iterator[Finding]:
 
 
 def truncated(
-    corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
+    corpus: Corpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
     """How much of what training says the base does not read, by language."""
     by_language: defaultdict[str, set[str]] = defaultdict(set)
-    for _, text, language in drawn(corpus, pools.Fit(count_tokens, max_tokens)):
+    for _, text, language in drawn(corpus, caption_sampling.TokenLimit(count_tokens, max_tokens)):
         by_language[language].add(text)
     for language, texts in sorted(by_language.items()):
         lengths = np.asarray(count_tokens(sorted(texts)))
@@ -83,7 +86,7 @@ def truncated(
 
 
 def scripts(
-    corpus: LoadedCorpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
+    corpus: Corpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
     """Scripts that the tokeniser of the base splits into bytes."""
     pairs = list(spoken(corpus))
@@ -92,7 +95,7 @@ def scripts(
         yield Finding("warning", line, "split_script")
 
 
-def laterality(corpus: LoadedCorpus, augmentation: str) -> Iterator[Finding]:
+def laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
     """Captions that say left or right, when training mirrors the pictures: of patients, an error."""
     if not augmentation.endswith("flip"):
         return
@@ -100,7 +103,7 @@ def laterality(corpus: LoadedCorpus, augmentation: str) -> Iterator[Finding]:
     where: dict[str, None] = {}
     for id, text, language in drawn(corpus):
         of += 1
-        if sides.named(text, language):
+        if checks_laterality.named(text, language):
             said += 1
             where[corpus.places.get(id, f"item {id}")] = None
     if said:
@@ -115,13 +118,15 @@ def laterality(corpus: LoadedCorpus, augmentation: str) -> Iterator[Finding]:
         )
 
 
-def drawn(corpus: LoadedCorpus, fit: pools.Fit | None = None) -> Iterator[tuple[str, str, str]]:
+def drawn(corpus: Corpus, fit: caption_sampling.TokenLimit | None = None) -> Iterator[tuple[str, str, str]]:
     """The id of a training item, each text that training draws from for it, and its language, or ""."""
     items, how = corpus.splits["train"], corpus.card.captions
     columns = (items[name][:] for name in ("id", "texts", "language", "meta"))
     alone = corpus.card.language[0] if len(corpus.card.language) == 1 else ""
-    for pool, id, texts, tongues, meta in zip(pools.pools(items, how, fit), *columns, strict=True):
-        told = [*json.loads(meta).get(pools.REWRITES, ()), *zip(texts, tongues, strict=False)]
+    for pool, id, texts, tongues, meta in zip(
+        caption_sampling.caption_pools(items, how, fit), *columns, strict=True
+    ):
+        told = [*json.loads(meta).get(captions.REWRITES, ()), *zip(texts, tongues, strict=False)]
         said = [(" ".join(text.split()), tongue) for text, tongue in told]
         for text in filter(None, pool.texts):
             # A sentence or a window is part of a caption; what is made of labels is of the card's language.
@@ -129,13 +134,13 @@ def drawn(corpus: LoadedCorpus, fit: pools.Fit | None = None) -> Iterator[tuple[
             yield id, text, next((tongue for whole, tongue in said if part in whole), alone)
 
 
-def spoken(corpus: LoadedCorpus, split: str = "train") -> Iterator[tuple[str, str]]:
+def spoken(corpus: Corpus, split: str = "train") -> Iterator[tuple[str, str]]:
     """The captions of a split, each with its language, "" when unknown."""
     rows = corpus.splits[split]
     for own, tongues in zip(rows["texts"][:], rows["language"][:], strict=True):
         yield from zip(own, tongues, strict=True)
 
 
-def counted(corpus: LoadedCorpus) -> dict[str, int]:
+def counted(corpus: Corpus) -> dict[str, int]:
     """split -> captions."""
     return {name: sum(map(len, corpus.splits[name]["texts"][:])) for name in SPLITS}

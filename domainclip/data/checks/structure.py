@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from domainclip.contracts import SPLITS
 from domainclip.data.checks.findings import NAMED, Finding
-from domainclip.data.corpus import LoadedCorpus
+from domainclip.data.corpus import Corpus
 from domainclip.data.quarantine import counts
+from domainclip.data.schema import SPLITS
 from domainclip.errors import did_you_mean
 
 _ENOUGH = 20  # labelled items of a split, before a share says anything
 _COMMON = 0.9  # a class with more of the items says little: its share alone is an accuracy
 
 
-def sizes(corpus: LoadedCorpus) -> Iterator[Finding]:
+def sizes(corpus: Corpus) -> Iterator[Finding]:
     """Items and groups of each split, and what was left out."""
     parts = []
     for name in SPLITS:
@@ -43,7 +43,7 @@ def sizes(corpus: LoadedCorpus) -> Iterator[Finding]:
         )
 
 
-def classes(corpus: LoadedCorpus) -> Iterator[Finding]:
+def classes(corpus: Corpus) -> Iterator[Finding]:
     """Labels against the classes of the card, and classes that a split lacks or that are nearly all of it."""
     yield from _names(corpus)
     held = prevalence(corpus)
@@ -71,7 +71,7 @@ def classes(corpus: LoadedCorpus) -> Iterator[Finding]:
                 )
 
 
-def prevalence(corpus: LoadedCorpus) -> dict[str, dict[str, int]]:
+def prevalence(corpus: Corpus) -> dict[str, dict[str, int]]:
     """class -> split -> items."""
     tally = {
         name: Counter(label for labels in corpus.splits[name]["labels"][:] for label in set(labels))
@@ -80,7 +80,7 @@ def prevalence(corpus: LoadedCorpus) -> dict[str, dict[str, int]]:
     return {label: {split: tally[split][label] for split in SPLITS} for label in corpus.classes}
 
 
-def _names(corpus: LoadedCorpus) -> Iterator[Finding]:
+def _names(corpus: Corpus) -> Iterator[Finding]:
     if not corpus.card.classes:
         return
     tally = Counter(

@@ -15,9 +15,9 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from domainclip.data import places
 from domainclip.data.dicom.reading import header
-from domainclip.data.unreadable import UnreadableImage
+from domainclip.data.files import locations
+from domainclip.errors import UnreadableImage
 
 # A frame of raw deflate data [PS3.5 A.4.13]; zlib, of Python itself, reads it.
 DEFLATED_FRAME = UID("1.2.840.10008.1.2.8.1")
@@ -67,7 +67,7 @@ def preflight(paths: Iterable[Path | str]) -> list[DecoderRow]:
     Files that are no DICOM images are passed over, and a file with several frames counts once.
     """
     seen: Counter[tuple[str, int]] = Counter()
-    for path in dict.fromkeys(places.whole(str(path)) for path in paths):
+    for path in dict.fromkeys(locations.resolve_location(str(path)) for path in paths):
         try:
             seen[key(header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
         except UnreadableImage:

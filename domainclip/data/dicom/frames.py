@@ -8,7 +8,7 @@ from typing import Literal
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from domainclip.data.unreadable import UnreadableImage
+from domainclip.errors import UnreadableImage
 
 Policy = Literal["first", "middle", "key", "all"]
 SIZES = ("NumberOfFrames", "Rows", "Columns")

@@ -18,8 +18,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from domainclip.data import places
-from domainclip.data.unreadable import UnreadableImage
+from domainclip.data.files import locations
+from domainclip.errors import UnreadableImage
 
 # pydicom would print values that it finds odd, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
@@ -112,11 +112,11 @@ def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
 
 
 def _source(path: Path) -> Path | io.BytesIO:
-    inside = places.split(str(path))[1]
+    inside = locations.split_location(str(path))[1]
     if "offset" not in inside:
         return path
     try:
-        return io.BytesIO(places.content(str(path)))
+        return io.BytesIO(locations.read_location(str(path)))
     except OSError as error:
         raise UnreadableImage(str(path), f"unreadable file ({error.strerror})") from None
 
@@ -175,7 +175,9 @@ def burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
     Most archives never fill in BurnedInAnnotation: absent is not NO.
     """
     counted = Counter({"YES": 0, "NO": 0, "absent": 0})
-    for path in dict.fromkeys(places.whole(str(path)) for path in paths):  # a file of several views once
+    for path in dict.fromkeys(
+        locations.resolve_location(str(path)) for path in paths
+    ):  # a file of several views once
         try:
             said = header(Path(path), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
         except UnreadableImage:

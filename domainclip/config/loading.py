@@ -1,0 +1,117 @@
+"""Read a recipe file, apply overrides, check every key, and resolve its paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from domainclip import registry
+from domainclip.config import builtin, overrides, paths, strict_yaml
+from domainclip.config.recipe import Options, Recipe
+from domainclip.errors import RecipeError
+
+
+def _long_forms(data: Options) -> Options:
+    """`strategy: lora`, `probes: [zero_shot]` and `base: some/path` written out as mappings."""
+    data = {**data}
+    for key in ("strategy", "objectives", "curation", "probes"):
+        if key in data:
+            data[key] = overrides.as_mapping(data[key])
+    if isinstance(data.get("base"), str):
+        data["base"] = {"path": data["base"]}
+    return data
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or one that ships, with `key=value` changes applied.
+
+    Raises: RecipeError naming file, key and way out.
+    """
+    file = builtin.find_file("recipes", name, ".yaml")
+    data = strict_yaml.read_yaml(file, "a recipe")
+    data.setdefault("name", file.stem)
+    for said in changes:
+        overrides.apply_override(data, said)
+    data = _long_forms(data)
+    registry.check_keys(Recipe, data, "", file.name)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{file.name}: {registry.format_validation_error(error, '')}") from None
+    return _resolve_paths(recipe, file, changes)
+
+
+def schema() -> Options:
+    """The JSON schema of a recipe, with the options of every part, for editors."""
+    result = Recipe.model_json_schema()
+    definitions = result["$defs"]
+    kinds = {"strategy": "strategies", "objectives": "objectives", "curation": "curation", "probes": "probes"}
+    for key, kind in kinds.items():
+        known = {}
+        for name in registry.names(kind):
+            entry = registry.schema(kind, name)
+            entry["additionalProperties"] = False
+            if kind == "objectives":
+                entry["properties"] = {
+                    **entry.get("properties", {}),
+                    "weight": {"type": "number", "default": 1.0},
+                }
+            definitions[f"{kind}.{name}"] = entry
+            known[name] = {"$ref": f"#/$defs/{kind}.{name}"}
+        mapping = {"type": "object", "properties": known, "additionalProperties": {"type": "object"}}
+        result["properties"][key] = {"anyOf": [mapping, {"enum": list(known)}, {"type": "array"}]}
+    return result
+
+
+def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe:
+    """Absolute local paths, each under a declared root.
+
+    A recipe may come from anyone: what it names must lie in the working folder, in its own folder, in
+    what ships, or in a folder under `roots`. A path on the command line is its user's own word.
+    """
+    allowed = [Path.cwd(), file.parent, builtin.builtin_folder("recipes").parent, *map(Path, recipe.roots)]
+    said = {text.partition("=")[0] for text in changes}
+    data = recipe.model_dump(exclude_unset=True)
+    used = list(recipe.roots)
+    for key in ("base", "corpus", "retention"):
+        if not isinstance(data.get(key), dict):
+            continue
+        trusted = {key, f"{key}.path"} & said
+        path = paths.resolve_path(
+            str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
+        )
+        data[key]["path"] = path
+        # What was allowed once is allowed again: the run folder's own recipe resumes from anywhere.
+        if Path(path).is_absolute() and path not in used:
+            used.append(path)
+        if card := paths.own_card(data[key].get("card"), file):
+            data[key]["card"] = card
+    for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
+        for name, options in (data.get(key) or {}).items():
+            own_word = any(one == key or one.startswith(f"{key}.") for one in said)
+            where = f"{file.name}: {key}.{name}"
+            used += _resolve_models(kind, name, options, file, None if own_word else allowed, where)
+    data["roots"] = used
+    return Recipe.model_validate(data)
+
+
+def _resolve_models(
+    kind: str, name: str, options: Options, file: Path, allowed: list[Path] | None, where: str
+) -> list[str]:
+    """Resolves, in place, the options of a part that name models; the local folders among them."""
+    used = []
+    for option in getattr(registry.find(kind, name), "models", ()):
+        given = options.get(option)
+        if isinstance(given, str):
+            options[option] = paths.resolve_path(given, file, allowed, f"{where}.{option}")
+        elif isinstance(given, list):
+            options[option] = [
+                paths.resolve_path(str(one), file, allowed, f"{where}.{option}") for one in given
+            ]
+        found = options.get(option) or []
+        used += [path for path in ([found] if isinstance(found, str) else found) if Path(path).is_absolute()]
+    for inner, more in (options.get("inner") or {}).items() if isinstance(options.get("inner"), dict) else ():
+        used += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.inner.{inner}")
+    return used

@@ -1,0 +1,50 @@
+"""No class stands for the whole corpus: the head is cut, the tail stays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from domainclip.errors import DataError
+from domainclip.seeding import stable
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from domainclip.data.interfaces import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """An item stays with probability max over its labels of min(1, most / how often that label stands).
+
+    MetaCLIP's rule [arXiv:2309.16671]: labels with at most `most` items keep all of them, more frequent ones
+    about that many, and an item with a rare label is never lost to a common one. Items without any label
+    stay. Which ones go is decided by a stable draw of each id, so that two runs agree. Costs nothing.
+    """
+
+    citation: ClassVar[str] = "arXiv:2309.16671"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    most: Annotated[int, Field(ge=1)]
+    seed: int = 0
+
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
+        """Some of the items, in their order.
+
+        Raises: DataError when no item has a label.
+        """
+        labels, ids = items["labels"][:], items["id"][:]
+        counts = Counter(label for row in labels for label in set(row))
+        if not counts:
+            raise DataError("curation.balance: no training item has a label: name columns.labels in the card")
+        kept = [
+            at
+            for at, (id, row) in enumerate(zip(ids, labels, strict=True))
+            if not row
+            or stable(self.seed, "balance", id) / 2**64 < max(self.most / counts[label] for label in row)
+        ]
+        return items.select(kept, keep_in_memory=True)

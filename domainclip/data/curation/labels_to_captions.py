@@ -1,0 +1,83 @@
+"""Class labels become captions of their own, beside those that the item has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from domainclip.errors import RecipeError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from domainclip.data.interfaces import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsToCaptions:
+    """Adds one caption a template and label to every labelled training item. [arXiv:2412.10372]
+
+    A long caption teaches names and details, which a small corpus lets a model learn by heart; the label
+    alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and
+    items that show the same one are never each other's negatives. Held-out items keep theirs as they are.
+    With `most_similar`, an item takes only so many of its label's captions: those that the base finds most
+    like its picture, among candidates that all keep the label [GIST, arXiv:2307.11315]; that costs one pass
+    of the base.
+    """
+
+    citation: ClassVar[str] = "arXiv:2412.10372"
+
+    templates: list[str]
+    most_similar: Annotated[int, Field(ge=1)] | None = None  # null: all templates
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The base's embeddings, where they choose."""
+        return frozenset() if self.most_similar is None else frozenset({"base"})
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise RecipeError(
+                    f'curation.labels_to_captions.templates: "{template}" must hold {{}} once, for the class'
+                )
+
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
+        """The same items with more captions; those without a label stay as they are."""
+        said = [
+            [[template.replace("{}", label) for template in self.templates] for label in labels]
+            for labels in items["labels"][:]
+        ]
+        if self.most_similar is not None and base is not None:
+            said = self._nearest(items, said, base, self.most_similar)
+        return items.map(
+            lambda row, at: _more(row, [text for one in said[at] for text in one]),
+            with_indices=True,
+            features=items.features,
+            keep_in_memory=True,
+        )
+
+    @staticmethod
+    def _nearest(
+        items: Dataset, said: list[list[list[str]]], base: Encoder, most: int
+    ) -> list[list[list[str]]]:
+        """Of each label's candidates those nearest to the picture; of equally near ones the first."""
+        distinct = list(dict.fromkeys(text for labels in said for texts in labels for text in texts))
+        if not distinct:
+            return said
+        place = {text: at for at, text in enumerate(distinct)}
+        images, texts = base.images(items), base.texts(distinct)
+        chosen = []
+        for image, labels in zip(images, said, strict=True):
+            near = [-(texts[[place[text] for text in one]] @ image) for one in labels]
+            orders = [np.argsort(scores, kind="stable")[:most] for scores in near]
+            chosen.append([[one[at] for at in order] for one, order in zip(labels, orders, strict=True)])
+        return chosen
+
+
+def _more(row: dict[str, Any], said: list[str]) -> dict[str, list[str]]:
+    new = [text for text in dict.fromkeys(said) if text not in row["texts"]]
+    return {"texts": [*row["texts"], *new], "language": [*row["language"], *([""] * len(new))]}

@@ -1,0 +1,83 @@
+"""The stored values of one frame, decoded by a permissive decoder [DICOM PS3.5 §8, A.4]."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.uid import UID
+
+from domainclip.data.dicom import codestream_size, decoders
+from domainclip.errors import UnreadableImage
+
+
+def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
+    """(rows, columns) or (rows, columns, 3) stored values, colour as RGB; other frames are not decoded.
+
+    Raises: UnreadableImage; a missing decoder is named with the line that installs it.
+    """
+    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
+    bits = int(dataset.get("BitsStored") or 8)
+    if syntax == decoders.DEFLATED_FRAME:
+        return _deflated(dataset, frame)
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        raise UnreadableImage(name, f"unknown transfer syntax ({syntax.name or 'none given'})") from None
+    if not decoders.available(syntax, bits):
+        raise UnreadableImage(name, f"no decoder for {syntax.name}: {decoders.remedy(syntax, bits)}")
+    if syntax.is_encapsulated:
+        _refuse_larger(dataset, name, frame)
+    for plugin in decoders.plugins(syntax, bits) or ("",):
+        if plugin and plugin not in get_decoder(syntax).available_plugins:
+            continue
+        try:
+            decoded: np.ndarray = pixel_array(_named(dataset, bits), index=frame, decoding_plugin=plugin)
+            return decoded
+        except RuntimeError:  # what pydicom makes of anything that a plugin raises
+            continue
+        except ValueError as error:
+            if "less than expected" in str(error):
+                raise UnreadableImage(name, "pixel data cut off") from None
+            raise
+    raise UnreadableImage(name, f"{syntax.name} data that no installed decoder can read")
+
+
+def _refuse_larger(dataset: FileDataset, name: str, frame: int) -> None:
+    """Stops at a stream that says more pixels than the header: a decoder would take the memory first."""
+    try:
+        packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    except Exception:  # what is broken is told of by the decoder
+        return
+    if codestream_size.pixels(packed) > int(dataset.Rows) * int(dataset.Columns):
+        raise UnreadableImage(name, "compressed data of more pixels than its header says")
+
+
+def _named(dataset: FileDataset, bits: int) -> FileDataset:
+    """The dataset under a name for its encoding that pydicom lets GDCM read."""
+    if dataset.file_meta.TransferSyntaxUID != uid.JPEGExtended12Bit or bits <= 8:
+        return dataset
+    # GDCM takes the process from the stream and reads 12 bits; pydicom refuses by the name alone. Checked
+    # against libjpeg-turbo.
+    other = FileDataset(None, dataset, file_meta=Dataset())
+    other.file_meta.update(dataset.file_meta)
+    other.file_meta.TransferSyntaxUID = uid.JPEGLossless
+    return other
+
+
+def _deflated(dataset: FileDataset, frame: int) -> np.ndarray:
+    """A frame that was compressed by itself, as raw deflate data without a header [PS3.5 A.4.13]."""
+    packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    samples = int(dataset.SamplesPerPixel)
+    size = (int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated) + 7) // 8
+    plain = FileDataset(None, dataset, file_meta=Dataset())
+    plain.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    plain.NumberOfFrames = 1
+    # No more is unpacked than the header says, however much a hostile stream would give.
+    plain.PixelData = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size)
+    unpacked: np.ndarray = pixel_array(plain, index=0)
+    return unpacked

@@ -1,0 +1,3 @@
+"""The one error of every decoder."""
+
+from __future__ import annotations

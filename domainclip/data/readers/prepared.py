@@ -1,0 +1,70 @@
+"""A folder that `domainclip data prepare` wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
+
+from domainclip.data import prepared_format
+from domainclip.data.cards import Card
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.rows import FEATURES, dataset
+from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Reads shards of either form, tar or Arrow, by their manifest; pixels are the same from both.
+
+    Splits, captions, classes and groups are as they were prepared: the card's columns, shares and caption
+    template have had their say. It is found by itself, whatever reader a card names, by its manifest.
+    """
+
+    verify: bool = False  # read every shard once more, to compare its sha256 with the manifest's
+
+    citation: ClassVar[str] = (
+        "domainclip data prepare; WebDataset [github.com/webdataset/webdataset]; Apache Arrow"
+    )
+
+    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+        """Splits in the order of the shards.
+
+        Raises: DataError for a folder that is not prepared, or not whole.
+        """
+        folder = Path(path)
+        manifest = prepared_format.manifest(folder)
+        if manifest is None:
+            raise DataError(
+                f"{path}: no {prepared_format.MANIFEST} of domainclip data prepare: set corpus.reader"
+            )
+        parts: dict[str, list[Dataset]] = {split: [] for split in SPLITS}
+        for shard in manifest["shards"]:
+            file = folder / Path(shard["file"]).name  # a name, never a way out of the folder
+            self._refuse_changed(file, shard)
+            parts[shard["split"]].append(self._rows(file, shard["split"], manifest["form"], journal))
+        return DatasetDict(
+            {
+                split: concatenate_datasets(found).select_columns(list(COLUMNS)) if found else dataset([])
+                for split, found in parts.items()
+            }
+        )
+
+    def _rows(self, file: Path, split: str, form: str, journal: ReadLog) -> Dataset:
+        if form == "tar":
+            rows = dataset(list(prepared_format.items(file, split)))
+        else:
+            rows = Dataset.from_file(str(file)).cast(FEATURES)
+        journal.places |= {id: f"{file.name} item {at}" for at, id in enumerate(rows["id"][:], start=1)}
+        return rows
+
+    def _refuse_changed(self, file: Path, shard: dict[str, object]) -> None:
+        try:
+            same = file.stat().st_size == shard["bytes"]
+        except OSError:
+            same = False
+        if not same or (self.verify and prepared_format.sha256(file) != shard["sha256"]):
+            raise DataError(f"{file}: not as the manifest says: prepare the corpus again")

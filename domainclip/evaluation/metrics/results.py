@@ -1,0 +1,46 @@
+"""Constructors for metrics and for results without metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.statistics import aggregates
+
+# A class or cell with fewer items gets no figure of its own: it would say little, and may point at a person.
+MIN_ITEMS = 10
+
+
+def metric(
+    name: str,
+    items: Dataset,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    aggregate: aggregates.Aggregate = aggregates.mean,
+    chance: float | None = None,
+    higher_is_better: bool = True,
+    unit: str = "share",
+    judged: bool = True,
+) -> Metric:
+    """A figure over some rows of a set; `scores` are in the order of `rows`."""
+    ids, groups = list(items["id"]), list(items["group"])
+    return Metric(
+        name,
+        [ids[row] for row in rows],
+        [groups[row] for row in rows],
+        scores,
+        aggregate,
+        higher_is_better,
+        chance,
+        unit,
+        judged,
+    )
+
+
+def not_measured(probe: str, data: EvaluationSet, version: int, missing: str, **details: Any) -> ProbeResult:
+    """The results of a probe that lacks something: `missing` ends the sentence "there are no …"."""
+    said = {"not_measured": f"there are no {missing}", **details}
+    return ProbeResult(probe, data.name, [], "", version, said)

@@ -1,0 +1,119 @@
+"""How much a handful of labelled images a class adds to the prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from domainclip.data.interfaces import Encoder
+from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.metrics.classifier_metrics import always_commonest
+from domainclip.evaluation.metrics.decisions import top_k_hits
+from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
+from domainclip.evaluation.metrics.labels import one_class, single_label_rows
+from domainclip.evaluation.metrics.results import metric, not_measured
+from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
+from domainclip.evaluation.statistics import aggregates
+from domainclip.seeding import stable
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """A linear head started from the prompts and held near them, on few images a class. [arXiv:2312.12730]
+
+    CLAP in closed form: minimise the mean over the shots of CE(scale · x W^T) plus the sum over classes of
+    l_c |w_c - t_c|^2, where t_c is the class's prompt vector and l_c the mean zero-shot probability of c on
+    its own shots. No number is tuned, so no validation split is needed. Two departures: the weights are not
+    normalised again, so the problem is convex and has one answer, and no image is augmented.
+    Legend: n items, m shots in all, c classes, d width.
+    """
+
+    citation: ClassVar[str] = "arXiv:2312.12730"
+    version: ClassVar[int] = 1
+
+    shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
+    seeds: Annotated[int, Field(ge=1)] = 3
+    most: int = 5000  # training images to draw from
+
+    def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
+        """Macro accuracy, the mean over seeds for each item; whole, and for each number of shots."""
+        names = sorted(data.classes)
+        if data.card.multi_label or len(names) < 2:
+            return not_measured("few_shot", data, self.version, "two classes of which an item holds one")
+        rows, truth = one_class(data.items, names)
+        train = labelled_examples(encoder, data.train, names, self.most)
+        if train is None or not len(rows) or not len(single_label_rows(train.labels)[0]):
+            return not_measured(
+                "few_shot", data, self.version, "items with one class in train and measured set"
+            )
+        train = train.pick(single_label_rows(train.labels)[0])
+        # Who holds one class holds no other, also none that the item is said to be unknown in.
+        train = replace(train, labels=np.nan_to_num(train.labels))
+        start = class_vectors(encoder, [data.classes[name].positive for name in names])
+        images = encoder.images(data.items).astype(np.float64)[rows]
+        scores, blind = np.zeros((2, len(self.shots), len(rows)))
+        for i, shots in enumerate(self.shots):
+            for seed in range(self.seeds):
+                support = train.pick(_drawn(train, shots, seed))
+                head = _fitted(support, start, encoder.scale)
+                logits = np.round(encoder.scale * images @ head.T, 4)
+                scores[i] += top_k_hits(logits, truth) / self.seeds
+                blind[i] += always_commonest(support.labels.sum(axis=0), truth) / self.seeds
+        macro = partial(aggregates.macro_mean, classes=truth)
+        metrics = [
+            metric(
+                "macro_accuracy",
+                data.items,
+                rows,
+                scores.mean(0),
+                macro,
+                aggregates.point_estimate(macro, blind.mean(0)),
+            )
+        ]
+        for shots, score, guess in zip(self.shots, scores, blind, strict=True):
+            name = f"macro_accuracy/{shots}-shot"
+            metrics.append(
+                metric(name, data.items, rows, score, macro, aggregates.point_estimate(macro, guess))
+            )
+        available = {name: int(train.labels[:, i].sum()) for i, name in enumerate(names)}
+        details = {"shots": list(self.shots), "seeds": self.seeds, "training_items": available}
+        return ProbeResult("few_shot", data.name, metrics, "macro_accuracy", self.version, details)
+
+
+def _drawn(train: Examples, shots: int, seed: int) -> np.ndarray:
+    """Rows of the shots: of each class, items of different groups first; more shots hold the fewer ones."""
+    classes, place = train.labels.argmax(axis=1), range(len(train.ids))
+    taken: dict[tuple[int, str], int] = {}
+    keys = []
+    for row in sorted(place, key=lambda row: (stable("shot", seed, train.ids[row]), train.ids[row])):
+        owner = (int(classes[row]), train.groups[row])
+        turn = taken[owner] = taken.get(owner, 0) + 1
+        keys.append((owner[0], turn, stable("shots of", seed, owner[1]), owner[1], row))
+    rows: list[int] = []
+    for label in range(train.labels.shape[1]):
+        rows += [key[-1] for key in sorted(key for key in keys if key[0] == label)[:shots]]
+    return np.array(rows)
+
+
+def _fitted(support: Examples, start: np.ndarray, scale: float) -> np.ndarray:
+    """(c, d) the weights of the head."""
+    x, y = support.features, support.labels
+    zero_shot = softmax(scale * x @ start.T, axis=1)
+    strength = (y * zero_shot).sum(axis=0) / np.maximum(y.sum(axis=0), 1)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        head = flat.reshape(start.shape)
+        away, logits = head - start, scale * x @ head.T
+        value = -(y * log_softmax(logits, axis=1)).sum() / len(x) + (strength * (away**2).sum(axis=1)).sum()
+        slope = scale * (softmax(logits, axis=1) - y).T @ x / len(x) + 2 * strength[:, None] * away
+        return float(value), slope.ravel()
+
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    head: np.ndarray = found.x.reshape(start.shape)
+    return head

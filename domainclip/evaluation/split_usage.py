@@ -1,0 +1,119 @@
+"""How often a test split was read, by which models: a split that is read until a figure pleases is no test.
+
+One line a model and measurement, in the run folder and, under the corpus's fingerprint, in the user's cache.
+It counts what this user measured on this machine; no name, path or identifier is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from domainclip import disk_cache
+from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.encoder import CachedEncoder
+from domainclip.evaluation.evaluate import Evaluation
+
+FILE = "ledger.jsonl"
+ALL = "all"  # the split of a set that takes all items of a corpus
+
+
+@dataclass(frozen=True)
+class SplitUsage:
+    """How often one split of one corpus was read so far."""
+
+    split: str
+    times: int
+    models: int  # different ones, by their weights
+    prompts: int  # different sets of prompts
+
+    def __str__(self) -> str:
+        times = "once" if self.times == 1 else f"{self.times} times"
+        prompts = f", {self.prompts} sets of prompts" if self.prompts > 1 else ""
+        return f"the {self.split} split has been read {times} with {_count(self.models, 'model')}{prompts}"
+
+
+def record(
+    corpus: str, split: str, models: Iterable[str], prompts: str = "", run: Path | None = None
+) -> SplitUsage:
+    """Writes one line for each model (sha256 of its weights), and says what all lines now add up to.
+
+    A ledger that cannot be written stops nothing: what is counted then is what stands there.
+    """
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    lines = [
+        {"when": when, "corpus": corpus, "split": split, "model": model, "prompts": prompts}
+        for model in models
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    own = disk_cache.root() / "ledgers" / f"{corpus[:40]}.jsonl"
+    for file in [own] if run is None else [own, run / FILE]:
+        _append(file, text)
+    return _added_up(own, split, lines)
+
+
+def _append(file: Path, text: bytes) -> None:
+    """One write at the end of the file: lines of processes that write at once stay whole."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError:
+        return
+    try:
+        os.write(handle, text)
+    except OSError:  # a full disk
+        pass
+    finally:
+        os.close(handle)
+
+
+def _added_up(file: Path, split: str, new: list[dict[str, str]]) -> SplitUsage:
+    # Who measured on all items read this split as well.
+    known = [line for line in _lines(file) if line.get("split") in (split, ALL)] or new
+    return SplitUsage(
+        split,
+        len(known),
+        len({line.get("model") for line in known}),
+        len({line.get("prompts") for line in known}),
+    )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:  # a line cut short by a full disk
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
+def record_split_usage(
+    sets: Sequence[EvaluationSet],
+    evaluation: Evaluation,
+    encoders: Sequence[CachedEncoder],
+    run: Path | None = None,
+) -> SplitUsage:
+    """Notes in the ledger that these models were measured on each set; how often the first has been read."""
+    models = [encoder.towers.fingerprint("all") for encoder in encoders]
+    found = []
+    for data in sets:
+        details = [entry["details"] for entry in evaluation.protocol if entry["dataset"] == data.name]
+        prompts = next((str(one["prompts_sha256"]) for one in details if "prompts_sha256" in one), "")
+        found.append(record(data.fingerprint, data.split, models, prompts, run))
+    return found[0]

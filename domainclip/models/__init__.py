@@ -1,0 +1,1 @@
+"""One interface over the checkpoint families: load, preprocess, tokenise, encode, choose, save."""

@@ -1,0 +1,42 @@
+"""CLIP [arXiv:2103.00020]: a causal text tower that is read at its end-of-text token."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor
+
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.last_layer import TokenPosition, end_of_text
+from domainclip.models.layers import Modality
+
+_log = logging.getLogger("domainclip")
+_LEGACY_EOS = 2
+
+
+class Clip(DualEncoder):
+    """No attention mask: what follows the end-of-text token cannot reach it, so padding changes nothing."""
+
+    inputs = ("input_ids",)
+
+    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of a picture, the end of a text."""
+        if part == "image":
+            return 0
+        end = self.plain.text_model.eos_token_id
+        return end_of_text(batch["input_ids"], None if end == _LEGACY_EOS else end)
+
+    def check(self) -> None:
+        """Refuse an end-of-text rule that reads the wrong token; warn when the activations differ."""
+        super().check()
+        config = self.plain.config
+        eos = config.text_config.eos_token_id
+        # The first converted checkpoints carry a wrong id 2, for which transformers reads at the highest id.
+        self.check_end_of_text(len(self.tokenizer) - 1 if eos == _LEGACY_EOS else eos)
+        image, text = config.vision_config.hidden_act, config.text_config.hidden_act
+        if image != text:
+            _log.warning(
+                'base "%s": its towers use different activations, %s for images and %s for text; '
+                "make sure that config.json says what it was trained with",
+                *(self.base, image, text),
+            )

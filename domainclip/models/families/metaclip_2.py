@@ -1,0 +1,24 @@
+"""MetaCLIP 2 [arXiv:2507.22062]: a CLIP with a multilingual vocabulary, whose end-of-text id really is 2."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.last_layer import TokenPosition, end_of_text
+from domainclip.models.layers import Modality
+
+
+class Metaclip2(DualEncoder):
+    """Causal as CLIP is, hence no attention mask."""
+
+    inputs = ("input_ids",)
+
+    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of a picture, the end of a text."""
+        return 0 if part == "image" else end_of_text(batch["input_ids"], self.plain.text_model.eos_token_id)
+
+    def check(self) -> None:
+        """Refuse a tokenizer that ends its texts otherwise than the text tower expects."""
+        super().check()
+        self.check_end_of_text(self.plain.config.text_config.eos_token_id)

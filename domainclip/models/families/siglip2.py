@@ -1,0 +1,35 @@
+"""SigLIP 2 NaFlex [arXiv:2502.14786]: images keep their aspect ratio and come as a sequence of patches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.last_layer import TokenPosition
+from domainclip.models.layers import Modality
+
+
+class Siglip2(DualEncoder):
+    """Text as in SigLIP; the tokenizer of this model type lower-cases by itself."""
+
+    objective = "sigmoid"
+    inputs = ("input_ids",)
+    fixed_length = True
+    can_begin = ("text",)  # a picture's mask of real patches is made where its layers begin
+
+    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The last place of a text; a picture's patches are all read."""
+        return -1 if part == "text" else None
+
+    def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Patches (b, n, patch * patch * 3), which of them are real, and each image's rows and columns."""
+        patches, grid = image["pixels"], image["grid"]
+        # The three channels are innermost, so normalising needs no tiling of mean and std.
+        values = patches.reshape(*patches.shape[:2], -1, 3).float() * self.preprocess.rescale
+        real = torch.arange(patches.shape[1], device=grid.device) < grid.prod(dim=1, keepdim=True)
+        return {
+            "pixel_values": ((values - self.mean) / self.std).flatten(-2),
+            "pixel_attention_mask": real.to(torch.int32),
+            "spatial_shapes": grid,
+        }

@@ -1,0 +1,20 @@
+"""Any image tower and any text tower joined by two projections, as in LiT [arXiv:2111.07991]."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.last_layer import TokenPosition
+from domainclip.models.layers import Modality
+
+_CLASS_TOKEN = ("CLIPVisionModel", "ChineseCLIPVisionModel", "ViTModel")
+
+
+class VisionTextDualEncoder(DualEncoder):
+    """Everything the tokenizer gives goes in; the text tower masks its padding."""
+
+    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of a picture, in the towers that surely have one in front."""
+        known = type(self.plain.vision_model).__name__ in _CLASS_TOKEN
+        return 0 if part == "image" and known else None

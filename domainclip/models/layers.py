@@ -1,0 +1,70 @@
+"""The linear layers of a tower that low-rank adapters are put on, found by what they are called.
+
+Every supported tower is a stack of equal layers in one ModuleList. In a layer, whatever stands under a
+module named for attention is attention; the other linear layers are the MLP. That one rule replaces a
+list of names for each family.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from domainclip.errors import ModelError, RecipeError, did_you_mean
+
+KINDS = ("attention", "attention+mlp")
+
+
+def depth(tower: nn.Module) -> int:
+    """How many layers the tower has."""
+    return len(layer_stack(tower)[1])
+
+
+def lora_target_names(tower: nn.Module, kind: str, last_layers: int | None) -> list[str]:
+    """Names, within the tower, of the linear layers of the last layers, in order.
+
+    Raises: RecipeError for a kind or a number of layers that there is not.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f'unknown kind of layers "{kind}": {did_you_mean(kind, KINDS)}')
+    prefix, layers = layer_stack(tower)
+    count = check_last_layers(tower, len(layers) if last_layers is None else last_layers)
+    return [
+        f"{prefix}.{i}.{name}"
+        for i in range(len(layers) - count, len(layers))
+        for name, module in layers[i].named_modules()
+        if isinstance(module, nn.Linear) and (kind == "attention+mlp" or _is_attention(name))
+    ]
+
+
+def check_last_layers(tower: nn.Module, last_layers: int) -> int:
+    """The number of last layers, when the tower has so many.
+
+    Raises: RecipeError when it has not.
+    """
+    most = depth(tower)
+    if not 0 < last_layers <= most:
+        raise RecipeError(f"last_layers: {last_layers} is not between 1 and {most}, the layers of this tower")
+    return last_layers
+
+
+def layer_stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The name of the tower's layers within it, and the layers."""
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.ModuleList):
+            return name, module
+    raise ModelError(f"{type(tower).__name__} has no stack of layers to choose from")
+
+
+def _is_attention(name: str) -> bool:
+    return "attention" in name or "attn" in name
+
+
+Modality = Literal["image", "text"]
+
+
+TOWER_MODULES = {"image": "vision_model", "text": "text_model"}
+
+
+MODALITIES: tuple[Modality, ...] = ("image", "text")

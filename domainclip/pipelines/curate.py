@@ -1,0 +1,82 @@
+"""The training items of a recipe, chosen, changed and ordered by its curation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from accelerate import PartialState
+
+from domainclip.data.interfaces import BatchOrdering, Curation
+from domainclip.errors import DataError, RecipeError
+from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages
+from domainclip.models.dual_encoder import DualEncoder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class CuratedItems:
+    """What is trained on, and what was said about it."""
+
+    items: Dataset
+    strata: np.ndarray | None = None  # (n,) int64; see `contracts.Ordering`
+    warnings: list[str] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """A key for the choice: a run resumes only when the same items are shown in the same order."""
+        told = hashlib.sha256()
+        for column in ("id", "texts"):
+            told.update(repr(self.items[column][:]).encode())
+        if self.strata is not None:
+            told.update(self.strata.astype("<i8").tobytes())
+        return told.hexdigest()
+
+
+def curate(
+    items: Dataset, curation: Mapping[str, Curation], towers: DualEncoder | None, keep: bool
+) -> CuratedItems:
+    """All of a recipe's curation, in its order; `keep`: embeddings may stay in the user's cache.
+
+    Without towers, of curation that looks at no embeddings.
+
+    Raises: RecipeError for two that both order batches; DataError when nothing is left.
+    """
+    ordering = [name for name, one in curation.items() if isinstance(one, BatchOrdering)]
+    if len(ordering) > 1:
+        raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both order the batches: leave one out")
+    found = CuratedItems(items)
+    encoder = None
+    if towers is not None and any("base" in one.needs for one in curation.values()):
+        encoder = CachedEncoder(towers.to(PartialState().device), store=EmbeddingCache() if keep else None)
+    for name, one in curation.items():
+        looks = encoder if "base" in one.needs else None
+        found = _readable(found, name, looks) if looks else found
+        before = len(found.items)
+        chosen = one(found.items, looks)
+        if not len(chosen):
+            raise DataError(f"curation.{name}: none of {before} training items is left: loosen its options")
+        if len(chosen) < before:
+            found.warnings.append(f"curation {name}: {len(chosen)} of {before} training items are left")
+        found = CuratedItems(chosen, None, found.warnings)
+    if not ordering:
+        return found
+    by = curation[ordering[0]]
+    assert isinstance(by, BatchOrdering)
+    return CuratedItems(found.items, by.strata(found.items, encoder), found.warnings)
+
+
+def _readable(found: CuratedItems, name: str, encoder: CachedEncoder) -> CuratedItems:
+    """The items whose picture can be embedded; the others are said, for nothing can be decided about them."""
+    try:
+        encoder.images(found.items)
+    except UnreadableImages as error:
+        lost = len(found.items) - len(error.readable)
+        said = f"curation {name}: {lost} training items with an unreadable picture are left out"
+        return CuratedItems(error.readable, None, [*found.warnings, said])
+    return found

@@ -1,0 +1,162 @@
+"""Everything that is found of one corpus: findings, tokens, scripts, classes, decoders; as JSON, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from domainclip import components
+from domainclip.config import loading, overrides
+from domainclip.config.recipe import Recipe
+from domainclip.data.cards import Card, load_card
+from domainclip.data.checks import SAMPLE, check
+from domainclip.data.checks.captions import spoken
+from domainclip.data.checks.findings import Finding, leaks
+from domainclip.data.checks.images import dicom_files
+from domainclip.data.checks.structure import prevalence
+from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.data.dicom import decoders as dicom_decoders
+from domainclip.data.quarantine import counts
+from domainclip.data.schema import SPLITS
+from domainclip.data.text import languages
+from domainclip.data.text.captions import histogram
+from domainclip.errors import RecipeError
+from domainclip.evaluation import embed_images
+from domainclip.models import loading as models_loading
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.curate import curate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckTarget:
+    """What is looked at: a corpus as its card describes it, and the run that it is for, if any."""
+
+    card: Card
+    path: str
+    recipe: Recipe | None = None
+    with_base: bool = True  # the recipe's base counts tokens, and pictures are shown as it sees them
+
+
+@dataclass(frozen=True)
+class CorpusCheck:
+    """What was found."""
+
+    target: CheckTarget
+    corpus: Corpus
+    base: DualEncoder | None
+    findings: list[Finding]
+    tokens: list[tuple[int, int, int]] = field(default_factory=list)  # training captions by length, in bins
+    scripts: list[languages.Profile] = field(default_factory=list)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # class -> split -> items
+    decoders: list[dicom_decoders.DecoderRow] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        """How many findings stop a training."""
+        return sum(finding.level == "error" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable form: keys are added, never renamed, unless `schema_version` rises."""
+        sizes = {
+            name: {"items": len(rows), "groups": len(set(rows["group"][:]))}
+            for name, rows in ((name, self.corpus.splits[name]) for name in SPLITS)
+        }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "corpus": {
+                "card": self.corpus.card.name,
+                "fingerprint": self.corpus.fingerprint,
+                "splits": sizes,
+                "left_out": len(self.corpus.quarantine),
+            },
+            "ok": not self.errors,
+            "leaks": leaks(self.findings),
+            "findings": [asdict(finding) for finding in self.findings],
+            "classes": self.classes,
+            "tokens": [{"from": low, "to": high, "captions": n} for low, high, n in self.tokens],
+            "scripts": [
+                {**asdict(row), "tokens_each": round(row.tokens_per_word, 3)} for row in self.scripts
+            ],
+            "decoders": [asdict(row) for row in self.decoders],
+            "notes": list(self.corpus.notes),
+        }
+
+    def left_out(self) -> str:
+        """What the reader left out, by reason."""
+        return counts(self.corpus.quarantine)
+
+
+def from_recipe(name: str, changes: Sequence[str], with_base: bool = True) -> CheckTarget:
+    """The corpus of a recipe.
+
+    Raises: RecipeError for a wrong recipe or card.
+    """
+    recipe = loading.load_recipe(name, changes)
+    card = load_card(recipe.corpus.card, recipe.corpus.overrides())
+    return CheckTarget(card, recipe.corpus.path, recipe, with_base)
+
+
+def from_card(name: str | None, path: str | None, changes: Sequence[str]) -> CheckTarget:
+    """A corpus by its card, keys of the card said differently; none: all is guessed.
+
+    Raises: RecipeError for a wrong card or key, or when nothing says where the corpus is.
+    """
+    said: dict[str, Any] = {}
+    for change in changes:
+        overrides.apply_override(said, change.removeprefix("corpus."))
+    place = said.pop("path", path)
+    if place is None:
+        raise RecipeError("data: name a corpus: --recipe RECIPE, or --card CARD and a path")
+    return CheckTarget(load_card(name, said), str(place), None, False)
+
+
+def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -> CorpusCheck:
+    """Reads and checks; every picture is looked at, or a sample when not `whole`.
+
+    Raises: whatever reading base and corpus raises.
+    """
+    recipe = target.recipe
+    base = (
+        models_loading.load_model(recipe.base.path, recipe.base.revision)
+        if recipe and target.with_base
+        else None
+    )
+    corpus = load_corpus(target.card, target.path)
+    left_out = []
+    if recipe is not None:  # the training split as the run would curate it
+        curation = components.build_components(recipe).curation
+        left_out = [name for name, one in curation.items() if base is None and "base" in one.needs]
+        wanted = {name: one for name, one in curation.items() if name not in left_out}
+        chosen = curate(corpus.splits["train"], wanted, base, recipe.evaluate.keep_embeddings)
+        corpus.splits["train"] = chosen.items
+    findings = [
+        Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
+        for name in left_out
+    ] + check(
+        corpus,
+        base.count_tokens if base else None,
+        recipe.train.batch_size if recipe else 128,
+        max_tokens=base.max_tokens if base else 77,
+        augmentation=recipe.train.augmentation if recipe else "none",
+        side=min(base.preprocess.size) if base else None,
+        sample=None if whole else SAMPLE,
+        workers=workers,
+        embed=embed_images.embed_images(base) if base else None,
+    )
+    pairs = list(spoken(corpus))
+    texts, tongues = [text for text, _ in pairs], [language for _, language in pairs]
+    return CorpusCheck(
+        target,
+        corpus,
+        base,
+        findings,
+        tokens=histogram(base.count_tokens(sorted(set(texts)))) if base and texts else [],
+        scripts=languages.profile(texts, tongues, base.count_tokens, base.max_tokens)
+        if base and texts
+        else [],
+        classes=prevalence(corpus),
+        decoders=dicom_decoders.preflight(sorted(dicom_files(corpus))),
+    )

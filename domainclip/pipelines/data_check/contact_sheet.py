@@ -1,0 +1,158 @@
+"""The contact sheet: items as the model will really see them in the first epoch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from markupsafe import Markup
+from PIL import Image
+
+from domainclip.data.batching.caption_sampling import TokenLimit
+from domainclip.data.batching.pairs import Pairs, prepare_pair
+from domainclip.data.dicom import reading, rendering
+from domainclip.data.files import locations
+from domainclip.data.images.decode import MAX_PIXELS, decode
+from domainclip.data.schema import SPLITS
+from domainclip.errors import UnreadableImage
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.data_check.check import CorpusCheck
+
+_PLAIN = 224  # pixels of a picture that no base prepares
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """One item of the sheet."""
+
+    id: str  # a pseudonym, unless the card says that nothing identifies
+    split: str
+    place: str
+    source: str  # the picture, as a data: URI; empty when it cannot be read
+    problem: str
+    read: str  # the caption as far as the model reads it,
+    cut: str  # and what it does not
+    tokens: int
+    labels: list[str]
+    pipeline: str  # how a DICOM file became this picture
+
+
+def items(checkup: CorpusCheck, number: int) -> Iterator[ShownItem]:
+    """`number` items, spread evenly over the splits by their sizes, at least one of each."""
+    total = sum(len(checkup.corpus.splits[name]) for name in SPLITS)
+    for name in SPLITS:
+        rows = checkup.corpus.splits[name]
+        share = min(len(rows), max(1, round(number * len(rows) / max(1, total)))) if len(rows) else 0
+        draw = _draw(checkup, name, rows)
+        for k in range(share):
+            yield draw(k * len(rows) // share)
+
+
+def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], ShownItem]:
+    pairs = _pairs(checkup, rows) if split == "train" else None
+
+    def shown(row: int) -> ShownItem:
+        item = rows[row]
+        problem, source, text = "", "", next(iter(item["texts"]), "")
+        try:
+            if pairs is not None:
+                pair = pairs[0, row]
+                # An unreadable picture would be replaced: say so, instead of showing another one.
+                if pair.index != row:
+                    raise UnreadableImage("", pair.bad[0].reason)
+                text, source = pair.text, _source(_picture(pair.image or {}, checkup.base))
+            else:
+                source = _source(_held_out(item["image"], checkup.base))
+        except UnreadableImage as error:
+            problem = error.reason
+        read, cut, tokens = fits(text, checkup.base)
+        id = str(item["id"])
+        return ShownItem(
+            id=id,
+            split=split,
+            place=checkup.corpus.places.get(id, ""),
+            source=source,
+            problem=problem,
+            read=read,
+            cut=cut,
+            tokens=tokens,
+            labels=list(item["labels"]),
+            pipeline=_pipeline(item["image"]),
+        )
+
+    return shown
+
+
+def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
+    """The pairs of the first epoch, exactly as training draws them."""
+    recipe, base = checkup.target.recipe, checkup.base
+    if recipe is None or base is None or not len(rows):
+        return None
+    how = checkup.corpus.card.captions
+    return Pairs(
+        rows,
+        base.preprocess,
+        seed=recipe.train.seed,
+        augmentation=recipe.train.augmentation,
+        captions=how,
+        fit=TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None,
+        views=checkup.corpus.card.views,
+    )
+
+
+def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
+    """The part of a caption that the base reads, the part that it does not, and its length in tokens."""
+    if base is None:
+        return text, "", 0
+    tokens = base.count_tokens([text])[0]
+    if tokens <= base.max_tokens:
+        return text, "", tokens
+    low, high = 0, len(text)
+    while high - low > 1:  # the longest beginning that fits
+        middle = (low + high) // 2
+        low, high = (
+            (middle, high) if base.count_tokens([text[:middle]])[0] <= base.max_tokens else (low, middle)
+        )
+    return text[:low], text[low:], tokens
+
+
+def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
+    picture = decode(image)
+    if base is not None:
+        return _picture(prepare_pair(picture, base.preprocess, image), base)
+    picture.thumbnail((_PLAIN, _PLAIN))
+    return picture
+
+
+def _picture(image: dict[str, np.ndarray], base: DualEncoder | None) -> Image.Image:
+    """Prepared pixels as a picture again; patches are laid side by side."""
+    pixels = image["pixels"]
+    if "grid" in image and base is not None and base.preprocess.patch:
+        side, (rows, columns) = base.preprocess.patch, image["grid"]
+        patches = pixels[: rows * columns].reshape(rows, columns, side, side, 3)
+        pixels = patches.swapaxes(1, 2).reshape(rows * side, columns * side, 3)
+    return Image.fromarray(pixels)
+
+
+def _source(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=90)
+    return Markup("data:image/jpeg;base64,{}").format(base64.b64encode(stream.getvalue()).decode("ascii"))
+
+
+def _pipeline(image: dict[str, Any]) -> str:
+    """ "modality rescale 1 -1024; window 40/400; 8 bit", or nothing for a file that is no DICOM."""
+    name = str(image["path"] or "")
+    try:
+        data = image["bytes"] if image["bytes"] is not None else locations.read_location(name)
+        if not reading.is_dicom(data):
+            return ""
+        inside = locations.split_location(name)[1]
+        return rendering.pipeline(data, name, MAX_PIXELS, inside.get("frame", 0), inside.get("window", 0))
+    except (OSError, UnreadableImage):
+        return ""

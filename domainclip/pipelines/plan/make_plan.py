@@ -1,0 +1,163 @@
+"""What a run would do, before it does it: weights, steps, memory, texts, and, if asked, speed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+from accelerate import Accelerator
+
+from domainclip.config.recipe import Recipe
+from domainclip.data.batching.order import positions
+from domainclip.data.batching.pairs import collate
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.plan import cluster as plan_cluster
+from domainclip.pipelines.protocol import evaluation_sets
+from domainclip.pipelines.training_setup import learning, make_job, sentences
+from domainclip.training import micro_batch_size, step, teachers
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training.setup import TrainingSetup, precision, to_step_batch, total_steps
+from domainclip.training.views import StepBatch
+
+PROBE_PAIRS = 8  # pairs in a probe step
+PROBE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The lines of a plan, in order."""
+
+    lines: list[tuple[str, str]]
+    warnings: list[str]
+
+    def text(self) -> str:
+        """A table of two columns, then the warnings."""
+        wide = max(len(name) for name, _ in self.lines)
+        rows = [f"{name:{wide}}  {value}" for name, value in self.lines]
+        return "\n".join([*rows, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The devices that a plan is for."""
+
+    devices: int
+    network: plan_cluster.Network
+
+
+def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
+    """Reads base and corpus, applies the strategy, and says what would happen; trains nothing that stays.
+
+    With a `cluster`, also what it would cost there, from what this device is measured to do.
+
+    Raises: whatever the run itself would raise before its first step.
+    """
+    accelerator = Accelerator(mixed_precision=precision(recipe))
+    ready = load_inputs(recipe)
+    ready.base.to(accelerator.device)
+    warnings = list(ready.warnings)
+    sets = evaluation_sets(recipe, ready.corpus, warnings)
+    kept = sentences(ready)
+    job = make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    pairs, counts = len(job.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
+    steps = total_steps(recipe, pairs)
+    batch = min(recipe.train.batch_size, pairs)
+    lines = [
+        ("base", f"{recipe.base.path} ({ready.base.family}, {ready.base.max_tokens} tokens)"),
+        ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
+        (
+            "measured on",
+            ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
+        ),
+        ("learns", learning(job)),
+        ("objectives", ", ".join(f"{weight:g} × {name}" for name, (weight, _) in ready.terms.items())),
+        (
+            "schedule",
+            f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}",
+        ),
+        ("memory", _memory(job)),
+    ]
+    told = [finding for finding in ready.findings if finding.level == "info"]
+    lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in told]
+    if probe or cluster is not None:  # real steps
+        job = teachers.precompute_teachers(job)
+    if probe:
+        rate = _pairs_per_second(job, accelerator)
+        minutes = steps * batch / rate / 60
+        lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
+    if cluster is not None:
+        lines += _on_many(job, accelerator, cluster, steps, batch)
+    return Plan(lines, warnings)
+
+
+def _on_many(
+    job: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
+) -> list[tuple[str, str]]:
+    settings = job.recipe.train
+    profile = plan_cluster.measure(job, accelerator, partial(_probe_batch, job, 0))
+    held = settings.micro_batch_size
+    if held == "auto":
+        held = micro_batch_size.find_micro_batch_size(
+            job.towers, _probe_batch(job, 0), job.terms, accelerator
+        )
+    shared = settings.shard == "full"
+    found = plan_cluster.estimate(
+        profile, cluster.network, devices=cluster.devices, batch=batch, held=held, shard=shared
+    )
+    days = steps * found.seconds / 86400
+    lasting = f"{days:.1f} days" if days >= 1 else f"{days * 24 * 60:.0f} minutes"
+    kind = f"{cluster.devices} devices like this one"
+    return [
+        (kind, f"about {found.pairs_per_second:,.0f} pairs/s, {lasting} of training"),
+        (
+            "a step there",
+            f"{found.seconds:.3g} s: computes {found.computing:.3g} s, then sends "
+            f"{found.sent / 2**20:,.1f} MiB in {found.sending:.3g} s "
+            f"at {cluster.network.bandwidth / 1e9:g} GB/s",
+        ),
+        (
+            "memory of each",
+            f"about {found.memory / 2**30:.2f} GiB" + (", weights shared out" if shared else ""),
+        ),
+    ]
+
+
+def _memory(job: TrainingSetup) -> str:
+    """Weights, gradients and AdamW's two moments, and what a micro-batch keeps for its backward pass."""
+    weights = job.towers.weights()
+    learning = sum(w.numel() for name, w in weights.items() if job.factors[name] > 0)
+    fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
+    batch = _probe_batch(job, 0)
+    a_pair = (
+        micro_batch_size.activation_bytes(job.towers, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
+        / PROBE_PAIRS
+    )
+    wanted = job.recipe.train.micro_batch_size
+    if wanted == "auto":
+        return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
+    held = min(wanted or job.recipe.train.batch_size, len(job.pairs))
+    total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
+    return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
+
+
+def _probe_batch(job: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
+    order = positions(at, pairs, len(job.pairs), job.recipe.train.seed)
+    return to_step_batch(
+        job, collate([job.pairs[place] for place in order]), at, next(job.towers.parameters()).device
+    )
+
+
+def _pairs_per_second(job: TrainingSetup, accelerator: Accelerator) -> float:
+    """Real steps, decoding included; the first one warms up and is not counted."""
+    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
+    taken: list[float] = []
+    for at in range(PROBE_STEPS + 1):
+        began = time.perf_counter()
+        step.compute_gradients(
+            job.towers, job.towers, _probe_batch(job, at), job.terms, None, at, accelerator
+        )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        taken.append(time.perf_counter() - began)
+    return PROBE_PAIRS * PROBE_STEPS / sum(taken[1:])

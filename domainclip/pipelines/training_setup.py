@@ -1,0 +1,116 @@
+"""From loaded inputs to a complete training setup."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from domainclip.data.batching.caption_sampling import TokenLimit
+from domainclip.data.batching.pairs import Pairs
+from domainclip.data.batching.streamed_pairs import StreamedPairs
+from domainclip.data.corpus import Corpus
+from domainclip.data.text import caption_substitutes
+from domainclip.errors import DataError, RecipeError
+from domainclip.models import saving
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.inputs import Inputs
+from domainclip.training import anchor_texts, feature_cache, objective_inputs
+from domainclip.training.setup import Precomputed, TrainingSetup
+
+
+def sentences(ready: Inputs) -> Precomputed:
+    """What the base says before anything has changed: of general sentences, if an objective asks, and of what
+    stands for pictures, if the strategy looks at none.
+    """
+    seed = ready.recipe.train.seed
+    image = in_place_of_pictures(ready.parts.strategy, ready.base, ready.corpus, seed)
+    if not any("prose" in objective.needs for _, objective in ready.terms.values()):
+        return Precomputed(image=image)
+    base = ready.original or ready.base
+    texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.prose, seed)
+    return Precomputed(image=image, sentences=texts, anchors=feature_cache.embed_texts(base, texts))
+
+
+def make_job(
+    ready: Inputs, factors: dict[str, float], kept: Precomputed, identity: dict[str, Any] | None = None
+) -> TrainingSetup:
+    """What the loop works on, every tower still run for every pair.
+
+    Raises: RecipeError when nothing learns; DataError when there is nothing to choose α on.
+    """
+    settings = ready.recipe.train
+    if not any(factor > 0 for factor in factors.values()):
+        raise RecipeError(
+            f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns"
+        )
+    if ready.recipe.interpolate is not None and not len(ready.corpus.splits["validation"]):
+        raise DataError(
+            f"corpus {ready.corpus.card.name}: the validation split is empty: interpolate chooses on it; "
+            "leave interpolate out"
+        )
+    if name := saving.weights_not_saved(ready.base):
+        raise RecipeError(
+            f"strategy.{next(iter(ready.recipe.strategy))}: the base is an adapter, which cannot hold what "
+            f'"{name}" learns: merge it into plain weights with domainclip merge, and take those as the base'
+        )
+    objective_inputs.check_objectives(ready.terms, ready.base, ready.corpus.stream is not None)
+    objective_inputs.refuse_pictures(ready.terms, ready.base, looks=kept.image is None)
+    items, stream, how = ready.corpus.splits["train"], ready.corpus.stream, ready.corpus.card.captions
+    make = partial(
+        Pairs,
+        preprocess=ready.base.preprocess,
+        augmentation=settings.augmentation,
+        captions=how,
+        fit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens) if how.long == "window" else None,
+        views=ready.corpus.card.views,
+        frames=ready.base.frames,
+        pixels=kept.image is None,
+        wanted=objective_inputs.pair_extras(ready.terms, ready.corpus),
+    )
+    seed = settings.seed
+    pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
+    pairs.strata = None if ready.curated is None else ready.curated.strata
+    job = TrainingSetup(
+        ready.recipe,
+        ready.base,
+        factors,
+        ready.terms,
+        pairs,
+        kept,
+        ready.rate,
+        identity or {},
+        digests=digests(ready.corpus, ready.base.frames),
+    )
+    return objective_inputs.count_extra_texts(job)
+
+
+def learning(job: TrainingSetup) -> str:
+    """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
+    sizes = {name: weight.numel() for name, weight in job.towers.weights().items()}
+    some, everything = sum(n for name, n in sizes.items() if job.factors[name] > 0), sum(sizes.values())
+    (strategy,) = job.recipe.strategy
+    return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"
+
+
+def in_place_of_pictures(strategy: Any, base: DualEncoder, corpus: Corpus, seed: int) -> np.ndarray | None:
+    """(n, d) what the base says of captions, for a strategy that looks at no picture; None for all others.
+
+    Raises: RecipeError for a stream, of which few captions are known.
+    """
+    if getattr(strategy, "source", "") != "text":
+        return None
+    if corpus.stream is not None:
+        raise RecipeError(
+            "strategy.prompts.source: text needs all captions at once, and a stream shows a few: leave it "
+            "out, or store the corpus with domainclip data prepare and train on that"
+        )
+    return feature_cache.embed_texts(base, caption_substitutes.captions(corpus.splits["train"], seed)).numpy()
+
+
+def digests(corpus: Corpus, shown: int) -> dict[str, str]:
+    """By id: of the picture that is shown, or of all where several are."""
+    if shown == 1:
+        return corpus.digests
+    return {id: " ".join([own, *corpus.view_digests.get(id, ())]) for id, own in corpus.digests.items()}

@@ -1,0 +1,119 @@
+"""Finds the parts of a recipe. The file name is the registry: adding a part is adding a file.
+
+`objectives/contrastive.py` holds the class `Contrastive` and a recipe calls it `contrastive`. Code that
+lives outside this package is named `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from domainclip.errors import RecipeError, did_you_mean
+
+PACKAGES = {
+    "corpora": "data/readers",
+    "curation": "data/curation",
+    "strategies": "strategies",
+    "objectives": "objectives",
+    "probes": "evaluation/probes",
+}
+KINDS = tuple(PACKAGES)
+
+
+def names(kind: str) -> list[str]:
+    """The names of all parts of a kind, read from the disk; imports nothing."""
+    if kind not in KINDS:
+        raise RecipeError(f'unknown kind of part "{kind}": {did_you_mean(kind, KINDS)}')
+    folder = Path(__file__).parent / PACKAGES[kind]
+    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "base"))
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """The class of a part.
+
+    Raises: RecipeError for a name that no file has, or an outside name that cannot be imported.
+    """
+    if ":" in name:
+        return _outside(kind, name)
+    if name not in names(kind):
+        raise RecipeError(f'{kind}: unknown part "{name}": {did_you_mean(name, names(kind))}')
+    module = importlib.import_module(f"domainclip.{PACKAGES[kind].replace('/', '.')}.{name}")
+    part: type[Any] = getattr(module, _class_name(name))
+    return part
+
+
+def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
+    """An instance of a part; `where` is the recipe key, for messages.
+
+    Raises: RecipeError when an option is unknown or has the wrong type, naming key and way out.
+    """
+    part = find(kind, name)
+    known = [f.name for f in dataclasses.fields(part) if f.init]
+    for option in options:
+        if option not in known:
+            raise RecipeError(f"{where}.{option}: unknown option: {did_you_mean(option, known)}")
+    try:
+        return TypeAdapter(part).validate_python(options)
+    except ValidationError as error:
+        raise RecipeError(format_validation_error(error, where)) from None
+
+
+def schema(kind: str, name: str) -> dict[str, Any]:
+    """The JSON schema of a part's options."""
+    return TypeAdapter(find(kind, name)).json_schema()
+
+
+def format_validation_error(error: ValidationError, where: str) -> str:
+    """A pydantic error as one line: the key, what is wrong there, and what was given."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(step) for step in (where, *first["loc"]) if step != "")
+    message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", message)
+    message = message[:1].lower() + message[1:]
+    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key}: {message}{given}{more}"
+
+
+def check_keys(model: type[BaseModel], data: Any, at: str, where: str) -> None:
+    """Refuses keys that a model does not have, at any depth: pydantic alone would not say which was meant.
+
+    Raises: RecipeError with file, key and the nearest known one.
+    """
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            if model.model_config.get("extra") == "forbid":
+                near = did_you_mean(str(key), model.model_fields)
+                raise RecipeError(f"{where}: {at}{key}: unknown key: {near}")
+            continue
+        named_by_user = typing.get_origin(field.annotation) is dict  # as the classes of a card are
+        for candidate in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not named_by_user:
+                check_keys(candidate, value, f"{at}{key}.", where)
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _outside(kind: str, name: str) -> type[Any]:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise RecipeError(f'{kind}: "{name}" is not of the form package.module:Class')
+    module_name, class_name = name.split(":")
+    try:
+        part: type[Any] = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f'{kind}: cannot import "{name}": {error}') from None
+    if not dataclasses.is_dataclass(part):
+        raise RecipeError(f'{kind}: "{name}" is not a dataclass; a part\'s fields are its options')
+    return part

@@ -1,0 +1,48 @@
+"""Where the parts of a run come from: each by name, with its citation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from domainclip.components import Components
+from domainclip.config.recipe import Recipe, WeightInterpolation
+from domainclip.report import phrasing
+
+_ARXIV = r"arXiv:(\d{4}\.\d{4,5})"
+
+
+def sources(recipe: Recipe, parts: Components, terms: Mapping[str, Any] | None = None) -> list[str]:
+    """`strategy lora: arXiv:2106.09685` for each part that the run uses, each once.
+
+    `terms` are the objectives where the recipe names none, and the family of the base decides.
+    """
+    (strategy,) = recipe.strategy
+    objectives = {name: term for name, (_, term) in (terms or parts.objectives).items()}
+    used: list[tuple[str, Any]] = [(f"strategy {strategy}", parts.strategy)]
+    kinds: dict[str, Mapping[str, Any]] = {
+        "objective": objectives,
+        "curation": parts.curation,
+        "probe": parts.probes,
+    }
+    used += [(f"{kind} {name}", part) for kind, each in kinds.items() for name, part in each.items()]
+    within: list[tuple[str, Any]] = [(n, term) for n, term in objectives.items() if hasattr(term, "term")]
+    used += [(f"objective {name}, of {next(iter(term.inner))}", term.term) for name, term in within]
+    if recipe.interpolate is not None:
+        used.append(("interpolate", WeightInterpolation))
+    return [f"{name.replace('_', ' ')}: {part.citation}" for name, part in used]
+
+
+def linked(text: str) -> Markup:
+    """The text for a page of HTML, where a paper on arXiv is a link."""
+    link = Markup('<a href="https://arxiv.org/abs/{0}">arXiv:{0}</a>')
+    pieces = re.split(_ARXIV, str(phrasing.plain(text)))  # every second one is a number
+    return Markup().join(link.format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+
+
+def linked_in_markdown(text: str) -> Markup:
+    """The same for Markdown."""
+    return Markup(re.sub(_ARXIV, r"[arXiv:\1](https://arxiv.org/abs/\1)", str(phrasing.markdown(text))))

@@ -1,0 +1,74 @@
+"""The figures as CSV inside the page, for whoever wants to compute on; nothing is fetched."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.verdicts import ComparisonRow
+from domainclip.report import phrasing
+from domainclip.report.context import ReportContext
+
+_COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of show
+
+
+def links(evaluation: Evaluation, context: ReportContext) -> list[tuple[str, str, Markup]]:
+    """Label, file name and data address of each download."""
+    valid = evaluation.valid and not context.invalid
+    tables = [("figures", "figures.csv", _figures(evaluation.rows, valid))]
+    if context.training:
+        tables.append(("steps of the training", "training.csv", _training(context)))
+    return [(label, name, address(text)) for label, name, text in tables]
+
+
+def address(text: str) -> Markup:
+    """A CSV file as an address that holds it; every letter that could end an attribute is written out."""
+    return Markup("data:text/csv;charset=utf-8,{}").format(Markup(quote("\ufeff" + text, safe="")))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Text of a CSV file in which no cell of text is a formula."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return "" if value != value else value  # NaN is no number to compute with
+    text = str(phrasing.plain(value))
+    return f"'{text}" if text.lstrip(" ").startswith(_COMMANDS) else text
+
+
+def _figures(rows: Sequence[ComparisonRow], valid: bool) -> str:
+    header = ["probe", "set", "figure", "part", "n", "groups", "higher_is_better", "chance"]
+    for model in ("base", "adapted", "difference"):
+        header += [model, f"{model}_low", f"{model}_high"]
+    body = []
+    for row in rows:
+        line: list[Any] = [row.probe, row.dataset, row.whole, row.part, row.n, row.groups]
+        line += [str(row.higher_is_better).lower(), row.chance]
+        for figure in (row.base, row.adapted, row.difference):
+            line += [None, None, None] if figure is None else [figure.value, figure.low, figure.high]
+        p = row.difference.p if row.difference else None
+        body.append([*line, p, (row.verdict or "") if valid else "not valid"])
+    return table([*header, "p", "verdict"], body)
+
+
+def _training(context: ReportContext) -> str:
+    lines = [
+        {key: value for key, value in line.items() if not isinstance(value, dict)}
+        for line in context.training
+    ]
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    return table(keys, ([line.get(key) for key in keys] for line in lines))

@@ -1,0 +1,284 @@
+"""The model card: what a person who finds the model must know, losses as loudly as gains."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from domainclip import components, registry
+from domainclip.config import strict_yaml
+from domainclip.config.recipe import Recipe
+from domainclip.data.cards import Card, load_card
+from domainclip.errors import RecipeError, did_you_mean
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow, add_verdicts
+from domainclip.report import phrasing
+from domainclip.report.citations import linked_in_markdown, sources
+from domainclip.report.redaction import hub_id, public_recipe
+from domainclip.report.results_file import Interval, Result, ResultsFile
+from domainclip.report.results_file import load as results_of
+
+_TASKS = {"zero_shot": "zero-shot-image-classification", "retrieval": "image-text-retrieval"}
+_PERSONS = {
+    "none": "no personal identifiers",
+    "de-identified": "data of persons, de-identified",
+    "identified": "data of persons, with identifiers",
+    "unknown": "not stated whether it holds personal identifiers",
+}
+# https://huggingface.co/docs/hub/repositories-licenses
+_KNOWN = """
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
+etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1
+lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-
+by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+"""
+_LICENSES = frozenset(_KNOWN.split())
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says besides the figures."""
+
+    recipe: Recipe
+    corpus: Card
+    citations: Sequence[str] = ()
+    license: str = "unknown"  # of the adapted weights: an identifier of the Hub, or a name
+
+    @classmethod
+    def of(cls, run: Path) -> CardFacts:
+        """The facts that a run folder holds.
+
+        Raises: RecipeError when its recipe or the card of its corpus cannot be read.
+        """
+        resolved = run_recipe(run)
+        built = components.build_components(resolved)
+        card = load_card(resolved.corpus.card, resolved.corpus.overrides())
+        terms = built.objectives or _trained_with(run)
+        return cls(resolved, card, sources(resolved, built, terms), resolved.report.license)
+
+
+def _trained_with(run: Path) -> dict[str, tuple[float, Any]]:
+    """The objective of the base's family, where the recipe names none: the results do."""
+    if not (run / "results.json").is_file():
+        return {}
+    facts = results_of(run / "results.json").run.get("facts") or {}
+    known = registry.names("objectives")
+    return {
+        name: (1.0, registry.find("objectives", name))
+        for name in facts.get("objectives") or {}
+        if name in known
+    }
+
+
+def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:
+    """The text of README.md, which is written into the run folder."""
+    adapter = (run / "model" / "adapter_config.json").is_file()
+    text = render(results, facts or CardFacts.of(run), adapter)
+    (run / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
+    """The card of an adapter, or of plain weights, as Markdown with the front matter that the Hub reads."""
+    # Every value goes through `markdown`: no call can forget it. What is ours is Markup, and passes.
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        finalize=phrasing.markdown,
+        keep_trailing_newline=True,
+    )
+    front = yaml.safe_dump(_front(results, facts, adapter), sort_keys=False, allow_unicode=True)
+    body = pages.get_template("card.md.j2").render(_sections(results, facts, adapter), words=phrasing)
+    return f"---\n{front}---\n\n{body}"
+
+
+def problem(text: str) -> str | None:
+    """What the Hub would not accept in a card, found without asking it; None when there is nothing."""
+    try:
+        data: Any = ModelCard(text).data
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        return f"its front matter cannot be read: {next(iter(str(error).splitlines()), 'it is empty')}"
+    if data.license not in _LICENSES:
+        hint = did_you_mean(str(data.license), _LICENSES)
+        return f'license: "{data.license}" is none that the Hub knows: {hint}'
+    if data.license == "other" and not data.license_name:
+        return "license: other needs license_name"
+    bases = data.base_model if isinstance(data.base_model, list) else [data.base_model]
+    if any(base is not None and hub_id(str(base)) is None for base in bases):
+        return "base_model: must be a name on the Hub, OWNER/NAME"
+    return None
+
+
+def run_recipe(run: Path) -> Recipe:
+    """The recipe that a run folder holds, its paths as they stand there.
+
+    Raises: RecipeError when there is none, or it is not valid.
+    """
+    file = run / "recipe.yaml"
+    try:
+        return Recipe.model_validate(strict_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file)))
+    except OSError as error:
+        raise RecipeError(f"{file}: {error.strerror}: name a run folder, as runs/art_paintings-1") from None
+    except ValidationError as error:
+        raise RecipeError(f"{file}: {registry.format_validation_error(error, '')}") from None
+
+
+def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
+    """What the Hub reads: validated names only, or nothing."""
+    base = hub_id(facts.recipe.base.path)
+    known = facts.license in _LICENSES
+    data = ModelCardData(
+        language=[code for code in facts.corpus.language if re.fullmatch("[a-z]{2,3}", code)] or None,
+        license=facts.license if known else "other",
+        license_name=None if known else _slug(facts.license),
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="zero-shot-image-classification",
+        base_model=base,
+        base_model_relation=base and ("adapter" if adapter else "finetune"),
+        datasets=[public] if (public := _public_corpus(facts)) else None,
+        tags=["domainclip", "clip", _slug(next(iter(facts.recipe.strategy)))],
+        model_name=_slug(facts.recipe.name),
+        eval_results=list(_measured(results, facts)) or None,
+    )
+    front: dict[str, Any] = data.to_dict()
+    front.pop("model_name", None)  # stays behind when there is no figure
+    return front
+
+
+def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:
+    general = results.corpus.get("retention") or {}
+    for row in results.results:
+        value = row.adapted.value if row.adapted else None
+        if value is None or "/" in row.metric:
+            continue
+        about = general if row.dataset == general.get("set") else results.corpus
+        name = str(phrasing.plain(str(about.get("name") or facts.corpus.name)))
+        yield EvalResult(
+            task_type=_TASKS.get(row.probe, "zero-shot-image-classification"),
+            # A name of the Hub or a plain word, never a path.
+            dataset_type=(about is results.corpus and _public_corpus(facts))
+            or _slug(str(about.get("card") or name)),
+            dataset_name=name,
+            dataset_split=row.dataset,
+            metric_type=row.metric,
+            metric_name=phrasing.metric_name(row.metric),
+            metric_value=round(value, 4),
+        )
+
+
+def _public_corpus(facts: CardFacts) -> str | None:
+    return hub_id(facts.recipe.corpus.path) if facts.corpus.reader == "hub" else None
+
+
+def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
+    """Everything that the template names."""
+    rows = _rows(results)
+    general = str((results.corpus.get("retention") or {}).get("set", ""))
+    base = hub_id(facts.recipe.base.path)
+    privacy = facts.corpus.privacy
+    return {
+        "name": facts.recipe.name.replace("_", " "),
+        "base": base and Markup(base),  # a validated name: nothing in it means anything
+        "base_code": Markup(json.dumps(base or "BASE")),
+        "revision": facts.recipe.base.revision or results.base.get("revision"),
+        "revision_code": _revision_code(facts.recipe.base.revision or results.base.get("revision")),
+        "strategy": next(iter(facts.recipe.strategy)).replace("_", " "),
+        "corpus": str(results.corpus.get("name") or facts.corpus.pretty_name or facts.corpus.name),
+        "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
+        "corpus_license": facts.corpus.license,
+        "corpus_says": _first_paragraph(facts.corpus.prose),
+        "splits": {name: tuple(sizes) for name, sizes in dict(results.corpus.get("splits") or {}).items()},
+        "valid": results.valid,
+        "warnings": results.warnings,
+        "claims": [
+            (row.verdict, phrasing.claim(row, general, results.valid))
+            for row in sorted((row for row in rows if row.primary), key=lambda row: row.dataset == general)
+        ],
+        "rows": [row for row in rows if not row.part],
+        "worse": phrasing.changes(rows, WORSE),
+        "better": phrasing.changes(rows, BETTER),
+        "nothing_worse": phrasing.nothing(rows, WORSE),
+        "nothing_better": phrasing.nothing(rows, BETTER),
+        "forgetting_measured": bool(general),
+        "persons": _PERSONS[privacy.identifiers],
+        "burned_in": privacy.burned_in_text,
+        "medical": facts.corpus.reader == "dicom" or privacy.identifiers in ("identified", "de-identified"),
+        "adapter": adapter,
+        "sigmoid": str(results.base.get("family", "")).startswith("siglip"),
+        "license": facts.license,
+        "recipe": phrasing.fence(public_recipe(facts.recipe).rstrip()),
+        "citations": [linked_in_markdown(one) for one in facts.citations],
+    }
+
+
+def _rows(results: ResultsFile) -> list[ComparisonRow]:
+    """The figures of the file as the report room has them, with the verdicts worked out again."""
+    protocols = {(entry["probe"], entry["dataset"]): entry for entry in results.protocol.get("probes", [])}
+    rows: list[ComparisonRow] = []
+    for key in dict.fromkeys((one.probe, one.dataset) for one in results.results):
+        entry = protocols.get(key, {})
+        rows += add_verdicts([_row(one, entry) for one in results.results if (one.probe, one.dataset) == key])
+    return rows
+
+
+def _row(one: Result, entry: dict[str, Any]) -> ComparisonRow:
+    difference = one.difference
+    return ComparisonRow(
+        probe=one.probe,
+        dataset=one.dataset,
+        metric=one.metric,
+        higher_is_better=one.higher_is_better,
+        unit="rank" if "rank" in one.metric else one.unit,  # files from before the key have ranks as shares
+        chance=dict(entry.get("chance") or {}).get(one.metric) if one.chance is None else one.chance,
+        primary=entry.get("primary") == one.metric if one.primary is None else one.primary,
+        n=one.n,
+        groups=one.groups,
+        undefined=0.0,
+        base=_figure(one.base),
+        adapted=_figure(one.adapted) if one.adapted else None,
+        difference=_figure(difference, _number(difference.p)) if difference else None,
+        ids=(),
+        owners=(),
+        base_scores=np.empty(0),
+        adapted_scores=None,
+        judged=one.verdict != NO_VERDICT,
+    )
+
+
+def _figure(interval: Interval, p: float | None = None) -> Estimate:
+    return Estimate(_number(interval.value), _number(interval.low), _number(interval.high), p)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _first_paragraph(prose: str) -> str:
+    """What the card's author says of the corpus, up to the first empty line."""
+    paragraphs = (paragraph.strip() for paragraph in re.split(r"\n\s*\n", prose))
+    return next((text for text in paragraphs if text and not text.startswith("#")), "")
+
+
+def _revision_code(revision: Any) -> Markup:
+    return Markup(f", revision={json.dumps(str(revision))}" if revision else "")
+
+
+def _slug(text: str) -> str:
+    """A word of lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"

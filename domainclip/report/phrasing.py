@@ -1,0 +1,243 @@
+"""Figures as words: every sentence that claims something is made here."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
+
+MINUS = "−"
+MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?", NO_VERDICT: "·"}
+_METRICS = {
+    "auroc": "AUROC",
+    "macro_auroc": "macro AUROC",
+    "auprc": "AUPRC",
+    "macro_auprc": "macro AUPRC",
+    "ece": "ECE",
+    "nll": "NLL",
+    "image_to_text": "image-to-text",
+    "text_to_image": "text-to-image",
+}
+_NAMES = {
+    r"_r(\d+)(?=_|$)": r" R@\1",
+    r"(?<![a-z])map(?![a-z])": "mAP",
+    r"(?<![a-z])f1(?![a-z])": "F1",
+    r"(?<![a-z])top_?(\d+)_percent": r"top \1 %",
+    r"(?<![a-z])top_?(\d+)_": r"top-\1 ",
+}
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people call it: "image_to_text_r5/de" is "image-to-text R@5, de"."""
+    whole, _, part = metric.partition("/")
+    for code, words in _METRICS.items():
+        if whole == code or whole.startswith(f"{code}_"):
+            whole = words + whole[len(code) :]
+            break
+    for pattern, words in _NAMES.items():
+        whole = re.sub(pattern, words, whole)
+    name = whole.replace("_", " ")
+    return f"{name}, {part}" if part else name
+
+
+def probe_name(probe: str) -> str:
+    """A probe as people call it: "zero_shot" is "zero-shot"."""
+    return {"knn": "k-NN"}.get(probe, probe.replace("_", "-"))
+
+
+def number(value: float | None, unit: str = "share") -> str:
+    """Three digits of a share; a rank, to a tenth."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{round(value, 1):g}" if unit == "rank" else f"{value:.3f}"
+
+
+def signed(value: float, unit: str = "share") -> str:
+    """The same with its sign, which zero has not."""
+    text = number(abs(value), unit)
+    if not re.search(r"[1-9]", text):
+        return text
+    return (MINUS if value < 0 else "+") + text
+
+
+def span(figure: Estimate, unit: str = "share", sign: bool = False) -> str:
+    """An interval, as "0.410 to 0.470"."""
+    if math.isnan(figure.low):
+        return "no interval"
+    show = signed if sign else number
+    return f"{show(figure.low, unit)} to {show(figure.high, unit)}"
+
+
+def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
+    """One sentence: what happened to this figure, how surely, and whether it is a real difference."""
+    place = f"Retention ({row.dataset})" if row.dataset == retention_set else f"On {row.dataset}"
+    name = f"{probe_name(row.probe)} {metric_name(row.metric)}"
+    base = number(row.base.value, row.unit)
+    if row.adapted is None or row.difference is None:
+        chance = "" if row.chance is None else f"; chance is {number(row.chance, row.unit)}"
+        return f"{place}, {name} is {base} (95\u00a0% interval {span(row.base, row.unit)}{chance})."
+    after = number(row.adapted.value, row.unit)
+    if not valid:
+        return f"{place}, {name} is {base} before and {after} after: not valid, see above."
+    if row.verdict == UNKNOWN:
+        return (
+            f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to say "
+            "whether that is a real difference."
+        )
+    if row.verdict == NO_VERDICT:
+        return f"{place}, {name} went from {base} to {after}; this figure is shown, and not judged."
+    if row.verdict == SAME:
+        return (
+            f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% "
+            f"interval of the difference, {span(row.difference, row.unit, sign=True)}, includes zero."
+        )
+    verb = "rose" if row.difference.value > 0 else "fell"
+    kind = "gain" if row.verdict == BETTER else "loss"
+    return (
+        f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
+        f"(95\u00a0% interval {_width(row)}): a real {kind}."
+    )
+
+
+def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, valid: bool) -> str:
+    """What a reader in a hurry must take along: gain, cost, and how many figures moved.
+
+    The headlines of the first two probes are named, the others counted; no change without its verdict.
+    """
+    if not valid:
+        return "This evaluation is not valid: no figure below may be believed, and none is called a change."
+    if all(row.adapted is None for row in rows):
+        return f"One model was measured on {_count(len(rows), 'figure')}; nothing is compared."
+    named = list(dict.fromkeys(row.probe for row in rows))[:2]
+    head = [row for row in rows if row.primary and row.probe in named]
+    inside = [row for row in head if row.dataset != retention_set]
+    outside = [row for row in head if row.dataset == retention_set]
+    told = [f"In the domain, {subject} {_moved(inside)}."]
+    if outside:
+        told.append(f"On general pictures it {_moved(outside, ('gained', 'lost'))}.")
+    else:
+        told.append("What it forgot outside the domain was not measured.")
+    better, worse = (sum(row.verdict == verdict for row in rows) for verdict in (BETTER, WORSE))
+    told.append(f"Of {_count(len(rows), 'figure')}, {better} got better and {worse} got worse.")
+    return " ".join(told)
+
+
+def _moved(head: Sequence[ComparisonRow], verbs: tuple[str, str] = ("improved", "got worse in")) -> str:
+    """What happened to the headline figures, the sure changes first."""
+    said = []
+    for verdict, verb in zip((BETTER, WORSE), verbs, strict=True):
+        named = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == verdict]
+        if named:
+            said.append(f"{verb} {'in ' if verb in ('gained', 'lost') else ''}{_listed(named)}")
+    quiet = [_name(row) for row in head if row.verdict == SAME]
+    if quiet:
+        said.append(f"shows no difference in {_listed(quiet)}")
+    few = [_name(row) for row in head if row.verdict == UNKNOWN]
+    if few:
+        said.append(f"was measured on too few groups to tell in {_listed(few)}")
+    told = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == NO_VERDICT]
+    if told:
+        said.append(f"moved in {_listed(told)}, which {'is' if len(told) == 1 else 'are'} not judged")
+    return ", and ".join(said) or "was not measured"
+
+
+def _name(row: ComparisonRow) -> str:
+    return f"{probe_name(row.probe)} {metric_name(row.metric)}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
+def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
+    """What got better, or worse: a line for each figure, and one for all classes of a figure together."""
+    chosen = [row for row in rows if row.verdict == verdict and row.adapted and row.difference]
+    lines = [
+        f"{probe_name(row.probe)} {metric_name(row.metric)} on {row.dataset}: {_change(row)}, "
+        f"{signed(row.difference.value, row.unit)}"
+        for row in chosen
+        if not row.part and row.difference
+    ]
+    for key in dict.fromkeys(_family(row) for row in chosen if row.part):
+        members = [row for row in chosen if _family(row) == key and row.part]
+        members.sort(key=lambda row: -abs(row.difference.value if row.difference else 0))
+        total = sum(1 for row in rows if row.part and _family(row) == key)
+        parts = "; ".join(f"{row.part} ({_change(row)})" for row in members)
+        name = f"{probe_name(key[0])} {metric_name(key[2])} on {key[1]}"
+        lines.append(f"{name}, {len(members)} of its {total} parts: {parts}")
+    return lines
+
+
+def nothing(rows: Sequence[ComparisonRow], verdict: str) -> str:
+    """What is said when no figure got better, or worse."""
+    return f"Nothing got significantly {verdict} of {len(rows)} measured."
+
+
+def duration(seconds: float) -> str:
+    """A time, as "2 h 05 min", "3 min 20 s" or "12 s"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def plain(value: object) -> object:
+    """Text in which nothing is hidden: control and direction marks are written out, as \\u202e.
+
+    A caption could otherwise turn the reading order of the page around it.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(
+        char
+        if char in "\n\t\u200c\u200d" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co")
+        else _code(char)
+        for char in value
+    )
+
+
+def markdown(value: object) -> object:
+    """Text that means nothing to Markdown, HTML or a spreadsheet; Markup is ours and passes."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    line = " ".join(str(plain(value)).split())
+    line = re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", line)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"^([=@]|[+-](?![\d.]))", r"\\\1", line)
+
+
+def fence(text: str) -> Markup:
+    """A block of code that its own content cannot close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    bars = "`" * max(3, longest + 1)
+    return Markup(f"{bars}\n{plain(text)}\n{bars}")
+
+
+def _family(row: ComparisonRow) -> tuple[str, str, str]:
+    return row.probe, row.dataset, row.whole
+
+
+def _change(row: ComparisonRow) -> str:
+    assert row.adapted is not None
+    return f"{number(row.base.value, row.unit)} → {number(row.adapted.value, row.unit)}"
+
+
+def _code(char: str) -> str:
+    return f"\\u{ord(char):04x}"
+
+
+def _width(row: ComparisonRow) -> str:
+    """The interval of a change in the direction that the verb names."""
+    assert row.difference is not None
+    low, high = sorted(abs(edge) for edge in (row.difference.low, row.difference.high))
+    return f"{number(low, row.unit)} to {number(high, row.unit)}"

@@ -1,0 +1,168 @@
+"""How a figure came about: the run, the data, the protocol and its controls, as pairs of words."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from markupsafe import Markup
+
+from domainclip import __version__
+from domainclip.distributed import collectives
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.report import phrasing
+from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+
+Pairs = list[tuple[str, str]]
+_DRAWN = ("reliability", "prompts")  # details that stand as a chart or a table of their own
+
+
+def run(run: RunFacts | None) -> Pairs:
+    """How the adapted model came to be."""
+    if run is None:
+        return []
+    share = run.learning / max(1, run.weights)
+    rows = [
+        ("Strategy", run.strategy.replace("_", " ")),
+        ("Weights that learned", f"{run.learning:,} of {run.weights:,} ({share:.2%})"),
+        ("Steps", f"{run.steps:,} of {run.batch_size} pairs"),
+        ("Time", f"{phrasing.duration(run.seconds)} on {run.device}"),
+        *((label(key), text(value)) for key, value in run.facts.items()),
+    ]
+    if run.versions:
+        rows.append(("Versions", _versions(run.versions)))
+    return rows
+
+
+def corpus(facts: CorpusFacts) -> dict[str, Any]:
+    """What the figures are about: counts, and what was left out."""
+    told = [("Card", facts.card), ("Licence", facts.license), ("Fingerprint", facts.fingerprint[:16])]
+    return {
+        "name": facts.name,
+        "facts": [(key, value) for key, value in told if value],
+        "splits": [(name, f"{items:,}", f"{groups:,}") for name, (items, groups) in facts.splits.items()],
+        "quarantine": [(reason, f"{count:,}") for reason, count in facts.quarantine.items()],
+        "remarks": [*facts.findings, *facts.notes],
+    }
+
+
+def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
+    """How intervals and verdicts are made, on what, and how often that was looked at."""
+    several = [str(context.readings)] if context.readings else []
+    return [
+        (
+            "Intervals",
+            "95 %, percentiles of a bootstrap over groups, widened for few; all models on the same draws",
+        ),
+        ("Resamples", f"{evaluation.resamples:,}, seed {evaluation.seed}"),
+        (
+            "Real difference",
+            "the interval of the paired difference excludes zero and p ≤ 0.05; for classes and languages, "
+            "p after Holm's adjustment",
+        ),
+        *(("Trained on", said) for said in context.trained_on),
+        *(("Ledger", f"{said}, as far as this machine knows") for said in several),
+        *((("Software", _versions(context.versions)),) if context.versions else ()),
+    ]
+
+
+def controls(evaluation: Evaluation) -> Pairs:
+    """What the same procedure claims where there is nothing to claim."""
+    return [
+        (
+            f"{phrasing.probe_name(one.probe)} {phrasing.metric_name(one.metric)} on {one.dataset}",
+            f"base against itself: {one.itself}; models swapped by lot, group by group: a difference was "
+            f"claimed in {round(one.share * one.swaps)} of {one.swaps} swaps (one in twenty is expected)",
+        )
+        for one in evaluation.controls
+    ]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """One probe on one set: its source, its choices and its prompts."""
+    details = {key: value for key, value in entry["details"].items() if key not in _DRAWN}
+    changed = {
+        f"{key}, adapted": value
+        for key, value in entry.get("adapted_details", {}).items()
+        if key not in _DRAWN
+    }
+    prompts = entry["details"].get("prompts", {})
+    pairs = [
+        (
+            "Items",
+            str(entry["items"]) + (f", {entry['unreadable']} unreadable" if entry["unreadable"] else ""),
+        ),
+        ("Headline", phrasing.metric_name(entry["primary"])),
+        ("Source", f"{entry['citation']}, version {entry['version']} of the probe"),
+        *((label(key), text(value)) for key, value in (details | changed).items()),
+    ]
+    if entry["chance"]:
+        shown = (
+            f"{phrasing.metric_name(name)} {value:.3g}" for name, value in entry["chance"].items() if value
+        )
+        pairs.append(("Chance", ", ".join(shown)))
+    title = f"{phrasing.probe_name(entry['probe'])} on {entry['dataset']}"
+    said = [(name, "; ".join(p["positive"]), "; ".join(p["negative"])) for name, p in prompts.items()]
+    return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": said}
+
+
+def example(example: Example) -> dict[str, Any]:
+    """A picture with what was said of it."""
+    return {
+        "source": _address(example.picture),
+        "heat": "" if example.heat is None else _address(example.heat),
+        "caption": example.caption,
+        "kind": example.kind,
+        "told": example.told,
+        "before": phrasing.number(example.base_rank, "rank"),
+        "after": "" if example.adapted_rank is None else phrasing.number(example.adapted_rank, "rank"),
+    }
+
+
+def _address(png: bytes) -> Markup:
+    return Markup("data:image/png;base64,{}").format(base64.b64encode(png).decode("ascii"))
+
+
+def label(key: str) -> str:
+    """A key as a heading."""
+    return key.replace("_", " ").capitalize()
+
+
+def text(value: Any) -> str:
+    """A value of the protocol as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        nested = ((key, text(inner), isinstance(inner, Mapping)) for key, inner in value.items())
+        return ", ".join(f"{key} ({inner})" if deep else f"{key} {inner}" for key, inner, deep in nested)
+    return ", ".join(map(text, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "pydicom", "pillow", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device; no user, host or path."""
+    return {
+        "domainclip": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "processes": collectives.process_count(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def versions() -> dict[str, str]:
+    facts = environment()
+    return {"domainclip": facts["domainclip"], "python": facts["python"], **facts["libraries"]}

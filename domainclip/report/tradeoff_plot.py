@@ -1,0 +1,186 @@
+"""Gain against forgetting, in per cent of its box: what was gained in the domain and lost outside of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import ComparisonRow
+from domainclip.report import phrasing
+from domainclip.report.charts import Tick, round_axis
+
+_NAME = 24  # characters of a name that stand on a narrow page; the tables have all of it
+_REACH = 1.15  # how far an axis goes beyond the outermost interval
+
+
+@dataclass(frozen=True)
+class Cross:
+    """A point with an interval both ways."""
+
+    label: str
+    spoken: str
+    x: float
+    x_low: float
+    x_high: float
+    y: float  # from the top
+    y_low: float
+    y_high: float
+    name_y: float  # where the label stands: no two of them on each other
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A place on the way from the base to the adapted weights."""
+
+    label: str  # empty where a more telling one stands
+    x: float
+    y: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What was gained in the domain (up) against what changed outside it (left: forgotten)."""
+
+    points: Sequence[Cross]
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    x_zero: float
+    y_zero: float
+    path: Sequence[Stop] = ()
+    path_spoken: str = ""
+    path_of: str = ""  # the figure of the path
+
+
+def plane(
+    rows: Sequence[ComparisonRow], retention_set: str, facts: Mapping[str, Any] | None = None
+) -> Plane | None:
+    """Each probe's headline in the domain against the same on the general set; None without both.
+
+    `facts` of the run say which distances from the base were tried: they are drawn as a path.
+    """
+    head = {(row.probe, row.dataset == retention_set): row for row in reversed(rows) if row.primary}
+    pairs = [
+        (row, head[probe, True])
+        for (probe, general), row in head.items()
+        if not general and (probe, True) in head
+    ]
+    pairs = [pair for pair in reversed(pairs) if all(_drawable(row) for row in pair)]
+    named = [
+        (phrasing.probe_name(inside.probe), _upward(inside), _upward(general)) for inside, general in pairs
+    ]
+    return plane_of(named, dict((facts or {}).get("interpolation") or {})) if named else None
+
+
+def plane_of(
+    named: Sequence[tuple[str, Estimate, Estimate]], swept: Mapping[str, Any] | None = None
+) -> Plane:
+    """Names with their gain and their change on general pictures, better being upwards in both."""
+    gains, losses = [gain for _, gain, _ in named], [loss for _, _, loss in named]
+    steps = _steps(swept or {})
+    reach_y = _REACH * max([_reach(gains), *(abs(gain) for _, gain, _ in steps)])
+    reach_x = _REACH * max([_reach(losses), *(abs(loss) for _, _, loss in steps)])
+    across, down = (
+        [_at(f.value, reach) for f in each] for each, reach in ((losses, reach_x), (gains, reach_y))
+    )
+    names = _apart([(x, 100 - y) for x, y in zip(across, down, strict=True)])
+    points = [
+        Cross(
+            label=name if len(name) <= _NAME else f"{name[: _NAME - 1].rstrip()}…",
+            spoken=f"{name}: domain {_said(gain)}, general {_said(loss)}",
+            x=_at(loss.value, reach_x),
+            x_low=_at(loss.low, reach_x),
+            x_high=_at(loss.high, reach_x),
+            y=100 - _at(gain.value, reach_y),
+            y_low=100 - _at(gain.low, reach_y),
+            y_high=100 - _at(gain.high, reach_y),
+            name_y=name_y,
+        )
+        for (name, gain, loss), name_y in zip(named, names, strict=True)
+    ]
+    chosen = (swept or {}).get("alpha")
+    path = _legible(
+        [
+            Stop(f"{alpha:g}", _at(loss, reach_x), round(100 - _at(gain, reach_y), 2), alpha == chosen)
+            for alpha, gain, loss in steps
+        ]
+    )
+    spoken = ", ".join(
+        f"α {alpha:g}: validation {phrasing.signed(gain)}, general {phrasing.signed(loss)}"
+        for alpha, gain, loss in steps
+    )
+    ticks = [Tick(round(100 - tick.at, 2), tick.label) for tick in _ticks(reach_y)]
+    probe, _, metric = str((swept or {}).get("figure") or "").partition(" ")
+    of = f"{phrasing.probe_name(probe)} {phrasing.metric_name(metric)}" if metric else ""
+    return Plane(points, _ticks(reach_x), ticks, _at(0, reach_x), 100 - _at(0, reach_y), path, spoken, of)
+
+
+def _apart(places: Sequence[tuple[float, float]]) -> list[float]:
+    """Heights of labels beside their points: one that would stand on another goes a line lower."""
+    line, wide = 5.0, 50.0  # of the box
+    taken: list[tuple[float, float]] = []
+    found = [0.0] * len(places)
+    for number in sorted(range(len(places)), key=lambda one: places[one][1]):
+        x, y = places[number]
+        for other_x, other_y in sorted(taken, key=lambda one: one[1]):
+            if abs(x - other_x) < wide and abs(y - other_y) < line:
+                y = round(other_y + line, 2)
+        taken.append((x, y))
+        found[number] = y
+    return found
+
+
+def _legible(path: Sequence[Stop]) -> list[Stop]:
+    """The stops, unlabelled where another one stands: the chosen one is named first, then the two ends."""
+    named: list[Stop] = []
+    for stop in sorted(path, key=lambda one: (not one.chosen, one.label not in ("0", "1"))):
+        if all(abs(stop.x - one.x) > 5 or abs(stop.y - one.y) > 5 for one in named):
+            named.append(stop)
+    return [stop if stop in named else replace(stop, label="") for stop in path]
+
+
+def _steps(swept: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """α, its gain on the validation split and its change on the general set, where both are shares."""
+    inside, outside = (dict(swept.get(key) or {}) for key in ("validation", "general"))
+    if swept.get("unit") != "share" or "0.0" not in inside or "0.0" not in outside:
+        return []
+    return [
+        (float(alpha), inside[alpha] - inside["0.0"], outside[alpha] - outside["0.0"])
+        for alpha in inside
+        if alpha in outside and math.isfinite(inside[alpha]) and math.isfinite(outside[alpha])
+    ]
+
+
+def _drawable(row: ComparisonRow) -> bool:
+    return row.difference is not None and not math.isnan(row.difference.low) and row.unit == "share"
+
+
+def _upward(row: ComparisonRow) -> Estimate:
+    """The change with better upwards."""
+    change = row.difference
+    assert change is not None
+    return change if row.higher_is_better else Estimate(-change.value, -change.high, -change.low, change.p)
+
+
+def _reach(figures: Sequence[Estimate]) -> float:
+    return max([0.02, *(abs(edge) for figure in figures for edge in (figure.value, figure.low, figure.high))])
+
+
+def _at(value: float, reach: float) -> float:
+    return round(50 + 50 * value / reach, 2)
+
+
+def _ticks(reach: float) -> list[Tick]:
+    step, _ = round_axis(reach * 1.6)
+    most = math.floor(reach / step + 1e-9)
+    return [
+        Tick(_at(i * step, reach), phrasing.signed(i * step).rstrip("0").rstrip(".") if i else "0")
+        for i in range(-most, most + 1)
+    ]
+
+
+def _said(change: Estimate) -> str:
+    return f"{phrasing.signed(change.value)} ({phrasing.span(change, sign=True)})"

@@ -1,0 +1,62 @@
+"""Whether a run may go on from what it saved: only when recipe, corpus and base are what they were."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from domainclip.errors import DataError, ModelError, RecipeError
+from domainclip.training.checkpointing import checkpoint
+
+log = logging.getLogger("domainclip")
+
+
+def find_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to continue from.
+
+    Raises: RecipeError, DataError or ModelError when the run has changed since, with the difference.
+    """
+    place = folder / "checkpoints"
+    found = checkpoint.newest_checkpoint(place)
+    if found is None:
+        if damaged := len(checkpoint.all_checkpoints(place)):
+            raise ModelError(
+                f"--resume: none of the {damaged} checkpoints in {place} is complete; remove that folder to "
+                "begin again at the first step"
+            )
+        log.warning("%s: no complete checkpoint; starting from the first step", folder)
+        return None
+    _, facts = checkpoint.load(found)
+    before = facts["identity"]
+    changed = changed_keys(before["recipe"], dict(identity["recipe"]))
+    if changed:
+        raise RecipeError(f"--resume: the recipe has changed since {found.name}: {'; '.join(changed)}")
+    if before["corpus"] != identity["corpus"]:
+        raise DataError(
+            f"--resume: the corpus has changed since {found.name} "
+            f"(sha256 {before['corpus'][:12]}, now {identity['corpus'][:12]}): start a new run"
+        )
+    # Checkpoints of before there was curation by embeddings do not say what was chosen.
+    if before.get("curated") not in (None, identity["curated"]):
+        raise DataError(
+            f"--resume: the curation chooses other items, or another order, than before {found.name}: "
+            "the base's embeddings were made on another machine or by another release: start a new run"
+        )
+    if before["base"] != identity["base"]:
+        raise ModelError(
+            f"--resume: the base's weights have changed since {found.name} "
+            f"(sha256 {before['base'][:12]}, now {identity['base'][:12]}): start a new run"
+        )
+    return found
+
+
+def changed_keys(before: Any, now: Any, where: str = "") -> list[str]:
+    """`train.epochs: 3, now 5` for every key that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            line for key in keys for line in changed_keys(before.get(key), now.get(key), f"{where}{key}.")
+        ]
+    return [] if before == now else [f"{where[:-1]}: {before}, now {now}"]

@@ -1,0 +1,295 @@
+"""The loop: one straight page. Everything it remembers is listed in `State`, and exactly that is saved."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from domainclip import errors
+from domainclip.data.batching.loader import batches
+from domainclip.data.batching.pairs import Batch
+from domainclip.data.quarantine import UnusableItem
+from domainclip.distributed import collectives, heartbeat
+from domainclip.errors import DivergedError, Interrupted
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training import fsdp, layer_execution
+from domainclip.training import micro_batch_size as training_micro_batch_size
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training import step as training_step
+from domainclip.training.checkpointing import checkpoint, interruption
+from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
+from domainclip.training.monitoring.metrics_log import MetricsLog
+from domainclip.training.monitoring.progress import ProgressDisplay
+from domainclip.training.setup import StepRange, TrainingSetup, to_step_batch, total_steps
+from domainclip.training.validation_policy import ValidationPolicy
+
+log = logging.getLogger("domainclip")
+
+
+@dataclass
+class State:
+    """All that the loop remembers between two steps; order and randomness are functions of `step`."""
+
+    step: int
+    weights: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """Tensors to save: the weights that learn, and the optimizer's moments under the same names.
+
+        All processes call it; of shared weights, only the first one gets any.
+        """
+        moments = {}
+        for name, weight in self.weights.items():
+            for key, value in self.optimizer.state.get(weight, {}).items():
+                moments[f"{name}:{key}"] = torch.as_tensor(value)
+        return {
+            "weights": fsdp.full_tensors_on_rank0(self.weights),
+            "optimizer": fsdp.full_tensors_on_rank0(moments),
+        }
+
+    def restore(self, groups: dict[str, dict[str, Tensor]], at: int) -> None:
+        """The inverse of `groups`."""
+        self.step = at
+        for name, weight in self.weights.items():
+            with torch.no_grad():
+                weight.copy_(fsdp.local_part(groups["weights"][name], weight))
+        learning = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        for full, value in groups.get("optimizer", {}).items():
+            name, _, key = full.rpartition(":")
+            weight = self.weights[name]
+            if id(weight) not in learning:  # in the stage before this one it did
+                continue
+            place = value if key == "step" else fsdp.local_part(value, weight)
+            self.optimizer.state[weight][key] = training_optimizer.moment(self.optimizer, key, place.clone())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the loop tells afterwards."""
+
+    steps: int
+    bad: list[UnusableItem]  # pictures that could not be read, each replaced by the next one that could
+    micro_batch_size: int | None = None  # pairs held at once, as it was set or measured
+    alarms: tuple[Alarm, ...] = ()  # what looked wrong on the way
+    taken: int = 0  # the step whose weights the towers have now
+
+
+def train_stage(
+    job: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False
+) -> Trained:
+    """Trains to the last step of the job's span; continues from the checkpoint `saved`.
+
+    Raises: DivergedError before a step with a loss or gradient that is not finite; Interrupted after a
+    signal, with a checkpoint written; ModelError when a checkpoint cannot be written.
+    """
+    settings, job = job.recipe.train, _shard(job, accelerator.device)
+    total = total_steps(job.recipe, len(job.pairs))
+    begin, end = job.span or StepRange(0, total)
+    batch_size = min(settings.batch_size, len(job.pairs))
+    learning = {name: w for name, w in job.towers.weights().items() if job.factors[name] > 0}
+    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, settings, job.rate)
+    state = State(0, learning | _learnt(job), optimizer)
+    facts = _resumed(state, saved, begin)
+    held = facts.get("micro_batch_size", settings.micro_batch_size)
+    course = ValidationPolicy(job.seen, settings, facts.get("course"))
+    job.towers.learn({name.split("/")[0] for name in learning})
+    model, wrapped = fsdp.prepare(job.towers, optimizer, accelerator)
+    metrics = MetricsLog(folder / "metrics.jsonl", state.step, job.seen, settings.track is not None)
+    watch = _watch(job, batch_size, metrics.before)
+    rows_of = batches(job.pairs, state.step, end, batch_size, seed=settings.seed, workers=settings.workers)
+    bad = {item.place: item for item in job.bad}
+    with (
+        interruption.InterruptHandler(settings.stop_after, job.began) as asked,
+        checkpoint.AsyncCheckpointWriter() as saver,
+        ProgressDisplay(
+            total, state.step, batch_size, quiet or collectives.rank() > 0, _parts(job)
+        ) as display,
+        layer_execution.layer_execution(job.towers, settings),
+    ):
+        while state.step < course.end(end):
+            began = time.monotonic()
+            heartbeat.update("reading data", state.step + 1)
+            rows = next(rows_of)
+            waited = time.monotonic() - began
+            heartbeat.update("computing")
+            bad.update((item.place, item) for item in rows.bad)
+            batch = to_step_batch(job, rows, state.step, accelerator.device)
+            if held == "auto":
+                held = training_micro_batch_size.find_micro_batch_size(
+                    job.towers, batch, job.terms, accelerator
+                )
+            share = course.share * training_optimizer.learning_rate_factor(
+                state.step - begin, end - begin, settings.warmup
+            )
+            training_optimizer.set_rate(optimizer, share)
+            seed = settings.seed * 1_000_003 + state.step
+            taken = training_step.compute_gradients(
+                model, job.towers, batch, job.terms, held, seed, accelerator
+            )
+            norm = fsdp.clip_gradients(job.towers, settings.max_grad_norm, accelerator)
+            _check_finite(taken, norm, rows, state.step)
+            wrapped.step()
+            wrapped.zero_grad(set_to_none=True)
+            job.towers.clamp_scale()
+            state.step += 1
+            record = _figures(job, state, batch_size, taken, norm) | {
+                "pairs_per_second": display.rate(state.step),
+                "waited": waited / max(1e-9, time.monotonic() - began),
+            }
+            _warn(watch.see(record))
+            stop = collectives.max_over_processes(asked.asked())
+            if is_due(state.step, settings.log_every, total):
+                metrics.write(record)
+            improved = _validate(course, job.towers, state.step, total, metrics, watch)
+            if is_due(state.step, settings.save_every, course.end(end)) or stop or improved:
+                _save(saver, job, state, held, course, folder)
+            display.show(state.step, record)
+            if stop and state.step < course.end(total):
+                collectives.on_first_process(saver.wait)
+                raise _interrupted(job, stop, state.step, total, folder)
+        collectives.on_first_process(saver.wait)
+    held, at = None if held == "auto" else held, _restore_best(course, state, total, folder)
+    fsdp.gather_back(job.towers)
+    return Trained(state.step, list(bad.values()), held, tuple(watch.raised), at)
+
+
+def _shard(job: TrainingSetup, device: torch.device) -> TrainingSetup:
+    """The job with a part of the weights on each process, where the recipe says so."""
+    if job.recipe.train.shard == "none":
+        return job
+    return replace(job, towers=fsdp.shard(job.towers, device))
+
+
+def _parts(job: TrainingSetup) -> dict[str, float]:
+    return {name: weight for name, (weight, _) in job.terms.items()}
+
+
+def _resumed(state: State, saved: Path | None, begin: int) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, which are in place then; of none, nothing."""
+    if saved is None:
+        return {}
+    groups, facts = checkpoint.load(saved)
+    state.restore(groups, facts["step"])
+    # What was measured once holds for the rest of its stage: dropout is drawn by micro-batch.
+    return {key: value for key, value in facts.items() if state.step > begin or key != "micro_batch_size"}
+
+
+def _learnt(job: TrainingSetup) -> dict[str, Tensor]:
+    """The weights that learn in any stage: what a checkpoint holds."""
+    return {name: weight for name, weight in job.towers.weights().items() if name in job.learnt}
+
+
+def _watch(job: TrainingSetup, batch_size: int, before: list[dict[str, Any]]) -> AlarmMonitor:
+    """The alarms, which have seen what earlier sessions wrote."""
+    settings, bound = job.recipe.train, exp(job.towers.max_log_scale)
+    floor, action = settings.retention_floor, settings.on_retention_floor
+    watch = AlarmMonitor(batch_size, bound, frozenset(job.terms), floor, action)
+    for line in before:
+        watch.see(line)
+    return watch
+
+
+def _warn(alarms: list[Alarm]) -> None:
+    for alarm in alarms:
+        log.warning("alarm: %s", alarm.text)
+
+
+def _validate(
+    course: ValidationPolicy,
+    towers: DualEncoder,
+    at: int,
+    total: int,
+    metrics: MetricsLog,
+    watch: AlarmMonitor,
+) -> bool:
+    """Looks at held-out data when it is time; whether these weights are the best, to be saved at once."""
+    heartbeat.update("looking at held-out data")
+    found = course.look(at, total, towers)
+    if found is not None:
+        line = {"step": at, "validation": found}
+        metrics.write(line)
+        _warn(watch.see(line))
+    return course.improved
+
+
+def _restore_best(course: ValidationPolicy, state: State, total: int, folder: Path) -> int:
+    """Puts the weights that the run ends with into place; the step they are of."""
+    best = course.taken(total)
+    if best == state.step or state.step < course.end(total):  # another stage follows
+        return state.step
+    place = folder / "checkpoints" / f"step-{best:06d}"
+    if problem := collectives.on_first_process(partial(checkpoint.verify_checkpoint, place)):
+        log.warning("%s is not complete: %s; the run ends with the weights of its last step", place, problem)
+        return state.step
+    groups, _ = checkpoint.load(place)
+    state.restore({"weights": groups["weights"]}, state.step)
+    return best
+
+
+def _figures(
+    job: TrainingSetup, state: State, batch_size: int, taken: training_step.StepOutput, norm: float
+) -> dict[str, Any]:
+    """What a line of metrics.jsonl says of a step."""
+    return {
+        "step": state.step,
+        "epoch": state.step * batch_size / len(job.pairs),
+        "loss": taken.loss,
+        "terms": taken.terms,
+        "scale": job.towers.scale.item(),
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "grad_norm": norm,
+        "image_cosine": taken.image_cosine,
+        "text_cosine": taken.text_cosine,
+    }
+
+
+def is_due(step: int, every: int, total: int) -> bool:
+    """Whether something that happens every so many steps, and at the end, happens now."""
+    return step % every == 0 or step == total
+
+
+def _check_finite(taken: training_step.StepOutput, norm: float, rows: Batch, at: int) -> None:
+    loss = torch.tensor([taken.loss, norm])
+    if bool(loss.isfinite().all()):
+        return
+    # The loss is the same everywhere, so every process comes here; the broken row is with one of them.
+    broken = [rows.ids[i] for i in taken.broken]
+    named = [item for share in collectives.gather_objects(broken) for item in share] or rows.ids
+    more = f" and {len(named) - 8} more" if len(named) > 8 else ""
+    raise DivergedError(
+        f"step {at + 1}: loss {taken.loss}, gradient norm {norm}: stopped before the step, weights are "
+        f"unchanged; items: {', '.join(named[:8])}{more}; lower train.learning_rate, then start again"
+    )
+
+
+def _save(
+    saver: checkpoint.AsyncCheckpointWriter,
+    job: TrainingSetup,
+    state: State,
+    held: int | None,
+    course: ValidationPolicy,
+    folder: Path,
+) -> None:
+    heartbeat.update("saving")
+    facts = {"step": state.step, "identity": job.identity, "micro_batch_size": held}
+    facts["course"] = course.facts()
+    place, keep = folder / "checkpoints", job.recipe.train.keep
+    groups = state.groups()
+    collectives.on_first_process(lambda: saver.save(place, state.step, groups, facts, keep, course.spared))
+
+
+def _interrupted(job: TrainingSetup, asked: int, at: int, total: int, folder: Path) -> Interrupted:
+    queued = collectives.on_first_process(interruption.requeue) if job.recipe.train.requeue else None
+    said = f"stopped at step {at} of {total}; continue with --resume --run-dir {folder}"
+    return errors.interrupted(asked, said if queued is None else f"{said}; {queued}")

@@ -1,0 +1,52 @@
+"""Metrics for TensorBoard, as event files in the run folder: nothing leaves the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from domainclip.config.training import TrainConfig
+from domainclip.errors import library
+
+FOLDER = "tensorboard"
+
+
+def require_tensorboard(train: TrainConfig) -> None:
+    """Asks for TensorBoard before anything is loaded.
+
+    Raises: RecipeError when it is wanted and not installed.
+    """
+    if train.track is not None:
+        _library()
+
+
+class TensorBoardWriter:
+    """The numbers of metrics.jsonl by step; a session that continues hides what it does again."""
+
+    def __init__(self, run: Path, start: int) -> None:
+        self._writer = _library().SummaryWriter(str(run / FOLDER), purge_step=start + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Adds the numbers of a line, those within under their path, as terms/contrastive."""
+        for name, value in numbers(record):
+            if name != "step":
+                self._writer.add_scalar(name, value, global_step=record["step"])
+        self._writer.flush()  # a run may be killed at any moment
+
+
+def numbers(record: dict[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a record and of the records in it; no word of it is written."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{path}{name}/")
+        elif isinstance(value, (int, float)):
+            yield f"{path}{name}", value
+
+
+def _library() -> Any:
+    return library(
+        "torch.utils.tensorboard",
+        "train.track: tensorboard is not installed: pip install 'domainclip[track]', or leave track out; "
+        "metrics.jsonl holds the same numbers",
+    )

@@ -1,0 +1,122 @@
+"""What is trained, on what, and what of it one process brings to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from domainclip import components
+from domainclip.config.recipe import Recipe
+from domainclip.data.batching.order import shares
+from domainclip.data.batching.pairs import Batch, Pairs
+from domainclip.data.quarantine import UnusableItem
+from domainclip.distributed import collectives
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.objectives.base import Teacher
+from domainclip.training import anchor_texts, feature_cache
+from domainclip.training.microbatches import Captions
+from domainclip.training.validation import ValidationSet
+from domainclip.training.views import StepBatch
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """What is computed once because it never changes."""
+
+    image: np.ndarray | None = None  # (n, d) embeddings of the training images, or (n, t, w) hidden states
+    text: feature_cache.TextFeatures | None = None  # embeddings of the captions under a locked text tower
+    sentences: list[str] | None = None  # general sentences, and
+    anchors: Tensor | None = None  # (len(sentences), d) what the base says of them
+    anchor_image: np.ndarray | None = None  # (n, d) what the base says of the training images
+    third: np.ndarray | None = None  # (n, t) what a third tower says of them
+    teachers: Mapping[str, tuple[feature_cache.TeacherFeatures, ...]] = field(
+        default_factory=dict
+    )  # by objective
+
+
+class StepRange(NamedTuple):
+    """The steps of one stage of a run: from `begin`, before `end`."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What is trained, on what."""
+
+    recipe: Recipe
+    towers: DualEncoder
+    factors: dict[str, float]  # on the learning rate, by weight
+    terms: components.Terms
+    pairs: Pairs
+    kept: Precomputed
+    rate: float  # peak learning rate
+    identity: dict[str, Any]  # what a checkpoint must agree with before it may continue this job
+    bad: tuple[UnusableItem, ...] = ()  # pictures that could not be read when features were kept
+    digests: Mapping[str, str] = field(default_factory=dict)  # by id: of the picture
+    captions: Captions | None = None  # how texts become tokens, or the hidden states that are kept of them
+    notes: tuple[str, ...] = ()  # what is kept and what is not, for the user
+    seen: ValidationSet | None = None  # what is looked at on the way
+    span: StepRange | None = None  # the steps that are trained; None: all
+    began: float | None = None  # when the run was asked for, on the monotonic clock; None: now
+    learnt: frozenset[str] = frozenset()  # weights that learn before or after them: saved as they are
+
+
+def total_steps(recipe: Recipe, pairs: int) -> int:
+    """How many steps the epochs take; the last one may begin another epoch, so none is short."""
+    return max(1, ceil(recipe.train.epochs * pairs / min(recipe.train.batch_size, pairs)))
+
+
+def to_step_batch(job: TrainingSetup, rows: Batch, at: int, device: torch.device) -> StepBatch:
+    """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
+    kept, texts, anchors = job.kept, rows.texts, None
+    if kept.sentences is not None and kept.anchors is not None:
+        all_drawn = anchor_texts.drawn_indices(at, job.recipe.prose, job.recipe.train.seed)
+        mine = shares(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
+        texts = [*texts, *(kept.sentences[i] for i in mine)]
+        anchors = kept.anchors[mine].to(device)
+    image, kept_image, index = rows.image, None, rows.index.numpy()
+    if image is not None and rows.second is not None:
+        image = {name: torch.cat([one, rows.second[name]]) for name, one in image.items()}
+    if kept.image is not None:
+        found = torch.from_numpy(kept.image[index])
+        image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
+    return StepBatch(
+        image=None if image is None else {k: v.to(device, non_blocking=True) for k, v in image.items()},
+        kept_image=kept_image,
+        texts=texts,
+        kept_text=None if kept.text is None else kept.text.embeddings(rows.texts).to(device),
+        group=rows.group.to(device),
+        anchor_prose=anchors,
+        captions=job.captions,
+        asked=rows.more.to(device),
+        anchor_image=None if kept.anchor_image is None else _rows(kept.anchor_image, index, device),
+        third=None if kept.third is None else _rows(kept.third, index, device),
+        teachers={
+            name: tuple(
+                Teacher(
+                    _rows(one.image, index, device), one.text.embeddings(rows.texts).to(device), one.scale
+                )
+                for one in teachers
+            )
+            for name, teachers in kept.teachers.items()
+        },
+    )
+
+
+def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(kept[index]).to(device)
+
+
+def precision(recipe: Recipe) -> str:
+    """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
+    if recipe.train.precision == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if recipe.train.precision == "bf16" else "no"

@@ -1,0 +1,86 @@
+"""A run in stages, each with weights of its own that learn; most runs have one.
+
+What learns on keeps its moments, what begins to learn starts without, and what is kept of locked towers is
+dropped and kept anew. The checkpoint at the end of a stage is what the next one begins from: so a run that
+was resumed there, or anywhere, goes the same way as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from domainclip.strategies.base import Staged, Strategy
+from domainclip.training.checkpointing import checkpoint
+from domainclip.training.loop import Trained, train_stage
+from domainclip.training.setup import StepRange, TrainingSetup, total_steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run, and the factor on the learning rate by weight name."""
+
+    span: StepRange
+    factors: dict[str, float]
+
+
+def stages_of(strategy: Strategy, job: TrainingSetup) -> list[Stage]:
+    """The stages of a job, in order; none is without steps."""
+    total = total_steps(job.recipe, len(job.pairs))
+    if not isinstance(strategy, Staged):
+        return [Stage(StepRange(0, total), job.factors)]
+    found, at, share = [], 0, 0.0
+    heads = {name: factor for name, factor in job.factors.items() if name.startswith("extra/third.")}
+    for part, factors in strategy.stages(job.towers):
+        share += part
+        if (end := round(share * total)) > at:
+            found.append(
+                Stage(StepRange(at, end), factors | heads)
+            )  # an objective's own learn in all of them
+        at = max(at, end)
+    return found
+
+
+def train_in_stages(
+    strategy: Strategy,
+    job: TrainingSetup,
+    keep: Callable[[TrainingSetup], TrainingSetup],
+    folder: Path,
+    saved: Path | None,
+    accelerator: Accelerator,
+    *,
+    say: Callable[[str], None],
+    quiet: bool = False,
+) -> Trained:
+    """Trains every stage that is not behind `saved`; `keep` computes once what is locked in one of them.
+
+    Raises: what `train` raises.
+    """
+    parts = stages_of(strategy, job)
+    at = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
+    done: list[Trained] = []
+    for number, stage in enumerate(parts, start=1):
+        if at >= stage.span.end and number < len(parts):
+            continue
+        if len(parts) > 1:
+            learning = sum(w.numel() for n, w in job.towers.weights().items() if stage.factors[n] > 0)
+            steps = f"steps {stage.span.begin + 1} to {stage.span.end}"
+            say(f"stage {number} of {len(parts)}, {steps}: {learning:,} weights learn")
+        for name, weight in job.towers.weights().items():
+            weight.requires_grad_(stage.factors[name] > 0)
+        ready = keep(replace(job, factors=stage.factors, span=stage.span, learnt=frozenset(_learning(job))))
+        done.append(train_stage(ready, folder, saved, accelerator, quiet))
+        if done[-1].steps < stage.span.end:  # what was seen on held-out data has ended the run
+            break
+        accelerator.free_memory()  # what wraps the towers waits for gradients of this stage's weights
+        at, saved = stage.span.end, folder / "checkpoints" / f"step-{stage.span.end:06d}"
+    bad = {item.place: item for one in done for item in one.bad}
+    alarms = dict.fromkeys(alarm for one in done for alarm in one.alarms)
+    return replace(done[-1], bad=list(bad.values()), alarms=tuple(alarms))
+
+
+def _learning(job: TrainingSetup) -> list[str]:
+    return [name for name, factor in job.factors.items() if factor > 0]

@@ -1,0 +1,123 @@
+"""Teacher models: found before training, their outputs computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from domainclip.components import Terms
+from domainclip.data.batching.pairs import Pairs
+from domainclip.data.batching.streamed_pairs import StreamedPairs
+from domainclip.errors import ModelError, RecipeError
+from domainclip.models import checkpoint_files, image_model, loading
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.image_model import ImageModel
+from domainclip.models.text_tokenizer import TokenCache
+from domainclip.training import feature_cache
+from domainclip.training.setup import Precomputed, TrainingSetup
+
+
+def fetch_models(terms: Terms) -> None:
+    """Finds, or fetches, the models that objectives learn from: at once, not when the base has been measured.
+
+    Raises: ModelError with the option that names one which is not there.
+    """
+    for name, (_, objective) in terms.items():
+        for option in ("teachers", "third"):
+            named = getattr(objective, option) if option in objective.needs else None
+            for path in [named] if isinstance(named, str) else named or []:
+                with _named(f"objectives.{name}.{option}"):
+                    folder, _ = checkpoint_files.find_checkpoint(path, None)
+                    known = ("config.json", checkpoint_files.ADAPTER_CONFIG)
+                    checkpoint_files.require_files(path, folder, "model", known)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """A model that cannot be had is told by the option that names it: it is not the base."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{key}: {str(error).removeprefix('base ')}") from None
+
+
+def precompute_teachers(job: TrainingSetup) -> TrainingSetup:
+    """The same job, with what other models say of its pairs, each encoded once and kept on disk.
+
+    Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
+    """
+    room = feature_cache.CacheBudget(job.recipe.train.keep_features_gb * 1e9)
+    taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
+    base, third = job.kept.anchor_image, job.kept.third
+    for name, (_, objective) in job.terms.items():
+        if "teachers" in objective.needs:
+            paths: list[str] = objective.teachers  # type: ignore[attr-defined]
+            taught[name] = tuple(_taught(job, path, f"objectives.{name}.teachers", room) for path in paths)
+        if "anchor_image" in objective.needs and base is None:
+            model = _locked(job, job.towers.base, job.towers.revision)
+            base = _pictures(job, model, f"objectives.{name}", room)
+        if "third" in objective.needs:
+            third = _third(job, objective, f"objectives.{name}.third", room)
+            job = _with_heads(job, objective, third.shape[1])
+    if not taught and base is None and third is None:
+        return job
+    kept: Precomputed = replace(job.kept, anchor_image=base, teachers=taught, third=third)
+    return replace(job, kept=kept, notes=(*job.notes, *room.notes))
+
+
+def _third(job: TrainingSetup, objective: Any, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
+    if objective.third is None:
+        return _pictures(job, _locked(job, job.towers.base, job.towers.revision), key, room)
+    with _named(key):
+        model = image_model.load_image_model(objective.third).to(next(job.towers.parameters()).device)
+    return _pictures(job, model, key, room)
+
+
+def _with_heads(job: TrainingSetup, objective: Any, third: int) -> TrainingSetup:
+    """The same job, with an objective's heads beside the model: they learn, and are left behind.
+
+    One that needs "third" has its path `third`, `start(width, third, seed)` and the heads' `rate`.
+    """
+    start = objective.start(job.towers.width, third, job.recipe.train.seed)
+    heads = torch.nn.Parameter(start.to(next(job.towers.parameters()).device))
+    job.towers.extra["third"] = torch.nn.ParameterDict({"heads": heads})
+    return replace(job, factors=job.factors | {"extra/third.heads": objective.rate})
+
+
+def _taught(
+    job: TrainingSetup, path: str, key: str, room: feature_cache.CacheBudget
+) -> feature_cache.TeacherFeatures:
+    with _named(key):
+        model = _locked(job, path, None)
+    image = _pictures(job, model, key, room)
+    text = feature_cache.cache_text_features(
+        model, TokenCache(model), [text for texts in job.pairs.texts for text in texts or [""]], room
+    )
+    if text is None:
+        raise _no_room(key, room)
+    return feature_cache.TeacherFeatures(image, text, float(model.scale))
+
+
+def _locked(job: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
+    model = loading.load_model(path, revision).to(next(job.towers.parameters()).device)
+    return model.requires_grad_(False)
+
+
+def _pictures(
+    job: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: feature_cache.CacheBudget
+) -> np.ndarray:
+    assert not isinstance(job.pairs, StreamedPairs)
+    pairs: Pairs = job.pairs.as_seen_by(model.preprocess)
+    found = feature_cache.cache_image_features(model, pairs, [job.digests[id] for id in pairs.ids], room)
+    if found is None:
+        raise _no_room(key, room)
+    return found.rows
+
+
+def _no_room(key: str, room: feature_cache.CacheBudget) -> RecipeError:
+    return RecipeError(f"{key}: {room.notes[-1]}: raise train.keep_features_gb, or make room")

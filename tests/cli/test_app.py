@@ -1,0 +1,355 @@
+"""The command line: what a person sees, whole texts and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom.data
+import pytest
+
+from domainclip.cli.app import main
+from domainclip.config import builtin
+from tests.conftest import make_corpus
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process: its exit code, output and errors."""
+
+    def go(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return go
+
+
+@pytest.fixture
+def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
+    return lambda *more: run("finetune", "-q", "-r", recipe_file, "--run-dir", tmp_path / "run", *more)
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "line"),
+    [
+        ("train.epoch=3", 2, 'squares.yaml: train.epoch: unknown key: did you mean "epochs"?'),
+        ("strategy=loar", 2, 'strategies: unknown part "loar": did you mean "lora"?'),
+        ("corpus.columns.txts=a", 2, 'corpus: columns.txts: unknown key: did you mean "texts"?'),
+        (
+            "corpus.columns.texts=txt",
+            3,
+            'metadata.csv: no column "txt" (corpus.columns.texts): did you mean "text"? '
+            "there are: file_name, text, label, group_id, split.",
+        ),
+        ("corpus.path=/nowhere/a.csv", 3, "/nowhere/a.csv: no such file: check corpus.path"),
+        (
+            "base=/nowhere/clip",
+            4,
+            'base "/nowhere/clip": no such folder, and not a name that the Hub could have',
+        ),
+        (
+            "corpus.options.delimiter=;",
+            2,
+            "corpus.options.delimiter: unknown option: known: encoding, image_folder, label_separator, labels_where, separator, texts_where, where.",
+        ),
+        (
+            "strategy.full.image=0 strategy.full.text=0 strategy.full.scale=false",
+            2,
+            "strategy.full: with these options no weight learns",
+        ),
+        ("name=../up", 2, "squares.yaml: name: a name, not a path: the run's folder is called by it"),
+        (
+            "prose.templates=[]",
+            2,
+            "squares.yaml: prose.templates: list should have at least 1 item after validation, not 0, got []",
+        ),
+        ("train.betas=[0.9,1.5]", 2, "squares.yaml: train.betas.1: input should be less than 1, got 1.5"),
+        ("retention.path=/nowhere", 3, "retention.path: /nowhere does not exist"),
+        (
+            "report.examples=true corpus.privacy.burned_in_text=unknown",
+            2,
+            "report.examples: card unnamed says identifiers none, burned-in text unknown: look at the pictures "
+            "and say so under privacy, or leave examples out",
+        ),
+    ],
+)
+def test_one_clear_line(finetune: Run, override: str, code: int, line: str) -> None:
+    assert finetune(*override.split()) == (code, "", f"domainclip: {line}\n")
+
+
+def test_interpolation_without_a_validation_split(finetune: Run, tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus")
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace(",val", ",train"))
+    assert finetune(f"corpus.path={folder}", "interpolate={}") == (
+        3,
+        "",
+        "domainclip: corpus unnamed: the validation split is empty: interpolate chooses on it; leave interpolate "
+        "out\n",
+    )
+    assert not (tmp_path / "run/metrics.jsonl").exists()  # said before training, not after
+
+
+def test_a_run_folder_that_cannot_be(run: Run, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = run("finetune", "-q", "-r", recipe_file, "--run-dir", tmp_path / "file")
+    assert (code, error) == (
+        2,
+        f"domainclip: {tmp_path / 'file'}: cannot be written: File exists: name another folder\n",
+    )
+
+
+def test_a_run_goes_on_from_any_folder(
+    run: Run, recipe_file: Path, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipe, card and corpus lie together, the run elsewhere: nothing is lost when it is resumed or measured."""
+    home = tmp_path / "project"
+    make_corpus(home / "data")
+    front = "domainclip: {templates: ['a {} square'], min_items: 1}"
+    (home / "squares.md").write_text(f"---\n{front}\n---\nSquares.\n")
+    base = recipe_file.read_text().splitlines()[1]
+    rest = "strategy: full\ntrain: {epochs: 1, batch_size: 16}\nevaluate: {resamples: 100}"
+    roots = recipe_file.read_text().splitlines()[-1]
+    (home / "r.yaml").write_text(f"{base}\ncorpus: {{path: data, card: squares.md}}\n{rest}\n{roots}\n")
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("finetune", "-q", "-r", home / "r.yaml", "--run-dir", "run")[0] == 0
+    monkeypatch.chdir(tmp_path / "there")
+    folder = Path("../here/run")
+    assert run("finetune", "-q", "--resume", "--run-dir", folder) == (0, f"{folder / 'report.html'}\n", "")
+    assert run("eval", folder)[0] == 0
+    assert str(tmp_path) not in (tmp_path / "here/run/README.md").read_text()
+
+
+def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus")
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace("a blue square 8,", " ,", 1))
+    listed = Path.home() / ".cache/domainclip/unusable-unnamed.tsv"
+    assert finetune(f"corpus.path={folder}") == (
+        3,
+        "",
+        "domainclip: corpus unnamed: 1 of 64 items are unusable (1.6%, limit 1.0%): 1 empty caption; first: row 1 "
+        f"000.png (empty caption); mend them or raise corpus.max_bad (list: {listed})\n",
+    )
+    # Allowed, it is counted and said.
+    assert finetune(f"corpus.path={folder}", "corpus.max_bad=0.02")[0] == 0
+    assert json.loads((tmp_path / "run/results.json").read_text())["corpus"]["quarantine"] == {
+        "empty caption": 1
+    }
+
+
+def test_a_truncated_picture(finetune: Run, tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus")
+    whole = (folder / "images/000.png").read_bytes()
+    (folder / "images/000.png").write_bytes(whole[: len(whole) // 2])
+    code, out, error = finetune(f"corpus.path={folder}")
+    assert (code, out) == (3, "")
+    assert error == (
+        "domainclip: corpus: 1 of 64 pictures cannot be read (1.6%, limit 1.0%): 1 truncated image; first: row 1 "
+        "(truncated image); mend them or raise corpus.max_bad\n"
+    )
+
+
+def test_a_dicom_file_that_is_no_picture(finetune: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    names = [f"{number:02d}.dcm" for number in range(12)]
+    for name in names:
+        shutil.copy(pydicom.data.get_testdata_file("CT_small.dcm"), folder / name)
+    shutil.copy(pydicom.data.get_testdata_file("rtplan.dcm"), folder / "plan.dcm")
+    rows = [f"{name},scan {name},{name}" for name in [*names, "plan.dcm"]]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,text,patient", *rows]))
+    arguments = [f"corpus.path={folder}", "corpus.reader=dicom", "corpus.columns={group: patient}"]
+    listed = Path.home() / ".cache/domainclip/unusable-unnamed.tsv"
+    assert finetune(*arguments) == (
+        3,
+        "",
+        "domainclip: corpus unnamed: 1 of 13 items are unusable (7.7%, limit 1.0%): 1 not an image (RTPLAN); first: "
+        f"row 13 plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_bad (list: {listed})\n",
+    )
+
+
+def test_a_patient_in_two_splits(finetune: Run, tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "corpus")
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace(",g0,train", ",g31,train", 1))
+    assert finetune(f"corpus.path={folder}") == (
+        3,
+        "",
+        "domainclip: corpus: patient-level leak: 1 group is in more than one split (1 in train and test); one of "
+        'them: row 1, row 63, row 64; mend the split column, or set corpus.columns.split="" to split by group\n',
+    )
+
+
+def test_no_recipe_and_no_run(run: Run, tmp_path: Path) -> None:
+    assert run("finetune") == (
+        2,
+        "",
+        "domainclip: finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship\n",
+    )
+    assert run("finetune", "--resume") == (
+        2,
+        "",
+        "domainclip: --resume: name the run to continue with --run-dir RUN\n",
+    )
+    assert run("finetune", "--resume", "--run-dir", tmp_path) == (
+        2,
+        "",
+        f"domainclip: --resume: no run has begun in {tmp_path}: leave --resume out to begin it\n",
+    )
+    assert run("eval", tmp_path) == (
+        2,
+        "",
+        f"domainclip: eval {tmp_path}: not a run folder: say what to measure on with --recipe\n",
+    )
+
+
+def test_no_processes_are_none_and_not_one(finetune: Run) -> None:
+    code, _, err = finetune("--processes", "0")
+    assert (code, "Invalid value for '--processes'" in err) == (2, True)
+
+
+def test_a_dry_run_is_said_once(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from domainclip.distributed import launch
+
+    monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("several processes would each say it"))
+    code, out, _ = finetune("--dry-run", "--processes", "2")
+    assert (code, out.count("schedule")) == (0, 1)
+
+
+def test_a_full_disk_leaves_the_recipe_of_a_run_that_is_resumed(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short, it would be no recipe: neither to continue, nor to begin anew."""
+    from domainclip.config import loading
+    from domainclip.errors import RecipeError
+    from domainclip.pipelines import run_folder
+
+    read = loading.load_recipe(str(recipe_file))
+    run_folder.write_recipe(tmp_path, read)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RecipeError):
+        run_folder.write_recipe(tmp_path, read.model_copy(update={"name": "other"}))
+    assert loading.load_recipe(str(tmp_path / "recipe.yaml")).name == "squares"
+
+
+def test_a_run_folder_is_not_written_over(finetune: Run, tmp_path: Path) -> None:
+    assert finetune()[0] == 0
+    assert finetune() == (
+        2,
+        "",
+        f"domainclip: {tmp_path / 'run'}: holds a run already; continue it with --resume or name another --run-dir\n",
+    )
+
+
+def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Path, base: Path) -> None:
+    folder = tmp_path / "run"
+    code, out, error = finetune("strategy.lora.rank=2", "strategy={lora: {rank: 2}}")
+    assert (code, out, error) == (0, f"{folder / 'report.html'}\n", "")
+    first = json.loads((folder / "results.json").read_text())
+    assert run("eval", folder, "--against", "base", "--out", tmp_path / "eval")[0] == 0
+    again = json.loads((tmp_path / "eval/results.json").read_text())
+    assert again["results"] == first["results"]  # the saved adapter says exactly what the trained towers said
+    assert run("eval", base, "--recipe", folder / "recipe.yaml", "--out", tmp_path / "alone")[0] == 0
+    alone = json.loads((tmp_path / "alone/results.json").read_text())["results"]
+    assert [row["base"] for row in alone] == [row["base"] for row in first["results"]]
+    assert {row["adapted"] for row in alone} == {None}
+    code, out, error = run("merge", folder, tmp_path / "merged")
+    assert code == 0, error
+    assert out.startswith(
+        f"{tmp_path / 'merged'}: plain weights; embeddings differ from the adapter's by at most "
+    )
+
+
+def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:
+    code, out, _ = run("plan", "-r", recipe_file)
+    assert code == 0
+    lines = dict(line.split("  ", 1) for line in out.splitlines() if not line.startswith("warning"))
+    assert lines["corpus"].strip() == "40 train, 8 validation, 16 test"
+    assert lines["schedule"].strip() == "8 steps of 16 pairs, 3 epochs, peak rate 0.001"
+    assert "weights learn (100.0%)" in lines["learns"]
+    assert lines["memory"].strip().startswith("about 0.0")
+    assert "pairs/s here" in lines["speed"]
+    code, dry, _ = run("finetune", "-r", recipe_file, "--dry-run", "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert dry.splitlines() == [line for line in out.splitlines() if not line.startswith("speed")]
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("recipes", "ls")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0
+    assert names == builtin.builtin_names("recipes", ".yaml")
+    assert len({line.index(line.split(None, 1)[1]) for line in out.splitlines()}) == 1  # one under the other
+    assert {"quickstart", "medical_xray", "astronomy", "art_paintings", "multilingual"} <= set(names)
+    assert run("validate", "-r", "astronomy", "corpus.options.wher=1")[0] == 2
+    for name in names:
+        assert run("validate", "-r", name) == (0, f"{name}: valid\n", "")
+    text = builtin.find_file("recipes", "astronomy", ".yaml").read_text()
+    assert run("recipes", "show", "astronomy.yaml") == (0, text, "")
+    assert run("recipes", "cp", "astronomy", tmp_path) == (0, f"{tmp_path / 'astronomy.yaml'}\n", "")
+    assert (tmp_path / "astronomy.yaml").read_text() == text
+    assert run("recipes", "cp", "astronomy", tmp_path) == (
+        2,
+        "",
+        f"domainclip: {tmp_path / 'astronomy.yaml'}: exists already; name another file\n",
+    )
+    code, out, _ = run("schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "Recipe"
+
+
+@pytest.mark.parametrize("name", builtin.builtin_names("recipes", ".yaml"))
+def test_the_first_lines_of_a_recipe_say_command_and_hardware(name: str) -> None:
+    head = builtin.find_file("recipes", name, ".yaml").read_text().splitlines()[:6]
+    assert all(line.startswith("#") for line in head[:3])
+    said = " ".join(head)
+    assert "domainclip finetune --recipe" in said or "domainclip demo" in said
+    assert "minutes" in said
+
+
+VERBS = ["finetune", "eval", "plan", "validate", "schema", "merge", "push", "demo"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(run: Run, verb: str) -> None:
+    code, out, _ = run(verb, "--help")
+    assert code == 0
+    assert f"domainclip {verb}" in out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from domainclip.cli import main\ntry: main(['recipes', 'ls'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_the_main_job_without_torchvision(recipe_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torchvision'] = None  # absent, whatever is installed\n"
+        "from domainclip.cli import main\n"
+        f"main(['finetune', '-q', '-r', {str(recipe_file)!r}, '--run-dir', {str(tmp_path / 'run')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/report.html").is_file()

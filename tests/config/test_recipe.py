@@ -1,0 +1,159 @@
+"""Recipes: every key checked, every path under a declared root, and the resolved one gives the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domainclip import components
+from domainclip.config import loading
+from domainclip.errors import RecipeError
+
+TEXT = """
+base: lab/base
+corpus: {card: general, path: data}
+strategy: lora
+objectives: {contrastive: , anchor: {weight: 10}}
+train: {epochs: 3, learning_rate: 1e-4}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.yaml").write_text(TEXT)
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_short_forms_defaults_and_numbers(folder: Path) -> None:
+    read = loading.load_recipe("mine.yaml")
+    assert read.name == "mine"
+    assert read.base.path == "lab/base"
+    assert read.strategy == {"lora": {}}
+    assert read.train.learning_rate == 1e-4
+    assert read.corpus.path == str(folder / "data")
+    built = components.build_components(read)
+    assert [(name, weight) for name, (weight, _) in built.objectives.items()] == [
+        ("contrastive", 1.0),
+        ("anchor", 10.0),
+    ]
+
+
+def test_overrides(folder: Path) -> None:
+    read = loading.load_recipe(
+        "mine.yaml", ["strategy.lora.rank=4", "train.epochs=1.5", "base.revision=abc", "corpus.max_bad=0.2"]
+    )
+    assert read.strategy == {"lora": {"rank": 4}}
+    assert read.train.epochs == 1.5
+    assert (read.base.path, read.base.revision) == ("lab/base", "abc")
+    assert read.corpus.overrides() == {"max_bad": 0.2}
+    assert loading.load_recipe("mine.yaml", ["strategy=locked_image"]).strategy == {"locked_image": {}}
+
+
+def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
+    read = loading.load_recipe("mine.yaml", ["train.seed=7", f"corpus.path={folder / 'data'}"])
+    (folder / "again.yaml").write_text(read.resolved())
+    again = loading.load_recipe("again.yaml")
+    assert again == read
+    assert again.digest() == read.digest()
+    assert loading.load_recipe("mine.yaml", ["train.seed=8"]).digest() != read.digest()
+    assert (
+        loading.load_recipe("mine.yaml", ["train.seed=7", "evaluate.resamples=100"]).digest() == read.digest()
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.epoch=3"], 'mine.yaml: train.epoch: unknown key: did you mean "epochs"?'),
+        (["trian.epochs=3"], 'mine.yaml: trian: unknown key: did you mean "train"?'),
+        (
+            ["train.epochs=many"],
+            "mine.yaml: train.epochs: input should be a valid number, unable to parse string as a number, got 'many'",
+        ),
+        (["train.epochs=0"], "mine.yaml: train.epochs: input should be greater than 0, got 0"),
+        (["strategy=[lora, full]"], "mine.yaml: strategy: name exactly one strategy, not 2"),
+        (
+            ["interpolate.alphas=[0, 1]"],
+            "mine.yaml: interpolate.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)",
+        ),
+        (["train.epochs"], 'override "train.epochs": write it as key=value, as in train.epochs=3'),
+        (["train epochs=3"], 'override "train epochs=3": write it as key=value, as in train.epochs=3'),
+    ],
+)
+def test_wrong_overrides(folder: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("mine.yaml", overrides)
+    assert str(caught.value) == message
+
+
+def test_wrong_parts_fail_before_anything_is_loaded(folder: Path) -> None:
+    for weight, said in (("much", "'much'"), ("true", "True"), ("-1", "-1"), ("-0.5", "-0.5")):
+        with pytest.raises(RecipeError) as caught:
+            components.build_components(
+                loading.load_recipe("mine.yaml", [f"objectives.contrastive.weight={weight}"])
+            )
+        assert str(caught.value) == f"objectives.contrastive.weight: must be a number, 0 or more, got {said}"
+    with pytest.raises(RecipeError) as caught:
+        components.build_components(loading.load_recipe("mine.yaml", ["strategy.lora.alhpa=3"]))
+    assert str(caught.value) == 'strategy.lora.alhpa: unknown option: did you mean "alpha"?'
+
+
+def test_unknown_recipe(folder: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("medical_xrays")
+    assert (
+        str(caught.value) == 'recipes: no file or shipped name "medical_xrays": did you mean "medical_xray"?'
+    )
+
+
+@pytest.mark.parametrize("path", ["/etc", "../elsewhere", "link"])
+def test_paths_in_a_recipe_stay_under_the_roots(folder: Path, path: str) -> None:
+    """Fault 32."""
+    (folder / "link").symlink_to("/etc")
+    text = TEXT.replace("path: data", f"path: {path}")
+    (folder / "foreign.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("foreign.yaml")
+    target = (folder / path).resolve()
+    assert str(caught.value) == (
+        f'foreign.yaml: corpus.path: {target} lies outside the declared roots: add its folder to "roots"'
+    )
+    # Declared, or said by the user on the command line, it is allowed.
+    (folder / "foreign.yaml").write_text(f"{text}\nroots: [{target}]")
+    assert loading.load_recipe("foreign.yaml").corpus.path == str(target)
+    (folder / "foreign.yaml").write_text(text)
+    assert loading.load_recipe("foreign.yaml", [f"corpus.path={path}"]).corpus.path == str(target)
+
+
+def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    path = loading.load_recipe("mine.yaml", ["corpus.path=~/data", "base=~/nothing/clip"])
+    assert (path.corpus.path, path.base.path) == (str(folder / "data"), str(folder / "nothing/clip"))
+
+
+def test_not_a_recipe(folder: Path) -> None:
+    (folder / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("list.yaml")
+    assert str(caught.value) == "list.yaml: a recipe is a mapping of keys to values"
+    (folder / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("latin.yaml")
+    assert str(caught.value) == "latin.yaml: not UTF-8 text, at byte 9"
+
+
+def test_schema_names_every_part() -> None:
+    pytest.importorskip("domainclip.models")
+    definitions = loading.schema()["$defs"]
+    assert {"strategies.lora", "objectives.contrastive", "probes.zero_shot"} <= set(definitions)
+    assert definitions["strategies.lora"]["properties"]["rank"]["type"] == "integer"
+    assert definitions["objectives.anchor"]["properties"]["weight"]["default"] == 1.0
+
+
+def test_a_section_that_is_no_mapping(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe("quickstart", ["train=3"])
+    assert str(caught.value) == "quickstart.yaml: train: input should be a mapping, got 3"

@@ -1,0 +1,141 @@
+"""What objectives want of a pair: a pure function of seed, epoch and item, whoever asks and whenever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from domainclip.data.batching.extras import ExtraSpec, augmented_view, join_extras, number_of, stack_extras
+from domainclip.data.batching.pairs import Batch, Pairs, collate
+from domainclip.data.rows import Item, dataset
+from domainclip.data.text.training_pair import TrainingPair
+from tests.data.made_corpora import picture
+
+
+@dataclass(frozen=True)
+class Parrot:
+    """Says the caption again as often as the item has labels, each time with the draw."""
+
+    def asks(self, pair: TrainingPair) -> list[str]:
+        return [f"{pair.text} {label} {pair.seed % 1000}" for label in pair.labels]
+
+
+def _items(folder: Path, n: int = 5) -> Dataset:
+    rows = []
+    for i in range(n):
+        image = {"path": str(picture(folder / f"{i}.png", seed=i, size=(20, 14))), "bytes": None}
+        labels = ["cat", "dog", "bird"][: i % 4]
+        meta = {"score": i / 2} if i != 3 else {"score": "unknown"}
+        texts, languages = [f"{i} one", f"{i} two"], ["en", "de"]
+        rows.append(Item(f"id{i}", image, texts, languages, labels, f"g{i}", meta, "train", f"row {i}"))
+    return dataset(rows)
+
+
+def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
+    return {"pixels": np.asarray(image.resize((4, 4)))}
+
+
+WANTED = ExtraSpec({"parrot": Parrot()}, {"graded": "score"}, ("bird", "cat", "dog"), second=True)
+
+
+def _batches(pairs: Pairs, workers: int = 0) -> list[Batch]:
+    order = [[(e, i) for i in range(5)] for e in (0, 1)]
+    return list(DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=workers))
+
+
+def test_a_batch_brings_what_is_wanted(tmp_path: Path) -> None:
+    first, second = _batches(Pairs(_items(tmp_path), preprocess, wanted=WANTED))
+    assert [len(texts) for texts in first.more.said["parrot"]] == [0, 1, 2, 3, 0]
+    # The caption that is shown is the one that is spoken of.
+    assert first.more.said["parrot"][1][0].startswith(f"{first.texts[1]} cat ")
+    assert (
+        torch.equal(first.more.value["graded"], torch.tensor([0.0, 0.5, 1.0, torch.nan, 2.0])) is False
+    )  # NaN is never equal to itself
+    assert first.more.value["graded"].isnan().tolist() == [False, False, False, True, False]
+    assert first.more.value["graded"][[0, 1, 2, 4]].tolist() == [0.0, 0.5, 1.0, 2.0]
+    assert first.more.labels is not None
+    assert first.more.labels.int().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert first.second is not None
+    assert first.image is not None
+    assert first.second["pixels"].shape == first.image["pixels"].shape
+    assert not torch.equal(first.second["pixels"], first.image["pixels"])
+    # Another epoch draws anew.
+    assert second.second is not None
+    assert not torch.equal(second.second["pixels"], first.second["pixels"])
+    assert second.more.said["parrot"][2] != first.more.said["parrot"][2]
+
+
+def test_workers_and_repetition_change_nothing(tmp_path: Path) -> None:
+    items = _items(tmp_path)
+    plain, again = (_batches(Pairs(items, preprocess, wanted=WANTED), workers) for workers in (0, 2))
+    other = _batches(Pairs(items, preprocess, wanted=WANTED, seed=1))
+    for one, two, three in zip(plain, again, other, strict=True):
+        assert one.more.said == two.more.said
+        assert one.second is not None
+        assert two.second is not None
+        assert three.second is not None
+        assert torch.equal(one.second["pixels"], two.second["pixels"])
+        assert not torch.equal(one.second["pixels"], three.second["pixels"])
+        assert one.more.said != three.more.said
+
+
+def test_nothing_wanted_brings_nothing(tmp_path: Path) -> None:
+    (batch, _) = _batches(Pairs(_items(tmp_path), preprocess))
+    assert batch.second is None
+    assert (batch.more.said, batch.more.value, batch.more.labels) == ({}, {}, None)
+    plain, _ = _batches(Pairs(_items(tmp_path / "again"), preprocess, wanted=WANTED))
+    assert batch.image is not None
+    assert plain.image is not None
+    assert torch.equal(batch.image["pixels"], plain.image["pixels"])  # the first view stays as it was
+
+
+def test_another_model_sees_the_plain_first_picture(tmp_path: Path) -> None:
+    pairs = Pairs(_items(tmp_path), preprocess, wanted=WANTED, augmentation="crop")
+    seen = pairs.as_seen_by(lambda image: {"pixels": np.asarray(image.resize((6, 6)))})
+    pair = seen[3, 2]
+    assert pair.image is not None
+    assert np.array_equal(pair.image["pixels"], np.asarray(Image.open(tmp_path / "2.png").resize((6, 6))))
+    assert (pair.second, pair.more) == (None, None)
+    assert pairs[3, 2].more is not None  # the pairs themselves stay
+
+
+def test_parts_of_a_stream_are_joined_in_order(tmp_path: Path) -> None:
+    pairs = Pairs(_items(tmp_path), preprocess, wanted=WANTED)
+    rows = [pairs[0, i].more for i in range(5)]
+    whole, parts = stack_extras(rows), join_extras([stack_extras(rows[:2]), stack_extras(rows[2:])])
+    assert parts.said == whole.said
+    assert torch.equal(parts.value["graded"].nan_to_num(-1), whole.value["graded"].nan_to_num(-1))
+    assert whole.labels is not None
+    assert parts.labels is not None
+    assert torch.equal(parts.labels, whole.labels)
+    assert whole.first(2).said["parrot"] == whole.said["parrot"][:2]
+
+
+@pytest.mark.parametrize(("value", "found"), [("1.5", 1.5), (2, 2.0), (True, 1.0)])
+def test_a_number_may_stand_as_text(value: object, found: float) -> None:
+    assert number_of(value) == found
+
+
+@pytest.mark.parametrize("value", [None, "high", [1]])
+def test_what_is_no_number_is_none(value: object) -> None:
+    assert np.isnan(number_of(value))
+
+
+def test_a_second_view_is_mirrored_only_where_pictures_may_be() -> None:
+    ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 2 + 60, (64, 1))).convert("RGB")
+
+    def rising(mirror: bool) -> set[bool]:
+        views = [
+            np.asarray(augmented_view(ramp, np.random.default_rng(i), mirror))[0, :, 0] for i in range(20)
+        ]
+        return {bool(view[-1] > view[0]) for view in views}
+
+    assert rising(False) == {True}
+    assert rising(True) == {True, False}

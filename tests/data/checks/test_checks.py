@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from domainclip.data.checks import check
+from domainclip.data.checks.captions import same_caption_pairs
+from domainclip.data.checks.findings import Finding, leaks, refuse
+from domainclip.data.corpus import load_corpus
+from domainclip.errors import DataError, ExitCode
+from tests.data.made_corpora import card, picture, table
+
+
+def _rows(n: int = 6) -> list[dict[str, Any]]:
+    splits = ["train", "train", "train", "train", "val", "test"]
+    return [
+        {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": splits[i % 6]}
+        for i in range(n)
+    ]
+
+
+def _found(path: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> list[Finding]:
+    file = table(path, rows, pictures=True) if rows else path
+    return check(load_corpus(card(**keys), str(file)), None, 4)
+
+
+def _texts(found: list[Finding], level: str) -> list[str]:
+    return [finding.text for finding in found if finding.level == level]
+
+
+def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
+    found = _found(tmp_path, _rows())
+    assert [(finding.level, finding.code, finding.count, finding.text) for finding in found] == [
+        (
+            *("info", "sizes", 6),
+            "train 4 items of 4 groups; validation 1 items of 1 groups; test 1 items of 1 groups",
+        ),
+        (
+            *("info", "not_compared", 6),
+            "6 pictures with a side below 64 pixels and 0 without any detail are compared byte for byte only",
+        ),
+        ("info", "picture_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
+        ("info", "burned_in_text", 0, "burned-in text: the card says unknown"),
+    ]
+    refuse(found)
+    assert leaks(found) == []
+
+
+def test_a_patient_in_two_splits(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[5]["group"] = rows[4]["group"] = "g1"
+    found = _found(tmp_path, rows)
+    with pytest.raises(DataError) as caught:
+        refuse(found)
+    assert str(caught.value) == (
+        "corpus: patient-level leak: 1 group is in more than one split (1 in train and validation, 1 in "
+        "train and test, 1 in validation and test); one of them: row 2, row 5, row 6; mend the split column, "
+        'or set corpus.columns.split="" to split by group'
+    )
+    assert caught.value.code == ExitCode.DATA
+
+
+def test_the_leak_is_found_behind_pseudonyms(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[5]["group"] = "g1"
+    file = table(tmp_path, rows)
+    loaded = load_corpus(card(privacy={"identifiers": "unknown"}), str(file), b"key")
+    (text,) = _texts(check(loaded, None, 4), "error")
+    assert "one of them: row 2, row 6;" in text
+    assert "g1" not in text
+
+
+def test_the_same_picture_in_two_splits(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows())
+    (tmp_path / "5.png").write_bytes((tmp_path / "2.png").read_bytes())
+    assert _texts(_found(file), "error") == [
+        "the same picture in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
+        "group, or leave one out"
+    ]
+
+
+def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows())
+    head = (tmp_path / "2.png").read_bytes()
+    for name, middle in (("2.png", b"a"), ("5.png", b"b")):
+        (tmp_path / name).write_bytes(head + b"\0" * 150_000 + middle + b"\0" * 150_000)
+    loaded = load_corpus(card(), str(file))
+    assert loaded.digests["2.png"] != loaded.digests["5.png"]
+    assert [finding.code for finding in check(loaded, None, 4) if "same" in finding.code] == []
+    # A third with the same ends stands before the copy: the copy is found all the same.
+    (tmp_path / "0.png").write_bytes((tmp_path / "2.png").read_bytes())
+    (tmp_path / "2.png").write_bytes((tmp_path / "5.png").read_bytes())
+    assert _texts(check(load_corpus(card(), str(file)), None, 4), "error") == [
+        "the same picture in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
+        "group, or leave one out"
+    ]
+
+
+def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
+    rows = [{**row, "file_name": f"{i}.jpg"} for i, row in enumerate(_rows())]
+    file = table(tmp_path, rows, pictures=False)
+    for i in range(6):
+        jpeg = picture(tmp_path / f"{i}.jpg", seed=i, size=(64, 64))
+        if i in (1, 4):
+            jpeg.write_bytes(jpeg.read_bytes()[:-300])
+    with pytest.raises(DataError) as caught:
+        refuse(_found(file))
+    assert str(caught.value) == (
+        "corpus: 2 of 6 pictures cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
+        "(truncated image), row 5 (truncated image); mend them or raise corpus.max_bad"
+    )
+    assert _texts(_found(file, max_bad=0.5), "warning")[0].startswith("2 of 6 pictures cannot be read")
+
+
+def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows(12))
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(b"broken %d" % i)
+    loaded = load_corpus(card(), str(file))
+    (text,) = _texts(check(loaded, None, 4, sample=4), "error")
+    assert text == (
+        "4 of 4 pictures looked at cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
+        "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); mend them or raise "
+        "corpus.max_bad"
+    )
+
+
+def test_blank_pictures(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows())
+    Image.new("RGB", (64, 64), (17, 17, 17)).save(tmp_path / "3.png")
+    assert _texts(_found(file), "warning") == ["1 of 6 pictures are blank; first: row 4"]
+
+
+def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[0]["text"], rows[2]["text"] = "A Star.", "a star."
+    # Of the 4 training items two say the same: 1 of 6 pairs.
+    assert _texts(_found(tmp_path, rows), "warning") == [
+        "2 of 4 training captions repeat; on average 1.0 of the 6 pairs in a batch of 4 have the same "
+        "caption: they are never negatives"
+    ]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [["a"], ["a"], ["b"], ["a"]],
+        [["a", "b"], ["b"], ["A", "c", "b"], ["d"], ["a", "d"]],
+        [["a", "a", "b"], ["a"], ["b", "b"]],
+    ],
+)
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_the_closed_form_is_the_mean_over_all_batches(texts: list[list[str]], batch_size: int) -> None:
+    total, weight = 0.0, 0.0
+    for batch in combinations(texts, batch_size):
+        draws = list(product(*batch))
+        same = [sum(a.casefold() == b.casefold() for a, b in combinations(draw, 2)) for draw in draws]
+        total += sum(same) / len(draws)
+        weight += 1
+    assert same_caption_pairs(texts, batch_size) == pytest.approx(total / weight, abs=1e-12)
+
+
+def test_the_closed_form_at_its_edges() -> None:
+    assert same_caption_pairs([], 4) == 0
+    assert same_caption_pairs([["a"]], 4) == 0
+    assert same_caption_pairs([["a"]] * 3, 10) == pytest.approx(3)
+
+
+def test_captions_that_are_cut(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[0]["text"] = "one two three four five"
+    loaded = load_corpus(card(), str(table(tmp_path, rows)))
+    found = check(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    assert _texts(found, "warning") == [
+        "25.0% of the distinct training captions are cut at 3 tokens; 95 % have at most 5"
+    ]
+    assert _texts(check(loaded, lambda texts: [2] * len(texts), 4), "info")[1] == (
+        "0.0% of the distinct training captions are cut at 77 tokens; 95 % have at most 2"
+    )
+
+
+def test_captions_are_counted_by_language(tmp_path: Path) -> None:
+    rows = [{**row, "de": f"Bild {i} ist lang"} for i, row in enumerate(_rows())]
+    keys = {"columns": {"texts": ["text", "de"], "languages": {"text": "en", "de": "de"}}}
+    loaded = load_corpus(card(**keys), str(table(tmp_path, rows)))
+    found = check(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    assert [text[:50] for text in _texts(found, "warning") + _texts(found, "info")[1:2]] == [
+        "100.0% of the distinct training captions in de are",
+        "0.0% of the distinct training captions in en are c",
+    ]
+
+
+def test_classes_that_card_and_corpus_do_not_share(tmp_path: Path) -> None:
+    rows = [
+        {**row, "label": label}
+        for row, label in zip(_rows(), ["cat", "dgo", "cat", "cat", "cat", "cat"], strict=True)
+    ]
+    found = _found(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
+    assert _texts(found, "warning") == [
+        '1 labels name no class of the card: "dgo", did you mean "dog"?',
+        'no item has the class "dog" of the card',
+    ]
+
+
+def test_one_group_that_holds_nearly_all(tmp_path: Path) -> None:
+    rows = [{**row, "group": "Anonymous", "split": "train"} for row in _rows(24)]
+    assert _texts(_found(tmp_path, rows), "warning") == [
+        "one group holds 24 of 24 items of train: is corpus.columns.group the right column?",
+        "the test split is empty: there is nothing to measure on",
+    ]
+
+
+def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[1]["text"] = ""
+    assert _texts(_found(tmp_path, rows, max_bad=0.5), "warning") == ["left out: 1 empty caption"]
+
+
+def test_several_errors_are_counted() -> None:
+    with pytest.raises(DataError) as caught:
+        refuse([Finding("error", "one"), Finding("warning", "x"), Finding("error", "two")])
+    assert str(caught.value) == "corpus: one (and 1 more)"
+
+
+def test_a_curated_corpus_is_checked_alike(tmp_path: Path) -> None:
+    rows = _rows()
+    rows[5]["group"] = "g3"
+    file = table(tmp_path, rows)
+    (tmp_path / "4.png").write_bytes((tmp_path / "2.png").read_bytes())
+    loaded = load_corpus(card(), str(file))
+    loaded.splits["train"] = loaded.splits["train"].select([2, 3])
+    leak, same = _texts(check(loaded, None, 4), "error")
+    assert "one of them: row 4, row 6;" in leak
+    assert "one of them: row 3, row 5;" in same
+
+
+def test_unknown_classes_are_only_counted_where_they_may_be_names(tmp_path: Path) -> None:
+    rows = [{**row, "label": "Canary"} for row in _rows()]
+    loaded = load_corpus(
+        card(classes={"cat": "a cat"}, privacy={"identifiers": "unknown"}), str(table(tmp_path, rows)), b"key"
+    )
+    assert _texts(check(loaded, None, 4), "warning")[0] == "6 labels name no class of the card"

@@ -1,0 +1,144 @@
+"""Fault 37: what was planted across splits is found, and nothing is found without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from domainclip.data.checks import check
+from domainclip.data.checks.findings import Finding, leaks, refuse
+from domainclip.data.checks.leakage import pictures
+from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.errors import DataError, RecipeError
+from tests.data.image_copies import COPIES, film
+from tests.data.made_corpora import card, table
+
+SPLITS = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+
+
+def _corpus(folder: Path, last: Image.Image | bytes | None = None, **keys: Any) -> Corpus:
+    """Twelve films; `last` replaces the one of row 12, which is in test."""
+    rows = [
+        {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
+        for i, split in enumerate(SPLITS)
+    ]
+    file = table(folder, rows, pictures=False)
+    for i in range(len(rows)):
+        film(i).save(folder / f"{i}.png")
+    if isinstance(last, bytes):
+        (folder / "11.png").write_bytes(last)
+    elif last is not None:
+        last.save(folder / "11.png")
+    return load_corpus(card(**keys), str(file))
+
+
+def _codes(found: list[Finding], level: str) -> list[str]:
+    return [finding.code for finding in found if finding.level == level]
+
+
+def test_no_alarm_without_a_plant(tmp_path: Path) -> None:
+    found = check(_corpus(tmp_path), None, 4)
+    assert _codes(found, "error") == []
+    assert _codes(found, "warning") == []
+    assert leaks(found) == []
+    refuse(found)
+
+
+def test_the_same_file(tmp_path: Path) -> None:
+    film(2).save(tmp_path / "copy.png")
+    found = check(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
+    assert leaks(found) == [
+        "the same picture in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
+        "group, or leave one out"
+    ]  # and not once more as nearly the same
+
+
+def test_the_same_patient(tmp_path: Path) -> None:
+    loaded = _corpus(tmp_path)
+    moved = loaded.splits["train"].select(range(2)).to_list()
+    assert check(loaded, None, 4)[0].level != "error"
+    rows = [{**row, "id": f"other {row['id']}"} for row in moved]
+    loaded.splits["test"] = type(loaded.splits["test"]).from_list(rows, loaded.splits["test"].features)
+    (finding, *_) = check(loaded, None, 4)
+    assert (finding.level, finding.code, finding.count) == ("error", "group_leak", 2)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_nearly_the_same_picture(tmp_path: Path, name: str) -> None:
+    found = check(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
+    turn = " (mirrored)" if "mirrored" in name else ""
+    line = (
+        "nearly the same picture in two splits: 1 in train and test; one of them: row 3, row 12"
+        f"{turn}; give such rows one group, or leave one out, or, when they are not the same, say checks: "
+        "{near_duplicates: warning} in the card"
+    )
+    assert leaks(found) == [line]
+    assert found[0].where == ("row 3 and row 12",)
+    with pytest.raises(DataError) as caught:
+        refuse(found)
+    assert str(caught.value) == f"corpus: {line}"
+
+
+def test_who_has_looked_may_say_so(tmp_path: Path) -> None:
+    planted = COPIES["cut"](film(2))
+    lowered = check(_corpus(tmp_path / "a", planted, checks={"near_duplicates": "warning"}), None, 4)
+    assert _codes(lowered, "warning") == ["near_duplicates"]
+    assert leaks(lowered) == []
+    off = check(_corpus(tmp_path / "b", planted, checks={"near_duplicates": "off"}), None, 4)
+    assert "near_duplicates" not in [finding.code for finding in off]
+    with pytest.raises(RecipeError) as caught:
+        load_corpus(_misspelt(), "")
+    assert "checks.near_duplicate: unknown key: did you mean" in str(caught.value)
+
+
+def _misspelt() -> Any:
+    from domainclip.data.cards import load_card
+
+    return load_card(None, {"checks": {"near_duplicate": "off"}})
+
+
+def test_in_one_split_it_is_a_note(tmp_path: Path) -> None:
+    loaded = _corpus(tmp_path)
+    COPIES["half"](film(2)).save(tmp_path / "4.png")
+    (finding,) = [f for f in check(loaded, None, 4) if f.code == "near_duplicates_within"]
+    assert (finding.level, finding.text) == (
+        "info",
+        "1 pair of nearly the same picture in one split, 0 of them of one group; one of them: row 3, row 5",
+    )
+
+
+def test_a_second_check_finds_the_same_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from domainclip.data.images import inspection, near_duplicates
+
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    for place, planted in (("a", COPIES["cut"](film(2))), ("b", None)):
+        loaded = _corpus(tmp_path / place, planted)
+        first = check(loaded, None, 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(inspection, "inspect_image", None)  # neither decoded
+            patch.setattr(near_duplicates, "scored", None)  # nor compared again
+            assert check(loaded, None, 4) == first
+
+
+def test_no_name_of_a_patient_stands_in_a_finding(tmp_path: Path) -> None:
+    loaded = _corpus(tmp_path, COPIES["cut"](film(2)), privacy={"identifiers": "unknown"})
+    found = check(loaded, None, 4)
+    said = " ".join([finding.text + " ".join(finding.where) for finding in found])
+    assert "row 3, row 12" in said
+    for hidden in ("g2", "g11", "11.png", str(tmp_path), "caption"):
+        assert hidden not in said
+
+
+def test_the_same_view_of_two_items(tmp_path: Path) -> None:
+    loaded = _corpus(tmp_path)
+    train, test = loaded.splits["train"]["id"][2], loaded.splits["test"]["id"][0]
+    views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
+    found = list(pictures(replace(loaded, view_digests=views)))
+    assert [finding.text for finding in found] == [
+        "the same picture in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
+        "such rows one group, or leave one out"
+    ]

@@ -1,0 +1,250 @@
+"""Sides of the body, classes, pictures and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainclip.config.training import TrainConfig
+from domainclip.data.checks import check
+from domainclip.data.checks.captions import drawn
+from domainclip.data.checks.findings import Finding
+from domainclip.data.checks.images import burned_in, decoders, dicom_files
+from domainclip.data.checks.laterality import named
+from domainclip.data.checks.structure import prevalence
+from domainclip.data.corpus import load_corpus
+from tests.data.image_copies import film
+from tests.data.made_corpora import card, dicom_file, table
+from tests.data.made_shards import png, tar
+
+SAYS = {
+    "en": "Opacity in the left lower lobe.|The right lung is clear.|a man on the right|right-sided effusion|"
+    "Right pneumothorax.|Right PICC tip in the SVC|right basilar opacity|Small right effusion|right sixth rib|"
+    "RUL nodule|LLL collapse|opacity in RML",
+    "de": "Verschattung links basal|der rechte Lappen",
+    "fr": "opacité du poumon droit|épanchement à gauche",
+    "es": "pulmón derecho|lóbulo izquierdo|a la derecha",
+    "it": "polmone sinistro|lobo destro",
+    "pt": "pulmão direito|lobo esquerdo",
+    "pl": "płuco lewe|po prawej stronie",
+    "cs": "levá plíce|stín vpravo",
+    "nl": "de linkerlong|rechts basaal",
+    "ru": "слева внизу|правая сторона",
+    "zh": "左肺下叶|右侧胸腔积液",
+    "ja": "左肺|右下",
+    "ko": "왼쪽 폐",
+    "ar": "في الرئة اليسرى|على اليمين",
+    "hi": "बाएं फेफड़े में|दायां",
+}
+SILENT = {
+    "en": "The right diagnosis.|He left the hospital.|All right.|bilateral opacities|a bright lung|copyright|"
+    "right away|It is right.|the right to know|LOL",
+    "de": "Das Recht der Frau|beidseits|der Linkage",
+    "fr": "le droit de vote|tout droit|des opacités bilatérales",
+    "es": "el derecho penal",
+    "pt": "o direito penal",
+    "pl": "prawo|prawie",
+    "cs": "právo|lev",
+    "nl": "de rechter zegt",
+    "zh": "三十岁左右",
+    "ar": "صورة الصدر",
+    "hi": "छाती का एक्स-रे",
+}
+
+
+@pytest.mark.parametrize("language", SAYS)
+def test_words_for_a_side(language: str) -> None:
+    for text in SAYS[language].split("|"):
+        assert named(text, language), text
+        assert named(text), text  # an unknown language is searched for the words of all
+        assert named(text.upper(), f"{language}-XX"), text
+
+
+@pytest.mark.parametrize("language", SILENT)
+def test_words_that_only_look_like_it(language: str) -> None:
+    for text in SILENT[language].split("|"):
+        assert not named(text, language), text
+
+
+def _found(
+    folder: Path, rows: list[dict[str, Any]], check_keys: dict[str, Any], **keys: Any
+) -> list[Finding]:
+    return check(load_corpus(card(**keys), str(table(folder, rows))), None, 4, **check_keys)
+
+
+def _rows(*texts: str) -> list[dict[str, Any]]:
+    return [
+        {"file_name": f"{i}.png", "text": text, "split": ["train", "test"][i % 2]}
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_a_mirror_and_words_for_sides(tmp_path: Path) -> None:
+    rows = _rows("left lung", "left", "a heart", "right", "on the right")
+    line = (
+        "train.augmentation=crop_flip mirrors pictures, and 2 of 3 training captions say left or right; first: "
+        "row 1, row 5; take train.augmentation=crop"
+    )
+    flip = {"augmentation": TrainConfig(augmentation="crop_flip").augmentation}
+    for identifiers, level in (("none", "warning"), ("de-identified", "error"), ("unknown", "error")):
+        keys = {"privacy": {"identifiers": identifiers}}
+        (finding,) = [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
+        assert (finding.level, finding.text, finding.count) == (level, line, 2)
+        assert not [
+            f for f in _found(tmp_path, rows, {"augmentation": "crop"}, **keys) if f.code == "laterality"
+        ]
+    silent = _rows("a lung", "left", "a heart")
+    assert not [f for f in _found(tmp_path, silent, flip) if f.code == "laterality"]
+
+
+def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "0.png", "text": "a heart", "other": "fluid, left", "label": "cat", "split": "train"},
+        {"file_name": "1.png", "text": "a lung", "other": "air", "label": "left lung", "split": "train"},
+    ]
+    flip = {"augmentation": "crop_flip"}
+    captions = {"rewrites": ["other"], "templates": ["film, {}", "{}, as seen from the right"]}
+    found = _found(tmp_path, rows, flip, language=["en"], captions=captions)
+    assert [(f.level, f.text) for f in found if f.code == "laterality"] == [
+        (
+            "warning",
+            # Two texts, two rewrites, and of each label two captions.
+            "train.augmentation=crop_flip mirrors pictures, and 4 of 8 training captions say left or right; "
+            "first: row 1, row 2; take train.augmentation=crop",
+        )
+    ]
+    # What training never says is no fault: the second caption under policy head.
+    rows = [{"file_name": "0.png", "text": "a heart", "other": "left", "split": "train"}]
+    keys = {"columns": {"texts": ["text", "other"]}, "captions": {"policy": "head"}}
+    assert not [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
+
+
+def test_a_flip_knows_the_language_of_a_sentence(tmp_path: Path) -> None:
+    rows = [{"file_name": "0.png", "en": "One. The lev is Bulgarian.", "cs": "Lev spí.", "split": "train"}]
+    columns = {"texts": ["en", "cs"], "languages": {"en": "en", "cs": "cs"}}
+    keys = {"columns": columns, "captions": {"policy": "sentence"}}
+    assert [text for _, *text in drawn(load_corpus(card(**keys), str(table(tmp_path, rows))))] == [
+        ["One.", "en"],
+        ["The lev is Bulgarian.", "en"],
+        ["Lev spí.", "cs"],
+    ]
+
+
+def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
+    long = "One two three. Four five six. Seven."
+    rows = [
+        {"file_name": "0.png", "text": "a b", "other": long, "label": "a very long name", "split": "train"}
+    ]
+    file, texts = str(table(tmp_path, rows)), {"columns": {"texts": ["text", "other"]}}
+
+    def cut(**captions: Any) -> str:
+        loaded = load_corpus(card(captions=captions, **texts), file)
+        found = check(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
+        return next(finding.text for finding in found if finding.code == "truncated_captions")
+
+    end = "of the distinct training captions are cut at 3 tokens; 95 % have at most"
+    assert cut() == f"50.0% {end} 7"
+    assert cut(long="window") == f"0.0% {end} 3"
+    assert cut(policy="head") == f"0.0% {end} 2"
+    assert cut(templates=["film, {}"]) == f"66.7% {end} 7"
+    assert cut(policy="head", rewrites=["other"]) == f"50.0% {end} 7"
+
+
+def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{i}.png", "text": "t", "label": label, "split": split}
+        for i, (label, split) in enumerate(
+            [("cat", "train")] * 38 + [("dog", "train"), ("emu", "train")] + [("cat", "test")] * 20
+        )
+    ]
+    classes = {name: f"a {name}" for name in ("cat", "dog", "emu")}
+    loaded = load_corpus(card(classes=classes), str(table(tmp_path, rows)))
+    assert prevalence(loaded)["cat"] == {"train": 38, "validation": 0, "test": 20}
+    found = check(loaded, None, 4)
+    assert [finding.text for finding in found if finding.code in ("missing_class", "common_class")] == [
+        'class "cat" holds for 95% of the 40 labelled items of train: read macro accuracy, not accuracy',
+        '2 of 3 classes have no item in test: "dog", "emu"',
+        'class "cat" holds for 100% of the 20 labelled items of test: read macro accuracy, not accuracy',
+    ]
+
+
+def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows("a", "b", "c", "d"), pictures=False)
+    for i, side in enumerate((80, 100, 224, 300)):
+        film(i, side).save(tmp_path / f"{i}.png")
+    found = check(load_corpus(card(), str(file)), None, 4, side=224)
+    texts = {finding.code: finding for finding in found}
+    assert texts["small_pictures"].level == "warning"
+    assert texts["small_pictures"].text == (
+        "2 of 4 pictures are enlarged to 224 pixels, 2 of them more than twice"
+    )
+    assert texts["picture_sizes"].text == (
+        "short sides of 80 to 300 pixels, half of them at most 162; stored as 4 RGB"
+    )
+
+
+def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
+    file = table(tmp_path, _rows("a", "b", "c"), pictures=False)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    film(0).save(tmp_path / "0.png", exif=exif)
+    film(1).convert("L").save(tmp_path / "1.png")
+    film(2).save(tmp_path / "2.png")
+    (finding,) = [f for f in check(load_corpus(card(), str(file)), None, 4) if f.code == "picture_sizes"]
+    assert finding.text.endswith("stored as 2 RGB, 1 L; 1 turned upright by EXIF")
+
+
+def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
+    rows = [{**row, "file_name": f"{i}.dcm"} for i, row in enumerate(_rows("a", "b", "c"))]
+    file = table(tmp_path, rows, pictures=False)
+    for i, said in enumerate(("YES", "NO", None)):
+        stored = np.random.default_rng(i).integers(0, 4096, (16, 16)).astype(np.uint16)
+        dicom_file(tmp_path / f"{i}.dcm", stored, **({"BurnedInAnnotation": said} if said else {}))
+    for card_says, level, end in (
+        ("no", "warning", "; look at them, and say yes or unknown in the card"),
+        ("unknown", "info", ""),
+    ):
+        keys = {"privacy": {"identifiers": "none", "burned_in_text": card_says}}
+        found = check(load_corpus(card(**keys), str(file)), None, 4)
+        (finding,) = [f for f in found if f.code == "burned_in_text"]
+        assert (finding.level, finding.text) == (
+            level,
+            f"burned-in text: the card says {card_says}; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
+        )
+
+
+def _said_yes(path: Path) -> Path:
+    stored = np.random.default_rng(1).integers(0, 4096, (16, 16)).astype(np.uint16)
+    return dicom_file(path, stored, BurnedInAnnotation="YES")
+
+
+def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _said_yes(tmp_path / "0.dcm").read_bytes()
+    members = [("0.dcm", data), ("0.txt", b"a"), ("1.png", png(3)), ("1.txt", b"b")]
+    whole = {"splits": {"train": 1, "validation": 0, "test": 0}}
+    in_tar = card(reader="webdataset", columns={"texts": ["text"]}, **whole)
+    rows = [{"file_name": f"{i}.png", "text": f"{i}", "split": "train"} for i in range(20)]
+    rows.append({"file_name": "z.dcm", "text": "z", "split": "train"})
+    behind = table(tmp_path / "behind", rows[:-1])
+    table(tmp_path / "behind", rows, pictures=False)
+    _said_yes(tmp_path / "behind" / "z.dcm")
+    monkeypatch.setattr("domainclip.data.dicom.decoders.available", lambda syntax, bits=8: "")
+    loaded = [
+        load_corpus(in_tar, str(tar(tmp_path / "a" / "000.tar", members))),
+        load_corpus(card(), str(behind)),
+    ]
+    for corpus in loaded:
+        files = sorted(dicom_files(corpus))
+        assert [finding.text for finding in burned_in(corpus, files)] == [
+            "burned-in text: the card says unknown; BurnedInAnnotation: 1 YES"
+        ]
+        assert [finding.text for finding in decoders(files)] == [
+            "no decoder for Explicit VR Little Endian: 1 files; no permissive decoder reads it: convert these "
+            "files, for example to JPEG 2000"
+        ]

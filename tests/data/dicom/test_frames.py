@@ -1,0 +1,146 @@
+"""Frames of one file, and what each says for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+from domainclip.data.dicom import frames, rendering
+from domainclip.data.images.decode import decode
+from domainclip.errors import UnreadableImage
+from tests.data.made_corpora import dicom_file
+from tests.data.made_dicom import item
+
+
+def _film(path: Path, count: int = 3, **attributes: Any) -> Path:
+    """Frames of 1 × 2 pixels: 10k and 100."""
+    stored = np.array([[[10 * k, 100]] for k in range(count)], np.uint8)
+    keys = {"Rows": 1, "Columns": 2, "NumberOfFrames": count}
+    return dicom_file(path, stored, **{**keys, **attributes})
+
+
+def _grey(path: Path, frame: int | str = 0, window: int | str = 0) -> list[int]:
+    image = rendering.picture(path.read_bytes(), str(path), 10**6, frame, window)
+    return [int(value) for value in np.asarray(image)[0, :, 0]]
+
+
+@pytest.mark.parametrize(
+    ("policy", "count", "representative", "shown"),
+    [
+        ("first", 5, 4, [0]),
+        ("middle", 1, None, [0]),
+        ("middle", 5, 4, [2]),
+        ("middle", 4, None, [1]),
+        ("key", 5, 4, [3]),
+        ("key", 5, None, [2]),
+        ("key", 5, 9, [2]),  # a number that the file does not have
+        ("all", 3, 2, [0, 1, 2]),
+    ],
+)
+def test_policies(policy: frames.Policy, count: int, representative: int | None, shown: list[int]) -> None:
+    assert frames.chosen(policy, count, representative) == shown
+
+
+def test_frames_of_a_film(tmp_path: Path) -> None:
+    """Fault 27: several frames; each is read alone."""
+    file = _film(tmp_path / "a.dcm")
+    assert [_grey(file, frame) for frame in range(3)] == [[0, 100], [10, 100], [20, 100]]
+    image = decode({"path": f"{file}#frame=2", "bytes": None})
+    assert np.asarray(image)[0, :, 0].tolist() == [20, 100]
+
+
+@pytest.mark.parametrize("frame", ["3", "-1", "last"])
+def test_a_frame_that_is_not_there(tmp_path: Path, frame: str) -> None:
+    file = _film(tmp_path / "a.dcm")
+    with pytest.raises(UnreadableImage) as caught:
+        decode({"path": f"{file}#frame={frame}", "bytes": None})
+    assert caught.value.reason == "no such frame: it has 3, from 0"
+
+
+def test_one_frame_is_decoded_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(str(get_testdata_file("examples_ybr_color.dcm", download=False)))
+    decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGBaseline8Bit)
+    met: list[int] = []
+    plain = decoder._available["pillow"]
+
+    def counting(*arguments: Any) -> Any:
+        met.append(1)
+        return plain(*arguments)
+
+    monkeypatch.setattr(decoder, "_available", {"pillow": counting})
+    rendering.picture(file.read_bytes(), "a", 10**9, frame=17)
+    assert len(met) == 1
+
+
+def _enhanced(path: Path) -> Path:
+    """Three frames of the values 0, 50 and 100; shared rescale and window, and of the last two their own."""
+    stored = np.array([[[0, 50, 100]]] * 3, np.uint16)
+    scale = item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")
+    wide = item(WindowCenter=50.5, WindowWidth=101)
+    shared = item(PixelValueTransformationSequence=[scale], FrameVOILUTSequence=[wide])
+    own = [
+        item(),
+        item(PixelValueTransformationSequence=[item(RescaleIntercept=50, RescaleSlope=1, RescaleType="US")]),
+        item(
+            FrameVOILUTSequence=[
+                item(
+                    WindowCenter=[50.5, 100.5],
+                    WindowWidth=[101, 201],
+                    WindowCenterWidthExplanation=["NARROW", "WIDE"],
+                )
+            ]
+        ),
+    ]
+    return dicom_file(
+        path,
+        stored,
+        Rows=1,
+        Columns=3,
+        NumberOfFrames=3,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=own,
+    )
+
+
+def test_each_frame_of_an_enhanced_file_has_its_own_rescale_and_window(tmp_path: Path) -> None:
+    file = _enhanced(tmp_path / "a.dcm")
+    assert _grey(file, 0) == [0, 128, 255]
+    assert _grey(file, 1) == [128, 255, 255]
+    assert _grey(file, 2) == [0, 128, 255]
+    assert _grey(file, 2, "wide") == [0, 64, 128]
+    said = rendering.pipeline(file.read_bytes(), "a", 10**6, 1)
+    assert said == "rescale 1 50; window 50.5/101; 8 bit"
+
+
+def test_one_bit_pixels_of_a_segmentation() -> None:
+    file = Path(str(get_testdata_file("liver_1frame.dcm", download=False)))
+    assert set(np.asarray(decode({"path": str(file), "bytes": None})).ravel().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("syntax", "size", "fits"),
+    [
+        ("1.2.840.10008.1.2.1", 3 * 64, True),
+        ("1.2.840.10008.1.2.1", 3 * 64 - 1, False),
+        ("1.2.840.10008.1.2.1.99", 1, True),  # deflated: 1032 to 1 at most
+        ("1.2.840.10008.1.2.4.90", 30, True),
+        ("1.2.840.10008.1.2.4.90", 29, False),
+        ("1.2.3.4", 29, False),
+        ("", 29, False),
+    ],
+)
+def test_more_frames_than_a_file_can_hold(syntax: str, size: int, fits: bool) -> None:
+    """Fault 22: a few bytes that say a hundred thousand pictures."""
+    said = {"NumberOfFrames": "3", "Rows": "8", "Columns": "8", "BitsAllocated": "8"}
+    if fits:
+        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
+        return
+    with pytest.raises(UnreadableImage) as caught:
+        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, size, "a.dcm")
+    assert str(caught.value) == "a.dcm: more frames (NumberOfFrames) than the file can hold"
+    frames.refuse_absent({**said, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")

@@ -1,0 +1,56 @@
+"""A place inside a file survives a path; names that only look like one stay names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domainclip.data.files import locations
+
+
+def test_a_place_is_what_join_wrote():
+    keys = {"frame": 12, "window": "a & b#c=d é", "empty": ""}
+    assert locations.split_location(locations.join_location("/data/a.dcm", keys)) == (
+        "/data/a.dcm",
+        {"frame": "12", "window": "a & b#c=d é", "empty": ""},
+    )
+
+
+def test_without_keys_the_path_stays_as_it_is():
+    assert locations.join_location("/data/a.dcm", {}) == "/data/a.dcm"
+    assert locations.split_location("/data/a.dcm") == ("/data/a.dcm", {})
+
+
+@pytest.mark.parametrize(
+    "name", ["mass #3.png", "a#b.png", "#frame=1", "a#", "a#=1", "a.dcm#Frame=1", "a#frame"]
+)
+def test_other_names_with_a_number_sign_are_names(name: str):
+    assert locations.split_location(name) == (name, {})
+
+
+def test_a_real_file_whose_name_looks_like_a_place_wins(tmp_path: Path):
+    file = tmp_path / "a.dcm#frame=1"
+    assert locations.split_location(str(file)) == (str(tmp_path / "a.dcm"), {"frame": "1"})
+    file.write_bytes(b"x")
+    assert locations.split_location(str(file)) == (str(file), {})
+
+
+def test_a_file_with_a_number_sign_can_hold_a_place():
+    assert locations.split_location("a#1.dcm#frame=2") == ("a#1.dcm", {"frame": "2"})
+
+
+@pytest.mark.parametrize("name", ["a\0.dcm#frame=2", "x" * 5000 + "#frame=2"])
+def test_names_that_no_file_can_have_are_no_crash(name: str):
+    assert locations.split_location(name)[1] == {"frame": "2"}
+
+
+def test_the_beginning_of_a_place_and_the_file_that_it_means(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    file.write_bytes(b"0123456789")
+    path = locations.join_location(str(file), {"offset": 2, "size": 5, "frame": 3})
+    assert locations.read_location(path, 3) == b"234"
+    assert locations.read_location(path, 50) == b"23456"
+    assert locations.read_location(str(file), 4) == b"0123"
+    assert locations.resolve_location(path) == f"{file}#offset=2&size=5"
+    assert locations.resolve_location(f"{file}#frame=3") == str(file)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from domainclip.data.columns import resolve
+from domainclip.data.files.tables import find, read
+from domainclip.data.quarantine import ReadLog
+from domainclip.errors import DataError, ExitCode
+from tests.data.made_corpora import card
+
+
+def _file(folder: Path, data: bytes | str, name: str = "t.csv") -> Path:
+    file = folder / name
+    file.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return file
+
+
+def _error(file: Path, **options: str) -> str:
+    with pytest.raises(DataError) as caught:
+        read(file, **options)
+    assert caught.value.code == ExitCode.DATA
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+def test_the_separator_is_found_in_the_header(tmp_path: Path, separator: str) -> None:
+    text = separator.join(["a", "b"]) + "\n" + separator.join(["1", '"two, three; four\tfive|"']) + "\n"
+    assert read(_file(tmp_path, text)).rows == [{"a": "1", "b": "two, three; four\tfive|"}]
+
+
+def test_a_tsv_keeps_to_tabs(tmp_path: Path) -> None:
+    assert read(_file(tmp_path, "a\tb,c,d\n1\t2\n", "t.tsv")).columns == ["a", "b,c,d"]
+    assert read(_file(tmp_path, "a,b\n1,2\n", "t.tsv"), separator=",").rows == [{"a": "1", "b": "2"}]
+
+
+def test_fault_29_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Path) -> None:
+    """Fault 29: a byte order mark is no part of the first column's name."""
+    data = '\ufeffname,text\r\n1,"He said ""no""\r\nand left"\r\n\r\n2,plain\r\n'
+    assert read(_file(tmp_path, data)).rows == [
+        {"name": "1", "text": 'He said "no"\r\nand left'},
+        {"name": "2", "text": "plain"},
+    ]
+
+
+def test_fault_29_a_field_of_200_kb_is_whole(tmp_path: Path) -> None:
+    """Fault 29: longer than the csv module's own bound."""
+    assert len(read(_file(tmp_path, "a\n" + "x" * 200_000)).rows[0]["a"]) == 200_000
+
+
+def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
+    """Fault 29: Latin-1 and UTF-16 are never guessed, nor read as something else."""
+    file = _file(tmp_path, "a\nMünchen\n".encode("latin-1"))
+    assert read(file, encoding="latin-1").rows == [{"a": "München"}]
+    assert _error(file) == (
+        "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
+        "corpus.options.encoding=latin-1"
+    )
+    wide = _file(tmp_path, "a\nü\n".encode("utf-16"))
+    assert read(wide, encoding="utf-16").rows == [{"a": "ü"}]
+    assert _error(wide) == "t.csv: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8"
+    assert _error(wide, encoding="utf8000") == 'corpus.options.encoding: unknown encoding "utf8000"'
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("a,b\n1,2\nx,\0\n", "t.csv: line 3 holds a NUL byte: the file is broken or not text"),
+        (
+            "a,b\n1,2\n3,4,5\n",
+            "t.csv: row 2 has 3 fields, the header 2: check its quotes, or set corpus.options.separator",
+        ),
+        (
+            "a,b\n1\n",
+            "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator",
+        ),
+        ("a,a\n1,2\n", 't.csv: column "a" stands in the header twice'),
+        ('a,b\n1,"two\n', "t.csv: line 2: unexpected end of data: check the quotes"),
+        ("a,b\n", "t.csv: the table has no rows"),
+        ("", "t.csv: the table has no rows"),
+    ],
+)  # fmt: skip
+def test_fault_29_a_broken_table_names_the_place(tmp_path: Path, data: str, message: str) -> None:
+    """Fault 29: NUL bytes, other numbers of fields, open quotes."""
+    assert _error(_file(tmp_path, data)) == message
+
+
+def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) -> None:
+    """Fault 29: with and without a byte order mark; half a letter at the end."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        file = _file(tmp_path, "a,b\n1,ü\n".encode(encoding))
+        assert read(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
+        assert "is not UTF-8: save it as UTF-8, or name its encoding" in _error(file)
+        # With plain letters only, it is UTF-8 full of NUL bytes, and told of as such.
+        plain = _file(tmp_path, "a,b\n1,u\n".encode(encoding))
+        assert _error(plain) == "t.csv: line 1 holds a NUL byte: the file is broken or not text"
+    assert _error(_file(tmp_path, "a\nMün".encode()[:-2])) == (
+        "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
+        "corpus.options.encoding=latin-1"
+    )
+
+
+def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_header(tmp_path: Path) -> None:
+    """Fault 29: one column that holds all names tells what went wrong."""
+    table = read(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
+    assert table.columns == ["image;text"]
+    with pytest.raises(DataError) as caught:
+        resolve(card(columns={"image": "image"}), table.columns, "t.csv", ReadLog())
+    assert (
+        str(caught.value)
+        == 't.csv: no column "image" (corpus.columns.image): did you mean "image;text"? there are: image;text.'
+    )
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = [{"a": 1, "b": ["x", "y\u2028z"]}, {"a": None, "c": "ü"}]
+    text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    table = read(_file(tmp_path, text, "t.jsonl"))
+    assert (table.columns, table.rows) == (["a", "b", "c"], rows)
+    broken = _file(tmp_path, '{"a": 1}\n{"a": \n', "t.jsonl")
+    assert _error(broken) == "t.jsonl: line 2 is not JSON: Expecting value: line 1 column 7 (char 6)"
+    assert _error(_file(tmp_path, "[1]\n", "t.jsonl")) == "t.jsonl: line 1 is not a JSON object of columns"
+
+
+def test_parquet(tmp_path: Path) -> None:
+    rows = [{"a": 1, "image": {"bytes": b"x", "path": None}}, {"a": 2, "image": {"bytes": None, "path": "y"}}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet").rows == rows
+    assert _error(_file(tmp_path, "no", "u.parquet")).startswith("u.parquet: not a Parquet file: ")
+
+
+def test_files_that_are_not_there_or_not_tables(tmp_path: Path) -> None:
+    assert _error(tmp_path / "none.csv") == f"{tmp_path / 'none.csv'}: no such file: check corpus.path"
+    assert _error(_file(tmp_path, "x", "t.xlsx")) == (
+        't.xlsx: unknown kind of table ".xlsx": use one of .csv, .tsv, .jsonl, .ndjson, .parquet'
+    )
+
+
+def test_the_table_of_a_folder(tmp_path: Path) -> None:
+    assert find(tmp_path) is None
+    file = _file(tmp_path, "{}", "metadata.jsonl")
+    assert find(tmp_path) == file
+    assert find(file) == file
+    assert find(tmp_path, ("reports",)) is None
+
+
+def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
+    file = _file(tmp_path, '{"a": 1}\n{"a":' + "[" * 200_000 + "\n", "t.jsonl")
+    assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row is columns alone"

@@ -1,0 +1,199 @@
+"""Digests of pictures: of all their bytes, read once until a file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import DatasetDict
+from PIL import Image
+
+from domainclip import disk_cache
+from domainclip.data import corpus
+from domainclip.data.corpus import load_corpus
+from domainclip.data.files import locations
+from domainclip.data.images import digests
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.rows import Item, dataset
+from tests.data.made_corpora import card, table
+from tests.data.made_shards import png
+
+LONG_AGO = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read, while they are."""
+    names: list[str] = []
+    plain = digests._sha256
+
+    def watched(part: Any) -> bytes | None:
+        names.append(Path(part.path).name)
+        return plain(part)
+
+    monkeypatch.setattr(digests, "_sha256", watched)
+    return names
+
+
+def _image(path: Path | str) -> dict[str, Any]:
+    return {"path": str(path), "bytes": None}
+
+
+def _of(*paths: Path | str) -> list[str]:
+    return list(digests.of(map(_image, paths)))
+
+
+def _old(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    return path
+
+
+def test_the_whole_content_counts(tmp_path: Path) -> None:
+    big = bytearray(os.urandom(3_000_000))
+    found = []
+    for place in (0, 1_500_000, 2_999_999):
+        big[place] ^= 1
+        (tmp_path / "x").write_bytes(big)
+        found += _of(tmp_path / "x")
+        assert found[-1] == hashlib.sha256(big).hexdigest()
+    assert len(set(found)) == 3
+    assert list(digests.of([{"path": None, "bytes": bytes(big)}])) == found[-1:]
+
+
+def test_a_place_inside_a_file_is_a_picture_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"scan")
+    (tmp_path / "e.dcm").write_bytes(b"")
+    found = _of(*(tmp_path / name for name in ("a.dcm", "a.dcm#frame=1", "a.dcm#frame=2", "b.dcm", "e.dcm")))
+    assert len(set(found[:3])) == 3
+    assert found[3:] == ["missing file", "empty file"]
+    assert _of(tmp_path) == ["missing file"]  # a folder
+    assert list(digests.of([{"path": None, "bytes": b""}])) == ["empty file"]
+
+
+def test_a_member_of_a_tar_is_what_it_holds_wherever_it_lies(tmp_path: Path) -> None:
+    data = png(7)
+    (tmp_path / "whole.png").write_bytes(data)
+    (tmp_path / "a.tar").write_bytes(b"x" * 100 + data + b"y")
+    (tmp_path / "b.tar").write_bytes(b"z" * 900 + data)
+    paths = [
+        locations.join_location(str(tmp_path / n), {"offset": at, "size": len(data)})
+        for n, at in (("a.tar", 100), ("b.tar", 900))
+    ]
+    assert _of(tmp_path / "whole.png", *paths) == [hashlib.sha256(data).hexdigest()] * 3
+    beyond = locations.join_location(str(tmp_path / "b.tar"), {"offset": 901, "size": len(data)})
+    assert _of(beyond) == ["missing file"]  # the tar was cut off since it was indexed
+
+
+def test_the_files_of_other_bands_count(tmp_path: Path) -> None:
+    for band in "irg":
+        (tmp_path / f"m31_{band}.fits").write_bytes(band.encode())
+    keys = {"bands": "{stem}_i.fits,{stem}_r.fits,{stem}_g.fits"}
+    path = locations.join_location(str(tmp_path / "m31_i.fits"), keys)
+    found = _of(path)
+    (tmp_path / "m31_g.fits").write_bytes(b"another")
+    found += _of(path)
+    (tmp_path / "m31_g.fits").unlink()
+    found += _of(path)
+    assert len(set(found)) == 3
+    (tmp_path / "m31_g.fits").write_bytes(b"g")
+    assert _of(path) == found[:1]
+
+
+def test_only_new_and_changed_files_are_read_again(tmp_path: Path, read: list[str]) -> None:
+    files = [_old(tmp_path / f"{i}.png", bytes([i]) * 9) for i in range(130)]
+    first = _of(*files)
+    assert sorted(read) == sorted(file.name for file in files)
+    read.clear()
+    assert _of(*files) == first
+    assert read == []
+    _old(files[3], b"another!!")  # of the same length, and its time of writing set back
+    assert _of(*files) == [*first[:3], hashlib.sha256(b"another!!").hexdigest(), *first[4:]]
+    assert read == ["3.png"]
+
+
+def test_a_corpus_is_read_whole_once(tmp_path: Path, read: list[str]) -> None:
+    rows = [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train"} for i in range(5)]
+    file = table(tmp_path, rows)
+    for i in range(5):
+        os.utime(tmp_path / f"{i}.png", (LONG_AGO, LONG_AGO))
+    first = load_corpus(card(), str(file))
+    assert len(read) == 5
+    assert load_corpus(card(), str(file)).fingerprint == first.fingerprint
+    assert len(read) == 5
+
+
+def test_a_file_that_was_written_just_now_is_not_noted(tmp_path: Path, read: list[str]) -> None:
+    (tmp_path / "new.png").write_bytes(b"new")
+    _of(tmp_path / "new.png")
+    _of(tmp_path / "new.png")
+    assert read == ["new.png"] * 2  # it may change once more within a tick of the clock
+
+
+def test_the_notes_name_no_file(tmp_path: Path) -> None:
+    _of(_old(tmp_path / "Smith_John.png", b"x"))
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert len(kept) > 1000
+    assert b"Smith" not in kept
+    assert str(tmp_path).encode() not in kept
+    (entry,) = disk_cache.entries()
+    assert (entry.kind, entry.what) == ("digests", "sha256 of files that were read")
+    assert (tmp_path / "cache" / "digests" / entry.name).stat().st_mode & 0o77 == 0
+    disk_cache.remove(entry.kind, entry.name)
+    assert disk_cache.entries() == []
+
+
+def test_a_damaged_table_and_a_cache_that_may_not_be_written_cost_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]
+) -> None:
+    file = _old(tmp_path / "a.png", b"a")
+    first = _of(file)
+    (entry,) = disk_cache.entries()
+    (tmp_path / "cache" / "digests" / entry.name / "files.sqlite").write_bytes(b"no table" * 500)
+    assert [_of(file) for _ in range(3)] == [first] * 3
+    assert read == ["a.png"] * 3  # at first, with the damaged table, and with a new one
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(file))
+    assert _of(file) == first
+
+
+def test_a_change_in_the_middle_is_another_corpus(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train"} for i in range(3)]
+    file = table(tmp_path, rows, pictures=False)
+    for i in range(3):
+        Image.effect_noise((300, 300), 50).save(tmp_path / f"{i}.png", compress_level=0)
+        assert (tmp_path / f"{i}.png").stat().st_size < 2**17  # the old digest saw all of these …
+        with (tmp_path / f"{i}.png").open("ab") as stream:
+            stream.write(bytes(200_000))  # … and not the middle of longer ones
+    before = load_corpus(card(), str(file)).fingerprint
+    data = bytearray((tmp_path / "1.png").read_bytes())
+    data[150_000] ^= 1
+    (tmp_path / "1.png").write_bytes(data)
+    assert load_corpus(card(), str(file)).fingerprint != before
+
+
+def test_pictures_that_are_held_are_never_all_in_memory_at_once() -> None:
+    whole = 400 * 100_000
+    rows = [
+        Item(
+            f"{i}", {"path": None, "bytes": i.to_bytes(2) * 50_000}, ["a"], [""], [], f"{i}", {}, "train", ""
+        )
+        for i in range(400)
+    ]
+    splits = DatasetDict({"train": dataset(rows), "validation": dataset([]), "test": dataset([])})
+    del rows
+    tracemalloc.start()
+    kept, found = corpus._with_pictures(splits, ReadLog())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < whole / 2
+    assert found["3"] == [hashlib.sha256(bytes([0, 3]) * 50_000).hexdigest()]
+    assert len(kept["train"]) == len({own[0] for own in found.values()}) == 400

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainclip.data.images import inspection
+from domainclip.data.images.near_duplicates import hashes
+from domainclip.errors import UnreadableImage
+from tests.data.image_copies import film
+from tests.data.made_corpora import dicom_file
+
+
+def _image(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "bytes": None}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def test_what_is_seen_of_a_picture(tmp_path: Path) -> None:
+    # 3 wide and 2 high as stored, red; EXIF 6 turns it.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (3, 2), (255, 0, 0)).save(tmp_path / "a.png", exif=exif)
+    seen = inspection.inspect_image(_image(tmp_path / "a.png"))
+    assert (seen["width"], seen["height"], seen["mode"]) == (2, 3, b"RGB")
+    assert seen["rotated"]
+    assert seen["blank"]
+    assert seen["reason"] == b""
+    # Red is grey 76; its Cb is 84.97, which Pillow cuts, and its Cr 255.5, which is held to 255.
+    assert (seen["thumbnail"] == 76).all()
+    assert seen["colour"].tolist() == [84, 255]
+    assert (seen["hashes"] == hashes(seen["thumbnail"])).all()
+
+
+def test_other_files(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert inspection.inspect_image(_image(tmp_path / "b.png"))["reason"] == b"not an image"
+    assert inspection.inspect_image(_image(tmp_path / "c.png"))["reason"] == b"missing file"
+    Image.new("CMYK", (8, 8)).save(tmp_path / "d.jpg")
+    assert inspection.inspect_image(_image(tmp_path / "d.jpg"))["mode"] == b"CMYK"
+    dicom_file(tmp_path / "e.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8))
+    seen = inspection.inspect_image(_image(tmp_path / "e.dcm"))
+    assert (seen["mode"], bool(seen["blank"])) == (b"DICOM", False)
+
+
+def test_a_second_look_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "BLOCK", 2)
+    for seed in range(5):
+        film(seed, 80).save(tmp_path / f"{seed}.png")
+    images = [_image(tmp_path / f"{seed}.png") for seed in range(5)]
+    digests = [f"digest {seed}" for seed in range(5)]
+    first = inspection.inspect_images(images[:4], digests[:4])
+    assert inspection.cached_inspection(digests[:4])
+    assert not inspection.cached_inspection(digests)
+    decoded: list[str] = []
+    plain = inspection.inspect_image
+    monkeypatch.setattr(
+        inspection, "inspect_image", lambda image: decoded.append(image["path"]) or plain(image)
+    )
+    again = inspection.inspect_images(images, digests)  # one more: the earlier blocks stay
+    assert decoded == [images[4]["path"]]
+    assert (again[:4] == first).all()
+    assert not list((tmp_path / "cache").rglob("*digest*"))
+
+
+def test_what_may_be_mended_is_not_kept(tmp_path: Path) -> None:
+    image = _image(tmp_path / "late.png")
+    assert inspection.inspect_images([image], ["x"])["reason"].tolist() == [b"missing file"]
+    film(1, 80).save(tmp_path / "late.png")
+    assert inspection.inspect_images([image], ["x"])["reason"].tolist() == [b""]
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        ("FITS needs astropy: pip install domainclip[astro]", 2),
+        ("broken image (ModuleNotFoundError)", 2),
+        ("no FITS file of band {stem}_g.fits", 2),
+        ("more memory than there is", 2),
+        ("truncated image", 1),
+    ],
+)
+def test_only_faults_of_the_content_are_kept(
+    reason: str, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def decode(image: dict[str, Any]) -> Image.Image:
+        asked.append(image["path"])
+        raise UnreadableImage(image["path"], reason)
+
+    monkeypatch.setattr(inspection, "decode", decode)
+    for _ in range(2):
+        assert inspection.inspect_images([_image(tmp_path / "a")], ["x"])["reason"].tolist() == [
+            reason.encode()
+        ]
+    assert len(asked) == again
+    assert inspection.cached_inspection(["x"]) == (again == 1)
+
+
+def test_a_cache_that_may_not_be_written_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "file"))
+    film(1, 80).save(tmp_path / "a.png")
+    assert inspection.inspect_images([_image(tmp_path / "a.png")], ["x"])["width"].tolist() == [80]
+
+
+def test_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_WORTH", 1)
+    for seed in range(3):
+        film(seed, 80).save(tmp_path / f"{seed}.png")
+    images = [_image(tmp_path / f"{seed}.png") for seed in range(3)]
+    shared = inspection.inspect_images(images, ["a", "b", "c"], workers=2)
+    assert (shared == np.stack([inspection.inspect_image(image) for image in images])).all()
+    assert len(inspection.inspect_images([], [])) == 0

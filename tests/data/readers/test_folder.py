@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import DatasetDict
+
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.folder import Folder
+from domainclip.errors import DataError, RecipeError
+from tests.data.made_corpora import card, picture
+
+
+def _read(path: Path, **keys: Any) -> tuple[DatasetDict, ReadLog]:
+    journal = ReadLog()
+    return Folder().read(card(**keys), path, journal), journal
+
+
+def _all(splits: DatasetDict) -> list[dict[str, Any]]:
+    return sorted((dict(row) for rows in splits.values() for row in rows), key=lambda row: row["id"])
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    for name in ("ice_cream/b.JPG", "ice_cream/a.png", "bread/deep/c.png", ".hidden/d.png", "bread/notes.md"):
+        picture(tmp_path / name) if not name.endswith(".md") else (tmp_path / name).write_text(
+            "x", encoding="utf-8"
+        )
+    splits, journal = _read(tmp_path)
+    rows = _all(splits)
+    assert [(row["id"], row["labels"], row["texts"]) for row in rows] == [
+        ("bread/deep/c.png", ["bread"], ["bread"]),
+        ("ice_cream/a.png", ["ice cream"], ["ice cream"]),
+        ("ice_cream/b.JPG", ["ice cream"], ["ice cream"]),
+    ]
+    assert journal.notes == [
+        "captions: the names of the class folders (say more with corpus.captions.template)"
+    ]
+
+
+def test_a_template_around_the_class(tmp_path: Path) -> None:
+    picture(tmp_path / "ice_cream/a.png")
+    splits, journal = _read(tmp_path, captions={"template": "a photo of {label}, {name}"})
+    assert _all(splits)[0]["texts"] == ["a photo of ice cream, a"]
+    assert journal.notes == []
+
+
+def test_folders_of_splits(tmp_path: Path) -> None:
+    for name in ("train/cat/a.png", "Val/cat/b.png", "test/dog/c.png"):
+        picture(tmp_path / name)
+    splits, journal = _read(tmp_path)
+    assert {name: rows["id"][:] for name, rows in splits.items()} == {
+        "train": ["train/cat/a.png"],
+        "validation": ["Val/cat/b.png"],
+        "test": ["test/dog/c.png"],
+    }
+    assert splits["test"]["labels"][0] == ["dog"]
+    # Files are numbered in sorted order, capitals first.
+    assert journal.places == {
+        "Val/cat/b.png": "file 1",
+        "test/dog/c.png": "file 2",
+        "train/cat/a.png": "file 3",
+    }
+
+
+def test_text_files_beside_images(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    (tmp_path / "a.txt").write_text("\ufeffA dog runs.\n\n  Ein Hund.\n", encoding="utf-8")
+    splits, journal = _read(tmp_path, splits={"train": 1, "validation": 0, "test": 0})
+    assert [row["texts"] for row in _all(splits)] == [["A dog runs.", "Ein Hund."]]
+    assert [(bad.place, bad.reason) for bad in journal.bad] == [("file 2", "empty caption")]
+
+
+def test_captions_come_before_the_class(tmp_path: Path) -> None:
+    picture(tmp_path / "dog/a.png")
+    (tmp_path / "dog/a.txt").write_text("It runs.", encoding="utf-8")
+    assert _all(_read(tmp_path)[0])[0]["texts"] == ["It runs."]
+
+
+def test_text_in_another_encoding(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == "file 1: byte 3 of its .txt is not UTF-8: set corpus.options.encoding"
+    assert Folder(encoding="latin-1").read(card(), tmp_path, ReadLog())
+
+
+def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "secret.png")
+    root = tmp_path / "corpus"
+    root.mkdir()
+    (root / "a.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError) as caught:
+        _read(root)
+    assert str(caught.value) == (
+        f"file 1: the file lies outside the corpus folder {root}: move or copy it inside"
+    )
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path / "none")
+    assert str(caught.value) == f"{tmp_path / 'none'}: no such folder: check corpus.path"
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below"
+    )
+    with pytest.raises(RecipeError) as recipe:
+        _read(tmp_path, columns={"image": "x"})
+    assert str(recipe.value) == "corpus.columns: a folder has no columns: leave them out, or use a table"
+
+
+def test_every_kind_of_picture_is_taken_and_what_is_left_is_counted(tmp_path: Path) -> None:
+    names = ("a.ppm", "b.jfif", "c.j2k", "d.fits.gz", "e.fts", "f.PGM", "g.ico", "h.dicom", "i.fz", "j.mpo")
+    others = ("k.heic", "l.eps", "m.heic", "IM0001", "n.DOE_JANE", "o.gz")
+    texts = [f"{name[0]}.txt" for name in names]
+    for name in (*names, *others, *texts, "p.csv", "q.md", "r.pdf"):
+        (tmp_path / name).write_text(f"of {name}", encoding="utf-8")
+    splits, journal = _read(tmp_path)
+    rows = _all(splits)
+    assert [row["id"] for row in rows] == list(names)
+    assert [row["texts"] for row in rows] == [[f"of {text}"] for text in texts]
+    left = "1 .eps, 1 .gz, 2 .heic, 1 of other kinds, 1 without a suffix"
+    assert journal.notes == [f"files that are not taken for pictures are left out: {left}"]

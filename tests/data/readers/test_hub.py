@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from PIL import Image
+
+from domainclip.data.corpus import load_corpus
+from domainclip.data.images.decode import decode
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers import hub
+from domainclip.data.readers.hub import Hub
+from domainclip.errors import DataError, ExitCode, HubError
+from tests.data.made_corpora import card, encoded
+
+
+@pytest.fixture(autouse=True)
+def _no_bars() -> None:
+    datasets.disable_progress_bars()
+
+
+FEATURES = Features(
+    {"image": datasets.Image(), "caption": List(Value("string")), "label": ClassLabel(names=["cat", "dog"])}
+)
+
+
+def _data(n: int, first: int = 0) -> Dataset:
+    rows = range(first, first + n)
+    return Dataset.from_dict(
+        {
+            "image": [{"bytes": encoded(Image.new("RGB", (4, 4), (i, 0, 0))), "path": None} for i in rows],
+            "caption": [[f"picture {i}"] for i in rows],
+            "label": [i % 2 for i in rows],
+        },
+        features=FEATURES,
+    )
+
+
+def _read(path: Path | str, **options: Any) -> tuple[DatasetDict, ReadLog]:
+    journal = ReadLog()
+    return Hub(**options).read(card(), path, journal), journal
+
+
+def test_a_saved_data_set_keeps_its_splits(tmp_path: Path) -> None:
+    DatasetDict(train=_data(3), dev=_data(2, 3), test=_data(1, 5)).save_to_disk(tmp_path)
+    splits, journal = _read(tmp_path)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "validation": 2, "test": 1}
+    row = splits["validation"][1]
+    assert (row["texts"], row["labels"], row["group"]) == (["picture 4"], ["cat"], "dev row 2")
+    assert decode(row["image"]).getpixel((0, 0)) == (4, 0, 0)
+    assert journal.places["dev row 2"] == "dev row 2"
+    assert journal.notes[0] == "column image: image (guessed; say otherwise with corpus.columns.image)"
+
+
+def test_a_lone_split_is_divided(tmp_path: Path) -> None:
+    _data(60).save_to_disk(tmp_path)
+    splits, _ = _read(tmp_path)
+    sizes = {name: len(rows) for name, rows in splits.items()}
+    assert sum(sizes.values()) == 60
+    assert min(sizes.values()) > 0
+
+
+def test_the_first_rows_only(tmp_path: Path) -> None:
+    DatasetDict(train=_data(5), test=_data(5, 5)).save_to_disk(tmp_path)
+    splits, _ = _read(tmp_path, limit=2)
+    assert splits["train"]["texts"][:] == [["picture 0"], ["picture 1"]]
+    assert len(splits["test"]) == 2
+
+
+def test_a_data_set_of_the_hub_streams_at_a_noted_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Info:
+        sha = "a" * 40
+
+    def load(path: str, config: str | None, revision: str, streaming: bool) -> datasets.IterableDatasetDict:
+        asked.append((path, config, revision, streaming))
+        return datasets.IterableDatasetDict(train=_data(9).to_iterable_dataset())
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, path, revision: Info)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    splits, journal = _read("lab/birds", streaming=True, limit=4)
+    assert asked == [("lab/birds", None, "a" * 40, True)]
+    assert sum(map(len, splits.values())) == 4
+    assert journal.notes[0] == f"data set lab/birds at commit {'a' * 40}"
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nand more")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    with pytest.raises(HubError) as caught:
+        _read("lab/birds")
+    assert str(caught.value) == "data set lab/birds: cannot be fetched: no route"
+    assert caught.value.code == ExitCode.HUB
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: no data set of save_to_disk: set corpus.reader=table or =folder"
+    )
+    DatasetDict(train=_data(1), odd=_data(1)).save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path / "d")
+    assert str(caught.value) == (
+        "split odd: no name of a split: use train, validation (val, valid, dev) or test"
+    )
+
+
+def test_a_row_may_not_reach_for_other_files(tmp_path: Path) -> None:
+    features = Features(
+        {"image": {"bytes": Value("binary"), "path": Value("string")}, "caption": Value("string")}
+    )
+    rows = {"image": [{"bytes": None, "path": "/etc/passwd"}], "caption": ["x"]}
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path)
+    with pytest.raises(DataError) as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"train row 1: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
+    )
+
+
+def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
+    data = _data(2)
+    data = Dataset.from_dict(
+        {**data.to_dict(), "image": [None, data.to_dict()["image"][1]]}, features=FEATURES
+    )
+    data.save_to_disk(tmp_path)
+    loaded = load_corpus(card(reader="hub", max_bad=0.5), str(tmp_path))
+    assert [(bad.place, bad.reason) for bad in loaded.quarantine] == [("train row 1", "missing file")]
+
+
+def _builder(monkeypatch: pytest.MonkeyPatch, name: str, **files: list[str]) -> None:
+    """The Hub knows one data set, whose files lie here."""
+    made = datasets.load_dataset_builder(name, data_files=files)
+    monkeypatch.setattr(hub, "_builder", lambda path, config, revision: made)
+    monkeypatch.setattr(Hub, "_commit", lambda self, path: None)
+
+
+def _parquet(folder: Path, sizes: tuple[int, ...]) -> list[str]:
+    files, first = [], 0
+    for shard, n in enumerate(sizes):
+        files.append(str(folder / f"train-{shard}.parquet"))
+        _data(n, first).to_parquet(files[-1], batch_size=4)
+        first += n
+    return files
+
+
+def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _parquet(tmp_path, (10, 3))
+    _builder(monkeypatch, "parquet", train=files, test=files)
+    stream = Hub(streaming=True).stream(card(), "lab/birds", ReadLog())
+    assert stream is not None
+    assert (stream.counts, stream.names) == ((10, 3), ("train-0.parquet", "train-1.parquet"))
+    journal = ReadLog()
+    for shard, start, numbers in ((0, 0, range(10)), (0, 7, range(7, 10)), (1, 2, [12])):
+        rows = [row for row in stream.open(shard, start, journal) if row is not None]
+        assert [row.values["caption"] for row in rows] == [[f"picture {i}"] for i in numbers]
+        assert [row.values["label"] for row in rows] == [("cat", "dog")[i % 2] for i in numbers]
+        assert [decode(row.image).getpixel((0, 0)) for row in rows] == [(i, 0, 0) for i in numbers]
+    items = stream.items(stream.open(0, 8, journal), journal)
+    assert items["id"][:] == ["train-0.parquet/8", "train-0.parquet/9"]
+    assert items["labels"][:] == [["cat"], ["dog"]]
+    assert journal.bad == []
+
+
+def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _parquet(tmp_path, (2,))
+    (tmp_path / "a.csv").write_text("image,caption\n")
+    way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
+    for name, given, text in (
+        ("parquet", {"train": files}, f"a stream is not divided, and this has one split: {way_out}"),
+        ("csv", {"train": [str(tmp_path / "a.csv")]}, f"only Parquet is streamed, not csv: {way_out}"),
+        (
+            "webdataset",
+            {"train": files},
+            "holds tar shards: read them with corpus.reader=webdataset "
+            "corpus.path=hf://datasets/lab/birds/NAME-{000..099}.tar",
+        ),
+    ):
+        _builder(monkeypatch, name, **given)
+        with pytest.raises(DataError) as caught:
+            Hub(streaming=True).stream(card(), "lab/birds", ReadLog())
+        assert str(caught.value) == f"data set lab/birds: {text}"
+    assert Hub(streaming=True, limit=3).stream(card(), "lab/birds", ReadLog()) is None
+
+
+def test_saved_sets_that_are_none(tmp_path: Path) -> None:
+    Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]}).save_to_disk(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "dataset_info.json").write_text("{}")
+    with pytest.raises(DataError) as error:
+        load_corpus(card(reader="hub"), str(tmp_path / "a"))
+    assert str(error.value) == (
+        f'{tmp_path}/a: column "image" holds no pictures (int64): set corpus.columns.image'
+    )
+    with pytest.raises(DataError) as error:
+        load_corpus(card(reader="hub"), str(tmp_path / "b"))
+    assert str(error.value) == f"{tmp_path}/b: not whole (FileNotFoundError): save the data set again"
+
+
+def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from domainclip.data.readers.sources.parquet import Parquets
+
+    data, file = encoded(Image.new("RGB", (4, 4))), str(tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": [data, None, b""], "text": ["a", "b", "c"]}), file)
+    journal = ReadLog()
+    rows = list(Parquets((file,), "image")(0, 0, journal))
+    assert [row and row.image for row in rows] == [{"path": None, "bytes": data}, None, None]
+    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+        ("shard 1 row 2", "missing picture"),
+        ("shard 1 row 3", "missing picture"),
+    ]

@@ -1,0 +1,113 @@
+"""A prepared folder is read by its manifest, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domainclip.data import prepared_format
+from domainclip.data.corpus import load_corpus
+from domainclip.data.images.decode import decode
+from domainclip.data.images.reencode import Reencoder
+from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.prepared import Prepared
+from domainclip.errors import DataError
+from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
+from tests.data.made_corpora import card, table
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def _folder(tmp_path: Path, form: prepared_format.Form = "tar") -> Path:
+    rows = [
+        {"file_name": f"{i}.png", "text": f"t{i}", "split": ("train", "val", "test")[i % 3]} for i in range(7)
+    ]
+    source = table(tmp_path / "source", rows)
+    write_prepared_corpus(
+        card(), str(source), tmp_path / "out", PrepareRequest(Reencoder(64), form, 2), 1, lambda line: None
+    )
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("form", ["tar", "arrow"])
+def test_it_is_found_whatever_the_card_says_of_the_source(tmp_path: Path, form: prepared_format.Form) -> None:
+    folder = _folder(tmp_path, form)
+    said = card(reader="dicom", columns={"texts": "report"}, captions={"template": "{report} again"})
+    corpus = load_corpus(said, str(folder))
+    assert corpus.card.reader == "prepared"
+    assert {split: rows["texts"][:] for split, rows in corpus.splits.items()} == {
+        "train": [["t0"], ["t3"], ["t6"]],
+        "validation": [["t1"], ["t4"]],
+        "test": [["t2"], ["t5"]],
+    }
+    assert corpus.places[corpus.splits["train"]["id"][2]] == f"train-00001.{form} item 1"
+    assert decode(corpus.splits["train"][2]["image"]).size == (8, 6)
+
+
+@pytest.mark.parametrize("form", ["tar", "arrow"])
+def test_a_shard_that_changed_is_refused(tmp_path: Path, form: prepared_format.Form) -> None:
+    folder = _folder(tmp_path, form)
+    file = folder / f"train-00000.{form}"
+    data = bytearray(file.read_bytes())
+    file.write_bytes(data[:-1])
+    expected = f"{file}: not as the manifest says: prepare the corpus again"
+    with pytest.raises(DataError) as error:
+        load_corpus(card(), str(folder))
+    assert str(error.value) == expected
+    data[700] ^= 1  # of the same size: only looking at every byte tells
+    file.write_bytes(data)
+    with pytest.raises(DataError) as error:
+        Prepared(verify=True).read(card(), folder, ReadLog())
+    assert str(error.value) == expected
+    file.unlink()
+    with pytest.raises(DataError) as error:
+        load_corpus(card(), str(folder))
+    assert str(error.value) == expected
+
+
+def test_a_manifest_leads_nowhere_else(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["file"] = f"{tmp_path}/elsewhere/../out/train-00000.tar"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(load_corpus(card(), str(folder)).splits["train"]) == 3  # the name alone counts
+
+
+def test_other_folders_are_not_prepared_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        Prepared().read(card(), tmp_path, ReadLog())
+    assert str(error.value) == f"{tmp_path}: no manifest.json of domainclip data prepare: set corpus.reader"
+    for content in ("{", "[]", '{"format": "another"}'):
+        (tmp_path / "manifest.json").write_text(content)
+        assert prepared_format.manifest(tmp_path) is None
+    (tmp_path / "manifest.json").write_text('{"format": "domainclip-prepared", "version": 9}')
+    with pytest.raises(DataError) as error:
+        prepared_format.manifest(tmp_path)
+    assert str(error.value) == f"{tmp_path}: prepared in version 9 of the form, this reads 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"form": "zip"}, "form"),
+        ({"shards": None}, "shards"),
+        ({"shards": {"a": 1}}, "shards"),
+        ({"shards": [[]]}, "shard 1, file"),
+        ({"shards": [{"file": "a.tar", "split": "prod", "bytes": 0, "sha256": ""}]}, "shard 1, split"),
+        ({"shards": [{"file": "a.tar", "split": "train", "sha256": ""}]}, "shard 1, bytes"),
+    ],
+)
+def test_a_manifest_that_is_not_whole(tmp_path: Path, change: dict[str, object], fault: str) -> None:
+    folder = _folder(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(DataError) as error:
+        load_corpus(card(), str(folder))
+    assert str(error.value) == (
+        f"{folder}: its manifest.json is not whole ({fault}): prepare the corpus again"
+    )

@@ -1,0 +1,55 @@
+"""Sections of reports in many styles of headings."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from domainclip.data.text.report_sections import cut
+
+ASKED = {"findings": ["Befund", "Constatations", "Hallazgos"], "impression": ["Beurteilung", "conclusion"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "FINDINGS: Lungs clear. Heart: normal.\nIMPRESSION: Normal.",
+            ["Lungs clear. Heart: normal.", "Normal."],
+        ),
+        ("EXAM: chest. FINDINGS: fine here. IMPRESSION: fine.", ["fine here.", "fine."]),
+        ("## Findings\nclear\n\n**Impression:** good\n", ["clear", "good"]),
+        ("**FINDINGS**\nclear\n[IMPRESSION]\ngood", ["clear", "good"]),
+        ("Findings - clear\nImpression – good", ["clear", "good"]),
+        ("1. FINDINGS: a\n2. IMPRESSION: b", ["a", "b"]),
+        ("Befund:\nkein Erguss\nBeurteilung: normal", ["kein Erguss", "normal"]),
+        ("Constatations : poumons clairs.\nConclusion : normal.", ["poumons clairs.", "normal."]),
+        ("Hallazgos：pulmón claro. Conclusion: normal", ["pulmón claro.", "normal"]),
+        ("Findings and Impression: all fine", ["all fine", "all fine"]),
+        ("Findings/Impression: all fine", ["all fine", "all fine"]),
+        # Others end a section, but subheadings and the word in a sentence do not.
+        ("FINDINGS\na b\nLUNGS: c\nRECOMMENDATIONS: d", ["a b LUNGS: c", None]),
+        ("HISTORY: old. IMPRESSION: new", [None, "new"]),
+        ("FINDINGS: one.\nIMPRESSION: x\nADDENDUM: y\nFINDINGS: two.", ["one. two.", "x"]),
+        ("The findings: none of note", [None, None]),
+        ("IMPRESSION:", [None, None]),
+        ("no headings at all", [None, None]),
+        ("", [None, None]),
+    ],
+)
+def test_headings(text: str, expected: list[str | None]) -> None:
+    found = cut(text, ASKED)
+    assert [found.get("findings"), found.get("impression")] == expected
+    assert list(found) == [name for name in ASKED if name in found]
+
+
+def test_only_what_is_asked_for() -> None:
+    assert cut("FINDINGS: a\nIMPRESSION: b", {"impression": []}) == {"impression": "b"}
+    assert cut("Synthèse : x\nFINDINGS: y", {"summary of all": ["synthèse"]}) == {"summary of all": "x"}
+
+
+def test_a_long_text_takes_no_long_time() -> None:
+    began = time.monotonic()
+    cut("findings and " * 20_000 + "## " * 20_000 + "\n" * 20_000, ASKED)
+    assert time.monotonic() - began < 5

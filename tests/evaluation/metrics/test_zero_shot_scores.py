@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from domainclip.data.cards import Prompts
+from domainclip.evaluation.metrics import decisions, zero_shot_scores
+from domainclip.evaluation.metrics import labels as metrics_labels
+from tests.evaluation.probes.array_encoder import ArrayEncoder, items
+
+
+def model() -> ArrayEncoder:
+    return ArrayEncoder({"0": [1, 0], "1": [0, 1]}, {"a": [1, 0], "b": [0, 1], "c": [1, 1]})
+
+
+def test_class_vectors_by_hand() -> None:
+    joined = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]])
+    assert joined == pytest.approx(np.array([[2**-0.5, 2**-0.5], [0, 1]]), abs=1e-7)
+    plain = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]], "mean_of_scores")
+    assert plain == pytest.approx(np.array([[0.5, 0.5], [0, 1]]))
+
+
+def test_margins_are_positive_less_negative() -> None:
+    classes = {"x": Prompts(positive=["a"], negative=["b"]), "y": Prompts(positive=["c"])}
+    found = zero_shot_scores.class_margins(model(), items([{"id": "0"}, {"id": "1"}]), classes)
+    assert found == pytest.approx(np.array([[1, 0.707107], [-1, 0.707107]]))
+
+
+def test_margins_by_template() -> None:
+    classes = {"x": Prompts(positive=["a", "c"], negative=["b", "a"]), "y": Prompts(positive=["b", "a"])}
+    data = items([{"id": "0"}, {"id": "1"}])
+    first, second = zero_shot_scores.by_template(model(), data, classes)
+    assert first == pytest.approx(np.array([[1, 0], [-1, 1]]))
+    assert second == pytest.approx(np.array([[-0.292893, 1], [0.707107, 0]]))
+    uneven = {**classes, "y": Prompts(positive=["b"])}
+    assert zero_shot_scores.by_template(model(), data, uneven) == []
+    assert zero_shot_scores.by_template(model(), data, {"y": Prompts(positive=["b"])}) == []
+
+
+def test_who_holds_which_class() -> None:
+    rows = items(
+        [
+            {"id": "0", "labels": ["x"]},
+            {"id": "1", "labels": ["x", "y"]},
+            {"id": "2", "labels": ["other", "y"]},
+            {"id": "3", "meta": {"unknown_labels": ["y", "other"]}},
+        ]
+    )
+    chosen, truth = metrics_labels.one_class(rows, ["x", "y"])
+    assert (chosen.tolist(), truth.tolist()) == ([0, 2], [0, 1])
+    several = metrics_labels.several_classes(rows, ["x", "y"])
+    assert several[:3].tolist() == [[1, 0], [1, 1], [0, 1]]
+    assert several[3, 0] == 0
+    assert np.isnan(several[3, 1])
+
+
+def test_hits_share_ties() -> None:
+    scores = np.array([[3, 3, 1, 0], [0, 0, 0, 0], [1, 2, 3, 4]])
+    truth = np.array([0, 2, 0])
+    assert decisions.top_k_hits(scores, truth).tolist() == [0.5, 0.25, 0]
+    assert decisions.top_k_hits(scores, truth, 3).tolist() == [1, 0.75, 0]
+    assert decisions.top_k_hits(scores, truth, 4).tolist() == [1, 1, 1]
+    assert decisions.top1_shares(scores).tolist() == [[0.5, 0.5, 0, 0], [0.25] * 4, [0, 0, 0, 1]]
+
+
+def test_youden() -> None:
+    labels = np.array([1.0, 1, 0, 0, np.nan])
+    assert decisions.youden_threshold(np.array([0.8, 0.4, 0.2, -0.6, 99]), labels) == pytest.approx(0.3)
+    assert decisions.youden_threshold(np.array([0.2, 0.9, 0.5, 0.1, 99]), labels) == pytest.approx(
+        0.7
+    )  # of two, the higher
+    assert decisions.youden_threshold(np.ones(4), labels[:4]) == 1.0  # all alike: everyone is called positive
+    assert decisions.youden_threshold(np.ones(2), np.ones(2)) is None
+    assert decisions.youden_threshold(np.ones(2), np.array([0.0, np.nan])) is None

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from domainclip.evaluation.base import Probe
+from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
+from domainclip.evaluation.probes.few_shot import FewShot, _drawn, _fitted
+from domainclip.evaluation.probes.zero_shot import ZeroShot
+from tests.evaluation.probes.array_encoder import CollapsedEncoder
+from tests.evaluation.probes.synthetic_sets import clusters, figure, metric_of, scores_by_id, shuffled
+
+
+def test_it_is_a_probe() -> None:
+    assert isinstance(FewShot(), Probe)
+
+
+def test_one_shot_a_class_by_hand() -> None:
+    """Two classes in two dimensions, prompts on the axes, one shot each, both on its prompt.
+
+    By symmetry W = [[1+u, -u], [-u, 1+u]] with CE slope -(1-p) on a margin of s(1 + 2u), p its probability.
+    The penalty is l·2u² a class with l = p(0), and two classes halve the CE: (1-p) s / 2 = 2 l u.
+    """
+    support = Examples(np.eye(2), np.eye(2), ["a", "b"], ["a", "b"])
+    head = _fitted(support, np.eye(2), scale=2.0)
+    u = head[0, 0] - 1
+    start = 1 / (1 + np.exp(-2.0))
+    margin = 1 / (1 + np.exp(-2.0 * (1 + 2 * u)))
+    assert head == pytest.approx(np.array([[1 + u, -u], [-u, 1 + u]]), abs=1e-5)
+    assert u > 0.01
+    assert (1 - margin) * 2.0 / 2 == pytest.approx(2 * start * u, abs=1e-4)
+
+
+def test_the_head_is_where_the_loss_is_least() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.eye(3)[rng.integers(3, size=12)]
+    support = Examples(rng.normal(size=(12, 5)), labels, [""] * 12, [""] * 12)
+    start = rng.normal(size=(3, 5))
+    head = _fitted(support, start, scale=1.5)
+
+    def loss(weights: np.ndarray) -> float:
+        def log_softmax(z: np.ndarray) -> np.ndarray:
+            return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+        zero_shot = np.exp(log_softmax(1.5 * support.features @ start.T))
+        strength = (labels * zero_shot).sum(0) / labels.sum(0)
+        ce = -(labels * log_softmax(1.5 * support.features @ weights.T)).sum(1).mean()
+        return float(ce + (strength * ((weights - start) ** 2).sum(1)).sum())
+
+    assert loss(head) < loss(start)
+    for _ in range(50):
+        assert loss(head) <= loss(head + 0.01 * rng.normal(size=head.shape)) + 1e-9
+
+
+def test_shots_help_where_prompts_are_wrong() -> None:
+    model, data = clusters(n=120, noise=0.2)
+    turned = {
+        name: list(np.roll(vector, 1)) for name, vector in model.text_vectors.items() if "caption" not in name
+    }
+    model.text_vectors = {**model.text_vectors, **turned}
+    results = FewShot()(model, data)
+    curve = [figure(results, f"macro_accuracy/{shots}-shot") for shots in (1, 2, 4, 8, 16)]
+    assert figure(ZeroShot()(model, data), "macro_accuracy") < 0.2
+    assert curve[-1] > 0.9
+    assert curve[0] <= curve[-1]
+    assert figure(results, "macro_accuracy") == pytest.approx(np.mean(curve))
+
+
+def test_images_that_have_nothing_to_do_with_the_labels_stay_near_chance() -> None:
+    model, data = clusters(n=120, noise=50.0)
+    results = FewShot(shots=(16,))(model, data)
+    assert figure(results, "macro_accuracy") == pytest.approx(1 / 3, abs=0.13)
+
+
+def test_shots_are_nested_and_come_from_different_groups() -> None:
+    model, data = clusters(n=60)
+    train = labelled_examples(model, data.train, ["class0", "class1", "class2"], 100)
+    assert train is not None
+    few, more = _drawn(train, 4, seed=1), _drawn(train, 8, seed=1)
+    assert len(few) == 12
+    assert set(few) < set(more)
+    for label in range(3):
+        groups = [train.groups[row] for row in few if train.labels[row, label]]
+        assert len(set(groups)) == 4
+    assert set(_drawn(train, 4, seed=2)) != set(few)
+
+
+def test_a_group_gives_a_second_item_only_when_all_have_given_one() -> None:
+    labels = np.ones((6, 1))
+    train = Examples(np.eye(6), labels, list("abcdef"), ["p", "p", "p", "p", "q", "r"])
+    for seed in range(5):
+        assert {train.groups[row] for row in _drawn(train, 3, seed)} == {"p", "q", "r"}
+        assert [train.groups[row] for row in _drawn(train, 5, seed)].count("p") == 3
+
+
+def test_a_collapsed_model_scores_chance() -> None:
+    _, data = clusters(n=31)
+    results = FewShot()(CollapsedEncoder(), data)
+    for metric in results.metrics:
+        assert figure(results, metric.name) == pytest.approx(metric.chance)
+    assert metric_of(results, "macro_accuracy").chance == pytest.approx(1 / 3)
+
+
+def test_the_order_of_rows_is_moot() -> None:
+    model, data = clusters(noise=0.7)
+    first, second = FewShot()(model, data), FewShot()(model, shuffled(data))
+    assert scores_by_id(first, "macro_accuracy") == scores_by_id(second, "macro_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("lack", "why"),
+    [
+        ("train", "there are no items with one class in train and measured set"),
+        ("classes", "there are no two classes of which an item holds one"),
+    ],
+)
+def test_what_is_missing_is_said(lack: str, why: str) -> None:
+    model, data = clusters()
+    results = FewShot()(model, replace(data, **{lack: {} if lack == "classes" else None}))
+    assert results.metrics == []
+    assert results.details == {"not_measured": why}
+
+
+def test_classes_that_are_unknown_do_not_hold_where_another_does() -> None:
+    model, data = clusters(n=30)
+    expected = FewShot(shots=(2,))(model, data)
+    assert data.train is not None
+    meta = [json.dumps({"unknown_labels": ["class2"]} if i % 3 == 0 else {}) for i in range(30)]
+    train = data.train.remove_columns("meta").add_column("meta", meta)
+    results = FewShot(shots=(2,))(model, replace(data, train=train))
+    assert figure(results, "macro_accuracy") == figure(expected, "macro_accuracy")
+    assert results.details["training_items"] == {"class0": 10, "class1": 10, "class2": 10}

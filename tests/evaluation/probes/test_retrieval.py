@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import tracemalloc
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
+from torchmetrics.functional.retrieval import retrieval_average_precision
+
+from domainclip import registry
+from domainclip.errors import RecipeError
+from domainclip.evaluation.base import Metric, Probe, ProbeResult
+from domainclip.evaluation.metrics import ranking
+from domainclip.evaluation.metrics.ranking import Standing
+from domainclip.evaluation.probes.retrieval import Retrieval
+from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
+
+
+def metric_of(results: ProbeResult, name: str) -> Metric:
+    return next(metric for metric in results.metrics if metric.name == name)
+
+
+def figure(results: ProbeResult, name: str) -> float:
+    metric = metric_of(results, name)
+    return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
+
+
+def random_model(rows: list[dict[str, Any]], seed: int = 0, width: int = 3) -> ArrayEncoder:
+    rng = np.random.default_rng(seed)
+    texts = sorted({text for row in rows for text in row["texts"]})
+    images = {str(row["id"]): rng.normal(size=width).tolist() for row in rows}
+    return ArrayEncoder(images, {text: rng.normal(size=width).tolist() for text in texts})
+
+
+def test_it_is_a_probe() -> None:
+    assert isinstance(Retrieval(), Probe)
+
+
+@pytest.mark.parametrize(("above", "tied"), list(product(range(4), range(1, 5))))
+def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
+    """Fault 39. Every order of the tied answers is tried."""
+    for right in range(1, tied + 1):
+        one_right = np.array([right])
+        standing = Standing(np.array([above]), np.array([tied]), one_right, one_right, size=12)
+        firsts = [order.index(True) for order in permutations([True] * right + [False] * (tied - right))]
+        assert standing.rank() == pytest.approx(np.mean([above + first + 1 for first in firsts]))
+        for k in range(1, 9):
+            assert standing.hit(k) == pytest.approx(np.mean([above + first < k for first in firsts]))
+
+
+def test_recall_and_rank_by_hand() -> None:
+    rows = [{"id": "a", "texts": ["one", "two"]}, {"id": "b", "texts": ["three"]}]
+    images: dict[str, list[float]] = {"a": [1, 0, 0], "b": [0, 1, 0]}
+    # Image a: "three" .9, "one" .6, "two" 0. Image b: "two" .8, "three" .436, "one" 0.
+    texts = {"one": [0.6, 0, 0.8], "two": [0, 0.8, 0.6], "three": [0.9, 0.436, 0]}
+    results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert metric_of(results, "image_to_text_r1").scores.tolist() == [0, 0]
+    assert metric_of(results, "image_to_text_median_rank").scores.tolist() == [2, 2]
+    assert metric_of(results, "text_to_image_r1").scores.tolist() == [1, 0, 0]
+    assert metric_of(results, "text_to_image_r1").ids == ["a#0", "a#1", "b#2"]
+    assert metric_of(results, "image_to_text_r1").chance == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert results.primary == "image_to_text_r1"
+    assert metric_of(results, "image_to_text_median_rank").higher_is_better is False
+    assert [m.name for m in results.metrics if "_r5" in m.name] == []  # a gallery of three
+
+
+def test_a_caption_under_several_images_is_right_for_all_of_them() -> None:
+    """Fault 39."""
+    rows = [
+        {"id": f"{i:02d}", "texts": [text]} for i, text in enumerate(["No finding.", "no  FINDING.", "mass"])
+    ]
+    images: dict[str, list[float]] = {"00": [1, 0], "01": [1, 0.1], "02": [0, 1]}
+    texts = {"No finding.": [1, 0], "no  FINDING.": [1, 0], "mass": [0, 1]}
+    results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert figure(results, "image_to_text_r1") == 1
+    # The caption finds image 00 first, which is right for the item 01 that says the same.
+    assert metric_of(results, "text_to_image_r1").scores.tolist() == [1, 1, 1]
+    assert results.details["galleries"] == {"all": {"images": 3, "captions": 2}}
+    assert metric_of(results, "image_to_text_r1").chance == pytest.approx(1 / 2)
+    assert metric_of(results, "text_to_image_r1").chance == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
+
+
+@pytest.mark.parametrize(("group_truth", "expected"), [(True, [1, 1, 1]), (False, [0, 0, 1])])
+def test_images_of_one_group_accept_each_others_captions(group_truth: bool, expected: list[int]) -> None:
+    rows = [{"id": name, "texts": [f"text {name}"], "group": name[0]} for name in ("m31a", "m31b", "n7")]
+    images = {"m31a": [1, 0, 0], "m31b": [0, 1, 0], "n7": [0, 0, 1]}
+    texts = {"text m31a": [0, 1, 0], "text m31b": [1, 0, 0], "text n7": [0, 0, 1]}
+    results = Retrieval(group_truth=group_truth)(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert metric_of(results, "image_to_text_r1").scores.tolist() == expected
+    assert metric_of(results, "text_to_image_r1").scores.tolist() == expected
+
+
+def test_a_collapsed_model_scores_chance() -> None:
+    rows = [{"id": f"{i}", "texts": [f"text {i}"]} for i in range(10)]
+    results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
+    assert figure(results, "image_to_text_r1") == pytest.approx(0.1)
+    assert figure(results, "text_to_image_r5") == pytest.approx(0.5)
+    assert figure(results, "text_to_image_median_rank") == 5.5
+    for metric in results.metrics:
+        assert metric.chance == pytest.approx(figure(results, metric.name))
+
+
+def brute_force(rows: list[dict[str, Any]], model: ArrayEncoder) -> dict[str, float]:
+    """The definitions, read aloud: one loop a query, no blocks, no sparse matrices."""
+    data = evaluation_set(rows)
+    images = model.images(data.items).astype(float)
+    distinct = sorted({str(text) for row in rows for text in row["texts"]})
+    texts = model.texts(distinct).astype(float)
+    cosines = np.round(images @ texts.T, 6)
+
+    def right(item: dict[str, Any], text: str) -> bool:
+        return any(text in other["texts"] and other["group"] == item["group"] for other in rows)
+
+    truth = np.array([[right(row, text) for text in distinct] for row in rows])
+    to_text = [truth[i, np.argsort(-cosines[i])[:5]].any() for i, row in enumerate(rows) if row["texts"]]
+    told = [i for i, row in enumerate(rows) if row["texts"]]
+    to_image = []
+    for row in rows:
+        for text in row["texts"]:
+            column = distinct.index(text)
+            best = np.argsort(-cosines[told, column])[:5]
+            to_image.append(truth[np.array(told)[best], column].any())
+    return {"image_to_text_r5": float(np.mean(to_text)), "text_to_image_r5": float(np.mean(to_image))}
+
+
+@pytest.mark.parametrize("block", [1, 7, 512])
+def test_blocks_equal_the_plain_definition_on_a_ragged_set(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(ranking, "TILE", 2 * block - 1)
+    rng = np.random.default_rng(3)
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"{i:02d}",
+            "texts": [f"text {t}" for t in rng.choice(25, rng.integers(0, 4), replace=False)],
+            "group": f"g{rng.integers(0, 20)}",
+        }
+        for i in range(37)
+    ]
+    model = random_model(rows)
+    results = Retrieval()(model, evaluation_set(rows))
+    for name, expected in brute_force(rows, model).items():
+        assert figure(results, name) == pytest.approx(expected)
+    assert results.details["items_without_text"] == sum(not row["texts"] for row in rows)
+
+
+def test_each_language_has_its_own_gallery() -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"{i}{language}",
+            "texts": [f"{language} {i}"],
+            "language": language,
+            "group": f"{i}{language}",
+        }
+        for i in range(4)
+        for language in ("de", "en")
+    ]
+    images = {str(row["id"]): np.eye(5)[i // 2].tolist() for i, row in enumerate(rows)}
+    texts: dict[str, list[float]] = {f"en {i}": np.eye(5)[i].tolist() for i in range(4)}
+    texts |= {f"de {i}": [0, 0, 0, 0, 1] for i in range(4)}
+    results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert figure(results, "image_to_text_r1/en") == 1
+    assert figure(results, "image_to_text_r1/de") == pytest.approx(1 / 4)  # four captions alike
+    assert figure(results, "image_to_text_r1") == pytest.approx((1 + 1 / 4) / 2)
+    assert results.details["galleries"] == {
+        "de": {"images": 4, "captions": 4},
+        "en": {"images": 4, "captions": 4},
+    }
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    rows = [{"id": "0", "texts": ["one"]}, {"id": "1", "texts": ["One "]}, {"id": "2", "texts": [" "]}]
+    results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
+    assert (results.metrics, results.primary) == ([], "")
+    assert results.details == {"not_measured": "there are no two different captions"}
+
+
+def expected_precision(tied: int, right: int, above: int, earlier: int) -> float:
+    """The mean over all orders of a tie of the sum of precisions at its right answers."""
+    sums = []
+    for order in set(permutations([True] * right + [False] * (tied - right))):
+        found, total = earlier, 0.0
+        for place, good in enumerate(order):
+            if good:
+                found += 1
+                total += found / (above + place + 1)
+        sums.append(total)
+    return float(np.mean(sums))
+
+
+@pytest.mark.parametrize(("tied", "above"), list(product(range(1, 6), (0, 1, 4))))
+def test_precision_of_ties_is_the_mean_over_all_their_orders(tied: int, above: int) -> None:
+    for right, earlier in product(range(1, tied + 1), range(min(above, 2) + 1)):
+        counts = [np.array([value]) for value in (above, tied, earlier, right)]
+        found = ranking.precision_terms(*counts)
+        assert found == pytest.approx(expected_precision(tied, right, above, earlier))
+
+
+@pytest.mark.parametrize("k", [17, 20, 30])
+def test_far_cuts_equal_the_product_of_factors(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(k)
+    tied = rng.integers(1, 25, 200)
+    right = np.minimum(tied, rng.integers(1, 6, 200))
+    standing = Standing(rng.integers(0, 35, 200), tied, right, right, 60)
+    quick = standing.hit(k)
+    monkeypatch.setattr(ranking, "_FEW", 100)
+    assert quick == pytest.approx(standing.hit(k), abs=1e-9)
+
+
+def test_reference_values_of_torchmetrics() -> None:
+    """p = [.9, .8, .7, .1], t = [1, 0, 1, 1]: hit@2 is 1, mAP 0.805556."""
+    cosines = np.array([[0.9, 0.8, 0.7, 0.1]])
+    (found,) = ranking.search(np.eye(1), cosines.T, [csr_matrix([[True, False, True, True]])])
+    assert found.precision == pytest.approx([0.805556], abs=5e-7)
+    assert found.hit(2).tolist() == [1.0]
+    (flat,) = ranking.search(np.eye(1), np.zeros((10, 1)), [csr_matrix(np.eye(10, dtype=bool)[:1])])
+    assert flat.hit(1) == pytest.approx([0.1])  # a collapsed model, where sorting gives 0.1 or 1.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mean_precision_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, answers = rng.normal(size=(9, 4)), rng.normal(size=(31, 4))
+    truth = rng.random((9, 31)) < 0.15
+    truth[np.arange(9), rng.integers(0, 31, 9)] = True
+    (found,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    cosines = np.round(queries @ answers.T, 6)
+    expected = [average_precision_score(row, scores) for row, scores in zip(truth, cosines, strict=True)]
+    assert found.precision == pytest.approx(expected)
+    # torchmetrics leaves out what scores below zero, so it is given ranks.
+    theirs = [
+        float(retrieval_average_precision(torch.tensor(rankdata(scores)), torch.tensor(row)))
+        for row, scores in zip(truth, cosines, strict=True)
+    ]
+    assert found.precision == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize(("block", "tile"), [(1, 1), (3, 5), (64, 7), (512, 4096)])
+def test_tiles_of_any_size_give_the_same_digits(
+    block: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    # Few distinct vectors, so that ties are everywhere, and queries with one to seven right answers.
+    queries, answers = (
+        rng.normal(size=(6, 3))[rng.integers(0, 6, 40)],
+        rng.normal(size=(9, 3))[rng.integers(0, 9, 67)],
+    )
+    truth = rng.random((40, 67)) < rng.random((40, 1)) * 0.1
+    truth[np.arange(40), rng.integers(0, 67, 40)] = True
+    other = np.roll(truth, 1, axis=0)
+    plain = ranking.search(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(ranking, "TILE", tile)
+    tiled = ranking.search(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    for one, two in zip(plain, tiled, strict=True):
+        for name in ("above", "tied", "right", "answers"):
+            assert (getattr(one, name) == getattr(two, name)).all(), name
+        assert one.precision is not None
+        assert two.precision is not None
+        assert (one.precision == two.precision).all()
+
+
+def test_memory_does_not_grow_with_the_gallery() -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(20_000, 8)).astype(np.float32)
+    truth = csr_matrix((np.ones(600, dtype=bool), (np.arange(600), np.arange(600))), shape=(600, 20_000))
+    tracemalloc.start()
+    ranking.search(texts[:600], texts, [truth])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 600 * 20_000 * 8  # less than the one matrix that never stands
+
+
+def test_ranks_and_shares_of_the_gallery() -> None:
+    rows = [{"id": f"{i:02d}", "texts": [f"text {i}"]} for i in range(20)]
+    model = random_model(rows, seed=2)
+    results = Retrieval(percent=(10, 50))(model, evaluation_set(rows))
+    cosines = np.round(
+        model.images(evaluation_set(rows).items).astype(float)
+        @ model.texts([f"text {i}" for i in range(20)]).astype(float).T,
+        6,
+    )
+    ranks = (cosines > np.diag(cosines)[:, None]).sum(axis=1) + 1
+    assert figure(results, "image_to_text_mean_rank") == pytest.approx(ranks.mean())
+    assert figure(results, "image_to_text_map") == pytest.approx((1 / ranks).mean())
+    assert figure(results, "image_to_text_top_10_percent") == pytest.approx((ranks <= 2).mean())
+    assert figure(results, "text_to_image_top_50_percent") == pytest.approx(
+        (((cosines > np.diag(cosines)).sum(axis=0) + 1) <= 10).mean()
+    )
+    assert metric_of(results, "image_to_text_top_10_percent").chance == pytest.approx(0.1)
+
+
+def test_pairwise_counts_only_the_first_caption_of_the_same_item() -> None:
+    rows = [
+        {"id": "a", "texts": ["No finding.", "clear"]},
+        {"id": "b", "texts": ["no finding."]},
+        {"id": "c", "texts": ["mass"]},
+    ]
+    images: dict[str, list[float]] = {"a": [1, 0], "b": [1, 0.1], "c": [0, 1]}
+    texts: dict[str, list[float]] = {
+        "No finding.": [1, 0],
+        "no finding.": [1, 0],
+        "clear": [1, 0],
+        "mass": [0, 1],
+    }
+    pairwise = Retrieval(preset="pairwise")(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert metric_of(pairwise, "image_to_text_r1").scores == pytest.approx([0.5, 0.5, 1])
+    assert pairwise.details["galleries"] == {"all": {"images": 3, "captions": 3}}
+    multi = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
+    # "No finding." is one entry now, right for both; for b it ties with "clear".
+    assert metric_of(multi, "image_to_text_r1").scores.tolist() == [1, 0.5, 1]
+
+
+def test_shuffled_captions_stand_at_chance() -> None:
+    rows = [{"id": f"{i:03d}", "texts": [f"text {i}"], "group": f"g{i // 2}"} for i in range(100)]
+    images = {str(row["id"]): np.eye(100)[i].tolist() for i, row in enumerate(rows)}
+    model = ArrayEncoder(images, {f"text {i}": np.eye(100)[i].tolist() for i in range(100)})
+    results = Retrieval()(model, evaluation_set(rows))
+    assert figure(results, "image_to_text_r1") == 1
+    # A perfect model never finds another item's caption first; a blind one would in 2 of 100.
+    assert figure(results, "image_to_text_r1_shuffled") == 0
+    blind = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
+    assert figure(blind, "image_to_text_r1_shuffled") == pytest.approx(2 / 100)
+    again = Retrieval(seed=1)(random_model(rows), evaluation_set(rows))
+    other = Retrieval(seed=2)(random_model(rows), evaluation_set(rows))
+    first, second = (metric_of(one, "image_to_text_r1_shuffled").scores for one in (again, other))
+    assert (first != second).any()
+
+
+def test_a_gallery_of_fixed_size_is_drawn_by_id() -> None:
+    rows = [{"id": f"{i:02d}", "texts": [f"text {i}"]} for i in range(30)]
+    results = Retrieval(gallery=12)(random_model(rows), evaluation_set(rows))
+    ids = metric_of(results, "image_to_text_r1").ids
+    assert len(ids) == 12
+    assert metric_of(results, "image_to_text_r1").chance == pytest.approx(1 / 12)
+    backwards = Retrieval(gallery=12)(random_model(rows), evaluation_set(rows[::-1]))
+    assert sorted(metric_of(backwards, "image_to_text_r1").ids) == sorted(ids)
+    assert results.details["images_asked_for"] == 12
+    few = Retrieval(gallery=50)(random_model(rows), evaluation_set(rows))
+    assert few.details["galleries"] == {"all": {"images": 30, "captions": 30}}
+
+
+def test_images_of_one_label_find_each_other_and_those_of_one_patient_do_not_count() -> None:
+    rows = [
+        {
+            "id": f"{i:02d}",
+            "labels": [["cat", "dog", "owl"][i % 3]],
+            "group": f"g{i // 2}",
+            "texts": [f"text {i}"],
+        }
+        for i in range(18)
+    ]
+    model = random_model(rows)
+    results = Retrieval()(model, evaluation_set(rows))
+    unit = model.images(evaluation_set(rows).items).astype(float)
+    cosines = np.round(unit @ unit.T, 6)
+    expected = []
+    for i in range(18):
+        kept = [j for j in range(18) if j // 2 != i // 2]
+        expected.append(average_precision_score([j % 3 == i % 3 for j in kept], cosines[i, kept]))
+    assert metric_of(results, "image_to_image_map").scores == pytest.approx(expected)
+    assert results.details["image_to_image"] == {"right_is_the_same": "label", "images": 18, "queries": 18}
+    by_group = Retrieval()(model, evaluation_set([{**row, "labels": []} for row in rows]))
+    pair = [
+        average_precision_score([j == (i ^ 1) for j in range(18) if j != i], np.delete(cosines[i], i))
+        for i in range(18)
+    ]
+    assert metric_of(by_group, "image_to_image_map").scores == pytest.approx(pair)
+    alone = Retrieval()(model, evaluation_set([{**row, "labels": [], "group": row["id"]} for row in rows]))
+    assert "image_to_image_map" not in [metric.name for metric in alone.metrics]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"percent": [0]}, "probes.retrieval: percent: each lies between 0 and 100"),
+        ({"gallery": 1}, "probes.retrieval: gallery: at least 2 images"),
+        ({"widths": [0]}, "probes.retrieval: widths: each is at least 1"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        registry.build("probes", "retrieval", options, "probes.retrieval")
+    assert str(error.value) == message
+
+
+def test_too_many_right_answers_leave_the_mean_precision_out_and_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"id": f"{i:02d}", "texts": [["clear", "mass"][i % 2]]} for i in range(20)]
+    model = random_model(rows)
+    whole = Retrieval()(model, evaluation_set(rows))
+    assert "text_to_image_map" in [metric.name for metric in whole.metrics]
+    monkeypatch.setattr(ranking, "_MOST", 9)
+    results = Retrieval()(model, evaluation_set(rows))
+    names = [metric.name for metric in results.metrics]
+    assert "text_to_image_map" not in names
+    assert "image_to_text_map" in names
+    assert results.details["map_left_out"] == (
+        "some queries have so many right answers that ranking each costs too much"
+    )
+    assert figure(results, "text_to_image_r5") == figure(whole, "text_to_image_r5")
+
+
+def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, answers = rng.normal(size=(2, 700, 3)) / 3
+    queries, answers = queries[:90], np.round(answers, 1)  # with ties
+    truth = rng.random((90, 700)) < np.linspace(0.002, 0.06, 90)[:, None]
+    truth[:, 0] = True
+    monkeypatch.setattr(ranking, "BLOCK", 40)
+    monkeypatch.setattr(ranking, "TILE", 300)
+    sorted_once = []
+    count = ranking._count_sorted
+    monkeypatch.setattr(ranking, "_count_sorted", lambda *given: sorted_once.append(1) or count(*given))
+    (found,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9  # three blocks by three tiles
+    monkeypatch.setattr(ranking, "_SORTED", 1000)
+    (expected,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9
+    for name in ("above", "tied", "right", "precision"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    assert found.tied.max() > 1
+
+
+def test_embeddings_cut_short_search_in_their_first_dimensions() -> None:
+    # The third coordinate alone tells the images apart; in two, each image is nearest the other's caption.
+    rows = [{"id": "a", "texts": ["one"]}, {"id": "b", "texts": ["two"]}]
+    images: dict[str, list[float]] = {"a": [0.3, 0.1, 1], "b": [0.1, 0.3, -1]}
+    texts = {"one": [0.1, 0.3, 1], "two": [0.3, 0.1, -1]}
+    model = ArrayEncoder(images, texts)
+    found = Retrieval(widths=(2, 3))(model, evaluation_set(rows))
+    assert figure(found, "image_to_text_r1") == 1
+    for side in ("image_to_text", "text_to_image"):
+        assert figure(found, f"{side}_r1_in_3_dimensions") == 1
+        assert figure(found, f"{side}_r1_in_2_dimensions") == 0
+    plain = Retrieval()(model, evaluation_set(rows))
+    assert [one.name for one in found.metrics if "dimensions" not in one.name] == [
+        one.name for one in plain.metrics
+    ]
+
+
+def test_embeddings_cut_short_equal_a_narrow_model() -> None:
+    rows = [{"id": str(i), "texts": [f"caption {i}"]} for i in range(9)]
+    wide = random_model(rows, seed=5, width=7)
+    short = [
+        {name: row[:3] for name, row in side.items()} for side in (wide.image_vectors, wide.text_vectors)
+    ]
+    cut = ArrayEncoder(*short)
+    found = metric_of(Retrieval(widths=(3,))(wide, evaluation_set(rows)), "image_to_text_r1_in_3_dimensions")
+    assert (
+        found.scores.tolist()
+        == metric_of(Retrieval()(cut, evaluation_set(rows)), "image_to_text_r1").scores.tolist()
+    )
+    assert 0 < found.scores.sum() < 9
+
+
+def test_a_width_beyond_the_embeddings_is_refused() -> None:
+    rows = [{"id": str(i), "texts": [f"caption {i}"]} for i in range(3)]
+    with pytest.raises(RecipeError) as error:
+        Retrieval(widths=(64,))(random_model(rows), evaluation_set(rows))
+    assert str(error.value) == (
+        "probes.retrieval.widths: 64 is more than the 3 dimensions that the embeddings have: name smaller ones"
+    )

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from domainclip import registry
+from domainclip.errors import RecipeError
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
+from domainclip.evaluation.metrics.subgroup_cells import Column, hidden
+from domainclip.evaluation.probes.subgroups import Subgroups
+from domainclip.evaluation.statistics import estimates
+from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
+
+CLASSES = {"cat": ["a cat"], "dog": ["a dog"]}
+AXES: dict[str, list[float]] = {"a cat": [1, 0], "a dog": [0, 1]}
+
+
+def figure(results: ProbeResult, name: str) -> float:
+    metric = metric_of(results, name)
+    return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
+
+
+def metric_of(results: ProbeResult, name: str) -> Metric:
+    return next(metric for metric in results.metrics if metric.name == name)
+
+
+def named(results: ProbeResult) -> list[str]:
+    return [metric.name for metric in results.metrics]
+
+
+def people(right: dict[str, tuple[int, int]], **more: Any) -> tuple[ArrayEncoder, EvaluationSet]:
+    """By sex, how many are cats and how many of these are seen as cats; others are seen as dogs."""
+    rows, images = [], {}
+    for sex, (n, seen) in right.items():
+        for i in range(n):
+            name = f"{sex}{i:03d}"
+            rows.append({"id": name, "labels": ["cat"], "meta": {"sex": sex, "age": 20 + i, **more}})
+            images[name] = [1.0, 0.0] if i < seen else [0.0, 1.0]
+    return ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES)
+
+
+def test_it_is_a_probe() -> None:
+    assert isinstance(Subgroups(), Probe)
+
+
+def test_cells_worst_group_and_gap_by_hand() -> None:
+    model, data = people({"F": (20, 15), "M": (40, 36)})
+    results = Subgroups(by=["sex"])(model, data)
+    assert named(results) == [
+        "accuracy_worst_group",
+        "accuracy_gap",
+        "tpr_gap/sex: cat",
+        "accuracy/sex=F",
+        "accuracy/sex=M",
+    ]
+    assert results.primary == "accuracy_worst_group"
+    assert figure(results, "accuracy/sex=F") == 0.75
+    assert figure(results, "accuracy/sex=M") == 0.9
+    assert figure(results, "accuracy_worst_group") == 0.75
+    assert figure(results, "accuracy_gap") == pytest.approx(0.15)
+    assert figure(results, "tpr_gap/sex: cat") == pytest.approx(0.15)
+    assert metric_of(results, "accuracy_gap").higher_is_better is False
+    assert len(metric_of(results, "accuracy/sex=F").ids) == 20
+    assert 0 < results.details["gap_by_luck"]["sex"] < 0.15
+
+
+def test_the_worst_group_is_found_anew_in_every_resample() -> None:
+    model, data = people({"F": (20, 15), "M": (40, 36)})
+    metric = metric_of(Subgroups(by=["sex"])(model, data), "accuracy_gap")
+    weights = np.random.default_rng(0).integers(0, 3, (25, 60)).astype(float)
+    female = np.array([name.startswith("F") for name in metric.ids])
+    for row, value in zip(weights, metric.aggregate(metric.scores, weights), strict=True):
+        cells = [np.average(metric.scores[side], weights=row[side]) for side in (female, ~female)]
+        assert value == pytest.approx(max(cells) - min(cells))
+
+
+def test_bins_and_what_is_not_given() -> None:
+    column = Column("age", (40.0, 60.0))
+    values = [39, 40, "59.9", 60, None, "", "old"]
+    assert [column.value(value) for value in values] == [
+        "age <40",
+        "age ≥40 to <60",
+        "age ≥40 to <60",
+        "age ≥60",
+        "age not given",
+        "age not given",
+        "age not given",
+    ]
+    model, data = people({"F": (30, 20), "M": (30, 25)})
+    results = Subgroups(by=["age=30,40"])(model, data)
+    assert figure(results, "accuracy/age <30") == 1
+    assert figure(results, "accuracy/age ≥40") == pytest.approx(5 / 20)
+
+
+def test_no_small_cell_can_be_subtracted_out() -> None:
+    model, data = people({"F": (20, 15), "M": (40, 36), "X": (3, 1)})
+    results = Subgroups(by=["sex"])(model, data)
+    # With F and M shown, X would be all less both: so the smaller of the two is hidden as well.
+    assert results.metrics == []
+    assert results.details["cells_not_shown"] == {"sex": 3}
+    assert results.details["not_measured"] == "there are no two cells of at least 10 patients or objects"
+    model, data = people({"F": (20, 15), "M": (40, 36), "D": (30, 20), "X": (3, 1)})
+    results = Subgroups(by=["sex"])(model, data)
+    assert [name for name in named(results) if "=" in name] == ["accuracy/sex=D", "accuracy/sex=M"]
+    assert results.details["cells_not_shown"] == {"sex": 2}
+
+
+def test_hidden_cells_hold_enough_people_together() -> None:
+    counts: dict[tuple[str, ...], int] = {("a",): 1, ("b",): 2, ("c",): 11, ("d",): 12, ("e",): 30}
+    assert hidden(counts, 10) == {("a",), ("b",), ("c",)}
+    assert hidden({("a",): 5, ("b",): 6, ("c",): 30}, 10) == {("a",), ("b",)}
+    assert hidden({("a",): 15, ("b",): 16}, 10) == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_line_of_a_table_hides_none_or_enough(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table: dict[tuple[str, ...], int] = {
+        (f"r{i}", f"c{j}"): int(rng.integers(1, 60)) for i in range(4) for j in range(5) if rng.random() < 0.9
+    }
+    dark = hidden(table, 10)
+    assert {key for key, count in table.items() if count < 10} <= dark
+    for position in range(2):
+        for value in {key[position] for key in table}:
+            line = [key for key in table if key[position] == value]
+            gone = [key for key in line if key in dark]
+            if gone and len(gone) < len(line):
+                assert len(gone) >= 2
+                assert sum(table[key] for key in gone) >= 10
+
+
+def test_patients_are_counted_not_pictures() -> None:
+    model, data = people({"F": (30, 20), "M": (30, 25)})
+    groups = [f"{name[0]}{int(name[1:]) // (5 if name[0] == 'F' else 1)}" for name in data.items["id"]]
+    data = replace(data, items=data.items.map(lambda row, i: {**row, "group": groups[i]}, with_indices=True))
+    results = Subgroups(by=["sex"])(model, data)
+    assert results.metrics == []  # 30 pictures of 6 women
+    assert Subgroups(by=["sex"], smallest=6)(model, data).metrics
+
+
+def test_intersections_of_two_columns() -> None:
+    model, data = people({"F": (40, 20), "M": (40, 36)})
+    results = Subgroups(by=["sex", "age=40"], intersections=True)(model, data)
+    cells = [name for name in named(results) if name.startswith("accuracy/") and "," in name]
+    assert cells == [f"accuracy/sex={sex}, age {age}" for sex in "FM" for age in ("<40", "≥40")]
+    assert figure(results, "accuracy/sex=F, age <40") == 1
+    assert figure(results, "accuracy/sex=F, age ≥40") == 0
+    assert figure(results, "accuracy_worst_group/sex × age") == 0
+    assert figure(results, "accuracy_gap/sex × age") == 1
+    assert (
+        figure(results, "accuracy_worst_group") == 0.4
+    )  # over single columns: age ≥40, where F are all missed
+
+
+def test_a_hidden_value_hides_its_intersections() -> None:
+    rows, images = [], {}
+    sizes = {
+        ("F", 30): 12,
+        ("M", 30): 40,
+        ("D", 30): 15,
+        ("X", 30): 4,
+        ("F", 50): 14,
+        ("M", 50): 40,
+        ("D", 50): 15,
+    }
+    for (sex, age), n in sizes.items():
+        for i in range(n):
+            name = f"{sex}{age}{i:02d}"
+            rows.append({"id": name, "labels": ["cat"], "meta": {"sex": sex, "age": age}})
+            images[name] = [1.0, 0.0]
+    results = Subgroups(by=["sex", "age=40"], intersections=True)(
+        ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES)
+    )
+    shown = [name.removeprefix("accuracy/") for name in named(results) if name.startswith("accuracy/")]
+    assert "sex=X" not in shown
+    assert "sex=F" not in shown  # the next smallest, so that X is not the rest
+    assert not [name for name in shown if name.startswith(("sex=X", "sex=F"))]
+
+
+def test_several_labels_are_measured_by_auroc_in_each_cell() -> None:
+    rng = np.random.default_rng(0)
+    classes = {name: {"positive": [name], "negative": [f"no {name}"]} for name in ("fluid", "air")}
+    texts = {name: np.eye(4)[i].tolist() for i, name in enumerate(("fluid", "air", "no fluid", "no air"))}
+
+    def split(prefix: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": f"{prefix}{i:02d}",
+                "labels": [name for name in classes if rng.random() < 0.6],
+                "meta": {"sex": "FM"[i % 2]},
+            }
+            for i in range(60)
+        ]
+
+    rows, before = split("t"), split("v")
+    vectors = {str(row["id"]): rng.normal(size=4) for row in rows + before}
+    for row in rows + before:
+        for name in row["labels"]:
+            vectors[row["id"]][list(classes).index(name)] += 1
+    model = ArrayEncoder({name: vector.tolist() for name, vector in vectors.items()}, texts)
+    data = replace(
+        evaluation_set(rows, classes, multi_label=True),
+        validation=evaluation_set(before, classes, multi_label=True).items,
+    )
+    results = Subgroups()(model, data)
+    unit = model.images(data.items).astype(float)
+    margins = np.round(np.round(unit[:, :2], 6) - np.round(unit[:, 2:], 6), 6)
+    each = []
+    for side in (0, 1):
+        inside = np.arange(60) % 2 == side
+        truth = [
+            [name in row["labels"] for name in classes]
+            for row, kept in zip(rows, inside, strict=True)
+            if kept
+        ]
+        each.append(roc_auc_score(np.array(truth), margins[inside], average="macro"))
+    assert figure(results, "macro_auroc/sex=F") == pytest.approx(each[0])
+    assert figure(results, "macro_auroc_gap") == pytest.approx(abs(each[0] - each[1]))
+    assert {"tpr_gap/sex: fluid", "tpr_gap/sex: air"} <= set(named(results))
+    assert not [n for n in named(Subgroups()(model, replace(data, validation=None))) if "tpr" in n]
+
+
+def test_without_classes_retrieval_is_measured_by_language() -> None:
+    rows = [
+        {"id": f"{language}{i:02d}", "texts": [f"{language} {i}"], "language": language}
+        for language in ("de", "en")
+        for i in range(15)
+    ]
+    images = {str(row["id"]): np.eye(16)[i % 15].tolist() for i, row in enumerate(rows)}
+    texts = {f"en {i}": np.eye(16)[i].tolist() for i in range(15)} | {
+        f"de {i}": np.eye(16)[15].tolist() for i in range(15)
+    }
+    results = Subgroups()(ArrayEncoder(images, texts), evaluation_set(rows))
+    assert results.primary == "image_to_text_r1_worst_group"
+    assert figure(results, "image_to_text_r1/language=en") == 1
+    assert figure(results, "image_to_text_r1_worst_group") == pytest.approx(1 / 15)
+
+
+def test_a_collapsed_model_has_no_gap() -> None:
+    _, data = people({"F": (20, 15), "M": (40, 36)})
+    results = Subgroups(by=["sex"])(CollapsedEncoder(), data)
+    assert figure(results, "accuracy_gap") == 0
+    assert figure(results, "accuracy_worst_group") == metric_of(results, "accuracy_worst_group").chance == 0.5
+
+
+def test_a_gap_of_equal_groups_is_what_luck_makes_of_it() -> None:
+    """Negative control: the sexes are dealt by lot, and luck explains the gap."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(12):
+        rows = [
+            {"id": f"{i:03d}", "labels": ["cat"], "meta": {"sex": "FM"[rng.integers(2)]}} for i in range(60)
+        ]
+        images = {str(row["id"]): [1.0, 0.0] if rng.random() < 0.7 else [0.0, 1.0] for row in rows}
+        results = Subgroups()(ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES))
+        found.append(figure(results, "accuracy_gap") - results.details["gap_by_luck"]["sex"])
+    assert abs(np.mean(found)) < 0.05
+
+
+def test_a_column_that_is_not_there_is_named() -> None:
+    model, data = people({"F": (20, 15), "M": (40, 36)})
+    card = data.card.model_copy(
+        update={"columns": data.card.columns.model_copy(update={"meta": ["sex", "age"]})}
+    )
+    data = replace(data, card=card)
+    results = Subgroups(by=["sexx"])(model, data)
+    assert results.warnings == ['subgroups on test: no item has "sexx": did you mean "sex"?']
+    assert results.details == {
+        "not_measured": "there are no metadata columns to divide by",
+        "columns_not_there": ["sexx"],
+    }
+    both = Subgroups(by=["sexx", "sex"])(model, data)
+    assert both.warnings == results.warnings
+    assert both.metrics
+    # A set whose card lists none, as the general one, is not to blame.
+    assert Subgroups(by=["sexx"])(*people({"F": (20, 15)})).warnings == []
+
+
+def test_columns_with_many_values_are_left_alone_unless_named() -> None:
+    model, data = people({"F": (20, 15), "M": (40, 36)})
+    assert Subgroups()(model, data).details["columns"] == ["sex"]  # ages are numbers: they need bins
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"by": ["age=60,40"]},
+            'by: "age=60,40" is neither a column nor a column with ascending limits, as age=40,60',
+        ),
+        (
+            {"by": ["age=x"]},
+            'by: "age=x" is neither a column nor a column with ascending limits, as age=40,60',
+        ),
+        ({"by": ["age", "age=40"]}, 'by: column "age" stands twice'),
+        ({"smallest": 1}, "smallest: at least 2, for a cell of one is a person"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        registry.build("probes", "subgroups", options, "probes.subgroups")
+    assert str(error.value) == f"probes.subgroups: {message}"
+
+
+def test_intervals_of_cells_and_gap() -> None:
+    model, data = people({"F": (40, 15), "M": (40, 36)})
+    metric = metric_of(Subgroups(by=["sex"])(model, data), "accuracy_gap")
+    found = estimates.compare_paired(metric.aggregate, metric.scores, None, metric.groups, 400, 0).base
+    assert found.low > 0.2
+    assert found.high < 0.8

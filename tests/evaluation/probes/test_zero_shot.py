@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    roc_auc_score,
+    roc_curve,
+    top_k_accuracy_score,
+)
+
+from domainclip.data.cards import Prompts
+from domainclip.errors import RecipeError
+from domainclip.evaluation.base import Metric, Probe, ProbeResult
+from domainclip.evaluation.metrics.prompt_presets import questions
+from domainclip.evaluation.probes.zero_shot import ZeroShot
+from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
+
+CLASSES = {"cat": "a cat", "dog": "a dog", "owl": "an owl"}
+AXES = {"a cat": [1, 0, 0], "a dog": [0, 1, 0], "an owl": [0, 0, 1]}
+
+
+def figure(results: ProbeResult, name: str) -> float:
+    metric = metric_of(results, name)
+    return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
+
+
+def metric_of(results: ProbeResult, name: str) -> Metric:
+    return next(metric for metric in results.metrics if metric.name == name)
+
+
+def animals() -> list[dict[str, Any]]:
+    return [{"id": f"{i}", "labels": [label]} for i, label in enumerate(["cat", "cat", "cat", "dog"])]
+
+
+def test_it_is_a_probe() -> None:
+    assert isinstance(ZeroShot(), Probe)
+
+
+def test_accuracies_by_hand() -> None:
+    model = ArrayEncoder({"0": [1, 0, 0], "1": [1, 0, 0], "2": [0, 0, 1], "3": [1, 0, 0]}, AXES)
+    results = ZeroShot()(model, evaluation_set(animals(), CLASSES))
+    assert results.primary == "macro_accuracy"
+    assert figure(results, "accuracy") == pytest.approx(2 / 4)
+    assert figure(results, "macro_accuracy") == pytest.approx((2 / 3 + 0) / 2)
+    assert metric_of(results, "accuracy").chance == pytest.approx(1 / 3)
+    assert results.details["classes_without_items"] == 1
+
+
+def test_a_tie_at_the_top_counts_its_share() -> None:
+    model = ArrayEncoder({"0": [1, 1, 0], "1": [1, 1, 1], "2": [0, 1, 1], "3": [0, 1, 0]}, AXES)
+    results = ZeroShot()(model, evaluation_set(animals(), CLASSES))
+    assert metric_of(results, "accuracy").scores == pytest.approx([1 / 2, 1 / 3, 0, 1])
+
+
+def test_a_collapsed_model_scores_chance() -> None:
+    rows = [{"id": f"{i}", "labels": ["cat" if i % 5 else "dog"]} for i in range(30)]
+    results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
+    assert figure(results, "accuracy") == pytest.approx(1 / 3)
+    assert figure(results, "macro_accuracy") == pytest.approx(1 / 3)
+    several = evaluation_set(rows, CLASSES, multi_label=True)
+    assert figure(ZeroShot()(CollapsedEncoder(), several), "macro_auroc") == 0.5
+
+
+def test_items_without_exactly_one_of_the_classes_are_left_out_and_counted() -> None:
+    rows = [*animals(), {"id": "4", "labels": ["cat", "dog"]}, {"id": "5", "labels": ["yak"]}, {"id": "6"}]
+    rows.append({"id": "7", "labels": ["yak", "owl"]})
+    model = ArrayEncoder({f"{i}": [1, 0, 0] for i in range(8)}, AXES)
+    results = ZeroShot()(model, evaluation_set(rows, CLASSES))
+    assert metric_of(results, "accuracy").ids == ["0", "1", "2", "3", "7"]
+    assert results.details["items_without_exactly_one_class"] == 3
+
+
+def test_ten_items_make_a_figure_of_their_own() -> None:
+    rows = [
+        {"id": f"{i:02d}", "labels": ["cat" if i < 10 else "dog"], "group": f"g{i // 2}"} for i in range(19)
+    ]
+    model = ArrayEncoder({f"{i:02d}": [1, 0, 0] if i % 2 else [0, 1, 0] for i in range(19)}, AXES)
+    results = ZeroShot()(model, evaluation_set(rows, CLASSES))
+    assert [metric.name for metric in results.metrics] == [
+        "macro_accuracy",
+        "accuracy",
+        "macro_f1",
+        "accuracy/cat",
+    ]
+    assert figure(results, "accuracy/cat") == 0.5
+    assert metric_of(results, "accuracy/cat").groups == [f"g{i // 2}" for i in range(10)]
+
+
+def test_classes_of_few_items_are_named_where_others_have_many() -> None:
+    rows = [{"id": f"{i:02d}", "labels": ["cat" if i else "dog"]} for i in range(12)]
+    results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
+    assert results.warnings == ['zero_shot on test: macro accuracy rests on few items of "dog" (1)']
+    assert ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), CLASSES)).warnings == []
+
+
+def test_macro_accuracy_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    names = ["cat", "dog", "owl"]
+    truth = rng.choice(3, 50, p=[0.7, 0.2, 0.1])
+    vectors = rng.normal(size=(50, 3)) + 1.5 * np.eye(3)[truth]
+    rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
+    model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, AXES)
+    results = ZeroShot()(model, evaluation_set(rows, CLASSES))
+    assert figure(results, "macro_accuracy") == pytest.approx(
+        balanced_accuracy_score(truth, vectors.argmax(axis=1))
+    )
+
+
+def test_the_ensemble_decides_how_prompts_are_joined() -> None:
+    # "cat" has two prompts at right angles: their mean is 0.707 long before it is made unit again.
+    classes = {"cat": ["a cat", "an owl"], "dog": ["a dog"]}
+    rows = [{"id": "0", "labels": ["cat"]}]
+    model = ArrayEncoder({"0": [0.6, 0.65, 0.45]}, AXES)
+    assert figure(ZeroShot()(model, evaluation_set(rows, classes)), "accuracy") == 1
+    plain = ZeroShot(preset="mean_of_scores")
+    assert figure(plain(model, evaluation_set(rows, classes)), "accuracy") == 0
+
+
+def test_auroc_of_several_labels_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    classes = {"fluid": {"positive": ["fluid"], "negative": ["no fluid"]}, "air": {"positive": ["air"]}}
+    texts = {"fluid": [1, 0, 0], "no fluid": [0, 1, 0], "air": [0, 0, 1]}
+    truth, vectors = rng.integers(0, 2, (40, 2)), rng.normal(size=(40, 3))
+    labels = [[name for name, holds in zip(classes, row, strict=True) if holds] for row in truth]
+    rows = [{"id": f"{i:02d}", "labels": held} for i, held in enumerate(labels)]
+    model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, texts)
+    results = ZeroShot()(model, evaluation_set(rows, classes, multi_label=True))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    fluid, air = roc_auc_score(truth[:, 0], unit[:, 0] - unit[:, 1]), roc_auc_score(truth[:, 1], unit[:, 2])
+    assert results.primary == "macro_auroc"
+    assert figure(results, "auroc/fluid") == pytest.approx(fluid)
+    assert figure(results, "auroc/air") == pytest.approx(air)
+    assert figure(results, "macro_auroc") == pytest.approx((fluid + air) / 2)
+    assert metric_of(results, "auroc/air").scores == pytest.approx(100 * unit[:, 2], abs=1e-4)
+
+
+def test_unknown_labels_and_one_sided_classes() -> None:
+    classes = {"fluid": ["fluid"], "air": ["air"]}
+    rows: list[dict[str, Any]] = [{"id": f"{i}", "labels": ["fluid"] if i < 2 else []} for i in range(4)]
+    rows.append({"id": "4", "meta": {"unknown_labels": ["fluid"]}})
+    model = ArrayEncoder({f"{i}": [4 - i, 2] for i in range(5)}, {"fluid": [1, 0], "air": [0, 1]})
+    results = ZeroShot()(model, evaluation_set(rows, classes, multi_label=True))
+    assert [metric.name for metric in results.metrics] == [
+        "macro_auroc",
+        "macro_auprc",
+        "auroc/fluid",
+        "auprc/fluid",
+    ]
+    assert metric_of(results, "auroc/fluid").ids == ["0", "1", "2", "3"]
+    assert results.details["unknown_items"] == {"fluid": 1}
+    assert results.warnings == ['zero_shot on test: no AUROC for "air": all items are of one kind']
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "no No Finding",
+        "not without effusion",
+        "NO  not fluid",
+        "no No_Finding",
+        "an x-ray without no-finding",
+        "no evidence of no finding",
+        "without any clear signs of No_Finding",
+        "no radiographic evidence for a no-finding",
+        "absence of no finding",
+    ],
+)
+def test_a_double_negation_is_refused(prompt: str) -> None:
+    classes = {"normal": {"positive": ["clear"], "negative": [prompt]}, "sick": ["ill"]}
+    with pytest.raises(RecipeError) as error:
+        ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
+    assert (
+        str(error.value)
+        == f'classes.normal: prompt "{prompt}" negates twice: write this class\'s prompts out'
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "No Finding",
+        "effusion: no. No fluid",
+        "nonotone",
+        "no knot",
+        "no note",
+        "no fluid and no air",
+        "no fluid - no air",
+        "no sign of air without fluid",
+    ],
+)
+def test_a_single_negation_is_not(prompt: str) -> None:
+    classes = {"cat": ["clear"], "dog": [prompt]}
+    measured = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
+    assert measured.primary == "macro_accuracy"
+    assert measured.metrics
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    nothing = ZeroShot()(CollapsedEncoder(), evaluation_set(animals()))
+    assert (nothing.metrics, nothing.details) == (
+        [],
+        {"not_measured": "there are no two classes to choose among"},
+    )
+    nobody = ZeroShot()(CollapsedEncoder(), evaluation_set([{"id": "0"}], CLASSES))
+    assert nobody.details == {"not_measured": "there are no items with exactly one of the classes"}
+
+
+def test_the_protocol_names_the_prompts() -> None:
+    results = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), CLASSES))
+    assert results.details["prompts"]["cat"] == {"positive": ["a cat"], "negative": []}
+    assert len(results.details["prompts_sha256"]) == 64
+    other = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), CLASSES | {"cat": "one cat"}))
+    assert other.details["prompts_sha256"] != results.details["prompts_sha256"]
+
+
+def template_set() -> tuple[ArrayEncoder, Any]:
+    rng = np.random.default_rng(4)
+    classes = {"cat": ["a cat", "one cat", "cat!"], "dog": ["a dog", "one dog", "dog!"]}
+    texts = {text: rng.normal(size=3).tolist() for texts in classes.values() for text in texts}
+    rows = [{"id": f"{i:02d}", "labels": ["cat" if i % 3 else "dog"]} for i in range(30)]
+    model = ArrayEncoder({str(row["id"]): rng.normal(size=3).tolist() for row in rows}, texts)
+    return model, evaluation_set(rows, classes)
+
+
+def test_the_spread_over_templates_is_that_of_each_template_alone() -> None:
+    model, data = template_set()
+    alone = []
+    for k in range(3):
+        one = {name: prompts.positive[k : k + 1] for name, prompts in data.classes.items()}
+        single = evaluation_set(
+            [{"id": f"{i:02d}", "labels": ["cat" if i % 3 else "dog"]} for i in range(30)], one
+        )
+        alone.append(figure(ZeroShot()(model, single), "accuracy"))
+    results = ZeroShot()(model, data)
+    found = [figure(results, f"accuracy_over_templates/{pick}") for pick in ("lowest", "median", "highest")]
+    assert found == pytest.approx([min(alone), np.median(alone), max(alone)])
+    assert min(alone) < max(alone)
+
+
+def test_prompts_of_unequal_number_have_no_spread() -> None:
+    classes = {"cat": ["a cat", "one cat"], "dog": ["a dog"]}
+    results = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
+    assert [metric.name for metric in results.metrics] == ["macro_accuracy", "accuracy", "macro_f1"]
+
+
+def test_top5_accuracy_with_more_than_five_classes() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"class {i}" for i in range(8)]
+    truth = rng.integers(0, 8, 40)
+    rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
+    vectors = rng.normal(size=(40, 8))
+    model = ArrayEncoder(
+        {str(row["id"]): vector.tolist() for row, vector in zip(rows, vectors, strict=True)},
+        {name: np.eye(8)[i].tolist() for i, name in enumerate(names)},
+    )
+    results = ZeroShot()(model, evaluation_set(rows, {name: [name] for name in names}))
+    expected = top_k_accuracy_score(truth, vectors, k=5, labels=range(8))
+    assert figure(results, "top5_accuracy") == pytest.approx(expected)
+    assert metric_of(results, "top5_accuracy").chance == pytest.approx(5 / 8)
+    few = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, {name: [name] for name in names[:5]}))
+    assert "top5_accuracy" not in [metric.name for metric in few.metrics]
+
+
+def test_macro_f1_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    truth, vectors = rng.integers(0, 3, 40), rng.normal(size=(40, 3))
+    names = list(CLASSES)
+    rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
+    model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, AXES)
+    expected = f1_score(truth, vectors.argmax(axis=1), average="macro")
+    assert figure(ZeroShot()(model, evaluation_set(rows, CLASSES)), "macro_f1") == pytest.approx(expected)
+
+
+def test_bare_asks_with_the_name_alone() -> None:
+    model = ArrayEncoder({"0": [1, 0]}, {"a cat": [0, 1], "a dog": [1, 0], "cat": [1, 0], "dog": [0, 1]})
+    data = evaluation_set([{"id": "0", "labels": ["cat"]}], {"cat": "a cat", "dog": "a dog"})
+    assert figure(ZeroShot()(model, data), "accuracy") == 0
+    results = ZeroShot(preset="bare")(model, data)
+    assert figure(results, "accuracy") == 1
+    assert (results.details["preset"], results.details["preset_version"]) == ("bare", 1)
+    assert results.details["prompts_version"] is None  # the card's prompts were not used
+
+
+class RawEncoder(ArrayEncoder):
+    """Its texts have lengths of their own."""
+
+    def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.asarray([self.text_vectors[text] for text in texts], dtype=np.float32)
+
+
+def test_raw_mean_lets_long_vectors_weigh_more() -> None:
+    # "cat" is 10 × [1, 0] and 1 × [0, 1]: raw, it points along the first axis; unit vectors point between.
+    texts: dict[str, list[float]] = {"a cat": [10, 0], "one cat": [0, 1], "a dog": [0.5, 0.5]}
+    classes = {"cat": ["a cat", "one cat"], "dog": ["a dog"]}
+    data = evaluation_set([{"id": "0", "labels": ["cat"]}], classes)
+    model = RawEncoder({"0": [1, 0]}, texts)
+    assert figure(ZeroShot()(model, data), "accuracy") == 0.5  # both point between the axes: a tie
+    assert figure(ZeroShot(preset="raw_mean")(model, data), "accuracy") == 1
+    without = ZeroShot(preset="raw_mean")(ArrayEncoder({"0": [1, 0]}, texts), data)
+    assert without.details == {"not_measured": "there are no text embeddings as long as the tower makes them"}
+
+
+CHEXPERT = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+
+
+def chest(seed: int = 0, n: int = 60) -> tuple[ArrayEncoder, Any, np.ndarray, np.ndarray]:
+    """A model and a set with the five findings, one more, and "No Finding"."""
+    rng = np.random.default_rng(seed)
+    names = [*CHEXPERT, "Fracture"]
+    truth = rng.integers(0, 2, (n, 6)) * (rng.random(n) < 0.7)[:, None]
+    said = [
+        [name for name, holds in zip(names, row, strict=True) if holds] or ["No Finding"] for row in truth
+    ]
+    rows = [{"id": f"{i:02d}", "labels": labels} for i, labels in enumerate(said)]
+    texts = {name: np.eye(12)[i].tolist() for i, name in enumerate(names)}
+    texts |= {f"no {name}": np.eye(12)[6 + i].tolist() for i, name in enumerate(names)}
+    texts["No Finding"] = np.ones(12).tolist()
+    vectors = rng.normal(size=(n, 12))
+    vectors[:, :6] += 2 * truth
+    model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, texts)
+    classes = {name: [f"an x-ray of {name}"] for name in [*names, "No Finding"]}
+    return (
+        model,
+        evaluation_set(rows, classes),
+        truth,
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
+
+
+def test_chexzero_is_the_softmax_of_two_cosines_over_five_labels() -> None:
+    model, data, truth, unit = chest()
+    results = ZeroShot(preset="cxr.chexzero")(model, data)
+    assert results.primary == "macro_auroc"
+    assert results.details["averaged_over"] == CHEXPERT
+    asked = np.exp(unit[:, :6]) / (np.exp(unit[:, :6]) + np.exp(unit[:, 6:]))
+    assert metric_of(results, "auroc/Edema").scores == pytest.approx(asked[:, 3], abs=1e-6)
+    each = [roc_auc_score(truth[:, i], asked[:, i]) for i in range(6)]
+    assert figure(results, "macro_auroc") == pytest.approx(np.mean(each[:5]))
+    assert figure(results, "auroc/Fracture") == pytest.approx(each[5])
+    assert results.details["prompts"]["Edema"] == {"positive": ["Edema"], "negative": ["no Edema"]}
+
+
+def test_the_normal_class_is_the_absence_of_the_others() -> None:
+    """ "no No Finding" gave CheXzero an AUROC of 0.07 for it."""
+    model, data, truth, unit = chest()
+    results = ZeroShot(preset="cxr.chexzero")(model, data)
+    assert results.details["scored_as_absence_of_the_others"] == "No Finding"
+    absence = -(unit[:, :6] - unit[:, 6:]).max(axis=1)
+    expected = roc_auc_score(truth.sum(axis=1) == 0, absence)
+    assert figure(results, "auroc/No Finding") == pytest.approx(expected)
+    assert expected > 0.6
+    own = {**data.classes, "No Finding": Prompts(positive=["clear"], negative=["abnormal"])}
+    model.text_vectors = {**model.text_vectors, "clear": [1.0] * 12, "abnormal": [-1.0] * 12}
+    pair = ZeroShot(preset="cxr.chexzero")(model, replace(data, classes=own))
+    assert "scored_as_absence_of_the_others" not in pair.details
+    assert figure(pair, "auroc/No Finding") == pytest.approx(
+        roc_auc_score(truth.sum(axis=1) == 0, np.round(unit.sum(axis=1), 6))
+    )
+
+
+def test_biovil_asks_about_pneumonia_with_four_sentences_on_each_side() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": f"{i:02d}", "labels": [["Viral pneumonia"], ["Normal"], ["Pneumonia"]][i % 3]}
+        for i in range(30)
+    ]
+    classes = {"Viral pneumonia": ["v"], "Normal": ["n"], "Pneumonia": ["p"]}
+    images = {str(row["id"]): rng.normal(size=4).tolist() for row in rows}
+
+    class Sentences(RawEncoder):
+        def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
+            lengths = np.arange(1, 1 + len(texts))[:, None]
+            return np.stack([np.random.default_rng(len(text)).normal(size=4) for text in texts]) * lengths
+
+        def texts(self, texts: Sequence[str]) -> np.ndarray:
+            raw = self.raw_texts(texts)
+            unit: np.ndarray = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+            return unit
+
+    model = Sentences(images, {})
+    results = ZeroShot(preset="cxr.biovil")(model, evaluation_set(rows, classes))
+    prompts = results.details["prompts"]["pneumonia"]
+    assert (len(prompts["positive"]), len(prompts["negative"])) == (4, 4)
+    assert prompts["negative"][0] == "There is no pneumonia"
+    assert results.details["labels_that_count"] == {"pneumonia": ["Viral pneumonia", "Pneumonia"]}
+    sides = [model.raw_texts(prompts[side]).mean(axis=0) for side in ("positive", "negative")]
+    unit = np.asarray(list(images.values()))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    margin = unit @ (sides[0] / np.linalg.norm(sides[0]) - sides[1] / np.linalg.norm(sides[1]))
+    truth = np.array([i % 3 != 1 for i in range(30)])
+    assert figure(results, "auroc/pneumonia") == pytest.approx(roc_auc_score(truth, margin))
+    alone = [
+        roc_auc_score(truth, unit @ (one - other))
+        for one, other in zip(*(model.texts(prompts[side]) for side in ("positive", "negative")), strict=True)
+    ]
+    assert figure(results, "auroc_over_templates/lowest") == pytest.approx(min(alone))
+    assert figure(results, "auroc_over_templates/highest") == pytest.approx(max(alone))
+    elsewhere = ZeroShot(preset="cxr.biovil")(model, evaluation_set(animals(), CLASSES))
+    assert elsewhere.details["not_measured"] == "there are no classes"
+
+
+@pytest.mark.parametrize(
+    "normal",
+    [
+        "No_Finding",
+        "no-finding",
+        "NO FINDINGS",
+        "no_abnormality",
+        "Normal chest",
+        "normal_chest_x-ray",
+        "Healthy_lungs",
+    ],
+)
+def test_names_spelled_with_joined_words_mean_the_same(normal: str) -> None:
+    model, data, _, _ = chest()
+    expected = ZeroShot(preset="cxr.chexzero")(model, data)
+    names = {"Pleural Effusion": "Pleural_Effusion", "No Finding": normal}
+    spelled = [[names.get(name, name) for name in labels] for labels in data.items["labels"]]
+    items = data.items.remove_columns("labels").add_column("labels", spelled)
+    classes = {names.get(name, name): prompts for name, prompts in data.classes.items()}
+    model.text_vectors = {**model.text_vectors, normal.replace("_", " "): [1.0] * 12}
+    results = ZeroShot(preset="cxr.chexzero")(model, replace(data, items=items, classes=classes))
+    assert results.details["averaged_over"] == [names.get(name, name) for name in CHEXPERT]
+    assert results.details["scored_as_absence_of_the_others"] == normal
+    asked = {"positive": ["Pleural Effusion"], "negative": ["no Pleural Effusion"]}
+    assert results.details["prompts"]["Pleural_Effusion"] == asked
+    assert figure(results, "macro_auroc") == figure(expected, "macro_auroc")
+    assert figure(results, f"auroc/{normal}") == figure(expected, "auroc/No Finding")
+
+
+def test_an_illness_called_normal_is_still_asked_for() -> None:
+    name = "normal pressure hydrocephalus"
+    asked = questions("cxr.chexzero", evaluation_set(animals(), {name: ["a"], "other": ["b"]}))
+    assert asked.classes[name].negative == [f"no {name}"]
+    assert asked.absence is None
+
+
+def test_auprc_stands_beside_its_prevalence() -> None:
+    model, data, truth, unit = chest()
+    results = ZeroShot(preset="cxr.chexzero")(model, data)
+    assert metric_of(results, "auprc/Edema").chance == pytest.approx(truth[:, 3].mean())
+    expected = average_precision_score(truth[:, 3], np.round(unit[:, 3] - unit[:, 9], 6))
+    assert figure(results, "auprc/Edema") == pytest.approx(expected)
+
+
+def test_thresholds_come_from_validation_and_are_recorded() -> None:
+    classes = {"fluid": {"positive": ["fluid"], "negative": ["no fluid"]}}
+    texts: dict[str, list[float]] = {"fluid": [1, 0], "no fluid": [0, 1]}
+    # Margins on validation: ill 0.8 and 0.4, well 0.2 and -0.6; the threshold lies midway, at 0.3.
+    margins = {"v0": 0.8, "v1": 0.4, "v2": 0.2, "v3": -0.6, "t0": 0.9, "t1": 0.25, "t2": 0.35, "t3": -0.5}
+    images = {}
+    for name, margin in margins.items():
+        angle = np.arccos(margin / np.sqrt(2)) - np.pi / 4
+        images[name] = [float(np.cos(angle)), float(np.sin(angle))]
+
+    def split(prefix: str) -> list[dict[str, Any]]:
+        return [{"id": f"{prefix}{i}", "labels": ["fluid"] if i < 2 else []} for i in range(4)]
+
+    plain = evaluation_set(split("t"), classes, multi_label=True)
+    data = replace(plain, validation=evaluation_set(split("v"), classes, multi_label=True).items)
+    model = ArrayEncoder(images, texts, scale=10.0)
+    results = ZeroShot()(model, data)
+    assert results.details["thresholds"] == {"fluid": pytest.approx(3.0, abs=1e-4)}
+    # Of the measured four, t1 (ill, 0.25) is missed and t2 (well, 0.35) is called ill.
+    assert metric_of(results, "macro_sensitivity").scores.tolist() == [[1], [0], [1], [0]]
+    assert (figure(results, "macro_sensitivity"), figure(results, "macro_specificity")) == (0.5, 0.5)
+    assert figure(results, "macro_balanced_accuracy") == 0.5
+    assert "sensitivity/fluid" not in [metric.name for metric in results.metrics]  # of two people
+    without = ZeroShot()(model, plain)
+    assert without.details["thresholds"] == "not chosen: no validation split with both kinds of items"
+    assert not [metric.name for metric in without.metrics if "sensitivity" in metric.name]
+
+
+def test_answers_of_classes_with_ten_items_have_figures_of_their_own() -> None:
+    model, data, truth, _ = chest(n=60)
+    same = replace(data, validation=data.items)
+    results = ZeroShot(preset="cxr.chexzero")(model, same)
+    limit = results.details["thresholds"]["Edema"]
+    said = metric_of(results, "auroc/Edema").scores >= limit
+    caught, spared = said[truth[:, 3] == 1].mean(), (~said[truth[:, 3] == 0]).mean()
+    assert figure(results, "sensitivity/Edema") == pytest.approx(caught)
+    assert figure(results, "specificity/Edema") == pytest.approx(spared)
+    # No other threshold does better on the split that chose it: scikit-learn's curve.
+    false, true, _ = roc_curve(truth[:, 3], metric_of(results, "auroc/Edema").scores)
+    assert caught + spared - 1 == pytest.approx((true - false).max())
+
+
+def test_a_mean_over_rare_findings_is_doubted() -> None:
+    classes = {"fluid": ["fluid"], "air": ["air"]}
+    rows = [{"id": f"{i:02d}", "labels": ["fluid"] * (i < 15) + ["air"] * (i == 0)} for i in range(30)]
+    model = ArrayEncoder({f"{i:02d}": [30 - i, 9] for i in range(30)}, {"fluid": [1, 0], "air": [0, 1]})
+    results = ZeroShot()(model, evaluation_set(rows, classes, multi_label=True))
+    assert results.warnings == ['zero_shot on test: macro AUROC rests on few items of "air" (1)']

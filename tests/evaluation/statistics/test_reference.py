@@ -1,0 +1,246 @@
+"""Values worked out elsewhere, and libraries as oracles: random, tied, one-class and tiny inputs."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from torchmetrics.functional.classification import binary_calibration_error
+
+from domainclip.evaluation.statistics import aggregates, closed_form, estimates
+from domainclip.evaluation.statistics import bootstrap as statistics_bootstrap
+
+NAN = float("nan")
+
+
+def random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels: few or many, tied or not, one-sided or not."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 40))
+    levels = int(rng.choice([1, 2, 5, 10_000]))
+    return rng.integers(0, levels, n) / levels, (rng.random(n) < rng.choice([0, 0.1, 0.5, 1])).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_areas_equal_scikit_learn(seed: int) -> None:
+    """Fault 38."""
+    scores, labels = random_case(seed)
+    n = len(scores)
+    weights = np.random.default_rng(seed).integers(0, 3, (6, n)).astype(float)
+    areas = aggregates.auroc(scores, weights, labels)
+    precisions = aggregates.average_precision(scores, weights, labels)
+    for row, area, precision in zip(weights, areas, precisions, strict=True):
+        kept = labels[row > 0]
+        if 0 < kept.sum() < len(kept):
+            assert area == pytest.approx(roc_auc_score(labels, scores, sample_weight=row), abs=1e-12)
+        else:
+            assert np.isnan(area)
+        if kept.sum():
+            expected = average_precision_score(labels, scores, sample_weight=row)
+            assert precision == pytest.approx(expected, abs=1e-12)
+        else:
+            assert np.isnan(precision)
+
+
+def test_areas_by_hand() -> None:
+    labels, scores = np.array([0.0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    assert aggregates.point_estimate(partial(aggregates.auroc, labels=labels), scores) == 0.75
+    area = partial(aggregates.average_precision, labels=labels)
+    assert aggregates.point_estimate(area, scores) == pytest.approx(0.8333, abs=5e-5)
+    assert aggregates.point_estimate(area, np.ones(4)) == 0.5
+    # The same ties in another order: a sum over sorted rows would give 1.0 or 0.4167.
+    assert (
+        aggregates.point_estimate(partial(aggregates.average_precision, labels=labels[::-1]), np.ones(4))
+        == 0.5
+    )
+    one = np.array([0.0, 0, 0, 1])
+    assert aggregates.point_estimate(partial(aggregates.average_precision, labels=one), np.ones(4)) == 0.25
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_macro_f1_equals_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, c = int(rng.integers(1, 30)), int(rng.integers(2, 6))
+    truth, answer = rng.integers(0, c, n), rng.integers(0, c, n)
+    found = partial(aggregates.macro_f1, classes=truth)
+    shares = np.eye(c)[answer]
+    expected = f1_score(truth, answer, labels=np.unique(truth), average="macro", zero_division=0)
+    assert aggregates.point_estimate(found, shares) == pytest.approx(expected, abs=1e-12)
+    row = rng.integers(0, 3, n)
+    if row.sum():
+        again = np.repeat(np.arange(n), row)
+        expected = f1_score(
+            truth[again], answer[again], labels=np.unique(truth[again]), average="macro", zero_division=0
+        )
+        assert found(shares, row[None].astype(float))[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_majority_guesser() -> None:
+    truth = np.array([0] * 90 + [1] * 10)
+    guesses = np.eye(2)[np.zeros(100, dtype=int)]
+    assert aggregates.point_estimate(partial(aggregates.macro_f1, classes=truth), guesses) == pytest.approx(
+        0.473684, abs=5e-7
+    )
+
+
+def binned(confidence: list[float], right: list[float], bins: int) -> np.ndarray:
+    """What the calibration probe hands over, by a plain loop."""
+    scores = np.zeros((len(confidence), 1 + bins))
+    for row, (sure, truth) in enumerate(zip(confidence, right, strict=True)):
+        scores[row, 0] = 1
+        scores[row, 1 + min(int(sure * bins), bins - 1)] = sure - truth
+    return scores
+
+
+def test_calibration_error_by_hand_and_as_torchmetrics() -> None:
+    two = binned([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1], 2)
+    assert aggregates.point_estimate(aggregates.calibration_error, two) == pytest.approx(0.29)
+    ten = binned([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 1], 10)
+    assert aggregates.point_estimate(aggregates.calibration_error, ten) == pytest.approx(0.4)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sure = rng.random(30)
+        right = (rng.random(30) < sure).astype(float)
+        expected = binary_calibration_error(torch.tensor(sure), torch.tensor(right).long(), n_bins=15)
+        # torchmetrics takes p of the positive class as the confidence, as our multi-label form does.
+        ours = aggregates.point_estimate(
+            aggregates.calibration_error, binned(sure.tolist(), right.tolist(), 15)
+        )
+        assert ours == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(0, 20, 0, 0.1684), (10, 10, 0.6915, 1), (45, 50, 0.7819, 0.9667)],
+)
+def test_clopper_pearson(right: int, n: int, low: float, high: float) -> None:
+    assert closed_form.clopper_pearson(right, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_share_intervals_equal_scipy() -> None:
+    for n, right in product((1, 7, 50), (0, 1, 7, 30, 50)):
+        if right <= n:
+            test = binomtest(right, n)
+            exact, score = test.proportion_ci(method="exact"), test.proportion_ci(method="wilson")
+            assert closed_form.clopper_pearson(right, n) == pytest.approx((exact.low, exact.high), abs=1e-12)
+            assert closed_form.wilson(right, n) == pytest.approx((score.low, score.high), abs=1e-12)
+
+
+def test_mcnemar() -> None:
+    assert closed_form.mcnemar(10, 2) == pytest.approx(0.0385742, abs=5e-8)
+    assert closed_form.mcnemar(5, 5) == 1.0
+    assert closed_form.mcnemar(1, 8) == closed_form.mcnemar(8, 1) == 0.0390625
+    assert closed_form.mcnemar(0, 0) == 1.0
+    for gained, lost in product(range(12), range(12)):
+        if gained + lost:
+            expected = binomtest(gained, gained + lost).pvalue
+            assert closed_form.mcnemar(gained, lost) == pytest.approx(expected, abs=1e-12)
+
+
+def test_adjusted_p_values() -> None:
+    assert closed_form.benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
+        [0.02, 0.04, 0.04, 0.02]
+    )
+    assert closed_form.benjamini_hochberg([0.9, NAN, 0.8])[0] == pytest.approx(0.9)
+    assert np.isnan(closed_form.benjamini_hochberg([0.9, NAN])[1])
+
+
+def test_hanley_mcneil() -> None:
+    assert closed_form.hanley_mcneil(0.8, 20, 80) == pytest.approx(0.062672, abs=5e-7)
+
+
+def plain_delong(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The 1988 definition read aloud: every positive against every negative."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    variance = wins.mean(1).var(ddof=1) / len(positive) + wins.mean(0).var(ddof=1) / len(negative)
+    return float(wins.mean()), float(np.sqrt(variance))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_delong_equals_the_plain_definition_under_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.r_[1.0, 1, 0, 0, rng.integers(0, 2, int(rng.integers(1, 40)))]
+    scores = rng.integers(0, int(rng.choice([1, 3, 1000])), len(labels)) / 3
+    assert closed_form.delong(scores, labels) == pytest.approx(plain_delong(scores, labels), abs=1e-12)
+    assert closed_form.delong(scores, labels)[0] == pytest.approx(roc_auc_score(labels, scores))
+
+
+def test_delong_of_two_models() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.r_[np.ones(20), np.zeros(80)]
+    first, second = (rng.normal(size=100) + labels for _ in range(2))
+    change, z, p = closed_form.delong_test(first, second, labels)
+    assert change == pytest.approx(roc_auc_score(labels, second) - roc_auc_score(labels, first))
+    # The paired difference, as the one-model formula applied to the difference of wins.
+    wins = [(one[labels == 1, None] > one[labels == 0]).astype(float) for one in (first, second)]
+    gap = wins[1] - wins[0]
+    error = np.sqrt(gap.mean(1).var(ddof=1) / 20 + gap.mean(0).var(ddof=1) / 80)
+    assert z == pytest.approx(change / error)
+    assert 0 < p < 1
+    assert closed_form.delong_test(first, first * 2 + 1, labels) == (0.0, 0.0, 1.0)
+
+
+def test_delong_and_the_bootstrap_agree() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 400).astype(float)
+    scores = rng.normal(size=400) + labels
+    names = [f"{i:03d}" for i in range(400)]
+    area, error = closed_form.delong(scores, labels)
+    found = estimates.compare_paired(
+        partial(aggregates.auroc, labels=labels), scores, None, names, 1000, 0, method="percentile"
+    ).base
+    assert found.value == pytest.approx(area)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+
+
+def test_bca_equals_scipy() -> None:
+    scores = np.random.default_rng(1).exponential(size=60)
+    names = [f"{i:03d}" for i in range(60)]
+    ours = estimates.compare_paired(aggregates.mean, scores, None, names, 9999, 0, share=False)
+    left_out = statistics_bootstrap.jackknife(aggregates.mean, [scores], names)[0]
+    drawn = np.concatenate(
+        [aggregates.mean(scores, w) for w in statistics_bootstrap.weight_blocks(names, 9999, 0)]
+    )
+    found = statistics_bootstrap.bca(drawn, scores.mean(), left_out)
+    expected = bootstrap((scores,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(2))
+    low, high = expected.confidence_interval
+    assert found == pytest.approx((low, high), abs=0.02)
+    assert found is not None
+    # Skewed scores: BCa leans to the right of the percentiles.
+    assert found[1] > statistics_bootstrap.interval(drawn)[1]
+    assert ours.method == "expanded"
+
+
+def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
+    flat = estimates.compare_paired(
+        aggregates.mean, np.full(9, 0.5), None, [f"{i}" for i in range(9)], 200, 0, method="bca"
+    )
+    assert flat.method == "expanded"
+    skewed = np.random.default_rng(0).exponential(size=30)
+    names = [f"{i:02d}" for i in range(30)]
+    found = estimates.compare_paired(aggregates.mean, skewed, None, names, 400, 0, False, "bca")
+    assert found.method == "bca"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        labels = np.array([1.0] + [0.0] * 29)  # without its group the AUROC does not exist
+        lone = estimates.compare_paired(
+            partial(aggregates.auroc, labels=labels), skewed, None, names, 400, 0, method="bca"
+        )
+    assert lone.method == "expanded"
+
+
+def test_delong_on_a_published_draw() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.r_[np.ones(20), np.zeros(80)]
+    first, second = rng.normal(size=100) + 1.2 * labels, rng.normal(size=100) + 0.8 * labels
+    assert closed_form.delong(first, labels) == pytest.approx((0.744375, 0.058378), abs=5e-7)
+    assert closed_form.delong(second, labels) == pytest.approx((0.769375, 0.063973), abs=5e-7)
+    change, z, p = closed_form.delong_test(first, second, labels)
+    assert (change, z, p) == pytest.approx((0.025, 0.291778, 0.770457), abs=5e-7)

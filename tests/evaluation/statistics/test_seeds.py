@@ -1,0 +1,121 @@
+"""Differences over seeds: worked by hand, and how often their intervals hold the truth."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from domainclip.evaluation.statistics.aggregates import auroc, mean
+from domainclip.evaluation.statistics.seeds import over_seeds
+
+TEN = [f"g{i}" for i in range(10)]
+
+
+def flat(value: float) -> np.ndarray:
+    return np.full(10, value)
+
+
+def test_items_that_all_agree_leave_students_interval_over_the_seeds() -> None:
+    """0.6, 0.7, 0.8 less 0.5: mean 0.2, s 0.1, t of 2 degrees 4.302653; p = 1 − t/√(t² + 2), t = 0.2 √3/0.1."""
+    found = over_seeds(mean, flat(0.5), {"a": {0: flat(0.6), 1: flat(0.7), 7: flat(0.8)}}, TEN, 200, 0)["a"]
+    reach = 4.302653 * 0.1 / 3**0.5
+    assert found.mean == pytest.approx(0.7)
+    assert found.values == pytest.approx({0: 0.6, 1: 0.7, 7: 0.8})
+    assert found.from_base.value == pytest.approx(0.2)
+    assert (found.from_base.low, found.from_base.high) == pytest.approx((0.2 - reach, 0.2 + reach))
+    t = 0.2 * 3**0.5 / 0.1
+    assert found.from_base.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
+    assert found.from_reference is None
+
+
+def test_seeds_that_all_agree_leave_students_interval_over_the_items() -> None:
+    """Differences 0.1 and 0.3 in turn: mean 0.2, s² = 10·0.01/9, so s/√10 = 1/30, t of 9 degrees 2.262157."""
+    scores = flat(0.5) + np.tile([0.1, 0.3], 5)
+    found = over_seeds(mean, flat(0.5), {"a": {0: scores, 1: scores}}, TEN, 40_000, 0)["a"].from_base
+    assert found.high - found.value == pytest.approx(2.262157 / 30, rel=0.01)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
+    assert found.p == 2.0**-9  # what ten groups that all moved can show at most
+
+
+def test_the_two_variances_add_up() -> None:
+    """Items: (1/30)². Seeds: 0.1²/3. Degrees of freedom by Satterthwaite: 3.47."""
+    rows = np.tile([-0.1, 0.1], 5)
+    seeds = {number: flat(0.5) + rows + step for number, step in enumerate((0.1, 0.2, 0.3))}
+    found = over_seeds(mean, flat(0.5), {"a": seeds}, TEN, 40_000, 0)["a"].from_base
+    items, between = 1 / 900, 0.01 / 3
+    df = (items + between) ** 2 / (items**2 / 9 + between**2 / 2)
+    from scipy.stats import t
+
+    assert df == pytest.approx(3.47, abs=0.01)
+    assert found.high - found.value == pytest.approx(t.ppf(0.975, df) * (items + between) ** 0.5, rel=0.01)
+
+
+def test_the_spread_between_seeds_is_pooled_over_the_variants() -> None:
+    variants = {"a": {0: flat(0.6), 1: flat(0.7), 2: flat(0.8)}, "b": {0: flat(0.65)}}
+    found = over_seeds(mean, flat(0.5), variants, TEN, 100, 0)
+    one = found["b"].from_base  # a single seed: its spread is that of the others
+    assert one.high - one.value == pytest.approx(4.302653 * 0.1)
+    alone = over_seeds(mean, flat(0.5), {"b": variants["b"]}, TEN, 100, 0)["b"].from_base
+    assert (alone.low, alone.high) == (pytest.approx(0.15), pytest.approx(0.15))
+
+
+def test_the_reference_is_paired_seed_by_seed() -> None:
+    variants = {
+        "reference": {0: flat(0.6), 1: flat(0.7), 2: flat(0.8)},
+        "a": {2: flat(0.81), 0: flat(0.61), 5: flat(0.1)},
+        "other seeds": {9: flat(0.5)},
+    }
+    found = over_seeds(mean, flat(0.5), variants, TEN, 100, 0, "reference")
+    change = found["a"].from_reference
+    assert change is not None
+    assert (change.value, change.low, change.high) == pytest.approx((0.01, 0.01, 0.01))
+    assert change.p == 2.0**-9
+    assert found["reference"].from_reference is None
+    assert found["other seeds"].from_reference is None
+    assert found["other seeds"].from_base.value == 0.0
+
+
+def test_each_seed_is_a_model_and_not_a_voice_in_a_choir() -> None:
+    """AUROC 1 and 0 are 0.5 in the mean; the mean of the scores, which nobody trained, would have 1."""
+    labels = np.tile([0.0, 1.0], 5)
+    seeds = {0: 3 * labels, 1: -labels}
+    found = over_seeds(partial(auroc, labels=labels), np.zeros(10), {"a": seeds}, TEN, 100, 0)["a"]
+    assert found.values == {0: 1.0, 1: 0.0}
+    assert found.mean == 0.5
+
+
+def test_equal_models_differ_in_nothing() -> None:
+    base = np.arange(10) / 10
+    found = over_seeds(mean, base, {"a": {0: base, 1: base.copy()}}, TEN, 100, 0)["a"].from_base
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_too_few_groups_give_no_interval() -> None:
+    found = over_seeds(mean, np.zeros(10), {"a": {0: np.ones(10)}}, ["p", "q"] * 5, 100, 0)["a"].from_base
+    assert found.value == 1
+    assert found.p is not None
+    assert np.isnan([found.low, found.high, found.p]).all()
+
+
+def test_intervals_hold_the_truth_where_items_and_seeds_both_vary() -> None:
+    """True difference 0.1; items in pairs that agree, three seeds, two variants. Items alone hold it far less."""
+    draw = np.random.default_rng(0)
+    groups = [f"g{i // 2}" for i in range(60)]
+    held = narrow = 0
+    rounds = 300
+    for _ in range(rounds):
+        base = np.repeat(draw.normal(0, 1, 30), 2)
+        variants = {}
+        for name in ("a", "b"):
+            change = 0.1 + np.repeat(draw.normal(0, 0.2, 30), 2)
+            variants[name] = {
+                seed: base + change + draw.normal(0, 0.06) + draw.normal(0, 0.1, 60) for seed in range(3)
+            }
+        found = over_seeds(mean, base, variants, groups, 200, 0)["a"].from_base
+        held += found.low <= 0.1 <= found.high
+        alone = over_seeds(mean, base, {"a": {0: variants["a"][0]}}, groups, 200, 0)["a"].from_base
+        narrow += alone.low <= 0.1 <= alone.high
+    assert held / rounds >= 0.92
+    assert narrow / rounds < 0.9

@@ -1,0 +1,202 @@
+"""What is allowed to leave arrives, byte for byte and in private; nothing else does, whatever lies about."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import constants
+
+from domainclip.hub import upload
+from domainclip.hub.allowlist import files_to_push
+from domainclip.hub.upload import preview, push
+from domainclip.pipelines.merge import merge
+from tests.hub.local_hub import LocalHub
+from tests.hub.planted_leaks import CANARIES, TOKEN, fault
+from tests.support.run_folders import made_run
+
+# huggingface_hub hands files to its HTTP library in an old way; nothing of ours is concerned.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+ADAPTER = [
+    *("README.md", "adapter_config.json", "adapter_model.safetensors", "calibration.safetensors"),
+    *("preprocessor_config.json", "recipe.yaml", "report.html", "report.md", "results.json"),
+    *("tokenizer.json", "tokenizer_config.json"),
+]
+
+
+def test_exactly_the_allowed_files_arrive(run: Path, server: LocalHub) -> None:
+    """Fault 35."""
+    assert push(run, "lab/clip-cxr", message="a first try") == f"{server.url}/lab/clip-cxr"
+    assert sorted(server.files) == ADAPTER
+    for file in files_to_push(run, repo_id="lab/clip-cxr"):
+        arrived = server.files[file.path]
+        assert (len(arrived), hashlib.sha256(arrived).hexdigest()) == (file.size, file.sha256)
+    for name in ("adapter_model.safetensors", "calibration.safetensors", "tokenizer.json"):
+        assert server.files[name] == (run / "model" / name).read_bytes()
+    assert server.commits == ["a first try"]
+    created = json.loads(server.requests[0].body)
+    assert created == {"name": "clip-cxr", "organization": "lab", "visibility": "private"}
+    assert server.private
+
+
+def test_no_byte_of_any_request_tells_of_a_patient(run: Path, server: LocalHub) -> None:
+    push(run, "lab/clip-cxr")
+    assert len(server.requests) >= 7
+    for call in server.requests:
+        said = " ".join([call.path, *call.headers.values()]).encode() + call.body + _decoded(call.body)
+        for canary in (*CANARIES, str(run), str(run.parent), str(Path.home())):
+            assert canary.encode() not in said, f"{canary} in {call.method} {call.path}"
+
+
+def test_the_canaries_would_be_found(run: Path) -> None:
+    """The search above is worth something only if what it looks for is there."""
+    here = b"".join(file.read_bytes() for file in run.rglob("*") if file.is_file())
+    here += " ".join(str(file) for file in run.rglob("*")).encode()
+    for canary in CANARIES:
+        assert canary.encode() in here
+
+
+def test_the_token_stands_in_its_header_only(
+    run: Path, server: LocalHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 35."""
+    push(run, "lab/clip-cxr")
+    for call in server.requests:
+        assert TOKEN.encode() not in call.path.encode() + call.body
+        carrying = [name.lower() for name, value in call.headers.items() if TOKEN in value]
+        # Weights go to a store with an address of its own, which needs no token.
+        assert carrying == ([] if call.path.startswith("/lfs/") else ["authorization"])
+    assert TOKEN not in "".join(capfd.readouterr())
+
+
+def test_what_arrives_can_be_loaded_by_others(run: Path, server: LocalHub) -> None:
+    push(run, "lab/clip-cxr")
+    config = json.loads(server.files["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == ("lab/base-clip", None)
+    kept = json.loads((run / "model" / "adapter_config.json").read_text())
+    assert Path(kept["base_model_name_or_path"]).is_dir()  # the run itself is as it was
+    told = yaml.safe_load(server.files["recipe.yaml"])
+    assert (told["base"]["path"], told["corpus"]["path"], told["roots"]) == ("lab/base-clip", "(local)", [])
+    assert "command" not in json.loads(server.files["results.json"])["run"]
+    assert b'repo = "lab/clip-cxr"' in server.files["README.md"]
+
+
+def test_a_public_repository_needs_the_word(run: Path, server: LocalHub) -> None:
+    server.exists, server.private = True, False
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        "push to lab/clip-cxr: this repository is public: say --public, or name another one"
+    )
+    assert server.files == {}
+    assert not any("preupload" in call.path for call in server.requests)
+    push(run, "lab/clip-cxr", private=False)
+    assert sorted(server.files) == ADAPTER
+
+
+def test_a_second_push_takes_away_what_no_longer_belongs(run: Path, server: LocalHub) -> None:
+    server.exists = True
+    server.files = {"model.safetensors": b"", "report.md": b"", ".gitattributes": b"", "thanks.txt": b""}
+    (run / "report.md").unlink()
+    push(run, "lab/clip-cxr")
+    assert sorted(server.files) == sorted({*ADAPTER, ".gitattributes", "thanks.txt"} - {"report.md"})
+
+
+def test_a_dry_run_shows_all_and_asks_nobody(
+    run: Path, server: LocalHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push(run, "lab/clip-cxr", dry_run=True) == f"{server.url}/lab/clip-cxr"
+    assert server.requests == []
+    said = capsys.readouterr().out
+    files = files_to_push(run, repo_id="lab/clip-cxr")
+    assert said == preview(files, "lab/clip-cxr", private=True) + "\n"
+    for file in files:
+        assert f"{file.size:>14,}  {file.sha256[:12]}  {file.path}  ({file.why})\n" in said
+    for name in ("README.md", "recipe.yaml", "report.md", "results.json"):
+        text = next(file.text for file in files if file.path == name)
+        assert f"===== {name} =====\n{text}" in said
+    total = sum(file.size for file in files)
+    assert said.startswith(f"lab/clip-cxr (private): 11 files, {total:,} bytes would leave\n")
+
+
+def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
+    run = made_run(tmp_path / "run")
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        f"{run}/model/adapter_config.json: this adapter needs a base that lies only on this machine; "
+        f"merge first: domainclip merge {run} {run}/merged"
+    )
+    assert server.requests == []
+    merge(run, run / "merged")
+    push(run, "lab/clip-cxr")
+    assert "adapter_config.json" not in server.files
+    assert server.files["model.safetensors"] == (run / "merged" / "model.safetensors").read_bytes()
+    assert b"library_name: transformers" in server.files["README.md"]
+
+
+@pytest.mark.parametrize("name", ["clip-cxr", "lab/clip cxr", "lab/a/b", "../clip", "lab/clip--cxr"])
+def test_a_name_that_cannot_be(run: Path, name: str) -> None:
+    assert fault(lambda: push(run, name)) == (
+        f'"{name}" cannot be a name on the Hub: write it as OWNER/NAME, as lab/clip-cxr'
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "the Hub does not accept the token: log in again with `hf auth login`"),
+        (403, 'the token may not write to "lab": make one with write access to it, or name another owner'),
+        (404, "the Hub does not find it: check the name, and that the token may see it"),
+        (500, "the Hub answered 500: try again later"),
+    ],
+)
+def test_a_refusal_is_one_line(run: Path, server: LocalHub, status: int, reason: str) -> None:
+    server.fail = {"/api/": status}
+    assert fault(lambda: push(run, "lab/clip-cxr")) == f"push to lab/clip-cxr: {reason}"
+
+
+def test_a_refused_commit_leaves_nothing(run: Path, server: LocalHub) -> None:
+    server.fail = {"/commit/": 403}
+    assert fault(lambda: push(run, "lab/clip-cxr")).startswith(
+        "push to lab/clip-cxr: the token may not write"
+    )
+    assert server.files == {}
+
+
+def test_nobody_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalHub() as gone:
+        monkeypatch.setenv("HF_ENDPOINT", gone.url)
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        f"push to lab/clip-cxr: {gone.url} cannot be reached: check the network and HF_ENDPOINT"
+    )
+
+
+def test_no_answer(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.silent = True
+    monkeypatch.setattr(upload, "TIMEOUT", (1.0, 0.2, 0.2, 1.0))
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        f"push to lab/clip-cxr: {server.url} does not answer: try again later; nothing is lost"
+    )
+
+
+def test_offline(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        "push to lab/clip-cxr: HF_HUB_OFFLINE is set: unset it, or see what would leave with --dry-run"
+    )
+    assert server.requests == []
+
+
+def test_not_logged_in(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert fault(lambda: push(run, "lab/clip-cxr")) == (
+        "push to lab/clip-cxr: no token: log in with `hf auth login`, or set HF_TOKEN"
+    )
+    assert server.requests == []
+
+
+def _decoded(body: bytes) -> bytes:
+    """Whatever a request holds in base64: samples and files of a commit."""
+    return b"".join(base64.b64decode(found) for found in re.findall(rb'"([A-Za-z0-9+/]{16,}={0,2})"', body))

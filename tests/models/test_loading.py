@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from domainclip.errors import ModelError
+from domainclip.models import loading
+from domainclip.models.loading import load_model
+from tests.support.tiny_models import tiny_clip, tiny_siglip
+
+ROOT = Path(__file__).parents[2]
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def fault(base: Path | str) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(base)
+    return str(caught.value)
+
+
+def test_families_are_the_files() -> None:
+    assert loading.families() == [
+        "altclip",
+        "chinese_clip",
+        "clip",
+        "metaclip_2",
+        "siglip",
+        "siglip2",
+        "vision_text_dual_encoder",
+    ]
+
+
+def test_loads_for_evaluation_with_everything_fp32(tmp_path: Path) -> None:
+    folder = rewrite(tiny_clip(tmp_path), lambda w: w.update({n: t.half() for n, t in w.items()}))
+    towers = load_model(folder)
+    assert not towers.training
+    assert not towers.plain.training
+    stored = load_file(folder / "model.safetensors")
+    for name, weight in towers.weights().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, stored[name.split("/")[1]].float())
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_scale_and_bias_of_either_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    scalars = {"logit_scale": torch.full(shape, 3.5)}
+    clip = load_model(rewrite(tiny_clip(tmp_path / "clip"), lambda w: w.update(scalars)))
+    assert clip.plain.logit_scale.tolist() == 3.5
+    assert clip.scale.shape == ()
+    scalars["logit_bias"] = torch.full(shape, -3.0)
+    siglip = load_model(rewrite(tiny_siglip(tmp_path / "siglip"), lambda w: w.update(scalars)))
+    assert siglip.plain.logit_scale.tolist() == [3.5]
+    assert siglip.bias is not None
+    assert siglip.bias.tolist() == -3.0
+
+
+def test_a_weight_that_is_not_there_is_not_made_up(tmp_path: Path) -> None:
+    folder = rewrite(tiny_clip(tmp_path), lambda w: w.pop("visual_projection.weight"))
+    assert fault(folder) == f'base "{folder}": its file has no weight "visual_projection.weight"'
+
+
+def test_a_weight_of_another_shape(tmp_path: Path) -> None:
+    folder = rewrite(tiny_clip(tmp_path), lambda w: w.update({"text_projection.weight": torch.zeros(8, 32)}))
+    assert fault(folder) == (
+        f'base "{folder}": its weight "text_projection.weight" has the shape [8, 32], '
+        "but its config asks for [16, 32]"
+    )
+
+
+def test_a_cut_file(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    assert fault(folder) == (
+        f'base "{folder}": its model cannot be read: Error while deserializing header: invalid header length'
+    )
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    """Fault 36."""
+    folder = tiny_clip(tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert fault(folder) == (
+        f'base "{folder}": no weights there, such as model.safetensors; '
+        "pickles such as pytorch_model.bin are not read, for they can run code"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("config.json", "model"),
+        ("tokenizer.json", "tokenizer"),
+        ("preprocessor_config.json", "image processor"),
+    ],
+)
+def test_a_file_that_is_missing(tmp_path: Path, file: str, what: str) -> None:
+    folder = tiny_clip(tmp_path)
+    (folder / file).unlink()
+    assert fault(folder) == f'base "{folder}": no {what} there, such as {file}'
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer"),
+        ("preprocessor_config.json", "image processor"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named_in_one_line(tmp_path: Path, file: str, what: str) -> None:
+    folder = tiny_clip(tmp_path)
+    (folder / file).write_text('{"a"')
+    message = fault(folder)
+    assert message.startswith(f'base "{folder}": its {what} cannot be read: ')
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("model_type", "way_out"),
+    [
+        ("clipp", 'did you mean "clip"?'),
+        ("siglip_2", 'did you mean "siglip2"?'),
+        ("clip_vision_model", None),
+        ("gpt2", None),
+    ],
+)
+def test_a_family_that_there_is_not(tmp_path: Path, model_type: str, way_out: str | None) -> None:
+    folder = tiny_clip(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    known = f"known: {', '.join(loading.families())}."
+    assert fault(folder) == (
+        f'base "{folder}": the model type "{model_type}" is not supported; {way_out or known}'
+    )
+
+
+def adapter(base: Path, folder: Path) -> Path:
+    towers = load_model(base)
+    targets = towers.lora_targets("text", "attention", 1)
+    towers.model = get_peft_model(towers.model, LoraConfig(r=2, target_modules=targets))
+    towers.save(folder)
+    return folder
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_an_adapter_whose_base_is_gone(clip_folder: Path, tmp_path: Path) -> None:
+    folder = adapter(clip_folder, tmp_path / "adapter")
+    gone = str(tmp_path / "gone")
+    edit(folder, base_model_name_or_path=gone)
+    assert fault(folder) == (
+        f'adapter "{folder}": base "{gone}": no such folder, and not a name that the Hub could have'
+    )
+
+
+def test_an_adapter_on_an_adapter(clip_folder: Path, tmp_path: Path) -> None:
+    folder = adapter(clip_folder, tmp_path / "adapter")
+    edit(folder, base_model_name_or_path=str(folder))
+    assert fault(folder) == (
+        f'adapter "{folder}": base "{folder}" is an adapter itself; merge that one first'
+    )
+
+
+def test_an_adapter_without_its_weights(clip_folder: Path, tmp_path: Path) -> None:
+    folder = adapter(clip_folder, tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    assert fault(folder) == (f'base "{folder}": no adapter weights there, such as adapter_model.safetensors')
+
+
+def test_an_adapter_with_half_its_weights(clip_folder: Path, tmp_path: Path) -> None:
+    folder = adapter(clip_folder, tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file(dict(list(weights.items())[1:]), folder / "adapter_model.safetensors")
+    message = fault(folder)
+    assert message.startswith(f'base "{folder}": its adapter cannot be read: Found missing adapter keys')
+    assert "\n" not in message
+
+
+BLOCKED = """
+import sys, warnings
+warnings.simplefilter("error")
+
+# The idiom for "not installed": to import it fails, to look for it finds nothing.
+sys.modules["torchvision"] = sys.modules["sentencepiece"] = None
+from PIL import Image
+from domainclip.towers import load
+from tests.tiny import stack
+towers = load(sys.argv[1])
+image, text, *_ = towers(stack([towers.preprocess(Image.new("RGB", (50, 40)))]), towers.tokenise(["a cat"]))
+print(tuple(image.shape), tuple(text.shape))
+"""
+
+
+def test_runs_without_torchvision_and_prints_nothing(clip_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(clip_folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("(1, 16) (1, 16)\n", "")

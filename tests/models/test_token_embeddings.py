@@ -1,0 +1,206 @@
+"""A vector for each patch and word: what it is made of, which of them count, and who has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from domainclip.errors import ModelError
+from domainclip.models import token_embeddings
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.loading import load_model
+from domainclip.models.token_embeddings import EncoderOutput
+from domainclip.strategies.full import Full
+from domainclip.strategies.lora import Lora
+from tests.support import tiny_models
+
+TEXTS = ["a red circle", "two small squares on the left of a green dog", "cat"]
+FAMILIES = [one for one in tiny_models.FAMILIES if one is not tiny_models.tiny_siglip2_naflex]
+
+
+def _loaded(family: Callable[..., Path], folder: Path) -> DualEncoder:
+    towers = load_model(family(folder / "base"))
+    towers.eval()
+    return towers
+
+
+def _pictures(towers: DualEncoder, count: int = 3) -> dict[str, Tensor]:
+    return tiny_models.stack(
+        [towers.preprocess(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(count)]
+    )
+
+
+def _groups(towers: DualEncoder) -> list[dict[str, Tensor]]:
+    return [towers.tokenise(TEXTS[2:]), towers.tokenise(TEXTS[:2])]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_lengths_and_the_pooled_rows_beside(family: Callable[..., Path], tmp_path: Path) -> None:
+    towers = _loaded(family, tmp_path)
+    image, groups = _pictures(towers), _groups(towers)
+    found = towers(image, groups, tokens=True)
+    assert type(found) is EncoderOutput
+    longest = max(group["input_ids"].shape[1] for group in groups)
+    d = towers.width
+    assert found.image_tokens.shape == (3, 16, d)
+    assert found.text_tokens.shape == (3, longest, d)
+    assert found.text_mask.shape == (3, longest)
+    assert found.text_mask.dtype == torch.bool
+    assert torch.allclose(found.image_tokens.norm(dim=-1), torch.ones(3, 16), atol=1e-5)
+    lengths = found.text_tokens.norm(dim=-1)[found.text_mask]
+    assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
+    for mine, plain in zip(found[:4], towers(image, groups), strict=True):
+        assert mine is plain is None or torch.allclose(mine, plain, atol=1e-5)
+    for given in ((image, None), (None, groups)):
+        other = towers(*given, tokens=True)
+        assert [name for name, value in zip(other._fields, other, strict=True) if value is None] == [
+            name
+            for name, value in zip(found._fields, found, strict=True)
+            if value is None or name.startswith("text" if given[1] is None else "image")
+        ]
+
+
+def _clip(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = plain.vision_model(image).last_hidden_state[:, 1:]
+    words = plain.text_model(text).last_hidden_state
+    return plain.visual_projection(plain.vision_model.post_layernorm(hidden)), plain.text_projection(words)
+
+
+def _siglip(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = plain.vision_model(image).last_hidden_state
+    each = [plain.vision_model.head(hidden[:, i : i + 1]) for i in range(16)]
+    return torch.stack(each, dim=1), plain.text_model.head(plain.text_model(text).last_hidden_state)
+
+
+def _dual(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = plain.vision_model(image).last_hidden_state[:, 1:]
+    words = plain.text_model(text, attention_mask=(text != 0).long()).last_hidden_state
+    pooled = [
+        torch.tanh(part.pooler.dense(rows))
+        for part, rows in ((plain.vision_model, hidden), (plain.text_model, words))
+    ]
+    return plain.visual_projection(pooled[0]), plain.text_projection(pooled[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "by_hand"),
+    [
+        (tiny_models.tiny_clip, _clip),
+        (tiny_models.tiny_siglip, _siglip),
+        (tiny_models.tiny_dual_encoder, _dual),
+    ],
+)
+def test_each_goes_where_the_pooled_one_goes(
+    family: Callable[..., Path], by_hand: Callable[..., tuple[Tensor, Tensor]], tmp_path: Path
+) -> None:
+    towers = _loaded(family, tmp_path)
+    image, text = _pictures(towers), towers.tokenise(TEXTS)
+    found = towers(image, text, tokens=True)
+    rows, words = by_hand(towers.plain, towers.pixels(image)["pixel_values"], text["input_ids"])
+    assert torch.allclose(found.image_tokens, F.normalize(rows, dim=-1), atol=1e-5)
+    mine, theirs = found.text_tokens[found.text_mask], F.normalize(words, dim=-1)[found.text_mask]
+    assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [tiny_models.tiny_clip, tiny_models.tiny_metaclip_2])
+def test_the_token_that_is_read_would_be_the_embedding(family: Callable[..., Path], tmp_path: Path) -> None:
+    """At the end of the text, which the mask leaves out, stands the embedding itself."""
+    towers = _loaded(family, tmp_path)
+    text = towers.tokenise(TEXTS)
+    found = towers(None, text, tokens=True)
+    ends = (text["input_ids"] == towers.plain.config.text_config.eos_token_id).int().argmax(dim=1)
+    at_end = found.text_tokens[torch.arange(3), ends]
+    assert torch.allclose(at_end, found.text, atol=1e-5)
+    assert not found.text_mask[torch.arange(3), ends].any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_mask_covers_the_words_of_each_text(family: Callable[..., Path], tmp_path: Path) -> None:
+    towers = _loaded(family, tmp_path)
+    groups = _groups(towers)
+    mask = towers(None, groups, tokens=True).text_mask
+    for row, text in zip(mask, [TEXTS[2], *TEXTS[:2]], strict=True):
+        pieces = towers.tokenizer(towers.clean([text]), add_special_tokens=False)["input_ids"][0]
+        assert row.sum() == len(pieces)
+        places = row.nonzero().flatten()
+        assert (places.diff() == 1).all()  # without a gap, from the first word on
+        assert places[0] == (0 if towers.tokenizer.bos_token is None and "siglip" in towers.family else 1)
+
+
+def test_an_unknown_word_is_a_word_and_an_empty_text_has_none(tmp_path: Path) -> None:
+    towers = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
+    text = towers.tokenise(["a Ω cat", ""])
+    assert towers.tokenizer.unk_token_id in text["input_ids"][0]
+    assert towers(None, text, tokens=True).text_mask.sum(dim=1).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("strategy", [Full(last_layers=1), Lora(rank=2, last_layers=1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_kept_hidden_states_they_are_the_same(
+    family: Callable[..., Path], strategy: Any, tmp_path: Path
+) -> None:
+    towers = _loaded(family, tmp_path)
+    strategy.apply(towers)
+    towers.eval()
+    image, text = _pictures(towers), towers.tokenise(TEXTS)
+    whole = towers(image, text, tokens=True)
+    midway = {**text, "hidden": towers.lower("text", text)}
+    kept = towers({"hidden": towers.lower("image", image)}, midway, tokens=True)
+    for mine, theirs in zip(kept, whole, strict=True):
+        assert mine is theirs is None or torch.allclose(mine.float(), theirs.float(), atol=1e-5)
+
+
+def test_gradients_reach_the_towers_through_the_tokens(tmp_path: Path) -> None:
+    towers = load_model(tiny_models.tiny_clip(tmp_path / "base"))
+    found = towers(_pictures(towers), towers.tokenise(TEXTS), tokens=True)
+    (found.image_tokens.sum() + found.text_tokens[found.text_mask].sum()).backward()
+    without = {name for name, weight in towers.weights().items() if weight.grad is None}
+    assert without == {"scale/logit_scale"}
+
+
+def test_a_tower_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
+    towers = _loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
+    assert towers.has_tokens("text")
+    assert not towers.has_tokens("image")
+    assert towers(None, towers.tokenise(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
+    with pytest.raises(ModelError) as error:
+        towers(_pictures(towers, 1), None, tokens=True)
+    assert str(error.value) == (
+        f'base "{tmp_path / "base"}": family siglip2 gives no token embeddings of images; leave out the '
+        "objective that needs image_tokens"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_others_have_both(family: Callable[..., Path], tmp_path: Path) -> None:
+    towers = _loaded(family, tmp_path)
+    assert towers.has_tokens("image")
+    assert towers.has_tokens("text")
+
+
+def test_a_second_token_in_front_is_noticed(tmp_path: Path) -> None:
+    """With registers or a distillation token, the patches begin elsewhere: nothing is guessed."""
+    towers = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
+    towers.plain.vision_model.embeddings.distillation_token = torch.nn.Parameter(torch.zeros(1, 1, 32))
+    assert not towers.has_tokens("image")
+
+
+def test_a_study_of_several_pictures_has_no_one_grid(tmp_path: Path) -> None:
+    towers = _loaded(tiny_models.tiny_clip, tmp_path)
+    towers.frames = 2
+    assert not towers.has_tokens("image")
+    assert towers.has_tokens("text")
+
+
+def test_groups_are_filled_up_to_the_longest() -> None:
+    ones = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    short = 2 * torch.ones(1, 2, 4), torch.tensor([[True, False]])
+    rows, mask = token_embeddings.pad_and_join([short, ones])
+    assert rows[..., 0].tolist() == [[2, 2, 0], [1, 1, 1], [1, 1, 1]]
+    assert mask.tolist() == [[True, False, False], [True] * 3, [True] * 3]

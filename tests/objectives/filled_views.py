@@ -1,0 +1,110 @@
+"""Random batches with all that an objective may ask for, and what must hold of every objective on them.
+
+Legend: b pairs, m general sentences, d width, t width of a teacher, c classes, n patches, l words, k texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from domainclip.objectives.base import Teacher, Views
+
+Loss = Callable[[Views], Tensor]
+# What learns, or may; the rest is the base's or a teacher's.
+LEARN = ("image", "text", "scale", "bias", "prose", "image_2", "image_tokens", "text_tokens", "said", "heads")
+
+
+def filled(
+    needs: frozenset[str] = frozenset(),
+    *,
+    b: int = 8,
+    d: int = 6,
+    seed: int = 0,
+    grouped: bool = True,
+    dtype: torch.dtype = torch.float64,
+    teachers: int = 1,
+) -> Views:
+    """Views with what `needs` names; two pairs of a group among the first four, labels that repeat."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def rows(*shape: int) -> Tensor:
+        return F.normalize(torch.randn(*shape, generator=draw, dtype=dtype), dim=-1)
+
+    m, n, length, k = 5, 4, 3, 2
+    made = {
+        "prose": rows(m, d),
+        "anchor_prose": rows(m, d),
+        "anchor_image": rows(b, d),
+        "image_2": rows(b, d),
+        "image_tokens": rows(b, n, d),
+        "text_tokens": rows(b, length, d),
+        "labels": torch.rand(b, 2, generator=draw) < 0.5,
+        "teachers": tuple(Teacher(rows(b, 9), rows(b, 9), 20.0) for _ in range(teachers)),
+        "said": rows(b, k, d),
+        "value": torch.rand(b, generator=draw, dtype=torch.float32),
+        "third": rows(b, 9),
+    }
+    masks = {
+        "text_tokens": {"text_mask": torch.arange(length) < 1 + torch.arange(b)[:, None] % length},
+        "said": {"said_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1)},
+        "third": {"heads": rows(2, d + 9, d)},
+    }
+    found = {name: made[name] for name in needs if name in made}
+    for name in needs & masks.keys():
+        found |= masks[name]
+    group = torch.arange(b)
+    group[1:2] = 0
+    views = Views(
+        rows(b, d), rows(b, d), torch.tensor(6.0, dtype=dtype), torch.tensor(-2.0, dtype=dtype),
+        group=group if grouped else None, **found,  # type: ignore[arg-type]
+    )  # fmt: skip
+    for one in learning(views):
+        one.requires_grad_()
+    return views
+
+
+def learning(views: Views) -> list[Tensor]:
+    """The tensors of a batch that learn."""
+    return [one for name in LEARN if (one := getattr(views, name)) is not None]
+
+
+def gradients(loss: Tensor, views: Views) -> list[Tensor]:
+    """The loss's gradient at each of them, zero where it does not look."""
+    given = learning(views)
+    found = torch.autograd.grad(loss, given, allow_unused=True)
+    return [torch.zeros_like(one) if grad is None else grad for one, grad in zip(given, found, strict=True)]
+
+
+def check_equal(one: Loss, other: Loss, views: Views, tolerance: float = 1e-10) -> None:
+    """Two forms of a loss agree, in value and in every gradient."""
+    first, second = one(views), other(views)
+    assert abs(first.item() - second.item()) <= tolerance
+    for mine, theirs in zip(gradients(first, views), gradients(second, views), strict=True):
+        assert (mine - theirs).abs().max().item() <= tolerance
+
+
+def check_processes(loss: Loss, views: Views, processes: int = 4) -> None:
+    """The mean over processes of what each finds on its own rows is the loss of the whole batch, exactly."""
+    size = len(views.image) // processes
+    assert size * processes == len(views.image)
+
+    def shared(whole: Views) -> Tensor:
+        own = [replace(whole, rows=slice(i * size, (i + 1) * size)) for i in range(processes)]
+        return torch.stack([loss(one) for one in own]).mean()
+
+    check_equal(shared, loss, views)
+
+
+def check_gradients(loss: Loss, views: Views) -> None:
+    """The gradients are those of finite differences."""
+    names = [name for name in LEARN if getattr(views, name) is not None]
+
+    def of(*values: Tensor) -> Tensor:
+        return loss(replace(views, **dict(zip(names, values, strict=True))))
+
+    assert torch.autograd.gradcheck(of, learning(views))

@@ -1,0 +1,108 @@
+"""Many devices on paper: the model by hand, and a plan that says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+
+from domainclip.config import loading
+from domainclip.errors import RecipeError
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.plan import cluster as plan_cluster
+from domainclip.pipelines.plan import make_plan
+from domainclip.pipelines.plan.cluster import Network, Profile, estimate
+from domainclip.pipelines.training_setup import make_job, sentences
+
+PROFILE = Profile(
+    pair=0.01, fixed=0.1, encode=0.004, logit=1e-6, update=0.2,
+    weights=1000, learning=400, width=16, saved=5000.0,
+)  # fmt: skip
+NETWORK = Network(bandwidth=1e4, latency=0.001)
+
+
+def test_one_device_sends_nothing() -> None:
+    found = estimate(PROFILE, NETWORK, devices=1, batch=64)
+    assert found.sending == found.sent == 0
+    # One pass of 64 pairs, 64 x 64 combinations, one update.
+    assert found.computing == pytest.approx(0.1 + 0.64 + 4096e-6 + 0.2)
+    assert found.pairs_per_second == pytest.approx(64 / found.seconds)
+    assert found.memory == 4 * 1000 + 12 * 400 + 64 * 5000 + 2 * (2 * 64 * 16 * 4)
+
+
+def test_four_devices_by_hand() -> None:
+    found = estimate(PROFILE, NETWORK, devices=4, batch=64)
+    assert found.computing == pytest.approx(0.1 + 0.16 + 16 * 64e-6 + 0.2)
+    # Embeddings of both sides come (3/4 of 8,192 bytes), their gradients and the weights' go and come (twice
+    # 3/4 of 8,192 and of 1,600).
+    sent = 0.75 * 8192 + 1.5 * 8192 + 1.5 * 1600
+    assert found.sent == pytest.approx(sent)
+    assert found.sending == pytest.approx(sent / 1e4 + (3 + 6 + 6) * 0.001 + 8 * 0.001)
+
+
+def test_micro_batches_encode_again() -> None:
+    whole, parts = (estimate(PROFILE, NETWORK, devices=1, batch=64, held=held) for held in (None, 16))
+    assert parts.computing - whole.computing == pytest.approx(3 * 0.1 + 48 * 0.004)
+    assert whole.memory - parts.memory == 48 * 5000
+    # More than there is to hold is all.
+    assert estimate(PROFILE, NETWORK, devices=4, batch=64, held=1000) == estimate(
+        PROFILE, NETWORK, devices=4, batch=64
+    )
+
+
+def test_shared_weights_cost_traffic_and_save_memory() -> None:
+    plain, shared = (estimate(PROFILE, NETWORK, devices=4, batch=64, shard=shard) for shard in (False, True))
+    assert plain.memory - shared.memory == pytest.approx(0.75 * (4 * 1000 + 12 * 400))
+    # Whole weights for forward and backward, gradients summed to where they belong, instead of both ways.
+    assert shared.sent - plain.sent == pytest.approx(2 * 0.75 * 4000 + 0.75 * 1600 - 1.5 * 1600)
+    assert plain.computing - shared.computing == pytest.approx(0.2 * 0.75)
+
+
+def test_devices_that_share_cores_compute_slower() -> None:
+    one, two = (estimate(PROFILE, NETWORK, devices=4, batch=64, crowded=crowded) for crowded in (1.0, 2.0))
+    assert two.computing == 2 * one.computing
+    assert two.sending == one.sending
+
+
+def test_an_uneven_batch_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        estimate(PROFILE, NETWORK, devices=7, batch=64)
+    assert str(caught.value) == (
+        "train.batch_size: 64 cannot be shared equally by 7 devices: take a multiple of 7"
+    )
+
+
+def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
+    ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]))
+    job = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+    before = {name: weight.detach().clone() for name, weight in job.towers.weights().items()}
+    found = plan_cluster.measure(job, Accelerator(cpu=True), lambda n: make_plan._probe_batch(job, 0, n))
+    assert min(found.pair, found.encode, found.logit, found.update, found.saved) > 0
+    assert found.fixed >= 0
+    assert found.weights == sum(weight.numel() for weight in before.values())
+    assert 0 < found.learning < found.weights
+    for name, weight in job.towers.weights().items():
+        assert (weight == before[name]).all(), name
+        assert weight.grad is None
+
+
+def test_a_plan_says_what_many_devices_take(recipe_file: Path) -> None:
+    cluster = make_plan.Cluster(8, Network(25e9, 20e-6))
+    lines = dict(make_plan.plan(loading.load_recipe(str(recipe_file)), probe=False, cluster=cluster).lines)
+    assert lines["8 devices like this one"].startswith("about ")
+    assert lines["8 devices like this one"].endswith("minutes of training")
+    assert " at 25 GB/s" in lines["a step there"]
+    assert lines["memory of each"].endswith("GiB")
+    shared = dict(
+        make_plan.plan(loading.load_recipe(str(recipe_file), ["train.shard=full"]), False, cluster).lines
+    )
+    assert shared["memory of each"].endswith("GiB, weights shared out")
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_a_plan_for_many_devices_asks_the_teachers(recipe_file: Path, base: Path, probe: bool) -> None:
+    said = f"objectives={{contrastive: {{}}, distillation: {{teachers: [{base}]}}}}"
+    cluster = make_plan.Cluster(8, Network(25e9, 20e-6))
+    lines = dict(make_plan.plan(loading.load_recipe(str(recipe_file), [said]), probe, cluster).lines)
+    assert ("speed" in lines, "a step there" in lines) == (probe, True)

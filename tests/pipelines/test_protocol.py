@@ -1,0 +1,240 @@
+"""The way from the base to the adapted weights: measured on the way, chosen with and without a floor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from domainclip.config import loading
+from domainclip.errors import DataError, RecipeError
+from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.probes.zero_shot import ZeroShot
+from domainclip.models import loading as models_loading
+from domainclip.pipelines import finetune, protocol
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.protocol import evaluation_sets
+from domainclip.report.results_file import load
+from domainclip.training import weight_interpolation
+from domainclip.training.weight_interpolation import AlphaScore
+from tests import conftest
+from tests.evaluation.probes.array_encoder import evaluation_set
+from tests.evaluation.test_evaluate import CLASSES, animals
+from tests.report.made_results import row
+
+
+@pytest.fixture
+def with_general(recipe_file: Path, tmp_path: Path) -> Path:
+    file = conftest.with_general(recipe_file, tmp_path / "general", 48)
+    file.write_text(file.read_text() + "probes: [zero_shot]\n")
+    return file
+
+
+@pytest.mark.parametrize("strategy", ["full", "{lora: {rank: 2}}"])
+def test_every_alpha_is_measured_on_both_sets(
+    with_general: Path, tmp_path: Path, base: Path, strategy: str
+) -> None:
+    said = [
+        f"strategy={strategy}",
+        "train.learning_rate=2e-3",
+        "interpolate={alphas: [0.5, 1.0]}",
+        "train.epochs=2",
+    ]
+    finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+    file = load(tmp_path / "run" / "results.json")
+    facts = file.run["facts"]["interpolation"]
+    assert set(facts["general"]) == set(facts["validation"]) == {"0.0", "0.5", "1.0"}
+    assert facts["general_is"] == "not used for choosing"
+    assert facts["figure"] == "zero_shot macro_accuracy"
+    assert "floor" not in facts
+    (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "macro_accuracy"))
+    # α = 0 is the base itself, and what was said of the chosen α is what the written model reaches.
+    assert facts["general"]["0.0"] == general.base.value
+    assert general.adapted is not None
+    assert facts["general"][str(facts["alpha"])] == pytest.approx(general.adapted.value)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count('class="path chosen"') == 1
+    assert "Thin line: the way of zero-shot macro accuracy from the base (α = 0)" in page
+    assert '<a href="https://arxiv.org/abs/2109.01903">arXiv:2109.01903</a>' in page
+    assert (
+        "interpolate: [arXiv:2109.01903](https://arxiv.org/abs/2109.01903)"
+        in (tmp_path / "run" / "README.md").read_text()
+    )
+
+
+def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path, tmp_path: Path) -> None:
+    said = ["train.learning_rate=2e-3", "interpolate={alphas: [0.5, 1.0], floor: 0.0}"]
+    asked = loading.load_recipe(str(with_general), said)
+    finetune.finetune(asked, tmp_path / "run", quiet=True)
+    file = load(tmp_path / "run" / "results.json")
+    facts = file.run["facts"]["interpolation"]
+    assert facts["general_is"] == "half of the set, which is not reported"
+    assert facts["floor"] == 0.0
+    kept = [alpha for alpha, value in facts["general"].items() if value >= facts["general"]["0.0"]]
+    assert facts["validation"][str(facts["alpha"])] == max(facts["validation"][alpha] for alpha in kept)
+    (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "macro_accuracy"))
+    whole = evaluation_set_of(with_general)
+    half = protocol.reported_sets([whole], asked)[0]
+    assert general.n == len(half.items) < 48
+    assert "half of the set" in (tmp_path / "run" / "report.md").read_text()
+    # Both halves together are the whole, no group in both, and order does not matter.
+    rest = protocol._half(whole, reported=False)
+    assert set(half.items["group"]) | set(rest.items["group"]) == set(whole.items["group"])
+    assert not set(half.items["group"]) & set(rest.items["group"])
+    assert len(half.items) + len(rest.items) == 48
+    shuffled = EvaluationSet("general", whole.items.shuffle(seed=1), whole.card, whole.classes)
+    assert set(protocol.reported_sets([shuffled], asked)[0].items["id"]) == set(half.items["id"])
+
+
+def evaluation_set_of(file: Path) -> EvaluationSet:
+    asked = loading.load_recipe(str(file))
+    return evaluation_sets(asked, load_inputs(asked, measuring=True).corpus, [])[1]
+
+
+def test_no_alpha_within_the_floor_leaves_the_base(
+    with_general: Path, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = weight_interpolation._tried
+
+    def costly(alpha, rows, head):  # type: ignore[no-untyped-def]
+        one = plain(alpha, rows, head)
+        return AlphaScore(alpha, one.score, one.error, 0.5 - alpha)
+
+    monkeypatch.setattr(weight_interpolation, "_tried", costly)
+    asked = loading.load_recipe(
+        str(with_general), ["interpolate={alphas: [0.5], floor: 0.1}", "train.epochs=1"]
+    )
+    finetune.finetune(asked, tmp_path / "run", quiet=True)
+    file = load(tmp_path / "run" / "results.json")
+    assert file.run["facts"]["interpolation"]["alpha"] == 0.0
+    assert weight_interpolation._UNCHANGED in file.warnings
+    written, before = (
+        models_loading.load_model(tmp_path / "run" / "model").weights(),
+        models_loading.load_model(base).weights(),
+    )
+    assert all(torch.equal(weight, before[name]) for name, weight in written.items())
+    assert {one.difference.value for one in file.results if one.difference} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (["probes=[gap]", "interpolate={}"],
+         "interpolate: no probe has a headline on the validation split that can choose: add zero_shot or retrieval "
+         "to probes, or leave interpolate out"),
+        (["probes=[knn]", "interpolate={floor: 0.1}"],
+         "interpolate.floor: knn macro_accuracy cannot be measured on the general set: leave floor out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_choose_fails_before_training(
+    with_general: Path, tmp_path: Path, said: list[str], line: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+    assert str(caught.value) == line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_probe_that_fits_may_choose(with_general: Path, tmp_path: Path) -> None:
+    """It fits on the training split, and never on the split that is chosen on."""
+    said = ["probes=[knn]", "interpolate={alphas: [0.5]}", "train.epochs=1"]
+    finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+    facts = load(tmp_path / "run" / "results.json").run["facts"]["interpolation"]
+    assert facts["figure"].startswith("knn ")
+    asked = loading.load_recipe(str(with_general), said)
+    (validation, _) = protocol.selection_sets([None, None], asked, load_inputs(asked, measuring=True).corpus)  # type: ignore[list-item]
+    assert validation.train is not None
+    assert validation.validation is None
+
+
+def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path) -> None:
+    """With a floor, no item of the reported half has a say: not in the rate, nor in the end."""
+    steers = ["train.validate_every=1", "train.on_retention_floor=lower_rate", "train.epochs=1"]
+    looked = {}
+    for floor in ("null", "0.1"):
+        asked = loading.load_recipe(str(with_general), [*steers, f"interpolate={{floor: {floor}}}"])
+        ready = load_inputs(asked)
+        every = evaluation_sets(asked, ready.corpus, [])
+        warnings: list[str] = []
+        seen = finetune._seen(ready, protocol.selection_sets(every, asked, ready.corpus), warnings)
+        assert seen is not None
+        assert seen.general is not None
+        looked[floor] = set(seen.general.items["group"])
+        reported = set(protocol.reported_sets(every, asked)[1].items["group"])
+        assert looked[floor].isdisjoint(reported) == (floor == "0.1")
+        doubt = (
+            "train.on_retention_floor: the general set had a say in the training, so figures on it flatter"
+        )
+        assert (doubt in warnings) == (floor == "null")
+    assert looked["0.1"] < looked["null"]
+
+
+def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        weight_interpolation, "_rows", lambda *_, **__: [row(dataset="validation", adapted=None)]
+    )
+    model = models_loading.load_model(base)
+    model.extra["third"] = torch.nn.Linear(2, 2)
+    start = {name: weight.detach().clone() for name, weight in model.weights().items()}
+    assert "extra/third.weight" in start
+    with torch.no_grad():
+        for weight in model.weights().values():
+            weight.add_(1.0)
+    asked = loading.load_recipe("quickstart", ["interpolate={alphas: [0.25]}"])
+    swept = weight_interpolation.interpolate_weights(
+        asked,
+        model,
+        start,
+        [evaluation_set(animals(8), CLASSES)],
+        {"zero_shot": ZeroShot()},
+        {},
+        row(dataset="validation", adapted=None),
+    )
+    assert swept is not None
+    assert swept.alpha == 0.25
+    for name, weight in model.weights().items():
+        moved = 1.0 if name.startswith("extra/third.") else 0.25
+        assert torch.allclose(weight, start[name] + moved, atol=1e-6), name
+    assert (
+        weight_interpolation.interpolate_weights(
+            loading.load_recipe("quickstart"), model, start, [], {}, {}, None
+        )
+        is None
+    )
+
+
+def test_a_floor_needs_a_general_set_of_some_size(tmp_path: Path) -> None:
+    asked = loading.load_recipe("quickstart", ["interpolate={floor: 0.01}"])
+    data = evaluation_set(animals(8), CLASSES)
+    with pytest.raises(RecipeError) as caught:
+        protocol.reported_sets([data], asked)
+    assert str(caught.value) == (
+        "interpolate.floor: no general set is measured: name one with retention.path=FOLDER retention.card=CARD, "
+        "or leave floor out"
+    )
+    alone = replace(data, name="general", items=data.items.select([0]))
+    with pytest.raises(DataError) as small:
+        protocol.reported_sets([data, alone], asked)
+    assert str(small.value) == (
+        "interpolate.floor: the general set has too few groups to choose on one half and report the other: 1 items; "
+        "leave floor out"
+    )
+    assert protocol.reported_sets([data, alone], loading.load_recipe("quickstart")) == [data, alone]
+
+
+@pytest.mark.parametrize("floor", ["-0.1", "1", "yes"])
+def test_a_floor_is_a_share(floor: str) -> None:
+    with pytest.raises(RecipeError, match=r"^quickstart.yaml: interpolate.floor: "):
+        loading.load_recipe("quickstart", [f"interpolate={{floor: {floor}}}"])
+
+
+def test_a_floor_is_part_of_a_run_only_where_its_half_steers(with_general: Path) -> None:
+    def identity(*said: str) -> dict[str, object]:
+        return loading.load_recipe(str(with_general), ["train.validate_every=2", *said]).identity()
+
+    floor, steers = "interpolate={floor: 0.1}", "train.on_retention_floor=stop"
+    assert identity(floor) == identity()
+    assert identity(floor, steers) != identity(steers) == identity("interpolate={}", steers)
+    assert identity("interpolate={floor: 0.2}", steers) == identity(floor, steers)

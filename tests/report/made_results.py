@@ -1,0 +1,124 @@
+"""Evaluations made by hand, for reports of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
+from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
+
+NAN = float("nan")
+
+
+def row(
+    metric: str = "macro_accuracy",
+    dataset: str = "test",
+    base: tuple[float, float, float] = (0.079, 0.05, 0.11),
+    adapted: tuple[float, float, float] | None = (0.554, 0.5, 0.61),
+    difference: tuple[float, float, float, float] = (0.475, 0.42, 0.53, 0.001),
+    verdict: str | None = BETTER,
+    **facts: Any,
+) -> ComparisonRow:
+    """The gain of the design's own example, where nothing else is said."""
+    n = facts.pop("n", 8)
+    whole: dict[str, Any] = {
+        "probe": "zero_shot",
+        "higher_is_better": True,
+        "unit": "share",
+        "chance": 0.1,
+        "primary": "/" not in metric,
+        "n": n,
+        "groups": n,
+        "undefined": 0.0,
+        "ids": [f"patient-{i}" for i in range(n)],
+        "owners": [f"Smith^John-{i}" for i in range(n)],
+        "base_scores": np.linspace(0, 1, n),
+        "adapted_scores": None if adapted is None else np.ones(n),
+    }
+    return ComparisonRow(
+        metric=metric,
+        dataset=dataset,
+        base=Estimate(*base),
+        adapted=None if adapted is None else Estimate(*adapted),
+        difference=None if adapted is None else Estimate(*difference),
+        verdict=None if adapted is None else verdict,
+        **{**whole, **facts},
+    )
+
+
+GAIN = row()
+LOSS = row(
+    dataset="general",
+    base=(0.498, 0.47, 0.53),
+    adapted=(0.058, 0.04, 0.07),
+    difference=(-0.44, -0.47, -0.41, 0.001),
+    verdict=WORSE,
+)
+ALIKE = row(
+    metric="image_to_text_r1",
+    probe="retrieval",
+    base=(0.023, 0.01, 0.04),
+    adapted=(0.026, 0.01, 0.05),
+    difference=(0.003, -0.01, 0.016, 0.64),
+    verdict=SAME,
+)
+FEW = row(
+    base=(0.2, NAN, NAN), adapted=(0.6, NAN, NAN), difference=(0.4, NAN, NAN, NAN), verdict=UNKNOWN, n=4
+)
+ALONE = row(adapted=None)
+PART = row(metric="accuracy/Baroque", verdict=BETTER)
+
+
+RUN = RunFacts(
+    "locked_image",
+    1000,
+    4000,
+    50,
+    65,
+    "2 CPU cores",
+    128,
+    {"torch": "2.13"},
+    {"objectives": {"contrastive": 1.0}},
+)
+
+
+def evaluation(rows: Sequence[ComparisonRow] = (GAIN, ALIKE, PART, LOSS), **facts: Any) -> Evaluation:
+    entry = {
+        "probe": "zero_shot",
+        "version": 1,
+        "citation": "arXiv:2103.00020",
+        "dataset": "test",
+        "items": 8,
+        "unreadable": 1,
+        "primary": "macro_accuracy",
+        "chance": {"macro_accuracy": 0.1},
+        "details": {
+            "ensemble": "mean_of_scores",
+            "prompts": {"cat": {"positive": ["a cat"], "negative": []}},
+        },
+    }
+    whole = {"protocol": [entry], "warnings": [], "valid": True, "resamples": 2000, "seed": 0}
+    return Evaluation(rows=list(rows), **{**whole, **facts})
+
+
+def context(**facts: Any) -> ReportContext:
+    whole: dict[str, Any] = {
+        "title": "Ten styles of painting",
+        "command": "domainclip finetune --recipe art_paintings.yaml",
+        "recipe": "name: art_paintings\nstrategy:\n  locked_image: {}\n",
+        "base": {"name": "vit-tiny-clip", "revision": "3d74acf"},
+        "corpus": CorpusFacts(
+            "art_paintings",
+            splits={"train": (1390, 1390), "test": (354, 354)},
+            quarantine={"empty caption": 2},
+        ),
+        "run": RUN,
+        "training": [{"step": i, "loss": 5 - i / 20, "scale": 20 + i} for i in range(1, 51)],
+        "citations": ["arXiv:2111.07991"],
+    }
+    return ReportContext(**{**whole, **facts})

@@ -1,0 +1,83 @@
+"""Pictures of a report: none unless allowed; the hardest are the hardest; heat lies where the window says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainclip.config.loading import load_recipe
+from domainclip.config.recipe import Recipe
+from domainclip.evaluation.encoder import CachedEncoder
+from domainclip.evaluation.evaluate import evaluate_pair
+from domainclip.evaluation.probes.retrieval import Retrieval
+from domainclip.models.loading import load_model as load_towers
+from domainclip.report import gallery
+from tests.evaluation.probes.array_encoder import evaluation_set
+from tests.evaluation.test_evaluate import pictures
+from tests.support.tiny_models import tiny_clip
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load_recipe(str(recipe_file), ["report.examples=true"])
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> CachedEncoder:
+    return CachedEncoder(load_towers(tiny_clip(tmp_path / "clip")))
+
+
+def test_nothing_is_shown_unless_it_is_allowed(recipe_file: Path, encoder: CachedEncoder) -> None:
+    assert (
+        gallery.gallery_examples(load_recipe(str(recipe_file)), evaluation_set(pictures(4)), [encoder]) == []
+    )
+
+
+def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder: CachedEncoder) -> None:
+    data = evaluation_set(pictures(20, broken=[1]))
+    shown = gallery.gallery_examples(recipe, data, [encoder, encoder])
+    first = [one for one in shown if one.kind == "First items"]
+    hardest = [one for one in shown if one.kind == "Hardest items"]
+    assert (len(first), len(hardest)) == (8, 8)
+    captions = [row["texts"][0] for row in pictures(20) if row["id"] != "001"]
+    assert [one.caption for one in first] == captions[:8]
+    ranks = [one.adapted_rank for one in hardest]
+    assert ranks == sorted(ranks, key=lambda rank: -(rank or 0))
+    items = data.items.select([row for row in range(20) if row != 1])
+    scores = encoder.images(items) @ encoder.texts(captions).T
+    own = [1 + int((row > row[i]).sum()) for i, row in enumerate(scores)]
+    assert max(own) == ranks[0] == hardest[0].base_rank
+    told = captions[int(scores[0].argmax())]
+    assert first[0].told == f"base: {told}; adapted: {told}"
+    assert first[0].heat is not None
+    picture, heat = (Image.open(io.BytesIO(data)) for data in (first[0].picture, first[0].heat))
+    assert picture.size == heat.size
+    assert picture.tobytes() != heat.tobytes()
+
+
+@pytest.mark.parametrize("broken", [[], [1]])
+def test_what_was_measured_goes_through_no_tower_again(
+    recipe: Recipe, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch, broken: list[int]
+) -> None:
+    data = evaluation_set(list(reversed(pictures(20, broken=broken))))
+    evaluate_pair(encoder, None, [data], {"retrieval": Retrieval()}, resamples=20)
+    monkeypatch.setattr(CachedEncoder, "image_rows", lambda *_: pytest.fail("a picture was encoded again"))
+    shown = gallery.gallery_examples(recipe, data, [encoder])
+    captions = [row["texts"][0] for row in pictures(20, broken=broken)]
+    first = [text for i, text in enumerate(captions) if i not in broken][:8]
+    assert [one.caption for one in shown if one.kind == "First items"] == first
+
+
+def test_heat_glows_where_its_window_is() -> None:
+    """A map of two cells over the right half of a grey picture: its right quarter glows, its left stays."""
+    grey = Image.new("RGB", (80, 40), (50, 50, 50))
+    glow = np.asarray(gallery._glowing(grey, np.array([[0.0, 1.0]]), np.array([40.0, 0.0, 80.0, 40.0])))
+    assert (glow[:, :40] == 50).all()
+    assert (glow[:, 79, 0] > 150).all()
+    assert (glow[:, 41] == glow[:, 41, :1]).all()  # the coldest cell is clear
+    flat = np.asarray(gallery._glowing(grey, np.ones((1, 2)), np.array([0.0, 0.0, 80.0, 40.0])))
+    assert (flat == 50).all()  # a map that says nothing colours nothing

@@ -1,0 +1,282 @@
+"""The card is valid for the Hub, says losses as loudly as gains, and holds nothing that its data could turn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from domainclip.data.cards import Card
+from domainclip.errors import RecipeError
+from domainclip.models import dual_encoder, loading
+from domainclip.report.model_card import CardFacts, problem, render, run_recipe, write_card
+from tests.support.run_folders import adapted, made_run, recipe, result, results
+from tests.support.tiny_models import tiny_siglip
+
+HOSTILE = (
+    "---\n| `x` | </table><script>alert(1)</script> \u202e [a](http://evil) ```\n# title\n---\nlicense: mit"
+)
+
+
+def test_front_matter_is_what_the_hub_reads() -> None:
+    data: Any = ModelCard(_card(adapter=True)).data
+    assert (data.language, data.license, data.library_name) == (["en"], "cc-by-4.0", "peft")
+    assert data.pipeline_tag == "zero-shot-image-classification"
+    assert (data.base_model, data["base_model_relation"]) == ("lab/base-clip", "adapter")
+    assert data.tags == ["domainclip", "clip", "lora"]
+    assert data.model_name == "made-run"
+    assert [
+        (r.dataset_type, r.dataset_name, r.dataset_split, r.metric_type, r.metric_value)
+        for r in data.eval_results
+    ] == [
+        ("chest-phantom", "Chest phantoms", "test", "macro_accuracy", 0.554),
+        ("general", "General pictures", "general", "macro_accuracy", 0.058),
+    ]
+    assert problem(_card()) is None
+    plain: Any = ModelCard(_card(adapter=False)).data
+    assert (plain.library_name, plain["base_model_relation"]) == ("transformers", "finetune")
+
+
+def test_a_local_base_and_corpus_are_not_named() -> None:
+    text = render(results(), _facts(recipe("/srv/DOE/clip", "/srv/DOE/cxr")), adapter=True)
+    assert "DOE" not in text
+    data: Any = ModelCard(text).data
+    assert data.base_model is None
+    assert data.datasets is None
+    assert "A CLIP model that is not on the Hub, adapted to Chest phantoms by lora" in text
+
+
+def test_a_corpus_of_the_hub_is_named() -> None:
+    given = recipe("lab/base-clip", "lab/chests")
+    data: Any = ModelCard(render(results(), _facts(given, reader="hub"), adapter=False)).data
+    assert data.datasets == ["lab/chests"]
+    assert [one.dataset_type for one in data.eval_results] == ["lab/chests", "general"]
+
+
+@pytest.mark.parametrize(
+    ("said", "license", "name"),
+    [("mit", "mit", None), ("", "other", "unnamed"), ("Our: own\nlicence", "other", "our-own-licence")],
+)
+def test_licences(said: str, license: str, name: str | None) -> None:
+    text = _card(license=said)
+    data: Any = ModelCard(text).data
+    assert (data.license, data.license_name) == (license, name)
+    assert problem(text) is None
+
+
+def test_what_got_worse_stands_first_and_whole() -> None:
+    text = _card()
+    worse, better = text.index("### ▼ Got worse"), text.index("### ▲ Got better")
+    assert worse < better
+    assert "- zero-shot macro accuracy on general: 0.498 → 0.058, −0.440\n" in text[worse:better]
+    assert "normal (0.400 → 0.300)" in text[worse:better]
+    assert (
+        "- **▼ worse.** Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
+        "(95 % interval 0.420 to 0.460): a real loss.\n"
+    ) in text
+    assert (
+        "| zero-shot macro accuracy | test | 354 | 354 | 0.079 (0.049 to 0.109) | 0.554 (0.524 to 0.584) | "
+        "+0.475 (+0.455 to +0.495) | ▲ better |\n"
+    ) in text
+    assert "was not measured" not in text
+
+
+def test_parts_are_judged_together() -> None:
+    """Of twenty classes one differs by luck: after Holm's correction p = .01 is no difference."""
+    parts = [result(f"accuracy/{i}", 0.5, 0.47, p=0.01) for i in range(20)]
+    found = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
+    assert "### ▼ Got worse\n\nNothing got significantly worse of 21 measured." in _card(found)
+    alone = results(results=[result("macro_accuracy", 0.5, 0.6), parts[0]])
+    assert "Nothing got significantly worse" not in _card(alone)
+
+
+def test_a_rank_may_fall() -> None:
+    rank = result("image_to_text_median_rank", 30.0, 12.0, probe="retrieval", higher_is_better=False)
+    assert "| 30 (30 to 30) | 12 (12 to 12) | −18 (−18 to −18) | ▲ better |" in _card(results(rank))
+
+
+def test_forgetting_that_nobody_measured_is_said() -> None:
+    text = _card(results(corpus={"name": "Chest phantoms"}))
+    assert "**What was forgotten outside the domain was not measured.**" in text
+
+
+def test_an_invalid_evaluation_is_said() -> None:
+    text = _card(results(valid=False, warnings=["3 patients are in two splits"]))
+    assert "> **This evaluation is not valid.** Believe no figure below; the warnings say why." in text
+    assert "- 3 patients are in two splits\n" in text
+    assert "a real gain" not in text
+
+
+@pytest.mark.parametrize(
+    ("corpus", "medical"),
+    [
+        ({"reader": "dicom"}, True),
+        ({"reader": "table", "privacy": {"identifiers": "de-identified"}}, True),
+        ({"reader": "table"}, False),
+    ],
+)
+def test_limits(corpus: dict[str, Any], medical: bool) -> None:
+    text = _card(**corpus)
+    assert ("**Not a medical device.**" in text) == medical
+    assert "**Embeddings are not anonymous.**" in text
+
+
+def test_the_data_class_is_said() -> None:
+    text = _card(privacy={"identifiers": "de-identified", "burned_in_text": "unknown"})
+    assert (
+        "**Data.** Chest phantoms: data of persons, de-identified; text burned into the pictures: unknown.\n"
+        in text
+    )
+
+
+def test_only_the_first_paragraph_of_the_cards_prose() -> None:
+    text = _card(prose="# Chest phantoms\n\nGenerated,\nnot recorded.\n\nPatient Doe, 4711.")
+    assert "licence cc0-1.0). Generated, not recorded.\n" in text
+    assert "4711" not in text
+
+
+def test_hostile_data_means_nothing() -> None:
+    found = results(
+        result(f"accuracy/{HOSTILE}", 0.5, 0.1),
+        corpus={"name": HOSTILE, "card": HOSTILE, "splits": {HOSTILE: [1, 1]}, "retention": {"set": HOSTILE}},
+        warnings=[HOSTILE],
+    )
+    given = recipe("lab/base-clip", report={"title": HOSTILE})
+    facts = _facts(given, pretty_name=HOSTILE, license=HOSTILE, prose=HOSTILE, language=[HOSTILE, "en"])
+    facts = CardFacts(given, facts.corpus, [HOSTILE], HOSTILE)
+    text = render(found, facts, adapter=True)
+    assert problem(text) is None
+    data: Any = ModelCard(text).data
+    assert (data.license, data.language, data.base_model) == ("other", ["en"], "lab/base-clip")
+    assert "\u202e" not in text
+    front, body = text[4:].split("\n---\n", 1)
+    assert yaml.safe_load(front)["model-index"][0]["name"] == "made-run"
+    # What stands between fences is shown as it is, and no fence is closed from inside.
+    outside = re.sub(r"^(`{3,})[a-z]*\n.*?^\1$", "", body, flags=re.DOTALL | re.MULTILINE)
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(http://evil", outside)
+    assert not re.search(r"^(---|# title|license: mit)", outside, re.MULTILINE)
+    assert not re.search(r"(?<!\\)`", outside)
+    for line in outside.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (4, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("license: cc-by-4.0", "license: cc-by4"),
+            'license: "cc-by4" is none that the Hub knows: did you mean "cc-by-4.0"?',
+        ),
+        (("license: cc-by-4.0", "license: other"), "license: other needs license_name"),
+        (("lab/base-clip\n", "/srv/DOE/clip\n"), "base_model: must be a name on the Hub, OWNER/NAME"),
+        (
+            ("language:\n- en", "language: [en"),
+            "its front matter cannot be read: while parsing a flow sequence",
+        ),
+        (
+            ("- name: made-run", "- title: made-run"),
+            "its front matter cannot be read: Invalid `model_index` in metadata",
+        ),
+    ],
+)
+def test_what_the_hub_would_refuse(change: tuple[str, str], message: str) -> None:
+    assert (problem(_card().replace(*change, 1)) or "").startswith(message)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_usage_runs_without_this_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool
+) -> None:
+    run = made_run(tmp_path / "run", lora=lora)
+    out = _use(write_card(run, results()), run / "model", tmp_path, monkeypatch)
+    ((first, second),) = out.logits_per_image.tolist()  # one picture, two descriptions, told apart
+    assert first != second
+    _agrees(out, loading.load_model(run / "model"), tmp_path)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_usage_of_a_sigmoid_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool) -> None:
+    model = adapted(tiny_siglip(tmp_path / "base"), lora)
+    model.save(tmp_path / "model")
+    found = results(base={"name": "base", "family": "siglip"})
+    text = render(found, _facts(recipe(str(tmp_path / "base"))), adapter=lora)
+    assert "torch.sigmoid(out.logits_per_image)" in text
+    _agrees(_use(text, tmp_path / "model", tmp_path, monkeypatch), model, tmp_path)
+
+
+def test_the_revision_of_the_base_is_used() -> None:
+    text = render(results(), _facts(recipe("lab/base-clip", revision="abc")), True)
+    assert 'AutoModel.from_pretrained("lab/base-clip", revision="abc")' in text
+    assert "[lab/base-clip](https://huggingface.co/lab/base-clip) at revision abc, adapted" in text
+
+
+def test_citations_are_links(tmp_path: Path) -> None:
+    text = _card()
+    assert "- [arXiv:2106.09685](https://arxiv.org/abs/2106.09685)\n" in text
+    said = {"title": "Made run", "command": "", "facts": {"objectives": {"contrastive": 1.0, "gone": 1.0}}}
+    run = made_run(tmp_path / "run", run=said)  # the recipe names no objective: the base's family decided
+    assert CardFacts.of(run).citations == [
+        "strategy lora: arXiv:2106.09685",
+        "objective contrastive: arXiv:2103.00020",
+        "probe zero shot: arXiv:2103.00020",
+        "probe retrieval: arXiv:2103.00020",
+    ]
+
+
+def test_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run_recipe(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/recipe.yaml: No such file or directory: name a run folder, as runs/art_paintings-1"
+    )
+    (tmp_path / "recipe.yaml").write_text("name: x\nbase: {path: a/b}\ncorpus: {path: c}\n")
+    with pytest.raises(RecipeError) as caught:
+        run_recipe(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/recipe.yaml: strategy: field required"
+
+
+def _facts(given: Any, license: str = "cc-by-4.0", **corpus: Any) -> CardFacts:
+    card = {
+        "name": "chest_phantom",
+        "pretty_name": "Chest phantoms",
+        "license": "cc0-1.0",
+        "language": ["en"],
+    }
+    return CardFacts(given, Card.model_validate(card | corpus), ["arXiv:2106.09685"], license)
+
+
+def _card(found: Any = None, adapter: bool = True, license: str = "cc-by-4.0", **corpus: Any) -> str:
+    return render(found or results(), _facts(recipe("lab/base-clip"), license, **corpus), adapter)
+
+
+def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the card's own code computes, with folders in place of names on the Hub."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    code = code.replace('"OWNER/NAME"', repr(str(model))).replace('"BASE"', repr(str(folder / "base")))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
+        folder / "picture.png"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: f"{repo}/{name}")
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert not any("domainclip" in line for line in code.splitlines())
+    return space["out"]
+
+
+def _agrees(out: Any, model: dual_encoder.DualEncoder, folder: Path) -> None:
+    picture = model.preprocess(Image.open(folder / "picture.png").convert("RGB"))["pixels"]
+    with torch.no_grad():
+        image = model.encode_image({"pixels": torch.from_numpy(picture)[None]})
+        text = model.encode_text(model.tokenise(["one description", "another description"]))
+        logits = model.scale * image @ text.T + (0.0 if model.bias is None else model.bias)
+    torch.testing.assert_close(out.logits_per_image, logits, atol=2e-4, rtol=1e-4)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import pytest
+
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow
+from domainclip.report import phrasing
+from tests.report.made_results import ALIKE, ALONE, FEW, GAIN, LOSS, PART, row
+
+CLAIMS = {
+    "gain": (
+        GAIN,
+        "On test, zero-shot macro accuracy rose from 0.079 to 0.554, by 0.475 "
+        "(95 % interval 0.420 to 0.530): a real gain.",
+    ),
+    "loss": (
+        LOSS,
+        "Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
+        "(95 % interval 0.410 to 0.470): a real loss.",
+    ),
+    "no difference": (
+        ALIKE,
+        "On test, no difference shown in retrieval image-to-text R@1: 0.023 before, 0.026 after; "
+        "the 95 % interval of the difference, −0.010 to +0.016, includes zero.",
+    ),
+    "few groups": (
+        FEW,
+        "On test, zero-shot macro accuracy went from 0.200 to 0.600; 4 groups are too few to say "
+        "whether that is a real difference.",
+    ),
+    "single": (
+        ALONE,
+        "On test, zero-shot macro accuracy is 0.079 (95 % interval 0.050 to 0.110; chance is 0.100).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_claims(case: str) -> None:
+    measured, expected = CLAIMS[case]
+    assert phrasing.claim(measured, "general").replace("\u00a0", " ") == expected
+
+
+def test_nothing_is_real_in_an_evaluation_that_is_not_valid() -> None:
+    assert phrasing.claim(GAIN, "general", valid=False) == (
+        "On test, zero-shot macro accuracy is 0.079 before and 0.554 after: not valid, see above."
+    )
+
+
+def test_a_rank_that_falls_is_a_gain() -> None:
+    fewer = row(
+        metric="image_to_text_median_rank",
+        probe="retrieval",
+        unit="rank",
+        higher_is_better=False,
+        base=(12.5, 10, 16),
+        adapted=(3, 2, 4),
+        difference=(-9.5, -12, -7, 0.001),
+    )
+    assert phrasing.claim(fewer, "general").replace("\u00a0", " ") == (
+        "On test, retrieval image-to-text median rank fell from 12.5 to 3, by 9.5 "
+        "(95 % interval 7 to 12): a real gain."
+    )
+
+
+def test_changes_name_every_figure_and_join_the_parts() -> None:
+    other = row(metric="accuracy/Realism", verdict=BETTER, difference=(0.5, 0.4, 0.6, 0.001))
+    still = row(metric="accuracy/Cubism", verdict="no difference shown")
+    rows: list[ComparisonRow] = [GAIN, ALIKE, PART, other, still, LOSS]
+    assert phrasing.changes(rows, WORSE) == ["zero-shot macro accuracy on general: 0.498 → 0.058, −0.440"]
+    assert phrasing.changes(rows, BETTER) == [
+        "zero-shot macro accuracy on test: 0.079 → 0.554, +0.475",
+        "zero-shot accuracy on test, 2 of its 3 parts: Realism (0.079 → 0.554); Baroque (0.079 → 0.554)",
+    ]
+    assert phrasing.nothing(rows, WORSE) == "Nothing got significantly worse of 6 measured."
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("macro_accuracy", "macro accuracy"),
+        ("macro_auroc", "macro AUROC"),
+        ("auroc/No Finding", "AUROC, No Finding"),
+        ("image_to_text_r10/de", "image-to-text R@10, de"),
+        ("text_to_image_median_rank", "text-to-image median rank"),
+        ("accuracy/and/or", "accuracy, and/or"),
+    ],
+)
+def test_metric_names(metric: str, expected: str) -> None:
+    assert phrasing.metric_name(metric) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.4751, "share", "+0.475"),
+        (-0.44, "share", "−0.440"),
+        (0.0, "share", "0.000"),
+        (-0.0001, "share", "0.000"),
+        (-2.0, "rank", "−2"),
+        (float("nan"), "share", "–"),
+    ],
+)
+def test_signed_numbers(value: float, unit: str, expected: str) -> None:
+    assert phrasing.signed(value, unit) == expected
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(7.4, "7 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+def test_durations(seconds: float, expected: str) -> None:
+    assert phrasing.duration(seconds) == expected
+
+
+def test_hidden_characters_are_written_out() -> None:
+    assert phrasing.plain("cat\u202egpj.exe\x00\ufeff") == "cat\\u202egpj.exe\\u0000\\ufeff"
+    assert phrasing.plain("गुलाबी क्\u200dष 猫 🐈\n") == "गुलाबी क्\u200dष 猫 🐈\n"
+    assert phrasing.plain(3) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b", "a\\|b"),
+        ("<script>", "&lt;script&gt;"),
+        ("`x` *y* [z](u)", "\\`x\\` \\*y\\* \\[z\\](u)"),
+        ("=cmd()", "\\=cmd()"),
+        ("@SUM(1)", "\\@SUM(1)"),
+        ("- item", "\\- item"),
+        ("+0.475", "+0.475"),
+        ("two\nlines", "two lines"),
+        ("A & B", "A &amp; B"),
+    ],
+)
+def test_markdown_means_nothing_but_itself(text: str, expected: str) -> None:
+    assert phrasing.markdown(text) == expected
+
+
+def test_a_fence_is_longer_than_what_it_holds() -> None:
+    assert phrasing.fence("a\n```\n# b") == "````\na\n```\n# b\n````"
+
+
+def test_the_summary_says_gain_cost_and_counts() -> None:
+    assert phrasing.summary([GAIN, ALIKE, PART, LOSS], "adapting by lora", "general", True) == (
+        "In the domain, adapting by lora improved zero-shot macro accuracy (0.079 → 0.554), and shows no "
+        "difference in retrieval image-to-text R@1. On general pictures it lost in zero-shot macro accuracy "
+        "(0.498 → 0.058). Of 4 figures, 2 got better and 1 got worse."
+    )
+
+
+def test_the_summary_claims_nothing_that_no_verdict_says() -> None:
+    few = phrasing.summary([FEW], "adapting by lora", "general", True)
+    assert few == (
+        "In the domain, adapting by lora was measured on too few groups to tell in zero-shot macro accuracy. "
+        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+    )
+    assert phrasing.summary([GAIN], "adapting by lora", "general", False) == (
+        "This evaluation is not valid: no figure below may be believed, and none is called a change."
+    )
+    assert phrasing.summary([ALONE], "the second model", "general", True) == (
+        "One model was measured on 1 figure; nothing is compared."
+    )
+
+
+NAMES = {
+    "image_to_text_r5/de": "image-to-text R@5, de",
+    "image_to_text_r1_shuffled": "image-to-text R@1 shuffled",
+    "macro_f1": "macro F1",
+    "top5_accuracy": "top-5 accuracy",
+    "image_to_text_map": "image-to-text mAP",
+    "image_to_text_top_10_percent": "image-to-text top 10 %",
+    "ece_adaptive": "ECE adaptive",
+    "macro_auprc/x": "macro AUPRC, x",
+}
+
+
+@pytest.mark.parametrize("metric", NAMES)
+def test_metrics_are_called_what_people_call_them(metric: str) -> None:
+    assert phrasing.metric_name(metric) == NAMES[metric]
+
+
+def test_what_is_not_judged_is_told_without_a_claim() -> None:
+    moved = row(
+        "ece",
+        base=(0.1, 0.08, 0.12),
+        adapted=(0.2, 0.17, 0.23),
+        difference=(0.1, 0.05, 0.15, 0.001),
+        probe="calibration",
+        higher_is_better=False,
+        judged=False,
+        verdict=NO_VERDICT,
+    )
+    assert phrasing.claim(moved, "general") == (
+        "On test, calibration ECE went from 0.100 to 0.200; this figure is shown, and not judged."
+    )
+    assert phrasing.summary([moved], "the model", "general", valid=True) == (
+        "In the domain, the model moved in calibration ECE (0.100 → 0.200), which is not judged. "
+        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+    )
+    assert phrasing.changes([moved], WORSE) == phrasing.changes([moved], BETTER) == []

@@ -1,0 +1,58 @@
+"""The number of processes changes no digit of an evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domainclip.pipelines import evaluate
+from tests.conftest import make_corpus
+from tests.support.accelerate_launch import by_accelerate
+from tests.support.tiny_models import tiny_clip
+
+
+def _numbers(value: Any, at: str = "") -> dict[str, float]:
+    """Every number of a JSON value by its place."""
+    if isinstance(value, dict):
+        return {k: v for key, one in value.items() for k, v in _numbers(one, f"{at}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for i, one in enumerate(value) for k, v in _numbers(one, f"{at}/{i}").items()}
+    return {at: value} if isinstance(value, (int, float)) and not isinstance(value, bool) else {}
+
+
+@pytest.fixture
+def found(recipe_file: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """results.json of one process and of two, with a general set, of two models."""
+    other = tiny_clip(tmp_path / "other", seed=7)
+    general = make_corpus(tmp_path / "general", items=37)  # no multiple of anything
+    said = ["evaluate.keep_embeddings=false", "probes={zero_shot: {}, retrieval: {}, knn: {}}"]
+    card = "columns: {image: file_name, texts: text, labels: label}, templates: ['a {} square'], min_items: 1"
+    said.append(f"retention={{path: {general}, {card}}}")
+    evaluate.evaluate_models(
+        evaluate.EvalRequest(
+            models=[str(other)], against="base", recipe=str(recipe_file), overrides=said, out=tmp_path / "1"
+        )
+    )
+    asked = ["eval", str(other), "--against", "base", "-r", str(recipe_file), "--out", str(tmp_path / "2")]
+    told = by_accelerate(*asked, *said)
+    assert told.count("report.html") == 1
+    return [json.loads((tmp_path / name / "results.json").read_text()) for name in "12"]
+
+
+def test_two_processes_do_not_change_a_digit(found: list[dict[str, Any]]) -> None:
+    """Fault 38, by real processes: every figure, interval and p value, of both sets, and every protocol entry."""
+    one, two = found
+    for results in found:
+        results["protocol"].pop("readings", None)  # how often these items were looked at: once more
+    assert one["results"] == two["results"]
+    assert one["protocol"] == two["protocol"]
+    assert one["warnings"] == two["warnings"]
+    numbers = _numbers(one["results"])
+    assert len(numbers) > 100
+    assert {row["dataset"] for row in one["results"]} == {"test", "general"}
+    assert len({row["probe"] for row in one["results"]}) == 3
+    # Not because nothing happened: the models differ.
+    assert any(row["difference"]["value"] for row in one["results"] if row.get("difference"))

@@ -1,0 +1,312 @@
+"""Several processes from one command: one voice, the right exit code, nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from domainclip.distributed import heartbeat, launch
+from domainclip.distributed.heartbeat import ProcessState
+from domainclip.errors import Interrupted, RecipeError
+from domainclip.training.checkpointing import checkpoint
+
+# An objective of a user, with a fault that only the second process meets, at its third step.
+_FAULTY = """
+from dataclasses import dataclass
+from typing import ClassVar
+import time
+from domainclip import distributed
+from domainclip.errors import DataError
+
+@dataclass(frozen=True, kw_only=True)
+class Faulty:
+    kind: str = "none"
+    citation: ClassVar[str] = "none"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    seen: ClassVar[list[int]] = []
+
+    def __call__(self, views):
+        self.seen.append(1)
+        if self.kind == "slow":
+            time.sleep(0.3)
+        if len(self.seen) == 3 and distributed.rank() == 1:
+            if self.kind == "error":
+                raise DataError("row 7: no such picture; mend it")
+            if self.kind == "bug":
+                raise ZeroDivisionError("a bug")
+            if self.kind == "kill":
+                import os, signal
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind == "stall":
+                import os, signal
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return (views.image * views.text).sum() * 0
+"""
+
+
+def _start(recipe_file: Path, folder: Path, kind: str, *more: str) -> subprocess.Popen[str]:
+    (folder / "faulty_part.py").write_text(_FAULTY)
+    objectives = f"objectives={{contrastive: {{}}, 'faulty_part:Faulty': {{kind: {kind}}}}}"
+    asked = ["--processes", "2", "-q", "-r", str(recipe_file), "--run-dir", str(folder / "run")]
+    command = [sys.executable, "-m", "domainclip", "finetune", *asked, objectives, *more]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}:{os.getcwd()}"}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+def _children(folder: Path) -> list[int]:
+    """Processes of this run that are still there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder / "run") in words and "finetune" in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_two_processes_by_one_option(recipe_file: Path, tmp_path: Path) -> None:
+    done = _start(recipe_file, tmp_path, "none")
+    out, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    assert out.count("report.html") == 1
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "said"),
+    [
+        ("error", 3, "domainclip: process 1: row 7: no such picture; mend it\n"),
+        (
+            "kill",
+            7,
+            "domainclip: process 1 ended without a word (signal 9), at step 3, computing; see its output above\n",
+        ),
+    ],
+)
+def test_the_failing_process_is_the_one_that_speaks(
+    recipe_file: Path, tmp_path: Path, kind: str, code: int, said: str
+) -> None:
+    process = _start(recipe_file, tmp_path, kind)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    assert err.endswith(said)
+    assert err.count("domainclip:") == 1
+    assert _children(tmp_path) == []
+
+
+def test_a_process_that_stops_answering_is_named(recipe_file: Path, tmp_path: Path) -> None:
+    """One process is stopped, not killed: the other waits as long as it was told, and the launcher says for what."""
+    process = _start(recipe_file, tmp_path, "stall", "train.timeout=4s")
+    deadline = time.monotonic() + 200
+    while not (stopped := [pid for pid in _children(tmp_path) if _state(pid) == "T"]):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    while len(_children(tmp_path)) > 2:  # the launcher, and the one that cannot hear it
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(stopped[0], signal.SIGKILL)  # the launcher would give it half a minute
+    _, err = process.communicate(timeout=120)
+    assert err == (
+        "domainclip: process 1 stopped answering, at step 3, computing; process 0, at step 3, waiting for the loss of "
+        "all processes: another process did not answer for 4s: look at its machine, then continue with --resume; "
+        "if it was only slow, raise train.timeout\n"
+    )
+    assert process.returncode == 7
+    assert _children(tmp_path) == []
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def test_a_bug_shows_its_traceback(recipe_file: Path, tmp_path: Path) -> None:
+    process = _start(recipe_file, tmp_path, "bug")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "ZeroDivisionError: a bug" in err
+    assert _children(tmp_path) == []
+
+
+def _training(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    metrics = folder / "run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])  # SLURM's end, and its warning
+def test_a_signal_to_the_launcher_saves_once(
+    recipe_file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = _start(recipe_file, tmp_path, "slow", "train.epochs=40")
+    _training(tmp_path, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert err.count("continue with --resume") == 1
+    assert checkpoint.newest_checkpoint(tmp_path / "run" / "checkpoints") is not None
+    assert _children(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_killed_launcher_leaves_nobody(recipe_file: Path, tmp_path: Path) -> None:
+    process = _start(recipe_file, tmp_path, "slow", "train.epochs=40")
+    _training(tmp_path, process)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while _children(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("processes", "config", "said"),
+    [
+        (0, None, "--processes: at least 1, not 0"),
+        (
+            None,
+            Path("no.yaml"),
+            "--accelerate-config: no.yaml does not exist; make one with `accelerate config`",
+        ),
+    ],
+)
+def test_what_cannot_be_started(processes: int | None, config: Path | None, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        launch.launch(["finetune"], processes, config)
+    assert str(caught.value) == said
+
+
+_ALONE = "{compute_environment: LOCAL_MACHINE, distributed_type: 'NO', num_processes: 1, use_cpu: true}"
+
+
+def test_a_file_for_one_process_starts_one(recipe_file: Path, tmp_path: Path) -> None:
+    """It has no WORLD_SIZE, and must not start another that has none."""
+    (tmp_path / "one.yaml").write_text(_ALONE)
+    wrong = ["train.epochs=1", "corpus.path=/nowhere", "--accelerate-config", str(tmp_path / "one.yaml")]
+    command = [sys.executable, "-m", "domainclip", "finetune", "-q", "-r", str(recipe_file), *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr == "domainclip: /nowhere: no such file: check corpus.path\n"
+
+
+@pytest.mark.parametrize("text", ["foo: [", "foo: 3"])
+def test_a_file_that_accelerate_did_not_write(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        launch.launch(["finetune"], None, tmp_path / "bad.yaml")
+    assert str(caught.value).startswith(f"--accelerate-config: {tmp_path / 'bad.yaml'} cannot be read: ")
+    assert str(caught.value).endswith("; make one with `accelerate config`")
+
+
+def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is stopped while a corpus is read leaves no words: nobody is lost."""
+    from accelerate.commands import launch as accelerate
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    def signalled(*_: object) -> None:
+        note = Path(os.environ[heartbeat.NOTES], "1.json")  # one that heard of the other's end
+        note.write_text(json.dumps({"rank": 1, "at": 1, "message": "gone", "code": 7, "echo": True}))
+        raise SignalException("", signal.SIGTERM)
+
+    monkeypatch.setattr(accelerate, "launch_command", signalled)
+    monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with pytest.raises(Interrupted) as caught:
+            launch.launch(["finetune"], 2, None)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert str(caught.value) == "stopped by SIGTERM, starting: what was saved before stays"
+    assert caught.value.code == 143
+    assert os.environ["PET_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGQUIT,SIGUSR1"
+    assert os.environ.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") == "300"
+    assert heartbeat.NOTES not in os.environ
+
+
+_STEP_7 = {0: "at step 7, waiting for a word of all processes: another process did not answer for 30m"}
+
+
+@pytest.mark.parametrize(
+    ("echoes", "places", "codes", "code", "said"),
+    [
+        (  # stopped, and still there
+            _STEP_7,
+            {0: ProcessState(7, "computing", "a word"), 1: ProcessState(6, "reading data")},
+            {0: 7, 1: -9},  # killed in the end, for it could not hear
+            7,
+            "process 1 stopped answering, at step 6, reading data; process 0, at step 7, waiting for a word of all "
+            "processes: another process did not answer for 30m: look at its machine, then continue with --resume; "
+            "if it was only slow, raise train.timeout",
+        ),
+        (  # went on when the others had left
+            _STEP_7 | {1: "at step 6, waiting for the loss of all processes: another process is gone"},
+            {
+                0: ProcessState(7, "computing", "a word"),
+                1: ProcessState(6, "computing", "the loss of all processes"),
+            },
+            {0: 7, 1: 7},
+            7,
+            "process 1 stopped answering, at step 6, waiting for the loss of all processes; process 0, at step 7, "
+            "waiting for a word of all processes: another process did not answer for 30m: look at its machine, then "
+            "continue with --resume; if it was only slow, raise train.timeout",
+        ),
+        (  # of four: the launcher has stopped another, which was waiting too
+            _STEP_7,
+            {
+                0: ProcessState(7),
+                1: ProcessState(7, "computing", "a word of all processes"),
+                2: ProcessState(7, "saving"),
+            },
+            {0: 7},
+            7,
+            "process 2 stopped answering, at step 7, saving; process 0, at step 7, waiting for a word of all "
+            "processes: another process did not answer for 30m: look at its machine, then continue with --resume; "
+            "if it was only slow, raise train.timeout",
+        ),
+        (  # killed; the launcher has stopped a third one meanwhile
+            {0: "at step 7, waiting for a word of all processes: another process is gone"},
+            {0: ProcessState(7), 1: ProcessState(7, "saving"), 2: ProcessState(7)},
+            {0: 7, 1: -15, 2: -9},
+            7,
+            "process 2 ended without a word (signal 9), at step 7, starting; see its output above",
+        ),
+        (  # a bug, whose traceback stands above
+            {},
+            {1: ProcessState(0, "starting")},
+            {0: -15, 1: 1},
+            1,
+            "process 1 ended without a word (exit code 1), starting; see its output above",
+        ),
+        (_STEP_7, {0: ProcessState(7)}, {0: 7}, 7, f"process 0, {_STEP_7[0]}; continue with --resume"),
+    ],
+)
+def test_who_was_lost(
+    echoes: dict[int, str], places: dict[int, ProcessState], codes: dict[int, int], code: int, said: str
+) -> None:
+    found = launch._silent(echoes, places, codes)
+    assert str(found) == said
+    assert found.code == code

@@ -1,0 +1,166 @@
+"""A checkpoint is complete or it is none, and the last good one is never at risk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from domainclip.errors import ExitCode, ModelError
+from domainclip.training.checkpointing import checkpoint
+
+GROUPS = {"weights": {"a": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"a:step": torch.tensor(3.0)}}
+
+
+def _save(folder: Path, step: int, keep: int = 2) -> Path:
+    return checkpoint.save(folder, step, GROUPS, {"step": step}, keep)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = _save(tmp_path, 3)
+    groups, state = checkpoint.load(path)
+    assert state == {"step": 3}
+    assert torch.equal(groups["weights"]["a"], GROUPS["weights"]["a"])
+    assert torch.equal(groups["optimizer"]["a:step"], torch.tensor(3.0))
+    assert sorted(file.name for file in path.iterdir()) == [
+        "MANIFEST.json",
+        "optimizer.safetensors",
+        "state.json",
+        "weights.safetensors",
+    ]
+
+
+def test_pruned_after_the_new_one_stands(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 1_000_000):
+        _save(tmp_path, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000010", "step-1000000"]
+    assert checkpoint.newest_checkpoint(tmp_path) == tmp_path / "step-1000000"
+
+
+def test_a_damaged_later_one_does_not_push_out_what_was_just_saved(tmp_path: Path) -> None:
+    _save(tmp_path, 20)
+    (_save(tmp_path, 30) / "state.json").unlink()
+    assert (
+        checkpoint.newest_checkpoint(tmp_path) == tmp_path / "step-000020"
+    )  # a run goes on from it, and is stopped
+    _save(tmp_path, 25, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000025", "step-000030"]
+    assert checkpoint.newest_checkpoint(tmp_path) == tmp_path / "step-000025"
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_one_flipped_byte_falls_back(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Fault 8."""
+    older, newer = _save(tmp_path, 1), _save(tmp_path, 2)
+    damaged = newer / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(bytes(data))
+    assert checkpoint.newest_checkpoint(tmp_path) == older
+    assert caplog.messages == [
+        f"{newer} is not complete: {name} has changed since it was written; trying the one before"
+    ]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "MANIFEST.json"])
+def test_missing_file_falls_back(tmp_path: Path, name: str) -> None:
+    """Fault 8."""
+    older, newer = _save(tmp_path, 1), _save(tmp_path, 2)
+    (newer / name).unlink()
+    assert checkpoint.newest_checkpoint(tmp_path) == older
+
+
+def test_nothing_complete(tmp_path: Path) -> None:
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+    (tmp_path / ".staging-000001-abc").mkdir()
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("call", ["save_file", "_flush", "rename"])
+def test_full_disk_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Fault 6."""
+    older = _save(tmp_path, 1, keep=1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os if call == "rename" else checkpoint, call, full)
+    with pytest.raises(ModelError) as caught:
+        _save(tmp_path, 2, keep=1)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot save step 2: the disk is full; the last complete checkpoint is step-000001; "
+        "make room, then continue with --resume"
+    )
+    assert caught.value.code == ExitCode.MODEL == 4
+    monkeypatch.undo()
+    assert checkpoint.newest_checkpoint(tmp_path) == older
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_leftovers_of_a_kill_are_swept(tmp_path: Path) -> None:
+    (tmp_path / ".staging-000002-dead").mkdir(parents=True)
+    _save(tmp_path, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
+
+
+def test_a_damaged_checkpoint_is_written_again(tmp_path: Path) -> None:
+    path = _save(tmp_path, 1)
+    (path / "state.json").write_text("{}")
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+    _save(tmp_path, 1)
+    assert checkpoint.newest_checkpoint(tmp_path) == path
+    assert json.loads((path / "state.json").read_text()) == {"step": 1}
+
+
+def test_saving_behind_training_writes_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, gate = torch.zeros(3), threading.Event()
+    plain = checkpoint.save_file
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        assert gate.wait(30)
+        plain(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_file", slowly)
+    saver = checkpoint.AsyncCheckpointWriter()
+    saver.save(tmp_path, 1, {"weights": {"w": weight}}, {"step": 1}, keep=2)
+    weight += 7  # training goes on
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+    gate.set()
+    saver.wait()
+    newest = checkpoint.newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert checkpoint.load(newest)[0]["weights"]["w"].tolist() == [0, 0, 0]
+
+
+def test_a_save_that_failed_behind_training_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    saver = checkpoint.AsyncCheckpointWriter()
+    saver.save(tmp_path, 1, {"weights": {"w": torch.zeros(3)}}, {"step": 1}, keep=2)
+    saver.wait()
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    saver.save(tmp_path, 2, {"weights": {"w": torch.zeros(3)}}, {"step": 2}, keep=2)
+    with pytest.raises(ModelError) as caught:
+        saver.save(tmp_path, 3, {"weights": {"w": torch.zeros(3)}}, {"step": 3}, keep=2)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot save step 2: the disk is full; the last complete checkpoint is step-000001; make room, "
+        "then continue with --resume"
+    )
+    saver.wait()  # told once
+
+
+def test_the_best_step_is_spared(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, GROUPS, {"step": step}, keep=1, spared=[2] if step > 1 else [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000004"]
+    checkpoint.save(tmp_path, 5, GROUPS, {"step": 5}, keep=1, spared=[5])  # a better one: the old one goes
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000005"]

@@ -1,0 +1,66 @@
+"""Signals and walltime: noted, not obeyed in the middle of a step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from domainclip.errors import ExitCode, interrupted
+from domainclip.training.checkpointing.interruption import InterruptHandler, requeue
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGUSR1, ExitCode.TERMINATED),
+    ],
+)
+def test_a_signal_is_noted(number: signal.Signals, code: ExitCode) -> None:
+    """Fault 7."""
+    before = signal.getsignal(number)
+    with InterruptHandler(None) as stopping:
+        assert stopping.asked() == 0
+        os.kill(os.getpid(), number)
+        assert stopping.asked() == number
+        assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
+    assert signal.getsignal(number) == before
+    assert interrupted(number, "stopped").code == code
+
+
+def test_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stopping = InterruptHandler("1h30m")
+    now += 5399
+    assert stopping.asked() == 0
+    now += 1
+    asked = stopping.asked()
+    assert interrupted(asked, "time is up").code == ExitCode.TERMINATED
+
+
+def test_the_time_counts_from_when_the_run_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second stage, or one after a long preparation, gets what is left of it."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert InterruptHandler("10m", began=401.0).asked() == 0
+    assert InterruptHandler("10m", began=400.0).asked() != 0
+
+
+def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert requeue() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert requeue() == (
+        "could not put SLURM job 77 back into its queue (FileNotFoundError): requeue it by hand"
+    )
+    tool = tmp_path / "scontrol"
+    tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    tool.chmod(0o755)
+    assert requeue() == "SLURM job 77 stands in its queue again"
+    assert (tmp_path / "said").read_text() == "requeue 77\n"

@@ -1,0 +1,241 @@
+"""Shared weights: the same training, a part of the memory, and whole weights before and after."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor
+
+from domainclip.config import loading as loading_config
+from domainclip.config.training import TrainConfig
+from domainclip.distributed import collectives
+from domainclip.models import dual_encoder, loading
+from domainclip.objectives.sigmoid import Sigmoid
+from domainclip.pipelines import finetune
+from domainclip.strategies.full import Full
+from domainclip.strategies.lora import Lora
+from domainclip.training import fsdp, layer_execution, step, views
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training.checkpointing import checkpoint
+from tests.support.processes import finetuned, started
+from tests.support.tiny_models import tiny_clip, tiny_siglip
+
+PAIRS = 12
+TRAIN = TrainConfig(learning_rate=1e-3, max_grad_norm=0.5)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Two steps of a tiny run."""
+
+    base: str = "clip"
+    strategy: Any = None  # all learns
+    micro: int | None = None
+    checkpointing: bool = False
+
+
+SETTINGS = {
+    "full": Setting(),
+    "cached": Setting("siglip", micro=4),
+    "adapter": Setting(strategy=Lora(rank=2, targets="attention+mlp"), micro=4),
+    "activations": Setting(checkpointing=True),
+    "adapter and activations": Setting(strategy=Lora(rank=2), checkpointing=True),
+}
+OF = {2: list(SETTINGS), 4: ["full", "adapter"]}  # four processes on two cores are slow
+
+
+@dataclass
+class Ran:
+    """What a process has at the end."""
+
+    losses: list[float]
+    norms: list[float]
+    start: dict[str, Tensor]
+    weights: dict[str, Tensor]  # of the towers that were given, after they were given back
+    saved: dict[str, Tensor]  # as a checkpoint would hold them: on the first process
+    bytes: int  # of weights and moments, while they were trained
+    emptied: bool  # whether the given towers were empty meanwhile
+    restored: bool  # whether what was saved, put back into parts, is whole again
+
+
+def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
+    """The loop's own calls, in fp64 throughout."""
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    given = loading.load_model(bases[setting.base])
+    factors = (setting.strategy or Full()).apply(given)
+    given = given.double()
+    start = {name: weight.detach().clone() for name, weight in given.weights().items()}
+    shared = fsdp.shard(given, accelerator.device)
+    optimizer = training_optimizer.make_optimizer(shared, factors, TRAIN, 1e-3)
+    model, wrapped = fsdp.prepare(shared, optimizer, accelerator)
+    settings = TRAIN.model_copy(update={"activation_checkpointing": setting.checkpointing})
+    losses, norms = [], []
+    with layer_execution.layer_execution(shared, settings), patch.object(Tensor, "float", Tensor.double):
+        shared.learn({"image", "text"})
+        for at in range(2):
+            batch = _batch(at, given)
+            taken = step.compute_gradients(
+                model, shared, batch, {"sigmoid": (1.0, Sigmoid())}, setting.micro, at, accelerator
+            )
+            norms.append(fsdp.clip_gradients(shared, TRAIN.max_grad_norm, accelerator))
+            losses.append(taken.loss)
+            wrapped.step()
+            wrapped.zero_grad(set_to_none=True)
+            shared.clamp_scale()
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    size = fsdp.bytes_here([*shared.parameters(), *moments])
+    saved = fsdp.full_tensors_on_rank0(shared.weights())
+    whole = collectives.gather_objects(saved)[0]
+    restored = all(
+        torch.equal(fsdp.full_tensor(fsdp.local_part(whole[name], weight)), whole[name])
+        for name, weight in shared.weights().items()
+    )
+    emptied = all(weight.numel() < 2 for weight in given.parameters())
+    with fsdp.temporarily_gathered(shared) as lent:
+        restored &= all(torch.equal(weight, whole[name]) for name, weight in lent.weights().items())
+    fsdp.gather_back(shared)
+    weights = {name: weight.detach().clone() for name, weight in given.weights().items()}
+    return Ran(losses, norms, start, weights, saved, size, emptied, restored)
+
+
+def _batch(at: int, loaded: dual_encoder.DualEncoder) -> views.StepBatch:
+    """This process's share of a batch: other pixels and words in every row and step, ragged."""
+    draw = torch.Generator().manual_seed(at)
+    pixels = torch.randint(0, 256, (PAIRS, *loaded.image_size, 3), dtype=torch.uint8, generator=draw)
+    texts = [f"{'a red circle ' * (1 + (i + at) % 3)}{i}" for i in range(PAIRS)]
+    texts[7] = texts[0]
+    rank, world = collectives.rank(), collectives.process_count()
+    rows = slice(PAIRS * rank // world, PAIRS * (rank + 1) // world)
+    return views.StepBatch({"pixels": pixels[rows]}, None, texts[rows], None, torch.arange(PAIRS)[rows], None)
+
+
+def _work(bases: dict[str, Path]) -> dict[str, Ran]:
+    return {name: _run(SETTINGS[name], bases) for name in OF.get(collectives.process_count(), SETTINGS)}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {"clip": tiny_clip(folder / "clip"), "siglip": tiny_siglip(folder / "siglip", bias=-2.0)}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def many(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]
+) -> list[dict[str, Ran]]:
+    """What each of two, then of four processes has in the end."""
+    return started(request.param, tmp_path_factory.mktemp("many"), _work, bases)
+
+
+@pytest.fixture(scope="module")
+def alone(bases: dict[str, Path]) -> dict[str, Ran]:
+    """What one process has."""
+    return _work(bases)
+
+
+def test_shared_weights_learn_what_whole_ones_do(many: Any, alone: Any) -> None:
+    for name, process in ((name, process[name]) for process in many for name in OF[len(many)]):
+        one = alone[name]
+        moved = [key for key, weight in one.weights.items() if not torch.equal(weight, one.start[key])]
+        assert len(moved) > 8
+        assert one.norms[0] > TRAIN.max_grad_norm  # so that scaling down is part of it
+        assert process.losses == pytest.approx(one.losses, rel=1e-10)
+        assert process.norms == pytest.approx(one.norms, rel=1e-10)
+        assert process.emptied
+        assert process.weights.keys() == one.weights.keys()
+        for key, weight in one.weights.items():
+            assert torch.allclose(process.weights[key], weight, rtol=0, atol=1e-9), (name, key)
+
+
+def test_each_process_holds_its_part_of_weights_and_moments(many: Any, alone: Any) -> None:
+    for process in many:
+        for name in OF[len(many)]:
+            assert process[name].bytes <= (1 / len(many) + 0.1) * alone[name].bytes
+
+
+def test_what_is_saved_is_whole_and_lies_with_the_first_process(many: Any) -> None:
+    for name in OF[len(many)]:
+        first, *others = (process[name] for process in many)
+        assert all(process.saved == {} for process in others)
+        assert first.saved.keys() == first.weights.keys()
+        assert all(torch.equal(first.saved[key], weight) for key, weight in first.weights.items())
+        assert all(process[name].restored for process in many)
+
+
+def test_one_process_shares_nothing(bases: dict[str, Path]) -> None:
+    loaded = loading.load_model(bases["clip"])
+    assert fsdp.shard(loaded, torch.device("cpu")) is loaded
+    assert not fsdp.is_shared(loaded)
+    with fsdp.temporarily_gathered(loaded) as same:
+        assert same is loaded
+    assert min(weight.numel() for weight in loaded.weights().values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"compile": True},
+            "shard: full works on parts of tensors, and compile does not: leave one of them out",
+        ),
+        (
+            {"optimizer": "adamw8bit"},
+            "shard: full works on parts of tensors, and optimizer: adamw8bit does not: leave one of them out",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(shard="full", **options)
+
+
+def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun by one process, ended by two that share the weights: losses and weights as if by one."""
+    options = ["strategy={full: {last_layers: 1}}", "train.micro_batch_size=3", "evaluate.resamples=100"]
+    options += ["train.validate_every=2", "train.take=best", "train.keep=9"]
+    whole, shared, again = tmp_path / "whole", tmp_path / "shared", tmp_path / "again"
+    asked: list[int] = []
+    plain = fsdp.shard
+    monkeypatch.setattr(fsdp, "shard", lambda *given: asked.append(1) or plain(*given))
+    finetune.finetune(
+        loading_config.load_recipe(str(recipe_file), [*options, "train.shard=full"]), whole, quiet=True
+    )
+    assert asked == [1]  # the recipe's key reaches the loop; one process has nothing to share
+    shutil.copytree(whole, shared)
+    for step_ in (6, 8):
+        shutil.rmtree(shared / "checkpoints" / f"step-{step_:06d}")
+    finetuned(recipe_file, shared, *options, "train.shard=full", resume=True)
+    shutil.copytree(shared, again)
+    shutil.rmtree(again / "checkpoints" / "step-000008")
+    finetuned(recipe_file, again, *options, "train.shard=full", resume=True)
+    said = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (whole, shared)
+    ]
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in said]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert len(losses[1]) == 8
+    looks = [[line["validation"]["loss"] for line in lines if "validation" in line] for lines in said]
+    assert len(looks[1]) == 5  # the one before the first step included
+    assert looks[1] == pytest.approx(looks[0], rel=1e-5)
+    ends = [checkpoint.load(folder / "checkpoints" / "step-000008")[0] for folder in (whole, shared)]
+    for group in ("weights", "optimizer"):
+        assert ends[0][group].keys() == ends[1][group].keys()
+        for name, tensor in ends[0][group].items():
+            assert torch.allclose(ends[1][group][name], tensor, atol=1e-4), name
+    models = [load_file(folder / "model" / "model.safetensors") for folder in (whole, shared)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.allclose(models[1][name], weight, atol=0.01) for name, weight in models[0].items())
+    # With the number of processes and the parts unchanged, not a bit.
+    for file in ("checkpoints/step-000008/weights.safetensors", "model/model.safetensors"):
+        assert (again / file).read_bytes() == (shared / file).read_bytes()

@@ -1,0 +1,153 @@
+"""A run that computes locked parts once gives the weights of one that computes them in every step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domainclip import disk_cache
+from domainclip.config import loading
+from domainclip.pipelines.finetune import finetune
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.training import micro_batch_size
+from domainclip.training.precompute import with_kept_features
+from domainclip.training.setup import TrainingSetup
+
+LAYERS = "strategy={full: {last_layers: 1}}"
+ADAPTER = "strategy={lora: {last_layers: 1, rank: 2, dropout: 0.2, targets: attention+mlp}}"
+DORA = "strategy={lora: {last_layers: 1, rank: 2, dropout: 0.2, dora: true, rslora: true}}"
+ANCHOR = "objectives={contrastive: {}, anchor: {weight: 0.5}}"
+QUICK = ("train.epochs=2", "prose={sentences: 32, per_step: 4}", "interpolate=null")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
+    ready = load_inputs(loading.load_recipe(str(recipe_file), changes))
+    kept = sentences(ready)
+    return make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+
+
+@pytest.mark.parametrize("strategy", [LAYERS, ADAPTER, DORA], ids=["layers", "adapter", "dora"])
+def test_hidden_states_give_the_weights_of_the_plain_path(
+    recipe_file: Path, tmp_path: Path, strategy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for name, keep in (("kept", "true"), ("plain", "false")):
+        changes = [strategy, ANCHOR, *QUICK, f"train.keep_features={keep}", "train.micro_batch_size=6"]
+        finetune(loading.load_recipe(str(recipe_file), changes), tmp_path / name)
+        said = capsys.readouterr().err
+        assert ("kept: hidden states below layer 2 of 2 of 40 pictures" in said) == (name == "kept")
+        assert ("not kept" in said) is False
+        (weights,) = (tmp_path / name / "model").glob("*model.safetensors")
+        found[name] = load_file(weights)
+    moved = 0
+    for name, tensor in found["kept"].items():
+        assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
+        moved += "lora_B" in name and bool(tensor.abs().sum())
+    assert moved or strategy == LAYERS
+
+
+def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> None:
+    first, second = (with_kept_features(_job(recipe_file, LAYERS)) for _ in range(2))
+    assert [note.split(":")[0] for note in first.notes] == ["kept", "kept"]
+    assert [note.split(":")[0] for note in second.notes] == ["found again", "found again"]
+    assert first.notes[1].endswith(f"in {disk_cache.root()}")
+    assert (second.kept.image == first.kept.image).all()
+    assert second.pairs[0, 3].image is None  # no picture is decoded
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        (
+            [LAYERS, "train.augmentation=crop"],
+            [
+                "kept: hidden states below layer 2 of 2 of 16 texts, 0.00 GB in {cache}",
+                "nothing is kept of the pictures: train.augmentation crop shows another part of them in each epoch",
+            ],
+        ),
+        (
+            ["strategy=locked_image", "train.keep_features_gb=0.000001"],
+            ["not kept: embeddings of 40 pictures, 0.00 GB: more than train.keep_features_gb allows"],
+        ),
+        (["strategy=locked_text"], ["kept: embeddings of 16 texts, 0.00 GB in {cache}"]),
+        (["strategy=full"], []),
+        ([LAYERS, "train.keep_features=false"], []),
+    ],
+)
+def test_what_is_kept_and_why_not(recipe_file: Path, changes: list[str], notes: list[str]) -> None:
+    job = with_kept_features(_job(recipe_file, *changes))
+    assert list(job.notes) == [note.format(cache=disk_cache.root()) for note in notes]
+
+
+def test_other_views_in_other_epochs_are_said(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _job(recipe_file, "strategy=locked_image")
+    monkeypatch.setattr(type(job.pairs), "views_change", property(lambda self: True))
+    assert with_kept_features(job).notes == (
+        "nothing is kept of the pictures: each epoch shows another view of an item; corpus.views=first shows the first one always",
+    )
+
+
+def test_a_family_that_cannot_begin_midway_is_said(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(recipe_file, LAYERS)
+    monkeypatch.setattr(type(job.towers), "can_begin", ("text",))
+    assert with_kept_features(job).notes[1] == (
+        "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
+    )
+
+
+def test_embeddings_are_not_enough_for_a_term_that_looks_at_tokens(recipe_file: Path) -> None:
+    class Tokens:
+        needs = frozenset({"image_tokens"})
+
+    job = _job(recipe_file, "strategy=locked_image")
+    terms: Any = {"tokens": (1.0, Tokens())}
+    assert with_kept_features(replace(job, terms=terms)).kept.image is None
+
+
+def test_a_measured_micro_batch_is_written_down_and_not_measured_again(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ["train.micro_batch_size=auto", "strategy={lora: {rank: 2, dropout: 0.2}}", *QUICK]
+    monkeypatch.setattr(micro_batch_size, "find_micro_batch_size", lambda *_: 5)
+    finetune(loading.load_recipe(str(recipe_file), changes), tmp_path / "auto", quiet=True)
+    finetune(
+        loading.load_recipe(str(recipe_file), [*changes, "train.micro_batch_size=5"]),
+        tmp_path / "set",
+        quiet=True,
+    )
+    auto, plain = (
+        load_file(tmp_path / name / "model" / "adapter_model.safetensors") for name in ("auto", "set")
+    )
+    assert all(torch.equal(auto[name], tensor) for name, tensor in plain.items())
+    steps = sorted((tmp_path / "auto" / "checkpoints").glob("step-*"))
+    assert json.loads((steps[-1] / "state.json").read_text())["micro_batch_size"] == 5
+    for file in sorted(steps[-1].glob("*"), reverse=True):
+        file.unlink()
+    steps[-1].rmdir()
+
+    def never(*_: object) -> int:
+        raise AssertionError("it was measured again")
+
+    monkeypatch.setattr(micro_batch_size, "find_micro_batch_size", never)
+    finetune(
+        loading.load_recipe(str(tmp_path / "auto" / "recipe.yaml")),
+        tmp_path / "auto",
+        resume=True,
+        quiet=True,
+    )
+    again = load_file(tmp_path / "auto" / "model" / "adapter_model.safetensors")
+    assert all(torch.equal(auto[name], tensor) for name, tensor in again.items())

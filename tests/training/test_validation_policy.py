@@ -1,0 +1,106 @@
+"""What follows from looking: decisions, worked by hand from scripted figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from domainclip.config.training import TrainConfig
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training.validation import ValidationSet
+from domainclip.training.validation_policy import ValidationPolicy
+
+_NO_TOWERS = cast(DualEncoder, None)
+
+
+class _Scripted:
+    """Stands for held-out data: gives what it was told, in turn."""
+
+    def __init__(self, figures: list[dict[str, float]]) -> None:
+        self.figures = list(figures)
+
+    def measure(self, towers: Any) -> dict[str, float]:
+        return self.figures.pop(0)
+
+
+def _course(
+    figures: list[dict[str, float]], facts: dict[str, Any] | None = None, **options: Any
+) -> ValidationPolicy:
+    settings = TrainConfig(**({"validate_every": 2} | options))
+    return ValidationPolicy(cast(ValidationSet, _Scripted(figures)), settings, facts)
+
+
+def _walk(course: ValidationPolicy, steps: range, total: int = 9) -> list[tuple[int, dict[str, Any]]]:
+    found = []
+    for step in steps:
+        if (seen := course.look(step, total, _NO_TOWERS)) is not None:
+            found.append((step, seen))
+    return found
+
+
+LOSSES = [{"loss": value} for value in (3.0, 2.0, 2.5, 2.0, 4.0)]
+
+
+def test_looks_every_so_often_and_at_the_end() -> None:
+    course = _course(LOSSES)
+    assert [step for step, _ in _walk(course, range(1, 10))] == [2, 4, 6, 8, 9]
+    assert _walk(ValidationPolicy(None, TrainConfig()), range(1, 10)) == []
+    assert ValidationPolicy(None, TrainConfig()).share == 1
+
+
+def test_the_first_of_the_best_is_kept() -> None:
+    course = _course(LOSSES, keep_best="validation")
+    improved = []
+    for step in range(1, 10):
+        course.look(step, 9, _NO_TOWERS)
+        if course.improved:
+            improved.append(step)
+    assert improved == [2, 4]
+    assert course.spared == [4]
+    assert course.taken(9) == 9  # kept, not taken
+    assert _walked_best(take="best").taken(9) == 4
+    assert _walked_best(take="best").spared == [4]
+    assert _walked_best().spared == []
+
+
+def _walked_best(**options: Any) -> ValidationPolicy:
+    course = _course(LOSSES, **options)
+    _walk(course, range(1, 10))
+    assert course.best == [4, 2.0]
+    return course
+
+
+def test_no_number_is_no_best() -> None:
+    course = _course([{"loss": float("nan")}, {"loss": 5.0}], take="best")
+    _walk(course, range(1, 5))
+    assert course.best == [4, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("action", "share", "end"), [("warn", 1, 9), ("lower_rate", 0.25, 9), ("stop", 1, 4)]
+)
+def test_under_the_floor(action: str, share: float, end: int) -> None:
+    lost = [0.05, 0.06, 0.01, 0.2, 0.04]  # 0.05 is allowed
+    figures = [{"loss": 1.0, "lost": value} for value in lost]
+    course = _course(figures, on_retention_floor=action)
+    step = 0
+    while step < course.end(9):
+        step += 1
+        course.look(step, 9, _NO_TOWERS)
+    assert step == course.taken(9) == end
+    assert course.share == share
+
+
+def test_a_resumed_course_is_the_same() -> None:
+    figures = [{"loss": 3.0 - i, "lost": 0.1} for i in range(5)]
+    whole = _course(figures, on_retention_floor="lower_rate", take="best")
+    _walk(whole, range(1, 10))
+    first = _course(figures, on_retention_floor="lower_rate", take="best")
+    _walk(first, range(1, 6))
+    again = _course(
+        figures[2:], json.loads(json.dumps(first.facts())), on_retention_floor="lower_rate", take="best"
+    )
+    _walk(again, range(6, 10))
+    assert again.facts() == whole.facts() == {"best": [9, -1.0], "lowered": 5, "ended": None}
