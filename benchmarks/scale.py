@@ -51,11 +51,11 @@ def _job(folder: str, batch: int) -> tuple[Any, Any]:
         texts = [f"a picture of number {i} with some more words" for i in range(pairs)]
         return StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs), None)
 
-    job = SimpleNamespace(
+    setup = SimpleNamespace(
         towers=loaded, factors=factors, terms={"contrastive": (1.0, Contrastive())},
         recipe=SimpleNamespace(train=TrainConfig()),
     )  # fmt: skip
-    return job, bring
+    return setup, bring
 
 
 def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None:
@@ -70,21 +70,21 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
     from domainclip.training import optimizer as training_optimizer
     from domainclip.training import step
 
-    job, bring = _job(folder, batch)
+    setup, bring = _job(folder, batch)
     accelerator = Accelerator(cpu=True)
     told: dict[str, Any] = {}
     if world == 1:
-        told["profile"] = vars(cluster.measure(job, accelerator, bring))
+        told["profile"] = vars(cluster.measure(setup, accelerator, bring))
     else:
         told["network"] = _traffic()
-    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
-    model = accelerator.prepare(job.towers)
+    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, setup.recipe.train, rate=0.0)
+    model = accelerator.prepare(setup.towers)
     mine, taken = bring(batch // world), []
     for number in range(rounds + WARM):
         if world > 1:
             dist.barrier()
         began = time.perf_counter()
-        step.compute_gradients(model, job.towers, mine, job.terms, None, number, accelerator)
+        step.compute_gradients(model, setup.towers, mine, setup.terms, None, number, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)

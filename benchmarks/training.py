@@ -127,44 +127,44 @@ def _contenders(
     pairs = bases.make_pairs(base, 2 * asked.batch)
     rounds = asked.rounds + 1
     shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
-    job = TrainingSetup(
+    setup = TrainingSetup(
         recipe, base, factors, {"contrastive": (1.0, Contrastive())}, pairs, Precomputed(), peers.RATE, {}
     )
-    job = with_kept_features(replace(job, digests={id: id for id in pairs.ids}))
-    print(*job.notes, sep="\n")
+    setup = with_kept_features(replace(setup, digests={id: id for id in pairs.ids}))
+    print(*setup.notes, sep="\n")
     mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
     autocast = mixed if device.type == "cuda" else nullcontext
-    ours = list(_ours(job, rounds, device))
-    theirs, flops = _peers(asked, mode, reference, shown, job, autocast, device)
+    ours = list(_ours(setup, rounds, device))
+    theirs, flops = _peers(asked, mode, reference, shown, setup, autocast, device)
     return [*ours, *theirs], flops
 
 
-def _ours(job: TrainingSetup, rounds: int, device: torch.device) -> Iterator[Contender]:
+def _ours(setup: TrainingSetup, rounds: int, device: torch.device) -> Iterator[Contender]:
     """The loop's own hands, from the loader on; and the same with everything ready in memory."""
     mixed = "bf16" if device.type == "cuda" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-    settings = job.recipe.train
-    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, settings, peers.RATE)
-    idle = training_optimizer.make_optimizer(job.towers, job.factors, settings, 0.0)
-    learning = [weight for weight in job.towers.parameters() if weight.requires_grad]
-    job.towers.learn({"image", "text"})
+    settings = setup.recipe.train
+    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, peers.RATE)
+    idle = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, 0.0)
+    learning = [weight for weight in setup.towers.parameters() if weight.requires_grad]
+    setup.towers.learn({"image", "text"})
 
     def go(batch: views.StepBatch, optimizer: torch.optim.Optimizer) -> float:
         # No pair is left out of another's denominator: the peers know no groups.
         batch = replace(batch, group=torch.arange(len(batch.group), device=device))
         held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
-        taken = step.compute_gradients(job.towers, job.towers, batch, job.terms, held, 0, accelerator)
+        taken = step.compute_gradients(setup.towers, setup.towers, batch, setup.terms, held, 0, accelerator)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        job.towers.clamp_scale()
+        setup.towers.clamp_scale()
         return taken.loss
 
-    loader = batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
-    yield Contender(OURS, lambda number: go(to_step_batch(job, next(loader), number, device), optimizer))
+    loader = batches(setup.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
+    yield Contender(OURS, lambda number: go(to_step_batch(setup, next(loader), number, device), optimizer))
     ready = [
-        to_step_batch(job, rows, number, device)
-        for number, rows in enumerate(batches(job.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
+        to_step_batch(setup, rows, number, device)
+        for number, rows in enumerate(batches(setup.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
     ]
     # The same weights, which a rate of 0 leaves to the other.
     yield Contender(BOUND, lambda number: go(ready[number], idle))
@@ -175,7 +175,7 @@ def _peers(
     mode: str,
     reference: Any,
     shown: list[Batch],
-    job: TrainingSetup,
+    setup: TrainingSetup,
     autocast: Any,
     device: torch.device,
 ) -> tuple[list[Contender], int]:
@@ -183,16 +183,16 @@ def _peers(
         tensors = []
         for rows in shown:
             assert rows.image is not None
-            pixels = job.towers.pixels({name: value.to(device) for name, value in rows.image.items()})
-            tensors.append({**pixels, "input_ids": _ids(job, rows.texts, length).to(device)})
+            pixels = setup.towers.pixels({name: value.to(device) for name, value in rows.image.items()})
+            tensors.append({**pixels, "input_ids": _ids(setup, rows.texts, length).to(device)})
         return tensors
 
-    padded, trimmed = given(job.towers.max_tokens), given(None)
+    padded, trimmed = given(setup.towers.max_tokens), given(None)
     # Name, whether the project does so by itself, its step, its batches. What each does with the length of
     # texts was read in its own source; see `peers`.
     named: list[tuple[str, bool, peers.Step, list[dict[str, Tensor]]]] = []
     for helped, tensors in ((False, padded), (True, trimmed)):
-        how = "trimmed for it" if helped else f"{job.towers.max_tokens} tokens"
+        how = "trimmed for it" if helped else f"{setup.towers.max_tokens} tokens"
         step_of = peers.transformers_step(peers.copied(reference), autocast)
         named.append((f"transformers, {how}", not helped, step_of, tensors))
         if mode != "lora_last_quarter":  # open_clip has no adapters
@@ -210,11 +210,11 @@ def _peers(
     return contenders, 3 * counter.get_total_flops()
 
 
-def _ids(job: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
-    ids = job.towers.tokenise(texts)["input_ids"]
+def _ids(setup: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
+    ids = setup.towers.tokenise(texts)["input_ids"]
     if length is None:
         return ids
-    pad = int(job.towers.tokenizer.pad_token_id)
+    pad = int(setup.towers.tokenizer.pad_token_id)
     return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=pad)
 
 

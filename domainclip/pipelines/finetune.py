@@ -76,13 +76,13 @@ def finetune(
     collectives.on_first_process(partial(record_baseline, folder, sets, first, encoder))
 
     choosing, head = _choosing(ready, every, kept_rows)
-    job = _begun(_job(ready, identity, _seen(ready, choosing, warnings), began), folder, learnt)
-    say(f"{learning(job)}; {len(job.pairs)} training pairs; run folder {folder}", quiet)
-    start = {name: w.detach().clone() for name, w in ready.base.weights().items() if job.factors[name] > 0}
+    setup = _begun(_job(ready, identity, _seen(ready, choosing, warnings), began), folder, learnt)
+    say(f"{learning(setup)}; {len(setup.pairs)} training pairs; run folder {folder}", quiet)
+    start = {name: w.detach().clone() for name, w in ready.base.weights().items() if setup.factors[name] > 0}
     tell = partial(say, quiet=quiet)
     keep = partial(_with_kept, say=tell)
     trained = train_in_stages(
-        ready.parts.strategy, job, keep, folder, saved, accelerator, say=tell, quiet=quiet
+        ready.parts.strategy, setup, keep, folder, saved, accelerator, say=tell, quiet=quiet
     )
     heartbeat.update("measuring", 0)
     warnings += [f"while training, {alarm.text}" for alarm in trained.alarms]
@@ -113,7 +113,7 @@ def finetune(
             sets, found, [after], folder
         ),  # the base was noted before it was trained
         shown=shown,
-        run=reporting.run_facts(job, trained, folder, swept),
+        run=reporting.run_facts(setup, trained, folder, swept),
         training=metrics_log.read_metrics(folder),
         trained_on=said,
     )
@@ -134,8 +134,8 @@ def _job(
     """What the loop works on; adapters, and whatever else a strategy adds, start from the seed."""
     torch.manual_seed(ready.recipe.train.seed)
     kept = sentences(ready)
-    job = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
-    return replace(job, seen=seen, began=began)
+    setup = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
+    return replace(setup, seen=seen, began=began)
 
 
 def _seen(ready: Inputs, sets: list[EvaluationSet], warnings: list[str]) -> validation.ValidationSet | None:
@@ -147,19 +147,19 @@ def _seen(ready: Inputs, sets: list[EvaluationSet], warnings: list[str]) -> vali
     return validation.make_validation_set(recipe, ready.corpus, sets, ready.terms, ready.parts.probes, base)
 
 
-def _begun(job: TrainingSetup, folder: Path, learnt: TrainingRecord) -> TrainingSetup:
+def _begun(setup: TrainingSetup, folder: Path, learnt: TrainingRecord) -> TrainingSetup:
     """A run that can be resumed, for no part of it has refused; then what other models say of its pairs."""
-    collectives.on_first_process(partial(begin_run, folder, job.recipe, learnt))
-    return teachers.precompute_teachers(job)
+    collectives.on_first_process(partial(begin_run, folder, setup.recipe, learnt))
+    return teachers.precompute_teachers(setup)
 
 
-def _with_kept(job: TrainingSetup, say: Callable[[str], None]) -> TrainingSetup:
+def _with_kept(setup: TrainingSetup, say: Callable[[str], None]) -> TrainingSetup:
     """The same job, with what never changes computed once."""
     # What is kept of pictures by another run spares their decoding; what this run needs is made below.
-    job = with_kept_features(with_kept_pixels(job, say, build=False))
-    for note in job.notes:
+    setup = with_kept_features(with_kept_pixels(setup, say, build=False))
+    for note in setup.notes:
         say(note)
-    return with_kept_pixels(job, say)
+    return with_kept_pixels(setup, say)
 
 
 def _of_base(

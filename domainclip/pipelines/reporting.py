@@ -30,33 +30,33 @@ from domainclip.training.weight_interpolation import InterpolationResult
 
 
 def run_facts(
-    job: TrainingSetup, trained: Trained, folder: Path, swept: InterpolationResult | None
+    setup: TrainingSetup, trained: Trained, folder: Path, swept: InterpolationResult | None
 ) -> RunFacts:
     """How the adapted model came to be."""
-    sizes = {name: weight.numel() for name, weight in job.towers.weights().items()}
+    sizes = {name: weight.numel() for name, weight in setup.towers.weights().items()}
     facts = environment()
     extra: dict[str, Any] = {
-        "objectives": {name: weight for name, (weight, _) in job.terms.items()},
-        "peak_rate": job.rate,
+        "objectives": {name: weight for name, (weight, _) in setup.terms.items()},
+        "peak_rate": setup.rate,
     }
     if swept is not None:
         extra["interpolation"] = swept.facts()
-    if job.recipe.train.micro_batch_size == "auto":
+    if setup.recipe.train.micro_batch_size == "auto":
         extra["micro_batch_size"] = trained.micro_batch_size or "all"
-    if job.recipe.train.take == "best":
+    if setup.recipe.train.take == "best":
         extra["weights_of_step"] = trained.taken
     if trained.bad:
         extra["unreadable_in_training"] = len(trained.bad)
     if trained.alarms:
         extra["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(
-        strategy=next(iter(job.recipe.strategy)),
-        learning=sum(size for name, size in sizes.items() if job.factors[name] > 0),
+        strategy=next(iter(setup.recipe.strategy)),
+        learning=sum(size for name, size in sizes.items() if setup.factors[name] > 0),
         weights=sum(sizes.values()),
         steps=trained.steps,
         seconds=next((line["seconds"] for line in reversed(read_metrics(folder))), 0.0),
         device=facts["device"],
-        batch_size=min(job.recipe.train.batch_size, len(job.pairs)),
+        batch_size=min(setup.recipe.train.batch_size, len(setup.pairs)),
         versions=versions(),
         facts=extra,
     )

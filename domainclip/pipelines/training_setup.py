@@ -72,7 +72,7 @@ def make_job(
     seed = settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
     pairs.strata = None if ready.curated is None else ready.curated.strata
-    job = TrainingSetup(
+    setup = TrainingSetup(
         ready.recipe,
         ready.base,
         factors,
@@ -83,14 +83,14 @@ def make_job(
         identity or {},
         digests=digests(ready.corpus, ready.base.frames),
     )
-    return objective_inputs.count_extra_texts(job)
+    return objective_inputs.count_extra_texts(setup)
 
 
-def learning(job: TrainingSetup) -> str:
+def learning(setup: TrainingSetup) -> str:
     """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
-    sizes = {name: weight.numel() for name, weight in job.towers.weights().items()}
-    some, everything = sum(n for name, n in sizes.items() if job.factors[name] > 0), sum(sizes.values())
-    (strategy,) = job.recipe.strategy
+    sizes = {name: weight.numel() for name, weight in setup.towers.weights().items()}
+    some, everything = sum(n for name, n in sizes.items() if setup.factors[name] > 0), sum(sizes.values())
+    (strategy,) = setup.recipe.strategy
     return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"
 
 

@@ -86,36 +86,36 @@ class Trained:
 
 
 def train_stage(
-    job: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False
+    setup: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False
 ) -> Trained:
     """Trains to the last step of the job's span; continues from the checkpoint `saved`.
 
     Raises: DivergedError before a step with a loss or gradient that is not finite; Interrupted after a
     signal, with a checkpoint written; ModelError when a checkpoint cannot be written.
     """
-    settings, job = job.recipe.train, _shard(job, accelerator.device)
-    total = total_steps(job.recipe, len(job.pairs))
-    begin, end = job.span or StepRange(0, total)
-    batch_size = min(settings.batch_size, len(job.pairs))
-    learning = {name: w for name, w in job.towers.weights().items() if job.factors[name] > 0}
-    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, settings, job.rate)
-    state = State(0, learning | _learnt(job), optimizer)
+    settings, setup = setup.recipe.train, _shard(setup, accelerator.device)
+    total = total_steps(setup.recipe, len(setup.pairs))
+    begin, end = setup.span or StepRange(0, total)
+    batch_size = min(settings.batch_size, len(setup.pairs))
+    learning = {name: w for name, w in setup.towers.weights().items() if setup.factors[name] > 0}
+    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, setup.rate)
+    state = State(0, learning | _learnt(setup), optimizer)
     facts = _resumed(state, saved, begin)
     held = facts.get("micro_batch_size", settings.micro_batch_size)
-    course = ValidationPolicy(job.seen, settings, facts.get("course"))
-    job.towers.learn({name.split("/")[0] for name in learning})
-    model, wrapped = fsdp.prepare(job.towers, optimizer, accelerator)
-    metrics = MetricsLog(folder / "metrics.jsonl", state.step, job.seen, settings.track is not None)
-    watch = _watch(job, batch_size, metrics.before)
-    rows_of = batches(job.pairs, state.step, end, batch_size, seed=settings.seed, workers=settings.workers)
-    bad = {item.place: item for item in job.bad}
+    course = ValidationPolicy(setup.seen, settings, facts.get("course"))
+    setup.towers.learn({name.split("/")[0] for name in learning})
+    model, wrapped = fsdp.prepare(setup.towers, optimizer, accelerator)
+    metrics = MetricsLog(folder / "metrics.jsonl", state.step, setup.seen, settings.track is not None)
+    watch = _watch(setup, batch_size, metrics.before)
+    rows_of = batches(setup.pairs, state.step, end, batch_size, seed=settings.seed, workers=settings.workers)
+    bad = {item.place: item for item in setup.bad}
     with (
-        interruption.InterruptHandler(settings.stop_after, job.began) as asked,
+        interruption.InterruptHandler(settings.stop_after, setup.began) as asked,
         checkpoint.AsyncCheckpointWriter() as saver,
         ProgressDisplay(
-            total, state.step, batch_size, quiet or collectives.rank() > 0, _parts(job)
+            total, state.step, batch_size, quiet or collectives.rank() > 0, _parts(setup)
         ) as display,
-        layer_execution.layer_execution(job.towers, settings),
+        layer_execution.layer_execution(setup.towers, settings),
     ):
         while state.step < course.end(end):
             began = time.monotonic()
@@ -124,10 +124,10 @@ def train_stage(
             waited = time.monotonic() - began
             heartbeat.update("computing")
             bad.update((item.place, item) for item in rows.bad)
-            batch = to_step_batch(job, rows, state.step, accelerator.device)
+            batch = to_step_batch(setup, rows, state.step, accelerator.device)
             if held == "auto":
                 held = training_micro_batch_size.find_micro_batch_size(
-                    job.towers, batch, job.terms, accelerator
+                    setup.towers, batch, setup.terms, accelerator
                 )
             share = course.share * training_optimizer.learning_rate_factor(
                 state.step - begin, end - begin, settings.warmup
@@ -135,15 +135,15 @@ def train_stage(
             training_optimizer.set_rate(optimizer, share)
             seed = settings.seed * 1_000_003 + state.step
             taken = training_step.compute_gradients(
-                model, job.towers, batch, job.terms, held, seed, accelerator
+                model, setup.towers, batch, setup.terms, held, seed, accelerator
             )
-            norm = fsdp.clip_gradients(job.towers, settings.max_grad_norm, accelerator)
+            norm = fsdp.clip_gradients(setup.towers, settings.max_grad_norm, accelerator)
             _check_finite(taken, norm, rows, state.step)
             wrapped.step()
             wrapped.zero_grad(set_to_none=True)
-            job.towers.clamp_scale()
+            setup.towers.clamp_scale()
             state.step += 1
-            record = _figures(job, state, batch_size, taken, norm) | {
+            record = _figures(setup, state, batch_size, taken, norm) | {
                 "pairs_per_second": display.rate(state.step),
                 "waited": waited / max(1e-9, time.monotonic() - began),
             }
@@ -151,28 +151,28 @@ def train_stage(
             stop = collectives.max_over_processes(asked.asked())
             if is_due(state.step, settings.log_every, total):
                 metrics.write(record)
-            improved = _validate(course, job.towers, state.step, total, metrics, watch)
+            improved = _validate(course, setup.towers, state.step, total, metrics, watch)
             if is_due(state.step, settings.save_every, course.end(end)) or stop or improved:
-                _save(saver, job, state, held, course, folder)
+                _save(saver, setup, state, held, course, folder)
             display.show(state.step, record)
             if stop and state.step < course.end(total):
                 collectives.on_first_process(saver.wait)
-                raise _interrupted(job, stop, state.step, total, folder)
+                raise _interrupted(setup, stop, state.step, total, folder)
         collectives.on_first_process(saver.wait)
     held, at = None if held == "auto" else held, _restore_best(course, state, total, folder)
-    fsdp.gather_back(job.towers)
+    fsdp.gather_back(setup.towers)
     return Trained(state.step, list(bad.values()), held, tuple(watch.raised), at)
 
 
-def _shard(job: TrainingSetup, device: torch.device) -> TrainingSetup:
+def _shard(setup: TrainingSetup, device: torch.device) -> TrainingSetup:
     """The job with a part of the weights on each process, where the recipe says so."""
-    if job.recipe.train.shard == "none":
-        return job
-    return replace(job, towers=fsdp.shard(job.towers, device))
+    if setup.recipe.train.shard == "none":
+        return setup
+    return replace(setup, towers=fsdp.shard(setup.towers, device))
 
 
-def _parts(job: TrainingSetup) -> dict[str, float]:
-    return {name: weight for name, (weight, _) in job.terms.items()}
+def _parts(setup: TrainingSetup) -> dict[str, float]:
+    return {name: weight for name, (weight, _) in setup.terms.items()}
 
 
 def _resumed(state: State, saved: Path | None, begin: int) -> dict[str, Any]:
@@ -185,16 +185,16 @@ def _resumed(state: State, saved: Path | None, begin: int) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if state.step > begin or key != "micro_batch_size"}
 
 
-def _learnt(job: TrainingSetup) -> dict[str, Tensor]:
+def _learnt(setup: TrainingSetup) -> dict[str, Tensor]:
     """The weights that learn in any stage: what a checkpoint holds."""
-    return {name: weight for name, weight in job.towers.weights().items() if name in job.learnt}
+    return {name: weight for name, weight in setup.towers.weights().items() if name in setup.learnt}
 
 
-def _watch(job: TrainingSetup, batch_size: int, before: list[dict[str, Any]]) -> AlarmMonitor:
+def _watch(setup: TrainingSetup, batch_size: int, before: list[dict[str, Any]]) -> AlarmMonitor:
     """The alarms, which have seen what earlier sessions wrote."""
-    settings, bound = job.recipe.train, exp(job.towers.max_log_scale)
+    settings, bound = setup.recipe.train, exp(setup.towers.max_log_scale)
     floor, action = settings.retention_floor, settings.on_retention_floor
-    watch = AlarmMonitor(batch_size, bound, frozenset(job.terms), floor, action)
+    watch = AlarmMonitor(batch_size, bound, frozenset(setup.terms), floor, action)
     for line in before:
         watch.see(line)
     return watch
@@ -238,15 +238,15 @@ def _restore_best(course: ValidationPolicy, state: State, total: int, folder: Pa
 
 
 def _figures(
-    job: TrainingSetup, state: State, batch_size: int, taken: training_step.StepOutput, norm: float
+    setup: TrainingSetup, state: State, batch_size: int, taken: training_step.StepOutput, norm: float
 ) -> dict[str, Any]:
     """What a line of metrics.jsonl says of a step."""
     return {
         "step": state.step,
-        "epoch": state.step * batch_size / len(job.pairs),
+        "epoch": state.step * batch_size / len(setup.pairs),
         "loss": taken.loss,
         "terms": taken.terms,
-        "scale": job.towers.scale.item(),
+        "scale": setup.towers.scale.item(),
         "learning_rate": state.optimizer.param_groups[0]["lr"],
         "grad_norm": norm,
         "image_cosine": taken.image_cosine,
@@ -275,21 +275,21 @@ def _check_finite(taken: training_step.StepOutput, norm: float, rows: Batch, at:
 
 def _save(
     saver: checkpoint.AsyncCheckpointWriter,
-    job: TrainingSetup,
+    setup: TrainingSetup,
     state: State,
     held: int | None,
     course: ValidationPolicy,
     folder: Path,
 ) -> None:
     heartbeat.update("saving")
-    facts = {"step": state.step, "identity": job.identity, "micro_batch_size": held}
+    facts = {"step": state.step, "identity": setup.identity, "micro_batch_size": held}
     facts["course"] = course.facts()
-    place, keep = folder / "checkpoints", job.recipe.train.keep
+    place, keep = folder / "checkpoints", setup.recipe.train.keep
     groups = state.groups()
     collectives.on_first_process(lambda: saver.save(place, state.step, groups, facts, keep, course.spared))
 
 
-def _interrupted(job: TrainingSetup, asked: int, at: int, total: int, folder: Path) -> Interrupted:
-    queued = collectives.on_first_process(interruption.requeue) if job.recipe.train.requeue else None
+def _interrupted(setup: TrainingSetup, asked: int, at: int, total: int, folder: Path) -> Interrupted:
+    queued = collectives.on_first_process(interruption.requeue) if setup.recipe.train.requeue else None
     said = f"stopped at step {at} of {total}; continue with --resume --run-dir {folder}"
     return errors.interrupted(asked, said if queued is None else f"{said}; {queued}")

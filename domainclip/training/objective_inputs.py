@@ -80,14 +80,14 @@ def check_objectives(terms: Terms, base: DualEncoder, stream: bool) -> None:
             )
 
 
-def count_extra_texts(job: TrainingSetup) -> TrainingSetup:
+def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
     """The same job, with a note for each objective that asks for texts: how many pairs have any.
 
     Raises: DataError when none has.
     """
-    if isinstance(job.pairs, StreamedPairs):  # a stream is never seen whole
-        return job
-    pairs, notes = job.pairs, []
+    if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
+        return setup
+    pairs, notes = setup.pairs, []
     some = range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT))
     for name in pairs.wanted.said:
         having = sum(_says(pairs, index, name) for index in some)
@@ -98,7 +98,7 @@ def count_extra_texts(job: TrainingSetup) -> TrainingSetup:
                 "under captions.rewrites of the card), or leave it out"
             )
         notes.append(f"objectives.{name}: {having} of {len(some)} training pairs have texts for it")
-    return replace(job, notes=(*job.notes, *notes))
+    return replace(setup, notes=(*setup.notes, *notes))
 
 
 def _says(pairs: Pairs, index: int, name: str) -> bool:

@@ -74,11 +74,11 @@ def total_steps(recipe: Recipe, pairs: int) -> int:
     return max(1, ceil(recipe.train.epochs * pairs / min(recipe.train.batch_size, pairs)))
 
 
-def to_step_batch(job: TrainingSetup, rows: Batch, at: int, device: torch.device) -> StepBatch:
+def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.device) -> StepBatch:
     """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
-    kept, texts, anchors = job.kept, rows.texts, None
+    kept, texts, anchors = setup.kept, rows.texts, None
     if kept.sentences is not None and kept.anchors is not None:
-        all_drawn = anchor_texts.drawn_indices(at, job.recipe.prose, job.recipe.train.seed)
+        all_drawn = anchor_texts.drawn_indices(at, setup.recipe.prose, setup.recipe.train.seed)
         mine = shares(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
         texts = [*texts, *(kept.sentences[i] for i in mine)]
         anchors = kept.anchors[mine].to(device)
@@ -95,7 +95,7 @@ def to_step_batch(job: TrainingSetup, rows: Batch, at: int, device: torch.device
         kept_text=None if kept.text is None else kept.text.embeddings(rows.texts).to(device),
         group=rows.group.to(device),
         anchor_prose=anchors,
-        captions=job.captions,
+        captions=setup.captions,
         asked=rows.more.to(device),
         anchor_image=None if kept.anchor_image is None else _rows(kept.anchor_image, index, device),
         third=None if kept.third is None else _rows(kept.third, index, device),

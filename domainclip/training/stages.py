@@ -27,14 +27,14 @@ class Stage:
     factors: dict[str, float]
 
 
-def stages_of(strategy: Strategy, job: TrainingSetup) -> list[Stage]:
+def stages_of(strategy: Strategy, setup: TrainingSetup) -> list[Stage]:
     """The stages of a job, in order; none is without steps."""
-    total = total_steps(job.recipe, len(job.pairs))
+    total = total_steps(setup.recipe, len(setup.pairs))
     if not isinstance(strategy, Staged):
-        return [Stage(StepRange(0, total), job.factors)]
+        return [Stage(StepRange(0, total), setup.factors)]
     found, at, share = [], 0, 0.0
-    heads = {name: factor for name, factor in job.factors.items() if name.startswith("extra/third.")}
-    for part, factors in strategy.stages(job.towers):
+    heads = {name: factor for name, factor in setup.factors.items() if name.startswith("extra/third.")}
+    for part, factors in strategy.stages(setup.towers):
         share += part
         if (end := round(share * total)) > at:
             found.append(
@@ -46,7 +46,7 @@ def stages_of(strategy: Strategy, job: TrainingSetup) -> list[Stage]:
 
 def train_in_stages(
     strategy: Strategy,
-    job: TrainingSetup,
+    setup: TrainingSetup,
     keep: Callable[[TrainingSetup], TrainingSetup],
     folder: Path,
     saved: Path | None,
@@ -59,19 +59,21 @@ def train_in_stages(
 
     Raises: what `train` raises.
     """
-    parts = stages_of(strategy, job)
+    parts = stages_of(strategy, setup)
     at = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
     done: list[Trained] = []
     for number, stage in enumerate(parts, start=1):
         if at >= stage.span.end and number < len(parts):
             continue
         if len(parts) > 1:
-            learning = sum(w.numel() for n, w in job.towers.weights().items() if stage.factors[n] > 0)
+            learning = sum(w.numel() for n, w in setup.towers.weights().items() if stage.factors[n] > 0)
             steps = f"steps {stage.span.begin + 1} to {stage.span.end}"
             say(f"stage {number} of {len(parts)}, {steps}: {learning:,} weights learn")
-        for name, weight in job.towers.weights().items():
+        for name, weight in setup.towers.weights().items():
             weight.requires_grad_(stage.factors[name] > 0)
-        ready = keep(replace(job, factors=stage.factors, span=stage.span, learnt=frozenset(_learning(job))))
+        ready = keep(
+            replace(setup, factors=stage.factors, span=stage.span, learnt=frozenset(_learning(setup)))
+        )
         done.append(train_stage(ready, folder, saved, accelerator, quiet))
         if done[-1].steps < stage.span.end:  # what was seen on held-out data has ended the run
             break
@@ -82,5 +84,5 @@ def train_in_stages(
     return replace(done[-1], bad=list(bad.values()), alarms=tuple(alarms))
 
 
-def _learning(job: TrainingSetup) -> list[str]:
-    return [name for name, factor in job.factors.items() if factor > 0]
+def _learning(setup: TrainingSetup) -> list[str]:
+    return [name for name, factor in setup.factors.items() if factor > 0]

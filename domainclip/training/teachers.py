@@ -46,74 +46,74 @@ def _named(key: str) -> Iterator[None]:
         raise ModelError(f"{key}: {str(error).removeprefix('base ')}") from None
 
 
-def precompute_teachers(job: TrainingSetup) -> TrainingSetup:
+def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
     """The same job, with what other models say of its pairs, each encoded once and kept on disk.
 
     Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
     """
-    room = feature_cache.CacheBudget(job.recipe.train.keep_features_gb * 1e9)
+    room = feature_cache.CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
-    base, third = job.kept.anchor_image, job.kept.third
-    for name, (_, objective) in job.terms.items():
+    base, third = setup.kept.anchor_image, setup.kept.third
+    for name, (_, objective) in setup.terms.items():
         if "teachers" in objective.needs:
             paths: list[str] = objective.teachers  # type: ignore[attr-defined]
-            taught[name] = tuple(_taught(job, path, f"objectives.{name}.teachers", room) for path in paths)
+            taught[name] = tuple(_taught(setup, path, f"objectives.{name}.teachers", room) for path in paths)
         if "anchor_image" in objective.needs and base is None:
-            model = _locked(job, job.towers.base, job.towers.revision)
-            base = _pictures(job, model, f"objectives.{name}", room)
+            model = _locked(setup, setup.towers.base, setup.towers.revision)
+            base = _pictures(setup, model, f"objectives.{name}", room)
         if "third" in objective.needs:
-            third = _third(job, objective, f"objectives.{name}.third", room)
-            job = _with_heads(job, objective, third.shape[1])
+            third = _third(setup, objective, f"objectives.{name}.third", room)
+            setup = _with_heads(setup, objective, third.shape[1])
     if not taught and base is None and third is None:
-        return job
-    kept: Precomputed = replace(job.kept, anchor_image=base, teachers=taught, third=third)
-    return replace(job, kept=kept, notes=(*job.notes, *room.notes))
+        return setup
+    kept: Precomputed = replace(setup.kept, anchor_image=base, teachers=taught, third=third)
+    return replace(setup, kept=kept, notes=(*setup.notes, *room.notes))
 
 
-def _third(job: TrainingSetup, objective: Any, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
+def _third(setup: TrainingSetup, objective: Any, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
     if objective.third is None:
-        return _pictures(job, _locked(job, job.towers.base, job.towers.revision), key, room)
+        return _pictures(setup, _locked(setup, setup.towers.base, setup.towers.revision), key, room)
     with _named(key):
-        model = image_model.load_image_model(objective.third).to(next(job.towers.parameters()).device)
-    return _pictures(job, model, key, room)
+        model = image_model.load_image_model(objective.third).to(next(setup.towers.parameters()).device)
+    return _pictures(setup, model, key, room)
 
 
-def _with_heads(job: TrainingSetup, objective: Any, third: int) -> TrainingSetup:
+def _with_heads(setup: TrainingSetup, objective: Any, third: int) -> TrainingSetup:
     """The same job, with an objective's heads beside the model: they learn, and are left behind.
 
     One that needs "third" has its path `third`, `start(width, third, seed)` and the heads' `rate`.
     """
-    start = objective.start(job.towers.width, third, job.recipe.train.seed)
-    heads = torch.nn.Parameter(start.to(next(job.towers.parameters()).device))
-    job.towers.extra["third"] = torch.nn.ParameterDict({"heads": heads})
-    return replace(job, factors=job.factors | {"extra/third.heads": objective.rate})
+    start = objective.start(setup.towers.width, third, setup.recipe.train.seed)
+    heads = torch.nn.Parameter(start.to(next(setup.towers.parameters()).device))
+    setup.towers.extra["third"] = torch.nn.ParameterDict({"heads": heads})
+    return replace(setup, factors=setup.factors | {"extra/third.heads": objective.rate})
 
 
 def _taught(
-    job: TrainingSetup, path: str, key: str, room: feature_cache.CacheBudget
+    setup: TrainingSetup, path: str, key: str, room: feature_cache.CacheBudget
 ) -> feature_cache.TeacherFeatures:
     with _named(key):
-        model = _locked(job, path, None)
-    image = _pictures(job, model, key, room)
+        model = _locked(setup, path, None)
+    image = _pictures(setup, model, key, room)
     text = feature_cache.cache_text_features(
-        model, TokenCache(model), [text for texts in job.pairs.texts for text in texts or [""]], room
+        model, TokenCache(model), [text for texts in setup.pairs.texts for text in texts or [""]], room
     )
     if text is None:
         raise _no_room(key, room)
     return feature_cache.TeacherFeatures(image, text, float(model.scale))
 
 
-def _locked(job: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
-    model = loading.load_model(path, revision).to(next(job.towers.parameters()).device)
+def _locked(setup: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
+    model = loading.load_model(path, revision).to(next(setup.towers.parameters()).device)
     return model.requires_grad_(False)
 
 
 def _pictures(
-    job: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: feature_cache.CacheBudget
+    setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: feature_cache.CacheBudget
 ) -> np.ndarray:
-    assert not isinstance(job.pairs, StreamedPairs)
-    pairs: Pairs = job.pairs.as_seen_by(model.preprocess)
-    found = feature_cache.cache_image_features(model, pairs, [job.digests[id] for id in pairs.ids], room)
+    assert not isinstance(setup.pairs, StreamedPairs)
+    pairs: Pairs = setup.pairs.as_seen_by(model.preprocess)
+    found = feature_cache.cache_image_features(model, pairs, [setup.digests[id] for id in pairs.ids], room)
     if found is None:
         raise _no_room(key, room)
     return found.rows

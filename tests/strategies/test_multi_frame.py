@@ -382,8 +382,8 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
     ],
 )
 def test_what_is_kept(recipe_file: Path, tmp_path: Path, strategy: str, notes: list[str]) -> None:
-    job = with_kept_features(_job(recipe_file, f"strategy={strategy}"))
-    assert list(job.notes) == [note.format(cache=tmp_path / "cache") for note in notes]
+    setup = with_kept_features(_job(recipe_file, f"strategy={strategy}"))
+    assert list(setup.notes) == [note.format(cache=tmp_path / "cache") for note in notes]
 
 
 @pytest.mark.usefixtures("views")

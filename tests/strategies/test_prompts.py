@@ -334,21 +334,21 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
 def test_from_texts_alone_no_picture_is_looked_at(
     recipe_file: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = _job(recipe_file, "strategy={prompts: {source: text}}")
-    assert job.kept.image is not None
-    captions = caption_substitutes.captions(job.pairs.items, 0)
+    setup = _job(recipe_file, "strategy={prompts: {source: text}}")
+    assert setup.kept.image is not None
+    captions = caption_substitutes.captions(setup.pairs.items, 0)
     plain = loading.load_model(base)
     with torch.no_grad():  # as the base says them, without the new words
         expected = plain.encode_text(plain.tokenise(captions))
-    assert torch.allclose(torch.from_numpy(job.kept.image), expected, atol=1e-6)
-    job = with_kept_features(job)
-    assert job.notes == (
+    assert torch.allclose(torch.from_numpy(setup.kept.image), expected, atol=1e-6)
+    setup = with_kept_features(setup)
+    assert setup.notes == (
         "no picture is looked at: captions of other items with the same labels stand for them",
     )
     monkeypatch.setattr(
         "domainclip.data.batching.pairs.decode", lambda _: pytest.fail("a picture was decoded")
     )
-    batch = to_step_batch(job, collate([job.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
+    batch = to_step_batch(setup, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None
     assert torch.allclose(batch.kept_image, expected[:4], atol=1e-6)
 

@@ -63,9 +63,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     seen: list[tuple[int, list[str]]] = []
     plain = setup.to_step_batch
 
-    def note(job: TrainingSetup, rows: Any, at: int, device: torch.device) -> Any:
+    def note(setup: TrainingSetup, rows: Any, at: int, device: torch.device) -> Any:
         seen.append((at, rows.ids))
-        return plain(job, rows, at, device)
+        return plain(setup, rows, at, device)
 
     monkeypatch.setattr(loop, "to_step_batch", note)
     return seen

@@ -50,12 +50,12 @@ def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, wo
         _double()
         plain = setup.to_step_batch
 
-        def bring(job: Any, rows: Any, at: int, device: Any) -> Any:
+        def bring(setup: Any, rows: Any, at: int, device: Any) -> Any:
             with (folder.parent / f"{folder.name}-shown-{rank}-{world}.jsonl").open("a") as stream:
                 stream.write(json.dumps([at, rows.ids]) + "\n")
             if at + 1 == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return plain(job, rows, at, device)
+            return plain(setup, rows, at, device)
 
         setup.to_step_batch = bring  # type: ignore[assignment]
         finetune.finetune(loading_config.load_recipe(str(file), OPTIONS), folder, resume=resume, quiet=True)

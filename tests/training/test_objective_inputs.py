@@ -69,13 +69,13 @@ def _tests_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Path, base: Path) -> None:
     """What a step brings of a teacher is what that model says of the very pictures and captions."""
     other = tiny_clip(tmp_path / "teacher", seed=9, log_scale=1.5)
-    job = training_teachers.precompute_teachers(_job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}))
-    assert [note.split(":")[0] for note in job.notes] == ["kept", "kept", "kept"]
-    job = with_kept_features(job)
-    rows = [job.pairs[0, i] for i in (3, 11)]
+    setup = training_teachers.precompute_teachers(_job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}))
+    assert [note.split(":")[0] for note in setup.notes] == ["kept", "kept", "kept"]
+    setup = with_kept_features(setup)
+    rows = [setup.pairs[0, i] for i in (3, 11)]
     from domainclip.data.batching.pairs import collate
 
-    batch = to_step_batch(job, collate(rows), 0, torch.device("cpu"))
+    batch = to_step_batch(setup, collate(rows), 0, torch.device("cpu"))
     (teacher,) = batch.teachers["tests.training.test_objective_inputs:Pupil"]
     model = models_loading.load_model(other).eval()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     assert not torch.allclose(teacher.image, own, atol=1e-2)  # another model, not the base twice
     assert batch.asked.labels is not None
     assert batch.asked.labels.sum(1).tolist() == [1, 1]
-    again = training_teachers.precompute_teachers(job)
+    again = training_teachers.precompute_teachers(setup)
     assert {note.split(":")[0] for note in again.notes[-2:]} == {"found again"}
 
 
@@ -121,8 +121,8 @@ def test_labels_that_are_not_there_are_refused(recipe_file: Path) -> None:
 
 def test_no_room_for_a_teacher_is_said(recipe_file: Path, tmp_path: Path) -> None:
     other = tiny_clip(tmp_path / "teacher", seed=9)
-    job = _job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}, "train.keep_features_gb=0.0000001")
-    assert _refused(lambda: training_teachers.precompute_teachers(job)) == (
+    setup = _job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}, "train.keep_features_gb=0.0000001")
+    assert _refused(lambda: training_teachers.precompute_teachers(setup)) == (
         RecipeError,
         "objectives.tests.training.test_objective_inputs:Pupil.teachers: not kept: embeddings of 40 pictures, 0.00 GB: more than "
         "train.keep_features_gb allows: raise train.keep_features_gb, or make room",

@@ -87,14 +87,14 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
     ],
 )
 def test_what_is_kept_and_why_not(recipe_file: Path, changes: list[str], notes: list[str]) -> None:
-    job = with_kept_features(_job(recipe_file, *changes))
-    assert list(job.notes) == [note.format(cache=disk_cache.root()) for note in notes]
+    setup = with_kept_features(_job(recipe_file, *changes))
+    assert list(setup.notes) == [note.format(cache=disk_cache.root()) for note in notes]
 
 
 def test_other_views_in_other_epochs_are_said(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = _job(recipe_file, "strategy=locked_image")
-    monkeypatch.setattr(type(job.pairs), "views_change", property(lambda self: True))
-    assert with_kept_features(job).notes == (
+    setup = _job(recipe_file, "strategy=locked_image")
+    monkeypatch.setattr(type(setup.pairs), "views_change", property(lambda self: True))
+    assert with_kept_features(setup).notes == (
         "nothing is kept of the pictures: each epoch shows another view of an item; corpus.views=first shows the first one always",
     )
 
@@ -102,9 +102,9 @@ def test_other_views_in_other_epochs_are_said(recipe_file: Path, monkeypatch: py
 def test_a_family_that_cannot_begin_midway_is_said(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = _job(recipe_file, LAYERS)
-    monkeypatch.setattr(type(job.towers), "can_begin", ("text",))
-    assert with_kept_features(job).notes[1] == (
+    setup = _job(recipe_file, LAYERS)
+    monkeypatch.setattr(type(setup.towers), "can_begin", ("text",))
+    assert with_kept_features(setup).notes[1] == (
         "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
     )
 
@@ -113,9 +113,9 @@ def test_embeddings_are_not_enough_for_a_term_that_looks_at_tokens(recipe_file: 
     class Tokens:
         needs = frozenset({"image_tokens"})
 
-    job = _job(recipe_file, "strategy=locked_image")
+    setup = _job(recipe_file, "strategy=locked_image")
     terms: Any = {"tokens": (1.0, Tokens())}
-    assert with_kept_features(replace(job, terms=terms)).kept.image is None
+    assert with_kept_features(replace(setup, terms=terms)).kept.image is None
 
 
 def test_a_measured_micro_batch_is_written_down_and_not_measured_again(

@@ -123,9 +123,9 @@ def estimate(
     return Estimate(memory, sent, crowded * computing, sending, batch / seconds)
 
 
-def measure(job: TrainingSetup, accelerator: Accelerator, bring: Callable[[int], StepBatch]) -> Profile:
+def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int], StepBatch]) -> Profile:
     """A profile of this device; `bring(n)` gives a batch of n pairs. Weights stay as they are."""
-    towers, terms = job.towers, job.terms
+    towers, terms = setup.towers, setup.terms
     few, many = (bring(count) for count in (4, 16))
 
     def whole(batch: StepBatch) -> float:
@@ -151,9 +151,9 @@ def measure(job: TrainingSetup, accelerator: Accelerator, bring: Callable[[int],
         fixed=max(0.0, first - small * pair),
         encode=_seconds(encode, accelerator.device) / large,
         logit=_of_a_combination(towers.width, accelerator.device),
-        update=_of_the_optimizer(job, accelerator.device),
+        update=_of_the_optimizer(setup, accelerator.device),
         weights=sum(weight.numel() for weight in weights.values()),
-        learning=sum(weight.numel() for name, weight in weights.items() if job.factors[name] > 0),
+        learning=sum(weight.numel() for name, weight in weights.items() if setup.factors[name] > 0),
         width=towers.width,
         saved=micro_batch_size.activation_bytes(towers, many) / large,
     )
@@ -173,8 +173,8 @@ def _of_a_combination(width: int, device: torch.device) -> float:
     return 2 * _seconds(go, device) / (rows * batch)
 
 
-def _of_the_optimizer(job: TrainingSetup, device: torch.device) -> float:
-    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
+def _of_the_optimizer(setup: TrainingSetup, device: torch.device) -> float:
+    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, setup.recipe.train, rate=0.0)
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)

@@ -59,8 +59,8 @@ def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
     kept = sentences(ready)
-    job = make_job(ready, ready.parts.strategy.apply(ready.base), kept)
-    pairs, counts = len(job.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
+    setup = make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    pairs, counts = len(setup.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
     steps = total_steps(recipe, pairs)
     batch = min(recipe.train.batch_size, pairs)
     lines = [
@@ -70,36 +70,36 @@ def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
             "measured on",
             ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
         ),
-        ("learns", learning(job)),
+        ("learns", learning(setup)),
         ("objectives", ", ".join(f"{weight:g} × {name}" for name, (weight, _) in ready.terms.items())),
         (
             "schedule",
             f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}",
         ),
-        ("memory", _memory(job)),
+        ("memory", _memory(setup)),
     ]
     told = [finding for finding in ready.findings if finding.level == "info"]
     lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in told]
     if probe or cluster is not None:  # real steps
-        job = teachers.precompute_teachers(job)
+        setup = teachers.precompute_teachers(setup)
     if probe:
-        rate = _pairs_per_second(job, accelerator)
+        rate = _pairs_per_second(setup, accelerator)
         minutes = steps * batch / rate / 60
         lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
     if cluster is not None:
-        lines += _on_many(job, accelerator, cluster, steps, batch)
+        lines += _on_many(setup, accelerator, cluster, steps, batch)
     return Plan(lines, warnings)
 
 
 def _on_many(
-    job: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
+    setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
-    settings = job.recipe.train
-    profile = plan_cluster.measure(job, accelerator, partial(_probe_batch, job, 0))
+    settings = setup.recipe.train
+    profile = plan_cluster.measure(setup, accelerator, partial(_probe_batch, setup, 0))
     held = settings.micro_batch_size
     if held == "auto":
         held = micro_batch_size.find_micro_batch_size(
-            job.towers, _probe_batch(job, 0), job.terms, accelerator
+            setup.towers, _probe_batch(setup, 0), setup.terms, accelerator
         )
     shared = settings.shard == "full"
     found = plan_cluster.estimate(
@@ -123,39 +123,39 @@ def _on_many(
     ]
 
 
-def _memory(job: TrainingSetup) -> str:
+def _memory(setup: TrainingSetup) -> str:
     """Weights, gradients and AdamW's two moments, and what a micro-batch keeps for its backward pass."""
-    weights = job.towers.weights()
-    learning = sum(w.numel() for name, w in weights.items() if job.factors[name] > 0)
+    weights = setup.towers.weights()
+    learning = sum(w.numel() for name, w in weights.items() if setup.factors[name] > 0)
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
-    batch = _probe_batch(job, 0)
+    batch = _probe_batch(setup, 0)
     a_pair = (
-        micro_batch_size.activation_bytes(job.towers, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
+        micro_batch_size.activation_bytes(setup.towers, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
         / PROBE_PAIRS
     )
-    wanted = job.recipe.train.micro_batch_size
+    wanted = setup.recipe.train.micro_batch_size
     if wanted == "auto":
         return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
-    held = min(wanted or job.recipe.train.batch_size, len(job.pairs))
+    held = min(wanted or setup.recipe.train.batch_size, len(setup.pairs))
     total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
     return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
 
-def _probe_batch(job: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
-    order = positions(at, pairs, len(job.pairs), job.recipe.train.seed)
+def _probe_batch(setup: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
+    order = positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
     return to_step_batch(
-        job, collate([job.pairs[place] for place in order]), at, next(job.towers.parameters()).device
+        setup, collate([setup.pairs[place] for place in order]), at, next(setup.towers.parameters()).device
     )
 
 
-def _pairs_per_second(job: TrainingSetup, accelerator: Accelerator) -> float:
+def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """Real steps, decoding included; the first one warms up and is not counted."""
-    optimizer = training_optimizer.make_optimizer(job.towers, job.factors, job.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, setup.recipe.train, rate=0.0)
     taken: list[float] = []
     for at in range(PROBE_STEPS + 1):
         began = time.perf_counter()
         step.compute_gradients(
-            job.towers, job.towers, _probe_batch(job, at), job.terms, None, at, accelerator
+            setup.towers, setup.towers, _probe_batch(setup, at), setup.terms, None, at, accelerator
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -94,10 +94,10 @@ def test_a_run_shows_batches_of_one_stratum(
     assert ready.curated is not None
     strata = ready.curated.strata
     assert strata is not None
-    job = training_setup.make_job(
+    setup = training_setup.make_job(
         ready, ready.parts.strategy.apply(ready.base), training_setup.sentences(ready)
     )
-    rows = batches(job.pairs, 3, 6, 4, seed=0, workers=0)
+    rows = batches(setup.pairs, 3, 6, 4, seed=0, workers=0)
     assert [next(rows).index.tolist() for _ in range(3)] == [
         [i for _, i in positions(step, 4, 40, 0, strata)] for step in (3, 4, 5)
     ]
