@@ -97,7 +97,7 @@ def in_turns(model: Any, items: Dataset) -> tuple[float, float]:
                     model.encode_image({"pixels": chunk})
 
         def embed(part: Dataset = part) -> None:
-            encoder.kept.clear()
+            encoder.cache.memory.clear()
             encoder.images(part)
 
         if (start // _TURN) % 2:  # who begins changes, for what comes second finds warm caches

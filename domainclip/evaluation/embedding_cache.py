@@ -1,7 +1,7 @@
-"""Evaluation embeddings on disk, found again by content: a second suite over the same base costs seconds.
+"""Cache of evaluation embeddings, in memory and on disk: a second suite over the same base costs seconds.
 
-They are not anonymous (a picture can often be found again from its embedding): they stay in the cache of
-whoever measured, readable by nobody else, and never go into a run folder or a push.
+Embeddings are not anonymous (an image can often be recovered from its embedding): they stay in the user's
+cache, readable by the owner only, and never enter a run folder or a push.
 Legend: n rows, d width.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +23,50 @@ from domainclip.data.images.decode import DECODING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FEWEST = 64  # texts below which computing them again is quicker than looking
+_FEWEST = 64  # texts below which computing them again is quicker than reading
 # Another decoder or another kernel may change the last bit, and one bit can turn a rank.
 _MADE_BY = ("domainclip", "torch", "transformers", "pillow", "pydicom", "numpy")
 
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """The embeddings of whole sets under the user's cache, oldest use removed above `limit` bytes."""
+    """Embeddings by fingerprint of tower and items: memory first, the disk behind it where `disk` is set.
+
+    Encoders that share a cache share the embeddings of towers with equal weights: a frozen tower runs once
+    for the base and the adapted model.
+    """
+
+    memory: dict[Any, np.ndarray] = field(default_factory=dict)  # (tower, items) -> (n, d)
+    disk: DiskEmbeddings | None = None
+
+    @classmethod
+    def make(cls, on_disk: bool) -> EmbeddingCache:
+        """An empty cache, with the user's disk cache behind it or without."""
+        return cls(disk=DiskEmbeddings() if on_disk else None)
+
+    @property
+    def memory_only(self) -> EmbeddingCache:
+        """The same memory without the disk, for models that exist for a moment."""
+        return EmbeddingCache(self.memory)
+
+    def branch(self) -> EmbeddingCache:
+        """A cache that starts with these embeddings; what it adds is released with it."""
+        return EmbeddingCache(dict(self.memory), self.disk)
+
+    def retain(self, towers: Container[Any]) -> None:
+        """Release the embeddings of all other towers."""
+        for key in [key for key in self.memory if key[0] not in towers]:
+            del self.memory[key]
+
+
+@dataclass(frozen=True)
+class DiskEmbeddings:
+    """Embeddings of whole sets in the user's cache; the least recently used go above `limit` bytes."""
 
     limit: int = 4 * 2**30
 
     def images_key(self, tower: Any, items: Dataset, device: str, studies: bool = False) -> str:
-        """A name for the embeddings of these pictures by this tower, in this order; of `studies`, of all."""
+        """The entry of these images' embeddings by a tower, in this order; with `studies`, of all views."""
         shown = ["image", "views"] if studies else ["image"]
         rows = items.select_columns(shown)  # one by one: they may be bytes
         pictures = (one for row in rows for one in (row["image"], *row.get("views", ())))
@@ -44,7 +75,7 @@ class EmbeddingCache:
         return disk_cache.key("images", DECODING, tower, *found, _versions(), device)
 
     def texts_key(self, tower: Any, texts: Sequence[str], device: str) -> str | None:
-        """The same for texts; None for so few that keeping them is not worth a file."""
+        """The entry of the embeddings of texts; None for too few to be worth a file."""
         return (
             disk_cache.key("texts", tower, list(texts), _versions(), device)
             if len(texts) >= _FEWEST
@@ -52,14 +83,14 @@ class EmbeddingCache:
         )
 
     def read(self, name: str, rows: int) -> np.ndarray | None:
-        """(rows, d) float32 in memory, or None; an entry of another length is not ours to believe."""
-        kept = disk_cache.read("embeddings", name)
-        if kept is None or kept.ndim != 2 or len(kept) != rows or kept.dtype != np.float32:
+        """(rows, d) float32 in memory, or None where there is no intact entry of this length."""
+        array = disk_cache.read("embeddings", name)
+        if array is None or array.ndim != 2 or len(array) != rows or array.dtype != np.float32:
             return None
-        return np.array(kept)
+        return np.array(array)
 
     def write(self, name: str, rows: np.ndarray) -> None:
-        """Keeps (n, d), when there is room; a full disk costs nothing but the second run's time."""
+        """Store (n, d) where there is room; a full disk costs only the time of the next run."""
         if not len(rows) or rows.nbytes > self.limit:
             return
         try:

@@ -45,28 +45,21 @@ class UnreadableImages(DataError):
 
 
 class CachedEncoder:
-    """Implements contracts.Encoder. Embeddings are kept: make a new one when weights have changed.
+    """An Encoder whose embeddings are cached: make a new one when the weights have changed.
 
-    Encoders that share a `kept` dictionary share the embeddings of towers whose weights are equal, so that
-    a locked tower is run once for base and adapted model together. With a `store` they are found again by
-    later runs.
+    Encoders that share a `cache` share the embeddings of towers with equal weights; without one, each has its
+    own, in memory.
     """
 
-    def __init__(
-        self,
-        towers: DualEncoder,
-        kept: dict[Any, np.ndarray] | None = None,
-        store: EmbeddingCache | None = None,
-    ) -> None:
+    def __init__(self, towers: DualEncoder, cache: EmbeddingCache | None = None) -> None:
         self.towers = towers
-        self.store = store
+        self.cache = EmbeddingCache() if cache is None else cache
         self.scale = float(towers.scale.detach())
         self.bias = None if towers.bias is None else float(towers.bias.detach())
         shown = f", {towers.frames} pictures" if towers.frames > 1 else ""
         self.preparation: str = towers.preprocess.fingerprint() + shown
         self.image_key = (towers.fingerprint("image"), self.preparation)
         self.text_key = (towers.fingerprint("text"), towers.wording)
-        self.kept: dict[Any, np.ndarray] = {} if kept is None else kept
         self.readable: dict[str, Dataset] = {}  # by set: its readable items, where some are not
 
     def images(self, items: Dataset) -> np.ndarray:
@@ -74,11 +67,11 @@ class CachedEncoder:
 
         Raises: DataError when an image cannot be read.
         """
-        if not self.knows(items):
+        if not self.has(items):
             readable = encode_images([self], items)
             if lost := len(items) - len(readable):
                 raise UnreadableImages(lost, items, readable)
-        return self.kept[self.image_key, items._fingerprint]
+        return self.cache.memory[self.image_key, items._fingerprint]
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32 of unit length; equal texts are encoded once."""
@@ -90,17 +83,17 @@ class CachedEncoder:
 
     def _known(self, tower: Any, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
         key = (tower, tuple(texts))
-        if key not in self.kept:
+        if key not in self.cache.memory:
             # Texts of like length stand together, for a chunk is padded to its longest.
             distinct = sorted(set(texts), key=lambda text: (len(text), text))
-            name = self.store.texts_key(tower, distinct, self.device) if self.store else None
+            name = disk.texts_key(tower, distinct, self.device) if (disk := self.cache.disk) else None
             rows = self._stored(name, len(distinct))
             if rows is None:
                 rows = np.concatenate(_in_chunks(partial(self._text_rows, encode=encode), distinct))
                 self._write(name, rows)
             place = {text: i for i, text in enumerate(distinct)}
-            self.kept[key] = rows[[place[text] for text in texts]]
-        return self.kept[key]
+            self.cache.memory[key] = rows[[place[text] for text in texts]]
+        return self.cache.memory[key]
 
     def patches(self, items: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """(n, rows, columns, d) float32 of unit length, a vector for each patch of what the model sees, and
@@ -131,22 +124,22 @@ class CachedEncoder:
 
     def _stored(self, name: str | None, rows: int) -> np.ndarray | None:
         """What the disk holds, if every process finds it: one that computed alone would wait forever."""
-        if self.store is None or name is None:
+        if self.cache.disk is None or name is None:
             return None
-        found = self.store.read(name, rows)
+        found = self.cache.disk.read(name, rows)
         return found if all(gather_objects(found is not None)) else None
 
     def _write(self, name: str | None, rows: np.ndarray) -> None:
-        if self.store is not None and name is not None and rank() == 0:
-            self.store.write(name, rows)
+        if self.cache.disk is not None and name is not None and rank() == 0:
+            self.cache.disk.write(name, rows)
 
-    def knows(self, items: Dataset) -> bool:
-        """Whether the embeddings of these items are kept."""
-        return (self.image_key, items._fingerprint) in self.kept
+    def has(self, items: Dataset) -> bool:
+        """Whether the embeddings of these items are in memory."""
+        return (self.image_key, items._fingerprint) in self.cache.memory
 
-    def keep(self, items: Dataset, rows: np.ndarray) -> None:
-        """Keeps the image embeddings (n, d) of these items."""
-        self.kept[self.image_key, items._fingerprint] = rows
+    def put(self, items: Dataset, rows: np.ndarray) -> None:
+        """Hold the image embeddings (n, d) of these items in memory."""
+        self.cache.memory[self.image_key, items._fingerprint] = rows
 
     def prepare(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
         """What the image tower takes of an item: of its first picture, or of all of a study."""
@@ -185,12 +178,12 @@ def encode_images(encoders: Sequence[CachedEncoder], items: Dataset) -> Dataset:
     """
     whole = items._fingerprint
     items = next((encoder.readable[whole] for encoder in encoders if whole in encoder.readable), items)
-    if all(encoder.knows(items) for encoder in encoders):
+    if all(encoder.has(items) for encoder in encoders):
         return items
     different = {encoder.image_key: encoder for encoder in encoders}
     names = {
-        key: encoder.store.images_key(key, items, encoder.device, encoder.towers.frames > 1)
-        if encoder.store
+        key: disk.images_key(key, items, encoder.device, encoder.towers.frames > 1)
+        if (disk := encoder.cache.disk)
         else None
         for key, encoder in different.items()
     }
@@ -210,7 +203,7 @@ def encode_images(encoders: Sequence[CachedEncoder], items: Dataset) -> Dataset:
                 encoder._write(names[key], fresh[key])
         found |= fresh
     for encoder in encoders if len(items) else ():
-        encoder.keep(items, found[encoder.image_key])
+        encoder.put(items, found[encoder.image_key])
         if items._fingerprint != whole:
             encoder.readable[whole] = items
     return items

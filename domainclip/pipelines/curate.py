@@ -53,7 +53,7 @@ def curate(
     found = CuratedItems(items)
     encoder = None
     if towers is not None and any("base" in one.needs for one in curation.values()):
-        encoder = CachedEncoder(towers.to(PartialState().device), store=EmbeddingCache() if keep else None)
+        encoder = CachedEncoder(towers.to(PartialState().device), EmbeddingCache.make(on_disk=keep))
     for name, one in curation.items():
         looks = encoder if "base" in one.needs else None
         found = _readable(found, name, looks) if looks else found

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from datasets import concatenate_datasets
@@ -69,9 +68,8 @@ def evaluate_models(asked: EvalRequest) -> Path | None:
         [model_facts.model_label(name, model) for name, model in zip(names, models, strict=True)]
     )
     seen_before, said = contamination.find_overlap(_known(recipe, names, labels), sets)
-    kept: dict[Any, Any] = {}
-    store = EmbeddingCache() if recipe.evaluate.keep_embeddings else None
-    encoders = [CachedEncoder(model, kept, store) for model in models]
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
+    encoders = [CachedEncoder(model, cache) for model in models]
     settings = recipe.evaluate
     found = compare_models(
         encoders, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed

@@ -70,12 +70,11 @@ def finetune(
     )  # one for all
     for model in filter(None, (ready.base, ready.original)):
         model.to(accelerator.device)
-    kept_rows: dict[Any, Any] = {}  # embeddings of equal weights and items, computed once
-    store = EmbeddingCache() if recipe.evaluate.keep_embeddings else None
-    encoder, first = _of_base(ready, sets, kept_rows, store, quiet)
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
+    encoder, first = _of_base(ready, sets, cache, quiet)
     collectives.on_first_process(partial(record_baseline, folder, sets, first, encoder))
 
-    choosing, head = _choosing(ready, every, kept_rows)
+    choosing, head = _choosing(ready, every, cache.memory_only)
     setup = _begun(_job(ready, identity, _seen(ready, choosing, warnings), began), folder, learnt)
     say(f"{learning(setup)}; {len(setup.pairs)} training pairs; run folder {folder}", quiet)
     start = {name: w.detach().clone() for name, w in ready.base.weights().items() if setup.factors[name] > 0}
@@ -87,7 +86,7 @@ def finetune(
     heartbeat.update("measuring", 0)
     warnings += [f"while training, {alarm.text}" for alarm in trained.alarms]
     swept = weight_interpolation.interpolate_weights(
-        recipe, ready.base, start, choosing, ready.parts.probes, kept_rows, head
+        recipe, ready.base, start, choosing, ready.parts.probes, cache.memory_only, head
     )
     warnings += swept.warnings if swept else []
 
@@ -95,7 +94,7 @@ def finetune(
     # The very commit that was trained: the Hub's newest may be another by now.
     base = loading.load_model(recipe.base.path, ready.base.revision).to(accelerator.device)
     base.frames = ready.base.frames  # the same pictures of a study, pooled as the base does: by their mean
-    before, after = (CachedEncoder(model, kept_rows, store) for model in (base, ready.base))
+    before, after = (CachedEncoder(model, cache) for model in (base, ready.base))
     settings = recipe.evaluate
     found = evaluate_pair(
         before, after, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
@@ -165,12 +164,11 @@ def _with_kept(setup: TrainingSetup, say: Callable[[str], None]) -> TrainingSetu
 def _of_base(
     ready: Inputs,
     sets: list[EvaluationSet],
-    kept_rows: dict[Any, Any],
-    store: EmbeddingCache | None,
+    cache: EmbeddingCache,
     quiet: bool,
 ) -> tuple[CachedEncoder, Evaluation]:
     """What the base reaches, before training: what cannot be measured fails now and not after it."""
-    encoder = CachedEncoder(ready.original or ready.base, kept_rows, store)
+    encoder = CachedEncoder(ready.original or ready.base, cache)
     seed = ready.recipe.evaluate.seed
     found = evaluate_pair(encoder, None, sets, ready.parts.probes, resamples=100, seed=seed)
     figures = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in found.rows if row.primary]
@@ -179,10 +177,10 @@ def _of_base(
 
 
 def _choosing(
-    ready: Inputs, every: list[EvaluationSet], kept_rows: dict[Any, Any]
+    ready: Inputs, every: list[EvaluationSet], cache: EmbeddingCache
 ) -> tuple[list[EvaluationSet], ComparisonRow | None]:
     """What has a say in how far to go, and the figure that chooses where the recipe asks."""
     sets = protocol.selection_sets(every, ready.recipe, ready.corpus)
     return sets, weight_interpolation.selection_metric(
-        ready.recipe, ready.base, sets, ready.parts.probes, kept_rows
+        ready.recipe, ready.base, sets, ready.parts.probes, cache
     )

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 
@@ -27,6 +26,7 @@ from domainclip.data.corpus import Corpus
 from domainclip.distributed import collectives
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import EvaluationSet, Probe
+from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.statistics import aggregates
 from domainclip.models.dual_encoder import DualEncoder
@@ -50,13 +50,13 @@ class ValidationSet:
     loss: Objective
     probes: list[Probe]
     general: EvaluationSet | None
-    kept: dict[Any, np.ndarray]  # embeddings of towers that do not change
+    cache: EmbeddingCache  # embeddings of towers that do not change
     base: dict[str, Any]  # what the base reaches, before its first step
 
     def measure(self, towers: DualEncoder) -> dict[str, Any]:
         """`loss` and `figure` on the pairs, `retention` on the general set; equal on every process."""
         with fsdp.temporarily_gathered(towers) as plain, _as_it_was(plain):
-            encoder = CachedEncoder(plain, self.kept)
+            encoder = CachedEncoder(plain, self.cache)
             found: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.general)):
                 if data is not None and (one := _figure(encoder, data, self.probes)) is not None:
@@ -64,9 +64,8 @@ class ValidationSet:
                     found[key] = value
                     if key == "retention":
                         found["lost"] = sign * (self.base.get(key, value) - value)
-        now = (encoder.image_key, encoder.text_key, ("raw", encoder.text_key))
-        for old in [old for old in self.kept if old[0] not in now]:
-            del self.kept[old]  # of weights that are no more
+        # Embeddings of earlier weights are of no further use.
+        self.cache.retain((encoder.image_key, encoder.text_key, ("raw", encoder.text_key)))
         # Every process computes the same; one of them decides all the same.
         return dict(collectives.gather_objects(found)[0])
 
@@ -107,8 +106,8 @@ def make_validation_set(
             f"train.on_retention_floor: {settings.on_retention_floor} needs a general set: name one with "
             "retention.path=FOLDER retention.card=CARD"
         )
-    kept: dict[Any, np.ndarray] = {}
-    encoder = CachedEncoder(base, kept)
+    cache = EmbeddingCache()
+    encoder = CachedEncoder(base, cache)
     pairs = _some(_captioned(corpus), encoder, _PAIRS, settings.seed)
     how = pairs.card.captions
     fit = caption_sampling.TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None
@@ -123,7 +122,7 @@ def make_validation_set(
         loss=registry.build("objectives", name, {}, "objectives"),
         probes=[probe for name, probe in probes.items() if name in _CHEAP],
         general=None if general is None else _some(general, encoder, _GENERAL, settings.seed),
-        kept=kept,
+        cache=cache,
         base={},
     )
     made = replace(made, base=made.measure(base))

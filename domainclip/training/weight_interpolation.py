@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from domainclip.config.recipe import Recipe
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe
+from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.verdicts import ComparisonRow
@@ -135,7 +136,7 @@ def selection_metric(
     towers: DualEncoder,
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
-    kept_rows: dict[Any, Any],
+    cache: EmbeddingCache,
 ) -> ComparisonRow | None:
     """The figure that chooses α, as the base reaches it on `sets`; None where the recipe does not ask.
 
@@ -146,7 +147,7 @@ def selection_metric(
     settings = recipe.interpolate
     if settings is None or not len(sets[0].items):  # an empty split is refused with the job
         return None
-    measure = partial(_rows, towers, kept_rows=kept_rows, seed=recipe.evaluate.seed)
+    measure = partial(_rows, towers, cache=cache, seed=recipe.evaluate.seed)
     rows = measure(sets[:1], probes)
     head = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
     if head is None:
@@ -175,14 +176,14 @@ def interpolate_weights(
     start: Mapping[str, Tensor],
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
-    kept_rows: dict[Any, Any],
+    cache: EmbeddingCache,
     head: ComparisonRow | None,
 ) -> InterpolationResult | None:
     """Moves the weights to the chosen α; None where the recipe does not ask.
 
     `start` are the learning weights before training, `sets` what is chosen on, and `head` the figure: see
     `choosing` and `headline`. The heads of an objective are no part of what is saved, and stay as they are.
-    Embeddings are kept in `kept_rows`: those of the base and of the chosen α serve again.
+    Embeddings are held in `cache`: those of the base and of the chosen α serve again.
     """
     settings = recipe.interpolate
     if settings is None or head is None:
@@ -193,7 +194,7 @@ def interpolate_weights(
         if name in start and not name.startswith("extra/third.")
     }
     end = {name: weight.detach().clone() for name, weight in weights.items()}
-    measure = partial(_rows, towers, kept_rows=kept_rows, seed=recipe.evaluate.seed)
+    measure = partial(_rows, towers, cache=cache, seed=recipe.evaluate.seed)
     tried = []
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, towers)
@@ -209,11 +210,11 @@ def _rows(
     towers: DualEncoder,
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
-    kept_rows: dict[Any, Any],
+    cache: EmbeddingCache,
     seed: int,
 ) -> list[ComparisonRow]:
     return evaluate_pair(
-        CachedEncoder(towers, kept_rows), None, sets, probes, resamples=_RESAMPLES, seed=seed
+        CachedEncoder(towers, cache), None, sets, probes, resamples=_RESAMPLES, seed=seed
     ).rows
 
 

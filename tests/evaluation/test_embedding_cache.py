@@ -19,7 +19,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.distributed import collectives
 from domainclip.evaluation import encoder as evaluation_encoder
 from domainclip.evaluation.base import EvaluationSet, ProbeResult
-from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.embedding_cache import DiskEmbeddings, EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages, encode_images
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
@@ -53,12 +53,12 @@ def test_what_was_kept_is_found_again_digit_for_digit(
     data = items(pictures(70))
     texts = [f"text number {i}" for i in range(80)]
     plain = CachedEncoder(towers)
-    first = CachedEncoder(towers, store=EmbeddingCache())
+    first = CachedEncoder(towers, EmbeddingCache.make(on_disk=True))
     assert first.images(data).tobytes() == plain.images(data).tobytes()
     assert first.texts(texts).tobytes() == plain.texts(texts).tobytes()
     assert len(entries(place)) == 2
     monkeypatch.setattr(CachedEncoder, "_run", lambda *_: pytest.fail("a tower ran"))
-    again = CachedEncoder(towers, store=EmbeddingCache())
+    again = CachedEncoder(towers, EmbeddingCache.make(on_disk=True))
     assert again.images(data).tobytes() == plain.images(data).tobytes()
     assert again.texts(list(reversed(texts))).tobytes() == plain.texts(texts)[::-1].tobytes()
 
@@ -66,16 +66,18 @@ def test_what_was_kept_is_found_again_digit_for_digit(
 def test_other_pictures_other_weights_and_other_preparation_are_other_entries(
     towers: DualEncoder, place: Path, tmp_path: Path
 ) -> None:
-    store = EmbeddingCache()
-    CachedEncoder(towers, store=store).images(items(pictures(3)))
+    disk = DiskEmbeddings()
+    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(items(pictures(3)))
     assert len(entries(place)) == 1
     same = [{**row, "id": f"other {i}", "texts": []} for i, row in enumerate(pictures(3))]
-    CachedEncoder(towers, store=store).images(
+    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(
         items(same)
     )  # ids and captions are not what an image tower sees
     assert len(entries(place)) == 1
-    CachedEncoder(towers, store=store).images(items(pictures(4)))
-    CachedEncoder(load_model(tiny_clip(tmp_path / "other", seed=1)), store=store).images(items(pictures(3)))
+    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(items(pictures(4)))
+    CachedEncoder(load_model(tiny_clip(tmp_path / "other", seed=1)), EmbeddingCache(disk=disk)).images(
+        items(pictures(3))
+    )
     assert len(entries(place)) == 3
 
 
@@ -85,7 +87,7 @@ def test_what_multiplies_belongs_to_the_key(
     texts = [f"a red square number {i}" for i in range(80)]
     for here, there in ((False, 1), (True, 2), (False, 2)):
         monkeypatch.setattr(onednn, "is_faster", lambda here=here: here)
-        CachedEncoder(towers, store=EmbeddingCache()).texts(texts)
+        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).texts(texts)
         assert len(entries(place)) == there
 
 
@@ -97,11 +99,8 @@ def test_another_tokenizer_before_the_same_weights_is_another_entry(
     texts = [f"a red square number {i} with a longer tail of words" for i in range(80)]
     one, other = load_model(folder), load_model(retokenised(folder, tmp_path / "other", changed))
     assert one.fingerprint("text") == other.fingerprint("text")
-    kept: dict[Any, np.ndarray] = {}
-    rows = [
-        CachedEncoder(model, kept, EmbeddingCache()).texts(texts)
-        for model in (one, other, load_model(folder))
-    ]
+    cache = EmbeddingCache.make(on_disk=True)
+    rows = [CachedEncoder(model, cache).texts(texts) for model in (one, other, load_model(folder))]
     assert len(entries(place)) == 2
     assert np.array_equal(rows[1], CachedEncoder(other).texts(texts))
     assert not np.array_equal(rows[0], rows[1])
@@ -113,14 +112,14 @@ def test_another_tokenizer_before_the_same_weights_is_another_entry(
 def test_frames_of_one_file_are_different_pictures(tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     Image.new("RGB", (8, 8)).save(file)
-    store = EmbeddingCache()
+    disk = DiskEmbeddings()
 
     def key(path: str) -> str:
-        return store.images_key("tower", items([{"id": "a", "image": {"path": path, "bytes": None}}]), "cpu")
+        return disk.images_key("tower", items([{"id": "a", "image": {"path": path, "bytes": None}}]), "cpu")
 
     assert key(f"{file}#frame=1") != key(f"{file}#frame=2") != key(str(file))
     assert key(str(file)) == key(str(file))
-    assert key(str(file)) != store.images_key("tower", items([{"id": "a", "image": picture(9)}]), "cpu")
+    assert key(str(file)) != disk.images_key("tower", items([{"id": "a", "image": picture(9)}]), "cpu")
 
 
 def picture(seed: int) -> dict[str, Any]:
@@ -131,41 +130,47 @@ def picture(seed: int) -> dict[str, Any]:
 
 def test_a_set_with_an_unreadable_picture_is_not_kept(towers: DualEncoder, place: Path) -> None:
     """A decoder may be installed tomorrow."""
-    readable = encode_images([CachedEncoder(towers, store=EmbeddingCache())], items(pictures(40, broken=[3])))
+    readable = encode_images(
+        [CachedEncoder(towers, EmbeddingCache.make(on_disk=True))], items(pictures(40, broken=[3]))
+    )
     assert len(readable) == 39
     assert entries(place) == []
 
 
 def test_few_texts_are_not_worth_a_file(towers: DualEncoder, place: Path) -> None:
-    CachedEncoder(towers, store=EmbeddingCache()).texts(["a cat", "a dog"])
+    CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).texts(["a cat", "a dog"])
     assert entries(place) == []
 
 
 def test_only_the_owner_may_read_them(towers: DualEncoder, place: Path) -> None:
-    CachedEncoder(towers, store=EmbeddingCache()).images(items(pictures(3)))
+    CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(items(pictures(3)))
     assert [entry.stat().st_mode & 0o077 for entry in entries(place)] == [0]
 
 
 def test_the_oldest_use_goes_first(place: Path) -> None:
-    store = EmbeddingCache(limit=3000)
+    disk = DiskEmbeddings(limit=3000)
     for name in ("a", "b", "c"):
-        store.write(name, np.full((10, 20), 1.0, dtype=np.float32))  # 800 bytes and their description
+        disk.write(name, np.full((10, 20), 1.0, dtype=np.float32))  # 800 bytes and their description
         os.utime(place / name, (ord(name), ord(name)))
     os.utime(place / "a", (1000, 1000))
-    store.write("d", np.full((10, 20), 2.0, dtype=np.float32))
+    disk.write("d", np.full((10, 20), 2.0, dtype=np.float32))
     assert [entry.name for entry in entries(place)] == ["a", "c", "d"]
-    store.write("large", np.zeros((100, 20), dtype=np.float32))
+    disk.write("large", np.zeros((100, 20), dtype=np.float32))
     assert [entry.name for entry in entries(place)] == ["a", "c", "d"]  # it alone would fill the place
 
 
 def test_a_damaged_entry_is_computed_again(towers: DualEncoder, place: Path) -> None:
     data = items(pictures(3))
-    expected = CachedEncoder(towers, store=EmbeddingCache()).images(data)
+    expected = CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data)
     (entry,) = entries(place)
     (entry / "array.npy").write_bytes(b"no array")
-    assert CachedEncoder(towers, store=EmbeddingCache()).images(data).tobytes() == expected.tobytes()
+    assert (
+        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
+    )
     np.save(entry / "array.npy", np.zeros((2, 16), dtype=np.float32))
-    assert CachedEncoder(towers, store=EmbeddingCache()).images(data).tobytes() == expected.tobytes()
+    assert (
+        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
+    )
 
 
 def test_a_full_disk_costs_only_time(
@@ -175,7 +180,10 @@ def test_a_full_disk_costs_only_time(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(disk_cache, "writing", full)
-    assert CachedEncoder(towers, store=EmbeddingCache()).images(items(pictures(3))).shape == (3, 16)
+    assert CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(items(pictures(3))).shape == (
+        3,
+        16,
+    )
     assert entries(place) == []
 
 
@@ -187,13 +195,13 @@ def test_processes_agree_on_what_is_kept(
     plain = shared_out(folders, 1, monkeypatch)[0]
     whole = CachedEncoder.__init__
     monkeypatch.setattr(
-        CachedEncoder, "__init__", lambda self, towers: whole(self, towers, None, EmbeddingCache())
+        CachedEncoder, "__init__", lambda self, towers: whole(self, towers, EmbeddingCache.make(on_disk=True))
     )
-    seen = EmbeddingCache.read
+    read = DiskEmbeddings.read
     monkeypatch.setattr(
-        EmbeddingCache,
+        DiskEmbeddings,
         "read",
-        lambda self, name, rows: seen(self, name, rows) if collectives.rank() == 0 else None,
+        lambda self, name, rows: read(self, name, rows) if collectives.rank() == 0 else None,
     )
     for _ in range(2):
         assert shared_out(folders, 2, monkeypatch) == [plain, plain]

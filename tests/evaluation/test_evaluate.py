@@ -16,6 +16,7 @@ from PIL import Image
 from domainclip.errors import DataError, ModelError, RecipeError
 from domainclip.evaluation import encoder as evaluation_encoder
 from domainclip.evaluation.base import Probe
+from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
@@ -270,12 +271,12 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
         return plain(self, prepared)
 
     monkeypatch.setattr(CachedEncoder, "image_rows", counted)
-    kept: dict[Any, np.ndarray] = {}
-    pair = [CachedEncoder(one, kept) for one in (base, adapted)]
+    cache = EmbeddingCache()
+    pair = [CachedEncoder(one, cache) for one in (base, adapted)]
     readable = encode_images(pair, items(pictures(3)))
     assert runs == [3]
     assert pair[0].images(readable) is pair[1].images(readable)
-    assert encode_images([CachedEncoder(base, kept)], items(pictures(3))) is not readable
+    assert encode_images([CachedEncoder(base, cache)], items(pictures(3))) is not readable
     assert runs == [3]  # equal pictures, equal weights: nothing is run again
     assert (pair[0].texts(["a cat"]) != pair[1].texts(["a cat"])).any()
 

@@ -11,6 +11,7 @@ import torch
 from domainclip.config import loading
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune, protocol
@@ -189,7 +190,7 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
         start,
         [evaluation_set(animals(8), CLASSES)],
         {"zero_shot": ZeroShot()},
-        {},
+        EmbeddingCache(),
         row(dataset="validation", adapted=None),
     )
     assert swept is not None
@@ -199,7 +200,7 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
         assert torch.allclose(weight, start[name] + moved, atol=1e-6), name
     assert (
         weight_interpolation.interpolate_weights(
-            loading.load_recipe("quickstart"), model, start, [], {}, {}, None
+            loading.load_recipe("quickstart"), model, start, [], {}, EmbeddingCache(), None
         )
         is None
     )

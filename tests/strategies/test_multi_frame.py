@@ -238,8 +238,8 @@ def test_evaluation_sees_the_same_pictures(
     model, other = loading.load_model(base), loading.load_model(base)
     MultiFrame(frames=3).apply(model)
     pooled, single = (
-        CachedEncoder(model, store=EmbeddingCache()),
-        CachedEncoder(other, store=EmbeddingCache()),
+        CachedEncoder(model, EmbeddingCache.make(on_disk=True)),
+        CachedEncoder(other, EmbeddingCache.make(on_disk=True)),
     )
     found = pooled.images(items)
     for row, shown in enumerate(([0], [0, 1, 2], [0, 2, 5])):
@@ -248,7 +248,7 @@ def test_evaluation_sees_the_same_pictures(
         assert np.allclose(found[row], F.normalize(each.mean(0), dim=-1), atol=1e-6)
     assert np.allclose(single.images(items)[0], found[0], atol=1e-6)  # one picture is its own mean
     assert not np.allclose(single.images(items)[1], found[1], atol=1e-3)
-    again = CachedEncoder(model, store=EmbeddingCache())
+    again = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
     assert np.array_equal(again.images(items), found)
 
 

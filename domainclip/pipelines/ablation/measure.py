@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +31,7 @@ class Measuring:
     ready: Inputs
     sets: list[EvaluationSet]
     base: Found  # only the figures that stand in the table
-    kept: dict[Any, Any]  # the base's embeddings: those of a tower that stays locked serve the variants
+    cache: EmbeddingCache  # the base's embeddings: those of a tower that stays locked serve the variants
     warnings: list[str]
 
 
@@ -50,9 +49,9 @@ def begin(ablation: Ablation) -> Measuring:
     sets = protocol.reported_sets(
         protocol.evaluation_sets(recipe, ready.corpus, warnings), strict[0] if strict else recipe
     )
-    kept: dict[Any, Any] = {}
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
     ready.base.to(Accelerator().device)
-    found = dict(_found(ready.base, ready, sets, kept))
+    found = dict(_found(ready.base, ready, sets, cache))
     base = {place: _only(one, _wanted(ablation, place, one)) for place, one in found.items()}
     _refuse_unknown(ablation, found)
     ready.base.to("cpu")  # the runs need the room
@@ -69,7 +68,7 @@ def begin(ablation: Ablation) -> Measuring:
         warnings.append("an interpolate.floor chooses on half of the general set: the other half is measured")
     if len(ablation.plan.seeds) == 1:
         warnings.append("one seed: the intervals hold the luck of the items, and not that of the seed")
-    return Measuring(ablation, ready, sets, base, kept, warnings)
+    return Measuring(ablation, ready, sets, base, cache, warnings)
 
 
 def of_run(measuring: Measuring, run: Run) -> tuple[Found, bool]:
@@ -84,7 +83,7 @@ def of_run(measuring: Measuring, run: Run) -> tuple[Found, bool]:
         )
     found = {
         place: _only(one, [metric.name for metric in measuring.base[place].metrics])
-        for place, one in _found(model, ready, measuring.sets, dict(measuring.kept))
+        for place, one in _found(model, ready, measuring.sets, measuring.cache.branch())
     }
     del model
     _free()
@@ -92,11 +91,10 @@ def of_run(measuring: Measuring, run: Run) -> tuple[Found, bool]:
 
 
 def _found(
-    model: dual_encoder.DualEncoder, ready: Inputs, sets: Sequence[EvaluationSet], kept: dict[Any, Any]
+    model: dual_encoder.DualEncoder, ready: Inputs, sets: Sequence[EvaluationSet], cache: EmbeddingCache
 ) -> Iterator[tuple[Place, ProbeResult]]:
     """What every probe finds of one model."""
-    store = EmbeddingCache() if ready.recipe.evaluate.keep_embeddings else None
-    for one in run_probes([CachedEncoder(model, kept, store)], sets, ready.parts.probes):
+    for one in run_probes([CachedEncoder(model, cache)], sets, ready.parts.probes):
         yield (one.results[0].probe, one.results[0].dataset), one.results[0]
 
 
