@@ -30,7 +30,7 @@ WORLDS = (1, 2, 4)
 WARM = 2
 
 
-def _job(folder: str, batch: int) -> tuple[Any, Any]:
+def _setup(folder: str, batch: int) -> tuple[Any, Any]:
     """Towers that learn whole, and what brings n pairs of them."""
     from types import SimpleNamespace
 
@@ -52,7 +52,7 @@ def _job(folder: str, batch: int) -> tuple[Any, Any]:
         return StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs), None)
 
     setup = SimpleNamespace(
-        towers=loaded, factors=factors, terms={"contrastive": (1.0, Contrastive())},
+        model=loaded, factors=factors, terms={"contrastive": (1.0, Contrastive())},
         recipe=SimpleNamespace(train=TrainConfig()),
     )  # fmt: skip
     return setup, bring
@@ -70,21 +70,21 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
     from domainclip.training import optimizer as training_optimizer
     from domainclip.training import step
 
-    setup, bring = _job(folder, batch)
+    setup, bring = _setup(folder, batch)
     accelerator = Accelerator(cpu=True)
     told: dict[str, Any] = {}
     if world == 1:
         told["profile"] = vars(cluster.measure(setup, accelerator, bring))
     else:
         told["network"] = _traffic()
-    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, setup.recipe.train, rate=0.0)
-    model = accelerator.prepare(setup.towers)
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
+    model = accelerator.prepare(setup.model)
     mine, taken = bring(batch // world), []
     for number in range(rounds + WARM):
         if world > 1:
             dist.barrier()
         began = time.perf_counter()
-        step.compute_gradients(model, setup.towers, mine, setup.terms, None, number, accelerator)
+        step.compute_gradients(model, setup.model, mine, setup.terms, None, number, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)

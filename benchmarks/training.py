@@ -144,20 +144,20 @@ def _ours(setup: TrainingSetup, rounds: int, device: torch.device) -> Iterator[C
     mixed = "bf16" if device.type == "cuda" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
     settings = setup.recipe.train
-    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, peers.RATE)
-    idle = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, 0.0)
-    learning = [weight for weight in setup.towers.parameters() if weight.requires_grad]
-    setup.towers.learn({"image", "text"})
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, peers.RATE)
+    idle = training_optimizer.make_optimizer(setup.model, setup.factors, settings, 0.0)
+    learning = [weight for weight in setup.model.parameters() if weight.requires_grad]
+    setup.model.learn({"image", "text"})
 
     def go(batch: views.StepBatch, optimizer: torch.optim.Optimizer) -> float:
         # No pair is left out of another's denominator: the peers know no groups.
         batch = replace(batch, group=torch.arange(len(batch.group), device=device))
         held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
-        taken = step.compute_gradients(setup.towers, setup.towers, batch, setup.terms, held, 0, accelerator)
+        taken = step.compute_gradients(setup.model, setup.model, batch, setup.terms, held, 0, accelerator)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        setup.towers.clamp_scale()
+        setup.model.clamp_scale()
         return taken.loss
 
     loader = batches(setup.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
@@ -183,16 +183,16 @@ def _peers(
         tensors = []
         for rows in shown:
             assert rows.image is not None
-            pixels = setup.towers.pixels({name: value.to(device) for name, value in rows.image.items()})
+            pixels = setup.model.pixels({name: value.to(device) for name, value in rows.image.items()})
             tensors.append({**pixels, "input_ids": _ids(setup, rows.texts, length).to(device)})
         return tensors
 
-    padded, trimmed = given(setup.towers.max_tokens), given(None)
+    padded, trimmed = given(setup.model.max_tokens), given(None)
     # Name, whether the project does so by itself, its step, its batches. What each does with the length of
     # texts was read in its own source; see `peers`.
     named: list[tuple[str, bool, peers.Step, list[dict[str, Tensor]]]] = []
     for helped, tensors in ((False, padded), (True, trimmed)):
-        how = "trimmed for it" if helped else f"{setup.towers.max_tokens} tokens"
+        how = "trimmed for it" if helped else f"{setup.model.max_tokens} tokens"
         step_of = peers.transformers_step(peers.copied(reference), autocast)
         named.append((f"transformers, {how}", not helped, step_of, tensors))
         if mode != "lora_last_quarter":  # open_clip has no adapters
@@ -211,10 +211,10 @@ def _peers(
 
 
 def _ids(setup: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
-    ids = setup.towers.tokenise(texts)["input_ids"]
+    ids = setup.model.tokenise(texts)["input_ids"]
     if length is None:
         return ids
-    pad = int(setup.towers.tokenizer.pad_token_id)
+    pad = int(setup.model.tokenizer.pad_token_id)
     return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=pad)
 
 

@@ -26,13 +26,13 @@ class ProcessState:
     """Where one process is."""
 
     step: int = 0  # of the training, 0 before it
-    doing: str = "starting"
-    waiting: str = ""  # for what all processes must bring, or nothing
+    task: str = "starting"
+    waiting_for: str = ""  # for what all processes must bring, or nothing
 
     def text(self) -> str:
         """`at step 12, reading data`."""
         where = f"at step {self.step}, " if self.step else ""
-        return where + (f"waiting for {self.waiting}" if self.waiting else self.doing)
+        return where + (f"waiting for {self.waiting_for}" if self.waiting_for else self.task)
 
 
 _here = ProcessState()
@@ -42,14 +42,14 @@ _limit = "30m"
 
 def update(doing: str, step: int | None = None) -> None:
     """Notes what this process does from now on, and in which step of the training."""
-    _move(replace(_here, doing=doing, step=_here.step if step is None else step))
+    _move(replace(_here, task=doing, step=_here.step if step is None else step))
 
 
 @contextmanager
 def waiting_for(what: str) -> Iterator[None]:
     """While this process cannot go on without the others."""
     before = _here
-    _move(replace(before, waiting=what))
+    _move(replace(before, waiting_for=what))
     yield
     _move(before)  # not after an error: it is told where this process stood
 

@@ -186,7 +186,7 @@ def _silent(
     # All wait for the one that does not. One that goes on later finds the others gone, and says so.
     still = sorted(
         places.keys() - (waited or echoes).keys(),
-        key=lambda rank: (rank in echoes, bool(places[rank].waiting), places[rank].step, rank),
+        key=lambda rank: (rank in echoes, bool(places[rank].waiting_for), places[rank].step, rank),
     )
     if not still:
         return LaunchFailed(f"process {witness}, {said}; continue with --resume", ExitCode.LOST)

@@ -134,7 +134,7 @@ def _job(
     torch.manual_seed(ready.recipe.train.seed)
     kept = sentences(ready)
     setup = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
-    return replace(setup, seen=seen, began=began)
+    return replace(setup, validation=seen, started=began)
 
 
 def _seen(ready: Inputs, sets: list[EvaluationSet], warnings: list[str]) -> validation.ValidationSet | None:

@@ -33,20 +33,20 @@ def run_facts(
     setup: TrainingSetup, trained: Trained, folder: Path, swept: InterpolationResult | None
 ) -> RunFacts:
     """How the adapted model came to be."""
-    sizes = {name: weight.numel() for name, weight in setup.towers.weights().items()}
+    sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
     facts = environment()
     extra: dict[str, Any] = {
         "objectives": {name: weight for name, (weight, _) in setup.terms.items()},
-        "peak_rate": setup.rate,
+        "peak_rate": setup.peak_rate,
     }
     if swept is not None:
         extra["interpolation"] = swept.facts()
     if setup.recipe.train.micro_batch_size == "auto":
         extra["micro_batch_size"] = trained.micro_batch_size or "all"
     if setup.recipe.train.take == "best":
-        extra["weights_of_step"] = trained.taken
-    if trained.bad:
-        extra["unreadable_in_training"] = len(trained.bad)
+        extra["weights_of_step"] = trained.weights_of_step
+    if trained.unusable:
+        extra["unreadable_in_training"] = len(trained.unusable)
     if trained.alarms:
         extra["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(

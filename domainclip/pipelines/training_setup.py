@@ -27,10 +27,12 @@ def sentences(ready: Inputs) -> Precomputed:
     seed = ready.recipe.train.seed
     image = in_place_of_pictures(ready.parts.strategy, ready.base, ready.corpus, seed)
     if not any("prose" in objective.needs for _, objective in ready.terms.values()):
-        return Precomputed(image=image)
+        return Precomputed(image_features=image)
     base = ready.original or ready.base
     texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.prose, seed)
-    return Precomputed(image=image, sentences=texts, anchors=feature_cache.embed_texts(base, texts))
+    return Precomputed(
+        image_features=image, anchor_texts=texts, anchor_embeddings=feature_cache.embed_texts(base, texts)
+    )
 
 
 def make_job(
@@ -56,7 +58,7 @@ def make_job(
             f'"{name}" learns: merge it into plain weights with domainclip merge, and take those as the base'
         )
     objective_inputs.check_objectives(ready.terms, ready.base, ready.corpus.stream is not None)
-    objective_inputs.refuse_pictures(ready.terms, ready.base, looks=kept.image is None)
+    objective_inputs.refuse_pictures(ready.terms, ready.base, looks=kept.image_features is None)
     items, stream, how = ready.corpus.splits["train"], ready.corpus.stream, ready.corpus.card.captions
     make = partial(
         Pairs,
@@ -66,7 +68,7 @@ def make_job(
         fit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens) if how.long == "window" else None,
         views=ready.corpus.card.views,
         frames=ready.base.frames,
-        pixels=kept.image is None,
+        pixels=kept.image_features is None,
         wanted=objective_inputs.pair_extras(ready.terms, ready.corpus),
     )
     seed = settings.seed
@@ -88,7 +90,7 @@ def make_job(
 
 def learning(setup: TrainingSetup) -> str:
     """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
-    sizes = {name: weight.numel() for name, weight in setup.towers.weights().items()}
+    sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
     some, everything = sum(n for name, n in sizes.items() if setup.factors[name] > 0), sum(sizes.values())
     (strategy,) = setup.recipe.strategy
     return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"

@@ -42,34 +42,34 @@ class CacheBudget:
     """How much may be kept, and what was said about it."""
 
     limit: float  # bytes of all kept features of this user
-    taken: int = 0  # of them by this run
+    used: int = 0  # of them by this run
     notes: list[str] = field(default_factory=list)
-    last: tuple[str, int] = ("", 0)  # what was given room last, and its bytes
+    last_reserved: tuple[str, int] = ("", 0)  # what was given room last, and its bytes
 
-    def has(self, what: str, shape: Sequence[int], name: str) -> bool:
+    def reserve(self, what: str, shape: Sequence[int], name: str) -> bool:
         """Whether an entry of so many fp32 numbers fits or is there; takes its room, and says either way."""
         size = 4 * int(np.prod(shape))
         said = f"{what}, {size / 1e9:.2f} GB"
         free = collectives.on_first_process(_left)
-        if self.taken + size > self.limit:
+        if self.used + size > self.limit:
             self.notes.append(f"not kept: {said}: more than train.keep_features_gb allows")
         elif missing_rows(name) and size + _FREE > free:
             self.notes.append(
                 f"not kept: {said}: the disk of {disk_cache.root()} has {free / 1e9:.2f} GB left"
             )
         else:
-            self.taken += size
-            self.last = (said, size)
+            self.used += size
+            self.last_reserved = (said, size)
             self.notes.append(
                 f"{'kept' if missing_rows(name) else 'found again'}: {said} in {disk_cache.root()}"
             )
             return True
         return False
 
-    def refuse(self, why: str) -> None:
+    def release(self, why: str) -> None:
         """Takes the room back that was given last: what it was for could not be kept."""
-        said, size = self.last
-        self.taken -= size
+        said, size = self.last_reserved
+        self.used -= size
         self.notes[-1] = f"not kept: {said}: {why}"
 
 
@@ -83,8 +83,8 @@ class ImageFeatures:
     """What is kept of the training images."""
 
     rows: np.ndarray  # (n, d) embeddings, or (n, t, w) hidden states, fp32, memory-mapped
-    replaced: dict[int, int]  # which row stands in for an unreadable one
-    bad: list[UnusableItem]  # those that could not be read
+    replacements: dict[int, int]  # which row stands in for an unreadable one
+    unusable: list[UnusableItem]  # those that could not be read
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def cache_image_features(
     one = _encoded(towers, collate([pairs[0, 0]]))
     shape = (len(pairs), *one.shape[1:])
     key: list[Any] = [*_key(towers, "image"), DECODING, towers.preprocess.fingerprint(), list(digests)]
-    if not room.has(f"{_what(towers, 'image')} of {len(pairs):,} pictures", shape, disk_cache.key(*key)):
+    if not room.reserve(f"{_what(towers, 'image')} of {len(pairs):,} pictures", shape, disk_cache.key(*key)):
         return None
     shown: dict[int, int] = {}
 
@@ -177,7 +177,7 @@ def cache_text_features(
     width = _encoded_texts(towers, tokens, distinct[:1]).shape[-1]
     shape = (sum(lengths), width)
     name = disk_cache.key(*_key(towers, "text"), towers.wording, distinct)
-    if not room.has(f"{_what(towers, 'text')} of {len(distinct):,} texts", shape, name):
+    if not room.reserve(f"{_what(towers, 'text')} of {len(distinct):,} texts", shape, name):
         return None
     # Texts of like length stand together, for a batch is padded to its longest.
     order = sorted(range(len(distinct)), key=lambda i: lengths[i])
@@ -279,7 +279,7 @@ def _stored(
     if any(collectives.gather_objects(found is None)):
         problems.append("another run has removed it")
     if said := next(filter(None, problems), ""):
-        room.refuse(f"{disk_cache.root()}: {said}; DOMAINCLIP_CACHE names another folder")
+        room.release(f"{disk_cache.root()}: {said}; DOMAINCLIP_CACHE names another folder")
         return None
     return found
 

@@ -79,10 +79,10 @@ class Trained:
     """What the loop tells afterwards."""
 
     steps: int
-    bad: list[UnusableItem]  # pictures that could not be read, each replaced by the next one that could
+    unusable: list[UnusableItem]  # pictures that could not be read, each replaced by the next one that could
     micro_batch_size: int | None = None  # pairs held at once, as it was set or measured
     alarms: tuple[Alarm, ...] = ()  # what looked wrong on the way
-    taken: int = 0  # the step whose weights the towers have now
+    weights_of_step: int = 0  # the step whose weights the towers have now
 
 
 def train_stage(
@@ -95,29 +95,29 @@ def train_stage(
     """
     settings, setup = setup.recipe.train, _shard(setup, accelerator.device)
     total = total_steps(setup.recipe, len(setup.pairs))
-    begin, end = setup.span or StepRange(0, total)
+    begin, end = setup.steps or StepRange(0, total)
     batch_size = min(settings.batch_size, len(setup.pairs))
-    learning = {name: w for name, w in setup.towers.weights().items() if setup.factors[name] > 0}
-    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, settings, setup.rate)
+    learning = {name: w for name, w in setup.model.weights().items() if setup.factors[name] > 0}
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, setup.peak_rate)
     state = State(0, learning | _learnt(setup), optimizer)
     facts = _resumed(state, saved, begin)
     held = facts.get("micro_batch_size", settings.micro_batch_size)
-    course = ValidationPolicy(setup.seen, settings, facts.get("course"))
-    setup.towers.learn({name.split("/")[0] for name in learning})
-    model, wrapped = fsdp.prepare(setup.towers, optimizer, accelerator)
-    metrics = MetricsLog(folder / "metrics.jsonl", state.step, setup.seen, settings.track is not None)
-    watch = _watch(setup, batch_size, metrics.before)
+    course = ValidationPolicy(setup.validation, settings, facts.get("course"))
+    setup.model.learn({name.split("/")[0] for name in learning})
+    model, wrapped = fsdp.prepare(setup.model, optimizer, accelerator)
+    metrics = MetricsLog(folder / "metrics.jsonl", state.step, setup.validation, settings.track is not None)
+    watch = _watch(setup, batch_size, metrics.earlier_records)
     rows_of = batches(setup.pairs, state.step, end, batch_size, seed=settings.seed, workers=settings.workers)
-    bad = {item.place: item for item in setup.bad}
+    bad = {item.place: item for item in setup.unusable}
     with (
-        interruption.InterruptHandler(settings.stop_after, setup.began) as asked,
+        interruption.InterruptHandler(settings.stop_after, setup.started) as asked,
         checkpoint.AsyncCheckpointWriter() as saver,
         ProgressDisplay(
             total, state.step, batch_size, quiet or collectives.rank() > 0, _parts(setup)
         ) as display,
-        layer_execution.layer_execution(setup.towers, settings),
+        layer_execution.layer_execution(setup.model, settings),
     ):
-        while state.step < course.end(end):
+        while state.step < course.last_step(end):
             began = time.monotonic()
             heartbeat.update("reading data", state.step + 1)
             rows = next(rows_of)
@@ -127,40 +127,40 @@ def train_stage(
             batch = to_step_batch(setup, rows, state.step, accelerator.device)
             if held == "auto":
                 held = training_micro_batch_size.find_micro_batch_size(
-                    setup.towers, batch, setup.terms, accelerator
+                    setup.model, batch, setup.terms, accelerator
                 )
-            share = course.share * training_optimizer.learning_rate_factor(
+            share = course.rate_factor * training_optimizer.learning_rate_factor(
                 state.step - begin, end - begin, settings.warmup
             )
             training_optimizer.set_rate(optimizer, share)
             seed = settings.seed * 1_000_003 + state.step
             taken = training_step.compute_gradients(
-                model, setup.towers, batch, setup.terms, held, seed, accelerator
+                model, setup.model, batch, setup.terms, held, seed, accelerator
             )
-            norm = fsdp.clip_gradients(setup.towers, settings.max_grad_norm, accelerator)
+            norm = fsdp.clip_gradients(setup.model, settings.max_grad_norm, accelerator)
             _check_finite(taken, norm, rows, state.step)
             wrapped.step()
             wrapped.zero_grad(set_to_none=True)
-            setup.towers.clamp_scale()
+            setup.model.clamp_scale()
             state.step += 1
             record = _figures(setup, state, batch_size, taken, norm) | {
                 "pairs_per_second": display.rate(state.step),
                 "waited": waited / max(1e-9, time.monotonic() - began),
             }
-            _warn(watch.see(record))
-            stop = collectives.max_over_processes(asked.asked())
+            _warn(watch.update(record))
+            stop = collectives.max_over_processes(asked.requested())
             if is_due(state.step, settings.log_every, total):
                 metrics.write(record)
-            improved = _validate(course, setup.towers, state.step, total, metrics, watch)
-            if is_due(state.step, settings.save_every, course.end(end)) or stop or improved:
+            improved = _validate(course, setup.model, state.step, total, metrics, watch)
+            if is_due(state.step, settings.save_every, course.last_step(end)) or stop or improved:
                 _save(saver, setup, state, held, course, folder)
             display.show(state.step, record)
-            if stop and state.step < course.end(total):
+            if stop and state.step < course.last_step(total):
                 collectives.on_first_process(saver.wait)
                 raise _interrupted(setup, stop, state.step, total, folder)
         collectives.on_first_process(saver.wait)
     held, at = None if held == "auto" else held, _restore_best(course, state, total, folder)
-    fsdp.gather_back(setup.towers)
+    fsdp.gather_back(setup.model)
     return Trained(state.step, list(bad.values()), held, tuple(watch.raised), at)
 
 
@@ -168,7 +168,7 @@ def _shard(setup: TrainingSetup, device: torch.device) -> TrainingSetup:
     """The job with a part of the weights on each process, where the recipe says so."""
     if setup.recipe.train.shard == "none":
         return setup
-    return replace(setup, towers=fsdp.shard(setup.towers, device))
+    return replace(setup, model=fsdp.shard(setup.model, device))
 
 
 def _parts(setup: TrainingSetup) -> dict[str, float]:
@@ -187,16 +187,16 @@ def _resumed(state: State, saved: Path | None, begin: int) -> dict[str, Any]:
 
 def _learnt(setup: TrainingSetup) -> dict[str, Tensor]:
     """The weights that learn in any stage: what a checkpoint holds."""
-    return {name: weight for name, weight in setup.towers.weights().items() if name in setup.learnt}
+    return {name: weight for name, weight in setup.model.weights().items() if name in setup.checkpointed}
 
 
 def _watch(setup: TrainingSetup, batch_size: int, before: list[dict[str, Any]]) -> AlarmMonitor:
     """The alarms, which have seen what earlier sessions wrote."""
-    settings, bound = setup.recipe.train, exp(setup.towers.max_log_scale)
+    settings, bound = setup.recipe.train, exp(setup.model.max_log_scale)
     floor, action = settings.retention_floor, settings.on_retention_floor
     watch = AlarmMonitor(batch_size, bound, frozenset(setup.terms), floor, action)
     for line in before:
-        watch.see(line)
+        watch.update(line)
     return watch
 
 
@@ -215,18 +215,18 @@ def _validate(
 ) -> bool:
     """Looks at held-out data when it is time; whether these weights are the best, to be saved at once."""
     heartbeat.update("looking at held-out data")
-    found = course.look(at, total, towers)
+    found = course.validate(at, total, towers)
     if found is not None:
         line = {"step": at, "validation": found}
         metrics.write(line)
-        _warn(watch.see(line))
+        _warn(watch.update(line))
     return course.improved
 
 
 def _restore_best(course: ValidationPolicy, state: State, total: int, folder: Path) -> int:
     """Puts the weights that the run ends with into place; the step they are of."""
-    best = course.taken(total)
-    if best == state.step or state.step < course.end(total):  # another stage follows
+    best = course.final_step(total)
+    if best == state.step or state.step < course.last_step(total):  # another stage follows
         return state.step
     place = folder / "checkpoints" / f"step-{best:06d}"
     if problem := collectives.on_first_process(partial(checkpoint.verify_checkpoint, place)):
@@ -246,7 +246,7 @@ def _figures(
         "epoch": state.step * batch_size / len(setup.pairs),
         "loss": taken.loss,
         "terms": taken.terms,
-        "scale": setup.towers.scale.item(),
+        "scale": setup.model.scale.item(),
         "learning_rate": state.optimizer.param_groups[0]["lr"],
         "grad_norm": norm,
         "image_cosine": taken.image_cosine,
@@ -264,7 +264,7 @@ def _check_finite(taken: training_step.StepOutput, norm: float, rows: Batch, at:
     if bool(loss.isfinite().all()):
         return
     # The loss is the same everywhere, so every process comes here; the broken row is with one of them.
-    broken = [rows.ids[i] for i in taken.broken]
+    broken = [rows.ids[i] for i in taken.non_finite_rows]
     named = [item for share in collectives.gather_objects(broken) for item in share] or rows.ids
     more = f" and {len(named) - 8} more" if len(named) > 8 else ""
     raise DivergedError(
@@ -283,10 +283,12 @@ def _save(
 ) -> None:
     heartbeat.update("saving")
     facts = {"step": state.step, "identity": setup.identity, "micro_batch_size": held}
-    facts["course"] = course.facts()
+    facts["course"] = course.state()
     place, keep = folder / "checkpoints", setup.recipe.train.keep
     groups = state.groups()
-    collectives.on_first_process(lambda: saver.save(place, state.step, groups, facts, keep, course.spared))
+    collectives.on_first_process(
+        lambda: saver.save(place, state.step, groups, facts, keep, course.protected_steps)
+    )
 
 
 def _interrupted(setup: TrainingSetup, asked: int, at: int, total: int, folder: Path) -> Interrupted:

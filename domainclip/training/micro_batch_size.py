@@ -60,7 +60,7 @@ def activation_bytes(towers: DualEncoder, batch: StepBatch) -> int:
             seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    (given,) = step.chunked(towers, batch, None).given
+    (given,) = step.chunked(towers, batch, None).inputs
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         alive = towers(**given)  # held, so that no address is used twice
     del alive

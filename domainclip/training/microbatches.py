@@ -37,8 +37,8 @@ class Captions(Protocol):
 class MicroBatches:
     """What the towers are given, one entry a micro-batch."""
 
-    given: list[dict[str, Any]]  # `image` and `text` of `Towers.forward`, each None where there is none
-    place: Tensor | None  # (b + m,) which encoded row each text is; None when no text is encoded
+    inputs: list[dict[str, Any]]  # `image` and `text` of `Towers.forward`, each None where there is none
+    row_of_text: Tensor | None  # (b + m,) which encoded row each text is; None when no text is encoded
 
 
 def split_rows(

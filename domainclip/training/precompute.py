@@ -17,7 +17,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
 
     Its `notes` say what is kept, how much disk that takes, and why something is not.
     """
-    tokens = TokenCache(setup.towers)
+    tokens = TokenCache(setup.model)
     setup = replace(setup, captions=tokens)
     settings = setup.recipe.train
     if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
@@ -26,7 +26,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
         room = feature_cache.CacheBudget(settings.keep_features_gb * 1e9)
         setup = _with_pictures(_with_texts(setup, tokens, room), room)
         setup = replace(setup, notes=(*setup.notes, *room.notes))
-    if setup.captions is tokens and setup.kept.text is None:
+    if setup.captions is tokens and setup.precomputed.text_features is None:
         tokens.remember(_texts(setup))
     return setup
 
@@ -49,43 +49,43 @@ def with_kept_pixels(setup: TrainingSetup, say: Callable[[str], None], build: bo
 
 
 def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: feature_cache.CacheBudget) -> TrainingSetup:
-    first = setup.towers.first_learning("text")
+    first = setup.model.first_learning("text")
     if _asked(setup, "text_tokens"):
         return setup
     if _asked(setup, "said"):
         room.notes.append("nothing is kept of the texts: an objective makes further ones in every epoch")
         return setup
-    if first is None and setup.kept.sentences is None:
-        found = feature_cache.cache_text_features(setup.towers, tokens, _texts(setup), room)
-        return replace(setup, kept=replace(setup.kept, text=found))
-    if first and "text" in setup.towers.can_begin:
-        found = feature_cache.cache_text_features(setup.towers, tokens, _texts(setup), room)
+    if first is None and setup.precomputed.anchor_texts is None:
+        found = feature_cache.cache_text_features(setup.model, tokens, _texts(setup), room)
+        return replace(setup, precomputed=replace(setup.precomputed, text_features=found))
+    if first and "text" in setup.model.can_begin:
+        found = feature_cache.cache_text_features(setup.model, tokens, _texts(setup), room)
         return replace(setup, captions=found or tokens)
     return setup
 
 
 def _with_pictures(setup: TrainingSetup, room: feature_cache.CacheBudget) -> TrainingSetup:
-    if setup.kept.image is not None:
+    if setup.precomputed.image_features is not None:
         room.notes.append(
             "no picture is looked at: captions of other items with the same labels stand for them"
         )
         return setup
-    first = setup.towers.first_learning("image")
+    first = setup.model.first_learning("image")
     if first == 0 or _asked(setup, "image_tokens"):
         return setup
     if reason := _unkept(setup, first):
         room.notes.append(f"nothing is kept of the pictures: {reason}")
         return setup
     found = feature_cache.cache_image_features(
-        setup.towers, setup.pairs, [setup.digests[id] for id in setup.pairs.ids], room
+        setup.model, setup.pairs, [setup.digests[id] for id in setup.pairs.ids], room
     )
     if found is None:
         return setup
     return replace(
         setup,
-        kept=replace(setup.kept, image=found.rows),
-        pairs=setup.pairs.without_pixels(found.replaced),
-        bad=(*setup.bad, *found.bad),
+        precomputed=replace(setup.precomputed, image_features=found.rows),
+        pairs=setup.pairs.without_pixels(found.replacements),
+        unusable=(*setup.unusable, *found.unusable),
     )
 
 
@@ -93,7 +93,7 @@ def _unkept(setup: TrainingSetup, first: int | None) -> str:
     """Why pictures, or what the locked layers say of them, are not the same in every epoch."""
     if setup.pairs.wanted.second:
         return "an objective wants a second view of them, another one in each epoch"
-    if setup.towers.frames > 1 and first is not None:
+    if setup.model.frames > 1 and first is not None:
         return "how several pictures of an item are pooled is learnt"
     if setup.recipe.train.augmentation != "none":
         return (
@@ -101,8 +101,8 @@ def _unkept(setup: TrainingSetup, first: int | None) -> str:
         )
     if setup.pairs.views_change:
         return "each epoch shows another view of an item; corpus.views=first shows the first one always"
-    if first is not None and "image" not in setup.towers.can_begin:
-        return f"the image tower of family {setup.towers.family} cannot begin at a layer"
+    if first is not None and "image" not in setup.model.can_begin:
+        return f"the image tower of family {setup.model.family} cannot begin at a layer"
     return ""
 
 
@@ -111,4 +111,7 @@ def _asked(setup: TrainingSetup, view: str) -> bool:
 
 
 def _texts(setup: TrainingSetup) -> list[str]:
-    return [*(text for texts in setup.pairs.texts for text in texts or [""]), *(setup.kept.sentences or [])]
+    return [
+        *(text for texts in setup.pairs.texts for text in texts or [""]),
+        *(setup.precomputed.anchor_texts or []),
+    ]

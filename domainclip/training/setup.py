@@ -29,12 +29,16 @@ from domainclip.training.views import StepBatch
 class Precomputed:
     """What is computed once because it never changes."""
 
-    image: np.ndarray | None = None  # (n, d) embeddings of the training images, or (n, t, w) hidden states
-    text: feature_cache.TextFeatures | None = None  # embeddings of the captions under a locked text tower
-    sentences: list[str] | None = None  # general sentences, and
-    anchors: Tensor | None = None  # (len(sentences), d) what the base says of them
-    anchor_image: np.ndarray | None = None  # (n, d) what the base says of the training images
-    third: np.ndarray | None = None  # (n, t) what a third tower says of them
+    image_features: np.ndarray | None = (
+        None  # (n, d) embeddings of the training images, or (n, t, w) hidden states
+    )
+    text_features: feature_cache.TextFeatures | None = (
+        None  # embeddings of the captions under a locked text tower
+    )
+    anchor_texts: list[str] | None = None  # general sentences, and
+    anchor_embeddings: Tensor | None = None  # (len(sentences), d) what the base says of them
+    base_image: np.ndarray | None = None  # (n, d) what the base says of the training images
+    third_tower: np.ndarray | None = None  # (n, t) what a third tower says of them
     teachers: Mapping[str, tuple[feature_cache.TeacherFeatures, ...]] = field(
         default_factory=dict
     )  # by objective
@@ -52,21 +56,21 @@ class TrainingSetup:
     """What is trained, on what."""
 
     recipe: Recipe
-    towers: DualEncoder
+    model: DualEncoder
     factors: dict[str, float]  # on the learning rate, by weight
     terms: components.Terms
     pairs: Pairs
-    kept: Precomputed
-    rate: float  # peak learning rate
+    precomputed: Precomputed
+    peak_rate: float  # peak learning rate
     identity: dict[str, Any]  # what a checkpoint must agree with before it may continue this job
-    bad: tuple[UnusableItem, ...] = ()  # pictures that could not be read when features were kept
+    unusable: tuple[UnusableItem, ...] = ()  # pictures that could not be read when features were kept
     digests: Mapping[str, str] = field(default_factory=dict)  # by id: of the picture
     captions: Captions | None = None  # how texts become tokens, or the hidden states that are kept of them
     notes: tuple[str, ...] = ()  # what is kept and what is not, for the user
-    seen: ValidationSet | None = None  # what is looked at on the way
-    span: StepRange | None = None  # the steps that are trained; None: all
-    began: float | None = None  # when the run was asked for, on the monotonic clock; None: now
-    learnt: frozenset[str] = frozenset()  # weights that learn before or after them: saved as they are
+    validation: ValidationSet | None = None  # what is looked at on the way
+    steps: StepRange | None = None  # the steps that are trained; None: all
+    started: float | None = None  # when the run was asked for, on the monotonic clock; None: now
+    checkpointed: frozenset[str] = frozenset()  # weights that learn before or after them: saved as they are
 
 
 def total_steps(recipe: Recipe, pairs: int) -> int:
@@ -76,29 +80,31 @@ def total_steps(recipe: Recipe, pairs: int) -> int:
 
 def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.device) -> StepBatch:
     """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
-    kept, texts, anchors = setup.kept, rows.texts, None
-    if kept.sentences is not None and kept.anchors is not None:
+    kept, texts, anchors = setup.precomputed, rows.texts, None
+    if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
         all_drawn = anchor_texts.drawn_indices(at, setup.recipe.prose, setup.recipe.train.seed)
         mine = shares(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
-        texts = [*texts, *(kept.sentences[i] for i in mine)]
-        anchors = kept.anchors[mine].to(device)
+        texts = [*texts, *(kept.anchor_texts[i] for i in mine)]
+        anchors = kept.anchor_embeddings[mine].to(device)
     image, kept_image, index = rows.image, None, rows.index.numpy()
     if image is not None and rows.second is not None:
         image = {name: torch.cat([one, rows.second[name]]) for name, one in image.items()}
-    if kept.image is not None:
-        found = torch.from_numpy(kept.image[index])
+    if kept.image_features is not None:
+        found = torch.from_numpy(kept.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
     return StepBatch(
         image=None if image is None else {k: v.to(device, non_blocking=True) for k, v in image.items()},
-        kept_image=kept_image,
+        image_embeddings=kept_image,
         texts=texts,
-        kept_text=None if kept.text is None else kept.text.embeddings(rows.texts).to(device),
+        text_embeddings=None
+        if kept.text_features is None
+        else kept.text_features.embeddings(rows.texts).to(device),
         group=rows.group.to(device),
-        anchor_prose=anchors,
+        base_anchor_text=anchors,
         captions=setup.captions,
-        asked=rows.more.to(device),
-        anchor_image=None if kept.anchor_image is None else _rows(kept.anchor_image, index, device),
-        third=None if kept.third is None else _rows(kept.third, index, device),
+        extras=rows.more.to(device),
+        base_image=None if kept.base_image is None else _rows(kept.base_image, index, device),
+        third_tower=None if kept.third_tower is None else _rows(kept.third_tower, index, device),
         teachers={
             name: tuple(
                 Teacher(

@@ -23,7 +23,7 @@ from domainclip.training.setup import StepRange, TrainingSetup, total_steps
 class Stage:
     """A stretch of the run, and the factor on the learning rate by weight name."""
 
-    span: StepRange
+    steps: StepRange
     factors: dict[str, float]
 
 
@@ -34,7 +34,7 @@ def stages_of(strategy: Strategy, setup: TrainingSetup) -> list[Stage]:
         return [Stage(StepRange(0, total), setup.factors)]
     found, at, share = [], 0, 0.0
     heads = {name: factor for name, factor in setup.factors.items() if name.startswith("extra/third.")}
-    for part, factors in strategy.stages(setup.towers):
+    for part, factors in strategy.stages(setup.model):
         share += part
         if (end := round(share * total)) > at:
             found.append(
@@ -63,25 +63,25 @@ def train_in_stages(
     at = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
     done: list[Trained] = []
     for number, stage in enumerate(parts, start=1):
-        if at >= stage.span.end and number < len(parts):
+        if at >= stage.steps.end and number < len(parts):
             continue
         if len(parts) > 1:
-            learning = sum(w.numel() for n, w in setup.towers.weights().items() if stage.factors[n] > 0)
-            steps = f"steps {stage.span.begin + 1} to {stage.span.end}"
+            learning = sum(w.numel() for n, w in setup.model.weights().items() if stage.factors[n] > 0)
+            steps = f"steps {stage.steps.begin + 1} to {stage.steps.end}"
             say(f"stage {number} of {len(parts)}, {steps}: {learning:,} weights learn")
-        for name, weight in setup.towers.weights().items():
+        for name, weight in setup.model.weights().items():
             weight.requires_grad_(stage.factors[name] > 0)
         ready = keep(
-            replace(setup, factors=stage.factors, span=stage.span, learnt=frozenset(_learning(setup)))
+            replace(setup, factors=stage.factors, steps=stage.steps, checkpointed=frozenset(_learning(setup)))
         )
         done.append(train_stage(ready, folder, saved, accelerator, quiet))
-        if done[-1].steps < stage.span.end:  # what was seen on held-out data has ended the run
+        if done[-1].steps < stage.steps.end:  # what was seen on held-out data has ended the run
             break
         accelerator.free_memory()  # what wraps the towers waits for gradients of this stage's weights
-        at, saved = stage.span.end, folder / "checkpoints" / f"step-{stage.span.end:06d}"
-    bad = {item.place: item for one in done for item in one.bad}
+        at, saved = stage.steps.end, folder / "checkpoints" / f"step-{stage.steps.end:06d}"
+    bad = {item.place: item for one in done for item in one.unusable}
     alarms = dict.fromkeys(alarm for one in done for alarm in one.alarms)
-    return replace(done[-1], bad=list(bad.values()), alarms=tuple(alarms))
+    return replace(done[-1], unusable=list(bad.values()), alarms=tuple(alarms))
 
 
 def _learning(setup: TrainingSetup) -> list[str]:

@@ -42,7 +42,7 @@ class StepOutput:
 
     loss: float
     terms: dict[str, float]
-    broken: list[int]
+    non_finite_rows: list[int]
     image_cosine: float  # mean between different pairs of the whole batch: 1 when all point one way
     text_cosine: float
 
@@ -63,20 +63,20 @@ def compute_gradients(
     """
     split = chunked(towers, batch, micro)
     wanted = {"tokens": True} if needed(terms) & {"image_tokens", "text_tokens"} else {}
-    given = [{**chunk, **wanted} for chunk in split.given]
+    given = [{**chunk, **wanted} for chunk in split.inputs]
     if len(given) == 1:
         _seed(seed, 0)
         with accelerator.autocast():
             out = EncoderOutput(*model(**given[0]))
-        loss, found = _loss(out, batch, split.place, terms)
+        loss, found = _loss(out, batch, split.row_of_text, terms)
         accelerator.backward(loss)
         return found
-    return _cached(model, towers, batch, given, split.place, terms, seed, accelerator)
+    return _cached(model, towers, batch, given, split.row_of_text, terms, seed, accelerator)
 
 
 def chunked(towers: DualEncoder, batch: StepBatch, micro: int | None) -> microbatches.MicroBatches:
     """What the towers have to encode of a batch, in micro-batches."""
-    texts = [] if batch.kept_text is not None else batch.all_texts()
+    texts = [] if batch.text_embeddings is not None else batch.all_texts()
     captions = batch.captions or TokenCache(towers)
     device, in_step = batch.group.device, fsdp.is_shared(towers)
     return microbatches.split_rows(

@@ -53,28 +53,28 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
     """
     room = feature_cache.CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
-    base, third = setup.kept.anchor_image, setup.kept.third
+    base, third = setup.precomputed.base_image, setup.precomputed.third_tower
     for name, (_, objective) in setup.terms.items():
         if "teachers" in objective.needs:
             paths: list[str] = objective.teachers  # type: ignore[attr-defined]
             taught[name] = tuple(_taught(setup, path, f"objectives.{name}.teachers", room) for path in paths)
         if "anchor_image" in objective.needs and base is None:
-            model = _locked(setup, setup.towers.base, setup.towers.revision)
+            model = _locked(setup, setup.model.base, setup.model.revision)
             base = _pictures(setup, model, f"objectives.{name}", room)
         if "third" in objective.needs:
             third = _third(setup, objective, f"objectives.{name}.third", room)
             setup = _with_heads(setup, objective, third.shape[1])
     if not taught and base is None and third is None:
         return setup
-    kept: Precomputed = replace(setup.kept, anchor_image=base, teachers=taught, third=third)
-    return replace(setup, kept=kept, notes=(*setup.notes, *room.notes))
+    kept: Precomputed = replace(setup.precomputed, base_image=base, teachers=taught, third_tower=third)
+    return replace(setup, precomputed=kept, notes=(*setup.notes, *room.notes))
 
 
 def _third(setup: TrainingSetup, objective: Any, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
     if objective.third is None:
-        return _pictures(setup, _locked(setup, setup.towers.base, setup.towers.revision), key, room)
+        return _pictures(setup, _locked(setup, setup.model.base, setup.model.revision), key, room)
     with _named(key):
-        model = image_model.load_image_model(objective.third).to(next(setup.towers.parameters()).device)
+        model = image_model.load_image_model(objective.third).to(next(setup.model.parameters()).device)
     return _pictures(setup, model, key, room)
 
 
@@ -83,9 +83,9 @@ def _with_heads(setup: TrainingSetup, objective: Any, third: int) -> TrainingSet
 
     One that needs "third" has its path `third`, `start(width, third, seed)` and the heads' `rate`.
     """
-    start = objective.start(setup.towers.width, third, setup.recipe.train.seed)
-    heads = torch.nn.Parameter(start.to(next(setup.towers.parameters()).device))
-    setup.towers.extra["third"] = torch.nn.ParameterDict({"heads": heads})
+    start = objective.start(setup.model.width, third, setup.recipe.train.seed)
+    heads = torch.nn.Parameter(start.to(next(setup.model.parameters()).device))
+    setup.model.extra["third"] = torch.nn.ParameterDict({"heads": heads})
     return replace(setup, factors=setup.factors | {"extra/third.heads": objective.rate})
 
 
@@ -104,7 +104,7 @@ def _taught(
 
 
 def _locked(setup: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
-    model = loading.load_model(path, revision).to(next(setup.towers.parameters()).device)
+    model = loading.load_model(path, revision).to(next(setup.model.parameters()).device)
     return model.requires_grad_(False)
 
 

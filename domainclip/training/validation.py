@@ -46,24 +46,24 @@ class ValidationSet:
     pairs: EvaluationSet  # readable, at most 256
     texts: list[str]  # one a pair
     groups: list[int]  # one a pair, as in training
-    batch: int
+    batch_size: int
     loss: Objective
     probes: list[Probe]
-    general: EvaluationSet | None
+    retention: EvaluationSet | None
     cache: EmbeddingCache  # embeddings of towers that do not change
-    base: dict[str, Any]  # what the base reaches, before its first step
+    base_metrics: dict[str, Any]  # what the base reaches, before its first step
 
     def measure(self, towers: DualEncoder) -> dict[str, Any]:
         """`loss` and `figure` on the pairs, `retention` on the general set; equal on every process."""
         with fsdp.temporarily_gathered(towers) as plain, _as_it_was(plain):
             encoder = CachedEncoder(plain, self.cache)
             found: dict[str, Any] = {"loss": self._loss(encoder)}
-            for key, data in (("figure", self.pairs), ("retention", self.general)):
+            for key, data in (("figure", self.pairs), ("retention", self.retention)):
                 if data is not None and (one := _figure(encoder, data, self.probes)) is not None:
                     value, found[f"{key}_of"], sign = one
                     found[key] = value
                     if key == "retention":
-                        found["lost"] = sign * (self.base.get(key, value) - value)
+                        found["lost"] = sign * (self.base_metrics.get(key, value) - value)
         # Embeddings of earlier weights are of no further use.
         self.cache.retain((encoder.image_key, encoder.text_key, ("raw", encoder.text_key)))
         # Every process computes the same; one of them decides all the same.
@@ -78,7 +78,7 @@ class ValidationSet:
         bias = None if encoder.bias is None else torch.tensor(encoder.bias)
         groups = torch.tensor(self.groups)
         total = 0.0
-        for rows in _batches(len(groups), self.batch):
+        for rows in _batches(len(groups), self.batch_size):
             views = Views(image[rows], text[rows], scale, bias, groups[rows])
             total += float(self.loss(views)) * (rows.stop - rows.start)
         return total / len(groups)
@@ -118,15 +118,15 @@ def make_validation_set(
         pairs=pairs,
         texts=[own[0] for own in said],
         groups=[own[0] for own in loss_groups(said, pairs.items["group"][:])],
-        batch=settings.batch_size,
+        batch_size=settings.batch_size,
         loss=registry.build("objectives", name, {}, "objectives"),
         probes=[probe for name, probe in probes.items() if name in _CHEAP],
-        general=None if general is None else _some(general, encoder, _GENERAL, settings.seed),
+        retention=None if general is None else _some(general, encoder, _GENERAL, settings.seed),
         cache=cache,
-        base={},
+        base_metrics={},
     )
-    made = replace(made, base=made.measure(base))
-    if settings.steers and "retention" not in made.base:
+    made = replace(made, base_metrics=made.measure(base))
+    if settings.steers and "retention" not in made.base_metrics:
         raise RecipeError(
             f"train.on_retention_floor: {settings.on_retention_floor} has nothing to go by: add zero_shot or "
             "retrieval to probes, as the general set allows"

@@ -22,46 +22,46 @@ class ValidationPolicy:
         self, held: ValidationSet | None, settings: TrainConfig, facts: Mapping[str, Any] | None = None
     ) -> None:
         """`facts`: of the checkpoint that the run continues from."""
-        self.held, self.settings = held, settings
+        self.validation, self.settings = held, settings
         known = facts or {}
-        self.keeps = settings.keep_best is not None or settings.take == "best"
+        self.keeps_best_checkpoint = settings.keep_best is not None or settings.take == "best"
         self.best: list[float] | None = known.get("best")  # step and loss of the best step so far
-        self.lowered: int = known.get("lowered", 0)
-        self.ended: int | None = known.get("ended")
+        self.halvings: int = known.get("lowered", 0)
+        self.stopped_at: int | None = known.get("ended")
         self.improved = False  # the step that was looked at last is the best, and is to be saved
 
-    def facts(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """JSON, for the checkpoint."""
-        return {"best": self.best, "lowered": self.lowered, "ended": self.ended}
+        return {"best": self.best, "lowered": self.halvings, "ended": self.stopped_at}
 
     @property
-    def share(self) -> float:
+    def rate_factor(self) -> float:
         """Of the scheduled learning rate."""
-        return 0.5**self.lowered
+        return 0.5**self.halvings
 
     @property
-    def spared(self) -> list[int]:
+    def protected_steps(self) -> list[int]:
         """Steps whose checkpoint is never pruned."""
-        return [int(self.best[0])] if self.best is not None and self.keeps else []
+        return [int(self.best[0])] if self.best is not None and self.keeps_best_checkpoint else []
 
-    def end(self, total: int) -> int:
+    def last_step(self, total: int) -> int:
         """The last step."""
-        return total if self.ended is None else self.ended
+        return total if self.stopped_at is None else self.stopped_at
 
-    def taken(self, total: int) -> int:
+    def final_step(self, total: int) -> int:
         """The step whose weights the run ends with."""
-        return int(self.best[0]) if self.settings.take == "best" and self.best else self.end(total)
+        return int(self.best[0]) if self.settings.take == "best" and self.best else self.last_step(total)
 
-    def look(self, step: int, total: int, towers: DualEncoder) -> dict[str, Any] | None:
+    def validate(self, step: int, total: int, towers: DualEncoder) -> dict[str, Any] | None:
         """What the weights reach after this step, when it is time to look; decides what follows from it."""
         self.improved = False
         every = self.settings.validate_every
-        if self.held is None or every is None or (step % every and step != total):
+        if self.validation is None or every is None or (step % every and step != total):
             return None
-        found = self.held.measure(towers)
+        found = self.validation.measure(towers)
         if found["loss"] < (inf if self.best is None else self.best[1]):  # no number is no best
-            self.best, self.improved = [step, found["loss"]], self.keeps
+            self.best, self.improved = [step, found["loss"]], self.keeps_best_checkpoint
         if found.get("lost", 0.0) > self.settings.retention_floor:
-            self.lowered += self.settings.on_retention_floor == "lower_rate"
-            self.ended = step if self.settings.on_retention_floor == "stop" else self.ended
+            self.halvings += self.settings.on_retention_floor == "lower_rate"
+            self.stopped_at = step if self.settings.on_retention_floor == "stop" else self.stopped_at
         return found

@@ -24,21 +24,21 @@ class StepBatch:
     """What one process brings to a step."""
 
     image: dict[str, Tensor] | None  # b rows: pixels, or `hidden`; None when the embeddings are kept
-    kept_image: Tensor | None  # (b, d), of a locked image tower
+    image_embeddings: Tensor | None  # (b, d), of a locked image tower
     texts: list[str]  # b captions, then m general sentences
-    kept_text: Tensor | None  # (b, d), of a locked text tower: then there are no sentences
+    text_embeddings: Tensor | None  # (b, d), of a locked text tower: then there are no sentences
     group: Tensor  # (b,)
-    anchor_prose: Tensor | None  # (m, d)
+    base_anchor_text: Tensor | None  # (m, d)
     captions: microbatches.Captions | None = None  # how texts become tokens; None: anew in each step
     # For objectives that ask for more; with second views `image` has 2 b rows.
-    asked: BatchExtras = field(default_factory=BatchExtras)
-    anchor_image: Tensor | None = None  # (b, d)
-    third: Tensor | None = None  # (b, t)
+    extras: BatchExtras = field(default_factory=BatchExtras)
+    base_image: Tensor | None = None  # (b, d)
+    third_tower: Tensor | None = None  # (b, t)
     teachers: Mapping[str, tuple[Teacher, ...]] = field(default_factory=dict)  # by objective
 
     def all_texts(self) -> list[str]:
         """What the text tower is given, in this order: `texts`, then what each objective asked for."""
-        return [*self.texts, *(text for rows in self.asked.said.values() for row in rows for text in row)]
+        return [*self.texts, *(text for rows in self.extras.said.values() for row in rows for text in row)]
 
     def first(self, pairs: int) -> StepBatch:
         """The first pairs, with all general sentences: to measure with."""
@@ -51,13 +51,13 @@ class StepBatch:
         return replace(
             self,
             image=image,
-            kept_image=None if self.kept_image is None else self.kept_image[:pairs],
+            image_embeddings=None if self.image_embeddings is None else self.image_embeddings[:pairs],
             texts=[*self.texts[:pairs], *self.texts[b:]],
-            kept_text=None if self.kept_text is None else self.kept_text[:pairs],
+            text_embeddings=None if self.text_embeddings is None else self.text_embeddings[:pairs],
             group=self.group[:pairs],
-            asked=self.asked.first(pairs),
-            anchor_image=None if self.anchor_image is None else self.anchor_image[:pairs],
-            third=None if self.third is None else self.third[:pairs],
+            extras=self.extras.first(pairs),
+            base_image=None if self.base_image is None else self.base_image[:pairs],
+            third_tower=None if self.third_tower is None else self.third_tower[:pairs],
             teachers={
                 name: tuple(replace(one, image=one.image[:pairs], text=one.text[:pairs]) for one in teachers)
                 for name, teachers in self.teachers.items()
@@ -81,15 +81,15 @@ def build_views(
     `place` says which encoded row each text is. `apart`: nothing is gathered.
     """
     b, m = len(batch.group), len(batch.texts) - len(batch.group)
-    image = batch.kept_image if batch.kept_image is not None else out.image
-    text = out.text[place] if out.text is not None and place is not None else batch.kept_text
+    image = batch.image_embeddings if batch.image_embeddings is not None else out.image
+    text = out.text[place] if out.text is not None and place is not None else batch.text_embeddings
     assert image is not None  # each side is either encoded or kept
     assert text is not None
     if apart:
         alone = Views(image[:b], text[:b], out.scale, out.bias, batch.group, apart=True)
         return alone, lambda _: alone, LocalOutputs(image, text)
     second = image[b:] if len(image) > b else None
-    prose = text[b : b + m] if m and batch.kept_text is None else None
+    prose = text[b : b + m] if m and batch.text_embeddings is None else None
     patches = out.image_tokens[:b] if out.image_tokens is not None and "image_tokens" in needs else None
     tokens = text_mask = None
     if out.text_tokens is not None and out.text_mask is not None and "text_tokens" in needs:
@@ -103,17 +103,17 @@ def build_views(
         group=collectives.gather(batch.group),
         rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
         prose=_gathered(prose),
-        anchor_prose=_gathered(batch.anchor_prose),
-        anchor_image=_gathered(batch.anchor_image),
-        third=_gathered(batch.third),
+        anchor_prose=_gathered(batch.base_anchor_text),
+        anchor_image=_gathered(batch.base_image),
+        third=_gathered(batch.third_tower),
         heads=out.heads,
         image_2=_gathered(second),
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_long_everywhere(tokens)),
         text_mask=_gathered(_long_everywhere(text_mask)),
-        labels=_gathered(batch.asked.labels),
+        labels=_gathered(batch.extras.labels),
     )
-    said = _said(text, b + m, batch.asked.said)
+    said = _said(text, b + m, batch.extras.said)
 
     def of(name: str) -> Views:
         mine, there = said.get(name, (None, None))
@@ -121,7 +121,7 @@ def build_views(
             shared,
             said=_gathered(_long_everywhere(mine)),
             said_mask=_gathered(_long_everywhere(there)),
-            value=_gathered(batch.asked.value.get(name)),
+            value=_gathered(batch.extras.value.get(name)),
             teachers=tuple(
                 replace(one, image=collectives.gather(one.image), text=collectives.gather(one.text))
                 for one in batch.teachers.get(name, ())

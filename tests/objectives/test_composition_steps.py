@@ -66,13 +66,13 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         None,
         torch.tensor([0, 0, *range(2, PAIRS)]),
         rows[0][:PROSE] if prose else None,
-        asked=BatchExtras(
+        extras=BatchExtras(
             {name: said} if said else {},
             {name: torch.rand(PAIRS, generator=draw)} if "value" in needs else {},
             torch.rand(PAIRS, 3, generator=draw) > 0.5 if "labels" in needs else None,
         ),
-        anchor_image=rows[1] if "anchor_image" in needs else None,
-        third=rows[1] if "third" in needs else None,
+        base_image=rows[1] if "anchor_image" in needs else None,
+        third_tower=rows[1] if "third" in needs else None,
         teachers={name: (Teacher(rows[2], rows[3], 5.0),)} if "teachers" in needs else {},
     )
 

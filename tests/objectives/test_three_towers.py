@@ -138,7 +138,7 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
     pixels = stack(loaded.preprocess(noise(40, 36, seed=i)) for i in range(9))
     third = F.normalize(torch.randn(9, 9, generator=torch.Generator().manual_seed(1)), dim=-1)
     texts = [f"a red circle {i}" for i in range(9)]
-    batch = StepBatch(pixels, None, texts, None, torch.arange(9), None, third=third)
+    batch = StepBatch(pixels, None, texts, None, torch.arange(9), None, third_tower=third)
     terms = {"contrastive": (1.0, Contrastive()), "three_towers": (2.0, ThreeTowers())}
     found = []
     for held in (None, micro):

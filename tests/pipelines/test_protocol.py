@@ -161,8 +161,8 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
         warnings: list[str] = []
         seen = finetune._seen(ready, protocol.selection_sets(every, asked, ready.corpus), warnings)
         assert seen is not None
-        assert seen.general is not None
-        looked[floor] = set(seen.general.items["group"])
+        assert seen.retention is not None
+        looked[floor] = set(seen.retention.items["group"])
         reported = set(protocol.reported_sets(every, asked)[1].items["group"])
         assert looked[floor].isdisjoint(reported) == (floor == "0.1")
         doubt = (

@@ -57,7 +57,7 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice) -> StepBatch:
     said = {"short": [[text.split(".")[0]] for text in texts[rows]]}
     group = torch.arange(PAIRS)
     group[5] = 2
-    return StepBatch(image, None, texts[rows], None, group[rows], None, asked=BatchExtras(said))
+    return StepBatch(image, None, texts[rows], None, group[rows], None, extras=BatchExtras(said))
 
 
 def _taken(base: Path, name: str, rows: slice, micro: int | None) -> tuple[float, dict[str, Tensor]]:

@@ -335,12 +335,12 @@ def test_from_texts_alone_no_picture_is_looked_at(
     recipe_file: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = _job(recipe_file, "strategy={prompts: {source: text}}")
-    assert setup.kept.image is not None
+    assert setup.precomputed.image_features is not None
     captions = caption_substitutes.captions(setup.pairs.items, 0)
     plain = loading.load_model(base)
     with torch.no_grad():  # as the base says them, without the new words
         expected = plain.encode_text(plain.tokenise(captions))
-    assert torch.allclose(torch.from_numpy(setup.kept.image), expected, atol=1e-6)
+    assert torch.allclose(torch.from_numpy(setup.precomputed.image_features), expected, atol=1e-6)
     setup = with_kept_features(setup)
     assert setup.notes == (
         "no picture is looked at: captions of other items with the same labels stand for them",
@@ -350,7 +350,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
     )
     batch = to_step_batch(setup, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None
-    assert torch.allclose(batch.kept_image, expected[:4], atol=1e-6)
+    assert torch.allclose(batch.image_embeddings, expected[:4], atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third")])

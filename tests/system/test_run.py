@@ -327,7 +327,7 @@ def test_one_process_says_for_all_where_a_run_goes_on(
 
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    monkeypatch.setattr(collectives, "first", first)
+    monkeypatch.setattr(collectives, "on_first_process", first)
     _finetune(folder / "recipe.yaml", folder, resume=True)
     assert checkpointing_resume.find_checkpoint in asked
 

@@ -104,11 +104,11 @@ def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, stra
     room = feature_cache.CacheBudget(1e9)
     first = feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
     assert np.allclose(first.rows, _said(loaded, pairs), atol=1e-6)
-    assert (first.replaced, first.bad) == ({}, [])
+    assert (first.replacements, first.unusable) == ({}, [])
     what = "embeddings" if isinstance(strategy, LockedImage) else "hidden states below layer 2 of 2"
     said = f"{what} of 5 pictures, 0.00 GB"
     assert room.notes == [f"kept: {said} in {disk_cache.root()}"]
-    assert room.taken == first.rows.nbytes
+    assert room.used == first.rows.nbytes
     again = feature_cache.CacheBudget(1e9)
     for file in (tmp_path / "pictures").iterdir():
         if file.name != "0.png":  # whose size says how large a row is
@@ -151,8 +151,8 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: 
         found = feature_cache.cache_image_features(
             loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
         )
-        assert found.replaced == {3: 4}
-        assert [bad.place for bad in found.bad] == ["item 3"]
+        assert found.replacements == {3: 4}
+        assert [bad.place for bad in found.unusable] == ["item 3"]
         assert np.allclose(found.rows[3], found.rows[4], atol=1e-6)
 
 
@@ -198,7 +198,7 @@ def test_a_cache_that_cannot_be_used_is_said(
         f"not kept: {what} of 5 pictures, {said}",
         f"not kept: {what} of 4 texts, {said}",
     ]
-    assert room.taken == 0
+    assert room.used == 0
 
 
 @pytest.mark.parametrize("kept", ["found again", "kept"])
@@ -323,7 +323,7 @@ def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
     said = feature_cache.cache_text_features(
         loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
     )
-    about = {"seen": seen, "replaced": found.replaced, "bad": [bad.place for bad in found.bad]}
+    about = {"seen": seen, "replaced": found.replacements, "bad": [bad.place for bad in found.unusable]}
     return np.concatenate([found.rows.reshape(-1), said.rows.reshape(-1)]), about
 
 

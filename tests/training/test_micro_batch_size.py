@@ -124,7 +124,7 @@ def test_measuring_takes_real_passes_and_leaves_no_gradient(base: Path, accelera
 def test_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = micro_batch_size.available_memory(torch.device("cpu"))
     assert 2**20 < alone < 2**45
-    monkeypatch.setattr(collectives, "world", lambda: 4)
+    monkeypatch.setattr(collectives, "process_count", lambda: 4)
     assert micro_batch_size.available_memory(torch.device("cpu")) < alone / 2
 
 

@@ -34,25 +34,25 @@ def test_every_text_comes_back_in_its_place(micro: int | None) -> None:
     split = microbatches.split_rows(IMAGE, TEXTS, _Words(), 6, micro, CPU)
     rows = [
         [int(i) for i in row if i]
-        for one in split.given
+        for one in split.inputs
         for group in one["text"] or []
         for row in group["input_ids"]
     ]
     assert len(rows) == 4  # of six texts, four differ
-    assert [rows[i] for i in split.place.tolist()] == [[len(w) for w in text.split()] for text in TEXTS]
-    assert torch.cat([one["image"]["pixels"] for one in split.given]).flatten().tolist() == list(range(6))
-    assert split.given[-1]["text"] is not None
+    assert [rows[i] for i in split.row_of_text.tolist()] == [[len(w) for w in text.split()] for text in TEXTS]
+    assert torch.cat([one["image"]["pixels"] for one in split.inputs]).flatten().tolist() == list(range(6))
+    assert split.inputs[-1]["text"] is not None
 
 
 def test_short_texts_stand_together() -> None:
     split = microbatches.split_rows(IMAGE, TEXTS, _Words(), 6, 3, CPU)
-    assert [one["text"][0]["input_ids"].shape for one in split.given] == [(2, 2), (2, 5)]
+    assert [one["text"][0]["input_ids"].shape for one in split.inputs] == [(2, 2), (2, 5)]
 
 
 def test_one_text_for_many_chunks_is_in_the_last() -> None:
     split = microbatches.split_rows(IMAGE, ["a"] * 6, _Words(), 6, 2, CPU)
-    assert [one["text"] is None for one in split.given] == [True, True, False]
-    assert split.place.tolist() == [0] * 6
+    assert [one["text"] is None for one in split.inputs] == [True, True, False]
+    assert split.row_of_text.tolist() == [0] * 6
 
 
 def test_in_step_every_chunk_has_one_group_of_texts() -> None:
@@ -60,19 +60,21 @@ def test_in_step_every_chunk_has_one_group_of_texts() -> None:
     long = "a b c d e f g h i j k l m n o p " * 8
     for texts in (["a"] * 6, ["a", long, "b", "a", long + "q", "c"], TEXTS):
         split = microbatches.split_rows(IMAGE, texts, _Words(), 6, 2, CPU, in_step=True)
-        assert [len(one["text"]) for one in split.given] == [1, 1, 1]
-        rows = [[int(i) for i in row if i] for one in split.given for row in one["text"][0]["input_ids"]]
-        assert [rows[i] for i in split.place.tolist()] == [[len(w) for w in text.split()] for text in texts]
+        assert [len(one["text"]) for one in split.inputs] == [1, 1, 1]
+        rows = [[int(i) for i in row if i] for one in split.inputs for row in one["text"][0]["input_ids"]]
+        assert [rows[i] for i in split.row_of_text.tolist()] == [
+            [len(w) for w in text.split()] for text in texts
+        ]
     # Negative control: left to itself, one process has two groups where another has one.
     free = microbatches.split_rows(IMAGE, ["a", long, "b", "a", long + "q", "c"], _Words(), 6, None, CPU)
-    assert len(free.given[0]["text"]) == 2
-    assert microbatches.split_rows(IMAGE, [], _Words(), 6, 2, CPU, in_step=True).place is None
+    assert len(free.inputs[0]["text"]) == 2
+    assert microbatches.split_rows(IMAGE, [], _Words(), 6, 2, CPU, in_step=True).row_of_text is None
 
 
 def test_without_texts_there_is_no_place() -> None:
     split = microbatches.split_rows(IMAGE, [], _Words(), 6, None, CPU)
-    assert split.place is None
-    assert split.given[0]["text"] is None
+    assert split.row_of_text is None
+    assert split.inputs[0]["text"] is None
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,11 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
         assert torch.allclose(teacher.text, model.encode_text(model.tokenise(batch.texts)), atol=1e-6)
         own = models_loading.load_model(base).eval().encode_image(pixels)
     assert teacher.scale == pytest.approx(float(np.exp(1.5)), rel=1e-6)
-    assert batch.anchor_image is not None
-    assert torch.allclose(batch.anchor_image, own, atol=1e-6)
+    assert batch.base_image is not None
+    assert torch.allclose(batch.base_image, own, atol=1e-6)
     assert not torch.allclose(teacher.image, own, atol=1e-2)  # another model, not the base twice
-    assert batch.asked.labels is not None
-    assert batch.asked.labels.sum(1).tolist() == [1, 1]
+    assert batch.extras.labels is not None
+    assert batch.extras.labels.sum(1).tolist() == [1, 1]
     again = training_teachers.precompute_teachers(setup)
     assert {note.split(":")[0] for note in again.notes[-2:]} == {"found again"}
 

@@ -63,7 +63,7 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
     assert [note.split(":")[0] for note in first.notes] == ["kept", "kept"]
     assert [note.split(":")[0] for note in second.notes] == ["found again", "found again"]
     assert first.notes[1].endswith(f"in {disk_cache.root()}")
-    assert (second.kept.image == first.kept.image).all()
+    assert (second.precomputed.image_features == first.precomputed.image_features).all()
     assert second.pairs[0, 3].image is None  # no picture is decoded
 
 
@@ -103,7 +103,7 @@ def test_a_family_that_cannot_begin_midway_is_said(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = _job(recipe_file, LAYERS)
-    monkeypatch.setattr(type(setup.towers), "can_begin", ("text",))
+    monkeypatch.setattr(type(setup.model), "can_begin", ("text",))
     assert with_kept_features(setup).notes[1] == (
         "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
     )
@@ -115,7 +115,7 @@ def test_embeddings_are_not_enough_for_a_term_that_looks_at_tokens(recipe_file: 
 
     setup = _job(recipe_file, "strategy=locked_image")
     terms: Any = {"tokens": (1.0, Tokens())}
-    assert with_kept_features(replace(setup, terms=terms)).kept.image is None
+    assert with_kept_features(replace(setup, terms=terms)).precomputed.image_features is None
 
 
 def test_a_measured_micro_batch_is_written_down_and_not_measured_again(

@@ -156,7 +156,7 @@ def test_a_run_has_one_stage_unless_its_strategy_says_more(recipe_file: Path) ->
     ready = load_inputs(loading.load_recipe(str(recipe_file), []))
     setup = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
     (stage,) = stages_of(ready.parts.strategy, setup)
-    assert (stage.span, stage.factors) == (StepRange(0, 8), setup.factors)
+    assert (stage.steps, stage.factors) == (StepRange(0, 8), setup.factors)
 
 
 @pytest.mark.parametrize(("first", "spans"), [(0.1, [(0, 1), (1, 8)]), (0.01, [(0, 8)]), (0.99, [(0, 8)])])
@@ -166,7 +166,7 @@ def test_shares_become_whole_steps(recipe_file: Path, first: float, spans: list[
     )
     setup = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
     found = stages_of(ready.parts.strategy, setup)
-    assert [(one.span.begin, one.span.end) for one in found] == spans
+    assert [(one.steps.begin, one.steps.end) for one in found] == spans
     assert any(one.factors["image/visual_projection.weight"] for one in found) == (first < 0.99)
 
 

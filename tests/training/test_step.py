@@ -131,13 +131,13 @@ def test_caching_with_an_adapter_and_dropout(
     split = microbatches.split_rows(
         batch.image, batch.texts, TokenCache(loaded), PAIRS, micro, batch.group.device
     )
-    for number, chunk in enumerate(split.given):
+    for number, chunk in enumerate(split.inputs):
         step._seed(11, number)
         image, text, scale, bias = loaded(**chunk)
         images.append(image)
         texts.append(text)
     out = EncoderOutput(torch.cat(images), torch.cat(texts), scale, bias)
-    loss, found = step._loss(out, batch, split.place, terms)
+    loss, found = step._loss(out, batch, split.row_of_text, terms)
     loss.backward()
     expected = _gradients(loaded)
     assert all(".lora_" in name or name == "scale/logit_scale" for name in expected)
@@ -237,7 +237,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
     bases: dict[str, Path], accelerator: Accelerator
 ) -> None:
     loaded = _towers(bases["contrastive"])
-    batch = replace(_batch(loaded, prose=slice(0, 0)), anchor_prose=None)
+    batch = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     batch = replace(batch, texts=["a red circle", "a small dog"] * (PAIRS // 2))
     terms = {"contrastive": (1.0, Contrastive())}
     image, text, scale, _ = loaded(batch.image, loaded.tokenise(batch.texts))  # each by itself
@@ -252,11 +252,11 @@ def test_smaller_batches_added_up_are_not_the_same(bases: dict[str, Path], accel
     """Fault 14. Negative control: gradient accumulation does not enlarge a contrastive batch."""
     loaded = _towers(bases["contrastive"])
     terms = {"contrastive": (1.0, Contrastive())}
-    bare = replace(_batch(loaded, prose=slice(0, 0)), anchor_prose=None)
+    bare = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     step.compute_gradients(loaded, loaded, bare, terms, None, 0, accelerator)
     expected = _gradients(loaded)
     for half in (slice(0, 6), slice(6, 12)):
-        part = replace(_batch(loaded, half, slice(0, 0)), anchor_prose=None)
+        part = replace(_batch(loaded, half, slice(0, 0)), base_anchor_text=None)
         step.compute_gradients(loaded, loaded, part, terms, None, 0, accelerator)
     added = {name: grad / 2 for name, grad in _gradients(loaded).items()}
     worst = max((added[name] - expected[name]).abs().max().item() for name in expected)
@@ -271,7 +271,7 @@ def test_kept_embeddings_give_the_same_step(bases: dict[str, Path], accelerator:
     assert all(name.startswith(("text/", "scale/")) for name in expected)
     with torch.no_grad():
         rows = loaded.encode_image(batch.image)
-    kept = replace(batch, image=None, kept_image=rows)
+    kept = replace(batch, image=None, image_embeddings=rows)
     for micro in (None, 5):
         taken = step.compute_gradients(loaded, loaded, kept, terms, micro, 0, accelerator)
         _assert_close(_gradients(loaded), expected)
@@ -283,12 +283,12 @@ def test_a_row_that_is_not_finite_is_named(bases: dict[str, Path], accelerator: 
     batch = _batch(loaded, prose=slice(0, 0))
     broken = loaded.encode_image(batch.image).detach()
     broken[4, 0] = torch.nan
-    batch = replace(batch, image=None, kept_image=broken, anchor_prose=None)
+    batch = replace(batch, image=None, image_embeddings=broken, base_anchor_text=None)
     loaded.select([("image/.*", 0.0), (".*", 1.0)])
     taken = step.compute_gradients(
         loaded, loaded, batch, {"contrastive": (1.0, Contrastive())}, None, 0, accelerator
     )
-    assert taken.broken == [4]
+    assert taken.non_finite_rows == [4]
     assert taken.loss != taken.loss
 
 

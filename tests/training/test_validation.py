@@ -85,13 +85,13 @@ def test_the_figures_are_those_of_the_probes(make: Make, loaded: DualEncoder) ->
     assert held is not None
     found = held.measure(loaded)
     assert found["figure_of"] == found["retention_of"] == "zero_shot macro_accuracy"
-    assert found == held.base | {"lost": 0.0}
+    assert found == held.base_metrics | {"lost": 0.0}
     from domainclip.evaluation.encoder import CachedEncoder
     from domainclip.evaluation.evaluate import evaluate_pair
 
-    assert held.general is not None
+    assert held.retention is not None
     whole = evaluate_pair(
-        CachedEncoder(loaded), None, [held.general], {"zero_shot": held.probes[0]}, resamples=100
+        CachedEncoder(loaded), None, [held.retention], {"zero_shot": held.probes[0]}, resamples=100
     )
     row = next(row for row in whole.rows if row.primary)
     assert found["retention"] == pytest.approx(row.base.value)
@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_probes(make: Make, loaded: DualEncoder) ->
 def test_what_was_lost_is_counted_from_the_base(make: Make, loaded: DualEncoder) -> None:
     held = make()
     assert held is not None
-    held = replace(held, base={**held.base, "retention": 0.6})
+    held = replace(held, base_metrics={**held.base_metrics, "retention": 0.6})
     with torch.no_grad():  # one direction for all texts: guessing among four classes
         loaded.plain.text_projection.weight.zero_()
     found = held.measure(loaded)
@@ -130,13 +130,13 @@ def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
     assert all(torch.equal(weight, weights[name]) for name, weight in loaded.weights().items())
     assert all(weight.grad is None for weight in loaded.weights().values())
     assert held.measure(loaded) == found  # dropout is off while it looks
-    assert found["loss"] != held.base["loss"]
+    assert found["loss"] != held.base_metrics["loss"]
     # The image tower was run once, and nothing is kept of weights that are no more.
-    sizes = len(held.kept)
+    sizes = len(held.cache.memory)
     with torch.no_grad():
         loaded.plain.text_projection.weight.mul_(0.5)
     held.measure(loaded)
-    assert len(held.kept) == sizes
+    assert len(held.cache.memory) == sizes
 
 
 def test_no_more_than_a_few_hundred_the_same_ones(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +146,11 @@ def test_no_more_than_a_few_hundred_the_same_ones(make: Make, monkeypatch: pytes
     assert one is not None
     assert two is not None
     assert other is not None
-    assert one.general is not None
+    assert one.retention is not None
     assert len(one.pairs.items) == 5
-    assert len(one.general.items) == 7
+    assert len(one.retention.items) == 7
     assert one.pairs.items["id"][:] == two.pairs.items["id"][:] != other.pairs.items["id"][:]
-    assert one.base == two.base
+    assert one.base_metrics == two.base_metrics
 
 
 def test_pictures_that_cannot_be_read_are_left_out(make: Make, corpus: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def _course(
 def _walk(course: ValidationPolicy, steps: range, total: int = 9) -> list[tuple[int, dict[str, Any]]]:
     found = []
     for step in steps:
-        if (seen := course.look(step, total, _NO_TOWERS)) is not None:
+        if (seen := course.validate(step, total, _NO_TOWERS)) is not None:
             found.append((step, seen))
     return found
 
@@ -47,22 +47,22 @@ def test_looks_every_so_often_and_at_the_end() -> None:
     course = _course(LOSSES)
     assert [step for step, _ in _walk(course, range(1, 10))] == [2, 4, 6, 8, 9]
     assert _walk(ValidationPolicy(None, TrainConfig()), range(1, 10)) == []
-    assert ValidationPolicy(None, TrainConfig()).share == 1
+    assert ValidationPolicy(None, TrainConfig()).rate_factor == 1
 
 
 def test_the_first_of_the_best_is_kept() -> None:
     course = _course(LOSSES, keep_best="validation")
     improved = []
     for step in range(1, 10):
-        course.look(step, 9, _NO_TOWERS)
+        course.validate(step, 9, _NO_TOWERS)
         if course.improved:
             improved.append(step)
     assert improved == [2, 4]
-    assert course.spared == [4]
-    assert course.taken(9) == 9  # kept, not taken
-    assert _walked_best(take="best").taken(9) == 4
-    assert _walked_best(take="best").spared == [4]
-    assert _walked_best().spared == []
+    assert course.protected_steps == [4]
+    assert course.final_step(9) == 9  # kept, not taken
+    assert _walked_best(take="best").final_step(9) == 4
+    assert _walked_best(take="best").protected_steps == [4]
+    assert _walked_best().protected_steps == []
 
 
 def _walked_best(**options: Any) -> ValidationPolicy:
@@ -86,11 +86,11 @@ def test_under_the_floor(action: str, share: float, end: int) -> None:
     figures = [{"loss": 1.0, "lost": value} for value in lost]
     course = _course(figures, on_retention_floor=action)
     step = 0
-    while step < course.end(9):
+    while step < course.last_step(9):
         step += 1
-        course.look(step, 9, _NO_TOWERS)
-    assert step == course.taken(9) == end
-    assert course.share == share
+        course.validate(step, 9, _NO_TOWERS)
+    assert step == course.final_step(9) == end
+    assert course.rate_factor == share
 
 
 def test_a_resumed_course_is_the_same() -> None:
@@ -100,7 +100,7 @@ def test_a_resumed_course_is_the_same() -> None:
     first = _course(figures, on_retention_floor="lower_rate", take="best")
     _walk(first, range(1, 6))
     again = _course(
-        figures[2:], json.loads(json.dumps(first.facts())), on_retention_floor="lower_rate", take="best"
+        figures[2:], json.loads(json.dumps(first.state())), on_retention_floor="lower_rate", take="best"
     )
     _walk(again, range(6, 10))
-    assert again.facts() == whole.facts() == {"best": [9, -1.0], "lowered": 5, "ended": None}
+    assert again.state() == whole.state() == {"best": [9, -1.0], "lowered": 5, "ended": None}

@@ -73,12 +73,12 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice = slice(None)) -> StepB
         None,
         torch.arange(PAIRS)[rows],
         None,
-        asked=BatchExtras(
+        extras=BatchExtras(
             {name: all_of[rows] for name, all_of in said.items()},
             {"one": value[rows], "other": value[rows] + 1},
             labels[rows],
         ),
-        anchor_image=flat[2][rows],
+        base_image=flat[2][rows],
         teachers=teachers,
     )
 
@@ -119,8 +119,8 @@ def test_every_further_text_counts(base: Path) -> None:
     batch = _batch(loaded)
     plain, _ = _take(loaded, batch, None)
     for name in ("one", "other"):
-        said = {**batch.asked.said, name: [["another text", *row[1:]] for row in batch.asked.said[name]]}
-        taken, _ = _take(loaded, replace(batch, asked=replace(batch.asked, said=said)), None)
+        said = {**batch.extras.said, name: [["another text", *row[1:]] for row in batch.extras.said[name]]}
+        taken, _ = _take(loaded, replace(batch, extras=replace(batch.extras, said=said)), None)
         changed = [term for term in TERMS if taken.terms[term] != plain.terms[term]]
         assert changed == [name]
 

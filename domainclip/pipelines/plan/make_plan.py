@@ -99,7 +99,7 @@ def _on_many(
     held = settings.micro_batch_size
     if held == "auto":
         held = micro_batch_size.find_micro_batch_size(
-            setup.towers, _probe_batch(setup, 0), setup.terms, accelerator
+            setup.model, _probe_batch(setup, 0), setup.terms, accelerator
         )
     shared = settings.shard == "full"
     found = plan_cluster.estimate(
@@ -125,12 +125,12 @@ def _on_many(
 
 def _memory(setup: TrainingSetup) -> str:
     """Weights, gradients and AdamW's two moments, and what a micro-batch keeps for its backward pass."""
-    weights = setup.towers.weights()
+    weights = setup.model.weights()
     learning = sum(w.numel() for name, w in weights.items() if setup.factors[name] > 0)
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
     batch = _probe_batch(setup, 0)
     a_pair = (
-        micro_batch_size.activation_bytes(setup.towers, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
+        micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
         / PROBE_PAIRS
     )
     wanted = setup.recipe.train.micro_batch_size
@@ -144,18 +144,18 @@ def _memory(setup: TrainingSetup) -> str:
 def _probe_batch(setup: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
     order = positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
     return to_step_batch(
-        setup, collate([setup.pairs[place] for place in order]), at, next(setup.towers.parameters()).device
+        setup, collate([setup.pairs[place] for place in order]), at, next(setup.model.parameters()).device
     )
 
 
 def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """Real steps, decoding included; the first one warms up and is not counted."""
-    optimizer = training_optimizer.make_optimizer(setup.towers, setup.factors, setup.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
     taken: list[float] = []
     for at in range(PROBE_STEPS + 1):
         began = time.perf_counter()
         step.compute_gradients(
-            setup.towers, setup.towers, _probe_batch(setup, at), setup.terms, None, at, accelerator
+            setup.model, setup.model, _probe_batch(setup, at), setup.terms, None, at, accelerator
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,7 @@ class InterruptHandler:
         self._deadline = None if after is None else start + seconds(after)
         self._received = 0
 
-    def asked(self) -> int:
+    def requested(self) -> int:
         """0, or what asks this process to stop."""
         if not self._received and self._deadline is not None and time.monotonic() >= self._deadline:
             self._received = _TIME_UP

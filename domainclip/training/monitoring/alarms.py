@@ -45,22 +45,26 @@ class AlarmMonitor:
         terms whose value at chance is known: ln of the batch, for the contrastive one. The general figure may
         fall `floor` below the base's before `action` is taken.
         """
-        self.batch, self.bound, self.losses = batch, bound, losses
-        self.floor, self.action = floor, action
-        self.since: list[float] = []  # training losses since the last look at held-out data
-        self.looks: deque[tuple[float, float]] = deque(maxlen=_RISES + 1)  # their mean, and the held-out loss
-        self.recent: deque[Mapping[str, Any]] = deque(maxlen=_WINDOW)
-        self.started: float | None = None  # the scale of the first step: some bases are born at the bound
+        self.batch_size, self.max_scale, self.terms = batch, bound, losses
+        self.max_retention_drop, self.action = floor, action
+        self.losses_since_validation: list[float] = []  # training losses since the last look at held-out data
+        self.validations: deque[tuple[float, float]] = deque(
+            maxlen=_RISES + 1
+        )  # their mean, and the held-out loss
+        self.window: deque[Mapping[str, Any]] = deque(maxlen=_WINDOW)
+        self.initial_scale: float | None = (
+            None  # the scale of the first step: some bases are born at the bound
+        )
         self.raised: list[Alarm] = []
 
-    def see(self, record: Mapping[str, Any]) -> list[Alarm]:
+    def update(self, record: Mapping[str, Any]) -> list[Alarm]:
         """The alarms that this step, or this look at held-out data, raises."""
         if "validation" in record:
             return self._raise(record["step"], self._held_out(record["validation"]))
-        before = list(self.recent)
-        self.since.append(record["loss"])
-        self.recent.append(record)
-        self.started = record["scale"] if self.started is None else self.started
+        before = list(self.window)
+        self.losses_since_validation.append(record["loss"])
+        self.window.append(record)
+        self.initial_scale = record["scale"] if self.initial_scale is None else self.initial_scale
         return self._raise(record["step"], self._found(record, before))
 
     def _raise(self, step: int, doubts: Iterator[tuple[str, str]]) -> list[Alarm]:
@@ -70,10 +74,10 @@ class AlarmMonitor:
         return found
 
     def _held_out(self, figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        if self.since:
-            self.looks.append((fmean(self.since), figures["loss"]))
-            self.since = []
-        steps = list(pairwise(self.looks))
+        if self.losses_since_validation:
+            self.validations.append((fmean(self.losses_since_validation), figures["loss"]))
+            self.losses_since_validation = []
+        steps = list(pairwise(self.validations))
         if len(steps) == _RISES and all(b[0] < a[0] and b[1] > a[1] for a, b in steps):
             yield (
                 "overfitting",
@@ -81,17 +85,18 @@ class AlarmMonitor:
                 "training loss fell: train fewer epochs, lower train.learning_rate, or say train.take=best",
             )
         lost = figures.get("lost", 0.0)
-        if lost > self.floor:
+        if lost > self.max_retention_drop:
             yield (
                 "retention",
                 f"{figures['retention_of']} on the general set is {figures['retention']:.3g}, {lost:.3g} "
-                f"worse than the base's; train.retention_floor allows {self.floor:g}: {_DONE[self.action]}; "
+                f"worse than the base's; train.retention_floor allows {self.max_retention_drop:g}: "
+                f"{_DONE[self.action]}; "
                 "add the objective anchor, lower train.learning_rate, or interpolate",
             )
 
     def _found(self, record: Mapping[str, Any], before: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-        if len(self.recent) == _WINDOW:
-            yield from self._whole_window(list(self.recent))
+        if len(self.window) == _WINDOW:
+            yield from self._whole_window(list(self.window))
         norms = [line["grad_norm"] for line in before if line["grad_norm"] > 0]
         if len(norms) >= _WINDOW // 2 and record["grad_norm"] > _SPIKE * median(norms):
             times = record["grad_norm"] / median(norms)
@@ -102,15 +107,15 @@ class AlarmMonitor:
             )
 
     def _whole_window(self, lines: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-        chance = log(self.batch)
+        chance = log(self.batch_size)
         terms = [line["terms"].get("contrastive") for line in lines]
-        known = "contrastive" in self.losses and None not in terms
+        known = "contrastive" in self.terms and None not in terms
         if known and all(abs(value / chance - 1) < _CHANCE for value in terms):
             yield (
                 "chance",
-                f"the contrastive loss has stood at chance (ln {self.batch} = {chance:.2f}) for {_WINDOW} "
-                "steps: nothing is learnt; raise train.learning_rate, or look whether pictures and captions "
-                "belong together",
+                f"the contrastive loss has stood at chance (ln {self.batch_size} = {chance:.2f}) for "
+                f"{_WINDOW} steps: nothing is learnt; raise train.learning_rate, or look whether pictures "
+                "and captions belong together",
             )
         for side in ("image", "text"):
             cosine = min(line.get(f"{side}_cosine") or 0.0 for line in lines)
@@ -120,12 +125,12 @@ class AlarmMonitor:
                     f"all {side} embeddings point one way (mean cosine {cosine:.3f}): lower "
                     "train.learning_rate, or add the objective anchor",
                 )
-        born_there = self.started is not None and self.started >= 0.99 * self.bound
-        if not born_there and all(line["scale"] >= 0.999 * self.bound for line in lines):
+        born_there = self.initial_scale is not None and self.initial_scale >= 0.99 * self.max_scale
+        if not born_there and all(line["scale"] >= 0.999 * self.max_scale for line in lines):
             yield (
                 "scale",
-                f"the logit scale has stood at its bound {self.bound:g} for {_WINDOW} steps: captions may be "
-                "too alike; look at the repeated captions, or lower train.learning_rate",
+                f"the logit scale has stood at its bound {self.max_scale:g} for {_WINDOW} steps: captions "
+                "may be too alike; look at the repeated captions, or lower train.learning_rate",
             )
         waited = median(line.get("waited") or 0.0 for line in lines)
         if waited > _STALL:

@@ -22,8 +22,8 @@ class MetricsLog:
         self, file: Path, start: int, seen: ValidationSet | None = None, board: bool = False
     ) -> None:
         self.file = file
-        self.began = time.monotonic()
-        self.before: list[dict[str, Any]] = []  # what earlier sessions wrote
+        self.started = time.monotonic()
+        self.earlier_records: list[dict[str, Any]] = []  # what earlier sessions wrote
         if collectives.rank() > 0:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,18 +36,18 @@ class MetricsLog:
                     continue
                 if record["step"] <= start:
                     kept.append(line)
-                    self.before.append(record)
-                    self.began = time.monotonic() - record["seconds"]  # of all sessions together
+                    self.earlier_records.append(record)
+                    self.started = time.monotonic() - record["seconds"]  # of all sessions together
         file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._board = TensorBoardWriter(file.parent, start) if board else None
         if seen is not None and not kept:
-            self.write({"step": 0, "validation": seen.base})
+            self.write({"step": 0, "validation": seen.base_metrics})
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a line, with the seconds of all sessions so far."""
         if collectives.rank() > 0:
             return
-        record = {**record, "seconds": time.monotonic() - self.began}
+        record = {**record, "seconds": time.monotonic() - self.started}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
         if self._board is not None:

@@ -29,8 +29,8 @@ class ProgressDisplay:
         self.chance = f" (chance {log(batch_size):.2f})" if losses == {"contrastive": 1.0} else ""
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal and not quiet
-        self.began = time.monotonic()
-        self.last_line = self.began - 1e9
+        self.started = time.monotonic()
+        self.last_line = self.started - 1e9
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(24), console=self.console, transient=True
         )
@@ -49,7 +49,7 @@ class ProgressDisplay:
 
     def rate(self, step: int) -> float:
         """Pairs a second since the start of this session."""
-        return (step - self.start) * self.batch_size / max(1e-9, time.monotonic() - self.began)
+        return (step - self.start) * self.batch_size / max(1e-9, time.monotonic() - self.started)
 
     def show(self, step: int, record: dict[str, Any]) -> None:
         """After a step; plain lines come every ten seconds and at the end."""

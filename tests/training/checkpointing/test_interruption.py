@@ -25,9 +25,9 @@ def test_a_signal_is_noted(number: signal.Signals, code: ExitCode) -> None:
     """Fault 7."""
     before = signal.getsignal(number)
     with InterruptHandler(None) as stopping:
-        assert stopping.asked() == 0
+        assert stopping.requested() == 0
         os.kill(os.getpid(), number)
-        assert stopping.asked() == number
+        assert stopping.requested() == number
         assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
     assert signal.getsignal(number) == before
     assert interrupted(number, "stopped").code == code
@@ -38,17 +38,17 @@ def test_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stopping = InterruptHandler("1h30m")
     now += 5399
-    assert stopping.asked() == 0
+    assert stopping.requested() == 0
     now += 1
-    asked = stopping.asked()
+    asked = stopping.requested()
     assert interrupted(asked, "time is up").code == ExitCode.TERMINATED
 
 
 def test_the_time_counts_from_when_the_run_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second stage, or one after a long preparation, gets what is left of it."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    assert InterruptHandler("10m", began=401.0).asked() == 0
-    assert InterruptHandler("10m", began=400.0).asked() != 0
+    assert InterruptHandler("10m", began=401.0).requested() == 0
+    assert InterruptHandler("10m", began=400.0).requested() != 0
 
 
 def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,9 @@ def _watch() -> AlarmMonitor:
 
 def _raised(*changes: dict[str, Any]) -> list[str]:
     watch = _watch()
-    return [alarm.text for i, changed in enumerate(changes) for alarm in watch.see(_record(i + 1, **changed))]
+    return [
+        alarm.text for i, changed in enumerate(changes) for alarm in watch.update(_record(i + 1, **changed))
+    ]
 
 
 def test_a_healthy_run_raises_none() -> None:
@@ -49,7 +51,7 @@ def test_the_loss_at_chance() -> None:
 
 def test_another_loss_has_no_known_chance() -> None:
     watch = AlarmMonitor(batch=32, bound=100.0, losses=frozenset({"sigmoid"}))
-    assert [watch.see(_record(i, terms={"sigmoid": log(32)})) for i in range(80)] == [[]] * 80
+    assert [watch.update(_record(i, terms={"sigmoid": log(32)})) for i in range(80)] == [[]] * 80
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
@@ -89,8 +91,8 @@ def _looks(*pairs: tuple[float, float], **more: Any) -> list[str]:
     said = []
     for at, (training, held_out) in enumerate(pairs):
         for step in range(3):
-            said += watch.see(_record(3 * at + step + 1, loss=training + (step - 1) / 10))
-        said += watch.see({"step": 3 * at + 3, "validation": {"loss": held_out, **more}})
+            said += watch.update(_record(3 * at + step + 1, loss=training + (step - 1) / 10))
+        said += watch.update({"step": 3 * at + 3, "validation": {"loss": held_out, **more}})
     return [alarm.text for alarm in said]
 
 
