@@ -75,7 +75,7 @@ def make_pairs(base: DualEncoder, count: int, repeated: float = 0.15) -> Pairs:
         rows.append({"id": str(i), "image": image, "views": [], "texts": [caption], "group": str(i)})
     for row in rows:
         row |= {"language": ["en"], "labels": [], "meta": "{}"}
-    return Pairs(Dataset.from_list(rows, features=FEATURES), base.preprocess)
+    return Pairs(Dataset.from_list(rows, features=FEATURES), base.image_preprocessor)
 
 
 def _tower(layers: int, width: int, heads: int) -> dict[str, Any]:

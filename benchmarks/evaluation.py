@@ -88,7 +88,7 @@ def in_turns(model: Any, items: Dataset) -> tuple[float, float]:
     encoder = CachedEncoder(model)
     for start in range(0, len(items), _TURN):
         part = items.select(range(start, min(start + _TURN, len(items))))
-        ready = [model.preprocess(decode(row["image"]))["pixels"] for row in part]
+        ready = [model.image_preprocessor(decode(row["image"]))["pixels"] for row in part]
         tensors = [torch.from_numpy(np.stack(ready[i : i + 32])) for i in range(0, len(ready), 32)]
 
         def forward(tensors: list[torch.Tensor] = tensors) -> None:

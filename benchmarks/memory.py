@@ -80,19 +80,19 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
         blockwise.LOGITS = 2**62
     device, (pairs,) = torch.device(asked.device), asked.batches
     with tempfile.TemporaryDirectory() as folder:
-        towers = bases.make_base(asked.model, Path(folder)).to(device)
-    towers.learn({"image", "text"})
+        model = bases.make_base(asked.model, Path(folder)).to(device)
+    model.set_train_mode({"image", "text"})
     draw = torch.Generator().manual_seed(0)
-    side = towers.image_size[0]
+    side = model.image_size[0]
     pixels = torch.randint(0, 256, (pairs, side, side, 3), dtype=torch.uint8, generator=draw).to(device)
     texts = [f"a photo of a {'red circle ' * (1 + i % 4)}{i}" for i in range(pairs)]
     batch = views.StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs, device=device), None)
-    optimizer = torch.optim.AdamW(towers.parameters(), lr=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     accelerator = Accelerator(cpu=asked.device == "cpu")
     began = time.perf_counter()
     micro = None if asked.micro >= pairs else asked.micro
     taken = step.compute_gradients(
-        towers, towers, batch, {"contrastive": (1.0, Contrastive())}, micro, 0, accelerator
+        model, model, batch, {"contrastive": (1.0, Contrastive())}, micro, 0, accelerator
     )
     optimizer.step()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

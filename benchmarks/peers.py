@@ -87,9 +87,9 @@ def sentence_transformers_step(model: Any, micro: int, autocast: Any) -> Step:
     """CachedMultipleNegativesRankingLoss of sentence-transformers, in both directions, scale fixed."""
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-    towers = _Embedding(model, autocast)
+    embedding = _Embedding(model, autocast)
     loss_of = CachedMultipleNegativesRankingLoss(
-        towers,  # type: ignore[arg-type]
+        embedding,  # type: ignore[arg-type]
         scale=model.logit_scale.detach().exp().item(),
         mini_batch_size=micro,
         directions=("query_to_doc", "doc_to_query"),

@@ -181,12 +181,12 @@ def main() -> None:
             spent = time.process_time() - start - encoder.spent
             after = intervals(results)
             texts, pictures = (new - old for new, old in zip(encoder.asked, before, strict=True))
-            towers = texts / per_text + pictures / per_image
-            whole += spent + after + towers
+            model = texts / per_text + pictures / per_image
+            whole += spent + after + model
             kind = "several" if several else "one"
             print(
                 f"| {name} | {kind} | {len(results.metrics)} | {spent:.2f} | {after:.2f} "
-                f"| {texts} | {pictures} | {towers:.1f} |",
+                f"| {texts} | {pictures} | {model:.1f} |",
                 flush=True,
             )
         embedding = given.items * (1 / per_image + 1 / per_text)

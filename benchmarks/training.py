@@ -117,7 +117,7 @@ def _contenders(
         "lora_last_quarter": Lora(last_layers=max(1, depth // 4), targets="attention+mlp"),
     }[mode]
     factors = strategy.apply(base)
-    reference = peers.copied(base.plain)
+    reference = peers.copied(base.hf_base)
     micro = min(asked.micro, asked.batch)
     options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
     recipe = Recipe.model_validate(
@@ -147,7 +147,7 @@ def _ours(setup: TrainingSetup, rounds: int, device: torch.device) -> Iterator[C
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, peers.RATE)
     idle = training_optimizer.make_optimizer(setup.model, setup.factors, settings, 0.0)
     learning = [weight for weight in setup.model.parameters() if weight.requires_grad]
-    setup.model.learn({"image", "text"})
+    setup.model.set_train_mode({"image", "text"})
 
     def go(batch: views.StepBatch, optimizer: torch.optim.Optimizer) -> float:
         # No pair is left out of another's denominator: the peers know no groups.

@@ -14,13 +14,13 @@ from domainclip.models.dual_encoder import DualEncoder
 _CHUNK = 32
 
 
-def embed_images(towers: DualEncoder) -> Callable[[list[dict[str, Any]]], np.ndarray]:
+def embed_images(model: DualEncoder) -> Callable[[list[dict[str, Any]]], np.ndarray]:
     """A function from pictures, as in the `image` column, to (n, d) embeddings of unit length."""
 
     def rows(images: list[dict[str, Any]]) -> np.ndarray:
-        encoder = CachedEncoder(towers)
+        encoder = CachedEncoder(model)
         chunks = (images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK))
-        ready = ([towers.preprocess(decode(image)) for image in chunk] for chunk in chunks)
+        ready = ([model.image_preprocessor(decode(image)) for image in chunk] for chunk in chunks)
         return np.concatenate([encoder.image_rows(chunk) for chunk in ready])
 
     return rows

@@ -53,9 +53,9 @@ class EmbeddingCache:
         """A cache that starts with these embeddings; what it adds is released with it."""
         return EmbeddingCache(dict(self.memory), self.disk)
 
-    def retain(self, towers: Container[Any]) -> None:
+    def retain(self, model: Container[Any]) -> None:
         """Release the embeddings of all other towers."""
-        for key in [key for key in self.memory if key[0] not in towers]:
+        for key in [key for key in self.memory if key[0] not in model]:
             del self.memory[key]
 
 

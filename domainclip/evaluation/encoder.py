@@ -51,15 +51,15 @@ class CachedEncoder:
     own, in memory.
     """
 
-    def __init__(self, towers: DualEncoder, cache: EmbeddingCache | None = None) -> None:
-        self.towers = towers
+    def __init__(self, model: DualEncoder, cache: EmbeddingCache | None = None) -> None:
+        self.model = model
         self.cache = EmbeddingCache() if cache is None else cache
-        self.scale = float(towers.scale.detach())
-        self.bias = None if towers.bias is None else float(towers.bias.detach())
-        shown = f", {towers.frames} pictures" if towers.frames > 1 else ""
-        self.preparation: str = towers.preprocess.fingerprint() + shown
-        self.image_key = (towers.fingerprint("image"), self.preparation)
-        self.text_key = (towers.fingerprint("text"), towers.wording)
+        self.scale = float(model.scale.detach())
+        self.bias = None if model.bias is None else float(model.bias.detach())
+        shown = f", {model.frames} pictures" if model.frames > 1 else ""
+        self.preparation: str = model.image_preprocessor.fingerprint() + shown
+        self.image_key = (model.fingerprint("image"), self.preparation)
+        self.text_key = (model.fingerprint("text"), model.wording)
         self.readable: dict[str, Dataset] = {}  # by set: its readable items, where some are not
 
     def images(self, items: Dataset) -> np.ndarray:
@@ -75,11 +75,11 @@ class CachedEncoder:
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32 of unit length; equal texts are encoded once."""
-        return self._known(self.text_key, texts, self.towers.encode_text)
+        return self._known(self.text_key, texts, self.model.encode_text)
 
     def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32, each as long as the tower made it: some protocols average such vectors."""
-        return self._known(("raw", self.text_key), texts, self.towers.raw_text)
+        return self._known(("raw", self.text_key), texts, self.model.raw_text)
 
     def _known(self, tower: Any, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
         key = (tower, tuple(texts))
@@ -105,22 +105,22 @@ class CachedEncoder:
 
         def work(rows: Sequence[int]) -> tuple[np.ndarray, list[tuple[float, float, float, float]]]:
             pictures = [decode(items[row]["image"]) for row in rows]
-            prepared = [self.towers.preprocess(picture) for picture in pictures]
+            prepared = [self.model.image_preprocessor(picture) for picture in pictures]
             batch = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
-            windows = [self.towers.preprocess.window(picture.size) for picture in pictures]
-            return self._run(self.towers.encode_patches, batch, "image"), windows
+            windows = [self.model.image_preprocessor.window(picture.size) for picture in pictures]
+            return self._run(self.model.encode_patches, batch, "image"), windows
 
         found = _in_chunks(work, range(len(items)))
         vectors = np.concatenate([rows for rows, _ in found])
         windows = np.array([window for _, part in found for window in part])
-        return vectors.reshape(len(vectors), *self.towers.grid, -1), windows
+        return vectors.reshape(len(vectors), *self.model.grid, -1), windows
 
     @property
     def device(self) -> str:
         """Where the weights are: kernels of another device round differently."""
         from domainclip.models import onednn
 
-        return onednn.device_key(next(self.towers.parameters()).device.type)
+        return onednn.device_key(next(self.model.parameters()).device.type)
 
     def _stored(self, name: str | None, rows: int) -> np.ndarray | None:
         """What the disk holds, if every process finds it: one that computed alone would wait forever."""
@@ -143,31 +143,31 @@ class CachedEncoder:
 
     def prepare(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
         """What the image tower takes of an item: of its first picture, or of all of a study."""
-        if self.towers.frames == 1:
-            return self.towers.preprocess(pictures[0])
-        return frames.stacked([self.towers.preprocess(one) for one in pictures], self.towers.frames)
+        if self.model.frames == 1:
+            return self.model.image_preprocessor(pictures[0])
+        return frames.stacked([self.model.image_preprocessor(one) for one in pictures], self.model.frames)
 
     def image_rows(self, prepared: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         """(len(prepared), d) embeddings of one chunk of prepared images."""
         import torch
 
         batch = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
-        return self._run(self.towers.encode_image, batch, "image")
+        return self._run(self.model.encode_image, batch, "image")
 
     def _text_rows(self, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
-        return self._run(encode, self.towers.tokenise(list(texts)), "text")
+        return self._run(encode, self.model.tokenise(list(texts)), "text")
 
     def _run(self, encode: Callable[..., Tensor], batch: dict[str, Tensor], side: str) -> np.ndarray:
         import torch
 
-        device = next(self.towers.parameters()).device
-        learning = self.towers.training
-        self.towers.eval()
+        device = next(self.model.parameters()).device
+        learning = self.model.training
+        self.model.eval()
         with torch.inference_mode():
             rows: np.ndarray = encode({name: value.to(device) for name, value in batch.items()}).cpu().numpy()
-        self.towers.train(learning)
+        self.model.train(learning)
         if not np.isfinite(rows).all():
-            raise ModelError(f"{self.towers.base}: an {side} embedding is not a finite number; retrain it")
+            raise ModelError(f"{self.model.base}: an {side} embedding is not a finite number; retrain it")
         return rows
 
 
@@ -182,7 +182,7 @@ def encode_images(encoders: Sequence[CachedEncoder], items: Dataset) -> Dataset:
         return items
     different = {encoder.image_key: encoder for encoder in encoders}
     names = {
-        key: disk.images_key(key, items, encoder.device, encoder.towers.frames > 1)
+        key: disk.images_key(key, items, encoder.device, encoder.model.frames > 1)
         if (disk := encoder.cache.disk)
         else None
         for key, encoder in different.items()
@@ -212,12 +212,12 @@ def encode_images(encoders: Sequence[CachedEncoder], items: Dataset) -> Dataset:
 def _computed(different: dict[Any, CachedEncoder], items: Dataset) -> tuple[list[int], dict[Any, np.ndarray]]:
     """The rows that can be read, and their embeddings by image key."""
     recipes = {encoder.preparation: encoder for encoder in different.values()}
-    counts = {encoder.towers.frames for encoder in recipes.values()}
+    counts = {encoder.model.frames for encoder in recipes.values()}
 
     def prepare(row: int) -> dict[str, dict[str, np.ndarray]] | None:
         try:
             pictures = _decoded(items[row], counts)
-            return {key: one.prepare(pictures[one.towers.frames]) for key, one in recipes.items()}
+            return {key: one.prepare(pictures[one.model.frames]) for key, one in recipes.items()}
         except DataError:
             return None
 

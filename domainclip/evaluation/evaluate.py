@@ -168,10 +168,10 @@ def _results(
     try:
         return [probe(encoder, data) for encoder in encoders], data, []
     except UnreadableImages:
-        towers = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
+        model = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
         fitted = {"train": data.train, "validation": data.validation}
         splits = {name: items for name, items in fitted.items() if items is not None}
-        usable = {name: encode_images(towers, items) for name, items in splits.items()}
+        usable = {name: encode_images(model, items) for name, items in splits.items()}
         lost = {name: len(items) - len(usable[name]) for name, items in splits.items()}
         if not any(lost.values()):
             raise
@@ -195,8 +195,8 @@ def _preparation(encoders: Sequence[Encoder]) -> list[str]:
 def _ready(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
     """The readable items in order of their ids, and how many were not readable."""
     items = sort_results(data)
-    towers = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
-    readable = encode_images(towers, items) if towers else items
+    model = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
+    readable = encode_images(model, items) if model else items
     if not len(readable):
         raise DataError(f"{data.name}: none of its {len(items)} images can be read: check the corpus path")
     return replace(data, items=readable), len(items) - len(readable)

@@ -110,7 +110,7 @@ def record_split_usage(
     run: Path | None = None,
 ) -> SplitUsage:
     """Notes in the ledger that these models were measured on each set; how often the first has been read."""
-    models = [encoder.towers.fingerprint("all") for encoder in encoders]
+    models = [encoder.model.fingerprint("all") for encoder in encoders]
     found = []
     for data in sets:
         details = [entry["details"] for entry in evaluation.protocol if entry["dataset"] == data.name]

@@ -35,20 +35,20 @@ class DualEncoder(Encoding):
         self.base = base
         self.revision = revision
         self.family: str = model.config.model_type
-        self.model = model
-        self.extra = torch.nn.ModuleDict()
+        self.hf_model = model
+        self.added_modules = torch.nn.ModuleDict()
         if not self.fixed_length:  # places count from the left: padding there would move what a text says
             tokenizer.padding_side = "right"
         self.tokenizer = tokenizer
         self.processor = processor
-        self.preprocess = ImagePreprocessor.of(processor, f'base "{base}"')
-        self.image_size = self.preprocess.size
+        self.image_preprocessor = ImagePreprocessor.of(processor, f'base "{base}"')
+        self.image_size = self.image_preprocessor.size
         self.width: int = _width(model.config)
         self.max_tokens = self._limit()
         # A checkpoint born above the usual bound keeps its own, or its first step would change it.
         self.max_log_scale = max(math.log(100), self._log_scale().item())
-        self.register_buffer("mean", torch.tensor(self.preprocess.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocess.std), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.image_preprocessor.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.image_preprocessor.std), persistent=False)
         self.check()
 
     def encode_patches(self, image: dict[str, Tensor]) -> Tensor:
@@ -61,7 +61,7 @@ class DualEncoder(Encoding):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        edge: int = self.plain.config.vision_config.patch_size
+        edge: int = self.hf_base.config.vision_config.patch_size
         return self.image_size[0] // edge, self.image_size[1] // edge
 
     def tokenise(self, texts: list[str]) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ class DualEncoder(Encoding):
         """The texts as the tokenizer wants them."""
         return texts
 
-    def select(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
+    def set_trainable(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
         """Let learn what the first matching pattern gives a factor above 0, lock the rest.
 
         Returns the factor on the learning rate by weight name. A pattern matches whole names.
@@ -112,14 +112,14 @@ class DualEncoder(Encoding):
             weight.requires_grad_(factors[name] > 0)
         return factors
 
-    def decayed(self, name: str) -> bool:
+    def uses_weight_decay(self, name: str) -> bool:
         """Whether weight decay may pull at this weight."""
         return parameters.uses_weight_decay(name, self.weights()[name])
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keep the scale within 1 and its bound; to be called after each optimizer step."""
-        self.plain.logit_scale.clamp_(0, self.max_log_scale)
+        self.hf_base.logit_scale.clamp_(0, self.max_log_scale)
 
     def lora_targets(self, part: Modality, kind: str, last_layers: int | None = None) -> list[str]:
         """Full names of the linear layers of a tower, as peft's `target_modules` wants them.
@@ -145,7 +145,7 @@ class DualEncoder(Encoding):
 
         Raises: ModelError that names the part and the way out.
         """
-        rows = self.plain.config.text_config.vocab_size
+        rows = self.hf_base.config.text_config.vocab_size
         if len(self.tokenizer) > rows:
             self.refuse(
                 f"its tokenizer has {len(self.tokenizer)} tokens, its text tower only {rows}; "
@@ -153,9 +153,9 @@ class DualEncoder(Encoding):
             )
         if self.tokenizer.pad_token_id is None:
             self.refuse("its tokenizer has no padding token; name one in tokenizer_config.json")
-        if self.preprocess.patch:  # such a tower takes images of any size
+        if self.image_preprocessor.patch:  # such a tower takes images of any size
             return
-        side = getattr(self.plain.config.vision_config, "image_size", None)
+        side = getattr(self.hf_base.config.vision_config, "image_size", None)
         wanted = (side, side) if isinstance(side, int) else tuple(side or self.image_size)
         if wanted != self.image_size:
             self.refuse(
@@ -173,8 +173,8 @@ class DualEncoder(Encoding):
             )
 
     def _limit(self) -> int:
-        positions: int = self.plain.config.text_config.max_position_embeddings
-        for name, module in self.plain.text_model.named_modules():
+        positions: int = self.hf_base.config.text_config.max_position_embeddings
+        for name, module in self.hf_base.text_model.named_modules():
             # RoBERTa and its kin count positions from behind the padding index.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 positions -= module.padding_idx + 1

@@ -28,7 +28,7 @@ class Encoding(TrainableLayers):
 
     base: str
     family: str
-    preprocess: ImagePreprocessor
+    image_preprocessor: ImagePreprocessor
     tokenizer: Any
     mean: Tensor
     std: Tensor
@@ -41,13 +41,13 @@ class Encoding(TrainableLayers):
     @property
     def bias(self) -> Tensor | None:
         """() fp32, of families trained with the sigmoid objective."""
-        bias = getattr(self.plain, "logit_bias", None)
+        bias = getattr(self.hf_base, "logit_bias", None)
         return None if bias is None else bias.float().reshape(())
 
     @property
     def heads(self) -> Tensor | None:
         """(2, d + t, d) of an objective with a third tower, see `objectives/three_towers.py`."""
-        return self.extra["third"].heads if "third" in self.extra else None  # type: ignore[return-value]
+        return self.added_modules["third"].heads if "third" in self.added_modules else None  # type: ignore[return-value]
 
     def forward(
         self,
@@ -96,9 +96,9 @@ class Encoding(TrainableLayers):
         return rows.float()
 
     @torch.no_grad()
-    def lower(self, part: Modality, batch: dict[str, Tensor]) -> Tensor:
+    def frozen_hidden_states(self, part: Modality, batch: dict[str, Tensor]) -> Tensor:
         """(b, t, w) what reaches the lowest layer that learns, of what `preprocess` or `tokenise` gave."""
-        first = self.first_learning(part)
+        first = self.first_trainable_layer(part)
         assert first is not None  # a tower that is locked whole has embeddings instead
         run = self._image if part == "image" else self._text
         with (
@@ -110,14 +110,14 @@ class Encoding(TrainableLayers):
 
     def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
         """The model's own image arguments, rescaled and normalised on the device."""
-        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.preprocess.rescale
+        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.image_preprocessor.rescale
         return {"pixel_values": (pixels - self.mean[:, None, None]) / self.std[:, None, None]}
 
-    def has_tokens(self, part: Modality) -> bool:
+    def has_token_embeddings(self, part: Modality) -> bool:
         """Whether `forward` can give a vector for each patch, or for each word."""
         return token_embeddings.has_token_embeddings(self, part)
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> last_layer.TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> last_layer.TokenPosition | None:
         """The one place of the tower's output that its embedding is made of; None: more than one, or unknown.
 
         A family's own.
@@ -130,7 +130,7 @@ class Encoding(TrainableLayers):
 
     def _image_and_patches(self, image: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(b, d) and (b, n, d)."""
-        if not self.has_tokens("image"):
+        if not self.has_token_embeddings("image"):
             self.refuse(
                 f"family {self.family} gives no token embeddings of images; leave out the objective that "
                 "needs image_tokens"
@@ -153,19 +153,19 @@ class Encoding(TrainableLayers):
         """The image tower's whole output, its pooled token projected."""
         given = {"pixel_values": image["hidden"]} if "hidden" in image else self.pixels(image)
         with self._products("image"):
-            return self.plain.get_image_features(**given)
+            return self.hf_base.get_image_features(**given)
 
     def _text(self, text: dict[str, Tensor]) -> Any:
         """The text tower's whole output, its pooled token projected."""
         with self._products("text"):
-            return self.plain.get_text_features(**{k: v for k, v in text.items() if k != "hidden"})
+            return self.hf_base.get_text_features(**{k: v for k, v in text.items() if k != "hidden"})
 
     def _read_once(self, part: Modality, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
-        return last_layer.compute_only_at(self._tower(part), self.read_at(part, batch))
+        return last_layer.compute_only_at(self._tower(part), self.pooled_position(part, batch))
 
     def _log_scale(self) -> Tensor:
         # Some models hold it as a scalar, some as a one-element vector.
-        log_scale: Tensor = self.plain.logit_scale
+        log_scale: Tensor = self.hf_base.logit_scale
         return log_scale.float().reshape(())
 
 
@@ -173,11 +173,11 @@ def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows.float(), dim=-1)
 
 
-def encode_frames(towers: Encoding, image: dict[str, Tensor]) -> Tensor:
+def encode_frames(model: Encoding, image: dict[str, Tensor]) -> Tensor:
     """(b, d) unit length, of b studies with f frames each; frames that are not there cost nothing."""
     shown = image["shown"]
-    each = towers.encode_image({name: value[shown] for name, value in image.items() if name != "shown"})
+    each = model.encode_image({name: value[shown] for name, value in image.items() if name != "shown"})
     frames = each.new_zeros(*shown.shape, each.shape[-1]).masked_scatter(shown[..., None], each)
-    if MODULE_NAME in towers.extra:
-        return F.normalize(towers.extra[MODULE_NAME](frames, shown).float(), dim=-1)
+    if MODULE_NAME in model.added_modules:
+        return F.normalize(model.added_modules[MODULE_NAME](frames, shown).float(), dim=-1)
     return F.normalize(masked_mean(frames, shown), dim=-1)

@@ -69,25 +69,26 @@ def make_pooling(kind: str, width: int, frames: int, layers: int) -> nn.Module |
     return TemporalPooling(width, frames, layers) if kind == "temporal" else None
 
 
-def attach(towers: Any, kind: str, frames: int, layers: int) -> None:
+def attach(model: Any, kind: str, frames: int, layers: int) -> None:
     """Makes the towers show studies as that many frames, pooled so."""
-    towers.frames, towers.pooled_by = frames, {"frames": frames, "pool": kind, "layers": layers}
-    module = make_pooling(kind, towers.width, frames, layers)
+    model.frames, model.pooled_by = frames, {"frames": frames, "pool": kind, "layers": layers}
+    module = make_pooling(kind, model.width, frames, layers)
     if module is not None:
-        towers.extra[MODULE_NAME] = module.to(next(towers.parameters()).device)
+        model.added_modules[MODULE_NAME] = module.to(next(model.parameters()).device)
 
 
-def save_pooling(towers: Any, folder: Path) -> None:
+def save_pooling(model: Any, folder: Path) -> None:
     """How studies become one embedding, beside the model; nothing for towers that see single pictures."""
-    if not towers.pooled_by:
+    if not model.pooled_by:
         return
-    (folder / POOLING).write_text(json.dumps(towers.pooled_by, indent=2, sort_keys=True), encoding="utf-8")
-    if MODULE_NAME in towers.extra:
-        state = {name: value.contiguous() for name, value in towers.extra[MODULE_NAME].state_dict().items()}
+    (folder / POOLING).write_text(json.dumps(model.pooled_by, indent=2, sort_keys=True), encoding="utf-8")
+    if MODULE_NAME in model.added_modules:
+        state = model.added_modules[MODULE_NAME].state_dict()
+        state = {name: value.contiguous() for name, value in state.items()}
         save_file(state, folder / POOLING_WEIGHTS, {"format": "pt"})
 
 
-def load_pooling(towers: Any, folder: Path) -> None:
+def load_pooling(model: Any, folder: Path) -> None:
     """The inverse of `write`, for a folder that has it.
 
     Raises: ValueError for what this version does not know; others wrote the file.
@@ -100,9 +101,9 @@ def load_pooling(towers: Any, folder: Path) -> None:
     ):
         raise ValueError(f"{POOLING} asks for {said}, which is not known here")
     with torch.random.fork_rng(devices=[]):  # what is made here is overwritten below
-        attach(towers, str(said["pool"]), int(said["frames"]), int(said["layers"]))
-    if MODULE_NAME in towers.extra:
-        towers.extra[MODULE_NAME].load_state_dict(load_file(folder / POOLING_WEIGHTS))
+        attach(model, str(said["pool"]), int(said["frames"]), int(said["layers"]))
+    if MODULE_NAME in model.added_modules:
+        model.added_modules[MODULE_NAME].load_state_dict(load_file(folder / POOLING_WEIGHTS))
 
 
 def masked_mean(frames: Tensor, shown: Tensor) -> Tensor:

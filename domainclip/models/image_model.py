@@ -27,22 +27,22 @@ class ImageModel(nn.Module):
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__()
-        self.model = model.requires_grad_(False)
-        self.preprocess = ImagePreprocessor.of(processor, f'image model "{name}"')
-        self.register_buffer("mean", torch.tensor(self.preprocess.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocess.std), persistent=False)
+        self.hf_model = model.requires_grad_(False)
+        self.image_preprocessor = ImagePreprocessor.of(processor, f'image model "{name}"')
+        self.register_buffer("mean", torch.tensor(self.image_preprocessor.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.image_preprocessor.std), persistent=False)
 
     def encode_image(self, image: dict[str, Tensor]) -> Tensor:
         """(b, t) fp32 of unit length, from the stacked uint8 output of `preprocess`."""
-        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.preprocess.rescale
-        out = self.model(pixel_values=(pixels - self.mean[:, None, None]) / self.std[:, None, None])
+        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.image_preprocessor.rescale
+        out = self.hf_model(pixel_values=(pixels - self.mean[:, None, None]) / self.std[:, None, None])
         pooled = getattr(out, "pooler_output", None)
         rows = out.last_hidden_state[:, 0] if pooled is None else pooled
         return F.normalize(rows.float(), dim=-1)
 
-    def locked_fingerprint(self, part: str) -> str:
+    def frozen_fingerprint(self, part: str) -> str:
         """A key for what is computed with these weights."""
-        return parameters.module_fingerprint(self.model)
+        return parameters.module_fingerprint(self.hf_model)
 
 
 def load_image_model(name: str) -> DualEncoder | ImageModel:
@@ -75,8 +75,8 @@ def load_image_model(name: str) -> DualEncoder | ImageModel:
 @torch.no_grad()
 def _checked(tower: ImageModel, unpooled: bool, name: str) -> ImageModel:
     if unpooled:  # a pooler that was drawn says nothing: the first token instead
-        tower.model.pooler = None
-    height, width = tower.preprocess.size
+        tower.hf_model.pooler = None
+    height, width = tower.image_preprocessor.size
     try:
         rows = tower.encode_image({"pixels": torch.zeros(1, height, width, 3, dtype=torch.uint8)})
     except Exception as error:

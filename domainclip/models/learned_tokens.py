@@ -48,38 +48,38 @@ class WidenedEmbedding(nn.Module):
 
 
 def widen_token_embeddings(
-    towers: DualEncoder, tokens: Sequence[AddedToken], added: Tensor, said: dict[str, dict[str, str]]
+    model: DualEncoder, tokens: Sequence[AddedToken], added: Tensor, said: dict[str, dict[str, str]]
 ) -> str:
     """Makes tokenizer and text tower know new tokens, with vectors (k, w); the name of what learns.
 
     `said` is how they are used; see `WORDS`.
     """
-    text, first = towers.plain.text_model, len(towers.tokenizer)
-    if any(str(token) in towers.tokenizer.get_vocab() for token in tokens):
-        towers.refuse("its tokenizer knows some of the new tokens already: it has learnt words before")
-    towers.tokenizer.add_tokens(list(tokens))
+    text, first = model.hf_base.text_model, len(model.tokenizer)
+    if any(str(token) in model.tokenizer.get_vocab() for token in tokens):
+        model.refuse("its tokenizer knows some of the new tokens already: it has learnt words before")
+    model.tokenizer.add_tokens(list(tokens))
     table = text.get_input_embeddings()
     name = next(name for name, module in text.named_modules() if module is table)
     text.set_submodule(name, WidenedEmbedding(table, added, first))
     rows = max(len(table.weight), first + len(tokens))
-    for config in (towers.plain.config.text_config, getattr(text, "config", None)):
+    for config in (model.hf_base.config.text_config, getattr(text, "config", None)):
         if config is not None:
             config.vocab_size = rows
-    _read_at_the_end(towers)
-    towers.tokenizer.init_kwargs[LEARNED_TOKENS] = said
-    towers.reword()
+    _read_at_the_end(model)
+    model.tokenizer.init_kwargs[LEARNED_TOKENS] = said
+    model.reword()
     return f"text/text_model.{name}.added_tokens"
 
 
-def token_vectors(towers: DualEncoder, text: str) -> Tensor:
+def token_vectors(model: DualEncoder, text: str) -> Tensor:
     """(l, w) of the tokens of a text, special ones left out."""
-    ids = towers.tokenizer(towers.clean([text])[0], add_special_tokens=False)["input_ids"]
-    table: Tensor = towers.plain.text_model.get_input_embeddings().weight.detach()
+    ids = model.tokenizer(model.clean([text])[0], add_special_tokens=False)["input_ids"]
+    table: Tensor = model.hf_base.text_model.get_input_embeddings().weight.detach()
     return table[torch.tensor(ids, dtype=torch.long, device=table.device)]
 
 
-def _read_at_the_end(towers: DualEncoder) -> None:
+def _read_at_the_end(model: DualEncoder) -> None:
     # The first converted CLIPs are read at the highest id, which was the end of the text and is now a word.
-    text = towers.plain.text_model
-    if towers.family == "clip" and text.eos_token_id == 2:
-        text.eos_token_id = towers.plain.config.text_config.eos_token_id = towers.tokenizer.eos_token_id
+    text = model.hf_base.text_model
+    if model.family == "clip" and text.eos_token_id == 2:
+        text.eos_token_id = model.hf_base.config.text_config.eos_token_id = model.tokenizer.eos_token_id

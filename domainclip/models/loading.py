@@ -82,17 +82,17 @@ def _load_adapter(name: str, adapter: Path) -> DualEncoder:
         folder, commit = checkpoint_files.find_checkpoint(base, revision)
         if (folder / checkpoint_files.ADAPTER_CONFIG).is_file():
             raise ModelError(f'base "{base}" is an adapter itself; merge that one first')
-        towers = _load_plain(base, folder, commit)
+        model = _load_plain(base, folder, commit)
     except ModelError as error:
         raise ModelError(f'adapter "{name}": {error}') from None
     with _reading(name, "adapter"), warnings.catch_warnings():
         from peft import PeftModel
 
         warnings.filterwarnings("error", message="Found missing adapter keys")
-        towers.model = PeftModel.from_pretrained(towers.plain, str(adapter))
+        model.hf_model = PeftModel.from_pretrained(model.hf_base, str(adapter))
         if (adapter / checkpoint_files.CALIBRATION).is_file():
-            read_calibration(towers.plain, adapter)
-    return towers.eval()
+            read_calibration(model.hf_base, adapter)
+    return model.eval()
 
 
 def _family(base: str, folder: Path) -> type[DualEncoder]:

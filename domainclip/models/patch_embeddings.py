@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
-def encode_patches(towers: DualEncoder, image: dict[str, Tensor]) -> Tensor:
+def encode_patches(model: DualEncoder, image: dict[str, Tensor]) -> Tensor:
     """(b, n, d) of unit length, row by row from the top left.
 
     Raises: ModelError for a tower whose patches do not form one grid, or that is not a plain transformer.
     """
-    vision = towers.plain.vision_model
-    if towers.preprocess.patch:
-        towers.refuse("its image tower takes any shape of picture; a map of patches needs a fixed grid")
+    vision = model.hf_base.vision_model
+    if model.image_preprocessor.patch:
+        model.refuse("its image tower takes any shape of picture; a map of patches needs a fixed grid")
     attention = _last_attention(vision)
     if attention is None:
-        towers.refuse("its image tower has no value projection in its last layer; it has no map of patches")
+        model.refuse("its image tower has no value projection in its last layer; it has no map of patches")
     with _own_value_only(attention):
-        tokens: Tensor = vision(**towers.pixels(image)).last_hidden_state
-    return token_embeddings.image_token_embeddings(towers, tokens)
+        tokens: Tensor = vision(**model.pixels(image)).last_hidden_state
+    return token_embeddings.image_token_embeddings(model, tokens)
 
 
 @contextmanager

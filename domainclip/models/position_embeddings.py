@@ -47,38 +47,38 @@ class PositionTable(nn.Module):
         destination[prefix + "weight"] = self.weight.detach()
 
 
-def stretch(towers: DualEncoder, keep: int, factor: int) -> str:
+def stretch(model: DualEncoder, keep: int, factor: int) -> str:
     """Puts the longer table in place, with what model, config and tokenizer say of its length.
 
     Gives the name of the weight that holds the first `keep` positions, which are as they were.
     """
-    holder, name = find_position_tables(towers)
+    holder, name = find_position_tables(model)
     old: nn.Embedding = getattr(holder, name)
     before = _offset(old)  # rows below the first position
     table = stretch_table(old.weight.detach(), before + keep, factor)
     new = PositionTable(table, before + keep, old.padding_idx)
     setattr(holder, name, new)
     _fit_buffers(holder, old.num_embeddings, len(table))
-    for config in (towers.plain.config.text_config, getattr(towers.plain.text_model, "config", None)):
+    for config in (model.hf_base.config.text_config, getattr(model.hf_base.text_model, "config", None)):
         if config is not None:
             config.max_position_embeddings = len(table)
-    towers.tokenizer.model_max_length = len(table) - before
-    towers.reword()
-    return next(one for one, weight in towers.weights().items() if weight is new.first)
+    model.tokenizer.model_max_length = len(table) - before
+    model.reword()
+    return next(one for one, weight in model.weights().items() if weight is new.first)
 
 
-def find_position_tables(towers: DualEncoder) -> tuple[nn.Module, str]:
+def find_position_tables(model: DualEncoder) -> tuple[nn.Module, str]:
     """The module that holds the table of positions, and what the table is called there."""
-    for name, module in towers.plain.text_model.named_modules():
+    for name, module in model.hf_base.text_model.named_modules():
         parent, _, own = name.rpartition(".")
         if own in ("position_embedding", "position_embeddings") and isinstance(module, nn.Embedding):
-            return towers.plain.text_model.get_submodule(parent), own
-    towers.refuse(f"the text tower of family {towers.family} has no table of positions")
+            return model.hf_base.text_model.get_submodule(parent), own
+    model.refuse(f"the text tower of family {model.family} has no table of positions")
 
 
-def count_positions(towers: DualEncoder) -> int:
+def count_positions(model: DualEncoder) -> int:
     """How many positions the text tower has, whatever its tokenizer makes of them."""
-    table: nn.Embedding = getattr(*find_position_tables(towers))
+    table: nn.Embedding = getattr(*find_position_tables(model))
     return table.num_embeddings - _offset(table)
 
 

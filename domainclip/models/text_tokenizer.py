@@ -26,12 +26,12 @@ _AT_ONCE = 512  # texts a call: a tokenizer keeps kilobytes for each until it is
 _MOST = 2**20  # texts that are remembered; beyond, they are tokenised as they come
 
 
-def fingerprint(towers: DualEncoder) -> str:
+def fingerprint(model: DualEncoder) -> str:
     """A key for how texts become ids: vocabulary, cleaning, cutting and padding.
 
     The same weights behind another tokenizer say other things of a text.
     """
-    tokenizer = towers.tokenizer
+    tokenizer = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         rules = json.loads(backend.to_str())
@@ -40,9 +40,9 @@ def fingerprint(towers: DualEncoder) -> str:
         file = Path(getattr(tokenizer, "vocab_file", None) or "")
         rules = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     marks = (tokenizer.pad_token_id, getattr(tokenizer, "pad_token_type_id", 0), tokenizer.padding_side)
-    cut = (tokenizer.truncation_side, towers.max_tokens, towers.fixed_length, towers.inputs)
+    cut = (tokenizer.truncation_side, model.max_tokens, model.fixed_length, model.inputs)
     said = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), rules, marks, cut]
-    cleaned = (type(towers).__name__, towers.clean(list(_SAMPLE)))
+    cleaned = (type(model).__name__, model.clean(list(_SAMPLE)))
     learnt = [tokenizer.init_kwargs[LEARNED_TOKENS]] if LEARNED_TOKENS in tokenizer.init_kwargs else []
     whole = json.dumps([said, cleaned, *learnt], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -51,8 +51,8 @@ def fingerprint(towers: DualEncoder) -> str:
 class TokenCache:
     """What `Towers.tokenise` gives, remembered by text."""
 
-    def __init__(self, towers: DualEncoder) -> None:
-        self.towers = towers
+    def __init__(self, model: DualEncoder) -> None:
+        self.model = model
         self.names: Sequence[str] = ()  # of the rows of each array
         self.known: dict[str, np.ndarray] = {}
 
@@ -71,7 +71,7 @@ class TokenCache:
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """(m, l) ids, and what else the model was trained on, padded to the longest of these."""
         each = self._find(texts)
-        tokenizer = self.towers.tokenizer
+        tokenizer = self.model.tokenizer
         pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         return {
             name: pad_sequence(
@@ -93,12 +93,12 @@ class TokenCache:
         """(k, l) each: ids, and what else the model was trained on."""
         if not texts:
             return []
-        towers = self.towers
-        ids = towers.tokenizer(
-            towers.worded(list(texts)),
-            padding="max_length" if towers.fixed_length else False,
+        model = self.model
+        ids = model.tokenizer(
+            model.worded(list(texts)),
+            padding="max_length" if model.fixed_length else False,
             truncation=True,
-            max_length=towers.max_tokens,
+            max_length=model.max_tokens,
         )
-        self.names = towers.inputs or tuple(ids)
+        self.names = model.inputs or tuple(ids)
         return [np.array([ids[name][at] for name in self.names], np.int32) for at in range(len(texts))]

@@ -24,8 +24,9 @@ def replace_text_tower(base: DualEncoder, text: str, max_tokens: int, seed: int)
 
     Raises: ModelError when the two cannot be joined, or the encoder cannot be read.
     """
-    if base.family not in SUPPORTED_ENCODERS or base.model is not base.plain:
-        what = "an adapter: merge it first" if base.model is not base.plain else f"of family {base.family}"
+    is_adapter = base.hf_model is not base.hf_base
+    if base.family not in SUPPORTED_ENCODERS or is_adapter:
+        what = "an adapter: merge it first" if is_adapter else f"of family {base.family}"
         raise ModelError(
             f'base "{base.base}": is {what}; a text tower can be replaced in {", ".join(SUPPORTED_ENCODERS)}'
         )
@@ -39,7 +40,7 @@ def replace_text_tower(base: DualEncoder, text: str, max_tokens: int, seed: int)
         raise ModelError(str(error).replace('base "', 'text encoder "', 1)) from None
     encoder, tokenizer = _read(text, folder, seed)
     tokenizer.model_max_length = min(max_tokens, int(tokenizer.model_max_length))
-    model = _joined(base.plain, encoder, base.width, seed)
+    model = _joined(base.hf_base, encoder, base.width, seed)
     model.name_or_path = model.config.name_or_path = base.base
     return VisionTextDualEncoder(model, tokenizer, base.processor, base.base, base.revision).eval()
 

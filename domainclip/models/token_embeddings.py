@@ -38,32 +38,33 @@ class EncoderOutput(NamedTuple):
     heads: Tensor | None = None  # as they are, when an objective has some: so their gradients go the same way
 
 
-def has_token_embeddings(towers: Encoding, part: Modality) -> bool:
+def has_token_embeddings(model: Encoding, part: Modality) -> bool:
     """Whether every token of this tower can go where its pooled one goes."""
     if part == "text":
         return True
-    vision: Any = towers.plain.vision_model
+    vision: Any = model.hf_base.vision_model
     front = [name for name, _ in vision.named_parameters() if _FRONT.search(name)]
     pools_all = isinstance(getattr(vision, "head", None), nn.Module)
-    one_grid = not towers.preprocess.patch and towers.frames == 1  # studies of several pictures have no one
+    # Studies of several images have no single grid.
+    one_grid = not model.image_preprocessor.patch and model.frames == 1
     return one_grid and len(front) == (0 if pools_all else 1)
 
 
-def image_token_embeddings(towers: Encoding, hidden: Tensor) -> Tensor:
+def image_token_embeddings(model: Encoding, hidden: Tensor) -> Tensor:
     """(b, n, d) of unit length, from the image tower's last hidden states (b, t, w)."""
-    vision: Any = towers.plain.vision_model
+    vision: Any = model.hf_base.vision_model
     pools_all = isinstance(getattr(vision, "head", None), nn.Module)
     rows = pool_single_tokens(
         vision, hidden if pools_all else hidden[:, 1:]
     )  # all others have a class token in front
-    return _projected(rows, getattr(towers.plain, "visual_projection", None))
+    return _projected(rows, getattr(model.hf_base, "visual_projection", None))
 
 
-def text_token_embeddings(towers: Encoding, hidden: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def text_token_embeddings(model: Encoding, hidden: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(b, l, d) of unit length and (b, l) which of them are words, from the last hidden states (b, l, w)."""
-    rows = pool_single_tokens(towers.plain.text_model, hidden)
-    mask = is_word_token(towers.tokenizer, text)
-    return _projected(rows, getattr(towers.plain, "text_projection", None)), mask
+    rows = pool_single_tokens(model.hf_base.text_model, hidden)
+    mask = is_word_token(model.tokenizer, text)
+    return _projected(rows, getattr(model.hf_base, "text_projection", None)), mask
 
 
 def is_word_token(tokenizer: Any, text: dict[str, Tensor]) -> Tensor:

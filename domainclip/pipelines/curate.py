@@ -39,7 +39,7 @@ class CuratedItems:
 
 
 def curate(
-    items: Dataset, curation: Mapping[str, Curation], towers: DualEncoder | None, keep: bool
+    items: Dataset, curation: Mapping[str, Curation], model: DualEncoder | None, keep: bool
 ) -> CuratedItems:
     """All of a recipe's curation, in its order; `keep`: embeddings may stay in the user's cache.
 
@@ -52,8 +52,8 @@ def curate(
         raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both order the batches: leave one out")
     found = CuratedItems(items)
     encoder = None
-    if towers is not None and any("base" in one.needs for one in curation.values()):
-        encoder = CachedEncoder(towers.to(PartialState().device), EmbeddingCache.make(on_disk=keep))
+    if model is not None and any("base" in one.needs for one in curation.values()):
+        encoder = CachedEncoder(model.to(PartialState().device), EmbeddingCache.make(on_disk=keep))
     for name, one in curation.items():
         looks = encoder if "base" in one.needs else None
         found = _readable(found, name, looks) if looks else found

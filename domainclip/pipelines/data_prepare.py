@@ -153,7 +153,7 @@ def _taken_by(recipe: recipe_config.Recipe) -> tuple[int, int]:
     """The short side that the base takes, and its filter, so that what it sees stays the same."""
     from domainclip.models import loading as models_loading  # torch, only when it is asked
 
-    taken = models_loading.load_model(recipe.base.path, recipe.base.revision).preprocess
+    taken = models_loading.load_model(recipe.base.path, recipe.base.revision).image_preprocessor
     return taken.resize if isinstance(taken.resize, int) else max(taken.size), taken.resample
 
 

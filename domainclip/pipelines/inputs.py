@@ -100,7 +100,7 @@ def _findings(recipe: Recipe, base: DualEncoder, corpus: Corpus, max_tokens: int
         recipe.train.batch_size,
         max_tokens=max_tokens,
         augmentation=recipe.train.augmentation,
-        side=min(base.preprocess.size),
+        side=min(base.image_preprocessor.size),
         workers=recipe.train.workers,
         embed=embed_images.embed_images(base),
     )

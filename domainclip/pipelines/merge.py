@@ -40,13 +40,13 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
         raise RecipeError(f"{out}: exists already; name another folder")
     if not (run / "model").is_dir():
         raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
-    towers = load_model(run / "model")
-    before = _said(towers)
-    _make_plain(towers, run)
+    model = load_model(run / "model")
+    before = _said(model)
+    _make_plain(model, run)
     staging = out.absolute().parent / f".staging-{out.name}-{uuid.uuid4().hex[:8]}"
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
-        towers.save(staging)
+        model.save(staging)
         difference = _difference(before, _said(load_model(staging)))
         # A difference that is not a number is no agreement either.
         if not difference <= tolerance:
@@ -65,11 +65,11 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
     return difference
 
 
-def _make_plain(towers: DualEncoder, run: Path) -> None:
-    if towers.model is towers.plain:
+def _make_plain(model: DualEncoder, run: Path) -> None:
+    if model.hf_model is model.hf_base:
         return
     try:
-        towers.model = towers.model.merge_and_unload(safe_merge=True)
+        model.hf_model = model.hf_model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise ModelError(f"{run}: its adapter cannot be merged: {str(error).splitlines()[0]}") from None
 
@@ -89,15 +89,15 @@ def _write_card(run: Path, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _said(towers: DualEncoder) -> list[Tensor]:
+def _said(model: DualEncoder) -> list[Tensor]:
     """Embeddings of fixed pictures and texts, scale and bias."""
     draw = np.random.default_rng(0)
     shapes = draw.integers(8, 200, size=(_IMAGES, 2))
     pictures = [Image.fromarray(draw.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
-    prepared = [towers.preprocess(picture) for picture in pictures]
+    prepared = [model.image_preprocessor(picture) for picture in pictures]
     image = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
-    bias = torch.zeros(()) if towers.bias is None else towers.bias
-    said = [towers.encode_image(image), towers.encode_text(towers.tokenise(_TEXTS)), towers.scale, bias]
+    bias = torch.zeros(()) if model.bias is None else model.bias
+    said = [model.encode_image(image), model.encode_text(model.tokenise(_TEXTS)), model.scale, bias]
     return [one.detach() for one in said]
 
 

@@ -62,7 +62,7 @@ def make_job(
     items, stream, how = ready.corpus.splits["train"], ready.corpus.stream, ready.corpus.card.captions
     make = partial(
         Pairs,
-        preprocess=ready.base.preprocess,
+        preprocess=ready.base.image_preprocessor,
         augmentation=settings.augmentation,
         captions=how,
         fit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens) if how.long == "window" else None,

@@ -15,21 +15,21 @@ def model_label(name: str, model: DualEncoder) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def model_facts(towers: DualEncoder) -> dict[str, Any]:
+def model_facts(model: DualEncoder) -> dict[str, Any]:
     """What identifies a model, without its path."""
     act = {
         getattr(side, "hidden_act", None)
-        for side in (towers.plain.config.text_config, towers.plain.config.vision_config)
+        for side in (model.hf_base.config.text_config, model.hf_base.config.vision_config)
     }
     return {
-        "name": _public_name(towers.base),
-        "revision": towers.revision,
-        "family": towers.family,
-        "weights_sha256": towers.fingerprint("all"),
-        "preprocessing": towers.preprocess.fingerprint(),
-        "resolution": list(towers.image_size),
+        "name": _public_name(model.base),
+        "revision": model.revision,
+        "family": model.family,
+        "weights_sha256": model.fingerprint("all"),
+        "preprocessing": model.image_preprocessor.fingerprint(),
+        "resolution": list(model.image_size),
         "activation": sorted(str(one) for one in act),
-        "max_tokens": towers.max_tokens,
+        "max_tokens": model.max_tokens,
     }
 
 

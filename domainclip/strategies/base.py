@@ -13,7 +13,7 @@ class Strategy(Protocol):
 
     citation: ClassVar[str]
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """Prepare the towers in place; the factor on the learning rate by weight name, 0 for locked."""
 
 
@@ -21,7 +21,7 @@ class Strategy(Protocol):
 class Staged(Protocol):
     """A strategy that lets other weights learn later on; its `apply` gives what learns in some stage."""
 
-    def stages(self, towers: DualEncoder) -> list[tuple[float, dict[str, float]]]:
+    def stages(self, model: DualEncoder) -> list[tuple[float, dict[str, float]]]:
         """Of each stage, in order: its share of the steps, and the factor by weight name."""
 
 
@@ -29,5 +29,5 @@ class Staged(Protocol):
 class Rebuilding(Protocol):
     """A strategy that trains other towers than the base's own, which are measured as they were."""
 
-    def rebuild(self, towers: DualEncoder) -> DualEncoder:
+    def rebuild(self, model: DualEncoder) -> DualEncoder:
         """The towers that are trained; those given stay as they are."""

@@ -35,22 +35,22 @@ class Full:
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         locked = []
         if self.last_layers is not None:
-            below = [name for side in _SIDES for name in towers.weights_below(side, self.last_layers)]
+            below = [name for side in _SIDES for name in model.weights_below(side, self.last_layers)]
             locked = [(_any_of(below), 0.0)]
-        slower = [step for side in _SIDES for step in self._decayed(towers, side)]
+        slower = [step for side in _SIDES for step in self._decayed(model, side)]
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
-        return towers.select([*locked, *slower, *learns])
+        return model.set_trainable([*locked, *slower, *learns])
 
-    def _decayed(self, towers: DualEncoder, side: Literal["image", "text"]) -> list[tuple[str, float]]:
+    def _decayed(self, model: DualEncoder, side: Literal["image", "text"]) -> list[tuple[str, float]]:
         """Patterns for what stands below the last layer, from the bottom up: the first match decides."""
         full = self.image if side == "image" else self.text
-        lowest = towers.depth(side) if self.last_layers is None else self.last_layers - 1  # that learns
+        lowest = model.depth(side) if self.last_layers is None else self.last_layers - 1  # that learns
         places = range(lowest, 0, -1) if self.layer_decay < 1 else ()
-        return [(_any_of(towers.weights_below(side, j)), full * self.layer_decay**j) for j in places]
+        return [(_any_of(model.weights_below(side, j)), full * self.layer_decay**j) for j in places]
 
 
 def _any_of(names: list[str]) -> str:

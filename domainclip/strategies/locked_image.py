@@ -22,6 +22,7 @@ class LockedImage:
 
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
-        return towers.select([("image/.*", 0.0), ("text/.*", 1.0), ("(scale|bias)/.*", float(self.scale))])
+        patterns = [("image/.*", 0.0), ("text/.*", 1.0), ("(scale|bias)/.*", float(self.scale))]
+        return model.set_trainable(patterns)

@@ -37,38 +37,38 @@ class LongText:
     text: Annotated[float, Field(gt=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def reads(self, towers: DualEncoder) -> int:
+    def reads(self, model: DualEncoder) -> int:
         """How much of a text the towers will read, for what is checked before they are changed."""
         from domainclip.models import position_embeddings
 
-        return self.keep + self.factor * (position_embeddings.count_positions(towers) - self.keep)
+        return self.keep + self.factor * (position_embeddings.count_positions(model) - self.keep)
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """Stretches the positions; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base whose positions cannot be stretched.
         """
         from domainclip.models import position_embeddings
 
-        self._refuse(towers)
-        first = position_embeddings.stretch(towers, self.keep, self.factor)
+        self._refuse(model)
+        first = position_embeddings.stretch(model, self.keep, self.factor)
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
-        return towers.select([(re.escape(first), 0.0), *learns])
+        return model.set_trainable([(re.escape(first), 0.0), *learns])
 
-    def _refuse(self, towers: DualEncoder) -> None:
+    def _refuse(self, model: DualEncoder) -> None:
         from domainclip.models import position_embeddings
 
-        if towers.model is not towers.plain:
+        if model.hf_model is not model.hf_base:
             raise RecipeError(
                 "strategy.long_text: the base is an adapter, which holds no positions: merge it"
             )
-        if towers.fixed_length:
+        if model.fixed_length:
             raise RecipeError(
-                f"strategy.long_text: family {towers.family} pads every text to {towers.max_tokens} tokens "
+                f"strategy.long_text: family {model.family} pads every text to {model.max_tokens} tokens "
                 "and reads it at the last of them: its positions cannot be stretched; take a base of another "
                 "family"
             )
-        there = position_embeddings.count_positions(towers)
+        there = position_embeddings.count_positions(model)
         if self.keep > there - 2:  # stretching takes a step between two
             raise RecipeError(
                 f"strategy.long_text.keep: {self.keep} of {there} positions leaves none to stretch"

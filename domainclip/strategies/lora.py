@@ -41,14 +41,14 @@ class Lora:
     init: Literal["kaiming", "gaussian"] = "kaiming"  # how A is drawn; B is zero either way
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """Puts the adapter in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that is an adapter itself.
         """
         from peft import LoraConfig, get_peft_model
 
-        if towers.model is not towers.plain:
+        if model.hf_model is not model.hf_base:
             raise RecipeError(
                 "strategy.lora: the base is an adapter, and one cannot hold another: merge it into plain "
                 "weights with domainclip merge, and take those as the base"
@@ -56,7 +56,7 @@ class Lora:
         sides: tuple[Literal["image", "text"], ...] = ("image", "text")
         wanted = sides if self.towers == "both" else (self.towers,)
         layers = [
-            name for side in wanted for name in towers.lora_targets(side, self.targets, self.last_layers)
+            name for side in wanted for name in model.lora_targets(side, self.targets, self.last_layers)
         ]
         config = LoraConfig(
             r=self.rank,
@@ -68,6 +68,6 @@ class Lora:
             use_dora=self.dora,
             init_lora_weights="gaussian" if self.init == "gaussian" else True,
         )
-        towers.model = get_peft_model(towers.model, config)
+        model.hf_model = get_peft_model(model.hf_model, config)
         adapter = r"(image|text)/.*\.lora_(A|B|magnitude_vector)\..*"
-        return towers.select([(adapter, 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
+        return model.set_trainable([(adapter, 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])

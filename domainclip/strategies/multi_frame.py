@@ -42,7 +42,7 @@ class MultiFrame:
     text: Annotated[float, Field(ge=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """Puts the pooling in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that pools already, in another way.
@@ -50,17 +50,17 @@ class MultiFrame:
         from domainclip.models import frame_pooling
 
         wanted = {"frames": self.frames, "pool": self.pool, "layers": self.layers}
-        if towers.pooled_by is None:
-            frame_pooling.attach(towers, self.pool, self.frames, self.layers)
-        elif towers.pooled_by != wanted:
-            said = ", ".join(f"{name} {value}" for name, value in towers.pooled_by.items())
+        if model.pooled_by is None:
+            frame_pooling.attach(model, self.pool, self.frames, self.layers)
+        elif model.pooled_by != wanted:
+            said = ", ".join(f"{name} {value}" for name, value in model.pooled_by.items())
             raise RecipeError(
                 f"strategy.multi_frame: the base pools its pictures already: say {said}, as it does"
             )
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         added = (
             [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling)]
-            if frame_pooling.MODULE_NAME in towers.extra
+            if frame_pooling.MODULE_NAME in model.added_modules
             else []
         )
-        return towers.select([*added, *learns])
+        return model.set_trainable([*added, *learns])

@@ -48,7 +48,7 @@ class Prompts:
     source: Literal["pairs", "text"] = "pairs"
     scale: bool = False  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """Makes the words; the factor on the learning rate by weight name.
 
         Raises: RecipeError when there is nothing to learn, or no class to learn it for.
@@ -58,15 +58,16 @@ class Prompts:
 
         from domainclip.models import learned_tokens
 
-        self._refuse(towers)
+        self._refuse(model)
         before, names = self._contexts(), self._names()
         kinds = [AddedToken(one, normalized=False) for own in before.values() for one in own]
         kinds += [AddedToken(one, normalized=False, lstrip=True, rstrip=True) for one in names.values()]
-        added = [self._start(towers) for _ in before]
-        added += [learned_tokens.token_vectors(towers, name).mean(dim=0, keepdim=True) for name in names]
+        added = [self._start(model) for _ in before]
+        added += [learned_tokens.token_vectors(model, name).mean(dim=0, keepdim=True) for name in names]
         said = {"before": {name: "".join(own) for name, own in before.items()}, "names": names}
-        learns = learned_tokens.widen_token_embeddings(towers, kinds, torch.cat(added), said)
-        return towers.select([(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
+        learns = learned_tokens.widen_token_embeddings(model, kinds, torch.cat(added), said)
+        patterns = [(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)]
+        return model.set_trainable(patterns)
 
     def _contexts(self) -> dict[str, list[str]]:
         """The new words before a text, by the class it names; "" for any text."""
@@ -81,21 +82,21 @@ class Prompts:
         """The new word that stands for each class's name."""
         return {name: f"<|name-{at}|>" for at, name in enumerate(self.classes, 1)} if self.names else {}
 
-    def _start(self, towers: DualEncoder) -> Tensor:
+    def _start(self, model: DualEncoder) -> Tensor:
         """(m, w), the words of `start` over and over."""
         import torch
 
         from domainclip.models import learned_tokens
 
-        said = learned_tokens.token_vectors(towers, self.start or "a")
+        said = learned_tokens.token_vectors(model, self.start or "a")
         if self.start is None:
             return 0.02 * torch.randn(self.tokens, said.shape[1], device=said.device)
         return said.repeat(-(-self.tokens // len(said)), 1)[: self.tokens]
 
-    def _refuse(self, towers: DualEncoder) -> None:
+    def _refuse(self, model: DualEncoder) -> None:
         from domainclip.models import learned_tokens
 
-        if towers.model is not towers.plain:
+        if model.hf_model is not model.hf_base:
             raise RecipeError("strategy.prompts: the base is an adapter, which holds no words: merge it")
         if not self.tokens and not self.names:
             raise RecipeError("strategy.prompts.tokens: 0 words and names: false leave nothing to learn")
@@ -105,17 +106,17 @@ class Prompts:
                 "strategy.prompts.classes: per_class and names need classes, and the corpus has none: "
                 "name them, or give the card classes or templates"
             )
-        if self.start is not None and not len(learned_tokens.token_vectors(towers, self.start)):
+        if self.start is not None and not len(learned_tokens.token_vectors(model, self.start)):
             raise RecipeError("strategy.prompts.start: holds no word; write some, or null for a random start")
         empty = [
-            name for name in self.classes if by_class and not len(learned_tokens.token_vectors(towers, name))
+            name for name in self.classes if by_class and not len(learned_tokens.token_vectors(model, name))
         ]
         if empty:
             raise RecipeError(
                 f'strategy.prompts.classes: the base reads no word in "{empty[0]}": name it otherwise'
             )
-        if self.tokens + _ROOM > towers.max_tokens:
+        if self.tokens + _ROOM > model.max_tokens:
             raise RecipeError(
                 f"strategy.prompts.tokens: {self.tokens} words leave a text no room in the "
-                f"{towers.max_tokens} tokens of the base"
+                f"{model.max_tokens} tokens of the base"
             )

@@ -37,18 +37,18 @@ class TextTowerSwap:
     scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
 
-    def rebuild(self, towers: DualEncoder) -> DualEncoder:
+    def rebuild(self, model: DualEncoder) -> DualEncoder:
         """New towers with the other text encoder; those of the base stay as they are.
 
         Raises: ModelError when the two cannot be joined, or the encoder cannot be read.
         """
         from domainclip.models.text_tower_replacement import replace_text_tower
 
-        return replace_text_tower(towers, self.encoder, self.max_tokens, self.seed)
+        return replace_text_tower(model, self.encoder, self.max_tokens, self.seed)
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
-        return towers.select(
+        return model.set_trainable(
             [
                 ("image/.*", self.image),
                 ("text/text_projection.*", self.projection),

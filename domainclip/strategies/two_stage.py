@@ -41,24 +41,24 @@ class TwoStage:
     last_layers: Annotated[int, Field(ge=1)] | None = None  # that learn in the second stage; null: all
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, towers: DualEncoder) -> dict[str, float]:
+    def apply(self, model: DualEncoder) -> dict[str, float]:
         """The factor of what learns in some stage: the larger of two.
 
         Raises: RecipeError when nothing learns in one of them.
         """
-        stages = [factors for _, factors in self.stages(towers)]
+        stages = [factors for _, factors in self.stages(model)]
         if not all(any(factors.values()) for factors in stages):
             raise RecipeError("strategy.two_stage: with these options no weight learns in one of its stages")
         factors = {name: max(stage[name] for stage in stages) for name in stages[0]}
-        for name, weight in towers.weights().items():
+        for name, weight in model.weights().items():
             weight.requires_grad_(factors[name] > 0)
         return factors
 
-    def stages(self, towers: DualEncoder) -> list[tuple[float, dict[str, float]]]:
+    def stages(self, model: DualEncoder) -> list[tuple[float, dict[str, float]]]:
         """Share of the steps and factor by weight name; a stage without steps is left out."""
-        shares, lists = (self.first, 1 - self.first), (self._first(), self._second(towers))
+        shares, lists = (self.first, 1 - self.first), (self._first(), self._second(model))
         return [
-            (share, {name: rate * factor for name, factor in towers.select(patterns).items()})
+            (share, {name: rate * factor for name, factor in model.set_trainable(patterns).items()})
             for share, rate, patterns in zip(shares, self.rates, lists, strict=True)
             if share > 0
         ]
@@ -67,10 +67,10 @@ class TwoStage:
         locked, learns = ("image", "text") if self.order == "image_locked_first" else ("text", "image")
         return [(f"{locked}/.*", 0.0), (f"{learns}/.*", 1.0), ("(scale|bias)/.*", float(self.scale))]
 
-    def _second(self, towers: DualEncoder) -> list[tuple[str, float]]:
+    def _second(self, model: DualEncoder) -> list[tuple[str, float]]:
         learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
         if self.last_layers is None:
             return learns
         sides: tuple[Modality, ...] = ("image", "text")
-        below = [name for side in sides for name in towers.weights_below(side, self.last_layers)]
+        below = [name for side in sides for name in model.weights_below(side, self.last_layers)]
         return [("|".join(map(re.escape, below)), 0.0), *learns]

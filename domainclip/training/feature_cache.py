@@ -107,7 +107,7 @@ class TextFeatures:
         """What the tokenizer gives, and (m, t, w) `hidden`, for a tower that begins at a layer."""
         batch = self.tokens.batch(texts)
         hidden = np.zeros((*batch["input_ids"].shape, self.rows.shape[1]), np.float32)
-        from_left = self.tokens.towers.tokenizer.padding_side == "left"
+        from_left = self.tokens.model.tokenizer.padding_side == "left"
         for row, text, length in zip(hidden, texts, self.lengths(texts), strict=True):
             place = slice(len(row) - length, None) if from_left else slice(length)
             row[place] = self.rows[self.starts[text] : self.starts[text] + length]
@@ -124,17 +124,17 @@ class TeacherFeatures:
 
 
 def cache_image_features(
-    towers: DualEncoder | ImageModel, pairs: Pairs, digests: Sequence[str], room: CacheBudget
+    model: DualEncoder | ImageModel, pairs: Pairs, digests: Sequence[str], room: CacheBudget
 ) -> ImageFeatures | None:
     """What a tower, or its locked layers, say of every training image; None when there is no room.
 
     `digests` tell the pictures, in order; each row is what `pairs` show for it in the first epoch.
     """
-    towers.eval()
-    one = _encoded(towers, collate([pairs[0, 0]]))
+    model.eval()
+    one = _encoded(model, collate([pairs[0, 0]]))
     shape = (len(pairs), *one.shape[1:])
-    key: list[Any] = [*_key(towers, "image"), DECODING, towers.preprocess.fingerprint(), list(digests)]
-    if not room.reserve(f"{_what(towers, 'image')} of {len(pairs):,} pictures", shape, disk_cache.key(*key)):
+    key: list[Any] = [*_key(model, "image"), DECODING, model.image_preprocessor.fingerprint(), list(digests)]
+    if not room.reserve(f"{_what(model, 'image')} of {len(pairs):,} pictures", shape, disk_cache.key(*key)):
         return None
     shown: dict[int, int] = {}
 
@@ -143,7 +143,7 @@ def cache_image_features(
         order = [[(0, i) for i in mine[at : at + _BATCH]] for at in range(0, len(mine), _BATCH)]
         for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
             asked = batch.asked.tolist()
-            rows[asked] = _encoded(towers, batch)
+            rows[asked] = _encoded(model, batch)
             shown.update(zip(asked, batch.index.tolist(), strict=True))
 
     rows = _stored(disk_cache.key(*key), shape, np.float32, fill, room)
@@ -165,19 +165,19 @@ def cache_image_features(
 
 
 def cache_text_features(
-    towers: DualEncoder, tokens: TokenCache, said: Sequence[str], room: CacheBudget
+    model: DualEncoder, tokens: TokenCache, said: Sequence[str], room: CacheBudget
 ) -> TextFeatures | None:
     """What a tower, or its locked layers, say of texts; None when there is no room."""
-    towers.eval()
+    model.eval()
     distinct = sorted(set(said))
     tokens.remember(distinct)
-    hidden = towers.first_learning("text") is not None
+    hidden = model.first_trainable_layer("text") is not None
     lengths = tokens.lengths(distinct) if hidden else [1] * len(distinct)
     starts = dict(zip(distinct, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
-    width = _encoded_texts(towers, tokens, distinct[:1]).shape[-1]
+    width = _encoded_texts(model, tokens, distinct[:1]).shape[-1]
     shape = (sum(lengths), width)
-    name = disk_cache.key(*_key(towers, "text"), towers.wording, distinct)
-    if not room.reserve(f"{_what(towers, 'text')} of {len(distinct):,} texts", shape, name):
+    name = disk_cache.key(*_key(model, "text"), model.wording, distinct)
+    if not room.reserve(f"{_what(model, 'text')} of {len(distinct):,} texts", shape, name):
         return None
     # Texts of like length stand together, for a batch is padded to its longest.
     order = sorted(range(len(distinct)), key=lambda i: lengths[i])
@@ -186,8 +186,8 @@ def cache_text_features(
         batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
         for batch in batches[collectives.rank() :: collectives.process_count()]:
             some = [distinct[i] for i in batch]
-            found = _encoded_texts(towers, tokens, some)
-            from_left = hidden and towers.tokenizer.padding_side == "left"
+            found = _encoded_texts(model, tokens, some)
+            from_left = hidden and model.tokenizer.padding_side == "left"
             for row, i in zip(found, batch, strict=True):
                 own = row[-lengths[i] :] if from_left else row[: lengths[i]]
                 rows[starts[distinct[i]] : starts[distinct[i]] + lengths[i]] = own if hidden else row
@@ -197,51 +197,51 @@ def cache_text_features(
 
 
 @torch.no_grad()
-def embed_texts(towers: DualEncoder, said: Sequence[str]) -> Tensor:
+def embed_texts(model: DualEncoder, said: Sequence[str]) -> Tensor:
     """(m, d) embeddings of texts, in order, in memory."""
-    towers.eval()
+    model.eval()
     rows = []
     for at in range(0, len(said), 4 * _BATCH):
-        tokens = towers.tokenise(list(said[at : at + 4 * _BATCH]))
-        rows.append(towers.encode_text(_brought(towers, tokens)).cpu())
+        tokens = model.tokenise(list(said[at : at + 4 * _BATCH]))
+        rows.append(model.encode_text(_brought(model, tokens)).cpu())
     return torch.cat(rows)
 
 
 @torch.no_grad()
-def _encoded(towers: DualEncoder | ImageModel, batch: Batch) -> np.ndarray:
+def _encoded(model: DualEncoder | ImageModel, batch: Batch) -> np.ndarray:
     assert batch.image is not None
-    pixels = _brought(towers, batch.image)
-    locked = isinstance(towers, ImageModel) or towers.first_learning("image") is None
-    rows = towers.encode_image(pixels) if locked else towers.lower("image", pixels)  # type: ignore[operator]
+    pixels = _brought(model, batch.image)
+    locked = isinstance(model, ImageModel) or model.first_trainable_layer("image") is None
+    rows = model.encode_image(pixels) if locked else model.frozen_hidden_states("image", pixels)  # type: ignore[operator]
     return rows.float().cpu().numpy()
 
 
 @torch.no_grad()
-def _encoded_texts(towers: DualEncoder, tokens: TokenCache, said: Sequence[str]) -> np.ndarray:
-    ids = _brought(towers, tokens.batch(said))
-    locked = towers.first_learning("text") is None
-    rows = towers.encode_text(ids) if locked else towers.lower("text", ids)
+def _encoded_texts(model: DualEncoder, tokens: TokenCache, said: Sequence[str]) -> np.ndarray:
+    ids = _brought(model, tokens.batch(said))
+    locked = model.first_trainable_layer("text") is None
+    rows = model.encode_text(ids) if locked else model.frozen_hidden_states("text", ids)
     return rows.float().cpu().numpy()
 
 
-def _brought(towers: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    device = next(towers.parameters()).device
+def _brought(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def _what(towers: DualEncoder | ImageModel, part: Any) -> str:
-    if isinstance(towers, ImageModel):
+def _what(model: DualEncoder | ImageModel, part: Any) -> str:
+    if isinstance(model, ImageModel):
         return "embeddings"
-    first = towers.first_learning(part)
+    first = model.first_trainable_layer(part)
     if first is None:
         return "embeddings"
-    return f"hidden states below layer {first + 1} of {towers.depth(part)}"
+    return f"hidden states below layer {first + 1} of {model.depth(part)}"
 
 
-def _key(towers: DualEncoder | ImageModel, part: Any) -> list[Any]:
-    device = next(towers.parameters()).device.type
+def _key(model: DualEncoder | ImageModel, part: Any) -> list[Any]:
+    device = next(model.parameters()).device.type
     versions = [importlib.metadata.version(name) for name in _MADE_BY]
-    return [part, towers.locked_fingerprint(part), versions, onednn.device_key(device)]
+    return [part, model.frozen_fingerprint(part), versions, onednn.device_key(device)]
 
 
 def _left() -> int:

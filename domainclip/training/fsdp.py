@@ -33,26 +33,26 @@ from domainclip.models.parameters import POOLING
 _WHOLE = ("scale/", "bias/", "extra/", f"image/{POOLING}")
 
 
-def shard(towers: DualEncoder, device: torch.device) -> DualEncoder:
+def shard(model: DualEncoder, device: torch.device) -> DualEncoder:
     """Towers to train of which 1/w is here; the given ones are empty until `give_back`.
 
     One process gets the given ones.
     """
     if collectives.process_count() == 1:
-        return towers
+        return model
     # Nothing here writes into what a tower returned, which is all that this would warn of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     # Autocast would keep a rounded copy of every layer that has run until the last one has.
     torch.set_autocast_cache_enabled(False)
-    shared = _like(towers)
+    shared = _like(model)
     mesh = init_device_mesh(device.type, (collectives.process_count(),))
     kept = {weight for name, weight in shared.weights().items() if name.startswith(_WHOLE)}
-    sides = (shared.plain.vision_model, shared.plain.text_model)
+    sides = (shared.hf_base.vision_model, shared.hf_base.text_model)
     # Each with what is in it and in none before it: a layer, the rest of a tower, the projections.
     for module in (*(layer for side in sides for layer in layer_stack(side)[1]), *sides, shared):
         fully_shard(module, mesh=mesh, ignored_params=kept)
-    _empty(towers)
-    shared.__dict__["given"] = towers  # not as a module of its own
+    _empty(model)
+    shared.__dict__["given"] = model  # not as a module of its own
     return shared
 
 
@@ -66,21 +66,21 @@ def gather_back(shared: DualEncoder) -> None:
 
 
 @contextmanager
-def temporarily_gathered(towers: DualEncoder) -> Iterator[DualEncoder]:
+def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
     """The towers, whole for a moment where they are shared, so that something can be measured."""
-    if not is_shared(towers):
-        yield towers
+    if not is_shared(model):
+        yield model
         return
-    gather_back(towers)
+    gather_back(model)
     try:
-        yield _given(towers)
+        yield _given(model)
     finally:
-        _empty(_given(towers))
+        _empty(_given(model))
 
 
-def is_shared(towers: nn.Module) -> bool:
+def is_shared(model: nn.Module) -> bool:
     """Whether only a part is here, so that all processes must run the same layers at the same time."""
-    return isinstance(towers, FSDPModule)
+    return isinstance(model, FSDPModule)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
@@ -118,19 +118,19 @@ def bytes_here(tensors: Iterable[Tensor]) -> int:
 
 
 def prepare(
-    towers: DualEncoder, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+    model: DualEncoder, optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> tuple[Any, Any]:
     """Model and optimizer as the loop uses them; shared towers need no data-parallel wrapper."""
-    if is_shared(towers):
-        return towers, accelerator.prepare(optimizer)
-    model, wrapped = accelerator.prepare(towers, optimizer)
-    return model, wrapped
+    if is_shared(model):
+        return model, accelerator.prepare(optimizer)
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    return wrapped, prepared
 
 
-def clip_gradients(towers: DualEncoder, most: float, accelerator: Accelerator) -> float:
+def clip_gradients(model: DualEncoder, most: float, accelerator: Accelerator) -> float:
     """The norm of all gradients after a step's last backward pass; they are scaled down to `most`."""
-    weights = [weight for weight in towers.parameters() if weight.grad is not None]
-    if not is_shared(towers):
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    if not is_shared(model):
         return float(accelerator.clip_grad_norm_(weights, most))
     # Parts and whole tensors cannot stand in one list.
     kinds = [[one for one in weights if isinstance(one, DTensor) == parts] for parts in (True, False)]
@@ -143,18 +143,18 @@ def clip_gradients(towers: DualEncoder, most: float, accelerator: Accelerator) -
     return float(norm)
 
 
-def _like(towers: DualEncoder) -> DualEncoder:
+def _like(model: DualEncoder) -> DualEncoder:
     """Other modules around the same weights, tokenizer and processor."""
-    same: list[Any] = [*towers.parameters(), towers.tokenizer, towers.processor]
-    return copy.deepcopy(towers, {id(one): one for one in same})
+    same: list[Any] = [*model.parameters(), model.tokenizer, model.processor]
+    return copy.deepcopy(model, {id(one): one for one in same})
 
 
 def _given(shared: DualEncoder) -> DualEncoder:
-    towers: DualEncoder = shared.__dict__["given"]
-    return towers
+    model: DualEncoder = shared.__dict__["given"]
+    return model
 
 
-def _empty(towers: DualEncoder) -> None:
-    for name, weight in towers.weights().items():
+def _empty(model: DualEncoder) -> None:
+    for name, weight in model.weights().items():
         if not name.startswith(_WHOLE):
             weight.data = weight.data.new_empty(0)

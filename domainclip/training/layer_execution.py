@@ -14,17 +14,17 @@ from domainclip.models.layers import layer_stack
 
 
 @contextmanager
-def layer_execution(towers: DualEncoder, settings: TrainConfig) -> Iterator[None]:
+def layer_execution(model: DualEncoder, settings: TrainConfig) -> Iterator[None]:
     """The layers of the towers as the recipe wants them run, for as long as they are trained.
 
     Raises: RecipeError where a family cannot.
     """
-    plain: Any = towers.plain
+    plain: Any = model.hf_base
     every = [layer for part in (plain.vision_model, plain.text_model) for layer in layer_stack(part)[1]]
     if settings.activation_checkpointing:
         if not plain.supports_gradient_checkpointing:
             raise RecipeError(
-                f"train.activation_checkpointing: family {towers.family} cannot; leave it out and lower "
+                f"train.activation_checkpointing: family {model.family} cannot; leave it out and lower "
                 "train.micro_batch_size"
             )
         # In compiled layers products are the compiler's affair, and it takes no such context.

@@ -103,7 +103,7 @@ def train_stage(
     facts = _resumed(state, saved, begin)
     held = facts.get("micro_batch_size", settings.micro_batch_size)
     course = ValidationPolicy(setup.validation, settings, facts.get("course"))
-    setup.model.learn({name.split("/")[0] for name in learning})
+    setup.model.set_train_mode({name.split("/")[0] for name in learning})
     model, wrapped = fsdp.prepare(setup.model, optimizer, accelerator)
     metrics = MetricsLog(folder / "metrics.jsonl", state.step, setup.validation, settings.track is not None)
     watch = _watch(setup, batch_size, metrics.earlier_records)
@@ -207,7 +207,7 @@ def _warn(alarms: list[Alarm]) -> None:
 
 def _validate(
     course: ValidationPolicy,
-    towers: DualEncoder,
+    model: DualEncoder,
     at: int,
     total: int,
     metrics: MetricsLog,
@@ -215,7 +215,7 @@ def _validate(
 ) -> bool:
     """Looks at held-out data when it is time; whether these weights are the best, to be saved at once."""
     heartbeat.update("looking at held-out data")
-    found = course.validate(at, total, towers)
+    found = course.validate(at, total, model)
     if found is not None:
         line = {"step": at, "validation": found}
         metrics.write(line)

@@ -25,7 +25,7 @@ _MOMENTS = 12  # bytes for a weight that learns: its gradient and two moments, n
 
 
 def find_micro_batch_size(
-    towers: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
+    model: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
 ) -> int | None:
     """The `micro_batch_size` for batches like this one; None, the fastest, when all b pairs fit.
 
@@ -33,36 +33,36 @@ def find_micro_batch_size(
     larger one wins. All processes agree. Weights stay as they are.
     """
     device, pairs = batch.group.device, len(batch.group)
-    learning = sum(weight.numel() for weight in towers.parameters() if weight.requires_grad)
+    learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     part = batch.first(min(_FEWEST, pairs))
     room = _SHARE * available_memory(device) - _MOMENTS * learning
-    most = int(room // (activation_bytes(towers, part) / len(part.group)))
+    most = int(room // (activation_bytes(model, part) / len(part.group)))
     most = max(1, -collectives.max_over_processes(-most))  # the least of all processes
     if most >= pairs:
         return None
     best, rate = most, 0.0
     size = min(_FEWEST, most)
     while size <= most:
-        found = size / _seconds(towers, batch.first(size), terms, accelerator)
+        found = size / _seconds(model, batch.first(size), terms, accelerator)
         if found < _GAIN * rate:
             break
         best, rate, size = size, found, 2 * size
     return best
 
 
-def activation_bytes(towers: DualEncoder, batch: StepBatch) -> int:
+def activation_bytes(model: DualEncoder, batch: StepBatch) -> int:
     """Bytes that autograd keeps when the pairs of a batch are encoded: each tensor once, weights not."""
     seen: dict[int, int] = {}
-    own = {weight.data_ptr() for weight in towers.parameters()}
+    own = {weight.data_ptr() for weight in model.parameters()}
 
     def note(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in own:
             seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    (given,) = step.chunked(towers, batch, None).inputs
+    (given,) = step.chunked(model, batch, None).inputs
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        alive = towers(**given)  # held, so that no address is used twice
+        alive = model(**given)  # held, so that no address is used twice
     del alive
     return max(1, sum(seen.values()))
 
@@ -76,14 +76,14 @@ def available_memory(device: torch.device) -> int:
 
 
 def _seconds(
-    towers: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
+    model: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
 ) -> float:
     """What a pass takes, the second time; the slowest process counts."""
     for _ in range(2):
         began = time.perf_counter_ns()
-        step.compute_gradients(towers, towers, batch, terms, None, 0, accelerator)
+        step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
         if batch.group.device.type == "cuda":
             torch.cuda.synchronize()
         taken = time.perf_counter_ns() - began
-        towers.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
     return max(1, collectives.max_over_processes(taken)) / 1e9

@@ -68,7 +68,7 @@ def check_objectives(terms: Terms, base: DualEncoder, stream: bool) -> None:
         if isinstance(objective, Fitting):
             objective.fits(base.width)
         for part in _PARTS:
-            if f"{part}_tokens" in objective.needs and not base.has_tokens(part):
+            if f"{part}_tokens" in objective.needs and not base.has_token_embeddings(part):
                 raise RecipeError(
                     f"objectives.{name}: family {base.family} gives no {part} tokens: leave it out, or take "
                     "a base of another family"

@@ -22,7 +22,7 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 
 
 def make_optimizer(
-    towers: DualEncoder, factors: dict[str, float], train: TrainConfig, rate: float
+    model: DualEncoder, factors: dict[str, float], train: TrainConfig, rate: float
 ) -> torch.optim.Optimizer:
     """AdamW; norms, biases and scale stay outside weight decay; each group knows its peak rate.
 
@@ -30,9 +30,9 @@ def make_optimizer(
     """
     # Parts of tensors and whole ones cannot be updated in one call.
     groups: dict[tuple[float, float, type], list[torch.nn.Parameter]] = {}
-    for name, weight in towers.weights().items():
+    for name, weight in model.weights().items():
         if factors[name] > 0:
-            decay = train.weight_decay if towers.decayed(name) else 0.0
+            decay = train.weight_decay if model.uses_weight_decay(name) else 0.0
             groups.setdefault((factors[name] * rate, decay, type(weight.data)), []).append(weight)
     options = [
         {"params": p, "lr": peak, "peak": peak, "weight_decay": decay}

@@ -49,7 +49,7 @@ def with_kept_pixels(setup: TrainingSetup, say: Callable[[str], None], build: bo
 
 
 def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: feature_cache.CacheBudget) -> TrainingSetup:
-    first = setup.model.first_learning("text")
+    first = setup.model.first_trainable_layer("text")
     if _asked(setup, "text_tokens"):
         return setup
     if _asked(setup, "said"):
@@ -58,7 +58,7 @@ def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: feature_cache.Ca
     if first is None and setup.precomputed.anchor_texts is None:
         found = feature_cache.cache_text_features(setup.model, tokens, _texts(setup), room)
         return replace(setup, precomputed=replace(setup.precomputed, text_features=found))
-    if first and "text" in setup.model.can_begin:
+    if first and "text" in setup.model.accepts_hidden_states:
         found = feature_cache.cache_text_features(setup.model, tokens, _texts(setup), room)
         return replace(setup, captions=found or tokens)
     return setup
@@ -70,7 +70,7 @@ def _with_pictures(setup: TrainingSetup, room: feature_cache.CacheBudget) -> Tra
             "no picture is looked at: captions of other items with the same labels stand for them"
         )
         return setup
-    first = setup.model.first_learning("image")
+    first = setup.model.first_trainable_layer("image")
     if first == 0 or _asked(setup, "image_tokens"):
         return setup
     if reason := _unkept(setup, first):
@@ -101,7 +101,7 @@ def _unkept(setup: TrainingSetup, first: int | None) -> str:
         )
     if setup.pairs.views_change:
         return "each epoch shows another view of an item; corpus.views=first shows the first one always"
-    if first is not None and "image" not in setup.model.can_begin:
+    if first is not None and "image" not in setup.model.accepts_hidden_states:
         return f"the image tower of family {setup.model.family} cannot begin at a layer"
     return ""
 

@@ -48,8 +48,8 @@ class StepOutput:
 
 
 def compute_gradients(
-    model: Any,
-    towers: DualEncoder,
+    wrapped: Any,
+    model: DualEncoder,
     batch: StepBatch,
     terms: Terms,
     micro: int | None,
@@ -58,35 +58,35 @@ def compute_gradients(
 ) -> StepOutput:
     """Leaves the exact gradients of the global loss in the weights.
 
-    `model` is the towers as Accelerate wrapped them; `seed` fixes what dropout draws, for each chunk anew,
+    `wrapped` is the model as Accelerate wrapped it; `seed` fixes what dropout draws, for each chunk anew,
     so that the second encoding sees what the first one saw, on any day and after any resume.
     """
-    split = chunked(towers, batch, micro)
+    split = chunked(model, batch, micro)
     wanted = {"tokens": True} if needed(terms) & {"image_tokens", "text_tokens"} else {}
     given = [{**chunk, **wanted} for chunk in split.inputs]
     if len(given) == 1:
         _seed(seed, 0)
         with accelerator.autocast():
-            out = EncoderOutput(*model(**given[0]))
+            out = EncoderOutput(*wrapped(**given[0]))
         loss, found = _loss(out, batch, split.row_of_text, terms)
         accelerator.backward(loss)
         return found
-    return _cached(model, towers, batch, given, split.row_of_text, terms, seed, accelerator)
+    return _cached(wrapped, model, batch, given, split.row_of_text, terms, seed, accelerator)
 
 
-def chunked(towers: DualEncoder, batch: StepBatch, micro: int | None) -> microbatches.MicroBatches:
+def chunked(model: DualEncoder, batch: StepBatch, micro: int | None) -> microbatches.MicroBatches:
     """What the towers have to encode of a batch, in micro-batches."""
     texts = [] if batch.text_embeddings is not None else batch.all_texts()
-    captions = batch.captions or TokenCache(towers)
-    device, in_step = batch.group.device, fsdp.is_shared(towers)
+    captions = batch.captions or TokenCache(model)
+    device, in_step = batch.group.device, fsdp.is_shared(model)
     return microbatches.split_rows(
         batch.image, texts, captions, len(batch.group), micro, device, in_step=in_step
     )
 
 
 def _cached(
-    model: Any,
-    towers: DualEncoder,
+    wrapped: Any,
+    model: DualEncoder,
     batch: StepBatch,
     given: list[dict[str, Any]],
     place: Tensor | None,
@@ -94,14 +94,14 @@ def _cached(
     seed: int,
     accelerator: Accelerator,
 ) -> StepOutput:
-    learns = {side for side in ("image", "text") if towers.first_learning(side) is not None}
+    learns = {side for side in ("image", "text") if model.first_trainable_layer(side) is not None}
     names = [name for name, side in _OUTPUTS.items() if side in learns]
     found: list[EncoderOutput] = []
     for number in (*range(1, len(given)), 0):  # the kept graph last: nothing else is encoded beside it
         _seed(seed, number)
         kept = number == 0
-        with torch.set_grad_enabled(kept), accelerator.no_sync(model), accelerator.autocast():
-            found.append(EncoderOutput(*(model if kept else towers)(**given[number])))
+        with torch.set_grad_enabled(kept), accelerator.no_sync(wrapped), accelerator.autocast():
+            found.append(EncoderOutput(*(wrapped if kept else model)(**given[number])))
     found.insert(0, found.pop())
     leaves = _leaves(found, names)
     loss, taken = _loss(leaves, batch, place, terms)
@@ -109,7 +109,7 @@ def _cached(
     shares = {name: _shares(getattr(leaves, name), [getattr(one, name) for one in found]) for name in names}
     with_graph = found[0]
     del found, loss  # the embeddings of all: from here on their gradients are enough
-    with accelerator.no_sync(model):
+    with accelerator.no_sync(wrapped):
         _hand_on(accelerator, [(getattr(with_graph, name), shares[name][0]) for name in names])
     for number, chunk in enumerate(given[1:], start=1):
         last = number == len(given) - 1
@@ -118,10 +118,10 @@ def _cached(
         _seed(seed, number)
         # Data-parallel gradients are exchanged once, with the last chunk, which is never without texts; scale
         # and bias join it there.
-        with nullcontext() if last else accelerator.no_sync(model):
+        with nullcontext() if last else accelerator.no_sync(wrapped):
             again = {**chunk, **{side: None for side in ("image", "text") if side not in learns}}
             with accelerator.autocast():
-                out = EncoderOutput(*model(**again))
+                out = EncoderOutput(*wrapped(**again))
             outputs = [(getattr(out, name), shares[name][number]) for name in names]
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad

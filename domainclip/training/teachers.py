@@ -85,7 +85,7 @@ def _with_heads(setup: TrainingSetup, objective: Any, third: int) -> TrainingSet
     """
     start = objective.start(setup.model.width, third, setup.recipe.train.seed)
     heads = torch.nn.Parameter(start.to(next(setup.model.parameters()).device))
-    setup.model.extra["third"] = torch.nn.ParameterDict({"heads": heads})
+    setup.model.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
     return replace(setup, factors=setup.factors | {"extra/third.heads": objective.rate})
 
 
@@ -112,7 +112,7 @@ def _pictures(
     setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: feature_cache.CacheBudget
 ) -> np.ndarray:
     assert not isinstance(setup.pairs, StreamedPairs)
-    pairs: Pairs = setup.pairs.as_seen_by(model.preprocess)
+    pairs: Pairs = setup.pairs.as_seen_by(model.image_preprocessor)
     found = feature_cache.cache_image_features(model, pairs, [setup.digests[id] for id in pairs.ids], room)
     if found is None:
         raise _no_room(key, room)

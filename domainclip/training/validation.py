@@ -53,9 +53,9 @@ class ValidationSet:
     cache: EmbeddingCache  # embeddings of towers that do not change
     base_metrics: dict[str, Any]  # what the base reaches, before its first step
 
-    def measure(self, towers: DualEncoder) -> dict[str, Any]:
+    def measure(self, model: DualEncoder) -> dict[str, Any]:
         """`loss` and `figure` on the pairs, `retention` on the general set; equal on every process."""
-        with fsdp.temporarily_gathered(towers) as plain, _as_it_was(plain):
+        with fsdp.temporarily_gathered(model) as plain, _as_it_was(plain):
             encoder = CachedEncoder(plain, self.cache)
             found: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.retention)):
@@ -193,9 +193,9 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 
 
 @contextmanager
-def _as_it_was(towers: DualEncoder) -> Iterator[None]:
+def _as_it_was(model: DualEncoder) -> Iterator[None]:
     """Dropout acts afterwards exactly where it acted before, layer by layer."""
-    before = [(module, module.training) for module in towers.modules()]
+    before = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:

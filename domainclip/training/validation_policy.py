@@ -52,13 +52,13 @@ class ValidationPolicy:
         """The step whose weights the run ends with."""
         return int(self.best[0]) if self.settings.take == "best" and self.best else self.last_step(total)
 
-    def validate(self, step: int, total: int, towers: DualEncoder) -> dict[str, Any] | None:
+    def validate(self, step: int, total: int, model: DualEncoder) -> dict[str, Any] | None:
         """What the weights reach after this step, when it is time to look; decides what follows from it."""
         self.improved = False
         every = self.settings.validate_every
         if self.validation is None or every is None or (step % every and step != total):
             return None
-        found = self.validation.measure(towers)
+        found = self.validation.measure(model)
         if found["loss"] < (inf if self.best is None else self.best[1]):  # no number is no best
             self.best, self.improved = [step, found["loss"]], self.keeps_best_checkpoint
         if found.get("lost", 0.0) > self.settings.retention_floor:

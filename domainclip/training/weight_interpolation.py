@@ -133,7 +133,7 @@ class InterpolationResult:
 
 def selection_metric(
     recipe: Recipe,
-    towers: DualEncoder,
+    model: DualEncoder,
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
     cache: EmbeddingCache,
@@ -147,7 +147,7 @@ def selection_metric(
     settings = recipe.interpolate
     if settings is None or not len(sets[0].items):  # an empty split is refused with the job
         return None
-    measure = partial(_rows, towers, cache=cache, seed=recipe.evaluate.seed)
+    measure = partial(_rows, model, cache=cache, seed=recipe.evaluate.seed)
     rows = measure(sets[:1], probes)
     head = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
     if head is None:
@@ -172,7 +172,7 @@ def _deciding(probes: Mapping[str, Probe], head: ComparisonRow) -> Mapping[str, 
 
 def interpolate_weights(
     recipe: Recipe,
-    towers: DualEncoder,
+    model: DualEncoder,
     start: Mapping[str, Tensor],
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
@@ -190,31 +190,31 @@ def interpolate_weights(
         return None
     weights = {
         name: weight
-        for name, weight in towers.weights().items()
+        for name, weight in model.weights().items()
         if name in start and not name.startswith("extra/third.")
     }
     end = {name: weight.detach().clone() for name, weight in weights.items()}
-    measure = partial(_rows, towers, cache=cache, seed=recipe.evaluate.seed)
+    measure = partial(_rows, model, cache=cache, seed=recipe.evaluate.seed)
     tried = []
     for alpha in (0.0, *settings.alphas):
-        set_alpha(weights, start, end, alpha, towers)
+        set_alpha(weights, start, end, alpha, model)
         tried.append(_tried(alpha, measure(sets, _deciding(probes, head)), head))
     chosen = choose_alpha(tried, settings.floor)
-    set_alpha(weights, start, end, chosen, towers)
+    set_alpha(weights, start, end, chosen, model)
     said = [_UNCHANGED] if chosen == 0 else []
     figure = f"{head.probe} {head.metric}"
     return InterpolationResult(chosen, tried, settings.floor, figure, head.unit, said)
 
 
 def _rows(
-    towers: DualEncoder,
+    model: DualEncoder,
     sets: Sequence[EvaluationSet],
     probes: Mapping[str, Probe],
     cache: EmbeddingCache,
     seed: int,
 ) -> list[ComparisonRow]:
     return evaluate_pair(
-        CachedEncoder(towers, cache), None, sets, probes, resamples=_RESAMPLES, seed=seed
+        CachedEncoder(model, cache), None, sets, probes, resamples=_RESAMPLES, seed=seed
     ).rows
 
 

@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def towers(tmp_path: Path) -> DualEncoder:
+def model(tmp_path: Path) -> DualEncoder:
     return load_model(tiny_clip(tmp_path / "clip"))
 
 
@@ -48,33 +48,33 @@ def entries(place: Path) -> list[Path]:
 
 
 def test_what_was_kept_is_found_again_digit_for_digit(
-    towers: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
+    model: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = items(pictures(70))
     texts = [f"text number {i}" for i in range(80)]
-    plain = CachedEncoder(towers)
-    first = CachedEncoder(towers, EmbeddingCache.make(on_disk=True))
+    plain = CachedEncoder(model)
+    first = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
     assert first.images(data).tobytes() == plain.images(data).tobytes()
     assert first.texts(texts).tobytes() == plain.texts(texts).tobytes()
     assert len(entries(place)) == 2
     monkeypatch.setattr(CachedEncoder, "_run", lambda *_: pytest.fail("a tower ran"))
-    again = CachedEncoder(towers, EmbeddingCache.make(on_disk=True))
+    again = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
     assert again.images(data).tobytes() == plain.images(data).tobytes()
     assert again.texts(list(reversed(texts))).tobytes() == plain.texts(texts)[::-1].tobytes()
 
 
 def test_other_pictures_other_weights_and_other_preparation_are_other_entries(
-    towers: DualEncoder, place: Path, tmp_path: Path
+    model: DualEncoder, place: Path, tmp_path: Path
 ) -> None:
     disk = DiskEmbeddings()
-    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(items(pictures(3)))
+    CachedEncoder(model, EmbeddingCache(disk=disk)).images(items(pictures(3)))
     assert len(entries(place)) == 1
     same = [{**row, "id": f"other {i}", "texts": []} for i, row in enumerate(pictures(3))]
-    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(
+    CachedEncoder(model, EmbeddingCache(disk=disk)).images(
         items(same)
     )  # ids and captions are not what an image tower sees
     assert len(entries(place)) == 1
-    CachedEncoder(towers, EmbeddingCache(disk=disk)).images(items(pictures(4)))
+    CachedEncoder(model, EmbeddingCache(disk=disk)).images(items(pictures(4)))
     CachedEncoder(load_model(tiny_clip(tmp_path / "other", seed=1)), EmbeddingCache(disk=disk)).images(
         items(pictures(3))
     )
@@ -82,12 +82,12 @@ def test_other_pictures_other_weights_and_other_preparation_are_other_entries(
 
 
 def test_what_multiplies_belongs_to_the_key(
-    towers: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
+    model: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [f"a red square number {i}" for i in range(80)]
     for here, there in ((False, 1), (True, 2), (False, 2)):
         monkeypatch.setattr(onednn, "is_faster", lambda here=here: here)
-        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).texts(texts)
+        CachedEncoder(model, EmbeddingCache.make(on_disk=True)).texts(texts)
         assert len(entries(place)) == there
 
 
@@ -128,22 +128,22 @@ def picture(seed: int) -> dict[str, Any]:
     return {"path": None, "bytes": stream.getvalue()}
 
 
-def test_a_set_with_an_unreadable_picture_is_not_kept(towers: DualEncoder, place: Path) -> None:
+def test_a_set_with_an_unreadable_picture_is_not_kept(model: DualEncoder, place: Path) -> None:
     """A decoder may be installed tomorrow."""
     readable = encode_images(
-        [CachedEncoder(towers, EmbeddingCache.make(on_disk=True))], items(pictures(40, broken=[3]))
+        [CachedEncoder(model, EmbeddingCache.make(on_disk=True))], items(pictures(40, broken=[3]))
     )
     assert len(readable) == 39
     assert entries(place) == []
 
 
-def test_few_texts_are_not_worth_a_file(towers: DualEncoder, place: Path) -> None:
-    CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).texts(["a cat", "a dog"])
+def test_few_texts_are_not_worth_a_file(model: DualEncoder, place: Path) -> None:
+    CachedEncoder(model, EmbeddingCache.make(on_disk=True)).texts(["a cat", "a dog"])
     assert entries(place) == []
 
 
-def test_only_the_owner_may_read_them(towers: DualEncoder, place: Path) -> None:
-    CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(items(pictures(3)))
+def test_only_the_owner_may_read_them(model: DualEncoder, place: Path) -> None:
+    CachedEncoder(model, EmbeddingCache.make(on_disk=True)).images(items(pictures(3)))
     assert [entry.stat().st_mode & 0o077 for entry in entries(place)] == [0]
 
 
@@ -159,28 +159,28 @@ def test_the_oldest_use_goes_first(place: Path) -> None:
     assert [entry.name for entry in entries(place)] == ["a", "c", "d"]  # it alone would fill the place
 
 
-def test_a_damaged_entry_is_computed_again(towers: DualEncoder, place: Path) -> None:
+def test_a_damaged_entry_is_computed_again(model: DualEncoder, place: Path) -> None:
     data = items(pictures(3))
-    expected = CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data)
+    expected = CachedEncoder(model, EmbeddingCache.make(on_disk=True)).images(data)
     (entry,) = entries(place)
     (entry / "array.npy").write_bytes(b"no array")
     assert (
-        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
+        CachedEncoder(model, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
     )
     np.save(entry / "array.npy", np.zeros((2, 16), dtype=np.float32))
     assert (
-        CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
+        CachedEncoder(model, EmbeddingCache.make(on_disk=True)).images(data).tobytes() == expected.tobytes()
     )
 
 
 def test_a_full_disk_costs_only_time(
-    towers: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
+    model: DualEncoder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(disk_cache, "writing", full)
-    assert CachedEncoder(towers, EmbeddingCache.make(on_disk=True)).images(items(pictures(3))).shape == (
+    assert CachedEncoder(model, EmbeddingCache.make(on_disk=True)).images(items(pictures(3))).shape == (
         3,
         16,
     )
@@ -195,7 +195,7 @@ def test_processes_agree_on_what_is_kept(
     plain = shared_out(folders, 1, monkeypatch)[0]
     whole = CachedEncoder.__init__
     monkeypatch.setattr(
-        CachedEncoder, "__init__", lambda self, towers: whole(self, towers, EmbeddingCache.make(on_disk=True))
+        CachedEncoder, "__init__", lambda self, model: whole(self, model, EmbeddingCache.make(on_disk=True))
     )
     read = DiskEmbeddings.read
     monkeypatch.setattr(
@@ -228,11 +228,11 @@ def _fitted(data: EvaluationSet) -> dict[str, Any]:
     return {name: part for name, part in splits.items() if part is not None}
 
 
-def test_unreadable_pictures_of_a_fitted_split_are_left_out_and_counted(towers: DualEncoder) -> None:
+def test_unreadable_pictures_of_a_fitted_split_are_left_out_and_counted(model: DualEncoder) -> None:
     data = evaluation_set(pictures(40), CLASSES)
     train = items([{**row, "id": f"t{row['id']}"} for row in pictures(30, broken=(2, 4))])
     data = EvaluationSet(data.name, data.items, data.card, data.classes, train=train)
-    encoder = CachedEncoder(towers)
+    encoder = CachedEncoder(model)
     found = evaluate_pair(
         encoder, None, [data], {"fitted": Fitted(), "retrieval": Retrieval()}, resamples=100
     )
@@ -243,9 +243,9 @@ def test_unreadable_pictures_of_a_fitted_split_are_left_out_and_counted(towers: 
     assert told(plain) == [row for row in told(found) if row[1] in {one.metric for one in plain.rows}]
 
 
-def test_a_probe_that_asks_for_broken_pictures_of_its_own_fails(towers: DualEncoder) -> None:
+def test_a_probe_that_asks_for_broken_pictures_of_its_own_fails(model: DualEncoder) -> None:
     with pytest.raises(UnreadableImages) as error:
-        CachedEncoder(towers).images(items(pictures(4, broken=[0])))
+        CachedEncoder(model).images(items(pictures(4, broken=[0])))
     assert str(error.value) == "1 of 4 images cannot be read: measure the readable ones"
     assert error.value.readable["id"][:] == ["001", "002", "003"]
 

@@ -178,7 +178,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def towers(folders: tuple[Path, Path]) -> tuple[DualEncoder, DualEncoder]:
+def model(folders: tuple[Path, Path]) -> tuple[DualEncoder, DualEncoder]:
     return load_model(folders[0]), load_model(folders[1])
 
 
@@ -198,28 +198,28 @@ def told(found: Evaluation) -> list[Any]:
     ]
 
 
-def test_embeddings_equal_the_towers_own(towers: tuple[DualEncoder, DualEncoder]) -> None:
+def test_embeddings_equal_the_towers_own(model: tuple[DualEncoder, DualEncoder]) -> None:
     data = items(pictures(5))
-    encoder = CachedEncoder(towers[0])
-    prepared = [towers[0].preprocess(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in data]
+    encoder = CachedEncoder(model[0])
+    prepared = [model[0].image_preprocessor(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in data]
     pixels = torch.stack([torch.from_numpy(one["pixels"]) for one in prepared])
     with torch.no_grad():
-        expected = towers[0].eval().encode_image({"pixels": pixels}).numpy()
-        words = towers[0].encode_text(towers[0].tokenise(["a cat", "a dog"])).numpy()
+        expected = model[0].eval().encode_image({"pixels": pixels}).numpy()
+        words = model[0].encode_text(model[0].tokenise(["a cat", "a dog"])).numpy()
     assert encoder.images(data) == pytest.approx(expected, abs=1e-6)
     assert encoder.texts(["a dog", "a cat", "a dog"]) == pytest.approx(words[[1, 0, 1]], abs=1e-6)
     assert encoder.images(data) is encoder.images(data)
     assert encoder.texts(["a cat"]) is encoder.texts(["a cat"])
 
 
-def test_the_mode_of_the_towers_is_left_as_it_was(towers: tuple[DualEncoder, DualEncoder]) -> None:
-    towers[0].train()
-    CachedEncoder(towers[0]).texts(["a cat"])
-    assert towers[0].training
+def test_the_mode_of_the_towers_is_left_as_it_was(model: tuple[DualEncoder, DualEncoder]) -> None:
+    model[0].train()
+    CachedEncoder(model[0]).texts(["a cat"])
+    assert model[0].training
 
 
-def test_unreadable_images_are_left_out_for_both_and_counted(towers: tuple[DualEncoder, DualEncoder]) -> None:
-    base, adapted = map(CachedEncoder, towers)
+def test_unreadable_images_are_left_out_for_both_and_counted(model: tuple[DualEncoder, DualEncoder]) -> None:
+    base, adapted = map(CachedEncoder, model)
     data = evaluation_set(pictures(40, broken=(3, 33)), CLASSES)
     found = evaluate_pair(base, adapted, [data], PROBES, resamples=100)
     assert found.valid
@@ -230,24 +230,24 @@ def test_unreadable_images_are_left_out_for_both_and_counted(towers: tuple[DualE
     assert found.protocol[0]["unreadable"] == 2
 
 
-def test_a_set_without_one_readable_image_is_refused(towers: tuple[DualEncoder, DualEncoder]) -> None:
+def test_a_set_without_one_readable_image_is_refused(model: tuple[DualEncoder, DualEncoder]) -> None:
     data = evaluation_set(pictures(2, broken=(0, 1)), CLASSES)
     with pytest.raises(DataError) as error:
-        evaluate_pair(CachedEncoder(towers[0]), None, [data], PROBES)
+        evaluate_pair(CachedEncoder(model[0]), None, [data], PROBES)
     assert str(error.value) == "test: none of its 2 images can be read: check the corpus path"
 
 
-def test_asking_for_an_unreadable_image_is_refused(towers: tuple[DualEncoder, DualEncoder]) -> None:
+def test_asking_for_an_unreadable_image_is_refused(model: tuple[DualEncoder, DualEncoder]) -> None:
     with pytest.raises(DataError) as error:
-        CachedEncoder(towers[0]).images(items(pictures(3, broken=[1])))
+        CachedEncoder(model[0]).images(items(pictures(3, broken=[1])))
     assert str(error.value) == "1 of 3 images cannot be read: measure the readable ones"
 
 
-def test_no_digit_depends_on_the_order_of_the_rows(towers: tuple[DualEncoder, DualEncoder]) -> None:
+def test_no_digit_depends_on_the_order_of_the_rows(model: tuple[DualEncoder, DualEncoder]) -> None:
     data = evaluation_set(pictures(45, broken=[7]), CLASSES)
     order = np.random.default_rng(0).permutation(45)
     permuted = replace(data, items=data.items.select(order))
-    base, adapted = towers
+    base, adapted = model
     plain, other = (
         evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), [one], PROBES, resamples=100)
         for one in (data, permuted)
@@ -257,9 +257,9 @@ def test_no_digit_depends_on_the_order_of_the_rows(towers: tuple[DualEncoder, Du
 
 
 def test_base_and_adapted_share_what_a_locked_tower_gives(
-    towers: tuple[DualEncoder, DualEncoder], monkeypatch: pytest.MonkeyPatch
+    model: tuple[DualEncoder, DualEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, adapted = towers
+    base, adapted = model
     for name, weight in base.weights().items():
         if name.startswith("image/"):
             adapted.weights()[name].data.copy_(weight.data)
@@ -281,8 +281,8 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
     assert (pair[0].texts(["a cat"]) != pair[1].texts(["a cat"])).any()
 
 
-def test_differing_preparation_makes_the_evaluation_invalid(towers: tuple[DualEncoder, DualEncoder]) -> None:
-    base, adapted = map(CachedEncoder, towers)
+def test_differing_preparation_makes_the_evaluation_invalid(model: tuple[DualEncoder, DualEncoder]) -> None:
+    base, adapted = map(CachedEncoder, model)
     adapted.preparation = "other"
     adapted.image_key = (adapted.image_key[0], "other")
     found = evaluate_pair(base, adapted, [evaluation_set(pictures(20), CLASSES)], PROBES, resamples=100)
@@ -292,11 +292,11 @@ def test_differing_preparation_makes_the_evaluation_invalid(towers: tuple[DualEn
     )
 
 
-def test_a_broken_model_is_named(towers: tuple[DualEncoder, DualEncoder]) -> None:
-    next(weight for name, weight in towers[0].weights().items() if "visual" in name).data.fill_(float("nan"))
-    towers[0].base = "runs/one"
+def test_a_broken_model_is_named(model: tuple[DualEncoder, DualEncoder]) -> None:
+    next(weight for name, weight in model[0].weights().items() if "visual" in name).data.fill_(float("nan"))
+    model[0].base = "runs/one"
     with pytest.raises(ModelError) as error:
-        CachedEncoder(towers[0]).images(items(pictures(2)))
+        CachedEncoder(model[0]).images(items(pictures(2)))
     assert str(error.value) == "runs/one: an image embedding is not a finite number; retrain it"
 
 

@@ -70,9 +70,9 @@ def test_a_hub_model_keeps_its_name_and_commit(
         return str(tmp_path / COMMIT)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
-    towers = load_model("lab/clip", "main")
-    assert (towers.base, towers.revision) == ("lab/clip", COMMIT)
-    assert towers.plain.name_or_path == "lab/clip"
+    model = load_model("lab/clip", "main")
+    assert (model.base, model.revision) == ("lab/clip", COMMIT)
+    assert model.hf_base.name_or_path == "lab/clip"
     assert (asked["base"], asked["revision"]) == ("lab/clip", "main")
     present = [
         "model.py",

@@ -21,58 +21,58 @@ TEXTS = ["a red circle", "Two small CATS, on the left!", "x", "a photo of a dog 
 IMAGES = [noise(48, 40, 1), noise(31, 65, 2), noise(32, 32, 3)]
 
 
-def reference_logits(folder: Path, towers: DualEncoder) -> Tensor:
+def reference_logits(folder: Path, model: DualEncoder) -> Tensor:
     """`logits_per_image` of plain transformers, called as its documentation says."""
     processor = transformers.AutoProcessor.from_pretrained(folder, backend="pil")
-    fixed = towers.objective == "sigmoid"
+    fixed = model.objective == "sigmoid"
     text = processor.tokenizer(
         TEXTS,
         padding="max_length" if fixed else True,
         truncation=True,
-        max_length=towers.max_tokens,
+        max_length=model.max_tokens,
         return_tensors="pt",
     )
     if fixed:  # published SigLIP tokenizers give no mask, for none was used in training
         text = {"input_ids": text["input_ids"]}
     image = processor.image_processor(IMAGES, return_tensors="pt")
-    model = transformers.AutoModel.from_pretrained(folder).eval()
+    hf_model = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        logits: Tensor = model(**image, **text).logits_per_image
+        logits: Tensor = hf_model(**image, **text).logits_per_image
     return logits
 
 
 @pytest.mark.parametrize("make", tiny_models.FAMILIES, ids=lambda make: make.__name__)
 def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path: Path) -> None:
     folder = make(tmp_path)
-    towers = load_model(folder)
+    model = load_model(folder)
     with torch.no_grad():
-        image, text, scale, bias = towers(
-            stack(towers.preprocess(image) for image in IMAGES), towers.tokenise(TEXTS)
+        image, text, scale, bias = model(
+            stack(model.image_preprocessor(image) for image in IMAGES), model.tokenise(TEXTS)
         )
     for encoded, count in ((image, 3), (text, 4)):
-        assert encoded.shape == (count, towers.width)
+        assert encoded.shape == (count, model.width)
         assert encoded.dtype == torch.float32
         torch.testing.assert_close(encoded.norm(dim=1), torch.ones(count))
     logits = scale * image @ text.T + (0 if bias is None else bias)
-    torch.testing.assert_close(logits, reference_logits(folder, towers), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, reference_logits(folder, model), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", tiny_models.FAMILIES, ids=lambda make: make.__name__)
 def test_a_text_embeds_alike_alone_and_beside_a_longer_one(make: Callable[..., Path], tmp_path: Path) -> None:
-    towers = load_model(make(tmp_path))
+    model = load_model(make(tmp_path))
     with torch.no_grad():
-        together = towers.encode_text(towers.tokenise(TEXTS))
-        alone = torch.cat([towers.encode_text(towers.tokenise([text])) for text in TEXTS])
+        together = model.encode_text(model.tokenise(TEXTS))
+        alone = torch.cat([model.encode_text(model.tokenise([text])) for text in TEXTS])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("make", tiny_models.FAMILIES, ids=lambda make: make.__name__)
 def test_counts_are_untruncated_lengths(make: Callable[..., Path], tmp_path: Path) -> None:
-    towers = load_model(make(tmp_path))
-    counts = towers.count_tokens(TEXTS)
-    ids = towers.tokenise(TEXTS)["input_ids"]
-    assert counts[3] > towers.max_tokens == ids.shape[1]
-    assert counts[2] < counts[0] < counts[1] < towers.max_tokens
+    model = load_model(make(tmp_path))
+    counts = model.count_tokens(TEXTS)
+    ids = model.tokenise(TEXTS)["input_ids"]
+    assert counts[3] > model.max_tokens == ids.shape[1]
+    assert counts[2] < counts[0] < counts[1] < model.max_tokens
     assert all(end == ids[3, -1] for row, n in zip(ids[:3], counts, strict=False) for end in [row[n - 1]])
 
 
@@ -86,7 +86,7 @@ def test_parts_that_are_not_given_are_none(clip: DualEncoder) -> None:
 
 def test_embeddings_stay_fp32_under_autocast(clip: DualEncoder) -> None:
     """Fault 19."""
-    pixels = stack(clip.preprocess(image) for image in IMAGES)
+    pixels = stack(clip.image_preprocessor(image) for image in IMAGES)
     with torch.autocast("cpu", torch.bfloat16):
         image, text, scale, _ = clip(pixels, clip.tokenise(TEXTS))
     assert image.dtype == text.dtype == scale.dtype == torch.float32
@@ -101,33 +101,33 @@ def test_quick_gelu_is_not_gelu(clip: DualEncoder, tmp_path: Path) -> None:
 
 
 def test_scale_and_bias_of_siglip(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip(tmp_path, log_scale=2.0, bias=-7.5))
-    assert towers.objective == "sigmoid"
-    assert towers.bias is not None
-    assert towers.scale.shape == towers.bias.shape == ()
-    assert towers.scale.item() == pytest.approx(math.exp(2.0), rel=1e-6)
-    assert towers.bias.item() == -7.5
-    (towers.scale * towers.bias).backward()
-    assert towers.plain.logit_scale.grad is not None
-    assert towers.plain.logit_bias.grad is not None
+    model = load_model(tiny_siglip(tmp_path, log_scale=2.0, bias=-7.5))
+    assert model.objective == "sigmoid"
+    assert model.bias is not None
+    assert model.scale.shape == model.bias.shape == ()
+    assert model.scale.item() == pytest.approx(math.exp(2.0), rel=1e-6)
+    assert model.bias.item() == -7.5
+    (model.scale * model.bias).backward()
+    assert model.hf_base.logit_scale.grad is not None
+    assert model.hf_base.logit_bias.grad is not None
 
 
 @pytest.mark.parametrize(("born", "bound"), [(2.6592, math.log(100)), (4.7, 4.7)])
 def test_the_scale_is_clamped_to_its_bound(tmp_path: Path, born: float, bound: float) -> None:
     """Fault 19."""
-    towers = load_model(tiny_clip(tmp_path, log_scale=born))
-    assert towers.max_log_scale == pytest.approx(bound, abs=1e-6)
+    model = load_model(tiny_clip(tmp_path, log_scale=born))
+    assert model.max_log_scale == pytest.approx(bound, abs=1e-6)
     for value, kept in ((9.0, bound), (-1.0, 0.0), (1.5, 1.5)):
-        towers.plain.logit_scale.data.fill_(value)
-        towers.clamp_scale()
-        assert towers.scale.item() == pytest.approx(math.exp(kept), rel=1e-6)
+        model.hf_base.logit_scale.data.fill_(value)
+        model.clamp_scale()
+        assert model.scale.item() == pytest.approx(math.exp(kept), rel=1e-6)
 
 
 def test_a_copy_stands_on_its_own(clip: DualEncoder) -> None:
     """Fault 19."""
     twin = copy.deepcopy(clip)
     text = clip.tokenise(TEXTS)
-    twin.plain.text_projection.weight.data.zero_()
+    twin.hf_base.text_projection.weight.data.zero_()
     assert torch.equal(twin.tokenise(TEXTS)["input_ids"], text["input_ids"])
     torch.testing.assert_close(clip.encode_text(text).norm(dim=1), torch.ones(4))
     assert not twin.encode_text(text).any()  # a zero feature stays finite
@@ -160,11 +160,11 @@ def test_a_tokenizer_that_pads_on_the_left(tmp_path: Path, make: Callable[[Path]
     folder = make(tmp_path / "base")
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
-    towers = load_model(folder)
+    model = load_model(folder)
     said = ["cat", "two small squares on the left of a green dog"]
     with torch.no_grad():
-        together = towers.encode_text(towers.tokenise(said))
-        alone = torch.cat([towers.encode_text(towers.tokenise([text])) for text in said])
+        together = model.encode_text(model.tokenise(said))
+        alone = torch.cat([model.encode_text(model.tokenise([text])) for text in said])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
@@ -185,10 +185,12 @@ def refusal(folder: Path) -> str:
 
 
 def test_a_real_checkpoint(real_clip: Path) -> None:
-    towers = load_model(real_clip)
+    model = load_model(real_clip)
     images = [noise(300, 200, 1), noise(120, 333, 2)]
-    text = towers.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    text = model.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
-        expected = towers.plain(**towers.processor(images, return_tensors="pt"), **text).logits_per_image
-        image, text, scale, _ = towers(stack(towers.preprocess(i) for i in images), towers.tokenise(TEXTS))
+        expected = model.hf_base(**model.processor(images, return_tensors="pt"), **text).logits_per_image
+        image, text, scale, _ = model(
+            stack(model.image_preprocessor(i) for i in images), model.tokenise(TEXTS)
+        )
     torch.testing.assert_close(scale * image @ text.T, expected, atol=1e-4, rtol=1e-5)

@@ -51,13 +51,13 @@ def _ready(base: Path, strategy: Any) -> DualEncoder:
 
 
 def _inputs(loaded: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    pictures = [loaded.preprocess(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(3)]
+    pictures = [loaded.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(3)]
     return tiny_models.stack(pictures), loaded.tokenise(TEXTS)
 
 
 def _run(loaded: DualEncoder, image: Any, text: Any, seed: int = 5) -> tuple[Tensor, dict[str, Tensor]]:
     """Both embeddings, and the gradients of something that depends on every number of them."""
-    loaded.learn({"image", "text"})
+    loaded.set_train_mode({"image", "text"})
     torch.manual_seed(seed)
     found = torch.cat([rows for rows in loaded(image, text)[:2] if rows is not None])
     (found * torch.linspace(-1, 1, found.numel()).reshape(found.shape)).sum().backward()
@@ -74,18 +74,22 @@ def test_begun_at_a_layer_gives_the_numbers_of_the_whole(
     loaded = _ready(bases[family], STRATEGIES[strategy])
     image, text = _inputs(loaded)
     expected, gradients = _run(loaded, image, text)
-    before = [name for name, _ in loaded.plain.named_modules()]
+    before = [name for name, _ in loaded.hf_base.named_modules()]
     loaded.eval()
-    kept = {"hidden": loaded.lower("image", image)} if "image" in loaded.can_begin else image
-    midway = {**text, "hidden": loaded.lower("text", text)}
-    assert loaded.first_learning("image") == loaded.first_learning("text") == 1
+    kept = (
+        {"hidden": loaded.frozen_hidden_states("image", image)}
+        if "image" in loaded.accepts_hidden_states
+        else image
+    )
+    midway = {**text, "hidden": loaded.frozen_hidden_states("text", text)}
+    assert loaded.first_trainable_layer("image") == loaded.first_trainable_layer("text") == 1
     found, own = _run(loaded, kept, midway)
     assert torch.allclose(found, expected, atol=1e-6)
     assert own.keys() == gradients.keys()
     assert len(own) > 3
     for name, gradient in gradients.items():
         assert torch.allclose(own[name], gradient, atol=1e-5), name
-    assert [name for name, _ in loaded.plain.named_modules()] == before  # nothing is left behind
+    assert [name for name, _ in loaded.hf_base.named_modules()] == before  # nothing is left behind
     # Negative control: the kept states decide, so others give other numbers.
     other, _ = _run(loaded, kept, {**midway, "hidden": midway["hidden"].flip(-1)})
     assert not torch.allclose(other, expected, atol=1e-3)
@@ -97,11 +101,11 @@ def test_dropout_draws_in_the_layer_that_learns_only(bases: dict[str, Path], fam
     image, text = _inputs(loaded)
     one, two = (_run(loaded, image, text, seed)[0] for seed in (5, 6))
     assert not torch.allclose(one, two, atol=1e-4)  # it draws, and
-    loaded.learn({"image", "text"})
+    loaded.set_train_mode({"image", "text"})
     torch.manual_seed(1)
-    first = loaded.lower("text", text)
+    first = loaded.frozen_hidden_states("text", text)
     torch.manual_seed(2)
-    assert torch.equal(loaded.lower("text", text), first)  # not below
+    assert torch.equal(loaded.frozen_hidden_states("text", text), first)  # not below
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,13 +123,13 @@ def test_nothing_below_the_first_learning_layer_learns(bases: dict[str, Path], f
 
 def test_where_a_tower_begins_to_learn(bases: dict[str, Path]) -> None:
     loaded = loading.load_model(bases["clip"])
-    assert loaded.first_learning("image") == 0
-    loaded.select([("image/visual_projection.*", 1.0), (".*", 0.0)])
-    assert loaded.first_learning("image") == 1  # the last layer: only the projection behind it learns
-    assert loaded.first_learning("text") is None
-    loaded.select([("image/.*layernorm.*", 1.0), ("text/.*position.*", 1.0), (".*", 0.0)])
-    assert loaded.first_learning("text") == 0
-    tower = loaded.plain.vision_model
+    assert loaded.first_trainable_layer("image") == 0
+    loaded.set_trainable([("image/visual_projection.*", 1.0), (".*", 0.0)])
+    assert loaded.first_trainable_layer("image") == 1  # the last layer: only the projection behind it learns
+    assert loaded.first_trainable_layer("text") is None
+    loaded.set_trainable([("image/.*layernorm.*", 1.0), ("text/.*position.*", 1.0), (".*", 0.0)])
+    assert loaded.first_trainable_layer("text") == 0
+    tower = loaded.hf_base.vision_model
     assert frozen_prefix.parameters_below(tower, 0) == [
         name for name, _ in tower.named_parameters() if name.startswith(("embeddings", "pre_layrnorm"))
     ]

@@ -71,12 +71,12 @@ def _ready(base: Path, strategy: Any = None) -> DualEncoder:
                 weight.normal_(0, 0.05)
             if name.endswith("bias"):  # and biases as zero
                 weight.add_(torch.randn_like(weight), alpha=0.1)
-    loaded.learn({"image", "text"})
+    loaded.set_train_mode({"image", "text"})
     return loaded
 
 
 def _inputs(loaded: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    pictures = [loaded.preprocess(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(5)]
+    pictures = [loaded.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(5)]
     return tiny_models.stack(pictures), loaded.tokenise(TEXTS)
 
 
@@ -91,7 +91,7 @@ def _run(loaded: DualEncoder, image: Any, text: Any) -> tuple[Tensor, dict[str, 
 
 def _plainly(loaded: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, every layer whole."""
-    monkeypatch.setattr(loaded, "read_at", lambda *_: None)
+    monkeypatch.setattr(loaded, "pooled_position", lambda *_: None)
 
 
 def _taken(loaded: DualEncoder) -> set[str]:
@@ -102,7 +102,7 @@ def _taken(loaded: DualEncoder) -> set[str]:
         part
         for part, batch in batches.items()
         if not isinstance(
-            last_layer.compute_only_at(loaded._tower(part), loaded.read_at(part, batch)),  # type: ignore[arg-type]
+            last_layer.compute_only_at(loaded._tower(part), loaded.pooled_position(part, batch)),  # type: ignore[arg-type]
             nullcontext,
         )
     }
@@ -143,7 +143,7 @@ def test_in_double_precision_nothing_is_lost(bases: dict[str, Path], family: str
         if part not in ONCE[family]:
             continue
         rows, gradients = [], []
-        for place in (loaded.read_at(part, batch), None):  # type: ignore[arg-type]
+        for place in (loaded.pooled_position(part, batch), None):  # type: ignore[arg-type]
             with last_layer.compute_only_at(loaded._tower(part), place):  # type: ignore[arg-type]
                 rows.append(features(batch).pooler_output)
             assert rows[-1].dtype == torch.float64
@@ -161,7 +161,7 @@ def test_as_long_as_the_tower_made_them(bases: dict[str, Path], family: str) -> 
     loaded = _ready(bases[family]).eval()
     text = loaded.tokenise([*TEXTS, "a " * 200])
     with torch.no_grad():
-        raw, plain = loaded.raw_text(text), loaded.plain.get_text_features(**text).pooler_output
+        raw, plain = loaded.raw_text(text), loaded.hf_base.get_text_features(**text).pooler_output
         assert (raw - plain).abs().max() < 1e-5 * plain.abs().max()
         # To the last bit the vectors that are measured everywhere else.
         assert torch.equal(F.normalize(raw, dim=-1), loaded.encode_text(text))
@@ -176,9 +176,13 @@ def test_from_kept_hidden_states(
     strategy = Lora(rank=2, dropout=0.0, targets="attention+mlp", last_layers=last_layers)
     loaded = _ready(bases[family], strategy)
     image, text = _inputs(loaded)
-    assert loaded.first_learning("image") == loaded.first_learning("text") == 2 - last_layers
-    kept = {"hidden": loaded.lower("image", image)} if "image" in loaded.can_begin else image
-    midway = {**text, "hidden": loaded.lower("text", text)}
+    assert loaded.first_trainable_layer("image") == loaded.first_trainable_layer("text") == 2 - last_layers
+    kept = (
+        {"hidden": loaded.frozen_hidden_states("image", image)}
+        if "image" in loaded.accepts_hidden_states
+        else image
+    )
+    midway = {**text, "hidden": loaded.frozen_hidden_states("text", text)}
     before = [name for name, _ in loaded.named_modules()]
     _assert_equal(loaded, monkeypatch, kept, midway, tolerance=1e-5)
     assert [name for name, _ in loaded.named_modules()] == before  # nothing is left behind
@@ -187,7 +191,7 @@ def test_from_kept_hidden_states(
 def test_adapters_of_other_kinds(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = _ready(bases["clip"])
     wrapped = LoraConfig(r=2, use_dora=True, target_modules=["q_proj", "k_proj", "v_proj", "out_proj", "fc1"])
-    loaded.model = get_peft_model(loaded.model, wrapped)
+    loaded.hf_model = get_peft_model(loaded.hf_model, wrapped)
     assert _taken(loaded) == {"image", "text"}
     _assert_equal(loaded, monkeypatch, *_inputs(loaded), tolerance=1e-5)
 
@@ -196,7 +200,7 @@ def test_adapters_of_other_kinds(bases: dict[str, Path], monkeypatch: pytest.Mon
 def test_what_stands_behind_the_end_does_not_reach_it(bases: dict[str, Path], family: str) -> None:
     loaded = _ready(bases[family])
     text = loaded.tokenise(TEXTS)["input_ids"]
-    ends = loaded.read_at("text", {"input_ids": text})
+    ends = loaded.pooled_position("text", {"input_ids": text})
     behind = torch.arange(text.shape[1]) > ends[:, None]  # type: ignore[operator]
     other = torch.where(behind, (text + 7) % 20 + 5, text)
     assert behind.any()
@@ -278,7 +282,7 @@ def test_activation_checkpointing_reaches_the_layer(
     given = _inputs(loaded)
     expected, gradients = _run(loaded, *given)
     again: list[str] = []
-    last = loaded.plain.vision_model.encoder.layers[-1]
+    last = loaded.hf_base.vision_model.encoder.layers[-1]
     run = last.layer_norm2.forward
     monkeypatch.setattr(last.layer_norm2, "forward", lambda rows: again.append("") or run(rows))
     with layer_execution.layer_execution(loaded, TrainConfig(activation_checkpointing=True)):
@@ -346,7 +350,7 @@ def test_whatever_it_would_not_do_alike_runs_whole(
 ) -> None:
     loaded = _ready(bases["clip"])
     assert _taken(loaded) == {"image", "text"}
-    change(loaded.plain.vision_model.encoder.layers[-1])
+    change(loaded.hf_base.vision_model.encoder.layers[-1])
     assert _taken(loaded) == {"text"}
     loaded.eval()
     assert _taken(loaded) == ({"image", "text"} if change is _dropout else {"text"})
@@ -363,7 +367,7 @@ def test_a_few_rows_run_whole(bases: dict[str, Path], monkeypatch: pytest.Monkey
     """Up to three, their last digit would depend on where the weights lie in memory."""
     loaded = _ready(bases["clip"])
     whole: list[str] = []
-    attention = loaded.plain.text_model.encoder.layers[-1].self_attn
+    attention = loaded.hf_base.text_model.encoder.layers[-1].self_attn
     run = attention.forward
     monkeypatch.setattr(attention, "forward", lambda *a, **k: whole.append("") or run(*a, **k))
     _, text = _inputs(loaded)

@@ -32,8 +32,8 @@ def test_the_last_layer_with_its_mlp(clip: DualEncoder) -> None:
 
 
 def test_bert_and_vit_need_no_list_of_names(tmp_path: Path) -> None:
-    towers = load_model(tiny_dual_encoder(tmp_path))
-    assert towers.lora_targets("text", "attention+mlp", 1) == [
+    model = load_model(tiny_dual_encoder(tmp_path))
+    assert model.lora_targets("text", "attention+mlp", 1) == [
         "text_model.encoder.layer.1.attention.self.query",
         "text_model.encoder.layer.1.attention.self.key",
         "text_model.encoder.layer.1.attention.self.value",
@@ -41,7 +41,7 @@ def test_bert_and_vit_need_no_list_of_names(tmp_path: Path) -> None:
         "text_model.encoder.layer.1.intermediate.dense",
         "text_model.encoder.layer.1.output.dense",
     ]
-    assert towers.lora_targets("image", "attention", 1) == [
+    assert model.lora_targets("image", "attention", 1) == [
         f"vision_model.layers.1.attention.{name}_proj" for name in "qkvo"
     ]
 

@@ -48,11 +48,11 @@ def test_families_are_the_files() -> None:
 
 def test_loads_for_evaluation_with_everything_fp32(tmp_path: Path) -> None:
     folder = rewrite(tiny_clip(tmp_path), lambda w: w.update({n: t.half() for n, t in w.items()}))
-    towers = load_model(folder)
-    assert not towers.training
-    assert not towers.plain.training
+    model = load_model(folder)
+    assert not model.training
+    assert not model.hf_base.training
     stored = load_file(folder / "model.safetensors")
-    for name, weight in towers.weights().items():
+    for name, weight in model.weights().items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, stored[name.split("/")[1]].float())
 
@@ -61,11 +61,11 @@ def test_loads_for_evaluation_with_everything_fp32(tmp_path: Path) -> None:
 def test_scale_and_bias_of_either_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     scalars = {"logit_scale": torch.full(shape, 3.5)}
     clip = load_model(rewrite(tiny_clip(tmp_path / "clip"), lambda w: w.update(scalars)))
-    assert clip.plain.logit_scale.tolist() == 3.5
+    assert clip.hf_base.logit_scale.tolist() == 3.5
     assert clip.scale.shape == ()
     scalars["logit_bias"] = torch.full(shape, -3.0)
     siglip = load_model(rewrite(tiny_siglip(tmp_path / "siglip"), lambda w: w.update(scalars)))
-    assert siglip.plain.logit_scale.tolist() == [3.5]
+    assert siglip.hf_base.logit_scale.tolist() == [3.5]
     assert siglip.bias is not None
     assert siglip.bias.tolist() == -3.0
 
@@ -152,10 +152,10 @@ def test_a_family_that_there_is_not(tmp_path: Path, model_type: str, way_out: st
 
 
 def adapter(base: Path, folder: Path) -> Path:
-    towers = load_model(base)
-    targets = towers.lora_targets("text", "attention", 1)
-    towers.model = get_peft_model(towers.model, LoraConfig(r=2, target_modules=targets))
-    towers.save(folder)
+    model = load_model(base)
+    targets = model.lora_targets("text", "attention", 1)
+    model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=targets))
+    model.save(folder)
     return folder
 
 
@@ -203,10 +203,11 @@ warnings.simplefilter("error")
 # The idiom for "not installed": to import it fails, to look for it finds nothing.
 sys.modules["torchvision"] = sys.modules["sentencepiece"] = None
 from PIL import Image
-from domainclip.towers import load
-from tests.tiny import stack
-towers = load(sys.argv[1])
-image, text, *_ = towers(stack([towers.preprocess(Image.new("RGB", (50, 40)))]), towers.tokenise(["a cat"]))
+from domainclip.models.loading import load_model
+from tests.support.tiny_models import stack
+model = load_model(sys.argv[1])
+pixels = stack([model.image_preprocessor(Image.new("RGB", (50, 40)))])
+image, text, *_ = model(pixels, model.tokenise(["a cat"]))
 print(tuple(image.shape), tuple(text.shape))
 """
 

@@ -192,7 +192,7 @@ def _ready(folder: Path, strategy: Any) -> DualEncoder:
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:
                 weight.normal_(0, 0.05)
-    loaded.learn({"image", "text"})
+    loaded.set_train_mode({"image", "text"})
     return loaded
 
 
@@ -238,7 +238,7 @@ def test_a_step_of_both_towers(
 def test_compiled_layers_are_left_to_the_compiler(tmp_path: Path, asked: list[Any]) -> None:
     loaded = _ready(tmp_path, Full())
     assert not isinstance(loaded._products("image"), nullcontext)
-    for layer in loaded.plain.vision_model.encoder.layers:
+    for layer in loaded.hf_base.vision_model.encoder.layers:
         layer.compile(backend="eager")
     assert isinstance(loaded._products("image"), nullcontext)
     assert not isinstance(loaded._products("text"), nullcontext)
@@ -269,7 +269,7 @@ def test_another_device_is_left_alone(tmp_path: Path, asked: list[Any]) -> None:
 
 def test_what_is_kept_is_made_so_too(tmp_path: Path, asked: list[Any]) -> None:
     loaded = _ready(tmp_path, Full(last_layers=1)).eval()
-    loaded.lower("text", loaded.tokenise(TEXTS))
+    loaded.frozen_hidden_states("text", loaded.tokenise(TEXTS))
     assert len(asked) == 6  # of one layer
 
 

@@ -16,19 +16,19 @@ from tests.support.tiny_models import tiny_clip, tiny_siglip
 NAMES = ["image/vision_model.a", "image/visual_projection.weight", "text/text_model.b", "scale/logit_scale"]
 
 
-def with_lora(towers: DualEncoder) -> Any:
+def with_lora(model: DualEncoder) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    targets = towers.lora_targets("text", "attention", 1)
-    towers.model = get_peft_model(towers.model, LoraConfig(r=2, target_modules=targets))
-    return towers
+    targets = model.lora_targets("text", "attention", 1)
+    model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=targets))
+    return model
 
 
-def fingerprints(towers: DualEncoder) -> dict[str, str]:
+def fingerprints(model: DualEncoder) -> dict[str, str]:
     return {
-        "image": towers.fingerprint("image"),
-        "text": towers.fingerprint("text"),
-        "all": towers.fingerprint("all"),
+        "image": model.fingerprint("image"),
+        "text": model.fingerprint("text"),
+        "all": model.fingerprint("all"),
     }
 
 
@@ -79,11 +79,11 @@ def test_patterns_that_leave_a_doubt(patterns: list[tuple[str, float]], message:
 
 
 def test_select_locks_and_unlocks(clip: DualEncoder) -> None:
-    factors = clip.select([("text/.*", 0.5), ("scale/.*", 1.0), ("image/.*", 0.0)])
+    factors = clip.set_trainable([("text/.*", 0.5), ("scale/.*", 1.0), ("image/.*", 0.0)])
     for name, weight in clip.weights().items():
         assert weight.requires_grad is not name.startswith("image/")
         assert factors[name] == {"text": 0.5, "scale": 1.0, "image": 0.0}[name.split("/")[0]]
-    clip.select([(".*", 1.0)])
+    clip.set_trainable([(".*", 1.0)])
     assert all(weight.requires_grad for weight in clip.weights().values())
 
 
@@ -98,8 +98,8 @@ def test_names_are_the_same_around_an_adapter(clip: DualEncoder) -> None:
 
 def test_only_matrices_decay(tmp_path: Path) -> None:
     for make in (tiny_clip, tiny_siglip):
-        towers = load_model(make(tmp_path / make.__name__))
-        decayed = {name for name in towers.weights() if towers.decayed(name)}
+        model = load_model(make(tmp_path / make.__name__))
+        decayed = {name for name in model.weights() if model.uses_weight_decay(name)}
         assert "image/vision_model.encoder.layers.0.mlp.fc1.weight" in decayed
         assert "text/text_model.embeddings.token_embedding.weight" in decayed
         words = ("norm", "bias", "scale", "position", "class_embedding", "probe")
@@ -116,7 +116,7 @@ def test_fingerprints_follow_every_byte(clip: DualEncoder) -> None:
 
 def test_the_scale_belongs_to_all_and_to_no_tower(clip: DualEncoder) -> None:
     before = fingerprints(clip)
-    clip.plain.logit_scale.data += 1
+    clip.hf_base.logit_scale.data += 1
     assert changed(before, fingerprints(clip)) == {"all"}
 
 

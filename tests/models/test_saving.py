@@ -29,26 +29,26 @@ TEXTS = ["a red circle", "two small cats on the left"]
 IMAGES = [noise(40, 32, 1), noise(31, 65, 2)]
 
 
-def embed(towers: DualEncoder) -> tuple[Tensor, Tensor]:
+def embed(model: DualEncoder) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        image = towers.encode_image(stack(towers.preprocess(image) for image in IMAGES))
-        return image, towers.encode_text(towers.tokenise(TEXTS))
+        image = model.encode_image(stack(model.image_preprocessor(image) for image in IMAGES))
+        return image, model.encode_text(model.tokenise(TEXTS))
 
 
-def stir(towers: DualEncoder, pattern: str) -> None:
+def stir(model: DualEncoder, pattern: str) -> None:
     """A step of training that every weight named so has taken."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, weight in towers.weights().items():
+        for name, weight in model.weights().items():
             if pattern in name:
                 weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
 
 
-def adapt(towers: DualEncoder, **options: Any) -> DualEncoder:
-    targets = [name for part in ("image", "text") for name in towers.lora_targets(part, "attention")]
-    towers.model = get_peft_model(towers.model, LoraConfig(r=2, target_modules=targets, **options))
-    stir(towers, "lora_")
-    return towers
+def adapt(model: DualEncoder, **options: Any) -> DualEncoder:
+    targets = [name for part in ("image", "text") for name in model.lora_targets(part, "attention")]
+    model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=targets, **options))
+    stir(model, "lora_")
+    return model
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -59,31 +59,31 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_a_plain_folder_is_read_by_transformers_and_by_load(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
-    towers = load_model(make(tmp_path / "base"))
-    stir(towers, "projection")
-    towers.plain.logit_scale.data.fill_(3.25)
-    towers.save(tmp_path / "saved")
+    model = load_model(make(tmp_path / "base"))
+    stir(model, "projection")
+    model.hf_base.logit_scale.data.fill_(3.25)
+    model.save(tmp_path / "saved")
     again = load_model(tmp_path / "saved")
-    assert again.fingerprint("all") == towers.fingerprint("all")
-    assert again.preprocess == towers.preprocess
-    assert again.max_tokens == towers.max_tokens
-    for ours, theirs in zip(embed(again), embed(towers), strict=True):
+    assert again.fingerprint("all") == model.fingerprint("all")
+    assert again.image_preprocessor == model.image_preprocessor
+    assert again.max_tokens == model.max_tokens
+    for ours, theirs in zip(embed(again), embed(model), strict=True):
         assert torch.equal(ours, theirs)
-    model = transformers.AutoModel.from_pretrained(tmp_path / "saved")
-    assert type(model) is type(towers.plain)
-    assert model.logit_scale.flatten().tolist() == [3.25]
-    assert model.logit_scale.shape == towers.plain.logit_scale.shape
+    hf_model = transformers.AutoModel.from_pretrained(tmp_path / "saved")
+    assert type(hf_model) is type(model.hf_base)
+    assert hf_model.logit_scale.flatten().tolist() == [3.25]
+    assert hf_model.logit_scale.shape == model.hf_base.logit_scale.shape
 
 
 def test_plain_transformers_gives_the_same_embeddings(tmp_path: Path) -> None:
-    towers = load_model(tiny_clip(tmp_path / "base"))
-    stir(towers, "projection")
-    towers.save(tmp_path / "saved")
-    model = transformers.CLIPModel.from_pretrained(tmp_path / "saved").eval()
+    model = load_model(tiny_clip(tmp_path / "base"))
+    stir(model, "projection")
+    model.save(tmp_path / "saved")
+    hf_model = transformers.CLIPModel.from_pretrained(tmp_path / "saved").eval()
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "saved", backend="pil")
     with torch.no_grad():
-        out = model(**processor(text=TEXTS, images=IMAGES, padding=True, return_tensors="pt"))
-    image, text = embed(towers)
+        out = hf_model(**processor(text=TEXTS, images=IMAGES, padding=True, return_tensors="pt"))
+    image, text = embed(model)
     torch.testing.assert_close(out.image_embeds, image, atol=1e-6, rtol=0)
     torch.testing.assert_close(out.text_embeds, text, atol=1e-6, rtol=0)
 
@@ -91,19 +91,19 @@ def test_plain_transformers_gives_the_same_embeddings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [tiny_clip, tiny_siglip])
 def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tmp_path: Path) -> None:
     base = make(tmp_path / "base")
-    towers = adapt(load_model(base))
-    towers.plain.logit_scale.data.fill_(3.5)
-    if towers.bias is not None:
-        towers.plain.logit_bias.data.fill_(-4.25)
-    towers.save(tmp_path / "adapter")
+    model = adapt(load_model(base))
+    model.hf_base.logit_scale.data.fill_(3.5)
+    if model.bias is not None:
+        model.hf_base.logit_bias.data.fill_(-4.25)
+    model.save(tmp_path / "adapter")
     again = load_model(tmp_path / "adapter")
-    assert isinstance(again.model, PeftModel)
+    assert isinstance(again.hf_model, PeftModel)
     assert again.base == str(base)
-    assert again.scale.item() == towers.scale.item()
-    assert again.max_log_scale == towers.max_log_scale
-    assert (again.bias is None) == (towers.bias is None)
+    assert again.scale.item() == model.scale.item()
+    assert again.max_log_scale == model.max_log_scale
+    assert (again.bias is None) == (model.bias is None)
     assert again.bias is None or again.bias.item() == -4.25
-    for ours, theirs, before in zip(embed(again), embed(towers), embed(load_model(base)), strict=True):
+    for ours, theirs, before in zip(embed(again), embed(model), embed(load_model(base)), strict=True):
         assert torch.equal(ours, theirs)
         assert (ours - before).abs().max() > 1e-3
     again.save(tmp_path / "again")
@@ -112,9 +112,9 @@ def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tm
 
 def test_what_an_adapter_folder_holds(tmp_path: Path) -> None:
     base = tiny_siglip(tmp_path / "base")
-    towers = load_model(base)
-    towers.revision = "0123abc"
-    adapt(towers).save(tmp_path / "adapter")
+    model = load_model(base)
+    model.revision = "0123abc"
+    adapt(model).save(tmp_path / "adapter")
     assert sorted(hashes(tmp_path / "adapter")) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -134,52 +134,54 @@ def test_what_an_adapter_folder_holds(tmp_path: Path) -> None:
 
 def test_plain_peft_loads_the_adapter(tmp_path: Path) -> None:
     base = tiny_clip(tmp_path / "base")
-    towers = adapt(load_model(base))
-    towers.save(tmp_path / "adapter")
-    model = PeftModel.from_pretrained(transformers.CLIPModel.from_pretrained(base), tmp_path / "adapter")
+    model = adapt(load_model(base))
+    model.save(tmp_path / "adapter")
+    hf_model = PeftModel.from_pretrained(transformers.CLIPModel.from_pretrained(base), tmp_path / "adapter")
     with torch.no_grad():
-        theirs = model.get_base_model().eval().get_text_features(**towers.tokenise(TEXTS)).pooler_output
-    torch.testing.assert_close(torch.nn.functional.normalize(theirs, dim=-1), embed(towers)[1])
+        theirs = hf_model.get_base_model().eval().get_text_features(**model.tokenise(TEXTS)).pooler_output
+    torch.testing.assert_close(torch.nn.functional.normalize(theirs, dim=-1), embed(model)[1])
 
 
 def test_peft_finds_the_base_of_an_adapter_by_itself(tmp_path: Path) -> None:
     adapt(load_model(tiny_siglip(tmp_path / "base"))).save(tmp_path / "adapter")
-    model = AutoPeftModel.from_pretrained(str(tmp_path / "adapter"))
-    assert isinstance(model.get_base_model(), transformers.SiglipModel)
+    hf_model = AutoPeftModel.from_pretrained(str(tmp_path / "adapter"))
+    assert isinstance(hf_model.get_base_model(), transformers.SiglipModel)
 
 
 def test_a_merged_adapter_is_a_plain_model(tmp_path: Path) -> None:
-    towers = adapt(load_model(tiny_clip(tmp_path / "base")))
-    before = embed(towers)
-    towers.model = towers.model.merge_and_unload()
-    towers.save(tmp_path / "merged")
+    model = adapt(load_model(tiny_clip(tmp_path / "base")))
+    before = embed(model)
+    model.hf_model = model.hf_model.merge_and_unload()
+    model.save(tmp_path / "merged")
     for merged, adapted in zip(embed(load_model(tmp_path / "merged")), before, strict=True):
         torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
 
 
 def test_modules_that_peft_keeps_whole_are_kept(tmp_path: Path) -> None:
-    towers = adapt(load_model(tiny_clip(tmp_path / "base")), modules_to_save=["text_projection"])
-    stir(towers, "modules_to_save")
-    towers.save(tmp_path / "adapter")
-    for again, saved in zip(embed(load_model(tmp_path / "adapter")), embed(towers), strict=True):
+    model = adapt(load_model(tiny_clip(tmp_path / "base")), modules_to_save=["text_projection"])
+    stir(model, "modules_to_save")
+    model.save(tmp_path / "adapter")
+    for again, saved in zip(embed(load_model(tmp_path / "adapter")), embed(model), strict=True):
         assert torch.equal(again, saved)
 
 
 def test_a_learning_weight_is_never_lost_in_silence(tmp_path: Path) -> None:
-    towers = adapt(load_model(tiny_clip(tmp_path / "base")))
-    towers.select([(".*lora_.*", 1.0), ("text/text_projection.weight", 1.0), ("scale/.*", 1.0), (".*", 0.0)])
+    model = adapt(load_model(tiny_clip(tmp_path / "base")))
+    model.set_trainable(
+        [(".*lora_.*", 1.0), ("text/text_projection.weight", 1.0), ("scale/.*", 1.0), (".*", 0.0)]
+    )
     with pytest.raises(ModelError) as caught:
-        towers.save(tmp_path / "adapter")
+        model.save(tmp_path / "adapter")
     assert str(caught.value) == (
         'the weight "text/text_projection.weight" learns, but no adapter holds it; merge before saving'
     )
 
 
 def test_the_last_call_of_the_tokenizer_is_not_saved(tmp_path: Path) -> None:
-    towers = load_model(tiny_clip(tmp_path / "base"))
-    towers.save(tmp_path / "before")
-    towers.tokenise(TEXTS)
-    towers.save(tmp_path / "after")
+    model = load_model(tiny_clip(tmp_path / "base"))
+    model.save(tmp_path / "before")
+    model.tokenise(TEXTS)
+    model.save(tmp_path / "after")
     assert hashes(tmp_path / "before") == hashes(tmp_path / "after")
 
 

@@ -25,29 +25,29 @@ FAMILIES = [one for one in tiny_models.FAMILIES if one is not tiny_models.tiny_s
 
 
 def _loaded(family: Callable[..., Path], folder: Path) -> DualEncoder:
-    towers = load_model(family(folder / "base"))
-    towers.eval()
-    return towers
+    model = load_model(family(folder / "base"))
+    model.eval()
+    return model
 
 
-def _pictures(towers: DualEncoder, count: int = 3) -> dict[str, Tensor]:
+def _pictures(model: DualEncoder, count: int = 3) -> dict[str, Tensor]:
     return tiny_models.stack(
-        [towers.preprocess(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(count)]
+        [model.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(count)]
     )
 
 
-def _groups(towers: DualEncoder) -> list[dict[str, Tensor]]:
-    return [towers.tokenise(TEXTS[2:]), towers.tokenise(TEXTS[:2])]
+def _groups(model: DualEncoder) -> list[dict[str, Tensor]]:
+    return [model.tokenise(TEXTS[2:]), model.tokenise(TEXTS[:2])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_lengths_and_the_pooled_rows_beside(family: Callable[..., Path], tmp_path: Path) -> None:
-    towers = _loaded(family, tmp_path)
-    image, groups = _pictures(towers), _groups(towers)
-    found = towers(image, groups, tokens=True)
+    model = _loaded(family, tmp_path)
+    image, groups = _pictures(model), _groups(model)
+    found = model(image, groups, tokens=True)
     assert type(found) is EncoderOutput
     longest = max(group["input_ids"].shape[1] for group in groups)
-    d = towers.width
+    d = model.width
     assert found.image_tokens.shape == (3, 16, d)
     assert found.text_tokens.shape == (3, longest, d)
     assert found.text_mask.shape == (3, longest)
@@ -55,10 +55,10 @@ def test_shapes_lengths_and_the_pooled_rows_beside(family: Callable[..., Path], 
     assert torch.allclose(found.image_tokens.norm(dim=-1), torch.ones(3, 16), atol=1e-5)
     lengths = found.text_tokens.norm(dim=-1)[found.text_mask]
     assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
-    for mine, plain in zip(found[:4], towers(image, groups), strict=True):
+    for mine, plain in zip(found[:4], model(image, groups), strict=True):
         assert mine is plain is None or torch.allclose(mine, plain, atol=1e-5)
     for given in ((image, None), (None, groups)):
-        other = towers(*given, tokens=True)
+        other = model(*given, tokens=True)
         assert [name for name, value in zip(other._fields, other, strict=True) if value is None] == [
             name
             for name, value in zip(found._fields, found, strict=True)
@@ -99,10 +99,10 @@ def _dual(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
 def test_each_goes_where_the_pooled_one_goes(
     family: Callable[..., Path], by_hand: Callable[..., tuple[Tensor, Tensor]], tmp_path: Path
 ) -> None:
-    towers = _loaded(family, tmp_path)
-    image, text = _pictures(towers), towers.tokenise(TEXTS)
-    found = towers(image, text, tokens=True)
-    rows, words = by_hand(towers.plain, towers.pixels(image)["pixel_values"], text["input_ids"])
+    model = _loaded(family, tmp_path)
+    image, text = _pictures(model), model.tokenise(TEXTS)
+    found = model(image, text, tokens=True)
+    rows, words = by_hand(model.hf_base, model.pixels(image)["pixel_values"], text["input_ids"])
     assert torch.allclose(found.image_tokens, F.normalize(rows, dim=-1), atol=1e-5)
     mine, theirs = found.text_tokens[found.text_mask], F.normalize(words, dim=-1)[found.text_mask]
     assert torch.allclose(mine, theirs, atol=1e-5)
@@ -111,10 +111,10 @@ def test_each_goes_where_the_pooled_one_goes(
 @pytest.mark.parametrize("family", [tiny_models.tiny_clip, tiny_models.tiny_metaclip_2])
 def test_the_token_that_is_read_would_be_the_embedding(family: Callable[..., Path], tmp_path: Path) -> None:
     """At the end of the text, which the mask leaves out, stands the embedding itself."""
-    towers = _loaded(family, tmp_path)
-    text = towers.tokenise(TEXTS)
-    found = towers(None, text, tokens=True)
-    ends = (text["input_ids"] == towers.plain.config.text_config.eos_token_id).int().argmax(dim=1)
+    model = _loaded(family, tmp_path)
+    text = model.tokenise(TEXTS)
+    found = model(None, text, tokens=True)
+    ends = (text["input_ids"] == model.hf_base.config.text_config.eos_token_id).int().argmax(dim=1)
     at_end = found.text_tokens[torch.arange(3), ends]
     assert torch.allclose(at_end, found.text, atol=1e-5)
     assert not found.text_mask[torch.arange(3), ends].any()
@@ -122,22 +122,22 @@ def test_the_token_that_is_read_would_be_the_embedding(family: Callable[..., Pat
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_mask_covers_the_words_of_each_text(family: Callable[..., Path], tmp_path: Path) -> None:
-    towers = _loaded(family, tmp_path)
-    groups = _groups(towers)
-    mask = towers(None, groups, tokens=True).text_mask
+    model = _loaded(family, tmp_path)
+    groups = _groups(model)
+    mask = model(None, groups, tokens=True).text_mask
     for row, text in zip(mask, [TEXTS[2], *TEXTS[:2]], strict=True):
-        pieces = towers.tokenizer(towers.clean([text]), add_special_tokens=False)["input_ids"][0]
+        pieces = model.tokenizer(model.clean([text]), add_special_tokens=False)["input_ids"][0]
         assert row.sum() == len(pieces)
         places = row.nonzero().flatten()
         assert (places.diff() == 1).all()  # without a gap, from the first word on
-        assert places[0] == (0 if towers.tokenizer.bos_token is None and "siglip" in towers.family else 1)
+        assert places[0] == (0 if model.tokenizer.bos_token is None and "siglip" in model.family else 1)
 
 
 def test_an_unknown_word_is_a_word_and_an_empty_text_has_none(tmp_path: Path) -> None:
-    towers = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
-    text = towers.tokenise(["a Ω cat", ""])
-    assert towers.tokenizer.unk_token_id in text["input_ids"][0]
-    assert towers(None, text, tokens=True).text_mask.sum(dim=1).tolist() == [3, 0]
+    model = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
+    text = model.tokenise(["a Ω cat", ""])
+    assert model.tokenizer.unk_token_id in text["input_ids"][0]
+    assert model(None, text, tokens=True).text_mask.sum(dim=1).tolist() == [3, 0]
 
 
 @pytest.mark.parametrize("strategy", [Full(last_layers=1), Lora(rank=2, last_layers=1)])
@@ -145,32 +145,32 @@ def test_an_unknown_word_is_a_word_and_an_empty_text_has_none(tmp_path: Path) ->
 def test_from_kept_hidden_states_they_are_the_same(
     family: Callable[..., Path], strategy: Any, tmp_path: Path
 ) -> None:
-    towers = _loaded(family, tmp_path)
-    strategy.apply(towers)
-    towers.eval()
-    image, text = _pictures(towers), towers.tokenise(TEXTS)
-    whole = towers(image, text, tokens=True)
-    midway = {**text, "hidden": towers.lower("text", text)}
-    kept = towers({"hidden": towers.lower("image", image)}, midway, tokens=True)
+    model = _loaded(family, tmp_path)
+    strategy.apply(model)
+    model.eval()
+    image, text = _pictures(model), model.tokenise(TEXTS)
+    whole = model(image, text, tokens=True)
+    midway = {**text, "hidden": model.frozen_hidden_states("text", text)}
+    kept = model({"hidden": model.frozen_hidden_states("image", image)}, midway, tokens=True)
     for mine, theirs in zip(kept, whole, strict=True):
         assert mine is theirs is None or torch.allclose(mine.float(), theirs.float(), atol=1e-5)
 
 
 def test_gradients_reach_the_towers_through_the_tokens(tmp_path: Path) -> None:
-    towers = load_model(tiny_models.tiny_clip(tmp_path / "base"))
-    found = towers(_pictures(towers), towers.tokenise(TEXTS), tokens=True)
+    model = load_model(tiny_models.tiny_clip(tmp_path / "base"))
+    found = model(_pictures(model), model.tokenise(TEXTS), tokens=True)
     (found.image_tokens.sum() + found.text_tokens[found.text_mask].sum()).backward()
-    without = {name for name, weight in towers.weights().items() if weight.grad is None}
+    without = {name for name, weight in model.weights().items() if weight.grad is None}
     assert without == {"scale/logit_scale"}
 
 
 def test_a_tower_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
-    towers = _loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
-    assert towers.has_tokens("text")
-    assert not towers.has_tokens("image")
-    assert towers(None, towers.tokenise(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
+    model = _loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
+    assert model.has_token_embeddings("text")
+    assert not model.has_token_embeddings("image")
+    assert model(None, model.tokenise(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
     with pytest.raises(ModelError) as error:
-        towers(_pictures(towers, 1), None, tokens=True)
+        model(_pictures(model, 1), None, tokens=True)
     assert str(error.value) == (
         f'base "{tmp_path / "base"}": family siglip2 gives no token embeddings of images; leave out the '
         "objective that needs image_tokens"
@@ -179,23 +179,23 @@ def test_a_tower_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_others_have_both(family: Callable[..., Path], tmp_path: Path) -> None:
-    towers = _loaded(family, tmp_path)
-    assert towers.has_tokens("image")
-    assert towers.has_tokens("text")
+    model = _loaded(family, tmp_path)
+    assert model.has_token_embeddings("image")
+    assert model.has_token_embeddings("text")
 
 
 def test_a_second_token_in_front_is_noticed(tmp_path: Path) -> None:
     """With registers or a distillation token, the patches begin elsewhere: nothing is guessed."""
-    towers = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
-    towers.plain.vision_model.embeddings.distillation_token = torch.nn.Parameter(torch.zeros(1, 1, 32))
-    assert not towers.has_tokens("image")
+    model = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
+    model.hf_base.vision_model.embeddings.distillation_token = torch.nn.Parameter(torch.zeros(1, 1, 32))
+    assert not model.has_token_embeddings("image")
 
 
 def test_a_study_of_several_pictures_has_no_one_grid(tmp_path: Path) -> None:
-    towers = _loaded(tiny_models.tiny_clip, tmp_path)
-    towers.frames = 2
-    assert not towers.has_tokens("image")
-    assert towers.has_tokens("text")
+    model = _loaded(tiny_models.tiny_clip, tmp_path)
+    model.frames = 2
+    assert not model.has_token_embeddings("image")
+    assert model.has_token_embeddings("text")
 
 
 def test_groups_are_filled_up_to_the_longest() -> None:

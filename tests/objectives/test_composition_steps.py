@@ -96,7 +96,7 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
     if "third" in objective.needs:
         heads = torch.nn.Parameter(objective.start(loaded.width, loaded.width, 0))
-        loaded.extra["third"] = torch.nn.ParameterDict({"heads": heads})
+        loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
     batch = _batch(loaded, name, objective)
     whole = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)

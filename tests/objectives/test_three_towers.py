@@ -134,8 +134,8 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
     loaded = loading.load_model(base)
     Full().apply(loaded)
     start = ThreeTowers(third="x").start(loaded.width, 9, 0)
-    loaded.extra["third"] = torch.nn.ParameterDict({"heads": torch.nn.Parameter(start)})
-    pixels = stack(loaded.preprocess(noise(40, 36, seed=i)) for i in range(9))
+    loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": torch.nn.Parameter(start)})
+    pixels = stack(loaded.image_preprocessor(noise(40, 36, seed=i)) for i in range(9))
     third = F.normalize(torch.randn(9, 9, generator=torch.Generator().manual_seed(1)), dim=-1)
     texts = [f"a red circle {i}" for i in range(9)]
     batch = StepBatch(pixels, None, texts, None, torch.arange(9), None, third_tower=third)
@@ -179,14 +179,14 @@ def test_an_image_model_says_what_transformers_says(tmp_path: Path, kind: str) -
     folder = _vit(tmp_path / kind, kind)
     tower = image_model.load_image_model(str(folder))
     pictures = [noise(32, 32, seed=i) for i in range(3)]
-    found = tower.encode_image(stack(tower.preprocess(one) for one in pictures))
+    found = tower.encode_image(stack(tower.image_preprocessor(one) for one in pictures))
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     out = transformers.AutoModel.from_pretrained(folder)(**processor(pictures, return_tensors="pt"))
     expected = out.last_hidden_state[:, 0] if kind == "bare" else out.pooler_output
     assert torch.allclose(found, F.normalize(expected, dim=-1), atol=1e-5)
     other = image_model.load_image_model(str(_vit(tmp_path / "other", "vit" if kind != "vit" else "dinov2")))
-    assert tower.locked_fingerprint("image") != other.locked_fingerprint("image")
-    assert tower.locked_fingerprint("image") == image_model.load_image_model(str(folder)).locked_fingerprint(
+    assert tower.frozen_fingerprint("image") != other.frozen_fingerprint("image")
+    assert tower.frozen_fingerprint("image") == image_model.load_image_model(str(folder)).frozen_fingerprint(
         "image"
     )
 

@@ -148,7 +148,9 @@ def test_the_sheet_shows_what_training_sees(
     source = re.search(r'<img src="data:image/jpeg;base64,([^"]*)" alt="test item 12, row 12"', text)
     assert source is not None
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source[1]))).convert("RGB")).astype(int)
-    wanted = model.preprocess(decode({"path": str(corpus / "11.png"), "bytes": None}))["pixels"].astype(int)
+    wanted = model.image_preprocessor(decode({"path": str(corpus / "11.png"), "bytes": None}))[
+        "pixels"
+    ].astype(int)
     assert shown.shape == wanted.shape
     assert np.abs(shown - wanted).mean() < 6
 
@@ -210,10 +212,10 @@ def test_what_cannot_be_read_is_said_and_not_replaced(recipe: Path, corpus: Path
 
 def test_patches_are_laid_side_by_side_again(tmp_path: Path) -> None:
     base = loading.load_model(tiny_siglip2_naflex(tmp_path / "siglip2"))
-    assert base.preprocess.patch
+    assert base.image_preprocessor.patch
     flat = Image.new("RGB", (40, 24))
     flat.paste((255, 0, 0), (0, 0, 20, 24))
-    shown = contact_sheet._picture(base.preprocess(flat), base)
+    shown = contact_sheet._picture(base.image_preprocessor(flat), base)
     assert shown.size == (40, 24)  # a size that fits already: nothing is resized
     assert np.array_equal(np.asarray(shown), np.asarray(flat))
 

@@ -42,7 +42,7 @@ def test_merged_equals_adapter_in_plain_transformers(run: Path, template: Path, 
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     text = adapter.tokenise(["a cat", "a small round spot on the left", "x"])
     with torch.no_grad():
-        expected = adapter.plain(**text, pixel_values=pixels)
+        expected = adapter.hf_base(**text, pixel_values=pixels)
         found = plain(**text, pixel_values=pixels)
     torch.testing.assert_close(found.image_embeds, expected.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.text_embeds, expected.text_embeds, atol=1e-5, rtol=0)
@@ -120,7 +120,7 @@ def test_a_scale_that_is_lost_is_noticed(run: Path, tmp_path: Path, monkeypatch:
     whole = dual_encoder.DualEncoder.save
 
     def forgetful(model: dual_encoder.DualEncoder, folder: Path) -> None:
-        model.plain.logit_scale.data.fill_(2.0)
+        model.hf_base.logit_scale.data.fill_(2.0)
         whole(model, folder)
 
     monkeypatch.setattr(dual_encoder.DualEncoder, "save", forgetful)

@@ -177,7 +177,7 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
         weight_interpolation, "_rows", lambda *_, **__: [row(dataset="validation", adapted=None)]
     )
     model = models_loading.load_model(base)
-    model.extra["third"] = torch.nn.Linear(2, 2)
+    model.added_modules["third"] = torch.nn.Linear(2, 2)
     start = {name: weight.detach().clone() for name, weight in model.weights().items()}
     assert "extra/third.weight" in start
     with torch.no_grad():

@@ -274,7 +274,7 @@ def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _agrees(out: Any, model: dual_encoder.DualEncoder, folder: Path) -> None:
-    picture = model.preprocess(Image.open(folder / "picture.png").convert("RGB"))["pixels"]
+    picture = model.image_preprocessor(Image.open(folder / "picture.png").convert("RGB"))["pixels"]
     with torch.no_grad():
         image = model.encode_image({"pixels": torch.from_numpy(picture)[None]})
         text = model.encode_text(model.tokenise(["one description", "another description"]))

@@ -34,11 +34,11 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def _towers(base: Path, name: str) -> dual_encoder.DualEncoder:
+def _model(base: Path, name: str) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
     STRATEGIES[name].apply(loaded)
-    for weight in loaded.extra.parameters():  # zeros say nothing
+    for weight in loaded.added_modules.parameters():  # zeros say nothing
         weight.data += 0.3 * torch.randn_like(weight)
     return loaded
 
@@ -61,7 +61,7 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice) -> StepBatch:
 
 
 def _taken(base: Path, name: str, rows: slice, micro: int | None) -> tuple[float, dict[str, Tensor]]:
-    loaded = _towers(base, name)
+    loaded = _model(base, name)
     accelerator = Accelerator(cpu=True)
     model: Any = accelerator.prepare(loaded)
     terms: components.Terms = {
@@ -94,7 +94,7 @@ def _assert_same(found: tuple[float, dict[str, Tensor]], expected: tuple[float, 
 def test_cached(base: Path, name: str, micro: int) -> None:
     expected = _taken(base, name, slice(None), None)
     _assert_same(_taken(base, name, slice(None), micro), expected)
-    learning = {n for n, w in _towers(base, name).weights().items() if w.requires_grad}
+    learning = {n for n, w in _model(base, name).weights().items() if w.requires_grad}
     assert expected[1].keys() == learning
 
 

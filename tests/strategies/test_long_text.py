@@ -92,8 +92,8 @@ def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
     factors = LongText(image=0, text=0.5, scale=False).apply(loaded)
     assert {name.split("/")[0] for name, factor in factors.items() if factor > 0} == {"text"}
     assert (factors[f"{TABLE}.first"], factors[f"{TABLE}.rest"]) == (0.0, 0.5)
-    assert not loaded.decayed(f"{TABLE}.rest")
-    module = loaded.plain.text_model.embeddings.position_embedding
+    assert not loaded.uses_weight_decay(f"{TABLE}.rest")
+    module = loaded.hf_base.text_model.embeddings.position_embedding
     start = module.weight.detach().clone()
     optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
     ids = loaded.tokenise([LONG])

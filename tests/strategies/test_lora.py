@@ -101,8 +101,8 @@ def test_variants_by_hand(base: Path, options: dict[str, Any]) -> None:
     """What a layer says after training, against the formula on the base's own matrix."""
     loaded = _trained(loading.load_model(base), Lora(rank=4, alpha=16, **options))
     name = "text_model.encoder.layers.1.self_attn.q_proj"
-    layer = loaded.plain.get_submodule(name)
-    weight = loading.load_model(base).plain.get_submodule(name).weight
+    layer = loaded.hf_base.get_submodule(name)
+    weight = loading.load_model(base).hf_base.get_submodule(name).weight
     scaling = 16 / 4**0.5 if "rslora" in options else 16 / 4
     whole = weight + scaling * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     if "dora" in options:

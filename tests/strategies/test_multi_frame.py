@@ -46,7 +46,7 @@ POOLS = ("mean", "weighted", "temporal")
 def _study(loaded: dual_encoder.DualEncoder, counts: list[int], most: int = 4) -> dict[str, torch.Tensor]:
     """Studies of so many pictures, as a batch."""
     return stack(
-        frames.stacked([loaded.preprocess(noise(40, 36, 10 * i + k)) for k in range(count)], most)
+        frames.stacked([loaded.image_preprocessor(noise(40, 36, 10 * i + k)) for k in range(count)], most)
         for i, count in enumerate(counts)
     )
 
@@ -54,7 +54,7 @@ def _study(loaded: dual_encoder.DualEncoder, counts: list[int], most: int = 4) -
 def _singles(loaded: dual_encoder.DualEncoder, study: int, count: int) -> torch.Tensor:
     with torch.no_grad():
         return loaded.encode_image(
-            stack(loaded.preprocess(noise(40, 36, 10 * study + k)) for k in range(count))
+            stack(loaded.image_preprocessor(noise(40, 36, 10 * study + k)) for k in range(count))
         )
 
 
@@ -140,16 +140,16 @@ def test_what_learns(base: Path) -> None:
         name.split("_pooling.")[0].split("/v")[0].split("/t")[0]: factor for name, factor in factors.items()
     }
     assert by == {"image": 0.0, "text": 0.5, "scale/logit_scale": 0.0, "image/image": 3.0}
-    assert not loaded.decayed("image/image_pooling.place")
-    assert loaded.decayed("image/image_pooling.out.weight")
+    assert not loaded.uses_weight_decay("image/image_pooling.place")
+    assert loaded.uses_weight_decay("image/image_pooling.out.weight")
     assert {name for name, w in loaded.weights().items() if w.requires_grad} == {
         n for n, f in factors.items() if f
     }
     # The pooling belongs to the image side: its gradient is wanted, although the tower is locked.
-    assert loaded.first_learning("image") is not None
+    assert loaded.first_trainable_layer("image") is not None
     loaded = loading.load_model(base)
     MultiFrame(image=0).apply(loaded)
-    assert loaded.first_learning("image") is None
+    assert loaded.first_trainable_layer("image") is None
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -206,7 +206,9 @@ def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy
     assert again.weights()["image/image_pooling.query"].requires_grad == (factor > 0)
     again.save(tmp_path / "further")
     third = loading.load_model(tmp_path / "further")
-    assert torch.equal(third.extra["image_pooling"].query, loaded.extra["image_pooling"].query)
+    assert torch.equal(
+        third.added_modules["image_pooling"].query, loaded.added_modules["image_pooling"].query
+    )
 
 
 def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
@@ -244,7 +246,9 @@ def test_evaluation_sees_the_same_pictures(
     found = pooled.images(items)
     for row, shown in enumerate(([0], [0, 1, 2], [0, 2, 5])):
         with torch.no_grad():
-            each = other.encode_image(stack(other.preprocess(noise(40, 36, 10 * row + k)) for k in shown))
+            each = other.encode_image(
+                stack(other.image_preprocessor(noise(40, 36, 10 * row + k)) for k in shown)
+            )
         assert np.allclose(found[row], F.normalize(each.mean(0), dim=-1), atol=1e-6)
     assert np.allclose(single.images(items)[0], found[0], atol=1e-6)  # one picture is its own mean
     assert not np.allclose(single.images(items)[1], found[1], atol=1e-3)
@@ -259,7 +263,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_
     MultiFrame(frames=3).apply(model)
     found = CachedEncoder(model).images(items)
     with torch.no_grad():
-        left = model.encode_image(stack([model.preprocess(noise(40, 36, 1))]))
+        left = model.encode_image(stack([model.image_preprocessor(noise(40, 36, 1))]))
     assert np.allclose(found[0], left[0], atol=1e-6)
 
 
@@ -275,7 +279,7 @@ def test_models_that_are_compared_see_the_same_pictures(base: Path) -> None:
 
 def _move(loaded: dual_encoder.DualEncoder) -> None:
     torch.manual_seed(3)
-    for weight in loaded.extra.parameters():
+    for weight in loaded.added_modules.parameters():
         weight.data += 0.5 * torch.randn_like(weight)
 
 

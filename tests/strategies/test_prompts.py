@@ -49,8 +49,8 @@ def test_only_the_new_words_learn(base: Path) -> None:
     factors = Prompts(tokens=3).apply(loaded)
     assert {name for name, factor in factors.items() if factor > 0} == {ADDED}
     assert loaded.weights()[ADDED].shape == (3, 32)
-    assert not loaded.decayed(ADDED)
-    assert loaded.first_learning("image") is None  # pictures are encoded once
+    assert not loaded.uses_weight_decay(ADDED)
+    assert loaded.first_trainable_layer("image") is None  # pictures are encoded once
     assert Prompts(scale=True).apply(loading.load_model(base))["scale/logit_scale"] == 1.0
 
 
@@ -108,12 +108,12 @@ def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
 
 def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> None:
     loaded = loading.load_model(base)
-    for config in (loaded.plain.config.text_config, loaded.plain.text_model.config):
+    for config in (loaded.hf_base.config.text_config, loaded.hf_base.text_model.config):
         config.eos_token_id = 2
-    loaded.plain.text_model.eos_token_id = 2
+    loaded.hf_base.text_model.eos_token_id = 2
     loaded.save(tmp_path / "legacy")
     old, new = loading.load_model(tmp_path / "legacy"), loading.load_model(tmp_path / "legacy")
-    assert new.plain.config.text_config.eos_token_id == 2
+    assert new.hf_base.config.text_config.eos_token_id == 2
     Prompts(tokens=1, start="red").apply(new)
     with torch.no_grad():
         assert torch.allclose(
@@ -161,7 +161,7 @@ def test_each_class_has_its_own_words(base: Path) -> None:
 def test_a_word_for_the_name_of_each_class(base: Path) -> None:
     plain, loaded = loading.load_model(base), loading.load_model(base)
     Prompts(tokens=0, names=True, classes=CLASSES).apply(loaded)
-    table = plain.plain.text_model.embeddings.token_embedding.weight
+    table = plain.hf_base.text_model.embeddings.token_embedding.weight
     pleural = plain.tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
     assert len(pleural) > 1
     assert torch.allclose(loaded.weights()[ADDED][1], table[pleural].mean(0))

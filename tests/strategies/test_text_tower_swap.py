@@ -48,7 +48,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pixels(loaded: dual_encoder.DualEncoder) -> dict[str, torch.Tensor]:
-    return stack(loaded.preprocess(noise(40, 36, seed=i)) for i in range(3))
+    return stack(loaded.image_preprocessor(noise(40, 36, seed=i)) for i in range(3))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
 @torch.no_grad()
 def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> None:
     base = loading.load_model(tiny_models.tiny_dual_encoder(tmp_path / "base"))
-    base.plain.text_model.save_pretrained(tmp_path / "own")
+    base.hf_base.text_model.save_pretrained(tmp_path / "own")
     base.tokenizer.save_pretrained(tmp_path / "own")
     model = TextTowerSwap(encoder=str(tmp_path / "own")).rebuild(base)
     tokens = base.tokenise(TEXTS)

@@ -264,7 +264,7 @@ def test_the_scale_stays_at_its_bound(
 
     def push(*arguments: Any) -> Any:
         taken = plain(*arguments)
-        arguments[1].plain.logit_scale.grad.fill_(-50.0)
+        arguments[1].hf_base.logit_scale.grad.fill_(-50.0)
         return taken
 
     monkeypatch.setattr(step, "compute_gradients", push)

@@ -95,7 +95,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 _read = cache(loading.load_model)
 
 
-def _towers(case: Case, bases: dict[str, Path]) -> dual_encoder.DualEncoder:
+def _model(case: Case, bases: dict[str, Path]) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     # Read once a process: a copy costs a hundredth of it.
     loaded = copy.deepcopy(_read(bases["clip" if case.objective == "contrastive" else "siglip"]))
@@ -141,7 +141,7 @@ def take(case: Case, bases: dict[str, Path], accelerator: Accelerator) -> tuple[
     """Loss and gradients; without micro-batches of a second step, which fails if the first missed a weight."""
     rank, world = collectives.rank(), collectives.process_count()
     with _exactly(case), _wrong(case.fault, rank, world):
-        loaded = _towers(case, bases)
+        loaded = _model(case, bases)
         batch = _batch(case, loaded, rank, world)
         if case.shard:
             loaded = fsdp.shard(loaded, accelerator.device)

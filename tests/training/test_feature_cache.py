@@ -51,21 +51,23 @@ def _pairs(folder: Path, loaded: DualEncoder, broken: int | None = None) -> Pair
                 "meta": "{}",
             }
         )
-    return Pairs(Dataset.from_list(items, features=rows.FEATURES), loaded.preprocess)
+    return Pairs(Dataset.from_list(items, features=rows.FEATURES), loaded.image_preprocessor)
 
 
-def _towers(base: Path, strategy: Any) -> DualEncoder:
+def _model(base: Path, strategy: Any) -> DualEncoder:
     loaded = loading.load_model(base)
     strategy.apply(loaded)
     return loaded
 
 
-def _said(towers: DualEncoder, pairs: Pairs) -> np.ndarray:
+def _said(model: DualEncoder, pairs: Pairs) -> np.ndarray:
     """The plain way, all pictures in one batch."""
     batch = collate([pairs[0, i] for i in range(len(pairs))])
     with torch.no_grad():
-        locked = towers.first_learning("image") is None
-        found = towers.encode_image(batch.image) if locked else towers.lower("image", batch.image)
+        locked = model.first_trainable_layer("image") is None
+        found = (
+            model.encode_image(batch.image) if locked else model.frozen_hidden_states("image", batch.image)
+        )
     return found.numpy()
 
 
@@ -74,7 +76,7 @@ def test_what_could_not_be_made_is_not_found_again(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """Rows that no process filled are zeros: the next run must not take them for embeddings."""
-    loaded = _towers(base, LockedImage())
+    loaded = _model(base, LockedImage())
     pairs = _pairs(tmp_path / "pictures", loaded)
     mine, both, why = {
         "unseen": (True, [True, False], "not every process sees its folder"),
@@ -99,7 +101,7 @@ def test_what_could_not_be_made_is_not_found_again(
 
 @pytest.mark.parametrize("strategy", [LockedImage(), Full(last_layers=1)], ids=["locked", "layers"])
 def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, strategy: Any) -> None:
-    loaded = _towers(base, strategy)
+    loaded = _model(base, strategy)
     pairs = _pairs(tmp_path / "pictures", loaded)
     room = feature_cache.CacheBudget(1e9)
     first = feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
@@ -121,7 +123,7 @@ def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, stra
 
 @pytest.mark.parametrize("changed", ["weights", "digest", "level"])
 def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path, changed: str) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     before = feature_cache.cache_image_features(
         loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
@@ -136,7 +138,7 @@ def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path
         with torch.no_grad():
             loaded.weights()["image/vision_model.encoder.layers.0.mlp.fc1.weight"].add_(1)
     if changed == "level":
-        loaded.select([("image/.*", 0.0), ("text/.*", 1.0), (".*", 1.0)])
+        loaded.set_trainable([("image/.*", 0.0), ("text/.*", 1.0), (".*", 1.0)])
     room = feature_cache.CacheBudget(1e9)
     feature_cache.cache_image_features(
         loaded, pairs, list("abcdx") if changed == "digest" else list("abcde"), room
@@ -145,7 +147,7 @@ def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path
 
 
 def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: Path, tmp_path: Path) -> None:
-    loaded = _towers(base, LockedImage())
+    loaded = _model(base, LockedImage())
     pairs = _pairs(tmp_path / "pictures", loaded, broken=3)
     for _ in range(2):  # made, and found again
         found = feature_cache.cache_image_features(
@@ -157,7 +159,7 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: 
 
 
 def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     room = feature_cache.CacheBudget(1000)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
@@ -168,7 +170,7 @@ def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     monkeypatch.setattr(feature_cache, "_FREE", 2**60)
     free = feature_cache.shutil.disk_usage(tmp_path).free
@@ -187,7 +189,7 @@ def test_a_cache_that_cannot_be_used_is_said(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "file" / "cache"))
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     room = feature_cache.CacheBudget(1e9)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
@@ -205,7 +207,7 @@ def test_a_cache_that_cannot_be_used_is_said(
 def test_what_another_run_removes_meanwhile_is_not_missed(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     if kept == "found again":
         feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9))
     reads: list[str] = []
@@ -229,7 +231,7 @@ def test_what_multiplies_belongs_to_the_key(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that machines of two makers share: what one of them kept has other last bits."""
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     said = []
     for here in (False, True, False):
@@ -245,27 +247,27 @@ def test_what_multiplies_belongs_to_the_key(
 def test_what_reads_texts_and_pictures_belongs_to_the_key(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9))
     feature_cache.cache_image_features(loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9))
     folder = retokenised(base, tmp_path / "other", changed)
     if changed == "decoder":
         monkeypatch.setattr(feature_cache, "DECODING", decode.DECODING + 1)
-    other = _towers(folder, Full(last_layers=1))
+    other = _model(folder, Full(last_layers=1))
     room = feature_cache.CacheBudget(1e9)
     said = feature_cache.cache_text_features(other, TokenCache(other), TEXTS, room)
     feature_cache.cache_image_features(other, pairs, list("abcde"), room)
     texts, pictures = (note.split(":")[0] for note in room.notes)
     assert (texts, pictures) == (("found again", "kept") if changed == "decoder" else ("kept", "found again"))
     with torch.no_grad():
-        whole = other.lower("text", other.tokenise(TEXTS))
+        whole = other.frozen_hidden_states("text", other.tokenise(TEXTS))
     for row, expected, length in zip(said.batch(TEXTS)["hidden"], whole, said.lengths(TEXTS), strict=True):
         assert torch.allclose(row[:length], expected[:length], atol=1e-6)
 
 
 def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> None:
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
     size = feature_cache.cache_image_features(
         loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
@@ -281,13 +283,13 @@ def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
-    loaded = _towers(tiny_clip(tmp_path / "base", seed=seed), Full(last_layers=1))
+    loaded = _model(tiny_clip(tmp_path / "base", seed=seed), Full(last_layers=1))
     found = feature_cache.cache_text_features(
         loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
     )
     tokens = loaded.tokenise(TEXTS)
     with torch.no_grad():
-        whole = loaded.lower("text", tokens)
+        whole = loaded.frozen_hidden_states("text", tokens)
     batch = found.batch(TEXTS)
     assert torch.equal(batch["input_ids"], tokens["input_ids"])
     lengths = found.lengths(TEXTS)
@@ -300,7 +302,7 @@ def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
 
 def test_embeddings_of_texts_under_a_locked_tower(base: Path) -> None:
     loaded = loading.load_model(base)
-    loaded.select([("text/.*", 0.0), (".*", 1.0)])
+    loaded.set_trainable([("text/.*", 0.0), (".*", 1.0)])
     found = feature_cache.cache_text_features(
         loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
     )
@@ -312,7 +314,7 @@ def test_embeddings_of_texts_under_a_locked_tower(base: Path) -> None:
 
 def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """All rows that one of two processes has in the end, and what it says of the pictures."""
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(folder / f"pictures{collectives.rank()}", loaded, broken=3)
     seen: list[int] = []
     original = type(pairs).__getitem__
@@ -329,7 +331,7 @@ def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 def test_two_processes_share_the_work(base: Path, tmp_path: Path) -> None:
     both = started(2, tmp_path, _shared, tmp_path, base)
-    loaded = _towers(base, Full(last_layers=1))
+    loaded = _model(base, Full(last_layers=1))
     alone = feature_cache.cache_image_features(
         loaded, _pairs(tmp_path / "other", loaded, broken=3), list("other"), feature_cache.CacheBudget(1e9)
     )

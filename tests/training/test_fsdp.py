@@ -81,7 +81,7 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
     settings = TRAIN.model_copy(update={"activation_checkpointing": setting.checkpointing})
     losses, norms = [], []
     with layer_execution.layer_execution(shared, settings), patch.object(Tensor, "float", Tensor.double):
-        shared.learn({"image", "text"})
+        shared.set_train_mode({"image", "text"})
         for at in range(2):
             batch = _batch(at, given)
             taken = step.compute_gradients(

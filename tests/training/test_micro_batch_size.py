@@ -36,16 +36,16 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
-def _towers(base: Path, strategy: Any = None) -> DualEncoder:
+def _model(base: Path, strategy: Any = None) -> DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
     (strategy or Full()).apply(loaded)
-    loaded.learn({"image", "text"})
+    loaded.set_train_mode({"image", "text"})
     return loaded
 
 
 def _batch(loaded: DualEncoder, pairs: int = PAIRS) -> StepBatch:
-    prepared = [loaded.preprocess(tiny_models.noise(33 + i, 40, seed=i)) for i in range(pairs)]
+    prepared = [loaded.image_preprocessor(tiny_models.noise(33 + i, 40, seed=i)) for i in range(pairs)]
     texts = [f"a {'red circle ' * (i % 4)}{i}" for i in range(pairs)]
     return StepBatch(tiny_models.stack(prepared), None, texts, None, torch.arange(pairs), None)
 
@@ -63,7 +63,7 @@ def _step(
 
 
 def test_all_at_once_where_there_is_room(base: Path, accelerator: Accelerator) -> None:
-    loaded = _towers(base)
+    loaded = _model(base)
     assert micro_batch_size.find_micro_batch_size(loaded, _batch(loaded), TERMS, accelerator) is None
 
 
@@ -75,7 +75,7 @@ def test_no_more_than_fits(
     pairs_that_fit: float,
     expected: int,
 ) -> None:
-    loaded = _towers(base)
+    loaded = _model(base)
     batch = _batch(loaded)
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
     eight = batch.first(8)
@@ -83,7 +83,7 @@ def test_no_more_than_fits(
     room = pairs_that_fit * micro_batch_size.activation_bytes(loaded, eight) / 8 + 12 * learning
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * room + 16)
     monkeypatch.setattr(
-        micro_batch_size, "_seconds", lambda towers, batch, *_: float(len(batch.group))
+        micro_batch_size, "_seconds", lambda model, batch, *_: float(len(batch.group))
     )  # no gain
     assert micro_batch_size.find_micro_batch_size(loaded, batch, TERMS, accelerator) == expected
     assert all(torch.equal(before[name], weight) for name, weight in loaded.weights().items())
@@ -104,17 +104,17 @@ def test_twice_as_many_only_for_a_gain(
     seconds: Callable[[int], float],
     expected: int,
 ) -> None:
-    loaded = _towers(base)
+    loaded = _model(base)
     monkeypatch.setattr(micro_batch_size, "_FEWEST", 4)
-    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda towers, batch: 1000 * len(batch.group))
+    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch: 1000 * len(batch.group))
     learning = sum(weight.numel() for weight in loaded.parameters())
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * (12 * learning + 18_000))
-    monkeypatch.setattr(micro_batch_size, "_seconds", lambda towers, batch, *_: seconds(len(batch.group)))
+    monkeypatch.setattr(micro_batch_size, "_seconds", lambda model, batch, *_: seconds(len(batch.group)))
     assert micro_batch_size.find_micro_batch_size(loaded, _batch(loaded), TERMS, accelerator) == expected
 
 
 def test_measuring_takes_real_passes_and_leaves_no_gradient(base: Path, accelerator: Accelerator) -> None:
-    loaded = _towers(base)
+    loaded = _model(base)
     assert micro_batch_size._seconds(loaded, _batch(loaded).first(4), TERMS, accelerator) > 0
     assert all(weight.grad is None for weight in loaded.parameters())
     small, large = (micro_batch_size.activation_bytes(loaded, _batch(loaded, pairs)) for pairs in (4, 16))
@@ -144,7 +144,7 @@ def test_activation_checkpointing_gives_the_same_gradients(
     tmp_path: Path, accelerator: Accelerator, family: str
 ) -> None:
     make, options = FAMILIES[family]
-    loaded = _towers(make(tmp_path / "base", **options))
+    loaded = _model(make(tmp_path / "base", **options))
     batch = _batch(loaded)
     loss, expected = _step(loaded, batch, accelerator)
     plain = micro_batch_size.activation_bytes(loaded, batch)
@@ -161,7 +161,7 @@ def test_activation_checkpointing_gives_the_same_gradients(
 
 
 def test_activation_checkpointing_with_an_adapter(base: Path, accelerator: Accelerator) -> None:
-    loaded = _towers(base, Lora(rank=2, dropout=0.3, last_layers=1))
+    loaded = _model(base, Lora(rank=2, dropout=0.3, last_layers=1))
     batch = _batch(loaded)
     loss, expected = _step(loaded, batch, accelerator, 7)
     with layer_execution.layer_execution(loaded, TrainConfig(activation_checkpointing=True)):
@@ -174,8 +174,8 @@ def test_activation_checkpointing_with_an_adapter(base: Path, accelerator: Accel
 def test_a_family_that_cannot_be_checkpointed(
     base: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = _towers(base)
-    monkeypatch.setattr(type(loaded.plain), "supports_gradient_checkpointing", False)
+    loaded = _model(base)
+    monkeypatch.setattr(type(loaded.hf_base), "supports_gradient_checkpointing", False)
     with (
         pytest.raises(RecipeError) as caught,
         layer_execution.layer_execution(loaded, TrainConfig(activation_checkpointing=True)),
@@ -191,12 +191,12 @@ def test_a_family_that_cannot_be_checkpointed(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_compiled_layers_give_the_same_gradients(base: Path, accelerator: Accelerator) -> None:
     """Fault 20."""
-    loaded = _towers(base)
+    loaded = _model(base)
     batch = _batch(loaded, 6)
     loss, expected = _step(loaded, batch, accelerator)
     names = list(loaded.weights())
     with layer_execution.layer_execution(loaded, TrainConfig(compile=True)):
-        layers = loaded.plain.vision_model.encoder.layers
+        layers = loaded.hf_base.vision_model.encoder.layers
         assert layers[0]._compiled_call_impl is not None
         other, found = _step(loaded, batch, accelerator)
         assert list(loaded.weights()) == names  # no prefix in a checkpoint
@@ -228,7 +228,7 @@ def test_eight_bit_moments_go_on_as_if_never_stopped(base: Path, accelerator: Ac
     settings = TrainConfig(optimizer="adamw8bit")
 
     def begin() -> tuple[DualEncoder, Any, State]:
-        loaded = _towers(base)
+        loaded = _model(base)
         factors = dict.fromkeys(loaded.weights(), 1.0)
         optimizer = training_optimizer.make_optimizer(loaded, factors, settings, 1e-3)
         return loaded, optimizer, State(0, loaded.weights(), optimizer)
@@ -258,6 +258,6 @@ def test_every_family_uses_scaled_dot_product_attention(tmp_path: Path) -> None:
         tiny_models.tiny_siglip2_naflex,
         tiny_models.tiny_dual_encoder,
     ):
-        plain = loading.load_model(make(tmp_path / make.__name__)).plain
+        plain = loading.load_model(make(tmp_path / make.__name__)).hf_base
         assert plain.config.vision_config._attn_implementation == "sdpa"
         assert plain.config.text_config._attn_implementation == "sdpa"

@@ -103,7 +103,7 @@ def test_a_family_that_cannot_begin_midway_is_said(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = _job(recipe_file, LAYERS)
-    monkeypatch.setattr(type(setup.model), "can_begin", ("text",))
+    monkeypatch.setattr(type(setup.model), "accepts_hidden_states", ("text",))
     assert with_kept_features(setup).notes[1] == (
         "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
     )

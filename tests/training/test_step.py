@@ -56,7 +56,7 @@ def _terms(objective: str) -> components.Terms:
     return {objective: (1.0, loss), "anchor": (3.0, Anchor())}
 
 
-def _towers(base: Path, strategy: Any = None, train: bool = True) -> dual_encoder.DualEncoder:
+def _model(base: Path, strategy: Any = None, train: bool = True) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
     (strategy or Full()).apply(loaded)
@@ -109,7 +109,7 @@ def test_caching_gives_the_gradients_of_one_batch(
     bases: dict[str, Path], accelerator: Accelerator, objective: str, micro: int
 ) -> None:
     """Fault 14."""
-    loaded = _towers(bases[objective])
+    loaded = _model(bases[objective])
     batch, terms = _batch(loaded), _terms(objective)
     plain = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)
@@ -125,7 +125,7 @@ def test_caching_with_an_adapter_and_dropout(
     bases: dict[str, Path], accelerator: Accelerator, micro: int
 ) -> None:
     """Fault 14. Dropout draws the same in both encodings: the gradients are those of one graph over all."""
-    loaded = _towers(bases["contrastive"], Lora(rank=2, dropout=0.3))
+    loaded = _model(bases["contrastive"], Lora(rank=2, dropout=0.3))
     batch, terms = _batch(loaded), _terms("contrastive")
     images, texts = [], []
     split = microbatches.split_rows(
@@ -161,11 +161,13 @@ class _Hidden:
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
         batch = self.tokens.batch(texts)
-        return {**batch, "hidden": self.loaded.lower("text", batch)}
+        return {**batch, "hidden": self.loaded.frozen_hidden_states("text", batch)}
 
 
 def _midway(loaded: dual_encoder.DualEncoder, batch: StepBatch) -> StepBatch:
-    return replace(batch, image={"hidden": loaded.lower("image", batch.image)}, captions=_Hidden(loaded))
+    return replace(
+        batch, image={"hidden": loaded.frozen_hidden_states("image", batch.image)}, captions=_Hidden(loaded)
+    )
 
 
 def _counted(loaded: dual_encoder.DualEncoder, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
@@ -189,7 +191,7 @@ def _counted(loaded: dual_encoder.DualEncoder, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_not_run_twice_gives_the_gradients_of_one_batch(
     bases: dict[str, Path], accelerator: Accelerator, name: str, micro: int
 ) -> None:
-    loaded = _towers(bases[name], STRATEGIES[name])
+    loaded = _model(bases[name], STRATEGIES[name])
     batch, terms = _batch(loaded), _terms(name)
     plain = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)
@@ -210,7 +212,7 @@ def test_each_row_is_encoded_no_more_often_than_it_must(
         (LockedImage(), (PAIRS, 0), (2 * distinct - 4, distinct)),
         (Lora(rank=2, towers="image"), (2 * PAIRS - 4, PAIRS), (distinct, 0)),
     ):
-        loaded = _towers(bases["contrastive"], strategy)
+        loaded = _model(bases["contrastive"], strategy)
         batch = _batch(loaded)
         assert len(set(batch.texts)) == distinct
         counts = _counted(loaded, monkeypatch)
@@ -222,8 +224,8 @@ def test_each_row_is_encoded_no_more_often_than_it_must(
 
 
 def test_only_the_scale_learns(bases: dict[str, Path], accelerator: Accelerator) -> None:
-    loaded = _towers(bases["contrastive"])
-    loaded.select([("scale/.*", 1.0), (".*", 0.0)])
+    loaded = _model(bases["contrastive"])
+    loaded.set_trainable([("scale/.*", 1.0), (".*", 0.0)])
     batch, terms = _batch(loaded), _terms("contrastive")
     step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)
@@ -236,7 +238,7 @@ def test_only_the_scale_learns(bases: dict[str, Path], accelerator: Accelerator)
 def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
     bases: dict[str, Path], accelerator: Accelerator
 ) -> None:
-    loaded = _towers(bases["contrastive"])
+    loaded = _model(bases["contrastive"])
     batch = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     batch = replace(batch, texts=["a red circle", "a small dog"] * (PAIRS // 2))
     terms = {"contrastive": (1.0, Contrastive())}
@@ -250,7 +252,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
 
 def test_smaller_batches_added_up_are_not_the_same(bases: dict[str, Path], accelerator: Accelerator) -> None:
     """Fault 14. Negative control: gradient accumulation does not enlarge a contrastive batch."""
-    loaded = _towers(bases["contrastive"])
+    loaded = _model(bases["contrastive"])
     terms = {"contrastive": (1.0, Contrastive())}
     bare = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     step.compute_gradients(loaded, loaded, bare, terms, None, 0, accelerator)
@@ -264,7 +266,7 @@ def test_smaller_batches_added_up_are_not_the_same(bases: dict[str, Path], accel
 
 
 def test_kept_embeddings_give_the_same_step(bases: dict[str, Path], accelerator: Accelerator) -> None:
-    loaded = _towers(bases["contrastive"], LockedImage())
+    loaded = _model(bases["contrastive"], LockedImage())
     batch, terms = _batch(loaded), _terms("contrastive")
     plain = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     expected = _gradients(loaded)
@@ -279,12 +281,12 @@ def test_kept_embeddings_give_the_same_step(bases: dict[str, Path], accelerator:
 
 
 def test_a_row_that_is_not_finite_is_named(bases: dict[str, Path], accelerator: Accelerator) -> None:
-    loaded = _towers(bases["contrastive"])
+    loaded = _model(bases["contrastive"])
     batch = _batch(loaded, prose=slice(0, 0))
     broken = loaded.encode_image(batch.image).detach()
     broken[4, 0] = torch.nan
     batch = replace(batch, image=None, image_embeddings=broken, base_anchor_text=None)
-    loaded.select([("image/.*", 0.0), (".*", 1.0)])
+    loaded.set_trainable([("image/.*", 0.0), (".*", 1.0)])
     taken = step.compute_gradients(
         loaded, loaded, batch, {"contrastive": (1.0, Contrastive())}, None, 0, accelerator
     )
@@ -322,7 +324,7 @@ def _half(bases: dict[str, Path]) -> dict[str, tuple[float, dict[str, Tensor]]]:
     general = slice(rank * PROSE // 2, (rank + 1) * PROSE // 2)
     found = {}
     for objective, micro, detach in [*CASES, CONTROL]:
-        loaded = _towers(bases[objective], STRATEGIES.get(objective))
+        loaded = _model(bases[objective], STRATEGIES.get(objective))
         batch = _batch(loaded, half, general)
         batch = _midway(loaded, batch) if objective == "layers" else batch
         model = accelerator.prepare(loaded)
@@ -350,7 +352,7 @@ def test_two_processes_give_the_one_process_gradients(
     detach: bool,
 ) -> None:
     """Fault 11."""
-    loaded = _towers(bases[objective], STRATEGIES.get(objective))
+    loaded = _model(bases[objective], STRATEGIES.get(objective))
     alone = step.compute_gradients(loaded, loaded, _batch(loaded), _terms(objective), None, 0, accelerator)
     expected = _gradients(loaded)
     for process in two:
@@ -363,7 +365,7 @@ def test_gathering_without_gradient_would_miss_the_others_rows(
     two: list[Any], bases: dict[str, Path], accelerator: Accelerator
 ) -> None:
     """Fault 12. Control: the loss is right, the towers' gradients are not; only the scale's is."""
-    loaded = _towers(bases["contrastive"])
+    loaded = _model(bases["contrastive"])
     alone = step.compute_gradients(
         loaded, loaded, _batch(loaded), _terms("contrastive"), None, 0, accelerator
     )

@@ -58,7 +58,7 @@ def make(recipe_file: Path, loaded: DualEncoder, tmp_path: Path) -> Make:
 
 def _by_hand(held: ValidationSet, model: DualEncoder) -> float:
     """The loss as the definition says it, pair by pair."""
-    pixels = [model.preprocess(decode(picture)) for picture in held.pairs.items["image"]]
+    pixels = [model.image_preprocessor(decode(picture)) for picture in held.pairs.items["image"]]
     batch = {"pixels": torch.from_numpy(np.stack([one["pixels"] for one in pixels]))}
     with torch.no_grad():
         image, text = model.encode_image(batch), model.encode_text(model.tokenise(held.texts))
@@ -102,7 +102,7 @@ def test_what_was_lost_is_counted_from_the_base(make: Make, loaded: DualEncoder)
     assert held is not None
     held = replace(held, base_metrics={**held.base_metrics, "retention": 0.6})
     with torch.no_grad():  # one direction for all texts: guessing among four classes
-        loaded.plain.text_projection.weight.zero_()
+        loaded.hf_base.text_projection.weight.zero_()
     found = held.measure(loaded)
     assert found["retention"] == pytest.approx(0.25)
     assert found["lost"] == pytest.approx(0.35)
@@ -116,7 +116,7 @@ def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:
                 weight.normal_(0, 0.1)
-    loaded.learn({"text", "scale"})
+    loaded.set_train_mode({"text", "scale"})
     before = [module.training for module in loaded.modules()]
     assert len(set(before)) == 2
     torch.manual_seed(3)
@@ -134,7 +134,7 @@ def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
     # The image tower was run once, and nothing is kept of weights that are no more.
     sizes = len(held.cache.memory)
     with torch.no_grad():
-        loaded.plain.text_projection.weight.mul_(0.5)
+        loaded.hf_base.text_projection.weight.mul_(0.5)
     held.measure(loaded)
     assert len(held.cache.memory) == sizes
 

@@ -12,6 +12,6 @@ from domainclip.models.layers import Modality
 class Altclip(DualEncoder):
     """Everything the tokenizer gives goes in; the text tower masks its padding."""
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The class token of a picture."""
         return 0 if part == "image" else None

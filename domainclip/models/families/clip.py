@@ -19,17 +19,17 @@ class Clip(DualEncoder):
 
     inputs = ("input_ids",)
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The class token of a picture, the end of a text."""
         if part == "image":
             return 0
-        end = self.plain.text_model.eos_token_id
+        end = self.hf_base.text_model.eos_token_id
         return end_of_text(batch["input_ids"], None if end == _LEGACY_EOS else end)
 
     def check(self) -> None:
         """Refuse an end-of-text rule that reads the wrong token; warn when the activations differ."""
         super().check()
-        config = self.plain.config
+        config = self.hf_base.config
         eos = config.text_config.eos_token_id
         # The first converted checkpoints carry a wrong id 2, for which transformers reads at the highest id.
         self.check_end_of_text(len(self.tokenizer) - 1 if eos == _LEGACY_EOS else eos)

@@ -14,11 +14,11 @@ class Metaclip2(DualEncoder):
 
     inputs = ("input_ids",)
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The class token of a picture, the end of a text."""
-        return 0 if part == "image" else end_of_text(batch["input_ids"], self.plain.text_model.eos_token_id)
+        return 0 if part == "image" else end_of_text(batch["input_ids"], self.hf_base.text_model.eos_token_id)
 
     def check(self) -> None:
         """Refuse a tokenizer that ends its texts otherwise than the text tower expects."""
         super().check()
-        self.check_end_of_text(self.plain.config.text_config.eos_token_id)
+        self.check_end_of_text(self.hf_base.config.text_config.eos_token_id)

@@ -16,7 +16,7 @@ class Siglip(DualEncoder):
     inputs = ("input_ids",)
     fixed_length = True
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The last place of a text; a picture's patches are all read."""
         return -1 if part == "text" else None
 

@@ -16,9 +16,9 @@ class Siglip2(DualEncoder):
     objective = "sigmoid"
     inputs = ("input_ids",)
     fixed_length = True
-    can_begin = ("text",)  # a picture's mask of real patches is made where its layers begin
+    accepts_hidden_states = ("text",)  # a picture's mask of real patches is made where its layers begin
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The last place of a text; a picture's patches are all read."""
         return -1 if part == "text" else None
 
@@ -26,7 +26,7 @@ class Siglip2(DualEncoder):
         """Patches (b, n, patch * patch * 3), which of them are real, and each image's rows and columns."""
         patches, grid = image["pixels"], image["grid"]
         # The three channels are innermost, so normalising needs no tiling of mean and std.
-        values = patches.reshape(*patches.shape[:2], -1, 3).float() * self.preprocess.rescale
+        values = patches.reshape(*patches.shape[:2], -1, 3).float() * self.image_preprocessor.rescale
         real = torch.arange(patches.shape[1], device=grid.device) < grid.prod(dim=1, keepdim=True)
         return {
             "pixel_values": ((values - self.mean) / self.std).flatten(-2),

@@ -14,7 +14,7 @@ _CLASS_TOKEN = ("CLIPVisionModel", "ChineseCLIPVisionModel", "ViTModel")
 class VisionTextDualEncoder(DualEncoder):
     """Everything the tokenizer gives goes in; the text tower masks its padding."""
 
-    def read_at(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The class token of a picture, in the towers that surely have one in front."""
-        known = type(self.plain.vision_model).__name__ in _CLASS_TOKEN
+        known = type(self.hf_base.vision_model).__name__ in _CLASS_TOKEN
         return 0 if part == "image" and known else None

@@ -75,7 +75,7 @@ def of_run(measuring: Measuring, run: Run) -> tuple[Found, bool]:
     """What the base was measured in, of the model of a complete run; and whether it prepares images alike."""
     ready = measuring.ready
     model = loading.load_model(run.folder / "model").to(Accelerator().device)
-    alike = model.preprocess.fingerprint() == ready.base.preprocess.fingerprint()
+    alike = model.image_preprocessor.fingerprint() == ready.base.image_preprocessor.fingerprint()
     if model.frames != ready.base.frames:
         measuring.warnings.append(
             f"{run.variant} looks at {model.frames} pictures of an item, and the base at "

@@ -141,7 +141,7 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         recipe.train.batch_size if recipe else 128,
         max_tokens=base.max_tokens if base else 77,
         augmentation=recipe.train.augmentation if recipe else "none",
-        side=min(base.preprocess.size) if base else None,
+        side=min(base.image_preprocessor.size) if base else None,
         sample=None if whole else SAMPLE,
         workers=workers,
         embed=embed_images.embed_images(base) if base else None,

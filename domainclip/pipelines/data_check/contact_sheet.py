@@ -96,7 +96,7 @@ def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
     how = checkup.corpus.card.captions
     return Pairs(
         rows,
-        base.preprocess,
+        base.image_preprocessor,
         seed=recipe.train.seed,
         augmentation=recipe.train.augmentation,
         captions=how,
@@ -124,7 +124,7 @@ def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
 def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
     picture = decode(image)
     if base is not None:
-        return _picture(prepare_pair(picture, base.preprocess, image), base)
+        return _picture(prepare_pair(picture, base.image_preprocessor, image), base)
     picture.thumbnail((_PLAIN, _PLAIN))
     return picture
 
@@ -132,8 +132,8 @@ def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
 def _picture(image: dict[str, np.ndarray], base: DualEncoder | None) -> Image.Image:
     """Prepared pixels as a picture again; patches are laid side by side."""
     pixels = image["pixels"]
-    if "grid" in image and base is not None and base.preprocess.patch:
-        side, (rows, columns) = base.preprocess.patch, image["grid"]
+    if "grid" in image and base is not None and base.image_preprocessor.patch:
+        side, (rows, columns) = base.image_preprocessor.patch, image["grid"]
         patches = pixels[: rows * columns].reshape(rows, columns, side, side, 3)
         pixels = patches.swapaxes(1, 2).reshape(rows * side, columns * side, 3)
     return Image.fromarray(pixels)

@@ -125,37 +125,37 @@ def estimate(
 
 def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int], StepBatch]) -> Profile:
     """A profile of this device; `bring(n)` gives a batch of n pairs. Weights stay as they are."""
-    towers, terms = setup.model, setup.terms
+    model, terms = setup.model, setup.terms
     few, many = (bring(count) for count in (4, 16))
 
     def whole(batch: StepBatch) -> float:
         def go() -> None:
-            step.compute_gradients(towers, towers, batch, terms, None, 0, accelerator)
-            towers.zero_grad(set_to_none=True)
+            step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
+            model.zero_grad(set_to_none=True)
 
         return _seconds(go, accelerator.device)
 
-    (given,) = step.chunked(towers, many, None).inputs
+    (given,) = step.chunked(model, many, None).inputs
 
     @torch.no_grad()
     def encode() -> None:
         with accelerator.autocast():
-            towers(**given)
+            model(**given)
 
     small, large = len(few.group), len(many.group)
     first, second = whole(few), whole(many)
     pair = max((second - first) / max(1, large - small), second / large / 4)
-    weights = towers.weights()
+    weights = model.weights()
     return Profile(
         pair=pair,
         fixed=max(0.0, first - small * pair),
         encode=_seconds(encode, accelerator.device) / large,
-        logit=_of_a_combination(towers.width, accelerator.device),
+        logit=_of_a_combination(model.width, accelerator.device),
         update=_of_the_optimizer(setup, accelerator.device),
         weights=sum(weight.numel() for weight in weights.values()),
         learning=sum(weight.numel() for name, weight in weights.items() if setup.factors[name] > 0),
-        width=towers.width,
-        saved=micro_batch_size.activation_bytes(towers, many) / large,
+        width=model.width,
+        saved=micro_batch_size.activation_bytes(model, many) / large,
     )
 
 

@@ -113,7 +113,8 @@ def test_a_mark_stands_where_a_centre_crop_leaves_it(tmp_path: Path) -> None:
     _, pictures, cut = _pictures(data, [0])
     assert cut
     clean, marked = (
-        encoder.towers.preprocess(one)["pixels"] for one in (pictures[0], Backdoor()._marked(pictures[0]))
+        encoder.model.image_preprocessor(one)["pixels"]
+        for one in (pictures[0], Backdoor()._marked(pictures[0]))
     )
     assert pictures[0].size == (50, 50)
     assert (clean != marked).any(axis=-1).mean() == pytest.approx(0.125**2, abs=0.01)

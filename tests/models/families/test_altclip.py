@@ -9,8 +9,8 @@ from tests.support.tiny_models import tiny_altclip
 
 
 def test_positions_behind_the_padding_index_are_what_counts(tmp_path: Path) -> None:
-    towers = load_model(tiny_altclip(tmp_path))
-    assert towers.plain.config.text_config.max_position_embeddings == 66
-    assert towers.max_tokens == 64
-    encoded = towers.encode_text(towers.tokenise(["a cat " * 200]))
+    model = load_model(tiny_altclip(tmp_path))
+    assert model.hf_base.config.text_config.max_position_embeddings == 66
+    assert model.max_tokens == 64
+    encoded = model.encode_text(model.tokenise(["a cat " * 200]))
     torch.testing.assert_close(encoded.norm(dim=1), torch.ones(1))

@@ -15,26 +15,26 @@ from tests.support.tiny_models import tiny_clip
 TEXTS = ["a red circle", "x", "a photo of two small cats on the left"]
 
 
-def padded_to(towers: DualEncoder, length: int) -> dict[str, torch.Tensor]:
-    ids = towers.tokenizer(TEXTS, padding="max_length", max_length=length, return_tensors="pt")
+def padded_to(model: DualEncoder, length: int) -> dict[str, torch.Tensor]:
+    ids = model.tokenizer(TEXTS, padding="max_length", max_length=length, return_tensors="pt")
     return {"input_ids": ids["input_ids"]}
 
 
-def text_gradients(towers: DualEncoder, text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    towers.zero_grad()
-    mixture = torch.linspace(-1, 1, towers.width)
-    (towers.encode_text(text) @ mixture).square().sum().backward()
-    return {n: w.grad.clone() for n, w in towers.weights().items() if w.grad is not None}
+def text_gradients(model: DualEncoder, text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    mixture = torch.linspace(-1, 1, model.width)
+    (model.encode_text(text) @ mixture).square().sum().backward()
+    return {n: w.grad.clone() for n, w in model.weights().items() if w.grad is not None}
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["first eos", "highest id"])
 def test_trimmed_equals_padded_in_values_and_gradients(tmp_path: Path, legacy: bool) -> None:
-    towers = load_model(tiny_clip(tmp_path, legacy_eos=legacy))
-    trimmed, padded = towers.tokenise(TEXTS), padded_to(towers, 77)
-    assert trimmed["input_ids"].shape == (3, max(towers.count_tokens(TEXTS)))
+    model = load_model(tiny_clip(tmp_path, legacy_eos=legacy))
+    trimmed, padded = model.tokenise(TEXTS), padded_to(model, 77)
+    assert trimmed["input_ids"].shape == (3, max(model.count_tokens(TEXTS)))
     assert padded["input_ids"].shape == (3, 77)
-    torch.testing.assert_close(towers.encode_text(trimmed), towers.encode_text(padded), atol=1e-6, rtol=0)
-    short, long = text_gradients(towers, trimmed), text_gradients(towers, padded)
+    torch.testing.assert_close(model.encode_text(trimmed), model.encode_text(padded), atol=1e-6, rtol=0)
+    short, long = text_gradients(model, trimmed), text_gradients(model, padded)
     assert short.keys() == long.keys()
     assert all(name.startswith("text/") for name in short)
     for name, gradient in short.items():
@@ -43,16 +43,16 @@ def test_trimmed_equals_padded_in_values_and_gradients(tmp_path: Path, legacy: b
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["first eos", "highest id"])
 def test_both_rules_read_at_the_end_of_a_truncated_text(tmp_path: Path, legacy: bool) -> None:
-    towers = load_model(tiny_clip(tmp_path, legacy_eos=legacy, positions=16))
-    ids = towers.tokenise(["cat " * 40, "a dog"])["input_ids"]
+    model = load_model(tiny_clip(tmp_path, legacy_eos=legacy, positions=16))
+    ids = model.tokenise(["cat " * 40, "a dog"])["input_ids"]
     assert ids.shape == (2, 16)
-    assert ids[0, -1] == towers.tokenizer.eos_token_id
-    assert (ids[0] == towers.tokenizer.eos_token_id).sum() == 1
+    assert ids[0, -1] == model.tokenizer.eos_token_id
+    assert (ids[0] == model.tokenizer.eos_token_id).sum() == 1
     # What stands before the end token decides the embedding: cutting one word less must change it.
     other = ids.clone()
     other[0, -2] = ids[1, 1]
     with torch.no_grad():
-        first, second = towers.encode_text({"input_ids": ids}), towers.encode_text({"input_ids": other})
+        first, second = model.encode_text({"input_ids": ids}), model.encode_text({"input_ids": other})
     assert (first[0] - second[0]).abs().max() > 1e-5
     assert torch.equal(first[1], second[1])
 

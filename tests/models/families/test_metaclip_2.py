@@ -9,12 +9,12 @@ from tests.support.tiny_models import tiny_metaclip_2
 
 
 def test_reads_at_the_first_end_token_though_its_id_is_2(tmp_path: Path) -> None:
-    towers = load_model(tiny_metaclip_2(tmp_path))
-    ids = towers.tokenise(["a cat", "a red circle on the left"])["input_ids"]
-    assert towers.tokenizer.eos_token_id == 2
+    model = load_model(tiny_metaclip_2(tmp_path))
+    ids = model.tokenise(["a cat", "a red circle on the left"])["input_ids"]
+    assert model.tokenizer.eos_token_id == 2
     assert ids.max() > 2
     assert ids[1, -1] == 2
     # The token after the end is padding, and no rule may reach it.
     other = ids.clone()
     other[0, -1] = ids.max()
-    assert torch.equal(towers.encode_text({"input_ids": other}), towers.encode_text({"input_ids": ids}))
+    assert torch.equal(model.encode_text({"input_ids": other}), model.encode_text({"input_ids": ids}))

@@ -10,24 +10,24 @@ from tests.support.tiny_models import tiny_siglip
 
 
 def test_always_64_tokens_and_no_mask(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip(tmp_path))
+    model = load_model(tiny_siglip(tmp_path))
     for texts in (["a"], ["a", "cat " * 100]):
-        batch = towers.tokenise(texts)
+        batch = model.tokenise(texts)
         assert list(batch) == ["input_ids"]
         assert batch["input_ids"].shape == (len(texts), 64)
-    assert batch["input_ids"][1, -1] == towers.tokenizer.eos_token_id
+    assert batch["input_ids"][1, -1] == model.tokenizer.eos_token_id
 
 
 def test_trimming_would_change_the_embedding(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip(tmp_path))
-    full = towers.tokenise(["a cat"])
+    model = load_model(tiny_siglip(tmp_path))
+    full = model.tokenise(["a cat"])
     trimmed = {"input_ids": full["input_ids"][:, :8]}
-    assert (towers.encode_text(full) - towers.encode_text(trimmed)).abs().max() > 1e-3
+    assert (model.encode_text(full) - model.encode_text(trimmed)).abs().max() > 1e-3
 
 
 def test_case_and_punctuation_do_not_count(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip(tmp_path))
-    same = towers.tokenise(["a red cat", "A Red, CAT!"])["input_ids"]
+    model = load_model(tiny_siglip(tmp_path))
+    same = model.tokenise(["a red cat", "A Red, CAT!"])["input_ids"]
     assert torch.equal(same[0], same[1])
 
 

@@ -9,26 +9,26 @@ from tests.support.tiny_models import noise, stack, tiny_siglip2_naflex
 
 
 def test_what_pads_the_patches_does_not_count(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip2_naflex(tmp_path))
-    batch = stack(towers.preprocess(image) for image in (noise(64, 64, 1), noise(90, 8, 2)))
+    model = load_model(tiny_siglip2_naflex(tmp_path))
+    batch = stack(model.image_preprocessor(image) for image in (noise(64, 64, 1), noise(90, 8, 2)))
     assert batch["pixels"].shape == (2, 16, 8 * 8 * 3)
     assert batch["grid"][1].prod() < 16
     other = {**batch, "pixels": batch["pixels"].clone()}
     other["pixels"][1, batch["grid"][1].prod() :] = 200
-    torch.testing.assert_close(towers.encode_image(other), towers.encode_image(batch), atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.encode_image(other), model.encode_image(batch), atol=1e-6, rtol=0)
 
 
 def test_the_aspect_ratio_is_seen(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip2_naflex(tmp_path))
+    model = load_model(tiny_siglip2_naflex(tmp_path))
     image = noise(64, 16)
-    wide, tall = towers.preprocess(image), towers.preprocess(image.rotate(90, expand=True))
+    wide, tall = model.image_preprocessor(image), model.image_preprocessor(image.rotate(90, expand=True))
     assert wide["grid"].tolist() == tall["grid"][::-1].tolist()
-    assert towers.image_size == (32, 32)
+    assert model.image_size == (32, 32)
 
 
 def test_the_tokenizer_lower_cases_by_itself(tmp_path: Path) -> None:
-    towers = load_model(tiny_siglip2_naflex(tmp_path))
-    batch = towers.tokenise(["A CAT", "a cat"])
+    model = load_model(tiny_siglip2_naflex(tmp_path))
+    batch = model.tokenise(["A CAT", "a cat"])
     assert list(batch) == ["input_ids"]
     assert batch["input_ids"].shape == (2, 64)
     assert torch.equal(*batch["input_ids"])
