@@ -24,7 +24,7 @@ from pydicom.pixels import apply_color_lut, apply_icc_profile, apply_modality_lu
 from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless
 
 from domainclip.data.dicom import reading, rendering
-from domainclip.data.dicom.reading import read
+from domainclip.data.dicom.reading import read_dicom
 from domainclip.errors import UnreadableImage
 
 PAGE = Path(__file__).parent.parent / "docs" / "dicom.md"
@@ -62,7 +62,7 @@ def outcome(file: Path) -> Outcome:
         warnings.simplefilter("ignore")
         syntax, photometric = _kind(file)
         try:
-            ours = np.asarray(rendering.picture(file.read_bytes(), str(file), _MAX))
+            ours = np.asarray(rendering.render_image(file.read_bytes(), str(file), _MAX))
         except UnreadableImage as error:
             return Outcome(syntax, photometric, error.reason)
         theirs = pydicoms(pydicom.dcmread(file))
@@ -72,7 +72,7 @@ def outcome(file: Path) -> Outcome:
 
 def _kind(file: Path) -> tuple[str, str]:
     try:
-        header = read(file, str(file), ["PhotometricInterpretation"])
+        header = read_dicom(file, str(file), ["PhotometricInterpretation"])
     except UnreadableImage:
         return "none given", "none"
     syntax = UID(str(header.file_meta.get("TransferSyntaxUID") or "")).name or "none given"

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.images import inspection, near_duplicates
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.schema import SPLITS
 from tests.data.image_copies import COPIES
 
@@ -47,8 +47,8 @@ def main(root: Path) -> None:
         began = time.perf_counter()
         seen = np.stack([inspection.inspect_image(image) for image in images])
         shares = [_share(images, seen, copy) for copy in COPIES.values()]
-        found = near_duplicates.pairs(
-            near_duplicates.scored(seen["thumbnail"], seen["hashes"]), seen["colour"]
+        found = near_duplicates.select_duplicates(
+            near_duplicates.score_pairs(seen["thumbnail"], seen["hashes"]), seen["colour"]
         )
         lines = list(_lines(corpus, found))
         across = sum(one.split("|")[1] == "two" for one in lines)
@@ -65,10 +65,10 @@ def _share(
     rows = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
     copies = np.zeros(len(rows), inspection.INSPECTION)
     for place, row in enumerate(rows):
-        copies[place] = _look(copy(decode(images[row])))
+        copies[place] = _look(copy(decode_image(images[row])))
     both = np.concatenate([seen[rows], copies])
-    scored = near_duplicates.scored(both["thumbnail"], both["hashes"])
-    found = {(pair.first, pair.second) for pair in near_duplicates.pairs(scored, both["colour"])}
+    scored = near_duplicates.score_pairs(both["thumbnail"], both["hashes"])
+    found = {(pair.first, pair.second) for pair in near_duplicates.select_duplicates(scored, both["colour"])}
     return sum((i, i + len(rows)) in found for i in range(len(rows))) / len(rows)
 
 
@@ -80,12 +80,12 @@ def _look(picture: Image.Image) -> np.ndarray:
     return inspection.inspect_image({"path": None, "bytes": stream.getvalue()})
 
 
-def _lines(corpus: Corpus, found: list[near_duplicates.Pair]) -> Iterator[str]:
+def _lines(corpus: Corpus, found: list[near_duplicates.DuplicatePair]) -> Iterator[str]:
     """`0.98|two|row 3 and row 12`"""
     at = [(split, id) for split in SPLITS for id in corpus.splits[split]["id"][:]]
     for pair in sorted(found, key=lambda pair: -pair.score):
         (a, first), (b, second) = at[pair.first], at[pair.second]
-        where = f"{corpus.places[first]} ({first}) and {corpus.places[second]} ({second}), {pair.turn}"
+        where = f"{corpus.places[first]} ({first}) and {corpus.places[second]} ({second}), {pair.orientation}"
         yield f"{pair.score:.2f}|{'two' if a != b else 'one'}|{where}"
 
 

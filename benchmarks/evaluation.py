@@ -26,7 +26,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.rows import FEATURES
 from domainclip.evaluation import suites, verdicts
 from domainclip.evaluation.base import EvaluationSet
@@ -88,7 +88,7 @@ def in_turns(model: Any, items: Dataset) -> tuple[float, float]:
     encoder = CachedEncoder(model)
     for start in range(0, len(items), _TURN):
         part = items.select(range(start, min(start + _TURN, len(items))))
-        ready = [model.image_preprocessor(decode(row["image"]))["pixels"] for row in part]
+        ready = [model.image_preprocessor(decode_image(row["image"]))["pixels"] for row in part]
         tensors = [torch.from_numpy(np.stack(ready[i : i + 32])) for i in range(0, len(ready), 32)]
 
         def forward(tensors: list[torch.Tensor] = tensors) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
-from domainclip.data.images.fits import Fits
+from domainclip.data.images.fits import FitsSettings
 from domainclip.data.text.captions import Captions, refuse_templates
 from domainclip.errors import RecipeError
 
@@ -77,7 +77,7 @@ class Retention(_Strict):
 class Pictures(_Strict):
     """How pictures of some kinds are shown."""
 
-    fits: Fits = Fits()
+    fits: FitsSettings = FitsSettings()
 
 
 Graveness = Literal["error", "warning", "info", "off"]

@@ -15,8 +15,8 @@ from datasets import Dataset, DatasetDict
 from domainclip import registry
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.images.digests import EMPTY, MISSING
-from domainclip.data.images.digests import of as digests_of
+from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
+from domainclip.data.images.digests import image_digests as digests_of
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
 from domainclip.data.schema import COLUMNS, SPLITS
@@ -130,7 +130,7 @@ def _with_pictures(splits: DatasetDict, journal: ReadLog) -> tuple[DatasetDict, 
         for row, (id, own) in enumerate(zip(ids, behind, strict=True)):
             seen = list(islice(found, len(own)))
             place = journal.places.setdefault(id, f"{name} item {row + 1}")
-            there = [at for at, digest in enumerate(seen) if digest not in (MISSING, EMPTY)]
+            there = [at for at, digest in enumerate(seen) if digest not in (MISSING_FILE, EMPTY_FILE)]
             for at in sorted({*range(len(own))} - {*there}) if there else [0]:
                 said = f"{place} view {at}" if at else place
                 journal.bad.append(UnusableItem(said, seen[at], own[at]["path"] or ""))

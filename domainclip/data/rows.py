@@ -142,7 +142,7 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
         meta[captions.REWRITES] = list(reworded.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
-        image=fits.placed(row.image, card.pictures.fits),
+        image=fits.with_fits_settings(row.image, card.pictures.fits),
         texts=list(texts),
         language=list(texts.values()),
         labels=labels,
@@ -150,7 +150,7 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         place=row.place,
-        views=[fits.placed(view, card.pictures.fits) for view in row.views],
+        views=[fits.with_fits_settings(view, card.pictures.fits) for view in row.views],
     )
 
 

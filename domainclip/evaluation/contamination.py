@@ -119,7 +119,7 @@ def find_overlap(
 def _digests(items: Dataset) -> list[list[str]]:
     """The digests of each item's pictures."""
     rows = items.select_columns(["image", "views"])  # one by one: they may hold their pictures whole
-    found = digests.of(picture for row in rows for picture in (row["image"], *row["views"]))
+    found = digests.image_digests(picture for row in rows for picture in (row["image"], *row["views"]))
     return [list(islice(found, 1 + len(views))) for views in items["views"][:]]
 
 

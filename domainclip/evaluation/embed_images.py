@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.models.dual_encoder import DualEncoder
 
@@ -20,7 +20,7 @@ def embed_images(model: DualEncoder) -> Callable[[list[dict[str, Any]]], np.ndar
     def rows(images: list[dict[str, Any]]) -> np.ndarray:
         encoder = CachedEncoder(model)
         chunks = (images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK))
-        ready = ([model.image_preprocessor(decode(image)) for image in chunk] for chunk in chunks)
+        ready = ([model.image_preprocessor(decode_image(image)) for image in chunk] for chunk in chunks)
         return np.concatenate([encoder.image_rows(chunk) for chunk in ready])
 
     return rows

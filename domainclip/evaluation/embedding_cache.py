@@ -18,7 +18,7 @@ import numpy as np
 
 from domainclip import disk_cache
 from domainclip.data.images import digests
-from domainclip.data.images.decode import DECODING
+from domainclip.data.images.decode import DECODING_VERSION
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,8 +71,8 @@ class DiskEmbeddings:
         rows = items.select_columns(shown)  # one by one: they may be bytes
         pictures = (one for row in rows for one in (row["image"], *row.get("views", ())))
         counts = [len(views) for views in items["views"][:]] if studies else []
-        found = [list(digests.of(pictures)), *([counts] if studies else [])]
-        return disk_cache.key("images", DECODING, tower, *found, _versions(), device)
+        found = [list(digests.image_digests(pictures)), *([counts] if studies else [])]
+        return disk_cache.key("images", DECODING_VERSION, tower, *found, _versions(), device)
 
     def texts_key(self, tower: Any, texts: Sequence[str], device: str) -> str | None:
         """The entry of the embeddings of texts; None for too few to be worth a file."""

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from domainclip.data.images import frames
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.distributed.collectives import gather_objects, keep_alive, process_count, rank
 from domainclip.errors import DataError, ModelError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
@@ -104,7 +104,7 @@ class CachedEncoder:
         import torch
 
         def work(rows: Sequence[int]) -> tuple[np.ndarray, list[tuple[float, float, float, float]]]:
-            pictures = [decode(items[row]["image"]) for row in rows]
+            pictures = [decode_image(items[row]["image"]) for row in rows]
             prepared = [self.model.image_preprocessor(picture) for picture in pictures]
             batch = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
             windows = [self.model.image_preprocessor.window(picture.size) for picture in pictures]
@@ -145,7 +145,9 @@ class CachedEncoder:
         """What the image tower takes of an item: of its first picture, or of all of a study."""
         if self.model.frames == 1:
             return self.model.image_preprocessor(pictures[0])
-        return frames.stacked([self.model.image_preprocessor(one) for one in pictures], self.model.frames)
+        return frames.stack_frames(
+            [self.model.image_preprocessor(one) for one in pictures], self.model.frames
+        )
 
     def image_rows(self, prepared: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         """(len(prepared), d) embeddings of one chunk of prepared images."""
@@ -246,11 +248,11 @@ def _decoded(row: dict[str, Any], counts: set[int]) -> dict[int, list[Image.Imag
     Raises: DataError when none of them can.
     """
     pictures = [row["image"], *(row["views"] if max(counts) > 1 else ())]
-    shown = {count: frames.chosen(range(len(pictures)), count) for count in counts}
+    shown = {count: frames.sample_frames(range(len(pictures)), count) for count in counts}
     found, fault = {}, DataError("no picture")
     for at in sorted({at for own in shown.values() for at in own}):
         try:
-            found[at] = decode(pictures[at])
+            found[at] = decode_image(pictures[at])
         except DataError as error:
             fault = error
     readable = {count: [found[at] for at in own if at in found] for count, own in shown.items()}

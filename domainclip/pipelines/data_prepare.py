@@ -28,7 +28,7 @@ from domainclip.config import recipe as recipe_config
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, load_card
 from domainclip.data.corpus import Corpus, load_corpus
-from domainclip.data.images.reencode import Format, Reencoder, ShardChunk
+from domainclip.data.images.reencode import ImageFormat, Reencoder, ShardChunk
 from domainclip.data.process_pool import cores, in_order
 from domainclip.data.quarantine import MAX_NAMED, ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import Item
@@ -118,7 +118,7 @@ def run(
     Raises: RecipeError for options that do not fit together; what `prepare` raises.
     """
     for option, said, known in (
-        ("format", format, get_args(Format)),
+        ("format", format, get_args(ImageFormat)),
         ("to", to, get_args(prepared_format.Form)),
     ):
         if said not in known:

@@ -10,8 +10,8 @@ from domainclip import components
 from domainclip.components import Components, Terms, losses
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
-from domainclip.data.checks import check
-from domainclip.data.checks.findings import Finding, leaks, refuse
+from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
+from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.distributed import collectives
 from domainclip.errors import DataError, RecipeError
@@ -77,8 +77,8 @@ def load_inputs(recipe: Recipe, *, measuring: bool = False) -> Inputs:
     findings = collectives.on_first_process(
         partial(_findings, recipe, base, corpus, strategy_requirements.reads(parts.strategy, base))
     )
-    invalid = leaks(findings) if measuring else []
-    refuse([finding for finding in findings if finding.text not in invalid])
+    invalid = leak_messages(findings) if measuring else []
+    refuse_errors([finding for finding in findings if finding.text not in invalid])
     warnings += [finding.text for finding in findings if finding.level == "warning"]
     rate = _rate(recipe, parts)
     return Inputs(recipe, parts, base, corpus, terms, rate, findings, warnings, invalid, chosen, original)
@@ -94,7 +94,7 @@ def _rebuilt(recipe: Recipe, strategy: Rebuilding, base: DualEncoder) -> DualEnc
 
 
 def _findings(recipe: Recipe, base: DualEncoder, corpus: Corpus, max_tokens: int) -> list[Finding]:
-    return check(
+    return corpus_findings(
         corpus,
         base.count_tokens,
         recipe.train.batch_size,

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from domainclip.config.recipe import Recipe
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
@@ -48,7 +48,7 @@ def gallery_examples(recipe: Recipe, data: EvaluationSet, encoders: Sequence[Cac
     heats = _heats(encoders[-1], items.select([i for _, i in chosen]), [captions[i] for _, i in chosen])
     return [
         Example(
-            picture=_png(decode(items[i]["image"])),
+            picture=_png(decode_image(items[i]["image"])),
             caption=captions[i],
             base_rank=ranks[0][i],
             adapted_rank=ranks[1][i] if len(ranks) > 1 else None,
@@ -85,7 +85,7 @@ def _heats(encoder: CachedEncoder, items: Any, captions: list[str]) -> list[byte
         maps, windows = heat_maps(encoder, items, captions)
     except ModelError:
         return [None] * len(items)
-    pictures = [decode(item["image"]) for item in items]
+    pictures = [decode_image(item["image"]) for item in items]
     return [_png(_glowing(*one)) for one in zip(pictures, maps, windows, strict=True)]
 
 

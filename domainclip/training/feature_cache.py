@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from domainclip import disk_cache
 from domainclip.data.batching.pairs import Batch, Pairs, collate
-from domainclip.data.images.decode import DECODING
+from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.models import onednn
@@ -133,7 +133,12 @@ def cache_image_features(
     model.eval()
     one = _encoded(model, collate([pairs[0, 0]]))
     shape = (len(pairs), *one.shape[1:])
-    key: list[Any] = [*_key(model, "image"), DECODING, model.image_preprocessor.fingerprint(), list(digests)]
+    key: list[Any] = [
+        *_key(model, "image"),
+        DECODING_VERSION,
+        model.image_preprocessor.fingerprint(),
+        list(digests),
+    ]
     if not room.reserve(f"{_what(model, 'image')} of {len(pairs):,} pictures", shape, disk_cache.key(*key)):
         return None
     shown: dict[int, int] = {}

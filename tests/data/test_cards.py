@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from domainclip import registry
 from domainclip.config.builtin import builtin_folder
 from domainclip.data.cards import Card, Columns, Privacy, Prompts, Retention, Splits, corpus_root, load_card
-from domainclip.data.images.fits import Fits
+from domainclip.data.images.fits import FitsSettings
 from domainclip.data.text.captions import Captions
 from domainclip.errors import ExitCode, RecipeError
 
@@ -131,7 +131,16 @@ def test_the_root_of_a_table_is_its_folder(tmp_path: Path) -> None:
 
 def test_every_key_of_a_card_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    models: list[type[BaseModel]] = [Card, Columns, Splits, Captions, Prompts, Retention, Privacy, Fits]
+    models: list[type[BaseModel]] = [
+        Card,
+        Columns,
+        Splits,
+        Captions,
+        Prompts,
+        Retention,
+        Privacy,
+        FitsSettings,
+    ]
     keys = {key for model in models for key in model.model_fields} - {"prose", "name"}
     assert len(keys) > 30
     assert sorted(key for key in keys if f"`{key}`" not in text) == []

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from domainclip.data.cards import load_card
-from domainclip.data.checks import check
+from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 
 ROOT = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared")) / "corpora"
 
@@ -34,7 +34,9 @@ def test_a_shipped_card_reads_its_corpus(
     assert tuple(map(len, corpus.splits.values())) == sizes
     assert len(corpus.classes) == classes
     assert corpus.quarantine == []
-    assert [finding for finding in check(corpus, None, 64, sample=24) if finding.level == "error"] == []
+    assert [
+        finding for finding in corpus_findings(corpus, None, 64, sample=24) if finding.level == "error"
+    ] == []
 
 
 def test_every_dicom_file_is_decoded() -> None:
@@ -42,7 +44,7 @@ def test_every_dicom_file_is_decoded() -> None:
     files = sorted((ROOT / "medical" / "dicom").glob("*.dcm"))
     assert len(files) == 14
     for file in files:
-        low, high = decode({"path": str(file), "bytes": None}).convert("L").getextrema()
+        low, high = decode_image({"path": str(file), "bytes": None}).convert("L").getextrema()
         assert isinstance(low, int)
         assert isinstance(high, int)
         assert high - low > 100

@@ -14,7 +14,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.cards import Card
 from domainclip.data.corpus import load_corpus
 from domainclip.data.files import locations
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import Source, standardise
 from domainclip.data.text.captions import Captions
@@ -122,12 +122,12 @@ def test_fits_settings_of_a_card_reach_the_decoder(tmp_path: Path) -> None:
     settings = {"stretch": "linear", "percentiles": [0, 100], "hdu": "ERR"}
     corpus = load_corpus(card(pictures={"fits": settings}), str(file))
     images = corpus.splits["train"]["image"][:]
-    assert np.asarray(decode(images[1]))[..., 0].tolist() == [[64, 255], [0, 128]]
+    assert np.asarray(decode_image(images[1]))[..., 0].tolist() == [[64, 255], [0, 128]]
     assert [locations.split_location(image["path"])[1] for image in (images[0], images[2])] == [{}, {}]
     # What a row says of its own file counts before.
     (tmp_path / "metadata.csv").write_text("file_name,text,split\n1.png#hdu=SCI,x,train\n")
     (image,) = load_corpus(card(pictures={"fits": settings}), str(file)).splits["train"]["image"][:]
-    assert np.asarray(decode(image))[..., 0].tolist() == [[128, 255], [0, 64]]
+    assert np.asarray(decode_image(image))[..., 0].tolist() == [[128, 255], [0, 64]]
 
 
 def test_a_wrong_fits_setting_is_found_before_anything_is_read() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from domainclip.cli.app import main
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import RecipeError
 from domainclip.models import loading
 from domainclip.pipelines.data_check import check, contact_sheet
@@ -148,7 +148,7 @@ def test_the_sheet_shows_what_training_sees(
     source = re.search(r'<img src="data:image/jpeg;base64,([^"]*)" alt="test item 12, row 12"', text)
     assert source is not None
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source[1]))).convert("RGB")).astype(int)
-    wanted = model.image_preprocessor(decode({"path": str(corpus / "11.png"), "bytes": None}))[
+    wanted = model.image_preprocessor(decode_image({"path": str(corpus / "11.png"), "bytes": None}))[
         "pixels"
     ].astype(int)
     assert shown.shape == wanted.shape

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from domainclip.data import prepared_format
 from domainclip.data.cards import Card, load_card
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.images.reencode import Reencoder
 from domainclip.errors import DataError
 from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
@@ -83,7 +83,7 @@ def _pixels(card: Card, path: Path) -> dict[tuple[str, str], np.ndarray]:
     """By split and caption."""
     corpus = load_corpus(card, str(path))
     return {
-        (split, row["texts"][0]): np.asarray(decode(row["image"]))
+        (split, row["texts"][0]): np.asarray(decode_image(row["image"]))
         for split, rows in corpus.splits.items()
         for row in rows
     }
@@ -137,7 +137,7 @@ def test_formats(format: str, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     shrink = Reencoder(256, format)  # type: ignore[arg-type]
     data = shrink.encoded(Image.fromarray(noise))
-    again = np.asarray(decode({"path": None, "bytes": data}))
+    again = np.asarray(decode_image({"path": None, "bytes": data}))
     assert shrink.suffix == suffix
     assert Image.open(io.BytesIO(data)).format == format.upper()
     if format == "jpeg":
@@ -150,7 +150,7 @@ def test_grey_is_stored_as_grey_and_read_as_it_was() -> None:
     grey = np.repeat(np.arange(60, dtype=np.uint8).reshape(6, 10, 1), 3, axis=2)
     data = Reencoder(256).encoded(Image.fromarray(grey))
     assert Image.open(io.BytesIO(data)).mode == "L"
-    assert np.array_equal(np.asarray(decode({"path": None, "bytes": data})), grey)
+    assert np.array_equal(np.asarray(decode_image({"path": None, "bytes": data})), grey)
 
 
 def test_workers_change_no_byte(tmp_path: Path) -> None:

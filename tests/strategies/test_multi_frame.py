@@ -46,7 +46,9 @@ POOLS = ("mean", "weighted", "temporal")
 def _study(loaded: dual_encoder.DualEncoder, counts: list[int], most: int = 4) -> dict[str, torch.Tensor]:
     """Studies of so many pictures, as a batch."""
     return stack(
-        frames.stacked([loaded.image_preprocessor(noise(40, 36, 10 * i + k)) for k in range(count)], most)
+        frames.stack_frames(
+            [loaded.image_preprocessor(noise(40, 36, 10 * i + k)) for k in range(count)], most
+        )
         for i, count in enumerate(counts)
     )
 
@@ -63,11 +65,11 @@ def _singles(loaded: dual_encoder.DualEncoder, study: int, count: int) -> torch.
     [(3, 4, [0, 1, 2]), (4, 4, [0, 1, 2, 3]), (9, 4, [0, 2, 5, 8]), (100, 2, [0, 99]), (5, 1, [0])],
 )
 def test_frames_are_taken_evenly(there: int, most: int, expected: list[int]) -> None:
-    assert frames.chosen(range(there), most) == expected
+    assert frames.sample_frames(range(there), most) == expected
 
 
 def test_padding_is_no_frame() -> None:
-    found = frames.stacked([{"pixels": np.full((2, 2), 7, np.uint8)}] * 2, 3)
+    found = frames.stack_frames([{"pixels": np.full((2, 2), 7, np.uint8)}] * 2, 3)
     assert found["shown"].tolist() == [True, True, False]
     assert found["pixels"][:, 0, 0].tolist() == [7, 7, 0]
 

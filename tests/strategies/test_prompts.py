@@ -346,7 +346,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
         "no picture is looked at: captions of other items with the same labels stand for them",
     )
     monkeypatch.setattr(
-        "domainclip.data.batching.pairs.decode", lambda _: pytest.fail("a picture was decoded")
+        "domainclip.data.batching.pairs.decode_image", lambda _: pytest.fail("a picture was decoded")
     )
     batch = to_step_batch(setup, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None

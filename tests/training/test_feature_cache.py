@@ -253,7 +253,7 @@ def test_what_reads_texts_and_pictures_belongs_to_the_key(
     feature_cache.cache_image_features(loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9))
     folder = retokenised(base, tmp_path / "other", changed)
     if changed == "decoder":
-        monkeypatch.setattr(feature_cache, "DECODING", decode.DECODING + 1)
+        monkeypatch.setattr(feature_cache, "DECODING_VERSION", decode.DECODING_VERSION + 1)
     other = _model(folder, Full(last_layers=1))
     room = feature_cache.CacheBudget(1e9)
     said = feature_cache.cache_text_features(other, TokenCache(other), TEXTS, room)

@@ -16,7 +16,7 @@ from domainclip import components
 from domainclip.config import loading as loading_config
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError, RecipeError
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
@@ -58,7 +58,7 @@ def make(recipe_file: Path, loaded: DualEncoder, tmp_path: Path) -> Make:
 
 def _by_hand(held: ValidationSet, model: DualEncoder) -> float:
     """The loss as the definition says it, pair by pair."""
-    pixels = [model.image_preprocessor(decode(picture)) for picture in held.pairs.items["image"]]
+    pixels = [model.image_preprocessor(decode_image(picture)) for picture in held.pairs.items["image"]]
     batch = {"pixels": torch.from_numpy(np.stack([one["pixels"] for one in pixels]))}
     with torch.no_grad():
         image, text = model.encode_image(batch), model.encode_text(model.tokenise(held.texts))

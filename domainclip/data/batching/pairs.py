@@ -28,8 +28,8 @@ from domainclip.data.batching.extras import (
     stack_extras,
 )
 from domainclip.data.batching.negative_groups import loss_groups
-from domainclip.data.images.decode import decode
-from domainclip.data.images.frames import chosen, stacked
+from domainclip.data.images.decode import decode_image
+from domainclip.data.images.frames import sample_frames, stack_frames
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.text.captions import Captions
 from domainclip.errors import DataError, UnreadableImage
@@ -167,13 +167,13 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         readable = (image for image in (row["image"], *row["views"]) if (self._readable(image)))
         image = next(readable)
         draw = np.random.Generator(np.random.Philox(key=seeding.stable(self.seed, epoch, index, "second")))
-        picture = augmented_view(decode(image), draw, mirror=self.augmentation == "crop_flip")
+        picture = augmented_view(decode_image(image), draw, mirror=self.augmentation == "crop_flip")
         return prepare_pair(picture, self.preprocess, image)
 
     @staticmethod
     def _readable(image: Mapping[str, Any]) -> bool:
         try:
-            decode(image)
+            decode_image(image)
         except UnreadableImage:
             return False
         return True
@@ -200,21 +200,21 @@ class Pairs(torch.utils.data.Dataset[Pair]):
     ) -> tuple[dict[str, np.ndarray], tuple[UnusableItem, ...]]:
         """The pictures of an item that are shown at once; one that cannot be read is left out."""
         ready, lost = [], []
-        for at in chosen(range(len(pictures)), self.frames):
+        for at in sample_frames(range(len(pictures)), self.frames):
             try:
                 ready.append(self._prepared(pictures[at], epoch, index))
             except UnreadableImage as error:
                 lost.append(self._lost(index, at, error))
         if not ready:
             raise UnreadableImage(lost[0].name, lost[0].reason)
-        return stacked(ready, self.frames), tuple(lost)
+        return stack_frames(ready, self.frames), tuple(lost)
 
     def _lost(self, index: int, at: int, error: UnreadableImage) -> UnusableItem:
         place = f"item {self.ids[index]}" + (f" view {at}" if at else "")
         return UnusableItem(place, error.reason, error.name)
 
     def _prepared(self, image: Mapping[str, Any], epoch: int, index: int) -> dict[str, np.ndarray]:
-        picture = decode(image)
+        picture = decode_image(image)
         if self.augmentation != "none":
             picture = crop(picture, seeding.draw(self.seed, epoch, index))
         # A draw of its own, so that a corpus that may be mirrored is cut as it would be without.

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from domainclip import disk_cache
 from domainclip.data.batching.pairs import Pairs, Preprocess, prepare_pair
 from domainclip.data.batching.streamed_pairs import StreamedPairs
-from domainclip.data.images.decode import DECODING, decode
+from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
 from domainclip.errors import UnreadableImage
 
@@ -76,7 +76,7 @@ def kept(
     fingerprint = getattr(pairs.preprocess, "fingerprint", None)
     if fingerprint is None:  # nothing tells one from another
         return pairs
-    name = disk_cache.key(DECODING, versions, fingerprint(), [digests[id] for id in pairs.ids])
+    name = disk_cache.key(DECODING_VERSION, versions, fingerprint(), [digests[id] for id in pairs.ids])
     if collectives.max_over_processes(disk_cache.read("pixels", name) is None):
         shape = (len(pairs), 1 + sum(value.nbytes for value in layout.values()))
         if not build or not _has_room(shape, limit_gb, say) or not _made(pairs, name, shape, workers, say):
@@ -167,7 +167,7 @@ class _Packed(torch.utils.data.Dataset[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         image = self.items[index]["image"]
         try:
-            found = prepare_pair(decode(image), self.preprocess, image)
+            found = prepare_pair(decode_image(image), self.preprocess, image)
         except UnreadableImage:
             return np.zeros(self.width, np.uint8)
         return np.frombuffer(b"\1" + b"".join(value.tobytes() for value in found.values()), np.uint8)

@@ -10,14 +10,14 @@ import numpy as np
 
 from domainclip.data.batching import caption_sampling
 from domainclip.data.checks import laterality as checks_laterality
-from domainclip.data.checks.findings import NAMED, Finding
+from domainclip.data.checks.findings import MAX_PLACES, Finding
 from domainclip.data.corpus import Corpus
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import captions, languages
 from domainclip.data.text.captions import normalise
 
-_CUT = 0.05  # of the captions: above it, the base loses what they end with
-_SAME = 0.05  # of the pairs of a batch
+_MAX_TRUNCATED = 0.05  # of the captions: above it, the base loses what they end with
+_MAX_SAME_CAPTION = 0.05  # of the pairs of a batch
 
 
 def same_caption_pairs(
@@ -44,7 +44,7 @@ def same_caption_pairs(
     return b * (b - 1) / (n * (n - 1)) * sum(total[k] ** 2 - squares[k] for k in total) / 2
 
 
-def repeated(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
+def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     """Training captions that occur again, and how many such pairs meet in a batch."""
     shown = caption_sampling.caption_pools(
         corpus.splits["train"], corpus.card.captions
@@ -57,7 +57,7 @@ def repeated(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     b = min(batch_size, len(texts))
     pairs = same_caption_pairs(texts, batch_size, [pool.shares for pool in shown])
     yield Finding(
-        "warning" if pairs > _SAME * b * (b - 1) / 2 else "info",
+        "warning" if pairs > _MAX_SAME_CAPTION * b * (b - 1) / 2 else "info",
         f"{number} of {tally.total()} training captions repeat; on average {pairs:.1f} of the "
         f"{b * (b - 1) // 2} pairs in a batch of {b} have the same caption: they are never negatives",
         "repeated_captions",
@@ -65,19 +65,19 @@ def repeated(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     )
 
 
-def truncated(
+def truncated_captions(
     corpus: Corpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
     """How much of what training says the base does not read, by language."""
     by_language: defaultdict[str, set[str]] = defaultdict(set)
-    for _, text, language in drawn(corpus, caption_sampling.TokenLimit(count_tokens, max_tokens)):
+    for _, text, language in training_texts(corpus, caption_sampling.TokenLimit(count_tokens, max_tokens)):
         by_language[language].add(text)
     for language, texts in sorted(by_language.items()):
         lengths = np.asarray(count_tokens(sorted(texts)))
         share = float((lengths > max_tokens).mean())
         said = f" in {language}" if len(by_language) > 1 and language else ""
         yield Finding(
-            "warning" if share > _CUT else "info",
+            "warning" if share > _MAX_TRUNCATED else "info",
             f"{share:.1%} of the distinct training captions{said} are cut at {max_tokens} tokens; 95 % have "
             f"at most {np.quantile(lengths, 0.95, method='higher')}",
             "truncated_captions",
@@ -85,25 +85,25 @@ def truncated(
         )
 
 
-def scripts(
+def split_scripts(
     corpus: Corpus, count_tokens: Callable[[list[str]], Sequence[int]], max_tokens: int
 ) -> Iterator[Finding]:
     """Scripts that the tokeniser of the base splits into bytes."""
-    pairs = list(spoken(corpus))
+    pairs = list(captions_with_language(corpus))
     rows = languages.profile([t for t, _ in pairs], [s for _, s in pairs], count_tokens, max_tokens)
     for line in languages.doubts(rows):
         yield Finding("warning", line, "split_script")
 
 
-def laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
+def mirrored_laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
     """Captions that say left or right, when training mirrors the pictures: of patients, an error."""
     if not augmentation.endswith("flip"):
         return
     said, of = 0, 0
     where: dict[str, None] = {}
-    for id, text, language in drawn(corpus):
+    for id, text, language in training_texts(corpus):
         of += 1
-        if checks_laterality.named(text, language):
+        if checks_laterality.names_side(text, language):
             said += 1
             where[corpus.places.get(id, f"item {id}")] = None
     if said:
@@ -111,14 +111,16 @@ def laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
         yield Finding(
             "error" if patients else "warning",
             f"train.augmentation={augmentation} mirrors pictures, and {said} of {of} training captions say "
-            f"left or right; first: {', '.join([*where][:NAMED])}; take train.augmentation=crop",
+            f"left or right; first: {', '.join([*where][:MAX_PLACES])}; take train.augmentation=crop",
             "laterality",
             said,
-            tuple([*where][:NAMED]),
+            tuple([*where][:MAX_PLACES]),
         )
 
 
-def drawn(corpus: Corpus, fit: caption_sampling.TokenLimit | None = None) -> Iterator[tuple[str, str, str]]:
+def training_texts(
+    corpus: Corpus, fit: caption_sampling.TokenLimit | None = None
+) -> Iterator[tuple[str, str, str]]:
     """The id of a training item, each text that training draws from for it, and its language, or ""."""
     items, how = corpus.splits["train"], corpus.card.captions
     columns = (items[name][:] for name in ("id", "texts", "language", "meta"))
@@ -134,13 +136,13 @@ def drawn(corpus: Corpus, fit: caption_sampling.TokenLimit | None = None) -> Ite
             yield id, text, next((tongue for whole, tongue in said if part in whole), alone)
 
 
-def spoken(corpus: Corpus, split: str = "train") -> Iterator[tuple[str, str]]:
+def captions_with_language(corpus: Corpus, split: str = "train") -> Iterator[tuple[str, str]]:
     """The captions of a split, each with its language, "" when unknown."""
     rows = corpus.splits[split]
     for own, tongues in zip(rows["texts"][:], rows["language"][:], strict=True):
         yield from zip(own, tongues, strict=True)
 
 
-def counted(corpus: Corpus) -> dict[str, int]:
+def caption_counts(corpus: Corpus) -> dict[str, int]:
     """split -> captions."""
     return {name: sum(map(len, corpus.splits[name]["texts"][:])) for name in SPLITS}

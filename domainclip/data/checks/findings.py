@@ -11,9 +11,9 @@ from domainclip.errors import DataError
 
 Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
-NAMED = 5  # places that a finding names
+MAX_PLACES = 5  # places that a finding names
 # A model that was measured on what it has seen: no figure of it may be believed.
-LEAKS = ("group_leak", "picture_leak", "near_duplicates")
+LEAK_CODES = ("group_leak", "picture_leak", "near_duplicates")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Finding:
     where: tuple[str, ...] = ()  # the first places, "row 3": they say nothing of a patient
 
 
-def levelled(found: Iterable[Finding], card: Checks) -> list[Finding]:
+def apply_card_levels(found: Iterable[Finding], card: Checks) -> list[Finding]:
     """Findings as grave as the card says, errors first; those that it switches off are left out."""
     said = {name: level for name, level in card if level is not None}
     kept = [
@@ -38,7 +38,7 @@ def levelled(found: Iterable[Finding], card: Checks) -> list[Finding]:
     return sorted(kept, key=lambda finding: LEVELS.index(finding.level))
 
 
-def refuse(found: Sequence[Finding]) -> None:
+def refuse_errors(found: Sequence[Finding]) -> None:
     """Stops on errors.
 
     Raises: DataError with the first error, and how many more there are.
@@ -49,6 +49,6 @@ def refuse(found: Sequence[Finding]) -> None:
         raise DataError(f"corpus: {errors[0]}{more}")
 
 
-def leaks(found: Sequence[Finding]) -> list[str]:
+def leak_messages(found: Sequence[Finding]) -> list[str]:
     """The lines that make every figure measured on this corpus invalid."""
-    return [finding.text for finding in found if finding.level == "error" and finding.code in LEAKS]
+    return [finding.text for finding in found if finding.level == "error" and finding.code in LEAK_CODES]

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from domainclip.data.checks.findings import NAMED, Finding, Level
+from domainclip.data.checks.findings import MAX_PLACES, Finding, Level
 from domainclip.data.corpus import Corpus
 from domainclip.data.dicom import decoders as dicom_decoders
 from domainclip.data.dicom import reading
 from domainclip.data.files import locations
 from domainclip.data.images import inspection
-from domainclip.data.images.near_duplicates import SIDE, detail
+from domainclip.data.images.alignment import detail_level
+from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
 from domainclip.data.quarantine import UnusableItem, counts
 from domainclip.data.schema import SPLITS
 
-_SMALL = 0.05  # of the pictures enlarged by more than twice: worth a warning
+_MAX_ENLARGED = 0.05  # of the pictures enlarged by more than twice: worth a warning
 
 
-class Images:
+class CorpusImages:
     """Pictures of a corpus, each read from its row when it is asked for: a row may hold a file whole."""
 
     def __init__(self, corpus: Corpus, at: Sequence[tuple[str, int, int]]) -> None:
@@ -42,12 +43,12 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedCorpus:
     """The pictures that were looked at, of all splits and views."""
 
     corpus: Corpus
     at: Sequence[tuple[str, int, int]]  # split, row, view
-    images: Images
+    images: CorpusImages
     digests: Sequence[str]
     looks: np.ndarray
     whole: bool  # all pictures of the corpus
@@ -76,7 +77,7 @@ class Seen:
         return f"{len(self.at)} pictures" + ("" if self.whole else " looked at")
 
 
-def see(corpus: Corpus, sample: int | None, workers: int = 0) -> Seen:
+def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> InspectedCorpus:
     """Looks at all pictures, or at `sample` of them, spread evenly over the corpus.
 
     What the cache holds already costs nothing, and is taken whole.
@@ -93,52 +94,52 @@ def see(corpus: Corpus, sample: int | None, workers: int = 0) -> Seen:
     if sample is not None and not whole:
         chosen = [i * len(at) // sample for i in range(sample)]
         at, digests = [at[i] for i in chosen], [digests[i] for i in chosen]
-    images = Images(corpus, at)
+    images = CorpusImages(corpus, at)
     groups = {name: corpus.splits[name]["group"][:] for name in SPLITS}
-    return Seen(
+    return InspectedCorpus(
         corpus, at, images, digests, inspection.inspect_images(images, digests, workers), whole, ids, groups
     )
 
 
-def unreadable(seen: Seen) -> Iterator[Finding]:
+def unreadable_images(seen: InspectedCorpus) -> Iterator[Finding]:
     """Pictures that no decoder reads."""
     card = seen.corpus.card
     reasons = [reason.decode() for reason in seen.looks["reason"]]
     bad = [UnusableItem(seen.place(row), reason) for row, reason in enumerate(reasons) if reason]
     if not bad:
         return
-    first = ", ".join(f"{item.place} ({item.reason})" for item in bad[:NAMED])
+    first = ", ".join(f"{item.place} ({item.reason})" for item in bad[:MAX_PLACES])
     yield Finding(
         "error" if len(bad) > card.max_bad * len(reasons) else "warning",
         f"{len(bad)} of {seen.said()} cannot be read ({len(bad) / len(reasons):.1%}, limit "
         f"{card.max_bad:.1%}): {counts(bad)}; first: {first}; mend them or raise corpus.max_bad",
         "unreadable_pictures",
         len(bad),
-        tuple(item.place for item in bad[:NAMED]),
+        tuple(item.place for item in bad[:MAX_PLACES]),
     )
 
 
-def blank(seen: Seen) -> Iterator[Finding]:
+def blank_images(seen: InspectedCorpus) -> Iterator[Finding]:
     """Pictures in which nothing is to be seen, and those with too little in them to be compared."""
     rows = np.flatnonzero(seen.looks["blank"])
     if len(rows):
-        where = tuple(seen.place(row) for row in rows[:NAMED])
+        where = tuple(seen.place(row) for row in rows[:MAX_PLACES])
         text = f"{len(rows)} of {seen.said()} are blank; first: {', '.join(where)}"
         yield Finding("warning", text, "blank_pictures", len(rows), where)
     fine = (seen.looks["reason"] == b"") & ~seen.looks["blank"]
-    small = fine & (np.minimum(seen.looks["width"], seen.looks["height"]) < SIDE)
-    plain = fine & ~small & (detail(seen.looks["thumbnail"]) < 1)
+    small = fine & (np.minimum(seen.looks["width"], seen.looks["height"]) < THUMBNAIL_SIDE)
+    plain = fine & ~small & (detail_level(seen.looks["thumbnail"]) < 1)
     if small.any() or plain.any():
         yield Finding(
             "info",
-            f"{int(small.sum())} pictures with a side below {SIDE} pixels and {int(plain.sum())} without any "
-            "detail are compared byte for byte only",
+            f"{int(small.sum())} pictures with a side below {THUMBNAIL_SIDE} pixels and "
+            f"{int(plain.sum())} without any detail are compared byte for byte only",
             "not_compared",
             int(small.sum() + plain.sum()),
         )
 
 
-def sizes(seen: Seen, side: int | None) -> Iterator[Finding]:
+def image_sizes(seen: InspectedCorpus, side: int | None) -> Iterator[Finding]:
     """Pictures that the base sees enlarged, those turned by EXIF, and the modes of the files."""
     good = seen.looks[seen.looks["reason"] == b""]
     if not len(good):
@@ -157,23 +158,23 @@ def sizes(seen: Seen, side: int | None) -> Iterator[Finding]:
         return
     enlarged, soft = int((short < side).sum()), int((short * 2 < side).sum())
     if enlarged:
-        level: Level = "warning" if soft > _SMALL * len(good) else "info"
+        level: Level = "warning" if soft > _MAX_ENLARGED * len(good) else "info"
         text = f"{enlarged} of {seen.said()} are enlarged to {side} pixels, {soft} of them more than twice"
         yield Finding(level, text, "small_pictures", enlarged)
 
 
-def decoders(files: Sequence[str]) -> Iterator[Finding]:
+def missing_decoders(files: Sequence[str]) -> Iterator[Finding]:
     """DICOM transfer syntaxes that nothing installed can read, with the line that installs it."""
-    for row in dicom_decoders.preflight(files):
+    for row in dicom_decoders.decoder_table(files):
         if not row.decoder:
             text = f"no decoder for {row.syntax}: {row.files} files; {row.install}"
             yield Finding("warning", text, "missing_decoder", row.files)
 
 
-def burned_in(corpus: Corpus, files: Sequence[str]) -> Iterator[Finding]:
+def burned_in_text(corpus: Corpus, files: Sequence[str]) -> Iterator[Finding]:
     """What the card and the files say of text that is part of the pixels."""
     said = corpus.card.privacy.burned_in_text
-    tags = reading.burned_in(files)
+    tags = reading.count_burned_in(files)
     held = ", ".join(f"{number} {value}" for value, number in tags.items() if number)
     text = f"burned-in text: the card says {said}" + (f"; BurnedInAnnotation: {held}" if held else "")
     clash = said == "no" and tags.get("YES", 0) > 0
@@ -189,12 +190,12 @@ def dicom_files(corpus: Corpus) -> set[str]:
         # Columns of Arrow, of which paths alone are taken: a row may hold its pictures whole.
         for some in corpus.splits[name].select_columns(["image", "views"]).with_format("arrow").iter(1024):
             for pictures in (some["image"].combine_chunks(), some["views"].combine_chunks().flatten()):
-                named |= dict.fromkeys(locations.resolve_location(path) for path in _paths(pictures))
+                named |= dict.fromkeys(locations.resolve_location(path) for path in _file_paths(pictures))
     with ThreadPoolExecutor(16) as pool:  # waiting for a disk or a file server is all the work there is
         return {file for file, told in zip(named, pool.map(_is_dicom, named), strict=True) if told}
 
 
-def _paths(pictures: pa.StructArray) -> list[str]:
+def _file_paths(pictures: pa.StructArray) -> list[str]:
     """Of those that are not held as bytes."""
     held = pictures.field("bytes").is_valid()
     pairs = zip(pictures.field("path").to_pylist(), held.to_pylist(), strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_PAIRED = (
+_PAIRED_PARTS = (
     "lung|lobe|hilum|hilar|base|basal|apex|apical|hemithorax|hemidiaphragm|costophrenic|pleural|atri(?:um|al)|"
     "ventric(?:le|ular)|heart|kidney|breast|eye|ear|hand|arm|leg|foot|shoulder|hip|knee|corner|half|edge|side|"
     "upper|lower|middle|mid|lateral|paratracheal|perihilar|subclavian|jugular|main|"
@@ -22,11 +22,11 @@ _PAIRED = (
     r"(?:first|second|third|\w+th|\d+\w\w) ribs?"
 )
 # Whole words, without case.
-_WORDS = {
+_SIDE_WORDS = {
     "en": (
         r"left(?! (?:the|a|an|his|her|their|to|behind|home|hospital|alone|over|out)\b)"
         r"(?:[- ]?(?:sided|most|wards?))?"
-        rf"|(?:on|to|at|from|in) (?:the|his|her|its) right|right[- ](?:sided|(?:{_PAIRED})\b)"
+        rf"|(?:on|to|at|from|in) (?:the|his|her|its) right|right[- ](?:sided|(?:{_PAIRED_PARTS})\b)"
         r"|[rl][uml]l"  # lobes: RUL, LLL
         r"|rightmost|rightwards?|dextro\w+|levo(?:scoliosis|cardia)"
     ),
@@ -56,7 +56,7 @@ _WORDS = {
     "ru": r"слева|справа|лев(?:ый|ая|ое|ого|ой|ую|ом|ых)|прав(?:ый|ая|ого|ой|ую|ом|ых)",
 }
 # Without spaces between words, or with particles attached: anywhere in the text. 左右 is "about".
-_ANYWHERE = {
+_SIDE_CHARACTERS = {
     "zh": r"左(?!右)|(?<!左)右",
     "ja": r"左(?!右)|(?<!左)右",
     "ko": r"왼쪽|오른쪽|좌측|우측",
@@ -65,13 +65,16 @@ _ANYWHERE = {
 }
 
 
-def named(text: str, language: str = "") -> bool:
+def names_side(text: str, language: str = "") -> bool:
     """Whether a text says left or right; in an unknown language, in any of them."""
-    return any(pattern.search(text) for pattern in _patterns(re.split("[-_]", language.casefold())[0]))
+    return any(pattern.search(text) for pattern in _side_patterns(re.split("[-_]", language.casefold())[0]))
 
 
 @cache
-def _patterns(language: str) -> tuple[re.Pattern[str], ...]:
-    known = {**{code: rf"(?<!\w)(?:{words})(?!\w)" for code, words in _WORDS.items()}, **_ANYWHERE}
+def _side_patterns(language: str) -> tuple[re.Pattern[str], ...]:
+    known = {
+        **{code: rf"(?<!\w)(?:{words})(?!\w)" for code, words in _SIDE_WORDS.items()},
+        **_SIDE_CHARACTERS,
+    }
     chosen = [known[language]] if language in known else list(known.values())
     return tuple(re.compile(pattern, re.IGNORECASE) for pattern in chosen)

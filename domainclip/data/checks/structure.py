@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from domainclip.data.checks.findings import NAMED, Finding
+from domainclip.data.checks.findings import MAX_PLACES, Finding
 from domainclip.data.corpus import Corpus
 from domainclip.data.quarantine import counts
 from domainclip.data.schema import SPLITS
 from domainclip.errors import did_you_mean
 
-_ENOUGH = 20  # labelled items of a split, before a share says anything
-_COMMON = 0.9  # a class with more of the items says little: its share alone is an accuracy
+_MIN_LABELLED = 20  # labelled items of a split, before a share says anything
+_MAX_CLASS_SHARE = 0.9  # a class with more of the items says little: its share alone is an accuracy
 
 
-def sizes(corpus: Corpus) -> Iterator[Finding]:
+def split_sizes(corpus: Corpus) -> Iterator[Finding]:
     """Items and groups of each split, and what was left out."""
     parts = []
     for name in SPLITS:
@@ -39,14 +39,14 @@ def sizes(corpus: Corpus) -> Iterator[Finding]:
             f"left out: {counts(corpus.quarantine)}",
             "left_out",
             len(corpus.quarantine),
-            tuple(bad.place for bad in corpus.quarantine[:NAMED]),
+            tuple(bad.place for bad in corpus.quarantine[:MAX_PLACES]),
         )
 
 
-def classes(corpus: Corpus) -> Iterator[Finding]:
+def class_coverage(corpus: Corpus) -> Iterator[Finding]:
     """Labels against the classes of the card, and classes that a split lacks or that are nearly all of it."""
-    yield from _names(corpus)
-    held = prevalence(corpus)
+    yield from _class_names(corpus)
+    held = class_counts(corpus)
     for split in ("train", "test"):
         labelled = sum(1 for labels in corpus.splits[split]["labels"][:] if labels)
         if not labelled or not corpus.classes:
@@ -55,13 +55,14 @@ def classes(corpus: Corpus) -> Iterator[Finding]:
         if missing:
             yield Finding(
                 "warning",
-                f"{len(missing)} of {len(corpus.classes)} classes have no item in {split}: {_few(missing)}",
+                f"{len(missing)} of {len(corpus.classes)} classes have no item in {split}: "
+                f"{_first_names(missing)}",
                 "missing_class",
                 len(missing),
             )
         for name in corpus.classes:
             share = held[name][split] / labelled
-            if labelled >= _ENOUGH and share > _COMMON:
+            if labelled >= _MIN_LABELLED and share > _MAX_CLASS_SHARE:
                 yield Finding(
                     "warning",
                     f'class "{name}" holds for {share:.0%} of the {labelled} labelled items of {split}: read '
@@ -71,7 +72,7 @@ def classes(corpus: Corpus) -> Iterator[Finding]:
                 )
 
 
-def prevalence(corpus: Corpus) -> dict[str, dict[str, int]]:
+def class_counts(corpus: Corpus) -> dict[str, dict[str, int]]:
     """class -> split -> items."""
     tally = {
         name: Counter(label for labels in corpus.splits[name]["labels"][:] for label in set(labels))
@@ -80,7 +81,7 @@ def prevalence(corpus: Corpus) -> dict[str, dict[str, int]]:
     return {label: {split: tally[split][label] for split in SPLITS} for label in corpus.classes}
 
 
-def _names(corpus: Corpus) -> Iterator[Finding]:
+def _class_names(corpus: Corpus) -> Iterator[Finding]:
     if not corpus.card.classes:
         return
     tally = Counter(
@@ -101,7 +102,7 @@ def _names(corpus: Corpus) -> Iterator[Finding]:
         yield Finding("warning", f'no item has the class "{name}" of the card', "unused_class")
 
 
-def _few(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     # These stand in the card, or are frequent enough to be classes of the corpus: no one's name.
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(f'"{name}"' for name in names[:NAMED]) + more
+    more = f" and {len(names) - MAX_PLACES} more" if len(names) > MAX_PLACES else ""
+    return ", ".join(f'"{name}"' for name in names[:MAX_PLACES]) + more

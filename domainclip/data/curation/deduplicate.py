@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from domainclip.data.images import digests, inspection, near_duplicates
+from domainclip.data.images import digests, inspection, near_duplicates, perceptual_hashes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +50,7 @@ class Deduplicate:
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """One item of each set of equal pictures, in the order of the first ones."""
         images = items["image"]
-        names = list(digests.of(images[row] for row in range(len(items))))
+        names = list(digests.image_digests(images[row] for row in range(len(items))))
         found: list[Iterable[tuple[int, int]]] = [_equal(names)]
         if self.pictures:
             found.append(_looking_alike(inspection.inspect_images(images, names)))
@@ -79,9 +79,11 @@ def _equal(names: list[str]) -> list[tuple[int, int]]:
 
 def _looking_alike(told: np.ndarray) -> list[tuple[int, int]]:
     usable = (told["reason"] == b"") & ~told["blank"]
-    rows = np.flatnonzero(usable & (np.minimum(told["width"], told["height"]) >= near_duplicates.SIDE))
-    scored = near_duplicates.scored(told["thumbnail"][rows], told["hashes"][rows])
-    pairs = near_duplicates.pairs(scored, told["colour"][rows])
+    rows = np.flatnonzero(
+        usable & (np.minimum(told["width"], told["height"]) >= perceptual_hashes.THUMBNAIL_SIDE)
+    )
+    scored = near_duplicates.score_pairs(told["thumbnail"][rows], told["hashes"][rows])
+    pairs = near_duplicates.select_duplicates(scored, told["colour"][rows])
     return [(int(rows[pair.first]), int(rows[pair.second])) for pair in pairs]
 
 

@@ -15,13 +15,13 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from domainclip.data.dicom.reading import header
+from domainclip.data.dicom.reading import read_header
 from domainclip.data.files import locations
 from domainclip.errors import UnreadableImage
 
 # A frame of raw deflate data [PS3.5 A.4.13]; zlib, of Python itself, reads it.
 DEFLATED_FRAME = UID("1.2.840.10008.1.2.8.1")
-_NATIVE = (
+_UNCOMPRESSED = (
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
     uid.ExplicitVRBigEndian,
@@ -61,7 +61,7 @@ class DecoderRow:
     install: str = ""  # the line that installs what is missing, or what else to do
 
 
-def preflight(paths: Iterable[Path | str]) -> list[DecoderRow]:
+def decoder_table(paths: Iterable[Path | str]) -> list[DecoderRow]:
     """A row for each transfer syntax of the image files, the most frequent first; no pixel is read.
 
     Files that are no DICOM images are passed over, and a file with several frames counts once.
@@ -69,23 +69,23 @@ def preflight(paths: Iterable[Path | str]) -> list[DecoderRow]:
     seen: Counter[tuple[str, int]] = Counter()
     for path in dict.fromkeys(locations.resolve_location(str(path)) for path in paths):
         try:
-            seen[key(header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
+            seen[syntax_key(read_header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
         except UnreadableImage:
             continue
-    return rows(seen)
+    return decoder_rows(seen)
 
 
-def key(attributes: Mapping[str, str]) -> tuple[str, int]:
+def syntax_key(attributes: Mapping[str, str]) -> tuple[str, int]:
     """What decides on the decoder: the transfer syntax and, where it matters, the bits of a sample."""
     syntax, bits = attributes["TransferSyntaxUID"], attributes["BitsStored"]
     return syntax, int(bits) if syntax == uid.JPEGExtended12Bit and bits.isdigit() else 8
 
 
-def rows(seen: Mapping[tuple[str, int], int]) -> list[DecoderRow]:
+def decoder_rows(seen: Mapping[tuple[str, int], int]) -> list[DecoderRow]:
     """The rows of `preflight`, from counts by `key`."""
     found = []
     for (syntax, bits), files in seen.items():
-        usable = available(UID(syntax), bits)
+        usable = find_plugin(UID(syntax), bits)
         name = "Deflated Image Frame" if syntax == DEFLATED_FRAME else UID(syntax).name or "none given"
         decoder = "+".join(_PACKAGES.get(usable, (usable,)))
         found.append(
@@ -99,18 +99,18 @@ def rows(seen: Mapping[tuple[str, int], int]) -> list[DecoderRow]:
     return sorted(found, key=lambda row: (-row.files, row.syntax))
 
 
-def available(syntax: UID, bits: int = 8) -> str:
+def find_plugin(syntax: UID, bits: int = 8) -> str:
     """The plugin of pydicom that reads a transfer syntax here and now; "" when none does."""
-    if syntax in _NATIVE:
+    if syntax in _UNCOMPRESSED:
         return "pydicom"
     if syntax == DEFLATED_FRAME:
         return "zlib"
-    wanted = plugins(syntax, bits)
+    wanted = permissive_plugins(syntax, bits)
     ready = get_decoder(syntax).available_plugins if wanted else ()
     return next((plugin for plugin in wanted if plugin in ready), "")
 
 
-def plugins(syntax: UID, bits: int = 8) -> tuple[str, ...]:
+def permissive_plugins(syntax: UID, bits: int = 8) -> tuple[str, ...]:
     """The permissive plugins that can read a transfer syntax, installed or not, the best first."""
     wanted = _PLUGINS.get(syntax, ())
     # Pillow's JPEG library is built for 8 bits.
@@ -119,13 +119,13 @@ def plugins(syntax: UID, bits: int = 8) -> tuple[str, ...]:
 
 def remedy(syntax: UID, bits: int = 8) -> str:
     """The line that installs a decoder, or what to do where no permissive library has one."""
-    wanted = plugins(syntax, bits)
+    wanted = permissive_plugins(syntax, bits)
     if not wanted:
         return "no permissive decoder reads it: convert these files, for example to JPEG 2000"
-    missing = [name for name in _PACKAGES[wanted[0]] if not _installed(name)]
+    missing = [name for name in _PACKAGES[wanted[0]] if not _is_installed(name)]
     return f"pip install {' '.join(missing or _PACKAGES[wanted[0]])}"
 
 
-def _installed(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     module = {"python-gdcm": "gdcm", "pillow": "PIL", "pylibjpeg-openjpeg": "openjpeg", "pyjpegls": "jpeg_ls"}
     return find_spec(module.get(package, package)) is not None

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTable:
     """Values for consecutive inputs, the first of which is `first`."""
 
     entries: np.ndarray  # (n,)
@@ -27,7 +27,7 @@ class Table:
         return found
 
 
-def read(item: Dataset, dataset: Dataset) -> Table:
+def read_lookup_table(item: Dataset, dataset: Dataset) -> LookupTable:
     """The table in an item of a sequence; `dataset` says which end of a word comes first."""
     count, first, depth = (int(value) for value in item.LUTDescriptor)
     count = count or 2**16  # 65536 does not fit into the two bytes of the descriptor
@@ -37,4 +37,4 @@ def read(item: Dataset, dataset: Dataset) -> Table:
         wide = len(data) >= 2 * count  # entries of 8 bits may stand in bytes or in words
         data = np.frombuffer(data, ("<u2" if little is not False else ">u2") if wide else "u1", count)
     entries = np.atleast_1d(np.asarray(data)).astype(np.int64)
-    return Table(entries[:count], first, 2**depth - 1)
+    return LookupTable(entries[:count], first, 2**depth - 1)

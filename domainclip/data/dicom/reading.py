@@ -25,21 +25,21 @@ from domainclip.errors import UnreadableImage
 settings.reading_validation_mode = pydicom.config.IGNORE
 
 # Every term that the standard defines for Modality, the retired ones last [PS3.3 C.7.3.1.1.1].
-_TERMS = """
+_MODALITY_TERMS = """
     ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL
     IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG
     RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN
     TEXTUREMAP TG US VA XA XAPROTOCOL XC
     AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
 """
-_MODALITIES = frozenset(_TERMS.split())
-_DICOMDIR = "1.2.840.10008.1.3.10"
-MOST_INFLATED = 3 * 89_478_485  # bytes of a deflated file: the largest picture that is read, in colour
-_PIECE = 2**20
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_WHOLE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-_NEEDED = (*_WHOLE, "PhotometricInterpretation")
-_OF_INTEGERS = ("BitsStored", "PixelRepresentation")  # which floats do not have
+_MODALITIES = frozenset(_MODALITY_TERMS.split())
+_DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+MAX_INFLATED = 3 * 89_478_485  # bytes of a deflated file: the largest picture that is read, in colour
+_CHUNK_BYTES = 2**20
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_INTEGER_KEYWORDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+_REQUIRED_KEYWORDS = (*_INTEGER_KEYWORDS, "PhotometricInterpretation")
+_INTEGER_PIXEL_KEYWORDS = ("BitsStored", "PixelRepresentation")  # which floats do not have
 
 
 def is_dicom(data: bytes) -> bool:
@@ -47,13 +47,13 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def read(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = None) -> FileDataset:
+def read_dicom(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = None) -> FileDataset:
     """The whole file, or only the attributes that are wanted; then pixels and all others stay on the disk.
 
     Raises: UnreadableImage with the reason, which quotes no value.
     """
     tags = None if wanted is None else list(wanted)
-    _refuse_bomb(source, name)
+    _check_inflated_size(source, name)
     try:
         return pydicom.dcmread(source, stop_before_pixels=tags is not None, specific_tags=tags)
     except InvalidDicomError:
@@ -62,7 +62,7 @@ def read(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = No
         raise UnreadableImage(name, f"broken DICOM file ({type(error).__name__})") from None
 
 
-def _refuse_bomb(source: Path | io.BytesIO, name: str) -> None:
+def _check_inflated_size(source: Path | io.BytesIO, name: str) -> None:
     """Stops at a deflated file that would fill the memory, for pydicom inflates whatever there is."""
     try:
         # Bytes in memory are shared by this, not copied.
@@ -72,21 +72,21 @@ def _refuse_bomb(source: Path | io.BytesIO, name: str) -> None:
             if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
                 return
             inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-            packed = stream.read(_PIECE)
-            while packed and not inflater.eof and size <= MOST_INFLATED:
+            packed = stream.read(_CHUNK_BYTES)
+            while packed and not inflater.eof and size <= MAX_INFLATED:
                 before = packed
-                given = len(inflater.decompress(packed, _PIECE))  # never held
+                given = len(inflater.decompress(packed, _CHUNK_BYTES))  # never held
                 size += given
-                packed = inflater.unconsumed_tail or stream.read(_PIECE)
+                packed = inflater.unconsumed_tail or stream.read(_CHUNK_BYTES)
                 if not given and packed == before:  # nothing in, nothing out: there is no more
                     break
     except Exception:  # what is broken is told of by pydicom itself
         return
-    if size > MOST_INFLATED:
+    if size > MAX_INFLATED:
         raise UnreadableImage(name, "decompression bomb")
 
 
-def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
+def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     """Some attributes of an image file as text, by keyword; pixels are not read, nor is any other tag.
 
     A file may be a member of a tar, by `#offset=…&size=…` behind the path.
@@ -99,11 +99,13 @@ def header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = [*keywords, "StudyInstanceUID", "SOPClassUID", "Modality", "Rows"]
-        dataset = read(_source(path), str(path), [word for word in wanted if word != "TransferSyntaxUID"])
+        dataset = read_dicom(
+            _source(path), str(path), [word for word in wanted if word != "TransferSyntaxUID"]
+        )
         if "Rows" not in dataset:
-            refuse_non_image(dataset, str(path))
+            check_is_image(dataset, str(path))
         try:
-            found = {keyword: _text(dataset, keyword) for keyword in keywords}
+            found = {keyword: _attribute_text(dataset, keyword) for keyword in keywords}
         except Exception as error:
             raise UnreadableImage(str(path), f"broken DICOM header ({type(error).__name__})") from None
         if found.get("PatientID") == "":
@@ -121,7 +123,7 @@ def _source(path: Path) -> Path | io.BytesIO:
         raise UnreadableImage(str(path), f"unreadable file ({error.strerror})") from None
 
 
-def _text(dataset: FileDataset, keyword: str) -> str:
+def _attribute_text(dataset: FileDataset, keyword: str) -> str:
     if keyword == "TransferSyntaxUID":
         return str(dataset.file_meta.get(keyword) or "")
     value = dataset.get(keyword)
@@ -132,14 +134,14 @@ def _text(dataset: FileDataset, keyword: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def refuse_non_image(dataset: FileDataset, name: str) -> None:
+def check_is_image(dataset: FileDataset, name: str) -> None:
     """Stops at a file that holds no pixels.
 
     Raises: UnreadableImage, which tells a plan or a report from an image that was cut off.
     """
-    if any(keyword in dataset for keyword in PIXELS):
+    if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         return
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
         raise UnreadableImage(name, "not an image (DICOMDIR)")
     uid = str(dataset.get("SOPClassUID") or "")
     storage = "" if UID(uid).name == uid else UID(uid).name  # pydicom's own name; unknown ones have none
@@ -151,16 +153,16 @@ def refuse_non_image(dataset: FileDataset, name: str) -> None:
     raise UnreadableImage(name, "no pixel data" if broken else f"not an image ({kind})")
 
 
-def refuse_incomplete(dataset: FileDataset, name: str) -> None:
+def check_pixel_attributes(dataset: FileDataset, name: str) -> None:
     """Stops at an image whose header does not say how its pixels are stored.
 
     Raises: UnreadableImage naming the attribute.
     """
-    for keyword in (*_NEEDED, *(_OF_INTEGERS if "PixelData" in dataset else ())):
+    for keyword in (*_REQUIRED_KEYWORDS, *(_INTEGER_PIXEL_KEYWORDS if "PixelData" in dataset else ())):
         element = dataset.get(keyword)
         if element is None or element == "":
             raise UnreadableImage(name, f"the attribute {keyword} is missing")
-    for keyword in (*_WHOLE, "NumberOfFrames"):
+    for keyword in (*_INTEGER_KEYWORDS, "NumberOfFrames"):
         try:
             int(dataset.get(keyword) or 1)
         except (TypeError, ValueError):
@@ -169,7 +171,7 @@ def refuse_incomplete(dataset: FileDataset, name: str) -> None:
         raise UnreadableImage(name, "the attribute TransferSyntaxUID is missing")
 
 
-def burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
+def count_burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
     """How many image files say YES, NO or nothing ("absent") of text burned into their pixels.
 
     Most archives never fill in BurnedInAnnotation: absent is not NO.
@@ -179,7 +181,7 @@ def burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
         locations.resolve_location(str(path)) for path in paths
     ):  # a file of several views once
         try:
-            said = header(Path(path), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
+            said = read_header(Path(path), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
         except UnreadableImage:
             continue
         counted[said if said in ("YES", "NO") else "absent"] += 1

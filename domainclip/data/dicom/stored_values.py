@@ -15,7 +15,7 @@ from domainclip.data.dicom import codestream_size, decoders
 from domainclip.errors import UnreadableImage
 
 
-def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
+def read_stored_values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
     """(rows, columns) or (rows, columns, 3) stored values, colour as RGB; other frames are not decoded.
 
     Raises: UnreadableImage; a missing decoder is named with the line that installs it.
@@ -23,20 +23,22 @@ def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
     bits = int(dataset.get("BitsStored") or 8)
     if syntax == decoders.DEFLATED_FRAME:
-        return _deflated(dataset, frame)
+        return _inflate_frame(dataset, frame)
     try:
         get_decoder(syntax)
     except NotImplementedError:
         raise UnreadableImage(name, f"unknown transfer syntax ({syntax.name or 'none given'})") from None
-    if not decoders.available(syntax, bits):
+    if not decoders.find_plugin(syntax, bits):
         raise UnreadableImage(name, f"no decoder for {syntax.name}: {decoders.remedy(syntax, bits)}")
     if syntax.is_encapsulated:
-        _refuse_larger(dataset, name, frame)
-    for plugin in decoders.plugins(syntax, bits) or ("",):
+        _check_codestream_size(dataset, name, frame)
+    for plugin in decoders.permissive_plugins(syntax, bits) or ("",):
         if plugin and plugin not in get_decoder(syntax).available_plugins:
             continue
         try:
-            decoded: np.ndarray = pixel_array(_named(dataset, bits), index=frame, decoding_plugin=plugin)
+            decoded: np.ndarray = pixel_array(
+                _readable_by_gdcm(dataset, bits), index=frame, decoding_plugin=plugin
+            )
             return decoded
         except RuntimeError:  # what pydicom makes of anything that a plugin raises
             continue
@@ -47,17 +49,17 @@ def values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
     raise UnreadableImage(name, f"{syntax.name} data that no installed decoder can read")
 
 
-def _refuse_larger(dataset: FileDataset, name: str, frame: int) -> None:
+def _check_codestream_size(dataset: FileDataset, name: str, frame: int) -> None:
     """Stops at a stream that says more pixels than the header: a decoder would take the memory first."""
     try:
         packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
     except Exception:  # what is broken is told of by the decoder
         return
-    if codestream_size.pixels(packed) > int(dataset.Rows) * int(dataset.Columns):
+    if codestream_size.pixel_count(packed) > int(dataset.Rows) * int(dataset.Columns):
         raise UnreadableImage(name, "compressed data of more pixels than its header says")
 
 
-def _named(dataset: FileDataset, bits: int) -> FileDataset:
+def _readable_by_gdcm(dataset: FileDataset, bits: int) -> FileDataset:
     """The dataset under a name for its encoding that pydicom lets GDCM read."""
     if dataset.file_meta.TransferSyntaxUID != uid.JPEGExtended12Bit or bits <= 8:
         return dataset
@@ -69,7 +71,7 @@ def _named(dataset: FileDataset, bits: int) -> FileDataset:
     return other
 
 
-def _deflated(dataset: FileDataset, frame: int) -> np.ndarray:
+def _inflate_frame(dataset: FileDataset, frame: int) -> np.ndarray:
     """A frame that was compressed by itself, as raw deflate data without a header [PS3.5 A.4.13]."""
     packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
     samples = int(dataset.SamplesPerPixel)

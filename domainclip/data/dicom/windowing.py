@@ -17,7 +17,7 @@ from pydicom.pixels import apply_windowing
 
 from domainclip.data.dicom import lookup_tables
 
-Asked = int | str  # 0, 1 … or "LUNG" or "soft_tissue"
+WindowChoice = int | str  # 0, 1 … or "LUNG" or "soft_tissue"
 # Centre and width in Hounsfield units: soft_tissue, lung, liver, bone and brain as in the OHIF viewer's
 # defaultWindowLevelPresets; mediastinum, abdomen, subdural and stroke are in common use, of no standard.
 PRESETS: Mapping[str, tuple[float, float]] = {
@@ -36,8 +36,11 @@ PRESETS: Mapping[str, tuple[float, float]] = {
 # grey in every picture.
 DEFAULT_CT = "wide"
 # What the header says of tables and of windows: how many there are, and their names.
-_COUNTED, _SAID = ("VOILUTSequence", "WindowWidth"), ("VOILUTSequence", "WindowCenterWidthExplanation")
-WINDOW_KEYWORDS = ("Modality", "NumberOfFrames", *_COUNTED, *_SAID)
+_COUNT_KEYWORDS, _NAME_KEYWORDS = (
+    ("VOILUTSequence", "WindowWidth"),
+    ("VOILUTSequence", "WindowCenterWidthExplanation"),
+)
+WINDOW_KEYWORDS = ("Modality", "NumberOfFrames", *_COUNT_KEYWORDS, *_NAME_KEYWORDS)
 
 
 @dataclass(frozen=True)
@@ -54,33 +57,39 @@ class Window:
         return f"window {self.centre:g}/{self.width:g}{shape}{f' ({self.said})' if self.said else ''}"
 
 
-def shown(values: np.ndarray, dataset: Dataset, wanted: Asked, padding: np.ndarray) -> tuple[np.ndarray, str]:
+def apply_window(
+    values: np.ndarray, dataset: Dataset, wanted: WindowChoice, padding: np.ndarray
+) -> tuple[np.ndarray, str]:
     """Grey from 0 (black) to 255 as float64, and what was done, in words."""
     luts = list(dataset.get("VOILUTSequence") or [])
-    windows = _windows(dataset)
-    preset = _preset(dataset, wanted)
+    windows = _read_windows(dataset)
+    preset = _find_preset(dataset, wanted)
     names = [str(item.get("LUTExplanation") or "").strip() for item in luts]
     names += _explanations(dataset, len(windows))
-    at = _index(wanted, names)
+    at = _find_index(wanted, names)
     if at is None and preset is None:
         at = 0  # what the file lacks is counted by the reader
     if at is not None and at < len(luts):
-        table = lookup_tables.read(luts[at], dataset)
+        table = lookup_tables.read_lookup_table(luts[at], dataset)
         said = f" ({at + 1} of {len(luts)})" if len(luts) > 1 else ""
         return table.look_up(values) / table.top * 255, f"VOI table{said}"
     usable = windows[at - len(luts)] if at is not None and at - len(luts) < len(windows) else None
     window = usable or preset
-    if window is None and str(dataset.get("Modality") or "") == "CT" and _rescaled(dataset):
+    if window is None and str(dataset.get("Modality") or "") == "CT" and _is_rescaled(dataset):
         window = Window(*PRESETS[DEFAULT_CT], "LINEAR", f"no window in the file: preset {DEFAULT_CT}")
-    return _ranged(values, dataset, padding) if window is None else (_through(values, window), str(window))
+    return (
+        _stretch_range(values, dataset, padding)
+        if window is None
+        else (_apply_linear_or_sigmoid(values, window), str(window))
+    )
 
 
-def asked(value: Asked) -> Asked:
+def parse_window(value: WindowChoice) -> WindowChoice:
     """The index or the name that a path or an option says."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def has(attributes: Mapping[str, str], wanted: Asked) -> bool:
+def has_window(attributes: Mapping[str, str], wanted: WindowChoice) -> bool:
     """Whether an image has the window that is asked for, by the header's `WINDOW_KEYWORDS`.
 
     The windows of an enhanced file's frames stand elsewhere: it passes unseen.
@@ -88,37 +97,37 @@ def has(attributes: Mapping[str, str], wanted: Asked) -> bool:
     if attributes.get("NumberOfFrames", "1") not in ("", "1"):
         return True
     if isinstance(wanted, int):
-        count = sum(len(attributes[word].split("\\")) for word in _COUNTED if attributes.get(word))
+        count = sum(len(attributes[word].split("\\")) for word in _COUNT_KEYWORDS if attributes.get(word))
         return wanted == 0 or wanted < count
-    named = [name.casefold() for word in _SAID for name in attributes.get(word, "").split("\\")]
+    named = [name.casefold() for word in _NAME_KEYWORDS for name in attributes.get(word, "").split("\\")]
     return wanted.casefold() in named or (wanted in PRESETS and attributes.get("Modality") == "CT")
 
 
-def _index(wanted: Asked, names: list[str]) -> int | None:
+def _find_index(wanted: WindowChoice, names: list[str]) -> int | None:
     if isinstance(wanted, int):
         return wanted if 0 <= wanted < len(names) else None
     return next((i for i, name in enumerate(names) if name.casefold() == wanted.casefold()), None)
 
 
-def _preset(dataset: Dataset, wanted: Asked) -> Window | None:
+def _find_preset(dataset: Dataset, wanted: WindowChoice) -> Window | None:
     """A preset means Hounsfield units, so it is for CT alone."""
     if not isinstance(wanted, str) or wanted not in PRESETS or str(dataset.get("Modality") or "") != "CT":
         return None
     return Window(*PRESETS[wanted], "LINEAR", f"preset {wanted}")
 
 
-def _rescaled(dataset: Dataset) -> bool:
+def _is_rescaled(dataset: Dataset) -> bool:
     return dataset.get("RescaleIntercept") is not None
 
 
 def _explanations(dataset: Dataset, count: int) -> list[str]:
-    names = [str(name).strip() for name in _many(dataset.get("WindowCenterWidthExplanation"))]
+    names = [str(name).strip() for name in _as_list(dataset.get("WindowCenterWidthExplanation"))]
     return [*names, *[""] * count][:count]
 
 
-def _windows(dataset: Dataset) -> list[Window | None]:
+def _read_windows(dataset: Dataset) -> list[Window | None]:
     """The windows of a file in its order; None for one without a usable width: 0 stands in some files."""
-    centres, widths = _many(dataset.get("WindowCenter")), _many(dataset.get("WindowWidth"))
+    centres, widths = _as_list(dataset.get("WindowCenter")), _as_list(dataset.get("WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     least = 1.0 if function == "LINEAR" else 1e-12
     count = min(len(centres), len(widths))
@@ -130,13 +139,13 @@ def _windows(dataset: Dataset) -> list[Window | None]:
     ]
 
 
-def _many(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
 
 
-def _through(values: np.ndarray, window: Window) -> np.ndarray:
+def _apply_linear_or_sigmoid(values: np.ndarray, window: Window) -> np.ndarray:
     """pydicom's own windowing, told that the output has 8 bits."""
     one = Dataset()
     one.PhotometricInterpretation, one.BitsStored, one.PixelRepresentation = "MONOCHROME2", 8, 0
@@ -146,7 +155,7 @@ def _through(values: np.ndarray, window: Window) -> np.ndarray:
     return grey
 
 
-def _ranged(values: np.ndarray, dataset: Dataset, padding: np.ndarray) -> tuple[np.ndarray, str]:
+def _stretch_range(values: np.ndarray, dataset: Dataset, padding: np.ndarray) -> tuple[np.ndarray, str]:
     """Without a window: 8 bits as they are; of more, the range of the real pixels."""
     real = values[~padding & np.isfinite(values)]
     if not real.size:

@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 # Only what `join` writes: a name such as "mass #3.png" is no place.
-_PLACE = re.compile(r"(?P<file>.+)#(?P<keys>[a-z_]+=[^#&]*(?:&[a-z_]+=[^#&]*)*)", re.DOTALL)
+_LOCATION = re.compile(r"(?P<file>.+)#(?P<keys>[a-z_]+=[^#&]*(?:&[a-z_]+=[^#&]*)*)", re.DOTALL)
 
 
 def split_location(path: str) -> tuple[str, dict[str, str]]:
     """The file of a path, and the keys of the place inside it; a real file whose name holds `#` wins."""
-    found = _PLACE.fullmatch(path)
+    found = _LOCATION.fullmatch(path)
     if found is None or _exists(path):
         return path, {}
     return found["file"], dict(parse_qsl(found["keys"], keep_blank_values=True))

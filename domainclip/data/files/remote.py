@@ -11,11 +11,11 @@ from typing import Any
 from datasets.utils.file_utils import xopen
 
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change what is read
-_TRIES = 5
-_PATIENCE = 60.0  # seconds without a byte
+_ATTEMPTS = 5
+_TIMEOUT = 60.0  # seconds without a byte
 
 
-def opened(address: str) -> Any:
+def open_stream(address: str) -> Any:
     """Something with `read` and `close`, of a file here, behind https:// or behind hf://.
 
     Raises: OSError, or what the Hub's client raises, when it cannot be reached.
@@ -23,11 +23,11 @@ def opened(address: str) -> Any:
     return _Download(address) if address.startswith("http") else xopen(address, "rb")
 
 
-class _Refused(OSError):
+class _RequestRefused(OSError):
     """The server was reached and says no: asking again is of no use."""
 
 
-class _Secure(urllib.request.HTTPRedirectHandler):
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirection to https alone; one to http or ftp could be changed or read on its way."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
@@ -35,11 +35,11 @@ class _Secure(urllib.request.HTTPRedirectHandler):
         allowed = ("https://", *(LOOPBACK if req.full_url.startswith(LOOPBACK) else ()))
         if not newurl.startswith(allowed):
             fp.close()
-            raise _Refused("it leads to an address that is not https://")
+            raise _RequestRefused("it leads to an address that is not https://")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_Secure)
+_OPENER = urllib.request.build_opener(_SecureRedirects)
 
 
 class _Download:
@@ -70,7 +70,7 @@ class _Download:
         self.response.close()
 
     def _some(self, most: int) -> bytes:
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             try:
                 if attempt:
                     time.sleep(0.2 * 4**attempt)
@@ -79,7 +79,7 @@ class _Download:
                 if data or self.length is None or self.at >= self.length:
                     self.at += len(data)
                     return data
-            except _Refused:
+            except _RequestRefused:
                 raise
             except (OSError, HTTPException):
                 continue
@@ -93,10 +93,10 @@ class _Download:
         if self.response is not None:
             self.response.close()
         try:
-            self.response = _OPENER.open(request, timeout=_PATIENCE)
+            self.response = _OPENER.open(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
-            raise _Refused(f"the server says {error.code} {error.reason}") from None
+            raise _RequestRefused(f"the server says {error.code} {error.reason}") from None
         length = self.response.headers.get("Content-Length")
         begin = self.at if self.response.status == 206 else 0
         self.length = None if length is None else begin + int(length)

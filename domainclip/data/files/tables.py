@@ -14,7 +14,7 @@ from domainclip.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _SEPARATORS = ("\t", ",", ";", "|")
-_LONGEST_FIELD = 16 * 2**20  # the csv module's own bound of 131,072 cuts long reports off
+_MAX_FIELD_LENGTH = 16 * 2**20  # the csv module's own bound of 131,072 cuts long reports off
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Table:
     rows: list[dict[str, Any]]
 
 
-def find(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | None:
+def find_table(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | None:
     """The table that a path means: itself, or the first metadata.csv, .tsv, … in a folder."""
     if not path.is_dir():
         return path
     return next((path / f"{n}{s}" for n in names for s in SUFFIXES if (path / f"{n}{s}").is_file()), None)
 
 
-def read(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) -> Table:
+def read_table(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) -> Table:
     """The whole table.
 
     Raises: DataError naming file, row or byte, and the way out.
@@ -44,17 +44,17 @@ def read(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) 
     if kind not in SUFFIXES:
         raise DataError(f'{file.name}: unknown kind of table "{kind}": use one of {", ".join(SUFFIXES)}')
     if kind == ".parquet":
-        table = _parquet(file)
+        table = _read_parquet(file)
     else:
-        text = _text(file, encoding)
+        text = _read_text(file, encoding)
         lines = kind in (".jsonl", ".ndjson")
-        table = _json_lines(file, text) if lines else _delimited(file, text, separator)
+        table = _parse_json_lines(file, text) if lines else _parse_delimited(file, text, separator)
     if not table.rows:
         raise DataError(f"{file.name}: the table has no rows")
     return table
 
 
-def _text(file: Path, encoding: str) -> str:
+def _read_text(file: Path, encoding: str) -> str:
     data = file.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
         raise DataError(f"{file.name}: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8")
@@ -75,8 +75,8 @@ def _text(file: Path, encoding: str) -> str:
     return text
 
 
-def _delimited(file: Path, text: str, separator: str | None) -> Table:
-    csv.field_size_limit(_LONGEST_FIELD)
+def _parse_delimited(file: Path, text: str, separator: str | None) -> Table:
+    csv.field_size_limit(_MAX_FIELD_LENGTH)
     first = text.split("\n", 1)[0]
     separator = separator or ("\t" if file.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count))
     if len(separator) != 1:
@@ -87,22 +87,22 @@ def _delimited(file: Path, text: str, separator: str | None) -> Table:
     try:
         for fields in reader:
             if not columns:
-                columns = _header([name.strip() for name in fields], file)
+                columns = _check_header([name.strip() for name in fields], file)
             elif fields:
-                rows.append(_row(fields, columns, file, len(rows) + 1))
+                rows.append(_parse_row(fields, columns, file, len(rows) + 1))
     except csv.Error as error:
         raise DataError(f"{file.name}: line {reader.line_num}: {error}: check the quotes") from None
     return Table(file, columns, rows)
 
 
-def _header(columns: list[str], file: Path) -> list[str]:
+def _check_header(columns: list[str], file: Path) -> list[str]:
     for name in columns:
         if columns.count(name) > 1:
             raise DataError(f'{file.name}: column "{name}" stands in the header twice')
     return columns
 
 
-def _row(fields: list[str], columns: list[str], file: Path, number: int) -> dict[str, Any]:
+def _parse_row(fields: list[str], columns: list[str], file: Path, number: int) -> dict[str, Any]:
     if len(fields) != len(columns):
         raise DataError(
             f"{file.name}: row {number} has {len(fields)} fields, the header {len(columns)}: check its "
@@ -111,7 +111,7 @@ def _row(fields: list[str], columns: list[str], file: Path, number: int) -> dict
     return dict(zip(columns, fields, strict=True))
 
 
-def _json_lines(file: Path, text: str) -> Table:
+def _parse_json_lines(file: Path, text: str) -> Table:
     rows: list[dict[str, Any]] = []
     for number, line in _lines(text):
         try:
@@ -133,7 +133,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
-def _parquet(file: Path) -> Table:
+def _read_parquet(file: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 

@@ -19,21 +19,37 @@ import numpy as np
 
 from domainclip import disk_cache
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp", "jp2", "avif", "ppm", "dcm", "fits")
-TEXTS = ("txt", "json", "cls")
-CODE = ("pkl", "pickle", "pyd", "pth", "pt", "py", "so", "joblib")  # what others unpickle or import
+IMAGE_SUFFIXES = (
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "tif",
+    "tiff",
+    "gif",
+    "bmp",
+    "jp2",
+    "avif",
+    "ppm",
+    "dcm",
+    "fits",
+)
+TEXT_SUFFIXES = ("txt", "json", "cls")
+CODE_SUFFIXES = ("pkl", "pickle", "pyd", "pth", "pt", "py", "so", "joblib")  # what others unpickle or import
 # Suffixes that may be told of. Behind a dot may stand anything, as in a.DOE_JANE: all else is "other".
-_OTHERS = """
+_OTHER_SUFFIXES = """
     npy npz mat h5 hdf5 parquet csv tsv jsonl yaml yml xml html md pdf doc docx log bin zip gz mp4 avi mov
     webm mkv wav mp3 flac ogg nii nrrd heic svg eps psd raw jfif fit fz dicom
 """
-SAID_SUFFIXES = frozenset((*PICTURES, *TEXTS, *CODE, *_OTHERS.split()))
-OTHER = "other"
-_VIEW = re.compile(r"view\d+\.(" + "|".join(PICTURES) + ")")  # further pictures of a sample, ours
-_BIGGEST = {True: 2**30, False: 2**24}  # bytes of a picture, of a text
+REPORTABLE_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *TEXT_SUFFIXES, *CODE_SUFFIXES, *_OTHER_SUFFIXES.split()))
+OTHER_SUFFIX = "other"
+_VIEW_SUFFIX = re.compile(
+    r"view\d+\.(" + "|".join(IMAGE_SUFFIXES) + ")"
+)  # further pictures of a sample, ours
+_MAX_BYTES = {True: 2**30, False: 2**24}  # bytes of a picture, of a text
 _VERSION = 2
 # All that tarfile has been seen to raise on broken files.
-_BROKEN = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError, MemoryError)
+_TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -47,17 +63,17 @@ class Sample:
     @property
     def picture(self) -> str | None:
         """The suffix of its picture."""
-        return next((suffix for suffix in PICTURES if suffix in self.parts), None)
+        return next((suffix for suffix in IMAGE_SUFFIXES if suffix in self.parts), None)
 
     @property
     def views(self) -> list[str]:
         """The suffixes of its further pictures, in order."""
-        found = [suffix for suffix in self.parts if _VIEW.fullmatch(suffix)]
+        found = [suffix for suffix in self.parts if _VIEW_SUFFIX.fullmatch(suffix)]
         return sorted(found, key=lambda suffix: int(suffix[4:].partition(".")[0]))
 
 
 @dataclass
-class Shard:
+class TarIndex:
     """What a tar file holds."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -65,7 +81,7 @@ class Shard:
     unread: Counter[str] = field(default_factory=Counter)  # by suffix, or OTHER: members of other kinds
 
 
-def index_tar(file: Path) -> Shard:
+def index_tar(file: Path) -> TarIndex:
     """What a local tar file holds; read once, then kept in the cache until the file changes.
 
     Raises: OSError when it cannot be opened.
@@ -74,11 +90,11 @@ def index_tar(file: Path) -> Shard:
     name = disk_cache.key("tar", _VERSION, str(file.resolve()), facts.st_size, facts.st_mtime_ns)
     kept = disk_cache.read("shards", name)
     if kept is not None:
-        return _loaded(kept.tobytes())
-    found = Shard()
+        return _load(kept.tobytes())
+    found = TarIndex()
     with file.open("rb") as stream:
         found.samples = list(scan_tar(stream, found, size=facts.st_size))
-    data = np.frombuffer(_dumped(found), np.uint8)
+    data = np.frombuffer(_dump(found), np.uint8)
     about = {"what": f"where {len(found.samples)} samples lie in a tar file"}
     try:
         with disk_cache.writing("shards", name, data.shape, np.uint8, about) as array:
@@ -88,7 +104,7 @@ def index_tar(file: Path) -> Shard:
     return found
 
 
-def scan_tar(stream: Any, found: Shard, *, size: int | None = None, skip: int = 0) -> Iterator[Sample]:
+def scan_tar(stream: Any, found: TarIndex, *, size: int | None = None, skip: int = 0) -> Iterator[Sample]:
     """The samples of a tar file, in order; what is no part of one goes into `found`.
 
     With `size`, that of a file that can be sought in, parts are places; without, they are bytes, and the
@@ -100,7 +116,7 @@ def scan_tar(stream: Any, found: Shard, *, size: int | None = None, skip: int = 
     try:
         mode: Any = "r:" if size is not None else "r|"
         archive = tarfile.open(fileobj=stream, mode=mode)  # noqa: SIM115 - the stream is not ours to close
-    except _BROKEN:
+    except _TAR_ERRORS:
         found.bad.append((1, "not a tar file, or an empty one", ""))
         return
     for number, member in _members(archive, found, size):
@@ -117,7 +133,7 @@ def scan_tar(stream: Any, found: Shard, *, size: int | None = None, skip: int = 
             found.bad.append((number, "duplicate key", f"{key}.{suffix}"))
             continue
         met.add(key)
-        part = _part(archive, member, size, keep=done >= skip)
+        part = _read_part(archive, member, size, keep=done >= skip)
         if part is None:
             found.bad.append((number, "cut tar", member.name))
             break
@@ -127,7 +143,7 @@ def scan_tar(stream: Any, found: Shard, *, size: int | None = None, skip: int = 
 
 
 def _members(
-    archive: tarfile.TarFile, found: Shard, size: int | None
+    archive: tarfile.TarFile, found: TarIndex, size: int | None
 ) -> Iterator[tuple[int, tarfile.TarInfo]]:
     """Every member with its number; ends at the first fault, which is noted."""
     number, before = 0, -1
@@ -135,7 +151,7 @@ def _members(
         number += 1
         try:
             member = archive.next()
-        except _BROKEN:
+        except _TAR_ERRORS:
             found.bad.append((number, "cut tar", ""))
             return
         if member is None:
@@ -150,7 +166,7 @@ def _members(
         yield number, member
 
 
-def _key_and_suffix(member: tarfile.TarInfo, number: int, found: Shard) -> tuple[str, str]:
+def _key_and_suffix(member: tarfile.TarInfo, number: int, found: TarIndex) -> tuple[str, str]:
     """The key of a member and what stands behind its first dot, in small letters; "" when it is not read."""
     name = member.name.removeprefix("./")
     if member.isdir():
@@ -159,19 +175,19 @@ def _key_and_suffix(member: tarfile.TarInfo, number: int, found: Shard) -> tuple
     stem, _, suffix = file.partition(".")
     suffix = suffix.lower()
     kind = suffix.rpartition(".")[2]
-    known = suffix in PICTURES or suffix in TEXTS or _VIEW.fullmatch(suffix)
-    if reason := _unsafe(member, name):
+    known = suffix in IMAGE_SUFFIXES or suffix in TEXT_SUFFIXES or _VIEW_SUFFIX.fullmatch(suffix)
+    if reason := _unsafe_reason(member, name):
         found.bad.append((number, reason, name))
     elif not stem or not known:
-        found.unread[kind if kind in SAID_SUFFIXES else OTHER] += 1
-    elif member.size > _BIGGEST[kind in PICTURES]:
+        found.unread[kind if kind in REPORTABLE_SUFFIXES else OTHER_SUFFIX] += 1
+    elif member.size > _MAX_BYTES[kind in IMAGE_SUFFIXES]:
         found.bad.append((number, "member too large", name))
     else:
         return f"{folder}/{stem}" if folder else stem, suffix
     return name, ""
 
 
-def _unsafe(member: tarfile.TarInfo, name: str) -> str:
+def _unsafe_reason(member: tarfile.TarInfo, name: str) -> str:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
         return "link in tar" if member.islnk() or member.issym() else "device or other special member in tar"
     if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or name[1:2] == ":":
@@ -179,28 +195,28 @@ def _unsafe(member: tarfile.TarInfo, name: str) -> str:
     return ""
 
 
-def _part(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int | None, keep: bool) -> Any:
+def _read_part(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int | None, keep: bool) -> Any:
     """Where the member lies, or its bytes; None when the file ends before it does."""
     if size is not None:
         return (member.offset_data, member.size) if member.offset_data + member.size <= size else None
     try:
         opened = archive.extractfile(member)  # a reader over the stream: nothing is written
         data = opened.read() if opened is not None else b""
-    except _BROKEN:
+    except _TAR_ERRORS:
         return None
     if len(data) != member.size:  # also where it is not kept, or a cut shard would count one sample more
         return None
     return data if keep else b""
 
 
-def _dumped(found: Shard) -> bytes:
+def _dump(found: TarIndex) -> bytes:
     samples = [[one.key, one.number, one.parts] for one in found.samples]
     return json.dumps([samples, found.bad, found.unread]).encode("ascii")
 
 
-def _loaded(data: bytes) -> Shard:
+def _load(data: bytes) -> TarIndex:
     samples, bad, unread = json.loads(data)
-    return Shard([Sample(*one) for one in samples], [tuple(one) for one in bad], Counter(unread))
+    return TarIndex([Sample(*one) for one in samples], [tuple(one) for one in bad], Counter(unread))
 
 
 def expand_shards(pattern: str) -> list[str]:

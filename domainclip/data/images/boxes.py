@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
-KEY = "boxes"
+META_KEY = "boxes"
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class Box:
         return (self.right - self.left) * (self.bottom - self.top)
 
 
-def boxes_of(items: Dataset) -> tuple[list[list[Box]], int]:
+def read_boxes(items: Dataset) -> tuple[list[list[Box]], int]:
     """The boxes of each item, and how many entries could not be read."""
     found, bad = [], 0
     for meta in items["meta"]:
-        entries = json.loads(meta or "{}").get(KEY) or []
+        entries = json.loads(meta or "{}").get(META_KEY) or []
         if isinstance(entries, str):  # a table holds the list as text
-            entries = _parsed(entries)
-        boxes = [_box(entry) for entry in entries] if isinstance(entries, list) else [None]
+            entries = _parse_json(entries)
+        boxes = [_parse_box(entry) for entry in entries] if isinstance(entries, list) else [None]
         found.append([box for box in boxes if box is not None])
         bad += boxes.count(None)
     return found, bad
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return None
 
 
-def _box(entry: Any) -> Box | None:
+def _parse_box(entry: Any) -> Box | None:
     try:
         left, top, right, bottom = (float(edge) for edge in entry["box"])
         label = entry["label"]

@@ -12,25 +12,27 @@ from functools import lru_cache
 from PIL import Image, ImageCms
 
 # Grey profiles are left alone: they change the brightness only, and of an X-ray that is no colour.
-_SPACES = {"RGB": "RGB ", "CMYK": "CMYK"}
+_PROFILE_SPACES = {"RGB": "RGB ", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """The picture in sRGB; as it is without a profile for its colours, or with one that cannot be used."""
-    if not profile or image.mode not in _SPACES:
+    if not profile or image.mode not in _PROFILE_SPACES:
         return image
     try:
-        transform = _transform(profile, image.mode)
+        transform = _srgb_transform(profile, image.mode)
         return image if transform is None else ImageCms.applyTransform(image, transform) or image
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image  # a broken profile is no broken picture
 
 
 @lru_cache(maxsize=8)  # the profiles of one corpus are few, and a table for CMYK takes 30 ms to make
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB in 8 bits; None where there is nothing to do."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if opened.profile.xcolor_space != _SPACES[mode] or "sRGB" in (opened.profile.profile_description or ""):
+    if opened.profile.xcolor_space != _PROFILE_SPACES[mode] or "sRGB" in (
+        opened.profile.profile_description or ""
+    ):
         return None
     return ImageCms.buildTransform(
         opened,

@@ -21,19 +21,21 @@ from domainclip.data.images import color, fits
 from domainclip.errors import UnreadableImage
 
 # Formats that decode pixels and do nothing else: not EPS or PDF, which start programs; FITS is our own.
-_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "MPO", "PPM", "ICO", "AVIF")
+_SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "MPO", "PPM", "ICO", "AVIF")
 Image.init()
-FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # some need a library that Pillow may lack
+FORMATS = tuple(
+    name for name in _SAFE_FORMATS if name in Image.OPEN
+)  # some need a library that Pillow may lack
 # Pillow's own bound: what is larger is a mistake or an attack, and costs 270 MB of memory.
 MAX_PIXELS = 89_478_485
-_STRIP = 2**20  # pixels whose grey levels are worked out at once
+_STRIP_PIXELS = 2**20  # pixels whose grey levels are worked out at once
 # Transparent pixels become white, as pages show them; a caption's writer saw the picture that way.
 BACKGROUND = (255, 255, 255)
 # Part of every key of what was computed from pixels: raise it when the same file gives other pixels.
-DECODING = 1
+DECODING_VERSION = 1
 
 
-def decode(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in the `image` column of a corpus, upright, as RGB.
 
     Raises: UnreadableImage, a DataError, naming the file and what is wrong with it.
@@ -53,12 +55,12 @@ def decode(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Imag
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if reading.is_dicom(data):
-                return rendering.picture(
+                return rendering.render_image(
                     data, name, max_pixels, place.get("frame", 0), place.get("window", 0)
                 )
             if fits.is_fits(data):
-                return fits.picture(data, file, place, max_pixels)
-            return _decode(data, name, max_pixels)
+                return fits.render_fits(data, file, place, max_pixels)
+            return _decode_with_pillow(data, name, max_pixels)
     except UnreadableImage:
         raise
     except Exception as error:
@@ -96,17 +98,17 @@ def image_header(data: bytes) -> ImageHeader | None:
         return None
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         # Only the header is read so far: refuse before memory is taken.
         if opened.width * opened.height > max_pixels:
             raise UnreadableImage(name, f"more than {max_pixels} pixels")
         opened.seek(0)  # of an animation, the first frame
         opened.load()
-        return _rgb(_upright(opened))
+        return _to_rgb(_apply_orientation(opened))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     """The EXIF orientation applied; a broken EXIF block leaves the picture as it is stored."""
     try:
         return ImageOps.exif_transpose(image)
@@ -114,9 +116,9 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
     profile = image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
@@ -129,7 +131,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return color.to_srgb(coloured, profile).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _to_eight_bits(image: Image.Image) -> np.ndarray:
     """Grey levels of any depth in 0…255; Pillow's own conversion would turn all above 255 white.
 
     The depth is 8, 12 or 16 bits, the first that holds the brightest pixel: detectors with 12 bits are
@@ -156,7 +158,7 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
     """Rows of a grey picture as float64, and which is the first: the whole would take 8 bytes a pixel."""
-    tall = max(1, _STRIP // image.width)
+    tall = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, tall):
         part = image.crop((0, top, image.width, min(image.height, top + tall)))
         yield top, np.asarray(part).astype(np.float64)
@@ -165,7 +167,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
 def _reason(error: Exception, data: bytes) -> str:
     """A few words without values of the file, so that equal faults are counted together."""
     if isinstance(error, UnidentifiedImageError):
-        return next((said for begin, said in _OTHERS if re.match(begin, data, re.DOTALL)), "not an image")
+        return next(
+            (said for begin, said in _OTHER_KINDS if re.match(begin, data, re.DOTALL)), "not an image"
+        )
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     if isinstance(error, bombs) or "MAX_TEXT" in str(error):  # a profile or a text in a PNG
         return "decompression bomb"
@@ -178,7 +182,7 @@ def _reason(error: Exception, data: bytes) -> str:
 
 # What stands under the name of a picture most often and is none that is read here.
 _CONVERT = "which is not read: convert it to PNG or JPEG"
-_OTHERS = (
+_OTHER_KINDS = (
     (rb".{4}ftyp(hei|hev|mif1|msf1)", f"HEIC picture, {_CONVERT}"),
     (rb"8BPS", f"Photoshop file, {_CONVERT}"),
     (rb"%PDF", f"PDF file, {_CONVERT}"),

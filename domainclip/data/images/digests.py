@@ -23,16 +23,18 @@ from domainclip import disk_cache
 from domainclip.data.files import locations
 from domainclip.data.images import fits
 
-MISSING, EMPTY = "missing file", "empty file"
-_PIECE = 64  # pictures: those that are held as bytes stand in memory together
-_READ = 2**20  # bytes at once
-_NOTED = 4096  # files whose notes are written together: each writing waits for the disk
-_RACY = 2 * 10**9  # ns: within the tick of a clock of a disk, a file may change and keep its times
+MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
+_CHUNK_IMAGES = 64  # pictures: those that are held as bytes stand in memory together
+_READ_BYTES = 2**20  # bytes at once
+_MAX_PENDING = 4096  # files whose notes are written together: each writing waits for the disk
+_TIMESTAMP_MARGIN = (
+    2 * 10**9
+)  # ns: within the tick of a clock of a disk, a file may change and keep its times
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
 
 
 @dataclass(frozen=True)
-class _Part:
+class _FileRange:
     """A file, or a member of a tar, as it is now."""
 
     path: str
@@ -48,52 +50,54 @@ class _Part:
         return hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
-def of(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def image_digests(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The digest of each picture {path, bytes}, in order; or what is wrong with it: MISSING or EMPTY.
 
     No date and no name: a copy of a corpus is the same corpus. The place inside the file, such as a frame,
     counts, and so do the files of other bands beside it.
     """
-    left, read = iter(pictures), dict[_Part, bytes]()
+    left, read = iter(pictures), dict[_FileRange, bytes]()
     # Waiting for a disk or a file server is most of the work, so threads share it.
-    with ThreadPoolExecutor(16) as pool, _notes() as notes:
+    with ThreadPoolExecutor(16) as pool, _open_ledger() as notes:
         try:
-            while some := list(islice(left, _PIECE)):
-                yield from _piece(some, pool, notes, read)
-                if len(read) > _NOTED:
-                    _note(read, notes)
+            while some := list(islice(left, _CHUNK_IMAGES)):
+                yield from _chunk_digests(some, pool, notes, read)
+                if len(read) > _MAX_PENDING:
+                    _store(read, notes)
         finally:  # who has all that is wanted never asks for the end
-            _note(read, notes)
+            _store(read, notes)
 
 
-def _piece(
+def _chunk_digests(
     some: Sequence[Mapping[str, Any]],
     pool: Executor,
     notes: sqlite3.Connection | None,
-    read: dict[_Part, bytes],
+    read: dict[_FileRange, bytes],
 ) -> list[str]:
     """The digests of some pictures; what was read for them is added to `read`."""
-    parts = list(pool.map(_parts, some))
+    parts = list(pool.map(_image_ranges, some))
     wanted = dict.fromkeys(part for own in parts for part in own if part is not None and part.size)
-    known = _known(wanted, notes)
+    known = _look_up(wanted, notes)
     fresh = [part for part in wanted if part not in known]
     found = zip(fresh, pool.map(_sha256, fresh), strict=True)
     now = {part: digest for part, digest in found if digest is not None}
     read |= now
     known |= now
-    return [_digest(image, own, known) for image, own in zip(some, parts, strict=True)]
+    return [_image_digest(image, own, known) for image, own in zip(some, parts, strict=True)]
 
 
-def _digest(image: Mapping[str, Any], parts: list[_Part | None], known: Mapping[_Part, bytes]) -> str:
+def _image_digest(
+    image: Mapping[str, Any], parts: list[_FileRange | None], known: Mapping[_FileRange, bytes]
+) -> str:
     if image["bytes"] is not None:
         content = hashlib.sha256(image["bytes"]).digest() if image["bytes"] else b""
     else:
         own, *parts = parts
         if own is None or (own.size and own not in known):
-            return MISSING
+            return MISSING_FILE
         content = known[own] if own.size else b""
     if not content:
-        return EMPTY
+        return EMPTY_FILE
     inside = locations.split_location(image["path"] or "")[1]
     # Where a member of a tar lies says nothing of it.
     place = {key: value for key, value in inside.items() if key not in ("offset", "size")}
@@ -103,14 +107,14 @@ def _digest(image: Mapping[str, Any], parts: list[_Part | None], known: Mapping[
     return hashlib.sha256(json.dumps([place, beside], sort_keys=True).encode() + content).hexdigest()
 
 
-def _parts(image: Mapping[str, Any]) -> list[_Part | None]:
+def _image_ranges(image: Mapping[str, Any]) -> list[_FileRange | None]:
     """What is to be read for a picture: its own file, unless its bytes are here, and those beside it."""
     path, inside = locations.split_location(image["path"] or "")
-    own = [] if image["bytes"] is not None else [_part(path, inside)]
-    return [*own, *(_part(str(file), {}) for file in fits.beside(path, inside))]
+    own = [] if image["bytes"] is not None else [_file_range(path, inside)]
+    return [*own, *(_file_range(str(file), {}) for file in fits.band_files(path, inside))]
 
 
-def _part(path: str, inside: Mapping[str, str]) -> _Part | None:
+def _file_range(path: str, inside: Mapping[str, str]) -> _FileRange | None:
     try:
         told = os.stat(path)
         begin = int(inside.get("offset", 0))
@@ -119,16 +123,18 @@ def _part(path: str, inside: Mapping[str, str]) -> _Part | None:
         return None
     # The time of change cannot be set back, as that of writing is by `cp -p`.
     times = f"{told.st_size} {told.st_mtime_ns} {told.st_ctime_ns}"
-    return _Part(path, begin, size, times.encode(), time.time_ns() - told.st_mtime_ns > _RACY)
+    return _FileRange(
+        path, begin, size, times.encode(), time.time_ns() - told.st_mtime_ns > _TIMESTAMP_MARGIN
+    )
 
 
-def _sha256(part: _Part) -> bytes | None:
+def _sha256(part: _FileRange) -> bytes | None:
     """Of all its bytes; None when they cannot be read, or the file ends before them."""
     whole, left = hashlib.sha256(), part.size
     try:
         with open(part.path, "rb") as stream:
             stream.seek(part.begin)
-            while left and (data := stream.read(min(left, _READ))):
+            while left and (data := stream.read(min(left, _READ_BYTES))):
                 whole.update(data)
                 left -= len(data)
     except OSError:
@@ -137,14 +143,14 @@ def _sha256(part: _Part) -> bytes | None:
 
 
 @contextmanager
-def _notes() -> Iterator[sqlite3.Connection | None]:
+def _open_ledger() -> Iterator[sqlite3.Connection | None]:
     """The table of the cache; None where there is no place for it: then all is read."""
     table = None
     # Processes that wait for each other's notes would lose more than the notes save.
     with suppress(OSError, sqlite3.Error):
         folder = disk_cache.root() / "digests" / disk_cache.key("digests", 1)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _about(folder)
+        _describe_ledger(folder)
         table = sqlite3.connect(folder / "files.sqlite", timeout=1)
         try:
             table.execute(_TABLE)
@@ -161,7 +167,7 @@ def _notes() -> Iterator[sqlite3.Connection | None]:
             table.close()
 
 
-def _about(folder: Path) -> None:
+def _describe_ledger(folder: Path) -> None:
     """For `data cache ls`."""
     about = folder / "about.json"
     if not about.exists():
@@ -170,8 +176,8 @@ def _about(folder: Path) -> None:
         draft.rename(about)
 
 
-def _known(parts: Iterable[_Part], notes: sqlite3.Connection | None) -> dict[_Part, bytes]:
-    found: dict[_Part, bytes] = {}
+def _look_up(parts: Iterable[_FileRange], notes: sqlite3.Connection | None) -> dict[_FileRange, bytes]:
+    found: dict[_FileRange, bytes] = {}
     if notes is None:
         return found
     with suppress(sqlite3.Error):
@@ -182,7 +188,7 @@ def _known(parts: Iterable[_Part], notes: sqlite3.Connection | None) -> dict[_Pa
     return found
 
 
-def _note(read: dict[_Part, bytes], notes: sqlite3.Connection | None) -> None:
+def _store(read: dict[_FileRange, bytes], notes: sqlite3.Connection | None) -> None:
     """Keeps what was read, and forgets it here."""
     rows = [(part.place, part.state, found) for part, found in read.items() if part.settled]
     read.clear()

@@ -23,13 +23,16 @@ from domainclip.errors import UnreadableImage
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
-_BEGIN = b"SIMPLE  ="
-_GZIP = b"\x1f\x8b"
-_SMALL, _RATIO = 2**24, 100  # unzipped bytes that are always read, and those read of each zipped one
-HEAD = 4096  # so many bytes tell whether a file is FITS
+_MAGIC = b"SIMPLE  ="
+_GZIP_MAGIC = b"\x1f\x8b"
+_MIN_UNZIPPED, _MAX_COMPRESSION = (
+    2**24,
+    100,
+)  # unzipped bytes that are always read, and those read of each zipped one
+HEAD_BYTES = 4096  # so many bytes tell whether a file is FITS
 
 
-class Fits(BaseModel):
+class FitsSettings(BaseModel):
     """How a FITS file is shown; a card says it under `pictures.fits`, a path behind its `#`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,36 +83,36 @@ class Fits(BaseModel):
 
 def is_fits(data: bytes) -> bool:
     """Whether bytes are those of a FITS file, gzip-compressed or not."""
-    if data[:2] == _GZIP:
+    if data[:2] == _GZIP_MAGIC:
         try:
-            data = zlib.decompressobj(31).decompress(data[:HEAD], len(_BEGIN))
+            data = zlib.decompressobj(31).decompress(data[:HEAD_BYTES], len(_MAGIC))
         except zlib.error:
             return False
-    return data.startswith(_BEGIN)
+    return data.startswith(_MAGIC)
 
 
-def placed(image: dict[str, Any], how: Fits) -> dict[str, Any]:
+def with_fits_settings(image: dict[str, Any], how: FitsSettings) -> dict[str, Any]:
     """A FITS picture of a corpus with how it is shown behind its path; any other picture as it is."""
     said = how.place()
     if not said:
         return image
     # A picture that came as bytes needs a name to hang its settings on.
     file, inside = locations.split_location(image["path"] or ("" if image["bytes"] is None else "image"))
-    begin = _begin(file, inside) if image["bytes"] is None else image["bytes"][:HEAD]
+    begin = _read_head(file, inside) if image["bytes"] is None else image["bytes"][:HEAD_BYTES]
     # What a row says of its picture counts before what the card says of all.
     return {**image, "path": locations.join_location(file, said | inside)} if is_fits(begin) else image
 
 
-def _begin(file: str, inside: Mapping[str, str]) -> bytes:
+def _read_head(file: str, inside: Mapping[str, str]) -> bytes:
     try:
         with open(file, "rb") as stream:
             stream.seek(int(inside.get("offset", 0)))
-            return stream.read(HEAD)
+            return stream.read(HEAD_BYTES)
     except (OSError, ValueError):  # a file that is not there is told of with all others
         return b""
 
 
-def picture(data: bytes, name: str, place: Mapping[str, str], max_pixels: int) -> Image.Image:
+def render_fits(data: bytes, name: str, place: Mapping[str, str], max_pixels: int) -> Image.Image:
     """The picture as RGB, as `place` says; `name` is the file, beside which those of other bands lie.
 
     Raises: UnreadableImage with the reason; without astropy, with the line that installs it.
@@ -120,57 +123,57 @@ def picture(data: bytes, name: str, place: Mapping[str, str], max_pixels: int) -
         raise UnreadableImage(name, "FITS needs astropy: pip install domainclip[astro]") from None
     try:
         # Where the file begins in a tar says nothing of how it is shown.
-        how = Fits.model_validate({key: place[key] for key in place if key not in ("offset", "size")})
+        how = FitsSettings.model_validate({key: place[key] for key in place if key not in ("offset", "size")})
     except ValidationError as error:
         key = error.errors(include_url=False)[0]["loc"][0]
         raise UnreadableImage(name, f"no such FITS setting: {key}") from None
-    planes = list(_planes(data, name, how, max_pixels))
+    planes = list(_read_planes(data, name, how, max_pixels))
     if len({plane.shape for plane in planes}) > 1:
         raise UnreadableImage(name, "FITS bands of different sizes")
     if len(planes) == 1:
-        shares = _stretched(planes[0], how)
+        shares = _stretch(planes[0], how)
     elif how.stretch == "asinh":
-        shares = _lupton(planes, how)
+        shares = _stretch_colour(planes, how)
     else:
-        shares = np.dstack([_stretched(plane, how) for plane in planes])
+        shares = np.dstack([_stretch(plane, how) for plane in planes])
     return Image.fromarray(np.rint(np.flipud(shares) * 255).astype(np.uint8)).convert("RGB")
 
 
-def _planes(data: bytes, name: str, how: Fits, max_pixels: int) -> Iterator[np.ndarray]:
-    with _opened(data, name, max_pixels) as hdus:
+def _read_planes(data: bytes, name: str, how: FitsSettings, max_pixels: int) -> Iterator[np.ndarray]:
+    with _open_hdus(data, name, max_pixels) as hdus:
         for band in how.bands or [0]:
             if isinstance(band, int):
-                yield _plane(hdus, how.hdu, band, name, max_pixels)
+                yield _read_plane(hdus, how.hdu, band, name, max_pixels)
             elif "{stem}" not in band:
-                yield _plane(hdus, band, 0, name, max_pixels)
+                yield _read_plane(hdus, band, 0, name, max_pixels)
             else:
-                beside = _beside(name, band, how.bands)
-                with _opened(beside, name, max_pixels) as others:
-                    yield _plane(others, how.hdu, 0, name, max_pixels)
+                beside = _read_band_file(name, band, how.bands)
+                with _open_hdus(beside, name, max_pixels) as others:
+                    yield _read_plane(others, how.hdu, 0, name, max_pixels)
 
 
-def _opened(data: bytes, name: str, max_pixels: int) -> HDUList:
+def _open_hdus(data: bytes, name: str, max_pixels: int) -> HDUList:
     from astropy.io import fits
 
-    if data[:2] == _GZIP:
+    if data[:2] == _GZIP_MAGIC:
         unzip = zlib.decompressobj(31)
         # 64 bits a pixel, and the headers; a picture that shows anything does not shrink a hundredfold.
-        most = min(8 * max_pixels + 2**20, max(_SMALL, _RATIO * len(data)))
+        most = min(8 * max_pixels + 2**20, max(_MIN_UNZIPPED, _MAX_COMPRESSION * len(data)))
         data = unzip.decompress(data, most)
         if unzip.unconsumed_tail:
             raise UnreadableImage(name, "decompression bomb")
     return fits.open(io.BytesIO(data), memmap=False)
 
 
-def beside(name: str, place: Mapping[str, str]) -> list[Path]:
+def band_files(name: str, place: Mapping[str, str]) -> list[Path]:
     """The files of other bands that a picture is made of besides its own, there or not; mostly none."""
     if "{stem}" not in place.get("bands", ""):
         return []
     bands = place["bands"].split(",")
-    return [_band(name, band, bands) for band in bands if "{stem}" in band]
+    return [_band_file(name, band, bands) for band in bands if "{stem}" in band]
 
 
-def _band(name: str, band: str, bands: Sequence[int | str]) -> Path:
+def _band_file(name: str, band: str, bands: Sequence[int | str]) -> Path:
     """The file of a band: the table may name the file of any, or a stem that none of them has."""
     file = Path(name)
     for other in map(str, bands):
@@ -180,17 +183,19 @@ def _band(name: str, band: str, bands: Sequence[int | str]) -> Path:
     return file.with_name(band.replace("{stem}", file.stem))
 
 
-def _beside(name: str, band: str, bands: Sequence[int | str]) -> bytes:
-    wanted = _band(name, band, bands).resolve()
+def _read_band_file(name: str, band: str, bands: Sequence[int | str]) -> bytes:
+    wanted = _band_file(name, band, bands).resolve()
     # A link would lead out of the corpus.
     if wanted.parent != Path(name).resolve().parent or not wanted.is_file():
         raise UnreadableImage(name, f"no FITS file of band {band}")
     return wanted.read_bytes()
 
 
-def _plane(hdus: HDUList, wanted: int | str | None, index: int, name: str, max_pixels: int) -> np.ndarray:
+def _read_plane(
+    hdus: HDUList, wanted: int | str | None, index: int, name: str, max_pixels: int
+) -> np.ndarray:
     """(rows, columns) float64 physical values, NaN where there are none."""
-    hdu = next((hdu for number, hdu in enumerate(hdus) if _meant(hdu, number, wanted)), None)
+    hdu = next((hdu for number, hdu in enumerate(hdus) if _is_selected(hdu, number, wanted)), None)
     if hdu is None:
         said = "no image in this FITS file" if wanted is None else f"no FITS image {wanted}"
         raise UnreadableImage(name, said)
@@ -206,7 +211,7 @@ def _plane(hdus: HDUList, wanted: int | str | None, index: int, name: str, max_p
     return values
 
 
-def _meant(hdu: Any, number: int, wanted: int | str | None) -> bool:
+def _is_selected(hdu: Any, number: int, wanted: int | str | None) -> bool:
     """Whether this is the HDU by its number, the primary as 0, or by its name, or the first image."""
     if not hdu.is_image or hdu.header.get("NAXIS", 0) < 2:
         return False
@@ -214,7 +219,7 @@ def _meant(hdu: Any, number: int, wanted: int | str | None) -> bool:
     return wanted is None or wanted == number or str(wanted).upper() == hdu.name.upper()
 
 
-def _limits(values: np.ndarray, how: Fits) -> tuple[float, float]:
+def _value_limits(values: np.ndarray, how: FitsSettings) -> tuple[float, float]:
     from astropy.visualization import ZScaleInterval
 
     finite = values[np.isfinite(values)]
@@ -227,14 +232,14 @@ def _limits(values: np.ndarray, how: Fits) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _shares(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _normalise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """From 0, black, to 1, white; what is no number is black."""
     if high <= low:
         return np.zeros(values.shape)
     return np.clip(np.nan_to_num((values - low) / (high - low), nan=0.0), 0, 1)
 
 
-def _curve(shares: np.ndarray, how: Fits) -> np.ndarray:
+def _apply_curve(shares: np.ndarray, how: FitsSettings) -> np.ndarray:
     from astropy import visualization as stretches
 
     curves: dict[str, Any] = {
@@ -245,20 +250,20 @@ def _curve(shares: np.ndarray, how: Fits) -> np.ndarray:
     return curves[how.stretch](shares) if how.stretch in curves else shares
 
 
-def _stretched(values: np.ndarray, how: Fits) -> np.ndarray:
-    return _curve(_shares(values, *_limits(values, how)), how)
+def _stretch(values: np.ndarray, how: FitsSettings) -> np.ndarray:
+    return _apply_curve(_normalise(values, *_value_limits(values, how)), how)
 
 
-def _lupton(planes: list[np.ndarray], how: Fits) -> np.ndarray:
+def _stretch_colour(planes: list[np.ndarray], how: FitsSettings) -> np.ndarray:
     """Bands with the colour of each pixel kept: the intensity is stretched [arXiv:astro-ph/0312483].
 
     Each band is taken above its own black level. What would be brighter than white is scaled back as a
     whole, so that a bright core keeps its colour.
     """
-    above = [plane - _limits(plane, how)[0] for plane in planes]
+    above = [plane - _value_limits(plane, how)[0] for plane in planes]
     above = [np.clip(np.nan_to_num(band, nan=0.0, posinf=0.0), 0, None) for band in above]
     intensity = np.mean(above, axis=0)
-    high = _limits(intensity, how)[1]
+    high = _value_limits(intensity, how)[1]
     if high <= 0:
         return np.zeros((*intensity.shape, 3))
     shares = intensity / high

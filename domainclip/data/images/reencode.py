@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 
-Format = Literal["png", "jpeg", "webp"]
+ImageFormat = Literal["png", "jpeg", "webp"]
 # Pixels of an edge that a format can say, as its library does.
-_LONGEST = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
-_OPTIONS: dict[str, dict[str, Any]] = {
+_MAX_EDGE = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True, "quality": 50, "method": 3},
@@ -38,7 +38,7 @@ class Reencoder:
     """How each picture is prepared."""
 
     size: int  # s, pixels; smaller pictures stay as they are
-    format: Format = "png"
+    format: ImageFormat = "png"
     resample: int = int(Image.Resampling.BICUBIC)
 
     def files(self, piece: ShardChunk) -> list[tuple[list[bytes], list[str]]]:
@@ -64,7 +64,7 @@ class Reencoder:
 
         Raises: UnreadableImage.
         """
-        return self.encoded(self.resized(decode(image)))
+        return self.encoded(self.resized(decode_image(image)))
 
     def resized(self, picture: Image.Image) -> Image.Image:
         """The picture with the short side s; the long one cut to a whole number, as processors do."""
@@ -79,11 +79,11 @@ class Reencoder:
 
         Raises: UnreadableImage for one that is longer than its format can say.
         """
-        if max(picture.size) > _LONGEST[self.format]:
+        if max(picture.size) > _MAX_EDGE[self.format]:
             raise UnreadableImage("picture", f"too long for {self.format}")
         pixels = np.asarray(picture)
         if self.format == "png" and (pixels == pixels[..., :1]).all():
             pixels = pixels[..., 0]  # grey: a third of the bytes, and the same picture again
         stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, self.format.upper(), **_OPTIONS[self.format])
+        Image.fromarray(pixels).save(stream, self.format.upper(), **_SAVE_OPTIONS[self.format])
         return stream.getvalue()

@@ -15,7 +15,7 @@ from domainclip.data import columns
 from domainclip.data.cards import Card, Columns, corpus_root
 from domainclip.data.dicom import decoders, reading, windowing
 from domainclip.data.dicom import frames as dicom_frames
-from domainclip.data.dicom.frames import Policy
+from domainclip.data.dicom.frames import FramePolicy
 from domainclip.data.files import corpus_folder, locations, tables
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import dicom_reports, dicom_structured_reports, dicom_studies
@@ -25,7 +25,7 @@ from domainclip.data.rows import Source, standardise
 from domainclip.errors import DataError, RecipeError, UnreadableImage, did_you_mean
 
 _SUFFIXES = (".dcm", ".dicom")
-_STORED = (*dicom_frames.SIZES, "TransferSyntaxUID", "BitsAllocated", "BitsStored")
+_STORED = (*dicom_frames.SIZE_KEYWORDS, "TransferSyntaxUID", "BitsAllocated", "BitsStored")
 _INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, *_STORED)
 
 
@@ -46,7 +46,7 @@ class Dicom:
     encoding: str = "utf-8-sig"
     separator: str | None = None
     label_separator: str | None = None
-    frames: Policy = "first"  # of a file with several; all: they are views of one item
+    frames: FramePolicy = "first"  # of a file with several; all: they are views of one item
     study: Level | None = None  # files of one study, or series, are views of one item
     window: int | str = 0  # which of a file's windows: its index, its explanation, or a CT preset
 
@@ -81,8 +81,8 @@ class Dicom:
         if self.reports:
             file: Path | None = corpus_folder.path_inside(root, self.reports, "corpus.options.reports")
         else:
-            file = tables.find(path, ("metadata", "reports"))
-        return None if file is None else tables.read(file, self.encoding, self.separator)
+            file = tables.find_table(path, ("metadata", "reports"))
+        return None if file is None else tables.read_table(file, self.encoding, self.separator)
 
     def _named(
         self, table: tables.Table, column: str, root: Path, keywords: list[str], journal: ReadLog
@@ -136,8 +136,8 @@ class Dicom:
         if not real.is_file():  # it is counted later, with those of every other reader
             return File(source, {})
         asked = [*keywords, *_INTERNAL, *filter(None, [self.attribute])]
-        attributes = reading.header(real, [*dict.fromkeys(asked)])
-        dicom_frames.refuse_absent(attributes, real.stat().st_size, name)
+        attributes = reading.read_header(real, [*dict.fromkeys(asked)])
+        dicom_frames.check_frame_count(attributes, real.stat().st_size, name)
         values = {**{word: attributes[word] for word in keywords}, **row}
         source = Source(values, place, source.image, name)
         return File(dicom_studies.with_frames(source, attributes, self.frames, self.window), attributes)
@@ -161,7 +161,7 @@ class Dicom:
     def _check_window(self, held: Sequence[File], journal: ReadLog) -> None:
         """Says how many files lack the window that is asked for; their first one is shown."""
         seen = [file.attributes for file in held if file.attributes]
-        lacking = sum(not windowing.has(attributes, self.window) for attributes in seen)
+        lacking = sum(not windowing.has_window(attributes, self.window) for attributes in seen)
         if not lacking:
             return
         if lacking == len(seen):
@@ -229,8 +229,8 @@ def _note_left(left: Counter[str], journal: ReadLog) -> None:
 
 def _refuse_undecodable(held: Sequence[File], card: Card, journal: ReadLog) -> None:
     """Stops before training when more files than the card allows need a decoder that is not there."""
-    seen = Counter(decoders.key(file.attributes) for file in held if file.attributes)
-    missing = [row for row in decoders.rows(seen) if not row.decoder]
+    seen = Counter(decoders.syntax_key(file.attributes) for file in held if file.attributes)
+    missing = [row for row in decoders.decoder_rows(seen) if not row.decoder]
     if not missing:
         return
     lost, total = sum(row.files for row in missing), seen.total()

@@ -96,7 +96,7 @@ def _note_left(others: Sequence[Path], journal: ReadLog) -> None:
     for file in others:
         suffix = file.suffix.lower()
         if suffix not in _QUIET:  # behind the dot of an unusual name may stand a patient's
-            usual = suffix[1:] in tar.SAID_SUFFIXES or suffix in _KNOWN
+            usual = suffix[1:] in tar.REPORTABLE_SUFFIXES or suffix in _KNOWN
             left[suffix if usual else "of other kinds" if suffix else "without a suffix"] += 1
     if left:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))

@@ -35,13 +35,13 @@ class Table:
 
     def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
         """Splits of the rows that are taken, in the order of the table."""
-        file = tables.find(Path(path))
+        file = tables.find_table(Path(path))
         if file is None:
             raise DataError(
                 f"{path}: no metadata.csv, .tsv, .jsonl or .parquet in this folder: name the table in "
                 "corpus.path, or set corpus.reader=folder for class folders"
             )
-        table = tables.read(file, self.encoding, self.separator)
+        table = tables.read_table(file, self.encoding, self.separator)
         found = columns.resolve(card, table.columns, file.name, journal)
         column = columns.require_image(found, table.columns, file.name)
         for key in ("where", "texts_where", "labels_where"):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from pydantic import Field
 
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet, ProbeResult
@@ -119,7 +119,7 @@ def _pictures(data: EvaluationSet, rows: Sequence[int]) -> tuple[list[int], list
     good, pictures, cut = [], [], False
     for row in rows:
         try:
-            picture = decode(data.items[row]["image"])
+            picture = decode_image(data.items[row]["image"])
         except DataError:
             continue
         edge = min(*picture.size, _LARGEST)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from domainclip.data.images.boxes import Box, boxes_of
+from domainclip.data.images.boxes import Box, read_boxes
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet, ProbeResult
@@ -42,7 +42,7 @@ class Localisation:
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Three figures: one score an item, the mean over its labels."""
-        boxes, bad = boxes_of(data.items)
+        boxes, bad = read_boxes(data.items)
         having = [row for row, found in enumerate(boxes) if found]
         if not having:
             return not_measured("localisation", data, self.version, "items with boxes")

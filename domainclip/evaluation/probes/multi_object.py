@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from domainclip.data.images.boxes import boxes_of
+from domainclip.data.images.boxes import read_boxes
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
 from domainclip.evaluation.metrics.labelled_examples import sample_items
@@ -111,7 +111,7 @@ def _first_place(query: np.ndarray, answers: list[np.ndarray]) -> float:
 
 
 def _larger(data: EvaluationSet, scenes: list[Scene], images: np.ndarray, vectors: Vectors) -> list[Metric]:
-    boxes, _ = boxes_of(data.items)
+    boxes, _ = read_boxes(data.items)
     rows, leans = [], []
     for scene, image in zip(scenes, images, strict=True):
         areas = [sum(b.area for b in boxes[scene.row] if b.label == name) for name in scene.present]

@@ -10,11 +10,11 @@ from domainclip import components
 from domainclip.config import loading, overrides
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
-from domainclip.data.checks import SAMPLE, check
-from domainclip.data.checks.captions import spoken
-from domainclip.data.checks.findings import Finding, leaks
+from domainclip.data.checks.captions import captions_with_language
+from domainclip.data.checks.findings import Finding, leak_messages
 from domainclip.data.checks.images import dicom_files
-from domainclip.data.checks.structure import prevalence
+from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
+from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.dicom import decoders as dicom_decoders
 from domainclip.data.quarantine import counts
@@ -73,7 +73,7 @@ class CorpusCheck:
                 "left_out": len(self.corpus.quarantine),
             },
             "ok": not self.errors,
-            "leaks": leaks(self.findings),
+            "leaks": leak_messages(self.findings),
             "findings": [asdict(finding) for finding in self.findings],
             "classes": self.classes,
             "tokens": [{"from": low, "to": high, "captions": n} for low, high, n in self.tokens],
@@ -135,18 +135,18 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
     findings = [
         Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
         for name in left_out
-    ] + check(
+    ] + corpus_findings(
         corpus,
         base.count_tokens if base else None,
         recipe.train.batch_size if recipe else 128,
         max_tokens=base.max_tokens if base else 77,
         augmentation=recipe.train.augmentation if recipe else "none",
         side=min(base.image_preprocessor.size) if base else None,
-        sample=None if whole else SAMPLE,
+        sample=None if whole else SAMPLE_IMAGES,
         workers=workers,
         embed=embed_images.embed_images(base) if base else None,
     )
-    pairs = list(spoken(corpus))
+    pairs = list(captions_with_language(corpus))
     texts, tongues = [text for text, _ in pairs], [language for _, language in pairs]
     return CorpusCheck(
         target,
@@ -157,6 +157,6 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         scripts=languages.profile(texts, tongues, base.count_tokens, base.max_tokens)
         if base and texts
         else [],
-        classes=prevalence(corpus),
-        decoders=dicom_decoders.preflight(sorted(dicom_files(corpus))),
+        classes=class_counts(corpus),
+        decoders=dicom_decoders.decoder_table(sorted(dicom_files(corpus))),
     )

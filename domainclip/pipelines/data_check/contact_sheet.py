@@ -17,7 +17,7 @@ from domainclip.data.batching.caption_sampling import TokenLimit
 from domainclip.data.batching.pairs import Pairs, prepare_pair
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
-from domainclip.data.images.decode import MAX_PIXELS, decode
+from domainclip.data.images.decode import MAX_PIXELS, decode_image
 from domainclip.data.schema import SPLITS
 from domainclip.errors import UnreadableImage
 from domainclip.models.dual_encoder import DualEncoder
@@ -122,7 +122,7 @@ def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
 
 
 def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
-    picture = decode(image)
+    picture = decode_image(image)
     if base is not None:
         return _picture(prepare_pair(picture, base.image_preprocessor, image), base)
     picture.thumbnail((_PLAIN, _PLAIN))
@@ -153,6 +153,8 @@ def _pipeline(image: dict[str, Any]) -> str:
         if not reading.is_dicom(data):
             return ""
         inside = locations.split_location(name)[1]
-        return rendering.pipeline(data, name, MAX_PIXELS, inside.get("frame", 0), inside.get("window", 0))
+        return rendering.describe_rendering(
+            data, name, MAX_PIXELS, inside.get("frame", 0), inside.get("window", 0)
+        )
     except (OSError, UnreadableImage):
         return ""

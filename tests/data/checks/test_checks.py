@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from domainclip.data.checks import check
 from domainclip.data.checks.captions import same_caption_pairs
-from domainclip.data.checks.findings import Finding, leaks, refuse
+from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
+from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import load_corpus
 from domainclip.errors import DataError, ExitCode
 from tests.data.made_corpora import card, picture, table
@@ -25,7 +25,7 @@ def _rows(n: int = 6) -> list[dict[str, Any]]:
 
 def _found(path: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> list[Finding]:
     file = table(path, rows, pictures=True) if rows else path
-    return check(load_corpus(card(**keys), str(file)), None, 4)
+    return corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
 
 
 def _texts(found: list[Finding], level: str) -> list[str]:
@@ -46,8 +46,8 @@ def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
         ("info", "picture_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
         ("info", "burned_in_text", 0, "burned-in text: the card says unknown"),
     ]
-    refuse(found)
-    assert leaks(found) == []
+    refuse_errors(found)
+    assert leak_messages(found) == []
 
 
 def test_a_patient_in_two_splits(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_patient_in_two_splits(tmp_path: Path) -> None:
     rows[5]["group"] = rows[4]["group"] = "g1"
     found = _found(tmp_path, rows)
     with pytest.raises(DataError) as caught:
-        refuse(found)
+        refuse_errors(found)
     assert str(caught.value) == (
         "corpus: patient-level leak: 1 group is in more than one split (1 in train and validation, 1 in "
         "train and test, 1 in validation and test); one of them: row 2, row 5, row 6; mend the split column, "
@@ -69,7 +69,7 @@ def test_the_leak_is_found_behind_pseudonyms(tmp_path: Path) -> None:
     rows[5]["group"] = "g1"
     file = table(tmp_path, rows)
     loaded = load_corpus(card(privacy={"identifiers": "unknown"}), str(file), b"key")
-    (text,) = _texts(check(loaded, None, 4), "error")
+    (text,) = _texts(corpus_findings(loaded, None, 4), "error")
     assert "one of them: row 2, row 6;" in text
     assert "g1" not in text
 
@@ -90,11 +90,11 @@ def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(head + b"\0" * 150_000 + middle + b"\0" * 150_000)
     loaded = load_corpus(card(), str(file))
     assert loaded.digests["2.png"] != loaded.digests["5.png"]
-    assert [finding.code for finding in check(loaded, None, 4) if "same" in finding.code] == []
+    assert [finding.code for finding in corpus_findings(loaded, None, 4) if "same" in finding.code] == []
     # A third with the same ends stands before the copy: the copy is found all the same.
     (tmp_path / "0.png").write_bytes((tmp_path / "2.png").read_bytes())
     (tmp_path / "2.png").write_bytes((tmp_path / "5.png").read_bytes())
-    assert _texts(check(load_corpus(card(), str(file)), None, 4), "error") == [
+    assert _texts(corpus_findings(load_corpus(card(), str(file)), None, 4), "error") == [
         "the same picture in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
         "group, or leave one out"
     ]
@@ -108,7 +108,7 @@ def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
         if i in (1, 4):
             jpeg.write_bytes(jpeg.read_bytes()[:-300])
     with pytest.raises(DataError) as caught:
-        refuse(_found(file))
+        refuse_errors(_found(file))
     assert str(caught.value) == (
         "corpus: 2 of 6 pictures cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
         "(truncated image), row 5 (truncated image); mend them or raise corpus.max_bad"
@@ -121,7 +121,7 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i}.png").write_bytes(b"broken %d" % i)
     loaded = load_corpus(card(), str(file))
-    (text,) = _texts(check(loaded, None, 4, sample=4), "error")
+    (text,) = _texts(corpus_findings(loaded, None, 4, sample=4), "error")
     assert text == (
         "4 of 4 pictures looked at cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
         "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); mend them or raise "
@@ -174,11 +174,11 @@ def test_captions_that_are_cut(tmp_path: Path) -> None:
     rows = _rows()
     rows[0]["text"] = "one two three four five"
     loaded = load_corpus(card(), str(table(tmp_path, rows)))
-    found = check(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
     assert _texts(found, "warning") == [
         "25.0% of the distinct training captions are cut at 3 tokens; 95 % have at most 5"
     ]
-    assert _texts(check(loaded, lambda texts: [2] * len(texts), 4), "info")[1] == (
+    assert _texts(corpus_findings(loaded, lambda texts: [2] * len(texts), 4), "info")[1] == (
         "0.0% of the distinct training captions are cut at 77 tokens; 95 % have at most 2"
     )
 
@@ -187,7 +187,7 @@ def test_captions_are_counted_by_language(tmp_path: Path) -> None:
     rows = [{**row, "de": f"Bild {i} ist lang"} for i, row in enumerate(_rows())]
     keys = {"columns": {"texts": ["text", "de"], "languages": {"text": "en", "de": "de"}}}
     loaded = load_corpus(card(**keys), str(table(tmp_path, rows)))
-    found = check(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
     assert [text[:50] for text in _texts(found, "warning") + _texts(found, "info")[1:2]] == [
         "100.0% of the distinct training captions in de are",
         "0.0% of the distinct training captions in en are c",
@@ -222,7 +222,7 @@ def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
 
 def test_several_errors_are_counted() -> None:
     with pytest.raises(DataError) as caught:
-        refuse([Finding("error", "one"), Finding("warning", "x"), Finding("error", "two")])
+        refuse_errors([Finding("error", "one"), Finding("warning", "x"), Finding("error", "two")])
     assert str(caught.value) == "corpus: one (and 1 more)"
 
 
@@ -233,7 +233,7 @@ def test_a_curated_corpus_is_checked_alike(tmp_path: Path) -> None:
     (tmp_path / "4.png").write_bytes((tmp_path / "2.png").read_bytes())
     loaded = load_corpus(card(), str(file))
     loaded.splits["train"] = loaded.splits["train"].select([2, 3])
-    leak, same = _texts(check(loaded, None, 4), "error")
+    leak, same = _texts(corpus_findings(loaded, None, 4), "error")
     assert "one of them: row 4, row 6;" in leak
     assert "one of them: row 3, row 5;" in same
 
@@ -243,4 +243,4 @@ def test_unknown_classes_are_only_counted_where_they_may_be_names(tmp_path: Path
     loaded = load_corpus(
         card(classes={"cat": "a cat"}, privacy={"identifiers": "unknown"}), str(table(tmp_path, rows)), b"key"
     )
-    assert _texts(check(loaded, None, 4), "warning")[0] == "6 labels name no class of the card"
+    assert _texts(corpus_findings(loaded, None, 4), "warning")[0] == "6 labels name no class of the card"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from domainclip.data.checks import check
-from domainclip.data.checks.findings import Finding, leaks, refuse
-from domainclip.data.checks.leakage import pictures
+from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
+from domainclip.data.checks.leakage import identical_images
+from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.errors import DataError, RecipeError
 from tests.data.image_copies import COPIES, film
@@ -41,17 +41,17 @@ def _codes(found: list[Finding], level: str) -> list[str]:
 
 
 def test_no_alarm_without_a_plant(tmp_path: Path) -> None:
-    found = check(_corpus(tmp_path), None, 4)
+    found = corpus_findings(_corpus(tmp_path), None, 4)
     assert _codes(found, "error") == []
     assert _codes(found, "warning") == []
-    assert leaks(found) == []
-    refuse(found)
+    assert leak_messages(found) == []
+    refuse_errors(found)
 
 
 def test_the_same_file(tmp_path: Path) -> None:
     film(2).save(tmp_path / "copy.png")
-    found = check(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
-    assert leaks(found) == [
+    found = corpus_findings(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
+    assert leak_messages(found) == [
         "the same picture in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
         "group, or leave one out"
     ]  # and not once more as nearly the same
@@ -60,35 +60,37 @@ def test_the_same_file(tmp_path: Path) -> None:
 def test_the_same_patient(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path)
     moved = loaded.splits["train"].select(range(2)).to_list()
-    assert check(loaded, None, 4)[0].level != "error"
+    assert corpus_findings(loaded, None, 4)[0].level != "error"
     rows = [{**row, "id": f"other {row['id']}"} for row in moved]
     loaded.splits["test"] = type(loaded.splits["test"]).from_list(rows, loaded.splits["test"].features)
-    (finding, *_) = check(loaded, None, 4)
+    (finding, *_) = corpus_findings(loaded, None, 4)
     assert (finding.level, finding.code, finding.count) == ("error", "group_leak", 2)
 
 
 @pytest.mark.parametrize("name", COPIES)
 def test_nearly_the_same_picture(tmp_path: Path, name: str) -> None:
-    found = check(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
+    found = corpus_findings(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
     turn = " (mirrored)" if "mirrored" in name else ""
     line = (
         "nearly the same picture in two splits: 1 in train and test; one of them: row 3, row 12"
         f"{turn}; give such rows one group, or leave one out, or, when they are not the same, say checks: "
         "{near_duplicates: warning} in the card"
     )
-    assert leaks(found) == [line]
+    assert leak_messages(found) == [line]
     assert found[0].where == ("row 3 and row 12",)
     with pytest.raises(DataError) as caught:
-        refuse(found)
+        refuse_errors(found)
     assert str(caught.value) == f"corpus: {line}"
 
 
 def test_who_has_looked_may_say_so(tmp_path: Path) -> None:
     planted = COPIES["cut"](film(2))
-    lowered = check(_corpus(tmp_path / "a", planted, checks={"near_duplicates": "warning"}), None, 4)
+    lowered = corpus_findings(
+        _corpus(tmp_path / "a", planted, checks={"near_duplicates": "warning"}), None, 4
+    )
     assert _codes(lowered, "warning") == ["near_duplicates"]
-    assert leaks(lowered) == []
-    off = check(_corpus(tmp_path / "b", planted, checks={"near_duplicates": "off"}), None, 4)
+    assert leak_messages(lowered) == []
+    off = corpus_findings(_corpus(tmp_path / "b", planted, checks={"near_duplicates": "off"}), None, 4)
     assert "near_duplicates" not in [finding.code for finding in off]
     with pytest.raises(RecipeError) as caught:
         load_corpus(_misspelt(), "")
@@ -104,7 +106,7 @@ def _misspelt() -> Any:
 def test_in_one_split_it_is_a_note(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path)
     COPIES["half"](film(2)).save(tmp_path / "4.png")
-    (finding,) = [f for f in check(loaded, None, 4) if f.code == "near_duplicates_within"]
+    (finding,) = [f for f in corpus_findings(loaded, None, 4) if f.code == "near_duplicates_within"]
     assert (finding.level, finding.text) == (
         "info",
         "1 pair of nearly the same picture in one split, 0 of them of one group; one of them: row 3, row 5",
@@ -117,16 +119,16 @@ def test_a_second_check_finds_the_same_at_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
     for place, planted in (("a", COPIES["cut"](film(2))), ("b", None)):
         loaded = _corpus(tmp_path / place, planted)
-        first = check(loaded, None, 4)
+        first = corpus_findings(loaded, None, 4)
         with monkeypatch.context() as patch:
             patch.setattr(inspection, "inspect_image", None)  # neither decoded
-            patch.setattr(near_duplicates, "scored", None)  # nor compared again
-            assert check(loaded, None, 4) == first
+            patch.setattr(near_duplicates, "score_pairs", None)  # nor compared again
+            assert corpus_findings(loaded, None, 4) == first
 
 
 def test_no_name_of_a_patient_stands_in_a_finding(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path, COPIES["cut"](film(2)), privacy={"identifiers": "unknown"})
-    found = check(loaded, None, 4)
+    found = corpus_findings(loaded, None, 4)
     said = " ".join([finding.text + " ".join(finding.where) for finding in found])
     assert "row 3, row 12" in said
     for hidden in ("g2", "g11", "11.png", str(tmp_path), "caption"):
@@ -137,7 +139,7 @@ def test_the_same_view_of_two_items(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path)
     train, test = loaded.splits["train"]["id"][2], loaded.splits["test"]["id"][0]
     views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
-    found = list(pictures(replace(loaded, view_digests=views)))
+    found = list(identical_images(replace(loaded, view_digests=views)))
     assert [finding.text for finding in found] == [
         "the same picture in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
         "such rows one group, or leave one out"

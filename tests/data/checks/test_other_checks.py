@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from domainclip.config.training import TrainConfig
-from domainclip.data.checks import check
-from domainclip.data.checks.captions import drawn
+from domainclip.data.checks.captions import training_texts
 from domainclip.data.checks.findings import Finding
-from domainclip.data.checks.images import burned_in, decoders, dicom_files
-from domainclip.data.checks.laterality import named
-from domainclip.data.checks.structure import prevalence
+from domainclip.data.checks.images import burned_in_text, dicom_files, missing_decoders
+from domainclip.data.checks.laterality import names_side
+from domainclip.data.checks.run_checks import corpus_findings
+from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import load_corpus
 from tests.data.image_copies import film
 from tests.data.made_corpora import card, dicom_file, table
@@ -59,21 +59,21 @@ SILENT = {
 @pytest.mark.parametrize("language", SAYS)
 def test_words_for_a_side(language: str) -> None:
     for text in SAYS[language].split("|"):
-        assert named(text, language), text
-        assert named(text), text  # an unknown language is searched for the words of all
-        assert named(text.upper(), f"{language}-XX"), text
+        assert names_side(text, language), text
+        assert names_side(text), text  # an unknown language is searched for the words of all
+        assert names_side(text.upper(), f"{language}-XX"), text
 
 
 @pytest.mark.parametrize("language", SILENT)
 def test_words_that_only_look_like_it(language: str) -> None:
     for text in SILENT[language].split("|"):
-        assert not named(text, language), text
+        assert not names_side(text, language), text
 
 
 def _found(
     folder: Path, rows: list[dict[str, Any]], check_keys: dict[str, Any], **keys: Any
 ) -> list[Finding]:
-    return check(load_corpus(card(**keys), str(table(folder, rows))), None, 4, **check_keys)
+    return corpus_findings(load_corpus(card(**keys), str(table(folder, rows))), None, 4, **check_keys)
 
 
 def _rows(*texts: str) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def test_a_flip_knows_the_language_of_a_sentence(tmp_path: Path) -> None:
     rows = [{"file_name": "0.png", "en": "One. The lev is Bulgarian.", "cs": "Lev spí.", "split": "train"}]
     columns = {"texts": ["en", "cs"], "languages": {"en": "en", "cs": "cs"}}
     keys = {"columns": columns, "captions": {"policy": "sentence"}}
-    assert [text for _, *text in drawn(load_corpus(card(**keys), str(table(tmp_path, rows))))] == [
+    assert [text for _, *text in training_texts(load_corpus(card(**keys), str(table(tmp_path, rows))))] == [
         ["One.", "en"],
         ["The lev is Bulgarian.", "en"],
         ["Lev spí.", "cs"],
@@ -143,7 +143,7 @@ def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
 
     def cut(**captions: Any) -> str:
         loaded = load_corpus(card(captions=captions, **texts), file)
-        found = check(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
+        found = corpus_findings(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
         return next(finding.text for finding in found if finding.code == "truncated_captions")
 
     end = "of the distinct training captions are cut at 3 tokens; 95 % have at most"
@@ -163,8 +163,8 @@ def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
     ]
     classes = {name: f"a {name}" for name in ("cat", "dog", "emu")}
     loaded = load_corpus(card(classes=classes), str(table(tmp_path, rows)))
-    assert prevalence(loaded)["cat"] == {"train": 38, "validation": 0, "test": 20}
-    found = check(loaded, None, 4)
+    assert class_counts(loaded)["cat"] == {"train": 38, "validation": 0, "test": 20}
+    found = corpus_findings(loaded, None, 4)
     assert [finding.text for finding in found if finding.code in ("missing_class", "common_class")] == [
         'class "cat" holds for 95% of the 40 labelled items of train: read macro accuracy, not accuracy',
         '2 of 3 classes have no item in test: "dog", "emu"',
@@ -176,7 +176,7 @@ def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
     file = table(tmp_path, _rows("a", "b", "c", "d"), pictures=False)
     for i, side in enumerate((80, 100, 224, 300)):
         film(i, side).save(tmp_path / f"{i}.png")
-    found = check(load_corpus(card(), str(file)), None, 4, side=224)
+    found = corpus_findings(load_corpus(card(), str(file)), None, 4, side=224)
     texts = {finding.code: finding for finding in found}
     assert texts["small_pictures"].level == "warning"
     assert texts["small_pictures"].text == (
@@ -194,7 +194,9 @@ def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
     film(0).save(tmp_path / "0.png", exif=exif)
     film(1).convert("L").save(tmp_path / "1.png")
     film(2).save(tmp_path / "2.png")
-    (finding,) = [f for f in check(load_corpus(card(), str(file)), None, 4) if f.code == "picture_sizes"]
+    (finding,) = [
+        f for f in corpus_findings(load_corpus(card(), str(file)), None, 4) if f.code == "picture_sizes"
+    ]
     assert finding.text.endswith("stored as 2 RGB, 1 L; 1 turned upright by EXIF")
 
 
@@ -209,7 +211,7 @@ def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
         ("unknown", "info", ""),
     ):
         keys = {"privacy": {"identifiers": "none", "burned_in_text": card_says}}
-        found = check(load_corpus(card(**keys), str(file)), None, 4)
+        found = corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
         (finding,) = [f for f in found if f.code == "burned_in_text"]
         assert (finding.level, finding.text) == (
             level,
@@ -234,17 +236,17 @@ def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
     behind = table(tmp_path / "behind", rows[:-1])
     table(tmp_path / "behind", rows, pictures=False)
     _said_yes(tmp_path / "behind" / "z.dcm")
-    monkeypatch.setattr("domainclip.data.dicom.decoders.available", lambda syntax, bits=8: "")
+    monkeypatch.setattr("domainclip.data.dicom.decoders.find_plugin", lambda syntax, bits=8: "")
     loaded = [
         load_corpus(in_tar, str(tar(tmp_path / "a" / "000.tar", members))),
         load_corpus(card(), str(behind)),
     ]
     for corpus in loaded:
         files = sorted(dicom_files(corpus))
-        assert [finding.text for finding in burned_in(corpus, files)] == [
+        assert [finding.text for finding in burned_in_text(corpus, files)] == [
             "burned-in text: the card says unknown; BurnedInAnnotation: 1 YES"
         ]
-        assert [finding.text for finding in decoders(files)] == [
+        assert [finding.text for finding in missing_decoders(files)] == [
             "no decoder for Explicit VR Little Endian: 1 files; no permissive decoder reads it: convert these "
             "files, for example to JPEG 2000"
         ]

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from pydicom.pixels import apply_color_lut, convert_color_space
 
 from domainclip.data.dicom import rendering
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import colour_file, item
@@ -22,11 +22,11 @@ RGB = np.random.default_rng(3).integers(0, 256, (4, 6, 3)).astype(np.uint8)
 
 
 def _shown(path: Path | str) -> np.ndarray:
-    return np.asarray(decode({"path": str(path), "bytes": None}))
+    return np.asarray(decode_image({"path": str(path), "bytes": None}))
 
 
 def _said(path: Path) -> str:
-    return rendering.pipeline(path.read_bytes(), str(path), 10**9)
+    return rendering.describe_rendering(path.read_bytes(), str(path), 10**9)
 
 
 def test_rgb_by_pixel_and_by_plane(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pydicom.uid import UID
 
 from domainclip.data.dicom import decoders
 from domainclip.data.dicom.decoders import DecoderRow
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import by_gdcm, colour_file, encapsulated
@@ -42,7 +42,7 @@ TEST_FILES = Path(pydicom.data.__file__).parent / "test_files"
 
 
 def _shown(path: Path) -> np.ndarray:
-    return np.asarray(decode({"path": str(path), "bytes": None}))
+    return np.asarray(decode_image({"path": str(path), "bytes": None}))
 
 
 def _twins(folder: Path, stored: np.ndarray, **attributes: Any) -> Path:
@@ -122,7 +122,7 @@ def test_htj2k(tmp_path: Path, syntax: UID) -> None:
     plain = _twins(tmp_path, STORED)
     twin = encapsulated(tmp_path / "twin.dcm", plain, syntax, [HTJ2K])
     assert np.array_equal(_shown(twin), _shown(plain))
-    assert decoders.preflight([twin]) == [DecoderRow(syntax.name, "pylibjpeg+pylibjpeg-openjpeg", 1)]
+    assert decoders.decoder_table([twin]) == [DecoderRow(syntax.name, "pylibjpeg+pylibjpeg-openjpeg", 1)]
 
 
 def test_jpeg_of_12_bits(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_jpeg_of_12_bits(tmp_path: Path) -> None:
     plain = _twins(tmp_path, STORED, **window)
     twin = encapsulated(tmp_path / "twin.dcm", plain, uid.JPEGExtended12Bit, [JPEG_12])
     assert np.abs(_shown(twin).astype(int) - _shown(plain)).max() <= 1
-    assert decoders.preflight([twin]) == [
+    assert decoders.decoder_table([twin]) == [
         DecoderRow("JPEG Extended (Process 2 and 4), 12 bit", "python-gdcm", 1)
     ]
 
@@ -149,9 +149,9 @@ def test_a_frame_of_raw_deflate_data(tmp_path: Path) -> None:
     frames.append(packer.compress((4095 - STORED).tobytes()) + packer.flush())
     twin = encapsulated(tmp_path / "twin.dcm", plain, decoders.DEFLATED_FRAME, frames)
     assert np.array_equal(_shown(twin), _shown(plain))
-    second = np.asarray(decode({"path": f"{twin}#frame=1", "bytes": None}))
+    second = np.asarray(decode_image({"path": f"{twin}#frame=1", "bytes": None}))
     assert np.abs(second.astype(int) + _shown(plain) - 255).max() <= 1
-    assert decoders.preflight([twin])[0].decoder == "zlib"
+    assert decoders.decoder_table([twin])[0].decoder == "zlib"
 
 
 def test_a_deflate_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_preflight_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) ->
     (tmp_path / "note.txt").write_text("no DICOM file", encoding="utf-8")
     paths = [*plain, tmp_path / "ls.dcm", cut, tmp_path / "note.txt", TEST_FILES / "rtplan.dcm"]
     views = [f"{plain[0]}#frame=0", f"{plain[0]}#frame=1"]  # of a file that is counted already
-    assert decoders.preflight([*paths, *views]) == [
+    assert decoders.decoder_table([*paths, *views]) == [
         DecoderRow("Explicit VR Little Endian", "pydicom", 4),
         DecoderRow("JPEG-LS Lossless Image Compression", "pyjpegls", 1),
     ]
@@ -196,21 +196,21 @@ def test_preflight_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) ->
 def test_the_line_that_installs_what_is_missing(
     syntax: UID, bits: int, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "_installed", lambda package: False)
+    monkeypatch.setattr(decoders, "_is_installed", lambda package: False)
     assert decoders.remedy(syntax, bits) == line
 
 
 def test_only_what_is_missing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "_installed", lambda package: package == "pylibjpeg")
+    monkeypatch.setattr(decoders, "_is_installed", lambda package: package == "pylibjpeg")
     assert decoders.remedy(uid.HTJ2K) == "pip install pylibjpeg-openjpeg"
 
 
 def test_a_row_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = by_gdcm(tmp_path / "a.dcm", _twins(tmp_path, STORED), "JPEGLosslessProcess14")
     monkeypatch.setattr(get_decoder(uid.JPEGLossless), "_available", {})
-    monkeypatch.setattr(decoders, "_installed", lambda package: False)
+    monkeypatch.setattr(decoders, "_is_installed", lambda package: False)
     name = "JPEG Lossless, Non-Hierarchical (Process 14)"
-    assert decoders.preflight([file]) == [DecoderRow(name, "", 1, "pip install python-gdcm")]
+    assert decoders.decoder_table([file]) == [DecoderRow(name, "", 1, "pip install python-gdcm")]
     with pytest.raises(UnreadableImage) as caught:
         _shown(file)
     assert caught.value.reason == f"no decoder for {name}: pip install python-gdcm"
@@ -223,7 +223,7 @@ def test_a_library_under_the_gpl_is_never_asked(tmp_path: Path, monkeypatch: pyt
     for syntax in (uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGExtended12Bit):
         available = get_decoder(syntax)._available
         monkeypatch.setattr(get_decoder(syntax), "_available", {"pylibjpeg": gpl, **available})
-        assert "pylibjpeg" not in decoders.plugins(syntax)
+        assert "pylibjpeg" not in decoders.permissive_plugins(syntax)
     file = by_gdcm(tmp_path / "a.dcm", _twins(tmp_path, STORED), "JPEGLosslessProcess14_1")
     assert _shown(file).std() > 10
     # With nothing else there, the decoder is said to be missing.
@@ -237,7 +237,7 @@ def test_video_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage) as caught:
         _shown(file)
     assert caught.value.reason == "unknown transfer syntax (MPEG-4 AVC/H.264 High Profile / Level 4.1)"
-    assert [(row.decoder, row.files) for row in decoders.preflight([file])] == [("", 1)]
+    assert [(row.decoder, row.files) for row in decoders.decoder_table([file])] == [("", 1)]
 
 
 def test_a_decoder_that_fails_leaves_the_next_one_its_turn(

@@ -11,7 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from domainclip.data.dicom import frames, rendering
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import item
@@ -25,7 +25,7 @@ def _film(path: Path, count: int = 3, **attributes: Any) -> Path:
 
 
 def _grey(path: Path, frame: int | str = 0, window: int | str = 0) -> list[int]:
-    image = rendering.picture(path.read_bytes(), str(path), 10**6, frame, window)
+    image = rendering.render_image(path.read_bytes(), str(path), 10**6, frame, window)
     return [int(value) for value in np.asarray(image)[0, :, 0]]
 
 
@@ -42,15 +42,17 @@ def _grey(path: Path, frame: int | str = 0, window: int | str = 0) -> list[int]:
         ("all", 3, 2, [0, 1, 2]),
     ],
 )
-def test_policies(policy: frames.Policy, count: int, representative: int | None, shown: list[int]) -> None:
-    assert frames.chosen(policy, count, representative) == shown
+def test_policies(
+    policy: frames.FramePolicy, count: int, representative: int | None, shown: list[int]
+) -> None:
+    assert frames.select_frames(policy, count, representative) == shown
 
 
 def test_frames_of_a_film(tmp_path: Path) -> None:
     """Fault 27: several frames; each is read alone."""
     file = _film(tmp_path / "a.dcm")
     assert [_grey(file, frame) for frame in range(3)] == [[0, 100], [10, 100], [20, 100]]
-    image = decode({"path": f"{file}#frame=2", "bytes": None})
+    image = decode_image({"path": f"{file}#frame=2", "bytes": None})
     assert np.asarray(image)[0, :, 0].tolist() == [20, 100]
 
 
@@ -58,7 +60,7 @@ def test_frames_of_a_film(tmp_path: Path) -> None:
 def test_a_frame_that_is_not_there(tmp_path: Path, frame: str) -> None:
     file = _film(tmp_path / "a.dcm")
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": f"{file}#frame={frame}", "bytes": None})
+        decode_image({"path": f"{file}#frame={frame}", "bytes": None})
     assert caught.value.reason == "no such frame: it has 3, from 0"
 
 
@@ -73,7 +75,7 @@ def test_one_frame_is_decoded_and_no_other(monkeypatch: pytest.MonkeyPatch) -> N
         return plain(*arguments)
 
     monkeypatch.setattr(decoder, "_available", {"pillow": counting})
-    rendering.picture(file.read_bytes(), "a", 10**9, frame=17)
+    rendering.render_image(file.read_bytes(), "a", 10**9, frame=17)
     assert len(met) == 1
 
 
@@ -113,13 +115,13 @@ def test_each_frame_of_an_enhanced_file_has_its_own_rescale_and_window(tmp_path:
     assert _grey(file, 1) == [128, 255, 255]
     assert _grey(file, 2) == [0, 128, 255]
     assert _grey(file, 2, "wide") == [0, 64, 128]
-    said = rendering.pipeline(file.read_bytes(), "a", 10**6, 1)
+    said = rendering.describe_rendering(file.read_bytes(), "a", 10**6, 1)
     assert said == "rescale 1 50; window 50.5/101; 8 bit"
 
 
 def test_one_bit_pixels_of_a_segmentation() -> None:
     file = Path(str(get_testdata_file("liver_1frame.dcm", download=False)))
-    assert set(np.asarray(decode({"path": str(file), "bytes": None})).ravel().tolist()) == {0, 255}
+    assert set(np.asarray(decode_image({"path": str(file), "bytes": None})).ravel().tolist()) == {0, 255}
 
 
 @pytest.mark.parametrize(
@@ -138,9 +140,9 @@ def test_more_frames_than_a_file_can_hold(syntax: str, size: int, fits: bool) ->
     """Fault 22: a few bytes that say a hundred thousand pictures."""
     said = {"NumberOfFrames": "3", "Rows": "8", "Columns": "8", "BitsAllocated": "8"}
     if fits:
-        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
+        frames.check_frame_count({**said, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
         return
     with pytest.raises(UnreadableImage) as caught:
-        frames.refuse_absent({**said, "TransferSyntaxUID": syntax}, size, "a.dcm")
+        frames.check_frame_count({**said, "TransferSyntaxUID": syntax}, size, "a.dcm")
     assert str(caught.value) == "a.dcm: more frames (NumberOfFrames) than the file can hold"
-    frames.refuse_absent({**said, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")
+    frames.check_frame_count({**said, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")

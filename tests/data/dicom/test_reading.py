@@ -34,7 +34,7 @@ def test_a_header_reads_neither_pixels_nor_names(tmp_path: Path, monkeypatch: py
         return seen[-1]
 
     monkeypatch.setattr(pydicom, "dcmread", watched)
-    assert reading.header(file, ["PatientSex", "TransferSyntaxUID"]) == {
+    assert reading.read_header(file, ["PatientSex", "TransferSyntaxUID"]) == {
         "PatientSex": "F",
         "TransferSyntaxUID": "1.2.840.10008.1.2.1",
     }
@@ -46,13 +46,13 @@ def test_a_header_reads_neither_pixels_nor_names(tmp_path: Path, monkeypatch: py
 
 def test_several_values_are_separated_as_in_the_file(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a.dcm", STORED, ImageType=["ORIGINAL", "PRIMARY"], WindowWidth=[1.5, 2])
-    said = reading.header(file, ["ImageType", "WindowWidth", "BodyPartExamined"])
+    said = reading.read_header(file, ["ImageType", "WindowWidth", "BodyPartExamined"])
     assert said == {"ImageType": "ORIGINAL\\PRIMARY", "WindowWidth": "1.5\\2.0", "BodyPartExamined": ""}
 
 
 def test_a_number_of_0_is_not_nothing(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a.dcm", STORED, InstanceNumber=0)
-    assert reading.header(file, ["InstanceNumber"]) == {"InstanceNumber": "0"}
+    assert reading.read_header(file, ["InstanceNumber"]) == {"InstanceNumber": "0"}
 
 
 def test_burned_in_annotation_is_counted_and_absent_is_not_no(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_burned_in_annotation_is_counted_and_absent_is_not_no(tmp_path: Path) ->
     ]
     (tmp_path / "x.txt").write_text("no DICOM file", encoding="utf-8")
     plan = str(get_testdata_file("rtplan.dcm", download=False))
-    assert reading.burned_in([*files, tmp_path / "x.txt", plan]) == {"YES": 1, "NO": 2, "absent": 2}
-    assert reading.burned_in([]) == {"YES": 0, "NO": 0, "absent": 0}
-    assert reading.burned_in([f"{files[0]}#frame=0", f"{files[0]}#frame=1", files[1]])["YES"] == 1
+    assert reading.count_burned_in([*files, tmp_path / "x.txt", plan]) == {"YES": 1, "NO": 2, "absent": 2}
+    assert reading.count_burned_in([]) == {"YES": 0, "NO": 0, "absent": 0}
+    assert reading.count_burned_in([f"{files[0]}#frame=0", f"{files[0]}#frame=1", files[1]])["YES"] == 1
 
 
 def test_a_structured_report_in_order_with_its_headings(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_modality_is_quoted_only_if_the_standard_defines_it(
     """Fault 34: any text may stand in Modality."""
     file = dicom_file(tmp_path / "a.dcm", None, Modality=modality, SOPClassUID=storage)
     with pytest.raises(UnreadableImage) as caught:
-        reading.header(file, ["PatientSex"])
+        reading.read_header(file, ["PatientSex"])
     assert caught.value.reason == said
 
 
@@ -160,6 +160,6 @@ def test_a_large_deflated_file_is_read_to_its_end(tmp_path: Path) -> None:
     with file.open("ab") as stream:
         stream.write(b"\0" * 3)
     assert file.stat().st_size > 2**21
-    picture = rendering.picture(file.read_bytes(), "large.dcm", 10**7)
+    picture = rendering.render_image(file.read_bytes(), "large.dcm", 10**7)
     assert picture.size == (1500, 1200)
-    assert reading.header(file, ["Modality"]) == {"Modality": str(dataset.get("Modality") or "")}
+    assert reading.read_header(file, ["Modality"]) == {"Modality": str(dataset.get("Modality") or "")}

@@ -15,13 +15,13 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import JPEGLosslessSV1
 
 from domainclip.data.dicom import reading, rendering
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError, UnreadableImage
 from tests.data.made_corpora import dicom_file
 
 
 def _grey(path: Path | str) -> np.ndarray:
-    return np.asarray(decode({"path": str(path), "bytes": None}))[..., 0]
+    return np.asarray(decode_image({"path": str(path), "bytes": None}))[..., 0]
 
 
 def _shipped(name: str) -> str:
@@ -32,7 +32,7 @@ def _shipped(name: str) -> str:
 
 def _reason(path: Path | str) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": str(path), "bytes": None})
+        decode_image({"path": str(path), "bytes": None})
     return caught.value.reason
 
 
@@ -54,7 +54,7 @@ def test_the_first_of_several_windows(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a", stored, WindowCenter=[127, 60], WindowWidth=[2, 20])
     assert _grey(file).tolist() == [[0, 255]]
     # ((60 - 59.5) / 19 + 0.5) * 255 = 134.21
-    second = rendering.picture(file.read_bytes(), "a", 10**6, window=1)
+    second = rendering.render_image(file.read_bytes(), "a", 10**6, window=1)
     assert np.asarray(second)[0, :, 0].tolist() == [134, 255]
 
 
@@ -204,14 +204,14 @@ def test_every_encoding_of_one_picture_gives_the_same_pixels(name: str) -> None:
      ("liver_1frame.dcm", (512, 512)), ("rtdose.dcm", (10, 10)), ("ExplVR_BigEnd.dcm", (80, 60))],
 )  # fmt: skip
 def test_colour_depth_and_frames_of_all_kinds(name: str, size: tuple[int, int]) -> None:
-    image = decode({"path": _shipped(name), "bytes": None})
+    image = decode_image({"path": _shipped(name), "bytes": None})
     assert (image.mode, image.size) == ("RGB", size)
     assert np.asarray(image).std() > 10
 
 
 def test_colours_are_those_of_the_uncompressed_twin() -> None:
     sixteen, eight = (
-        np.asarray(decode({"path": _shipped(name), "bytes": None})).astype(int)
+        np.asarray(decode_image({"path": _shipped(name), "bytes": None})).astype(int)
         for name in ("SC_rgb_rle_16bit.dcm", "SC_rgb_rle.dcm")
     )
     assert np.abs(sixteen - eight).max() <= 1
@@ -219,7 +219,9 @@ def test_colours_are_those_of_the_uncompressed_twin() -> None:
 
 def test_another_frame(tmp_path: Path) -> None:
     data = Path(_shipped("SC_rgb_rle_2frame.dcm")).read_bytes()
-    first, second = (np.asarray(rendering.picture(data, "a", 10**6, frame=k)).astype(int) for k in (0, 1))
+    first, second = (
+        np.asarray(rendering.render_image(data, "a", 10**6, frame=k)).astype(int) for k in (0, 1)
+    )
     # The test file's second frame is the negative of its first.
     assert np.abs(first + second - 255).max() <= 1
 
@@ -247,7 +249,7 @@ def test_what_is_not_a_picture_says_what_it_is(name: str, reason: str) -> None:
     path = _shipped(name)
     assert _reason(path) == reason
     with pytest.raises(DataError) as caught:
-        decode({"path": path, "bytes": None})
+        decode_image({"path": path, "bytes": None})
     assert str(caught.value) == f"{path}: {reason}"
 
 
@@ -269,7 +271,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 def _message(data: bytes) -> str:
     """What is said of a file, with all that Python would print of the cause; nothing when it is fine."""
     try:
-        decode({"path": "x", "bytes": data})
+        decode_image({"path": "x", "bytes": data})
     except DataError as error:
         return "".join(traceback.format_exception(error))
     return ""
@@ -291,13 +293,16 @@ def test_headers_give_only_what_is_asked(tmp_path: Path) -> None:
     file = dicom_file(
         tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", ViewPosition="PA", PatientID="7"
     )
-    assert reading.header(file, ["ViewPosition", "PatientSex"]) == {"ViewPosition": "PA", "PatientSex": ""}
-    assert reading.header(file, ["PatientID"]) == {"PatientID": "7"}
+    assert reading.read_header(file, ["ViewPosition", "PatientSex"]) == {
+        "ViewPosition": "PA",
+        "PatientSex": "",
+    }
+    assert reading.read_header(file, ["PatientID"]) == {"PatientID": "7"}
 
 
 def test_a_file_without_patient_belongs_to_its_study(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a", _row(1, 2), StudyInstanceUID="1.2.3")
-    assert reading.header(file, ["PatientID"]) == {"PatientID": "1.2.3"}
+    assert reading.read_header(file, ["PatientID"]) == {"PatientID": "1.2.3"}
 
 
 @pytest.mark.parametrize(
@@ -305,11 +310,11 @@ def test_a_file_without_patient_belongs_to_its_study(tmp_path: Path) -> None:
 )
 def test_headers_of_what_is_no_image(name: str, reason: str) -> None:
     with pytest.raises(UnreadableImage) as caught:
-        reading.header(Path(_shipped(name)), ["PatientID"])
+        reading.read_header(Path(_shipped(name)), ["PatientID"])
     assert caught.value.reason == reason
 
 
 def test_pixels_are_eight_bits(tmp_path: Path) -> None:
-    image = decode({"path": str(dicom_file(tmp_path / "a", _row(0, 9))), "bytes": None})
+    image = decode_image({"path": str(dicom_file(tmp_path / "a", _row(0, 9))), "bytes": None})
     assert isinstance(image, Image.Image)
     assert np.asarray(image).dtype == np.uint8

@@ -12,7 +12,7 @@ import pytest
 from pydicom.pixels import apply_modality_lut, apply_presentation_lut, apply_voi
 
 from domainclip.data.dicom import lookup_tables, reading, rendering, windowing
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import table_item
 
@@ -29,12 +29,12 @@ def _row(*values: int, kind: Any = np.uint16) -> np.ndarray:
 
 
 def _grey(path: Path, **place: Any) -> list[int]:
-    image = rendering.picture(path.read_bytes(), str(path), 10**9, **place)
+    image = rendering.render_image(path.read_bytes(), str(path), 10**9, **place)
     return [int(value) for value in np.asarray(image)[0, :, 0]]
 
 
 def _said(path: Path, **place: Any) -> str:
-    return rendering.pipeline(path.read_bytes(), str(path), 10**9, **place)
+    return rendering.describe_rendering(path.read_bytes(), str(path), 10**9, **place)
 
 
 def test_of_several_windows_by_index_and_by_explanation(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_of_several_windows_by_index_and_by_explanation(tmp_path: Path) -> None:
     assert _grey(file, window=1) == _grey(file, window="LUNG") == _grey(file, window="1") == second
     assert _said(file, window="LUNG") == "rescale 1 -1024; window -600/1500 (2 of 2); 8 bit"
     # As a path says it.
-    shown = np.asarray(decode({"path": f"{file}#window=LUNG", "bytes": None}))[0, :, 0]
+    shown = np.asarray(decode_image({"path": f"{file}#window=LUNG", "bytes": None}))[0, :, 0]
     assert shown.tolist() == second
 
 
@@ -120,7 +120,7 @@ def test_several_tables_by_index_and_by_explanation(tmp_path: Path) -> None:
 def test_a_header_names_the_tables(tmp_path: Path) -> None:
     luts = [table_item(1, 16, [0, 65535]), table_item(0, 8, [255, 51, 0], LUTExplanation="HARD")]
     file = dicom_file(tmp_path / "a", _row(0, 1, 2, 9), VOILUTSequence=luts)
-    assert reading.header(file, ["VOILUTSequence"]) == {"VOILUTSequence": "unnamed\\HARD"}
+    assert reading.read_header(file, ["VOILUTSequence"]) == {"VOILUTSequence": "unnamed\\HARD"}
 
 
 def test_a_table_of_8_bits_with_more_than_256_entries(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_tables_agree_with_pydicom(entry: str) -> None:
     if entry == "bytes":  # which pydicom cannot read
         lut.LUTData, lut["LUTData"].VR = bytes([*entries, 0]), "OW"
     assert (
-        lookup_tables.read(lut, dataset).look_up(values).tolist()
+        lookup_tables.read_lookup_table(lut, dataset).look_up(values).tolist()
         == expected.tolist()
         == [[7, 7, 1, 255, 255]]
     )
@@ -198,14 +198,19 @@ def test_float_pixels(tmp_path: Path) -> None:
 
 def test_what_a_header_says_of_windows() -> None:
     said = {"WindowWidth": "400\\1500", "WindowCenterWidthExplanation": "ABDOMEN\\Lung", "Modality": "CT"}
-    assert [windowing.has(said, wanted) for wanted in (0, 1, 2, "lung", "brain", "spine")] == [
+    assert [windowing.has_window(said, wanted) for wanted in (0, 1, 2, "lung", "brain", "spine")] == [
         True, True, False, True, True, False
     ]  # fmt: skip
-    assert not windowing.has({**said, "Modality": "MR"}, "brain")
-    assert windowing.has({}, 0)
+    assert not windowing.has_window({**said, "Modality": "MR"}, "brain")
+    assert windowing.has_window({}, 0)
     tables = {"VOILUTSequence": "unnamed\\HARD", "WindowWidth": "400"}
-    assert [windowing.has(tables, wanted) for wanted in (2, 3, "hard", "soft")] == [True, False, True, False]
-    assert windowing.has({"NumberOfFrames": "3"}, "spine")
+    assert [windowing.has_window(tables, wanted) for wanted in (2, 3, "hard", "soft")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert windowing.has_window({"NumberOfFrames": "3"}, "spine")
 
 
 def test_the_order_of_the_whole_pipeline(tmp_path: Path) -> None:
@@ -235,9 +240,11 @@ def test_working_out_each_value_once_changes_nothing(tmp_path: Path, kind: Any) 
     for i, keys in enumerate(variants):
         dataset = pydicom.dcmread(dicom_file(tmp_path / f"{i}", stored, **keys))
         with np.errstate(over="ignore"):
-            once, said = rendering._grey(stored, dataset, 0)
-            each, told = rendering._levels(stored, dataset, 0)
+            once, said = rendering._render_grey(stored, dataset, 0)
+            each, told = rendering._grey_levels(stored, dataset, 0)
         assert np.array_equal(once, each)
         assert said == told
     wide = stored.astype(np.uint32) * 10**5  # more values than a table should hold
-    assert np.array_equal(rendering._grey(wide, dataset, 0)[0], rendering._levels(wide, dataset, 0)[0])
+    assert np.array_equal(
+        rendering._render_grey(wide, dataset, 0)[0], rendering._grey_levels(wide, dataset, 0)[0]
+    )

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from domainclip.data.columns import resolve
-from domainclip.data.files.tables import find, read
+from domainclip.data.files.tables import find_table, read_table
 from domainclip.data.quarantine import ReadLog
 from domainclip.errors import DataError, ExitCode
 from tests.data.made_corpora import card
@@ -22,7 +22,7 @@ def _file(folder: Path, data: bytes | str, name: str = "t.csv") -> Path:
 
 def _error(file: Path, **options: str) -> str:
     with pytest.raises(DataError) as caught:
-        read(file, **options)
+        read_table(file, **options)
     assert caught.value.code == ExitCode.DATA
     return str(caught.value)
 
@@ -30,18 +30,18 @@ def _error(file: Path, **options: str) -> str:
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
 def test_the_separator_is_found_in_the_header(tmp_path: Path, separator: str) -> None:
     text = separator.join(["a", "b"]) + "\n" + separator.join(["1", '"two, three; four\tfive|"']) + "\n"
-    assert read(_file(tmp_path, text)).rows == [{"a": "1", "b": "two, three; four\tfive|"}]
+    assert read_table(_file(tmp_path, text)).rows == [{"a": "1", "b": "two, three; four\tfive|"}]
 
 
 def test_a_tsv_keeps_to_tabs(tmp_path: Path) -> None:
-    assert read(_file(tmp_path, "a\tb,c,d\n1\t2\n", "t.tsv")).columns == ["a", "b,c,d"]
-    assert read(_file(tmp_path, "a,b\n1,2\n", "t.tsv"), separator=",").rows == [{"a": "1", "b": "2"}]
+    assert read_table(_file(tmp_path, "a\tb,c,d\n1\t2\n", "t.tsv")).columns == ["a", "b,c,d"]
+    assert read_table(_file(tmp_path, "a,b\n1,2\n", "t.tsv"), separator=",").rows == [{"a": "1", "b": "2"}]
 
 
 def test_fault_29_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Path) -> None:
     """Fault 29: a byte order mark is no part of the first column's name."""
     data = '\ufeffname,text\r\n1,"He said ""no""\r\nand left"\r\n\r\n2,plain\r\n'
-    assert read(_file(tmp_path, data)).rows == [
+    assert read_table(_file(tmp_path, data)).rows == [
         {"name": "1", "text": 'He said "no"\r\nand left'},
         {"name": "2", "text": "plain"},
     ]
@@ -49,19 +49,19 @@ def test_fault_29_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Pa
 
 def test_fault_29_a_field_of_200_kb_is_whole(tmp_path: Path) -> None:
     """Fault 29: longer than the csv module's own bound."""
-    assert len(read(_file(tmp_path, "a\n" + "x" * 200_000)).rows[0]["a"]) == 200_000
+    assert len(read_table(_file(tmp_path, "a\n" + "x" * 200_000)).rows[0]["a"]) == 200_000
 
 
 def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
     """Fault 29: Latin-1 and UTF-16 are never guessed, nor read as something else."""
     file = _file(tmp_path, "a\nMünchen\n".encode("latin-1"))
-    assert read(file, encoding="latin-1").rows == [{"a": "München"}]
+    assert read_table(file, encoding="latin-1").rows == [{"a": "München"}]
     assert _error(file) == (
         "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
         "corpus.options.encoding=latin-1"
     )
     wide = _file(tmp_path, "a\nü\n".encode("utf-16"))
-    assert read(wide, encoding="utf-16").rows == [{"a": "ü"}]
+    assert read_table(wide, encoding="utf-16").rows == [{"a": "ü"}]
     assert _error(wide) == "t.csv: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8"
     assert _error(wide, encoding="utf8000") == 'corpus.options.encoding: unknown encoding "utf8000"'
 
@@ -93,7 +93,7 @@ def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) ->
     """Fault 29: with and without a byte order mark; half a letter at the end."""
     for encoding in ("utf-16-le", "utf-16-be"):
         file = _file(tmp_path, "a,b\n1,ü\n".encode(encoding))
-        assert read(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
+        assert read_table(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
         assert "is not UTF-8: save it as UTF-8, or name its encoding" in _error(file)
         # With plain letters only, it is UTF-8 full of NUL bytes, and told of as such.
         plain = _file(tmp_path, "a,b\n1,u\n".encode(encoding))
@@ -106,7 +106,7 @@ def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) ->
 
 def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_header(tmp_path: Path) -> None:
     """Fault 29: one column that holds all names tells what went wrong."""
-    table = read(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
+    table = read_table(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
     assert table.columns == ["image;text"]
     with pytest.raises(DataError) as caught:
         resolve(card(columns={"image": "image"}), table.columns, "t.csv", ReadLog())
@@ -119,7 +119,7 @@ def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_head
 def test_json_lines(tmp_path: Path) -> None:
     rows = [{"a": 1, "b": ["x", "y\u2028z"]}, {"a": None, "c": "ü"}]
     text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    table = read(_file(tmp_path, text, "t.jsonl"))
+    table = read_table(_file(tmp_path, text, "t.jsonl"))
     assert (table.columns, table.rows) == (["a", "b", "c"], rows)
     broken = _file(tmp_path, '{"a": 1}\n{"a": \n', "t.jsonl")
     assert _error(broken) == "t.jsonl: line 2 is not JSON: Expecting value: line 1 column 7 (char 6)"
@@ -129,7 +129,7 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path) -> None:
     rows = [{"a": 1, "image": {"bytes": b"x", "path": None}}, {"a": 2, "image": {"bytes": None, "path": "y"}}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
-    assert read(tmp_path / "t.parquet").rows == rows
+    assert read_table(tmp_path / "t.parquet").rows == rows
     assert _error(_file(tmp_path, "no", "u.parquet")).startswith("u.parquet: not a Parquet file: ")
 
 
@@ -141,11 +141,11 @@ def test_files_that_are_not_there_or_not_tables(tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_folder(tmp_path: Path) -> None:
-    assert find(tmp_path) is None
+    assert find_table(tmp_path) is None
     file = _file(tmp_path, "{}", "metadata.jsonl")
-    assert find(tmp_path) == file
-    assert find(file) == file
-    assert find(tmp_path, ("reports",)) is None
+    assert find_table(tmp_path) == file
+    assert find_table(file) == file
+    assert find_table(tmp_path, ("reports",)) is None
 
 
 def test_json_that_is_nested_without_end(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domainclip.data.images.boxes import Box, boxes_of
+from domainclip.data.images.boxes import Box, read_boxes
 from tests.evaluation.probes.array_encoder import items
 
 GOOD = {"label": "nodule", "box": [10, 20, 30, 60]}
@@ -14,7 +14,7 @@ GOOD = {"label": "nodule", "box": [10, 20, 30, 60]}
 def test_a_list_and_a_list_as_text_are_read_alike() -> None:
     rows = [{"id": "0", "meta": {"boxes": [GOOD]}}, {"id": "1", "meta": {"boxes": json.dumps([GOOD])}}]
     rows += [{"id": "2"}, {"id": "3", "meta": {"boxes": ""}}]
-    found, bad = boxes_of(items(rows))
+    found, bad = read_boxes(items(rows))
     assert found == [[Box("nodule", 10, 20, 30, 60)], [Box("nodule", 10, 20, 30, 60)], [], []]
     assert bad == 0
     assert found[0][0].area == 800
@@ -35,11 +35,11 @@ def test_a_list_and_a_list_as_text_are_read_alike() -> None:
     ],
 )
 def test_entries_that_are_no_boxes_are_counted(entry: Any) -> None:
-    found, bad = boxes_of(items([{"id": "0", "meta": {"boxes": [GOOD, entry]}}]))
+    found, bad = read_boxes(items([{"id": "0", "meta": {"boxes": [GOOD, entry]}}]))
     assert found == [[Box("nodule", 10, 20, 30, 60)]]
     assert bad == 1
 
 
 @pytest.mark.parametrize("whole", ["no json", '{"label": "nodule"}', {"label": "nodule"}, 5])
 def test_what_is_no_list_is_one_bad_entry(whole: Any) -> None:
-    assert boxes_of(items([{"id": "0", "meta": {"boxes": whole}}])) == ([[]], 1)
+    assert read_boxes(items([{"id": "0", "meta": {"boxes": whole}}])) == ([[]], 1)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from domainclip.data.images import color
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from tests.data.made_corpora import encoded
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -30,7 +30,7 @@ AS_SHOWN = PIXELS[..., [1, 0, 2]].astype(int)
 
 
 def _shown(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
-    return np.asarray(decode({"bytes": encoded(image, kind, **options)})).astype(int)
+    return np.asarray(decode_image({"bytes": encoded(image, kind, **options)})).astype(int)
 
 
 def test_a_profile_is_obeyed() -> None:

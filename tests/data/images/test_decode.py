@@ -12,25 +12,28 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from domainclip.data.images.decode import ImageHeader, decode, image_header
+from domainclip.data.images.decode import ImageHeader, decode_image, image_header
 from domainclip.data.images.inspection import inspect_image
 from domainclip.errors import DataError, ExitCode, UnreadableImage
 from tests.data.made_corpora import encoded, picture
 
 
 def _decoded(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
-    return np.asarray(decode({"path": None, "bytes": encoded(image, kind, **options)}))
+    return np.asarray(decode_image({"path": None, "bytes": encoded(image, kind, **options)}))
 
 
 def _reason(data: bytes, **options: int) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": "x.png", "bytes": data}, **options)
+        decode_image({"path": "x.png", "bytes": data}, **options)
     return caught.value.reason
 
 
 def test_from_a_path_and_from_bytes(tmp_path: Path) -> None:
     file = picture(tmp_path / "a.png")
-    from_path, from_bytes = decode({"path": str(file), "bytes": None}), decode({"bytes": file.read_bytes()})
+    from_path, from_bytes = (
+        decode_image({"path": str(file), "bytes": None}),
+        decode_image({"bytes": file.read_bytes()}),
+    )
     assert from_path.mode == from_bytes.mode == "RGB"
     assert from_path.tobytes() == from_bytes.tobytes() == Image.open(file).tobytes()
 
@@ -123,7 +126,9 @@ def test_fault_24_grey_and_colour_with_one_transparent_value() -> None:
 def test_fault_23_sixteen_bits_in_colour_keep_their_high_byte() -> None:
     """Fault 23: three channels of 16 bits, which Pillow writes not, so the file is made by hand."""
     values = struct.pack(">6H", 0, 255, 256, 32767, 32768, 65535)
-    assert np.asarray(decode({"bytes": _png(2, 1, b"\0" + values, depth=16, colour=2)}))[0].tolist() == [
+    assert np.asarray(decode_image({"bytes": _png(2, 1, b"\0" + values, depth=16, colour=2)}))[
+        0
+    ].tolist() == [
         [0, 0, 1],
         [127, 128, 255],
     ]
@@ -153,9 +158,9 @@ def test_fault_24_adobe_files_are_inverted_and_may_be_ycck() -> None:
     )
     assert plain.index(b"Adobe")
     # Stored are 100, 128, 128, 200. Read as such, red is 100 · 200 / 255 = 78, and so on.
-    assert np.abs(np.asarray(decode({"bytes": plain}))[4, 4].astype(int) - [78, 100, 100]).max() <= 2
+    assert np.abs(np.asarray(decode_image({"bytes": plain}))[4, 4].astype(int) - [78, 100, 100]).max() <= 2
     # Read as YCCK: Y = 100 without colour gives stored inks of 255 - 100 = 155 each; 155 · 200 / 255 = 122.
-    ycck = np.asarray(decode({"bytes": _adobe(plain, 2)}))[4, 4].astype(int)
+    ycck = np.asarray(decode_image({"bytes": _adobe(plain, 2)}))[4, 4].astype(int)
     assert np.abs(ycck - [122, 122, 122]).max() <= 2
 
 
@@ -191,7 +196,7 @@ def test_fault_24_an_animation_shows_its_first_frame_and_is_counted(kind: str) -
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
     lossless = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind in ("MPO", "AVIF") else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
-    shown = np.asarray(decode({"bytes": data}))
+    shown = np.asarray(decode_image({"bytes": data}))
     assert np.abs(shown.astype(int) - [255, 0, 0]).max() <= (2 if kind in ("MPO", "AVIF") else 0)
     told = image_header(data)
     assert told is not None
@@ -212,7 +217,7 @@ def test_a_truncated_jpeg_names_file_and_fault(tmp_path: Path) -> None:
     file = picture(tmp_path / "cut.jpg", size=(64, 64))
     file.write_bytes(file.read_bytes()[:-400])
     with pytest.raises(DataError) as caught:
-        decode({"path": str(file), "bytes": None})
+        decode_image({"path": str(file), "bytes": None})
     assert str(caught.value) == f"{file}: truncated image"
     assert caught.value.code == ExitCode.DATA
 
@@ -220,7 +225,7 @@ def test_a_truncated_jpeg_names_file_and_fault(tmp_path: Path) -> None:
 def test_faults_of_files(tmp_path: Path) -> None:
     for name, reason in [("none.png", "missing file"), ("", "unreadable file (Is a directory)")]:
         with pytest.raises(DataError) as caught:
-            decode({"path": str(tmp_path / name), "bytes": None})
+            decode_image({"path": str(tmp_path / name), "bytes": None})
         assert str(caught.value) == f"{tmp_path / name}: {reason}"
 
 
@@ -278,7 +283,7 @@ def test_whatever_a_decoder_raises_becomes_one_error(cut: int) -> None:
     data = bytearray(stream.getvalue())
     data[cut] ^= 0xFF
     with contextlib.suppress(UnreadableImage):
-        assert decode({"path": "x", "bytes": bytes(data)}).mode == "RGB"
+        assert decode_image({"path": "x", "bytes": bytes(data)}).mode == "RGB"
 
 
 def test_the_error_survives_the_way_out_of_a_worker() -> None:

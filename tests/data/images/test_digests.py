@@ -49,7 +49,7 @@ def _image(path: Path | str) -> dict[str, Any]:
 
 
 def _of(*paths: Path | str) -> list[str]:
-    return list(digests.of(map(_image, paths)))
+    return list(digests.image_digests(map(_image, paths)))
 
 
 def _old(path: Path, data: bytes) -> Path:
@@ -67,7 +67,7 @@ def test_the_whole_content_counts(tmp_path: Path) -> None:
         found += _of(tmp_path / "x")
         assert found[-1] == hashlib.sha256(big).hexdigest()
     assert len(set(found)) == 3
-    assert list(digests.of([{"path": None, "bytes": bytes(big)}])) == found[-1:]
+    assert list(digests.image_digests([{"path": None, "bytes": bytes(big)}])) == found[-1:]
 
 
 def test_a_place_inside_a_file_is_a_picture_of_its_own(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_place_inside_a_file_is_a_picture_of_its_own(tmp_path: Path) -> None:
     assert len(set(found[:3])) == 3
     assert found[3:] == ["missing file", "empty file"]
     assert _of(tmp_path) == ["missing file"]  # a folder
-    assert list(digests.of([{"path": None, "bytes": b""}])) == ["empty file"]
+    assert list(digests.image_digests([{"path": None, "bytes": b""}])) == ["empty file"]
 
 
 def test_a_member_of_a_tar_is_what_it_holds_wherever_it_lies(tmp_path: Path) -> None:

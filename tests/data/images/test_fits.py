@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from domainclip.data.files import locations
-from domainclip.data.images.decode import decode
-from domainclip.data.images.fits import Fits, is_fits
+from domainclip.data.images.decode import decode_image
+from domainclip.data.images.fits import FitsSettings, is_fits
 from domainclip.errors import UnreadableImage
 
 fits = pytest.importorskip("astropy.io.fits", reason="needs the astro extra")
@@ -30,7 +30,7 @@ def _file(*hdus: Any) -> bytes:
 
 
 def _decoded(data: bytes, **place: str) -> np.ndarray:
-    return np.asarray(decode({"path": locations.join_location("a.fits", place), "bytes": data}))
+    return np.asarray(decode_image({"path": locations.join_location("a.fits", place), "bytes": data}))
 
 
 def _grey(data: bytes, **place: str) -> list[list[int]]:
@@ -42,7 +42,7 @@ def _grey(data: bytes, **place: str) -> list[list[int]]:
 
 def _reason(data: bytes, path: str = "a.fits", **options: int) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": path, "bytes": data}, **options)
+        decode_image({"path": path, "bytes": data}, **options)
     return caught.value.reason
 
 
@@ -170,11 +170,11 @@ def test_bands_in_files(tmp_path: Path) -> None:
     bands = {"bands": "{stem}_i.fits,{stem}_r.fits,{stem}_g.fits", **LINEAR}
     for listed in ("ngc1_i.fits", "ngc1_g.fits"):  # whichever of them the table names
         file = tmp_path / listed
-        shown = np.asarray(decode({"path": locations.join_location(str(file), bands), "bytes": None}))
+        shown = np.asarray(decode_image({"path": locations.join_location(str(file), bands), "bytes": None}))
         assert shown.tolist() == [[[128, 64, 0], [255, 255, 0]], [[0, 0, 0], [64, 128, 0]]]
     (tmp_path / "ngc1_r.fits").unlink()
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": locations.join_location(str(file), bands), "bytes": None})
+        decode_image({"path": locations.join_location(str(file), bands), "bytes": None})
     assert caught.value.reason == "no FITS file of band {stem}_r.fits"
 
 
@@ -185,7 +185,7 @@ def test_a_band_behind_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in" / "a_r.fits").symlink_to(tmp_path / "secret.fits")
     path = locations.join_location(str(tmp_path / "in" / "a.fits"), {"bands": "0,{stem}_r.fits,0"})
     with pytest.raises(UnreadableImage, match="no FITS file of band"):
-        decode({"path": path, "bytes": None})
+        decode_image({"path": path, "bytes": None})
 
 
 def test_bands_of_different_sizes() -> None:
@@ -231,12 +231,12 @@ def test_wrong_settings_in_a_path(place: str, reason: str) -> None:
 
 
 def test_settings_survive_the_way_through_a_path() -> None:
-    assert Fits().place() == {}
-    how = Fits(
+    assert FitsSettings().place() == {}
+    how = FitsSettings(
         stretch="log", percentiles=(1, 99.9), hdu="SCI", bands=["a", 1, "{stem}_c.fits"], softening=0.02
     )
     path = locations.join_location("x.fits", how.place())
-    assert Fits.model_validate(locations.split_location(path)[1]) == how
+    assert FitsSettings.model_validate(locations.split_location(path)[1]) == how
 
 
 def test_without_astropy_the_reason_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,4 +254,4 @@ def test_without_astropy_the_reason_installs_it(monkeypatch: pytest.MonkeyPatch)
 def test_a_fits_file_under_the_name_of_another_kind(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(_file(fits.PrimaryHDU(RAMP)))
-    assert isinstance(decode({"path": str(file), "bytes": None}), Image.Image)
+    assert isinstance(decode_image({"path": str(file), "bytes": None}), Image.Image)

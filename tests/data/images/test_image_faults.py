@@ -26,7 +26,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from domainclip.data.images.decode import FORMATS, decode
+from domainclip.data.images.decode import FORMATS, decode_image
 from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file, encoded
 
@@ -65,7 +65,7 @@ def _mutated(data: bytes, draw: np.random.Generator) -> bytes:
 def _refusal(data: bytes) -> str:
     """Why bytes are refused; nothing when they are a picture. Any other error is raised."""
     try:
-        picture = decode({"path": "x", "bytes": data})
+        picture = decode_image({"path": "x", "bytes": data})
     except UnreadableImage as error:
         return error.reason
     assert picture.mode == "RGB"
@@ -100,7 +100,7 @@ def test_fault_21_truncated_anywhere(kind: str, tmp_path: Path) -> None:
 def test_fault_21_the_content_counts_not_the_name(name: str, tmp_path: Path) -> None:
     """Fault 21: a renamed type."""
     (tmp_path / name).write_bytes(encoded(Image.fromarray(_NOISE)))
-    shown = decode({"path": str(tmp_path / name), "bytes": None})
+    shown = decode_image({"path": str(tmp_path / name), "bytes": None})
     assert np.asarray(shown).tolist() == _NOISE.tolist()
 
 
@@ -108,7 +108,7 @@ def test_fault_21_zero_bytes_and_no_bytes() -> None:
     """Fault 21: nothing, and a file of zeros as a full disk leaves behind."""
     for data, reason in ((b"", "empty file"), (b"\0" * 5000, "not an image")):
         with pytest.raises(UnreadableImage) as caught:
-            decode({"path": "a.png", "bytes": data})
+            decode_image({"path": "a.png", "bytes": data})
         assert str(caught.value) == f"a.png: {reason}"
 
 
@@ -142,7 +142,7 @@ def _tiff(*entries: tuple[int, int, int, int]) -> bytes:
 def test_fault_21_twins_of_known_crashers(data: bytes) -> None:
     """Fault 21: headers that say what cannot be."""
     with pytest.raises(UnreadableImage) as caught:
-        decode({"path": "x", "bytes": data})
+        decode_image({"path": "x", "bytes": data})
     assert "\n" not in caught.value.reason
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from domainclip.data.images import inspection
-from domainclip.data.images.near_duplicates import hashes
+from domainclip.data.images.perceptual_hashes import hash_thumbnail
 from domainclip.errors import UnreadableImage
 from tests.data.image_copies import film
 from tests.data.made_corpora import dicom_file
@@ -36,7 +36,7 @@ def test_what_is_seen_of_a_picture(tmp_path: Path) -> None:
     # Red is grey 76; its Cb is 84.97, which Pillow cuts, and its Cr 255.5, which is held to 255.
     assert (seen["thumbnail"] == 76).all()
     assert seen["colour"].tolist() == [84, 255]
-    assert (seen["hashes"] == hashes(seen["thumbnail"])).all()
+    assert (seen["hashes"] == hash_thumbnail(seen["thumbnail"])).all()
 
 
 def test_other_files(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_only_faults_of_the_content_are_kept(
         asked.append(image["path"])
         raise UnreadableImage(image["path"], reason)
 
-    monkeypatch.setattr(inspection, "decode", decode)
+    monkeypatch.setattr(inspection, "decode_image", decode)
     for _ in range(2):
         assert inspection.inspect_images([_image(tmp_path / "a")], ["x"])["reason"].tolist() == [
             reason.encode()
@@ -115,7 +115,7 @@ def test_a_cache_that_may_not_be_written_costs_only_time(
 
 
 def test_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "_WORTH", 1)
+    monkeypatch.setattr(inspection, "_MIN_FOR_PROCESSES", 1)
     for seed in range(3):
         film(seed, 80).save(tmp_path / f"{seed}.png")
     images = [_image(tmp_path / f"{seed}.png") for seed in range(3)]

@@ -14,7 +14,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLossless
 
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.dicom import Dicom
 from domainclip.errors import DataError, RecipeError, UnreadableImage
@@ -53,7 +53,7 @@ def test_files_are_known_by_their_content_and_reports_stand_beside(tmp_path: Pat
     assert [row["texts"] for row in rows] == [[f"Report {i}. No effusion."] for i in range(3)]
     assert [row["group"] for row in rows] == ["Smith", "Smith", "Jones"]
     assert json.loads(rows[0]["meta"]) == {"PatientSex": "F", "ViewPosition": "PA"}
-    assert decode(rows[0]["image"]).size == (8, 8)
+    assert decode_image(rows[0]["image"]).size == (8, 8)
     assert "column group: PatientID (guessed; say otherwise with corpus.columns.group)" in journal.notes
     # Nobody asked for names, so none came through the door.
     assert "Canary" not in json.dumps(rows)
@@ -312,7 +312,7 @@ def test_frames_of_a_film(tmp_path: Path, policy: str, shown: list[str]) -> None
     corpus = load_corpus(card(reader="dicom", options={"frames": policy}, **TRAIN_ONLY), str(tmp_path))
     (row,) = corpus.splits["train"]
     assert _pictures(row) == shown
-    greys = [int(np.asarray(decode(image))[0, 0, 0]) for image in (row["image"], *row["views"])]
+    greys = [int(np.asarray(decode_image(image))[0, 0, 0]) for image in (row["image"], *row["views"])]
     assert greys == {"first": [0], "middle": [10], "key": [20], "all": [0, 10, 20, 30]}[policy]
     assert len(corpus.view_digests.get(row["id"], [])) == len(shown) - 1
 
@@ -409,7 +409,7 @@ def test_the_window_is_part_of_the_path(tmp_path: Path, window: str | int) -> No
     splits, journal = _read(tmp_path, window=window)
     row = splits["train"][0]
     assert _pictures(row) == [f"a.dcm#window={window}"]
-    assert int(np.asarray(decode(row["image"])).max()) == {"soft_tissue": 143}.get(str(window), 255)
+    assert int(np.asarray(decode_image(row["image"])).max()) == {"soft_tissue": 143}.get(str(window), 255)
     assert not [note for note in journal.notes if "window" in note]
 
 
@@ -459,7 +459,7 @@ def test_too_many_files_without_a_decoder_stop_before_training(
     _, journal = _read(tmp_path)
     assert not [note for note in journal.notes if "decoded" in note]
     monkeypatch.setattr(get_decoder(JPEGLossless), "_available", {})
-    monkeypatch.setattr("domainclip.data.dicom.decoders._installed", lambda package: False)
+    monkeypatch.setattr("domainclip.data.dicom.decoders._is_installed", lambda package: False)
     said = (
         "1 of 3 DICOM files cannot be decoded here: 1 JPEG Lossless, Non-Hierarchical (Process 14): "
         "pip install python-gdcm"
@@ -521,7 +521,7 @@ def test_a_file_whose_numbers_are_none_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Report.", encoding="utf-8")
     splits, _ = _read(tmp_path, frames="all", study="study", window=0)
     with pytest.raises(UnreadableImage, match="the attribute NumberOfFrames is no number"):
-        decode(splits["train"][0]["image"])
+        decode_image(splits["train"][0]["image"])
 
 
 def test_other_objects_are_counted_beside_a_keyed_table_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers import hub
 from domainclip.data.readers.hub import Hub
@@ -50,7 +50,7 @@ def test_a_saved_data_set_keeps_its_splits(tmp_path: Path) -> None:
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "validation": 2, "test": 1}
     row = splits["validation"][1]
     assert (row["texts"], row["labels"], row["group"]) == (["picture 4"], ["cat"], "dev row 2")
-    assert decode(row["image"]).getpixel((0, 0)) == (4, 0, 0)
+    assert decode_image(row["image"]).getpixel((0, 0)) == (4, 0, 0)
     assert journal.places["dev row 2"] == "dev row 2"
     assert journal.notes[0] == "column image: image (guessed; say otherwise with corpus.columns.image)"
 
@@ -163,7 +163,7 @@ def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest
         rows = [row for row in stream.open(shard, start, journal) if row is not None]
         assert [row.values["caption"] for row in rows] == [[f"picture {i}"] for i in numbers]
         assert [row.values["label"] for row in rows] == [("cat", "dog")[i % 2] for i in numbers]
-        assert [decode(row.image).getpixel((0, 0)) for row in rows] == [(i, 0, 0) for i in numbers]
+        assert [decode_image(row.image).getpixel((0, 0)) for row in rows] == [(i, 0, 0) for i in numbers]
     items = stream.items(stream.open(0, 8, journal), journal)
     assert items["id"][:] == ["train-0.parquet/8", "train-0.parquet/9"]
     assert items["labels"][:] == [["cat"], ["dog"]]

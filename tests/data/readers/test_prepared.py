@@ -9,7 +9,7 @@ import pytest
 
 from domainclip.data import prepared_format
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.images.reencode import Reencoder
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.prepared import Prepared
@@ -46,7 +46,7 @@ def test_it_is_found_whatever_the_card_says_of_the_source(tmp_path: Path, form: 
         "test": [["t2"], ["t5"]],
     }
     assert corpus.places[corpus.splits["train"]["id"][2]] == f"train-00001.{form} item 1"
-    assert decode(corpus.splits["train"][2]["image"]).size == (8, 6)
+    assert decode_image(corpus.splits["train"][2]["image"]).size == (8, 6)
 
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])

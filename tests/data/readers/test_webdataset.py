@@ -21,7 +21,7 @@ import pytest
 from domainclip.data.cards import Card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.files import locations, remote
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.streaming import Reader, windows
 from domainclip.errors import DataError
@@ -68,7 +68,7 @@ def test_shards_of_a_folder_in_order(tmp_path: Path) -> None:
     for row, value in zip(corpus.splits["train"], (0, 1, 100, 101, 102), strict=True):
         assert row["image"]["bytes"] is None  # pixels stay where they are until they are needed
         assert locations.read_location(row["image"]["path"]) == png(value)
-        assert np.asarray(decode(row["image"]))[0, 0].tolist() == [value, 0, 7]
+        assert np.asarray(decode_image(row["image"]))[0, 0].tolist() == [value, 0, 7]
     assert len(set(corpus.digests.values())) == 5
     assert corpus.quarantine == []
 
@@ -488,7 +488,7 @@ def test_a_redirection_stays_on_https(tmp_path: Path, server: str, scheme: str) 
 def test_a_redirection_on_this_machine_is_followed(tmp_path: Path, server: str) -> None:
     shards(tmp_path / "s", [3])
     (tmp_path / "s" / "sizes.json").write_text('{"train-000.tar": 3}')
-    with contextlib.closing(remote.opened(f"{server}/to?{server}/sizes.json")) as data:
+    with contextlib.closing(remote.open_stream(f"{server}/to?{server}/sizes.json")) as data:
         assert json.loads(data.read()) == {"train-000.tar": 3}
 
 

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probes.backdoor import Backdoor, _pictures
@@ -32,7 +32,9 @@ class Looking:
         self.where, self.spoiled = where, spoiled
 
     def images(self, items: Dataset) -> np.ndarray:
-        return np.stack([self._see(np.asarray(decode(image), dtype=np.float32)) for image in items["image"]])
+        return np.stack(
+            [self._see(np.asarray(decode_image(image), dtype=np.float32)) for image in items["image"]]
+        )
 
     def texts(self, texts: list[str]) -> np.ndarray:
         return np.eye(3, dtype=np.float32)[[list(CLASSES).index(text) for text in texts]]
@@ -139,7 +141,7 @@ def test_copies_are_central_squares_and_not_large() -> None:
 
     class Measuring(Looking):
         def images(self, items: Dataset) -> np.ndarray:
-            seen.extend(decode(image).size for image in items["image"])
+            seen.extend(decode_image(image).size for image in items["image"])
             return super().images(items)
 
     data = evaluation_set(rows, CLASSES)

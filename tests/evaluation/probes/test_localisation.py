@@ -14,7 +14,7 @@ from PIL import Image
 
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.encoder import CachedEncoder
@@ -215,7 +215,7 @@ def test_a_real_base_finds_photographs_planted_in_a_quarter_of_a_grey_picture(
     for i, row in enumerate(corpus.splits["test"].select(having)):
         left, top = i % 2 * 112, i // 2 % 2 * 112
         sheet, file = Image.new("RGB", (224, 224), (128, 128, 128)), io.BytesIO()
-        sheet.paste(decode(row["image"]).resize((112, 112)), (left, top))
+        sheet.paste(decode_image(row["image"]).resize((112, 112)), (left, top))
         sheet.save(file, "PNG")
         box = [{"label": row["labels"][0], "box": [left, top, left + 112, top + 112]}]
         rows.append({"id": f"{i}", "image": {"path": None, "bytes": file.getvalue()}, "meta": {"boxes": box}})

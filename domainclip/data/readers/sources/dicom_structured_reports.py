@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from domainclip.data.dicom.reading import read
+from domainclip.data.dicom.reading import read_dicom
 from domainclip.errors import UnreadableImage
 
 _DEPTH = 32  # real reports have five levels; a hostile one would have a thousand
@@ -28,7 +28,7 @@ def text(path: Path) -> tuple[str, str]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = read(path, str(path), _WANTED)
+        dataset = read_dicom(path, str(path), _WANTED)
         try:
             sections: dict[str, list[str]] = {}
             for heading, words in _texts(dataset, "", 0):

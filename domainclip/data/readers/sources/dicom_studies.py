@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from domainclip.data.dicom import frames
-from domainclip.data.dicom.windowing import Asked
+from domainclip.data.dicom.windowing import WindowChoice
 from domainclip.data.files import locations
 from domainclip.data.row_captions import text_of
 from domainclip.data.rows import Source
@@ -40,7 +40,7 @@ class File:
 
 
 def with_frames(
-    source: Source, attributes: Mapping[str, str], policy: frames.Policy, window: Asked
+    source: Source, attributes: Mapping[str, str], policy: frames.FramePolicy, window: WindowChoice
 ) -> Source:
     """The source with the frames that the policy shows: the first as its image, the others as views.
 
@@ -48,7 +48,7 @@ def with_frames(
     """
     path, said = locations.split_location(str(source.image["path"]))
     count = _whole(attributes.get("NumberOfFrames")) or 1
-    chosen = frames.chosen(policy, count, _whole(attributes.get("RepresentativeFrameNumber")))
+    chosen = frames.select_frames(policy, count, _whole(attributes.get("RepresentativeFrameNumber")))
     shown = [said["frame"]] if "frame" in said else [str(at) for at in chosen]
     pictures = [_picture(path, frame, said.get("window", str(window))) for frame in shown]
     return replace(source, image=pictures[0], views=pictures[1:])

@@ -125,7 +125,7 @@ class _Opened:
 
     def __init__(self, place: Place) -> None:
         self.name = place.name
-        self.stream = self._or_say("opened", files_remote.opened, place.where)
+        self.stream = self._or_say("opened", files_remote.open_stream, place.where)
 
     def __enter__(self) -> _Opened:
         return self
@@ -164,7 +164,7 @@ def stream(place: Place, start: int, journal: ReadLog) -> Iterator[Source | None
 
     None stands in the place of a sample that cannot be used, so that places are those of the index.
     """
-    found = tar.Shard()
+    found = tar.TarIndex()
     with _Opened(place) as data:
         try:
             for number, one in enumerate(tar.scan_tar(data, found, skip=start)):
@@ -179,7 +179,7 @@ def count(place: Place) -> int:
     if not place.remote:
         return len(tar.index_tar(Path(place.where)).samples)
     with _Opened(place) as data:
-        return sum(1 for _ in tar.scan_tar(data, tar.Shard(), skip=2**62))
+        return sum(1 for _ in tar.scan_tar(data, tar.TarIndex(), skip=2**62))
 
 
 def counts(found: list[Place], journal: ReadLog) -> list[int]:
@@ -196,7 +196,7 @@ def _said(folder: str) -> dict[str, int]:
     """By the whole address of a shard: equal names in two folders are two shards."""
     for name in ("sizes.json", "manifest.json"):
         try:
-            with closing(files_remote.opened(f"{folder}/{name}")) as data:
+            with closing(files_remote.open_stream(f"{folder}/{name}")) as data:
                 read = json.loads(data.read(2**24))
             rows = read if name == "sizes.json" else {one["file"]: one["items"] for one in read["shards"]}
             return {f"{folder}/{shard}": int(items) for shard, items in rows.items()}
@@ -205,15 +205,15 @@ def _said(folder: str) -> dict[str, int]:
     return {}
 
 
-def note(place: Place, found: tar.Shard, journal: ReadLog) -> None:
+def note(place: Place, found: tar.TarIndex, journal: ReadLog) -> None:
     """What else stands in a shard, into the journal."""
     for number, reason, name in found.bad:
         journal.bad.append(
             UnusableItem(f"shard {place.number} member {number}", reason, f"{place.name}:{name}")
         )
     for suffix, count in sorted(found.unread.items()):
-        why = "never read, for it can run code" if suffix in tar.CODE else "not read"
-        kind = "of other kinds" if suffix == tar.OTHER else f".{suffix}"
+        why = "never read, for it can run code" if suffix in tar.CODE_SUFFIXES else "not read"
+        kind = "of other kinds" if suffix == tar.OTHER_SUFFIX else f".{suffix}"
         journal.note(f"shard {place.number}: {count} members {kind} {why}")
 
 

@@ -1,3 +1,0 @@
-"""The one error of every decoder."""
-
-from __future__ import annotations
