@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from domainclip import __version__
-from domainclip.cli import ablate, evaluate
+from domainclip.cli import ablate, evaluate, export, finetune, plan
 from domainclip.cli.data import data
 from domainclip.cli.recipes import recipes
 from domainclip.errors import DomainclipError, ExitCode
@@ -26,18 +26,14 @@ app = typer.Typer(
 app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, as in train.epochs=3."),
-]
-RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe that ships, by name, or a file of yours.")
-]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, as runs/medical_xray-1.")]
-
-
+app.command()(finetune.finetune)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
+app.command()(plan.plan)
+app.command()(plan.validate)
+app.command()(plan.schema)
+app.command()(export.merge)
+app.command()(export.push)
 
 
 @app.command()

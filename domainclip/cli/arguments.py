@@ -5,8 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from domainclip.errors import RecipeError
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, as in train.epochs=3."),
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A recipe that ships, by name, or a file of yours.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, as runs/medical_xray-1.")]
 
 
 def models_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

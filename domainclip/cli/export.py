@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.app import RunArgument, app
+from domainclip.cli.arguments import RunArgument
 
 
-@app.command()
 def merge(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(help="Where the plain weights go; must not exist.")],
@@ -26,7 +25,6 @@ def merge(
     typer.echo(f"{out}: plain weights; embeddings differ from the adapter's by at most {difference:.1e}")
 
 
-@app.command()
 def push(
     run: RunArgument,
     repo_id: Annotated[str, typer.Option("--repo-id", help="OWNER/NAME on the Hub.")],

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.app import Overrides, app
+from domainclip.cli.arguments import Overrides
 from domainclip.report.redaction import public_command
 
 
-@app.command()
 def finetune(
     overrides: Overrides = None,
     recipe: Annotated[

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.app import Overrides, RecipeOption, app
+from domainclip.cli.arguments import Overrides, RecipeOption
 
 
-@app.command()
 def plan(
     recipe: RecipeOption,
     overrides: Overrides = None,
@@ -37,7 +36,6 @@ def plan(
     typer.echo(make_plan.plan(chosen, probe=probe, cluster=cluster).text())
 
 
-@app.command()
 def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     """Check every key, type, part and card of a recipe; nothing is downloaded or read.
 
@@ -56,7 +54,6 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     typer.echo(f"{recipe}: valid")
 
 
-@app.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, with the options of every part, for editors.
 
