@@ -338,7 +338,7 @@ def test_help_has_an_example(run: Run, verb: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from domainclip.cli import main\ntry: main(['recipes', 'ls'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    code = "import sys; from domainclip.cli.app import main\ntry: main(['recipes', 'ls'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
 
@@ -347,7 +347,7 @@ def test_the_main_job_without_torchvision(recipe_file: Path, tmp_path: Path) -> 
     code = (
         "import sys\n"
         "sys.modules['torchvision'] = None  # absent, whatever is installed\n"
-        "from domainclip.cli import main\n"
+        "from domainclip.cli.app import main\n"
         f"main(['finetune', '-q', '-r', {str(recipe_file)!r}, '--run-dir', {str(tmp_path / 'run')!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)

@@ -392,7 +392,7 @@ def test_the_plans_that_ship_load(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys\nfrom domainclip.cli import main\ntry:\n main(['ablate', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom domainclip.cli.app import main\ntry:\n main(['ablate', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

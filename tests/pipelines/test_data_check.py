@@ -233,7 +233,7 @@ def test_help_needs_no_torch() -> None:
     import subprocess
 
     code = (
-        "import sys\nfrom domainclip.cli import app\n"
+        "import sys\nfrom domainclip.cli.app import app\n"
         "try:\n    app(['data', 'check', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )

@@ -289,11 +289,12 @@ KILLED = """
 import sys
 from pathlib import Path
 from domainclip.data.cards import load_card
-from domainclip.data.picture_files import Shrink
-from domainclip.preparing import Wanted, prepare
+from domainclip.data.images.reencode import Reencoder
+from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
 if __name__ == "__main__":
     card = load_card(None, {"columns": %r, "max_bad": 0.2})
-    prepare(card, sys.argv[1], Path(sys.argv[2]), Wanted(Shrink(256), items=5), 2, print)
+    request = PrepareRequest(Reencoder(256), items=5)
+    write_prepared_corpus(card, sys.argv[1], Path(sys.argv[2]), request, 2, print)
 """
 
 

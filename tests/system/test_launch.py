@@ -22,7 +22,7 @@ _FAULTY = """
 from dataclasses import dataclass
 from typing import ClassVar
 import time
-from domainclip import distributed
+from domainclip.distributed import collectives
 from domainclip.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Faulty:
         self.seen.append(1)
         if self.kind == "slow":
             time.sleep(0.3)
-        if len(self.seen) == 3 and distributed.rank() == 1:
+        if len(self.seen) == 3 and collectives.rank() == 1:
             if self.kind == "error":
                 raise DataError("row 7: no such picture; mend it")
             if self.kind == "bug":

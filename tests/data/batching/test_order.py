@@ -36,7 +36,7 @@ def test_seeds_and_epochs_differ() -> None:
 
 
 def test_the_order_is_the_same_in_another_process() -> None:
-    code = "from domainclip.data.order import *; print(positions(3, 6, 17, 5), choose(1, 2, 'x', 9))"
+    code = "from domainclip.data.batching.order import *; from domainclip.seeding import *; print(positions(3, 6, 17, 5), choose(1, 2, 'x', 9))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == f"{positions(3, 6, 17, 5)} {choose(1, 2, 'x', 9)}"
 

@@ -105,11 +105,13 @@ def test_a_run_shows_batches_of_one_stratum(
 
 
 def test_two_that_order_are_refused(recipe_file: Path) -> None:
-    changes = ["curation={cluster_batches: {}, 'domainclip.curation.cluster_batches:ClusterBatches': {}}"]
+    changes = [
+        "curation={cluster_batches: {}, 'domainclip.data.curation.cluster_batches:ClusterBatches': {}}"
+    ]
     with pytest.raises(RecipeError) as caught:
         inputs.load_inputs(loading.load_recipe(str(recipe_file), changes))
     assert str(caught.value) == (
-        "curation: cluster_batches and domainclip.curation.cluster_batches:ClusterBatches both order the "
+        "curation: cluster_batches and domainclip.data.curation.cluster_batches:ClusterBatches both order the "
         "batches: leave one out"
     )
 

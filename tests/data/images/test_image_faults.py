@@ -262,8 +262,8 @@ def _zipped_fits() -> bytes:
 _CAPPED = """
 import resource, sys, time
 from pathlib import Path
-from domainclip.data.images import decode
-from domainclip.data.unreadable import UnreadableImage
+from domainclip.data.images.decode import decode
+from domainclip.errors import UnreadableImage
 try:
     import astropy.io.fits, astropy.visualization
 except ImportError:
