@@ -30,7 +30,7 @@ from domainclip.models import loading as models_loading
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
-from domainclip.training import layer_execution, loop, setup, step, views
+from domainclip.training import layer_execution, stage_run, step, views
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.setup import TrainingSetup
 from tests.support.tiny_models import tiny_clip
@@ -61,13 +61,13 @@ def _assert_same_end(one: Path, other: Path) -> None:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     """Step and item ids of every batch that was trained on."""
     seen: list[tuple[int, list[str]]] = []
-    plain = setup.to_step_batch
+    plain = stage_run.to_step_batch
 
     def note(setup: TrainingSetup, rows: Any, at: int, device: torch.device) -> Any:
         seen.append((at, rows.ids))
         return plain(setup, rows, at, device)
 
-    monkeypatch.setattr(loop, "to_step_batch", note)
+    monkeypatch.setattr(stage_run, "to_step_batch", note)
     return seen
 
 

@@ -21,7 +21,7 @@ from domainclip.config import loading as loading_config
 from domainclip.errors import DomainclipError
 from domainclip.models import loading
 from domainclip.pipelines import finetune
-from domainclip.training import loop
+from domainclip.training import stage_run
 from domainclip.training.checkpointing import checkpoint
 
 OPTIONS = ["evaluate.keep_embeddings=false", "train.save_every=1", "train.keep=9", "probes=[zero_shot]"]
@@ -48,7 +48,7 @@ def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, wo
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
         _double()
-        plain = loop.to_step_batch
+        plain = stage_run.to_step_batch
 
         def bring(setup: Any, rows: Any, at: int, device: Any) -> Any:
             with (folder.parent / f"{folder.name}-shown-{rank}-{world}.jsonl").open("a") as stream:
@@ -57,7 +57,7 @@ def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, wo
                 os.kill(os.getpid(), signal.SIGTERM)
             return plain(setup, rows, at, device)
 
-        loop.to_step_batch = bring  # type: ignore[assignment]
+        stage_run.to_step_batch = bring  # type: ignore[assignment]
         finetune.finetune(loading_config.load_recipe(str(file), OPTIONS), folder, resume=resume, quiet=True)
         code = 0
     except DomainclipError as error:

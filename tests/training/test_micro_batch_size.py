@@ -223,15 +223,15 @@ def test_a_library_that_is_not_there_is_said_before_anything_is_loaded(
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_eight_bit_moments_go_on_as_if_never_stopped(base: Path, accelerator: Accelerator) -> None:
-    from domainclip.training.loop import State
+    from domainclip.training.state import TrainingState
 
     settings = TrainConfig(optimizer="adamw8bit")
 
-    def begin() -> tuple[DualEncoder, Any, State]:
+    def begin() -> tuple[DualEncoder, Any, TrainingState]:
         loaded = _model(base)
         factors = dict.fromkeys(loaded.weights(), 1.0)
         optimizer = training_optimizer.make_optimizer(loaded, factors, settings, 1e-3)
-        return loaded, optimizer, State(0, loaded.weights(), optimizer)
+        return loaded, optimizer, TrainingState(0, loaded.weights(), optimizer)
 
     def go(loaded: DualEncoder, optimizer: Any, steps: int) -> None:
         for _ in range(steps):

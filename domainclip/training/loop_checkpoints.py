@@ -1,0 +1,69 @@
+"""The checkpoints of the training loop: resume from one, save one, and end with the weights of the best."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from domainclip.distributed import collectives, heartbeat
+from domainclip.training.checkpointing import checkpoint
+from domainclip.training.setup import TrainingSetup
+from domainclip.training.state import TrainingState
+from domainclip.training.validation_policy import ValidationPolicy
+
+log = logging.getLogger("domainclip")
+
+
+def restore(state: TrainingState, path: Path | None, first_step: int) -> dict[str, Any]:
+    """Restore the state from a checkpoint and return its JSON facts; without one, return no facts.
+
+    `first_step` is the step at which the stage begins.
+    """
+    if path is None:
+        return {}
+    groups, facts = checkpoint.load(path)
+    state.restore(groups, facts["step"])
+    # A measured micro-batch size holds for the rest of its stage, since dropout is drawn by micro-batch.
+    if state.step > first_step and "micro_batch_size" in facts:
+        state.micro_batch_size = facts["micro_batch_size"]
+    return dict(facts)
+
+
+def save(
+    writer: checkpoint.AsyncCheckpointWriter,
+    setup: TrainingSetup,
+    state: TrainingState,
+    policy: ValidationPolicy,
+    folder: Path,
+) -> None:
+    """Save the state and the decisions of the validation policy; all processes call it.
+
+    Raises: ModelError when the previous checkpoint could not be written.
+    """
+    heartbeat.update("saving")
+    facts = {
+        "step": state.step,
+        "identity": setup.identity,
+        "micro_batch_size": state.micro_batch_size,
+        "course": policy.state(),
+    }
+    groups, keep, protected = state.groups(), setup.recipe.train.keep, policy.protected_steps
+    collectives.on_first_process(
+        lambda: writer.save(folder / "checkpoints", state.step, groups, facts, keep, protected)
+    )
+
+
+def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, folder: Path) -> int:
+    """Restore the weights that the run ends with, and return the step that they are from."""
+    best = policy.final_step(total)
+    if best == state.step or state.step < policy.last_step(total):  # another stage follows
+        return state.step
+    path = folder / "checkpoints" / f"step-{best:06d}"
+    if problem := collectives.on_first_process(partial(checkpoint.verify_checkpoint, path)):
+        log.warning("%s is not complete: %s; the run ends with the weights of its last step", path, problem)
+        return state.step
+    groups, _ = checkpoint.load(path)
+    state.restore({"weights": groups["weights"]}, state.step)
+    return best

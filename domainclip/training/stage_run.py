@@ -1,0 +1,204 @@
+"""One stage of training: its model, optimizer, data and monitors, and one step of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from domainclip.config.training import TrainConfig
+from domainclip.data.batching.loader import batches
+from domainclip.data.batching.pairs import Batch
+from domainclip.data.quarantine import UnusableItem
+from domainclip.distributed import collectives, heartbeat
+from domainclip.errors import DivergedError
+from domainclip.training import fsdp, loop_checkpoints
+from domainclip.training import micro_batch_size as training_micro_batch_size
+from domainclip.training import optimizer as training_optimizer
+from domainclip.training import step as training_step
+from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
+from domainclip.training.monitoring.metrics_log import MetricsLog
+from domainclip.training.monitoring.progress import ProgressDisplay
+from domainclip.training.setup import StepRange, TrainingSetup, to_step_batch, total_steps
+from domainclip.training.state import TrainingState
+from domainclip.training.validation_policy import ValidationPolicy
+from domainclip.training.views import StepBatch
+
+log = logging.getLogger("domainclip")
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Everything that a step of a stage works with."""
+
+    setup: TrainingSetup
+    accelerator: Accelerator
+    model: Any  # the setup's model as Accelerate wraps it
+    optimizer: Any  # likewise
+    state: TrainingState
+    policy: ValidationPolicy
+    steps: StepRange  # of this stage
+    total: int  # steps of the whole run
+    batches: Iterator[Batch]
+    metrics: MetricsLog
+    alarms: AlarmMonitor
+    unusable: dict[str, UnusableItem]  # by place
+
+    @classmethod
+    def begin(
+        cls, setup: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator
+    ) -> StageRun:
+        """Shard, restore and wrap what the loop works with, at the step of the checkpoint `saved`."""
+        settings, setup = setup.recipe.train, _shard(setup, accelerator.device)
+        total = total_steps(setup.recipe, len(setup.pairs))
+        steps = setup.steps or StepRange(0, total)
+        weights = setup.model.weights()
+        learning = {name: weight for name, weight in weights.items() if setup.factors[name] > 0}
+        checkpointed = {name: weight for name, weight in weights.items() if name in setup.checkpointed}
+        optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, setup.peak_rate)
+        state = TrainingState(0, learning | checkpointed, optimizer, settings.micro_batch_size)
+        facts = loop_checkpoints.restore(state, saved, steps.begin)
+        policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
+        setup.model.set_train_mode({name.split("/")[0] for name in learning})
+        model, wrapped = fsdp.prepare(setup.model, optimizer, accelerator)
+        metrics = MetricsLog(
+            folder / "metrics.jsonl", state.step, setup.validation, settings.track is not None
+        )
+        batch_size = min(settings.batch_size, len(setup.pairs))
+        alarms = _alarms(setup, batch_size, metrics.earlier_records)
+        return cls(
+            setup=setup,
+            accelerator=accelerator,
+            model=model,
+            optimizer=wrapped,
+            state=state,
+            policy=policy,
+            steps=steps,
+            total=total,
+            batches=batches(
+                setup.pairs, state.step, steps.end, batch_size, seed=settings.seed, workers=settings.workers
+            ),
+            metrics=metrics,
+            alarms=alarms,
+            unusable={item.place: item for item in setup.unusable},
+        )
+
+    @property
+    def settings(self) -> TrainConfig:
+        """The recipe's section `train`."""
+        return self.setup.recipe.train
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs of a step, over all processes."""
+        return min(self.settings.batch_size, len(self.setup.pairs))
+
+    def train_step(self, display: ProgressDisplay) -> dict[str, Any]:
+        """Train one step and return its line of metrics.jsonl.
+
+        Raises: DivergedError.
+        """
+        state, started = self.state, time.monotonic()
+        heartbeat.update("reading data", state.step + 1)
+        rows = next(self.batches)
+        waited = time.monotonic() - started
+        heartbeat.update("computing")
+        self.unusable.update((item.place, item) for item in rows.bad)
+        batch = to_step_batch(self.setup, rows, state.step, self.accelerator.device)
+        if state.micro_batch_size == "auto":
+            state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(
+                self.setup.model, batch, self.setup.terms, self.accelerator
+            )
+        output, norm = self._update_weights(batch, rows)
+        state.step += 1
+        record = self._record(output, norm) | {
+            "pairs_per_second": display.rate(state.step),
+            "waited": waited / max(1e-9, time.monotonic() - started),
+        }
+        _warn(self.alarms.update(record))
+        return record
+
+    def _update_weights(self, batch: StepBatch, rows: Batch) -> tuple[training_step.StepOutput, float]:
+        """Take an optimizer step; return the step's output and the norm of all gradients."""
+        setup, settings, step, micro = self.setup, self.settings, self.state.step, self.state.micro_batch_size
+        assert micro != "auto"  # it was measured before
+        factor = training_optimizer.learning_rate_factor(
+            step - self.steps.begin, self.steps.end - self.steps.begin, settings.warmup
+        )
+        training_optimizer.set_rate(self.state.optimizer, self.policy.rate_factor * factor)
+        seed = settings.seed * 1_000_003 + step
+        output = training_step.compute_gradients(
+            self.model, setup.model, batch, setup.terms, micro, seed, self.accelerator
+        )
+        norm = fsdp.clip_gradients(setup.model, settings.max_grad_norm, self.accelerator)
+        _check_finite(output, norm, rows, step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        setup.model.clamp_scale()
+        return output, norm
+
+    def _record(self, output: training_step.StepOutput, norm: float) -> dict[str, Any]:
+        return {
+            "step": self.state.step,
+            "epoch": self.state.step * self.batch_size / len(self.setup.pairs),
+            "loss": output.loss,
+            "terms": output.terms,
+            "scale": self.setup.model.scale.item(),
+            "learning_rate": self.state.optimizer.param_groups[0]["lr"],
+            "grad_norm": norm,
+            "image_cosine": output.image_cosine,
+            "text_cosine": output.text_cosine,
+        }
+
+    def validate(self) -> bool:
+        """Validate when it is due; return whether these weights are the best so far, to be saved at once."""
+        heartbeat.update("looking at held-out data")
+        metrics = self.policy.validate(self.state.step, self.total, self.setup.model)
+        if metrics is not None:
+            record = {"step": self.state.step, "validation": metrics}
+            self.metrics.write(record)
+            _warn(self.alarms.update(record))
+        return self.policy.improved
+
+
+def _shard(setup: TrainingSetup, device: torch.device) -> TrainingSetup:
+    """Return the setup with one shard of the weights on each process, where train.shard asks for it."""
+    if setup.recipe.train.shard == "none":
+        return setup
+    return replace(setup, model=fsdp.shard(setup.model, device))
+
+
+def _alarms(setup: TrainingSetup, batch_size: int, earlier_records: list[dict[str, Any]]) -> AlarmMonitor:
+    """Return the alarm monitor in the state that the records of earlier sessions have led to."""
+    settings, max_scale = setup.recipe.train, exp(setup.model.max_log_scale)
+    monitor = AlarmMonitor(
+        batch_size, max_scale, frozenset(setup.terms), settings.retention_floor, settings.on_retention_floor
+    )
+    for record in earlier_records:
+        monitor.update(record)
+    return monitor
+
+
+def _warn(alarms: list[Alarm]) -> None:
+    for alarm in alarms:
+        log.warning("alarm: %s", alarm.text)
+
+
+def _check_finite(output: training_step.StepOutput, norm: float, rows: Batch, step: int) -> None:
+    if bool(torch.tensor([output.loss, norm]).isfinite().all()):
+        return
+    # The loss is equal on all processes, so all come here; the row at fault is on one of them.
+    local = [rows.ids[i] for i in output.non_finite_rows]
+    ids = [id for share in collectives.gather_objects(local) for id in share] or rows.ids
+    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+    raise DivergedError(
+        f"step {step + 1}: loss {output.loss}, gradient norm {norm}: stopped before the step, weights are "
+        f"unchanged; items: {', '.join(ids[:8])}{more}; lower train.learning_rate, then start again"
+    )
