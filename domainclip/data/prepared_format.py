@@ -100,16 +100,20 @@ def _arrow(items: Sequence[Item]) -> bytes:
 
 def items(file: Path, split: str) -> Iterator[Item]:
     """The rows of a tar shard; pictures are places in it."""
-    found = tar.index_tar(file)
-    if found.bad:
-        raise DataError(f"{file.name}: {found.bad[0][1]}: prepare the corpus again")
+    index = tar.index_tar(file)
+    if index.faults:
+        raise DataError(f"{file.name}: {index.faults[0].reason}: prepare the corpus again")
     with file.open("rb") as stream:
-        for sample in found.samples:
-            offset, size = sample.parts["json"]
+        for sample in index.samples:
+            offset, size = sample.members["json"]
             told = json.loads(os.pread(stream.fileno(), size, offset))
             pictures = [
                 {"path": locations.join_location(str(file), {"offset": at, "size": size}), "bytes": None}
-                for at, size in (sample.parts[suffix] for suffix in (sample.picture, *sample.views) if suffix)
+                for at, size in (
+                    sample.members[suffix]
+                    for suffix in (sample.image_suffix, *sample.view_suffixes)
+                    if suffix
+                )
             ]
             yield Item(
                 **told, image=pictures[0], views=pictures[1:], split=split, place=f"{file.name} {told['id']}"

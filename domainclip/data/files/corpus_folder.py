@@ -1,4 +1,4 @@
-"""Where the files of a corpus are: inside its folder, or nowhere."""
+"""Files of a corpus: every path of a table is resolved inside the corpus folder, or refused."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from domainclip.errors import DataError
 
 
 def path_inside(root: Path, name: str, where: str) -> Path:
-    """The file that a name in a table means, with the place inside it where the name says one.
+    """The location in the corpus folder `root` that a table names; its fragment is preserved.
 
-    Raises: DataError when it lies outside the corpus folder, by `..`, an absolute path or a link: a table
-    may come from anyone, and must not reach for other files of this machine.
+    Raises: DataError, beginning with `where`, if the file lies outside the folder, by `..`, an absolute path
+        or a link: a table may come from anyone, and must not reach other files of this machine.
     """
-    file, place = locations.split_location(str(root / name))  # "link.dcm#frame=1" is a link as well
+    file, fragment = locations.split_location(str(root / name))  # "link.dcm#frame=1" may be a link as well
     try:
         path = Path(file).resolve()
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL byte
         path = Path("/")
     if not path.is_relative_to(root):
         raise DataError(f"{where}: the file lies outside the corpus folder {root}: move or copy it inside")
-    return Path(locations.join_location(str(path), place))
+    return Path(locations.join_location(str(path), fragment))
 
 
 def read_text(file: Path, encoding: str, place: str) -> str:
-    """What stands in a text file beside an image; nothing when there is none.
+    """The content of an image's caption file; "" if there is no such file.
 
-    Raises: DataError for text in another encoding.
+    Raises: DataError, beginning with `place`, if the text has another encoding.
     """
     try:
         return file.read_text(encoding=encoding) if file.is_file() else ""
     except UnicodeDecodeError as error:
-        kind = encoding.removesuffix("-sig").upper()
+        name = encoding.removesuffix("-sig").upper()
         raise DataError(
-            f"{place}: byte {error.start} of its .txt is not {kind}: set corpus.options.encoding"
+            f"{place}: byte {error.start} of its .txt is not {name}: set corpus.options.encoding"
         ) from None
     except LookupError:
         raise DataError(f'corpus.options.encoding: unknown encoding "{encoding}"') from None
 
 
 def walk_files(root: Path) -> Iterator[Path]:
-    """Every file below a folder, in sorted order; hidden ones and links to folders are passed over."""
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found = (Path(folder) / name for name in sorted(files) if not name.startswith("."))
-        yield from (file for file in found if file.is_file())  # a pipe would never end
+    """Every file below a folder, in sorted order; hidden files and links to folders are skipped."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        files = (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+        yield from (file for file in files if file.is_file())  # not a pipe, which would never end

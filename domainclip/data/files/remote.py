@@ -1,4 +1,4 @@
-"""A file on another machine, read from its beginning to its end; a lost connection is taken up again."""
+"""A file on another machine, read from beginning to end; a lost connection is resumed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 from datasets.utils.file_utils import xopen
 
-LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change what is read
+LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change the content
 _ATTEMPTS = 5
 _TIMEOUT = 60.0  # seconds without a byte
 
 
 def open_stream(address: str) -> Any:
-    """Something with `read` and `close`, of a file here, behind https:// or behind hf://.
+    """A stream with `read` and `close`, of a local file, or of one behind https:// or hf://.
 
-    Raises: OSError, or what the Hub's client raises, when it cannot be reached.
+    Raises: OSError, or an error of the Hub's client, if it cannot be reached.
     """
     return _Download(address) if address.startswith("http") else xopen(address, "rb")
 
 
 class _RequestRefused(OSError):
-    """The server was reached and says no: asking again is of no use."""
+    """The server was reached and refused the request: another attempt would be refused too."""
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to https alone; one to http or ftp could be changed or read on its way."""
+    """Follows redirections to https only; content behind http or ftp could be changed or read on its way."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        # What began on this machine may stay on it; what began elsewhere must not reach into it.
+        # A request to this machine may stay on it; a request to another machine must not reach into it.
         allowed = ("https://", *(LOOPBACK if req.full_url.startswith(LOOPBACK) else ()))
         if not newurl.startswith(allowed):
             fp.close()
@@ -47,59 +47,59 @@ class _Download:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.at = 0
+        self.position = 0
         self.response: Any = None
         self._connect()
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, fewer only at the end.
+        """`size` bytes, fewer only at the end; -1: all that are left.
 
-        Raises: OSError when the connection stays lost.
+        Raises: OSError if the connection stays lost.
         """
-        parts, left = [], size
-        while left:
-            data = self._some(left)
+        parts, remaining = [], size
+        while remaining:
+            data = self._read_some(remaining)
             if not data:
                 break
             parts.append(data)
-            left -= len(data) if size > 0 else 0
+            remaining -= len(data) if size > 0 else 0
         return b"".join(parts)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self.response.close()
 
-    def _some(self, most: int) -> bytes:
+    def _read_some(self, max_bytes: int) -> bytes:
         for attempt in range(_ATTEMPTS):
             try:
                 if attempt:
                     time.sleep(0.2 * 4**attempt)
                     self._connect()
-                data: bytes = self.response.read(most if most > 0 else 2**20)
-                if data or self.length is None or self.at >= self.length:
-                    self.at += len(data)
+                data: bytes = self.response.read(max_bytes if max_bytes > 0 else 2**20)
+                if data or self.length is None or self.position >= self.length:
+                    self.position += len(data)
                     return data
             except _RequestRefused:
                 raise
             except (OSError, HTTPException):
                 continue
-        raise OSError(f"the connection was lost after {self.at} bytes")
+        raise OSError(f"the connection was lost after {self.position} bytes")
 
     def _connect(self) -> None:
-        """From where it stopped, also when the server only knows to begin at the beginning."""
+        """Connect and go on at `position`, even if the server ignores ranges and begins at the start."""
         request = urllib.request.Request(self.address, headers={"User-Agent": "domainclip"})
-        if self.at:
-            request.add_header("Range", f"bytes={self.at}-")
+        if self.position:
+            request.add_header("Range", f"bytes={self.position}-")
         if self.response is not None:
             self.response.close()
         try:
             self.response = _OPENER.open(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
-            raise _RequestRefused(f"the server says {error.code} {error.reason}") from None
+            raise _RequestRefused(f"the server answered {error.code} {error.reason}") from None
         length = self.response.headers.get("Content-Length")
-        begin = self.at if self.response.status == 206 else 0
+        begin = self.position if self.response.status == 206 else 0
         self.length = None if length is None else begin + int(length)
-        skip = self.at - begin
-        while skip > 0 and (passed := len(self.response.read(min(skip, 2**20)))):
-            skip -= passed
+        to_skip = self.position - begin
+        while to_skip > 0 and (skipped := len(self.response.read(min(to_skip, 2**20)))):
+            to_skip -= skipped

@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON-lines or Parquet file, exactly as they stand, or an error that says where not."""
+"""Tables: the unchanged rows of a CSV, TSV, JSON-lines or Parquet file, or an error that names the place."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from domainclip.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _SEPARATORS = ("\t", ",", ";", "|")
-_MAX_FIELD_LENGTH = 16 * 2**20  # the csv module's own bound of 131,072 cuts long reports off
+_MAX_FIELD_LENGTH = 16 * 2**20  # characters; the csv module's default of 131,072 would refuse long reports
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in memory; row i of `rows` is row i + 1 of messages, the header not counted."""
+    """A table in memory; `rows[i]` is called row i + 1 in messages, which do not count the header."""
 
     file: Path
     columns: list[str]
@@ -27,7 +27,7 @@ class Table:
 
 
 def find_table(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | None:
-    """The table that a path means: itself, or the first metadata.csv, .tsv, … in a folder."""
+    """The path itself or, in a folder, the first of metadata.csv, .tsv, … that exists, or None."""
     if not path.is_dir():
         return path
     return next((path / f"{n}{s}" for n in names for s in SUFFIXES if (path / f"{n}{s}").is_file()), None)
@@ -36,19 +36,19 @@ def find_table(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | Non
 def read_table(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) -> Table:
     """The whole table.
 
-    Raises: DataError naming file, row or byte, and the way out.
+    Raises: DataError naming the file, the row or byte, and the remedy.
     """
     if not file.is_file():
         raise DataError(f"{file}: no such file: check corpus.path")
-    kind = file.suffix.lower()
-    if kind not in SUFFIXES:
-        raise DataError(f'{file.name}: unknown kind of table "{kind}": use one of {", ".join(SUFFIXES)}')
-    if kind == ".parquet":
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f'{file.name}: unknown kind of table "{suffix}": use one of {", ".join(SUFFIXES)}')
+    if suffix == ".parquet":
         table = _read_parquet(file)
     else:
         text = _read_text(file, encoding)
-        lines = kind in (".jsonl", ".ndjson")
-        table = _parse_json_lines(file, text) if lines else _parse_delimited(file, text, separator)
+        is_json = suffix in (".jsonl", ".ndjson")
+        table = _parse_json_lines(file, text) if is_json else _parse_delimited(file, text, separator)
     if not table.rows:
         raise DataError(f"{file.name}: the table has no rows")
     return table
@@ -68,7 +68,7 @@ def _read_text(file: Path, encoding: str) -> str:
         ) from None
     except LookupError:
         raise DataError(f'corpus.options.encoding: unknown encoding "{encoding}"') from None
-    # The csv module of Python 3.11 would take it for a letter.
+    # The csv module of Python 3.11 would accept it as a character.
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{file.name}: line {line} holds a NUL byte: the file is broken or not text")
@@ -98,7 +98,7 @@ def _parse_delimited(file: Path, text: str, separator: str | None) -> Table:
 def _check_header(columns: list[str], file: Path) -> list[str]:
     for name in columns:
         if columns.count(name) > 1:
-            raise DataError(f'{file.name}: column "{name}" stands in the header twice')
+            raise DataError(f'{file.name}: column "{name}" occurs twice in the header')
     return columns
 
 
@@ -113,12 +113,12 @@ def _parse_row(fields: list[str], columns: list[str], file: Path, number: int) -
 
 def _parse_json_lines(file: Path, text: str) -> Table:
     rows: list[dict[str, Any]] = []
-    for number, line in _lines(text):
+    for number, line in _numbered_lines(text):
         try:
             row = json.loads(line)
         except RecursionError:
             raise DataError(
-                f"{file.name}: line {number} is nested too deeply: a row is columns alone"
+                f"{file.name}: line {number} is nested too deeply: a row must be a flat object of columns"
             ) from None
         except ValueError as error:
             raise DataError(f"{file.name}: line {number} is not JSON: {error}") from None
@@ -128,8 +128,8 @@ def _parse_json_lines(file: Path, text: str) -> Table:
     return Table(file, list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    # Not splitlines(): a caption may hold U+2028, which is no line end in JSON.
+def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not splitlines(): a caption may contain U+2028, which is not a line end in JSON.
     return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 

@@ -78,7 +78,7 @@ def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
             "a,b\n1\n",
             "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator",
         ),
-        ("a,a\n1,2\n", 't.csv: column "a" stands in the header twice'),
+        ("a,a\n1,2\n", 't.csv: column "a" occurs twice in the header'),
         ('a,b\n1,"two\n', "t.csv: line 2: unexpected end of data: check the quotes"),
         ("a,b\n", "t.csv: the table has no rows"),
         ("", "t.csv: the table has no rows"),
@@ -150,4 +150,4 @@ def test_the_table_of_a_folder(tmp_path: Path) -> None:
 
 def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
     file = _file(tmp_path, '{"a": 1}\n{"a":' + "[" * 200_000 + "\n", "t.jsonl")
-    assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row is columns alone"
+    assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row must be a flat object of columns"

@@ -262,7 +262,7 @@ def _zipped_fits() -> bytes:
 _CAPPED = """
 import resource, sys, time
 from pathlib import Path
-from domainclip.data.images.decode import decode
+from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 try:
     import astropy.io.fits, astropy.visualization
@@ -273,7 +273,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000, used + 250_000_000))
 for file in sorted(Path(sys.argv[1]).iterdir()):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        decode({"path": str(file), "bytes": None})
+        decode_image({"path": str(file), "bytes": None})
         reason = "decoded"
     except UnreadableImage as error:
         reason = error.reason

@@ -473,7 +473,7 @@ def test_a_remote_shard_that_is_not_there(tmp_path: Path, server: str) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(DataError) as error:
         _load(server + "/train-0.tar", options={"streaming": True})
-    assert str(error.value) == "shard train-0.tar: cannot be opened: the server says 404 File not found"
+    assert str(error.value) == "shard train-0.tar: cannot be opened: the server answered 404 File not found"
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp"])

@@ -12,8 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from domainclip.data.files import corpus_folder, locations, tar
-from domainclip.data.files import remote as files_remote
+from domainclip.data.files import corpus_folder, locations, remote, tar
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import text_of
 from domainclip.data.rows import Source
@@ -112,7 +111,7 @@ def _local(path: str) -> list[tuple[str, str]]:
 
 
 def _refuse_scheme(path: str, scheme: str) -> None:
-    if scheme in ("https", "hf") or path.startswith(files_remote.LOOPBACK):
+    if scheme in ("https", "hf") or path.startswith(remote.LOOPBACK):
         return
     raise DataError(
         f"corpus.path: {scheme}: is not read, and nothing is ever run: name a folder of .tar files, or a "
@@ -125,7 +124,7 @@ class _Opened:
 
     def __init__(self, place: Place) -> None:
         self.name = place.name
-        self.stream = self._or_say("opened", files_remote.open_stream, place.where)
+        self.stream = self._or_say("opened", remote.open_stream, place.where)
 
     def __enter__(self) -> _Opened:
         return self
@@ -148,14 +147,15 @@ class _Opened:
 def read(place: Place, journal: ReadLog) -> list[Source]:
     """The rows of a local shard; pictures are places in it, texts are read."""
     try:
-        found = tar.index_tar(Path(place.where))
+        index = tar.index_tar(Path(place.where))
         with open(place.where, "rb") as stream:
             rows = [
-                _source(one, place, journal, _Placed(place.where, stream.fileno())) for one in found.samples
+                _source(sample, place, journal, _Placed(place.where, stream.fileno()))
+                for sample in index.samples
             ]
     except OSError as error:
         raise DataError(f"shard {place.name}: {error.strerror}: check corpus.path") from None
-    note(place, found, journal)
+    note(place, index, journal)
     return [row for row in rows if row is not None]
 
 
@@ -164,14 +164,18 @@ def stream(place: Place, start: int, journal: ReadLog) -> Iterator[Source | None
 
     None stands in the place of a sample that cannot be used, so that places are those of the index.
     """
-    found = tar.TarIndex()
+    number, others = 0, list[tar.Entry]()
     with _Opened(place) as data:
         try:
-            for number, one in enumerate(tar.scan_tar(data, found, skip=start)):
+            for entry in tar.scan_tar(data, skip=start):
+                if not isinstance(entry, tar.Sample):
+                    others.append(entry)
+                    continue
                 if number >= start:
-                    yield _source(one, place, journal, _Held())
+                    yield _source(entry, place, journal, _Held())
+                number += 1
         finally:  # whoever reads the last sample does not ask for the one after it
-            note(place, found, journal)
+            note(place, tar.TarIndex.from_entries(others), journal)
 
 
 def count(place: Place) -> int:
@@ -179,7 +183,7 @@ def count(place: Place) -> int:
     if not place.remote:
         return len(tar.index_tar(Path(place.where)).samples)
     with _Opened(place) as data:
-        return sum(1 for _ in tar.scan_tar(data, tar.TarIndex(), skip=2**62))
+        return sum(isinstance(entry, tar.Sample) for entry in tar.scan_tar(data, skip=2**62))
 
 
 def counts(found: list[Place], journal: ReadLog) -> list[int]:
@@ -196,7 +200,7 @@ def _said(folder: str) -> dict[str, int]:
     """By the whole address of a shard: equal names in two folders are two shards."""
     for name in ("sizes.json", "manifest.json"):
         try:
-            with closing(files_remote.open_stream(f"{folder}/{name}")) as data:
+            with closing(remote.open_stream(f"{folder}/{name}")) as data:
                 read = json.loads(data.read(2**24))
             rows = read if name == "sizes.json" else {one["file"]: one["items"] for one in read["shards"]}
             return {f"{folder}/{shard}": int(items) for shard, items in rows.items()}
@@ -205,13 +209,12 @@ def _said(folder: str) -> dict[str, int]:
     return {}
 
 
-def note(place: Place, found: tar.TarIndex, journal: ReadLog) -> None:
+def note(place: Place, index: tar.TarIndex, journal: ReadLog) -> None:
     """What else stands in a shard, into the journal."""
-    for number, reason, name in found.bad:
-        journal.bad.append(
-            UnusableItem(f"shard {place.number} member {number}", reason, f"{place.name}:{name}")
-        )
-    for suffix, count in sorted(found.unread.items()):
+    for fault in index.faults:
+        where, name = f"shard {place.number} member {fault.number}", f"{place.name}:{fault.name}"
+        journal.bad.append(UnusableItem(where, fault.reason, name))
+    for suffix, count in sorted(index.ignored.items()):
         why = "never read, for it can run code" if suffix in tar.CODE_SUFFIXES else "not read"
         kind = "of other kinds" if suffix == tar.OTHER_SUFFIX else f".{suffix}"
         journal.note(f"shard {place.number}: {count} members {kind} {why}")
@@ -251,7 +254,7 @@ def _source(sample: tar.Sample, place: Place, journal: ReadLog, parts: _Placed |
     """A sample as a row, or None and a line in the journal."""
     where, name = f"shard {place.number} sample {sample.number}", f"{place.name}/{text_of(sample.key)}"
     try:
-        if sample.picture is None:
+        if sample.image_suffix is None:
             raise _Unusable("missing picture")
         values = _values(sample, parts)
     except _Unusable as error:
@@ -260,10 +263,10 @@ def _source(sample: tar.Sample, place: Place, journal: ReadLog, parts: _Placed |
     return Source(
         values={**values, "key": text_of(sample.key), "shard": place.name},
         place=where,
-        image=parts.picture(sample.parts[sample.picture], name),
+        image=parts.picture(sample.members[sample.image_suffix], name),
         name=name,
         split=place.split,
-        views=tuple(parts.picture(sample.parts[suffix], name) for suffix in sample.views),
+        views=tuple(parts.picture(sample.members[suffix], name) for suffix in sample.view_suffixes),
     )
 
 
@@ -271,13 +274,13 @@ def _values(sample: tar.Sample, parts: _Placed | _Held) -> dict[str, Any]:
     """Its .json by key, its .txt as `text`, its .cls as `label`."""
     values: dict[str, Any] = {}
     try:
-        if "json" in sample.parts:
-            values = json.loads(parts.text(sample.parts["json"]).decode("utf-8-sig"))
+        if "json" in sample.members:
+            values = json.loads(parts.text(sample.members["json"]).decode("utf-8-sig"))
         if not isinstance(values, dict):
             raise _Unusable("its .json is no mapping")
         for suffix, column in (("txt", "text"), ("cls", "label")):
-            if suffix in sample.parts:
-                values[column] = parts.text(sample.parts[suffix]).decode("utf-8-sig").strip()
+            if suffix in sample.members:
+                values[column] = parts.text(sample.members[suffix]).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise _Unusable("its text is not UTF-8") from None
     except (ValueError, RecursionError):
