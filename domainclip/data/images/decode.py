@@ -105,7 +105,12 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Image.Image:
             raise UnreadableImage(name, f"more than {max_pixels} pixels")
         opened.seek(0)  # of an animation, the first frame
         opened.load()
-        return _to_rgb(_apply_orientation(opened))
+        return upright_rgb(opened)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB in sRGB, with its EXIF orientation applied."""
+    return _to_rgb(_apply_orientation(image))
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Use an adapted model: encode images and texts, compare them, classify."""
