@@ -52,7 +52,7 @@ class AdaptedModel:
         return self.model.width
 
     def encode_images(self, images: Sequence[ImageInput | Sequence[ImageInput]]) -> np.ndarray:
-        """(n, d) embeddings of image files (any format that a corpus may hold, DICOM and FITS too) or PIL images.
+        """(n, d) embeddings of PIL images, or of files in any format that a corpus may hold.
 
         An item may be a sequence of images where the model pools several, such as the views of one study.
 
