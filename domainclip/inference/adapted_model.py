@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -92,8 +91,7 @@ class AdaptedModel:
         return [_most_probable(list(prompts), row) for row in softmax(logits, axis=1)]
 
     def _preprocess(self, image: ImageInput | Sequence[ImageInput]) -> dict[str, np.ndarray]:
-        several = isinstance(image, Sequence) and not isinstance(image, str)
-        views = list(image) if several else [image]
+        views = [image] if isinstance(image, str | Path | Image.Image) else list(image)
         chosen = frames.sample_frames(views, self.model.frames)
         return self._encoder.prepare([_open(view) for view in chosen])
 
@@ -110,7 +108,7 @@ def load_model(run: str | Path, device: str | torch.device | None = None) -> Ada
     return AdaptedModel(model.to(device or PartialState().device))
 
 
-def _open(image: Any) -> Image.Image:
+def _open(image: ImageInput) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     return decode_image({"path": str(image), "bytes": None})
