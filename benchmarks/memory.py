@@ -72,6 +72,7 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from benchmarks import bases
+    from domainclip.components import WeightedObjectives
     from domainclip.objectives.contrastive import Contrastive
     from domainclip.objectives.losses import blockwise
     from domainclip.training import step, views
@@ -91,9 +92,8 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     accelerator = Accelerator(cpu=asked.device == "cpu")
     began = time.perf_counter()
     micro = None if asked.micro >= pairs else asked.micro
-    taken = step.compute_gradients(
-        model, model, batch, {"contrastive": (1.0, Contrastive())}, micro, 0, accelerator
-    )
+    terms = WeightedObjectives({"contrastive": (1.0, Contrastive())})
+    taken = step.compute_gradients(model, model, batch, terms, micro, 0, accelerator)
     optimizer.step()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if asked.device == "cuda":

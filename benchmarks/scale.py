@@ -35,13 +35,14 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
     from types import SimpleNamespace
 
     from benchmarks import bases
+    from domainclip.components import WeightedObjectives
     from domainclip.config.training import TrainConfig
     from domainclip.objectives.contrastive import Contrastive
     from domainclip.strategies.full import Full
     from domainclip.training.views import StepBatch
 
     loaded = bases.make_base("small", Path(folder, f"base{os.getpid()}"))
-    factors = Full().apply(loaded)
+    factors = Full().learning_rates(loaded)
     loaded.train()
     edge = loaded.image_size[0]
 
@@ -52,7 +53,7 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
         return StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs), None)
 
     setup = SimpleNamespace(
-        model=loaded, factors=factors, terms={"contrastive": (1.0, Contrastive())},
+        model=loaded, factors=factors, terms=WeightedObjectives({"contrastive": (1.0, Contrastive())}),
         recipe=SimpleNamespace(train=TrainConfig()),
     )  # fmt: skip
     return setup, bring

@@ -27,11 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bases, peers
+from domainclip.components import WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching.loader import batches
 from domainclip.data.batching.pairs import Batch
 from domainclip.models import onednn
 from domainclip.objectives.contrastive import Contrastive
+from domainclip.strategies.base import Stage
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
@@ -116,7 +118,7 @@ def _contenders(
         "locked_image": LockedImage(),
         "lora_last_quarter": Lora(last_layers=max(1, depth // 4), targets="attention+mlp"),
     }[mode]
-    factors = strategy.apply(base)
+    factors = strategy.learning_rates(base)
     reference = peers.copied(base.hf_base)
     micro = min(asked.micro, asked.batch)
     options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
@@ -127,8 +129,9 @@ def _contenders(
     pairs = bases.make_pairs(base, 2 * asked.batch)
     rounds = asked.rounds + 1
     shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
+    terms = WeightedObjectives({"contrastive": (1.0, Contrastive())})
     setup = TrainingSetup(
-        recipe, base, factors, {"contrastive": (1.0, Contrastive())}, pairs, Precomputed(), peers.RATE, {}
+        recipe, base, (Stage(1.0, factors),), factors, terms, pairs, Precomputed(), peers.RATE, {}
     )
     setup = with_kept_features(replace(setup, digests={id: id for id in pairs.ids}))
     print(*setup.notes, sep="\n")

@@ -142,7 +142,7 @@ def _part(kind: str, key: str, name: str) -> str:
     purpose = (inspect.getdoc(inspect.getmodule(part)) or "").split("\n\n")[0]
     formula, *more = (inspect.getdoc(part) or "").split("\n\n")
     facts = [f"*Cost:* {cost}." for cost in [_cost(kind, part)] if cost]
-    if rate := getattr(part, "learning_rate", None):
+    if rate := getattr(part, "default_learning_rate", None):
         facts.append(f"*Learning rate:* {rate:g} unless `train.learning_rate` says otherwise.")
     facts.append(f"*Source:* {_text(part.citation)}. *In a recipe:* `{key}: {{{name}: {{}}}}`.")
     said = [f"### {name}", _text(purpose), "> " + _text(formula), *map(_text, more), _options(kind, name)]

@@ -2,43 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from domainclip import registry
 from domainclip.config.recipe import Recipe
 from domainclip.data.interfaces import Curation
-from domainclip.distributed import collectives
+from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
-from domainclip.objectives.base import Objective
+from domainclip.objectives.base import Objective, ObjectiveInputs
 from domainclip.strategies.base import Strategy
 
 
 @dataclass(frozen=True)
+class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
+    """The terms of the loss in their order: by name, the weight and the objective."""
+
+    terms: Mapping[str, tuple[float, Objective]]
+
+    def __getitem__(self, name: str) -> tuple[float, Objective]:
+        return self.terms[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.terms)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    @property
+    def by_name(self) -> dict[str, Objective]:
+        """The objectives without their weights."""
+        return {name: objective for name, (_, objective) in self.terms.items()}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights by name."""
+        return {name: weight for name, (weight, _) in self.terms.items()}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The optional views that some objective reads."""
+        return frozenset().union(*(objective.needs for objective in self.by_name.values()))
+
+    @property
+    def inputs(self) -> dict[str, ObjectiveInputs]:
+        """What the run provides for each objective."""
+        return {name: objective.inputs for name, objective in self.by_name.items()}
+
+    @property
+    def extra_texts(self) -> dict[str, Callable[[TrainingPair], list[str]]]:
+        """The makers of further texts, by the name of the objective that needs them."""
+        return {
+            name: objective.extra_texts
+            for name, objective in self.by_name.items()
+            if "said" in objective.needs
+        }
+
+    @property
+    def losses_replaced(self) -> dict[str, str]:
+        """The loss of a family that an objective takes the place of, by the name of that objective."""
+        replaced = {name: objective.replaces for name, objective in self.by_name.items()}
+        return {name: loss for name, loss in replaced.items() if loss is not None}
+
+    @property
+    def supports_ring(self) -> bool:
+        """Whether all objectives work with the pairs of other processes passed around a ring."""
+        return all(objective.supports_ring for objective in self.by_name.values())
+
+
+@dataclass(frozen=True)
 class Components:
-    """The parts of a recipe, built."""
+    """The components of a recipe, built."""
 
     strategy: Strategy
-    objectives: dict[str, tuple[float, Objective]]  # name -> weight, term
-    curation: dict[str, Curation]
-    probes: dict[str, Probe]
+    objectives: WeightedObjectives  # empty: that of the base's family
+    curation: Mapping[str, Curation]
+    probes: Mapping[str, Probe]
 
 
 def build_components(recipe: Recipe) -> Components:
-    """Builds the parts, so that a wrong option fails before anything is downloaded.
+    """Builds the components, so that a wrong option fails before anything is downloaded.
 
-    Raises: RecipeError for an unknown part or option, with the key.
+    Raises: RecipeError for an unknown component or option, with the key.
     """
     ((strategy, options),) = recipe.strategy.items()
-    objectives = {}
-    for name, spec in recipe.objectives.items():
-        weight = spec.get("weight", 1.0)
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not number or not 0 <= weight < inf:  # below 0, the model would unlearn, and no alarm say so
-            raise RecipeError(f"objectives.{name}.weight: must be a number, 0 or more, got {weight!r}")
-        rest = {key: value for key, value in spec.items() if key != "weight"}
-        objectives[name] = (float(weight), registry.build("objectives", name, rest, f"objectives.{name}"))
+    objectives = build_objectives(recipe.objectives)
     return Components(
         registry.build("strategies", strategy, options, f"strategy.{strategy}"),
         objectives,
@@ -47,21 +98,17 @@ def build_components(recipe: Recipe) -> Components:
     )
 
 
-Terms = dict[str, tuple[float, Objective]]
+def build_objectives(options: Mapping[str, Mapping[str, Any]]) -> WeightedObjectives:
+    """The objectives with these options by name, one of which may be their `weight` (1).
 
-
-def needed(terms: Terms) -> set[str]:
-    """The Views that some objective asks for."""
-    return {view for _, objective in terms.values() for view in objective.needs}
-
-
-def losses(terms: Terms) -> dict[str, str]:
-    """By name of a term that takes the place of a loss that families are trained with: that loss."""
-    told = {name: getattr(objective, "trains", "") for name, (_, objective) in terms.items()}
-    return {name: loss for name, loss in told.items() if loss}
-
-
-def supports_ring(terms: Terms) -> bool:
-    """Whether all objectives can do with the pairs of other processes coming round."""
-    objectives = [objective for _, objective in terms.values()]
-    return collectives.process_count() > 1 and all(getattr(one, "rings", False) for one in objectives)
+    Raises: RecipeError for an unknown objective or option, with the key.
+    """
+    terms = {}
+    for name, own in options.items():
+        weight = own.get("weight", 1.0)
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < inf:  # below 0 the model would unlearn, and no alarm would fire
+            raise RecipeError(f"objectives.{name}.weight: must be a number, 0 or more, got {weight!r}")
+        rest = {key: value for key, value in own.items() if key != "weight"}
+        terms[name] = (float(weight), registry.build("objectives", name, rest, f"objectives.{name}"))
+    return WeightedObjectives(terms)

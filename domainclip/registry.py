@@ -1,72 +1,96 @@
-"""Finds the parts of a recipe. The file name is the registry: adding a part is adding a file.
+"""Finds a component by its file name: adding a component is adding a file.
 
-`objectives/contrastive.py` holds the class `Contrastive` and a recipe calls it `contrastive`. Code that
-lives outside this package is named `package.module:Class`.
+`objectives/contrastive.py` holds the class `Contrastive`, and a recipe calls it `contrastive`. A component
+outside this package is named `package.module:Class`; the working folder is searched last.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import re
+import sys
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from domainclip.errors import RecipeError, did_you_mean
 
 PACKAGES = {
-    "corpora": "data/readers",
+    "readers": "data/readers",
     "curation": "data/curation",
     "strategies": "strategies",
     "objectives": "objectives",
     "probes": "evaluation/probes",
 }
 KINDS = tuple(PACKAGES)
+# Named, not imported: each base class lives in the package of its stage, above this file.
+_BASE_CLASSES = {
+    "readers": "domainclip.data.interfaces.CorpusReader",
+    "curation": "domainclip.data.interfaces.Curation",
+    "strategies": "domainclip.strategies.base.Strategy",
+    "objectives": "domainclip.objectives.base.Objective",
+    "probes": "domainclip.evaluation.base.Probe",
+}
+
+
+class Component:
+    """What a recipe or a card names: a strategy, an objective, a curation, a probe, a corpus reader.
+
+    One file and one class in it, a frozen keyword-only dataclass whose fields are its options. Components of
+    one kind never import each other.
+    """
+
+    citation: ClassVar[str] = "no source named"  # of the method, as it stands in the report
+    models: ClassVar[tuple[str, ...]] = ()  # options that name models: folders under `roots`, or Hub ids
 
 
 def names(kind: str) -> list[str]:
-    """The names of all parts of a kind, read from the disk; imports nothing."""
+    """The names of all components of a kind, read from the disk; imports nothing.
+
+    Raises: RecipeError for an unknown kind.
+    """
     if kind not in KINDS:
-        raise RecipeError(f'unknown kind of part "{kind}": {did_you_mean(kind, KINDS)}')
+        raise RecipeError(f'unknown kind of component "{kind}": {did_you_mean(kind, KINDS)}')
     folder = Path(__file__).parent / PACKAGES[kind]
     return sorted(file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "base"))
 
 
 def find(kind: str, name: str) -> type[Any]:
-    """The class of a part.
+    """The class of a component.
 
-    Raises: RecipeError for a name that no file has, or an outside name that cannot be imported.
+    Raises: RecipeError for a name without a file, or an outside class that cannot be imported or used.
     """
     if ":" in name:
-        return _outside(kind, name)
+        return _find_outside(kind, name)
     if name not in names(kind):
-        raise RecipeError(f'{kind}: unknown part "{name}": {did_you_mean(name, names(kind))}')
+        raise RecipeError(f'{kind}: unknown component "{name}": {did_you_mean(name, names(kind))}')
     module = importlib.import_module(f"domainclip.{PACKAGES[kind].replace('/', '.')}.{name}")
-    part: type[Any] = getattr(module, _class_name(name))
-    return part
+    component: type[Any] = getattr(module, _class_name(name))
+    return component
 
 
 def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
-    """An instance of a part; `where` is the recipe key, for messages.
+    """An instance of a component; `where` is the recipe key, for messages.
 
-    Raises: RecipeError when an option is unknown or has the wrong type, naming key and way out.
+    Raises: RecipeError with the key and the remedy, when an option is unknown or has the wrong type.
     """
-    part = find(kind, name)
-    known = [f.name for f in dataclasses.fields(part) if f.init]
+    component = find(kind, name)
+    known = [f.name for f in dataclasses.fields(component) if f.init]
     for option in options:
         if option not in known:
             raise RecipeError(f"{where}.{option}: unknown option: {did_you_mean(option, known)}")
     try:
-        return TypeAdapter(part).validate_python(options)
+        return TypeAdapter(component).validate_python(options)
     except ValidationError as error:
         raise RecipeError(format_validation_error(error, where)) from None
 
 
 def schema(kind: str, name: str) -> dict[str, Any]:
-    """The JSON schema of a part's options."""
+    """The JSON schema of a component's options."""
     return TypeAdapter(find(kind, name)).json_schema()
 
 
@@ -106,14 +130,25 @@ def _class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _outside(kind: str, name: str) -> type[Any]:
+def _find_outside(kind: str, name: str) -> type[Any]:
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         raise RecipeError(f'{kind}: "{name}" is not of the form package.module:Class')
     module_name, class_name = name.split(":")
+    # Last, so that a folder called like a library does not hide it; the console script lacks it altogether.
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
     try:
-        part: type[Any] = getattr(importlib.import_module(module_name), class_name)
+        component: Any = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f'{kind}: cannot import "{name}": {error}') from None
-    if not dataclasses.is_dataclass(part):
-        raise RecipeError(f'{kind}: "{name}" is not a dataclass; a part\'s fields are its options')
-    return part
+    base = _BASE_CLASSES[kind]
+    base_module, _, base_name = base.rpartition(".")
+    base_class: type[Component] = getattr(importlib.import_module(base_module), base_name)
+    if not (isinstance(component, type) and issubclass(component, base_class)):
+        raise RecipeError(f'{kind}: "{name}" does not inherit {base}: make that its base class')
+    if not dataclasses.is_dataclass(component):
+        raise RecipeError(f'{kind}: "{name}" is not a dataclass; a component\'s fields are its options')
+    if inspect.isabstract(component):
+        missing = ", ".join(sorted(component.__abstractmethods__))
+        raise RecipeError(f'{kind}: "{name}" does not define {missing}, as {base} requires')
+    return component

@@ -23,7 +23,7 @@ ORDER = [
     *("pipelines", "cli", "__init__", "__main__"),
 ]
 TESTS = {
-    "corpora": "tests/data/readers",
+    "readers": "tests/data/readers",
     "curation": "tests/data/curation",
     "strategies": "tests/strategies",
     "objectives": "tests/objectives",

@@ -1,4 +1,4 @@
-"""Parts are found by their file name and refuse wrong options by name."""
+"""Components are found by their file name and refuse wrong options by name."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+from torch import Tensor
 
 from domainclip import registry
 from domainclip.errors import ExitCode, RecipeError
+from domainclip.objectives.base import Objective, Views
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outside:
-    """A part that lives elsewhere."""
+class Outside(Objective):
+    """A component outside the package."""
 
     citation: ClassVar[str] = "none"
     width: int = 3
 
+    def __call__(self, views: Views) -> Tensor:
+        return views.scale
 
-class NotAPart:
-    """No dataclass."""
+
+class NoDataclass(Objective):
+    """Its fields could not be options."""
+
+    def __call__(self, views: Views) -> Tensor:
+        return views.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstract(Objective):
+    """It computes nothing."""
 
 
 def test_names_come_from_the_disk() -> None:
@@ -35,7 +48,7 @@ def test_options_are_typed_and_converted() -> None:
     assert (lora.rank, lora.dropout, lora.towers) == (4, 0.1, "text")
 
 
-def test_a_part_from_outside() -> None:
+def test_a_component_from_outside() -> None:
     assert registry.build("objectives", f"{__name__}:Outside", {"width": 5}, "objectives.x").width == 5
 
 
@@ -46,7 +59,7 @@ def test_a_part_from_outside() -> None:
             "objectives",
             "contrastiv",
             {},
-            'objectives: unknown part "contrastiv": did you mean "contrastive"?',
+            'objectives: unknown component "contrastiv": did you mean "contrastive"?',
         ),
         ("strategies", "lora", {"rnk": 4}, 'strategy.x.rnk: unknown option: did you mean "rank"?'),
         (
@@ -71,7 +84,25 @@ def test_a_part_from_outside() -> None:
             "strategies",
             "os:system",
             {},
-            'strategies: "os:system" is not a dataclass; a part\'s fields are its options',
+            'strategies: "os:system" does not inherit domainclip.strategies.base.Strategy: make that its base class',
+        ),
+        (
+            "strategies",
+            f"{__name__}:Outside",
+            {},
+            f'strategies: "{__name__}:Outside" does not inherit domainclip.strategies.base.Strategy: make that its base class',
+        ),
+        (
+            "objectives",
+            f"{__name__}:NoDataclass",
+            {},
+            f'objectives: "{__name__}:NoDataclass" is not a dataclass; a component\'s fields are its options',
+        ),
+        (
+            "objectives",
+            f"{__name__}:Abstract",
+            {},
+            f'objectives: "{__name__}:Abstract" does not define __call__, as domainclip.objectives.base.Objective requires',
         ),
         (
             "strategies",
@@ -80,7 +111,7 @@ def test_a_part_from_outside() -> None:
             "strategies: cannot import \"no_such_module:X\": No module named 'no_such_module'",
         ),
         ("strategies", "a b:c", {}, 'strategies: "a b:c" is not of the form package.module:Class'),
-        ("strategy", "lora", {}, 'unknown kind of part "strategy": did you mean "strategies"?'),
+        ("strategy", "lora", {}, 'unknown kind of component "strategy": did you mean "strategies"?'),
     ],
 )
 def test_refused(kind: str, name: str, options: dict[str, object], message: str) -> None:

@@ -50,7 +50,7 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     read = loading.load_recipe(recipe, overrides or [])
     components.build_components(read)
     card = load_card(read.corpus.card, read.corpus.overrides())
-    build("corpora", card.reader, card.options, "corpus.options")
+    build("readers", card.reader, card.options, "corpus.options")
     typer.echo(f"{recipe}: valid")
 
 

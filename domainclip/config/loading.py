@@ -102,7 +102,7 @@ def _resolve_models(
 ) -> list[str]:
     """Resolves, in place, the options of a part that name models; the local folders among them."""
     used = []
-    for option in getattr(registry.find(kind, name), "models", ()):
+    for option in registry.find(kind, name).models:
         given = options.get(option)
         if isinstance(given, str):
             options[option] = paths.resolve_path(given, file, allowed, f"{where}.{option}")

@@ -17,6 +17,7 @@ from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.images.digests import image_digests as digests_of
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
 from domainclip.data.schema import COLUMNS, SPLITS
@@ -54,7 +55,7 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
     """
     journal = ReadLog()
     card = _as_prepared(card, path)
-    reader = registry.build("corpora", card.reader, card.options, where="corpus.options")
+    reader: CorpusReader = registry.build("readers", card.reader, card.options, where="corpus.options")
     splits = reader.read(card, path, journal)
     stream = _stream(reader, card, path, journal)
     _refuse_other_columns(splits, card.reader)
@@ -92,13 +93,13 @@ def _as_prepared(card: Card, path: str) -> Card:
     return card.model_copy(update={"reader": "prepared", "options": {}})
 
 
-def _stream(reader: Any, card: Card, path: str, journal: ReadLog) -> Stream | None:
+def _stream(reader: CorpusReader, card: Card, path: str, journal: ReadLog) -> Stream | None:
     """The training split of a reader that streams; what a stream is not known for is said."""
-    if not getattr(reader, "streaming", False) or not hasattr(reader, "stream"):
+    if not reader.streaming:
         return None
     from domainclip.distributed import collectives  # torch, which nothing else here needs
 
-    found: Stream | None = collectives.on_first_process(lambda: reader.stream(card, path, journal))
+    found: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, journal))
     if found is not None:
         journal.note(
             f"{len(found)} training pairs in {len(found.counts)} shards are streamed; duplicates, captions "

@@ -1,22 +1,27 @@
-"""Interfaces between corpora, curation and encoders."""
+"""Contracts of a corpus reader, of a curation, and of the encoder that curation and probes use."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from datasets import Dataset, DatasetDict
+from domainclip.registry import Component
 
-from domainclip.data.cards import Card
-from domainclip.data.quarantine import ReadLog
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset, DatasetDict
+
+    from domainclip.data.cards import Card
+    from domainclip.data.quarantine import ReadLog
+    from domainclip.data.streaming import Stream
 
 
 class Encoder(Protocol):
-    """A model that is measured. Calls with equal arguments return the same kept array.
+    """A model that is measured. Calls with equal arguments return the same cached array.
 
-    One whose patches form a grid may also have `patches(items)`; see `TowersEncoder.patches`.
+    One whose patches form a grid may also have `patches(items)`; see `CachedEncoder.patches`.
     """
 
     scale: float
@@ -29,41 +34,52 @@ class Encoder(Protocol):
         """(len(texts), d) float32 of unit length."""
 
 
-@runtime_checkable
-class CorpusReader(Protocol):
-    """Reads a source that a card describes into the standard columns. Lives in corpora/."""
+class CorpusReader(Component, ABC):
+    """Reads a source that a card describes into the standard columns. One file of data/readers/ each."""
 
-    citation: ClassVar[str]
+    @property
+    def streaming(self) -> bool:
+        """Whether the training split may be a stream: then `open_stream` is called after `read`."""
+        return False
 
+    @abstractmethod
     def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
-        """Splits named train, validation and test; raises DataError with file, row and column.
+        """The splits train, validation and test, with the columns of `data.schema.COLUMNS`.
 
-        Guesses, and rows that cannot be used, go into the journal. A reader with a true option `streaming`
-        also has `stream(card, path, journal)`: its training split as a data.streams.Stream, never held;
-        `read` then gives a first sample of it.
+        Guesses, and rows that cannot be used, go into the journal. Of a training split that is a stream, it
+        returns a first sample.
+
+        Raises: DataError with file, row and column.
         """
 
+    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream | None:
+        """The training split as a stream, which is never held whole; None: it is what `read` returned."""
+        return None
 
-@runtime_checkable
-class Curation(Protocol):
-    """Chooses or changes what is trained on, never what is measured. Lives in curation/."""
 
-    citation: ClassVar[str]
+class Curation(Component, ABC):
+    """Selects or changes the training items, never measured ones. One file of data/curation/ each."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """ "base" when it looks at embeddings; then every item's picture can be read."""
+        """{"base"} when it uses embeddings of the base; then the image of every item can be read."""
+        return frozenset()
 
-    def __call__(self, items: Dataset, base: Any) -> Dataset:
+    @abstractmethod
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """The training items: some of them, or all with other captions; the same columns.
 
-        `base` is the Encoder of the frozen base where "base" is needed, else None.
+        `base` is the frozen base where `needs` names it, else None.
         """
 
 
-@runtime_checkable
-class BatchOrdering(Protocol):
-    """A curation that says which items are shown together: each batch from one stratum, as far as it goes."""
+class BatchOrdering(Curation):
+    """A curation that decides which items share a batch: one stratum, as far as it reaches."""
 
-    def strata(self, items: Dataset, base: Any) -> np.ndarray:
-        """(n,) int64."""
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
+        """The same items."""
+        return items
+
+    @abstractmethod
+    def strata(self, items: Dataset, base: Encoder | None = None) -> np.ndarray:
+        """(n,) int64, the stratum of each item."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.interfaces import Encoder
+from domainclip.registry import Component
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,14 @@ class ProbeResult:
     meaning: str = ""
 
 
-@runtime_checkable
-class Probe(Protocol):
-    """One measurement. Lives in probes/."""
+class Probe(Component, ABC):
+    """One measurement of a model. One file of probes/ each."""
 
-    citation: ClassVar[str]
-    version: ClassVar[int]
+    version: ClassVar[int] = 1  # raised with every change of a metric: two versions are not compared
 
+    @abstractmethod
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Per-item scores first, figures from them."""
+        """The metrics of a model on one set, each from scores per item."""
 
 
 RETENTION = "general"  # the name of the set that shows what was forgotten

@@ -11,13 +11,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import softmax
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveTemperature:
+class AdaptiveTemperature(Objective):
     """`contrastive` at the temperature τ (1 + α (A − A₀)), with A = 1/b Σ_i x_i · y_i held constant.
 
     While pairs agree little, a low temperature tells negatives apart; later a higher one tolerates those that
@@ -28,8 +28,7 @@ class AdaptiveTemperature:
     """
 
     citation: ClassVar[str] = "arXiv:2207.07874"
-    trains: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    replaces: ClassVar[str] = "contrastive"
 
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # 0: the plain temperature
     agreement: Annotated[float, Field(ge=-1, le=1)] = 0.3  # A₀, a cosine

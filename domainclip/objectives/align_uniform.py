@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows
 
 _Weight = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignUniform:
+class AlignUniform(Objective):
     """align · E‖x_i − y_i‖² + within · ½[U(x, x) + U(y, y)] + across · U(x, y).
 
     U(a, b) = log E exp(−t ‖a_i − b_j‖²) over i ≠ j that are not of one group [arXiv:2005.10242]. Added to a
@@ -28,7 +28,6 @@ class AlignUniform:
     """
 
     citation: ClassVar[str] = "arXiv:2005.10242"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     align: _Weight = 1.0
     within: _Weight = 1.0

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows, toward_targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anchor:
+class Anchor(Objective):
     """How far general sentences y, which the corpus does not hold, have moved from the base's own y⁰.
 
     embedding: 1/m Σ_j ‖y_j − y⁰_j‖²: nothing may move;

@@ -1,23 +1,20 @@
-"""The words that all rooms share: one batch, one evaluation set, and the five kinds of part.
+"""Contract of an objective: one batch in, one term of the loss out.
 
-Legend: b pairs of a (global) batch, d embedding width, n items, r bootstrap resamples.
-
-A part is one file and one class in it, a frozen keyword-only dataclass whose annotated fields are
-its options; `citation` names its source, and `models`, where there is one, the options that name folders or
-Hub ids, which a recipe may name only under its roots. Parts of one kind never import each other.
+Legend: b pairs of a (global) batch, d embedding width, t width of another model, k further texts of a pair.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
+
+from domainclip.data.text.training_pair import TrainingPair
+from domainclip.registry import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    pass
-    pass
-    pass
 
 
 @dataclass(frozen=True)
@@ -78,46 +75,65 @@ class Teacher:
     scale: float  # its inverse temperature
 
 
-@runtime_checkable
-class Valuing(Protocol):
-    """An objective that wants a number of each pair: it needs "value", from this key of the item's meta."""
+@dataclass(frozen=True)
+class ThirdTower:
+    """A frozen image model whose embeddings are compared with both towers through learnable heads."""
 
-    column: str
+    model: str | None  # a folder or Hub id; None: the image tower of the base
+    initial_heads: Callable[[int, int, int], Tensor]  # (d, t, seed) -> (2, d + t, d), see `Views`
+    learning_rate: float  # factor on the learning rate of the heads
 
 
-@runtime_checkable
-class Ringing(Protocol):
-    """An objective that can have the pairs of other processes come by, and needs no optional view then.
+@dataclass(frozen=True)
+class ObjectiveInputs:
+    """What a run looks up or computes for one objective."""
 
-    When all objectives of a run can, nothing is gathered, and views are `apart`.
-    """
+    value_column: str | None = None  # key of the items' meta that `Views.pair_value` is read from
+    teachers: tuple[str, ...] = ()  # folders or Hub ids of the models in `Views.teachers`
+    third_tower: ThirdTower | None = None
+
+
+class Objective(Component, ABC):
+    """One term of the loss. One file of objectives/ each."""
 
     @property
-    def rings(self) -> bool:
-        """Whether it can, with these options."""
+    def needs(self) -> frozenset[str]:
+        """Names of the optional `Views` that the objective reads."""
+        return frozenset()
 
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        """What the run provides for the views in `needs`."""
+        return ObjectiveInputs()
 
-@runtime_checkable
-class Taught(Protocol):
-    """An objective that learns from other models: it needs "teachers", folders or Hub ids."""
+    @property
+    def replaces(self) -> str | None:
+        """The loss of a family (contrastive, sigmoid) that it takes the place of; None: it adds."""
+        return None
 
-    teachers: list[str]
+    @property
+    def supports_ring(self) -> bool:
+        """Whether it works on `local_only` views, with the pairs of other processes passed around a ring.
 
+        When all objectives of a run do, nothing is gathered; such an objective needs no optional view.
+        """
+        return False
 
-@runtime_checkable
-class Fitting(Protocol):
-    """An objective that not every width of the embeddings suits."""
+    @property
+    def wrapped(self) -> dict[str, Objective]:
+        """Objectives that this one applies to changed views, by name."""
+        return {}
 
-    def fits(self, width: int) -> None:
-        """Raises: RecipeError when it cannot work on embeddings of this width."""
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
+        """Up to k further texts of a pair, none empty, for an objective that needs "extra_text".
 
+        A pure function of the pair, whose `seed` decides every draw. Each distinct text is encoded once.
+        """
+        return []
 
-@runtime_checkable
-class Objective(Protocol):
-    """One term of the loss. Lives in objectives/. One in the place of a family's loss names it: `trains`."""
+    def check_model(self, width: int) -> None:
+        """Raises: RecipeError when the objective cannot work on embeddings of this width."""
 
-    citation: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # names of the optional Views
-
+    @abstractmethod
     def __call__(self, views: Views) -> Tensor:
-        """A scalar, in fp32."""
+        """() fp32: the mean over the pairs of this process, or the same on every process."""

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import captions, drawn, language, rewrites
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionRewrites:
+class CaptionRewrites(Objective):
     """1/b Σ_i w_i [(1 − share) u_i L(x_i, y_i) + share v_i L(x_i, ỹ_i)], in the place of `contrastive`.
 
     L is the contrastive loss of a pair, y its caption, ỹ one rewrite of it, drawn in each epoch from the
@@ -32,13 +32,13 @@ class CaptionRewrites:
     """
 
     citation: ClassVar[str] = "arXiv:2308.08428"
-    trains: ClassVar[str] = "contrastive"
+    replaces: ClassVar[str] = "contrastive"
     needs: ClassVar[frozenset[str]] = frozenset({"said"})
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     agreement: Annotated[float, Field(ge=0, le=20)] = 0.0  # γ; the paper takes 2
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One rewrite, of the same language where there is one; where a rewrite is shown, a caption."""
         written, own = rewrites(pair), language(pair)
         if pair.text in written:

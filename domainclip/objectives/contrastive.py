@@ -11,14 +11,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import softmax, toward_targets
 from domainclip.objectives.losses.label_matching import label_sets, same
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive:
+class Contrastive(Objective):
     """½ [CE(s/τ, T) + CE(sᵀ/τ, T)] with s_ij = x_i · y_j, and T after `targets`.
 
     Two X-rays with the same report would be pushed apart for being equal [arXiv:2103.00020]. So:
@@ -29,7 +29,7 @@ class Contrastive:
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    trains: ClassVar[str] = "contrastive"
+    replaces: ClassVar[str] = "contrastive"
 
     targets: Literal["mask", "soft", "labels"] = "mask"
 

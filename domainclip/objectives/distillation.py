@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Teacher, Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Teacher, Views
 from domainclip.objectives.losses.blockwise import Kernel, toward_targets
 from domainclip.objectives.losses.symmetric import both_ways
 
@@ -22,7 +22,7 @@ _Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
+class Distillation(Objective):
     """Σ_k c_k · ½ [KL(softmax(s_k/τ_k) ‖ softmax(s/τ)) + the same for texts], for teachers k.
 
     s_k are the similarities that teacher k sees. Each row is a distribution over the batch; pairs of one
@@ -44,6 +44,11 @@ class Distillation:
         for name, given in (("temperatures", self.temperatures), ("weights", self.weights)):
             if given is not None and len(given) != len(self.teachers):
                 raise ValueError(f"{name}: {len(given)} for {len(self.teachers)} teachers")
+
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        """The teachers."""
+        return ObjectiveInputs(teachers=tuple(self.teachers))
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; 0 where it agrees with every teacher."""

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 from domainclip.objectives.losses.blockwise import softmax, weighted_mean
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded:
+class Graded(Objective):
     """1/b Σ_i w_i / w̄ · ½ [CE_i(s/τ) + CE_i(sᵀ/τ)], w_i = max(0, value_i)^power, w̄ their mean in the batch.
 
     The value is a number of each item, from the key `column` of its meta: a relevance, a rating, how often
@@ -28,11 +28,16 @@ class Graded:
     """
 
     citation: ClassVar[str] = "arXiv:2404.08535"
-    trains: ClassVar[str] = "contrastive"
+    replaces: ClassVar[str] = "contrastive"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
 
     column: str  # a key of the items' meta
     power: Annotated[float, Field(gt=0)] = 1.0  # above 1, the best count more still
+
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        """The column of the values."""
+        return ObjectiveInputs(value_column=self.column)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

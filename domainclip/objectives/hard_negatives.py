@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import with_derivative
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardNegatives:
+class HardNegatives(Objective):
     """−log p_i with p_i = e^{z_ii} / (α e^{z_ii} + Σ_j w_ij v_ij e^{z_ij}), z = s/τ, mean of both directions.
 
     w_ij = n_i e^{β z_ij} / Σ_k v_ik e^{β z_ik} weighs each of the n_i = Σ_j v_ij negatives by how hard it is
@@ -33,8 +33,7 @@ class HardNegatives:
     """
 
     citation: ClassVar[str] = "arXiv:2301.02280"
-    trains: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    replaces: ClassVar[str] = "contrastive"
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 1.0  # how much the right answer counts below the line
     beta: Annotated[float, Field(ge=0)] = 0.25  # 0: all negatives count alike

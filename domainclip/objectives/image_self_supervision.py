@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSelfSupervision:
+class ImageSelfSupervision(Objective):
     """NT-Xent: 1/b Σ_i ½ [CE(x_i → x'_i) + CE(x'_i → x_i)] among both views x, x' of all pictures.
 
     x' is a strongly augmented view [arXiv:2002.05709]. Beside a contrastive loss at a weight of 1 it is SLIP,

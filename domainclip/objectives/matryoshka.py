@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -14,14 +13,14 @@ from torch import Tensor
 from domainclip import registry
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 
 _Width = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matryoshka:
+class Matryoshka(Objective):
     """Σ_m c_m · inner(the first `widths`[m] dimensions, at unit length again), c_m = 1 / number of widths.
 
     The widths are those that the model will be used at; name the full one among them, or give the full one
@@ -50,57 +49,37 @@ class Matryoshka:
         _ = self.term  # a wrong option of the inner one fails now
 
     @cached_property
-    def term(self) -> Any:
-        """The inner objective."""
+    def term(self) -> Objective:
+        """The inner objective, built."""
         ((name, options),) = self.inner.items()
-        return registry.build("objectives", name, options, f"objectives.matryoshka.inner.{name}")
+        built: Objective = registry.build("objectives", name, options, f"objectives.matryoshka.inner.{name}")
+        return built
+
+    @property
+    def wrapped(self) -> dict[str, Objective]:
+        """The inner objective by its name."""
+        return {next(iter(self.inner)): self.term}
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the inner objective needs."""
-        needs: frozenset[str] = self.term.needs
-        return needs
+        """The views that the inner objective reads."""
+        return self.term.needs
 
     @property
-    def asks(self) -> Callable[[TrainingPair], list[str]]:
-        """What the inner objective asks, where it does."""
-        asks: Callable[[TrainingPair], list[str]] = self.term.asks
-        return asks
+    def inputs(self) -> ObjectiveInputs:
+        """What the run provides for the inner objective."""
+        return self.term.inputs
 
     @property
-    def trains(self) -> str:
-        """Whose place the inner objective takes, where it takes one."""
-        return str(self.term.trains)
+    def replaces(self) -> str | None:
+        """The loss that the inner objective takes the place of."""
+        return self.term.replaces
 
-    @property
-    def column(self) -> str:
-        """Where the inner objective finds its value."""
-        return str(self.term.column)
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
+        """The further texts of the inner objective."""
+        return self.term.extra_texts(pair)
 
-    @property
-    def third(self) -> str | None:
-        """The third tower of the inner objective, and what belongs to it."""
-        third: str | None = self.term.third
-        return third
-
-    @property
-    def rate(self) -> float:
-        """How fast the inner objective's heads learn."""
-        return float(self.term.rate)
-
-    @property
-    def start(self) -> Callable[[int, int, int], Tensor]:
-        """Where the inner objective's heads begin."""
-        start: Callable[[int, int, int], Tensor] = self.term.start
-        return start
-
-    @property
-    def teachers(self) -> list[str]:
-        """Whom the inner objective learns from."""
-        teachers: list[str] = self.term.teachers
-        return teachers
-
-    def fits(self, width: int) -> None:
+    def check_model(self, width: int) -> None:
         """Raises: RecipeError when the base's embeddings are narrower than what is asked for."""
         if max(self.widths) > width:
             raise RecipeError(
@@ -110,7 +89,7 @@ class Matryoshka:
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar, in the inner objective's unit."""
-        self.fits(views.image.shape[-1])
+        self.check_model(views.image.shape[-1])
         shares = self.weights or [1 / len(self.widths)] * len(self.widths)
         values = [
             share * self.term(views.truncate(width)) for share, width in zip(shares, self.widths, strict=True)

@@ -16,12 +16,12 @@ from torch import Tensor
 from domainclip.data.text.negative_captions import Name, negatives
 from domainclip.data.text.related_texts import drawn, language, of_column, untrue
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import ALIKE, pick, together
 
 
 @dataclass(frozen=True, kw_only=True)
-class NegativeCaptions:
+class NegativeCaptions(Objective):
     """½ [CE over (all texts, own negatives) + CE over all images], in the place of `contrastive`.
 
     Image i: −log e^{s x·y_i} / (Σ_j e^{s x·y_j} + Σ_k e^{s x·n_ik}); texts choose among images as ever. The
@@ -34,7 +34,7 @@ class NegativeCaptions:
     """
 
     citation: ClassVar[str] = "arXiv:2210.01936"
-    trains: ClassVar[str] = "contrastive"
+    replaces: ClassVar[str] = "contrastive"
     needs: ClassVar[frozenset[str]] = frozenset({"said"})
 
     rules: list[Name] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])
@@ -49,7 +49,7 @@ class NegativeCaptions:
         if ("classes" in self.rules) != bool(self.classes):
             raise ValueError("classes: the rule of that name and the list of classes go together")
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """What the column holds, then what the rules make, each in an order that the pair's seed decides."""
         said = drawn(of_column(pair, self.column), pair) if self.column else []
         made = negatives(pair.text, self.rules, pair.seed, language(pair), pair.labels, self.classes)

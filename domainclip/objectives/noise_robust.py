@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import per_row, softmax, toward_targets, weighted_mean
 from domainclip.objectives.losses.gaussian_mixture import clean
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseRobust:
+class NoiseRobust(Objective):
     """`contrastive`, where each pair is believed as far as its loss looks like that of a clean one.
 
     Two normal distributions are fitted to the losses of the batch, over all processes; ε_i is the probability
@@ -32,8 +32,7 @@ class NoiseRobust:
     """
 
     citation: ClassVar[str] = "arXiv:2409.09582"
-    trains: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    replaces: ClassVar[str] = "contrastive"
 
     strength: Annotated[float, Field(ge=0, le=1)] = 0.5  # how far the surest noise is disbelieved
     how: Literal["smooth", "weigh"] = "smooth"

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import captions, drawn, of_column
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paraphrases:
+class Paraphrases(Objective):
     """1/b Σ_i [share L(x_i, p_i) + (1 − share) L(y_i, p_i)], beside `contrastive`.
 
     L is the contrastive loss of a pair in both directions, p a paraphrase: one text of the column, or without
@@ -34,7 +34,7 @@ class Paraphrases:
     column: str | None = None  # of the item's meta; None: another caption
     share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the pictures
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One paraphrase, drawn by the pair's seed."""
         found = captions(pair, "same_language") if self.column is None else of_column(pair, self.column)
         return drawn((text for text in found if text != pair.text), pair, 1)

@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows, with_derivative
 
 _Weight = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankConsistency:
+class RankConsistency(Objective):
     """across · ½ [PL(s_i | s'_i) + PL(s'_i | s_i)] + within · ½ [PL(x_i | y_i) + PL(y_i | x_i)], mean over i.
 
     Rows of similarities over τ: s_i of image i to all texts, s'_i of text i to all images, x_i of image i to
@@ -32,7 +32,6 @@ class RankConsistency:
     """
 
     citation: ClassVar[str] = "arXiv:2404.09387"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     across: _Weight = 1.0  # images against texts
     within: _Weight = 1.0  # images among themselves against texts among themselves

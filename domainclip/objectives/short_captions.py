@@ -15,14 +15,14 @@ from torch import Tensor
 
 from domainclip.data.text.sentences import sentences
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import softmax
 from domainclip.objectives.losses.label_matching import numbered, same
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortCaptions:
+class ShortCaptions(Objective):
     """½ [CE(x̂ · s/τ, I) + CE(s · x̂/τ, I)], s a caption's first sentence: primary component matching.
 
     x̂ = μ + V Vᵀ (x − μ) at unit length: the images x on the first `components` principal directions V of
@@ -39,7 +39,7 @@ class ShortCaptions:
 
     components: Annotated[int, Field(ge=1)] = 32
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The first sentence of the caption that is shown."""
         return (sentences(pair.text) or [pair.text] if pair.text.strip() else [])[:1]
 

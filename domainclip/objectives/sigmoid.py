@@ -11,14 +11,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows, sigmoid_pairs
 from domainclip.objectives.losses.label_matching import label_sets, same
 from domainclip.objectives.losses.ring import mean_around
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sigmoid:
+class Sigmoid(Objective):
     """−1/b Σ_ij log σ(z_ij (t s_ij + β)), z = +1 where two belong together and −1 elsewhere.
 
     `targets: mask`: only an image and its own text belong together; combinations within a group are neither
@@ -27,7 +27,7 @@ class Sigmoid:
     """
 
     citation: ClassVar[str] = "arXiv:2303.15343"
-    trains: ClassVar[str] = "sigmoid"
+    replaces: ClassVar[str] = "sigmoid"
 
     targets: Literal["mask", "labels"] = "mask"
 
@@ -37,7 +37,7 @@ class Sigmoid:
         return frozenset({"labels"} if self.targets == "labels" else ())
 
     @property
-    def rings(self) -> bool:
+    def supports_ring(self) -> bool:
         """Whether texts may come round: yes, as long as labels are not compared."""
         return self.targets == "mask"
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from domainclip.data.text.related_texts import drawn, language
 from domainclip.data.text.sentences import sentences
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import Out, pick, together, within
 from domainclip.objectives.losses.label_matching import numbered
 from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubCaptions:
+class SubCaptions(Objective):
     """1/b Σ_i 1/k_i Σ_k ½ [CE(x_i → t_ik among other pairs' sentences) + CE(t_ik → x_i among all images)].
 
     t_ik are up to `most` sentences, drawn anew in each epoch from all captions of the item in the language
@@ -45,7 +45,7 @@ class SubCaptions:
         """The patches of the pictures only where they are looked at."""
         return frozenset({"said", "image_tokens"} if self.patches else {"said"})
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Sentences of the item's captions, in an order that the pair's seed decides."""
         own = language(pair)
         sides = list(zip(pair.texts, pair.languages, strict=False))

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import Which, captions, drawn, of_column
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPairs:
+class TextPairs(Objective):
     """1/b Σ_i ½ [CE(y_i → z_i) + CE(z_i → y_i)] among the texts of the batch, beside an image–text loss.
 
     z is one text of the column, or without a column another caption of the item: `other_language` takes
@@ -34,7 +34,7 @@ class TextPairs:
     captions: Which = "any"
     temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # None: the model's own
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The other text of the pair, drawn by its seed."""
         found = captions(pair, self.captions) if self.column is None else of_column(pair, self.column)
         return drawn((text for text in found if text != pair.text), pair, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from domainclip import seeding
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.data.text.words import pieces
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 Damage = Literal["words", "span", "order"]
@@ -24,7 +24,7 @@ _FEWEST = 4  # words; of fewer, a copy that lacks one says something else
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSelfSupervision:
+class TextSelfSupervision(Objective):
     """1/b Σ_i ½ [CE(u_i → v_i) + CE(v_i → u_i)] among both copies u, v of all captions (NT-Xent).
 
     Each copy is damaged in one way, drawn by the pair's seed: single `words` are left out, a `span` of them,
@@ -43,7 +43,7 @@ class TextSelfSupervision:
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Two copies, neither of them whole, nor equal to the other; or none."""
         words, glue = pieces(pair.text, None)
         if len(words) < _FEWEST:

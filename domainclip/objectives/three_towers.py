@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, ThirdTower, Views
 from domainclip.objectives.losses.blockwise import softmax
 from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThreeTowers:
+class ThreeTowers(Objective):
     """½ [L(x A, z A') + L(y B, z B')], z the third tower's images, A and B learnable. [arXiv:2305.16999]
 
     L is the contrastive loss, masked by group, at the same temperature. Beside `contrastive`, which is
@@ -38,8 +38,13 @@ class ThreeTowers:
     third: str | None = None  # an image model, as a folder or Hub id; null: the base's own image tower
     rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the heads
 
-    def start(self, width: int, third: int, seed: int) -> Tensor:
-        """(2, d + t, d): the identity, and for another model's side drawn from the seed."""
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        """The third tower, and the heads that learn with it."""
+        return ObjectiveInputs(third_tower=ThirdTower(self.third, self._initial_heads, self.rate))
+
+    def _initial_heads(self, width: int, third: int, seed: int) -> Tensor:
+        """(2, d + t, d): the identity, and for the side of another model drawn from the seed."""
         own = torch.eye(width)
         if self.third is None:
             return torch.stack([torch.cat([own, own])] * 2)

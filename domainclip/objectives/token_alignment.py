@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.extra_texts import together
 from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenAlignment:
+class TokenAlignment(Objective):
     """Late interaction of all patches with all words (`filip`), or each word's own patches (`sparc`).
 
     `filip`: ½ [CE(s_ij) + CE(t_ij)], s_ij = 1/n Σ_p max_w x_ip·y_jw from image i to text j, and

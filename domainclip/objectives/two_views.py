@@ -13,12 +13,12 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import captions, drawn
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoViews:
+class TwoViews(Objective):
     """1/b Σ_i L(x'_i, y_i), beside `contrastive`: the caption belongs to a second view of the picture too.
 
     L is the contrastive loss of a pair in both directions, x' a strongly augmented view. `second_text` takes
@@ -37,7 +37,7 @@ class TwoViews:
         """Another caption only where it is looked at."""
         return frozenset({"image_2", "said"} if self.second_text else {"image_2"})
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Another caption of the item."""
         return drawn(captions(pair), pair, 1)
 

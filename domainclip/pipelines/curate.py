@@ -25,7 +25,7 @@ class CuratedItems:
     """What is trained on, and what was said about it."""
 
     items: Dataset
-    strata: np.ndarray | None = None  # (n,) int64; see `contracts.Ordering`
+    strata: np.ndarray | None = None  # (n,) int64; see `interfaces.BatchOrdering`
     warnings: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
@@ -47,9 +47,10 @@ def curate(
 
     Raises: RecipeError for two that both order batches; DataError when nothing is left.
     """
-    ordering = [name for name, one in curation.items() if isinstance(one, BatchOrdering)]
-    if len(ordering) > 1:
-        raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both order the batches: leave one out")
+    orderings = {name: part for name, part in curation.items() if isinstance(part, BatchOrdering)}
+    if len(orderings) > 1:
+        first, second, *_ = orderings
+        raise RecipeError(f"curation: {first} and {second} both order the batches: leave one out")
     found = CuratedItems(items)
     encoder = None
     if model is not None and any("base" in one.needs for one in curation.values()):
@@ -64,11 +65,9 @@ def curate(
         if len(chosen) < before:
             found.warnings.append(f"curation {name}: {len(chosen)} of {before} training items are left")
         found = CuratedItems(chosen, None, found.warnings)
-    if not ordering:
-        return found
-    by = curation[ordering[0]]
-    assert isinstance(by, BatchOrdering)
-    return CuratedItems(found.items, by.strata(found.items, encoder), found.warnings)
+    for ordering in orderings.values():
+        found = CuratedItems(found.items, ordering.strata(found.items, encoder), found.warnings)
+    return found
 
 
 def _readable(found: CuratedItems, name: str, encoder: CachedEncoder) -> CuratedItems:

@@ -80,9 +80,7 @@ def finetune(
     start = {name: w.detach().clone() for name, w in ready.base.weights().items() if setup.factors[name] > 0}
     tell = partial(say, quiet=quiet)
     keep = partial(_with_kept, say=tell)
-    trained = train_in_stages(
-        ready.parts.strategy, setup, keep, folder, saved, accelerator, say=tell, quiet=quiet
-    )
+    trained = train_in_stages(setup, keep, folder, saved, accelerator, say=tell, quiet=quiet)
     heartbeat.update("measuring", 0)
     warnings += [f"while training, {alarm.text}" for alarm in trained.alarms]
     swept = weight_interpolation.interpolate_weights(
@@ -133,7 +131,7 @@ def _job(
     """What the loop works on; adapters, and whatever else a strategy adds, start from the seed."""
     torch.manual_seed(ready.recipe.train.seed)
     kept = sentences(ready)
-    setup = make_job(ready, ready.parts.strategy.apply(ready.base), kept, identity)
+    setup = make_job(ready, ready.parts.strategy.stages(ready.base), kept, identity)
     return replace(setup, validation=seen, started=began)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from domainclip import components
-from domainclip.components import Components, Terms, losses
+from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
@@ -18,10 +18,9 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation import embed_images
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.pipelines import strategy_requirements
 from domainclip.pipelines.curate import CuratedItems, curate
 from domainclip.registry import build
-from domainclip.strategies.base import Rebuilding
+from domainclip.strategies.base import InputRequirements, Strategy
 from domainclip.training import optimizer, teachers
 from domainclip.training.monitoring import tensorboard
 
@@ -36,7 +35,8 @@ class Inputs:
         DualEncoder  # what is trained, the strategy not applied yet: as loaded, or what a strategy made of it
     )
     corpus: Corpus
-    terms: Terms
+    terms: WeightedObjectives
+    requirements: InputRequirements
     rate: float
     findings: list[Finding]
     warnings: list[str]
@@ -58,39 +58,52 @@ def load_inputs(recipe: Recipe, *, measuring: bool = False) -> Inputs:
     warnings: list[str] = []
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     _refuse_examples(recipe, card)
-    build("corpora", card.reader, card.options, "corpus.options")  # a wrong option fails before a download
+    build("readers", card.reader, card.options, "corpus.options")  # a wrong option fails before a download
     base = loading.load_model(recipe.base.path, recipe.base.revision)
-    base.frames = strategy_requirements.frames(parts.strategy, base)
+    base.frames = parts.strategy.requirements(base).frames
     corpus = load_corpus(card, recipe.corpus.path)
     _refuse_stream(parts, corpus)
-    parts = strategy_requirements.told(parts, corpus)
+    parts = replace(parts, strategy=parts.strategy.with_classes(list(corpus.classes)))
     chosen = curate(corpus.splits["train"], parts.curation, base, recipe.evaluate.keep_embeddings)
     corpus.splits["train"] = chosen.items
     warnings += chosen.warnings
     original = base
-    if isinstance(parts.strategy, Rebuilding) and not measuring:
-        base = _rebuilt(recipe, parts.strategy, original)
-    terms = parts.objectives or {base.objective: (1.0, build("objectives", base.objective, {}, "objectives"))}
+    if not measuring:
+        base = _trained_model(recipe, parts.strategy, original)
+    terms = parts.objectives or components.build_objectives({base.objective: {}})
     if not measuring:
         teachers.fetch_models(terms)
         warnings += _doubts(recipe, parts, base, terms, len(corpus.stream or corpus.splits["train"]))
-    findings = collectives.on_first_process(
-        partial(_findings, recipe, base, corpus, strategy_requirements.reads(parts.strategy, base))
-    )
+    requirements = parts.strategy.requirements(base)
+    findings = collectives.on_first_process(partial(_findings, recipe, base, corpus, requirements.max_tokens))
     invalid = leak_messages(findings) if measuring else []
     refuse_errors([finding for finding in findings if finding.text not in invalid])
     warnings += [finding.text for finding in findings if finding.level == "warning"]
     rate = _rate(recipe, parts)
-    return Inputs(recipe, parts, base, corpus, terms, rate, findings, warnings, invalid, chosen, original)
+    return Inputs(
+        recipe,
+        parts,
+        base,
+        corpus,
+        terms,
+        requirements,
+        rate,
+        findings,
+        warnings,
+        invalid,
+        chosen,
+        original,
+    )
 
 
-def _rebuilt(recipe: Recipe, strategy: Rebuilding, base: DualEncoder) -> DualEncoder:
-    if recipe.interpolate is not None:
+def _trained_model(recipe: Recipe, strategy: Strategy, base: DualEncoder) -> DualEncoder:
+    model = strategy.build_model(base)
+    if model is not base and recipe.interpolate is not None:
         raise RecipeError(
             f"interpolate: strategy {next(iter(recipe.strategy))} begins with a new tower, so no line leads "
             "back to the base: leave interpolate out"
         )
-    return strategy.rebuild(base)
+    return model
 
 
 def _findings(recipe: Recipe, base: DualEncoder, corpus: Corpus, max_tokens: int) -> list[Finding]:
@@ -127,20 +140,22 @@ def _refuse_stream(parts: Components, corpus: Corpus) -> None:
 
 
 def _rate(recipe: Recipe, parts: Components) -> float:
-    return recipe.train.learning_rate or float(getattr(parts.strategy, "learning_rate", 1e-5))
+    return recipe.train.learning_rate or parts.strategy.default_learning_rate
 
 
-def _doubts(recipe: Recipe, parts: Components, base: DualEncoder, terms: Terms, pairs: int) -> list[str]:
+def _doubts(
+    recipe: Recipe, parts: Components, base: DualEncoder, terms: WeightedObjectives, pairs: int
+) -> list[str]:
     doubts = []
     name = next(iter(recipe.strategy))
-    ceiling = getattr(parts.strategy, "ceiling", None)
+    ceiling = parts.strategy.max_learning_rate
     rate = _rate(recipe, parts)
     if ceiling is not None and rate > ceiling:
         doubts.append(
             f"train.learning_rate: {rate:g} is above {ceiling:g}, where strategy {name} usually destroys "
             "what the base knows"
         )
-    used = losses(terms)
+    used = terms.losses_replaced
     if used and base.objective not in used.values():
         doubts.append(
             f"objectives: {', '.join(used)}, but family {base.family} was trained with {base.objective}: "

@@ -36,7 +36,7 @@ def run_facts(
     sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
     facts = environment()
     extra: dict[str, Any] = {
-        "objectives": {name: weight for name, (weight, _) in setup.terms.items()},
+        "objectives": setup.terms.weights,
         "peak_rate": setup.peak_rate,
     }
     if swept is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.models import saving
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.inputs import Inputs
+from domainclip.strategies.base import InputRequirements, Stage, max_learning_rates
 from domainclip.training import anchor_texts, feature_cache, objective_inputs
 from domainclip.training.setup import Precomputed, TrainingSetup
 
@@ -25,8 +27,8 @@ def sentences(ready: Inputs) -> Precomputed:
     stands for pictures, if the strategy looks at none.
     """
     seed = ready.recipe.train.seed
-    image = in_place_of_pictures(ready.parts.strategy, ready.base, ready.corpus, seed)
-    if not any("prose" in objective.needs for _, objective in ready.terms.values()):
+    image = in_place_of_pictures(ready.requirements, ready.base, ready.corpus, seed)
+    if "prose" not in ready.terms.needs:
         return Precomputed(image_features=image)
     base = ready.original or ready.base
     texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.prose, seed)
@@ -36,13 +38,14 @@ def sentences(ready: Inputs) -> Precomputed:
 
 
 def make_job(
-    ready: Inputs, factors: dict[str, float], kept: Precomputed, identity: dict[str, Any] | None = None
+    ready: Inputs, stages: Sequence[Stage], kept: Precomputed, identity: dict[str, Any] | None = None
 ) -> TrainingSetup:
     """What the loop works on, every tower still run for every pair.
 
     Raises: RecipeError when nothing learns; DataError when there is nothing to choose α on.
     """
     settings = ready.recipe.train
+    factors = max_learning_rates(stages)
     if not any(factor > 0 for factor in factors.values()):
         raise RecipeError(
             f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns"
@@ -77,6 +80,7 @@ def make_job(
     setup = TrainingSetup(
         ready.recipe,
         ready.base,
+        tuple(stages),
         factors,
         ready.terms,
         pairs,
@@ -96,12 +100,14 @@ def learning(setup: TrainingSetup) -> str:
     return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"
 
 
-def in_place_of_pictures(strategy: Any, base: DualEncoder, corpus: Corpus, seed: int) -> np.ndarray | None:
-    """(n, d) what the base says of captions, for a strategy that looks at no picture; None for all others.
+def in_place_of_pictures(
+    requirements: InputRequirements, base: DualEncoder, corpus: Corpus, seed: int
+) -> np.ndarray | None:
+    """(n, d) embeddings of captions by the base, for a strategy that uses no images; None for all others.
 
     Raises: RecipeError for a stream, of which few captions are known.
     """
-    if getattr(strategy, "source", "") != "text":
+    if requirements.image_source == "images":
         return None
     if corpus.stream is not None:
         raise RecipeError(

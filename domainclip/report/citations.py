@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup, escape
 
-from domainclip.components import Components
+from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe, WeightInterpolation
+from domainclip.registry import Component
 from domainclip.report import phrasing
 
 _ARXIV = r"arXiv:(\d{4}\.\d{4,5})"
 
 
-def sources(recipe: Recipe, parts: Components, terms: Mapping[str, Any] | None = None) -> list[str]:
+def sources(recipe: Recipe, parts: Components, terms: WeightedObjectives | None = None) -> list[str]:
     """`strategy lora: arXiv:2106.09685` for each part that the run uses, each once.
 
     `terms` are the objectives where the recipe names none, and the family of the base decides.
     """
     (strategy,) = recipe.strategy
-    objectives = {name: term for name, (_, term) in (terms or parts.objectives).items()}
-    used: list[tuple[str, Any]] = [(f"strategy {strategy}", parts.strategy)]
-    kinds: dict[str, Mapping[str, Any]] = {
+    objectives = (terms or parts.objectives).by_name
+    used: list[tuple[str, Component | type[WeightInterpolation]]] = [(f"strategy {strategy}", parts.strategy)]
+    kinds: dict[str, Mapping[str, Component]] = {
         "objective": objectives,
         "curation": parts.curation,
         "probe": parts.probes,
     }
     used += [(f"{kind} {name}", part) for kind, each in kinds.items() for name, part in each.items()]
-    within: list[tuple[str, Any]] = [(n, term) for n, term in objectives.items() if hasattr(term, "term")]
-    used += [(f"objective {name}, of {next(iter(term.inner))}", term.term) for name, term in within]
+    used += [
+        (f"objective {name}, of {inner_name}", inner)
+        for name, objective in objectives.items()
+        for inner_name, inner in objective.wrapped.items()
+    ]
     if recipe.interpolate is not None:
         used.append(("interpolate", WeightInterpolation))
     return [f"{name.replace('_', ' ')}: {part.citation}" for name, part in used]

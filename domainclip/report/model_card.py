@@ -73,17 +73,13 @@ class CardFacts:
         return cls(resolved, card, sources(resolved, built, terms), resolved.report.license)
 
 
-def _trained_with(run: Path) -> dict[str, tuple[float, Any]]:
+def _trained_with(run: Path) -> components.WeightedObjectives | None:
     """The objective of the base's family, where the recipe names none: the results do."""
     if not (run / "results.json").is_file():
-        return {}
+        return None
     facts = results_of(run / "results.json").run.get("facts") or {}
     known = registry.names("objectives")
-    return {
-        name: (1.0, registry.find("objectives", name))
-        for name in facts.get("objectives") or {}
-        if name in known
-    }
+    return components.build_objectives({name: {} for name in facts.get("objectives") or {} if name in known})
 
 
 def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:

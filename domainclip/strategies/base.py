@@ -1,33 +1,78 @@
-"""Contract of a strategy: which weights learn."""
+"""Contract of a strategy: which weights learn, and how fast."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from domainclip.models.dual_encoder import DualEncoder
+from domainclip.registry import Component
 
-
-@runtime_checkable
-class Strategy(Protocol):
-    """Says which weights learn. Lives in strategies/."""
-
-    citation: ClassVar[str]
-
-    def apply(self, model: DualEncoder) -> dict[str, float]:
-        """Prepare the towers in place; the factor on the learning rate by weight name, 0 for locked."""
+if TYPE_CHECKING:
+    from domainclip.models.dual_encoder import DualEncoder
 
 
-@runtime_checkable
-class Staged(Protocol):
-    """A strategy that lets other weights learn later on; its `apply` gives what learns in some stage."""
+@dataclass(frozen=True)
+class InputRequirements:
+    """What a strategy requires of the training pairs."""
 
-    def stages(self, model: DualEncoder) -> list[tuple[float, dict[str, float]]]:
-        """Of each stage, in order: its share of the steps, and the factor by weight name."""
+    frames: int  # images shown per item
+    max_tokens: int  # tokens of a caption that the model will read
+    # "caption_embeddings": the base's embedding of a caption with the same labels stands for each image.
+    image_source: Literal["images", "caption_embeddings"] = "images"
 
 
-@runtime_checkable
-class Rebuilding(Protocol):
-    """A strategy that trains other towers than the base's own, which are measured as they were."""
+@dataclass(frozen=True)
+class Stage:
+    """A share of the steps, and the weights that learn in it."""
 
-    def rebuild(self, model: DualEncoder) -> DualEncoder:
-        """The towers that are trained; those given stay as they are."""
+    share: float  # of all steps
+    learning_rates: dict[str, float]  # factor on the learning rate by weight name; 0: frozen
+
+
+class Strategy(Component, ABC):
+    """Which weights learn. One file of strategies/ each.
+
+    A run calls `requirements`, `with_classes` and `build_model` while it loads its inputs, and `stages` once,
+    when the base has been measured.
+    """
+
+    default_learning_rate: ClassVar[float] = 1e-5
+    max_learning_rate: ClassVar[float | None] = None  # above it a run warns
+
+    def requirements(self, base: DualEncoder) -> InputRequirements:
+        """What the training pairs must provide; those of the base by default."""
+        return InputRequirements(base.frames, base.max_tokens)
+
+    def with_classes(self, classes: Sequence[str]) -> Strategy:
+        """The strategy for a corpus with these classes; the same by default."""
+        return self
+
+    def build_model(self, base: DualEncoder) -> DualEncoder:
+        """The model that is trained, where that is another than the base; the base itself stays unchanged."""
+        return base
+
+    @abstractmethod
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
+        """Prepares the model in place; the factor on the learning rate by weight name, 0 for a frozen one.
+
+        Raises: RecipeError when the strategy does not suit the model.
+        """
+
+    def stages(self, model: DualEncoder) -> list[Stage]:
+        """The stages of training in their order, whose shares sum to 1; by default one with all steps.
+
+        Prepares the model in place, through `learning_rates`.
+        """
+        return [Stage(1.0, self.learning_rates(model))]
+
+
+def tower_factors(image: float, text: float, scale: bool) -> list[tuple[str, float]]:
+    """Patterns of weight names with their factors, as `DualEncoder.set_trainable` takes them."""
+    return [("image/.*", image), ("text/.*", text), ("(scale|bias)/.*", float(scale))]
+
+
+def max_learning_rates(stages: Sequence[Stage]) -> dict[str, float]:
+    """The largest factor of each weight over all stages: above 0 for all that learns in any of them."""
+    return {name: max(stage.learning_rates[name] for stage in stages) for name in stages[0].learning_rates}

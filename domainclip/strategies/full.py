@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from domainclip.strategies.base import Strategy, tower_factors
+
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
@@ -15,7 +17,7 @@ _SIDES: tuple[Literal["image", "text"], ...] = ("image", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Full:
+class Full(Strategy):
     """Both towers learn, each with its own factor on the learning rate. [arXiv:2103.00020]
 
     Strongest where there is much data; forgets most where there is little. With `last_layers` only the top
@@ -26,8 +28,8 @@ class Full:
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    learning_rate: ClassVar[float] = 1e-5
-    ceiling: ClassVar[float] = 1e-4  # above this a pre-trained tower is usually destroyed
+    default_learning_rate: ClassVar[float] = 1e-5
+    max_learning_rate: ClassVar[float | None] = 1e-4  # above this a pre-trained tower is usually destroyed
 
     image: Annotated[float, Field(ge=0)] = 1.0
     text: Annotated[float, Field(ge=0)] = 1.0
@@ -35,14 +37,14 @@ class Full:
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         locked = []
         if self.last_layers is not None:
             below = [name for side in _SIDES for name in model.weights_below(side, self.last_layers)]
             locked = [(_any_of(below), 0.0)]
         slower = [step for side in _SIDES for step in self._decayed(model, side)]
-        learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
+        learns = tower_factors(self.image, self.text, self.scale)
         return model.set_trainable([*locked, *slower, *learns])
 
     def _decayed(self, model: DualEncoder, side: Literal["image", "text"]) -> list[tuple[str, float]]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from domainclip.strategies.base import Strategy, tower_factors
+
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockedText:
+class LockedText(Strategy):
     """The mirror of locked-image tuning: prompts keep their old meaning. [arXiv:2111.07991]
 
     For pictures unlike any photo, described in ordinary words.
     """
 
     citation: ClassVar[str] = "arXiv:2111.07991"
-    learning_rate: ClassVar[float] = 2e-5
-    ceiling: ClassVar[float] = 2e-4
+    default_learning_rate: ClassVar[float] = 2e-5
+    max_learning_rate: ClassVar[float | None] = 2e-4
 
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
-        patterns = [("image/.*", 1.0), ("text/.*", 0.0), ("(scale|bias)/.*", float(self.scale))]
-        return model.set_trainable(patterns)
+        return model.set_trainable(tower_factors(1.0, 0.0, self.scale))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from domainclip.errors import RecipeError
+from domainclip.strategies.base import InputRequirements, Strategy, tower_factors
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongText:
+class LongText(Strategy):
     """n positions become keep + factor (n − keep): the first as they are, the rest stretched.
 
     Long-CLIP [arXiv:2403.15378]. CLIP was trained on short captions: beyond its first twenty positions
@@ -28,8 +29,8 @@ class LongText:
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
-    learning_rate: ClassVar[float] = 1e-5
-    ceiling: ClassVar[float] = 1e-4
+    default_learning_rate: ClassVar[float] = 1e-5
+    max_learning_rate: ClassVar[float | None] = 1e-4
 
     keep: Annotated[int, Field(ge=1)] = 20  # positions that stay where they are
     factor: Annotated[int, Field(ge=2)] = 4
@@ -37,13 +38,14 @@ class LongText:
     text: Annotated[float, Field(gt=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def reads(self, model: DualEncoder) -> int:
-        """How much of a text the towers will read, for what is checked before they are changed."""
+    def requirements(self, base: DualEncoder) -> InputRequirements:
+        """Captions as long as the stretched positions."""
         from domainclip.models import position_embeddings
 
-        return self.keep + self.factor * (position_embeddings.count_positions(model) - self.keep)
+        stretched = self.factor * (position_embeddings.count_positions(base) - self.keep)
+        return InputRequirements(base.frames, self.keep + stretched)
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Stretches the positions; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base whose positions cannot be stretched.
@@ -52,7 +54,7 @@ class LongText:
 
         self._refuse(model)
         first = position_embeddings.stretch(model, self.keep, self.factor)
-        learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
+        learns = tower_factors(self.image, self.text, self.scale)
         return model.set_trainable([(re.escape(first), 0.0), *learns])
 
     def _refuse(self, model: DualEncoder) -> None:

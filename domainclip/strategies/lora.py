@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from domainclip.errors import RecipeError
+from domainclip.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
+class Lora(Strategy):
     """W + (alpha / rank) B A on the attention projections, B starting at zero. [arXiv:2106.09685]
 
     The layers are named by family, so no module pattern has to be guessed. peft drops the logit scale and
@@ -27,8 +28,8 @@ class Lora:
     """
 
     citation: ClassVar[str] = "arXiv:2106.09685"
-    learning_rate: ClassVar[float] = 5e-4
-    ceiling: ClassVar[float] = 5e-3
+    default_learning_rate: ClassVar[float] = 5e-4
+    max_learning_rate: ClassVar[float | None] = 5e-3
 
     rank: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -41,7 +42,7 @@ class Lora:
     init: Literal["kaiming", "gaussian"] = "kaiming"  # how A is drawn; B is zero either way
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Puts the adapter in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that is an adapter itself.

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from domainclip.errors import RecipeError
+from domainclip.strategies.base import InputRequirements, Strategy, tower_factors
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiFrame:
+class MultiFrame(Strategy):
     """Each picture of a study is encoded, and the pooled embeddings are the study's one. [arXiv:2104.08860]
 
     Of an item's `image` and `views`, `frames` at most are taken, evenly, in order; an item with one picture
@@ -31,8 +32,8 @@ class MultiFrame:
     """
 
     citation: ClassVar[str] = "arXiv:2104.08860"
-    learning_rate: ClassVar[float] = 1e-5
-    ceiling: ClassVar[float] = 1e-4
+    default_learning_rate: ClassVar[float] = 1e-5
+    max_learning_rate: ClassVar[float | None] = 1e-4
 
     frames: Annotated[int, Field(ge=2, le=64)] = 4
     pool: Literal["mean", "weighted", "temporal"] = "mean"
@@ -42,7 +43,11 @@ class MultiFrame:
     text: Annotated[float, Field(ge=0)] = 1.0
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def requirements(self, base: DualEncoder) -> InputRequirements:
+        """Up to `frames` images per item."""
+        return InputRequirements(max(base.frames, self.frames), base.max_tokens)
+
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Puts the pooling in place; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that pools already, in another way.
@@ -57,7 +62,7 @@ class MultiFrame:
             raise RecipeError(
                 f"strategy.multi_frame: the base pools its pictures already: say {said}, as it does"
             )
-        learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
+        learns = tower_factors(self.image, self.text, self.scale)
         added = (
             [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling)]
             if frame_pooling.MODULE_NAME in model.added_modules

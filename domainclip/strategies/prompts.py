@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from domainclip.errors import RecipeError
+from domainclip.strategies.base import InputRequirements, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +21,7 @@ _ROOM = 8  # tokens that a text has left at least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompts:
+class Prompts(Strategy):
     """[v_1] … [v_m] text: m learnt word vectors before every text, all else locked: CoOp. [arXiv:2109.01134]
 
     For few labelled pictures, and to keep everything the base knows: some thousand numbers learn. The words
@@ -37,8 +39,8 @@ class Prompts:
     """
 
     citation: ClassVar[str] = "arXiv:2109.01134"
-    learning_rate: ClassVar[float] = 2e-3
-    ceiling: ClassVar[float] = 5e-2
+    default_learning_rate: ClassVar[float] = 2e-3
+    max_learning_rate: ClassVar[float | None] = 5e-2
 
     tokens: Annotated[int, Field(ge=0, le=64)] = 4  # m
     start: str | None = "a photo of a"  # null: at random
@@ -48,7 +50,18 @@ class Prompts:
     source: Literal["pairs", "text"] = "pairs"
     scale: bool = False  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def requirements(self, base: DualEncoder) -> InputRequirements:
+        """Captions instead of images, with `source: text`."""
+        source: Literal["images", "caption_embeddings"] = (
+            "caption_embeddings" if self.source == "text" else "images"
+        )
+        return InputRequirements(base.frames, base.max_tokens, source)
+
+    def with_classes(self, classes: Sequence[str]) -> Prompts:
+        """The same with the classes of the corpus, unless `classes` names others."""
+        return self if self.classes else replace(self, classes=list(classes))
+
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Makes the words; the factor on the learning rate by weight name.
 
         Raises: RecipeError when there is nothing to learn, or no class to learn it for.
@@ -66,8 +79,9 @@ class Prompts:
         added += [learned_tokens.token_vectors(model, name).mean(dim=0, keepdim=True) for name in names]
         said = {"before": {name: "".join(own) for name, own in before.items()}, "names": names}
         learns = learned_tokens.widen_token_embeddings(model, kinds, torch.cat(added), said)
-        patterns = [(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)]
-        return model.set_trainable(patterns)
+        return model.set_trainable(
+            [(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)]
+        )
 
     def _contexts(self) -> dict[str, list[str]]:
         """The new words before a text, by the class it names; "" for any text."""

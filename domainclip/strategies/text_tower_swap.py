@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from domainclip.strategies.base import Strategy
+
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTowerSwap:
+class TextTowerSwap(Strategy):
     """Replaces the text tower by a pretrained encoder of another language or field. [arXiv:2303.00915]
 
     The encoder brings its own tokeniser and, up to its positions, a longer context: PubMedBERT with 256
@@ -26,8 +28,8 @@ class TextTowerSwap:
 
     citation: ClassVar[str] = "arXiv:2303.00915"
     models: ClassVar[tuple[str, ...]] = ("encoder",)
-    learning_rate: ClassVar[float] = 1e-4
-    ceiling: ClassVar[float] = 1e-3
+    default_learning_rate: ClassVar[float] = 1e-4
+    max_learning_rate: ClassVar[float | None] = 1e-3
 
     encoder: str  # a folder or a Hub id
     max_tokens: Annotated[int, Field(ge=8)] = 256
@@ -37,16 +39,16 @@ class TextTowerSwap:
     scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
 
-    def rebuild(self, model: DualEncoder) -> DualEncoder:
-        """New towers with the other text encoder; those of the base stay as they are.
+    def build_model(self, base: DualEncoder) -> DualEncoder:
+        """A model with the image tower of the base and the other text encoder.
 
         Raises: ModelError when the two cannot be joined, or the encoder cannot be read.
         """
         from domainclip.models.text_tower_replacement import replace_text_tower
 
-        return replace_text_tower(model, self.encoder, self.max_tokens, self.seed)
+        return replace_text_tower(base, self.encoder, self.max_tokens, self.seed)
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
         return model.set_trainable(
             [

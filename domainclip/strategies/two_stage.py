@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from domainclip.errors import RecipeError
+from domainclip.strategies.base import Stage, Strategy, max_learning_rates, tower_factors
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
@@ -19,7 +20,7 @@ _Rate = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStage:
+class TwoStage(Strategy):
     """Locked-image tuning for the first share of the steps, then all weights. [arXiv:2211.01335]
 
     A tower that is far from the corpus sends large gradients, which would spoil the one that is near; so it
@@ -30,8 +31,8 @@ class TwoStage:
     """
 
     citation: ClassVar[str] = "arXiv:2211.01335"
-    learning_rate: ClassVar[float] = 1e-4
-    ceiling: ClassVar[float] = 1e-3
+    default_learning_rate: ClassVar[float] = 1e-4
+    max_learning_rate: ClassVar[float | None] = 1e-3
 
     first: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the steps
     order: Literal["image_locked_first", "text_locked_first"] = "image_locked_first"
@@ -41,34 +42,34 @@ class TwoStage:
     last_layers: Annotated[int, Field(ge=1)] | None = None  # that learn in the second stage; null: all
     scale: bool = True  # whether scale and bias learn too
 
-    def apply(self, model: DualEncoder) -> dict[str, float]:
-        """The factor of what learns in some stage: the larger of two.
+    def learning_rates(self, model: DualEncoder) -> dict[str, float]:
+        """The factor of what learns in some stage: the larger of two."""
+        return max_learning_rates(self.stages(model))
+
+    def stages(self, model: DualEncoder) -> list[Stage]:
+        """The two stages; one without steps is left out.
 
         Raises: RecipeError when nothing learns in one of them.
         """
-        stages = [factors for _, factors in self.stages(model)]
-        if not all(any(factors.values()) for factors in stages):
-            raise RecipeError("strategy.two_stage: with these options no weight learns in one of its stages")
-        factors = {name: max(stage[name] for stage in stages) for name in stages[0]}
-        for name, weight in model.weights().items():
-            weight.requires_grad_(factors[name] > 0)
-        return factors
-
-    def stages(self, model: DualEncoder) -> list[tuple[float, dict[str, float]]]:
-        """Share of the steps and factor by weight name; a stage without steps is left out."""
         shares, lists = (self.first, 1 - self.first), (self._first(), self._second(model))
-        return [
-            (share, {name: rate * factor for name, factor in model.set_trainable(patterns).items()})
+        stages = [
+            Stage(share, {name: rate * factor for name, factor in model.set_trainable(patterns).items()})
             for share, rate, patterns in zip(shares, self.rates, lists, strict=True)
             if share > 0
         ]
+        if not all(any(stage.learning_rates.values()) for stage in stages):
+            raise RecipeError("strategy.two_stage: with these options no weight learns in one of its stages")
+        learns = max_learning_rates(stages)  # `select` left what learns in the last one
+        for name, weight in model.weights().items():
+            weight.requires_grad_(learns[name] > 0)
+        return stages
 
     def _first(self) -> list[tuple[str, float]]:
         locked, learns = ("image", "text") if self.order == "image_locked_first" else ("text", "image")
         return [(f"{locked}/.*", 0.0), (f"{learns}/.*", 1.0), ("(scale|bias)/.*", float(self.scale))]
 
     def _second(self, model: DualEncoder) -> list[tuple[str, float]]:
-        learns = [("image/.*", self.image), ("text/.*", self.text), ("(scale|bias)/.*", float(self.scale))]
+        learns = tower_factors(self.image, self.text, self.scale)
         if self.last_layers is None:
             return learns
         sides: tuple[Modality, ...] = ("image", "text")

@@ -42,7 +42,7 @@ def train_stage(
     stage = StageRun.begin(setup, folder, saved, accelerator)
     setup, settings, total = stage.setup, stage.settings, stage.total
     state, policy = stage.state, stage.policy
-    weights = {name: weight for name, (weight, _) in setup.terms.items()}
+    weights = setup.terms.weights
     quiet = quiet or collectives.rank() > 0
     with (
         interruption.InterruptHandler(settings.stop_after, setup.started) as interrupts,

@@ -25,7 +25,7 @@ _MOMENTS = 12  # bytes for a weight that learns: its gradient and two moments, n
 
 
 def find_micro_batch_size(
-    model: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
+    model: DualEncoder, batch: StepBatch, terms: components.WeightedObjectives, accelerator: Accelerator
 ) -> int | None:
     """The `micro_batch_size` for batches like this one; None, the fastest, when all b pairs fit.
 
@@ -76,7 +76,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def _seconds(
-    model: DualEncoder, batch: StepBatch, terms: components.Terms, accelerator: Accelerator
+    model: DualEncoder, batch: StepBatch, terms: components.WeightedObjectives, accelerator: Accelerator
 ) -> float:
     """What a pass takes, the second time; the slowest process counts."""
     for _ in range(2):

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from math import isnan
 
-from domainclip.components import Terms, needed
+from domainclip.components import WeightedObjectives
 from domainclip.data.batching.extras import ExtraSpec, number_of
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
@@ -14,26 +14,24 @@ from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
-from domainclip.objectives.base import Fitting
 from domainclip.training.setup import TrainingSetup
 
 _PARTS: tuple[Modality, ...] = ("image", "text")
 _LOOKED_AT = 1000  # pairs, spread evenly, whose further texts are made before training to count them
 
 
-def pair_extras(terms: Terms, corpus: Corpus) -> ExtraSpec:
+def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
     """What is asked of every pair.
 
     Raises: DataError when the corpus does not have it.
     """
-    needs = needed(terms)
-    objectives = {name: objective for name, (_, objective) in terms.items()}
-    said = {name: one for name, one in objectives.items() if "said" in one.needs}
-    value = {name: str(one.column) for name, one in objectives.items() if "value" in one.needs}  # type: ignore[attr-defined]
-    for name, column in value.items():
+    columns = {
+        name: inputs.value_column for name, inputs in terms.inputs.items() if inputs.value_column is not None
+    }
+    for name, column in columns.items():
         _require_numbers(f"objectives.{name}.column", column, corpus)
-    classes = _classes(corpus) if "labels" in needs else ()
-    return ExtraSpec(said, value, classes, "image_2" in needs)  # type: ignore[arg-type]
+    classes = _classes(corpus) if "labels" in terms.needs else ()
+    return ExtraSpec(terms.extra_texts, columns, classes, "image_2" in terms.needs)
 
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
@@ -55,18 +53,17 @@ def _classes(corpus: Corpus) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_objectives(terms: Terms, base: DualEncoder, stream: bool) -> None:
+def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool) -> None:
     """Refuses, before anything is trained, what this base or a stream cannot give.
 
     Raises: RecipeError with the objective and the way out.
     """
-    if len(third := [name for name, (_, objective) in terms.items() if "third" in objective.needs]) > 1:
+    if len(third := [name for name, inputs in terms.inputs.items() if inputs.third_tower is not None]) > 1:
         raise RecipeError(
             f"objectives: {third[0]} and {third[1]} both have a third tower, and a run has one: leave one out"
         )
-    for name, (_, objective) in terms.items():
-        if isinstance(objective, Fitting):
-            objective.fits(base.width)
+    for name, objective in terms.by_name.items():
+        objective.check_model(base.width)
         for part in _PARTS:
             if f"{part}_tokens" in objective.needs and not base.has_token_embeddings(part):
                 raise RecipeError(
@@ -109,7 +106,7 @@ def _says(pairs: Pairs, index: int, name: str) -> bool:
 _OF_A_PICTURE = {"image_2", "image_tokens", "anchor_image", "teachers", "third"}
 
 
-def refuse_pictures(terms: Terms, base: DualEncoder, looks: bool) -> None:
+def refuse_pictures(terms: WeightedObjectives, base: DualEncoder, looks: bool) -> None:
     """Refuses objectives that look at the one picture of an item, where there are several, or none.
 
     Raises: RecipeError with the objective and the way out.
@@ -118,6 +115,6 @@ def refuse_pictures(terms: Terms, base: DualEncoder, looks: bool) -> None:
         return
     several = "strategy.multi_frame shows several pictures of an item"
     why = several if looks else "strategy.prompts with source: text looks at no picture"
-    for name, (_, objective) in terms.items():
+    for name, objective in terms.by_name.items():
         if found := sorted(objective.needs & _OF_A_PICTURE):
             raise RecipeError(f"objectives.{name}: needs {found[0]}, and {why}: leave one of the two out")

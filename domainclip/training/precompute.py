@@ -107,7 +107,7 @@ def _unkept(setup: TrainingSetup, first: int | None) -> str:
 
 
 def _asked(setup: TrainingSetup, view: str) -> bool:
-    return any(view in objective.needs for _, objective in setup.terms.values())
+    return view in setup.terms.needs
 
 
 def _texts(setup: TrainingSetup) -> list[str]:

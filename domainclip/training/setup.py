@@ -19,6 +19,7 @@ from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Teacher
+from domainclip.strategies.base import Stage
 from domainclip.training import anchor_texts, feature_cache
 from domainclip.training.microbatches import Captions
 from domainclip.training.validation import ValidationSet
@@ -57,8 +58,9 @@ class TrainingSetup:
 
     recipe: Recipe
     model: DualEncoder
-    factors: dict[str, float]  # on the learning rate, by weight
-    terms: components.Terms
+    stages: tuple[Stage, ...]
+    factors: dict[str, float]  # on the learning rate, by weight: the largest of all stages
+    terms: components.WeightedObjectives
     pairs: Pairs
     precomputed: Precomputed
     peak_rate: float  # peak learning rate

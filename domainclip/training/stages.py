@@ -13,39 +13,34 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from domainclip.strategies.base import Staged, Strategy
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.loop import Trained, train_stage
 from domainclip.training.setup import StepRange, TrainingSetup, total_steps
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stretch of the run, and the factor on the learning rate by weight name."""
+class StageSteps:
+    """The steps of one stage, and the factor on the learning rate by weight name."""
 
     steps: StepRange
     factors: dict[str, float]
 
 
-def stages_of(strategy: Strategy, setup: TrainingSetup) -> list[Stage]:
-    """The stages of a job, in order; none is without steps."""
+def stages_of(setup: TrainingSetup) -> list[StageSteps]:
+    """The stages of a run in their order, each with at least one step."""
     total = total_steps(setup.recipe, len(setup.pairs))
-    if not isinstance(strategy, Staged):
-        return [Stage(StepRange(0, total), setup.factors)]
-    found, at, share = [], 0, 0.0
+    stages, at, share = [], 0, 0.0
+    # Heads of an objective learn in every stage.
     heads = {name: factor for name, factor in setup.factors.items() if name.startswith("extra/third.")}
-    for part, factors in strategy.stages(setup.model):
-        share += part
+    for stage in setup.stages:
+        share += stage.share
         if (end := round(share * total)) > at:
-            found.append(
-                Stage(StepRange(at, end), factors | heads)
-            )  # an objective's own learn in all of them
+            stages.append(StageSteps(StepRange(at, end), stage.learning_rates | heads))
         at = max(at, end)
-    return found
+    return stages
 
 
 def train_in_stages(
-    strategy: Strategy,
     setup: TrainingSetup,
     keep: Callable[[TrainingSetup], TrainingSetup],
     folder: Path,
@@ -59,7 +54,7 @@ def train_in_stages(
 
     Raises: what `train` raises.
     """
-    parts = stages_of(strategy, setup)
+    parts = stages_of(setup)
     at = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
     done: list[Trained] = []
     for number, stage in enumerate(parts, start=1):

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from domainclip.components import Terms, needed, supports_ring
+from domainclip.components import WeightedObjectives
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.text_tokenizer import TokenCache
@@ -51,7 +51,7 @@ def compute_gradients(
     wrapped: Any,
     model: DualEncoder,
     batch: StepBatch,
-    terms: Terms,
+    terms: WeightedObjectives,
     micro: int | None,
     seed: int,
     accelerator: Accelerator,
@@ -62,7 +62,7 @@ def compute_gradients(
     so that the second encoding sees what the first one saw, on any day and after any resume.
     """
     split = chunked(model, batch, micro)
-    wanted = {"tokens": True} if needed(terms) & {"image_tokens", "text_tokens"} else {}
+    wanted = {"tokens": True} if terms.needs & {"image_tokens", "text_tokens"} else {}
     given = [{**chunk, **wanted} for chunk in split.inputs]
     if len(given) == 1:
         _seed(seed, 0)
@@ -90,7 +90,7 @@ def _cached(
     batch: StepBatch,
     given: list[dict[str, Any]],
     place: Tensor | None,
-    terms: Terms,
+    terms: WeightedObjectives,
     seed: int,
     accelerator: Accelerator,
 ) -> StepOutput:
@@ -132,10 +132,11 @@ def _cached(
 
 
 def _loss(
-    out: EncoderOutput, batch: StepBatch, place: Tensor | None, terms: Terms
+    out: EncoderOutput, batch: StepBatch, place: Tensor | None, terms: WeightedObjectives
 ) -> tuple[Tensor, StepOutput]:
     """The loss whose mean over the processes is the global one; gathering happens here, once."""
-    views, of, own = build_views(out, batch, place, needed(terms), supports_ring(terms))
+    ring = collectives.process_count() > 1 and terms.supports_ring
+    views, of, own = build_views(out, batch, place, terms.needs, ring)
     values = {name: weight * objective(of(name)) for name, (weight, objective) in terms.items()}
     # Zero times every output: data-parallel training waits for the gradient of each weight that learns, also
     # of those that no objective looked at, as the bias under a contrastive loss.

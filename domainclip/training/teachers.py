@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from domainclip.components import Terms
+from domainclip.components import WeightedObjectives
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.errors import ModelError, RecipeError
@@ -18,23 +17,25 @@ from domainclip.models import checkpoint_files, image_model, loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_model import ImageModel
 from domainclip.models.text_tokenizer import TokenCache
+from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
 from domainclip.training.setup import Precomputed, TrainingSetup
 
 
-def fetch_models(terms: Terms) -> None:
+def fetch_models(terms: WeightedObjectives) -> None:
     """Finds, or fetches, the models that objectives learn from: at once, not when the base has been measured.
 
     Raises: ModelError with the option that names one which is not there.
     """
-    for name, (_, objective) in terms.items():
-        for option in ("teachers", "third"):
-            named = getattr(objective, option) if option in objective.needs else None
-            for path in [named] if isinstance(named, str) else named or []:
-                with _named(f"objectives.{name}.{option}"):
-                    folder, _ = checkpoint_files.find_checkpoint(path, None)
-                    known = ("config.json", checkpoint_files.ADAPTER_CONFIG)
-                    checkpoint_files.require_files(path, folder, "model", known)
+    for name, inputs in terms.inputs.items():
+        models = [("teachers", path) for path in inputs.teachers]
+        if inputs.third_tower is not None and inputs.third_tower.model is not None:
+            models.append(("third", inputs.third_tower.model))
+        for option, path in models:
+            with _named(f"objectives.{name}.{option}"):
+                folder, _ = checkpoint_files.find_checkpoint(path, None)
+                known = ("config.json", checkpoint_files.ADAPTER_CONFIG)
+                checkpoint_files.require_files(path, folder, "model", known)
 
 
 @contextmanager
@@ -54,39 +55,37 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
     room = feature_cache.CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
-    for name, (_, objective) in setup.terms.items():
-        if "teachers" in objective.needs:
-            paths: list[str] = objective.teachers  # type: ignore[attr-defined]
-            taught[name] = tuple(_taught(setup, path, f"objectives.{name}.teachers", room) for path in paths)
+    for name, objective in setup.terms.by_name.items():
+        inputs = objective.inputs
+        if inputs.teachers:
+            key = f"objectives.{name}.teachers"
+            taught[name] = tuple(_taught(setup, path, key, room) for path in inputs.teachers)
         if "anchor_image" in objective.needs and base is None:
             model = _locked(setup, setup.model.base, setup.model.revision)
             base = _pictures(setup, model, f"objectives.{name}", room)
-        if "third" in objective.needs:
-            third = _third(setup, objective, f"objectives.{name}.third", room)
-            setup = _with_heads(setup, objective, third.shape[1])
+        if inputs.third_tower is not None:
+            third = _third(setup, inputs.third_tower, f"objectives.{name}.third", room)
+            setup = _with_heads(setup, inputs.third_tower, third.shape[1])
     if not taught and base is None and third is None:
         return setup
     kept: Precomputed = replace(setup.precomputed, base_image=base, teachers=taught, third_tower=third)
     return replace(setup, precomputed=kept, notes=(*setup.notes, *room.notes))
 
 
-def _third(setup: TrainingSetup, objective: Any, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
-    if objective.third is None:
+def _third(setup: TrainingSetup, tower: ThirdTower, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
+    if tower.model is None:
         return _pictures(setup, _locked(setup, setup.model.base, setup.model.revision), key, room)
     with _named(key):
-        model = image_model.load_image_model(objective.third).to(next(setup.model.parameters()).device)
+        model = image_model.load_image_model(tower.model).to(next(setup.model.parameters()).device)
     return _pictures(setup, model, key, room)
 
 
-def _with_heads(setup: TrainingSetup, objective: Any, third: int) -> TrainingSetup:
-    """The same job, with an objective's heads beside the model: they learn, and are left behind.
-
-    One that needs "third" has its path `third`, `start(width, third, seed)` and the heads' `rate`.
-    """
-    start = objective.start(setup.model.width, third, setup.recipe.train.seed)
+def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> TrainingSetup:
+    """The setup with the heads of a third tower, `third` wide, added to the model: they learn, unsaved."""
+    start = tower.initial_heads(setup.model.width, third, setup.recipe.train.seed)
     heads = torch.nn.Parameter(start.to(next(setup.model.parameters()).device))
     setup.model.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
-    return replace(setup, factors=setup.factors | {"extra/third.heads": objective.rate})
+    return replace(setup, factors=setup.factors | {"extra/third.heads": tower.learning_rate})
 
 
 def _taught(

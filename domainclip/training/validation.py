@@ -88,7 +88,7 @@ def make_validation_set(
     recipe: Recipe,
     corpus: Corpus,
     sets: Sequence[EvaluationSet],
-    terms: components.Terms,
+    terms: components.WeightedObjectives,
     probes: Mapping[str, Probe],
     base: DualEncoder,
 ) -> ValidationSet | None:
@@ -112,7 +112,7 @@ def make_validation_set(
     how = pairs.card.captions
     fit = caption_sampling.TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None
     said = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
-    named = components.losses(terms).values()
+    named = terms.losses_replaced.values()
     name = base.objective if base.objective in named else next(iter(named), base.objective)
     made = ValidationSet(
         pairs=pairs,

@@ -5,7 +5,7 @@ Legend: b pairs of this process, m general sentences of this process, d width, k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,7 +74,7 @@ class LocalOutputs:
 
 
 def build_views(
-    out: EncoderOutput, batch: StepBatch, place: Tensor | None, needs: set[str], apart: bool = False
+    out: EncoderOutput, batch: StepBatch, place: Tensor | None, needs: Set[str], apart: bool = False
 ) -> tuple[Views, Callable[[str], Views], LocalOutputs]:
     """The views that all objectives share; those of one objective, by its name; and this process's rows.
 

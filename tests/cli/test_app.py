@@ -45,7 +45,7 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
     ("override", "code", "line"),
     [
         ("train.epoch=3", 2, 'squares.yaml: train.epoch: unknown key: did you mean "epochs"?'),
-        ("strategy=loar", 2, 'strategies: unknown part "loar": did you mean "lora"?'),
+        ("strategy=loar", 2, 'strategies: unknown component "loar": did you mean "lora"?'),
         ("corpus.columns.txts=a", 2, 'corpus: columns.txts: unknown key: did you mean "texts"?'),
         (
             "corpus.columns.texts=txt",

@@ -148,8 +148,8 @@ def test_every_key_of_a_card_is_documented() -> None:
 
 def test_every_option_of_a_reader_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    readers = registry.names("corpora")
+    readers = registry.names("readers")
     assert {"dicom", "folder", "hub", "table"} <= set(readers)
     for reader in readers:
-        for option in dataclasses.fields(registry.find("corpora", reader)):
+        for option in dataclasses.fields(registry.find("readers", reader)):
             assert f"`{option.name}`" in text, f"{reader}.{option.name}"

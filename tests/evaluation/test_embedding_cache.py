@@ -18,7 +18,7 @@ from domainclip import disk_cache
 from domainclip.data.interfaces import Encoder
 from domainclip.distributed import collectives
 from domainclip.evaluation import encoder as evaluation_encoder
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.embedding_cache import DiskEmbeddings, EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages, encode_images
 from domainclip.evaluation.evaluate import evaluate_pair
@@ -211,7 +211,7 @@ def test_processes_agree_on_what_is_kept(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class Fitted(Probe):
     """A probe that looks at every split."""
 
     citation: ClassVar[str] = "none"

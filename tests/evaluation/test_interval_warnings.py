@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domainclip import components, registry
+from domainclip import components
 from domainclip.config import loading
 from domainclip.errors import ModelError
 from domainclip.pipelines.inputs import load_inputs
@@ -26,19 +26,19 @@ IN_ITS_PLACE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _terms(*named: tuple[str, dict[str, Any]]) -> components.Terms:
-    return {name: (1.0, registry.build("objectives", name, options, name)) for name, options in named}
+def _terms(*named: tuple[str, dict[str, Any]]) -> components.WeightedObjectives:
+    return components.build_objectives(dict(named))
 
 
 @pytest.mark.parametrize("named", IN_ITS_PLACE)
 def test_what_trains_like_contrastive_says_so(named: tuple[str, dict[str, Any]]) -> None:
-    assert components.losses(_terms(named)) == {named[0]: "contrastive"}
+    assert _terms(named).losses_replaced == {named[0]: "contrastive"}
 
 
 def test_what_stands_beside_a_loss_takes_the_place_of_none() -> None:
     beside = ["anchor", "align_uniform", "rank_consistency", "three_towers", "two_views", "paraphrases"]
     within = ("matryoshka", {"widths": [4], "inner": {"anchor": {}}})
-    assert components.losses(_terms(*((name, {}) for name in beside), within, ("sigmoid", {}))) == {
+    assert _terms(*((name, {}) for name in beside), within, ("sigmoid", {})).losses_replaced == {
         "sigmoid": "sigmoid"
     }
 

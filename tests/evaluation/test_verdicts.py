@@ -97,7 +97,7 @@ def test_brier_and_log_loss_are_judged_beside_the_error_that_is_not() -> None:
     assert verdicts == {"ece": NO_VERDICT, "ece_adaptive": NO_VERDICT, "brier": WORSE, "nll": WORSE}
 
 
-class _Fixed:
+class _Fixed(Probe):
     """A probe that finds what it is told, by the scale of the model."""
 
     citation: ClassVar[str] = "made by hand"

@@ -42,7 +42,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _ready(base: Path, strategy: Any) -> DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    strategy.apply(loaded)
+    strategy.learning_rates(loaded)
     with torch.no_grad():  # an adapter starts as nothing: give it something to say
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:

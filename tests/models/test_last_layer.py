@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from domainclip import components
 from domainclip.config.training import TrainConfig
 from domainclip.models import last_layer, layers, loading
 from domainclip.models.dual_encoder import DualEncoder
@@ -64,7 +65,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _ready(base: Path, strategy: Any = None) -> DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    (strategy or Full()).apply(loaded)
+    (strategy or Full()).learning_rates(loaded)
     with torch.no_grad():
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:  # an adapter starts as nothing: give it something to say
@@ -264,7 +265,7 @@ def test_with_gradient_caching(
     batch = StepBatch({"pixels": pixels}, None, texts, None, torch.arange(7), None)
     results = []
     for _ in range(2):
-        terms = {"contrastive": (1.0, Contrastive())}
+        terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
         taken = step.compute_gradients(loaded, loaded, batch, terms, micro, 0, Accelerator(cpu=True))
         results.append((taken.loss, {name: w.grad.clone() for name, w in loaded.weights().items()}))
         loaded.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
+from domainclip import components
 from domainclip.config.training import TrainConfig
 from domainclip.models import loading, onednn
 from domainclip.models.dual_encoder import DualEncoder
@@ -187,7 +188,7 @@ def test_a_torch_without_this_product(tmp_path: Path, monkeypatch: pytest.Monkey
 def _ready(folder: Path, strategy: Any) -> DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(tiny_models.tiny_clip(folder / "base"))
-    strategy.apply(loaded)
+    strategy.learning_rates(loaded)
     with torch.no_grad():
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:
@@ -200,7 +201,7 @@ def _taken(loaded: DualEncoder, micro: int | None = None) -> tuple[float, dict[s
     draw = torch.Generator().manual_seed(3)
     pixels = torch.randint(0, 256, (len(TEXTS), 32, 32, 3), dtype=torch.uint8, generator=draw)
     batch = StepBatch({"pixels": pixels}, None, TEXTS, None, torch.arange(len(TEXTS)), None)
-    terms = {"contrastive": (1.0, Contrastive())}
+    terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
     loss = step.compute_gradients(loaded, loaded, batch, terms, micro, 0, Accelerator(cpu=True)).loss
     found = {name: w.grad.clone() for name, w in loaded.weights().items() if w.grad is not None}
     loaded.zero_grad(set_to_none=True)

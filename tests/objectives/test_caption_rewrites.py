@@ -75,20 +75,20 @@ def test_exact_over_processes(world: int) -> None:
 
 def test_which_rewrite() -> None:
     written = [["a hound", "en"], ["ein Köter", "de"]]
-    assert CaptionRewrites().asks(shown("a dog", "ein Hund", languages=["en", "de"], rewrites=written)) == [
-        "a hound"
-    ]
+    assert CaptionRewrites().extra_texts(
+        shown("a dog", "ein Hund", languages=["en", "de"], rewrites=written)
+    ) == ["a hound"]
     german = shown("ein Hund", "a dog", languages=["de", "en"], rewrites=written)
-    assert CaptionRewrites().asks(german) == ["ein Köter"]
+    assert CaptionRewrites().extra_texts(german) == ["ein Köter"]
     # Where the epoch shows a rewrite, the caption is the other wording.
     hound = replace(shown("a dog", "ein Hund", languages=["en", "de"], rewrites=written), text="a hound")
-    assert CaptionRewrites().asks(hound) == ["a dog"]
-    assert CaptionRewrites().asks(shown("a dog")) == []
+    assert CaptionRewrites().extra_texts(hound) == ["a dog"]
+    assert CaptionRewrites().extra_texts(shown("a dog")) == []
     only_other = shown("un chien", languages=["fr"], rewrites=[["a hound", "en"]])
-    assert CaptionRewrites().asks(only_other) == ["a hound"]
+    assert CaptionRewrites().extra_texts(only_other) == ["a hound"]
     many = [[f"dog number {n}", "en"] for n in range(9)]
     drawn = {
-        tuple(CaptionRewrites().asks(shown("a dog", languages=["en"], seed=s, rewrites=many)))
+        tuple(CaptionRewrites().extra_texts(shown("a dog", languages=["en"], seed=s, rewrites=many)))
         for s in range(40)
     }
     assert len(drawn) > 5

@@ -38,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _adapted(base: Path) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    factors = Lora(rank=2).apply(loaded)
+    factors = Lora(rank=2).learning_rates(loaded)
     with torch.no_grad():  # an adapter starts as nothing: give it something to say
         for name, weight in loaded.weights().items():
             weight.requires_grad_(factors[name] > 0)
@@ -55,7 +55,7 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
     pixels = torch.randint(0, 256, (views * PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
     rows = F.normalize(torch.randn(4, PAIRS, loaded.width, generator=draw), dim=-1)
     said = [
-        objective.asks(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
+        objective.extra_texts(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
         for i, text in enumerate(TEXTS)
     ] if "said" in needs else []  # fmt: skip
     prose = [f"the word {i}" for i in range(PROSE)] if "prose" in needs else []
@@ -92,10 +92,10 @@ def _gradients(loaded: dual_encoder.DualEncoder) -> dict[str, Tensor]:
 def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     objective = registry.build("objectives", name, options(name), f"objectives.{name}")
     loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
-    terms: components.Terms = {"contrastive": (1.0, loss), name: (0.5, objective)}
+    terms = components.WeightedObjectives({"contrastive": (1.0, loss), name: (0.5, objective)})
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
     if "third" in objective.needs:
-        heads = torch.nn.Parameter(objective.start(loaded.width, loaded.width, 0))
+        heads = torch.nn.Parameter(objective.inputs.third_tower.initial_heads(loaded.width, loaded.width, 0))
         loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
     batch = _batch(loaded, name, objective)
     whole = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)

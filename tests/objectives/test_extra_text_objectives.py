@@ -92,7 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, base: Path, spoken: Path) ->
 def _job(folder: Path, base: Path, corpus: Path, *changes: str) -> TrainingSetup:
     (folder / "said.yaml").write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
     ready = load_inputs(loading.load_recipe(str(folder / "said.yaml"), changes))
-    return make_job(ready, ready.parts.strategy.apply(ready.base), Precomputed())
+    return make_job(ready, ready.parts.strategy.stages(ready.base), Precomputed())
 
 
 def _terms(folder: Path) -> list[dict[str, float]]:

@@ -15,7 +15,7 @@ from domainclip import registry
 from domainclip.config import loading
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
 from domainclip.pipelines.inputs import load_inputs
@@ -24,7 +24,7 @@ from tests.objectives.filled_views import check_gradients, check_processes, fill
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsksForMore:
+class AsksForMore(Objective):
     """An objective from outside the package that wants everything a run can give to one objective."""
 
     citation: ClassVar[str] = "none"
@@ -33,10 +33,10 @@ class AsksForMore:
     column: str = "stars"
 
     @property
-    def teachers(self) -> list[str]:
-        return ["one/teacher"]
+    def inputs(self) -> ObjectiveInputs:
+        return ObjectiveInputs(value_column=self.column, teachers=("one/teacher",))
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def extra_texts(self, pair: TrainingPair) -> list[str]:
         return [pair.text.upper()]
 
     def __call__(self, views: Views) -> Tensor:
@@ -118,12 +118,11 @@ def test_the_first_dimensions_learn_to_stand_alone() -> None:
 def test_hands_on_what_the_inner_objective_wants() -> None:
     nested = _build(widths=[2], inner={f"{__name__}:AsksForMore": {"column": "likes"}})
     assert nested.needs == {"said", "value", "teachers"}
-    assert nested.column == "likes"
-    assert nested.teachers == ["one/teacher"]
-    assert nested.asks(TrainingPair("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
+    assert nested.inputs == ObjectiveInputs(value_column="likes", teachers=("one/teacher",))
+    assert nested.extra_texts(TrainingPair("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
     plain = _build(widths=[2])
     assert plain.needs == frozenset()
-    assert not any(hasattr(plain, name) for name in ("asks", "column", "teachers"))
+    assert plain.inputs == ObjectiveInputs()
 
 
 def test_teachers_keep_their_width() -> None:
@@ -136,7 +135,7 @@ def test_teachers_keep_their_width() -> None:
 def test_a_width_that_the_base_does_not_have_is_refused() -> None:
     said = "objectives.matryoshka.widths: 768 is more than the 512 dimensions that the base's embeddings have: name smaller ones"
     with pytest.raises(RecipeError) as caught:
-        _build(widths=[64, 768]).fits(512)
+        _build(widths=[64, 768]).check_model(512)
     assert str(caught.value) == said
     with pytest.raises(RecipeError, match="8 is more than the 6 dimensions"):
         _build(widths=[8])(filled(d=6))
@@ -147,7 +146,7 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
         loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, matryoshka: {widths: [4, 32]}}"])
     )
     with pytest.raises(RecipeError) as caught:
-        make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+        make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
     assert str(caught.value) == (
         "objectives.matryoshka.widths: 32 is more than the 16 dimensions that the base's embeddings have: name smaller ones"
     )
@@ -161,7 +160,7 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
         ({"widths": [4], "weights": [1, 2]}, "objectives.matryoshka: weights: 2 for 1 widths"),
         ({"widths": [4], "inner": {}}, "objectives.matryoshka: inner: name exactly one objective, not 0"),
         ({"widths": [4], "inner": {"matryoshka": {"widths": [2]}}}, "objectives.matryoshka: inner: matryoshka inside itself says nothing new"),
-        ({"widths": [4], "inner": {"contrastiv": {}}}, 'objectives: unknown part "contrastiv": did you mean "contrastive"?'),
+        ({"widths": [4], "inner": {"contrastiv": {}}}, 'objectives: unknown component "contrastiv": did you mean "contrastive"?'),
         ({"widths": [4], "inner": {"contrastive": {"target": "soft"}}}, 'objectives.matryoshka.inner.contrastive.target: unknown option: did you mean "targets"?'),
     ],
 )  # fmt: skip

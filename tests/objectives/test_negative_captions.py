@@ -156,7 +156,8 @@ def test_rules_by_hand(language: str, rule: str, text: str, wanted: str) -> None
     classes = ["COVID-19", "edema"] if rule == "classes" else []
     part = NegativeCaptions(rules=[rule], classes=classes)
     found = {
-        tuple(part.asks(shown(text, languages=[language], labels=["covid-19"], seed=s))) for s in range(40)
+        tuple(part.extra_texts(shown(text, languages=[language], labels=["covid-19"], seed=s)))
+        for s in range(40)
     }
     assert found == {(wanted,)}
 
@@ -178,7 +179,9 @@ def test_there_are_eleven_languages_in_the_table() -> None:
 )
 def test_where_a_rule_is_in_doubt_there_is_no_negative(language: str, text: str) -> None:
     assert (
-        NegativeCaptions(rules=["laterality", "numbers", "swap"]).asks(shown(text, languages=[language]))
+        NegativeCaptions(rules=["laterality", "numbers", "swap"]).extra_texts(
+            shown(text, languages=[language])
+        )
         == []
     )
 
@@ -188,7 +191,7 @@ def test_two_dogs_the_other_way_round_are_the_same_two_dogs() -> None:
     found = {
         t
         for s in range(60)
-        for t in NegativeCaptions(rules=["swap"]).asks(shown(text, languages=["en"], seed=s))
+        for t in NegativeCaptions(rules=["swap"]).extra_texts(shown(text, languages=["en"], seed=s))
     }
     assert "A white dog and a black dog" not in found
     assert "A dog dog and a white black" in found
@@ -196,12 +199,12 @@ def test_two_dogs_the_other_way_round_are_the_same_two_dogs() -> None:
 
 def test_the_column_comes_first_and_rules_fill_up() -> None:
     pair = shown("A dog.", languages=["en"], negatives="['A cat.', 'a  DOG.']")
-    found = NegativeCaptions(column="negatives", per_pair=2, rules=["negation"]).asks(pair)
+    found = NegativeCaptions(column="negatives", per_pair=2, rules=["negation"]).extra_texts(pair)
     assert found == ["A cat.", "No dog."]
-    assert NegativeCaptions(column="negatives", rules=[]).asks(shown("A dog.", negatives="A cat.")) == [
-        "A cat."
-    ]
-    assert NegativeCaptions(column="negatives", rules=[]).asks(shown("A dog.")) == []
+    assert NegativeCaptions(column="negatives", rules=[]).extra_texts(
+        shown("A dog.", negatives="A cat.")
+    ) == ["A cat."]
+    assert NegativeCaptions(column="negatives", rules=[]).extra_texts(shown("A dog.")) == []
 
 
 def test_never_a_true_text_never_twice_and_always_the_same() -> None:
@@ -232,15 +235,15 @@ def test_never_a_true_text_never_twice_and_always_the_same() -> None:
         text = " ".join(draw.choices(words, k=draw.randint(1, 9)))
         other = " ".join(draw.choices(words, k=draw.randint(1, 4)))
         pair = shown(text, other, languages=["en", "en"], seed=seed, rewrites=[["no dog", "en"]])
-        found = part.asks(pair)
+        found = part.extra_texts(pair)
         said = [normalise(one) for one in found]
         assert not {normalise(text), normalise(other), "no dog", ""} & set(said)
         assert len(set(said)) == len(said) <= 4
-        assert part.asks(pair) == found
+        assert part.extra_texts(pair) == found
         some += len(found)
     assert some > 600  # the property is not kept by saying nothing
     pairs = [shown("A black dog chases two white cats in 1998", languages=["en"], seed=s) for s in range(20)]
-    assert len({tuple(part.asks(pair)) for pair in pairs}) > 10  # the seed decides
+    assert len({tuple(part.extra_texts(pair)) for pair in pairs}) > 10  # the seed decides
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,14 @@ def test_exact_over_processes_and_in_its_gradients(world: int) -> None:
 
 def test_which_paraphrase() -> None:
     pair = shown("a dog", "ein Hund", "a hound", "a dog on grass", languages=["en", "de", "en", "en"])
-    assert {tuple(Paraphrases().asks(replace(pair, seed=s))) for s in range(30)} == {("a hound",)}
-    assert Paraphrases().asks(shown("a dog", "ein Hund", languages=["en", "de"])) == []
-    assert Paraphrases().asks(shown("a dog", "a hound")) == ["a hound"]  # of no language: alike
-    assert Paraphrases(column="p").asks(replace(pair, meta={"p": "this is a dog"})) == ["this is a dog"]
-    assert Paraphrases(column="p").asks(replace(pair, meta={"p": ["a dog", ""]})) == []
-    assert Paraphrases(column="p").asks(pair) == []
+    assert {tuple(Paraphrases().extra_texts(replace(pair, seed=s))) for s in range(30)} == {("a hound",)}
+    assert Paraphrases().extra_texts(shown("a dog", "ein Hund", languages=["en", "de"])) == []
+    assert Paraphrases().extra_texts(shown("a dog", "a hound")) == ["a hound"]  # of no language: alike
+    assert Paraphrases(column="p").extra_texts(replace(pair, meta={"p": "this is a dog"})) == [
+        "this is a dog"
+    ]
+    assert Paraphrases(column="p").extra_texts(replace(pair, meta={"p": ["a dog", ""]})) == []
+    assert Paraphrases(column="p").extra_texts(pair) == []
     # A sentence of a report: the report that it stands in is no paraphrase of it.
     report = shown("No mass. Clear lungs.", "Lungs are clear.", languages=["en", "en"])
-    assert Paraphrases().asks(replace(report, text="Clear lungs.")) == ["Lungs are clear."]
+    assert Paraphrases().extra_texts(replace(report, text="Clear lungs.")) == ["Lungs are clear."]

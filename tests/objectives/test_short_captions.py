@@ -44,7 +44,7 @@ def _pair(text: str) -> TrainingPair:
     ],
 )
 def test_asks_for_the_first_sentence(text: str, said: list[str]) -> None:
-    assert ShortCaptions().asks(_pair(text)) == said
+    assert ShortCaptions().extra_texts(_pair(text)) == said
 
 
 def test_hand_worked() -> None:
@@ -177,7 +177,7 @@ def test_pictures_that_are_all_alike_stay_as_they_are() -> None:
 def test_inside_matryoshka_and_beside_contrastive() -> None:
     term = Matryoshka(widths=[3, 6], inner={"short_captions": {"components": 2}})
     assert term.needs == {"said"}
-    assert term.asks(_pair("Clear lungs. No effusion.")) == ["Clear lungs."]
+    assert term.extra_texts(_pair("Clear lungs. No effusion.")) == ["Clear lungs."]
     image, said = _rows(5, 6).requires_grad_(), _rows(5, 6, seed=1).requires_grad_()
     views = _views(image, said)
     by_hand = [ShortCaptions(components=2)(views.truncate(width)) for width in (3, 6)]

@@ -136,22 +136,22 @@ def test_words_are_told_apart_within_a_pair_by_hand() -> None:
 def test_sentences_of_the_language_that_is_shown() -> None:
     german = "Kein Erguss. Herz normal groß. Lunge frei."
     pair = shown("No effusion. Heart size is normal.", german, "Clear lungs.", languages=["en", "de", "en"])
-    assert set(SubCaptions().asks(pair)) == {"No effusion.", "Heart size is normal.", "Clear lungs."}
-    assert set(SubCaptions().asks(shown(german, "No effusion.", languages=["de", "en"]))) == {
+    assert set(SubCaptions().extra_texts(pair)) == {"No effusion.", "Heart size is normal.", "Clear lungs."}
+    assert set(SubCaptions().extra_texts(shown(german, "No effusion.", languages=["de", "en"]))) == {
         "Kein Erguss.",
         "Herz normal groß.",
         "Lunge frei.",
     }
-    assert SubCaptions().asks(shown("红色的猫。黑色的狗。")) in (
+    assert SubCaptions().extra_texts(shown("红色的猫。黑色的狗。")) in (
         ["红色的猫。", "黑色的狗。"],
         ["黑色的狗。", "红色的猫。"],
     )
-    assert SubCaptions().asks(shown(".")) == []
+    assert SubCaptions().extra_texts(shown(".")) == []
 
 
 def test_another_epoch_draws_other_sentences() -> None:
     report = " ".join(f"Finding {n} is seen." for n in range(9))
-    drawn = [tuple(SubCaptions(most=3).asks(shown(report, seed=seed))) for seed in range(30)]
+    drawn = [tuple(SubCaptions(most=3).extra_texts(shown(report, seed=seed))) for seed in range(30)]
     assert all(len(set(one)) == 3 for one in drawn)
     assert len(set(drawn)) > 25
-    assert drawn[4] == tuple(SubCaptions(most=3).asks(shown(report, seed=4)))
+    assert drawn[4] == tuple(SubCaptions(most=3).extra_texts(shown(report, seed=4)))

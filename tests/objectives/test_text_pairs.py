@@ -80,15 +80,15 @@ def test_a_caption_that_is_anothers_partner_is_no_negative() -> None:
 def test_which_text() -> None:
     pair = shown("a dog", "ein Hund", "a hound", "un chien", languages=["en", "de", "en", "fr"])
     asked = {
-        which: {tuple(TextPairs(captions=which).asks(replace(pair, seed=s))) for s in range(40)}
+        which: {tuple(TextPairs(captions=which).extra_texts(replace(pair, seed=s))) for s in range(40)}
         for which in ("any", "same_language", "other_language")
     }
     assert asked["other_language"] == {("ein Hund",), ("un chien",)}
     assert asked["same_language"] == {("a hound",)}
     assert asked["any"] == {("ein Hund",), ("a hound",), ("un chien",)}
-    assert TextPairs(column="title").asks(replace(pair, meta={"title": "Rex"})) == ["Rex"]
-    assert TextPairs(column="title").asks(pair) == []
-    assert TextPairs().asks(shown("a dog")) == []
+    assert TextPairs(column="title").extra_texts(replace(pair, meta={"title": "Rex"})) == ["Rex"]
+    assert TextPairs(column="title").extra_texts(pair) == []
+    assert TextPairs().extra_texts(shown("a dog")) == []
 
 
 def test_an_unknown_choice_is_refused() -> None:

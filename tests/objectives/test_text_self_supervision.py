@@ -85,7 +85,7 @@ def test_what_a_copy_lacks(how: str) -> None:
     text = "one two three four five six seven eight nine ten"
     words = text.split()
     for seed in range(50):
-        copies = TextSelfSupervision(damage=[how], share=0.3).asks(shown(text, seed=seed))
+        copies = TextSelfSupervision(damage=[how], share=0.3).extra_texts(shown(text, seed=seed))
         assert len(set(copies)) == 2
         for copy in copies:
             said = copy.split()
@@ -106,19 +106,19 @@ def test_two_copies_or_none_never_the_caption_and_always_the_same() -> None:
     tally: Counter[int] = Counter()
     for seed in range(200):
         text = " ".join(draw.choices(["a", "dog", "cat", "red", "on", "two"], k=draw.randint(1, 9)))
-        found = part.asks(shown(text, seed=seed))
+        found = part.extra_texts(shown(text, seed=seed))
         assert text not in found
         assert len(set(found)) == len(found)
-        assert found == part.asks(shown(text, seed=seed))
+        assert found == part.extra_texts(shown(text, seed=seed))
         tally[len(found)] += 1
     assert set(tally) == {0, 2}
     assert tally[2] > 90
-    assert part.asks(shown("a a a a a")) in ([], ["a a a a", "a a a"])
-    assert part.asks(shown("three words only")) == []
+    assert part.extra_texts(shown("a a a a a")) in ([], ["a a a a", "a a a"])
+    assert part.extra_texts(shown("three words only")) == []
 
 
 def test_scripts_without_spaces() -> None:
-    copies = TextSelfSupervision(damage=["span"]).asks(shown("两只狗在路上打架的照片"))
+    copies = TextSelfSupervision(damage=["span"]).extra_texts(shown("两只狗在路上打架的照片"))
     assert len(copies) == 2
     assert all(" " not in copy and len(copy) < 11 for copy in copies)
-    assert len(TextSelfSupervision().asks(shown("رجل يلعب مع كلب في الحديقة"))) == 2
+    assert len(TextSelfSupervision().extra_texts(shown("رجل يلعب مع كلب في الحديقة"))) == 2

@@ -31,6 +31,12 @@ from tests.support.processes import finetuned
 from tests.support.tiny_models import noise, stack
 
 
+def _initial_heads(model: str | None, width: int, third: int, seed: int) -> Tensor:
+    tower = ThreeTowers(third=model).inputs.third_tower
+    assert tower is not None
+    return tower.initial_heads(width, third, seed)
+
+
 def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float32) -> Views:
     draw = torch.Generator().manual_seed(0)
     sides = [F.normalize(torch.randn(b, w, generator=draw, dtype=dtype), dim=-1) for w in (d, d, t)]
@@ -119,9 +125,9 @@ def test_the_first_dimensions_go_through_the_first_rows() -> None:
 
 
 def test_the_start_is_the_base_or_drawn() -> None:
-    same = ThreeTowers().start(4, 4, 0)
+    same = _initial_heads(None, 4, 4, 0)
     assert torch.equal(same, torch.stack([torch.cat([torch.eye(4)] * 2)] * 2))
-    one, again, other = (ThreeTowers(third="x").start(4, 90, seed) for seed in (1, 1, 2))
+    one, again, other = (_initial_heads("x", 4, 90, seed) for seed in (1, 1, 2))
     assert one.shape == (2, 94, 4)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -132,14 +138,16 @@ def test_the_start_is_the_base_or_drawn() -> None:
 @pytest.mark.parametrize("micro", [1, 4, 5])
 def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> None:
     loaded = loading.load_model(base)
-    Full().apply(loaded)
-    start = ThreeTowers(third="x").start(loaded.width, 9, 0)
+    Full().learning_rates(loaded)
+    start = _initial_heads("x", loaded.width, 9, 0)
     loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": torch.nn.Parameter(start)})
     pixels = stack(loaded.image_preprocessor(noise(40, 36, seed=i)) for i in range(9))
     third = F.normalize(torch.randn(9, 9, generator=torch.Generator().manual_seed(1)), dim=-1)
     texts = [f"a red circle {i}" for i in range(9)]
     batch = StepBatch(pixels, None, texts, None, torch.arange(9), None, third_tower=third)
-    terms = {"contrastive": (1.0, Contrastive()), "three_towers": (2.0, ThreeTowers())}
+    terms = components.WeightedObjectives(
+        {"contrastive": (1.0, Contrastive()), "three_towers": (2.0, ThreeTowers())}
+    )
     found = []
     for held in (None, micro):
         step.compute_gradients(loaded, loaded, batch, terms, held, 0, Accelerator(cpu=True))
@@ -255,7 +263,7 @@ def test_it_goes_with_every_strategy(recipe_file: Path, tmp_path: Path, strategy
     lines = _lines(tmp_path / "run")
     assert lines[-1]["terms"]["three_towers"] < lines[0]["terms"]["three_towers"]
     end, _ = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-000008")
-    start = ThreeTowers(third="x").start(16, 48, 0)
+    start = _initial_heads("x", 16, 48, 0)
     assert not torch.allclose(end["weights"]["extra/third.heads"], start, atol=1e-3)
     assert "extra/third.heads:exp_avg" in end["optimizer"]
     assert loading.load_model(tmp_path / "run" / "model").width == 16
@@ -264,10 +272,9 @@ def test_it_goes_with_every_strategy(recipe_file: Path, tmp_path: Path, strategy
 def test_two_third_towers_are_refused() -> None:
     """A run has one set of heads: the later one would have taken the earlier one's place, unsaid."""
     inner = registry.build("objectives", "matryoshka", {"widths": [4], "inner": {"three_towers": {}}}, "")
-    terms: components.Terms = {
-        "three_towers": (1.0, ThreeTowers(third="some/one")),
-        "matryoshka": (1.0, inner),
-    }
+    terms = components.WeightedObjectives(
+        {"three_towers": (1.0, ThreeTowers(third="some/one")), "matryoshka": (1.0, inner)}
+    )
     with pytest.raises(RecipeError) as caught:
         objective_inputs.check_objectives(terms, cast(dual_encoder.DualEncoder, None), stream=False)
     assert str(caught.value) == (

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from domainclip.data.batching.extras import Asking
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.two_views import TwoViews
@@ -22,12 +21,14 @@ def _views(counts: list[int]) -> Views:
 
 def test_it_is_an_objective_that_asks_only_when_it_must() -> None:
     assert isinstance(TwoViews(), Objective)
-    assert isinstance(TwoViews(), Asking)
     assert TwoViews().needs == {"image_2"}
     assert TwoViews(second_text=True).needs == {"image_2", "said"}
     pair = shown("a dog", "ein Hund", "a hound", languages=["en", "de", "en"])
-    assert {t for s in range(30) for t in TwoViews().asks(replace(pair, seed=s))} == {"ein Hund", "a hound"}
-    assert TwoViews().asks(shown("a dog")) == []
+    assert {t for s in range(30) for t in TwoViews().extra_texts(replace(pair, seed=s))} == {
+        "ein Hund",
+        "a hound",
+    }
+    assert TwoViews().extra_texts(shown("a dog")) == []
 
 
 def test_its_terms_are_contrastive_losses() -> None:

@@ -101,7 +101,7 @@ ERRORS = {
     "a list": ("[zero_shot]", "own.yaml: a suite is a mapping of keys to values"),
     "unknown probe": (
         "probes: {zero_shoot: {}}",
-        'probes: unknown part "zero_shoot": did you mean "zero_shot"?',
+        'probes: unknown component "zero_shoot": did you mean "zero_shot"?',
     ),
     "unknown option": (
         "probes: {retrieval: {galery: 3}}",

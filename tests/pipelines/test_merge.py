@@ -63,7 +63,7 @@ def test_merged_is_not_the_base(run: Path, template: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("options", [{}, {"rslora": True}, {"dora": True}], ids=str)
 def test_every_family_and_variant(tmp_path: Path, family: str, options: dict[str, bool]) -> None:
     model = loading.load_model(getattr(tiny_models, family)(tmp_path / "base"))
-    factors = Lora(rank=2, **options).apply(model)
+    factors = Lora(rank=2, **options).learning_rates(model)
     with torch.no_grad():
         for name, weight in model.weights().items():
             if factors[name] > 0:

@@ -37,7 +37,7 @@ STRATEGIES: dict[str, Any] = {
 def _model(base: Path, name: str) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    STRATEGIES[name].apply(loaded)
+    STRATEGIES[name].learning_rates(loaded)
     for weight in loaded.added_modules.parameters():  # zeros say nothing
         weight.data += 0.3 * torch.randn_like(weight)
     return loaded
@@ -64,10 +64,9 @@ def _taken(base: Path, name: str, rows: slice, micro: int | None) -> tuple[float
     loaded = _model(base, name)
     accelerator = Accelerator(cpu=True)
     model: Any = accelerator.prepare(loaded)
-    terms: components.Terms = {
-        "contrastive": (1.0, Contrastive()),
-        "short": (0.5, ShortCaptions(components=3)),
-    }
+    terms = components.WeightedObjectives(
+        {"contrastive": (1.0, Contrastive()), "short": (0.5, ShortCaptions(components=3))}
+    )
     taken = step.compute_gradients(model, loaded, _batch(loaded, rows), terms, micro, 0, accelerator)
     grads = {n: w.grad.clone() for n, w in loaded.weights().items() if w.grad is not None}
     return taken.loss, grads

@@ -13,7 +13,7 @@ from domainclip.strategies.full import Full
 
 def test_factors_by_tower(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Full(image=0.1, text=2.0, scale=False).apply(loaded)
+    factors = Full(image=0.1, text=2.0, scale=False).learning_rates(loaded)
     assert factors.keys() == loaded.weights().keys()
     assert {factors[name] for name in factors if name.startswith("image/")} == {0.1}
     assert {factors[name] for name in factors if name.startswith("text/")} == {2.0}
@@ -22,7 +22,7 @@ def test_factors_by_tower(base: Path) -> None:
 
 
 def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
-    factors = Full(last_layers=1, text=0.5).apply(loading.load_model(base))
+    factors = Full(last_layers=1, text=0.5).learning_rates(loading.load_model(base))
     learns = {name: factor for name, factor in factors.items() if factor > 0}
     assert {factor for name, factor in learns.items() if name.startswith("text/")} == {0.5}
     for part in ("vision", "text"):
@@ -44,7 +44,7 @@ def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
 
 def test_each_layer_learns_slower_than_the_one_above(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Full(layer_decay=0.5, text=2.0).apply(loaded)
+    factors = Full(layer_decay=0.5, text=2.0).learning_rates(loaded)
     assert factors.keys() == loaded.weights().keys()
     for part, side, full in (("vision", "image", 1.0), ("text", "text", 2.0)):
         places = {"embeddings": 0.25, "encoder.layers.0": 0.5, "encoder.layers.1": 1.0}
@@ -58,18 +58,20 @@ def test_each_layer_learns_slower_than_the_one_above(base: Path) -> None:
 
 def test_layer_decay_above_locked_layers(base: Path) -> None:
     loaded = loading.load_model(base)
-    assert Full(layer_decay=0.5, last_layers=1).apply(loaded) == Full(last_layers=1).apply(loaded)
-    factors = Full(layer_decay=0.5, last_layers=2).apply(loaded)
+    assert Full(layer_decay=0.5, last_layers=1).learning_rates(loaded) == Full(last_layers=1).learning_rates(
+        loaded
+    )
+    factors = Full(layer_decay=0.5, last_layers=2).learning_rates(loaded)
     by_place = {
         place: {f for name, f in factors.items() if name.startswith(f"text/text_model.{place}.")}
         for place in ("embeddings", "encoder.layers.0", "encoder.layers.1")
     }
     assert by_place == {"embeddings": {0.0}, "encoder.layers.0": {0.5}, "encoder.layers.1": {1.0}}
-    assert Full(layer_decay=1.0).apply(loaded) == Full().apply(loaded)
+    assert Full(layer_decay=1.0).learning_rates(loaded) == Full().learning_rates(loaded)
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_number_of_layers_that_no_tower_has(base: Path, count: int) -> None:
     with pytest.raises(RecipeError) as caught:
-        Full(last_layers=count).apply(loading.load_model(base))
+        Full(last_layers=count).learning_rates(loading.load_model(base))
     assert str(caught.value) == f"last_layers: {count} is not between 1 and 2, the layers of this tower"

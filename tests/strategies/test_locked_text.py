@@ -12,7 +12,7 @@ from domainclip.training import optimizer as training_optimizer
 
 def test_only_the_other_tower_learns(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = LockedText().apply(loaded)
+    factors = LockedText().learning_rates(loaded)
     learning = {name for name, factor in factors.items() if factor > 0}
     assert {name.split("/")[0] for name in learning} == {"image", "scale"}
     assert {name for name, w in loaded.weights().items() if w.requires_grad} == learning
@@ -22,4 +22,4 @@ def test_only_the_other_tower_learns(base: Path) -> None:
 
 
 def test_scale_may_be_locked_too(base: Path) -> None:
-    assert LockedText(scale=False).apply(loading.load_model(base))["scale/logit_scale"] == 0.0
+    assert LockedText(scale=False).learning_rates(loading.load_model(base))["scale/logit_scale"] == 0.0

@@ -52,8 +52,8 @@ def test_as_the_published_code_counts() -> None:
 def test_short_texts_say_the_same_and_long_ones_more(base: Path) -> None:
     before, after = loading.load_model(base), loading.load_model(base)
     wording, key = after.wording, after.fingerprint("text")
-    assert LongText().reads(after) == 248
-    LongText().apply(after)
+    assert LongText().requirements(after).max_tokens == 248
+    LongText().learning_rates(after)
     assert after.max_tokens == 248
     short = ["a red circle", "a dog"]  # within twenty tokens
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_short_texts_say_the_same_and_long_ones_more(base: Path) -> None:
 
 def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> None:
     loaded = loading.load_model(base)
-    LongText().apply(loaded)
+    LongText().learning_rates(loaded)
     loaded.save(tmp_path / "model")
     plain, tokenizer = (
         CLIPModel.from_pretrained(tmp_path / "model"),
@@ -89,7 +89,7 @@ def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> Non
 
 def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = LongText(image=0, text=0.5, scale=False).apply(loaded)
+    factors = LongText(image=0, text=0.5, scale=False).learning_rates(loaded)
     assert {name.split("/")[0] for name, factor in factors.items() if factor > 0} == {"text"}
     assert (factors[f"{TABLE}.first"], factors[f"{TABLE}.rest"]) == (0.0, 0.5)
     assert not loaded.uses_weight_decay(f"{TABLE}.rest")
@@ -120,8 +120,8 @@ def test_other_families(tmp_path: Path, make: Callable[[Path], Path], before: in
     folder = make(tmp_path / "base")
     old, loaded = loading.load_model(folder), loading.load_model(folder)
     assert old.max_tokens == before
-    assert LongText().reads(loaded) == after
-    LongText().apply(loaded)
+    assert LongText().requirements(loaded).max_tokens == after
+    LongText().learning_rates(loaded)
     assert loaded.max_tokens == after
     with torch.no_grad():
         first, again = (one.encode_text(one.tokenise(["a cat"])) for one in (old, loaded))
@@ -136,13 +136,13 @@ def test_other_families(tmp_path: Path, make: Callable[[Path], Path], before: in
 
 def test_what_cannot_be_stretched(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        LongText().apply(loading.load_model(tiny_siglip(tmp_path / "siglip")))
+        LongText().learning_rates(loading.load_model(tiny_siglip(tmp_path / "siglip")))
     assert str(caught.value) == (
         "strategy.long_text: family siglip pads every text to 64 tokens and reads it at the last of them: "
         "its positions cannot be stretched; take a base of another family"
     )
     with pytest.raises(RecipeError) as caught:
-        LongText(keep=76).apply(loading.load_model(base))
+        LongText(keep=76).learning_rates(loading.load_model(base))
     assert str(caught.value) == "strategy.long_text.keep: 76 of 77 positions leaves none to stretch"
 
 
@@ -159,7 +159,7 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
     for strategy in ("full", "long_text"):
         ready = load_inputs(loading_config.load_recipe(str(recipe_file), [*changes, f"strategy={strategy}"]))
         said[strategy] = [finding.text for finding in ready.findings if " cut at " in finding.text]
-        ready.parts.strategy.apply(ready.base)
+        ready.parts.strategy.learning_rates(ready.base)
         assert ready.base.max_tokens == {"full": 77, "long_text": 248}[strategy]
     assert len(said["full"]) == 1
     assert "100.0% of the distinct training captions are cut at 77 tokens" in said["full"][0]

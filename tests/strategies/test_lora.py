@@ -50,7 +50,7 @@ def test_an_adapter_as_base_is_refused_before_training(
     changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}", f"roots=[{tmp_path.parent.parent}]"]
     ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     with pytest.raises(RecipeError) as caught:
-        make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+        make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
     assert str(caught.value) == expected
 
 
@@ -67,7 +67,7 @@ def _embeddings(loaded: dual_encoder.DualEncoder) -> tuple[torch.Tensor, torch.T
 
 def _trained(loaded: dual_encoder.DualEncoder, strategy: Lora) -> dual_encoder.DualEncoder:
     """With an adapter that says something, and a scale that has moved."""
-    strategy.apply(loaded)
+    strategy.learning_rates(loaded)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, weight in loaded.weights().items():
@@ -90,7 +90,7 @@ def test_starts_as_the_base(base: Path, options: dict[str, Any]) -> None:
     """Fault 16."""
     before = _embeddings(loading.load_model(base).eval())
     loaded = loading.load_model(base).eval()
-    Lora(rank=2, **options).apply(loaded)
+    Lora(rank=2, **options).learning_rates(loaded)
     for one, other in zip(before, _embeddings(loaded.eval()), strict=True):
         # DoRA divides by a row's length and multiplies with it again.
         assert torch.allclose(one, other, atol=1e-6) if "dora" in options else torch.equal(one, other)
@@ -120,7 +120,7 @@ def test_gaussian_draws_a_normal_start(base: Path) -> None:
     for init in ("gaussian", "kaiming"):
         torch.manual_seed(0)
         loaded = loading.load_model(base)
-        Lora(rank=8, init=init).apply(loaded)  # type: ignore[arg-type]
+        Lora(rank=8, init=init).learning_rates(loaded)  # type: ignore[arg-type]
         drawn = [w.flatten() for name, w in loaded.weights().items() if ".lora_A." in name]
         found[init] = torch.cat(drawn)
     assert found["gaussian"].std().item() == pytest.approx(1 / 8, rel=0.05)  # 1 / rank, as peft draws it
@@ -141,7 +141,7 @@ def test_gaussian_draws_a_normal_start(base: Path) -> None:
 )
 def test_what_learns(base: Path, options: dict[str, object], expected: int) -> None:
     loaded = loading.load_model(base)
-    factors = Lora(rank=2, **options).apply(loaded)  # type: ignore[arg-type]
+    factors = Lora(rank=2, **options).learning_rates(loaded)  # type: ignore[arg-type]
     learning = {name for name, factor in factors.items() if factor > 0}
     assert len(learning - {"scale/logit_scale"}) == expected
     assert "scale/logit_scale" in learning
@@ -151,7 +151,7 @@ def test_what_learns(base: Path, options: dict[str, object], expected: int) -> N
 @pytest.mark.parametrize("make", [tiny_siglip, tiny_chinese_clip, tiny_dual_encoder])
 def test_every_family_has_its_layers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     loaded = loading.load_model(make(tmp_path / "base"))
-    factors = Lora(rank=2, targets="attention+mlp").apply(loaded)
+    factors = Lora(rank=2, targets="attention+mlp").learning_rates(loaded)
     learning = [name for name, factor in factors.items() if factor > 0]
     assert sum(name.startswith("image/") for name in learning) >= 2 * 6 * 2
     assert sum(name.startswith("text/") for name in learning) >= 2 * 6 * 2

@@ -77,7 +77,7 @@ def test_padding_is_no_frame() -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_starts_as_the_mean_of_unit_vectors(base: Path, pool: Any) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool=pool, layers=2).apply(loaded)
+    MultiFrame(pool=pool, layers=2).learning_rates(loaded)
     with torch.no_grad():
         found = loaded.encode_image(_study(loaded, [3, 1, 4]))
     for study, count in enumerate((3, 1, 4)):
@@ -96,7 +96,7 @@ def test_weighted_by_hand() -> None:
 @pytest.mark.parametrize("pool", ["weighted", "temporal"])
 def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool=pool).apply(loaded)
+    MultiFrame(pool=pool).learning_rates(loaded)
     _move(loaded)
     with torch.no_grad():
         batch = _study(loaded, [3, 2])
@@ -113,7 +113,7 @@ def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any
 def test_the_order_counts_for_the_temporal_one_only(base: Path) -> None:
     for pool in POOLS:
         loaded = loading.load_model(base)
-        MultiFrame(pool=pool).apply(loaded)
+        MultiFrame(pool=pool).learning_rates(loaded)
         _move(loaded)
         with torch.no_grad():
             batch = _study(loaded, [4])
@@ -137,7 +137,7 @@ def test_gradients(pool: str) -> None:
 
 def test_what_learns(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = MultiFrame(pool="temporal", image=0, text=0.5, pooling=3, scale=False).apply(loaded)
+    factors = MultiFrame(pool="temporal", image=0, text=0.5, pooling=3, scale=False).learning_rates(loaded)
     by = {
         name.split("_pooling.")[0].split("/v")[0].split("/t")[0]: factor for name, factor in factors.items()
     }
@@ -150,7 +150,7 @@ def test_what_learns(base: Path) -> None:
     # The pooling belongs to the image side: its gradient is wanted, although the tower is locked.
     assert loaded.first_trainable_layer("image") is not None
     loaded = loading.load_model(base)
-    MultiFrame(image=0).apply(loaded)
+    MultiFrame(image=0).learning_rates(loaded)
     assert loaded.first_trainable_layer("image") is None
 
 
@@ -160,7 +160,7 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
 ) -> None:
     loaded = loading.load_model(base)
     plain = loaded.fingerprint("image")
-    MultiFrame(pool=pool, layers=2).apply(loaded)
+    MultiFrame(pool=pool, layers=2).learning_rates(loaded)
     _move(loaded)
     assert loaded.fingerprint("image") != plain  # what is kept of single pictures is not found again
     loaded.save(tmp_path / "model")
@@ -177,7 +177,7 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     assert is_pushed_name("pooling.safetensors")
     assert not is_pushed_name("pooling.bin")
     with pytest.raises(RecipeError) as caught:
-        MultiFrame(frames=8, pool=pool).apply(again)
+        MultiFrame(frames=8, pool=pool).learning_rates(again)
     assert str(caught.value) == (
         "strategy.multi_frame: the base pools its pictures already: "
         f"say frames 4, pool {pool}, layers 2, as it does"
@@ -199,11 +199,11 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
 )
 def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy: Any, factor: float) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool="weighted").apply(loaded)
+    MultiFrame(pool="weighted").learning_rates(loaded)
     _move(loaded)
     loaded.save(tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
-    factors = strategy.apply(again)
+    factors = strategy.learning_rates(again)
     assert factors["image/image_pooling.query"] == pytest.approx(factor)
     assert again.weights()["image/image_pooling.query"].requires_grad == (factor > 0)
     again.save(tmp_path / "further")
@@ -215,7 +215,7 @@ def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy
 
 def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
     loaded = loading.load_model(base)
-    MultiFrame().apply(loaded)
+    MultiFrame().learning_rates(loaded)
     loaded.save(tmp_path / "model")
     (tmp_path / "model" / "pooling.json").write_text('{"frames": 1000000, "layers": 1, "pool": "mean"}')
     with pytest.raises(ModelError) as caught:
@@ -228,7 +228,7 @@ def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
 
 def test_patches_of_their_own_shapes_are_pooled_too(tmp_path: Path) -> None:
     loaded = loading.load_model(tiny_siglip2_naflex(tmp_path / "base"))
-    MultiFrame().apply(loaded)
+    MultiFrame().learning_rates(loaded)
     with torch.no_grad():
         found = loaded.encode_image(_study(loaded, [2, 3]))
     assert torch.allclose(found[1], F.normalize(_singles(loaded, 1, 3).mean(0), dim=-1), atol=1e-6)
@@ -240,7 +240,7 @@ def test_evaluation_sees_the_same_pictures(
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
     items = _items(tmp_path, [1, 3, 6])
     model, other = loading.load_model(base), loading.load_model(base)
-    MultiFrame(frames=3).apply(model)
+    MultiFrame(frames=3).learning_rates(model)
     pooled, single = (
         CachedEncoder(model, EmbeddingCache.make(on_disk=True)),
         CachedEncoder(other, EmbeddingCache.make(on_disk=True)),
@@ -262,7 +262,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_
     items = _items(tmp_path, [2, 2])
     (tmp_path / "0-0.png").write_bytes(b"no picture")
     model = loading.load_model(base)
-    MultiFrame(frames=3).apply(model)
+    MultiFrame(frames=3).learning_rates(model)
     found = CachedEncoder(model).images(items)
     with torch.no_grad():
         left = model.encode_image(stack([model.image_preprocessor(noise(40, 36, 1))]))
@@ -271,7 +271,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_
 
 def test_models_that_are_compared_see_the_same_pictures(base: Path) -> None:
     plain, pooled, other = loading.load_model(base), loading.load_model(base), loading.load_model(base)
-    MultiFrame(frames=3).apply(pooled)
+    MultiFrame(frames=3).learning_rates(pooled)
     evaluate._see_as_many([plain, other])
     assert (plain.frames, other.frames) == (1, 1)
     evaluate._see_as_many([plain, pooled, other])
@@ -323,7 +323,7 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
     ready = inputs.load_inputs(loading_config.load_recipe(str(recipe_file), changes))
-    return make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+    return make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
 
 
 def test_training_pairs_show_all_pictures(tmp_path: Path) -> None:

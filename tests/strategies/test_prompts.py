@@ -38,7 +38,7 @@ def _ids(loaded: dual_encoder.DualEncoder, text: str) -> list[int]:
 
 
 def _trained(loaded: dual_encoder.DualEncoder, strategy: Prompts) -> dual_encoder.DualEncoder:
-    strategy.apply(loaded)
+    strategy.learning_rates(loaded)
     torch.manual_seed(1)
     loaded.weights()[ADDED].data += 0.5 * torch.randn_like(loaded.weights()[ADDED])
     return loaded
@@ -46,19 +46,19 @@ def _trained(loaded: dual_encoder.DualEncoder, strategy: Prompts) -> dual_encode
 
 def test_only_the_new_words_learn(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts(tokens=3).apply(loaded)
+    factors = Prompts(tokens=3).learning_rates(loaded)
     assert {name for name, factor in factors.items() if factor > 0} == {ADDED}
     assert loaded.weights()[ADDED].shape == (3, 32)
     assert not loaded.uses_weight_decay(ADDED)
     assert loaded.first_trainable_layer("image") is None  # pictures are encoded once
-    assert Prompts(scale=True).apply(loading.load_model(base))["scale/logit_scale"] == 1.0
+    assert Prompts(scale=True).learning_rates(loading.load_model(base))["scale/logit_scale"] == 1.0
 
 
 @pytest.mark.parametrize("make", FAMILIES)
 def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path / "base")
     plain, loaded = loading.load_model(folder), loading.load_model(folder)
-    Prompts(tokens=2, start="a photo").apply(loaded)
+    Prompts(tokens=2, start="a photo").learning_rates(loaded)
     first = len(plain.tokenizer)
     for text in ("a red circle", "a"):
         before, after = _ids(plain, text), _ids(loaded, text)
@@ -114,7 +114,7 @@ def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> No
     loaded.save(tmp_path / "legacy")
     old, new = loading.load_model(tmp_path / "legacy"), loading.load_model(tmp_path / "legacy")
     assert new.hf_base.config.text_config.eos_token_id == 2
-    Prompts(tokens=1, start="red").apply(new)
+    Prompts(tokens=1, start="red").learning_rates(new)
     with torch.no_grad():
         assert torch.allclose(
             new.encode_text(new.tokenise(["circle"])),
@@ -145,7 +145,7 @@ def test_a_script_without_spaces() -> None:
 
 def test_each_class_has_its_own_words(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts(tokens=2, per_class=True, classes=CLASSES).apply(loaded)
+    factors = Prompts(tokens=2, per_class=True, classes=CLASSES).learning_rates(loaded)
     assert loaded.weights()[ADDED].shape == (6, 32)
     assert sum(factor > 0 for factor in factors.values()) == 1
     first = 700
@@ -160,7 +160,7 @@ def test_each_class_has_its_own_words(base: Path) -> None:
 
 def test_a_word_for_the_name_of_each_class(base: Path) -> None:
     plain, loaded = loading.load_model(base), loading.load_model(base)
-    Prompts(tokens=0, names=True, classes=CLASSES).apply(loaded)
+    Prompts(tokens=0, names=True, classes=CLASSES).learning_rates(loaded)
     table = plain.hf_base.text_model.embeddings.token_embedding.weight
     pleural = plain.tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
     assert len(pleural) > 1
@@ -194,7 +194,7 @@ def test_a_random_start_follows_the_seed(base: Path) -> None:
     for seed in (0, 0, 1):
         loaded = loading.load_model(base)
         torch.manual_seed(seed)
-        Prompts(start=None).apply(loaded)
+        Prompts(start=None).learning_rates(loaded)
         found.append(loaded.weights()[ADDED].detach().clone())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -202,7 +202,7 @@ def test_a_random_start_follows_the_seed(base: Path) -> None:
 
 def test_a_step_moves_the_words_and_nothing_else(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts().apply(loaded)
+    factors = Prompts().learning_rates(loaded)
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
     optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
     loaded.encode_text(loaded.tokenise(["a red circle"]))[0, 0].backward()
@@ -261,15 +261,15 @@ def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: 
 )
 def test_what_is_refused(base: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Prompts(**options).apply(loading.load_model(base))
+        Prompts(**options).learning_rates(loading.load_model(base))
     assert str(caught.value) == message
 
 
 def test_words_are_learnt_once(base: Path) -> None:
     loaded = loading.load_model(base)
-    Prompts().apply(loaded)
+    Prompts().learning_rates(loaded)
     with pytest.raises(ModelError) as caught:
-        Prompts(tokens=1, start=None).apply(loaded)
+        Prompts(tokens=1, start=None).learning_rates(loaded)
     assert str(caught.value) == (
         f'base "{base}": its tokenizer knows some of the new tokens already: it has learnt words before'
     )
@@ -286,7 +286,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
     ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     kept = sentences(ready)
-    return make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    return make_job(ready, ready.parts.strategy.stages(ready.base), kept)
 
 
 def test_the_classes_are_those_of_the_corpus(recipe_file: Path) -> None:

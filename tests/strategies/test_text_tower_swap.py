@@ -60,7 +60,7 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
 ) -> None:
     base = loading.load_model(make(tmp_path / "base"))
     before = base.fingerprint("all")
-    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).rebuild(base)
+    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).build_model(base)
     assert base.fingerprint("all") == before
     assert torch.equal(model.encode_image(_pixels(model)), base.encode_image(_pixels(base)))
     assert (model.max_tokens, model.width) == (40, base.width)
@@ -81,7 +81,7 @@ def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> 
     base = loading.load_model(tiny_models.tiny_dual_encoder(tmp_path / "base"))
     base.hf_base.text_model.save_pretrained(tmp_path / "own")
     base.tokenizer.save_pretrained(tmp_path / "own")
-    model = TextTowerSwap(encoder=str(tmp_path / "own")).rebuild(base)
+    model = TextTowerSwap(encoder=str(tmp_path / "own")).build_model(base)
     tokens = base.tokenise(TEXTS)
     assert all(torch.equal(model.tokenise(TEXTS)[name], ids) for name, ids in tokens.items())
     # Negative control: with the new projection it says something else.
@@ -94,7 +94,7 @@ def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path
     loaded = loading.load_model(base)
     bare = str(_encoder(tmp_path / "bare", pooler=False))
     one, same, other = (
-        TextTowerSwap(encoder=bare, seed=seed).rebuild(loaded).weights() for seed in (3, 3, 4)
+        TextTowerSwap(encoder=bare, seed=seed).build_model(loaded).weights() for seed in (3, 3, 4)
     )
     for name in ("text/text_projection.weight", "text/text_model.pooler.dense.weight"):
         assert torch.equal(one[name], same[name])
@@ -105,8 +105,8 @@ def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path
 
 def test_what_learns(base: Path, encoder: Path) -> None:
     strategy = TextTowerSwap(encoder=str(encoder), text=0.5)
-    model = strategy.rebuild(loading.load_model(base))
-    factors = strategy.apply(model)
+    model = strategy.build_model(loading.load_model(base))
+    factors = strategy.learning_rates(model)
     assert {factor for name, factor in factors.items() if name.startswith("image/")} == {0.0}
     assert factors["text/text_projection.weight"] == 10.0
     assert factors["text/text_model.pooler.dense.weight"] == 0.5
@@ -115,7 +115,7 @@ def test_what_learns(base: Path, encoder: Path) -> None:
 
 @torch.no_grad()
 def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: Path, tmp_path: Path) -> None:
-    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).rebuild(loading.load_model(base))
+    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).build_model(loading.load_model(base))
     image, text = model.encode_image(_pixels(model)), model.encode_text(model.tokenise(TEXTS))
     model.save(tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
@@ -132,7 +132,7 @@ def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: P
 
 def _refusal(base: Path, encoder: str) -> str:
     with pytest.raises(ModelError) as caught:
-        TextTowerSwap(encoder=encoder).rebuild(loading.load_model(base))
+        TextTowerSwap(encoder=encoder).build_model(loading.load_model(base))
     return str(caught.value)
 
 
@@ -187,7 +187,7 @@ def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tm
     )
     transformers.XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "xlmr")
     tokenizer.save_pretrained(tmp_path / "xlmr")
-    model = TextTowerSwap(encoder=str(tmp_path / "xlmr")).rebuild(loading.load_model(base))
+    model = TextTowerSwap(encoder=str(tmp_path / "xlmr")).build_model(loading.load_model(base))
     assert model.max_tokens == 32
     assert model.encode_text(model.tokenise(["a dog " * 60])).isfinite().all()
 

@@ -82,7 +82,7 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
 def adapted(base: Path, lora: bool, seed: int = 0) -> dual_encoder.DualEncoder:
     """Towers after an update that nothing has learnt, but that changes every weight that may learn."""
     model = loading.load_model(base)
-    factors = (Lora(rank=2) if lora else Full()).apply(model)
+    factors = (Lora(rank=2) if lora else Full()).learning_rates(model)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.weights().items():

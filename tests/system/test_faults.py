@@ -286,13 +286,13 @@ def _gradients(base: Path, mixed: str, device: str, compiled: bool = False) -> t
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
     torch.manual_seed(0)
     loaded = models_loading.load_model(base).to(device)
-    Full().apply(loaded)
+    Full().learning_rates(loaded)
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (12, *loaded.image_size, 3), dtype=torch.uint8, generator=draw).to(device)
     batch = views.StepBatch({"pixels": pixels}, None, [f"a square {i}" for i in range(12)], None,
                            torch.arange(12, device=device), None)  # fmt: skip
     with layer_execution.layer_execution(loaded, TrainConfig(compile=compiled)):
-        terms: components.Terms = {"contrastive": (1.0, Contrastive())}
+        terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
         taken = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
     return taken.loss, {n: w.grad.cpu() for n, w in loaded.weights().items() if w.grad is not None}
 

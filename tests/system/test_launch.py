@@ -24,12 +24,12 @@ from typing import ClassVar
 import time
 from domainclip.distributed import collectives
 from domainclip.errors import DataError
+from domainclip.objectives.base import Objective
 
 @dataclass(frozen=True, kw_only=True)
-class Faulty:
+class Faulty(Objective):
     kind: str = "none"
     citation: ClassVar[str] = "none"
-    needs: ClassVar[frozenset[str]] = frozenset()
     seen: ClassVar[list[int]] = []
 
     def __call__(self, views):

@@ -99,7 +99,7 @@ def _model(case: Case, bases: dict[str, Path]) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     # Read once a process: a copy costs a hundredth of it.
     loaded = copy.deepcopy(_read(bases["clip" if case.objective == "contrastive" else "siglip"]))
-    STRATEGIES[case.strategy].apply(loaded)
+    STRATEGIES[case.strategy].learning_rates(loaded)
     with torch.no_grad():  # an adapter starts as nothing: give it something to say
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:
@@ -131,10 +131,10 @@ def _batch(case: Case, loaded: dual_encoder.DualEncoder, rank: int, world: int) 
     )
 
 
-def _terms(case: Case) -> components.Terms:
+def _terms(case: Case) -> components.WeightedObjectives:
     loss = Sigmoid() if case.objective == "sigmoid" else Contrastive()
-    terms: components.Terms = {"loss": (1.0, loss)}
-    return terms | ({"anchor": (3.0, Anchor())} if case.prose else {})
+    anchor = {"anchor": (3.0, Anchor())} if case.prose else {}
+    return components.WeightedObjectives({"loss": (1.0, loss), **anchor})
 
 
 def take(case: Case, bases: dict[str, Path], accelerator: Accelerator) -> tuple[float, dict[str, Tensor]]:

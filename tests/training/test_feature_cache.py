@@ -56,7 +56,7 @@ def _pairs(folder: Path, loaded: DualEncoder, broken: int | None = None) -> Pair
 
 def _model(base: Path, strategy: Any) -> DualEncoder:
     loaded = loading.load_model(base)
-    strategy.apply(loaded)
+    strategy.learning_rates(loaded)
     return loaded
 
 

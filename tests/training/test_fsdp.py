@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
+from domainclip.components import WeightedObjectives
 from domainclip.config import loading as loading_config
 from domainclip.config.training import TrainConfig
 from domainclip.distributed import collectives
@@ -72,7 +73,7 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     given = loading.load_model(bases[setting.base])
-    factors = (setting.strategy or Full()).apply(given)
+    factors = (setting.strategy or Full()).learning_rates(given)
     given = given.double()
     start = {name: weight.detach().clone() for name, weight in given.weights().items()}
     shared = fsdp.shard(given, accelerator.device)
@@ -85,7 +86,13 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
         for at in range(2):
             batch = _batch(at, given)
             taken = step.compute_gradients(
-                model, shared, batch, {"sigmoid": (1.0, Sigmoid())}, setting.micro, at, accelerator
+                model,
+                shared,
+                batch,
+                WeightedObjectives({"sigmoid": (1.0, Sigmoid())}),
+                setting.micro,
+                at,
+                accelerator,
             )
             norms.append(fsdp.clip_gradients(shared, TRAIN.max_grad_norm, accelerator))
             losses.append(taken.loss)

@@ -28,7 +28,7 @@ from domainclip.training.views import StepBatch
 from tests.support import tiny_models
 
 PAIRS = 20
-TERMS: components.Terms = {"contrastive": (1.0, Contrastive())}
+TERMS = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def accelerator() -> Accelerator:
 def _model(base: Path, strategy: Any = None) -> DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    (strategy or Full()).apply(loaded)
+    (strategy or Full()).learning_rates(loaded)
     loaded.set_train_mode({"image", "text"})
     return loaded
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from domainclip.config import loading
 from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.models import loading as models_loading
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.strategies.base import Stage
 from domainclip.training import teachers as training_teachers
 from domainclip.training.precompute import with_kept_features
 from domainclip.training.setup import TrainingSetup, to_step_batch
@@ -30,20 +31,28 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pupil:
+class Pupil(Objective):
     citation: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset({"teachers", "anchor_image", "labels"})
     teachers: list[str] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        return ObjectiveInputs(teachers=tuple(self.teachers))
 
     def __call__(self, views: Views) -> Tensor:
         return (views.image[views.own] - views.anchor_image[views.own]).square().sum(-1).mean()  # type: ignore[index]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded:
+class Graded(Objective):
     citation: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     column: str = "price"
+
+    @property
+    def inputs(self) -> ObjectiveInputs:
+        return ObjectiveInputs(value_column=self.column)
 
     def __call__(self, views: Views) -> Tensor:
         return views.image.sum() * 0
@@ -58,7 +67,7 @@ def _job(recipe_file: Path, objectives: dict[str, Any], *changes: str) -> Traini
         + "}"
     )
     ready = load_inputs(loading.load_recipe(str(recipe_file), [f"objectives={options}", *changes]))
-    return make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+    return make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +121,7 @@ def test_labels_that_are_not_there_are_refused(recipe_file: Path) -> None:
     ready = load_inputs(loading.load_recipe(str(recipe_file), options))
     train = ready.corpus.splits["train"]
     ready.corpus.splits["train"] = train.map(lambda _: {"labels": []}, features=train.features)
-    assert _refused(lambda: make_job(ready, {"image/x": 1.0}, sentences(ready))) == (
+    assert _refused(lambda: make_job(ready, [Stage(1.0, {"image/x": 1.0})], sentences(ready))) == (
         DataError,
         "objectives: one of them needs labels, and no training item of corpus unnamed has any: name "
         "columns.labels in the card",

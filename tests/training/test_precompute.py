@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from domainclip import disk_cache
+from domainclip import components, disk_cache
 from domainclip.config import loading
+from domainclip.objectives.base import Objective, Views
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_job, sentences
@@ -35,7 +36,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
     ready = load_inputs(loading.load_recipe(str(recipe_file), changes))
     kept = sentences(ready)
-    return make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    return make_job(ready, ready.parts.strategy.stages(ready.base), kept)
 
 
 @pytest.mark.parametrize("strategy", [LAYERS, ADAPTER, DORA], ids=["layers", "adapter", "dora"])
@@ -110,11 +111,14 @@ def test_a_family_that_cannot_begin_midway_is_said(
 
 
 def test_embeddings_are_not_enough_for_a_term_that_looks_at_tokens(recipe_file: Path) -> None:
-    class Tokens:
+    class Tokens(Objective):
         needs = frozenset({"image_tokens"})
 
+        def __call__(self, views: Views) -> Tensor:
+            return views.scale
+
     setup = _job(recipe_file, "strategy=locked_image")
-    terms: Any = {"tokens": (1.0, Tokens())}
+    terms = components.WeightedObjectives({"tokens": (1.0, Tokens())})
     assert with_kept_features(replace(setup, terms=terms)).precomputed.image_features is None
 
 

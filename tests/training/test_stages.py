@@ -154,8 +154,8 @@ def test_resumed_at_every_step_ends_bit_equal(
 
 def test_a_run_has_one_stage_unless_its_strategy_says_more(recipe_file: Path) -> None:
     ready = load_inputs(loading.load_recipe(str(recipe_file), []))
-    setup = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
-    (stage,) = stages_of(ready.parts.strategy, setup)
+    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    (stage,) = stages_of(setup)
     assert (stage.steps, stage.factors) == (StepRange(0, 8), setup.factors)
 
 
@@ -164,8 +164,8 @@ def test_shares_become_whole_steps(recipe_file: Path, first: float, spans: list[
     ready = load_inputs(
         loading.load_recipe(str(recipe_file), [f"strategy={{two_stage: {{first: {first}}}}}"])
     )
-    setup = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
-    found = stages_of(ready.parts.strategy, setup)
+    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    found = stages_of(setup)
     assert [(one.steps.begin, one.steps.end) for one in found] == spans
     assert any(one.factors["image/visual_projection.weight"] for one in found) == (first < 0.99)
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from domainclip import components
+from domainclip.components import WeightedObjectives
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
 from domainclip.models.text_tokenizer import TokenCache
@@ -51,15 +52,15 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def _terms(objective: str) -> components.Terms:
+def _terms(objective: str) -> components.WeightedObjectives:
     loss = Sigmoid() if objective == "sigmoid" else Contrastive()
-    return {objective: (1.0, loss), "anchor": (3.0, Anchor())}
+    return components.WeightedObjectives({objective: (1.0, loss), "anchor": (3.0, Anchor())})
 
 
 def _model(base: Path, strategy: Any = None, train: bool = True) -> dual_encoder.DualEncoder:
     torch.manual_seed(0)
     loaded = loading.load_model(base)
-    (strategy or Full()).apply(loaded)
+    (strategy or Full()).learning_rates(loaded)
     with torch.no_grad():  # an adapter starts as nothing: give it something to say
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:
@@ -241,7 +242,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
     loaded = _model(bases["contrastive"])
     batch = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     batch = replace(batch, texts=["a red circle", "a small dog"] * (PAIRS // 2))
-    terms = {"contrastive": (1.0, Contrastive())}
+    terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
     image, text, scale, _ = loaded(batch.image, loaded.tokenise(batch.texts))  # each by itself
     Contrastive()(Views(image, text, scale, group=batch.group)).backward()
     expected = _gradients(loaded)
@@ -253,7 +254,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
 def test_smaller_batches_added_up_are_not_the_same(bases: dict[str, Path], accelerator: Accelerator) -> None:
     """Fault 14. Negative control: gradient accumulation does not enlarge a contrastive batch."""
     loaded = _model(bases["contrastive"])
-    terms = {"contrastive": (1.0, Contrastive())}
+    terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
     bare = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     step.compute_gradients(loaded, loaded, bare, terms, None, 0, accelerator)
     expected = _gradients(loaded)
@@ -288,7 +289,7 @@ def test_a_row_that_is_not_finite_is_named(bases: dict[str, Path], accelerator: 
     batch = replace(batch, image=None, image_embeddings=broken, base_anchor_text=None)
     loaded.set_trainable([("image/.*", 0.0), (".*", 1.0)])
     taken = step.compute_gradients(
-        loaded, loaded, batch, {"contrastive": (1.0, Contrastive())}, None, 0, accelerator
+        loaded, loaded, batch, WeightedObjectives({"contrastive": (1.0, Contrastive())}), None, 0, accelerator
     )
     assert taken.non_finite_rows == [4]
     assert taken.loss != taken.loss

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from domainclip import components
+from domainclip.components import WeightedObjectives
 from domainclip.config import loading as loading_config
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
@@ -50,7 +51,7 @@ def make(recipe_file: Path, loaded: DualEncoder, tmp_path: Path) -> Make:
         sets = evaluation_sets(recipe, corpus, [])
         probes = components.build_components(recipe).probes
         return validation.make_validation_set(
-            recipe, corpus, sets, {"contrastive": (1.0, Contrastive())}, probes, loaded
+            recipe, corpus, sets, WeightedObjectives({"contrastive": (1.0, Contrastive())}), probes, loaded
         )
 
     return build
@@ -111,7 +112,7 @@ def test_what_was_lost_is_counted_from_the_base(make: Make, loaded: DualEncoder)
 def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
     held = make()
     assert held is not None
-    Lora(rank=2, dropout=0.5, towers="text", last_layers=1).apply(loaded)
+    Lora(rank=2, dropout=0.5, towers="text", last_layers=1).learning_rates(loaded)
     with torch.no_grad():
         for name, weight in loaded.weights().items():
             if ".lora_B." in name:

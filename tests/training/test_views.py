@@ -15,7 +15,7 @@ from domainclip import components
 from domainclip.data.batching.extras import BatchExtras
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
-from domainclip.objectives.base import Teacher, Views
+from domainclip.objectives.base import Objective, Teacher, Views
 from domainclip.training import step
 from domainclip.training.views import StepBatch
 from tests.support.processes import started
@@ -26,7 +26,7 @@ WORDS = ["a red circle", "two small squares on the left", "a line", "nothing at 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curious:
+class Curious(Objective):
     """Looks at everything there is, in its own rows, and at all others' through their sums."""
 
     citation: ClassVar[str] = ""
@@ -48,7 +48,7 @@ class Curious:
         return self.factor * (weight[own] * -(target * logits.log_softmax(-1)).sum(-1)).mean()
 
 
-TERMS: components.Terms = {"one": (1.0, Curious()), "other": (0.5, Curious(factor=2.0))}
+TERMS = components.WeightedObjectives({"one": (1.0, Curious()), "other": (0.5, Curious(factor=2.0))})
 
 
 def _batch(loaded: dual_encoder.DualEncoder, rows: slice = slice(None)) -> StepBatch:

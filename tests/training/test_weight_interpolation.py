@@ -52,7 +52,7 @@ def _dora(layer: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("alpha", [0.25, 0.7, 1.0])
 def test_an_adapter_in_between_is_the_matrix_in_between(base: Path, dora: bool, alpha: float) -> None:
     model = loading.load_model(base)
-    factors = Lora(rank=3, dora=dora, rslora=True).apply(model)
+    factors = Lora(rank=3, dora=dora, rslora=True).learning_rates(model)
     weights = {name: weight for name, weight in model.weights().items() if factors[name] > 0}
     start = {name: weight.detach().clone() for name, weight in weights.items()}
     before = _merged(model)

@@ -6,9 +6,9 @@ Legend: b pairs of one process's batch, c classes of the corpus.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class ExtraSpec:
     """What is wanted of every pair; a pure description, so that workers can carry it."""
 
-    said: Mapping[str, Asking] = field(default_factory=dict)  # by objective: who says which texts
+    # By objective: the function that makes its further texts of a pair.
+    said: Mapping[str, Callable[[TrainingPair], list[str]]] = field(default_factory=dict)
     value: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
     classes: tuple[str, ...] = ()  # all of the corpus, where classes are wanted
     second: bool = False  # a second view of each picture
@@ -85,7 +86,7 @@ class ExtraColumns:
         draw = seeding.stable(seed, epoch, index, "said")
         shown = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
         return PairExtras(
-            {name: one.asks(shown) for name, one in self.wanted.said.items()},
+            {name: make(shown) for name, make in self.wanted.said.items()},
             {name: number_of(meta.get(key)) for name, key in self.wanted.value.items()},
             np.isin(self.wanted.classes, labels) if self.wanted.classes else None,
         )
@@ -136,11 +137,3 @@ def augmented_view(picture: Image.Image, draw: np.random.Generator, mirror: bool
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast):
         found = change(found).enhance(float(draw.uniform(0.6, 1.4)))
     return ImageOps.mirror(found) if mirror and draw.random() < 0.5 else found
-
-
-@runtime_checkable
-class Asking(Protocol):
-    """An objective that wants further texts of each pair: it needs "said", and says which."""
-
-    def asks(self, pair: TrainingPair) -> list[str]:
-        """Up to k texts, none of them empty; the text tower encodes each distinct one once."""

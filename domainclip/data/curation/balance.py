@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from domainclip.data.interfaces import Curation
 from domainclip.errors import DataError
 from domainclip.seeding import stable
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balance:
+class Balance(Curation):
     """An item stays with probability max over its labels of min(1, most / how often that label stands).
 
     MetaCLIP's rule [arXiv:2309.16671]: labels with at most `most` items keep all of them, more frequent ones
@@ -27,7 +28,6 @@ class Balance:
     """
 
     citation: ClassVar[str] = "arXiv:2309.16671"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     most: Annotated[int, Field(ge=1)]
     seed: int = 0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from domainclip.data.interfaces import BatchOrdering
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterBatches:
+class ClusterBatches(BatchOrdering):
     """k-means over the base's embeddings; a batch is drawn from one cluster as far as it reaches.
 
     Two random pictures of a corpus are mostly easy to tell apart, and teach little. Inside a cluster the
@@ -35,14 +37,11 @@ class ClusterBatches:
     by: Literal["image", "text", "both"] = "both"
     seed: int = 0
 
-    def __call__(self, items: Dataset, base: Encoder) -> Dataset:
-        """The same items."""
-        return items
-
-    def strata(self, items: Dataset, base: Encoder) -> np.ndarray:
+    def strata(self, items: Dataset, base: Encoder | None = None) -> np.ndarray:
         """(n,) int64, the cluster of each item; fewer clusters where there are fewer items."""
         from sklearn.cluster import MiniBatchKMeans
 
+        assert base is not None  # `needs` names it
         sides = []
         if self.by != "text":
             sides.append(base.images(items))

@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from domainclip.data.images import digests, inspection, near_duplicates, perceptual_hashes
+from domainclip.data.interfaces import Curation
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +27,7 @@ _ROWS = 1024  # of similarities that stand at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deduplicate:
+class Deduplicate(Curation):
     """Keeps the first of all items whose pictures are one, and gives it the captions of the others.
 
     Two pictures are one when their bytes are the same; when one is the other re-encoded, resized, cut or

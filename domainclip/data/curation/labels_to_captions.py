@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from domainclip.data.interfaces import Curation
 from domainclip.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsToCaptions:
+class LabelsToCaptions(Curation):
     """Adds one caption a template and label to every labelled training item. [arXiv:2412.10372]
 
     A long caption teaches names and details, which a small corpus lets a model learn by heart; the label

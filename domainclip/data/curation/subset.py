@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from domainclip.data.interfaces import Curation
 from domainclip.seeding import stable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subset:
+class Subset(Curation):
     """The items whose mean of x yᵀ stays nearest to that of all: the cross-covariance is preserved.
 
     ClipCov proves that such subsets generalise best [arXiv:2403.12267]. Here they are chosen greedily, one
@@ -36,8 +37,9 @@ class Subset:
     share: Annotated[float, Field(gt=0, le=1)]
     by_label: bool = True
 
-    def __call__(self, items: Dataset, base: Encoder) -> Dataset:
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """The chosen items, in their old order."""
+        assert base is not None  # `needs` names it
         image = base.images(items)
         text = base.texts([texts[0] if texts else "" for texts in items["texts"][:]])
         parts: dict[tuple[str, ...], list[int]] = {}

@@ -17,6 +17,7 @@ from domainclip.data.dicom import decoders, reading, windowing
 from domainclip.data.dicom import frames as dicom_frames
 from domainclip.data.dicom.frames import FramePolicy
 from domainclip.data.files import corpus_folder, locations, tables
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import dicom_reports, dicom_structured_reports, dicom_studies
 from domainclip.data.readers.sources.dicom_studies import File, Level
@@ -30,7 +31,7 @@ _INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, *_STORED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dicom:
+class Dicom(CorpusReader):
     """Reads DICOM files, known by their content, not by their names.
 
     The reports are a table that names the files in its image column, or one whose `key` column holds an

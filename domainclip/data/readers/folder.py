@@ -14,6 +14,7 @@ from PIL import Image
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder, tar
 from domainclip.data.images import decode
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import Source, standardise
 from domainclip.data.splits import is_split, said
@@ -32,7 +33,7 @@ _QUIET = frozenset(_BESIDE.split())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder:
+class Folder(CorpusReader):
     """Reads [split/]class/name.jpg, with name.txt beside it where there are captions, one a line.
 
     The columns that a template may name are `text`, `label` (the class folder) and `name`.

@@ -18,6 +18,7 @@ from pydantic import Field
 from domainclip.data import columns
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources import parquet
 from domainclip.data.readers.sources.parquet import Parquets
@@ -31,7 +32,7 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub:
+class Hub(CorpusReader):
     """Reads a Hub id, at a commit that is noted, or a folder of `save_to_disk`.
 
     Its own splits are kept; a lone one is divided by the card's shares. Rows are held in memory,
@@ -58,7 +59,7 @@ class Hub:
         rows = self._rows(source, str(path), image, found)
         return standardise(rows, found, card, journal, self.label_separator)
 
-    def stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream | None:
+    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream | None:
         """The training split when it is streamed whole; its other splits are read, up to `held_out` rows.
 
         Raises: DataError for a data set that is not stored as Parquet, or has one split only.

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from domainclip.data import prepared_format
 from domainclip.data.cards import Card
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import FEATURES, dataset
 from domainclip.data.schema import COLUMNS, SPLITS
@@ -17,7 +18,7 @@ from domainclip.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Prepared(CorpusReader):
     """Reads shards of either form, tar or Arrow, by their manifest; pixels are the same from both.
 
     Splits, captions, classes and groups are as they were prepared: the card's columns, shares and caption

@@ -11,6 +11,7 @@ from datasets import DatasetDict
 from domainclip.data import columns
 from domainclip.data.cards import Card, corpus_root
 from domainclip.data.files import corpus_folder, tables
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.row_captions import text_of
 from domainclip.data.rows import Source, picture_of, standardise
@@ -20,7 +21,7 @@ Condition = dict[str, str | int | list[str | int]]  # column -> the value, or va
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Table(CorpusReader):
     """Reads a table, or a folder with a metadata.csv, .tsv, .jsonl or .parquet; images lie in its folder."""
 
     encoding: str = "utf-8-sig"

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from domainclip.data import columns
 from domainclip.data.cards import Card, Columns
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, counts
 from domainclip.data.readers.sources import tar_shards
 from domainclip.data.rows import Source, standardise
@@ -21,7 +22,7 @@ from domainclip.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Webdataset:
+class Webdataset(CorpusReader):
     """Reads a folder of .tar files, one file, or a pattern such as `shard-{000..099}.tar`.
 
     Columns are the keys of each .json, `text` (the .txt), `label` (the .cls), `key` and `shard`. The split is
@@ -59,7 +60,7 @@ class Webdataset:
             rows, self._columns(card, rows, path, journal), card, journal, self.label_separator
         )
 
-    def stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream:
+    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream:
         """The training split, when it is streamed; the shards of other splits are no part of it.
 
         Raises: DataError for shards that are not there, or hold no pair.

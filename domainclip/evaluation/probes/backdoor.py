@@ -15,7 +15,7 @@ from pydantic import Field
 from domainclip.data.images.decode import decode_image
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import DataError
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.decisions import top1_shares, top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.labels import one_class
@@ -38,7 +38,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backdoor:
+class Backdoor(Probe):
     """Attack success of a planted mark [arXiv:2106.09667], and what the border alone gives away.
 
     `attack_success`: among the items of other classes, the share whose prediction turns into the target

@@ -13,7 +13,7 @@ from scipy.special import expit, log_expit, log_softmax
 
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import decisions, labels, results, zero_shot_scores
 from domainclip.evaluation.statistics import aggregates
 
@@ -63,7 +63,7 @@ class Forecasts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(Probe):
     """Expected calibration error, Brier score and log loss of zero-shot answers. [arXiv:1706.04599]
 
     One class an item: softmax over the classes of scale times cosine. Several: for each class, sigmoid of

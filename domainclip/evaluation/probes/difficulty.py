@@ -12,7 +12,7 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import caption_vectors, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -22,7 +22,7 @@ _BLOCK = 512  # items compared with all others at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difficulty:
+class Difficulty(Probe):
     """Likeness of the nearest item of another group, for images and for captions, and the ceiling of R@1.
 
     The likeness is the model's own: a model that sees all items alike cannot tell them apart, whatever it

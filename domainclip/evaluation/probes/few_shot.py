@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.classifier_metrics import always_commonest
 from domainclip.evaluation.metrics.decisions import top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
@@ -24,7 +24,7 @@ from domainclip.seeding import stable
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewShot:
+class FewShot(Probe):
     """A linear head started from the prompts and held near them, on few images a class. [arXiv:2312.12730]
 
     CLAP in closed form: minimise the mean over the shots of CE(scale · x W^T) plus the sum over classes of

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import caption_vectors, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -20,7 +20,7 @@ _T = 2.0  # the temperature of the Gaussian potential, as in the paper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap:
+class Gap(Probe):
     """Modality gap [arXiv:2203.02053], alignment and uniformity [arXiv:2005.10242].
 
     Gap: the distance of the mean image from the mean caption. Alignment: the mean of |x - y|^2 over pairs.

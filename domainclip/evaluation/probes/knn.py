@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.classifier_metrics import classifier_metric, classifier_metrics
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
 from domainclip.evaluation.metrics.labels import class_names, several_classes, single_label_rows
@@ -20,7 +20,7 @@ _BLOCK = 512  # queries compared with all neighbours at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn:
+class Knn(Probe):
     """Votes of the k nearest training images, weighted exp(cosine / 0.07). [arXiv:1805.01978]
 
     The k is chosen on the validation split among those given, as the smallest of the best. Where several

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.classifier_metrics import classifier_metric, classifier_metrics
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
 from domainclip.evaluation.metrics.labels import (
@@ -28,7 +28,7 @@ _HELD_BACK = 5  # one group in five chooses the penalty where there is no valida
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearProbe:
+class LinearProbe(Probe):
     """Logistic regression on frozen image embeddings of the training split. [arXiv:2103.00020, A.3]
 
     As there: L-BFGS, the strength of the L2 penalty chosen on the validation split by a sweep that starts

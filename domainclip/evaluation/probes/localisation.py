@@ -12,7 +12,7 @@ from pydantic import Field
 from domainclip.data.images.boxes import Box, read_boxes
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import ModelError
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
@@ -25,7 +25,7 @@ _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Localisation:
+class Localisation(Probe):
     """Pointing game [arXiv:1608.00507], contrast to noise and mean IoU [arXiv:2204.09817].
 
     A map holds the cosine of each patch with the text of one label. Pointing: whether its highest patch lies

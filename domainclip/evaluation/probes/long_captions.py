@@ -13,7 +13,7 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.sentences import sentences
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import Caption, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import MIN_ITEMS, metric, not_measured
@@ -23,7 +23,7 @@ _BINS = (0, 20, 40, 60, 100)  # words; a bin reaches up to the next
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongCaptions:
+class LongCaptions(Probe):
     """Text-to-image R@1 asked with the first sentence, the whole caption, and its far end.
 
     After Long-CLIP [arXiv:2403.15378], which shows that CLIP uses little of a caption beyond its first twenty

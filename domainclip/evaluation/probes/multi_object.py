@@ -11,7 +11,7 @@ from pydantic import Field
 
 from domainclip.data.images.boxes import read_boxes
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.labels import class_names, several_classes
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -30,7 +30,7 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiObject:
+class MultiObject(Probe):
     """Matching of two named objects, and the bias to the first named and the larger. [arXiv:2502.19842]
 
     Of a picture with several labels two are drawn. `matching` (the paper's image-text matching): a text that

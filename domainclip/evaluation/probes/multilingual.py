@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.stats import rankdata
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import Caption, caption_vectors, captions
 from domainclip.evaluation.metrics.decisions import top1_shares
 from domainclip.evaluation.metrics.labelled_examples import sample_items
@@ -26,7 +26,7 @@ _CELLS = 4_000_000  # cosines held at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multilingual:
+class Multilingual(Probe):
     """Text-to-image R@1 by language [arXiv:2205.12522, Crossmodal-3600], and the agreement of languages.
 
     Every language searches all images of the set, so that languages can be compared; languages of few items

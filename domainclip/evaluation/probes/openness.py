@@ -11,7 +11,7 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.decisions import top_k_hits
 from domainclip.evaluation.metrics.labels import one_class
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -35,7 +35,7 @@ _WORDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Openness:
+class Openness(Probe):
     """Stability and extensibility as the vocabulary grows step by step. [arXiv:2206.01986]
 
     Stability (the paper's Acc-S): the corpus's own classes stay the right answers while words of other

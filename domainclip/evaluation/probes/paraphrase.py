@@ -10,7 +10,7 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import caption_vectors, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -20,7 +20,7 @@ _BLOCK = 256  # queries compared with all images at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paraphrase:
+class Paraphrase(Probe):
     """Overlap of the first ten images found by two captions of one item. [arXiv:2402.15120]
 
     The two are the first captions of an item that read differently and are of one language. The paper's

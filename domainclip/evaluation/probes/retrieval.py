@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from domainclip.data.interfaces import Encoder
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.image_neighbours import alike
 from domainclip.evaluation.metrics.ranking import Standing, search
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -33,7 +33,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(Probe):
     """Recall, ranks and mean precision, in both directions, and image to image. [arXiv:2103.00020]
 
     A caption that stands under several images is one entry of the gallery and right for all of them;

@@ -12,7 +12,7 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import did_you_mean
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import results
 from domainclip.evaluation.metrics.subgroup_cells import (
     Column,
@@ -31,7 +31,7 @@ Part = tuple[np.ndarray, aggregates.Aggregate]  # places in the scores, and the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subgroups:
+class Subgroups(Probe):
     """Accuracy (or AUROC, or R@1) by sex, age, scanner, language …: each cell, the worst one, and the gap.
 
     The gap is the best cell less the worst; of equal groups it is not 0 in a finite sample, so what luck

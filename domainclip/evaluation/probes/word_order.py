@@ -11,7 +11,7 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.words import pieces
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -21,7 +21,7 @@ _FEWEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordOrder:
+class WordOrder(Probe):
     """The true caption against orders made from it by rule, each image on its own. [arXiv:2210.01936]
 
     The paper's perturbations that need no grammar (all words shuffled, trigrams shuffled, words inside the

@@ -15,7 +15,7 @@ from scipy.special import expit
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics import class_metrics, decisions, results, zero_shot_scores
 from domainclip.evaluation.metrics import labels as metrics_labels
 from domainclip.evaluation.metrics.prompt_presets import VERSIONS, Preset, Questions, negates_twice, questions
@@ -26,7 +26,7 @@ _TURNS = 64  # AUROCs that a spread over templates may cost
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShot:
+class ZeroShot(Probe):
     """Which class's prompts lie nearest to the image. [arXiv:2103.00020]
 
     One class an item: accuracy, macro accuracy and macro F1, with the truth counted as 1/t when t classes tie

@@ -59,7 +59,7 @@ def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
     warnings = list(ready.warnings)
     sets = evaluation_sets(recipe, ready.corpus, warnings)
     kept = sentences(ready)
-    setup = make_job(ready, ready.parts.strategy.apply(ready.base), kept)
+    setup = make_job(ready, ready.parts.strategy.stages(ready.base), kept)
     pairs, counts = len(setup.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
     steps = total_steps(recipe, pairs)
     batch = min(recipe.train.batch_size, pairs)
@@ -71,7 +71,7 @@ def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
             ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
         ),
         ("learns", learning(setup)),
-        ("objectives", ", ".join(f"{weight:g} × {name}" for name, (weight, _) in ready.terms.items())),
+        ("objectives", ", ".join(f"{weight:g} × {name}" for name, weight in ready.terms.weights.items())),
         (
             "schedule",
             f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}",

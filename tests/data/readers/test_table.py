@@ -153,7 +153,7 @@ def test_a_condition_on_a_column_that_is_not_there(tmp_path: Path) -> None:
 
 def test_an_unknown_option() -> None:
     with pytest.raises(RecipeError) as caught:
-        registry.build("corpora", "table", {"seperator": ";"}, where="corpus.options")
+        registry.build("readers", "table", {"seperator": ";"}, where="corpus.options")
     assert str(caught.value) == 'corpus.options.seperator: unknown option: did you mean "separator"?'
 
 

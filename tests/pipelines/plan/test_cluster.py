@@ -75,7 +75,7 @@ def test_an_uneven_batch_is_refused() -> None:
 
 def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
     ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]))
-    setup = make_job(ready, ready.parts.strategy.apply(ready.base), sentences(ready))
+    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
     before = {name: weight.detach().clone() for name, weight in setup.model.weights().items()}
     found = plan_cluster.measure(setup, Accelerator(cpu=True), lambda n: make_plan._probe_batch(setup, 0, n))
     assert min(found.pair, found.encode, found.logit, found.update, found.saved) > 0
