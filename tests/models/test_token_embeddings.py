@@ -146,7 +146,7 @@ def test_from_kept_hidden_states_they_are_the_same(
     family: Callable[..., Path], strategy: Any, tmp_path: Path
 ) -> None:
     model = _loaded(family, tmp_path)
-    strategy.apply(model)
+    strategy.learning_rates(model)
     model.eval()
     image, text = _pictures(model), model.tokenise(TEXTS)
     whole = model(image, text, tokens=True)

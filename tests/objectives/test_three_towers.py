@@ -31,7 +31,7 @@ from tests.support.processes import finetuned
 from tests.support.tiny_models import noise, stack
 
 
-def _initial_heads(model: str | None, width: int, third: int, seed: int) -> Tensor:
+def _initial_heads(model: str | None, width: int, third: int, seed: int) -> torch.Tensor:
     tower = ThreeTowers(third=model).inputs.third_tower
     assert tower is not None
     return tower.initial_heads(width, third, seed)
