@@ -8,6 +8,7 @@ into it, so that an entry that is there is whole. `$DOMAINCLIP_CACHE` moves the 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -25,6 +26,9 @@ import numpy as np
 KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests")
 
 
+RESERVED = 2**30  # bytes of the disk that no entry may take
+
+
 def root() -> Path:
     """The folder of the cache."""
     return Path(os.environ.get("DOMAINCLIP_CACHE") or Path.home() / ".cache" / "domainclip")
@@ -33,6 +37,11 @@ def root() -> Path:
 def key(*parts: Any) -> str:
     """A name for what an entry was made from: equal parts, equal name, on every machine."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:40]
+
+
+def versions(*packages: str) -> list[str]:
+    """Installed versions of packages, for a key: another release may change the last bit of an array."""
+    return [importlib.metadata.version(package) for package in packages]
 
 
 def read(kind: str, name: str) -> np.ndarray | None:
@@ -134,6 +143,36 @@ def prune(max_bytes: int, kind: str | None = None) -> int:
                 continue
             removed += entry.size
     return removed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The disk space that the entries of a kind may take together."""
+
+    kind: str
+    limit: float  # bytes
+
+    def fits(self, size: int) -> bool:
+        """Return whether entries of `size` bytes in total are within the limit."""
+        return size <= self.limit
+
+    def prune(self, size: int = 0) -> int:
+        """Remove the least recently used entries until `size` more bytes fit; return the bytes removed."""
+        return prune(int(self.limit) - size, self.kind)
+
+
+def free_bytes() -> int:
+    """Bytes that are free on the disk of the cache; 0 if that cannot be determined."""
+    try:
+        folder = next(path for path in (root(), *root().parents) if path.exists())
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def has_room(size: int, free: int) -> bool:
+    """Return whether `size` bytes fit on a disk with `free` bytes and leave the reserved ones free."""
+    return size + RESERVED <= free
 
 
 def sweep(older_than: float = 7 * 86_400) -> None:

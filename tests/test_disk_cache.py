@@ -102,3 +102,35 @@ def test_a_full_disk_is_an_error_and_not_a_crash() -> None:
 def test_only_the_owner_may_look() -> None:
     _entry("pixels", "a", 10, 0)
     assert (disk_cache.root() / "pixels" / "a").stat().st_mode & 0o077 == 0
+
+
+def test_a_budget_limits_one_kind() -> None:
+    budget = disk_cache.Budget("pixels", 11_000)
+    assert budget.fits(11_000)
+    assert not budget.fits(11_001)
+    for name, age in (("a", 30), ("b", 20)):
+        _entry("pixels", name, 5000, age)
+    _entry("features", "c", 5000, 40)
+    assert budget.prune() == 0
+    assert 5000 < budget.prune(1000) < 5300  # of 11,000 bytes, two entries and 1,000 more do not fit
+    assert [entry.name for entry in disk_cache.entries()] == ["b", "c"]
+    budget.prune(11_001)
+    assert [entry.name for entry in disk_cache.entries()] == ["c"]
+
+
+def test_a_gigabyte_of_the_disk_stays_free() -> None:
+    assert disk_cache.has_room(10, 2**30 + 10)
+    assert not disk_cache.has_room(11, 2**30 + 10)
+    assert disk_cache.free_bytes() > 0  # the folder of the cache need not exist
+
+
+def test_a_disk_that_cannot_be_read_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(disk_cache.shutil, "disk_usage", refuse)
+    assert disk_cache.free_bytes() == 0
+
+
+def test_versions_are_the_installed_ones() -> None:
+    assert disk_cache.versions("numpy") == [np.__version__]

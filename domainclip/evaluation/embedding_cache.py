@@ -7,11 +7,8 @@ Legend: n rows, d width.
 
 from __future__ import annotations
 
-import importlib.metadata
-import shutil
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _FEWEST = 64  # texts below which computing them again is quicker than reading
-# Another decoder or another kernel may change the last bit, and one bit can turn a rank.
-_MADE_BY = ("domainclip", "torch", "transformers", "pillow", "pydicom", "numpy")
 
 
 @dataclass(frozen=True)
@@ -96,25 +91,11 @@ class DiskEmbeddings:
         try:
             with disk_cache.writing("embeddings", name, rows.shape, np.float32, {"rows": len(rows)}) as array:
                 array[:] = rows
-            self._make_room()
+            disk_cache.Budget("embeddings", self.limit).prune()
         except OSError:
             return
 
-    def _make_room(self) -> None:
-        folder = disk_cache.root() / "embeddings"
-        entries = sorted(
-            (one for one in folder.iterdir() if one.name[0] != "."), key=_last_used, reverse=True
-        )
-        total = 0
-        for entry in entries:
-            total += sum(file.stat().st_size for file in entry.iterdir())
-            if total > self.limit:
-                shutil.rmtree(entry, ignore_errors=True)
-
 
 def _versions() -> list[str]:
-    return [importlib.metadata.version(name) for name in _MADE_BY]
-
-
-def _last_used(entry: Path) -> float:
-    return entry.stat().st_mtime
+    # Another decoder or another kernel may change the last bit, and one bit can turn a rank.
+    return disk_cache.versions("domainclip", "torch", "transformers", "pillow", "pydicom", "numpy")

@@ -9,6 +9,7 @@ from domainclip.data.batching import pixel_cache
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training import feature_cache
+from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.setup import TrainingSetup
 
 
@@ -23,7 +24,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
     if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
         return setup
     if settings.keep_features:
-        room = feature_cache.CacheBudget(settings.keep_features_gb * 1e9)
+        room = CacheBudget(settings.keep_features_gb * 1e9)
         setup = _with_pictures(_with_texts(setup, tokens, room), room)
         setup = replace(setup, notes=(*setup.notes, *room.notes))
     if setup.captions is tokens and setup.precomputed.text_features is None:
@@ -48,7 +49,7 @@ def with_kept_pixels(setup: TrainingSetup, say: Callable[[str], None], build: bo
     return replace(setup, pairs=pairs)
 
 
-def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: feature_cache.CacheBudget) -> TrainingSetup:
+def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: CacheBudget) -> TrainingSetup:
     first = setup.model.first_trainable_layer("text")
     if _asked(setup, "text_tokens"):
         return setup
@@ -64,7 +65,7 @@ def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: feature_cache.Ca
     return setup
 
 
-def _with_pictures(setup: TrainingSetup, room: feature_cache.CacheBudget) -> TrainingSetup:
+def _with_pictures(setup: TrainingSetup, room: CacheBudget) -> TrainingSetup:
     if setup.precomputed.image_features is not None:
         room.notes.append(
             "no picture is looked at: captions of other items with the same labels stand for them"

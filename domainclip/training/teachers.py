@@ -19,6 +19,7 @@ from domainclip.models.image_model import ImageModel
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
+from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.setup import Precomputed, TrainingSetup
 
 
@@ -52,7 +53,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
 
     Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
     """
-    room = feature_cache.CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
+    room = CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
     for name, objective in setup.terms.by_name.items():
@@ -72,7 +73,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
     return replace(setup, precomputed=kept, notes=(*setup.notes, *room.notes))
 
 
-def _third(setup: TrainingSetup, tower: ThirdTower, key: str, room: feature_cache.CacheBudget) -> np.ndarray:
+def _third(setup: TrainingSetup, tower: ThirdTower, key: str, room: CacheBudget) -> np.ndarray:
     if tower.model is None:
         return _pictures(setup, _locked(setup, setup.model.base, setup.model.revision), key, room)
     with _named(key):
@@ -88,9 +89,7 @@ def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> Training
     return replace(setup, factors=setup.factors | {"extra/third.heads": tower.learning_rate})
 
 
-def _taught(
-    setup: TrainingSetup, path: str, key: str, room: feature_cache.CacheBudget
-) -> feature_cache.TeacherFeatures:
+def _taught(setup: TrainingSetup, path: str, key: str, room: CacheBudget) -> feature_cache.TeacherFeatures:
     with _named(key):
         model = _locked(setup, path, None)
     image = _pictures(setup, model, key, room)
@@ -108,7 +107,7 @@ def _locked(setup: TrainingSetup, path: str, revision: str | None) -> DualEncode
 
 
 def _pictures(
-    setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: feature_cache.CacheBudget
+    setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: CacheBudget
 ) -> np.ndarray:
     assert not isinstance(setup.pairs, StreamedPairs)
     pairs: Pairs = setup.pairs.as_seen_by(model.image_preprocessor)
@@ -118,5 +117,5 @@ def _pictures(
     return found.rows
 
 
-def _no_room(key: str, room: feature_cache.CacheBudget) -> RecipeError:
+def _no_room(key: str, room: CacheBudget) -> RecipeError:
     return RecipeError(f"{key}: {room.notes[-1]}: raise train.keep_features_gb, or make room")

@@ -31,7 +31,7 @@ from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.statistics import aggregates
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Objective, Views
-from domainclip.seeding import stable
+from domainclip.seeding import sample
 from domainclip.training import fsdp
 
 _PAIRS, _GENERAL = 256, 512  # most that are looked at: seconds, where an evaluation takes minutes
@@ -164,8 +164,8 @@ def _captioned(corpus: Corpus) -> EvaluationSet:
 def _some(data: EvaluationSet, encoder: CachedEncoder, most: int, seed: int) -> EvaluationSet:
     """At most so many readable items, the same on every machine."""
     ids: list[str] = data.items["id"][:]
-    order = sorted(range(len(ids)), key=lambda row: stable(seed, ids[row], "held out"))
-    items: Dataset = encode_images([encoder], data.items.select(sorted(order[:most]), keep_in_memory=True))
+    rows = sorted(sample(ids, most, "held out", seed))
+    items: Dataset = encode_images([encoder], data.items.select(rows, keep_in_memory=True))
     if not len(items):
         looked = min(most, len(ids))
         raise DataError(f"{data.name}: none of {looked} images can be read: check the corpus path")

@@ -21,6 +21,7 @@ from domainclip.models.text_tokenizer import TokenCache
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.training import feature_cache
+from domainclip.training.cache_entry import CacheBudget
 from tests.support.processes import started
 from tests.support.tiny_models import noise, retokenised, tiny_clip
 
@@ -87,14 +88,14 @@ def test_what_could_not_be_made_is_not_found_again(
     def of_two(value: Any) -> list[Any]:
         return both if type(value) is type(mine) and value == mine else words(value)
 
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     with monkeypatch.context() as patch:
         patch.setattr(collectives, "gather_objects", of_two)
         patch.setattr(collectives, "max_over_processes", lambda value: value)
         assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert [note for note in room.notes if f"{disk_cache.root()}: {why}; DOMAINCLIP_CACHE names" in note]
     assert disk_cache.entries() == []
-    found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9))
+    found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
     assert found is not None
     assert np.allclose(found.rows, _said(loaded, pairs), atol=1e-6)
 
@@ -103,7 +104,7 @@ def test_what_could_not_be_made_is_not_found_again(
 def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, strategy: Any) -> None:
     loaded = _model(base, strategy)
     pairs = _pairs(tmp_path / "pictures", loaded)
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     first = feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
     assert np.allclose(first.rows, _said(loaded, pairs), atol=1e-6)
     assert (first.replacements, first.unusable) == ({}, [])
@@ -111,7 +112,7 @@ def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, stra
     said = f"{what} of 5 pictures, 0.00 GB"
     assert room.notes == [f"kept: {said} in {disk_cache.root()}"]
     assert room.used == first.rows.nbytes
-    again = feature_cache.CacheBudget(1e9)
+    again = CacheBudget(1e9)
     for file in (tmp_path / "pictures").iterdir():
         if file.name != "0.png":  # whose size says how large a row is
             file.unlink()  # nothing is looked at again
@@ -125,13 +126,11 @@ def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, stra
 def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path, changed: str) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    before = feature_cache.cache_image_features(
-        loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
-    ).rows
+    before = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9)).rows
     with torch.no_grad():
         # What learns may move: what is kept stands below it.
         loaded.weights()["image/vision_model.encoder.layers.1.mlp.fc1.weight"].add_(1)
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     assert np.array_equal(feature_cache.cache_image_features(loaded, pairs, list("abcde"), room).rows, before)
     assert room.notes[0].startswith("found again")
     if changed == "weights":
@@ -139,7 +138,7 @@ def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path
             loaded.weights()["image/vision_model.encoder.layers.0.mlp.fc1.weight"].add_(1)
     if changed == "level":
         loaded.set_trainable([("image/.*", 0.0), ("text/.*", 1.0), (".*", 1.0)])
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     feature_cache.cache_image_features(
         loaded, pairs, list("abcdx") if changed == "digest" else list("abcde"), room
     )
@@ -150,9 +149,7 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: 
     loaded = _model(base, LockedImage())
     pairs = _pairs(tmp_path / "pictures", loaded, broken=3)
     for _ in range(2):  # made, and found again
-        found = feature_cache.cache_image_features(
-            loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
-        )
+        found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
         assert found.replacements == {3: 4}
         assert [bad.place for bad in found.unusable] == ["item 3"]
         assert np.allclose(found.rows[3], found.rows[4], atol=1e-6)
@@ -161,7 +158,7 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: 
 def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    room = feature_cache.CacheBudget(1000)
+    room = CacheBudget(1000)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert room.notes == [
         "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: more than train.keep_features_gb allows"
@@ -172,11 +169,10 @@ def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    monkeypatch.setattr(feature_cache, "_FREE", 2**60)
-    free = feature_cache.shutil.disk_usage(tmp_path).free
-    usage = type("Usage", (), {"free": free})
-    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage)
-    room = feature_cache.CacheBudget(1e9)
+    free = 3 * 10**9
+    monkeypatch.setattr(disk_cache, "RESERVED", free)
+    monkeypatch.setattr(disk_cache, "free_bytes", lambda: free)
+    room = CacheBudget(1e9)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert room.notes == [
         "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: "
@@ -191,7 +187,7 @@ def test_a_cache_that_cannot_be_used_is_said(
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "file" / "cache"))
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room) is None
     what = "hidden states below layer 2 of 2"
@@ -209,17 +205,17 @@ def test_what_another_run_removes_meanwhile_is_not_missed(
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
     if kept == "found again":
-        feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9))
+        feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
     reads: list[str] = []
     original = disk_cache.read
 
     def evicted(kind: str, name: str) -> np.ndarray | None:
         """Once for the room, once for whether it has to be made: then it is gone."""
         reads.append(name)
-        return original(kind, name) if len(reads) <= (3 if kept == "found again" else 2) else None
+        return original(kind, name) if len(reads) <= 2 else None
 
     monkeypatch.setattr(disk_cache, "read", evicted)
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     assert feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room) is None
     assert room.notes == [
         f"not kept: hidden states below layer 2 of 2 of 4 texts, 0.00 GB: {disk_cache.root()}: another run has "
@@ -236,7 +232,7 @@ def test_what_multiplies_belongs_to_the_key(
     said = []
     for here in (False, True, False):
         monkeypatch.setattr(onednn, "is_faster", lambda here=here: here)
-        room = feature_cache.CacheBudget(1e9)
+        room = CacheBudget(1e9)
         feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room)
         feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
         said.append([note.split(":")[0] for note in room.notes])
@@ -249,13 +245,13 @@ def test_what_reads_texts_and_pictures_belongs_to_the_key(
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9))
-    feature_cache.cache_image_features(loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9))
+    feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+    feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
     folder = retokenised(base, tmp_path / "other", changed)
     if changed == "decoder":
         monkeypatch.setattr(feature_cache, "DECODING_VERSION", decode.DECODING_VERSION + 1)
     other = _model(folder, Full(last_layers=1))
-    room = feature_cache.CacheBudget(1e9)
+    room = CacheBudget(1e9)
     said = feature_cache.cache_text_features(other, TokenCache(other), TEXTS, room)
     feature_cache.cache_image_features(other, pairs, list("abcde"), room)
     texts, pictures = (note.split(":")[0] for note in room.notes)
@@ -269,14 +265,12 @@ def test_what_reads_texts_and_pictures_belongs_to_the_key(
 def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    size = feature_cache.cache_image_features(
-        loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9)
-    ).rows.nbytes
+    size = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9)).rows.nbytes
     limit = 1.5 * size + 4096  # of two sets, one fits
-    feature_cache.cache_image_features(loaded, pairs, list("vwxyz"), feature_cache.CacheBudget(limit))
+    feature_cache.cache_image_features(loaded, pairs, list("vwxyz"), CacheBudget(limit))
     files = sum(file.stat().st_size for file in (disk_cache.root() / "features").rglob("*") if file.is_file())
     assert files <= limit
-    room = feature_cache.CacheBudget(limit)
+    room = CacheBudget(limit)
     feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
     assert room.notes[0].startswith("kept")
 
@@ -284,9 +278,7 @@ def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("seed", [0, 1])
 def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
     loaded = _model(tiny_clip(tmp_path / "base", seed=seed), Full(last_layers=1))
-    found = feature_cache.cache_text_features(
-        loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
-    )
+    found = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
     tokens = loaded.tokenise(TEXTS)
     with torch.no_grad():
         whole = loaded.frozen_hidden_states("text", tokens)
@@ -303,9 +295,7 @@ def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
 def test_embeddings_of_texts_under_a_locked_tower(base: Path) -> None:
     loaded = loading.load_model(base)
     loaded.set_trainable([("text/.*", 0.0), (".*", 1.0)])
-    found = feature_cache.cache_text_features(
-        loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
-    )
+    found = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
     with torch.no_grad():
         expected = loaded.encode_text(loaded.tokenise(TEXTS))
     assert torch.allclose(found.embeddings(TEXTS), expected, atol=1e-6)
@@ -321,10 +311,8 @@ def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
     pairs.__class__ = type(
         "Noted", (Pairs,), {"__getitem__": lambda self, at: seen.append(at[1]) or original(self, at)}
     )
-    found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), feature_cache.CacheBudget(1e9))
-    said = feature_cache.cache_text_features(
-        loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
-    )
+    found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
+    said = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
     about = {"seen": seen, "replaced": found.replacements, "bad": [bad.place for bad in found.unusable]}
     return np.concatenate([found.rows.reshape(-1), said.rows.reshape(-1)]), about
 
@@ -333,11 +321,9 @@ def test_two_processes_share_the_work(base: Path, tmp_path: Path) -> None:
     both = started(2, tmp_path, _shared, tmp_path, base)
     loaded = _model(base, Full(last_layers=1))
     alone = feature_cache.cache_image_features(
-        loaded, _pairs(tmp_path / "other", loaded, broken=3), list("other"), feature_cache.CacheBudget(1e9)
+        loaded, _pairs(tmp_path / "other", loaded, broken=3), list("other"), CacheBudget(1e9)
     )
-    said = feature_cache.cache_text_features(
-        loaded, TokenCache(loaded), TEXTS, feature_cache.CacheBudget(1e9)
-    )
+    said = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
     expected = np.concatenate([alone.rows.reshape(-1), said.rows.reshape(-1)])
     for rank, (found, about) in enumerate(both):
         assert np.allclose(found, expected, atol=1e-6)

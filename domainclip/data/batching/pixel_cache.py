@@ -6,8 +6,6 @@ Legend: n pictures, c bytes that the preprocessing gives for one, whatever their
 from __future__ import annotations
 
 import copy
-import importlib.metadata
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,9 +23,7 @@ from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
 from domainclip.errors import UnreadableImage
 
-_MADE_BY = ("pillow", "pydicom", "numpy")  # another release may decode another last bit
 _BATCH = 32
-_FREE = 2**30  # bytes that are left on the disk
 
 
 class Shown:
@@ -72,7 +68,7 @@ def kept(
     if pairs.frames > 1 or not fixed or limit_gb <= 0 or pairs.views_change:
         return pairs
     layout = pairs.preprocess(Image.new("RGB", (64, 64)))
-    versions = [importlib.metadata.version(name) for name in _MADE_BY]
+    versions = disk_cache.versions("pillow", "pydicom", "numpy")
     fingerprint = getattr(pairs.preprocess, "fingerprint", None)
     if fingerprint is None:  # nothing tells one from another
         return pairs
@@ -89,15 +85,15 @@ def kept(
 def _has_room(shape: tuple[int, int], limit_gb: float, say: Callable[[str], None]) -> bool:
     need = shape[0] * shape[1]
     said = f"pixel cache: {disk_cache.in_words(need)}"
-    here = next(path for path in (disk_cache.root(), *disk_cache.root().parents) if path.exists())
-    free = collectives.on_first_process(lambda: shutil.disk_usage(here).free)
+    budget = disk_cache.Budget("pixels", limit_gb * 1e9)
+    free = collectives.on_first_process(disk_cache.free_bytes)
     instead = "pictures are decoded in every epoch"
-    if need > limit_gb * 1e9:
+    if not budget.fits(need):
         say(f"{said}, more than train.pixel_cache_gb={limit_gb:g}: {instead}")
-    elif need + _FREE > free:
+    elif not disk_cache.has_room(need, free):
         say(f"{said}, but {disk_cache.root()} has {disk_cache.in_words(free)} left: {instead}")
     else:
-        collectives.on_first_process(lambda: disk_cache.prune(int(limit_gb * 1e9) - need, "pixels"))
+        collectives.on_first_process(lambda: budget.prune(need))
         say(f"{said} at {disk_cache.root()}")
         return True
     return False

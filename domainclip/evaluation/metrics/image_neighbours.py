@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainclip.evaluation.metrics.ranking import BLOCK, precision_terms
-from domainclip.seeding import stable
+from domainclip.seeding import sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,10 +38,7 @@ def alike(images: np.ndarray, items: Dataset, seed: int) -> Alike | None:
     a kind is the group. Images (n, d).
     """
     ids = list(items["id"])
-    kept = np.array(
-        sorted(range(len(ids)), key=lambda row: (stable(seed, ids[row], "alike"), ids[row]))[:MOST]
-    )
-    kept.sort()
+    kept = np.array(sorted(sample(ids, MOST, "alike", seed)))
     group = np.unique(np.asarray(list(items["group"]), dtype=str)[kept], return_inverse=True)[1]
     labels = list(items["labels"])
     held = [labels[row] for row in kept]

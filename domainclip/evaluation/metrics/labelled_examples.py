@@ -15,7 +15,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.labels import several_classes
-from domainclip.seeding import stable
+from domainclip.seeding import sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,8 +48,9 @@ class Examples:
 def sample_items(data: EvaluationSet, rows: Iterable[int], most: int, purpose: str) -> list[int]:
     """At most so many of the rows, in order; which ones depends on their ids alone."""
     ids = list(data.items["id"])
-    drawn = sorted(set(rows), key=lambda row: (stable(purpose, ids[row]), ids[row]))
-    return sorted(drawn[:most])
+    candidates = sorted(set(rows))
+    drawn = sample([ids[row] for row in candidates], most, purpose)
+    return sorted(candidates[place] for place in drawn)
 
 
 def labelled_examples(
@@ -62,7 +63,7 @@ def labelled_examples(
     if items is None or not len(items):
         return None
     ids = list(items["id"])
-    order = sorted(range(len(ids)), key=lambda row: (stable("examples", ids[row]), ids[row]))[:most]
+    order = sample(ids, most, "examples")
     left = readable_items(encoder, items.select(order, keep_in_memory=True))
     if not len(left):
         return None

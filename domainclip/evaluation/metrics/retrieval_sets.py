@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from domainclip.data.text.captions import normalise
 from domainclip.evaluation.base import EvaluationSet
-from domainclip.seeding import stable
+from domainclip.seeding import sample, stable
 
 Caption = tuple[int, str, str]  # row, language, text
 
@@ -77,10 +77,10 @@ def _captions(data: EvaluationSet) -> list[Caption]:
 
 
 def _drawn(captions: list[Caption], ids: list[str], most: int | None, seed: int) -> list[Caption]:
-    rows = {row for row, _, _ in captions}
+    rows = sorted({row for row, _, _ in captions})
     if most is None or len(rows) <= most:
         return captions
-    kept = set(sorted(rows, key=lambda row: (stable(seed, ids[row], "gallery"), ids[row]))[:most])
+    kept = {rows[place] for place in sample([ids[row] for row in rows], most, "gallery", seed)}
     return [one for one in captions if one[0] in kept]
 
 

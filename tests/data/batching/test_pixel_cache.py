@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +107,8 @@ def test_size_is_said_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pairs = _pairs(tmp_path)
     assert _kept(pairs, said, limit_gb=1e-6).shown is None
     assert _kept(pairs, said, limit_gb=0).shown is None
-    usage = namedtuple("usage", "free")
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda path: usage(2**30))
+        patch.setattr(disk_cache, "free_bytes", lambda: 2**30)
         assert _kept(pairs, said).shown is None
     assert disk_cache.entries() == []
     assert _kept(pairs, said).shown is not None
