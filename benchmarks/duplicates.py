@@ -85,8 +85,8 @@ def _lines(corpus: Corpus, found: list[near_duplicates.DuplicatePair]) -> Iterat
     at = [(split, id) for split in SPLITS for id in corpus.splits[split]["id"][:]]
     for pair in sorted(found, key=lambda pair: -pair.score):
         (a, first), (b, second) = at[pair.first], at[pair.second]
-        where = f"{corpus.places[first]} ({first}) and {corpus.places[second]} ({second}), {pair.orientation}"
-        yield f"{pair.score:.2f}|{'two' if a != b else 'one'}|{where}"
+        where = f"{corpus.locations[first]} ({first}) and {corpus.locations[second]} ({second})"
+        yield f"{pair.score:.2f}|{'two' if a != b else 'one'}|{where}, {pair.orientation}"
 
 
 if __name__ == "__main__":

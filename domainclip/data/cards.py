@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
 from domainclip.data.images.fits import FitsSettings
-from domainclip.data.text.captions import Captions, refuse_templates
+from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
 
 
@@ -74,13 +74,13 @@ class Retention(_Strict):
     path: str
 
 
-class Pictures(_Strict):
+class ImageOptions(_Strict):
     """How pictures of some kinds are shown."""
 
     fits: FitsSettings = FitsSettings()
 
 
-Graveness = Literal["error", "warning", "info", "off"]
+Severity = Literal["error", "warning", "info", "off"]
 
 
 class Checks(_Strict):
@@ -89,16 +89,16 @@ class Checks(_Strict):
     A group, or a file byte for byte the same, in two splits cannot be talked away, and has no key here.
     """
 
-    near_duplicates: Graveness | None = None  # nearly the same picture in two splits: an error
-    near_duplicates_within: Graveness | None = None
-    laterality: Graveness | None = None  # captions say left or right, and training mirrors
-    blank_pictures: Graveness | None = None
-    small_pictures: Graveness | None = None
-    missing_class: Graveness | None = None
-    common_class: Graveness | None = None
-    repeated_captions: Graveness | None = None
-    truncated_captions: Graveness | None = None
-    split_script: Graveness | None = None
+    near_duplicates: Severity | None = None  # nearly the same picture in two splits: an error
+    near_duplicates_within: Severity | None = None
+    laterality: Severity | None = None  # captions say left or right, and training mirrors
+    blank_pictures: Severity | None = None
+    small_pictures: Severity | None = None
+    missing_class: Severity | None = None
+    common_class: Severity | None = None
+    repeated_captions: Severity | None = None
+    truncated_captions: Severity | None = None
+    split_script: Severity | None = None
 
 
 class Privacy(_Strict):
@@ -120,7 +120,7 @@ class Card(_Strict):
     columns: Columns = Columns()
     splits: Splits = Splits()
     captions: Captions = Captions()
-    pictures: Pictures = Pictures()
+    pictures: ImageOptions = ImageOptions()
     # Of an item with several views, each epoch shows another ("any"), or always the first.
     views: Literal["any", "first"] = "any"
     multi_label: bool = False
@@ -138,7 +138,7 @@ class Card(_Strict):
     obtain: str = ""  # how to get the corpus, and into which layout
     verified: list[str] = []  # what of this card was checked, and against what
     not_verified: list[str] = []  # and what was not
-    prose: str = ""
+    description: str = ""
 
     @property
     def names_may_show(self) -> bool:
@@ -148,7 +148,7 @@ class Card(_Strict):
     @field_validator("templates")
     @classmethod
     def _with_a_place(cls, value: list[str]) -> list[str]:
-        refuse_templates(value)
+        check_templates(value)
         return value
 
     @model_validator(mode="before")
@@ -184,7 +184,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
-    front, prose = _front_matter(text, file.name)
+    front, description = _front_matter(text, file.name)
     ours = front.get("domainclip")
     if not isinstance(ours, dict):
         raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/data.md for its keys')
@@ -194,7 +194,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     }
     if isinstance(shared.get("language"), str):
         shared["language"] = [shared["language"]]
-    data = _merge({"name": file.stem, **shared, **ours, "prose": prose}, overrides or {})
+    data = _merge({"name": file.stem, **shared, **ours, "description": description}, overrides or {})
     return _checked(data, file.name)
 
 

@@ -21,7 +21,7 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
 from domainclip.data.schema import COLUMNS, SPLITS
-from domainclip.data.streaming import SAMPLE, Stream
+from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
 _PIECE = 64  # rows: a row may hold its pictures whole
@@ -35,9 +35,9 @@ class Corpus:
     classes: dict[str, Prompts]
     card: Card
     fingerprint: str  # sha256 over the content of all rows: a run resumes only when it is unchanged
-    quarantine: list[UnusableItem] = field(default_factory=list)
+    unusable: list[UnusableItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
+    locations: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
     digests: dict[str, str] = field(default_factory=dict)  # by id: of the picture
     view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
     # What is trained on when it is not held here: the training split is then a sample of it.
@@ -53,19 +53,19 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
 
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
-    journal = ReadLog()
+    log = ReadLog()
     card = _as_prepared(card, path)
     reader: CorpusReader = registry.build("readers", card.reader, card.options, where="corpus.options")
-    splits = reader.read(card, path, journal)
-    stream = _stream(reader, card, path, journal)
+    splits = reader.read(card, path, log)
+    stream = _stream(reader, card, path, log)
     _refuse_other_columns(splits, card.reader)
-    splits, digests = _with_pictures(splits, journal)
+    splits, digests = _with_pictures(splits, log)
     usable = sum(map(len, digests.values()))  # pictures: a view that is gone counts as one
-    if not usable and not journal.bad:
+    if not usable and not log.unusable:
         raise DataError(f"corpus {card.name}: {path} holds no items")
-    check_max_unusable(journal.bad, usable + len(journal.bad), card)
+    check_max_unusable(log.unusable, usable + len(log.unusable), card)
     fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
-    rows = {id: journal.places[id] for id in digests}
+    rows = {id: log.locations[id] for id in digests}
     if not card.names_may_show:
         key = secret or pseudonyms.pseudonym_key()
         splits = _pseudonymous(splits, key)
@@ -74,12 +74,12 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
         digests = {pseudonyms.pseudonym(id, key): own for id, own in digests.items()}
     return Corpus(
         splits=splits,
-        classes=_classes(splits, card, journal),
+        classes=_classes(splits, card, log),
         card=card,
         fingerprint=fingerprint,
-        quarantine=journal.bad,
-        notes=journal.notes,
-        places=rows,
+        unusable=log.unusable,
+        notes=log.notes,
+        locations=rows,
         digests={id: own[0] for id, own in digests.items()},
         view_digests={id: own[1:] for id, own in digests.items() if len(own) > 1},
         stream=stream,
@@ -88,22 +88,22 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
 
 def _as_prepared(card: Card, path: str) -> Card:
     """What `data prepare` wrote is read as that, whatever the card says of the source."""
-    if card.reader == "prepared" or prepared_format.manifest(path) is None:
+    if card.reader == "prepared" or prepared_format.read_manifest(path) is None:
         return card
     return card.model_copy(update={"reader": "prepared", "options": {}})
 
 
-def _stream(reader: CorpusReader, card: Card, path: str, journal: ReadLog) -> Stream | None:
+def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream | None:
     """The training split of a reader that streams; what a stream is not known for is said."""
     if not reader.streaming:
         return None
     from domainclip.distributed import collectives  # torch, which nothing else here needs
 
-    found: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, journal))
+    found: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, log))
     if found is not None:
-        journal.note(
-            f"{len(found)} training pairs in {len(found.counts)} shards are streamed; duplicates, captions "
-            f"and pictures are checked in the first {min(SAMPLE, len(found))} of them"
+        log.add_note(
+            f"{len(found)} training pairs in {len(found.shard_sizes)} shards are streamed; duplicates, "
+            f"captions and pictures are checked in the first {min(SAMPLE_SIZE, len(found))} of them"
         )
     return found
 
@@ -117,7 +117,7 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
         raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_pictures(splits: DatasetDict, journal: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
+def _with_pictures(splits: DatasetDict, log: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
     """Only pictures that are there, and by id the digests of an item's image and views.
 
     An item whose image is gone is shown by its next view; with no picture left, it is left out.
@@ -130,11 +130,11 @@ def _with_pictures(splits: DatasetDict, journal: ReadLog) -> tuple[DatasetDict, 
         found = digests_of(chain.from_iterable(ahead))
         for row, (id, own) in enumerate(zip(ids, behind, strict=True)):
             seen = list(islice(found, len(own)))
-            place = journal.places.setdefault(id, f"{name} item {row + 1}")
+            place = log.locations.setdefault(id, f"{name} item {row + 1}")
             there = [at for at, digest in enumerate(seen) if digest not in (MISSING_FILE, EMPTY_FILE)]
             for at in sorted({*range(len(own))} - {*there}) if there else [0]:
                 said = f"{place} view {at}" if at else place
-                journal.bad.append(UnusableItem(said, seen[at], own[at]["path"] or ""))
+                log.unusable.append(UnusableItem(said, seen[at], own[at]["path"] or ""))
             if there:
                 rows.append(row)
                 digests[id] = [seen[at] for at in there]
@@ -185,7 +185,7 @@ def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
     return hidden
 
 
-def _classes(splits: DatasetDict, card: Card, journal: ReadLog) -> dict[str, Prompts]:
+def _classes(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
     """The card's own classes, or templates around the names that are frequent enough in training."""
     if card.classes or not card.templates:
         return dict(card.classes)
@@ -194,7 +194,7 @@ def _classes(splits: DatasetDict, card: Card, journal: ReadLog) -> dict[str, Pro
     tally = Counter(label for rows in counted for labels in rows["labels"][:] for label in labels)
     rare = sorted(name for name, n in tally.items() if n < card.min_items)
     if rare:
-        journal.note(
+        log.add_note(
             f"classes: {len(rare)} with fewer than {card.min_items} items are left out of zero-shot "
             "evaluation (corpus.min_items)"
         )

@@ -43,16 +43,16 @@ class CorpusReader(Component, ABC):
         return False
 
     @abstractmethod
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """The splits train, validation and test, with the columns of `data.schema.COLUMNS`.
 
-        Guesses, and rows that cannot be used, go into the journal. Of a training split that is a stream, it
+        Guesses, and rows that cannot be used, go into the log. Of a training split that is a stream, it
         returns a first sample.
 
         Raises: DataError with file, row and column.
         """
 
-    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream | None:
+    def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
         """The training split as a stream, which is never held whole; None: it is what `read` returned."""
         return None
 

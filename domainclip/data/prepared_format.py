@@ -17,18 +17,18 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from domainclip.data.files import locations, tar
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from domainclip.data.schema import SPLITS
 from domainclip.errors import DataError
 
 FORMAT = "domainclip-prepared"
 VERSION = 1
 MANIFEST = "manifest.json"
-Form = Literal["tar", "arrow"]
+ShardFormat = Literal["tar", "arrow"]
 _TOLD = ("id", "texts", "language", "labels", "group", "meta")
 
 
-def manifest(folder: Path | str) -> dict[str, Any] | None:
+def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     """The manifest of a prepared corpus; None for a folder that is none.
 
     Raises: DataError for one of a later version.
@@ -50,7 +50,7 @@ def manifest(folder: Path | str) -> dict[str, Any] | None:
 
 def _fault(read: dict[str, Any]) -> str:
     """The key of a manifest that is not there or cannot be; nothing for a good one."""
-    if read.get("form") not in get_args(Form):
+    if read.get("form") not in get_args(ShardFormat):
         return "form"
     if not isinstance(read.get("shards"), list):
         return "shards"
@@ -68,7 +68,7 @@ def _fault(read: dict[str, Any]) -> str:
     return ""
 
 
-def shard(rows: Sequence[tuple[Item, str]], form: Form) -> bytes:
+def encode_shard(rows: Sequence[tuple[Item, str]], form: ShardFormat) -> bytes:
     """The file of a shard; each row comes with the suffix of its pictures, whose bytes it holds."""
     return _tar(rows) if form == "tar" else _arrow([item for item, _ in rows])
 
@@ -91,14 +91,14 @@ def _tar(rows: Sequence[tuple[Item, str]]) -> bytes:
 
 
 def _arrow(items: Sequence[Item]) -> bytes:
-    table = dataset(items).data.table.combine_chunks()
+    table = to_dataset(items).data.table.combine_chunks()
     stream = io.BytesIO()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     return stream.getvalue()
 
 
-def items(file: Path, split: str) -> Iterator[Item]:
+def read_tar_shard(file: Path, split: str) -> Iterator[Item]:
     """The rows of a tar shard; pictures are places in it."""
     index = tar.index_tar(file)
     if index.faults:
@@ -116,26 +116,30 @@ def items(file: Path, split: str) -> Iterator[Item]:
                 )
             ]
             yield Item(
-                **told, image=pictures[0], views=pictures[1:], split=split, place=f"{file.name} {told['id']}"
+                **told,
+                image=pictures[0],
+                views=pictures[1:],
+                split=split,
+                location=f"{file.name} {told['id']}",
             )
 
 
-def sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     """Of a whole file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def verifies(folder: Path, told: dict[str, Any]) -> bool:
+def is_intact(folder: Path, told: dict[str, Any]) -> bool:
     """Whether a shard has the size and the sha256 that are told of it."""
     try:
         file = folder / told["file"]
-        return bool(file.stat().st_size == told["bytes"] and sha256(file) == told["sha256"])
+        return bool(file.stat().st_size == told["bytes"] and file_sha256(file) == told["sha256"])
     except OSError:
         return False
 
 
-def write(file: Path, data: bytes) -> None:
+def write_atomically(file: Path, data: bytes) -> None:
     """A file that is there whole or not at all, also after a power cut."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with draft.open("wb") as stream:

@@ -23,7 +23,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _AHEAD = 4  # tasks a worker may be ahead of the result that is waited for: what bounds the memory
 
 
-def in_order(
+def map_in_order(
     call: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 ) -> Iterator[tuple[Task, Result]]:
     """Each task with its result, by so many processes; one is this process itself.
@@ -53,7 +53,7 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -17,7 +17,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter, as JSON can say it;
 _WHOLE = "{} captions have none of the sections that the card asks for, and are taken whole"
 
 
-def text_of(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A cell as text: nothing for null, NaN and the "nan" that some writers put for it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -25,53 +25,56 @@ def text_of(value: Any) -> str:
     return "" if text in ("nan", "NaN") else text  # but Nan is a name
 
 
-def listed(value: Any) -> list[Any]:
+def cell_values(value: Any) -> list[Any]:
     """The values of a cell, which may hold several."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def composed(text: str, told: Counter[str]) -> str:
+def count_and_compose(text: str, told: Counter[str]) -> str:
     """The text in composed form, and counted when that changed it: `told` counts notes by their text."""
-    whole = languages.composed(text)
+    whole = languages.to_nfc(text)
     told[_NFC] += whole != text
     told[_BROKEN] += "\N{REPLACEMENT CHARACTER}" in text
     return whole
 
 
-def in_columns(
+def captions_in_columns(
     values: Mapping[str, Any], names: list[str], columns: Columns, card: Card, told: Counter[str]
 ) -> dict[str, str]:
     """The texts of some columns, each once, with their languages; of reports, the sections that count."""
     default, by_section = _language(values, columns, card), card.captions.policy == "section"
     own: dict[str, str] = {}
     for name in names:
-        for cell in filter(None, map(text_of, listed(values.get(name)))):
-            text = composed(cell, told)
-            found = captions.cut_sections(text, card.captions) if by_section else []
+        for cell in filter(None, map(cell_text, cell_values(values.get(name)))):
+            text = count_and_compose(cell, told)
+            found = captions.section_captions(text, card.captions) if by_section else []
             told[_WHOLE] += by_section and not found
             own |= dict.fromkeys(found or [text], columns.languages.get(name, default))
     return own
 
 
-def of_row(
+def captions_of_row(
     values: Mapping[str, Any], columns: Columns, card: Card, labels: list[str], told: Counter[str]
 ) -> dict[str, str]:
     """Each caption of a row once, with its language."""
-    own = list(in_columns(values, columns.texts or [], columns, card, told).items())
+    own = list(captions_in_columns(values, columns.texts or [], columns, card, told).items())
     template = card.captions.template
     if template is None:
         return dict(own)
     default = _language(values, columns, card)
-    said = {name: composed(text_of(values.get(name)), told) for name in captions.columns_of(template)}
+    said = {
+        name: count_and_compose(cell_text(values.get(name)), told)
+        for name in captions.template_columns(template)
+    }
     if columns.labels:
         said["label"] = ", ".join(labels)
     if "text" not in said:
         own = [("", default)]  # the template says all, and says it once
     own = own or [("", default)]
-    filled = [(captions.fill(template, {**said, "text": text}), spoken) for text, spoken in own]
+    filled = [(captions.fill_template(template, {**said, "text": text}), spoken) for text, spoken in own]
     return {text: spoken for text, spoken in filled if text}
 
 
 def _language(values: Mapping[str, Any], columns: Columns, card: Card) -> str:
-    spoken = text_of(values.get(columns.language)) if columns.language else ""
+    spoken = cell_text(values.get(columns.language)) if columns.language else ""
     return spoken or (card.language[0] if len(card.language) == 1 else "")

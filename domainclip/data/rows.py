@@ -18,17 +18,17 @@ from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
 from domainclip.data.images import fits
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.row_captions import text_of
+from domainclip.data.row_captions import cell_text
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.text import captions
 from domainclip.errors import DataError
 
-_PICTURE = {"path": Value("string"), "bytes": Value("binary")}
+_IMAGE = {"path": Value("string"), "bytes": Value("binary")}
 FEATURES = Features(
     {
         "id": Value("string"),
-        "image": _PICTURE,
-        "views": List(_PICTURE),
+        "image": _IMAGE,
+        "views": List(_IMAGE),
         "texts": List(Value("string")),
         "language": List(Value("string")),  # one a text, "" when unknown
         "labels": List(Value("string")),
@@ -42,11 +42,11 @@ _PIECE = 1000  # rows
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRow:
     """One row as it was read."""
 
     values: Mapping[str, Any]
-    place: str  # "row 3": for messages
+    location: str  # "row 3": for messages
     image: dict[str, Any]  # {path, bytes}
     name: str = ""  # of the image, from the corpus folder; the id and group of a row that has none
     split: str | None = None  # from the name of a folder or of a source's own split
@@ -67,11 +67,11 @@ class Item:
     group: str
     meta: dict[str, Any]
     split: str
-    place: str
+    location: str
     views: list[dict[str, Any]] = field(default_factory=list)
 
 
-def picture_of(cell: Any) -> dict[str, Any]:
+def image_from_cell(cell: Any) -> dict[str, Any]:
     """{path, bytes} of a cell that holds a name, the bytes of a file, or both, as Parquet does."""
     if isinstance(cell, Mapping):
         return {"path": cell.get("path"), "bytes": cell.get("bytes")}
@@ -79,15 +79,23 @@ def picture_of(cell: Any) -> dict[str, Any]:
 
 
 def standardise(
-    rows: Iterable[Source], columns: Columns, card: Card, journal: ReadLog, label_separator: str | None = None
+    rows: Iterable[SourceRow],
+    columns: Columns,
+    card: Card,
+    log: ReadLog,
+    label_separator: str | None = None,
 ) -> DatasetDict:
     """The standard columns, in three splits and in the order of the source; see `usable`."""
-    kept = usable(rows, columns, card, journal, label_separator)
-    return DatasetDict({split: dataset(items) for split, items in kept.items()})
+    kept = usable_items(rows, columns, card, log, label_separator)
+    return DatasetDict({split: to_dataset(items) for split, items in kept.items()})
 
 
-def usable(
-    rows: Iterable[Source], columns: Columns, card: Card, journal: ReadLog, label_separator: str | None = None
+def usable_items(
+    rows: Iterable[SourceRow],
+    columns: Columns,
+    card: Card,
+    log: ReadLog,
+    label_separator: str | None = None,
 ) -> dict[str, list[Item]]:
     """The rows that can serve, by split.
 
@@ -102,18 +110,18 @@ def usable(
         items = _joined(items)
     items = _with_own_ids(items, stated=bool(columns.id))
     for text, n in sorted((+told).items()):
-        journal.note(text.format(n))
+        log.add_note(text.format(n))
     kept: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
         if item.texts or (item.labels and (item.split != "train" or card.captions.templates)):
             kept[item.split].append(item)
         else:
-            journal.bad.append(UnusableItem(item.place, "empty caption", str(item.image["path"] or "")))
-    journal.places = {item.id: item.place for item in items}
+            log.unusable.append(UnusableItem(item.location, "empty caption", str(item.image["path"] or "")))
+    log.locations = {item.id: item.location for item in items}
     return kept
 
 
-def dataset(items: Sequence[Item]) -> Dataset:
+def to_dataset(items: Sequence[Item]) -> Dataset:
     """Items as a table of the standard columns."""
     # In pieces, because one Arrow array holds 2 GB of pictures at most.
     pieces = [items[at : at + _PIECE] for at in range(0, max(1, len(items)), _PIECE)]
@@ -126,19 +134,21 @@ def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
     return {**table, "meta": [json.dumps(item.meta, ensure_ascii=False) for item in items]}
 
 
-def _item(row: Source, columns: Columns, card: Card, label_separator: str | None, told: Counter[str]) -> Item:
+def _item(
+    row: SourceRow, columns: Columns, card: Card, label_separator: str | None, told: Counter[str]
+) -> Item:
     labels, unknown = _labels(row, columns, label_separator) if row.with_labels else ([], [])
-    labels = [row_captions.composed(label, told) for label in labels]
-    texts = row_captions.of_row(row.values, columns, card, labels, told) if row.with_texts else {}
+    labels = [row_captions.count_and_compose(label, told) for label in labels]
+    texts = row_captions.captions_of_row(row.values, columns, card, labels, told) if row.with_texts else {}
     # Rows of one picture belong together even when nothing else says so.
     group = _cell(row, columns.group) or row.name
     if columns.split:
-        split = splits.said(_cell(row, columns.split), f"{row.place}, column {columns.split}")
+        split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
     else:
         split = row.split or splits.split_of(group, card.splits)
-    meta: dict[str, Any] = {name: text_of(row.values.get(name)) for name in columns.meta}
+    meta: dict[str, Any] = {name: cell_text(row.values.get(name)) for name in columns.meta}
     if card.captions.rewrites and row.with_texts:
-        reworded = row_captions.in_columns(row.values, card.captions.rewrites, columns, card, told)
+        reworded = row_captions.captions_in_columns(row.values, card.captions.rewrites, columns, card, told)
         meta[captions.REWRITES] = list(reworded.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
@@ -149,7 +159,7 @@ def _item(row: Source, columns: Columns, card: Card, label_separator: str | None
         group=group,
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
-        place=row.place,
+        location=row.location,
         views=[fits.with_fits_settings(view, card.pictures.fits) for view in row.views],
     )
 
@@ -179,30 +189,30 @@ def _rewrites(first: Item, other: Item) -> dict[str, Any]:
     return {captions.REWRITES: both} if both else {}
 
 
-def _cell(row: Source, column: str | None) -> str:
-    return text_of(row.values.get(column)) if column else ""
+def _cell(row: SourceRow, column: str | None) -> str:
+    return cell_text(row.values.get(column)) if column else ""
 
 
-def _labels(row: Source, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
+def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
     """The classes that hold, and those of which nothing is known."""
     if isinstance(columns.labels, list):
         return _flags(row, columns.labels)
     if not columns.labels:
         return [], []
-    cells = [text_of(value) for value in row_captions.listed(row.values.get(columns.labels))]
+    cells = [cell_text(value) for value in row_captions.cell_values(row.values.get(columns.labels))]
     if separator:
         cells = [part.strip() for cell in cells for part in cell.split(separator)]
     return list(dict.fromkeys(cell for cell in cells if cell)), []
 
 
-def _flags(row: Source, names: list[str]) -> tuple[list[str], list[str]]:
+def _flags(row: SourceRow, names: list[str]) -> tuple[list[str], list[str]]:
     holding, unknown = [], []
     for name in names:
-        cell = text_of(row.values.get(name)).casefold()
+        cell = cell_text(row.values.get(name)).casefold()
         if cell in _UNKNOWN:
             unknown.append(name)
         elif cell not in _HOLDS:
-            raise DataError(f"{row.place}, column {name}: not 1, 0, -1 (unknown) or blank")
+            raise DataError(f"{row.location}, column {name}: not 1, 0, -1 (unknown) or blank")
         elif _HOLDS[cell]:
             holding.append(name)
     return holding, unknown
@@ -216,7 +226,7 @@ def _with_own_ids(items: list[Item], stated: bool) -> list[Item]:
     for item in items:
         met[item.id] += 1
         if met[item.id] > 1 and stated:
-            raise DataError(f"{item.place} has the id of {first[item.id]}: corpus.columns.id must differ")
-        first.setdefault(item.id, item.place)
+            raise DataError(f"{item.location} has the id of {first[item.id]}: corpus.columns.id must differ")
+        first.setdefault(item.id, item.location)
         own.append(item if met[item.id] == 1 else replace(item, id=f"{item.id}#{met[item.id]}"))
     return own

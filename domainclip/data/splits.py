@@ -33,7 +33,7 @@ def split_of(group: str, splits: Splits) -> str:
     return "validation" if place < splits.train + splits.validation or splits.test == 0 else "test"
 
 
-def said(value: str, where: str) -> str:
+def parse_split(value: str, where: str) -> str:
     """What the source's own word for a split means: "val", "valid", "dev" … are "validation".
 
     Raises: DataError for any other word: with `where` it stands and without it, for in a column that was
@@ -50,7 +50,7 @@ def is_split(value: str) -> bool:
     return value.strip().casefold() in _SAID
 
 
-def leak(groups: Mapping[str, Sequence[str]], places: Mapping[str, Sequence[str]]) -> str | None:
+def describe_leak(groups: Mapping[str, Sequence[str]], places: Mapping[str, Sequence[str]]) -> str | None:
     """One line about groups that lie in more than one split; None when there are none.
 
     Counts and row numbers only: the name of a group may be a patient's.

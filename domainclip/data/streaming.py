@@ -26,59 +26,59 @@ from domainclip import seeding
 from domainclip.data import pseudonyms
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import Source, dataset, usable
+from domainclip.data.rows import SourceRow, to_dataset, usable_items
 from domainclip.errors import DataError, RecipeError
 
-SAMPLE = 1024  # training pairs that stand for a stream in the checks
+SAMPLE_SIZE = 1024  # training pairs that stand for a stream in the checks
 _END = object()  # of rows
-# (shard, first sample, journal) -> its rows from there on; None in the place of one that cannot be used.
-Open = Callable[[int, int, ReadLog], Iterator[Source | None]]
+# (shard, first sample, log) -> its rows from there on; None in the place of one that cannot be used.
+OpenShard = Callable[[int, int, ReadLog], Iterator[SourceRow | None]]
 
 
 @dataclass(frozen=True)
 class Stream:
     """Training pairs that are read again in every epoch, and never stored."""
 
-    counts: tuple[int, ...]  # samples of each shard
-    open: Open
+    shard_sizes: tuple[int, ...]  # samples of each shard
+    open_shard: OpenShard
     columns: Columns
     card: Card
-    names: tuple[str, ...]  # of the shards
+    shard_names: tuple[str, ...]  # of the shards
     buffer: int = 2048  # pairs held back for shuffling, over all lanes
     lanes: int = 8
     label_separator: str | None = None
     secret: bytes | None = None  # ids leave as pseudonyms under it; None: as they are
 
     def __len__(self) -> int:
-        return sum(self.counts)
+        return sum(self.shard_sizes)
 
-    def items(self, rows: Iterable[Source | None], journal: ReadLog) -> Dataset:
-        """Some rows in the standard columns; `journal.places` says which were usable."""
+    def to_items(self, rows: Iterable[SourceRow | None], log: ReadLog) -> Dataset:
+        """Some rows in the standard columns; `log.locations` says which were usable."""
         # Its splits are those of its shards, and its ids their names: nothing that only the whole could tell.
         columns = self.columns.model_copy(update={"split": "", "id": ""})
         good = [replace(row, split="train") for row in rows if row is not None]
-        found = usable(good, columns, self.card, journal, self.label_separator)["train"]
+        found = usable_items(good, columns, self.card, log, self.label_separator)["train"]
         if self.secret is not None:
             found = [replace(item, id=pseudonyms.pseudonym(item.id, self.secret)) for item in found]
-        journal.places = {item.id: item.place for item in found}
-        return dataset(found)
+        log.locations = {item.id: item.location for item in found}
+        return to_dataset(found)
 
-    def rows(self, journal: ReadLog) -> Iterator[dict[str, Any]]:
+    def rows(self, log: ReadLog) -> Iterator[dict[str, Any]]:
         """Every usable row once, in the order of the shards."""
-        for shard in range(len(self.counts)):
-            line = self.shard(shard, 0, journal)
-            while part := list(islice(line, SAMPLE)):
-                yield from self.items(part, journal)
+        for shard in range(len(self.shard_sizes)):
+            line = self.read_shard(shard, 0, log)
+            while part := list(islice(line, SAMPLE_SIZE)):
+                yield from self.to_items(part, log)
 
-    def shard(self, shard: int, start: int, journal: ReadLog) -> Iterator[Source | None]:
+    def read_shard(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
         """The rows of a shard from the `start`-th on: as many as were counted on, or else an error.
 
         Raises: DataError for a shard that holds more, or fewer; pairs would be lost, or shown twice.
         """
-        wanted = self.counts[shard] - start
+        wanted = self.shard_sizes[shard] - start
         if not wanted:  # an empty shard
             return
-        rows = self.open(shard, start, journal)
+        rows = self.open_shard(shard, start, log)
         for given, row in enumerate(rows, start=1):
             # Looked at before the last row is handed on, for nobody asks for the one after it.
             if given == wanted and next(rows, _END) is not _END:
@@ -86,15 +86,22 @@ class Stream:
             yield row
             if given == wanted:
                 return
-        found = sum(1 for _ in self.open(shard, 0, ReadLog()))
+        found = sum(1 for _ in self.open_shard(shard, 0, ReadLog()))
         raise DataError(
-            f"shard {self.names[shard]}: holds {found} samples and not {self.counts[shard]}: mend or remove "
-            "the sizes.json or manifest.json beside it; where there is none, it was changed: start again"
+            f"shard {self.shard_names[shard]}: holds {found} samples and not {self.shard_sizes[shard]}: mend "
+            "or remove the sizes.json or manifest.json beside it; where there is none, it was changed: start "
+            "again"
         )
 
     def fingerprint(self) -> str:
         """sha256 of what decides the order: shards, and how many samples each has."""
-        said = [self.names, self.counts, self.buffer, self.lanes, self.columns.model_dump(mode="json")]
+        said = [
+            self.shard_names,
+            self.shard_sizes,
+            self.buffer,
+            self.lanes,
+            self.columns.model_dump(mode="json"),
+        ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -113,7 +120,7 @@ class Window:
         return np.random.Generator(np.random.Philox(key=key)).permutation(self.size)
 
 
-def lanes_of(stream: Stream, batch_size: int, world: int) -> int:
+def lane_count(stream: Stream, batch_size: int, world: int) -> int:
     """How many lanes fill a batch: as many as the stream has, where they divide it.
 
     Raises: RecipeError when the processes cannot share them.
@@ -153,17 +160,17 @@ def _piece(epoch: int, n: int, lane: int, lanes: int) -> tuple[int, int]:
     return sum(sizes[:-1]), sizes[-1]
 
 
-class Reader:
+class EpochReader:
     """Reads the epoch's line of shards from any place on; going on where it stopped costs nothing."""
 
     def __init__(self, stream: Stream, seed: int) -> None:
         self.stream = stream
         self.seed = seed
-        self.line: Iterator[Source | None] = iter(())
+        self.line: Iterator[SourceRow | None] = iter(())
         self.next: tuple[int, int] | None = None  # epoch and place that the open line comes to
-        self.journal = ReadLog()
+        self.log = ReadLog()
 
-    def rows(self, window: Window) -> list[Source | None]:
+    def rows(self, window: Window) -> list[SourceRow | None]:
         """(size,) the rows of a window."""
         if self.next != (window.epoch, window.start):
             self.line = self._line(window.epoch, window.start)
@@ -171,8 +178,8 @@ class Reader:
         self.next = (window.epoch, window.start + window.size)
         return rows
 
-    def _line(self, epoch: int, start: int) -> Iterator[Source | None]:
-        counts = self.stream.counts
+    def _line(self, epoch: int, start: int) -> Iterator[SourceRow | None]:
+        counts = self.stream.shard_sizes
         shards = np.random.Generator(
             np.random.Philox(key=seeding.stable(self.seed, epoch, "shards"))
         ).permutation(len(counts))
@@ -181,4 +188,4 @@ class Reader:
             if end <= start:  # it is behind: never opened
                 continue
             skip = max(0, start - (end - counts[shard]))
-            yield from self.stream.shard(shard, skip, self.journal)
+            yield from self.stream.read_shard(shard, skip, self.log)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.related_texts import captions, drawn, language, rewrites
+from domainclip.data.text.related_texts import caption_language, draw_texts, other_captions, rewrites
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
@@ -40,11 +40,11 @@ class CaptionRewrites(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One rewrite, of the same language where there is one; where a rewrite is shown, a caption."""
-        written, own = rewrites(pair), language(pair)
+        written, own = rewrites(pair), caption_language(pair)
         if pair.text in written:
-            return drawn(captions(pair, "same_language") or captions(pair), pair, 1)
+            return draw_texts(other_captions(pair, "same_language") or other_captions(pair), pair, 1)
         alike = [text for text, spoken in written.items() if spoken == own]
-        return drawn(alike or written, pair, 1)
+        return draw_texts(alike or written, pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any rewrite it is the contrastive objective."""

@@ -13,8 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.negative_captions import Name, negatives
-from domainclip.data.text.related_texts import drawn, language, of_column, untrue
+from domainclip.data.text.negative_captions import Rule, make_negatives
+from domainclip.data.text.related_texts import (
+    caption_language,
+    column_texts,
+    distinct_from_captions,
+    draw_texts,
+)
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import ALIKE, pick, together
@@ -37,7 +42,7 @@ class NegativeCaptions(Objective):
     replaces: ClassVar[str] = "contrastive"
     needs: ClassVar[frozenset[str]] = frozenset({"said"})
 
-    rules: list[Name] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])
+    rules: list[Rule] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])
     per_pair: Annotated[int, Field(ge=1, le=16)] = 1
     column: str | None = None  # of the item's meta, read before any rule
     classes: list[str] = field(default_factory=list)  # what the rule "classes" puts in the place of a label
@@ -51,9 +56,11 @@ class NegativeCaptions(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """What the column holds, then what the rules make, each in an order that the pair's seed decides."""
-        said = drawn(of_column(pair, self.column), pair) if self.column else []
-        made = negatives(pair.text, self.rules, pair.seed, language(pair), pair.labels, self.classes)
-        return untrue(chain(said, made), pair, self.per_pair)
+        said = draw_texts(column_texts(pair, self.column), pair) if self.column else []
+        made = make_negatives(
+            pair.text, self.rules, pair.seed, caption_language(pair), pair.labels, self.classes
+        )
+        return distinct_from_captions(chain(said, made), pair, self.per_pair)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any negative it is the contrastive objective."""

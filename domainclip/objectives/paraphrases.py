@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.related_texts import captions, drawn, of_column
+from domainclip.data.text.related_texts import column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
@@ -36,8 +36,10 @@ class Paraphrases(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One paraphrase, drawn by the pair's seed."""
-        found = captions(pair, "same_language") if self.column is None else of_column(pair, self.column)
-        return drawn((text for text in found if text != pair.text), pair, 1)
+        found = (
+            other_captions(pair, "same_language") if self.column is None else column_texts(pair, self.column)
+        )
+        return draw_texts((text for text in found if text != pair.text), pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

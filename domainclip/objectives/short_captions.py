@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.blockwise import softmax
@@ -41,7 +41,7 @@ class ShortCaptions(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The first sentence of the caption that is shown."""
-        return (sentences(pair.text) or [pair.text] if pair.text.strip() else [])[:1]
+        return (split_sentences(pair.text) or [pair.text] if pair.text.strip() else [])[:1]
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

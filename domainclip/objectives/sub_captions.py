@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.related_texts import drawn, language
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.related_texts import caption_language, draw_texts
+from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import Out, pick, together, within
@@ -47,10 +47,10 @@ class SubCaptions(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Sentences of the item's captions, in an order that the pair's seed decides."""
-        own = language(pair)
+        own = caption_language(pair)
         sides = list(zip(pair.texts, pair.languages, strict=False))
         spoken = [text for text, said in sides if said == own] or [text for text, _ in sides] or [pair.text]
-        return drawn((one for text in spoken for one in sentences(text)), pair, self.most)
+        return draw_texts((one for text in spoken for one in split_sentences(text)), pair, self.most)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without sentences counts 0."""

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.data.text.related_texts import Which, captions, drawn, of_column
+from domainclip.data.text.related_texts import LanguageFilter, column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
@@ -31,13 +31,15 @@ class TextPairs(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"said"})
 
     column: str | None = None  # of the item's meta; None: another caption
-    captions: Which = "any"
+    captions: LanguageFilter = "any"
     temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # None: the model's own
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The other text of the pair, drawn by its seed."""
-        found = captions(pair, self.captions) if self.column is None else of_column(pair, self.column)
-        return drawn((text for text in found if text != pair.text), pair, 1)
+        found = (
+            other_captions(pair, self.captions) if self.column is None else column_texts(pair, self.column)
+        )
+        return draw_texts((text for text in found if text != pair.text), pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

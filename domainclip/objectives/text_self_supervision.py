@@ -14,7 +14,7 @@ from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.data.text.words import pieces
+from domainclip.data.text.words import split_words
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
@@ -45,7 +45,7 @@ class TextSelfSupervision(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Two copies, neither of them whole, nor equal to the other; or none."""
-        words, glue = pieces(pair.text, None)
+        words, glue = split_words(pair.text, None)
         if len(words) < _FEWEST:
             return []
         found: list[str] = []

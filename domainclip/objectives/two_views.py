@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainclip.data.text.related_texts import captions, drawn
+from domainclip.data.text.related_texts import draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import facing
@@ -39,7 +39,7 @@ class TwoViews(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Another caption of the item."""
-        return drawn(captions(pair), pair, 1)
+        return draw_texts(other_captions(pair), pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

@@ -29,7 +29,7 @@ from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, load_card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.images.reencode import ImageFormat, Reencoder, ShardChunk
-from domainclip.data.process_pool import cores, in_order
+from domainclip.data.process_pool import available_cores, map_in_order
 from domainclip.data.quarantine import MAX_NAMED, ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import Item
 from domainclip.data.schema import SPLITS
@@ -46,7 +46,7 @@ class PrepareRequest:
     """How a corpus is prepared."""
 
     shrink: Reencoder
-    form: prepared_format.Form = "tar"
+    form: prepared_format.ShardFormat = "tar"
     items: int = 500  # a shard
 
     def told(self) -> Row:
@@ -73,7 +73,7 @@ def write_prepared_corpus(
         _same_work_or_refuse(out, {"corpus": whole, "form": wanted.form, **wanted.told()})
         for draft in out.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
             draft.unlink()
-        there = prepared_format.manifest(out)
+        there = prepared_format.read_manifest(out)
         if there is not None and _whole_or_begun(out, there, say):
             return out / prepared_format.MANIFEST
         notes = _shards(corpus, out, wanted, workers, key, say)
@@ -90,10 +90,10 @@ def write_prepared_corpus(
             "settings": wanted.told(),
             "corpus": {"card": card.name, "license": card.license, "sha256": whole},
             "counts": dict(made),
-            "left_out": dict(sorted(Counter(item.reason for item in [*corpus.quarantine, *bad]).items())),
+            "left_out": dict(sorted(Counter(item.reason for item in [*corpus.unusable, *bad]).items())),
             "shards": [_told(note) for note in notes if note["items"]],
         }
-        prepared_format.write(
+        prepared_format.write_atomically(
             out / prepared_format.MANIFEST, json.dumps(told, indent=1, ensure_ascii=False).encode()
         )
         shutil.rmtree(out / _NOTES)
@@ -119,7 +119,7 @@ def run(
     """
     for option, said, known in (
         ("format", format, get_args(ImageFormat)),
-        ("to", to, get_args(prepared_format.Form)),
+        ("to", to, get_args(prepared_format.ShardFormat)),
     ):
         if said not in known:
             raise RecipeError(f'--{option}: "{said}": {did_you_mean(said, known)}')
@@ -138,7 +138,7 @@ def run(
         source = _source(given)
     card = load_card(source.card, source.overrides())
     wanted = PrepareRequest(Reencoder(size or 256, format, resample), to, items)  # type: ignore[arg-type]  # both looked at
-    return write_prepared_corpus(card, source.path, out, wanted, workers or cores(), _say)
+    return write_prepared_corpus(card, source.path, out, wanted, workers or available_cores(), _say)
 
 
 def _source(given: Row) -> recipe_config.CorpusSource:
@@ -180,7 +180,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _same_work_or_refuse(out: Path, work: Row) -> None:
     """Only what this very work began, or nothing, may be in the folder."""
-    there = prepared_format.manifest(out)
+    there = prepared_format.read_manifest(out)
     if there is not None:
         before = {"corpus": there["corpus"]["sha256"], "form": there["form"], **there["settings"]}
     elif (out / _NOTES / "work.json").is_file():
@@ -189,7 +189,7 @@ def _same_work_or_refuse(out: Path, work: Row) -> None:
         raise DataError(f"{out}: holds other files: name a new folder")
     else:
         (out / _NOTES).mkdir(exist_ok=True)
-        prepared_format.write(out / _NOTES / "work.json", json.dumps(work).encode())
+        prepared_format.write_atomically(out / _NOTES / "work.json", json.dumps(work).encode())
         return
     changed = [key for key in work if before.get(key) != work[key]]
     if changed:
@@ -206,7 +206,7 @@ def _told(note: Row) -> Row:
 
 def _whole_or_begun(out: Path, there: Row, say: Say) -> bool:
     """Whether every shard is as it was written; a folder in which one is not becomes one that was stopped."""
-    lost = [shard["file"] for shard in there["shards"] if not prepared_format.verifies(out, shard)]
+    lost = [shard["file"] for shard in there["shards"] if not prepared_format.is_intact(out, shard)]
     if not lost:
         shutil.rmtree(out / _NOTES, ignore_errors=True)
         say(f"{out} is prepared already")
@@ -214,11 +214,11 @@ def _whole_or_begun(out: Path, there: Row, say: Say) -> bool:
     # The notes first: ended in between, this finds the manifest again.
     (out / _NOTES).mkdir(exist_ok=True)
     work = {"corpus": there["corpus"]["sha256"], "form": there["form"], **there["settings"]}
-    prepared_format.write(out / _NOTES / "work.json", json.dumps(work).encode())
+    prepared_format.write_atomically(out / _NOTES / "work.json", json.dumps(work).encode())
     for shard in there["shards"]:
         bad = [(shard["file"], reason) for reason, n in shard.get("left_out", {}).items() for _ in range(n)]
         note = {**{key: shard[key] for key in shard if key != "left_out"}, "bad": bad}
-        prepared_format.write(out / _NOTES / f"{shard['file']}.json", json.dumps(note).encode())
+        prepared_format.write_atomically(out / _NOTES / f"{shard['file']}.json", json.dumps(note).encode())
     (out / prepared_format.MANIFEST).unlink()
     named = ", ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
     say(f"{out}: {len(lost)} of {len(there['shards'])} shards are lost or changed, and made again: {named}")
@@ -240,7 +240,7 @@ def _shards(
             for at in range(0, len(rows), _PIECE):
                 yield ShardChunk(name, rows[at : at + _PIECE])
 
-    done = in_order(wanted.shrink.files, pieces(), workers)
+    done = map_in_order(wanted.shrink.files, pieces(), workers)
     for name, of_shard in groupby(done, key=lambda one: one[0].name):
         made = [row for piece, files in of_shard for row in zip(piece.rows, files, strict=True)]
         notes[name] = _written(out, name, made, wanted, corpus, key)
@@ -250,23 +250,23 @@ def _shards(
 
 def _named(corpus: Corpus, wanted: PrepareRequest) -> Iterator[tuple[str, list[Row]]]:
     """The rows of each shard, under its name."""
-    journal = ReadLog()
+    log = ReadLog()
     for split in SPLITS:
         rows, number = iter(corpus.splits[split]), 0
         if split == "train" and corpus.stream is not None:  # the split is but a sample
-            rows = corpus.stream.rows(journal)
+            rows = corpus.stream.rows(log)
         while part := list(islice(rows, wanted.items)):
             yield f"{split}-{number:05d}.{wanted.form}", part
             number += 1
-    met = {(item.place, item.reason) for item in corpus.quarantine}  # the sample was looked at before
-    corpus.quarantine.extend(item for item in journal.bad if (item.place, item.reason) not in met)
+    met = {(item.location, item.reason) for item in corpus.unusable}  # the sample was looked at before
+    corpus.unusable.extend(item for item in log.unusable if (item.location, item.reason) not in met)
 
 
 def _verified(out: Path, name: str) -> Row | None:
     """The note of a shard that is as it was written."""
     try:
         note: Row = json.loads((out / _NOTES / f"{name}.json").read_text(encoding="utf-8"))
-        same = note["items"] == 0 or prepared_format.verifies(out, note)
+        same = note["items"] == 0 or prepared_format.is_intact(out, note)
     except (OSError, ValueError, KeyError):
         return None
     return note if same else None
@@ -276,9 +276,11 @@ def _written(
     out: Path, name: str, made: list[tuple[Row, Any]], wanted: PrepareRequest, corpus: Corpus, key: bytes
 ) -> Row:
     """Writes a shard and its note."""
-    bad = [(corpus.places.get(row["id"], "item"), reason) for row, (_, reasons) in made for reason in reasons]
+    bad = [
+        (corpus.locations.get(row["id"], "item"), reason) for row, (_, reasons) in made for reason in reasons
+    ]
     rows = [(_item(row, pictures, key), wanted.shrink.suffix) for row, (pictures, _) in made if pictures]
-    data = prepared_format.shard(rows, wanted.form) if rows else b""
+    data = prepared_format.encode_shard(rows, wanted.form) if rows else b""
     note = {
         "file": name,
         "split": name.split("-")[0],
@@ -288,8 +290,8 @@ def _written(
         "bad": bad,
     }
     if rows:
-        prepared_format.write(out / name, data)
-    prepared_format.write(out / _NOTES / f"{name}.json", json.dumps(note).encode())
+        prepared_format.write_atomically(out / name, data)
+    prepared_format.write_atomically(out / _NOTES / f"{name}.json", json.dumps(note).encode())
     return note
 
 
@@ -306,5 +308,5 @@ def _item(row: Row, pictures: list[bytes], key: bytes) -> Item:
         group=pseudonyms.pseudonym(row["group"], key),
         meta=json.loads(row["meta"]),
         split="",
-        place="",
+        location="",
     )

@@ -83,7 +83,7 @@ def report_context(
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
         base=model_facts(ready.base),
         corpus=_corpus_facts(
-            corpus.card, corpus.fingerprint, corpus.splits, corpus.quarantine, corpus.notes, ready.findings
+            corpus.card, corpus.fingerprint, corpus.splits, corpus.unusable, corpus.notes, ready.findings
         ),
         retention=None
         if general is None

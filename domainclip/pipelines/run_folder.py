@@ -29,7 +29,7 @@ def make_run_folder(folder: Path) -> None:
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The resolved recipe, which gives the same run again: from here on there is one to continue."""
     with _writing(folder):
-        prepared_format.write(
+        prepared_format.write_atomically(
             folder / "recipe.yaml", recipe.resolved().encode()
         )  # whole: a resumed run has one
 

@@ -68,11 +68,13 @@ def make_job(
         preprocess=ready.base.image_preprocessor,
         augmentation=settings.augmentation,
         captions=how,
-        fit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens) if how.long == "window" else None,
+        token_limit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens)
+        if how.long == "window"
+        else None,
         views=ready.corpus.card.views,
         frames=ready.base.frames,
         pixels=kept.image_features is None,
-        wanted=objective_inputs.pair_extras(ready.terms, ready.corpus),
+        extra_spec=objective_inputs.pair_extras(ready.terms, ready.corpus),
     )
     seed = settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
@@ -114,7 +116,9 @@ def in_place_of_pictures(
             "strategy.prompts.source: text needs all captions at once, and a stream shows a few: leave it "
             "out, or store the corpus with domainclip data prepare and train on that"
         )
-    return feature_cache.embed_texts(base, caption_substitutes.captions(corpus.splits["train"], seed)).numpy()
+    return feature_cache.embed_texts(
+        base, caption_substitutes.substitute_captions(corpus.splits["train"], seed)
+    ).numpy()
 
 
 def digests(corpus: Corpus, shown: int) -> dict[str, str]:

@@ -198,7 +198,7 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "corpus": str(results.corpus.get("name") or facts.corpus.pretty_name or facts.corpus.name),
         "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
         "corpus_license": facts.corpus.license,
-        "corpus_says": _first_paragraph(facts.corpus.prose),
+        "corpus_says": _first_paragraph(facts.corpus.description),
         "splits": {name: tuple(sizes) for name, sizes in dict(results.corpus.get("splits") or {}).items()},
         "valid": results.valid,
         "warnings": results.warnings,

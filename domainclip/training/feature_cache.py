@@ -96,7 +96,7 @@ def cache_image_features(
         local = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
         order = [[(0, row) for row in local[at : at + _BATCH]] for at in range(0, len(local), _BATCH)]
         for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
-            requested = batch.asked.tolist()
+            requested = batch.requested.tolist()
             rows[requested] = _encode_images(model, batch)
             shown.update(zip(requested, batch.index.tolist(), strict=True))
 
@@ -123,7 +123,7 @@ def cache_image_features(
 
 def _image_features(rows: np.ndarray, index: np.ndarray, pairs: Pairs) -> ImageFeatures:
     replacements = {int(row): int(index[row]) for row in np.flatnonzero(index != np.arange(len(pairs)))}
-    unusable = {item.place: item for row in replacements for item in pairs[0, row].bad}
+    unusable = {item.location: item for row in replacements for item in pairs[0, row].unusable}
     return ImageFeatures(rows, replacements, list(unusable.values()))
 
 

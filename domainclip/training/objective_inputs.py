@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import isnan
 
 from domainclip.components import WeightedObjectives
-from domainclip.data.batching.extras import ExtraSpec, number_of
+from domainclip.data.batching.extras import ExtraSpec, to_number
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
@@ -36,7 +36,7 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
     rows = corpus.splits["train"]["meta"][:]
-    if all(isnan(number_of(json.loads(row).get(column))) for row in rows):
+    if all(isnan(to_number(json.loads(row).get(column))) for row in rows):
         raise DataError(
             f'{key}: no training item of corpus {corpus.card.name} has a number under "{column}" in its '
             "meta: name a column that has, and list it under columns.meta of the card"
@@ -86,7 +86,7 @@ def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
         return setup
     pairs, notes = setup.pairs, []
     some = range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT))
-    for name in pairs.wanted.said:
+    for name in pairs.extra_spec.texts:
         having = sum(_says(pairs, index, name) for index in some)
         if not having and not any(_says(pairs, index, name) for index in range(len(pairs))):
             raise DataError(
@@ -99,8 +99,8 @@ def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
 
 
 def _says(pairs: Pairs, index: int, name: str) -> bool:
-    more = pairs.rows.of(index, pairs.texts[index][0], pairs.seed, 0)
-    return more is not None and bool(more.said[name])
+    more = pairs.extra_columns.extras_of(index, pairs.texts[index][0], pairs.seed, 0)
+    return more is not None and bool(more.texts[name])
 
 
 _OF_A_PICTURE = {"image_2", "image_tokens", "anchor_image", "teachers", "third"}

@@ -38,7 +38,7 @@ def with_kept_pixels(setup: TrainingSetup, say: Callable[[str], None], build: bo
     They are made now, if `build` and a second epoch will read them; else those of another run are used.
     """
     settings = setup.recipe.train
-    pairs = pixel_cache.kept(
+    pairs = pixel_cache.with_pixel_cache(
         setup.pairs,
         setup.digests,
         limit_gb=settings.pixel_cache_gb,
@@ -92,7 +92,7 @@ def _with_pictures(setup: TrainingSetup, room: CacheBudget) -> TrainingSetup:
 
 def _unkept(setup: TrainingSetup, first: int | None) -> str:
     """Why pictures, or what the locked layers say of them, are not the same in every epoch."""
-    if setup.pairs.wanted.second:
+    if setup.pairs.extra_spec.second_view:
         return "an objective wants a second view of them, another one in each epoch"
     if setup.model.frames > 1 and first is not None:
         return "how several pictures of an item are pooled is learnt"

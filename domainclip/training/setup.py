@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.config.recipe import Recipe
-from domainclip.data.batching.order import shares
+from domainclip.data.batching.order import process_share
 from domainclip.data.batching.pairs import Batch, Pairs
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
@@ -85,12 +85,12 @@ def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.devi
     kept, texts, anchors = setup.precomputed, rows.texts, None
     if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
         all_drawn = anchor_texts.drawn_indices(at, setup.recipe.prose, setup.recipe.train.seed)
-        mine = shares(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
+        mine = process_share(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
         texts = [*texts, *(kept.anchor_texts[i] for i in mine)]
         anchors = kept.anchor_embeddings[mine].to(device)
     image, kept_image, index = rows.image, None, rows.index.numpy()
-    if image is not None and rows.second is not None:
-        image = {name: torch.cat([one, rows.second[name]]) for name, one in image.items()}
+    if image is not None and rows.second_view is not None:
+        image = {name: torch.cat([one, rows.second_view[name]]) for name, one in image.items()}
     if kept.image_features is not None:
         found = torch.from_numpy(kept.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
@@ -104,7 +104,7 @@ def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.devi
         group=rows.group.to(device),
         base_anchor_text=anchors,
         captions=setup.captions,
-        extras=rows.more.to(device),
+        extras=rows.extras.to(device),
         base_image=None if kept.base_image is None else _rows(kept.base_image, index, device),
         third_tower=None if kept.third_tower is None else _rows(kept.third_tower, index, device),
         teachers={

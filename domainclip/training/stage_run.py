@@ -87,7 +87,7 @@ class StageRun:
             ),
             metrics=metrics,
             alarms=alarms,
-            unusable={item.place: item for item in setup.unusable},
+            unusable={item.location: item for item in setup.unusable},
         )
 
     @property
@@ -110,7 +110,7 @@ class StageRun:
         rows = next(self.batches)
         waited = time.monotonic() - started
         heartbeat.update("computing")
-        self.unusable.update((item.place, item) for item in rows.bad)
+        self.unusable.update((item.location, item) for item in rows.unusable)
         batch = to_step_batch(self.setup, rows, state.step, self.accelerator.device)
         if state.micro_batch_size == "auto":
             state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(

@@ -74,7 +74,7 @@ def train_in_stages(
             break
         accelerator.free_memory()  # what wraps the towers waits for gradients of this stage's weights
         at, saved = stage.steps.end, folder / "checkpoints" / f"step-{stage.steps.end:06d}"
-    bad = {item.place: item for one in done for item in one.unusable}
+    bad = {item.location: item for one in done for item in one.unusable}
     alarms = dict.fromkeys(alarm for one in done for alarm in one.alarms)
     return replace(done[-1], unusable=list(bad.values()), alarms=tuple(alarms))
 

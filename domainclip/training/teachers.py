@@ -110,7 +110,7 @@ def _pictures(
     setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: CacheBudget
 ) -> np.ndarray:
     assert not isinstance(setup.pairs, StreamedPairs)
-    pairs: Pairs = setup.pairs.as_seen_by(model.image_preprocessor)
+    pairs: Pairs = setup.pairs.for_model(model.image_preprocessor)
     found = feature_cache.cache_image_features(model, pairs, [setup.digests[id] for id in pairs.ids], room)
     if found is None:
         raise _no_room(key, room)

@@ -38,7 +38,7 @@ class StepBatch:
 
     def all_texts(self) -> list[str]:
         """What the text tower is given, in this order: `texts`, then what each objective asked for."""
-        return [*self.texts, *(text for rows in self.extras.said.values() for row in rows for text in row)]
+        return [*self.texts, *(text for rows in self.extras.texts.values() for row in rows for text in row)]
 
     def first(self, pairs: int) -> StepBatch:
         """The first pairs, with all general sentences: to measure with."""
@@ -113,7 +113,7 @@ def build_views(
         text_mask=_gathered(_long_everywhere(text_mask)),
         labels=_gathered(batch.extras.labels),
     )
-    said = _said(text, b + m, batch.extras.said)
+    said = _said(text, b + m, batch.extras.texts)
 
     def of(name: str) -> Views:
         mine, there = said.get(name, (None, None))
@@ -121,7 +121,7 @@ def build_views(
             shared,
             said=_gathered(_long_everywhere(mine)),
             said_mask=_gathered(_long_everywhere(there)),
-            value=_gathered(batch.extras.value.get(name)),
+            value=_gathered(batch.extras.values.get(name)),
             teachers=tuple(
                 replace(one, image=collectives.gather(one.image), text=collectives.gather(one.text))
                 for one in batch.teachers.get(name, ())

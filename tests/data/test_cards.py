@@ -28,7 +28,7 @@ def test_reads_front_matter_and_prose(tmp_path: Path) -> None:
     card = load_card(_card(tmp_path, front))
     assert (card.name, card.pretty_name, card.license, card.language) == ("my_card", "Mine", "mit", ["en"])
     assert card.columns.texts == ["note"]
-    assert card.prose == "# Prose"
+    assert card.description == "# Prose"
     assert card.reader == "table"
 
 
@@ -50,36 +50,7 @@ def test_without_a_card_all_is_guessed() -> None:
     assert load_card("") == Card()
 
 
-@pytest.mark.parametrize(
-    ("front", "message"),
-    [
-        ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'),
-        ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'),
-        (
-            "domainclip: {classes: {cat: {positiv: [x]}}}",
-            "my_card.md: classes.cat.positive: field required (and 1 more)",
-        ),
-        (
-            "domainclip: {max_bad: much}",
-            "my_card.md: max_bad: input should be a valid number, unable to parse string as a number, "
-            "got 'much'",
-        ),
-        (
-            "domainclip: {splits: {train: 0.5}}",
-            "my_card.md: splits: train, validation and test must add up to 1, not 0.7",
-        ),
-        (
-            "domainclip: {captions: {template: a photo}}",
-            'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"',
-        ),
-        (
-            "domainclip: {templates: [a photo]}",
-            'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes',
-        ),
-        ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/data.md for its keys'),
-        ("just text", "my_card.md: the front matter is a mapping of keys to values"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize( ("front", "message"), [ ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'), ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'), ( "domainclip: {classes: {cat: {positiv: [x]}}}", "my_card.md: classes.cat.positive: field required (and 1 more)", ), ( "domainclip: {max_bad: much}", "my_card.md: max_bad: input should be a valid number, unable to parse string as a number, " "got 'much'", ), ( "domainclip: {splits: {train: 0.5}}", "my_card.md: splits: train, validation and test must add up to 1, not 0.7", ), ( "domainclip: {captions: {template: a photo}}", 'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"', ), ( "domainclip: {templates: [a photo]}", 'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes', ), ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/data.md for its keys'), ("just text", "my_card.md: the front matter is a mapping of keys to values"), ], )  # fmt: skip
 def test_a_wrong_card_names_file_key_and_way_out(tmp_path: Path, front: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_card(_card(tmp_path, front))
@@ -110,7 +81,7 @@ def test_every_shipped_card_loads_and_explains_itself(name: str) -> None:
     card = load_card(name)
     assert card.name == name
     assert card.pretty_name
-    assert len(card.prose.split()) > 60
+    assert len(card.description.split()) > 60
 
 
 def test_cards_ship() -> None:
@@ -141,7 +112,7 @@ def test_every_key_of_a_card_is_documented() -> None:
         Privacy,
         FitsSettings,
     ]
-    keys = {key for model in models for key in model.model_fields} - {"prose", "name"}
+    keys = {key for model in models for key in model.model_fields} - {"description", "name"}
     assert len(keys) > 30
     assert sorted(key for key in keys if f"`{key}`" not in text) == []
 

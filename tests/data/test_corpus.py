@@ -12,8 +12,8 @@ from datasets import Dataset, DatasetDict
 from domainclip.data import corpus
 from domainclip.data.cards import Card, Columns
 from domainclip.data.corpus import load_corpus
-from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, counts
-from domainclip.data.rows import FEATURES, Source, standardise
+from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, count_reasons
+from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError, ExitCode
 from tests.data.made_corpora import card, picture, table
@@ -47,8 +47,8 @@ def test_a_corpus_is_read_whole(tmp_path: Path) -> None:
         "cat": ["a cat", "one cat"],
         "dog": ["a dog", "one dog"],
     }
-    assert loaded.quarantine == []
-    assert len(loaded.digests) == len(loaded.places) == 30
+    assert loaded.unusable == []
+    assert len(loaded.digests) == len(loaded.locations) == 30
     assert len(loaded.fingerprint) == 64
 
 
@@ -93,8 +93,8 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> N
     )
     loaded = load_corpus(card(max_bad=0.8), str(file))
     assert loaded.splits["train"]["texts"][:] == [["caption 0"], ["caption 1"]]
-    assert loaded.places == {"0.png": "row 1", "1.png": "row 2"}
-    assert len(loaded.quarantine) == 8
+    assert loaded.locations == {"0.png": "row 1", "1.png": "row 2"}
+    assert len(loaded.unusable) == 8
 
 
 def test_empty_captions_are_counted(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_reasons_are_counted_with_the_commonest_first() -> None:
         UnusableItem("row 3", "c"),
         UnusableItem("row 4", "a"),
     ]
-    assert counts(bad) == "2 c, 1 a, 1 b"
+    assert count_reasons(bad) == "2 c, 1 a, 1 b"
 
 
 def test_at_the_limit_is_within_it() -> None:
@@ -176,7 +176,7 @@ class _Outside:
     def __init__(self, **columns: list[Any]) -> None:
         self.columns = columns
 
-    def read(self, card: Card, path: str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: str, log: ReadLog) -> DatasetDict:
         return DatasetDict(
             {name: Dataset.from_dict(self.columns) for name in ("train", "validation", "test")}
         )
@@ -214,13 +214,13 @@ class _Studies:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, card: Card, path: str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: str, log: ReadLog) -> DatasetDict:
         rows = []
         for i in range(3):
             first, *views = ({"path": str(self.root / f"{i}{k}.png"), "bytes": None} for k in range(3))
-            rows.append(Source({"text": f"study {i}"}, f"row {i}", first, f"{i}", "train", views=views))
+            rows.append(SourceRow({"text": f"study {i}"}, f"row {i}", first, f"{i}", "train", views=views))
         columns = Columns(texts=["text"], labels="", group="", split="", language="")
-        return standardise(rows, columns, card, journal)
+        return standardise(rows, columns, card, log)
 
 
 def _studies(root: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> corpus.Corpus:

@@ -221,7 +221,7 @@ MAKE: dict[str, Callable[[Path], Path]] = {
 
 def _loaded(name: str, folder: Path, **keys: Any) -> Corpus:
     path = MAKE[name](folder / name)
-    for script in re.findall(r"```python\n(.*?)```", load_card(name).prose, re.DOTALL):
+    for script in re.findall(r"```python\n(.*?)```", load_card(name).description, re.DOTALL):
         # What a card tells the reader to run is run as it stands.
         subprocess.run(
             [sys.executable, "-I", "-c", script], cwd=path if path.is_dir() else path.parent, check=True
@@ -245,7 +245,7 @@ def test_a_public_card_says_how_to_get_it_and_what_was_not_verified(name: str) -
     assert card.verified
     assert card.not_verified
     assert card.privacy.identifiers in ("none", "de-identified")
-    assert "Before you believe a number" in card.prose
+    assert "Before you believe a number" in card.description
 
 
 def test_every_domain_has_two_and_every_card_of_the_folder_is_covered() -> None:
@@ -271,7 +271,7 @@ def test_what_a_card_makes_of_its_layout(
 ) -> None:
     corpus = _loaded(name, tmp_path)
     assert tuple(map(len, corpus.splits.values())) == sizes
-    assert corpus.quarantine == []
+    assert corpus.unusable == []
     assert _shown(corpus) == shown
 
 

@@ -33,7 +33,7 @@ def test_a_shipped_card_reads_its_corpus(
     corpus = load_corpus(load_card(name), str(ROOT / folder), secret=b"test")
     assert tuple(map(len, corpus.splits.values())) == sizes
     assert len(corpus.classes) == classes
-    assert corpus.quarantine == []
+    assert corpus.unusable == []
     assert [
         finding for finding in corpus_findings(corpus, None, 64, sample=24) if finding.level == "error"
     ] == []

@@ -16,7 +16,7 @@ from domainclip.data.corpus import load_corpus
 from domainclip.data.files import locations
 from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import Source, standardise
+from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.text.captions import Captions
 from domainclip.errors import DataError
 from domainclip.models.loading import load_model
@@ -25,9 +25,9 @@ from tests.support.tiny_models import tiny_clip, tiny_siglip
 
 
 def _train(said: Card, *rows: dict[str, Any], names: tuple[str, ...] = ()) -> tuple[Dataset, ReadLog]:
-    journal = ReadLog()
+    log = ReadLog()
     sources = [
-        Source(
+        SourceRow(
             row,
             f"row {n}",
             {"path": names[n] if names else f"{n}.png", "bytes": None},
@@ -36,7 +36,7 @@ def _train(said: Card, *rows: dict[str, Any], names: tuple[str, ...] = ()) -> tu
         )
         for n, row in enumerate(rows)
     ]
-    return standardise(sources, said.columns, said, journal)["train"], journal
+    return standardise(sources, said.columns, said, log)["train"], log
 
 
 REPORT = "HISTORY: Mr X.\nFINDINGS: Clear lungs.\nIMPRESSION: Normal."
@@ -44,13 +44,11 @@ REPORT = "HISTORY: Mr X.\nFINDINGS: Clear lungs.\nIMPRESSION: Normal."
 
 def test_sections_are_captions_of_their_own_and_what_has_none_is_counted() -> None:
     said = card(columns={"texts": ["report"]}, captions={"policy": "section"})
-    train, journal = _train(
+    train, log = _train(
         said, {"report": REPORT}, {"report": "Two dogs."}, {"report": ""}, {"report": "Befund: frei"}
     )
     assert train["texts"][:] == [["Clear lungs.", "Normal."], ["Two dogs."], ["Befund: frei"]]
-    assert journal.notes == [
-        "2 captions have none of the sections that the card asks for, and are taken whole"
-    ]
+    assert log.notes == ["2 captions have none of the sections that the card asks for, and are taken whole"]
     german = card(
         columns={"texts": ["report"]},
         captions={"policy": "section", "sections": ["findings"], "headings": {"findings": ["Befund"]}},
@@ -77,11 +75,11 @@ def test_rewrites_are_kept_apart_and_shown_in_training_only() -> None:
 
 def test_templates_make_captions_of_items_that_have_only_a_label() -> None:
     rows = ({"t": "", "l": "cat"}, {"t": "Tom.", "l": "cat"}, {"t": "", "l": ""})
-    plain, journal = _train(card(columns={"texts": ["t"], "labels": "l"}), *rows)
-    assert (len(plain), [bad.place for bad in journal.bad]) == (1, ["row 0", "row 2"])
+    plain, log = _train(card(columns={"texts": ["t"], "labels": "l"}), *rows)
+    assert (len(plain), [bad.location for bad in log.unusable]) == (1, ["row 0", "row 2"])
     said = card(columns={"texts": ["t"], "labels": "l"}, captions={"templates": ["a {}"]})
-    train, journal = _train(said, *rows)
-    assert (train["texts"][:], [bad.place for bad in journal.bad]) == ([[], ["Tom."]], ["row 2"])
+    train, log = _train(said, *rows)
+    assert (train["texts"][:], [bad.location for bad in log.unusable]) == ([[], ["Tom."]], ["row 2"])
 
 
 def test_rows_of_one_picture_become_one_item() -> None:
@@ -206,6 +204,6 @@ def test_fault_30_empty_and_blank_captions_are_tokenised_and_not_trained_on(tmp_
         model = load_model(str(make(tmp_path / make.__name__)))
         assert model.tokenise(["", "\u200b", "\n"])["input_ids"].shape[0] == 3
     rows = [{"t": value} for value in ("", "  ", "nan", float("nan"), None, "\n\t", "\u3000", "ok")]
-    train, journal = _train(card(columns={"texts": ["t"]}), *rows)
+    train, log = _train(card(columns={"texts": ["t"]}), *rows)
     assert train["texts"][:] == [["ok"]]
-    assert [bad.reason for bad in journal.bad] == ["empty caption"] * 7
+    assert [bad.reason for bad in log.unusable] == ["empty caption"] * 7

@@ -7,29 +7,29 @@ import pytest
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.row_captions import text_of
-from domainclip.data.rows import FEATURES, Source, standardise
+from domainclip.data.row_captions import cell_text
+from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError
 from tests.data.made_corpora import card
 
 
-def _rows(*values: dict[str, Any], **options: Any) -> list[Source]:
+def _rows(*values: dict[str, Any], **options: Any) -> list[SourceRow]:
     return [
-        Source(row, f"row {i}", {"path": f"/root/{i}.png", "bytes": None}, f"{i}.png", **options)
+        SourceRow(row, f"row {i}", {"path": f"/root/{i}.png", "bytes": None}, f"{i}.png", **options)
         for i, row in enumerate(values, start=1)
     ]
 
 
 def _standard(
-    rows: list[Source], columns: dict[str, Any], the_card: Card | None = None, separator: str | None = None
+    rows: list[SourceRow], columns: dict[str, Any], the_card: Card | None = None, separator: str | None = None
 ) -> tuple[list[dict[str, Any]], ReadLog]:
-    journal = ReadLog()
+    log = ReadLog()
     plain = {"texts": [], "labels": "", "group": "", "split": "", "language": ""}
-    splits = standardise(rows, Columns(**{**plain, **columns}), the_card or card(), journal, separator)
+    splits = standardise(rows, Columns(**{**plain, **columns}), the_card or card(), log, separator)
     assert all(list(rows.features) == list(COLUMNS) for rows in splits.values())
     assert all(rows.features == FEATURES for rows in splits.values())
-    return [dict(row) for name in ("train", "validation", "test") for row in splits[name]], journal
+    return [dict(row) for name in ("train", "validation", "test") for row in splits[name]], log
 
 
 ALL_IN_TRAINING = card(splits={"train": 1, "validation": 0, "test": 0})
@@ -39,7 +39,7 @@ ALL_IN_TEST = card(splits={"train": 0, "validation": 0, "test": 1})
 def test_one_row_becomes_the_standard_columns() -> None:
     values = {"t": " A disc. ", "l": "galaxy", "g": "M31", "s": "val", "age": 7, "secret": "x"}
     columns = {"texts": ["t"], "labels": "l", "group": "g", "split": "s", "meta": ["age"]}
-    rows, journal = _standard(_rows(values), columns, card(language=["en"]))
+    rows, log = _standard(_rows(values), columns, card(language=["en"]))
     assert rows == [
         {
             "id": "1.png",
@@ -52,7 +52,7 @@ def test_one_row_becomes_the_standard_columns() -> None:
             "meta": '{"age": "7"}',
         }
     ]
-    assert journal.places == {"1.png": "row 1"}
+    assert log.locations == {"1.png": "row 1"}
 
 
 def test_several_captions_in_several_languages() -> None:
@@ -95,21 +95,21 @@ def test_a_template_of_columns_is_filled_once() -> None:
 
 @pytest.mark.parametrize("empty", [None, "", "  ", "nan", "NaN", float("nan")])
 def test_what_counts_as_empty(empty: object) -> None:
-    assert text_of(empty) == ""
-    rows, journal = _standard(_rows({"t": empty}, {"t": "x"}), {"texts": ["t"]}, ALL_IN_TRAINING)
+    assert cell_text(empty) == ""
+    rows, log = _standard(_rows({"t": empty}, {"t": "x"}), {"texts": ["t"]}, ALL_IN_TRAINING)
     assert len(rows) == 1
-    assert journal.bad == [UnusableItem("row 1", "empty caption", "/root/1.png")]
+    assert log.unusable == [UnusableItem("row 1", "empty caption", "/root/1.png")]
 
 
 def test_a_class_without_caption_is_for_evaluation_only() -> None:
     values, columns = {"t": "", "l": "galaxy"}, {"texts": ["t"], "labels": "l"}
-    rows, journal = _standard(_rows(values), columns, ALL_IN_TEST)
-    assert (rows[0]["texts"], rows[0]["labels"], journal.bad) == ([], ["galaxy"], [])
-    rows, journal = _standard(_rows(values), columns, ALL_IN_TRAINING)
-    assert (rows, len(journal.bad)) == ([], 1)
+    rows, log = _standard(_rows(values), columns, ALL_IN_TEST)
+    assert (rows[0]["texts"], rows[0]["labels"], log.unusable) == ([], ["galaxy"], [])
+    rows, log = _standard(_rows(values), columns, ALL_IN_TRAINING)
+    assert (rows, len(log.unusable)) == ([], 1)
     # With neither there is nothing to measure either.
-    rows, journal = _standard(_rows({"t": "", "l": ""}), columns, ALL_IN_TEST)
-    assert (rows, len(journal.bad)) == ([], 1)
+    rows, log = _standard(_rows({"t": "", "l": ""}), columns, ALL_IN_TEST)
+    assert (rows, len(log.unusable)) == ([], 1)
 
 
 def test_several_classes_in_one_cell() -> None:
@@ -147,7 +147,7 @@ def test_captions_or_classes_that_do_not_count() -> None:
 
 def test_rows_of_one_picture_stay_together_and_have_ids_of_their_own() -> None:
     image = {"path": "/root/a.png", "bytes": None}
-    sources = [Source({"t": str(i)}, f"row {i}", image, "a.png") for i in range(1, 4)]
+    sources = [SourceRow({"t": str(i)}, f"row {i}", image, "a.png") for i in range(1, 4)]
     rows, _ = _standard(sources, {"texts": ["t"]})
     assert [row["id"] for row in rows] == ["a.png", "a.png#2", "a.png#3"]
     assert {row["group"] for row in rows} == {"a.png"}
@@ -164,8 +164,8 @@ def test_stated_ids_must_differ() -> None:
 
 def test_the_sources_own_split_wins() -> None:
     rows = _rows({"t": "x", "s": "dev"}, {"t": "x", "s": "TEST"})
-    _, journal = _standard(rows, {"texts": ["t"], "split": "s"}, ALL_IN_TRAINING)
-    assert journal.places == {"1.png": "row 1", "2.png": "row 2"}
+    _, log = _standard(rows, {"texts": ["t"], "split": "s"}, ALL_IN_TRAINING)
+    assert log.locations == {"1.png": "row 1", "2.png": "row 2"}
     with pytest.raises(DataError) as caught:
         _standard(_rows({"t": "x", "s": ""}), {"texts": ["t"], "split": "s"})
     assert str(caught.value) == (
@@ -175,9 +175,9 @@ def test_the_sources_own_split_wins() -> None:
 
 def test_groups_are_divided_and_never_cut() -> None:
     sources = _rows(*({"t": str(i), "g": f"patient {i % 40}"} for i in range(200)))
-    journal = ReadLog()
+    log = ReadLog()
     columns = Columns(texts=["t"], labels="", group="g", split="", language="")
-    splits = standardise(sources, columns, card(), journal)
+    splits = standardise(sources, columns, card(), log)
     held = [set(rows["group"]) for rows in splits.values()]
     assert sum(map(len, held)) == 40
     assert all(held)
@@ -186,4 +186,4 @@ def test_groups_are_divided_and_never_cut() -> None:
 def test_many_rows_stand_in_several_pieces() -> None:
     rows, _ = _standard(_rows(*({"t": f"text {i}"} for i in range(2500))), {"texts": ["t"]}, ALL_IN_TRAINING)
     assert [row["texts"] for row in rows] == [[f"text {i}"] for i in range(2500)]
-    assert text_of("Nan") == "Nan"
+    assert cell_text("Nan") == "Nan"

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from domainclip.data.cards import Splits
-from domainclip.data.splits import is_split, leak, said, split_of
+from domainclip.data.splits import describe_leak, is_split, parse_split, split_of
 from domainclip.errors import DataError
 
 
@@ -34,13 +34,13 @@ def test_a_share_of_zero_stays_empty(shares: tuple[float, float, float], expecte
 
 @pytest.mark.parametrize("word", ["val", "Valid", " validation ", "DEV"])
 def test_words_for_validation(word: str) -> None:
-    assert said(word, "row 1") == "validation"
+    assert parse_split(word, "row 1") == "validation"
     assert is_split(word)
 
 
 def test_an_unknown_word_for_a_split() -> None:
     with pytest.raises(DataError) as caught:
-        said("tset", "row 7, column split")
+        parse_split("tset", "row 7, column split")
     assert str(caught.value) == (
         "row 7, column split: no name of a split: use train, validation (val, valid, dev) or test"
     )
@@ -50,7 +50,7 @@ def test_an_unknown_word_for_a_split() -> None:
 def test_leak_counts_groups_and_names_rows_but_never_the_group() -> None:
     groups = {"train": ["smith", "jones", "smith"], "validation": ["jones"], "test": ["smith", "brown"]}
     places = {"train": ["row 1", "row 4", "row 9"], "validation": ["row 2"], "test": ["row 3", "row 5"]}
-    assert leak(groups, places) == (
+    assert describe_leak(groups, places) == (
         "patient-level leak: 2 groups are in more than one split (1 in train and test, 1 in train and "
         "validation); one of them: row 1, row 9, row 3; mend the split column, or set "
         'corpus.columns.split="" to split by group'
@@ -59,4 +59,4 @@ def test_leak_counts_groups_and_names_rows_but_never_the_group() -> None:
 
 def test_no_leak_without_shared_groups() -> None:
     places = {"train": ["row 1", "row 2"], "validation": [], "test": ["row 3"]}
-    assert leak({"train": ["a", "a"], "validation": [], "test": ["b"]}, places) is None
+    assert describe_leak({"train": ["a", "a"], "validation": [], "test": ["b"]}, places) is None

@@ -16,7 +16,7 @@ from domainclip.data.batching.pairs import Batch, Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.cards import Card
 from domainclip.data.corpus import Corpus, load_corpus
-from domainclip.data.streaming import Stream, lanes_of, windows
+from domainclip.data.streaming import Stream, lane_count, windows
 from domainclip.errors import DataError, RecipeError
 from tests.data.made_shards import pair, png, shards, tar
 
@@ -142,14 +142,14 @@ def test_a_lane_can_begin_anywhere(start: int) -> None:
 def test_a_shard_that_is_behind_is_not_opened_again(corpus: Corpus) -> None:
     assert corpus.stream is not None
     opened: list[tuple[int, int]] = []
-    real = corpus.stream.open
+    real = corpus.stream.open_shard
 
-    def noted(shard: int, start: int, journal: Any) -> Any:
+    def noted(shard: int, start: int, log: Any) -> Any:
         opened.append((shard, start))
-        return real(shard, start, journal)
+        return real(shard, start, log)
 
     pairs = _pairs(corpus)
-    pairs.stream = dataclasses.replace(corpus.stream, open=noted, lanes=1)
+    pairs.stream = dataclasses.replace(corpus.stream, open_shard=noted, lanes=1)
     _ids(pairs, 0, 4)
     assert sorted(opened) == [(shard, 0) for shard in range(5)]
     order = [shard for shard, _ in opened]
@@ -168,7 +168,7 @@ def test_what_cannot_be_used_is_replaced_and_told(tmp_path: Path) -> None:
     (batch,) = (step[0] for step in _batches(pairs, 0, 1, size=8))
     assert set(batch.ids) == {f"train.tar/k{i}" for i in (0, 1, 4, 5, 6, 7)}
     assert len(batch.ids) == 8
-    reasons = Counter(item.reason for item in batch.bad)
+    reasons = Counter(item.reason for item in batch.unusable)
     assert reasons["missing text"] == 1
     assert reasons["not an image"] >= 1
 
@@ -179,7 +179,7 @@ def test_shards_that_hold_more_or_fewer_than_said(tmp_path: Path, said_to_hold: 
     assert corpus.stream is not None
     pairs = _pairs(corpus)
     for lanes in (1, 2):
-        pairs.stream = dataclasses.replace(corpus.stream, counts=(said_to_hold,), lanes=lanes)
+        pairs.stream = dataclasses.replace(corpus.stream, shard_sizes=(said_to_hold,), lanes=lanes)
         with pytest.raises(DataError) as error:
             _batches(pairs, 0, 1, size=8)
         assert str(error.value) == (
@@ -222,9 +222,9 @@ def test_ids_are_pseudonyms_where_names_must_not_show(tmp_path: Path) -> None:
 
 def test_lanes_that_processes_cannot_share(corpus: Corpus) -> None:
     assert corpus.stream is not None
-    assert [lanes_of(corpus.stream, size, 1) for size in (128, 12, 7)] == [8, 4, 1]
+    assert [lane_count(corpus.stream, size, 1) for size in (128, 12, 7)] == [8, 4, 1]
     with pytest.raises(RecipeError) as error:
-        lanes_of(corpus.stream, 12, 3)
+        lane_count(corpus.stream, 12, 3)
     assert str(error.value) == (
         "corpus.options.lanes: 4 lanes cannot be shared by 3 processes: take a multiple of 3 that divides "
         "train.batch_size, 12"

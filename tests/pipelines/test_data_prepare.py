@@ -90,7 +90,7 @@ def _pixels(card: Card, path: Path) -> dict[tuple[str, str], np.ndarray]:
 
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
-def test_pixels_are_those_of_the_source(tmp_path: Path, form: prepared_format.Form) -> None:
+def test_pixels_are_those_of_the_source(tmp_path: Path, form: prepared_format.ShardFormat) -> None:
     source = _corpus(tmp_path / "source")
     _prepared(source, tmp_path / "out", PrepareRequest(Reencoder(256), form, 5))
     before, after = _pixels(_card(), source), _pixels(_card(), tmp_path / "out")
@@ -100,7 +100,7 @@ def test_pixels_are_those_of_the_source(tmp_path: Path, form: prepared_format.Fo
 
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
-def test_captions_classes_groups_and_meta_are_kept(tmp_path: Path, form: prepared_format.Form) -> None:
+def test_captions_classes_groups_and_meta_are_kept(tmp_path: Path, form: prepared_format.ShardFormat) -> None:
     card = _card(columns={**COLUMNS, "meta": ["sex"]}, captions={"template": "{label}: {text}"})
     source = _corpus(tmp_path / "source")
     wanted = PrepareRequest(Reencoder(256), form, 5)
@@ -191,7 +191,9 @@ def test_the_manifest_says_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
 @pytest.mark.parametrize("kind", ["dcm", "jpg"])
-def test_nothing_that_identifies_is_written(tmp_path: Path, form: prepared_format.Form, kind: str) -> None:
+def test_nothing_that_identifies_is_written(
+    tmp_path: Path, form: prepared_format.ShardFormat, kind: str
+) -> None:
     names = [f"DOE_JANE_{i}.{kind}" for i in range(4)]
     rows = [
         {"file_name": name, "text": "clear lungs", "patient": "MRN-77", "split": "train"} for name in names

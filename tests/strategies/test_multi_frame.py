@@ -337,7 +337,7 @@ def test_training_pairs_show_all_pictures(tmp_path: Path) -> None:
     for row, place, frame in ((0, 0, 0), (1, 0, 0), (1, 1, 2), (2, 1, 2), (2, 2, 5)):
         expected = np.asarray(noise(40, 36, 10 * row + frame))
         assert np.array_equal(batch.image["pixels"][row, place], expected), (row, place)
-    assert [bad.place for bad in batch.bad] == ["item 1 view 1"]
+    assert [bad.location for bad in batch.unusable] == ["item 1 view 1"]
     for k in (0, 2):
         (tmp_path / f"1-{k}.png").write_bytes(b"no picture")
     assert collate([pairs[0, 1]]).index.tolist() == [2]  # an item of which nothing can be read

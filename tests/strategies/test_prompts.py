@@ -336,7 +336,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
 ) -> None:
     setup = _job(recipe_file, "strategy={prompts: {source: text}}")
     assert setup.precomputed.image_features is not None
-    captions = caption_substitutes.captions(setup.pairs.items, 0)
+    captions = caption_substitutes.substitute_captions(setup.pairs.items, 0)
     plain = loading.load_model(base)
     with torch.no_grad():  # as the base says them, without the new words
         expected = plain.encode_text(plain.tokenise(captions))

@@ -151,7 +151,7 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: 
     for _ in range(2):  # made, and found again
         found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
         assert found.replacements == {3: 4}
-        assert [bad.place for bad in found.unusable] == ["item 3"]
+        assert [bad.location for bad in found.unusable] == ["item 3"]
         assert np.allclose(found.rows[3], found.rows[4], atol=1e-6)
 
 
@@ -313,7 +313,7 @@ def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
     )
     found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
     said = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
-    about = {"seen": seen, "replaced": found.replacements, "bad": [bad.place for bad in found.unusable]}
+    about = {"seen": seen, "replaced": found.replacements, "bad": [bad.location for bad in found.unusable]}
     return np.concatenate([found.rows.reshape(-1), said.rows.reshape(-1)]), about
 
 

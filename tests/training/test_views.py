@@ -119,8 +119,8 @@ def test_every_further_text_counts(base: Path) -> None:
     batch = _batch(loaded)
     plain, _ = _take(loaded, batch, None)
     for name in ("one", "other"):
-        said = {**batch.extras.said, name: [["another text", *row[1:]] for row in batch.extras.said[name]]}
-        taken, _ = _take(loaded, replace(batch, extras=replace(batch.extras, said=said)), None)
+        said = {**batch.extras.texts, name: [["another text", *row[1:]] for row in batch.extras.texts[name]]}
+        taken, _ = _take(loaded, replace(batch, extras=replace(batch.extras, texts=said)), None)
         changed = [term for term in TERMS if taken.terms[term] != plain.terms[term]]
         assert changed == [name]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from domainclip import seeding
 from domainclip.data.text.captions import REWRITES
 from domainclip.data.text.languages import UNSPACED, script
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.sentences import split_sentences
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,7 @@ class CaptionPool:
     """All that an item may show, and how often each is shown; None: all alike."""
 
     texts: list[str]
-    shares: list[float] | None = None
+    probabilities: list[float] | None = None
 
 
 def caption_pools(items: Dataset, how: Captions, fit: TokenLimit | None = None) -> list[CaptionPool]:
@@ -51,15 +51,15 @@ def caption_pools(items: Dataset, how: Captions, fit: TokenLimit | None = None) 
 
 def choose_caption(pool: CaptionPool, seed: int, epoch: int, item: int | str) -> int:
     """Which text of its pool an item shows in an epoch."""
-    if pool.shares is None:
+    if pool.probabilities is None:
         return seeding.choose(seed, epoch, item, len(pool.texts))
     at = seeding.stable(seed, epoch, item, "caption") / 2**64
-    return min(bisect(list(accumulate(pool.shares)), at), len(pool.texts) - 1)
+    return min(bisect(list(accumulate(pool.probabilities)), at), len(pool.texts) - 1)
 
 
-def caption_windows(text: str, how: Captions) -> list[str]:
+def caption_segments(text: str, how: Captions) -> list[str]:
     """What one caption may be shown as, before it is cut to what the base reads: its sentences, or itself."""
-    return (sentences(text) or [text]) if how.policy == "sentence" else [text]
+    return (split_sentences(text) or [text]) if how.policy == "sentence" else [text]
 
 
 def _pool(
@@ -123,7 +123,7 @@ def _in_pieces(texts: dict[str, float], how: Captions, fit: TokenLimit | None) -
     """The share of each text spread over what it may be shown as: its sentences, or the windows that fit."""
     spread: defaultdict[str, float] = defaultdict(float)
     for text, share in texts.items():
-        own = caption_windows(text, how)
+        own = caption_segments(text, how)
         if how.long == "window" and fit is not None:
             own = list(dict.fromkeys(window for one in own for window in _windows(one, how, fit)))
         for piece in own:
@@ -137,7 +137,7 @@ def _windows(text: str, how: Captions, fit: TokenLimit) -> list[str]:
     special = fit.count_tokens([""])[0]
     if fit.count_tokens([text])[0] <= room:
         return [text]
-    units = [part for one in sentences(text) or [text] for part in _parts(one, room, fit)]
+    units = [part for one in split_sentences(text) or [text] for part in _parts(one, room, fit)]
     lengths = [n - special for n in fit.count_tokens(units)]
     found, reached = [], 0
     for start in range(len(units)):

@@ -27,23 +27,23 @@ class ExtraSpec:
     """What is wanted of every pair; a pure description, so that workers can carry it."""
 
     # By objective: the function that makes its further texts of a pair.
-    said: Mapping[str, Callable[[TrainingPair], list[str]]] = field(default_factory=dict)
-    value: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
+    texts: Mapping[str, Callable[[TrainingPair], list[str]]] = field(default_factory=dict)
+    value_columns: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
     classes: tuple[str, ...] = ()  # all of the corpus, where classes are wanted
-    second: bool = False  # a second view of each picture
+    second_view: bool = False  # a second view of each picture
 
     @property
-    def words(self) -> bool:
+    def reads_columns(self) -> bool:
         """Whether something is wanted that stands in an item's row."""
-        return bool(self.said or self.value or self.classes)
+        return bool(self.texts or self.value_columns or self.classes)
 
 
 @dataclass(frozen=True)
 class PairExtras:
     """What one pair brings of it."""
 
-    said: dict[str, list[str]]
-    value: dict[str, float]
+    texts: dict[str, list[str]]
+    values: dict[str, float]
     labels: np.ndarray | None  # (c,) bool
 
 
@@ -51,33 +51,35 @@ class PairExtras:
 class BatchExtras:
     """What a batch brings of it."""
 
-    said: dict[str, list[list[str]]] = field(default_factory=dict)  # (b) lists of texts, by objective
-    value: dict[str, Tensor] = field(default_factory=dict)  # (b,) fp32, NaN where there is none
+    texts: dict[str, list[list[str]]] = field(default_factory=dict)  # (b) lists of texts, by objective
+    values: dict[str, Tensor] = field(default_factory=dict)  # (b,) fp32, NaN where there is none
     labels: Tensor | None = None  # (b, c) bool
 
     def first(self, pairs: int) -> BatchExtras:
         """That of the first pairs."""
         return BatchExtras(
-            {name: texts[:pairs] for name, texts in self.said.items()},
-            {name: value[:pairs] for name, value in self.value.items()},
+            {name: texts[:pairs] for name, texts in self.texts.items()},
+            {name: value[:pairs] for name, value in self.values.items()},
             None if self.labels is None else self.labels[:pairs],
         )
 
     def to(self, device: torch.device) -> BatchExtras:
         """The same, its tensors on a device."""
-        value = {name: one.to(device) for name, one in self.value.items()}
-        return BatchExtras(self.said, value, None if self.labels is None else self.labels.to(device))
+        value = {name: one.to(device) for name, one in self.values.items()}
+        return BatchExtras(self.texts, value, None if self.labels is None else self.labels.to(device))
 
 
 class ExtraColumns:
     """The columns that are read for it, once."""
 
-    def __init__(self, items: Dataset, wanted: ExtraSpec) -> None:
-        self.wanted = wanted
-        columns = [items[name][:] for name in ("texts", "language", "labels", "meta")] if wanted.words else []
+    def __init__(self, items: Dataset, spec: ExtraSpec) -> None:
+        self.spec = spec
+        columns = (
+            [items[name][:] for name in ("texts", "language", "labels", "meta")] if spec.reads_columns else []
+        )
         self.rows: list[tuple[Any, ...]] = list(zip(*columns, strict=True))
 
-    def of(self, index: int, text: str, seed: int, epoch: int) -> PairExtras | None:
+    def extras_of(self, index: int, text: str, seed: int, epoch: int) -> PairExtras | None:
         """What one item brings in an epoch that shows `text`; a pure function of these."""
         if not self.rows:
             return None
@@ -86,9 +88,9 @@ class ExtraColumns:
         draw = seeding.stable(seed, epoch, index, "said")
         shown = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
         return PairExtras(
-            {name: make(shown) for name, make in self.wanted.said.items()},
-            {name: number_of(meta.get(key)) for name, key in self.wanted.value.items()},
-            np.isin(self.wanted.classes, labels) if self.wanted.classes else None,
+            {name: make(shown) for name, make in self.spec.texts.items()},
+            {name: to_number(meta.get(key)) for name, key in self.spec.value_columns.items()},
+            np.isin(self.spec.classes, labels) if self.spec.classes else None,
         )
 
 
@@ -99,8 +101,8 @@ def stack_extras(rows: Sequence[PairExtras | None]) -> BatchExtras:
         return BatchExtras()
     labels = [row.labels for row in known if row.labels is not None]
     return BatchExtras(
-        {name: [row.said[name] for row in known] for name in known[0].said},
-        {name: torch.tensor([row.value[name] for row in known]) for name in known[0].value},
+        {name: [row.texts[name] for row in known] for name in known[0].texts},
+        {name: torch.tensor([row.values[name] for row in known]) for name in known[0].values},
         torch.from_numpy(np.stack(labels)) if labels else None,
     )
 
@@ -109,13 +111,13 @@ def join_extras(parts: Sequence[BatchExtras]) -> BatchExtras:
     """Several batches as one, in order."""
     first = parts[0]
     return BatchExtras(
-        {name: [texts for part in parts for texts in part.said[name]] for name in first.said},
-        {name: torch.cat([part.value[name] for part in parts]) for name in first.value},
+        {name: [texts for part in parts for texts in part.texts[name]] for name in first.texts},
+        {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
         None if first.labels is None else torch.cat([p.labels for p in parts if p.labels is not None]),
     )
 
 
-def number_of(value: Any) -> float:
+def to_number(value: Any) -> float:
     """A number of a corpus, which may stand there as text; NaN for what is none."""
     try:
         return float(value)

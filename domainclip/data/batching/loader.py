@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from domainclip.data.batching.order import positions, rank_slice
+from domainclip.data.batching.order import batch_positions, rank_slice
 from domainclip.data.batching.pairs import Batch, Pairs, collate
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.distributed import collectives
@@ -25,7 +25,8 @@ def batches(
         return pairs.batches(start, total, batch_size, workers, rank, world)
     n, strata = len(pairs), pairs.strata
     order = (
-        rank_slice(positions(at, batch_size, n, seed, strata), rank, world) for at in range(start, total)
+        rank_slice(batch_positions(at, batch_size, n, seed, strata), rank, world)
+        for at in range(start, total)
     )
     loader: DataLoader[Any] = DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=workers)
     return iter(loader)

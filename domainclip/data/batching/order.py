@@ -18,7 +18,7 @@ Position = tuple[int, int]  # epoch, index
 Item = TypeVar("Item")
 
 
-def positions(
+def batch_positions(
     step: int, batch_size: int, n: int, seed: int, strata: np.ndarray | None = None
 ) -> list[Position]:
     """The (epoch, index) of every pair in the global batch of a step.
@@ -38,10 +38,10 @@ def positions(
 
 def rank_slice(batch: list[Position], rank: int, world: int) -> list[Position]:
     """The share of one process of a batch; see `shares`."""
-    return shares(batch, rank, world, "train.batch_size")
+    return process_share(batch, rank, world, "train.batch_size")
 
 
-def shares(whole: list[Item], rank: int, world: int, key: str) -> list[Item]:
+def process_share(whole: list[Item], rank: int, world: int, key: str) -> list[Item]:
     """The share of one process: consecutive, and as long as every other's, as gathering needs.
 
     Raises: RecipeError when the whole cannot be shared equally; `key` says what to change.

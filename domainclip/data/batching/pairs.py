@@ -46,10 +46,10 @@ class Pair:
     group: int
     index: int
     id: str
-    asked: int  # the row that was asked for: another than `index` when its picture cannot be read
-    bad: tuple[UnusableItem, ...] = ()
-    second: dict[str, np.ndarray] | None = None  # another view of the picture, where one is wanted
-    more: PairExtras | None = None
+    requested: int  # the row that was asked for: another than `index` when its picture cannot be read
+    unusable: tuple[UnusableItem, ...] = ()
+    second_view: dict[str, np.ndarray] | None = None  # another view of the picture, where one is wanted
+    extras: PairExtras | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Batch:
     group: Tensor  # (b,) int64
     index: Tensor  # (b,) int64: the row of each pair
     ids: list[str]
-    asked: Tensor  # (b,) int64: the row that the order asked for
-    bad: list[UnusableItem] = field(default_factory=list)  # what could not be read and was replaced
-    second: dict[str, Tensor] | None = None  # as `image`, of the second views
-    more: BatchExtras = field(default_factory=BatchExtras)
+    requested: Tensor  # (b,) int64: the row that the order asked for
+    unusable: list[UnusableItem] = field(default_factory=list)  # what could not be read and was replaced
+    second_view: dict[str, Tensor] | None = None  # as `image`, of the second views
+    extras: BatchExtras = field(default_factory=BatchExtras)
 
 
 class Pairs(torch.utils.data.Dataset[Pair]):
@@ -82,12 +82,12 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         seed: int = 0,
         augmentation: Literal["none", "crop", "crop_flip"] = "none",
         captions: Captions | None = None,
-        fit: caption_sampling.TokenLimit | None = None,
+        token_limit: caption_sampling.TokenLimit | None = None,
         views: Literal["any", "first"] = "any",
         frames: int = 1,
         pixels: bool = True,
-        replaced: Mapping[int, int] | None = None,
-        wanted: ExtraSpec | None = None,
+        replacements: Mapping[int, int] | None = None,
+        extra_spec: ExtraSpec | None = None,
     ) -> None:
         """`pixels=False` skips the pictures, for when their embeddings are kept; then `replaced` says which
         row stands for an unreadable one, as `Batch.asked` and `Batch.index` told. `fit` says how much of a
@@ -99,33 +99,37 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.seed = seed
         self.augmentation = augmentation
         self.views = views
-        self.still = False  # whether every epoch shows the same view of an item: the first that can be read
+        self.fixed_view = (
+            False  # whether every epoch shows the same view of an item: the first that can be read
+        )
         self.frames = frames
         self.pixels = pixels
         self.strata: np.ndarray | None = None  # (n,) which pairs are shown together; None: any
         # Pictures that are kept as the preprocessing gives them; None in the place of a bad one.
-        self.shown: Callable[[int], dict[str, np.ndarray] | None] | None = None
-        self.replaced = dict(replaced or {})
+        self.cached_pixels: Callable[[int], dict[str, np.ndarray] | None] | None = None
+        self.replacements = dict(replacements or {})
         # Whole columns, read once: row by row is fifty times slower, and brings the pictures' bytes along.
-        self.pools = caption_sampling.caption_pools(items, captions or Captions(), fit)
-        self.texts = [pool.texts for pool in self.pools]  # all that may be shown, of which some is drawn
+        self.caption_pools = caption_sampling.caption_pools(items, captions or Captions(), token_limit)
+        self.texts = [
+            pool.texts for pool in self.caption_pools
+        ]  # all that may be shown, of which some is drawn
         self.ids: list[str] = items["id"][:]
         self.groups = loss_groups(self.texts, items["group"][:])
-        self.wanted = wanted or ExtraSpec()
-        self.rows = ExtraColumns(items, self.wanted)
+        self.extra_spec = extra_spec or ExtraSpec()
+        self.extra_columns = ExtraColumns(items, self.extra_spec)
 
-    def without_pixels(self, replaced: Mapping[int, int]) -> Pairs:
+    def without_pixels(self, replacements: Mapping[int, int]) -> Pairs:
         """The same pairs for when the embeddings of the pictures are kept."""
         others = copy.copy(self)
-        others.pixels, others.replaced = False, dict(replaced)
+        others.pixels, others.replacements = False, dict(replacements)
         return others
 
-    def as_seen_by(self, preprocess: Preprocess) -> Pairs:
+    def for_model(self, preprocess: Preprocess) -> Pairs:
         """The same pairs for another model: the first picture of each that can be read, whole, no more."""
         others = copy.copy(self)
-        others.preprocess, others.augmentation, others.still = preprocess, "none", True
-        others.pixels, others.shown, others.wanted, others.frames = True, None, ExtraSpec(), 1
-        others.rows = ExtraColumns(self.items, others.wanted)
+        others.preprocess, others.augmentation, others.fixed_view = preprocess, "none", True
+        others.pixels, others.cached_pixels, others.extra_spec, others.frames = True, None, ExtraSpec(), 1
+        others.extra_columns = ExtraColumns(self.items, others.extra_spec)
         return others
 
     @property
@@ -143,7 +147,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         epoch, asked = position
         bad: list[UnusableItem] = []
         for step in range(len(self)):
-            index = (self.replaced.get(asked, asked) + step) % len(self)
+            index = (self.replacements.get(asked, asked) + step) % len(self)
             try:
                 return self._pair(epoch, index, asked, tuple(bad))
             except UnreadableImage as error:
@@ -155,10 +159,10 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         if self.pixels:
             image, lost = self._image(epoch, index)
             bad += lost
-            second = self._second(epoch, index) if self.wanted.second else None
-        chosen = caption_sampling.choose_caption(self.pools[index], self.seed, epoch, index)
+            second = self._second(epoch, index) if self.extra_spec.second_view else None
+        chosen = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
         text, group, id = self.texts[index][chosen], self.groups[index][chosen], self.ids[index]
-        more = self.rows.of(index, text, self.seed, epoch)
+        more = self.extra_columns.extras_of(index, text, self.seed, epoch)
         return Pair(image, text, group, index, id, asked, bad, second, more)
 
     def _second(self, epoch: int, index: int) -> dict[str, np.ndarray]:
@@ -168,7 +172,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         image = next(readable)
         draw = np.random.Generator(np.random.Philox(key=seeding.stable(self.seed, epoch, index, "second")))
         picture = augmented_view(decode_image(image), draw, mirror=self.augmentation == "crop_flip")
-        return prepare_pair(picture, self.preprocess, image)
+        return preprocess_image(picture, self.preprocess, image)
 
     @staticmethod
     def _readable(image: Mapping[str, Any]) -> bool:
@@ -180,20 +184,20 @@ class Pairs(torch.utils.data.Dataset[Pair]):
 
     def _image(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], tuple[UnusableItem, ...]]:
         """What an item shows in an epoch; a view that cannot be read leaves the place to the next one."""
-        if self.shown is not None and (known := self.shown(index)) is not None:
+        if self.cached_pixels is not None and (known := self.cached_pixels(index)) is not None:
             return known, ()
         row = self.items[index]
         if self.frames > 1:
             return self._study([row["image"], *row["views"]], epoch, index)
         pictures = [row["image"], *(row["views"] if self.views == "any" else [])]
-        first = 0 if self.still else seeding.choose(self.seed, epoch, index, len(pictures), "view")
+        first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, len(pictures), "view")
         lost: list[UnusableItem] = []
         for at in (*range(first, len(pictures)), *range(first)):
             try:
                 return self._prepared(pictures[at], epoch, index), tuple(lost)
             except UnreadableImage as error:
                 lost.append(self._lost(index, at, error))
-        raise UnreadableImage(lost[0].name, lost[0].reason)
+        raise UnreadableImage(lost[0].source, lost[0].reason)
 
     def _study(
         self, pictures: list[Any], epoch: int, index: int
@@ -206,7 +210,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             except UnreadableImage as error:
                 lost.append(self._lost(index, at, error))
         if not ready:
-            raise UnreadableImage(lost[0].name, lost[0].reason)
+            raise UnreadableImage(lost[0].source, lost[0].reason)
         return stack_frames(ready, self.frames), tuple(lost)
 
     def _lost(self, index: int, at: int, error: UnreadableImage) -> UnusableItem:
@@ -216,14 +220,14 @@ class Pairs(torch.utils.data.Dataset[Pair]):
     def _prepared(self, image: Mapping[str, Any], epoch: int, index: int) -> dict[str, np.ndarray]:
         picture = decode_image(image)
         if self.augmentation != "none":
-            picture = crop(picture, seeding.draw(self.seed, epoch, index))
+            picture = random_crop(picture, seeding.draw(self.seed, epoch, index))
         # A draw of its own, so that a corpus that may be mirrored is cut as it would be without.
         if self.augmentation == "crop_flip" and seeding.stable(self.seed, epoch, index, "mirror") % 2:
             picture = ImageOps.mirror(picture)
-        return prepare_pair(picture, self.preprocess, image)
+        return preprocess_image(picture, self.preprocess, image)
 
 
-def prepare_pair(
+def preprocess_image(
     picture: Image.Image, preprocess: Preprocess, image: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """What the towers take of a picture.
@@ -236,7 +240,7 @@ def prepare_pair(
         raise UnreadableImage(str(image.get("path") or "image"), str(error)) from None
 
 
-def crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
+def random_crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
     """A random part: 80 to 100 % of the area, sides stretched against each other by 10 % at most.
 
     Mild, so that what a caption speaks of stays in the picture; and not mirrored, since captions may say
@@ -259,10 +263,10 @@ def collate(rows: list[Pair]) -> Batch:
         group=torch.tensor([row.group for row in rows]),
         index=torch.tensor([row.index for row in rows]),
         ids=[row.id for row in rows],
-        asked=torch.tensor([row.asked for row in rows]),
-        bad=[item for row in rows for item in row.bad],
-        second=_stacked([row.second for row in rows]),
-        more=stack_extras([row.more for row in rows]),
+        requested=torch.tensor([row.requested for row in rows]),
+        unusable=[item for row in rows for item in row.unusable],
+        second_view=_stacked([row.second_view for row in rows]),
+        extras=stack_extras([row.extras for row in rows]),
     )
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from domainclip import disk_cache
-from domainclip.data.batching.pairs import Pairs, Preprocess, prepare_pair
+from domainclip.data.batching.pairs import Pairs, Preprocess, preprocess_image
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
@@ -26,7 +26,7 @@ from domainclip.errors import UnreadableImage
 _BATCH = 32
 
 
-class Shown:
+class CachedPixels:
     """(n, 1 + c) uint8: whether a picture can be read, then all that the preprocessing gives for it."""
 
     def __init__(self, name: str, layout: Mapping[str, np.ndarray]) -> None:
@@ -51,7 +51,7 @@ class Shown:
         return {**vars(self), "rows": None}  # a worker maps the file itself
 
 
-def kept(
+def with_pixel_cache(
     pairs: Pairs,
     digests: Mapping[str, str],
     *,
@@ -78,7 +78,7 @@ def kept(
         if not build or not _has_room(shape, limit_gb, say) or not _made(pairs, name, shape, workers, say):
             return pairs
     shown = copy.copy(pairs)
-    shown.shown = Shown(name, layout)
+    shown.cached_pixels = CachedPixels(name, layout)
     return shown
 
 
@@ -163,7 +163,7 @@ class _Packed(torch.utils.data.Dataset[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         image = self.items[index]["image"]
         try:
-            found = prepare_pair(decode_image(image), self.preprocess, image)
+            found = preprocess_image(decode_image(image), self.preprocess, image)
         except UnreadableImage:
             return np.zeros(self.width, np.uint8)
         return np.frombuffer(b"\1" + b"".join(value.tobytes() for value in found.values()), np.uint8)

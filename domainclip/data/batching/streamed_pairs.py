@@ -15,8 +15,8 @@ from domainclip import seeding
 from domainclip.data.batching import order
 from domainclip.data.batching.extras import join_extras
 from domainclip.data.batching.pairs import Batch, Pair, Pairs, collate
-from domainclip.data.rows import Source
-from domainclip.data.streaming import Reader, Stream, Window, lanes_of, windows
+from domainclip.data.rows import SourceRow
+from domainclip.data.streaming import EpochReader, Stream, Window, lane_count, windows
 from domainclip.data.text import captions
 from domainclip.errors import DataError
 
@@ -32,14 +32,14 @@ class StreamedPairs(Pairs):
         """`make(items, seed=…)` gives the pairs of some items, shown as the recipe says."""
         few = make(items, seed=seed)
         vars(self).update(vars(few))  # whatever one asks of pairs is answered by the sample
-        self.few = few
+        self.sample = few
         self.stream = stream
-        self.make = make
+        self.make_pairs = make
         holders: dict[str, set[str]] = {}
         for own, group in zip(few.texts, items["group"][:], strict=True):
             for text in own:
                 holders.setdefault(captions.normalise(text), set()).add(group)
-        self.shared = {text for text, groups in holders.items() if len(groups) > 1}
+        self.shared_captions = {text for text, groups in holders.items() if len(groups) > 1}
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -47,14 +47,14 @@ class StreamedPairs(Pairs):
     def __getitem__(self, position: order.Position) -> Pair:
         """A pair of the sample, to measure with."""
         epoch, asked = position
-        return self.few[epoch, asked % len(self.few)]
+        return self.sample[epoch, asked % len(self.sample)]
 
     def batches(
         self, start: int, total: int, batch_size: int, workers: int, rank: int, world: int
     ) -> Iterator[Batch]:
         """This process's share of the batches of steps `start` to `total`."""
-        lanes = lanes_of(self.stream, batch_size, world)
-        mine = order.shares(list(range(lanes)), rank, world, "corpus.options.lanes")
+        lanes = lane_count(self.stream, batch_size, world)
+        mine = order.process_share(list(range(lanes)), rank, world, "corpus.options.lanes")
         each = min(workers, len(mine))
         source = _Lanes(self, mine, lanes, batch_size // lanes, start, total)
         loader: DataLoader[Any] = DataLoader(source, batch_size=None, num_workers=each)
@@ -64,45 +64,45 @@ class StreamedPairs(Pairs):
 
     def lane(self, lane: int, lanes: int, start: int) -> Iterator[Pair]:
         """The pairs of one lane from its `start`-th on, without end."""
-        reader = Reader(self.stream, self.seed)
+        reader = EpochReader(self.stream, self.seed)
         wide = max(1, self.stream.buffer // lanes)
         for window, before in windows(len(self), lane, lanes, start, wide):
             yield from islice(self._shown(window, reader), before, None)
 
-    def _shown(self, window: Window, reader: Reader) -> Iterator[Pair]:
-        rows, journal = reader.rows(window), reader.journal
-        items = self.stream.items(rows, journal)
-        bad = tuple(journal.bad)
-        journal.bad.clear()
-        journal.notes.clear()  # told when the sample was read, and never the same twice
+    def _shown(self, window: Window, reader: EpochReader) -> Iterator[Pair]:
+        rows, log = reader.rows(window), reader.log
+        items = self.stream.to_items(rows, log)
+        bad = tuple(log.unusable)
+        log.unusable.clear()
+        log.notes.clear()  # told when the sample was read, and never the same twice
         if not len(items):
             why = bad[0].reason if bad else "no pair in them"
             raise DataError(f"corpus: none of {window.size} samples in a row can be used; the first: {why}")
-        row_of = _stand_ins(rows, [journal.places[id] for id in items["id"][:]])
+        row_of = _stand_ins(rows, [log.locations[id] for id in items["id"][:]])
         # Each window draws its own captions and crops.
-        pairs = self.make(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
+        pairs = self.make_pairs(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
         groups = items["group"][:]
         for place in window.order(self.seed).tolist():
             pair = pairs[window.epoch, row_of[place]]
             number = self._group(pair.text, groups[pair.index])
             at = window.start + place
-            yield replace(pair, group=number, index=at, asked=at, bad=(*bad, *pair.bad))
+            yield replace(pair, group=number, index=at, requested=at, unusable=(*bad, *pair.unusable))
             bad = ()  # told once
 
     def _group(self, text: str, group: str) -> int:
         """The number that pairs share which are never each other's negatives."""
         said = captions.normalise(text)
-        by_caption = bool(said) and (not self.stream.columns.group or said in self.shared)
+        by_caption = bool(said) and (not self.stream.columns.group or said in self.shared_captions)
         return seeding.stable(*(("caption", said) if by_caption else ("group", group))) >> 1  # fits int64
 
 
-def _stand_ins(rows: Sequence[Source | None], usable: Sequence[str]) -> list[int]:
+def _stand_ins(rows: Sequence[SourceRow | None], usable: Sequence[str]) -> list[int]:
     """For each row of a window, which of the usable ones is shown in its place: itself, or the next."""
     number = {place: row for row, place in enumerate(usable)}
     shown, following = [0] * len(rows), 0
     for place in reversed(range(len(rows))):
         row = rows[place]
-        following = shown[place] = following if row is None else number.get(row.place, following)
+        following = shown[place] = following if row is None else number.get(row.location, following)
     return shown
 
 
@@ -138,10 +138,10 @@ def _joined(parts: list[Batch]) -> Batch:
         group=torch.cat([part.group for part in parts]),
         index=torch.cat([part.index for part in parts]),
         ids=[id for part in parts for id in part.ids],
-        asked=torch.cat([part.asked for part in parts]),
-        bad=[item for part in parts for item in part.bad],
-        second=_stacked([part.second for part in parts]),
-        more=join_extras([part.more for part in parts]),
+        requested=torch.cat([part.requested for part in parts]),
+        unusable=[item for part in parts for item in part.unusable],
+        second_view=_stacked([part.second_view for part in parts]),
+        extras=join_extras([part.extras for part in parts]),
     )
 
 

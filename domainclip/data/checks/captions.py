@@ -55,7 +55,7 @@ def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     if not number:
         return
     b = min(batch_size, len(texts))
-    pairs = same_caption_pairs(texts, batch_size, [pool.shares for pool in shown])
+    pairs = same_caption_pairs(texts, batch_size, [pool.probabilities for pool in shown])
     yield Finding(
         "warning" if pairs > _MAX_SAME_CAPTION * b * (b - 1) / 2 else "info",
         f"{number} of {tally.total()} training captions repeat; on average {pairs:.1f} of the "
@@ -90,8 +90,8 @@ def split_scripts(
 ) -> Iterator[Finding]:
     """Scripts that the tokeniser of the base splits into bytes."""
     pairs = list(captions_with_language(corpus))
-    rows = languages.profile([t for t, _ in pairs], [s for _, s in pairs], count_tokens, max_tokens)
-    for line in languages.doubts(rows):
+    rows = languages.profile_captions([t for t, _ in pairs], [s for _, s in pairs], count_tokens, max_tokens)
+    for line in languages.tokenizer_warnings(rows):
         yield Finding("warning", line, "split_script")
 
 
@@ -105,7 +105,7 @@ def mirrored_laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
         of += 1
         if checks_laterality.names_side(text, language):
             said += 1
-            where[corpus.places.get(id, f"item {id}")] = None
+            where[corpus.locations.get(id, f"item {id}")] = None
     if said:
         patients = not corpus.card.names_may_show or corpus.card.reader == "dicom"
         yield Finding(

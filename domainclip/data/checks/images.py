@@ -19,7 +19,7 @@ from domainclip.data.files import locations
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
-from domainclip.data.quarantine import UnusableItem, counts
+from domainclip.data.quarantine import UnusableItem, count_reasons
 from domainclip.data.schema import SPLITS
 
 _MAX_ENLARGED = 0.05  # of the pictures enlarged by more than twice: worth a warning
@@ -70,7 +70,7 @@ class InspectedCorpus:
     def place(self, row: int) -> str:
         """Where a picture's item stands in the source: "row 3", "row 3 view 1"."""
         id, view = self.item(row), self.at[row][2]
-        return self.corpus.places.get(id, f"item {id}") + (f" view {view}" if view else "")
+        return self.corpus.locations.get(id, f"item {id}") + (f" view {view}" if view else "")
 
     def said(self) -> str:
         """How many pictures there are, or were looked at."""
@@ -108,14 +108,14 @@ def unreadable_images(seen: InspectedCorpus) -> Iterator[Finding]:
     bad = [UnusableItem(seen.place(row), reason) for row, reason in enumerate(reasons) if reason]
     if not bad:
         return
-    first = ", ".join(f"{item.place} ({item.reason})" for item in bad[:MAX_PLACES])
+    first = ", ".join(f"{item.location} ({item.reason})" for item in bad[:MAX_PLACES])
     yield Finding(
         "error" if len(bad) > card.max_bad * len(reasons) else "warning",
         f"{len(bad)} of {seen.said()} cannot be read ({len(bad) / len(reasons):.1%}, limit "
-        f"{card.max_bad:.1%}): {counts(bad)}; first: {first}; mend them or raise corpus.max_bad",
+        f"{card.max_bad:.1%}): {count_reasons(bad)}; first: {first}; mend them or raise corpus.max_bad",
         "unreadable_pictures",
         len(bad),
-        tuple(item.place for item in bad[:MAX_PLACES]),
+        tuple(item.location for item in bad[:MAX_PLACES]),
     )
 
 

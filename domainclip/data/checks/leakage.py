@@ -26,7 +26,7 @@ _REMEDY = "give such rows one group, or leave one out"
 def shared_groups(corpus: Corpus) -> Iterator[Finding]:
     """A group in two splits."""
     held = {name: corpus.splits[name]["group"][:] for name in SPLITS}
-    text = splits.leak(held, {name: item_places(corpus, name) for name in SPLITS})
+    text = splits.describe_leak(held, {name: item_places(corpus, name) for name in SPLITS})
     if text:
         own = [set(held[name]) for name in SPLITS]
         shared = (own[0] & own[1]) | (own[0] & own[2]) | (own[1] & own[2])
@@ -36,7 +36,7 @@ def shared_groups(corpus: Corpus) -> Iterator[Finding]:
 def item_places(corpus: Corpus, split: str) -> list[str]:
     """Where each item of a split stands in the source."""
     # By id, not by position: curation may have taken rows out since the corpus was read.
-    return [corpus.places.get(id, f"item {id}") for id in corpus.splits[split]["id"][:]]
+    return [corpus.locations.get(id, f"item {id}") for id in corpus.splits[split]["id"][:]]
 
 
 def identical_images(corpus: Corpus) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from domainclip.data.checks.findings import MAX_PLACES, Finding
 from domainclip.data.corpus import Corpus
-from domainclip.data.quarantine import counts
+from domainclip.data.quarantine import count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.errors import did_you_mean
 
@@ -33,13 +33,13 @@ def split_sizes(corpus: Corpus) -> Iterator[Finding]:
     yield Finding("info", "; ".join(parts), "sizes", sum(map(len, corpus.splits.values())))
     if not len(corpus.splits["test"]):
         yield Finding("warning", "the test split is empty: there is nothing to measure on", "empty_test")
-    if corpus.quarantine:
+    if corpus.unusable:
         yield Finding(
             "warning",
-            f"left out: {counts(corpus.quarantine)}",
+            f"left out: {count_reasons(corpus.unusable)}",
             "left_out",
-            len(corpus.quarantine),
-            tuple(bad.place for bad in corpus.quarantine[:MAX_PLACES]),
+            len(corpus.unusable),
+            tuple(bad.location for bad in corpus.unusable[:MAX_PLACES]),
         )
 
 

@@ -48,11 +48,11 @@ class Subset(Curation):
         chosen: list[int] = []
         for rows in parts.values():
             count = max(1, round(self.share * len(rows)))
-            chosen += [rows[at] for at in herded(image[rows], text[rows], count)]
+            chosen += [rows[at] for at in kernel_herding(image[rows], text[rows], count)]
         return items.select(sorted(chosen), keep_in_memory=True)
 
 
-def herded(image: np.ndarray, text: np.ndarray, count: int) -> list[int]:
+def kernel_herding(image: np.ndarray, text: np.ndarray, count: int) -> list[int]:
     """`count` rows of (n, d) and (n, d) whose mean outer product follows that of all, in order of choice."""
     whole = (image.T @ text / len(image)).astype(np.float64)
     wanted = np.einsum("nd,de,ne->n", image, whole, text, optimize=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from domainclip.data.images.alignment import align_and_score, detail_level
 from domainclip.data.images.perceptual_hashes import ORIENTATIONS, find_candidates, reorient
-from domainclip.data.process_pool import in_order
+from domainclip.data.process_pool import map_in_order
 
 COPY_SCORE = 0.93  # a pair with at least this correlation is a copy
 DOUBTFUL_SCORE = 0.85  # from here on colour and embeddings decide: smooth discs and small noisy cut-outs
@@ -66,7 +66,7 @@ def score_pairs(thumbnails: np.ndarray, hashes: np.ndarray, workers: int = 0) ->
 
     best: dict[tuple[int, int], tuple[int, float]] = {}
     processes = workers if len(candidates) > _MIN_FOR_PROCESSES else 0
-    for chunk, scores in in_order(_score_chunk, chunks(), processes):
+    for chunk, scores in map_in_order(_score_chunk, chunks(), processes):
         for k in np.flatnonzero(scores >= DOUBTFUL_SCORE):
             first, second, orientation = candidates[chunk.start + k].tolist()
             if best.get((first, second), (0, -1.0))[1] < scores[k]:

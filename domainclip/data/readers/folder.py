@@ -16,8 +16,8 @@ from domainclip.data.files import corpus_folder, tar
 from domainclip.data.images import decode
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import Source, standardise
-from domainclip.data.splits import is_split, said
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError, RecipeError
 
 _KNOWN = Image.registered_extensions()  # by suffix: Pillow's name of the format
@@ -43,7 +43,7 @@ class Folder(CorpusReader):
 
     citation: ClassVar[str] = "the layout of ImageNet-like class folders and of image and .txt pairs"
 
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all images, in the order of their names."""
         if card.columns != Columns():
             raise RecipeError("corpus.columns: a folder has no columns: leave them out, or use a table")
@@ -52,34 +52,34 @@ class Folder(CorpusReader):
             raise DataError(f"{path}: no such folder: check corpus.path")
         held = list(corpus_folder.walk_files(root))
         pictures = [file for file in held if _suffix(file)]
-        _note_left([file for file in held if not _suffix(file)], journal)
+        _note_left([file for file in held if not _suffix(file)], log)
         if not pictures:
             raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
         rows = [self._source(file, root, f"file {number}") for number, file in enumerate(pictures, start=1)]
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         if labelled and template is None and not any(row.values["text"] for row in rows):
-            journal.note("captions: the names of the class folders (say more with corpus.captions.template)")
+            log.add_note("captions: the names of the class folders (say more with corpus.captions.template)")
             template = "{label}"
         columns = Columns(id="", image="", texts=["text"], language="", group="", labels="label", split="")
         card = card.model_copy(update={"captions": card.captions.model_copy(update={"template": template})})
-        return standardise(rows, columns, card, journal)
+        return standardise(rows, columns, card, log)
 
-    def _source(self, file: Path, root: Path, place: str) -> Source:
+    def _source(self, file: Path, root: Path, place: str) -> SourceRow:
         below = file.relative_to(root)
         folders = list(below.parts[:-1])
-        split = said(folders.pop(0), place) if folders and is_split(folders[0]) else None
+        split = parse_split(folders.pop(0), place) if folders and is_split(folders[0]) else None
         path = corpus_folder.path_inside(root, str(below), place)
         stem = file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
         captions = corpus_folder.read_text(file.with_name(f"{stem}.txt"), self.encoding, place)
-        return Source(
+        return SourceRow(
             values={
                 "text": [line.strip() for line in captions.splitlines() if line.strip()],
                 # Underscores stand for spaces in names of folders, never in a word of a caption.
                 "label": folders[0].replace("_", " ") if folders else "",
                 "name": stem,
             },
-            place=place,
+            location=place,
             image={"path": str(path), "bytes": None},
             name=below.as_posix(),
             split=split,
@@ -92,7 +92,7 @@ def _suffix(file: Path) -> str:
     return max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
-def _note_left(others: Sequence[Path], journal: ReadLog) -> None:
+def _note_left(others: Sequence[Path], log: ReadLog) -> None:
     left: Counter[str] = Counter()
     for file in others:
         suffix = file.suffix.lower()
@@ -101,4 +101,4 @@ def _note_left(others: Sequence[Path], journal: ReadLog) -> None:
             left[suffix if usual else "of other kinds" if suffix else "without a suffix"] += 1
     if left:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))
-        journal.note(f"files that are not taken for pictures are left out: {kinds}")
+        log.add_note(f"files that are not taken for pictures are left out: {kinds}")

@@ -15,16 +15,15 @@ from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
 
-from domainclip.data import columns
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.readers.sources import parquet
-from domainclip.data.readers.sources.parquet import Parquets
-from domainclip.data.rows import Source, standardise
-from domainclip.data.splits import said
-from domainclip.data.streaming import SAMPLE, Stream
+from domainclip.data.readers.sources import columns, parquet
+from domainclip.data.readers.sources.parquet import ParquetShards
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.splits import parse_split
+from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
@@ -50,16 +49,16 @@ class Hub(CorpusReader):
 
     citation: ClassVar[str] = "datasets [arXiv:2109.02846]"
 
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the rows that are taken, in the source's order."""
-        source = self._source(str(path), journal)
+        source = self._source(str(path), log)
         available = list(next(iter(source.values())).features)
-        found = columns.resolve(card, available, str(path), journal)
-        image = columns.require_image(found, available, str(path))
+        found = columns.resolve_columns(card, available, str(path), log)
+        image = columns.require_image_column(found, available, str(path))
         rows = self._rows(source, str(path), image, found)
-        return standardise(rows, found, card, journal, self.label_separator)
+        return standardise(rows, found, card, log, self.label_separator)
 
-    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream | None:
+    def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
         """The training split when it is streamed whole; its other splits are read, up to `held_out` rows.
 
         Raises: DataError for a data set that is not stored as Parquet, or has one split only.
@@ -68,7 +67,7 @@ class Hub(CorpusReader):
             return None
         builder = _builder(str(path), self.config, self._commit(str(path)))
         by_name = builder.config.data_files or {}
-        files = {said(str(split), f"split {split}"): own for split, own in by_name.items()}
+        files = {parse_split(str(split), f"split {split}"): own for split, own in by_name.items()}
         way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
         if builder.name == "webdataset":
             raise DataError(
@@ -80,21 +79,21 @@ class Hub(CorpusReader):
         if len(files) < 2 or "train" not in files:
             raise DataError(f"data set {path}: a stream is not divided, and this has one split: {way_out}")
         names = tuple(map(str, files["train"]))
-        features = builder.info.features or parquet.features(names[0])
-        found = columns.resolve(card, list(features), str(path), ReadLog())
-        opened = Parquets(names, columns.require_image(found, list(features), str(path)))
+        features = builder.info.features or parquet.read_features(names[0])
+        found = columns.resolve_columns(card, list(features), str(path), ReadLog())
+        opened = ParquetShards(names, columns.require_image_column(found, list(features), str(path)))
         return Stream(
-            counts=opened.counts(),
-            open=_Named(opened, features),
+            shard_sizes=opened.counts(),
+            open_shard=_Named(opened, features),
             columns=found,
             card=card,
-            names=opened.names,
+            shard_names=opened.names,
             buffer=self.buffer,
             lanes=self.lanes,
             label_separator=self.label_separator,
         )
 
-    def _source(self, path: str, journal: ReadLog) -> DatasetDict | IterableDatasetDict:
+    def _source(self, path: str, log: ReadLog) -> DatasetDict | IterableDatasetDict:
         folder = Path(path)
         if folder.is_dir():
             if not any((folder / name).is_file() for name in _SAVED):
@@ -105,7 +104,7 @@ class Hub(CorpusReader):
             found = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
             raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
-        journal.note(f"data set {path} at commit {commit}")
+        log.add_note(f"data set {path} at commit {commit}")
         # A stream of JSON or the like knows its columns only once a row was read.
         return (
             found
@@ -121,14 +120,14 @@ class Hub(CorpusReader):
 
     def _rows(
         self, source: DatasetDict | IterableDatasetDict, path: str, image: str, found: Columns
-    ) -> Iterator[Source]:
+    ) -> Iterator[SourceRow]:
         for split, rows in source.items():
             plain = _undecoded(rows, image, path)
             # A source with one split says nothing: the card's shares divide it.
-            own = said(str(split), f"split {split}") if len(source) > 1 and not found.split else None
+            own = parse_split(str(split), f"split {split}") if len(source) > 1 and not found.split else None
             most = self.limit
             if self.streaming and most is None:
-                most = SAMPLE if own == "train" else self.held_out
+                most = SAMPLE_SIZE if own == "train" else self.held_out
             for number, row in enumerate(islice(plain, most), start=1):
                 place = f"{split} row {number}"
                 picture = {"path": None, "bytes": None, **(row.pop(image) or {})}
@@ -136,9 +135,9 @@ class Hub(CorpusReader):
                     picture["path"] = str(
                         corpus_folder.path_inside(_root(path, picture["path"]), picture["path"], place)
                     )
-                yield Source(
+                yield SourceRow(
                     values={name: _named(value, rows.features[name]) for name, value in row.items()},
-                    place=place,
+                    location=place,
                     image=picture,
                     name=place,
                     split=own,
@@ -182,11 +181,11 @@ def _builder(path: str, config: str | None, revision: str | None) -> Any:
 class _Named:
     """Rows of Parquet files, numbers of classes as their names."""
 
-    rows: Parquets
+    rows: ParquetShards
     features: Any
 
-    def __call__(self, shard: int, start: int, journal: ReadLog) -> Iterator[Source | None]:
-        for row in self.rows(shard, start, journal):
+    def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
+        for row in self.rows(shard, start, log):
             if row is None:
                 yield None
             else:

@@ -12,7 +12,7 @@ from domainclip.data import prepared_format
 from domainclip.data.cards import Card
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import FEATURES, dataset
+from domainclip.data.rows import FEATURES, to_dataset
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.errors import DataError
 
@@ -31,13 +31,13 @@ class Prepared(CorpusReader):
         "domainclip data prepare; WebDataset [github.com/webdataset/webdataset]; Apache Arrow"
     )
 
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits in the order of the shards.
 
         Raises: DataError for a folder that is not prepared, or not whole.
         """
         folder = Path(path)
-        manifest = prepared_format.manifest(folder)
+        manifest = prepared_format.read_manifest(folder)
         if manifest is None:
             raise DataError(
                 f"{path}: no {prepared_format.MANIFEST} of domainclip data prepare: set corpus.reader"
@@ -46,20 +46,20 @@ class Prepared(CorpusReader):
         for shard in manifest["shards"]:
             file = folder / Path(shard["file"]).name  # a name, never a way out of the folder
             self._refuse_changed(file, shard)
-            parts[shard["split"]].append(self._rows(file, shard["split"], manifest["form"], journal))
+            parts[shard["split"]].append(self._rows(file, shard["split"], manifest["form"], log))
         return DatasetDict(
             {
-                split: concatenate_datasets(found).select_columns(list(COLUMNS)) if found else dataset([])
+                split: concatenate_datasets(found).select_columns(list(COLUMNS)) if found else to_dataset([])
                 for split, found in parts.items()
             }
         )
 
-    def _rows(self, file: Path, split: str, form: str, journal: ReadLog) -> Dataset:
+    def _rows(self, file: Path, split: str, form: str, log: ReadLog) -> Dataset:
         if form == "tar":
-            rows = dataset(list(prepared_format.items(file, split)))
+            rows = to_dataset(list(prepared_format.read_tar_shard(file, split)))
         else:
             rows = Dataset.from_file(str(file)).cast(FEATURES)
-        journal.places |= {id: f"{file.name} item {at}" for at, id in enumerate(rows["id"][:], start=1)}
+        log.locations |= {id: f"{file.name} item {at}" for at, id in enumerate(rows["id"][:], start=1)}
         return rows
 
     def _refuse_changed(self, file: Path, shard: dict[str, object]) -> None:
@@ -67,5 +67,5 @@ class Prepared(CorpusReader):
             same = file.stat().st_size == shard["bytes"]
         except OSError:
             same = False
-        if not same or (self.verify and prepared_format.sha256(file) != shard["sha256"]):
+        if not same or (self.verify and prepared_format.file_sha256(file) != shard["sha256"]):
             raise DataError(f"{file}: not as the manifest says: prepare the corpus again")

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from datasets import DatasetDict
 
-from domainclip.data import columns
 from domainclip.data.cards import Card, corpus_root
 from domainclip.data.files import corpus_folder, tables
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.row_captions import text_of
-from domainclip.data.rows import Source, picture_of, standardise
+from domainclip.data.readers.sources import columns
+from domainclip.data.row_captions import cell_text
+from domainclip.data.rows import SourceRow, image_from_cell, standardise
 from domainclip.errors import DataError
 
 Condition = dict[str, str | int | list[str | int]]  # column -> the value, or values, that count
@@ -34,7 +34,7 @@ class Table(CorpusReader):
 
     citation: ClassVar[str] = "RFC 4180 (CSV), jsonlines.org, Apache Parquet"
 
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the rows that are taken, in the order of the table."""
         file = tables.find_table(Path(path))
         if file is None:
@@ -43,8 +43,8 @@ class Table(CorpusReader):
                 "corpus.path, or set corpus.reader=folder for class folders"
             )
         table = tables.read_table(file, self.encoding, self.separator)
-        found = columns.resolve(card, table.columns, file.name, journal)
-        column = columns.require_image(found, table.columns, file.name)
+        found = columns.resolve_columns(card, table.columns, file.name, log)
+        column = columns.require_image_column(found, table.columns, file.name)
         for key in ("where", "texts_where", "labels_where"):
             _refuse_unknown(getattr(self, key), f"corpus.options.{key}", table)
         root = (corpus_root(path) / self.image_folder).resolve()
@@ -54,20 +54,20 @@ class Table(CorpusReader):
             if _holds(self.where, row)
         ]
         if len(rows) < len(table.rows):
-            journal.note(f"{len(rows)} of {len(table.rows)} rows are taken (corpus.options.where)")
-        return standardise(rows, found, card, journal, self.label_separator)
+            log.add_note(f"{len(rows)} of {len(table.rows)} rows are taken (corpus.options.where)")
+        return standardise(rows, found, card, log, self.label_separator)
 
-    def _source(self, row: dict[str, Any], place: str, column: str, root: Path) -> Source:
-        inside = picture_of(row.get(column))  # Parquet may hold the picture itself
-        name = text_of(inside["path"])
+    def _source(self, row: dict[str, Any], place: str, column: str, root: Path) -> SourceRow:
+        inside = image_from_cell(row.get(column))  # Parquet may hold the picture itself
+        name = cell_text(inside["path"])
         image = {"path": name, "bytes": inside["bytes"]}
         if not isinstance(image["bytes"], bytes):  # JSON may say there what it likes
             image["bytes"] = None
             # A row without a name gets a file that is not there, and is counted with those.
             image["path"] = str(corpus_folder.path_inside(root, name or "?", f"{place}, column {column}"))
-        return Source(
+        return SourceRow(
             values=row,
-            place=place,
+            location=place,
             image=image,
             name=name or place,
             with_texts=_holds(self.texts_where, row),
@@ -78,7 +78,7 @@ class Table(CorpusReader):
 def _holds(condition: Condition | None, row: dict[str, Any]) -> bool:
     for column, wanted in (condition or {}).items():
         values = wanted if isinstance(wanted, list) else [wanted]
-        if text_of(row.get(column)) not in [str(value) for value in values]:
+        if cell_text(row.get(column)) not in [str(value) for value in values]:
             return False
     return True
 
@@ -86,5 +86,5 @@ def _holds(condition: Condition | None, row: dict[str, Any]) -> bool:
 def _refuse_unknown(condition: Condition | None, key: str, table: tables.Table) -> None:
     for column in condition or {}:
         if column not in table.columns:
-            near = columns.which(column, table.columns)
+            near = columns.suggest_columns(column, table.columns)
             raise DataError(f'{table.file.name}: no column "{column}" ({key}): {near}')

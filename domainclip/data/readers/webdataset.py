@@ -11,13 +11,12 @@ from typing import Annotated, ClassVar
 from datasets import DatasetDict
 from pydantic import Field
 
-from domainclip.data import columns
 from domainclip.data.cards import Card, Columns
 from domainclip.data.interfaces import CorpusReader
-from domainclip.data.quarantine import ReadLog, counts
-from domainclip.data.readers.sources import tar_shards
-from domainclip.data.rows import Source, standardise
-from domainclip.data.streaming import SAMPLE, Stream
+from domainclip.data.quarantine import ReadLog, count_reasons
+from domainclip.data.readers.sources import columns, tar_shards
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
 
@@ -39,28 +38,26 @@ class Webdataset(CorpusReader):
 
     citation: ClassVar[str] = "WebDataset [github.com/webdataset/webdataset]; POSIX.1-2001 (pax)"
 
-    def read(self, card: Card, path: Path | str, journal: ReadLog) -> DatasetDict:
+    def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all samples, in the order of the shards.
 
         Of a stream: a first sample of its training split, and of the others as many as `held_out` says.
 
         Raises: DataError for shards that are not there, or hold no pair.
         """
-        found = tar_shards.listed(str(path), splits=not card.columns.split)
+        found = tar_shards.list_shards(str(path), splits=not card.columns.split)
         if self.streaming:
-            rows = self._kept(found, journal)
+            rows = self._kept(found, log)
         elif found[0].remote:
             raise DataError(
                 "corpus.path: shards on another machine are streamed: set corpus.options.streaming=true"
             )
         else:
-            rows = [self.named(row) for place in found for row in tar_shards.read(place, journal)]
-        _refuse_nothing(rows, str(path), len(found), journal)
-        return standardise(
-            rows, self._columns(card, rows, path, journal), card, journal, self.label_separator
-        )
+            rows = [self.named(row) for place in found for row in tar_shards.read_shard(place, log)]
+        _refuse_nothing(rows, str(path), len(found), log)
+        return standardise(rows, self._columns(card, rows, path, log), card, log, self.label_separator)
 
-    def open_stream(self, card: Card, path: Path | str, journal: ReadLog) -> Stream:
+    def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream:
         """The training split, when it is streamed; the shards of other splits are no part of it.
 
         Raises: DataError for shards that are not there, or hold no pair.
@@ -70,42 +67,42 @@ class Webdataset(CorpusReader):
                 "corpus.columns.split: a stream's splits stand in the names or folders of its shards, as in "
                 "train-000.tar: leave it out"
             )
-        found = [place for place in tar_shards.listed(str(path)) if place.split in (None, "train")]
-        open_, known = _Shards(tuple(found), self), tar_shards.counts(found, journal)
-        first = [row for row in islice(_rows(open_, len(found)), SAMPLE) if row is not None]
-        _refuse_nothing(first, str(path), len(found), journal)
+        found = [place for place in tar_shards.list_shards(str(path)) if place.split in (None, "train")]
+        open_, known = _Shards(tuple(found), self), tar_shards.shard_sizes(found, log)
+        first = [row for row in islice(_rows(open_, len(found)), SAMPLE_SIZE) if row is not None]
+        _refuse_nothing(first, str(path), len(found), log)
         return Stream(
-            counts=tuple(known),
-            open=open_,
+            shard_sizes=tuple(known),
+            open_shard=open_,
             columns=self._columns(card, first, path, ReadLog()),
             card=card,
-            names=tuple(place.name for place in found),
+            shard_names=tuple(place.name for place in found),
             buffer=self.buffer,
             lanes=self.lanes,
             label_separator=self.label_separator,
         )
 
-    def _kept(self, found: list[tar_shards.Place], journal: ReadLog) -> list[Source]:
+    def _kept(self, found: list[tar_shards.ShardFile], log: ReadLog) -> list[SourceRow]:
         """The rows of a stream that are held in memory, each with its split."""
-        rows: list[Source] = []
-        for split, most in (("train", SAMPLE), ("validation", self.held_out), ("test", self.held_out)):
+        rows: list[SourceRow] = []
+        for split, most in (("train", SAMPLE_SIZE), ("validation", self.held_out), ("test", self.held_out)):
             own = tuple(place for place in found if (place.split or "train") == split)
-            taken = islice(_rows(_Shards(own, self), len(own), journal), most)
+            taken = islice(_rows(_Shards(own, self), len(own), log), most)
             rows += [replace(row, split=split) for row in taken if row is not None]
             if split != "train" and len(own) and sum(row.split == split for row in rows) == most:
-                journal.note(
+                log.add_note(
                     f"{split}: the first {most} items of a stream are measured (corpus.options.held_out)"
                 )
         return rows
 
-    def _columns(self, card: Card, rows: Sequence[Source], path: Path | str, journal: ReadLog) -> Columns:
+    def _columns(self, card: Card, rows: Sequence[SourceRow], path: Path | str, log: ReadLog) -> Columns:
         available = list(dict.fromkeys(name for row in rows for name in row.values))
         said = card.columns.model_copy(update={"image": ""})  # a sample's picture has no column
         if self.streaming:
             said = said.model_copy(update={"split": ""})
-        return columns.resolve(card.model_copy(update={"columns": said}), available, str(path), journal)
+        return columns.resolve_columns(card.model_copy(update={"columns": said}), available, str(path), log)
 
-    def named(self, row: Source) -> Source:
+    def named(self, row: SourceRow) -> SourceRow:
         """The row, the number of its class as its name."""
         label = str(row.values.get("label", ""))
         if not self.class_names or not label.isdecimal() or int(label) >= len(self.class_names):
@@ -117,23 +114,23 @@ class Webdataset(CorpusReader):
 class _Shards:
     """Opens the shards of a stream; crosses to worker processes."""
 
-    places: tuple[tar_shards.Place, ...]
+    places: tuple[tar_shards.ShardFile, ...]
     reader: Webdataset
 
-    def __call__(self, shard: int, start: int, journal: ReadLog) -> Iterator[Source | None]:
-        for row in tar_shards.stream(self.places[shard], start, journal):
+    def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
+        for row in tar_shards.stream_shard(self.places[shard], start, log):
             yield None if row is None else self.reader.named(row)
 
 
-def _rows(opened: _Shards, many: int, journal: ReadLog | None = None) -> Iterator[Source | None]:
-    return chain.from_iterable(opened(shard, 0, journal or ReadLog()) for shard in range(many))
+def _rows(opened: _Shards, many: int, log: ReadLog | None = None) -> Iterator[SourceRow | None]:
+    return chain.from_iterable(opened(shard, 0, log or ReadLog()) for shard in range(many))
 
 
-def _refuse_nothing(rows: Sequence[Source], path: str, many: int, journal: ReadLog) -> None:
+def _refuse_nothing(rows: Sequence[SourceRow], path: str, many: int, log: ReadLog) -> None:
     if rows:
         return
-    found = f": {counts(journal.bad)}" if journal.bad else ""
-    more = f"; {journal.notes[0]}" if journal.notes else ""
+    found = f": {count_reasons(log.unusable)}" if log.unusable else ""
+    more = f"; {log.notes[0]}" if log.notes else ""
     raise DataError(
         f"{path}: no KEY.jpg with a KEY.txt, .json or .cls in {many} shard{'s'[: many != 1]}{found}{more}"
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def captions(items: Dataset, seed: int) -> list[str]:
+def substitute_captions(items: Dataset, seed: int) -> list[str]:
     """For each item the first caption of another one with exactly its labels; its own where there is none."""
     labels = [frozenset(own) for own in items["labels"][:]]
     texts = [next(filter(None, own), "") for own in items["texts"][:]]

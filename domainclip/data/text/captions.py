@@ -54,7 +54,7 @@ class Captions(BaseModel):
     @classmethod
     def _with_a_place(cls, value: list[str] | dict[str, list[str]]) -> list[str] | dict[str, list[str]]:
         if isinstance(value, list):
-            refuse_templates(value)
+            check_templates(value)
         return value
 
     @field_validator("languages")
@@ -74,7 +74,7 @@ class Captions(BaseModel):
         return self
 
 
-def refuse_templates(templates: list[str]) -> None:
+def check_templates(templates: list[str]) -> None:
     """Stops at a template without a place for the name of a class.
 
     Raises: ValueError, as pydantic wants it.
@@ -89,12 +89,12 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
-def columns_of(template: str) -> list[str]:
+def template_columns(template: str) -> list[str]:
     """The columns that a template names, in order."""
     return list(dict.fromkeys(_COLUMN.findall(template)))
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
+def fill_template(template: str, values: Mapping[str, str]) -> str:
     """A template with the values of its columns, without the clauses that have nothing to say.
 
     A clause lies between the template's own , . ; and :, and columns side by side are a clause each. One
@@ -130,13 +130,15 @@ def _joined(said: str, separator: str, more: str) -> str:
     return said + separator + more
 
 
-def cut_sections(text: str, how: Captions) -> list[str]:
+def section_captions(text: str, how: Captions) -> list[str]:
     """The sections that the card asks for, each a caption; nothing when the text has none of them."""
-    found = report_sections.cut(text, {name: how.headings.get(name, []) for name in how.sections})
+    found = report_sections.extract_sections(
+        text, {name: how.headings.get(name, []) for name in how.sections}
+    )
     return list(found.values())
 
 
-def histogram(lengths: Sequence[int], most: int = 20) -> list[tuple[int, int, int]]:
+def length_histogram(lengths: Sequence[int], most: int = 20) -> list[tuple[int, int, int]]:
     """Bins (from, up to and including, how many) of equal round width, at most `most` of them."""
     if not len(lengths):
         return []

@@ -35,7 +35,7 @@ _BETTER = {
 
 
 @dataclass(frozen=True)
-class Profile:
+class LanguageProfile:
     """The captions of one language in one script."""
 
     language: str  # "" when unknown
@@ -64,12 +64,12 @@ class Profile:
         return self.truncated / max(1, self.captions)
 
 
-def profile(
+def profile_captions(
     texts: Sequence[str],
     languages: Sequence[str],
     count_tokens: Callable[[list[str]], Sequence[int]],
     max_tokens: int,
-) -> list[Profile]:
+) -> list[LanguageProfile]:
     """One row for each language and script, the commonest first.
 
     `count_tokens` gives lengths before truncation, special tokens included; texts and languages go
@@ -83,11 +83,11 @@ def profile(
     rows = []
     for (language, name), own in sorted(by.items(), key=lambda pair: (-len(pair[1]), pair[0])):
         rows.append(
-            Profile(
+            LanguageProfile(
                 language=language,
                 script=name,
                 captions=len(own),
-                words=sum(map(words, own)),
+                words=sum(map(count_words, own)),
                 unit="character" if name in UNSPACED else "word",
                 tokens=sum(max(0, lengths[text] - lengths[""]) for text in own),
                 characters=sum(len("".join(text.split())) for text in own),
@@ -98,9 +98,9 @@ def profile(
     return rows
 
 
-def doubts(rows: Sequence[Profile]) -> list[str]:
+def tokenizer_warnings(rows: Sequence[LanguageProfile]) -> list[str]:
     """A line for each script that the base's tokeniser splits into bytes, naming a better base."""
-    by: defaultdict[str, list[Profile]] = defaultdict(list)
+    by: defaultdict[str, list[LanguageProfile]] = defaultdict(list)
     for row in rows:
         by[row.script].append(row)
     latin = [row for row in rows if row.script == "Latin"]
@@ -118,11 +118,11 @@ def doubts(rows: Sequence[Profile]) -> list[str]:
     return lines
 
 
-def _rate(rows: Sequence[Profile]) -> float:
+def _rate(rows: Sequence[LanguageProfile]) -> float:
     return sum(r.tokens for r in rows) / max(1, sum(r.characters for r in rows))
 
 
-def composed(text: str) -> str:
+def to_nfc(text: str) -> str:
     """The text in composed form (NFC): "e" and a combining accent are one letter, as tokenisers expect."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
@@ -139,7 +139,7 @@ def script(text: str) -> str:
     return max(sorted(tally), key=tally.__getitem__)
 
 
-def words(text: str) -> int:
+def count_words(text: str) -> int:
     """Words, or characters in scripts without spaces."""
     if script(text) in UNSPACED:
         return sum(character.isalnum() for character in text)

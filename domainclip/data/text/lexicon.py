@@ -18,12 +18,12 @@ class Lexicon:
     """The words of one language."""
 
     language: str
-    little: frozenset[str]  # words that say little
-    joining: frozenset[str]  # words that join equals
+    function_words: frozenset[str]  # words that say little
+    conjunctions: frozenset[str]  # words that join equals
     sides: dict[str, str]  # each side -> the other
     presence: dict[str, str]  # what says that something is there or not -> the contrary, "" to drop it
-    denials: frozenset[str]  # those of them that deny
-    bare: str  # what denies a caption that is a bare name, with _ in its place
+    negations: frozenset[str]  # those of them that deny
+    bare_negation: str  # what denies a caption that is a bare name, with _ in its place
     numbers: dict[str, tuple[str, ...]]  # each number as a word -> others
 
     @property
@@ -32,10 +32,10 @@ class Lexicon:
         return self.language not in ("zh", "ja", "th")
 
 
-NONE = Lexicon("", frozenset(), frozenset(), {}, {}, frozenset(), "", {})
+EMPTY = Lexicon("", frozenset(), frozenset(), {}, {}, frozenset(), "", {})
 
 
-def lexicon(text: str, language: str = "") -> Lexicon:
+def find_lexicon(text: str, language: str = "") -> Lexicon:
     """The words of a language; where none is named, of the one whose small words the text holds most of."""
     code = language.replace("_", "-").split("-")[0].casefold()
     if code:
@@ -44,11 +44,11 @@ def lexicon(text: str, language: str = "") -> Lexicon:
     if name in UNSPACED:
         return _read({"Han": "zh", "Japanese": "ja", "Thai": "th"}.get(name, ""))
     said = {word.casefold().strip(".,;:!?()\"'") for word in text.split()}
-    found = [(len(said & _read(code).little), code) for code in _table()]
+    found = [(len(said & _read(code).function_words), code) for code in _table()]
     most = max(hits for hits, _ in found)
     if most:
         return _read(next(code for hits, code in found if hits == most))
-    return _read("en") if name == "Latin" else NONE
+    return _read("en") if name == "Latin" else EMPTY
 
 
 @cache
@@ -62,7 +62,7 @@ def _table() -> dict[str, dict[str, str]]:
 def _read(code: str) -> Lexicon:
     own = _table().get(code)
     if own is None:
-        return NONE
+        return EMPTY
     numbers = own.get("numbers", "")
     named: dict[str, tuple[str, ...]] = {one: (other,) for one, other in _pairs(numbers).items()}
     row = [word for word in numbers.split() if ">" not in word]

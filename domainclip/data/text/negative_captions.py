@@ -15,10 +15,10 @@ from typing import Literal
 
 from domainclip import seeding
 from domainclip.data.text.languages import UNSPACED, script
-from domainclip.data.text.lexicon import Lexicon, lexicon
-from domainclip.data.text.words import LONGEST, Spaced, cased, find, pieces
+from domainclip.data.text.lexicon import Lexicon, find_lexicon
+from domainclip.data.text.words import MAX_WORDS, SpacedText, find_phrase, match_case, split_words
 
-Name = Literal["swap", "numbers", "laterality", "negation", "order", "classes"]
+Rule = Literal["swap", "numbers", "laterality", "negation", "order", "classes"]
 _TRIES = 6  # what one rule makes of one caption at most
 # Not inside names such as COVID-19, T2 or L4/5: what would come out names nothing, or something else.
 _NUMBER = re.compile(r"(?<![\w.,/\-–:])\d+(?:[.,]\d+)?(?![\d/:]|[.,]\d|[-–]\d)")
@@ -32,7 +32,7 @@ _SHORT, _SHORT_UNSPACED = 4, 12  # words, or characters, of a caption that is on
 @dataclass(frozen=True)
 class _Caption:
     text: str
-    said: Spaced
+    said: SpacedText
     lexicon: Lexicon
     spaced: bool
     seed: int
@@ -51,9 +51,9 @@ class _Caption:
         return dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
 
 
-def negatives(
+def make_negatives(
     text: str,
-    rules: Sequence[Name],
+    rules: Sequence[Rule],
     seed: int,
     language: str = "",
     labels: Sequence[str] = (),
@@ -63,9 +63,9 @@ def negatives(
 
     The caption itself, or one that reads like it, may be among them: the caller knows what else is true.
     """
-    words = lexicon(text, language)
+    words = find_lexicon(text, language)
     spaced = words.spaced and script(text) not in UNSPACED
-    caption = _Caption(text, Spaced.of(text), words, spaced, seed, labels, classes)
+    caption = _Caption(text, SpacedText.of(text), words, spaced, seed, labels, classes)
     left = [_RULES[rule](caption) for rule in sorted(rules, key=lambda r: seeding.stable(seed, "rule", r))]
     while left:
         for made in list(left):
@@ -78,36 +78,36 @@ def negatives(
 
 def _swap(caption: _Caption) -> Iterator[str]:
     """Two words that say much change places; not neighbours, nor equals: "black and white" stays."""
-    words, places = caption.said.words, caption.said.places(_silent(caption.lexicon))
+    words, places = caption.said.words, caption.said.content_positions(_silent(caption.lexicon))
     if not caption.spaced or len(places) < 2:
         return
     for at in range(_TRIES):
         i, j = caption.drawn("one", at, len(places)), caption.drawn("other", at, len(places) - 1)
         first, second = sorted((places[i], places[j + (j >= i)]))
         between = {word.casefold() for word in words[first + 1 : second]}
-        found = caption.said.changed({first: words[second], second: words[first]})
+        found = caption.said.replace_words({first: words[second], second: words[first]})
         # "A black dog and a white dog" is the same two dogs the other way round: no neighbours have changed.
-        if between - caption.lexicon.joining and _neighbours(found) != _neighbours(caption.text):
+        if between - caption.lexicon.conjunctions and _neighbours(found) != _neighbours(caption.text):
             yield found
 
 
 def _neighbours(text: str) -> list[tuple[str, str]]:
-    words = [word.casefold() for word in Spaced.of(text).words]
+    words = [word.casefold() for word in SpacedText.of(text).words]
     return sorted(pairwise(words))
 
 
 def _order(caption: _Caption) -> Iterator[str]:
     """Each word that says much in the place of another; in scripts without spaces, pairs of characters."""
     if not caption.spaced:
-        own, glue = pieces(caption.text)
+        own, glue = split_words(caption.text)
         for at in range(_TRIES if len(own) > 3 else 0):
             turned = caption.moved(f"order {at}", range(len(own)))
             yield glue.join(own[turned[i]] for i in range(len(own)))
         return
-    places = caption.said.places(_silent(caption.lexicon))
+    places = caption.said.content_positions(_silent(caption.lexicon))
     for at in range(_TRIES if len(places) > 2 else 0):
         turned = caption.moved(f"order {at}", places)
-        yield caption.said.changed({p: caption.said.words[q] for p, q in turned.items()})
+        yield caption.said.replace_words({p: caption.said.words[q] for p, q in turned.items()})
 
 
 def _numbers(caption: _Caption) -> Iterator[str]:
@@ -120,11 +120,11 @@ def _numbers(caption: _Caption) -> Iterator[str]:
     for at in caption.shuffled("number", range(len(found))):
         (start, end), others = found[at]
         yield caption.text[:start] + others[caption.drawn("value", at, len(others))] + caption.text[end:]
-    words, numbers = caption.said.words[:LONGEST], caption.lexicon.numbers
+    words, numbers = caption.said.words[:MAX_WORDS], caption.lexicon.numbers
     for place in caption.shuffled("word", [i for i, word in enumerate(words) if word.casefold() in numbers]):
         others = list(numbers[words[place].casefold()])
         other = others[caption.drawn("value", place, len(others))]
-        yield caption.said.changed({place: cased(other, words[place])})
+        yield caption.said.replace_words({place: match_case(other, words[place])})
 
 
 def _laterality(caption: _Caption) -> Iterator[str]:
@@ -142,7 +142,9 @@ def _everywhere(caption: _Caption, pairs: dict[str, str]) -> Iterator[str]:
     here = {at: word.casefold() for at, word in enumerate(words) if word.casefold() in pairs}
     said = set(here.values())
     if said and not any(pairs[word] in said for word in said):
-        yield caption.said.changed({at: cased(pairs[word], words[at]) for at, word in here.items()})
+        yield caption.said.replace_words(
+            {at: match_case(pairs[word], words[at]) for at, word in here.items()}
+        )
 
 
 def _negation(caption: _Caption) -> Iterator[str]:
@@ -153,12 +155,16 @@ def _negation(caption: _Caption) -> Iterator[str]:
     words, presence = caption.said.words, caption.lexicon.presence
     here = [at for at, word in enumerate(words) if word.casefold() in presence]
     # Where something is denied already, that alone is turned round: two denials say nobody knows what.
-    denied = [at for at in here if words[at].casefold() in caption.lexicon.denials]
+    denied = [at for at in here if words[at].casefold() in caption.lexicon.negations]
     for at in caption.shuffled("denial", denied or here):
-        yield caption.said.changed({at: cased(presence[words[at].casefold()], words[at])})
-    places = caption.said.places(frozenset())
+        yield caption.said.replace_words({at: match_case(presence[words[at].casefold()], words[at])})
+    places = caption.said.content_positions(frozenset())
     is_name = 0 < len(places) == len([word for word in words if word]) <= _SHORT and not here
-    if is_name and caption.lexicon.bare and not caption.lexicon.little & {w.casefold() for w in words}:
+    if (
+        is_name
+        and caption.lexicon.bare_negation
+        and not caption.lexicon.function_words & {w.casefold() for w in words}
+    ):
         yield _denied(caption)
 
 
@@ -176,7 +182,7 @@ def _denied(caption: _Caption) -> str:
     """A bare name with its denial: "No pleural effusion." of "Pleural effusion."."""
     text = caption.text.strip()
     name = text.rstrip(_STOPS)
-    before, _, behind = caption.lexicon.bare.partition("_")
+    before, _, behind = caption.lexicon.bare_negation.partition("_")
     if before and name[:1].isupper() and name[1:2].islower():
         plain = name if caption.lexicon.language == "de" else name[:1].lower() + name[1:]
         return before[:1].upper() + before[1:] + plain + behind + text[len(name) :]
@@ -188,16 +194,22 @@ def _classes(caption: _Caption) -> Iterator[str]:
     own = {label.casefold() for label in caption.labels}
     others = [name for name in caption.classes if name.casefold() not in own]
     for label in caption.labels:
-        at = find(caption.said.words, label)
+        at = find_phrase(caption.said.words, label)
         for number in range(min(_TRIES, len(others)) if at else 0):
             last = at[0] + len(label.split()) - 1
             other = others[(caption.drawn("class", 0, len(others)) + number) % len(others)]
-            yield caption.said.changed(dict.fromkeys(range(at[0], last), "") | {last: other})
+            yield caption.said.replace_words(dict.fromkeys(range(at[0], last), "") | {last: other})
 
 
 def _silent(words: Lexicon) -> frozenset[str]:
     """Words that a swap leaves where they are: those that say little, deny, count, or name a side."""
-    return words.little | words.joining | words.presence.keys() | words.numbers.keys() | words.sides.keys()
+    return (
+        words.function_words
+        | words.conjunctions
+        | words.presence.keys()
+        | words.numbers.keys()
+        | words.sides.keys()
+    )
 
 
 def _others(number: str) -> list[str]:

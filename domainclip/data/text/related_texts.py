@@ -10,10 +10,10 @@ from domainclip import seeding
 from domainclip.data.text.captions import REWRITES, normalise
 from domainclip.data.text.training_pair import TrainingPair
 
-Which = Literal["any", "same_language", "other_language"]
+LanguageFilter = Literal["any", "same_language", "other_language"]
 
 
-def of_column(pair: TrainingPair, column: str) -> list[str]:
+def column_texts(pair: TrainingPair, column: str) -> list[str]:
     """The texts under a key of the item's meta: one, or several as a list, written out or not."""
     return [text for text in map(str.strip, map(str, _listed(pair.meta.get(column)))) if text]
 
@@ -23,7 +23,7 @@ def rewrites(pair: TrainingPair) -> dict[str, str]:
     return {text: spoken for text, spoken in pair.meta.get(REWRITES, ()) if text}
 
 
-def language(pair: TrainingPair) -> str:
+def caption_language(pair: TrainingPair) -> str:
     """That of the caption which is shown, or of the one that it is a part of; "" where nobody says."""
     known = dict(zip(pair.texts, pair.languages, strict=False)) | rewrites(pair)
     if pair.text in known:
@@ -31,9 +31,9 @@ def language(pair: TrainingPair) -> str:
     return next((spoken for text, spoken in known.items() if pair.text in text), "")
 
 
-def captions(pair: TrainingPair, which: Which = "any") -> list[str]:
+def other_captions(pair: TrainingPair, which: LanguageFilter = "any") -> list[str]:
     """The item's other captions, none of which the shown one is a part of."""
-    own = language(pair)
+    own = caption_language(pair)
     others = [
         (text, spoken == own)
         for text, spoken in zip(pair.texts, pair.languages, strict=False)
@@ -42,13 +42,13 @@ def captions(pair: TrainingPair, which: Which = "any") -> list[str]:
     return [text for text, alike in others if which == "any" or alike == (which == "same_language")]
 
 
-def drawn(texts: Iterable[str], pair: TrainingPair, most: int | None = None) -> list[str]:
+def draw_texts(texts: Iterable[str], pair: TrainingPair, most: int | None = None) -> list[str]:
     """Up to `most` of the texts, each once, in an order that the pair's seed decides."""
     distinct = dict.fromkeys(text for text in texts if text)
     return sorted(distinct, key=lambda text: seeding.stable(pair.seed, "drawn", text))[:most]
 
 
-def untrue(texts: Iterable[str], pair: TrainingPair, most: int) -> list[str]:
+def distinct_from_captions(texts: Iterable[str], pair: TrainingPair, most: int) -> list[str]:
     """The first texts that no caption of the item says, and none twice; case and spaces not counting."""
     met = {normalise(text) for text in (pair.text, *pair.texts, *rewrites(pair), "")}
     found: list[str] = []

@@ -17,7 +17,7 @@ _USUAL = (
 _AND = r"(?:\s*[/&+,]\s*|\s+(?:and|und|et|y|e)\s+)"
 
 
-def cut(text: str, headings: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def extract_sections(text: str, headings: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """What stands under each heading, by its name, in the order of `headings`; absent ones are left out.
 
     `headings` gives each section its spellings, case not counting; its own name is always one. Read are

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"\s*\(?\d{1,2}")  # of a list, before its full stop
 _WORD = 40  # letters that are looked at before and after a stop: no word that matters is longer
 
 
-def sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """The sentences of a text in order, without bullets and numbers of a list, spaces single.
 
     "Dr. Lee saw 2.5 cm. No mass." gives two; "1. Clear lungs. 2. No effusion." gives two as well.

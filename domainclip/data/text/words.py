@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 # Scripts that write no space between words; there, two characters stand for a word.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-LONGEST = 40  # words; a swap behind the model's window would be no swap
+MAX_WORDS = 40  # words; a swap behind the model's window would be no swap
 
 
-def pieces(text: str, most: int | None = LONGEST) -> tuple[list[str], str]:
+def split_words(text: str, most: int | None = MAX_WORDS) -> tuple[list[str], str]:
     """The first words of a text and what joins them; character pairs in scripts without spaces."""
     compact = "".join(text.split())
     if 2 * len(_UNSPACED.findall(compact)) > len(compact):
@@ -21,26 +21,26 @@ def pieces(text: str, most: int | None = LONGEST) -> tuple[list[str], str]:
 
 
 @dataclass(frozen=True)
-class Spaced:
+class SpacedText:
     """A text cut at its spaces; each word without the punctuation that clings to it."""
 
     words: tuple[str, ...]  # "" where punctuation stands alone
-    around: tuple[tuple[str, str], ...]  # what stands before and behind each
+    punctuation: tuple[tuple[str, str], ...]  # what stands before and behind each
 
     @classmethod
-    def of(cls, text: str) -> Spaced:
+    def of(cls, text: str) -> SpacedText:
         """The words of a text."""
         cut = [_bare(token) for token in text.split()]
         return cls(tuple(word for _, word, _ in cut), tuple((before, behind) for before, _, behind in cut))
 
-    def changed(self, by: Mapping[int, str]) -> str:
+    def replace_words(self, by: Mapping[int, str]) -> str:
         """The text with other words in some places; a first word takes on, and gives up, its capital.
 
         A word that is left out ("") leaves its punctuation to those beside it.
         """
         tokens: list[str] = []
         waiting = ""
-        for at, (before, behind) in enumerate(self.around):
+        for at, (before, behind) in enumerate(self.punctuation):
             if self.words[at] and by.get(at) == "":
                 waiting += before
                 tokens[-1:] = [tokens[-1] + behind] if tokens else []
@@ -65,23 +65,23 @@ class Spaced:
         """Whether some word within the text begins with a capital, as nouns do in German."""
         return any(word[:1].isupper() and word[1:].islower() for word in self.words[1:])
 
-    def places(self, little: frozenset[str]) -> list[int]:
+    def content_positions(self, little: frozenset[str]) -> list[int]:
         """Where words stand that say much: letters only, two at least, and not among the little ones."""
         return [
             at
-            for at, word in enumerate(self.words[:LONGEST])
+            for at, word in enumerate(self.words[:MAX_WORDS])
             if len(word) > 1 and word.casefold() not in little and not any(c.isdigit() for c in word)
         ]
 
 
-def cased(word: str, like: str) -> str:
+def match_case(word: str, like: str) -> str:
     """A word with the capitals of another."""
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
 
 
-def find(words: Sequence[str], phrase: str) -> list[int]:
+def find_phrase(words: Sequence[str], phrase: str) -> list[int]:
     """Where the words of a phrase begin to stand, case not counting."""
     wanted, said = phrase.casefold().split(), [word.casefold() for word in words]
     places = range(len(said) - len(wanted) + 1) if wanted else range(0)

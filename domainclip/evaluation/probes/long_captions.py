@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.sentences import split_sentences
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import Caption, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
@@ -79,7 +79,7 @@ class LongCaptions(Probe):
         return ProbeResult("long_captions", data.name, metrics, "whole_r1", self.version, details)
 
     def _is_long(self, text: str) -> bool:
-        return len(words(text)) >= self.shortest and len(sentences(text)) > 1
+        return len(words(text)) >= self.shortest and len(split_sentences(text)) > 1
 
 
 def words(text: str) -> list[str]:
@@ -90,7 +90,7 @@ def words(text: str) -> list[str]:
 
 def _first(text: str) -> str:
     """The first sentence; nothing of a text that has none."""
-    return next(iter(sentences(text)), "")
+    return next(iter(split_sentences(text)), "")
 
 
 def _tail(text: str, window: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
-from domainclip.data.text.words import pieces
+from domainclip.data.text.words import split_words
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
@@ -74,7 +74,7 @@ def orders(text: str, item: str) -> dict[str, str]:
 
     Which order a shuffle gives depends on the item's id alone.
     """
-    words, glue = pieces(text)
+    words, glue = split_words(text)
     if len(words) < _FEWEST:
         return {}
     true = glue.join(words)

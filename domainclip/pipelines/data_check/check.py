@@ -17,10 +17,10 @@ from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
 from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.dicom import decoders as dicom_decoders
-from domainclip.data.quarantine import counts
+from domainclip.data.quarantine import count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import languages
-from domainclip.data.text.captions import histogram
+from domainclip.data.text.captions import length_histogram
 from domainclip.errors import RecipeError
 from domainclip.evaluation import embed_images
 from domainclip.models import loading as models_loading
@@ -49,7 +49,7 @@ class CorpusCheck:
     base: DualEncoder | None
     findings: list[Finding]
     tokens: list[tuple[int, int, int]] = field(default_factory=list)  # training captions by length, in bins
-    scripts: list[languages.Profile] = field(default_factory=list)
+    scripts: list[languages.LanguageProfile] = field(default_factory=list)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)  # class -> split -> items
     decoders: list[dicom_decoders.DecoderRow] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class CorpusCheck:
                 "card": self.corpus.card.name,
                 "fingerprint": self.corpus.fingerprint,
                 "splits": sizes,
-                "left_out": len(self.corpus.quarantine),
+                "left_out": len(self.corpus.unusable),
             },
             "ok": not self.errors,
             "leaks": leak_messages(self.findings),
@@ -86,7 +86,7 @@ class CorpusCheck:
 
     def left_out(self) -> str:
         """What the reader left out, by reason."""
-        return counts(self.corpus.quarantine)
+        return count_reasons(self.corpus.unusable)
 
 
 def from_recipe(name: str, changes: Sequence[str], with_base: bool = True) -> CheckTarget:
@@ -153,8 +153,8 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         corpus,
         base,
         findings,
-        tokens=histogram(base.count_tokens(sorted(set(texts)))) if base and texts else [],
-        scripts=languages.profile(texts, tongues, base.count_tokens, base.max_tokens)
+        tokens=length_histogram(base.count_tokens(sorted(set(texts)))) if base and texts else [],
+        scripts=languages.profile_captions(texts, tongues, base.count_tokens, base.max_tokens)
         if base and texts
         else [],
         classes=class_counts(corpus),

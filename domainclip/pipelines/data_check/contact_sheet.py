@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from domainclip.data.batching.caption_sampling import TokenLimit
-from domainclip.data.batching.pairs import Pairs, prepare_pair
+from domainclip.data.batching.pairs import Pairs, preprocess_image
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
 from domainclip.data.images.decode import MAX_PIXELS, decode_image
@@ -64,7 +64,7 @@ def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], Sh
                 pair = pairs[0, row]
                 # An unreadable picture would be replaced: say so, instead of showing another one.
                 if pair.index != row:
-                    raise UnreadableImage("", pair.bad[0].reason)
+                    raise UnreadableImage("", pair.unusable[0].reason)
                 text, source = pair.text, _source(_picture(pair.image or {}, checkup.base))
             else:
                 source = _source(_held_out(item["image"], checkup.base))
@@ -75,7 +75,7 @@ def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], Sh
         return ShownItem(
             id=id,
             split=split,
-            place=checkup.corpus.places.get(id, ""),
+            place=checkup.corpus.locations.get(id, ""),
             source=source,
             problem=problem,
             read=read,
@@ -100,7 +100,7 @@ def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
         seed=recipe.train.seed,
         augmentation=recipe.train.augmentation,
         captions=how,
-        fit=TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None,
+        token_limit=TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None,
         views=checkup.corpus.card.views,
     )
 
@@ -124,7 +124,7 @@ def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
 def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
     picture = decode_image(image)
     if base is not None:
-        return _picture(prepare_pair(picture, base.image_preprocessor, image), base)
+        return _picture(preprocess_image(picture, base.image_preprocessor, image), base)
     picture.thumbnail((_PLAIN, _PLAIN))
     return picture
 

@@ -9,7 +9,7 @@ from functools import partial
 from accelerate import Accelerator
 
 from domainclip.config.recipe import Recipe
-from domainclip.data.batching.order import positions
+from domainclip.data.batching.order import batch_positions
 from domainclip.data.batching.pairs import collate
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
@@ -142,7 +142,7 @@ def _memory(setup: TrainingSetup) -> str:
 
 
 def _probe_batch(setup: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
-    order = positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
+    order = batch_positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
     return to_step_batch(
         setup, collate([setup.pairs[place] for place in order]), at, next(setup.model.parameters()).device
     )

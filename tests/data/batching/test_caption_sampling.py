@@ -11,7 +11,7 @@ from domainclip import seeding
 from domainclip.data.batching.caption_sampling import CaptionPool, TokenLimit, caption_pools, choose_caption
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.checks.captions import same_caption_pairs
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
 
 REPORT = "Dr. Lee saw it. Lungs clear. No effusion."
@@ -30,16 +30,16 @@ def _items(*rows: dict[str, Any]) -> Any:
                 group=str(number),
                 meta=row.get("meta", {}),
                 split="train",
-                place="row",
+                location="row",
                 **said,
             )
         )
-    return dataset(made)
+    return to_dataset(made)
 
 
 def _pool(row: dict[str, Any], fit: TokenLimit | None = None, **how: Any) -> dict[str, float]:
     (pool,) = caption_pools(_items(row), Captions.model_validate(how), fit)
-    return dict(zip(pool.texts, pool.shares or [1 / len(pool.texts)] * len(pool.texts), strict=True))
+    return dict(zip(pool.texts, pool.probabilities or [1 / len(pool.texts)] * len(pool.texts), strict=True))
 
 
 def _near(shares: dict[str, float]) -> Any:
@@ -122,7 +122,7 @@ def test_the_draw_keeps_to_the_shares_and_is_pure() -> None:
 
 def test_equal_shares_are_drawn_as_before_there_were_shares() -> None:
     (pool,) = caption_pools(_items({"texts": ["a", "b", "c"]}), Captions())
-    assert pool.shares is None
+    assert pool.probabilities is None
     assert [choose_caption(pool, 1, e, 7) for e in range(50)] == [
         seeding.choose(1, e, 7, 3) for e in range(50)
     ]
@@ -195,12 +195,14 @@ def test_the_check_counts_what_is_shown_and_not_what_was_read() -> None:
     # Two cats that say "a cat" always, by their label alone: one pair of a batch of two, every time.
     items = _items({"texts": [], "labels": ["cat"]}, {"texts": [], "labels": ["cat"]})
     (first, second) = caption_pools(items, Captions(templates=["a {}"]))
-    assert same_caption_pairs([first.texts, second.texts], 2, [first.shares, second.shares]) == 1
+    assert (
+        same_caption_pairs([first.texts, second.texts], 2, [first.probabilities, second.probabilities]) == 1
+    )
     # One shows it with 0.2, the other with 0.5: both at once with 0.1.
     rows = ({"texts": ["x"], "labels": ["cat"]}, {"texts": ["y", "a cat"]})
     one = caption_pools(_items(rows[0]), Captions(templates=["a {}"], template_share=0.2))
     other = caption_pools(_items(rows[1]), Captions())
-    texts, shares = [one[0].texts, other[0].texts], [one[0].shares, other[0].shares]
+    texts, shares = [one[0].texts, other[0].texts], [one[0].probabilities, other[0].probabilities]
     assert same_caption_pairs(texts, 2, shares) == pytest.approx(0.1)
 
 

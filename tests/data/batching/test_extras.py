@@ -12,9 +12,9 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from domainclip.data.batching.extras import ExtraSpec, augmented_view, join_extras, number_of, stack_extras
+from domainclip.data.batching.extras import ExtraSpec, augmented_view, join_extras, stack_extras, to_number
 from domainclip.data.batching.pairs import Batch, Pairs, collate
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.training_pair import TrainingPair
 from tests.data.made_corpora import picture
 
@@ -35,14 +35,14 @@ def _items(folder: Path, n: int = 5) -> Dataset:
         meta = {"score": i / 2} if i != 3 else {"score": "unknown"}
         texts, languages = [f"{i} one", f"{i} two"], ["en", "de"]
         rows.append(Item(f"id{i}", image, texts, languages, labels, f"g{i}", meta, "train", f"row {i}"))
-    return dataset(rows)
+    return to_dataset(rows)
 
 
 def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
     return {"pixels": np.asarray(image.resize((4, 4)))}
 
 
-WANTED = ExtraSpec({"parrot": Parrot()}, {"graded": "score"}, ("bird", "cat", "dog"), second=True)
+EXTRAS = ExtraSpec({"parrot": Parrot()}, {"graded": "score"}, ("bird", "cat", "dog"), second_view=True)
 
 
 def _batches(pairs: Pairs, workers: int = 0) -> list[Batch]:
@@ -51,81 +51,81 @@ def _batches(pairs: Pairs, workers: int = 0) -> list[Batch]:
 
 
 def test_a_batch_brings_what_is_wanted(tmp_path: Path) -> None:
-    first, second = _batches(Pairs(_items(tmp_path), preprocess, wanted=WANTED))
-    assert [len(texts) for texts in first.more.said["parrot"]] == [0, 1, 2, 3, 0]
+    first, second = _batches(Pairs(_items(tmp_path), preprocess, extra_spec=EXTRAS))
+    assert [len(texts) for texts in first.extras.texts["parrot"]] == [0, 1, 2, 3, 0]
     # The caption that is shown is the one that is spoken of.
-    assert first.more.said["parrot"][1][0].startswith(f"{first.texts[1]} cat ")
+    assert first.extras.texts["parrot"][1][0].startswith(f"{first.texts[1]} cat ")
     assert (
-        torch.equal(first.more.value["graded"], torch.tensor([0.0, 0.5, 1.0, torch.nan, 2.0])) is False
+        torch.equal(first.extras.values["graded"], torch.tensor([0.0, 0.5, 1.0, torch.nan, 2.0])) is False
     )  # NaN is never equal to itself
-    assert first.more.value["graded"].isnan().tolist() == [False, False, False, True, False]
-    assert first.more.value["graded"][[0, 1, 2, 4]].tolist() == [0.0, 0.5, 1.0, 2.0]
-    assert first.more.labels is not None
-    assert first.more.labels.int().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]]
-    assert first.second is not None
+    assert first.extras.values["graded"].isnan().tolist() == [False, False, False, True, False]
+    assert first.extras.values["graded"][[0, 1, 2, 4]].tolist() == [0.0, 0.5, 1.0, 2.0]
+    assert first.extras.labels is not None
+    assert first.extras.labels.int().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert first.second_view is not None
     assert first.image is not None
-    assert first.second["pixels"].shape == first.image["pixels"].shape
-    assert not torch.equal(first.second["pixels"], first.image["pixels"])
+    assert first.second_view["pixels"].shape == first.image["pixels"].shape
+    assert not torch.equal(first.second_view["pixels"], first.image["pixels"])
     # Another epoch draws anew.
-    assert second.second is not None
-    assert not torch.equal(second.second["pixels"], first.second["pixels"])
-    assert second.more.said["parrot"][2] != first.more.said["parrot"][2]
+    assert second.second_view is not None
+    assert not torch.equal(second.second_view["pixels"], first.second_view["pixels"])
+    assert second.extras.texts["parrot"][2] != first.extras.texts["parrot"][2]
 
 
 def test_workers_and_repetition_change_nothing(tmp_path: Path) -> None:
     items = _items(tmp_path)
-    plain, again = (_batches(Pairs(items, preprocess, wanted=WANTED), workers) for workers in (0, 2))
-    other = _batches(Pairs(items, preprocess, wanted=WANTED, seed=1))
+    plain, again = (_batches(Pairs(items, preprocess, extra_spec=EXTRAS), workers) for workers in (0, 2))
+    other = _batches(Pairs(items, preprocess, extra_spec=EXTRAS, seed=1))
     for one, two, three in zip(plain, again, other, strict=True):
-        assert one.more.said == two.more.said
-        assert one.second is not None
-        assert two.second is not None
-        assert three.second is not None
-        assert torch.equal(one.second["pixels"], two.second["pixels"])
-        assert not torch.equal(one.second["pixels"], three.second["pixels"])
-        assert one.more.said != three.more.said
+        assert one.extras.texts == two.extras.texts
+        assert one.second_view is not None
+        assert two.second_view is not None
+        assert three.second_view is not None
+        assert torch.equal(one.second_view["pixels"], two.second_view["pixels"])
+        assert not torch.equal(one.second_view["pixels"], three.second_view["pixels"])
+        assert one.extras.texts != three.extras.texts
 
 
 def test_nothing_wanted_brings_nothing(tmp_path: Path) -> None:
     (batch, _) = _batches(Pairs(_items(tmp_path), preprocess))
-    assert batch.second is None
-    assert (batch.more.said, batch.more.value, batch.more.labels) == ({}, {}, None)
-    plain, _ = _batches(Pairs(_items(tmp_path / "again"), preprocess, wanted=WANTED))
+    assert batch.second_view is None
+    assert (batch.extras.texts, batch.extras.values, batch.extras.labels) == ({}, {}, None)
+    plain, _ = _batches(Pairs(_items(tmp_path / "again"), preprocess, extra_spec=EXTRAS))
     assert batch.image is not None
     assert plain.image is not None
     assert torch.equal(batch.image["pixels"], plain.image["pixels"])  # the first view stays as it was
 
 
 def test_another_model_sees_the_plain_first_picture(tmp_path: Path) -> None:
-    pairs = Pairs(_items(tmp_path), preprocess, wanted=WANTED, augmentation="crop")
-    seen = pairs.as_seen_by(lambda image: {"pixels": np.asarray(image.resize((6, 6)))})
+    pairs = Pairs(_items(tmp_path), preprocess, extra_spec=EXTRAS, augmentation="crop")
+    seen = pairs.for_model(lambda image: {"pixels": np.asarray(image.resize((6, 6)))})
     pair = seen[3, 2]
     assert pair.image is not None
     assert np.array_equal(pair.image["pixels"], np.asarray(Image.open(tmp_path / "2.png").resize((6, 6))))
-    assert (pair.second, pair.more) == (None, None)
-    assert pairs[3, 2].more is not None  # the pairs themselves stay
+    assert (pair.second_view, pair.extras) == (None, None)
+    assert pairs[3, 2].extras is not None  # the pairs themselves stay
 
 
 def test_parts_of_a_stream_are_joined_in_order(tmp_path: Path) -> None:
-    pairs = Pairs(_items(tmp_path), preprocess, wanted=WANTED)
-    rows = [pairs[0, i].more for i in range(5)]
+    pairs = Pairs(_items(tmp_path), preprocess, extra_spec=EXTRAS)
+    rows = [pairs[0, i].extras for i in range(5)]
     whole, parts = stack_extras(rows), join_extras([stack_extras(rows[:2]), stack_extras(rows[2:])])
-    assert parts.said == whole.said
-    assert torch.equal(parts.value["graded"].nan_to_num(-1), whole.value["graded"].nan_to_num(-1))
+    assert parts.texts == whole.texts
+    assert torch.equal(parts.values["graded"].nan_to_num(-1), whole.values["graded"].nan_to_num(-1))
     assert whole.labels is not None
     assert parts.labels is not None
     assert torch.equal(parts.labels, whole.labels)
-    assert whole.first(2).said["parrot"] == whole.said["parrot"][:2]
+    assert whole.first(2).texts["parrot"] == whole.texts["parrot"][:2]
 
 
 @pytest.mark.parametrize(("value", "found"), [("1.5", 1.5), (2, 2.0), (True, 1.0)])
 def test_a_number_may_stand_as_text(value: object, found: float) -> None:
-    assert number_of(value) == found
+    assert to_number(value) == found
 
 
 @pytest.mark.parametrize("value", [None, "high", [1]])
 def test_what_is_no_number_is_none(value: object) -> None:
-    assert np.isnan(number_of(value))
+    assert np.isnan(to_number(value))
 
 
 def test_a_second_view_is_mirrored_only_where_pictures_may_be() -> None:

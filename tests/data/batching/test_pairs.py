@@ -9,10 +9,10 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from domainclip.data.batching.order import positions
-from domainclip.data.batching.pairs import Batch, Pairs, collate, crop
+from domainclip.data.batching.order import batch_positions
+from domainclip.data.batching.pairs import Batch, Pairs, collate, random_crop
 from domainclip.data.quarantine import UnusableItem
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
 from domainclip.errors import DataError
 from domainclip.seeding import choose, draw
@@ -28,7 +28,7 @@ def _items(folder: Path, n: int = 6, captions: int = 3, broken: tuple[int, ...] 
         texts = [f"{i} {k}" for k in range(captions)]
         image = {"path": str(file), "bytes": None}
         rows.append(Item(f"id{i}", image, texts, [""] * captions, [], f"g{i // 2}", {}, "train", f"row {i}"))
-    return dataset(rows)
+    return to_dataset(rows)
 
 
 def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
@@ -49,20 +49,20 @@ def test_a_batch_holds_pixels_captions_groups_and_rows(tmp_path: Path) -> None:
     assert batch.image["pixels"].shape == (3, 4, 4, 3)
     assert batch.image["pixels"].dtype == torch.uint8
     assert np.array_equal(batch.image["pixels"][1], preprocess(Image.open(tmp_path / "1.png"))["pixels"])
-    assert batch.index.tolist() == batch.asked.tolist() == [4, 1, 5]
+    assert batch.index.tolist() == batch.requested.tolist() == [4, 1, 5]
     assert batch.ids == ["id4", "id1", "id5"]
     assert [text[0] for text in batch.texts] == ["4", "1", "5"]
     assert batch.group.dtype == batch.index.dtype == torch.int64
     # 4 and 5 are of one group, and no caption is shared.
     assert batch.group[0] == batch.group[2] != batch.group[1]
-    assert batch.bad == []
+    assert batch.unusable == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(tmp_path: Path, workers: int) -> None:
     """Fault 3."""
     pairs = Pairs(_items(tmp_path), preprocess, seed=3, augmentation="crop")
-    order = [positions(step, 4, len(pairs), 3) for step in range(4)]
+    order = [batch_positions(step, 4, len(pairs), 3) for step in range(4)]
     straight = [collate([pairs[p] for p in batch]) for batch in order]
     loader = DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=workers)
     # Begun at step 2, as after a resume.
@@ -99,25 +99,25 @@ def test_a_picture_that_cannot_be_read_is_replaced_and_reported(tmp_path: Path) 
     items = _items(tmp_path, broken=(2, 3, 5))
     pairs = Pairs(items, preprocess)
     batch = collate([pairs[(0, i)] for i in range(6)])
-    assert batch.asked.tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.requested.tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.index.tolist() == [0, 1, 4, 4, 4, 0]
     # The whole pair is replaced: picture, caption, id and group belong together.
     assert batch.ids == ["id0", "id1", "id4", "id4", "id4", "id0"]
     assert batch.texts[2].startswith("4 ")
-    assert {(bad.place, bad.reason) for bad in batch.bad} == {
+    assert {(bad.location, bad.reason) for bad in batch.unusable} == {
         ("item id2", "not an image"),
         ("item id3", "not an image"),
         ("item id5", "not an image"),
     }
-    assert batch.bad[0] == UnusableItem("item id2", "not an image", str(tmp_path / "2.png"))
+    assert batch.unusable[0] == UnusableItem("item id2", "not an image", str(tmp_path / "2.png"))
 
 
 def test_known_replacements_hold_without_pictures(tmp_path: Path) -> None:
     items = _items(tmp_path, broken=(2, 3, 5))
     whole = Pairs(items, preprocess)
     batch = collate([whole[(0, i)] for i in range(6)])
-    replaced = {a: b for a, b in zip(batch.asked.tolist(), batch.index.tolist(), strict=True) if a != b}
-    kept = collate([Pairs(items, preprocess, pixels=False, replaced=replaced)[(0, i)] for i in range(6)])
+    replaced = {a: b for a, b in zip(batch.requested.tolist(), batch.index.tolist(), strict=True) if a != b}
+    kept = collate([Pairs(items, preprocess, pixels=False, replacements=replaced)[(0, i)] for i in range(6)])
     assert kept.image is None
     assert (kept.texts, kept.ids, kept.index.tolist()) == (batch.texts, batch.ids, batch.index.tolist())
 
@@ -135,13 +135,13 @@ def test_crops_are_mild_reproducible_and_never_mirrored() -> None:
     grid[..., 0], grid[..., 1] = np.arange(80), np.arange(60)[:, None]
     image = Image.fromarray(grid)
     for epoch in range(50):
-        part = np.asarray(crop(image, draw(0, epoch, 1))).astype(int)
+        part = np.asarray(random_crop(image, draw(0, epoch, 1))).astype(int)
         assert 0.78 <= part.shape[0] * part.shape[1] / 4800 <= 1
         assert bool((np.diff(part[..., 0], axis=1) == 1).all())
         assert bool((np.diff(part[..., 1], axis=0) == 1).all())
-    a, b, c = (crop(image, draw(0, epoch, 1)).tobytes() for epoch in (0, 0, 1))
+    a, b, c = (random_crop(image, draw(0, epoch, 1)).tobytes() for epoch in (0, 0, 1))
     assert a == b != c
-    assert crop(Image.new("RGB", (1, 1)), draw(0, 0, 0)).size == (1, 1)
+    assert random_crop(Image.new("RGB", (1, 1)), draw(0, 0, 0)).size == (1, 1)
 
 
 def test_the_same_pairs_without_pictures(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def _with_views(folder: Path, views: int = 2, broken: tuple[str, ...] = ()) -> D
                 file.write_bytes(b"nothing")
         first, *others = ({"path": str(file), "bytes": None} for file in files)
         rows.append(Item(f"id{i}", first, ["t"], [""], [], str(i), {}, "train", f"row {i}", others))
-    return dataset(rows)
+    return to_dataset(rows)
 
 
 def _grey(pairs: Pairs, epoch: int, index: int) -> int:
@@ -197,7 +197,7 @@ def test_the_first_view_is_always_shown_when_the_card_says_so(tmp_path: Path) ->
 def test_a_broken_view_leaves_the_item_its_others(tmp_path: Path) -> None:
     pairs = Pairs(_with_views(tmp_path, broken=("11",)), preprocess, seed=1)
     assert {_grey(pairs, epoch, 1) for epoch in range(30)} == {110, 112}
-    told = {bad for epoch in range(30) for bad in pairs[(epoch, 1)].bad}
+    told = {bad for epoch in range(30) for bad in pairs[(epoch, 1)].unusable}
     assert told == {UnusableItem("item id1 view 1", "not an image", str(tmp_path / "11.png"))}
     assert {pairs[(epoch, 1)].index for epoch in range(30)} == {1}
 
@@ -205,18 +205,18 @@ def test_a_broken_view_leaves_the_item_its_others(tmp_path: Path) -> None:
 def test_another_model_sees_the_first_view_that_can_be_read(tmp_path: Path) -> None:
     """Never another item's picture, as long as the item has one that training may show."""
     items = _with_views(tmp_path, broken=("10", "11"))
-    seen = Pairs(items, preprocess, seed=1).as_seen_by(preprocess)
+    seen = Pairs(items, preprocess, seed=1).for_model(preprocess)
     assert [[_grey(seen, epoch, i) for i in range(3)] for epoch in range(9)] == [[100, 112, 120]] * 9
     assert [seen[(0, i)].index for i in range(3)] == [0, 1, 2]
-    only_first = Pairs(items, preprocess, views="first").as_seen_by(preprocess)
+    only_first = Pairs(items, preprocess, views="first").for_model(preprocess)
     assert [only_first[(0, i)].index for i in range(3)] == [0, 2, 2]  # as training replaces it
 
 
 def test_an_item_without_any_readable_view_is_replaced(tmp_path: Path) -> None:
     pairs = Pairs(_with_views(tmp_path, views=1, broken=("10", "11")), preprocess)
     pair = pairs[(0, 1)]
-    assert (pair.index, pair.asked) == (2, 1)
-    assert [bad.reason for bad in pair.bad] == ["not an image"]
+    assert (pair.index, pair.requested) == (2, 1)
+    assert [bad.reason for bad in pair.unusable] == ["not an image"]
 
 
 def test_half_of_the_pictures_are_mirrored_after_the_same_crop(tmp_path: Path) -> None:

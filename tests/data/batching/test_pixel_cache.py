@@ -13,7 +13,7 @@ from domainclip import disk_cache
 from domainclip.data.batching import pixel_cache
 from domainclip.data.batching.loader import batches
 from domainclip.data.batching.pairs import Batch, Pairs
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from domainclip.distributed import collectives
 from domainclip.models.image_preprocessor import ImagePreprocessor
 from tests.data.made_corpora import picture
@@ -39,12 +39,12 @@ def _pairs(
         rows.append(
             Item(f"id{i}", {"path": str(file), "bytes": None}, [f"t{i}"], [""], [], f"g{i}", {}, "train", "")
         )
-    return Pairs(dataset(rows), preprocess, **more)
+    return Pairs(to_dataset(rows), preprocess, **more)
 
 
 def _kept(pairs: Pairs, said: list[str] | None = None, **more: Any) -> Pairs:
     settings = {"limit_gb": 1.0, "workers": 0, "say": (said if said is not None else []).append, **more}
-    return pixel_cache.kept(pairs, {f"id{i}": f"digest {i}" for i in range(99)}, **settings)
+    return pixel_cache.with_pixel_cache(pairs, {f"id{i}": f"digest {i}" for i in range(99)}, **settings)
 
 
 def _all(pairs: Pairs, workers: int = 0) -> list[Batch]:
@@ -60,7 +60,7 @@ def _same(a: list[Batch], b: list[Batch]) -> bool:
             assert value.dtype == other.image[key].dtype
             if not torch.equal(value, other.image[key]):
                 return False
-        assert (one.texts, one.ids, one.bad) == (other.texts, other.ids, other.bad)
+        assert (one.texts, one.ids, one.unusable) == (other.texts, other.ids, other.unusable)
         assert torch.equal(one.index, other.index)
     return True
 
@@ -70,10 +70,10 @@ def _same(a: list[Batch], b: list[Batch]) -> bool:
 def test_batches_are_those_of_decoding(tmp_path: Path, preprocess: ImagePreprocessor, workers: int) -> None:
     plain = _pairs(tmp_path, preprocess, broken=(2, 7))
     kept = _kept(plain, workers=workers)
-    assert kept.shown is not None
-    assert plain.shown is None
+    assert kept.cached_pixels is not None
+    assert plain.cached_pixels is None
     before = _all(plain)
-    assert any(batch.bad for batch in before)  # bad pictures are told of and replaced as ever
+    assert any(batch.unusable for batch in before)  # bad pictures are told of and replaced as ever
     assert _same(before, _all(kept, workers))
 
 
@@ -93,25 +93,27 @@ def test_pictures_are_not_read_again(tmp_path: Path) -> None:
 def test_what_the_pixels_are_made_from_tells_entries_apart(tmp_path: Path) -> None:
     _kept(_pairs(tmp_path))
     other = ImagePreprocessor((8, 8), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
-    assert _kept(_pairs(tmp_path, other), build=False).shown is None
+    assert _kept(_pairs(tmp_path, other), build=False).cached_pixels is None
     digests = {f"id{i}": f"another {i}" for i in range(10)}
     assert (
-        pixel_cache.kept(_pairs(tmp_path), digests, limit_gb=1, workers=0, say=print, build=False).shown
+        pixel_cache.with_pixel_cache(
+            _pairs(tmp_path), digests, limit_gb=1, workers=0, say=print, build=False
+        ).cached_pixels
         is None
     )
-    assert _kept(_pairs(tmp_path), build=False).shown is not None
+    assert _kept(_pairs(tmp_path), build=False).cached_pixels is not None
 
 
 def test_size_is_said_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     pairs = _pairs(tmp_path)
-    assert _kept(pairs, said, limit_gb=1e-6).shown is None
-    assert _kept(pairs, said, limit_gb=0).shown is None
+    assert _kept(pairs, said, limit_gb=1e-6).cached_pixels is None
+    assert _kept(pairs, said, limit_gb=0).cached_pixels is None
     with monkeypatch.context() as patch:
         patch.setattr(disk_cache, "free_bytes", lambda: 2**30)
-        assert _kept(pairs, said).shown is None
+        assert _kept(pairs, said).cached_pixels is None
     assert disk_cache.entries() == []
-    assert _kept(pairs, said).shown is not None
+    assert _kept(pairs, said).cached_pixels is not None
     assert said == [
         "pixel cache: 1.9 kB, more than train.pixel_cache_gb=1e-06: pictures are decoded in every epoch",
         f"pixel cache: 1.9 kB, but {tmp_path / 'cache'} has 1.1 GB left: pictures are decoded in every epoch",
@@ -121,7 +123,7 @@ def test_size_is_said_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("change", [{"augmentation": "crop"}, {"pixels": False}])
 def test_what_changes_is_not_kept(tmp_path: Path, change: dict[str, Any]) -> None:
-    assert _kept(_pairs(tmp_path, **change)).shown is None
+    assert _kept(_pairs(tmp_path, **change)).cached_pixels is None
     assert disk_cache.entries() == []
 
 
@@ -135,7 +137,7 @@ def test_a_failure_leaves_nothing_and_training_goes_on(
 
     monkeypatch.setattr(pixel_cache, "_fill", full)
     pairs = _pairs(tmp_path)
-    assert _kept(pairs, said).shown is None
+    assert _kept(pairs, said).cached_pixels is None
     assert said[-1] == "pixel cache: not kept (No space left on device): pictures are decoded in every epoch"
     assert list((tmp_path / "cache" / "pixels").iterdir()) == []
 
@@ -144,7 +146,7 @@ def _one_of_two(folder: Path) -> bool:
     """Whether what it keeps, made together with the other process, is what it decodes."""
     pairs = _pairs(folder / str(collectives.rank()), broken=(2,))
     kept = _kept(pairs)
-    return kept.shown is not None and _same(_all(pairs), _all(kept))
+    return kept.cached_pixels is not None and _same(_all(pairs), _all(kept))
 
 
 def test_two_processes_make_one_entry(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from domainclip import registry
 from domainclip.config import loading
 from domainclip.data.batching.loader import batches
-from domainclip.data.batching.order import positions
+from domainclip.data.batching.order import batch_positions
 from domainclip.data.curation.cluster_batches import ClusterBatches
 from domainclip.errors import RecipeError
 from domainclip.pipelines import inputs, training_setup
@@ -49,7 +49,7 @@ def test_more_clusters_than_items_is_one_each() -> None:
 @pytest.mark.parametrize(("n", "batch"), [(90, 10), (97, 10), (7, 5), (5, 5), (23, 22)])
 def test_every_item_once_an_epoch(n: int, batch: int) -> None:
     strata = np.arange(n) % 3
-    seen = [p for step in range(4 * n) for p in positions(step, batch, n, 3, strata)]
+    seen = [p for step in range(4 * n) for p in batch_positions(step, batch, n, 3, strata)]
     for epoch in range(4):
         own = [index for e, index in seen if e == epoch]
         assert sorted(own) == list(range(n))
@@ -58,7 +58,7 @@ def test_every_item_once_an_epoch(n: int, batch: int) -> None:
 
 def test_most_batches_are_of_one_stratum() -> None:
     n, batch, strata = 97 * 3, 16, np.repeat([0, 1, 2], 97)
-    steps = [positions(step, batch, n, 0, strata) for step in range(60)]
+    steps = [batch_positions(step, batch, n, 0, strata) for step in range(60)]
 
     def pure(of: np.ndarray) -> float:
         shares = [max(Counter(of[i] for _, i in rows).values()) / batch for rows in steps]
@@ -67,7 +67,7 @@ def test_most_batches_are_of_one_stratum() -> None:
     # 291 pairs are 18 batches an epoch: at most the two where strata meet and the one that straddles are mixed.
     assert pure(strata) >= 0.8
     assert pure(np.random.default_rng(0).permutation(strata)) < 0.1  # control: other strata are not
-    plain = [positions(step, batch, n, 0) for step in range(60)]
+    plain = [batch_positions(step, batch, n, 0) for step in range(60)]
     assert np.mean([len({strata[i] for _, i in rows}) == 1 for rows in plain]) < 0.1
     # Strata follow each other in no order: a run of one stratum is no longer than chance makes it.
     kinds = [strata[rows[0][1]] for rows in steps]
@@ -77,7 +77,7 @@ def test_most_batches_are_of_one_stratum() -> None:
 def test_epochs_and_seeds_differ() -> None:
     strata = np.repeat([0, 1], 20)
     orders = {
-        tuple(i for step in range(10) for _, i in positions(step + 10 * e, 4, 40, seed, strata))
+        tuple(i for step in range(10) for _, i in batch_positions(step + 10 * e, 4, 40, seed, strata))
         for e in (0, 1)
         for seed in (0, 1)
     }
@@ -99,7 +99,7 @@ def test_a_run_shows_batches_of_one_stratum(
     )
     rows = batches(setup.pairs, 3, 6, 4, seed=0, workers=0)
     assert [next(rows).index.tolist() for _ in range(3)] == [
-        [i for _, i in positions(step, 4, 40, 0, strata)] for step in (3, 4, 5)
+        [i for _, i in batch_positions(step, 4, 40, 0, strata)] for step in (3, 4, 5)
     ]
     assert finetune(read, tmp_path / "run", quiet=True) is not None
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from domainclip.data.curation.subset import Subset, herded
+from domainclip.data.curation.subset import Subset, kernel_herding
 from tests.data.curation.curation_inputs import Told, items, unit
 
 
@@ -20,7 +20,7 @@ def test_by_hand() -> None:
     # at √(1/16 + 1/16), the other at √(9/16 + 9/16); two of the first and then the other follow.
     e = np.eye(2)
     rows = unit(e[[1, 0, 0, 0]])
-    chosen = herded(rows, rows, 4)
+    chosen = kernel_herding(rows, rows, 4)
     assert sorted(chosen) == [0, 1, 2, 3]
     assert 0 not in chosen[:1]
     assert chosen.index(0) in (1, 2)  # (1, 1)/2 and (2, 0)/2 are equally far from (3/4, 1/4)
@@ -31,7 +31,7 @@ def test_each_step_is_the_best_one() -> None:
     """The score in closed form picks what trying each row out picks."""
     draw = np.random.default_rng(0)
     image, text = unit(draw.normal(size=(12, 5))), unit(draw.normal(size=(12, 5)))
-    chosen = herded(image, text, 12)
+    chosen = kernel_herding(image, text, 12)
     for step in range(12):
         tried = [row for row in range(12) if row not in chosen[:step]]
         best = min(tried, key=lambda row: _distance(image, text, [*chosen[:step], row]))
@@ -45,7 +45,7 @@ def test_pairs_count_and_not_pictures_alone() -> None:
     """Control: with the texts shuffled the choice is another, though the pictures are the same."""
     draw = np.random.default_rng(1)
     image, text = unit(draw.normal(size=(40, 6))), unit(draw.normal(size=(40, 6)))
-    assert herded(image, text, 10) != herded(image, text[::-1], 10)
+    assert kernel_herding(image, text, 10) != kernel_herding(image, text[::-1], 10)
 
 
 def test_the_share_is_kept_in_each_label() -> None:

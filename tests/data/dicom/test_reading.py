@@ -11,7 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from domainclip.data.dicom import reading, rendering
-from domainclip.data.readers.sources.dicom_structured_reports import text
+from domainclip.data.readers.sources.dicom_structured_reports import read_report_text
 from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import container, item, report_file, text_item
@@ -84,14 +84,14 @@ def test_a_structured_report_in_order_with_its_headings(tmp_path: Path) -> None:
         text_item("Empty", "  "),
         PatientName="Canary^John",
     )
-    assert text(file) == (
+    assert read_report_text(file) == (
         "1.2.3",
         "Findings: The lungs are clear. No mass.\nImpression: Normal chest.\nComment: None.",
     )
 
 
 def test_sections_of_a_structured_report_can_be_cut(tmp_path: Path) -> None:
-    from domainclip.data.text.report_sections import cut
+    from domainclip.data.text.report_sections import extract_sections
 
     file = report_file(
         tmp_path / "a.dcm",
@@ -99,7 +99,7 @@ def test_sections_of_a_structured_report_can_be_cut(tmp_path: Path) -> None:
         container("Findings", text_item("Finding", "Clear.")),
         container("Impression", text_item("Impression", "Normal.")),
     )
-    assert cut(text(file)[1], {"impression": [], "findings": []}) == {
+    assert extract_sections(read_report_text(file)[1], {"impression": [], "findings": []}) == {
         "impression": "Normal.",
         "findings": "Clear.",
     }
@@ -110,12 +110,12 @@ def test_a_report_that_is_nested_without_end(tmp_path: Path) -> None:
     for _ in range(60):
         deep = container("Findings", deep)
     file = report_file(tmp_path / "a.dcm", "1.2.3", deep, text_item("Comment", "Read."))
-    assert text(file)[1] == "Comment: Read."
+    assert read_report_text(file)[1] == "Comment: Read."
 
 
 def test_pydicoms_own_reports_are_read() -> None:
     said = {
-        name: text(Path(str(get_testdata_file(name, download=False))))[1]
+        name: read_report_text(Path(str(get_testdata_file(name, download=False))))[1]
         for name in ("reportsi.dcm", "test-SR.dcm")
     }
     assert said["reportsi.dcm"] == "Section Heading: Enter text"
@@ -126,7 +126,7 @@ def test_a_broken_report(tmp_path: Path) -> None:
     file = tmp_path / "a.dcm"
     file.write_bytes(b"no report")
     with pytest.raises(UnreadableImage) as caught:
-        text(file)
+        read_report_text(file)
     assert caught.value.reason == "no DICOM preamble"
 
 

@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from domainclip.data.columns import resolve
 from domainclip.data.files.tables import find_table, read_table
 from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.sources.columns import resolve_columns
 from domainclip.errors import DataError, ExitCode
 from tests.data.made_corpora import card
 
@@ -109,7 +109,7 @@ def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_head
     table = read_table(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
     assert table.columns == ["image;text"]
     with pytest.raises(DataError) as caught:
-        resolve(card(columns={"image": "image"}), table.columns, "t.csv", ReadLog())
+        resolve_columns(card(columns={"image": "image"}), table.columns, "t.csv", ReadLog())
     assert (
         str(caught.value)
         == 't.csv: no column "image" (corpus.columns.image): did you mean "image;text"? there are: image;text.'

@@ -18,7 +18,7 @@ from domainclip.data.corpus import load_corpus
 from domainclip.data.files import locations
 from domainclip.data.images import digests
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import Item, dataset
+from domainclip.data.rows import Item, to_dataset
 from tests.data.made_corpora import card, table
 from tests.data.made_shards import png
 
@@ -188,7 +188,7 @@ def test_pictures_that_are_held_are_never_all_in_memory_at_once() -> None:
         )
         for i in range(400)
     ]
-    splits = DatasetDict({"train": dataset(rows), "validation": dataset([]), "test": dataset([])})
+    splits = DatasetDict({"train": to_dataset(rows), "validation": to_dataset([]), "test": to_dataset([])})
     del rows
     tracemalloc.start()
     kept, found = corpus._with_pictures(splits, ReadLog())

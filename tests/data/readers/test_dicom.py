@@ -26,8 +26,8 @@ TRAIN_ONLY = {"splits": {"train": 1, "validation": 0, "test": 0}}
 
 
 def _read(path: Path, keys: dict[str, Any] | None = None, **options: Any) -> tuple[DatasetDict, ReadLog]:
-    journal = ReadLog()
-    return Dicom(**options).read(card(**{**TRAIN_ONLY, **(keys or {})}), path, journal), journal
+    log = ReadLog()
+    return Dicom(**options).read(card(**{**TRAIN_ONLY, **(keys or {})}), path, log), log
 
 
 def _studies(folder: Path) -> None:
@@ -48,13 +48,13 @@ def test_files_are_known_by_their_content_and_reports_stand_beside(tmp_path: Pat
     for i in range(3):
         (tmp_path / f"study{i}" / "IM0001.txt").write_text(f"Report {i}.\n\nNo  effusion.", encoding="utf-8")
     (tmp_path / "readme.dcm").write_text("no DICOM file, whatever its name says", encoding="utf-8")
-    splits, journal = _read(tmp_path, {"columns": {"meta": ["PatientSex", "ViewPosition"]}})
+    splits, log = _read(tmp_path, {"columns": {"meta": ["PatientSex", "ViewPosition"]}})
     rows = [dict(row) for row in splits["train"]]
     assert [row["texts"] for row in rows] == [[f"Report {i}. No effusion."] for i in range(3)]
     assert [row["group"] for row in rows] == ["Smith", "Smith", "Jones"]
     assert json.loads(rows[0]["meta"]) == {"PatientSex": "F", "ViewPosition": "PA"}
     assert decode_image(rows[0]["image"]).size == (8, 8)
-    assert "column group: PatientID (guessed; say otherwise with corpus.columns.group)" in journal.notes
+    assert "column group: PatientID (guessed; say otherwise with corpus.columns.group)" in log.notes
     # Nobody asked for names, so none came through the door.
     assert "Canary" not in json.dumps(rows)
 
@@ -77,11 +77,11 @@ def test_a_table_that_names_the_files(tmp_path: Path) -> None:
         "captions": {"template": "{findings} {impression}"},
     }
     for path in (tmp_path, tmp_path / "reports.csv"):
-        splits, journal = _read(path, keys)
+        splits, log = _read(path, keys)
         assert splits["train"]["texts"][:] == [["Finding 0."], ["Finding 1."], ["Finding 2."]]
         assert splits["train"]["group"][:] == ["0", "1", "2"]
         assert splits["train"]["meta"][0] == '{"PatientSex": "F"}'
-        assert list(journal.places.values()) == ["row 1", "row 2", "row 3"]
+        assert list(log.locations.values()) == ["row 1", "row 2", "row 3"]
 
 
 def test_reports_by_an_attribute_of_the_files(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_reports_by_an_attribute_of_the_files(tmp_path: Path) -> None:
     rows = [{"accession": f"A{i}", "text": f"Report {i}."} for i in (2, 0)]
     table(tmp_path, rows, "texts.csv", pictures=False)
     options: dict[str, Any] = {"reports": "texts.csv", "key": "accession", "attribute": "AccessionNumber"}
-    splits, journal = _read(tmp_path, **options)
+    splits, log = _read(tmp_path, **options)
     assert splits["train"]["texts"][:] == [["Report 0."], ["Report 2."]]
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [("file 2", "empty caption")]
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [("file 2", "empty caption")]
 
 
 def test_a_key_that_has_the_name_of_its_attribute(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_a_file_without_the_attribute_gets_no_strangers_report(tmp_path: Path) -
     dicom_file(tmp_path / "study4" / "IM0001", STORED + 4)
     said = [("A0", "One."), ("", "A stranger's."), ("A0", "Two."), (" ", "Another's."), ("A9", "Nobody's.")]
     table(tmp_path, [{"acc": key, "text": text} for key, text in said], "texts.csv", pictures=False)
-    splits, journal = _read(tmp_path, reports="texts.csv", key="acc", attribute="AccessionNumber")
+    splits, log = _read(tmp_path, reports="texts.csv", key="acc", attribute="AccessionNumber")
     assert splits["train"]["texts"][:] == [["One.", "Two."]]
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [
         (f"file {number}", "empty caption") for number in (2, 3, 4, 5)
     ]
-    assert journal.notes[-2:] == [
+    assert log.notes[-2:] == [
         "2 of 5 rows have an empty acc: they are not used",
         "1 of 5 rows match no image: they are not used",
     ]
@@ -128,13 +128,13 @@ def test_rows_of_one_key_meet_and_say_where_they_differ(tmp_path: Path) -> None:
     ]
     table(tmp_path, rows, "texts.csv", pictures=False)
     options: dict[str, Any] = {"reports": "texts.csv", "key": "acc", "attribute": "AccessionNumber"}
-    splits, journal = _read(tmp_path, {"columns": {"meta": ["site"]}}, **options)
+    splits, log = _read(tmp_path, {"columns": {"meta": ["site"]}}, **options)
     held = [(row["texts"], row["labels"], json.loads(row["meta"])) for row in splits["train"]]
     assert held == [
         (["One.", "Two."], ["mass", "effusion"], {"site": "x"}),
         (["Three."], ["mass"], {"site": "x"}),
     ]
-    assert "rows of one key differ in site: the first that says something counts" in journal.notes
+    assert "rows of one key differ in site: the first that says something counts" in log.notes
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -173,16 +173,16 @@ def test_other_objects_of_a_study_are_left_out_and_counted(tmp_path: Path) -> No
     (tmp_path / "study0" / "IM0001.txt").write_text("Report.", encoding="utf-8")
     for name in ("rtplan.dcm", "test-SR.dcm", "reportsi.dcm", "dicomdirtests/DICOMDIR"):
         shutil.copy(str(get_testdata_file(name, download=False)), tmp_path / Path(name).name)
-    _, journal = _read(tmp_path)
-    assert "DICOM files that are not images are left out: 1 (DICOMDIR), 1 (RTPLAN), 2 (SR)" in journal.notes
-    assert {bad.reason for bad in journal.bad} == {"empty caption"}
+    _, log = _read(tmp_path)
+    assert "DICOM files that are not images are left out: 1 (DICOMDIR), 1 (RTPLAN), 2 (SR)" in log.notes
+    assert {bad.reason for bad in log.unusable} == {"empty caption"}
 
 
 def test_a_table_that_names_what_is_no_image(tmp_path: Path) -> None:
     shutil.copy(str(get_testdata_file("rtplan.dcm", download=False)), tmp_path / "plan.dcm")
     table(tmp_path, [{"file_name": "plan.dcm", "text": "A plan."}], pictures=False)
-    _, journal = _read(tmp_path)
-    assert journal.bad == [
+    _, log = _read(tmp_path)
+    assert log.unusable == [
         UnusableItem("row 1", "not an image (RTPLAN)", str((tmp_path / "plan.dcm").resolve()))
     ]
     with pytest.raises(DataError) as caught:
@@ -204,7 +204,7 @@ def test_no_identifier_leaves_a_corpus_whose_privacy_is_unknown(tmp_path: Path) 
     the_card = card(reader="dicom", privacy={"identifiers": "unknown"}, **TRAIN_ONLY)
     corpus = load_corpus(the_card, str(root), secret=b"key")
     visible = [{name: row[name] for name in row if name != "image"} for row in corpus.splits["train"]]
-    said = json.dumps([visible, corpus.notes, corpus.places, list(map(str, corpus.classes))])
+    said = json.dumps([visible, corpus.notes, corpus.locations, list(map(str, corpus.classes))])
     assert "Canary" not in said
     assert "4711" not in said
     assert len({row["group"] for row in visible}) == 1
@@ -286,8 +286,8 @@ def test_a_broken_file_is_counted(tmp_path: Path) -> None:
     data = (tmp_path / "study0" / "IM0001").read_bytes()
     for size in (200, 500):
         (tmp_path / "study0" / "IM0001").write_bytes(data[:size])
-        _, journal = _read(tmp_path)
-        assert ("file 1", "no pixel data") in [(bad.place, bad.reason) for bad in journal.bad]
+        _, log = _read(tmp_path)
+        assert ("file 1", "no pixel data") in [(bad.location, bad.reason) for bad in log.unusable]
 
 
 def _pictures(row: dict[str, Any]) -> list[str]:
@@ -322,9 +322,9 @@ def test_a_hundred_thousand_frames_in_a_small_file(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"study{i}" / "IM0001.txt").write_text("Report.", encoding="utf-8")
     dicom_file(tmp_path / "study1" / "IM0001", STORED, NumberOfFrames=100_000)
-    splits, journal = _read(tmp_path, frames="all")
+    splits, log = _read(tmp_path, frames="all")
     assert len(splits["train"]) == 2
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [
         ("file 2", "more frames (NumberOfFrames) than the file can hold")
     ]
 
@@ -333,24 +333,17 @@ def _study_of_views(folder: Path) -> None:
     """Two studies: a chest with a lateral and a frontal view, and a series of three slices and another."""
     views = {"lateral": ("LL", 1), "frontal": ("PA", 2)}
     for k, (name, (view, number)) in enumerate(views.items()):
-        dicom_file(
-            folder / f"chest/{name}.dcm", STORED + k, StudyInstanceUID="1.1", SeriesInstanceUID=f"1.1.{k}",
-            ViewPosition=view, InstanceNumber=number, PatientID="Smith",
-        )  # fmt: skip
+        dicom_file( folder / f"chest/{name}.dcm", STORED + k, StudyInstanceUID="1.1", SeriesInstanceUID=f"1.1.{k}", ViewPosition=view, InstanceNumber=number, PatientID="Smith", )  # fmt: skip
     (folder / "chest/lateral.txt").write_text("Lateral: clear.", encoding="utf-8")
     (folder / "chest/frontal.txt").write_text("Frontal: clear.", encoding="utf-8")
     for k, (name, number) in enumerate({"a": 10, "b": 9, "c": 2, "d": 1}.items()):
-        dicom_file(
-            folder / f"slices/{name}.dcm", STORED + 9 + k, StudyInstanceUID="1.2", InstanceNumber=number,
-            SeriesInstanceUID="1.2.2" if name == "d" else "1.2.1", SeriesNumber=2 if name == "d" else 1,
-            PatientID="Jones",
-        )  # fmt: skip
+        dicom_file( folder / f"slices/{name}.dcm", STORED + 9 + k, StudyInstanceUID="1.2", InstanceNumber=number, SeriesInstanceUID="1.2.2" if name == "d" else "1.2.1", SeriesNumber=2 if name == "d" else 1, PatientID="Jones", )  # fmt: skip
         (folder / f"slices/{name}.txt").write_text("Slices.", encoding="utf-8")
 
 
 def test_files_of_one_study_are_views_of_one_item(tmp_path: Path) -> None:
     _study_of_views(tmp_path)
-    splits, journal = _read(tmp_path, study="study")
+    splits, log = _read(tmp_path, study="study")
     rows = [dict(row) for row in splits["train"]]
     # The frontal view first; slices by the numbers of their series and of their place in it.
     assert [_pictures(row) for row in rows] == [
@@ -360,15 +353,13 @@ def test_files_of_one_study_are_views_of_one_item(tmp_path: Path) -> None:
     assert [row["texts"] for row in rows] == [["Frontal: clear.", "Lateral: clear."], ["Slices."]]
     assert [row["group"] for row in rows] == ["Smith", "Jones"]
     assert [row["id"] for row in rows] == ["chest/frontal.dcm", "slices/c.dcm"]
-    assert journal.bad == []
+    assert log.unusable == []
 
 
 def test_files_of_one_series_are_views_of_one_item(tmp_path: Path) -> None:
     _study_of_views(tmp_path)
     splits, _ = _read(tmp_path, study="series")
-    assert sorted(map(_pictures, splits["train"])) == [
-        ["c.dcm", "b.dcm", "a.dcm"], ["d.dcm"], ["frontal.dcm"], ["lateral.dcm"]
-    ]  # fmt: skip
+    assert sorted(map(_pictures, splits["train"])) == [ ["c.dcm", "b.dcm", "a.dcm"], ["d.dcm"], ["frontal.dcm"], ["lateral.dcm"] ]  # fmt: skip
 
 
 def test_rows_of_a_table_that_name_files_of_one_study(tmp_path: Path) -> None:
@@ -394,9 +385,9 @@ def test_rows_of_a_table_that_name_files_of_one_study(tmp_path: Path) -> None:
 def test_what_orders_a_study_never_leaves_the_reader(tmp_path: Path) -> None:
     """Fault 34: UIDs, numbers and views are used here and go nowhere."""
     _study_of_views(tmp_path)
-    splits, journal = _read(tmp_path, {"columns": {"group": ""}}, study="study")
+    splits, log = _read(tmp_path, {"columns": {"group": ""}}, study="study")
     rows = [{name: row[name] for name in row if name not in ("image", "views")} for row in splits["train"]]
-    said = json.dumps([rows, journal.notes])
+    said = json.dumps([rows, log.notes])
     assert not [word for word in ("1.1", "1.2", "PA", "LL", "Smith", "Jones") if f'"{word}' in said]
 
 
@@ -406,21 +397,19 @@ def test_the_window_is_part_of_the_path(tmp_path: Path, window: str | int) -> No
     two = {"WindowCenter": [0, 20], "WindowWidth": [11, 41], "WindowCenterWidthExplanation": ["A", "LUNG"]}
     dicom_file(tmp_path / "a.dcm", STORED, **keys, **two)
     (tmp_path / "a.txt").write_text("Report.", encoding="utf-8")
-    splits, journal = _read(tmp_path, window=window)
+    splits, log = _read(tmp_path, window=window)
     row = splits["train"][0]
     assert _pictures(row) == [f"a.dcm#window={window}"]
     assert int(np.asarray(decode_image(row["image"])).max()) == {"soft_tissue": 143}.get(str(window), 255)
-    assert not [note for note in journal.notes if "window" in note]
+    assert not [note for note in log.notes if "window" in note]
 
 
 def test_windows_that_files_do_not_have(tmp_path: Path) -> None:
     for i in range(3):
         two = {"WindowCenterWidthExplanation": "LUNG"} if i else {}
         dicom_file(tmp_path / f"{i}.dcm", STORED + i, WindowCenter=9, WindowWidth=9, **two)
-    _, journal = _read(tmp_path, window="lung")
-    assert (
-        "1 of 3 files have no window lung (corpus.options.window): their first one is shown" in journal.notes
-    )
+    _, log = _read(tmp_path, window="lung")
+    assert "1 of 3 files have no window lung (corpus.options.window): their first one is shown" in log.notes
     with pytest.raises(RecipeError) as caught:
         _read(tmp_path, window="soft_tisue")
     assert str(caught.value) == (
@@ -438,11 +427,11 @@ def test_structured_reports_of_the_same_study_are_the_text(tmp_path: Path) -> No
     for i, study in enumerate([*studies[:1], studies[2], "9.9"]):
         found = container("Findings", text_item("Finding", f"Finding {i}."))
         report_file(tmp_path / f"r{i}.dcm", study, found, container("Impression", text_item("I", "Normal.")))
-    splits, journal = _read(tmp_path)
+    splits, log = _read(tmp_path)
     assert splits["train"]["texts"][:] == [["Findings: Finding 0. Impression: Normal."], ["Own text."]]
-    assert "2 structured reports (SR) are the text of the images of their studies" in journal.notes
-    assert "DICOM files that are not images are left out: 1 (SR)" in journal.notes
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [("file 5", "empty caption")]
+    assert "2 structured reports (SR) are the text of the images of their studies" in log.notes
+    assert "DICOM files that are not images are left out: 1 (SR)" in log.notes
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [("file 5", "empty caption")]
     # Its headings are names that the policy for sections can cut by.
     splits, _ = _read(tmp_path, {"captions": {"policy": "section", "sections": ["impression"]}})
     assert splits["train"]["texts"][0] == ["Normal."]
@@ -456,8 +445,8 @@ def test_too_many_files_without_a_decoder_stop_before_training(
         (tmp_path / f"study{i}" / "IM0001.txt").write_text("Report.", encoding="utf-8")
     lossless = by_gdcm(tmp_path / "x.dcm", tmp_path / "study1" / "IM0001", "JPEGLosslessProcess14")
     lossless.rename(tmp_path / "study1" / "IM0001")
-    _, journal = _read(tmp_path)
-    assert not [note for note in journal.notes if "decoded" in note]
+    _, log = _read(tmp_path)
+    assert not [note for note in log.notes if "decoded" in note]
     monkeypatch.setattr(get_decoder(JPEGLossless), "_available", {})
     monkeypatch.setattr("domainclip.data.dicom.decoders._is_installed", lambda package: False)
     said = (
@@ -467,16 +456,16 @@ def test_too_many_files_without_a_decoder_stop_before_training(
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == f"corpus test: {said}"
-    _, journal = _read(tmp_path, {"max_bad": 0.5})
-    assert said in journal.notes
+    _, log = _read(tmp_path, {"max_bad": 0.5})
+    assert said in log.notes
 
 
 def test_a_name_without_the_content_is_counted(tmp_path: Path) -> None:
     """Fault 28: no preamble."""
     _studies(tmp_path)
     (tmp_path / "a.dcm").write_bytes(b"old format")
-    _, journal = _read(tmp_path)
-    assert ("file 1", "no DICOM preamble") in [(bad.place, bad.reason) for bad in journal.bad]
+    _, log = _read(tmp_path)
+    assert ("file 1", "no DICOM preamble") in [(bad.location, bad.reason) for bad in log.unusable]
 
 
 def test_everything_that_is_no_picture_is_left_out_with_reason_and_count(tmp_path: Path) -> None:
@@ -489,7 +478,7 @@ def test_everything_that_is_no_picture_is_left_out_with_reason_and_count(tmp_pat
     corpus = load_corpus(card(reader="dicom", max_bad=0.05, **TRAIN_ONLY), str(tmp_path))
     assert len(corpus.splits["train"]) == 97
     assert "DICOM files that are not images are left out: 1 (DICOMDIR), 1 (RTPLAN), 1 (SR)" in corpus.notes
-    assert sorted(bad.reason for bad in corpus.quarantine) == ["no DICOM preamble", "no pixel data"]
+    assert sorted(bad.reason for bad in corpus.unusable) == ["no DICOM preamble", "no pixel data"]
 
 
 def test_a_row_that_names_a_frame_shows_that_one(tmp_path: Path) -> None:
@@ -509,10 +498,12 @@ def test_a_report_that_is_cut_off_is_counted(tmp_path: Path, monkeypatch: pytest
     def broken(path: Path) -> tuple[str, str]:
         raise UnreadableImage(str(path), "broken DICOM report (ValueError)")
 
-    monkeypatch.setattr("domainclip.data.readers.sources.dicom_structured_reports.text", broken)
+    monkeypatch.setattr("domainclip.data.readers.sources.dicom_structured_reports.read_report_text", broken)
     report_file(tmp_path / "r.dcm", "1.2", text_item("Finding", "x"))
-    _, journal = _read(tmp_path)
-    assert ("file 1", "broken DICOM report (ValueError)") in [(bad.place, bad.reason) for bad in journal.bad]
+    _, log = _read(tmp_path)
+    assert ("file 1", "broken DICOM report (ValueError)") in [
+        (bad.location, bad.reason) for bad in log.unusable
+    ]
 
 
 def test_a_file_whose_numbers_are_none_is_no_traceback(tmp_path: Path) -> None:
@@ -528,5 +519,5 @@ def test_other_objects_are_counted_beside_a_keyed_table_too(tmp_path: Path) -> N
     _studies(tmp_path)
     shutil.copy(str(get_testdata_file("rtplan.dcm", download=False)), tmp_path / "plan.dcm")
     table(tmp_path, [{"accession": "A0", "text": "Report."}], "texts.csv", pictures=False)
-    _, journal = _read(tmp_path, reports="texts.csv", key="accession", attribute="AccessionNumber")
-    assert "DICOM files that are not images are left out: 1 (RTPLAN)" in journal.notes
+    _, log = _read(tmp_path, reports="texts.csv", key="accession", attribute="AccessionNumber")
+    assert "DICOM files that are not images are left out: 1 (RTPLAN)" in log.notes

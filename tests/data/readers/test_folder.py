@@ -13,8 +13,8 @@ from tests.data.made_corpora import card, picture
 
 
 def _read(path: Path, **keys: Any) -> tuple[DatasetDict, ReadLog]:
-    journal = ReadLog()
-    return Folder().read(card(**keys), path, journal), journal
+    log = ReadLog()
+    return Folder().read(card(**keys), path, log), log
 
 
 def _all(splits: DatasetDict) -> list[dict[str, Any]]:
@@ -26,29 +26,27 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         picture(tmp_path / name) if not name.endswith(".md") else (tmp_path / name).write_text(
             "x", encoding="utf-8"
         )
-    splits, journal = _read(tmp_path)
+    splits, log = _read(tmp_path)
     rows = _all(splits)
     assert [(row["id"], row["labels"], row["texts"]) for row in rows] == [
         ("bread/deep/c.png", ["bread"], ["bread"]),
         ("ice_cream/a.png", ["ice cream"], ["ice cream"]),
         ("ice_cream/b.JPG", ["ice cream"], ["ice cream"]),
     ]
-    assert journal.notes == [
-        "captions: the names of the class folders (say more with corpus.captions.template)"
-    ]
+    assert log.notes == ["captions: the names of the class folders (say more with corpus.captions.template)"]
 
 
 def test_a_template_around_the_class(tmp_path: Path) -> None:
     picture(tmp_path / "ice_cream/a.png")
-    splits, journal = _read(tmp_path, captions={"template": "a photo of {label}, {name}"})
+    splits, log = _read(tmp_path, captions={"template": "a photo of {label}, {name}"})
     assert _all(splits)[0]["texts"] == ["a photo of ice cream, a"]
-    assert journal.notes == []
+    assert log.notes == []
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "Val/cat/b.png", "test/dog/c.png"):
         picture(tmp_path / name)
-    splits, journal = _read(tmp_path)
+    splits, log = _read(tmp_path)
     assert {name: rows["id"][:] for name, rows in splits.items()} == {
         "train": ["train/cat/a.png"],
         "validation": ["Val/cat/b.png"],
@@ -56,7 +54,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     }
     assert splits["test"]["labels"][0] == ["dog"]
     # Files are numbered in sorted order, capitals first.
-    assert journal.places == {
+    assert log.locations == {
         "Val/cat/b.png": "file 1",
         "test/dog/c.png": "file 2",
         "train/cat/a.png": "file 3",
@@ -67,9 +65,9 @@ def test_text_files_beside_images(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")
     (tmp_path / "a.txt").write_text("\ufeffA dog runs.\n\n  Ein Hund.\n", encoding="utf-8")
-    splits, journal = _read(tmp_path, splits={"train": 1, "validation": 0, "test": 0})
+    splits, log = _read(tmp_path, splits={"train": 1, "validation": 0, "test": 0})
     assert [row["texts"] for row in _all(splits)] == [["A dog runs.", "Ein Hund."]]
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [("file 2", "empty caption")]
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [("file 2", "empty caption")]
 
 
 def test_captions_come_before_the_class(tmp_path: Path) -> None:
@@ -119,9 +117,9 @@ def test_every_kind_of_picture_is_taken_and_what_is_left_is_counted(tmp_path: Pa
     texts = [f"{name[0]}.txt" for name in names]
     for name in (*names, *others, *texts, "p.csv", "q.md", "r.pdf"):
         (tmp_path / name).write_text(f"of {name}", encoding="utf-8")
-    splits, journal = _read(tmp_path)
+    splits, log = _read(tmp_path)
     rows = _all(splits)
     assert [row["id"] for row in rows] == list(names)
     assert [row["texts"] for row in rows] == [[f"of {text}"] for text in texts]
     left = "1 .eps, 1 .gz, 2 .heic, 1 of other kinds, 1 without a suffix"
-    assert journal.notes == [f"files that are not taken for pictures are left out: {left}"]
+    assert log.notes == [f"files that are not taken for pictures are left out: {left}"]

@@ -40,19 +40,19 @@ def _data(n: int, first: int = 0) -> Dataset:
 
 
 def _read(path: Path | str, **options: Any) -> tuple[DatasetDict, ReadLog]:
-    journal = ReadLog()
-    return Hub(**options).read(card(), path, journal), journal
+    log = ReadLog()
+    return Hub(**options).read(card(), path, log), log
 
 
 def test_a_saved_data_set_keeps_its_splits(tmp_path: Path) -> None:
     DatasetDict(train=_data(3), dev=_data(2, 3), test=_data(1, 5)).save_to_disk(tmp_path)
-    splits, journal = _read(tmp_path)
+    splits, log = _read(tmp_path)
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "validation": 2, "test": 1}
     row = splits["validation"][1]
     assert (row["texts"], row["labels"], row["group"]) == (["picture 4"], ["cat"], "dev row 2")
     assert decode_image(row["image"]).getpixel((0, 0)) == (4, 0, 0)
-    assert journal.places["dev row 2"] == "dev row 2"
-    assert journal.notes[0] == "column image: image (guessed; say otherwise with corpus.columns.image)"
+    assert log.locations["dev row 2"] == "dev row 2"
+    assert log.notes[0] == "column image: image (guessed; say otherwise with corpus.columns.image)"
 
 
 def test_a_lone_split_is_divided(tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ def test_a_data_set_of_the_hub_streams_at_a_noted_commit(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, path, revision: Info)
     monkeypatch.setattr("datasets.load_dataset", load)
-    splits, journal = _read("lab/birds", streaming=True, limit=4)
+    splits, log = _read("lab/birds", streaming=True, limit=4)
     assert asked == [("lab/birds", None, "a" * 40, True)]
     assert sum(map(len, splits.values())) == 4
-    assert journal.notes[0] == f"data set lab/birds at commit {'a' * 40}"
+    assert log.notes[0] == f"data set lab/birds at commit {'a' * 40}"
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
     )
     data.save_to_disk(tmp_path)
     loaded = load_corpus(card(reader="hub", max_bad=0.5), str(tmp_path))
-    assert [(bad.place, bad.reason) for bad in loaded.quarantine] == [("train row 1", "missing file")]
+    assert [(bad.location, bad.reason) for bad in loaded.unusable] == [("train row 1", "missing file")]
 
 
 def _builder(monkeypatch: pytest.MonkeyPatch, name: str, **files: list[str]) -> None:
@@ -157,17 +157,17 @@ def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest
     _builder(monkeypatch, "parquet", train=files, test=files)
     stream = Hub(streaming=True).stream(card(), "lab/birds", ReadLog())
     assert stream is not None
-    assert (stream.counts, stream.names) == ((10, 3), ("train-0.parquet", "train-1.parquet"))
-    journal = ReadLog()
+    assert (stream.shard_sizes, stream.shard_names) == ((10, 3), ("train-0.parquet", "train-1.parquet"))
+    log = ReadLog()
     for shard, start, numbers in ((0, 0, range(10)), (0, 7, range(7, 10)), (1, 2, [12])):
-        rows = [row for row in stream.open(shard, start, journal) if row is not None]
+        rows = [row for row in stream.open_shard(shard, start, log) if row is not None]
         assert [row.values["caption"] for row in rows] == [[f"picture {i}"] for i in numbers]
         assert [row.values["label"] for row in rows] == [("cat", "dog")[i % 2] for i in numbers]
         assert [decode_image(row.image).getpixel((0, 0)) for row in rows] == [(i, 0, 0) for i in numbers]
-    items = stream.items(stream.open(0, 8, journal), journal)
+    items = stream.to_items(stream.open_shard(0, 8, log), log)
     assert items["id"][:] == ["train-0.parquet/8", "train-0.parquet/9"]
     assert items["labels"][:] == [["cat"], ["dog"]]
-    assert journal.bad == []
+    assert log.unusable == []
 
 
 def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,14 +209,14 @@ def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from domainclip.data.readers.sources.parquet import Parquets
+    from domainclip.data.readers.sources.parquet import ParquetShards
 
     data, file = encoded(Image.new("RGB", (4, 4))), str(tmp_path / "a.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"image": [data, None, b""], "text": ["a", "b", "c"]}), file)
-    journal = ReadLog()
-    rows = list(Parquets((file,), "image")(0, 0, journal))
+    log = ReadLog()
+    rows = list(ParquetShards((file,), "image")(0, 0, log))
     assert [row and row.image for row in rows] == [{"path": None, "bytes": data}, None, None]
-    assert [(bad.place, bad.reason) for bad in journal.bad] == [
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [
         ("shard 1 row 2", "missing picture"),
         ("shard 1 row 3", "missing picture"),
     ]

@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
 
 
-def _folder(tmp_path: Path, form: prepared_format.Form = "tar") -> Path:
+def _folder(tmp_path: Path, form: prepared_format.ShardFormat = "tar") -> Path:
     rows = [
         {"file_name": f"{i}.png", "text": f"t{i}", "split": ("train", "val", "test")[i % 3]} for i in range(7)
     ]
@@ -35,7 +35,9 @@ def _folder(tmp_path: Path, form: prepared_format.Form = "tar") -> Path:
 
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
-def test_it_is_found_whatever_the_card_says_of_the_source(tmp_path: Path, form: prepared_format.Form) -> None:
+def test_it_is_found_whatever_the_card_says_of_the_source(
+    tmp_path: Path, form: prepared_format.ShardFormat
+) -> None:
     folder = _folder(tmp_path, form)
     said = card(reader="dicom", columns={"texts": "report"}, captions={"template": "{report} again"})
     corpus = load_corpus(said, str(folder))
@@ -45,12 +47,12 @@ def test_it_is_found_whatever_the_card_says_of_the_source(tmp_path: Path, form: 
         "validation": [["t1"], ["t4"]],
         "test": [["t2"], ["t5"]],
     }
-    assert corpus.places[corpus.splits["train"]["id"][2]] == f"train-00001.{form} item 1"
+    assert corpus.locations[corpus.splits["train"]["id"][2]] == f"train-00001.{form} item 1"
     assert decode_image(corpus.splits["train"][2]["image"]).size == (8, 6)
 
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
-def test_a_shard_that_changed_is_refused(tmp_path: Path, form: prepared_format.Form) -> None:
+def test_a_shard_that_changed_is_refused(tmp_path: Path, form: prepared_format.ShardFormat) -> None:
     folder = _folder(tmp_path, form)
     file = folder / f"train-00000.{form}"
     data = bytearray(file.read_bytes())
@@ -84,10 +86,10 @@ def test_other_folders_are_not_prepared_ones(tmp_path: Path) -> None:
     assert str(error.value) == f"{tmp_path}: no manifest.json of domainclip data prepare: set corpus.reader"
     for content in ("{", "[]", '{"format": "another"}'):
         (tmp_path / "manifest.json").write_text(content)
-        assert prepared_format.manifest(tmp_path) is None
+        assert prepared_format.read_manifest(tmp_path) is None
     (tmp_path / "manifest.json").write_text('{"format": "domainclip-prepared", "version": 9}')
     with pytest.raises(DataError) as error:
-        prepared_format.manifest(tmp_path)
+        prepared_format.read_manifest(tmp_path)
     assert str(error.value) == f"{tmp_path}: prepared in version 9 of the form, this reads 1"
 
 

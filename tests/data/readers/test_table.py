@@ -20,19 +20,19 @@ TEST_ONLY = {"splits": {"train": 0, "validation": 0, "test": 1}}
 def _read(
     path: Path, keys: dict[str, Any] | None = None, **options: Any
 ) -> tuple[list[dict[str, Any]], ReadLog]:
-    journal = ReadLog()
-    splits = Table(**options).read(card(**{**TEST_ONLY, **(keys or {})}), path, journal)
-    return [dict(row) for row in splits["test"]], journal
+    log = ReadLog()
+    splits = Table(**options).read(card(**{**TEST_ONLY, **(keys or {})}), path, log)
+    return [dict(row) for row in splits["test"]], log
 
 
 def test_a_folder_or_its_table(tmp_path: Path) -> None:
     file = table(tmp_path, [{"file_name": "a.png", "text": "x"}, {"file_name": "b.png", "text": "y"}])
-    from_folder, journal = _read(tmp_path)
+    from_folder, log = _read(tmp_path)
     from_file, _ = _read(file)
     assert from_folder == from_file
     assert [row["texts"] for row in from_folder] == [["x"], ["y"]]
     assert from_folder[0]["image"]["path"] == str((tmp_path / "a.png").resolve())
-    assert len(journal.notes) == 2
+    assert len(log.notes) == 2
 
 
 @pytest.mark.parametrize("name", ["metadata.tsv", "metadata.jsonl", "metadata.parquet"])
@@ -73,23 +73,23 @@ def test_half_letters_are_replaced_and_counted(tmp_path: Path) -> None:
         {"image": f"{i}.png", "text": "cut \ud83d emoji" if i else "whole", "site": "\udc00"} for i in (0, 1)
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    found, journal = _read(tmp_path, {"columns": {"meta": ["site"]}})
+    found, log = _read(tmp_path, {"columns": {"meta": ["site"]}})
     assert [row["texts"] for row in found] == [["whole"], ["cut \N{REPLACEMENT CHARACTER} emoji"]]
     assert json.loads(found[0]["meta"]) == {"site": "\N{REPLACEMENT CHARACTER}"}
     assert (
         "1 captions and class names hold letters that were broken (shown as \N{REPLACEMENT CHARACTER})"
-        in journal.notes
+        in log.notes
     )
 
 
 def test_some_rows_only(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "text": str(i), "year": str(2000 + i % 3)} for i in range(6)]
     file = table(tmp_path, rows)
-    found, journal = _read(file, where={"year": [2000, "2002"]})
+    found, log = _read(file, where={"year": [2000, "2002"]})
     assert [row["texts"] for row in found] == [["0"], ["2"], ["3"], ["5"]]
-    assert "4 of 6 rows are taken (corpus.options.where)" in journal.notes
+    assert "4 of 6 rows are taken (corpus.options.where)" in log.notes
     # Places are those of the table, whatever was taken.
-    assert list(journal.places.values()) == ["row 1", "row 3", "row 4", "row 6"]
+    assert list(log.locations.values()) == ["row 1", "row 3", "row 4", "row 6"]
 
 
 def test_two_kinds_of_rows(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.files import locations, remote
 from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.streaming import Reader, windows
+from domainclip.data.streaming import EpochReader, windows
 from domainclip.errors import DataError
 from tests.data.made_shards import pair, png, shards, special, tar
 
@@ -70,7 +70,7 @@ def test_shards_of_a_folder_in_order(tmp_path: Path) -> None:
         assert locations.read_location(row["image"]["path"]) == png(value)
         assert np.asarray(decode_image(row["image"]))[0, 0].tolist() == [value, 0, 7]
     assert len(set(corpus.digests.values())) == 5
-    assert corpus.quarantine == []
+    assert corpus.unusable == []
 
 
 def test_a_pattern_names_its_shards(tmp_path: Path) -> None:
@@ -179,12 +179,12 @@ def test_fault_31_what_is_broken_is_counted_and_the_rest_is_read(
     texts = _rows(corpus)["train"]
     assert texts[0] == "caption a"
     assert texts[-1] == "caption c"
-    counted = {item.reason for item in corpus.quarantine}
+    counted = {item.reason for item in corpus.unusable}
     assert reason in counted
-    (bad,) = (item for item in corpus.quarantine if item.reason == reason)
-    assert bad.place.startswith("shard 1 ")
-    assert bad.name.startswith("train.tar")
-    assert "b" in bad.name
+    (bad,) = (item for item in corpus.unusable if item.reason == reason)
+    assert bad.location.startswith("shard 1 ")
+    assert bad.source.startswith("train.tar")
+    assert "b" in bad.source
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_fault_31_what_is_broken_is_counted_and_the_rest_is_read(
 def test_fault_31_members_that_are_no_files(tmp_path: Path, name: str, header: Any, reason: str) -> None:
     tar(tmp_path / "train.tar", [*pair("a"), (name, header or png(3)), *pair("c")])
     corpus = _load(tmp_path)
-    assert [(item.place, item.reason) for item in corpus.quarantine] == [("shard 1 member 3", reason)]
+    assert [(item.location, item.reason) for item in corpus.unusable] == [("shard 1 member 3", reason)]
     assert _rows(corpus)["train"] == ["caption a", "caption c"]
 
 
@@ -254,7 +254,7 @@ def test_fault_31_a_cut_tar_gives_what_is_whole(tmp_path: Path, cut: int) -> Non
         )
         return
     corpus = _load(tmp_path)
-    reasons = [item.reason for item in corpus.quarantine]
+    reasons = [item.reason for item in corpus.unusable]
     assert "cut tar" in reasons
     assert _rows(corpus)["train"] == [f"caption k{i}" for i in range({2100: 1, -1030: 3}[cut])]
 
@@ -293,7 +293,7 @@ def test_fault_31_a_negative_size_leads_nowhere(tmp_path: Path, size: int) -> No
     file.write_bytes(data)
     corpus = _load(tmp_path)
     assert _rows(corpus)["train"] == ["caption a"]
-    assert [item.reason for item in corpus.quarantine] == ["broken tar"]
+    assert [item.reason for item in corpus.unusable] == ["broken tar"]
 
 
 @pytest.mark.parametrize("scheme", ["pipe", "file", "s3", "gs", "ftp", "http"])
@@ -347,7 +347,7 @@ def test_remote_shards_are_streamed(tmp_path: Path, server: str) -> None:
     path = server + "/{train-000,train-001,test-000}.tar"
     corpus = _load(path, options={"streaming": True, "held_out": 3})
     assert corpus.stream is not None
-    assert corpus.stream.counts == (3, 2)
+    assert corpus.stream.shard_sizes == (3, 2)
     assert len(corpus.splits["train"]) == 5
     assert len(corpus.splits["test"]) == 3
     assert corpus.splits["train"][0]["image"]["bytes"] == png(0)
@@ -365,7 +365,7 @@ def test_sizes_beside_remote_shards_spare_the_counting(tmp_path: Path, server: s
     (tmp_path / "s" / "sizes.json").write_text('{"train-000.tar": 3, "train-001.tar": 2}')
     corpus = _load(server + "/train-{000..001}.tar", options={"streaming": True})
     assert corpus.stream is not None
-    assert corpus.stream.counts == (3, 2)
+    assert corpus.stream.shard_sizes == (3, 2)
     assert not [note for note in corpus.notes if "counted" in note]
 
 
@@ -384,7 +384,7 @@ def test_sizes_that_are_wrong_lose_and_repeat_nothing(
     with pytest.raises(DataError) as error:
         list(corpus.stream.rows(ReadLog()))
     assert str(error.value) == said
-    reader = Reader(corpus.stream, seed=0)
+    reader = EpochReader(corpus.stream, seed=0)
     epoch = [window for window, _ in islice(windows(said_to_hold, 0, 1, 0, 8), -(-said_to_hold // 8))]
     assert {window.epoch for window in epoch} == {0}  # the line's end is looked at within its epoch
     with pytest.raises(DataError) as error:
@@ -398,8 +398,8 @@ def test_sizes_are_those_of_the_folder(tmp_path: Path, server: str) -> None:
         (tmp_path / "s" / folder / "sizes.json").write_text(json.dumps({"train-000.tar": size}))
     corpus = _load(server + "/{a,b}/train-000.tar", options={"streaming": True})
     assert corpus.stream is not None
-    assert corpus.stream.counts == (3, 5)
-    assert corpus.stream.names == ("a/train-000.tar", "b/train-000.tar")
+    assert corpus.stream.shard_sizes == (3, 5)
+    assert corpus.stream.shard_names == ("a/train-000.tar", "b/train-000.tar")
     assert len(list(corpus.stream.rows(ReadLog()))) == 8
 
 
@@ -408,7 +408,7 @@ def test_a_cut_remote_shard_is_counted_as_it_is_read(tmp_path: Path, server: str
     file.write_bytes(file.read_bytes()[: 8 * 512 + 700])
     corpus = _load(server + "/train.tar", options={"streaming": True})
     assert corpus.stream is not None
-    assert corpus.stream.counts == (2,)
+    assert corpus.stream.shard_sizes == (2,)
     assert len(list(corpus.stream.rows(ReadLog()))) == 2
 
 
@@ -422,7 +422,7 @@ def test_folders_of_remote_shards_say_their_splits(tmp_path: Path, server: str) 
         "test": 2,
     }
     assert corpus.stream is not None
-    assert corpus.stream.names == ("train/000.tar",)
+    assert corpus.stream.shard_names == ("train/000.tar",)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

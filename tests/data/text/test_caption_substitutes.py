@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets import Dataset
 
-from domainclip.data.text.caption_substitutes import captions
+from domainclip.data.text.caption_substitutes import substitute_captions
 
 ITEMS = Dataset.from_dict(
     {
@@ -27,7 +27,7 @@ ITEMS = Dataset.from_dict(
 
 def test_another_item_with_exactly_the_same_labels() -> None:
     for seed in range(20):
-        found = captions(ITEMS, seed)
+        found = substitute_captions(ITEMS, seed)
         assert found[0] in ("c2", "c6")
         assert found[1] == "d5"
         assert found[2] in ("c0", "c6")
@@ -39,5 +39,5 @@ def test_another_item_with_exactly_the_same_labels() -> None:
 
 
 def test_a_pure_function_of_the_seed() -> None:
-    assert captions(ITEMS, 3) == captions(ITEMS, 3)
-    assert len({tuple(captions(ITEMS, seed)) for seed in range(20)}) > 3
+    assert substitute_captions(ITEMS, 3) == substitute_captions(ITEMS, 3)
+    assert len({tuple(substitute_captions(ITEMS, seed)) for seed in range(20)}) > 3

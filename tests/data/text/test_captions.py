@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.data.text.captions import columns_of, fill, normalise
+from domainclip.data.text.captions import fill_template, normalise, template_columns
 
 XRAY = "chest x-ray, {label}. {text}"
 ART = "{title}, a {style} painting by {artist}"
@@ -41,15 +41,15 @@ ART = "{title}, a {style} painting by {artist}"
     ],
 )
 def test_what_is_empty_drops_out(template: str, values: dict[str, str], expected: str) -> None:
-    assert fill(template, values) == expected
+    assert fill_template(template, values) == expected
 
 
 def test_values_are_never_read_as_a_template() -> None:
-    assert fill("{a}, {b}", {"a": "{b}", "b": "x, . ; y"}) == "{b}, x, . ; y"
+    assert fill_template("{a}, {b}", {"a": "{b}", "b": "x, . ; y"}) == "{b}, x, . ; y"
 
 
 def test_columns_of_a_template() -> None:
-    assert columns_of("{a} of {b}, {a}") == ["a", "b"]
+    assert template_columns("{a} of {b}, {a}") == ["a", "b"]
 
 
 def test_normalised_texts_agree_on_form_case_and_space() -> None:

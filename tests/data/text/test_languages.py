@@ -9,8 +9,15 @@ import pytest
 
 from domainclip.data.cards import Card
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import Source, standardise
-from domainclip.data.text.languages import Profile, composed, doubts, profile, script, words
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.text.languages import (
+    LanguageProfile,
+    count_words,
+    profile_captions,
+    script,
+    to_nfc,
+    tokenizer_warnings,
+)
 from tests.data.made_corpora import card
 
 
@@ -40,7 +47,7 @@ from tests.data.made_corpora import card
 def test_fault_30_scripts_and_words(text: str, expected: str, count: int) -> None:
     """Fault 30: captions are counted by script."""
     assert script(text) == expected
-    assert words(text) == count
+    assert count_words(text) == count
 
 
 def _bytes(texts: list[str]) -> Sequence[int]:
@@ -49,35 +56,35 @@ def _bytes(texts: list[str]) -> Sequence[int]:
 
 def test_a_profile_by_hand() -> None:
     texts = ["ab cd", "ab cd", "é", "狗跑", ""]
-    rows = profile(texts, ["en", "en", "fr", "zh", "en"], _bytes, max_tokens=7)
+    rows = profile_captions(texts, ["en", "en", "fr", "zh", "en"], _bytes, max_tokens=7)
     assert rows == [
-        Profile("en", "Latin", 2, 4, "word", 10, 8, 0, False),
-        Profile("en", "None", 1, 0, "word", 0, 0, 0, False),
-        Profile("fr", "Latin", 1, 1, "word", 2, 1, 0, False),
-        Profile("zh", "Han", 1, 2, "character", 6, 2, 1, False),
+        LanguageProfile("en", "Latin", 2, 4, "word", 10, 8, 0, False),
+        LanguageProfile("en", "None", 1, 0, "word", 0, 0, 0, False),
+        LanguageProfile("fr", "Latin", 1, 1, "word", 2, 1, 0, False),
+        LanguageProfile("zh", "Han", 1, 2, "character", 6, 2, 1, False),
     ]
     assert (rows[0].tokens_per_word, rows[0].tokens_per_character, rows[0].share_truncated) == (2.5, 1.25, 0)
     assert (rows[3].tokens_per_word, rows[3].share_truncated) == (3, 1)
-    assert profile(["שלום"], ["he"], _bytes, 77)[0].right_to_left
+    assert profile_captions(["שלום"], ["he"], _bytes, 77)[0].right_to_left
 
 
 def test_fault_30_a_script_in_bytes_names_a_better_base() -> None:
     """Fault 30: too many tokens a character are told of, with a base that knows the script."""
-    rows = profile(
+    rows = profile_captions(
         ["两只狗在跑", "dog"],
         ["zh", "en"],
         lambda texts: [2 + len(t.encode()) * (not t.isascii()) for t in texts],
         10,
     )
-    assert doubts(rows) == [
+    assert tokenizer_warnings(rows) == [
         "the base splits Han script into bytes: 3.00 tokens a character (0.00 in Latin script), 1 of 1 captions "
         "cut; take a base that knows the script: OFA-Sys/chinese-clip-vit-base-patch16 or "
         "google/siglip2-base-patch16-224"
     ]
-    hindi = profile(
+    hindi = profile_captions(
         ["कुत्ता दौड़ रहा है"], ["hi"], lambda texts: [2 + len("".join(t.split())) for t in texts], 77
     )
-    assert doubts(hindi) == [
+    assert tokenizer_warnings(hindi) == [
         "the base splits Devanagari script into bytes: 1.00 tokens a character, 0 of 1 captions cut; take a base "
         "that knows the script: google/siglip2-base-patch16-224, or a vision-text dual encoder with an XLM-RoBERTa "
         "text tower"
@@ -86,21 +93,29 @@ def test_fault_30_a_script_in_bytes_names_a_better_base() -> None:
 
 def test_a_base_that_knows_the_script_is_not_doubted() -> None:
     # One token a character is what a tokeniser made for Chinese takes; a quarter, one made for English.
-    assert doubts(profile(["两只狗在跑"], ["zh"], lambda texts: [2 + len(t) for t in texts], 77)) == []
     assert (
-        doubts(profile(["a dog runs fast"], ["en"], lambda texts: [2 + len(t) // 4 for t in texts], 77)) == []
+        tokenizer_warnings(
+            profile_captions(["两只狗在跑"], ["zh"], lambda texts: [2 + len(t) for t in texts], 77)
+        )
+        == []
     )
-    assert doubts(profile(["🐶🏃", "12"], ["", ""], _bytes, 77)) == []
+    assert (
+        tokenizer_warnings(
+            profile_captions(["a dog runs fast"], ["en"], lambda texts: [2 + len(t) // 4 for t in texts], 77)
+        )
+        == []
+    )
+    assert tokenizer_warnings(profile_captions(["🐶🏃", "12"], ["", ""], _bytes, 77)) == []
 
 
 def test_fault_30_composed_form_at_the_door() -> None:
     """Fault 30: captions and class names in NFD become NFC, are counted, and meet those that were NFC."""
     apart = unicodedata.normalize("NFD", "Œuvre déposée")
-    assert composed(apart) == "Œuvre déposée" != apart
-    assert composed("plain") == "plain"
+    assert to_nfc(apart) == "Œuvre déposée" != apart
+    assert to_nfc("plain") == "plain"
     told: Card = card(columns={"texts": ["t"], "labels": "l"}, templates=["une {}"])
     rows = [
-        Source(
+        SourceRow(
             {"t": unicodedata.normalize(form, "Café"), "l": unicodedata.normalize(form, "été")},
             f"row {n}",
             {"path": f"{n}", "bytes": None},
@@ -109,8 +124,8 @@ def test_fault_30_composed_form_at_the_door() -> None:
         )
         for n, form in enumerate(("NFC", "NFD"))
     ]
-    journal = ReadLog()
-    train = standardise(rows, told.columns, told, journal)["train"]
+    log = ReadLog()
+    train = standardise(rows, told.columns, told, log)["train"]
     assert train["texts"][:] == [["Café"], ["Café"]]
     assert train["labels"][:] == [["été"], ["été"]]
-    assert journal.notes == ["2 captions and class names were not in composed form (NFC), and are now"]
+    assert log.notes == ["2 captions and class names were not in composed form (NFC), and are now"]

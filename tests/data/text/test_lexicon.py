@@ -8,7 +8,7 @@ import pytest
 
 import domainclip.data.text.lexicon as module
 from domainclip.config import strict_yaml
-from domainclip.data.text.lexicon import NONE, lexicon
+from domainclip.data.text.lexicon import EMPTY, find_lexicon
 
 TABLE = strict_yaml.load_yaml(
     Path(module.__file__).with_suffix(".yaml").read_text(encoding="utf-8"), "lexicon.yaml"
@@ -40,34 +40,34 @@ def test_there_are_many_languages() -> None:
 
 @pytest.mark.parametrize("code", TABLE)
 def test_each_language_is_sound(code: str) -> None:
-    words = lexicon("", code)
+    words = find_lexicon("", code)
     assert words.language == code
     assert words.sides
     assert words.presence
-    assert "_" in words.bare
+    assert "_" in words.bare_negation
     # Left and right are two words, neither of which is left out of a swap as a small word.
     assert all(side != other and other for side, other in words.sides.items())
     assert all(word != contrary for word, contrary in words.presence.items())
     assert all(word not in others and others for word, others in words.numbers.items())
     if words.spaced:
-        assert len(words.little) >= 15
-        assert words.joining
-        assert words.denials & words.presence.keys()
+        assert len(words.function_words) >= 15
+        assert words.conjunctions
+        assert words.negations & words.presence.keys()
     # Case does not count where words are looked up, so none may stand there in capitals.
-    listed = {*words.little, *words.joining, *words.sides, *words.presence, *words.numbers}
+    listed = {*words.function_words, *words.conjunctions, *words.sides, *words.presence, *words.numbers}
     assert all(word == word.casefold() or word == word.lower() for word in listed)
 
 
 def test_the_signs_of_the_table() -> None:
-    english = lexicon("", "en")
+    english = find_lexicon("", "en")
     assert (english.sides["left"], english.sides["right-sided"]) == ("right", "left-sided")
     assert (english.presence["a"], english.presence["no"], english.presence["is"]) == ("no", "", "is not")
-    assert {"no", "not", "without", "absent"} <= english.denials
-    assert not {"a", "with", "is", "present"} & english.denials
+    assert {"no", "not", "without", "absent"} <= english.negations
+    assert not {"a", "with", "is", "present"} & english.negations
     assert english.numbers["three"] == ("four", "two")
     assert (english.numbers["two"], english.numbers["twelve"]) == (("three",), ("eleven",))
-    assert lexicon("", "ru").sides["левого"] == "правого"
-    assert lexicon("", "cs").numbers["dvě"] == ("tři",)
+    assert find_lexicon("", "ru").sides["левого"] == "правого"
+    assert find_lexicon("", "cs").numbers["dvě"] == ("tři",)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_the_signs_of_the_table() -> None:
     ],
 )
 def test_which_language(text: str, language: str, found: str) -> None:
-    assert lexicon(text, language).language == found
+    assert find_lexicon(text, language).language == found
 
 
 def test_a_language_without_a_list_has_nothing() -> None:
-    assert lexicon("the left lung", "xx") is NONE
+    assert find_lexicon("the left lung", "xx") is EMPTY

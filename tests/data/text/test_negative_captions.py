@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.data.text.negative_captions import negatives
+from domainclip.data.text.negative_captions import make_negatives
 
 
 def _made(text: str, rule: str, language: str = "en", seeds: int = 40) -> set[str]:
-    return {found for seed in range(seeds) for found in negatives(text, [rule], seed, language)}
+    return {found for seed in range(seeds) for found in make_negatives(text, [rule], seed, language)}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_order_keeps_small_words_numbers_and_sides_in_place() -> None:
 def test_order_leaves_no_word_that_says_much_in_its_place(text: str, places: tuple[int, ...]) -> None:
     own = text.split()
     for seed in range(20):
-        for made in negatives(text, ["order"], seed, "en"):
+        for made in make_negatives(text, ["order"], seed, "en"):
             words = made.split()
             assert all(words[at] != own[at] for at in places)
 
@@ -84,7 +84,7 @@ def test_order_leaves_no_word_that_says_much_in_its_place(text: str, places: tup
 def test_order_in_a_script_without_spaces_moves_every_piece() -> None:
     text = "玩水的孩子在海边"
     for seed in range(20):
-        for made in negatives(text, ["order"], seed, "zh"):
+        for made in make_negatives(text, ["order"], seed, "zh"):
             assert sorted(made) == sorted(text)
             assert not any(made[at : at + 2] == text[at : at + 2] for at in range(0, 8, 2))
 
@@ -113,13 +113,13 @@ def test_a_polite_denial_in_japanese() -> None:
 )
 def test_the_name_of_a_class_of_several_words(text: str, wanted: set[str]) -> None:
     given = ["pleural effusion"], ["Pleural effusion", "edema"]
-    assert set(negatives(text, ["classes"], 0, "en", *given)) == wanted
+    assert set(make_negatives(text, ["classes"], 0, "en", *given)) == wanted
 
 
 def test_rules_take_turns() -> None:
     text = "A dog in the left garden in 1998"
     rules = ["laterality", "numbers", "negation"]
-    first = [list(negatives(text, rules, seed, "en"))[:3] for seed in range(10)]
+    first = [list(make_negatives(text, rules, seed, "en"))[:3] for seed in range(10)]
     for three in first:
         assert sum("right" in one for one in three) == 1
         assert sum("1998" not in one for one in three) == 1

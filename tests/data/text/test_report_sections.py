@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from domainclip.data.text.report_sections import cut
+from domainclip.data.text.report_sections import extract_sections
 
 ASKED = {"findings": ["Befund", "Constatations", "Hallazgos"], "impression": ["Beurteilung", "conclusion"]}
 
@@ -39,17 +39,19 @@ ASKED = {"findings": ["Befund", "Constatations", "Hallazgos"], "impression": ["B
     ],
 )
 def test_headings(text: str, expected: list[str | None]) -> None:
-    found = cut(text, ASKED)
+    found = extract_sections(text, ASKED)
     assert [found.get("findings"), found.get("impression")] == expected
     assert list(found) == [name for name in ASKED if name in found]
 
 
 def test_only_what_is_asked_for() -> None:
-    assert cut("FINDINGS: a\nIMPRESSION: b", {"impression": []}) == {"impression": "b"}
-    assert cut("Synthèse : x\nFINDINGS: y", {"summary of all": ["synthèse"]}) == {"summary of all": "x"}
+    assert extract_sections("FINDINGS: a\nIMPRESSION: b", {"impression": []}) == {"impression": "b"}
+    assert extract_sections("Synthèse : x\nFINDINGS: y", {"summary of all": ["synthèse"]}) == {
+        "summary of all": "x"
+    }
 
 
 def test_a_long_text_takes_no_long_time() -> None:
     began = time.monotonic()
-    cut("findings and " * 20_000 + "## " * 20_000 + "\n" * 20_000, ASKED)
+    extract_sections("findings and " * 20_000 + "## " * 20_000 + "\n" * 20_000, ASKED)
     assert time.monotonic() - began < 5

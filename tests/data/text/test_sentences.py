@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.sentences import split_sentences
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ from domainclip.data.text.sentences import sentences
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert sentences(text) == expected
+    assert split_sentences(text) == expected
 
 
 def test_nothing_but_bullets_and_spaces_is_lost() -> None:
     text = "The heart is big. Dr. A. Ng agrees (see Fig. 3). 4.5 cm, i.e. large! Really? Yes。对"
-    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize("part", ["the lungs are clear. ", "see fig. 2 in no. 3 ", "A. b ", "." * 20, ". ) "])
 def test_time_grows_with_the_length_and_not_with_its_square(part: str) -> None:
     def seconds(text: str) -> float:
         begin = time.process_time()
-        sentences(text)
+        split_sentences(text)
         return time.process_time() - begin
 
     # Ten times the length: ten times the time, and not a hundred times. The least of three is of this alone.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.data.text.words import Spaced, cased, find, pieces
+from domainclip.data.text.words import SpacedText, find_phrase, match_case, split_words
 
 
 def test_punctuation_stays_where_it_is() -> None:
-    said = Spaced.of('A "black" dog, and (one) cat .')
+    said = SpacedText.of('A "black" dog, and (one) cat .')
     assert said.words == ("A", "black", "dog", "and", "one", "cat", "")
-    assert said.changed({1: "cat", 5: "black"}) == 'A "cat" dog, and (one) black .'
-    assert Spaced.of("  two   spaces ").changed({}) == "two spaces"
+    assert said.replace_words({1: "cat", 5: "black"}) == 'A "cat" dog, and (one) black .'
+    assert SpacedText.of("  two   spaces ").replace_words({}) == "two spaces"
 
 
 @pytest.mark.parametrize(
@@ -28,20 +28,28 @@ def test_punctuation_stays_where_it_is() -> None:
     ],
 )
 def test_capitals_follow_the_place(text: str, by: dict[int, str], wanted: str) -> None:
-    assert Spaced.of(text).changed(by) == wanted
+    assert SpacedText.of(text).replace_words(by) == wanted
 
 
 def test_words_that_say_much() -> None:
     little = frozenset({"the", "of"})
-    assert Spaced.of("The size of X is 12 mm in T2 images.").places(little) == [1, 4, 6, 7, 9]
-    assert Spaced.of("word " * 60).places(little) == list(range(40))
-    assert Spaced.of("").places(little) == []
+    assert SpacedText.of("The size of X is 12 mm in T2 images.").content_positions(little) == [1, 4, 6, 7, 9]
+    assert SpacedText.of("word " * 60).content_positions(little) == list(range(40))
+    assert SpacedText.of("").content_positions(little) == []
 
 
 def test_find_and_cased() -> None:
-    assert find(["a", "Pleural", "effusion", "or", "pleural", "EFFUSION"], "pleural  Effusion") == [1, 4]
-    assert find(["a"], "") == []
-    assert (cased("right", "Left"), cased("right", "LEFT"), cased("right", "left"), cased("no", "A")) == (
+    assert find_phrase(["a", "Pleural", "effusion", "or", "pleural", "EFFUSION"], "pleural  Effusion") == [
+        1,
+        4,
+    ]
+    assert find_phrase(["a"], "") == []
+    assert (
+        match_case("right", "Left"),
+        match_case("right", "LEFT"),
+        match_case("right", "left"),
+        match_case("no", "A"),
+    ) == (
         "Right",
         "RIGHT",
         "right",
@@ -50,6 +58,6 @@ def test_find_and_cased() -> None:
 
 
 def test_pieces_of_a_long_text() -> None:
-    assert pieces("w " * 50)[0] == ["w"] * 40
-    assert pieces("w " * 50, None)[0] == ["w"] * 50
-    assert pieces("一张红色的猫", None) == (["一张", "红色", "的猫"], "")
+    assert split_words("w " * 50)[0] == ["w"] * 40
+    assert split_words("w " * 50, None)[0] == ["w"] * 50
+    assert split_words("一张红色的猫", None) == (["一张", "红色", "的猫"], "")

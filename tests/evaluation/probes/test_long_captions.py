@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domainclip.data.text.sentences import sentences
+from domainclip.data.text.sentences import split_sentences
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.probes.long_captions import LongCaptions, words
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
@@ -26,7 +26,7 @@ def test_words_of_scripts_without_spaces_are_characters() -> None:
 def test_three_questions_by_hand() -> None:
     """The first sentence finds image 0 only, the whole caption both, the tail of the longer one neither."""
     texts = [caption("zero", 80), caption("one", 80)]
-    split = {text: sentences(text)[0] for text in texts}
+    split = {text: split_sentences(text)[0] for text in texts}
     tails = [" ".join(words(text)[55:]) for text in texts]
     vectors = {texts[0]: [1, 0], texts[1]: [0, 1], split[texts[0]]: [1, 0], split[texts[1]]: [1, 0.5]}
     vectors |= {tails[0]: [0, 1]}
@@ -45,7 +45,7 @@ def test_three_questions_by_hand() -> None:
 def test_images_of_one_group_accept_each_others_captions() -> None:
     text = caption("zero")
     rows = [{"id": "0", "texts": [text], "group": "g"}, {"id": "1", "group": "g"}, {"id": "2"}]
-    vectors = {text: [0, 1, 0], sentences(text)[0]: [0, 0, 1]}
+    vectors = {text: [0, 1, 0], split_sentences(text)[0]: [0, 0, 1]}
     model = WordEncoder({"0": [1, 0, 0], "1": [0, 1, 0], "2": [0, 0, 1]}, vectors)
     results = LongCaptions()(model, evaluation_set(rows))
     assert figure(results, "whole_r1") == 1
@@ -60,7 +60,7 @@ def test_an_item_with_the_same_words_is_right_though_nobody_asks_for_it() -> Non
         {"id": "1", "texts": [text]},
         {"id": "2", "texts": [caption("two")]},
     ]
-    vectors = {text: [0, 1, 0], sentences(text)[0]: [0, 1, 0]}
+    vectors = {text: [0, 1, 0], split_sentences(text)[0]: [0, 1, 0]}
     model = WordEncoder({f"{i}": np.eye(3)[i] for i in range(3)}, vectors)
     for most in (1, 2, 3):
         results = LongCaptions(most=most)(model, evaluation_set(rows))

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from domainclip.data.text.words import pieces
+from domainclip.data.text.words import split_words
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.probes.word_order import WordOrder, orders
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
@@ -53,11 +53,11 @@ def test_captions_without_another_order_are_left_out(text: str) -> None:
 
 
 def test_scripts_without_spaces_are_reordered_in_character_pairs() -> None:
-    assert pieces("一张红色的猫的照片") == (["一张", "红色", "的猫", "的照", "片"], "")
+    assert split_words("一张红色的猫的照片") == (["一张", "红色", "的猫", "的照", "片"], "")
     made = orders("一张红色的猫的照片", "a")
     assert len(made) > 2
     assert all(Counter(text) == Counter("一张红色的猫的照片") for text in made.values())
-    assert pieces("кошка на красной крыше") == (["кошка", "на", "красной", "крыше"], " ")
+    assert split_words("кошка на красной крыше") == (["кошка", "на", "красной", "крыше"], " ")
 
 
 def test_long_captions_are_cut_before_they_are_reordered() -> None:

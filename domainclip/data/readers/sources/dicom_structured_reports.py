@@ -18,7 +18,7 @@ _WANTED = ("StudyInstanceUID", "ContentSequence")
 _CONTEXT = ("HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD")
 
 
-def text(path: Path) -> tuple[str, str]:
+def read_report_text(path: Path) -> tuple[str, str]:
     """The StudyInstanceUID of a report and its TEXT items in order, each section under its heading.
 
     `Findings: The lungs are clear.` is a line for a container of that name with one text in it, so that a

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from domainclip.data.dicom import frames
 from domainclip.data.dicom.windowing import WindowChoice
 from domainclip.data.files import locations
-from domainclip.data.row_captions import text_of
-from domainclip.data.rows import Source
+from domainclip.data.row_captions import cell_text
+from domainclip.data.rows import SourceRow
 
-Level = Literal["series", "study"]
+GroupLevel = Literal["series", "study"]
 _LEVELS = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID"}
 # What decides on frames and order, by keyword. None of it becomes a column unless the card names it.
 KEYWORDS = (
@@ -28,20 +28,20 @@ _FIRST = ("PA", "AP", "CC")
 
 
 @dataclass(frozen=True)
-class File:
+class DicomFile:
     """One file with what its report says."""
 
-    source: Source
+    source: SourceRow
     attributes: Mapping[str, str]  # KEYWORDS and more; empty for a file that is not there
 
-    def saying(self, report: Mapping[str, Any]) -> File:
+    def with_report(self, report: Mapping[str, Any]) -> DicomFile:
         """The same file with what a report says of it, column by column."""
         return replace(self, source=replace(self.source, values={**self.source.values, **report}))
 
 
-def with_frames(
-    source: Source, attributes: Mapping[str, str], policy: frames.FramePolicy, window: WindowChoice
-) -> Source:
+def select_frames(
+    source: SourceRow, attributes: Mapping[str, str], policy: frames.FramePolicy, window: WindowChoice
+) -> SourceRow:
     """The source with the frames that the policy shows: the first as its image, the others as views.
 
     What its path says itself, as in `heart.dcm#frame=12`, goes before policy and window.
@@ -54,13 +54,15 @@ def with_frames(
     return replace(source, image=pictures[0], views=pictures[1:])
 
 
-def items(files: Sequence[File], level: Level | None, text_columns: Sequence[str]) -> Iterator[Source]:
+def group_files(
+    files: Sequence[DicomFile], level: GroupLevel | None, text_columns: Sequence[str]
+) -> Iterator[SourceRow]:
     """One source an item. Files of one study, or series, become one, in the order of the first of each.
 
     Inside: the frontal view first, then by SeriesNumber and InstanceNumber. Captions of all its files count;
     every other column is that of the first file that has it.
     """
-    groups: dict[str, list[File]] = {}
+    groups: dict[str, list[DicomFile]] = {}
     for number, file in enumerate(files):
         uid = file.attributes.get(_LEVELS[level], "") if level else ""
         groups.setdefault(uid or f"file {number}", []).append(file)
@@ -68,7 +70,7 @@ def items(files: Sequence[File], level: Level | None, text_columns: Sequence[str
         yield _merged([file.source for file in sorted(group, key=_order)], text_columns)
 
 
-def _merged(sources: Sequence[Source], text_columns: Sequence[str]) -> Source:
+def _merged(sources: Sequence[SourceRow], text_columns: Sequence[str]) -> SourceRow:
     if len(sources) == 1:
         return sources[0]
     values: dict[str, Any] = {}
@@ -82,10 +84,10 @@ def _merged(sources: Sequence[Source], text_columns: Sequence[str]) -> Source:
 
 def _texts(cells: Iterable[Any]) -> Iterator[str]:
     for cell in cells:
-        yield from map(text_of, cell if isinstance(cell, (list, tuple)) else [cell])
+        yield from map(cell_text, cell if isinstance(cell, (list, tuple)) else [cell])
 
 
-def _order(file: File) -> tuple[int, int, int, str]:
+def _order(file: DicomFile) -> tuple[int, int, int, str]:
     view = file.attributes.get("ViewPosition", "").upper()
     series, instance = (_whole(file.attributes.get(word)) or 0 for word in ("SeriesNumber", "InstanceNumber"))
     return _FIRST.index(view) if view in _FIRST else len(_FIRST), series, instance, file.source.name

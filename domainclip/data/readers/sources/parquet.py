@@ -12,14 +12,14 @@ from datasets import Features
 from datasets.utils.file_utils import xopen
 
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.rows import Source, picture_of
+from domainclip.data.rows import SourceRow, image_from_cell
 from domainclip.errors import DataError
 
 _ROWS = 64  # that are decoded at once
 
 
 @dataclass(frozen=True)
-class Parquets:
+class ParquetShards:
     """The files of one split; opens them for a stream, and crosses to worker processes."""
 
     files: tuple[str, ...]
@@ -34,19 +34,19 @@ class Parquets:
         """How many rows each has, by its footer."""
         return tuple(self._count(shard) for shard in range(len(self.files)))
 
-    def __call__(self, shard: int, start: int, journal: ReadLog) -> Iterator[Source | None]:
+    def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
         """The rows of a file from the `start`-th on; None for one without a picture."""
         name = self.names[shard]
         for at, row in self._rows(shard, start):
-            picture = picture_of(row.pop(self.image))
+            picture = image_from_cell(row.pop(self.image))
             place = f"shard {shard + 1} row {at + 1}"
             if (
                 not isinstance(picture["bytes"], bytes) or not picture["bytes"]
             ):  # a path would lie on the machine of whoever made it
-                journal.bad.append(UnusableItem(place, "missing picture"))
+                log.unusable.append(UnusableItem(place, "missing picture"))
                 yield None
                 continue
-            yield Source(row, place, {"path": None, "bytes": picture["bytes"]}, f"{name}/{at}")
+            yield SourceRow(row, place, {"path": None, "bytes": picture["bytes"]}, f"{name}/{at}")
 
     def _count(self, shard: int) -> int:
         with closing(self._opened(shard)) as data:
@@ -73,7 +73,7 @@ class Parquets:
             raise DataError(f"shard {self.names[shard]}: cannot be opened: {reason}") from None
 
 
-def features(file: str) -> Features:
+def read_features(file: str) -> Features:
     """The columns of a file, as `datasets` describes them."""
     with closing(xopen(file, "rb")) as data:
         return Features.from_arrow_schema(pq.read_schema(data))

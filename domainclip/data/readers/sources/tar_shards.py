@@ -14,19 +14,19 @@ from typing import Any
 
 from domainclip.data.files import corpus_folder, locations, remote, tar
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.row_captions import text_of
-from domainclip.data.rows import Source
-from domainclip.data.splits import is_split, said
+from domainclip.data.row_captions import cell_text
+from domainclip.data.rows import SourceRow
+from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
+class ShardFile:
     """One shard."""
 
-    where: str  # a path or an address
+    address: str  # a path or an address
     name: str  # as ids and messages use it
     number: int  # from 1
     split: str | None = None  # that its name or folder says
@@ -34,10 +34,10 @@ class Place:
     @property
     def remote(self) -> bool:
         """Whether it lies on another machine."""
-        return bool(_URL.match(self.where))
+        return bool(_URL.match(self.address))
 
 
-def listed(path: str, splits: bool = True) -> list[Place]:
+def list_shards(path: str, splits: bool = True) -> list[ShardFile]:
     """The shards of a folder, a file or a pattern such as `shard-{000..099}.tar`, in order.
 
     With `splits`, each with the split that its name or folder says, as train-000.tar or val/000.tar do.
@@ -57,7 +57,9 @@ def listed(path: str, splits: bool = True) -> list[Place]:
             f"{path}: {len(silent)} of {len(found)} shards name no split, as {silent[0]}, but the others do: "
             "name one in the name or folder of each, as in train-000.tar or val/000.tar"
         )
-    return [Place(where, name, number, split) for number, (where, name, split) in enumerate(found, start=1)]
+    return [
+        ShardFile(where, name, number, split) for number, (where, name, split) in enumerate(found, start=1)
+    ]
 
 
 def _apart(addresses: list[str]) -> list[tuple[str, str]]:
@@ -74,11 +76,11 @@ def _split(name: str) -> str | None:
     """
     parts = name.split("/")[::-1]
     for at, part in enumerate(parts):
-        words = {said(word, name) for word in re.split(r"[^A-Za-z]+", part) if is_split(word)}
+        words = {parse_split(word, name) for word in re.split(r"[^A-Za-z]+", part) if is_split(word)}
         if not words:
             continue
         # A folder "dev-kit" yields to the name of its shard; a folder "val" means what it says.
-        words |= {said(folder, name) for folder in parts[at + 1 :] if is_split(folder)}
+        words |= {parse_split(folder, name) for folder in parts[at + 1 :] if is_split(folder)}
         if len(words) > 1:
             raise DataError(
                 f"shard {name}: says {' and '.join(sorted(words))}: let its name and its folder say one split"
@@ -122,9 +124,9 @@ def _refuse_scheme(path: str, scheme: str) -> None:
 class _Opened:
     """The bytes of a shard in order; whatever a client of the network raises becomes one line."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ShardFile) -> None:
         self.name = place.name
-        self.stream = self._or_say("opened", remote.open_stream, place.where)
+        self.stream = self._or_say("opened", remote.open_stream, place.address)
 
     def __enter__(self) -> _Opened:
         return self
@@ -144,22 +146,22 @@ class _Opened:
             raise DataError(f"shard {self.name}: cannot be {what}: {reason}") from None
 
 
-def read(place: Place, journal: ReadLog) -> list[Source]:
+def read_shard(place: ShardFile, log: ReadLog) -> list[SourceRow]:
     """The rows of a local shard; pictures are places in it, texts are read."""
     try:
-        index = tar.index_tar(Path(place.where))
-        with open(place.where, "rb") as stream:
+        index = tar.index_tar(Path(place.address))
+        with open(place.address, "rb") as stream:
             rows = [
-                _source(sample, place, journal, _Placed(place.where, stream.fileno()))
+                _source(sample, place, log, _Placed(place.address, stream.fileno()))
                 for sample in index.samples
             ]
     except OSError as error:
         raise DataError(f"shard {place.name}: {error.strerror}: check corpus.path") from None
-    note(place, index, journal)
+    log_shard(place, index, log)
     return [row for row in rows if row is not None]
 
 
-def stream(place: Place, start: int, journal: ReadLog) -> Iterator[Source | None]:
+def stream_shard(place: ShardFile, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
     """The rows of a shard as they come, from the `start`-th sample on; pictures are bytes.
 
     None stands in the place of a sample that cannot be used, so that places are those of the index.
@@ -172,28 +174,28 @@ def stream(place: Place, start: int, journal: ReadLog) -> Iterator[Source | None
                     others.append(entry)
                     continue
                 if number >= start:
-                    yield _source(entry, place, journal, _Held())
+                    yield _source(entry, place, log, _Held())
                 number += 1
         finally:  # whoever reads the last sample does not ask for the one after it
-            note(place, tar.TarIndex.from_entries(others), journal)
+            log_shard(place, tar.TarIndex.from_entries(others), log)
 
 
-def count(place: Place) -> int:
+def count_samples(place: ShardFile) -> int:
     """How many samples a shard holds; of a remote one, it is read through once."""
     if not place.remote:
-        return len(tar.index_tar(Path(place.where)).samples)
+        return len(tar.index_tar(Path(place.address)).samples)
     with _Opened(place) as data:
         return sum(isinstance(entry, tar.Sample) for entry in tar.scan_tar(data, skip=2**62))
 
 
-def counts(found: list[Place], journal: ReadLog) -> list[int]:
+def shard_sizes(found: list[ShardFile], log: ReadLog) -> list[int]:
     """How many samples each shard holds: as a sizes.json or manifest.json beside it says, or counted."""
-    folders = dict.fromkeys(place.where.rpartition("/")[0] for place in found if place.remote)
+    folders = dict.fromkeys(place.address.rpartition("/")[0] for place in found if place.remote)
     said = {shard: items for folder in folders for shard, items in _said(folder).items()}
-    unknown = [place for place in found if place.where not in said]
+    unknown = [place for place in found if place.address not in said]
     if unknown and found[0].remote:
-        journal.note(f"{len(unknown)} shards were read once to be counted: put a sizes.json beside them")
-    return [said.get(place.where) or count(place) for place in found]
+        log.add_note(f"{len(unknown)} shards were read once to be counted: put a sizes.json beside them")
+    return [said.get(place.address) or count_samples(place) for place in found]
 
 
 def _said(folder: str) -> dict[str, int]:
@@ -209,15 +211,15 @@ def _said(folder: str) -> dict[str, int]:
     return {}
 
 
-def note(place: Place, index: tar.TarIndex, journal: ReadLog) -> None:
-    """What else stands in a shard, into the journal."""
+def log_shard(place: ShardFile, index: tar.TarIndex, log: ReadLog) -> None:
+    """What else stands in a shard, into the log."""
     for fault in index.faults:
         where, name = f"shard {place.number} member {fault.number}", f"{place.name}:{fault.name}"
-        journal.bad.append(UnusableItem(where, fault.reason, name))
+        log.unusable.append(UnusableItem(where, fault.reason, name))
     for suffix, count in sorted(index.ignored.items()):
         why = "never read, for it can run code" if suffix in tar.CODE_SUFFIXES else "not read"
         kind = "of other kinds" if suffix == tar.OTHER_SUFFIX else f".{suffix}"
-        journal.note(f"shard {place.number}: {count} members {kind} {why}")
+        log.add_note(f"shard {place.number}: {count} members {kind} {why}")
 
 
 class _Placed:
@@ -250,19 +252,19 @@ class _Unusable(Exception):
     """A sample that can be no pair, and why."""
 
 
-def _source(sample: tar.Sample, place: Place, journal: ReadLog, parts: _Placed | _Held) -> Source | None:
-    """A sample as a row, or None and a line in the journal."""
-    where, name = f"shard {place.number} sample {sample.number}", f"{place.name}/{text_of(sample.key)}"
+def _source(sample: tar.Sample, place: ShardFile, log: ReadLog, parts: _Placed | _Held) -> SourceRow | None:
+    """A sample as a row, or None and a line in the log."""
+    where, name = f"shard {place.number} sample {sample.number}", f"{place.name}/{cell_text(sample.key)}"
     try:
         if sample.image_suffix is None:
             raise _Unusable("missing picture")
         values = _values(sample, parts)
     except _Unusable as error:
-        journal.bad.append(UnusableItem(where, str(error), name))
+        log.unusable.append(UnusableItem(where, str(error), name))
         return None
-    return Source(
-        values={**values, "key": text_of(sample.key), "shard": place.name},
-        place=where,
+    return SourceRow(
+        values={**values, "key": cell_text(sample.key), "shard": place.name},
+        location=where,
         image=parts.picture(sample.members[sample.image_suffix], name),
         name=name,
         split=place.split,

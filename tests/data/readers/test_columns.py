@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from domainclip.data.cards import Columns
-from domainclip.data.columns import named, require_image, resolve
 from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.sources.columns import named_columns, require_image_column, resolve_columns
 from domainclip.errors import DataError
 from tests.data.made_corpora import card
 
 
 def test_guesses_are_made_from_the_names_and_noted() -> None:
-    journal = ReadLog()
-    found = resolve(card(), ["Filename", "Caption", "Patient_ID", "class", "other"], "t.csv", journal)
+    log = ReadLog()
+    found = resolve_columns(card(), ["Filename", "Caption", "Patient_ID", "class", "other"], "t.csv", log)
     assert found == Columns(
         image="Filename", texts=["Caption"], group="Patient_ID", labels="class", split="", language=""
     )
-    assert journal.notes == [
+    assert log.notes == [
         "column image: Filename (guessed; say otherwise with corpus.columns.image)",
         "column texts: Caption (guessed; say otherwise with corpus.columns.texts)",
         "column labels: class (guessed; say otherwise with corpus.columns.labels)",
@@ -24,29 +24,27 @@ def test_guesses_are_made_from_the_names_and_noted() -> None:
 
 
 def test_what_the_card_says_is_not_guessed() -> None:
-    journal = ReadLog()
+    log = ReadLog()
     said = {"image": "x", "texts": [], "labels": [], "group": "", "split": "", "language": ""}
-    found = resolve(
-        card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", journal
+    found = resolve_columns(
+        card(columns=said), ["x", "image", "text", "label", "group", "split", "lang"], "t.csv", log
     )
     assert found == Columns.model_validate(said)
-    assert journal.notes == []
+    assert log.notes == []
 
 
 def test_a_template_without_text_says_all() -> None:
-    found = resolve(
+    found = resolve_columns(
         card(captions={"template": "{title} by {artist}"}), ["title", "artist", "text"], "t", ReadLog()
     )
     assert found.texts == []
 
 
 def test_captions_that_a_template_leaves_out_are_told_of() -> None:
-    journal = ReadLog()
+    log = ReadLog()
     said = card(columns={"texts": ["note"]}, captions={"template": "{title}"})
-    resolve(said, ["image", "title", "note"], "t", journal)
-    assert (
-        "corpus.columns.texts is not used: the card's captions.template does not name {text}" in journal.notes
-    )
+    resolve_columns(said, ["image", "title", "note"], "t", log)
+    assert "corpus.columns.texts is not used: the card's captions.template does not name {text}" in log.notes
 
 
 @pytest.mark.parametrize(
@@ -76,13 +74,13 @@ def test_captions_that_a_template_leaves_out_are_told_of() -> None:
 )  # fmt: skip
 def test_a_missing_column_names_its_key_and_the_nearest(keys: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        resolve(card(**keys), ["image", "caption"], "t.csv", ReadLog())
+        resolve_columns(card(**keys), ["image", "caption"], "t.csv", ReadLog())
     assert str(caught.value) == message
 
 
 def test_images_that_nothing_names() -> None:
     with pytest.raises(DataError) as caught:
-        require_image(resolve(card(), ["a", "b"], "t.csv", ReadLog()), ["a", "b"], "t.csv")
+        require_image_column(resolve_columns(card(), ["a", "b"], "t.csv", ReadLog()), ["a", "b"], "t.csv")
     assert str(caught.value) == (
         "t.csv: which column names the images? set corpus.columns.image; there are: a, b"
     )
@@ -93,7 +91,7 @@ def test_every_key_that_names_a_column() -> None:
         "columns": {"id": "i", "labels": ["p", "q"], "languages": {"de": "de"}, "meta": ["m"]},
         "captions": {"template": "{text} {label} {z}"},
     }
-    assert named(card(**keys)) == {
+    assert named_columns(card(**keys)) == {
         "i": "corpus.columns.id",
         "p": "corpus.columns.labels",
         "q": "corpus.columns.labels",
@@ -107,7 +105,7 @@ def test_a_wrong_column_of_a_wide_table_says_which_there_are() -> None:
     """Fault 29: a wrong column, with the nearest and all that exist, in their own order."""
     names = [f"c{number}" for number in range(45)]
     with pytest.raises(DataError) as caught:
-        resolve(card(columns={"image": "picture"}), names, "t.csv", ReadLog())
+        resolve_columns(card(columns={"image": "picture"}), names, "t.csv", ReadLog())
     assert str(caught.value) == (
         't.csv: no column "picture" (corpus.columns.image): there are: '
         + ", ".join(names[:40])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.text.captions import columns_of
+from domainclip.data.text.captions import template_columns
 from domainclip.errors import DataError, did_you_mean
 
 # The names that a column has when nobody says otherwise, the likeliest first, compared without case.
@@ -23,7 +23,7 @@ _USUAL = {
 _SHOWN = 40  # columns that a message names
 
 
-def resolve(card: Card, available: Sequence[str], source: str, journal: ReadLog) -> Columns:
+def resolve_columns(card: Card, available: Sequence[str], source: str, log: ReadLog) -> Columns:
     """The card's columns with every `null` guessed, or `""`/`[]` where there is none; guesses are noted.
 
     Raises: DataError for a column that the source does not have, with the nearest that it has.
@@ -31,23 +31,23 @@ def resolve(card: Card, available: Sequence[str], source: str, journal: ReadLog)
     said = card.columns
     _refuse_missing(card, available, source)
     template = card.captions.template
-    if said.texts and template and "text" not in columns_of(template):
-        journal.note("corpus.columns.texts is not used: the card's captions.template does not name {text}")
+    if said.texts and template and "text" not in template_columns(template):
+        log.add_note("corpus.columns.texts is not used: the card's captions.template does not name {text}")
     found: dict[str, object] = {}
     for role, usual in _USUAL.items():
         if getattr(said, role) is not None:
             continue
-        if role == "texts" and template and "text" not in columns_of(template):
+        if role == "texts" and template and "text" not in template_columns(template):
             found[role] = []  # the template says what a caption is made of
             continue
         guess = _guess(usual, available)
         found[role] = ([guess] if guess else []) if role == "texts" else guess
         if guess:
-            journal.note(f"column {role}: {guess} (guessed; say otherwise with corpus.columns.{role})")
+            log.add_note(f"column {role}: {guess} (guessed; say otherwise with corpus.columns.{role})")
     return said.model_copy(update=found)
 
 
-def require_image(columns: Columns, available: Sequence[str], source: str) -> str:
+def require_image_column(columns: Columns, available: Sequence[str], source: str) -> str:
     """The column that names the images.
 
     Raises: DataError when none is named and none can be guessed.
@@ -60,7 +60,7 @@ def require_image(columns: Columns, available: Sequence[str], source: str) -> st
     return columns.image
 
 
-def named(card: Card) -> dict[str, str]:
+def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
     said, found = card.columns, dict[str, str]()
     for key in ("id", "image", "language", "group", "split"):
@@ -71,19 +71,19 @@ def named(card: Card) -> dict[str, str]:
         found |= {name: f"corpus.columns.{key}" for name in names if name}
     found |= dict.fromkeys(said.languages, "corpus.columns.languages")
     found |= dict.fromkeys(card.captions.rewrites, "corpus.captions.rewrites")
-    template = columns_of(card.captions.template or "")
+    template = template_columns(card.captions.template or "")
     # {text} and {label} mean the item's own captions and classes.
     found |= {name: "corpus.captions.template" for name in template if name not in ("text", "label")}
     return found
 
 
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
-    for name, key in named(card).items():
+    for name, key in named_columns(card).items():
         if name not in available:
-            raise DataError(f'{source}: no column "{name}" ({key}): {which(name, available)}')
+            raise DataError(f'{source}: no column "{name}" ({key}): {suggest_columns(name, available)}')
 
 
-def which(name: str, available: Sequence[str]) -> str:
+def suggest_columns(name: str, available: Sequence[str]) -> str:
     """A closing sentence for a column that is not there: the nearest, and all that there are."""
     near = did_you_mean(name, available)
     if near.startswith("known") and len(available) <= 12:
