@@ -155,7 +155,7 @@ def _parquet(folder: Path, sizes: tuple[int, ...]) -> list[str]:
 def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = _parquet(tmp_path, (10, 3))
     _builder(monkeypatch, "parquet", train=files, test=files)
-    stream = Hub(streaming=True).stream(card(), "lab/birds", ReadLog())
+    stream = Hub(streaming=True).open_stream(card(), "lab/birds", ReadLog())
     assert stream is not None
     assert (stream.shard_sizes, stream.shard_names) == ((10, 3), ("train-0.parquet", "train-1.parquet"))
     log = ReadLog()
@@ -186,9 +186,9 @@ def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         _builder(monkeypatch, name, **given)
         with pytest.raises(DataError) as caught:
-            Hub(streaming=True).stream(card(), "lab/birds", ReadLog())
+            Hub(streaming=True).open_stream(card(), "lab/birds", ReadLog())
         assert str(caught.value) == f"data set lab/birds: {text}"
-    assert Hub(streaming=True, limit=3).stream(card(), "lab/birds", ReadLog()) is None
+    assert Hub(streaming=True, limit=3).open_stream(card(), "lab/birds", ReadLog()) is None
 
 
 def test_saved_sets_that_are_none(tmp_path: Path) -> None:
