@@ -40,8 +40,8 @@ What the tables say in short:
 - **The anchor is what keeps the base.** Without it retention falls from 0.50 to 0.07 or 0.08 in the three
   domains that have it measured by class names, for a gain that cannot be measured there. With captions in
   many languages the domain itself gets worse without it (R@1 0.085; the base has 0.090, the anchor 0.114).
-- **More general sentences for the anchor** (`prose.per_step: 384` of 32,768 instead of 128 of 8,192) keep
-  half a point to one point more, at no measurable cost. A stronger anchor instead
+- **More general sentences for the anchor** (`anchor_texts.per_step: 384` of 32,768 instead of 128 of 8,192)
+  keep half a point to one point more, at no measurable cost. A stronger anchor instead
   (weight 200 or 800) keeps no more than that and costs accuracy.
 - **Interpolation** gives back most of the rest: astronomy loses nothing measurable (0.496), at 0.68 instead
   of 0.76 of macro accuracy. Paintings at α 0.65, with more sentences, lose 0.009 and reach 0.593, mean of

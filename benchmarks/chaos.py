@@ -35,9 +35,9 @@ KINDS = {
     "locked image, anchor": [
         "strategy=locked_image",
         "objectives={contrastive: {}, anchor: {weight: 5}}",
-        "prose={sentences: 32, per_step: 4}",
+        "anchor_texts={count: 32, per_step: 4}",
     ],
-    "looking": ["train.validate_every=3", "train.take=best", "train.keep=1"],
+    "looking": ["train.validate_every=3", "train.final_weights=best", "train.keep_checkpoints=1"],
 }
 Command = tuple[Path, Path, list[str]]  # recipe, run folder, overrides
 PATIENCE = 120  # seconds after which a session counts as hanging

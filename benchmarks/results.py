@@ -25,7 +25,7 @@ PLAIN = [
     "strategy={locked_image: {}}",
     "objectives={contrastive: {}}",
     "curation={}",
-    "interpolate=null",
+    "weight_interpolation=null",
     "train.epochs=10",
     "train.batch_size=128",
     "train.learning_rate=5e-4",
@@ -35,10 +35,10 @@ LOCKED = [
     "train.epochs=5",
     "train.batch_size=128",
     "train.learning_rate=5e-4",
-    "prose.per_step=128",
+    "anchor_texts.per_step=128",
 ]
 # Where the image tower learns, every pair costs a forward and a backward pass: fewer epochs, smaller batches.
-BOTH_TOWERS = ["train.epochs=1", "train.batch_size=32", "prose.per_step=32"]
+BOTH_TOWERS = ["train.epochs=1", "train.batch_size=32", "anchor_texts.per_step=32"]
 LORA = [
     "strategy={lora: {rank: 16, targets: attention+mlp}}",
     "train.learning_rate=1e-3",

@@ -65,7 +65,7 @@ def main() -> None:
         "train.validate_every=200",
         "strategy={lora: {rank: 2, dropout: 0.1}}",
         "objectives={contrastive: {}, anchor: {weight: 5}}",
-        "prose={sentences: 32, per_step: 4}",
+        "anchor_texts={count: 32, per_step: 4}",
     ]
     finetune.finetune(loading.load_recipe(str(file), overrides), place / "run", quiet=True)
     print("| step | resident MB | open files | threads |\n|--:|--:|--:|--:|")

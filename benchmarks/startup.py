@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-VERBS = (["--help"], ["recipes", "ls"], ["finetune", "--help"])
+VERBS = (["--help"], ["recipes", "list"], ["finetune", "--help"])
 
 
 def main() -> None:

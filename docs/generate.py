@@ -36,8 +36,8 @@ VERBS = [
     "recipes",
     "data",
 ]
-RECIPE_VERBS = ["ls", "show", "cp"]
-DATA_VERBS = ["check", "preview", "prepare", "cache", "cache ls", "cache rm"]
+RECIPE_VERBS = ["list", "show", "copy"]
+DATA_VERBS = ["check", "preview", "prepare", "cache", "cache list", "cache clear"]
 
 
 def commands() -> str:
@@ -103,7 +103,7 @@ KINDS = {
 }
 # What a field of Views costs the loop, by its name in `needs`.
 COSTS = {
-    "prose": "some general sentences are encoded in every step (`prose.per_step`)",
+    "prose": "some general sentences are encoded in every step (`anchor_texts.per_step`)",
     "anchor_prose": "the base encodes the general sentences once",
     "anchor_image": "the base encodes every training picture once; kept on disk",
     "image_2": "a second view of every picture is decoded and encoded in every step",
@@ -153,9 +153,11 @@ def _interpolate() -> str:
     """α is no part, but a key of its own."""
     model = recipe.WeightInterpolation
     purpose = _text(inspect.getdoc(model) or "")
-    said = ["## After training\n", "### interpolate\n", f"{purpose}\n", "> (1 − α) θ₀ + α θ\n"]
+    said = ["## After training\n", "### weight_interpolation\n", f"{purpose}\n", "> (1 − α) θ₀ + α θ\n"]
     said.append("For an adapter α scales its update. How α is chosen: [training.md](training.md).\n")
-    return "\n".join([*said, f"*Source:* {_text(model.citation)}. *In a recipe:* `interpolate: {{}}`.\n"])
+    return "\n".join(
+        [*said, f"*Source:* {_text(model.citation)}. *In a recipe:* `weight_interpolation: {{}}`.\n"]
+    )
 
 
 def _cost(kind: str, part: Any) -> str:

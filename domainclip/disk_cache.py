@@ -82,7 +82,7 @@ def writing(
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry, as `data cache ls` shows it."""
+    """One entry, as `data cache list` shows it."""
 
     kind: str
     name: str

@@ -79,8 +79,8 @@ corpus:
   min_items: 1
   privacy: {{identifiers: none, burned_in_text: "no"}}
 strategy: full
-train: {{epochs: 3, batch_size: 16, learning_rate: 1e-3, save_every: 2, keep: 3}}
-evaluate: {{resamples: 100}}
+train: {{epochs: 3, batch_size: 16, learning_rate: 1e-3, save_every: 2, keep_checkpoints: 3}}
+evaluate: {{bootstrap_samples: 100}}
 roots: [{base}, {corpus}]
 """
 

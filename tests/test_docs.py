@@ -44,7 +44,7 @@ def test_every_part_is_in_the_methods_whole(generate: ModuleType) -> None:
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
     named = {name for kind in generate.KINDS for name in registry.names(kind)}
     assert len(named) > 25
-    assert sections.keys() == named | {"interpolate"}
+    assert sections.keys() == named | {"weight_interpolation"}
     for kind in generate.KINDS:
         for name in registry.names(kind):
             said = sections[name]

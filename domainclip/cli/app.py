@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with locals may show patient data
     rich_markup_mode=None,
     help="Adapt CLIP models to a domain, and prove what that gained and what it cost.",
-    epilog="Start with: domainclip demo, or domainclip recipes ls. Exit codes: docs/exit-codes.md.",
+    epilog="Start with: domainclip demo, or domainclip recipes list. Exit codes: docs/exit-codes.md.",
 )
 app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")

@@ -35,8 +35,8 @@ CardOption = Annotated[
     str | None, typer.Option("--card", "-c", help="A data card, by name or file; then a path.")
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that decode pictures; default: all cores.")]
-NoBase = Annotated[
-    bool, typer.Option("--no-base", help="Leave the base of the recipe alone: no tokens are counted.")
+WithoutModel = Annotated[
+    bool, typer.Option("--without-model", help="Leave the base of the recipe alone: no tokens are counted.")
 ]
 
 
@@ -52,7 +52,7 @@ def check(
     html: Annotated[Path | None, typer.Option(help="Write the findings as a page, without pictures.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Name the places of every finding.")] = False,
     workers: Workers = None,
-    no_base: NoBase = False,
+    without_model: WithoutModel = False,
 ) -> None:
     """Check a corpus before any training: leaks, duplicates, captions, pictures. Exit code 3 on errors.
 
@@ -63,7 +63,7 @@ def check(
     from domainclip.pipelines.data_check import check as data_check_check
     from domainclip.pipelines.data_check import page
 
-    target, rest = _target(recipe, card, words or [], no_base)
+    target, rest = _target(recipe, card, words or [], without_model)
     if rest:
         raise RecipeError(f'data check: "{rest[0]}" is no key=value')
     found = data_check_check.check_corpus(target, workers=os.cpu_count() or 1 if workers is None else workers)
@@ -87,7 +87,7 @@ def preview(
     card: CardOption = None,
     items: Annotated[int, typer.Option(min=1, max=1000, help="Items on the sheet.")] = 48,
     workers: Workers = None,
-    no_base: NoBase = False,
+    without_model: WithoutModel = False,
 ) -> None:
     """Write a contact sheet of what the model will really see. It holds pictures: it is yours alone.
 
@@ -101,7 +101,7 @@ def preview(
     out = Path(words[-1])
     if out.suffix.lower() not in (".html", ".htm"):
         raise RecipeError(f'data preview: "{words[-1]}": name the page last, as in preview.html')
-    target, rest = _target(recipe, card, words[:-1], no_base)
+    target, rest = _target(recipe, card, words[:-1], without_model)
     if rest:
         raise RecipeError(f'data preview: "{rest[0]}" is no key=value')
     found = data_check_check.check_corpus(
@@ -152,21 +152,23 @@ def prepare(
     )
 
 
-@cache.command("ls")
-def cache_ls() -> None:
+@cache.command("list")
+def list_entries() -> None:
     """List what is kept: prepared pictures, features, embeddings, indexes of tar files.
 
     \b
-    domainclip data cache ls
+    domainclip data cache list
     """
     from domainclip.pipelines import cache as pipelines_cache
 
     typer.echo(pipelines_cache.list_cache())
 
 
-@cache.command("rm")
-def cache_rm(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As ls shows them.")] = None,
+@cache.command("clear")
+def clear_entries(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="As list shows them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of it.")] = False,
     older_than: Annotated[
         str | None, typer.Option(metavar="30d", help="What was not used for so many days (d) or hours (h).")
@@ -175,8 +177,8 @@ def cache_rm(
     """Remove what is kept; runs make it again when they need it.
 
     \b
-    domainclip data cache rm 3f9c2b71
-    domainclip data cache rm --older-than 30d
+    domainclip data cache clear 3f9c2b71
+    domainclip data cache clear --older-than 30d
     """
     from domainclip.pipelines import cache as pipelines_cache
 
@@ -184,7 +186,7 @@ def cache_rm(
 
 
 def _target(
-    recipe: str | None, card: str | None, words: list[str], no_base: bool
+    recipe: str | None, card: str | None, words: list[str], without_model: bool
 ) -> tuple[CheckTarget, list[str]]:
     """The corpus that is meant, and the words that say nothing of it."""
     from domainclip.pipelines.data_check import check as data_check_check
@@ -194,7 +196,7 @@ def _target(
     if recipe is not None and card is not None:
         raise RecipeError("data: name --recipe or --card, not both; a recipe's card is corpus.card=CARD")
     if recipe is not None:
-        return data_check_check.from_recipe(recipe, changes, not no_base), rest
+        return data_check_check.from_recipe(recipe, changes, not without_model), rest
     target = data_check_check.from_card(card, rest[0] if rest else None, changes)
     return target, rest[1:]
 

@@ -31,7 +31,7 @@ def evaluate(
     ] = None,
     templates: Annotated[
         list[str] | None,
-        typer.Option("--templates", "--template", help='Prompts of your own, as "a scan of {}"; repeat it.'),
+        typer.Option("--prompt-template", help='Prompts of your own, as "a scan of {}"; repeat it.'),
     ] = None,
     split: Annotated[str | None, typer.Option(help="test or validation; default: the recipe's.")] = None,
     out: Annotated[
@@ -44,7 +44,7 @@ def evaluate(
     domainclip eval runs/medical_xray-1 --against base --suite medical
     domainclip eval openai/clip-vit-base-patch32 --recipe astronomy corpus.path=sky.csv
     domainclip eval runs/a-1 runs/b-1 runs/c-1 --against base --split validation
-    domainclip eval runs/pets-1 --classes "cat,dog" --template "a blurry photo of a {}"
+    domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     """
     from domainclip.pipelines import evaluate as pipelines_evaluate  # torch is imported only now
 

@@ -11,8 +11,8 @@ recipes = typer.Typer(
 )
 
 
-@recipes.command("ls")
-def recipes_ls() -> None:
+@recipes.command("list")
+def list_recipes() -> None:
     """List the recipes that ship, with what each is for."""
     from domainclip.config import builtin
 
@@ -24,15 +24,15 @@ def recipes_ls() -> None:
 
 
 @recipes.command("show")
-def recipes_show(name: str) -> None:
+def show_recipe(name: str) -> None:
     """Print a recipe."""
     from domainclip.config import builtin
 
     typer.echo(builtin.find_file("recipes", name, ".yaml").read_text(encoding="utf-8"), nl=False)
 
 
-@recipes.command("cp")
-def recipes_cp(name: str, to: Path) -> None:
+@recipes.command("copy")
+def copy_recipe(name: str, to: Path) -> None:
     """Copy a recipe, to change it; an existing file is not overwritten."""
     from domainclip.config import builtin
     from domainclip.errors import RecipeError

@@ -112,6 +112,7 @@ def _resolve_models(
             ]
         found = options.get(option) or []
         used += [path for path in ([found] if isinstance(found, str) else found) if Path(path).is_absolute()]
-    for inner, more in (options.get("inner") or {}).items() if isinstance(options.get("inner"), dict) else ():
-        used += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.inner.{inner}")
+    within = options.get("objective")  # the objective inside matryoshka
+    for inner, more in within.items() if isinstance(within, dict) else ():
+        used += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.objective.{inner}")
     return used

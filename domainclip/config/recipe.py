@@ -43,9 +43,9 @@ class CorpusSource(BaseModel):
 
 
 class AnchorTexts(_Strict):
-    """General sentences made of the tokeniser's own words, for objectives that need `prose`."""
+    """General-domain texts made of the tokenizer's words, for objectives that use `anchor_texts`."""
 
-    sentences: int = Field(4096, ge=2)
+    count: int = Field(4096, ge=2)
     per_step: int = Field(64, ge=2)
     templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
 
@@ -53,10 +53,10 @@ class AnchorTexts(_Strict):
 class EvaluationConfig(_Strict):
     """How the run is measured."""
 
-    resamples: int = Field(2000, ge=100)
+    bootstrap_samples: int = Field(2000, ge=100)
     seed: int = Field(0, ge=0, lt=2**32)
     split: Literal["validation", "test"] = "test"
-    keep_embeddings: bool = True  # in the user's cache, so that measuring again costs seconds
+    cache_embeddings: bool = True  # in the user's cache, so that measuring again costs seconds
 
 
 class WeightInterpolation(_Strict):
@@ -65,8 +65,8 @@ class WeightInterpolation(_Strict):
     citation: ClassVar[str] = "arXiv:2109.01903"
 
     alphas: list[float] = [0.25, 0.5, 0.75, 1.0]
-    # Most that the headline figure may fall on general items; half of the general set is then chosen on.
-    floor: Share | None = None
+    # The largest drop of the headline metric on the retention set; half of that set then selects alpha.
+    max_retention_drop: Share | None = None
 
     @field_validator("alphas")
     @classmethod
@@ -94,8 +94,8 @@ class Recipe(_Strict):
     objectives: dict[str, Options] = {}  # empty: what the family of the base was trained with
     curation: dict[str, Options] = {}
     train: TrainConfig = TrainConfig()
-    prose: AnchorTexts = AnchorTexts()
-    interpolate: WeightInterpolation | None = None
+    anchor_texts: AnchorTexts = AnchorTexts()
+    weight_interpolation: WeightInterpolation | None = None
     probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
     retention: CorpusSource | None = None
     evaluate: EvaluationConfig = EvaluationConfig()
@@ -125,23 +125,23 @@ class Recipe(_Strict):
         data = self.model_dump(mode="json")
         for key in ("name", "evaluate", "report", "roots"):
             data.pop(key)
-        swept = data.pop("interpolate") or {}
-        if self.train.steers and swept.get("floor") is not None:
-            data["interpolate"] = "floor"  # half of the general set steers then
+        swept = data.pop("weight_interpolation") or {}
+        if self.train.steers and swept.get("max_retention_drop") is not None:
+            data["weight_interpolation"] = "max_retention_drop"  # half of the general set steers then
         kept = [
-            "keep_features",
-            "keep_features_gb",
+            "cache_features",
+            "feature_cache_gb",
             "pixel_cache_gb",
             "timeout",
-            "keep_best",
-            "take",
-            "shard",
-            "track",
+            "keep_best_checkpoint",
+            "final_weights",
+            "fsdp",
+            "log_to",
         ]
         if not self.train.steers:  # then no figure, and no look at one, changes a weight
             data.pop("probes"), data.pop("retention")
-            kept += ["validate_every", "retention_floor", "on_retention_floor"]
-        for key in ("log_every", "save_every", "keep", "stop_after", "requeue", "workers", *kept):
+            kept += ["validate_every", "max_retention_drop", "on_retention_drop"]
+        for key in ("log_every", "save_every", "keep_checkpoints", "time_limit", "requeue", "workers", *kept):
             data["train"].pop(key)
         return data
 

@@ -30,26 +30,26 @@ class TrainConfig(BaseModel):
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
     workers: int = Field(0, ge=0)
     log_every: int = Field(1, ge=1)
-    track: Literal["tensorboard"] | None = None  # the numbers of metrics.jsonl, in the run folder as well
+    log_to: Literal["tensorboard"] | None = None  # the numbers of metrics.jsonl, in the run folder as well
     save_every: int = Field(200, ge=1)
-    keep: int = Field(2, ge=1)
-    stop_after: str | None = None  # 3h50m: save and end then, to be continued with --resume
+    keep_checkpoints: int = Field(2, ge=1)
+    time_limit: str | None = None  # 3h50m: save and end then, to be continued with --resume
     requeue: bool = False  # put the SLURM job back into its queue when it is stopped
     timeout: str = "30m"  # longest that one process waits for another before the run ends
     validate_every: int | None = Field(None, ge=1)  # steps between looks at held-out data; null: none
-    keep_best: Literal["validation"] | None = None  # never prune the step whose validation loss is lowest
-    take: Literal["last", "best"] = "last"  # which step's weights the run ends with
-    retention_floor: float = Field(0.05, ge=0)  # most that the general figure may fall below the base's
-    on_retention_floor: Literal["warn", "stop", "lower_rate"] = "warn"
-    keep_features: bool = True  # what a locked tower, or locked layers, say is computed once
-    keep_features_gb: float = Field(20, gt=0)  # most that may lie on disk, of all runs together
+    keep_best_checkpoint: bool = False  # never prune the step whose validation loss is lowest
+    final_weights: Literal["last", "best"] = "last"  # which step's weights the run ends with
+    max_retention_drop: float = Field(0.05, ge=0)  # most that the general figure may fall below the base's
+    on_retention_drop: Literal["warn", "stop", "lower_rate"] = "warn"
+    cache_features: bool = True  # what a locked tower, or locked layers, say is computed once
+    feature_cache_gb: float = Field(20, gt=0)  # most that may lie on disk, of all runs together
     pixel_cache_gb: float = Field(20, ge=0)  # most that prepared pictures may take on disk; 0: none are kept
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     activation_checkpointing: bool = False  # a third more arithmetic for a fraction of the memory
     compile: bool = False  # the layers of the towers, by torch.compile
-    shard: Literal["none", "full"] = "none"  # full: each process holds one part of every weight and moment
+    fsdp: bool = False  # each process holds one part of every weight and moment
 
-    @field_validator("stop_after", "timeout")
+    @field_validator("time_limit", "timeout")
     @classmethod
     def _duration(cls, value: str | None) -> str | None:
         if value is not None:
@@ -66,9 +66,9 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _looks(self) -> TrainConfig:
         looking = {
-            "keep_best": self.keep_best is not None,
-            "take: best": self.take == "best",
-            f"on_retention_floor: {self.on_retention_floor}": self.on_retention_floor != "warn",
+            "keep_best_checkpoint": self.keep_best_checkpoint,
+            "final_weights: best": self.final_weights == "best",
+            f"on_retention_drop: {self.on_retention_drop}": self.on_retention_drop != "warn",
         }
         if self.validate_every is None and (key := next((k for k, asked in looking.items() if asked), None)):
             raise ValueError(f"{key} needs validate_every: say how many steps lie between two looks")
@@ -77,13 +77,13 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _parts(self) -> TrainConfig:
         clash = {"compile": self.compile, "optimizer: adamw8bit": self.optimizer == "adamw8bit"}
-        if self.shard == "full" and (key := next((key for key, asked in clash.items() if asked), None)):
+        if self.fsdp and (key := next((key for key, asked in clash.items() if asked), None)):
             raise ValueError(
-                f"shard: full works on parts of tensors, and {key} does not: leave one of them out"
+                f"fsdp: true works on parts of tensors, and {key} does not: leave one of them out"
             )
         return self
 
     @property
     def steers(self) -> bool:
         """Whether the general set decides about the rate or the end."""
-        return self.on_retention_floor != "warn"
+        return self.on_retention_drop != "warn"

@@ -121,8 +121,8 @@ class Card(_Strict):
     splits: Splits = Splits()
     captions: Captions = Captions()
     pictures: ImageOptions = ImageOptions()
-    # Of an item with several views, each epoch shows another ("any"), or always the first.
-    views: Literal["any", "first"] = "any"
+    # Of an item with several views, each epoch shows another ("random"), or always the first.
+    views: Literal["random", "first"] = "random"
     multi_label: bool = False
     # Either the prompts of every class, or templates around the class names found in the training
     # split, for classes with at least `min_items` items there. Prompts are data: they have a version.
@@ -131,7 +131,9 @@ class Card(_Strict):
     min_items: int = Field(default=10, ge=1)
     prompts_version: int = 1
     retention: Retention | None = None
-    max_bad: float = Field(default=0.01, ge=0, le=1)  # above this share of unreadable items the run stops
+    max_unusable: float = Field(
+        default=0.01, ge=0, le=1
+    )  # above this share of unreadable items the run stops
     privacy: Privacy = Privacy()
     checks: Checks = Checks()
     consent: str = "unknown"  # what those who are shown, or who made it, agreed to

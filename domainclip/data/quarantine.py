@@ -49,14 +49,14 @@ def check_max_unusable(bad: Sequence[UnusableItem], total: int, card: Card) -> N
 
     Raises: DataError with the count of every reason, the first places, and a list to work from.
     """
-    if not bad or (len(bad) <= card.max_bad * total and len(bad) < total):
+    if not bad or (len(bad) <= card.max_unusable * total and len(bad) < total):
         return
     shown = [f"{item.location}{_named(item, card)} ({item.reason})" for item in bad[:MAX_NAMED]]
     more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
     raise DataError(
         f"corpus {card.name}: {len(bad)} of {total} items are unusable ({len(bad) / total:.1%}, "
-        f"limit {card.max_bad:.1%}): {count_reasons(bad)}; first: {', '.join(shown)}{more}; "
-        f"mend them or raise corpus.max_bad{_list(bad, card)}"
+        f"limit {card.max_unusable:.1%}): {count_reasons(bad)}; first: {', '.join(shown)}{more}; "
+        f"mend them or raise corpus.max_unusable{_list(bad, card)}"
     )
 
 

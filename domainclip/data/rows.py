@@ -106,7 +106,7 @@ def usable_items(
     """
     told: Counter[str] = Counter()
     items = [_item(row, columns, card, label_separator, told) for row in rows]
-    if card.captions.join:
+    if card.captions.merge_captions:
         items = _joined(items)
     items = _with_own_ids(items, stated=bool(columns.id))
     for text, n in sorted((+told).items()):

@@ -101,7 +101,9 @@ def with_templates(chosen: dict[str, Prompts], templates: list[str], bare: bool 
     """The classes with every template around their names; `bare` keeps prompts that say more than a name."""
     for template in templates:
         if template.count("{}") != 1:
-            raise RecipeError(f'--templates: "{template}" must hold {{}} once, where the class name goes')
+            raise RecipeError(
+                f'--prompt-template: "{template}" must hold {{}} once, where the class name goes'
+            )
     return {
         name: Prompts(
             positive=[template.replace("{}", name) for template in templates], negative=own.negative

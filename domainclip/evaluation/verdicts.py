@@ -159,7 +159,7 @@ def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: 
             found.append(
                 f"{probe} on {dataset}: {figure}: {len(least)} differences are looked at together, of which "
                 f"none can be shown: {rows[0].groups} groups and {resamples} resamples give no p below "
-                f"{min(least):.2g}: raise evaluate.resamples, or measure more groups"
+                f"{min(least):.2g}: raise evaluate.bootstrap_samples, or measure more groups"
             )
     return found
 

@@ -25,7 +25,7 @@ class Anchor(Objective):
     logit: 1/b Σ_i KL(softmax(Y⁰ x⁰_i / τ) ‖ softmax(Y x_i / τ)): the images of the batch go on choosing among
     the sentences as they did. This one holds the image tower too; τ is `temperature`, fixed, near the base's;
     x⁰ is of the whole picture, whatever train.augmentation shows.
-    The sentences are made of the tokeniser's own words (recipe key `prose`), so no general corpus is needed.
+    The texts are made of the tokenizer's words (recipe key `anchor_texts`): no general corpus is needed.
     Distillation of the base into its own adaptation. [arXiv:1606.09282]
     """
 

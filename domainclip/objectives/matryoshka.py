@@ -24,7 +24,7 @@ class Matryoshka(Objective):
     """Σ_m c_m · inner(the first `widths`[m] dimensions, at unit length again), c_m = 1 / number of widths.
 
     The widths are those that the model will be used at; name the full one among them, or give the full one
-    its own term beside this. `inner` is any other objective, with its options. [arXiv:2205.13147]
+    its own term beside this. `objective` is any other objective, with its options. [arXiv:2205.13147]
     `probes: {retrieval: {widths: [64, 128]}}` measures what an embedding that was cut short still finds.
     Costs the inner objective once for each width, and no further encoding.
     """
@@ -33,7 +33,7 @@ class Matryoshka(Objective):
 
     widths: Annotated[list[_Width], Field(min_length=1)]
     weights: list[_Weight] | None = None  # c_m; null: equal shares
-    inner: dict[str, dict[str, Any]] = field(
+    objective: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"contrastive": {}}
     )  # exactly one; contrastive where none is named
 
@@ -42,23 +42,25 @@ class Matryoshka(Objective):
             raise ValueError("widths: each stands there once")
         if self.weights is not None and len(self.weights) != len(self.widths):
             raise ValueError(f"weights: {len(self.weights)} for {len(self.widths)} widths")
-        if len(self.inner) != 1:
-            raise ValueError(f"inner: name exactly one objective, not {len(self.inner)}")
-        if "matryoshka" in self.inner:
-            raise ValueError("inner: matryoshka inside itself says nothing new")
+        if len(self.objective) != 1:
+            raise ValueError(f"objective: name exactly one objective, not {len(self.objective)}")
+        if "matryoshka" in self.objective:
+            raise ValueError("objective: matryoshka inside itself says nothing new")
         _ = self.term  # a wrong option of the inner one fails now
 
     @cached_property
     def term(self) -> Objective:
         """The inner objective, built."""
-        ((name, options),) = self.inner.items()
-        built: Objective = registry.build("objectives", name, options, f"objectives.matryoshka.inner.{name}")
+        ((name, options),) = self.objective.items()
+        built: Objective = registry.build(
+            "objectives", name, options, f"objectives.matryoshka.objective.{name}"
+        )
         return built
 
     @property
     def wrapped(self) -> dict[str, Objective]:
         """The inner objective by its name."""
-        return {next(iter(self.inner)): self.term}
+        return {next(iter(self.objective)): self.term}
 
     @property
     def needs(self) -> frozenset[str]:

@@ -35,12 +35,12 @@ class NoiseRobust(Objective):
     replaces: ClassVar[str] = "contrastive"
 
     strength: Annotated[float, Field(ge=0, le=1)] = 0.5  # how far the surest noise is disbelieved
-    how: Literal["smooth", "weigh"] = "smooth"
+    mode: Literal["smooth", "weigh"] = "smooth"
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         doubt = self.strength * (1 - clean(_losses(views)))
-        if self.how == "weigh":
+        if self.mode == "weigh":
             return both_ways(views, weighted_mean(softmax, 1 - doubt), group=views.group)
 
         def targets(own: Tensor, excluded: Tensor | None) -> Tensor:

@@ -33,20 +33,20 @@ class ThreeTowers(Objective):
 
     citation: ClassVar[str] = "arXiv:2305.16999"
     needs: ClassVar[frozenset[str]] = frozenset({"third"})
-    models: ClassVar[tuple[str, ...]] = ("third",)
+    models: ClassVar[tuple[str, ...]] = ("third_tower",)
 
-    third: str | None = None  # an image model, as a folder or Hub id; null: the base's own image tower
+    third_tower: str | None = None  # an image model, as a folder or Hub id; null: the base's own image tower
     rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the heads
 
     @property
     def inputs(self) -> ObjectiveInputs:
         """The third tower, and the heads that learn with it."""
-        return ObjectiveInputs(third_tower=ThirdTower(self.third, self._initial_heads, self.rate))
+        return ObjectiveInputs(third_tower=ThirdTower(self.third_tower, self._initial_heads, self.rate))
 
     def _initial_heads(self, width: int, third: int, seed: int) -> Tensor:
         """(2, d + t, d): the identity, and for the side of another model drawn from the seed."""
         own = torch.eye(width)
-        if self.third is None:
+        if self.third_tower is None:
             return torch.stack([torch.cat([own, own])] * 2)
         draw = torch.Generator().manual_seed(seed)
         others = torch.randn(2, third, width, generator=draw) * third**-0.5

@@ -30,7 +30,9 @@ def clear_cache(names: Sequence[str], *, everything: bool, older_than: str | Non
     Raises: RecipeError when nothing is named, or a name that is not there.
     """
     if sum((bool(names), everything, older_than is not None)) != 1:
-        raise RecipeError("data cache rm: name entries, or say --all or --older-than 30d: one of the three")
+        raise RecipeError(
+            "data cache clear: name entries, or say --all or --older-than 30d: one of the three"
+        )
     found = disk_cache.entries()
     if names:
         chosen = [*dict.fromkeys(entry for name in names for entry in _named(name, found))]
@@ -50,7 +52,7 @@ def _named(name: str, found: Sequence[disk_cache.Entry]) -> list[disk_cache.Entr
     if len({entry.name for entry in matching}) != 1:
         near = did_you_mean(name, [entry.name[:12] for entry in found])
         problem = "several entries begin so" if matching else f"no such entry: {near}"
-        raise RecipeError(f'data cache rm: "{name}": {problem}')
+        raise RecipeError(f'data cache clear: "{name}": {problem}')
     return matching
 
 

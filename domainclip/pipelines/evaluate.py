@@ -68,11 +68,11 @@ def evaluate_models(asked: EvalRequest) -> Path | None:
         [model_facts.model_label(name, model) for name, model in zip(names, models, strict=True)]
     )
     seen_before, said = contamination.find_overlap(_known(recipe, names, labels), sets)
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
     encoders = [CachedEncoder(model, cache) for model in models]
     settings = recipe.evaluate
     found = compare_models(
-        encoders, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
+        encoders, sets, ready.parts.probes, resamples=settings.bootstrap_samples, seed=settings.seed
     )
     shown = gallery.gallery_examples(recipe, sets[0], encoders[:2])
     collectives.wait_for_all()

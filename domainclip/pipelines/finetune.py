@@ -70,7 +70,7 @@ def finetune(
     )  # one for all
     for model in filter(None, (ready.base, ready.original)):
         model.to(accelerator.device)
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
     encoder, first = _of_base(ready, sets, cache, quiet)
     collectives.on_first_process(partial(record_baseline, folder, sets, first, encoder))
 
@@ -95,7 +95,7 @@ def finetune(
     before, after = (CachedEncoder(model, cache) for model in (base, ready.base))
     settings = recipe.evaluate
     found = evaluate_pair(
-        before, after, sets, ready.parts.probes, resamples=settings.resamples, seed=settings.seed
+        before, after, sets, ready.parts.probes, resamples=settings.bootstrap_samples, seed=settings.seed
     )
     shown = gallery.gallery_examples(recipe, sets[0], [before, after])
     collectives.wait_for_all()
@@ -138,7 +138,9 @@ def _job(
 def _seen(ready: Inputs, sets: list[EvaluationSet], warnings: list[str]) -> validation.ValidationSet | None:
     """What is looked at while the model trains, if anything."""
     recipe = ready.recipe
-    halved = recipe.interpolate is not None and recipe.interpolate.floor is not None
+    halved = (
+        recipe.weight_interpolation is not None and recipe.weight_interpolation.max_retention_drop is not None
+    )
     warnings += validation.validation_warnings(recipe.train, recipe.evaluate.split, halved)
     base = ready.original or ready.base
     return validation.make_validation_set(recipe, ready.corpus, sets, ready.terms, ready.parts.probes, base)

@@ -64,7 +64,7 @@ def load_inputs(recipe: Recipe, *, measuring: bool = False) -> Inputs:
     corpus = load_corpus(card, recipe.corpus.path)
     _refuse_stream(parts, corpus)
     parts = replace(parts, strategy=parts.strategy.with_classes(list(corpus.classes)))
-    chosen = curate(corpus.splits["train"], parts.curation, base, recipe.evaluate.keep_embeddings)
+    chosen = curate(corpus.splits["train"], parts.curation, base, recipe.evaluate.cache_embeddings)
     corpus.splits["train"] = chosen.items
     warnings += chosen.warnings
     original = base
@@ -98,10 +98,11 @@ def load_inputs(recipe: Recipe, *, measuring: bool = False) -> Inputs:
 
 def _trained_model(recipe: Recipe, strategy: Strategy, base: DualEncoder) -> DualEncoder:
     model = strategy.build_model(base)
-    if model is not base and recipe.interpolate is not None:
+    if model is not base and recipe.weight_interpolation is not None:
         raise RecipeError(
-            f"interpolate: strategy {next(iter(recipe.strategy))} begins with a new tower, so no line leads "
-            "back to the base: leave interpolate out"
+            f"weight_interpolation: strategy {next(iter(recipe.strategy))} begins with a new tower, so no "
+            "line leads "
+            "back to the base: leave weight_interpolation out"
         )
     return model
 

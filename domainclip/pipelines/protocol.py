@@ -33,12 +33,13 @@ def reported_sets(sets: Sequence[EvaluationSet], recipe: Recipe) -> list[Evaluat
     Raises: RecipeError where a floor is set and there is no general set to hold it on; DataError for one that
     is too small to be halved.
     """
-    if recipe.interpolate is None or recipe.interpolate.floor is None:
+    if recipe.weight_interpolation is None or recipe.weight_interpolation.max_retention_drop is None:
         return list(sets)
     if all(one.name != RETENTION for one in sets):
         raise RecipeError(
-            "interpolate.floor: no general set is measured: name one with retention.path=FOLDER "
-            "retention.card=CARD, or leave floor out"
+            "weight_interpolation.max_retention_drop: no general set is measured: name one with "
+            "retention.path=FOLDER "
+            "retention.card=CARD, or leave it out"
         )
     return [_half(one, reported=True) if one.name == RETENTION else one for one in sets]
 
@@ -52,7 +53,9 @@ def selection_sets(sets: Sequence[EvaluationSet], recipe: Recipe, corpus: Corpus
     # A probe may fit on the training split; on the validation split, which is measured here, it must not.
     train = splits["train"] if len(splits["train"]) else None
     validation = EvaluationSet("validation", splits["validation"], corpus.card, corpus.classes, train=train)
-    floor = recipe.interpolate is not None and recipe.interpolate.floor is not None
+    floor = (
+        recipe.weight_interpolation is not None and recipe.weight_interpolation.max_retention_drop is not None
+    )
     return [validation, *(_half(one, reported=False) if floor else one for one in sets[1:])]
 
 
@@ -64,8 +67,8 @@ def _half(data: EvaluationSet, reported: bool) -> EvaluationSet:
     rows = [i for i, group in enumerate(data.items["group"][:]) if _side(str(group)) == reported]
     if not rows or len(rows) == len(data.items):
         raise DataError(
-            "interpolate.floor: the general set has too few groups to choose on one half and report the "
-            f"other: {len(data.items)} items; leave floor out"
+            "weight_interpolation.max_retention_drop: the general set has too few groups to choose on one "
+            f"half and report the other: {len(data.items)} items; leave it out"
         )
     return replace(data, items=data.items.select(rows, keep_in_memory=True))
 
@@ -81,7 +84,7 @@ def evaluation_sets(recipe: Recipe, corpus: Corpus, warnings: list[str]) -> list
         raise DataError(
             f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure"
         )
-    if recipe.interpolate is not None and recipe.evaluate.split == "validation":
+    if recipe.weight_interpolation is not None and recipe.evaluate.split == "validation":
         warnings.append("evaluate.split: α was chosen on the validation split, so figures on it flatter")
     # What is fitted, or chosen, is so on other items than the measured ones.
     other = None if recipe.evaluate.split == "validation" else corpus.splits["validation"]

@@ -43,7 +43,7 @@ def run_facts(
         extra["interpolation"] = swept.facts()
     if setup.recipe.train.micro_batch_size == "auto":
         extra["micro_batch_size"] = trained.micro_batch_size or "all"
-    if setup.recipe.train.take == "best":
+    if setup.recipe.train.final_weights == "best":
         extra["weights_of_step"] = trained.weights_of_step
     if trained.unusable:
         extra["unreadable_in_training"] = len(trained.unusable)

@@ -31,7 +31,7 @@ def sentences(ready: Inputs) -> Precomputed:
     if "prose" not in ready.terms.needs:
         return Precomputed(image_features=image)
     base = ready.original or ready.base
-    texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.prose, seed)
+    texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.anchor_texts, seed)
     return Precomputed(
         image_features=image, anchor_texts=texts, anchor_embeddings=feature_cache.embed_texts(base, texts)
     )
@@ -50,10 +50,11 @@ def make_job(
         raise RecipeError(
             f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns"
         )
-    if ready.recipe.interpolate is not None and not len(ready.corpus.splits["validation"]):
+    if ready.recipe.weight_interpolation is not None and not len(ready.corpus.splits["validation"]):
         raise DataError(
-            f"corpus {ready.corpus.card.name}: the validation split is empty: interpolate chooses on it; "
-            "leave interpolate out"
+            f"corpus {ready.corpus.card.name}: the validation split is empty: weight_interpolation "
+            "chooses on it; "
+            "leave weight_interpolation out"
         )
     if name := saving.weights_not_saved(ready.base):
         raise RecipeError(
@@ -69,7 +70,7 @@ def make_job(
         augmentation=settings.augmentation,
         captions=how,
         token_limit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens)
-        if how.long == "window"
+        if how.overlong == "window"
         else None,
         views=ready.corpus.card.views,
         frames=ready.base.frames,
@@ -113,8 +114,8 @@ def in_place_of_pictures(
         return None
     if corpus.stream is not None:
         raise RecipeError(
-            "strategy.prompts.source: text needs all captions at once, and a stream shows a few: leave it "
-            "out, or store the corpus with domainclip data prepare and train on that"
+            "strategy.prompt_learning.train_on: text needs all captions at once, and a stream shows a few: "
+            "leave it out, or store the corpus with domainclip data prepare and train on that"
         )
     return feature_cache.embed_texts(
         base, caption_substitutes.substitute_captions(corpus.splits["train"], seed)

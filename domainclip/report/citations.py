@@ -34,8 +34,8 @@ def sources(recipe: Recipe, parts: Components, terms: WeightedObjectives | None 
         for name, objective in objectives.items()
         for inner_name, inner in objective.wrapped.items()
     ]
-    if recipe.interpolate is not None:
-        used.append(("interpolate", WeightInterpolation))
+    if recipe.weight_interpolation is not None:
+        used.append(("weight interpolation", WeightInterpolation))
     return [f"{name.replace('_', ' ')}: {part.citation}" for name, part in used]
 
 

@@ -31,11 +31,11 @@ class Full(Strategy):
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = 1e-4  # above this a pre-trained tower is usually destroyed
 
-    image: Annotated[float, Field(ge=0)] = 1.0
-    text: Annotated[float, Field(ge=0)] = 1.0
+    image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     last_layers: Annotated[int, Field(ge=1)] | None = None  # null: all of them
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    scale: bool = True  # whether scale and bias learn too
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
@@ -44,12 +44,12 @@ class Full(Strategy):
             below = [name for side in _SIDES for name in model.weights_below(side, self.last_layers)]
             locked = [(_any_of(below), 0.0)]
         slower = [step for side in _SIDES for step in self._decayed(model, side)]
-        learns = tower_factors(self.image, self.text, self.scale)
+        learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         return model.set_trainable([*locked, *slower, *learns])
 
     def _decayed(self, model: DualEncoder, side: Literal["image", "text"]) -> list[tuple[str, float]]:
         """Patterns for what stands below the last layer, from the bottom up: the first match decides."""
-        full = self.image if side == "image" else self.text
+        full = self.image_lr_factor if side == "image" else self.text_lr_factor
         lowest = model.depth(side) if self.last_layers is None else self.last_layers - 1  # that learns
         places = range(lowest, 0, -1) if self.layer_decay < 1 else ()
         return [(_any_of(model.weights_below(side, j)), full * self.layer_decay**j) for j in places]

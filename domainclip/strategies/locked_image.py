@@ -22,8 +22,8 @@ class LockedImage(Strategy):
     default_learning_rate: ClassVar[float] = 1e-4
     max_learning_rate: ClassVar[float | None] = 1e-3
 
-    scale: bool = True  # whether scale and bias learn too
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
-        return model.set_trainable(tower_factors(0.0, 1.0, self.scale))
+        return model.set_trainable(tower_factors(0.0, 1.0, self.train_logit_scale))

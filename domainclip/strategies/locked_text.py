@@ -22,8 +22,8 @@ class LockedText(Strategy):
     default_learning_rate: ClassVar[float] = 2e-5
     max_learning_rate: ClassVar[float | None] = 2e-4
 
-    scale: bool = True  # whether scale and bias learn too
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""
-        return model.set_trainable(tower_factors(1.0, 0.0, self.scale))
+        return model.set_trainable(tower_factors(1.0, 0.0, self.train_logit_scale))

@@ -32,18 +32,18 @@ class LongText(Strategy):
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = 1e-4
 
-    keep: Annotated[int, Field(ge=1)] = 20  # positions that stay where they are
-    factor: Annotated[int, Field(ge=2)] = 4
-    image: Annotated[float, Field(ge=0)] = 1.0
-    text: Annotated[float, Field(gt=0)] = 1.0
-    scale: bool = True  # whether scale and bias learn too
+    kept_positions: Annotated[int, Field(ge=1)] = 20  # positions that stay where they are
+    stretch_factor: Annotated[int, Field(ge=2)] = 4
+    image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    text_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def requirements(self, base: DualEncoder) -> InputRequirements:
         """Captions as long as the stretched positions."""
         from domainclip.models import position_embeddings
 
-        stretched = self.factor * (position_embeddings.count_positions(base) - self.keep)
-        return InputRequirements(base.frames, self.keep + stretched)
+        stretched = self.stretch_factor * (position_embeddings.count_positions(base) - self.kept_positions)
+        return InputRequirements(base.frames, self.kept_positions + stretched)
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Stretches the positions; the factor on the learning rate by weight name.
@@ -53,8 +53,8 @@ class LongText(Strategy):
         from domainclip.models import position_embeddings
 
         self._refuse(model)
-        first = position_embeddings.stretch(model, self.keep, self.factor)
-        learns = tower_factors(self.image, self.text, self.scale)
+        first = position_embeddings.stretch(model, self.kept_positions, self.stretch_factor)
+        learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         return model.set_trainable([(re.escape(first), 0.0), *learns])
 
     def _refuse(self, model: DualEncoder) -> None:
@@ -71,7 +71,8 @@ class LongText(Strategy):
                 "family"
             )
         there = position_embeddings.count_positions(model)
-        if self.keep > there - 2:  # stretching takes a step between two
+        if self.kept_positions > there - 2:  # stretching takes a step between two
             raise RecipeError(
-                f"strategy.long_text.keep: {self.keep} of {there} positions leaves none to stretch"
+                f"strategy.long_text.kept_positions: {self.kept_positions} of {there} positions leaves "
+                "none to stretch"
             )

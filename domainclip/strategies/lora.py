@@ -40,7 +40,7 @@ class Lora(Strategy):
     rslora: bool = False  # alpha / √rank instead of alpha / rank
     dora: bool = False  # direction and length of each row learn apart
     init: Literal["kaiming", "gaussian"] = "kaiming"  # how A is drawn; B is zero either way
-    scale: bool = True  # whether scale and bias learn too
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Puts the adapter in place; the factor on the learning rate by weight name.
@@ -71,4 +71,6 @@ class Lora(Strategy):
         )
         model.hf_model = get_peft_model(model.hf_model, config)
         adapter = r"(image|text)/.*\.lora_(A|B|magnitude_vector)\..*"
-        return model.set_trainable([(adapter, 1.0), ("(scale|bias)/.*", float(self.scale)), (".*", 0.0)])
+        return model.set_trainable(
+            [(adapter, 1.0), ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
+        )

@@ -36,12 +36,14 @@ class MultiFrame(Strategy):
     max_learning_rate: ClassVar[float | None] = 1e-4
 
     frames: Annotated[int, Field(ge=2, le=64)] = 4
-    pool: Literal["mean", "weighted", "temporal"] = "mean"
+    pooling: Literal["mean", "weighted", "temporal"] = "mean"
     layers: Annotated[int, Field(ge=1, le=2)] = 1  # of the temporal transformer
-    pooling: Annotated[float, Field(gt=0)] = 10.0  # factor of what pools: it is new, the towers are not
-    image: Annotated[float, Field(ge=0)] = 1.0
-    text: Annotated[float, Field(ge=0)] = 1.0
-    scale: bool = True  # whether scale and bias learn too
+    pooling_lr_factor: Annotated[float, Field(gt=0)] = (
+        10.0  # factor of what pools: it is new, the towers are not
+    )
+    image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def requirements(self, base: DualEncoder) -> InputRequirements:
         """Up to `frames` images per item."""
@@ -54,17 +56,18 @@ class MultiFrame(Strategy):
         """
         from domainclip.models import frame_pooling
 
-        wanted = {"frames": self.frames, "pool": self.pool, "layers": self.layers}
+        wanted = {"frames": self.frames, "pool": self.pooling, "layers": self.layers}
         if model.pooled_by is None:
-            frame_pooling.attach(model, self.pool, self.frames, self.layers)
+            frame_pooling.attach(model, self.pooling, self.frames, self.layers)
         elif model.pooled_by != wanted:
-            said = ", ".join(f"{name} {value}" for name, value in model.pooled_by.items())
+            options = {"pool": "pooling"}  # the option of a key of pooling.json
+            said = ", ".join(f"{options.get(key, key)} {value}" for key, value in model.pooled_by.items())
             raise RecipeError(
                 f"strategy.multi_frame: the base pools its pictures already: say {said}, as it does"
             )
-        learns = tower_factors(self.image, self.text, self.scale)
+        learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         added = (
-            [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling)]
+            [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling_lr_factor)]
             if frame_pooling.MODULE_NAME in model.added_modules
             else []
         )

@@ -34,13 +34,13 @@ class TwoStage(Strategy):
     default_learning_rate: ClassVar[float] = 1e-4
     max_learning_rate: ClassVar[float | None] = 1e-3
 
-    first: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the steps
+    first_stage_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the steps
     order: Literal["image_locked_first", "text_locked_first"] = "image_locked_first"
-    rates: tuple[_Rate, _Rate] = (1.0, 0.1)  # factor on the learning rate, of each stage
-    image: _Factor = 1.0  # factor of a tower in the second stage
-    text: _Factor = 1.0
+    stage_lr_factors: tuple[_Rate, _Rate] = (1.0, 0.1)  # factor on the learning rate, of each stage
+    image_lr_factor: _Factor = 1.0  # factor of a tower in the second stage
+    text_lr_factor: _Factor = 1.0
     last_layers: Annotated[int, Field(ge=1)] | None = None  # that learn in the second stage; null: all
-    scale: bool = True  # whether scale and bias learn too
+    train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor of what learns in some stage: the larger of two."""
@@ -51,10 +51,13 @@ class TwoStage(Strategy):
 
         Raises: RecipeError when nothing learns in one of them.
         """
-        shares, lists = (self.first, 1 - self.first), (self._first(), self._second(model))
+        shares, lists = (
+            (self.first_stage_share, 1 - self.first_stage_share),
+            (self._first(), self._second(model)),
+        )
         stages = [
             Stage(share, {name: rate * factor for name, factor in model.set_trainable(patterns).items()})
-            for share, rate, patterns in zip(shares, self.rates, lists, strict=True)
+            for share, rate, patterns in zip(shares, self.stage_lr_factors, lists, strict=True)
             if share > 0
         ]
         if not all(any(stage.learning_rates.values()) for stage in stages):
@@ -66,10 +69,14 @@ class TwoStage(Strategy):
 
     def _first(self) -> list[tuple[str, float]]:
         locked, learns = ("image", "text") if self.order == "image_locked_first" else ("text", "image")
-        return [(f"{locked}/.*", 0.0), (f"{learns}/.*", 1.0), ("(scale|bias)/.*", float(self.scale))]
+        return [
+            (f"{locked}/.*", 0.0),
+            (f"{learns}/.*", 1.0),
+            ("(scale|bias)/.*", float(self.train_logit_scale)),
+        ]
 
     def _second(self, model: DualEncoder) -> list[tuple[str, float]]:
-        learns = tower_factors(self.image, self.text, self.scale)
+        learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         if self.last_layers is None:
             return learns
         sides: tuple[Modality, ...] = ("image", "text")

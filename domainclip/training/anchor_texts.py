@@ -27,8 +27,8 @@ def whole_words(tokenizer: Any) -> list[str]:
     return [word for word, length in zip(wanted, lengths, strict=True) if length == 1]
 
 
-def make_sentences(tokenizer: Any, prose: AnchorTexts, seed: int) -> list[str]:
-    """`prose.sentences` texts: a template around one word, or, one time in three, two.
+def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]:
+    """`anchors.count` texts: a template around one word, or, one time in three, two.
 
     Raises: ModelError when the tokeniser has no whole words (a byte or character vocabulary).
     """
@@ -38,18 +38,18 @@ def make_sentences(tokenizer: Any, prose: AnchorTexts, seed: int) -> list[str]:
             "the base's tokeniser has no whole words to make general sentences of: leave out the anchor"
         )
     draw = np.random.Generator(np.random.Philox(key=seed))
-    picks = draw.integers(len(known), size=(prose.sentences, 2))
-    pairs = draw.random(prose.sentences) < 1 / 3
-    forms = draw.integers(len(prose.templates), size=prose.sentences)
+    picks = draw.integers(len(known), size=(anchors.count, 2))
+    pairs = draw.random(anchors.count) < 1 / 3
+    forms = draw.integers(len(anchors.templates), size=anchors.count)
     texts = []
     for (first, second), two, form in zip(picks, pairs, forms, strict=True):
         said = f"{known[first]} {known[second]}" if two else known[first]
-        texts.append(prose.templates[form].replace("{}", said))
+        texts.append(anchors.templates[form].replace("{}", said))
     return texts
 
 
-def drawn_indices(step: int, prose: AnchorTexts, seed: int) -> list[int]:
+def drawn_indices(step: int, anchors: AnchorTexts, seed: int) -> list[int]:
     """Which sentences a step uses: a pure function, so that a resumed run draws the same."""
     draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step + 1]))
-    count = min(prose.per_step, prose.sentences)
-    return [int(i) for i in draw.choice(prose.sentences, size=count, replace=False)]
+    count = min(anchors.per_step, anchors.count)
+    return [int(i) for i in draw.choice(anchors.count, size=count, replace=False)]

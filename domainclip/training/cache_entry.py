@@ -32,7 +32,7 @@ class CacheBudget:
         description = f"{description}, {size / 1e9:.2f} GB"
         free = collectives.on_first_process(disk_cache.free_bytes)
         if not disk_cache.Budget(_KIND, self.limit).fits(self.used + size):
-            self.notes.append(f"not kept: {description}: more than train.keep_features_gb allows")
+            self.notes.append(f"not kept: {description}: more than train.feature_cache_gb allows")
             return False
         missing = is_missing(name)
         if missing and not disk_cache.has_room(size, free):

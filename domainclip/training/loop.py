@@ -45,7 +45,7 @@ def train_stage(
     weights = setup.terms.weights
     quiet = quiet or collectives.rank() > 0
     with (
-        interruption.InterruptHandler(settings.stop_after, setup.started) as interrupts,
+        interruption.InterruptHandler(settings.time_limit, setup.started) as interrupts,
         checkpoint.AsyncCheckpointWriter() as writer,
         ProgressDisplay(total, state.step, stage.batch_size, quiet, weights) as display,
         layer_execution.layer_execution(setup.model, settings),

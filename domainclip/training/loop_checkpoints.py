@@ -49,7 +49,7 @@ def save(
         "micro_batch_size": state.micro_batch_size,
         "course": policy.state(),
     }
-    groups, keep, protected = state.groups(), setup.recipe.train.keep, policy.protected_steps
+    groups, keep, protected = state.groups(), setup.recipe.train.keep_checkpoints, policy.protected_steps
     collectives.on_first_process(
         lambda: writer.save(folder / "checkpoints", state.step, groups, facts, keep, protected)
     )

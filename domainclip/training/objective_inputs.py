@@ -114,7 +114,7 @@ def refuse_pictures(terms: WeightedObjectives, base: DualEncoder, looks: bool) -
     if looks and base.frames == 1:
         return
     several = "strategy.multi_frame shows several pictures of an item"
-    why = several if looks else "strategy.prompts with source: text looks at no picture"
+    why = several if looks else "strategy.prompt_learning with train_on: text looks at no picture"
     for name, objective in terms.by_name.items():
         if found := sorted(objective.needs & _OF_A_PICTURE):
             raise RecipeError(f"objectives.{name}: needs {found[0]}, and {why}: leave one of the two out")

@@ -23,8 +23,8 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
     settings = setup.recipe.train
     if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
         return setup
-    if settings.keep_features:
-        room = CacheBudget(settings.keep_features_gb * 1e9)
+    if settings.cache_features:
+        room = CacheBudget(settings.feature_cache_gb * 1e9)
         setup = _with_pictures(_with_texts(setup, tokens, room), room)
         setup = replace(setup, notes=(*setup.notes, *room.notes))
     if setup.captions is tokens and setup.precomputed.text_features is None:

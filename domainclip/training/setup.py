@@ -84,8 +84,10 @@ def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.devi
     """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
     kept, texts, anchors = setup.precomputed, rows.texts, None
     if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
-        all_drawn = anchor_texts.drawn_indices(at, setup.recipe.prose, setup.recipe.train.seed)
-        mine = process_share(all_drawn, collectives.rank(), collectives.process_count(), "prose.per_step")
+        all_drawn = anchor_texts.drawn_indices(at, setup.recipe.anchor_texts, setup.recipe.train.seed)
+        mine = process_share(
+            all_drawn, collectives.rank(), collectives.process_count(), "anchor_texts.per_step"
+        )
         texts = [*texts, *(kept.anchor_texts[i] for i in mine)]
         anchors = kept.anchor_embeddings[mine].to(device)
     image, kept_image, index = rows.image, None, rows.index.numpy()

@@ -69,7 +69,7 @@ class StageRun:
         setup.model.set_train_mode({name.split("/")[0] for name in learning})
         model, wrapped = fsdp.prepare(setup.model, optimizer, accelerator)
         metrics = MetricsLog(
-            folder / "metrics.jsonl", state.step, setup.validation, settings.track is not None
+            folder / "metrics.jsonl", state.step, setup.validation, settings.log_to is not None
         )
         batch_size = min(settings.batch_size, len(setup.pairs))
         alarms = _alarms(setup, batch_size, metrics.earlier_records)
@@ -169,8 +169,8 @@ class StageRun:
 
 
 def _shard(setup: TrainingSetup, device: torch.device) -> TrainingSetup:
-    """Return the setup with one shard of the weights on each process, where train.shard asks for it."""
-    if setup.recipe.train.shard == "none":
+    """Return the setup with one shard of the weights on each process, where train.fsdp asks for it."""
+    if not setup.recipe.train.fsdp:
         return setup
     return replace(setup, model=fsdp.shard(setup.model, device))
 
@@ -179,7 +179,7 @@ def _alarms(setup: TrainingSetup, batch_size: int, earlier_records: list[dict[st
     """Return the alarm monitor in the state that the records of earlier sessions have led to."""
     settings, max_scale = setup.recipe.train, exp(setup.model.max_log_scale)
     monitor = AlarmMonitor(
-        batch_size, max_scale, frozenset(setup.terms), settings.retention_floor, settings.on_retention_floor
+        batch_size, max_scale, frozenset(setup.terms), settings.max_retention_drop, settings.on_retention_drop
     )
     for record in earlier_records:
         monitor.update(record)

@@ -53,7 +53,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
 
     Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
     """
-    room = CacheBudget(setup.recipe.train.keep_features_gb * 1e9)
+    room = CacheBudget(setup.recipe.train.feature_cache_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
     for name, objective in setup.terms.by_name.items():
@@ -65,7 +65,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
             model = _locked(setup, setup.model.base, setup.model.revision)
             base = _pictures(setup, model, f"objectives.{name}", room)
         if inputs.third_tower is not None:
-            third = _third(setup, inputs.third_tower, f"objectives.{name}.third", room)
+            third = _third(setup, inputs.third_tower, f"objectives.{name}.third_tower", room)
             setup = _with_heads(setup, inputs.third_tower, third.shape[1])
     if not taught and base is None and third is None:
         return setup
@@ -118,4 +118,4 @@ def _pictures(
 
 
 def _no_room(key: str, room: CacheBudget) -> RecipeError:
-    return RecipeError(f"{key}: {room.notes[-1]}: raise train.keep_features_gb, or make room")
+    return RecipeError(f"{key}: {room.notes[-1]}: raise train.feature_cache_gb, or make room")

@@ -103,14 +103,16 @@ def make_validation_set(
     general = next((data for data in sets if data.name == "general"), None)
     if general is None and settings.steers:
         raise RecipeError(
-            f"train.on_retention_floor: {settings.on_retention_floor} needs a general set: name one with "
+            f"train.on_retention_drop: {settings.on_retention_drop} needs a general set: name one with "
             "retention.path=FOLDER retention.card=CARD"
         )
     cache = EmbeddingCache()
     encoder = CachedEncoder(base, cache)
     pairs = _some(_captioned(corpus), encoder, _PAIRS, settings.seed)
     how = pairs.card.captions
-    fit = caption_sampling.TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None
+    fit = (
+        caption_sampling.TokenLimit(base.count_tokens, base.max_tokens) if how.overlong == "window" else None
+    )
     said = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
     named = terms.losses_replaced.values()
     name = base.objective if base.objective in named else next(iter(named), base.objective)
@@ -128,7 +130,7 @@ def make_validation_set(
     made = replace(made, base_metrics=made.measure(base))
     if settings.steers and "retention" not in made.base_metrics:
         raise RecipeError(
-            f"train.on_retention_floor: {settings.on_retention_floor} has nothing to go by: add zero_shot or "
+            f"train.on_retention_drop: {settings.on_retention_drop} has nothing to go by: add zero_shot or "
             "retrieval to probes, as the general set allows"
         )
     return made
@@ -142,10 +144,12 @@ def validation_warnings(settings: TrainConfig, split: str, halved: bool = False)
     found = []
     if settings.steers and not halved:
         found.append(
-            "train.on_retention_floor: the general set had a say in the training, so figures on it flatter"
+            "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
         )
-    if settings.take == "best" and split == "validation":
-        found.append("train.take: the step was chosen on the validation split, so figures on it flatter")
+    if settings.final_weights == "best" and split == "validation":
+        found.append(
+            "train.final_weights: the step was chosen on the validation split, so figures on it flatter"
+        )
     return found
 
 

@@ -24,7 +24,7 @@ class ValidationPolicy:
         """`facts`: of the checkpoint that the run continues from."""
         self.validation, self.settings = held, settings
         known = facts or {}
-        self.keeps_best_checkpoint = settings.keep_best is not None or settings.take == "best"
+        self.keeps_best_checkpoint = settings.keep_best_checkpoint or settings.final_weights == "best"
         self.best: list[float] | None = known.get("best")  # step and loss of the best step so far
         self.halvings: int = known.get("lowered", 0)
         self.stopped_at: int | None = known.get("ended")
@@ -50,7 +50,11 @@ class ValidationPolicy:
 
     def final_step(self, total: int) -> int:
         """The step whose weights the run ends with."""
-        return int(self.best[0]) if self.settings.take == "best" and self.best else self.last_step(total)
+        return (
+            int(self.best[0])
+            if self.settings.final_weights == "best" and self.best
+            else self.last_step(total)
+        )
 
     def validate(self, step: int, total: int, model: DualEncoder) -> dict[str, Any] | None:
         """What the weights reach after this step, when it is time to look; decides what follows from it."""
@@ -61,7 +65,7 @@ class ValidationPolicy:
         found = self.validation.measure(model)
         if found["loss"] < (inf if self.best is None else self.best[1]):  # no number is no best
             self.best, self.improved = [step, found["loss"]], self.keeps_best_checkpoint
-        if found.get("lost", 0.0) > self.settings.retention_floor:
-            self.halvings += self.settings.on_retention_floor == "lower_rate"
-            self.stopped_at = step if self.settings.on_retention_floor == "stop" else self.stopped_at
+        if found.get("lost", 0.0) > self.settings.max_retention_drop:
+            self.halvings += self.settings.on_retention_drop == "lower_rate"
+            self.stopped_at = step if self.settings.on_retention_drop == "stop" else self.stopped_at
         return found

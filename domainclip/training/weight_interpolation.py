@@ -102,7 +102,8 @@ _RESAMPLES = 200  # for a standard error
 
 
 _UNCHANGED = (
-    "interpolate.floor: no α gains and keeps the general figure within it: the model is as before training"
+    "weight_interpolation.max_retention_drop: no α gains and keeps the general figure within it: "
+    "the model is as before training"
 )
 
 
@@ -144,7 +145,7 @@ def selection_metric(
 
     Raises: RecipeError where no probe has such a figure, or a floor none on the general set.
     """
-    settings = recipe.interpolate
+    settings = recipe.weight_interpolation
     if settings is None or not len(sets[0].items):  # an empty split is refused with the job
         return None
     measure = partial(_rows, model, cache=cache, seed=recipe.evaluate.seed)
@@ -152,15 +153,15 @@ def selection_metric(
     head = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
     if head is None:
         raise RecipeError(
-            "interpolate: no probe has a headline on the validation split that can choose: add zero_shot or "
-            "retrieval to probes, or leave interpolate out"
+            "weight_interpolation: no probe has a headline on the validation split that can choose: add "
+            "zero_shot or retrieval to probes, or leave weight_interpolation out"
         )
-    if settings.floor is not None:
+    if settings.max_retention_drop is not None:
         general = _tried(0.0, measure(sets, _deciding(probes, head)), head).general
         if general is None or not isfinite(general):
             raise RecipeError(
-                f"interpolate.floor: {head.probe} {head.metric} cannot be measured on the general set: "
-                "leave floor out"
+                f"weight_interpolation.max_retention_drop: {head.probe} {head.metric} cannot be measured "
+                "on the general set: leave it out"
             )
     return head
 
@@ -185,7 +186,7 @@ def interpolate_weights(
     `choosing` and `headline`. The heads of an objective are no part of what is saved, and stay as they are.
     Embeddings are held in `cache`: those of the base and of the chosen α serve again.
     """
-    settings = recipe.interpolate
+    settings = recipe.weight_interpolation
     if settings is None or head is None:
         return None
     weights = {
@@ -199,11 +200,11 @@ def interpolate_weights(
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, model)
         tried.append(_tried(alpha, measure(sets, _deciding(probes, head)), head))
-    chosen = choose_alpha(tried, settings.floor)
+    chosen = choose_alpha(tried, settings.max_retention_drop)
     set_alpha(weights, start, end, chosen, model)
     said = [_UNCHANGED] if chosen == 0 else []
     figure = f"{head.probe} {head.metric}"
-    return InterpolationResult(chosen, tried, settings.floor, figure, head.unit, said)
+    return InterpolationResult(chosen, tried, settings.max_retention_drop, figure, head.unit, said)
 
 
 def _rows(

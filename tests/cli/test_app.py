@@ -65,15 +65,15 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
             "corpus.options.delimiter: unknown option: known: encoding, image_folder, label_separator, labels_where, separator, texts_where, where.",
         ),
         (
-            "strategy.full.image=0 strategy.full.text=0 strategy.full.scale=false",
+            "strategy.full.image_lr_factor=0 strategy.full.text_lr_factor=0 strategy.full.train_logit_scale=false",
             2,
             "strategy.full: with these options no weight learns",
         ),
         ("name=../up", 2, "squares.yaml: name: a name, not a path: the run's folder is called by it"),
         (
-            "prose.templates=[]",
+            "anchor_texts.templates=[]",
             2,
-            "squares.yaml: prose.templates: list should have at least 1 item after validation, not 0, got []",
+            "squares.yaml: anchor_texts.templates: list should have at least 1 item after validation, not 0, got []",
         ),
         ("train.betas=[0.9,1.5]", 2, "squares.yaml: train.betas.1: input should be less than 1, got 1.5"),
         ("retention.path=/nowhere", 3, "retention.path: /nowhere does not exist"),
@@ -93,10 +93,10 @@ def test_interpolation_without_a_validation_split(finetune: Run, tmp_path: Path)
     folder = make_corpus(tmp_path / "corpus")
     table = folder / "metadata.csv"
     table.write_text(table.read_text().replace(",val", ",train"))
-    assert finetune(f"corpus.path={folder}", "interpolate={}") == (
+    assert finetune(f"corpus.path={folder}", "weight_interpolation={}") == (
         3,
         "",
-        "domainclip: corpus unnamed: the validation split is empty: interpolate chooses on it; leave interpolate "
+        "domainclip: corpus unnamed: the validation split is empty: weight_interpolation chooses on it; leave weight_interpolation "
         "out\n",
     )
     assert not (tmp_path / "run/metrics.jsonl").exists()  # said before training, not after
@@ -120,7 +120,7 @@ def test_a_run_goes_on_from_any_folder(
     front = "domainclip: {templates: ['a {} square'], min_items: 1}"
     (home / "squares.md").write_text(f"---\n{front}\n---\nSquares.\n")
     base = recipe_file.read_text().splitlines()[1]
-    rest = "strategy: full\ntrain: {epochs: 1, batch_size: 16}\nevaluate: {resamples: 100}"
+    rest = "strategy: full\ntrain: {epochs: 1, batch_size: 16}\nevaluate: {bootstrap_samples: 100}"
     roots = recipe_file.read_text().splitlines()[-1]
     (home / "r.yaml").write_text(f"{base}\ncorpus: {{path: data, card: squares.md}}\n{rest}\n{roots}\n")
     for place in ("here", "there"):
@@ -143,10 +143,10 @@ def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 64 items are unusable (1.6%, limit 1.0%): 1 empty caption; first: row 1 "
-        f"000.png (empty caption); mend them or raise corpus.max_bad (list: {listed})\n",
+        f"000.png (empty caption); mend them or raise corpus.max_unusable (list: {listed})\n",
     )
     # Allowed, it is counted and said.
-    assert finetune(f"corpus.path={folder}", "corpus.max_bad=0.02")[0] == 0
+    assert finetune(f"corpus.path={folder}", "corpus.max_unusable=0.02")[0] == 0
     assert json.loads((tmp_path / "run/results.json").read_text())["corpus"]["quarantine"] == {
         "empty caption": 1
     }
@@ -160,7 +160,7 @@ def test_a_truncated_picture(finetune: Run, tmp_path: Path) -> None:
     assert (code, out) == (3, "")
     assert error == (
         "domainclip: corpus: 1 of 64 pictures cannot be read (1.6%, limit 1.0%): 1 truncated image; first: row 1 "
-        "(truncated image); mend them or raise corpus.max_bad\n"
+        "(truncated image); mend them or raise corpus.max_unusable\n"
     )
 
 
@@ -179,7 +179,7 @@ def test_a_dicom_file_that_is_no_picture(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 13 items are unusable (7.7%, limit 1.0%): 1 not an image (RTPLAN); first: "
-        f"row 13 plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_bad (list: {listed})\n",
+        f"row 13 plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_unusable (list: {listed})\n",
     )
 
 
@@ -199,7 +199,7 @@ def test_no_recipe_and_no_run(run: Run, tmp_path: Path) -> None:
     assert run("finetune") == (
         2,
         "",
-        "domainclip: finetune: name a recipe with --recipe; domainclip recipes ls shows those that ship\n",
+        "domainclip: finetune: name a recipe with --recipe; domainclip recipes list shows those that ship\n",
     )
     assert run("finetune", "--resume") == (
         2,
@@ -295,7 +295,7 @@ def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:
 
 
 def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
-    code, out, _ = run("recipes", "ls")
+    code, out, _ = run("recipes", "list")
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0
     assert names == builtin.builtin_names("recipes", ".yaml")
@@ -306,9 +306,9 @@ def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
         assert run("validate", "-r", name) == (0, f"{name}: valid\n", "")
     text = builtin.find_file("recipes", "astronomy", ".yaml").read_text()
     assert run("recipes", "show", "astronomy.yaml") == (0, text, "")
-    assert run("recipes", "cp", "astronomy", tmp_path) == (0, f"{tmp_path / 'astronomy.yaml'}\n", "")
+    assert run("recipes", "copy", "astronomy", tmp_path) == (0, f"{tmp_path / 'astronomy.yaml'}\n", "")
     assert (tmp_path / "astronomy.yaml").read_text() == text
-    assert run("recipes", "cp", "astronomy", tmp_path) == (
+    assert run("recipes", "copy", "astronomy", tmp_path) == (
         2,
         "",
         f"domainclip: {tmp_path / 'astronomy.yaml'}: exists already; name another file\n",
@@ -338,7 +338,7 @@ def test_help_has_an_example(run: Run, verb: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from domainclip.cli.app import main\ntry: main(['recipes', 'ls'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    code = "import sys; from domainclip.cli.app import main\ntry: main(['recipes', 'list'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
 

@@ -43,12 +43,13 @@ def test_short_forms_defaults_and_numbers(folder: Path) -> None:
 
 def test_overrides(folder: Path) -> None:
     read = loading.load_recipe(
-        "mine.yaml", ["strategy.lora.rank=4", "train.epochs=1.5", "base.revision=abc", "corpus.max_bad=0.2"]
+        "mine.yaml",
+        ["strategy.lora.rank=4", "train.epochs=1.5", "base.revision=abc", "corpus.max_unusable=0.2"],
     )
     assert read.strategy == {"lora": {"rank": 4}}
     assert read.train.epochs == 1.5
     assert (read.base.path, read.base.revision) == ("lab/base", "abc")
-    assert read.corpus.overrides() == {"max_bad": 0.2}
+    assert read.corpus.overrides() == {"max_unusable": 0.2}
     assert loading.load_recipe("mine.yaml", ["strategy=locked_image"]).strategy == {"locked_image": {}}
 
 
@@ -60,7 +61,8 @@ def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
     assert again.digest() == read.digest()
     assert loading.load_recipe("mine.yaml", ["train.seed=8"]).digest() != read.digest()
     assert (
-        loading.load_recipe("mine.yaml", ["train.seed=7", "evaluate.resamples=100"]).digest() == read.digest()
+        loading.load_recipe("mine.yaml", ["train.seed=7", "evaluate.bootstrap_samples=100"]).digest()
+        == read.digest()
     )
 
 
@@ -76,8 +78,8 @@ def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
         (["train.epochs=0"], "mine.yaml: train.epochs: input should be greater than 0, got 0"),
         (["strategy=[lora, full]"], "mine.yaml: strategy: name exactly one strategy, not 2"),
         (
-            ["interpolate.alphas=[0, 1]"],
-            "mine.yaml: interpolate.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)",
+            ["weight_interpolation.alphas=[0, 1]"],
+            "mine.yaml: weight_interpolation.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)",
         ),
         (["train.epochs"], 'override "train.epochs": write it as key=value, as in train.epochs=3'),
         (["train epochs=3"], 'override "train epochs=3": write it as key=value, as in train.epochs=3'),

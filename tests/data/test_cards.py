@@ -40,9 +40,9 @@ def test_a_card_from_another_system_is_read_alike(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_into_the_card(tmp_path: Path) -> None:
-    name = _card(tmp_path, "domainclip:\n  columns: {image: a, group: g}\n  max_bad: 0.5")
-    card = load_card(name, {"columns": {"image": "b"}, "max_bad": 0.25})
-    assert (card.columns.image, card.columns.group, card.max_bad) == ("b", "g", 0.25)
+    name = _card(tmp_path, "domainclip:\n  columns: {image: a, group: g}\n  max_unusable: 0.5")
+    card = load_card(name, {"columns": {"image": "b"}, "max_unusable": 0.25})
+    assert (card.columns.image, card.columns.group, card.max_unusable) == ("b", "g", 0.25)
 
 
 def test_without_a_card_all_is_guessed() -> None:
@@ -50,7 +50,7 @@ def test_without_a_card_all_is_guessed() -> None:
     assert load_card("") == Card()
 
 
-@pytest.mark.parametrize( ("front", "message"), [ ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'), ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'), ( "domainclip: {classes: {cat: {positiv: [x]}}}", "my_card.md: classes.cat.positive: field required (and 1 more)", ), ( "domainclip: {max_bad: much}", "my_card.md: max_bad: input should be a valid number, unable to parse string as a number, " "got 'much'", ), ( "domainclip: {splits: {train: 0.5}}", "my_card.md: splits: train, validation and test must add up to 1, not 0.7", ), ( "domainclip: {captions: {template: a photo}}", 'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"', ), ( "domainclip: {templates: [a photo]}", 'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes', ), ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/data.md for its keys'), ("just text", "my_card.md: the front matter is a mapping of keys to values"), ], )  # fmt: skip
+@pytest.mark.parametrize( ("front", "message"), [ ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'), ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'), ( "domainclip: {classes: {cat: {positiv: [x]}}}", "my_card.md: classes.cat.positive: field required (and 1 more)", ), ( "domainclip: {max_unusable: much}", "my_card.md: max_unusable: input should be a valid number, unable to parse string as a number, " "got 'much'", ), ( "domainclip: {splits: {train: 0.5}}", "my_card.md: splits: train, validation and test must add up to 1, not 0.7", ), ( "domainclip: {captions: {template: a photo}}", 'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"', ), ( "domainclip: {templates: [a photo]}", 'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes', ), ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/data.md for its keys'), ("just text", "my_card.md: the front matter is a mapping of keys to values"), ], )  # fmt: skip
 def test_a_wrong_card_names_file_key_and_way_out(tmp_path: Path, front: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_card(_card(tmp_path, front))

@@ -89,9 +89,9 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> N
         "corpus test: 8 of 10 items are unusable (80.0%, limit 1.0%): 7 missing file, 1 empty file; first: "
         "row 3 2.png (empty file), row 4 3.png (missing file), row 5 4.png (missing file), "
         "row 6 5.png (missing file), "
-        f"row 7 6.png (missing file) and 3 more; mend them or raise corpus.max_bad (list: {_list()})"
+        f"row 7 6.png (missing file) and 3 more; mend them or raise corpus.max_unusable (list: {_list()})"
     )
-    loaded = load_corpus(card(max_bad=0.8), str(file))
+    loaded = load_corpus(card(max_unusable=0.8), str(file))
     assert loaded.splits["train"]["texts"][:] == [["caption 0"], ["caption 1"]]
     assert loaded.locations == {"0.png": "row 1", "1.png": "row 2"}
     assert len(loaded.unusable) == 8
@@ -102,7 +102,7 @@ def test_empty_captions_are_counted(tmp_path: Path) -> None:
     rows[2]["text"], rows[5]["text"] = "  ", "nan"
     assert _error(table(tmp_path, rows)) == (
         "corpus test: 2 of 8 items are unusable (25.0%, limit 1.0%): 2 empty caption; first: row 3 2.png "
-        f"(empty caption), row 6 5.png (empty caption); mend them or raise corpus.max_bad (list: {_list()})"
+        f"(empty caption), row 6 5.png (empty caption); mend them or raise corpus.max_unusable (list: {_list()})"
     )
 
 
@@ -115,7 +115,9 @@ def test_a_missing_column(tmp_path: Path) -> None:
 
 def test_a_corpus_where_nothing_is_usable_stops_whatever_the_limit(tmp_path: Path) -> None:
     file = table(tmp_path, _rows(2), pictures=False)
-    assert _error(file, max_bad=1).startswith("corpus test: 2 of 2 items are unusable (100.0%, limit 100.0%)")
+    assert _error(file, max_unusable=1).startswith(
+        "corpus test: 2 of 2 items are unusable (100.0%, limit 100.0%)"
+    )
     assert _error(file, options={"where": {"text": "none"}}) == f"corpus test: {file} holds no items"
 
 
@@ -165,9 +167,11 @@ def test_reasons_are_counted_with_the_commonest_first() -> None:
 
 
 def test_at_the_limit_is_within_it() -> None:
-    check_max_unusable([UnusableItem("row 1", "x")], 100, card(max_bad=0.01))
+    check_max_unusable([UnusableItem("row 1", "x")], 100, card(max_unusable=0.01))
     with pytest.raises(DataError):
-        check_max_unusable([UnusableItem("row 1", "x"), UnusableItem("row 2", "x")], 100, card(max_bad=0.01))
+        check_max_unusable(
+            [UnusableItem("row 1", "x"), UnusableItem("row 2", "x")], 100, card(max_unusable=0.01)
+        )
 
 
 class _Outside:
@@ -204,7 +208,7 @@ def test_without_a_place_for_the_list_the_fault_is_told_all_the_same(tmp_path: P
     (own_home / ".cache").write_text("a file in the way", encoding="utf-8")
     assert _error(table(tmp_path, _rows(1), pictures=False)) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "
-        "(missing file); mend them or raise corpus.max_bad"
+        "(missing file); mend them or raise corpus.max_unusable"
     )
 
 
@@ -247,9 +251,9 @@ def test_a_missing_view_is_counted_and_its_item_stays(
     assert str(caught.value) == (
         "corpus test: 3 of 7 items are unusable (42.9%, limit 1.0%): 2 missing file, 1 empty file; first: "
         "row 0 view 1 01.png (missing file), row 1 10.png (empty file), row 2 20.png (missing file); mend "
-        f"them or raise corpus.max_bad (list: {_list()})"
+        f"them or raise corpus.max_unusable (list: {_list()})"
     )
-    left = _studies(tmp_path, monkeypatch, max_bad=0.9)
+    left = _studies(tmp_path, monkeypatch, max_unusable=0.9)
     shown = [
         [Path(image["path"]).name for image in (row["image"], *row["views"])] for row in left.splits["train"]
     ]

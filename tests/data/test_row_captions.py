@@ -141,7 +141,7 @@ def test_a_wrong_fits_setting_is_found_before_anything_is_read() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"max_tokens": 32}, "set captions.long=window"),
+        ({"max_tokens": 32}, "set captions.overlong=window"),
         ({"headings": {"findings": ["x"], "beurteilung": ["y"]}}, 'headings of "beurteilung"'),
         ({"templates": ["a cat"]}, "must hold {} once"),
         ({"languages": {"en": 0}}, "one at least is above 0"),

@@ -164,7 +164,7 @@ def test_what_cannot_be_used_is_replaced_and_told(tmp_path: Path) -> None:
     members[4] = ("k2.png", b"no picture")  # its pixels are looked at when they are needed
     members[6:8] = [("k3.png", png(3))]  # without a text
     tar(tmp_path / "s" / "train.tar", members)
-    pairs = _pairs(_corpus(tmp_path / "s", max_bad=0.5, options={"lanes": 1}), seed=3)
+    pairs = _pairs(_corpus(tmp_path / "s", max_unusable=0.5, options={"lanes": 1}), seed=3)
     (batch,) = (step[0] for step in _batches(pairs, 0, 1, size=8))
     assert set(batch.ids) == {f"train.tar/k{i}" for i in (0, 1, 4, 5, 6, 7)}
     assert len(batch.ids) == 8

@@ -17,10 +17,10 @@ from tests.support.tiny_models import tiny_siglip
 IN_ITS_PLACE: list[tuple[str, dict[str, Any]]] = [
     ("adaptive_temperature", {}),
     ("caption_rewrites", {}),
-    ("graded", {"column": "stars"}),
+    ("relevance_weighted", {"column": "stars"}),
     ("hard_negatives", {}),
     ("matryoshka", {"widths": [4]}),
-    ("matryoshka", {"widths": [4], "inner": {"hard_negatives": {}}}),
+    ("matryoshka", {"widths": [4], "objective": {"hard_negatives": {}}}),
     ("negative_captions", {}),
     ("noise_robust", {}),
 ]
@@ -37,7 +37,7 @@ def test_what_trains_like_contrastive_says_so(named: tuple[str, dict[str, Any]])
 
 def test_what_stands_beside_a_loss_takes_the_place_of_none() -> None:
     beside = ["anchor", "align_uniform", "rank_consistency", "three_towers", "two_views", "paraphrases"]
-    within = ("matryoshka", {"widths": [4], "inner": {"anchor": {}}})
+    within = ("matryoshka", {"widths": [4], "objective": {"anchor": {}}})
     assert _terms(*((name, {}) for name in beside), within, ("sigmoid", {})).losses_replaced == {
         "sigmoid": "sigmoid"
     }
@@ -65,7 +65,7 @@ def test_a_sigmoid_base_under_another_loss(
 
 
 def test_the_sources_name_what_stands_inside_another_objective(recipe_file: Path) -> None:
-    inner = "objectives={contrastive: {}, matryoshka: {widths: [4], inner: {hard_negatives: {}}}}"
+    inner = "objectives={contrastive: {}, matryoshka: {widths: [4], objective: {hard_negatives: {}}}}"
     recipe = loading.load_recipe(str(recipe_file), [inner, "probes=[retrieval]"])
     found = [
         line for line in sources(recipe, components.build_components(recipe)) if line.startswith("objective")
@@ -81,9 +81,9 @@ def test_the_sources_name_what_stands_inside_another_objective(recipe_file: Path
     ("objectives", "key"),
     [
         ("{contrastive: {}, distillation: {teachers: [TEACHER]}}", "objectives.distillation.teachers"),
-        ("{contrastive: {}, three_towers: {third: TEACHER}}", "objectives.three_towers.third"),
+        ("{contrastive: {}, three_towers: {third_tower: TEACHER}}", "objectives.three_towers.third_tower"),
         (
-            "{matryoshka: {widths: [4], inner: {distillation: {teachers: [TEACHER]}}}}",
+            "{matryoshka: {widths: [4], objective: {distillation: {teachers: [TEACHER]}}}}",
             "objectives.matryoshka.teachers",
         ),
     ],

@@ -17,8 +17,8 @@ from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.metrics.results import metric
 from domainclip.evaluation.probes.calibration import Calibration
-from domainclip.evaluation.probes.difficulty import Difficulty
-from domainclip.evaluation.probes.gap import Gap
+from domainclip.evaluation.probes.modality_gap import ModalityGap
+from domainclip.evaluation.probes.set_difficulty import SetDifficulty
 from domainclip.evaluation.probes.subgroups import Subgroups
 from domainclip.evaluation.statistics import aggregates, closed_form, estimates
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE
@@ -82,7 +82,7 @@ def test_noise_is_not_called_a_difference(trial: Trial, probe: Probe, figure: st
 def test_what_only_describes_gets_no_verdict() -> None:
     strong, data = clusters(n=40, noise=0.2)
     weak, _ = clusters(n=40, noise=0.9)
-    probes: dict[str, Probe] = {"gap": Gap(), "difficulty": Difficulty()}
+    probes: dict[str, Probe] = {"gap": ModalityGap(), "difficulty": SetDifficulty()}
     found = evaluate_pair(strong, weak, [data], probes, resamples=200)
     assert len(found.rows) == 7
     assert {row.verdict for row in found.rows} == {NO_VERDICT}
@@ -200,7 +200,7 @@ def test_thirty_patients_can_show_that_one_of_fourteen_labels_changed() -> None:
         least = found.rows[0].least_p
         said = [
             "made on test: auroc: 14 differences are looked at together, of which none can be shown: 29 groups and "
-            f"400 resamples give no p below {min(row.least_p for row in found.rows):.2g}: raise evaluate.resamples, "
+            f"400 resamples give no p below {min(row.least_p for row in found.rows):.2g}: raise evaluate.bootstrap_samples, "
             "or measure more groups"
         ]
         assert found.warnings == ([] if groups == 30 else said)

@@ -68,7 +68,7 @@ def test_beside_contrastive(name: str) -> None:
 def test_inside_matryoshka(name: str) -> None:
     inner = {name: options(name)}
     nested = registry.build(
-        "objectives", "matryoshka", {"widths": [2, 6], "inner": inner}, "objectives.matryoshka"
+        "objectives", "matryoshka", {"widths": [2, 6], "objective": inner}, "objectives.matryoshka"
     )
     plain = _build(name)
     assert nested.needs == plain.needs

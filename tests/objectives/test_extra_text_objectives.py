@@ -38,7 +38,7 @@ corpus:
 strategy: full
 objectives:
   negative_captions: {{column: negatives, per_pair: 2, shared: true}}
-  sub_captions: {{most: 2, weight: 0.5, patches: true}}
+  report_sentences: {{max_sentences: 2, weight: 0.5, patches: true}}
   caption_rewrites: {{agreement: 2}}
   paraphrases: {{column: paraphrase}}
   text_pairs: {{captions: other_language}}
@@ -48,7 +48,7 @@ objectives:
   token_alignment: {{mode: filip}}
 train: {{epochs: 1, batch_size: 16, learning_rate: 1e-3}}
 probes: {{retrieval: {{}}}}
-evaluate: {{resamples: 100}}
+evaluate: {{bootstrap_samples: 100}}
 roots: [{base}, {corpus}]
 """
 
@@ -119,7 +119,7 @@ def test_all_of_them_train_together_and_in_chunks(
 def test_how_many_pairs_have_texts_is_said_before_training(tmp_path: Path, base: Path, spoken: Path) -> None:
     assert _job(tmp_path, base, spoken).notes == (
         "objectives.negative_captions: 40 of 40 training pairs have texts for it",
-        "objectives.sub_captions: 40 of 40 training pairs have texts for it",
+        "objectives.report_sentences: 40 of 40 training pairs have texts for it",
         "objectives.caption_rewrites: 27 of 40 training pairs have texts for it",
         "objectives.paraphrases: 20 of 40 training pairs have texts for it",
         "objectives.text_pairs: 40 of 40 training pairs have texts for it",

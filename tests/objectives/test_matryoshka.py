@@ -116,7 +116,7 @@ def test_the_first_dimensions_learn_to_stand_alone() -> None:
 
 
 def test_hands_on_what_the_inner_objective_wants() -> None:
-    nested = _build(widths=[2], inner={f"{__name__}:AsksForMore": {"column": "likes"}})
+    nested = _build(widths=[2], objective={f"{__name__}:AsksForMore": {"column": "likes"}})
     assert nested.needs == {"said", "value", "teachers"}
     assert nested.inputs == ObjectiveInputs(value_column="likes", teachers=("one/teacher",))
     assert nested.extra_texts(TrainingPair("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
@@ -128,7 +128,7 @@ def test_hands_on_what_the_inner_objective_wants() -> None:
 def test_teachers_keep_their_width() -> None:
     options = {"distillation": {"teachers": ["one", "two"]}}
     views = filled(frozenset({"teachers"}), teachers=2)
-    assert _build(widths=[2, 6], inner=options)(views).item() > 0
+    assert _build(widths=[2, 6], objective=options)(views).item() > 0
     assert views.truncate(2).teachers[0].image.shape == (8, 9)
 
 
@@ -158,10 +158,10 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
         ({"widths": []}, "objectives.matryoshka.widths: list should have at least 1 item after validation, not 0, got []"),
         ({"widths": [4, 4]}, "objectives.matryoshka: widths: each stands there once"),
         ({"widths": [4], "weights": [1, 2]}, "objectives.matryoshka: weights: 2 for 1 widths"),
-        ({"widths": [4], "inner": {}}, "objectives.matryoshka: inner: name exactly one objective, not 0"),
-        ({"widths": [4], "inner": {"matryoshka": {"widths": [2]}}}, "objectives.matryoshka: inner: matryoshka inside itself says nothing new"),
-        ({"widths": [4], "inner": {"contrastiv": {}}}, 'objectives: unknown component "contrastiv": did you mean "contrastive"?'),
-        ({"widths": [4], "inner": {"contrastive": {"target": "soft"}}}, 'objectives.matryoshka.inner.contrastive.target: unknown option: did you mean "targets"?'),
+        ({"widths": [4], "objective": {}}, "objectives.matryoshka: objective: name exactly one objective, not 0"),
+        ({"widths": [4], "objective": {"matryoshka": {"widths": [2]}}}, "objectives.matryoshka: objective: matryoshka inside itself says nothing new"),
+        ({"widths": [4], "objective": {"contrastiv": {}}}, 'objectives: unknown component "contrastiv": did you mean "contrastive"?'),
+        ({"widths": [4], "objective": {"contrastive": {"target": "soft"}}}, 'objectives.matryoshka.objective.contrastive.target: unknown option: did you mean "targets"?'),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_when_the_recipe_is_read(options: dict[str, Any], said: str) -> None:

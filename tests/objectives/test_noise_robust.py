@@ -65,7 +65,7 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     doubts = [0.0, 0.5, 0.125]
     smooth = sum(whole - (1 - doubt) for doubt in doubts) / 3  # the others' similarity is 0
     weighed = sum((whole - 1) * (1 - doubt) for doubt in doubts) / 3
-    found = NoiseRobust(how=how)(_three()).item()  # type: ignore[arg-type]
+    found = NoiseRobust(mode=how)(_three()).item()  # type: ignore[arg-type]
     assert found == pytest.approx(smooth if how == "smooth" else weighed, abs=1e-12)
 
 
@@ -84,7 +84,7 @@ def test_smooth_is_label_smoothing(monkeypatch: pytest.MonkeyPatch, logits: int)
 
 def test_without_strength_it_is_plain_contrast() -> None:
     for how in ("smooth", "weigh"):
-        check_equal(NoiseRobust(strength=0, how=how), Contrastive(), filled(b=7))  # type: ignore[arg-type]
+        check_equal(NoiseRobust(strength=0, mode=how), Contrastive(), filled(b=7))  # type: ignore[arg-type]
 
 
 def _mismatched() -> Views:
@@ -108,7 +108,7 @@ def test_planted_mismatches_are_found_and_teach_less(how: str) -> None:
         (found,) = torch.autograd.grad(loss(views), views.image)
         return -float((found * views.text)[20:].sum())
 
-    assert pull(NoiseRobust(strength=1.0, how=how)) < 0.05 * pull(Contrastive())  # type: ignore[arg-type]
+    assert pull(NoiseRobust(strength=1.0, mode=how)) < 0.05 * pull(Contrastive())  # type: ignore[arg-type]
 
 
 def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest
 @pytest.mark.parametrize("how", ["smooth", "weigh"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(blockwise, "LOGITS", 20)
-    objective = NoiseRobust(strength=0.8, how=how)  # type: ignore[arg-type]
+    objective = NoiseRobust(strength=0.8, mode=how)  # type: ignore[arg-type]
     check_processes(objective, filled(b=12))
     _believed(monkeypatch, [0.9, 0.1, 0.5, 0.0, 1.0])  # what is believed is a constant for the gradient
     check_gradients(objective, filled(b=5, d=3))

@@ -175,7 +175,7 @@ def test_pictures_that_are_all_alike_stay_as_they_are() -> None:
 
 
 def test_inside_matryoshka_and_beside_contrastive() -> None:
-    term = Matryoshka(widths=[3, 6], inner={"short_captions": {"components": 2}})
+    term = Matryoshka(widths=[3, 6], objective={"short_captions": {"components": 2}})
     assert term.needs == {"said"}
     assert term.extra_texts(_pair("Clear lungs. No effusion.")) == ["Clear lungs."]
     image, said = _rows(5, 6).requires_grad_(), _rows(5, 6, seed=1).requires_grad_()

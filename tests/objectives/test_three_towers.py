@@ -32,7 +32,7 @@ from tests.support.tiny_models import noise, stack
 
 
 def _initial_heads(model: str | None, width: int, third: int, seed: int) -> torch.Tensor:
-    tower = ThreeTowers(third=model).inputs.third_tower
+    tower = ThreeTowers(third_tower=model).inputs.third_tower
     assert tower is not None
     return tower.initial_heads(width, third, seed)
 
@@ -240,7 +240,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def _objectives(third: Path | None, weight: float = 2.0) -> str:
-    said = f", third: {third}" if third else ""
+    said = f", third_tower: {third}" if third else ""
     return f"objectives={{contrastive: {{}}, three_towers: {{weight: {weight}{said}}}}}"
 
 
@@ -271,9 +271,9 @@ def test_it_goes_with_every_strategy(recipe_file: Path, tmp_path: Path, strategy
 
 def test_two_third_towers_are_refused() -> None:
     """A run has one set of heads: the later one would have taken the earlier one's place, unsaid."""
-    inner = registry.build("objectives", "matryoshka", {"widths": [4], "inner": {"three_towers": {}}}, "")
+    inner = registry.build("objectives", "matryoshka", {"widths": [4], "objective": {"three_towers": {}}}, "")
     terms = components.WeightedObjectives(
-        {"three_towers": (1.0, ThreeTowers(third="some/one")), "matryoshka": (1.0, inner)}
+        {"three_towers": (1.0, ThreeTowers(third_tower="some/one")), "matryoshka": (1.0, inner)}
     )
     with pytest.raises(RecipeError) as caught:
         objective_inputs.check_objectives(terms, cast(dual_encoder.DualEncoder, None), stream=False)

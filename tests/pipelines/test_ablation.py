@@ -40,7 +40,7 @@ seeds: [0, 1]
 reference: full
 {more}
 """
-NOTHING = "strategy: {full: {image: 0, text: 0, scale: false}}"
+NOTHING = "strategy: {full: {image_lr_factor: 0, text_lr_factor: 0, train_logit_scale: false}}"
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_what_was_interrupted_goes_on_and_what_failed_is_written_down(
     done: Done, tmp_path: Path, here: list[str]
 ) -> None:
     file, out = done.copied(tmp_path)
-    text = file.read_text() + "figures: [zero_shot/test/macro_accuracy, zero_shot/test/macro_f1]\n"
+    text = file.read_text() + "metrics: [zero_shot/test/macro_accuracy, zero_shot/test/macro_f1]\n"
     file.write_text(text.replace("train.epochs: 2}", f"train.epochs: 2}}\n  nothing learns: {{{NOTHING}}}"))
     with pytest.raises(DomainclipError) as caught:
         ablation.ablate(file, folder=out, quiet=True)
@@ -260,7 +260,7 @@ def test_a_folder_of_another_recipe_is_not_taken_for_it(done: Done, tmp_path: Pa
     assert here == []
     # Another way to choose α ends the same training again.
     plan_file.write_text(plan_file.read_text().replace("train.epochs: 4", "train.epochs: 2"))
-    changes = ["interpolate={alphas: [0.5]}"]
+    changes = ["weight_interpolation={alphas: [0.5]}"]
     ablation.ablate(plan_file, changes, out, quiet=True)
     assert here == ["locked_image-seed0 resumed"]
 
@@ -271,7 +271,7 @@ def test_runs_of_their_own_process(
     """One that ends well, one that fails, and the whole command with its exit code."""
     text = plan_file.read_text().replace("strategy: locked_image, train.epochs: 2", NOTHING)
     plan_file.write_text(
-        text.replace("seeds: [0, 1]", "seeds: [3]\nfigures: [zero_shot/test/macro_accuracy]")
+        text.replace("seeds: [0, 1]", "seeds: [3]\nmetrics: [zero_shot/test/macro_accuracy]")
     )
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stop:
@@ -307,8 +307,8 @@ def test_runs_of_their_own_process(
         ("  locked image:", f"  {'long ' * 60}:", 'weights.yaml: variants "long long long long …": a name may have 200 characters, for its folder is called so'),
         ("train.epochs: 2", "probes: knn", 'weights.yaml: variants "locked image": changes probes, which is the same for the whole table: say it under overrides'),
         ("train.epochs: 2", "corpus.templates: [x]", 'weights.yaml: variants "locked image": changes corpus.templates, which is the same for the whole table: say it under overrides'),
-        ("seeds: [0, 1]", "figures: [accuracy]", 'weights.yaml: figures "accuracy": write it as probe/set/metric, as in zero_shot/test/macro_accuracy'),
-        ("seeds: [0, 1]", "figures: [zero_shot/test/acuracy]", 'weights.yaml: figures "zero_shot/test/acuracy": nothing of that name is measured: did you mean "zero_shot/test/accuracy"?'),
+        ("seeds: [0, 1]", "metrics: [accuracy]", 'weights.yaml: metrics "accuracy": write it as probe/set/metric, as in zero_shot/test/macro_accuracy'),
+        ("seeds: [0, 1]", "metrics: [zero_shot/test/acuracy]", 'weights.yaml: metrics "zero_shot/test/acuracy": nothing of that name is measured: did you mean "zero_shot/test/accuracy"?'),
     ],
 )  # fmt: skip
 def test_a_wrong_plan(
@@ -424,7 +424,7 @@ def test_figures_of_a_hostile_variant_are_inert(done: Done, tmp_path: Path, here
 
 
 def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path: Path) -> None:
-    text = plan_file.read_text().replace("train.epochs: 2", "interpolate: {floor: 0.1}")
+    text = plan_file.read_text().replace("train.epochs: 2", "weight_interpolation: {max_retention_drop: 0.1}")
     plan_file.write_text(text)
     said = [
         measure.begin(plan.load(str(plan_file), [f"evaluate.split={split}"], tmp_path / "out")).warnings
@@ -432,5 +432,5 @@ def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path
     ]
     flatters = "locked image: α was chosen on the validation split, so figures on it flatter"
     assert [flatters in one for one in said] == [True, False]
-    halved = "an interpolate.floor chooses on half of the general set: the other half is measured"
+    halved = "weight_interpolation.max_retention_drop chooses on half of the general set: the other half is measured"
     assert all(halved in one for one in said)

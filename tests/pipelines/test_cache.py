@@ -1,4 +1,4 @@
-"""`data cache ls|rm`: whole texts."""
+"""`data cache list|rm`: whole texts."""
 
 from __future__ import annotations
 
@@ -90,15 +90,20 @@ def test_what_was_not_used_for_long_is_removed(age: str, left: int) -> None:
 @pytest.mark.parametrize(
     ("names", "everything", "older_than", "text"),
     [
-        ([], False, None, "data cache rm: name entries, or say --all or --older-than 30d: one of the three"),
+        (
+            [],
+            False,
+            None,
+            "data cache clear: name entries, or say --all or --older-than 30d: one of the three",
+        ),
         (
             ["aa"],
             True,
             None,
-            "data cache rm: name entries, or say --all or --older-than 30d: one of the three",
+            "data cache clear: name entries, or say --all or --older-than 30d: one of the three",
         ),
-        (["a"], False, None, 'data cache rm: "a": several entries begin so'),
-        (["b"], False, None, 'data cache rm: "b": no such entry: known: aaaaaaaaaaaa, abababababab.'),
+        (["a"], False, None, 'data cache clear: "a": several entries begin so'),
+        (["b"], False, None, 'data cache clear: "b": no such entry: known: aaaaaaaaaaaa, abababababab.'),
         ([], False, "soon", '--older-than: "soon" is no time: write 30d for days or 12h for hours'),
     ],
 )

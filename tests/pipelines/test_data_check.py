@@ -205,7 +205,7 @@ def test_dicom_files_say_how_they_became_pictures(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said_and_not_replaced(recipe: Path, corpus: Path) -> None:
     (corpus / "0.png").write_bytes(b"no picture")
-    found = check.check_corpus(check.from_recipe(str(recipe), ["corpus.max_bad=0.5"]))
+    found = check.check_corpus(check.from_recipe(str(recipe), ["corpus.max_unusable=0.5"]))
     first = next(contact_sheet.items(found, 12))
     assert (first.source, first.problem) == ("", "not an image")
 

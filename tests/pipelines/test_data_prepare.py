@@ -33,7 +33,7 @@ COLUMNS = {"image": "file_name", "texts": "text", "group": "patient", "labels": 
 
 
 def _card(**more: object) -> Card:
-    return load_card(None, {"columns": COLUMNS, "max_bad": 0.2, **more})
+    return load_card(None, {"columns": COLUMNS, "max_unusable": 0.2, **more})
 
 
 def _corpus(
@@ -294,7 +294,7 @@ from domainclip.data.cards import load_card
 from domainclip.data.images.reencode import Reencoder
 from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
 if __name__ == "__main__":
-    card = load_card(None, {"columns": %r, "max_bad": 0.2})
+    card = load_card(None, {"columns": %r, "max_unusable": 0.2})
     request = PrepareRequest(Reencoder(256), items=5)
     write_prepared_corpus(card, sys.argv[1], Path(sys.argv[2]), request, 2, print)
 """
@@ -355,13 +355,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 def test_too_many_bad_pictures_stop_it_and_what_is_made_is_kept(tmp_path: Path) -> None:
     source, out = _corpus(tmp_path / "source", broken=(0, 4, 8)), tmp_path / "out"
     with pytest.raises(DataError) as error:
-        _prepared(source, out, max_bad=0.1)
+        _prepared(source, out, max_unusable=0.1)
     assert str(error.value).startswith(
         "corpus unnamed: 3 of 22 items are unusable (13.6%, limit 10.0%): 3 not an image; first: row 1 (not an "
-        "image), row 5 (not an image), row 9 (not an image); mend them or raise corpus.max_bad"
+        "image), row 5 (not an image), row 9 (not an image); mend them or raise corpus.max_unusable"
     )
     assert not (out / "manifest.json").exists()
-    file = _prepared(source, out, max_bad=0.2)
+    file = _prepared(source, out, max_unusable=0.2)
     assert json.loads(file.read_text())["left_out"] == {"not an image": 3}
 
 
@@ -388,7 +388,7 @@ def test_faults_of_a_stream_are_counted_once(tmp_path: Path) -> None:
     members = [m for i in range(40) for m in pair(f"k{i:02d}", i)]
     members[14:16] = members[15:16]  # a text without its picture
     tar(tmp_path / "in" / "train-0.tar", members)
-    streamed = {"reader": "webdataset", "options": {"streaming": True}, "max_bad": 0.2}
+    streamed = {"reader": "webdataset", "options": {"streaming": True}, "max_unusable": 0.2}
     out = write_prepared_corpus(
         Card.model_validate({"name": "test", **streamed}),
         str(tmp_path / "in"),

@@ -157,7 +157,7 @@ def test_classes_of_ones_own(tmp_path: Path) -> None:
     [
         ("none.yaml", [], "--classes: none.yaml does not exist; name a file, or classes as in cat,dog"),
         (",", [], "--classes: classes are a list of names, or a mapping of names to prompts"),
-        ("cat", ["a"], '--templates: "a" must hold {} once, where the class name goes'),
+        ("cat", ["a"], '--prompt-template: "a" must hold {} once, where the class name goes'),
     ],
 )
 def test_wrong_classes_are_named(said: str, templates: list[str], message: str) -> None:

@@ -40,7 +40,7 @@ def test_every_alpha_is_measured_on_both_sets(
     said = [
         f"strategy={strategy}",
         "train.learning_rate=2e-3",
-        "interpolate={alphas: [0.5, 1.0]}",
+        "weight_interpolation={alphas: [0.5, 1.0]}",
         "train.epochs=2",
     ]
     finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
@@ -60,13 +60,13 @@ def test_every_alpha_is_measured_on_both_sets(
     assert "Thin line: the way of zero-shot macro accuracy from the base (α = 0)" in page
     assert '<a href="https://arxiv.org/abs/2109.01903">arXiv:2109.01903</a>' in page
     assert (
-        "interpolate: [arXiv:2109.01903](https://arxiv.org/abs/2109.01903)"
+        "weight interpolation: [arXiv:2109.01903](https://arxiv.org/abs/2109.01903)"
         in (tmp_path / "run" / "README.md").read_text()
     )
 
 
 def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path, tmp_path: Path) -> None:
-    said = ["train.learning_rate=2e-3", "interpolate={alphas: [0.5, 1.0], floor: 0.0}"]
+    said = ["train.learning_rate=2e-3", "weight_interpolation={alphas: [0.5, 1.0], max_retention_drop: 0.0}"]
     asked = loading.load_recipe(str(with_general), said)
     finetune.finetune(asked, tmp_path / "run", quiet=True)
     file = load(tmp_path / "run" / "results.json")
@@ -105,7 +105,7 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 
     monkeypatch.setattr(weight_interpolation, "_tried", costly)
     asked = loading.load_recipe(
-        str(with_general), ["interpolate={alphas: [0.5], floor: 0.1}", "train.epochs=1"]
+        str(with_general), ["weight_interpolation={alphas: [0.5], max_retention_drop: 0.1}", "train.epochs=1"]
     )
     finetune.finetune(asked, tmp_path / "run", quiet=True)
     file = load(tmp_path / "run" / "results.json")
@@ -122,11 +122,11 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        (["probes=[gap]", "interpolate={}"],
-         "interpolate: no probe has a headline on the validation split that can choose: add zero_shot or retrieval "
-         "to probes, or leave interpolate out"),
-        (["probes=[knn]", "interpolate={floor: 0.1}"],
-         "interpolate.floor: knn macro_accuracy cannot be measured on the general set: leave floor out"),
+        (["probes=[gap]", "weight_interpolation={}"],
+         "weight_interpolation: no probe has a headline on the validation split that can choose: add zero_shot or retrieval "
+         "to probes, or leave weight_interpolation out"),
+        (["probes=[knn]", "weight_interpolation={max_retention_drop: 0.1}"],
+         "weight_interpolation.max_retention_drop: knn macro_accuracy cannot be measured on the general set: leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_choose_fails_before_training(
@@ -140,7 +140,7 @@ def test_what_cannot_choose_fails_before_training(
 
 def test_a_probe_that_fits_may_choose(with_general: Path, tmp_path: Path) -> None:
     """It fits on the training split, and never on the split that is chosen on."""
-    said = ["probes=[knn]", "interpolate={alphas: [0.5]}", "train.epochs=1"]
+    said = ["probes=[knn]", "weight_interpolation={alphas: [0.5]}", "train.epochs=1"]
     finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
     facts = load(tmp_path / "run" / "results.json").run["facts"]["interpolation"]
     assert facts["figure"].startswith("knn ")
@@ -152,10 +152,12 @@ def test_a_probe_that_fits_may_choose(with_general: Path, tmp_path: Path) -> Non
 
 def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path) -> None:
     """With a floor, no item of the reported half has a say: not in the rate, nor in the end."""
-    steers = ["train.validate_every=1", "train.on_retention_floor=lower_rate", "train.epochs=1"]
+    steers = ["train.validate_every=1", "train.on_retention_drop=lower_rate", "train.epochs=1"]
     looked = {}
     for floor in ("null", "0.1"):
-        asked = loading.load_recipe(str(with_general), [*steers, f"interpolate={{floor: {floor}}}"])
+        asked = loading.load_recipe(
+            str(with_general), [*steers, f"weight_interpolation={{max_retention_drop: {floor}}}"]
+        )
         ready = load_inputs(asked)
         every = evaluation_sets(asked, ready.corpus, [])
         warnings: list[str] = []
@@ -165,9 +167,7 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
         looked[floor] = set(seen.retention.items["group"])
         reported = set(protocol.reported_sets(every, asked)[1].items["group"])
         assert looked[floor].isdisjoint(reported) == (floor == "0.1")
-        doubt = (
-            "train.on_retention_floor: the general set had a say in the training, so figures on it flatter"
-        )
+        doubt = "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
         assert (doubt in warnings) == (floor == "null")
     assert looked["0.1"] < looked["null"]
 
@@ -183,7 +183,7 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
     with torch.no_grad():
         for weight in model.weights().values():
             weight.add_(1.0)
-    asked = loading.load_recipe("quickstart", ["interpolate={alphas: [0.25]}"])
+    asked = loading.load_recipe("quickstart", ["weight_interpolation={alphas: [0.25]}"])
     swept = weight_interpolation.interpolate_weights(
         asked,
         model,
@@ -207,35 +207,35 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
 
 
 def test_a_floor_needs_a_general_set_of_some_size(tmp_path: Path) -> None:
-    asked = loading.load_recipe("quickstart", ["interpolate={floor: 0.01}"])
+    asked = loading.load_recipe("quickstart", ["weight_interpolation={max_retention_drop: 0.01}"])
     data = evaluation_set(animals(8), CLASSES)
     with pytest.raises(RecipeError) as caught:
         protocol.reported_sets([data], asked)
     assert str(caught.value) == (
-        "interpolate.floor: no general set is measured: name one with retention.path=FOLDER retention.card=CARD, "
-        "or leave floor out"
+        "weight_interpolation.max_retention_drop: no general set is measured: name one with retention.path=FOLDER retention.card=CARD, "
+        "or leave it out"
     )
     alone = replace(data, name="general", items=data.items.select([0]))
     with pytest.raises(DataError) as small:
         protocol.reported_sets([data, alone], asked)
     assert str(small.value) == (
-        "interpolate.floor: the general set has too few groups to choose on one half and report the other: 1 items; "
-        "leave floor out"
+        "weight_interpolation.max_retention_drop: the general set has too few groups to choose on one half and report the other: 1 items; "
+        "leave it out"
     )
     assert protocol.reported_sets([data, alone], loading.load_recipe("quickstart")) == [data, alone]
 
 
 @pytest.mark.parametrize("floor", ["-0.1", "1", "yes"])
 def test_a_floor_is_a_share(floor: str) -> None:
-    with pytest.raises(RecipeError, match=r"^quickstart.yaml: interpolate.floor: "):
-        loading.load_recipe("quickstart", [f"interpolate={{floor: {floor}}}"])
+    with pytest.raises(RecipeError, match=r"^quickstart.yaml: weight_interpolation.max_retention_drop: "):
+        loading.load_recipe("quickstart", [f"weight_interpolation={{max_retention_drop: {floor}}}"])
 
 
 def test_a_floor_is_part_of_a_run_only_where_its_half_steers(with_general: Path) -> None:
     def identity(*said: str) -> dict[str, object]:
         return loading.load_recipe(str(with_general), ["train.validate_every=2", *said]).identity()
 
-    floor, steers = "interpolate={floor: 0.1}", "train.on_retention_floor=stop"
+    floor, steers = "weight_interpolation={max_retention_drop: 0.1}", "train.on_retention_drop=stop"
     assert identity(floor) == identity()
-    assert identity(floor, steers) != identity(steers) == identity("interpolate={}", steers)
-    assert identity("interpolate={floor: 0.2}", steers) == identity(floor, steers)
+    assert identity(floor, steers) != identity(steers) == identity("weight_interpolation={}", steers)
+    assert identity("weight_interpolation={max_retention_drop: 0.2}", steers) == identity(floor, steers)

@@ -43,6 +43,6 @@ def test_no_path_is_shown(typed: str, shown: str, tmp_path: Path, monkeypatch: p
 def test_long_lists_and_templates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = ",".join(f"class number {i}" for i in range(40))
     monkeypatch.setattr(
-        sys, "argv", ["domainclip", "eval", "--classes", classes, "--templates", "a scan of {}"]
+        sys, "argv", ["domainclip", "eval", "--classes", classes, "--prompt-template", "a scan of {}"]
     )
-    assert public_command() == f"domainclip eval --classes {classes} --templates a scan of {{}}"
+    assert public_command() == f"domainclip eval --classes {classes} --prompt-template a scan of {{}}"

@@ -17,7 +17,7 @@ from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.short_captions import ShortCaptions
 from domainclip.strategies.long_text import LongText
 from domainclip.strategies.multi_frame import MultiFrame
-from domainclip.strategies.prompts import Prompts
+from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.training import step
 from domainclip.training.views import StepBatch
 from tests.support.processes import started
@@ -27,10 +27,16 @@ TAIL = "and small dots on the left of a large round circle with stripe and cross
 STRATEGIES: dict[str, Any] = {
     "long_text": LongText(),
     "mean": MultiFrame(frames=FRAMES),
-    "weighted": MultiFrame(frames=FRAMES, pool="weighted", image=0),
-    "temporal": MultiFrame(frames=FRAMES, pool="temporal", image=0, text=0),
-    "words": Prompts(tokens=3),
-    "each_class": Prompts(tokens=2, per_class=True, names=True, classes=["red", "dog"], scale=True),
+    "weighted": MultiFrame(frames=FRAMES, pooling="weighted", image_lr_factor=0),
+    "temporal": MultiFrame(frames=FRAMES, pooling="temporal", image_lr_factor=0, text_lr_factor=0),
+    "words": PromptLearning(context_tokens=3),
+    "each_class": PromptLearning(
+        context_tokens=2,
+        per_class=True,
+        learn_class_names=True,
+        classes=["red", "dog"],
+        train_logit_scale=True,
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from domainclip.strategies.full import Full
 
 def test_factors_by_tower(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Full(image=0.1, text=2.0, scale=False).learning_rates(loaded)
+    factors = Full(image_lr_factor=0.1, text_lr_factor=2.0, train_logit_scale=False).learning_rates(loaded)
     assert factors.keys() == loaded.weights().keys()
     assert {factors[name] for name in factors if name.startswith("image/")} == {0.1}
     assert {factors[name] for name in factors if name.startswith("text/")} == {2.0}
@@ -22,7 +22,7 @@ def test_factors_by_tower(base: Path) -> None:
 
 
 def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
-    factors = Full(last_layers=1, text=0.5).learning_rates(loading.load_model(base))
+    factors = Full(last_layers=1, text_lr_factor=0.5).learning_rates(loading.load_model(base))
     learns = {name: factor for name, factor in factors.items() if factor > 0}
     assert {factor for name, factor in learns.items() if name.startswith("text/")} == {0.5}
     for part in ("vision", "text"):
@@ -44,7 +44,7 @@ def test_only_the_last_layers_and_what_stands_above_them(base: Path) -> None:
 
 def test_each_layer_learns_slower_than_the_one_above(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Full(layer_decay=0.5, text=2.0).learning_rates(loaded)
+    factors = Full(layer_decay=0.5, text_lr_factor=2.0).learning_rates(loaded)
     assert factors.keys() == loaded.weights().keys()
     for part, side, full in (("vision", "image", 1.0), ("text", "text", 2.0)):
         places = {"embeddings": 0.25, "encoder.layers.0": 0.5, "encoder.layers.1": 1.0}

@@ -22,4 +22,7 @@ def test_only_the_other_tower_learns(base: Path) -> None:
 
 
 def test_scale_may_be_locked_too(base: Path) -> None:
-    assert LockedText(scale=False).learning_rates(loading.load_model(base))["scale/logit_scale"] == 0.0
+    assert (
+        LockedText(train_logit_scale=False).learning_rates(loading.load_model(base))["scale/logit_scale"]
+        == 0.0
+    )

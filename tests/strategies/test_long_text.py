@@ -89,7 +89,7 @@ def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> Non
 
 def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = LongText(image=0, text=0.5, scale=False).learning_rates(loaded)
+    factors = LongText(image_lr_factor=0, text_lr_factor=0.5, train_logit_scale=False).learning_rates(loaded)
     assert {name.split("/")[0] for name, factor in factors.items() if factor > 0} == {"text"}
     assert (factors[f"{TABLE}.first"], factors[f"{TABLE}.rest"]) == (0.0, 0.5)
     assert not loaded.uses_weight_decay(f"{TABLE}.rest")
@@ -142,8 +142,8 @@ def test_what_cannot_be_stretched(base: Path, tmp_path: Path) -> None:
         "its positions cannot be stretched; take a base of another family"
     )
     with pytest.raises(RecipeError) as caught:
-        LongText(keep=76).learning_rates(loading.load_model(base))
-    assert str(caught.value) == "strategy.long_text.keep: 76 of 77 positions leaves none to stretch"
+        LongText(kept_positions=76).learning_rates(loading.load_model(base))
+    assert str(caught.value) == "strategy.long_text.kept_positions: 76 of 77 positions leaves none to stretch"
 
 
 def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Path, corpus: Path) -> None:

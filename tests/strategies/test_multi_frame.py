@@ -34,7 +34,7 @@ from domainclip.strategies.locked_text import LockedText
 from domainclip.strategies.long_text import LongText
 from domainclip.strategies.lora import Lora
 from domainclip.strategies.multi_frame import MultiFrame
-from domainclip.strategies.prompts import Prompts
+from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.strategies.two_stage import TwoStage
 from domainclip.training.precompute import with_kept_features
 from domainclip.training.setup import TrainingSetup
@@ -77,7 +77,7 @@ def test_padding_is_no_frame() -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_starts_as_the_mean_of_unit_vectors(base: Path, pool: Any) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool=pool, layers=2).learning_rates(loaded)
+    MultiFrame(pooling=pool, layers=2).learning_rates(loaded)
     with torch.no_grad():
         found = loaded.encode_image(_study(loaded, [3, 1, 4]))
     for study, count in enumerate((3, 1, 4)):
@@ -96,7 +96,7 @@ def test_weighted_by_hand() -> None:
 @pytest.mark.parametrize("pool", ["weighted", "temporal"])
 def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool=pool).learning_rates(loaded)
+    MultiFrame(pooling=pool).learning_rates(loaded)
     _move(loaded)
     with torch.no_grad():
         batch = _study(loaded, [3, 2])
@@ -113,7 +113,7 @@ def test_what_is_learnt_says_something_and_padding_nothing(base: Path, pool: Any
 def test_the_order_counts_for_the_temporal_one_only(base: Path) -> None:
     for pool in POOLS:
         loaded = loading.load_model(base)
-        MultiFrame(pool=pool).learning_rates(loaded)
+        MultiFrame(pooling=pool).learning_rates(loaded)
         _move(loaded)
         with torch.no_grad():
             batch = _study(loaded, [4])
@@ -137,7 +137,13 @@ def test_gradients(pool: str) -> None:
 
 def test_what_learns(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = MultiFrame(pool="temporal", image=0, text=0.5, pooling=3, scale=False).learning_rates(loaded)
+    factors = MultiFrame(
+        pooling="temporal",
+        image_lr_factor=0,
+        text_lr_factor=0.5,
+        pooling_lr_factor=3,
+        train_logit_scale=False,
+    ).learning_rates(loaded)
     by = {
         name.split("_pooling.")[0].split("/v")[0].split("/t")[0]: factor for name, factor in factors.items()
     }
@@ -150,7 +156,7 @@ def test_what_learns(base: Path) -> None:
     # The pooling belongs to the image side: its gradient is wanted, although the tower is locked.
     assert loaded.first_trainable_layer("image") is not None
     loaded = loading.load_model(base)
-    MultiFrame(image=0).learning_rates(loaded)
+    MultiFrame(image_lr_factor=0).learning_rates(loaded)
     assert loaded.first_trainable_layer("image") is None
 
 
@@ -160,7 +166,7 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
 ) -> None:
     loaded = loading.load_model(base)
     plain = loaded.fingerprint("image")
-    MultiFrame(pool=pool, layers=2).learning_rates(loaded)
+    MultiFrame(pooling=pool, layers=2).learning_rates(loaded)
     _move(loaded)
     assert loaded.fingerprint("image") != plain  # what is kept of single pictures is not found again
     loaded.save(tmp_path / "model")
@@ -177,29 +183,29 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     assert is_pushed_name("pooling.safetensors")
     assert not is_pushed_name("pooling.bin")
     with pytest.raises(RecipeError) as caught:
-        MultiFrame(frames=8, pool=pool).learning_rates(again)
+        MultiFrame(frames=8, pooling=pool).learning_rates(again)
     assert str(caught.value) == (
         "strategy.multi_frame: the base pools its pictures already: "
-        f"say frames 4, pool {pool}, layers 2, as it does"
+        f"say frames 4, pooling {pool}, layers 2, as it does"
     )
 
 
 @pytest.mark.parametrize(
     ("strategy", "factor"),
     [
-        (Full(image=0.5, layer_decay=0.7), 0.5),
+        (Full(image_lr_factor=0.5, layer_decay=0.7), 0.5),
         (Full(last_layers=1), 1.0),
         (LockedImage(), 0.0),
         (LockedText(), 1.0),
-        (LongText(image=0), 0.0),
-        (TwoStage(image=0.5), 0.05),
+        (LongText(image_lr_factor=0), 0.0),
+        (TwoStage(image_lr_factor=0.5), 0.05),
         (Lora(rank=2, last_layers=1), 0.0),
-        (Prompts(), 0.0),
+        (PromptLearning(), 0.0),
     ],
 )
 def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy: Any, factor: float) -> None:
     loaded = loading.load_model(base)
-    MultiFrame(pool="weighted").learning_rates(loaded)
+    MultiFrame(pooling="weighted").learning_rates(loaded)
     _move(loaded)
     loaded.save(tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
@@ -348,8 +354,8 @@ def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp
     found = {}
     for name, keep in (("kept", "true"), ("plain", "false")):
         changes = [
-            "strategy={multi_frame: {image: 0, frames: 3}}",
-            f"train.keep_features={keep}",
+            "strategy={multi_frame: {image_lr_factor: 0, frames: 3}}",
+            f"train.cache_features={keep}",
             "probes=[zero_shot]",
         ]
         finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / name, quiet=True)
@@ -362,7 +368,7 @@ def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp
 def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, tmp_path: Path) -> None:
     strategies = {
         "mean": "{multi_frame: {frames: 3}}",
-        "temporal": "{multi_frame: {frames: 3, pool: temporal}}",
+        "temporal": "{multi_frame: {frames: 3, pooling: temporal}}",
         "single": "full",
     }
     said = {}
@@ -379,9 +385,9 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
 @pytest.mark.parametrize(
     ("strategy", "notes"),
     [
-        ("{multi_frame: {image: 0}}", ["kept: embeddings of 40 pictures, 0.00 GB in {cache}"]),
+        ("{multi_frame: {image_lr_factor: 0}}", ["kept: embeddings of 40 pictures, 0.00 GB in {cache}"]),
         (
-            "{multi_frame: {image: 0, pool: temporal}}",
+            "{multi_frame: {image_lr_factor: 0, pooling: temporal}}",
             ["nothing is kept of the pictures: how several pictures of an item are pooled is learnt"],
         ),
         ("{multi_frame: {}}", []),
@@ -394,7 +400,9 @@ def test_what_is_kept(recipe_file: Path, tmp_path: Path, strategy: str, notes: l
 
 @pytest.mark.usefixtures("views")
 def test_another_view_in_a_study_is_another_entry(recipe_file: Path) -> None:
-    one, other = (_job(recipe_file, f"strategy={{multi_frame: {{image: 0, frames: {n}}}}}") for n in (3, 2))
+    one, other = (
+        _job(recipe_file, f"strategy={{multi_frame: {{image_lr_factor: 0, frames: {n}}}}}") for n in (3, 2)
+    )
     assert len(next(iter(one.digests.values())).split()) == 1  # the first item has no further pictures
     assert {len(said.split()) for said in one.digests.values()} == {1, 2, 3, 4, 5, 6}
     first, second = with_kept_features(one), with_kept_features(other)

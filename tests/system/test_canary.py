@@ -72,11 +72,11 @@ corpus:
   reader: dicom
   columns: {{image: file, texts: report, labels: finding, split: split}}
   classes: {{normal: a normal film, effusion: a film with effusion}}
-  max_bad: 0.2
+  max_unusable: 0.2
   privacy: {{identifiers: identified}}
 strategy: full
 train: {{epochs: 1, batch_size: 8, learning_rate: 1e-3, save_every: 1}}
-evaluate: {{resamples: 100}}
+evaluate: {{bootstrap_samples: 100}}
 report: {{license: mit}}
 roots: [{base}, {corpus}]
 """
@@ -136,7 +136,7 @@ def test_nothing_tells_of_her(
         ("eval", run, "--against", "base", "--out", out / "eval"),
         ("push", run, "--repo-id", "lab/films", "--dry-run"),
         ("data", "prepare", shards, "-r", recipe, "--workers", 1),
-        ("data", "cache", "ls"),
+        ("data", "cache", "list"),
     ]
     said = {str(words[0]) + " " + str(words[1]): _run(capfd, *words) for words in commands}
     assert {command: code for command, (code, _) in said.items()} == dict.fromkeys(said, 0), said

@@ -20,7 +20,7 @@ from domainclip.report.results_file import load as load_results
             ["policy=sentence"],
         ),  # what the locked tower says is computed once, for every sentence
         ("locked_text", ['templates=["a {}", "the {}"]', "template_share=0.9", "languages=balanced"]),
-        ("locked_image", ["long=window", "max_tokens=5"]),
+        ("locked_image", ["overlong=window", "max_tokens=5"]),
     ],
 )
 def test_a_run_draws_what_the_card_says(

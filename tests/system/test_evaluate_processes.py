@@ -28,7 +28,7 @@ def found(recipe_file: Path, tmp_path: Path) -> list[dict[str, Any]]:
     """results.json of one process and of two, with a general set, of two models."""
     other = tiny_clip(tmp_path / "other", seed=7)
     general = make_corpus(tmp_path / "general", items=37)  # no multiple of anything
-    said = ["evaluate.keep_embeddings=false", "probes={zero_shot: {}, retrieval: {}, knn: {}}"]
+    said = ["evaluate.cache_embeddings=false", "probes={zero_shot: {}, retrieval: {}, knn: {}}"]
     card = "columns: {image: file_name, texts: text, labels: label}, templates: ['a {} square'], min_items: 1"
     said.append(f"retention={{path: {general}, {card}}}")
     evaluate.evaluate_models(

@@ -39,7 +39,7 @@ STEPS, PAIRS, BATCH = 8, 40, 16  # of the recipe of the fixtures
 
 
 def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
-    options = ["evaluate.keep_embeddings=false", *overrides]
+    options = ["evaluate.cache_embeddings=false", *overrides]
     return finetune.finetune(loading.load_recipe(str(file), options), folder, resume=resume, quiet=True)
 
 
@@ -104,7 +104,7 @@ def test_other_workers_after_a_resume(recipe_file: Path, tmp_path: Path) -> None
     """Fault 3: the same items and the same crops, whoever makes them."""
     _finetune(recipe_file, tmp_path / "straight", "train.augmentation=crop")
     with pytest.raises(Interrupted):
-        _finetune(recipe_file, tmp_path / "other", "train.augmentation=crop", "train.stop_after=0s")
+        _finetune(recipe_file, tmp_path / "other", "train.augmentation=crop", "train.time_limit=0s")
     _finetune(recipe_file, tmp_path / "other", "train.augmentation=crop", "train.workers=2", resume=True)
     _assert_same_end(tmp_path / "other", tmp_path / "straight")
 
@@ -270,7 +270,7 @@ def test_the_scale_stays_at_its_bound(
     monkeypatch.setattr(step, "compute_gradients", push)
     options = [f"base.path={tiny_clip(tmp_path / 'base', log_scale=4.59)}", "train.learning_rate=0.01"]
     with pytest.raises(Interrupted):
-        _finetune(recipe_file, tmp_path / "run", *options, "train.stop_after=0s")
+        _finetune(recipe_file, tmp_path / "run", *options, "train.time_limit=0s")
     _finetune(recipe_file, tmp_path / "run", *options, resume=True)
     _finetune(recipe_file, tmp_path / "straight", *options)
     _assert_same_end(tmp_path / "run", tmp_path / "straight")

@@ -50,7 +50,7 @@ COLUMNS = ["corpus.columns.image=", "corpus.columns.split="]
 
 
 def _train(recipe_file: Path, folder: Path, *changes: str, resume: bool = False) -> dict[str, torch.Tensor]:
-    chosen = loading.load_recipe(str(recipe_file), ["evaluate.resamples=100", *changes])
+    chosen = loading.load_recipe(str(recipe_file), ["evaluate.bootstrap_samples=100", *changes])
     finetune.finetune(chosen, folder, quiet=True, resume=resume)
     return load_file(next((folder / "model").glob("*.safetensors")))
 

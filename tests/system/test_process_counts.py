@@ -24,7 +24,12 @@ from domainclip.pipelines import finetune
 from domainclip.training import stage_run
 from domainclip.training.checkpointing import checkpoint
 
-OPTIONS = ["evaluate.keep_embeddings=false", "train.save_every=1", "train.keep=9", "probes=[zero_shot]"]
+OPTIONS = [
+    "evaluate.cache_embeddings=false",
+    "train.save_every=1",
+    "train.keep_checkpoints=9",
+    "probes=[zero_shot]",
+]
 
 
 def _double() -> None:

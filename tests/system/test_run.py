@@ -134,7 +134,7 @@ def test_killed_and_resumed_ends_bit_equal(
         [
             "strategy=locked_image",
             "objectives={contrastive: {}, anchor: {weight: 5}}",
-            "prose={sentences: 32, per_step: 4}",
+            "anchor_texts={count: 32, per_step: 4}",
         ],
         ["strategy=locked_text", "train.augmentation=crop"],
     ],
@@ -192,9 +192,15 @@ def test_a_signal_saves_and_says_how_to_go_on(
 def test_a_changed_run_is_not_continued(whole: Path, recipe_file: Path, corpus: Path, tmp_path: Path) -> None:
     """Fault 10."""
     with pytest.raises(RecipeError) as recipe_error:
-        _finetune(whole / "recipe.yaml", whole, "train.epochs=5", "strategy={full: {text: 0.5}}", resume=True)
+        _finetune(
+            whole / "recipe.yaml",
+            whole,
+            "train.epochs=5",
+            "strategy={full: {text_lr_factor: 0.5}}",
+            resume=True,
+        )
     assert str(recipe_error.value) == (
-        "--resume: the recipe has changed since step-000008: strategy.full.text: None, now 0.5; "
+        "--resume: the recipe has changed since step-000008: strategy.full.text_lr_factor: None, now 0.5; "
         "train.epochs: 3.0, now 5.0"
     )
     other = make_corpus(tmp_path / "other")
@@ -335,7 +341,7 @@ def test_one_process_says_for_all_where_a_run_goes_on(
 def test_a_strategy_that_refuses_leaves_the_folder_free(recipe_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(RecipeError, match="leave nothing to learn"):
-        _finetune(recipe_file, folder, "strategy={prompts: {tokens: 0}}")
+        _finetune(recipe_file, folder, "strategy={prompt_learning: {tokens: 0}}")
     # The base has been measured, and that stays on record.
     assert [path.name for path in sorted(folder.iterdir())] == ["environment.json", "ledger.jsonl"]
     assert _finetune(recipe_file, folder) == folder / "report.html"
@@ -350,7 +356,7 @@ def test_a_retention_set_of_the_hub_is_asked_for(recipe_file: Path, tmp_path: Pa
 
 def test_kept_features_give_the_weights_of_the_plain_path(recipe_file: Path, tmp_path: Path) -> None:
     for name, keep in (("kept", "true"), ("plain", "false")):
-        _finetune(recipe_file, tmp_path / name, "strategy=locked_image", f"train.keep_features={keep}")
+        _finetune(recipe_file, tmp_path / name, "strategy=locked_image", f"train.cache_features={keep}")
     kept, plain = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("kept", "plain"))
     for name, tensor in kept.items():
         assert torch.allclose(tensor, plain[name], atol=1e-5), name
@@ -359,7 +365,7 @@ def test_kept_features_give_the_weights_of_the_plain_path(recipe_file: Path, tmp
 def test_interpolation_is_chosen_on_validation_and_written(
     recipe_file: Path, tmp_path: Path, base: Path
 ) -> None:
-    options = ["train.learning_rate=1e-3", "interpolate={alphas: [0.5, 1.0]}"]
+    options = ["train.learning_rate=1e-3", "weight_interpolation={alphas: [0.5, 1.0]}"]
     _finetune(recipe_file, tmp_path / "run", *options)
     facts = load_results(tmp_path / "run" / "results.json").run["facts"]["interpolation"]
     assert set(facts["validation"]) == {"0.0", "0.5", "1.0"}  # the base first
@@ -375,7 +381,7 @@ def test_interpolation_is_chosen_on_validation_and_written(
 
 def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path: Path) -> None:
     options = ["strategy={lora: {rank: 2}}", "objectives={contrastive: {}, anchor: {weight: 5}}"]
-    options += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=3", "report.examples=true"]
+    options += ["anchor_texts={count: 32, per_step: 4}", "train.micro_batch_size=3", "report.examples=true"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     _finetune(recipe_file, alone, *options)
     asked = ("finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), *options)

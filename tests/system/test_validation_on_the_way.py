@@ -23,7 +23,7 @@ from domainclip.training.checkpointing import checkpoint
 from tests.conftest import make_corpus
 from tests.support.processes import finetuned
 
-LOOKING = ["train.validate_every=3", "evaluate.keep_embeddings=false"]
+LOOKING = ["train.validate_every=3", "evaluate.cache_embeddings=false"]
 _CARD = "columns: {image: file_name, texts: text, labels: label}, templates: ['a {} square'], min_items: 1"
 
 
@@ -66,7 +66,7 @@ def lossy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_learns_the_same_whether_anyone_looks(recipe_file: Path, tmp_path: Path, general: str) -> None:
     options = ["strategy={lora: {rank: 2, dropout: 0.3}}", "train.micro_batch_size=5"]
-    _finetune(recipe_file, tmp_path / "blind", *options, "evaluate.keep_embeddings=false")
+    _finetune(recipe_file, tmp_path / "blind", *options, "evaluate.cache_embeddings=false")
     _finetune(recipe_file, tmp_path / "seeing", *options, *LOOKING, general)
     blind, seeing = _lines(tmp_path / "blind"), _lines(tmp_path / "seeing")
     assert seeing[0] == blind[0]
@@ -87,7 +87,13 @@ def test_a_stopped_run_takes_the_same_course(
     recipe_file: Path, tmp_path: Path, general: str, lossy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a rate that is halved on the way and the best step's weights in the end; stopped at every step."""
-    options = [*LOOKING, general, "train.take=best", "train.on_retention_floor=lower_rate", "train.keep=1"]
+    options = [
+        *LOOKING,
+        general,
+        "train.final_weights=best",
+        "train.on_retention_drop=lower_rate",
+        "train.keep_checkpoints=1",
+    ]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     _finetune(recipe_file, straight, *options)
     plain = step.compute_gradients
@@ -102,7 +108,7 @@ def test_a_stopped_run_takes_the_same_course(
     # The rate after each look is half of what the schedule says, then a quarter.
     plain_run = tmp_path / "plain"
     monkeypatch.undo()
-    _finetune(recipe_file, plain_run, "evaluate.keep_embeddings=false")
+    _finetune(recipe_file, plain_run, "evaluate.cache_embeddings=false")
     rates = [[line["learning_rate"] for line in _lines(folder)[0]] for folder in (straight, plain_run)]
     assert [one / other for one, other in zip(*rates, strict=True)] == pytest.approx(
         [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
@@ -118,7 +124,14 @@ def test_the_best_step_stays_and_is_taken(
     )
     folder = tmp_path / "run"
     # Looks at 2, 4, 6 and 8; the second is the best, and of the others only the newest stays.
-    _finetune(recipe_file, folder, *LOOKING, "train.validate_every=2", "train.take=best", "train.keep=1")
+    _finetune(
+        recipe_file,
+        folder,
+        *LOOKING,
+        "train.validate_every=2",
+        "train.final_weights=best",
+        "train.keep_checkpoints=1",
+    )
     assert _steps(folder) == [4, 8]
     expected = checkpoint.load(folder / "checkpoints" / "step-000004")[0]["weights"]
     written = models_loading.load_model(folder / "model").weights()
@@ -145,7 +158,7 @@ def test_under_the_floor_a_run_ends_and_is_measured(
     recipe_file: Path, tmp_path: Path, general: str, lossy: None
 ) -> None:
     folder = tmp_path / "run"
-    options = [*LOOKING, general, "train.on_retention_floor=stop"]
+    options = [*LOOKING, general, "train.on_retention_drop=stop"]
     _finetune(recipe_file, folder, *options)
     assert [line["step"] for line in _lines(folder)[0]] == [1, 2, 3]
     assert _steps(folder) == [2, 3]
@@ -155,8 +168,7 @@ def test_under_the_floor_a_run_ends_and_is_measured(
     assert "step 3: zero_shot macro_accuracy on the general set is" in said
     assert "training ends here" in said
     assert (
-        "train.on_retention_floor: the general set had a say in the training, so figures on it flatter"
-        in said
+        "train.on_retention_drop: the general set had a say in the training, so figures on it flatter" in said
     )
     before = _weights(folder)
     _finetune(folder / "recipe.yaml", folder, resume=True)  # has come to its end already
@@ -166,7 +178,7 @@ def test_under_the_floor_a_run_ends_and_is_measured(
 
 def test_two_processes_see_what_one_sees(recipe_file: Path, tmp_path: Path, general: str) -> None:
     """Each looks at its share, and all decide alike: the run comes to its end, with the figures of one process."""
-    options = [*LOOKING, general, "train.on_retention_floor=lower_rate", "train.take=best"]
+    options = [*LOOKING, general, "train.on_retention_drop=lower_rate", "train.final_weights=best"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     _finetune(recipe_file, alone, *options)
     finetuned(recipe_file, together, *options)

@@ -161,7 +161,7 @@ def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
     room = CacheBudget(1000)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert room.notes == [
-        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: more than train.keep_features_gb allows"
+        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: more than train.feature_cache_gb allows"
     ]
     assert not (disk_cache.root() / "features").exists()
 

@@ -193,38 +193,42 @@ def test_one_process_shares_nothing(bases: dict[str, Path]) -> None:
     [
         (
             {"compile": True},
-            "shard: full works on parts of tensors, and compile does not: leave one of them out",
+            "fsdp: true works on parts of tensors, and compile does not: leave one of them out",
         ),
         (
             {"optimizer": "adamw8bit"},
-            "shard: full works on parts of tensors, and optimizer: adamw8bit does not: leave one of them out",
+            "fsdp: true works on parts of tensors, and optimizer: adamw8bit does not: leave one of them out",
         ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        TrainConfig(shard="full", **options)
+        TrainConfig(fsdp=True, **options)
 
 
 def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun by one process, ended by two that share the weights: losses and weights as if by one."""
-    options = ["strategy={full: {last_layers: 1}}", "train.micro_batch_size=3", "evaluate.resamples=100"]
-    options += ["train.validate_every=2", "train.take=best", "train.keep=9"]
+    options = [
+        "strategy={full: {last_layers: 1}}",
+        "train.micro_batch_size=3",
+        "evaluate.bootstrap_samples=100",
+    ]
+    options += ["train.validate_every=2", "train.final_weights=best", "train.keep_checkpoints=9"]
     whole, shared, again = tmp_path / "whole", tmp_path / "shared", tmp_path / "again"
     asked: list[int] = []
     plain = fsdp.shard
     monkeypatch.setattr(fsdp, "shard", lambda *given: asked.append(1) or plain(*given))
     finetune.finetune(
-        loading_config.load_recipe(str(recipe_file), [*options, "train.shard=full"]), whole, quiet=True
+        loading_config.load_recipe(str(recipe_file), [*options, "train.fsdp=true"]), whole, quiet=True
     )
     assert asked == [1]  # the recipe's key reaches the loop; one process has nothing to share
     shutil.copytree(whole, shared)
     for step_ in (6, 8):
         shutil.rmtree(shared / "checkpoints" / f"step-{step_:06d}")
-    finetuned(recipe_file, shared, *options, "train.shard=full", resume=True)
+    finetuned(recipe_file, shared, *options, "train.fsdp=true", resume=True)
     shutil.copytree(shared, again)
     shutil.rmtree(again / "checkpoints" / "step-000008")
-    finetuned(recipe_file, again, *options, "train.shard=full", resume=True)
+    finetuned(recipe_file, again, *options, "train.fsdp=true", resume=True)
     said = [
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (whole, shared)

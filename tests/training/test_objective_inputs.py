@@ -130,11 +130,11 @@ def test_labels_that_are_not_there_are_refused(recipe_file: Path) -> None:
 
 def test_no_room_for_a_teacher_is_said(recipe_file: Path, tmp_path: Path) -> None:
     other = tiny_clip(tmp_path / "teacher", seed=9)
-    setup = _job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}, "train.keep_features_gb=0.0000001")
+    setup = _job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}, "train.feature_cache_gb=0.0000001")
     assert _refused(lambda: training_teachers.precompute_teachers(setup)) == (
         RecipeError,
         "objectives.tests.training.test_objective_inputs:Pupil.teachers: not kept: embeddings of 40 pictures, 0.00 GB: more than "
-        "train.keep_features_gb allows: raise train.keep_features_gb, or make room",
+        "train.feature_cache_gb allows: raise train.feature_cache_gb, or make room",
     )
 
 
@@ -149,10 +149,10 @@ def test_models_of_parts_lie_under_the_roots(recipe_file: Path, tmp_path: Path) 
     """A recipe may come from anyone: what its parts name is looked for where its paths may lie."""
     other = tiny_clip(tmp_path / "elsewhere" / "teacher", seed=9)
     plain = recipe_file.read_text(encoding="utf-8")
-    inner = f"{{matryoshka: {{widths: [8], inner: {{distillation: {{teachers: ['{other}']}}}}}}}}"
+    inner = f"{{matryoshka: {{widths: [8], objective: {{distillation: {{teachers: ['{other}']}}}}}}}}"
     for objectives, where in (
         (f"{{distillation: {{teachers: ['{other}']}}}}", "objectives.distillation.teachers"),
-        (inner, "objectives.matryoshka.inner.distillation.teachers"),
+        (inner, "objectives.matryoshka.objective.distillation.teachers"),
     ):
         file = tmp_path / "recipes" / "there.yaml"
         file.parent.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ LAYERS = "strategy={full: {last_layers: 1}}"
 ADAPTER = "strategy={lora: {last_layers: 1, rank: 2, dropout: 0.2, targets: attention+mlp}}"
 DORA = "strategy={lora: {last_layers: 1, rank: 2, dropout: 0.2, dora: true, rslora: true}}"
 ANCHOR = "objectives={contrastive: {}, anchor: {weight: 0.5}}"
-QUICK = ("train.epochs=2", "prose={sentences: 32, per_step: 4}", "interpolate=null")
+QUICK = ("train.epochs=2", "anchor_texts={count: 32, per_step: 4}", "weight_interpolation=null")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
 ) -> None:
     found = {}
     for name, keep in (("kept", "true"), ("plain", "false")):
-        changes = [strategy, ANCHOR, *QUICK, f"train.keep_features={keep}", "train.micro_batch_size=6"]
+        changes = [strategy, ANCHOR, *QUICK, f"train.cache_features={keep}", "train.micro_batch_size=6"]
         finetune(loading.load_recipe(str(recipe_file), changes), tmp_path / name)
         said = capsys.readouterr().err
         assert ("kept: hidden states below layer 2 of 2 of 40 pictures" in said) == (name == "kept")
@@ -79,12 +79,12 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
             ],
         ),
         (
-            ["strategy=locked_image", "train.keep_features_gb=0.000001"],
-            ["not kept: embeddings of 40 pictures, 0.00 GB: more than train.keep_features_gb allows"],
+            ["strategy=locked_image", "train.feature_cache_gb=0.000001"],
+            ["not kept: embeddings of 40 pictures, 0.00 GB: more than train.feature_cache_gb allows"],
         ),
         (["strategy=locked_text"], ["kept: embeddings of 16 texts, 0.00 GB in {cache}"]),
         (["strategy=full"], []),
-        ([LAYERS, "train.keep_features=false"], []),
+        ([LAYERS, "train.cache_features=false"], []),
     ],
 )
 def test_what_is_kept_and_why_not(recipe_file: Path, changes: list[str], notes: list[str]) -> None:

@@ -24,8 +24,8 @@ from domainclip.training.setup import StepRange
 from domainclip.training.stages import stages_of
 from tests.support.processes import finetuned
 
-HALVES = "strategy={two_stage: {first: 0.5, rates: [1.0, 0.5]}}"
-QUICK = ("probes=[zero_shot]", "train.keep=10")
+HALVES = "strategy={two_stage: {first_stage_share: 0.5, stage_lr_factors: [1.0, 0.5]}}"
+QUICK = ("probes=[zero_shot]", "train.keep_checkpoints=10")
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,19 @@ def _same(one: Path, other: Path) -> bool:
 def test_one_stage_is_the_plain_strategy_bit_by_bit(
     recipe_file: Path, tmp_path: Path, first: str, plain: str
 ) -> None:
-    _finetune(recipe_file, tmp_path / "one", f"strategy={{two_stage: {{first: {first}, rates: [1, 1]}}}}")
+    _finetune(
+        recipe_file,
+        tmp_path / "one",
+        f"strategy={{two_stage: {{first_stage_share: {first}, stage_lr_factors: [1, 1]}}}}",
+    )
     _finetune(recipe_file, tmp_path / "plain", f"strategy={plain}")
     assert _same(tmp_path / "one", tmp_path / "plain")
     # Negative control: with two stages it is neither.
-    _finetune(recipe_file, tmp_path / "two", "strategy={two_stage: {first: 0.5, rates: [1, 1]}}")
+    _finetune(
+        recipe_file,
+        tmp_path / "two",
+        "strategy={two_stage: {first_stage_share: 0.5, stage_lr_factors: [1, 1]}}",
+    )
     assert not _same(tmp_path / "two", tmp_path / "plain")
 
 
@@ -97,7 +105,9 @@ def test_the_switch(
 def test_what_is_locked_again_keeps_its_weights_and_loses_its_moments(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    _finetune(recipe_file, tmp_path / "run", "strategy={two_stage: {order: text_locked_first, image: 0}}")
+    _finetune(
+        recipe_file, tmp_path / "run", "strategy={two_stage: {order: text_locked_first, image_lr_factor: 0}}"
+    )
     middle, _ = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-000004")
     end, _ = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-000008")
     name = "image/vision_model.encoder.layers.0.mlp.fc1.weight"
@@ -118,7 +128,7 @@ def test_the_time_that_was_given_is_one_for_all_stages(
 
     monkeypatch.setattr(interruption, "InterruptHandler", noted)
     asked = time.monotonic()
-    _finetune(recipe_file, tmp_path / "run", HALVES, "train.stop_after=1h")
+    _finetune(recipe_file, tmp_path / "run", HALVES, "train.time_limit=1h")
     assert len(began) == 2
     assert began[0] == began[1]
     assert asked <= began[0] < asked + 1  # not when the preparation was over
@@ -128,7 +138,10 @@ def test_the_time_that_was_given_is_one_for_all_stages(
 def test_resumed_at_every_step_ends_bit_equal(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    changes = [f"strategy={{two_stage: {{first: {share}, rates: [1, 1]}}}}", "train.micro_batch_size=5"]
+    changes = [
+        f"strategy={{two_stage: {{first_stage_share: {share}, stage_lr_factors: [1, 1]}}}}",
+        "train.micro_batch_size=5",
+    ]
     _finetune(recipe_file, tmp_path / "straight", *changes)
     plain = step.compute_gradients
     taken = 0
@@ -162,7 +175,7 @@ def test_a_run_has_one_stage_unless_its_strategy_says_more(recipe_file: Path) ->
 @pytest.mark.parametrize(("first", "spans"), [(0.1, [(0, 1), (1, 8)]), (0.01, [(0, 8)]), (0.99, [(0, 8)])])
 def test_shares_become_whole_steps(recipe_file: Path, first: float, spans: list[tuple[int, int]]) -> None:
     ready = load_inputs(
-        loading.load_recipe(str(recipe_file), [f"strategy={{two_stage: {{first: {first}}}}}"])
+        loading.load_recipe(str(recipe_file), [f"strategy={{two_stage: {{first_stage_share: {first}}}}}"])
     )
     setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
     found = stages_of(setup)

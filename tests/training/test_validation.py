@@ -174,14 +174,14 @@ def test_nothing_to_look_at(make: Make, recipe_file: Path) -> None:
         "give the card a validation split"
     )
     with pytest.raises(RecipeError) as none:
-        make("train.on_retention_floor=stop", retention=False)
+        make("train.on_retention_drop=stop", retention=False)
     assert str(none.value) == (
-        "train.on_retention_floor: stop needs a general set: name one with retention.path=FOLDER retention.card=CARD"
+        "train.on_retention_drop: stop needs a general set: name one with retention.path=FOLDER retention.card=CARD"
     )
     with pytest.raises(RecipeError) as unmeasured:
-        make("train.on_retention_floor=lower_rate", "probes=[linear_probe]")
+        make("train.on_retention_drop=lower_rate", "probes=[linear_probe]")
     assert str(unmeasured.value) == (
-        "train.on_retention_floor: lower_rate has nothing to go by: add zero_shot or retrieval to probes, as the "
+        "train.on_retention_drop: lower_rate has nothing to go by: add zero_shot or retrieval to probes, as the "
         "general set allows"
     )
 
@@ -189,9 +189,9 @@ def test_nothing_to_look_at(make: Make, recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["train.take=best"], "take: best"),
-        (["train.keep_best=validation"], "keep_best"),
-        (["train.on_retention_floor=stop"], "on_retention_floor: stop"),
+        (["train.final_weights=best"], "final_weights: best"),
+        (["train.keep_best_checkpoint=true"], "keep_best_checkpoint"),
+        (["train.on_retention_drop=stop"], "on_retention_drop: stop"),
     ],
 )
 def test_asking_without_looking(recipe_file: Path, changes: list[str], said: str) -> None:
@@ -207,12 +207,12 @@ def test_what_chose_is_said(recipe_file: Path) -> None:
         recipe = loading_config.load_recipe(str(recipe_file), ["train.validate_every=2", *changes])
         return validation.validation_warnings(recipe.train, recipe.evaluate.split)
 
-    assert of("train.take=best") == []
-    assert of("train.take=best", "evaluate.split=validation") == [
-        "train.take: the step was chosen on the validation split, so figures on it flatter"
+    assert of("train.final_weights=best") == []
+    assert of("train.final_weights=best", "evaluate.split=validation") == [
+        "train.final_weights: the step was chosen on the validation split, so figures on it flatter"
     ]
-    assert of("train.on_retention_floor=stop") == [
-        "train.on_retention_floor: the general set had a say in the training, so figures on it flatter"
+    assert of("train.on_retention_drop=stop") == [
+        "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
     ]
 
 
@@ -226,10 +226,10 @@ def test_looking_changes_no_identity(recipe_file: Path) -> None:
     assert (
         of()
         == of(*looking)
-        == of(*looking, "train.take=best", "train.timeout=2h", "train.retention_floor=0.2")
+        == of(*looking, "train.final_weights=best", "train.timeout=2h", "train.max_retention_drop=0.2")
     )
-    steering = [*looking, "train.on_retention_floor=stop"]
+    steering = [*looking, "train.on_retention_drop=stop"]
     assert of(*steering) != of()
-    assert of(*steering) != of(*steering, "train.retention_floor=0.2")
+    assert of(*steering) != of(*steering, "train.max_retention_drop=0.2")
     assert of(*steering) != of(*steering, "probes=[retrieval]")
     assert of() == of("probes=[retrieval]")

@@ -51,7 +51,7 @@ def test_looks_every_so_often_and_at_the_end() -> None:
 
 
 def test_the_first_of_the_best_is_kept() -> None:
-    course = _course(LOSSES, keep_best="validation")
+    course = _course(LOSSES, keep_best_checkpoint=True)
     improved = []
     for step in range(1, 10):
         course.validate(step, 9, _NO_TOWERS)
@@ -60,8 +60,8 @@ def test_the_first_of_the_best_is_kept() -> None:
     assert improved == [2, 4]
     assert course.protected_steps == [4]
     assert course.final_step(9) == 9  # kept, not taken
-    assert _walked_best(take="best").final_step(9) == 4
-    assert _walked_best(take="best").protected_steps == [4]
+    assert _walked_best(final_weights="best").final_step(9) == 4
+    assert _walked_best(final_weights="best").protected_steps == [4]
     assert _walked_best().protected_steps == []
 
 
@@ -73,7 +73,7 @@ def _walked_best(**options: Any) -> ValidationPolicy:
 
 
 def test_no_number_is_no_best() -> None:
-    course = _course([{"loss": float("nan")}, {"loss": 5.0}], take="best")
+    course = _course([{"loss": float("nan")}, {"loss": 5.0}], final_weights="best")
     _walk(course, range(1, 5))
     assert course.best == [4, 5.0]
 
@@ -84,7 +84,7 @@ def test_no_number_is_no_best() -> None:
 def test_under_the_floor(action: str, share: float, end: int) -> None:
     lost = [0.05, 0.06, 0.01, 0.2, 0.04]  # 0.05 is allowed
     figures = [{"loss": 1.0, "lost": value} for value in lost]
-    course = _course(figures, on_retention_floor=action)
+    course = _course(figures, on_retention_drop=action)
     step = 0
     while step < course.last_step(9):
         step += 1
@@ -95,12 +95,15 @@ def test_under_the_floor(action: str, share: float, end: int) -> None:
 
 def test_a_resumed_course_is_the_same() -> None:
     figures = [{"loss": 3.0 - i, "lost": 0.1} for i in range(5)]
-    whole = _course(figures, on_retention_floor="lower_rate", take="best")
+    whole = _course(figures, on_retention_drop="lower_rate", final_weights="best")
     _walk(whole, range(1, 10))
-    first = _course(figures, on_retention_floor="lower_rate", take="best")
+    first = _course(figures, on_retention_drop="lower_rate", final_weights="best")
     _walk(first, range(1, 6))
     again = _course(
-        figures[2:], json.loads(json.dumps(first.state())), on_retention_floor="lower_rate", take="best"
+        figures[2:],
+        json.loads(json.dumps(first.state())),
+        on_retention_drop="lower_rate",
+        final_weights="best",
     )
     _walk(again, range(6, 10))
     assert again.state() == whole.state() == {"best": [9, -1.0], "lowered": 5, "ended": None}

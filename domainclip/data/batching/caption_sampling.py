@@ -104,7 +104,7 @@ def _drawn(texts: Mapping[str, str], how: Captions) -> dict[str, float]:
         weights = dict.fromkeys(by, 1.0)
     shares: dict[str, float] = {}
     for language, own in by.items():
-        own = own[:1] if how.policy == "head" else own
+        own = own[:1] if how.policy == "first" else own
         shares |= {text: weights[language] / sum(weights.values()) / len(own) for text in own}
     return {text: share for text, share in shares.items() if share > 0}
 
@@ -124,7 +124,7 @@ def _in_pieces(texts: dict[str, float], how: Captions, fit: TokenLimit | None) -
     spread: defaultdict[str, float] = defaultdict(float)
     for text, share in texts.items():
         own = caption_segments(text, how)
-        if how.long == "window" and fit is not None:
+        if how.overlong == "window" and fit is not None:
             own = list(dict.fromkeys(window for one in own for window in _windows(one, how, fit)))
         for piece in own:
             spread[piece] += share / len(own)

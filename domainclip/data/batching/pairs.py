@@ -83,7 +83,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         augmentation: Literal["none", "crop", "crop_flip"] = "none",
         captions: Captions | None = None,
         token_limit: caption_sampling.TokenLimit | None = None,
-        views: Literal["any", "first"] = "any",
+        views: Literal["random", "first"] = "random",
         frames: int = 1,
         pixels: bool = True,
         replacements: Mapping[int, int] | None = None,
@@ -189,7 +189,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         row = self.items[index]
         if self.frames > 1:
             return self._study([row["image"], *row["views"]], epoch, index)
-        pictures = [row["image"], *(row["views"] if self.views == "any" else [])]
+        pictures = [row["image"], *(row["views"] if self.views == "random" else [])]
         first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, len(pictures), "view")
         lost: list[UnusableItem] = []
         for at in (*range(first, len(pictures)), *range(first)):

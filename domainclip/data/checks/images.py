@@ -110,9 +110,10 @@ def unreadable_images(seen: InspectedCorpus) -> Iterator[Finding]:
         return
     first = ", ".join(f"{item.location} ({item.reason})" for item in bad[:MAX_PLACES])
     yield Finding(
-        "error" if len(bad) > card.max_bad * len(reasons) else "warning",
+        "error" if len(bad) > card.max_unusable * len(reasons) else "warning",
         f"{len(bad)} of {seen.said()} cannot be read ({len(bad) / len(reasons):.1%}, limit "
-        f"{card.max_bad:.1%}): {count_reasons(bad)}; first: {first}; mend them or raise corpus.max_bad",
+        f"{card.max_unusable:.1%}): {count_reasons(bad)}; first: {first}; mend them or raise "
+        "corpus.max_unusable",
         "unreadable_pictures",
         len(bad),
         tuple(item.location for item in bad[:MAX_PLACES]),

@@ -29,7 +29,7 @@ class Balance(Curation):
 
     citation: ClassVar[str] = "arXiv:2309.16671"
 
-    most: Annotated[int, Field(ge=1)]
+    max_per_class: Annotated[int, Field(ge=1)]
     seed: int = 0
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
@@ -45,6 +45,7 @@ class Balance(Curation):
             at
             for at, (id, row) in enumerate(zip(ids, labels, strict=True))
             if not row
-            or stable(self.seed, "balance", id) / 2**64 < max(self.most / counts[label] for label in row)
+            or stable(self.seed, "balance", id) / 2**64
+            < max(self.max_per_class / counts[label] for label in row)
         ]
         return items.select(kept, keep_in_memory=True)

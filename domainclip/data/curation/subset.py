@@ -34,7 +34,7 @@ class Subset(Curation):
     citation: ClassVar[str] = "arXiv:2403.12267"
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    share: Annotated[float, Field(gt=0, le=1)]
+    fraction: Annotated[float, Field(gt=0, le=1)]
     by_label: bool = True
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
@@ -47,7 +47,7 @@ class Subset(Curation):
             parts.setdefault(tuple(sorted(labels)) if self.by_label else (), []).append(row)
         chosen: list[int] = []
         for rows in parts.values():
-            count = max(1, round(self.share * len(rows)))
+            count = max(1, round(self.fraction * len(rows)))
             chosen += [rows[at] for at in kernel_herding(image[rows], text[rows], count)]
         return items.select(sorted(chosen), keep_in_memory=True)
 

@@ -168,7 +168,7 @@ def _open_ledger() -> Iterator[sqlite3.Connection | None]:
 
 
 def _describe_ledger(folder: Path) -> None:
-    """For `data cache ls`."""
+    """For `data cache list`."""
     about = folder / "about.json"
     if not about.exists():
         draft = folder / f".about.{os.getpid()}"

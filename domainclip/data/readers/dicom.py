@@ -243,6 +243,6 @@ def _refuse_undecodable(held: Sequence[DicomFile], card: Card, log: ReadLog) -> 
     said = f"{lost} of {total} DICOM files cannot be decoded here: " + "; ".join(
         f"{row.files} {row.syntax}: {row.install}" for row in missing
     )
-    if lost > card.max_bad * total:
+    if lost > card.max_unusable * total:
         raise DataError(f"corpus {card.name}: {said}")
     log.add_note(said)

@@ -25,16 +25,16 @@ class Captions(BaseModel):
     template: str | None = None
     # What one epoch shows of an item's captions: one of them, always the first, one sentence of one of
     # them, or one of the report's `sections`.
-    policy: Literal["any", "head", "sentence", "section"] = "any"
+    policy: Literal["random", "first", "sentence", "section"] = "random"
     sections: list[str] = ["findings", "impression"]
     headings: dict[str, list[str]] = {}  # how a section is headed besides by its name, in any language
     # A caption longer than the base reads is cut at its end ("head"), or another part of it that fits is
     # shown each epoch ("window"), of `max_tokens` at most.
-    long: Literal["head", "window"] = "head"
+    overlong: Literal["truncate", "window"] = "truncate"
     max_tokens: int | None = Field(default=None, ge=4)
     # Which language an epoch shows: as often as it has captions, each alike, or with these weights.
     languages: Literal["natural", "balanced"] | dict[str, float] = "natural"
-    join: bool = False  # rows that name the same picture are one item with all their captions
+    merge_captions: bool = False  # rows that name the same picture are one item with all their captions
     # Captions made of the labels, in training only: templates with one {}, for all or for each label; or
     # "classes", the positive prompts of the card's own classes.
     templates: list[str] | dict[str, list[str]] = []
@@ -66,8 +66,8 @@ class Captions(BaseModel):
 
     @model_validator(mode="after")
     def _used(self) -> Captions:
-        if self.max_tokens is not None and self.long != "window":
-            raise ValueError("max_tokens is the size of a window: set captions.long=window")
+        if self.max_tokens is not None and self.overlong != "window":
+            raise ValueError("max_tokens is the size of a window: set captions.overlong=window")
         others = sorted(set(self.headings) - set(self.sections))
         if others:
             raise ValueError(f'headings of "{others[0]}", which captions.sections does not name')

@@ -39,7 +39,7 @@ class FewShot(Probe):
 
     shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
     seeds: Annotated[int, Field(ge=1)] = 3
-    most: int = 5000  # training images to draw from
+    max_items: int = 5000  # training images to draw from
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Macro accuracy, the mean over seeds for each item; whole, and for each number of shots."""
@@ -47,7 +47,7 @@ class FewShot(Probe):
         if data.card.multi_label or len(names) < 2:
             return not_measured("few_shot", data, self.version, "two classes of which an item holds one")
         rows, truth = one_class(data.items, names)
-        train = labelled_examples(encoder, data.train, names, self.most)
+        train = labelled_examples(encoder, data.train, names, self.max_items)
         if train is None or not len(rows) or not len(single_label_rows(train.labels)[0]):
             return not_measured(
                 "few_shot", data, self.version, "items with one class in train and measured set"

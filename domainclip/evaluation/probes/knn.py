@@ -32,19 +32,19 @@ class Knn(Probe):
 
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 20)
     temperature: Annotated[float, Field(gt=0)] = 0.07
-    most: int = 5000  # training images that may be neighbours
+    max_items: int = 5000  # training images that may be neighbours
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Accuracy, or AUROC of the share of votes when the card says `multi_label`."""
         names = class_names(data)
-        train = labelled_examples(encoder, data.train, names, self.most)
+        train = labelled_examples(encoder, data.train, names, self.max_items)
         if train is None or not np.nansum(train.labels):
             return not_measured("knn", data, self.version, "training items with a class")
         several = data.card.multi_label
         if not several:
             train = train.pick(single_label_rows(train.labels)[0])
         k, chosen_on = self._choose(
-            train, labelled_examples(encoder, data.validation, names, self.most), several
+            train, labelled_examples(encoder, data.validation, names, self.max_items), several
         )
         labels = several_classes(data.items, names)
         votes = self._votes(encoder.images(data.items).astype(np.float64), train, k)

@@ -39,17 +39,17 @@ class LinearProbe(Probe):
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 1
 
-    most: int = 5000  # items fitted on; a probe is meant to be cheap
+    max_items: int = 5000  # items fitted on; a probe is meant to be cheap
     iterations: int = 300
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Accuracy, or AUROC when the card says `multi_label`; the choice stands in the details."""
         names = class_names(data)
-        train = labelled_examples(encoder, data.train, names, self.most)
+        train = labelled_examples(encoder, data.train, names, self.max_items)
         if train is None:
             return not_measured("linear_probe", data, self.version, "training items")
         fitted, chosen_by, chosen_on = _chooser(
-            train, labelled_examples(encoder, data.validation, names, self.most)
+            train, labelled_examples(encoder, data.validation, names, self.max_items)
         )
         predict = self._several if data.card.multi_label else self._single
         separable = has_both_classes(fitted.labels).any()

@@ -38,7 +38,7 @@ class Localisation(Probe):
     citation: ClassVar[str] = "arXiv:2204.09817, arXiv:1608.00507"
     version: ClassVar[int] = 1
 
-    most: Annotated[int, Field(ge=1)] = 128  # items; each runs the image tower again
+    max_items: Annotated[int, Field(ge=1)] = 128  # items; each runs the image tower again
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Three figures: one score an item, the mean over its labels."""
@@ -48,7 +48,7 @@ class Localisation(Probe):
             return not_measured("localisation", data, self.version, "items with boxes")
         if not hasattr(encoder, "patches"):
             return not_measured("localisation", data, self.version, "embeddings of patches for this model")
-        rows = sample_items(data, having, self.most, "localisation")
+        rows = sample_items(data, having, self.max_items, "localisation")
         asked = [(i, label) for i, row in enumerate(rows) for label in sorted({b.label for b in boxes[row]})]
         try:
             vectors, windows = encoder.patches(data.items.select(rows, keep_in_memory=True))

@@ -37,7 +37,7 @@ class LongCaptions(Probe):
 
     shortest: Annotated[int, Field(ge=2)] = 20  # words from which a caption of several sentences is long
     window: Annotated[int, Field(ge=1)] = 55  # words
-    most: Annotated[int, Field(ge=1)] = 128  # items; each costs up to three texts
+    max_items: Annotated[int, Field(ge=1)] = 128  # items; each costs up to three texts
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """R@1 of whole captions, also by their length; of first sentences; of tails."""
@@ -54,7 +54,7 @@ class LongCaptions(Probe):
                 self.version,
                 f"captions of {self.shortest} words or more and several sentences",
             )
-        rows = np.array(sample_items(data, long, self.most, "long captions"))
+        rows = np.array(sample_items(data, long, self.max_items, "long captions"))
         texts = [longest[int(row)].text for row in rows]
 
         def asked(name: str, part: Callable[[str], str], of: np.ndarray) -> Metric:

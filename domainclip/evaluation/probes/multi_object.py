@@ -46,7 +46,7 @@ class MultiObject(Probe):
 
     pair: str = "{} and {}"  # how a text names two classes
     absent: Annotated[int, Field(ge=1)] = 3  # absent classes that a pair is set against
-    most: Annotated[int, Field(ge=1)] = 1000
+    max_items: Annotated[int, Field(ge=1)] = 1000
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Two figures, and a third where boxes are given."""
@@ -80,7 +80,7 @@ class MultiObject(Probe):
         labels, ids = several_classes(data.items, names), list(data.items["id"])
         several = ((labels == 1).sum(axis=1) > 1) & (labels == 0).any(axis=1)
         scenes = []
-        for row in sample_items(data, np.flatnonzero(several).tolist(), self.most, "multi object"):
+        for row in sample_items(data, np.flatnonzero(several).tolist(), self.max_items, "multi object"):
 
             def drawn(places: np.ndarray, item: str = ids[row]) -> list[str]:
                 return sorted(

@@ -39,7 +39,7 @@ class Multilingual(Probe):
     citation: ClassVar[str] = "arXiv:2205.12522"
     version: ClassVar[int] = 1
 
-    most: Annotated[int, Field(ge=2)] = 500  # items whose languages are compared with each other
+    max_items: Annotated[int, Field(ge=2)] = 500  # items whose languages are compared with each other
     ranked: Annotated[int, Field(ge=2)] = 200  # images that rankings are compared on
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
@@ -69,7 +69,7 @@ class Multilingual(Probe):
         both = [row for row, texts in first.items() if len(texts) > 1]
         if not both:
             return []
-        rows = np.array(sample_items(data, both, self.most, "languages"))
+        rows = np.array(sample_items(data, both, self.max_items, "languages"))
         asked = [(i, text) for i, row in enumerate(rows) for _, text in sorted(first[int(row)].items())]
         vectors = caption_vectors(encoder, data, [text for _, text in asked])
         images = encoder.images(data.items)

@@ -34,14 +34,14 @@ class Paraphrase(Probe):
     version: ClassVar[int] = 1
 
     depth: Annotated[int, Field(ge=1)] = 10
-    most: Annotated[int, Field(ge=1)] = 1000  # items
+    max_items: Annotated[int, Field(ge=1)] = 1000  # items
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Average overlap and Jaccard similarity."""
         wordings = _wordings(data)
         if not wordings or len(data.items) < 2:
             return not_measured("paraphrase", data, self.version, "items with two captions of one language")
-        rows = np.array(sample_items(data, wordings, self.most, "paraphrase"))
+        rows = np.array(sample_items(data, wordings, self.max_items, "paraphrase"))
         depth = min(self.depth, len(data.items) - 1)
         images = encoder.images(data.items)
         one, two = (

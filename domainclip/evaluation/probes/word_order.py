@@ -33,7 +33,7 @@ class WordOrder(Probe):
     citation: ClassVar[str] = "arXiv:2210.01936"
     version: ClassVar[int] = 1
 
-    most: Annotated[int, Field(ge=1)] = 96  # items; each costs up to six texts
+    max_items: Annotated[int, Field(ge=1)] = 96  # items; each costs up to six texts
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Share of items whose caption beats all its other orders; then against each order alone."""
@@ -46,7 +46,7 @@ class WordOrder(Probe):
             return not_measured(
                 "word_order", data, self.version, "captions of four words that can be reordered"
             )
-        rows = np.array(sample_items(data, candidates, self.most, "word order"))
+        rows = np.array(sample_items(data, candidates, self.max_items, "word order"))
         asked = [candidates[int(row)] for row in rows]
         vectors = encoder.texts([text for made in asked for text in made.values()]).astype(np.float64)
         images = encoder.images(data.items)[rows].astype(np.float64)

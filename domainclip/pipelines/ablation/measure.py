@@ -45,11 +45,15 @@ def begin(ablation: Ablation) -> Measuring:
     ready = replace(ready, base=ready.original or ready.base)  # as it was before a strategy built on it
     warnings = list(ready.warnings)
     # One variant that chooses on half of the general set takes that half from all.
-    strict = [run.recipe for run in ablation.runs if run.recipe.interpolate and run.recipe.interpolate.floor]
+    strict = [
+        run.recipe
+        for run in ablation.runs
+        if run.recipe.weight_interpolation and run.recipe.weight_interpolation.max_retention_drop
+    ]
     sets = protocol.reported_sets(
         protocol.evaluation_sets(recipe, ready.corpus, warnings), strict[0] if strict else recipe
     )
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.keep_embeddings)
+    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
     ready.base.to(Accelerator().device)
     found = dict(_found(ready.base, ready, sets, cache))
     base = {place: _only(one, _wanted(ablation, place, one)) for place, one in found.items()}
@@ -61,11 +65,14 @@ def begin(ablation: Ablation) -> Measuring:
             f"{len(ablation.plan.variants)} variants are compared on the test split: the best of them "
             "flatters; choose on evaluate.split=validation, and measure the chosen one on the test split"
         )
-    swept = {run.variant: None for run in ablation.runs if run.recipe.interpolate}
+    swept = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
     if recipe.evaluate.split == "validation" and swept:
         warnings.append(f"{', '.join(swept)}: α was chosen on the validation split, so figures on it flatter")
     if strict:
-        warnings.append("an interpolate.floor chooses on half of the general set: the other half is measured")
+        warnings.append(
+            "weight_interpolation.max_retention_drop chooses on half of the general set: the other half "
+            "is measured"
+        )
     if len(ablation.plan.seeds) == 1:
         warnings.append("one seed: the intervals hold the luck of the items, and not that of the seed")
     return Measuring(ablation, ready, sets, base, cache, warnings)
@@ -106,7 +113,7 @@ def _free() -> None:
 
 
 def _wanted(ablation: Ablation, place: Place, found: ProbeResult) -> list[str]:
-    said = [tuple(figure.split("/", 2)) for figure in ablation.plan.figures]
+    said = [tuple(figure.split("/", 2)) for figure in ablation.plan.metrics]
     return [metric for probe, dataset, metric in said if (probe, dataset) == place] or (
         [] if said else [found.primary]
     )
@@ -118,9 +125,9 @@ def _only(found: ProbeResult, names: Sequence[str]) -> ProbeResult:
 
 def _refuse_unknown(ablation: Ablation, found: Found) -> None:
     known = [f"{probe}/{dataset}/{one.name}" for (probe, dataset), r in found.items() for one in r.metrics]
-    for figure in ablation.plan.figures:
+    for figure in ablation.plan.metrics:
         if figure not in known:
             raise RecipeError(
-                f'{ablation.name}.yaml: figures "{figure}": nothing of that name is measured: '
+                f'{ablation.name}.yaml: metrics "{figure}": nothing of that name is measured: '
                 f"{did_you_mean(figure, known)}"
             )

@@ -30,7 +30,7 @@ class Plan(BaseModel):
     overrides: list[str] = []  # for all variants
     variants: dict[str, list[str]] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
-    figures: list[str] = []  # probe/set/metric; empty: the headline of each probe on each set
+    metrics: list[str] = []  # probe/set/metric; empty: the headline of each probe on each set
     reference: str | None = None
 
     @field_validator("seeds")
@@ -113,10 +113,10 @@ def _plan(file: Path) -> Plan:
         raise RecipeError(
             f'{file.name}: variants "{BASE}": the base itself is always there: call it otherwise'
         )
-    for figure in plan.figures:
+    for figure in plan.metrics:
         if figure.count("/") < 2:
             raise RecipeError(
-                f'{file.name}: figures "{figure}": write it as probe/set/metric, as in '
+                f'{file.name}: metrics "{figure}": write it as probe/set/metric, as in '
                 "zero_shot/test/macro_accuracy"
             )
     return plan

@@ -77,7 +77,7 @@ def run_all(
                 continue
             found[ended.run.folder] = ended
             say(f"{ended.run.folder.name}: {ended.error or 'done'}")
-            if ended.code in _STOPPED:  # by a signal of its own, or by its train.stop_after
+            if ended.code in _STOPPED:  # by a signal of its own, or by its train.time_limit
                 children.stop(signal.SIGTERM)
     if children.stopped:
         code = ExitCode.INTERRUPTED if children.stopped == signal.SIGINT else ExitCode.TERMINATED

@@ -52,7 +52,7 @@ def finish(measuring: Measuring, ended: Sequence[Ended], folder: Path, command: 
         variants=list(_variants(measuring, ended)),
         rows=_judged(rows),
         reference=ablation.plan.reference,
-        resamples=recipe.evaluate.resamples,
+        resamples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
         command=command,
         warnings=list(dict.fromkeys(warnings)),
@@ -78,7 +78,7 @@ def _rows(
             for (variant, seed), one in each.items():
                 scores[variant][seed] = _metric(one, name).scores
             scores = {variant: seeds for variant, seeds in scores.items() if seeds}
-            how = (recipe.evaluate.resamples, recipe.evaluate.seed)
+            how = (recipe.evaluate.bootstrap_samples, recipe.evaluate.seed)
             trials = over_seeds(first.aggregate, first.scores, scores, first.groups, *how, plan.reference)
             alone = estimates.compare_paired(
                 first.aggregate, first.scores, None, first.groups, *how, first.unit == "share"

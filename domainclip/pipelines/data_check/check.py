@@ -130,7 +130,7 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         curation = components.build_components(recipe).curation
         left_out = [name for name, one in curation.items() if base is None and "base" in one.needs]
         wanted = {name: one for name, one in curation.items() if name not in left_out}
-        chosen = curate(corpus.splits["train"], wanted, base, recipe.evaluate.keep_embeddings)
+        chosen = curate(corpus.splits["train"], wanted, base, recipe.evaluate.cache_embeddings)
         corpus.splits["train"] = chosen.items
     findings = [
         Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")

@@ -100,7 +100,7 @@ def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
         seed=recipe.train.seed,
         augmentation=recipe.train.augmentation,
         captions=how,
-        token_limit=TokenLimit(base.count_tokens, base.max_tokens) if how.long == "window" else None,
+        token_limit=TokenLimit(base.count_tokens, base.max_tokens) if how.overlong == "window" else None,
         views=checkup.corpus.card.views,
     )
 

@@ -101,7 +101,7 @@ def _on_many(
         held = micro_batch_size.find_micro_batch_size(
             setup.model, _probe_batch(setup, 0), setup.terms, accelerator
         )
-    shared = settings.shard == "full"
+    shared = settings.fsdp
     found = plan_cluster.estimate(
         profile, cluster.network, devices=cluster.devices, batch=batch, held=held, shard=shared
     )

@@ -82,16 +82,17 @@ class AlarmMonitor:
             yield (
                 "overfitting",
                 f"the validation loss has risen {_RISES} times in a row, to {figures['loss']:.3g}, while the "
-                "training loss fell: train fewer epochs, lower train.learning_rate, or say train.take=best",
+                "training loss fell: train fewer epochs, lower train.learning_rate, or say "
+                "train.final_weights=best",
             )
         lost = figures.get("lost", 0.0)
         if lost > self.max_retention_drop:
             yield (
                 "retention",
                 f"{figures['retention_of']} on the general set is {figures['retention']:.3g}, {lost:.3g} "
-                f"worse than the base's; train.retention_floor allows {self.max_retention_drop:g}: "
+                f"worse than the base's; train.max_retention_drop allows {self.max_retention_drop:g}: "
                 f"{_DONE[self.action]}; "
-                "add the objective anchor, lower train.learning_rate, or interpolate",
+                "add the objective anchor, lower train.learning_rate, or set weight_interpolation",
             )
 
     def _found(self, record: Mapping[str, Any], before: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ def require_tensorboard(train: TrainConfig) -> None:
 
     Raises: RecipeError when it is wanted and not installed.
     """
-    if train.track is not None:
+    if train.log_to is not None:
         _library()
 
 
@@ -47,6 +47,6 @@ def numbers(record: dict[str, Any], path: str = "") -> Iterator[tuple[str, float
 def _library() -> Any:
     return library(
         "torch.utils.tensorboard",
-        "train.track: tensorboard is not installed: pip install 'domainclip[track]', or leave track out; "
+        "train.log_to: tensorboard is not installed: pip install 'domainclip[track]', or leave log_to out; "
         "metrics.jsonl holds the same numbers",
     )

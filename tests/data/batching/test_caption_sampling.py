@@ -53,12 +53,12 @@ THREE = {"texts": ["one", "two", "drei"], "language": ["en", "en", "de"]}
     ("row", "how", "expected"),
     [
         (THREE, {}, {"one": 1 / 3, "two": 1 / 3, "drei": 1 / 3}),
-        (THREE, {"policy": "head"}, {"one": 1}),
+        (THREE, {"policy": "first"}, {"one": 1}),
         (THREE, {"languages": "balanced"}, {"one": 0.25, "two": 0.25, "drei": 0.5}),
         (THREE, {"languages": {"en": 1, "de": 3}}, {"one": 0.125, "two": 0.125, "drei": 0.75}),
         (THREE, {"languages": {"en": 1, "hi": 9}}, {"one": 0.5, "two": 0.5}),
         (THREE, {"languages": {"hi": 1}}, {"one": 0.25, "two": 0.25, "drei": 0.5}),
-        (THREE, {"languages": "balanced", "policy": "head"}, {"one": 0.5, "drei": 0.5}),
+        (THREE, {"languages": "balanced", "policy": "first"}, {"one": 0.5, "drei": 0.5}),
         (
             {"texts": [REPORT]},
             {"policy": "sentence"},
@@ -135,25 +135,25 @@ def _count(texts: list[str]) -> list[int]:
 def test_windows_are_whole_sentences_that_fit_and_cover_all() -> None:
     text = "A b c. D e. F g h i. J."
     fit = TokenLimit(_count, 8)
-    assert list(_pool({"texts": [text]}, fit, long="window")) == [
+    assert list(_pool({"texts": [text]}, fit, overlong="window")) == [
         "A b c. D e.",
         "D e. F g h i.",
         "F g h i. J.",
     ]
-    assert list(_pool({"texts": [text]}, fit, long="window", max_tokens=6)) == [
+    assert list(_pool({"texts": [text]}, fit, overlong="window", max_tokens=6)) == [
         "A b c.",
         "D e.",
         "F g h i.",
         "J.",
     ]
-    assert list(_pool({"texts": [text]}, TokenLimit(_count, 99), long="window")) == [text]
+    assert list(_pool({"texts": [text]}, TokenLimit(_count, 99), overlong="window")) == [text]
     assert list(_pool({"texts": [text]}, fit)) == [text]  # head: the tokeniser cuts it
 
 
 @pytest.mark.parametrize("room", range(3, 20))
 def test_a_window_always_fits_and_loses_no_word(room: int) -> None:
     text = "One two three four five six seven eight nine ten. Eleven. " + " ".join(f"w{i}" for i in range(30))
-    windows = list(_pool({"texts": [text]}, TokenLimit(_count, room), long="window"))
+    windows = list(_pool({"texts": [text]}, TokenLimit(_count, room), overlong="window"))
     assert max(_count(windows)) <= room
     assert {word for window in windows for word in window.split()} == set(text.split())
 
@@ -161,7 +161,7 @@ def test_a_window_always_fits_and_loses_no_word(room: int) -> None:
 def test_windows_without_spaces() -> None:
     text = "".join(chr(0x4E00 + i) for i in range(50))
     fit = TokenLimit(lambda texts: [len(one) + 2 for one in texts], 12)
-    windows = list(_pool({"texts": [text]}, fit, long="window"))
+    windows = list(_pool({"texts": [text]}, fit, overlong="window"))
     assert max(map(len, windows)) <= 10
     assert "".join(windows) == text
 

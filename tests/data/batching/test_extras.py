@@ -42,7 +42,9 @@ def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
     return {"pixels": np.asarray(image.resize((4, 4)))}
 
 
-EXTRAS = ExtraSpec({"parrot": Parrot()}, {"graded": "score"}, ("bird", "cat", "dog"), second_view=True)
+EXTRAS = ExtraSpec(
+    {"parrot": Parrot()}, {"relevance_weighted": "score"}, ("bird", "cat", "dog"), second_view=True
+)
 
 
 def _batches(pairs: Pairs, workers: int = 0) -> list[Batch]:
@@ -56,10 +58,11 @@ def test_a_batch_brings_what_is_wanted(tmp_path: Path) -> None:
     # The caption that is shown is the one that is spoken of.
     assert first.extras.texts["parrot"][1][0].startswith(f"{first.texts[1]} cat ")
     assert (
-        torch.equal(first.extras.values["graded"], torch.tensor([0.0, 0.5, 1.0, torch.nan, 2.0])) is False
+        torch.equal(first.extras.values["relevance_weighted"], torch.tensor([0.0, 0.5, 1.0, torch.nan, 2.0]))
+        is False
     )  # NaN is never equal to itself
-    assert first.extras.values["graded"].isnan().tolist() == [False, False, False, True, False]
-    assert first.extras.values["graded"][[0, 1, 2, 4]].tolist() == [0.0, 0.5, 1.0, 2.0]
+    assert first.extras.values["relevance_weighted"].isnan().tolist() == [False, False, False, True, False]
+    assert first.extras.values["relevance_weighted"][[0, 1, 2, 4]].tolist() == [0.0, 0.5, 1.0, 2.0]
     assert first.extras.labels is not None
     assert first.extras.labels.int().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]]
     assert first.second_view is not None
@@ -111,7 +114,9 @@ def test_parts_of_a_stream_are_joined_in_order(tmp_path: Path) -> None:
     rows = [pairs[0, i].extras for i in range(5)]
     whole, parts = stack_extras(rows), join_extras([stack_extras(rows[:2]), stack_extras(rows[2:])])
     assert parts.texts == whole.texts
-    assert torch.equal(parts.values["graded"].nan_to_num(-1), whole.values["graded"].nan_to_num(-1))
+    assert torch.equal(
+        parts.values["relevance_weighted"].nan_to_num(-1), whole.values["relevance_weighted"].nan_to_num(-1)
+    )
     assert whole.labels is not None
     assert parts.labels is not None
     assert torch.equal(parts.labels, whole.labels)

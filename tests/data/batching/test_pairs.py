@@ -77,7 +77,7 @@ def test_each_epoch_draws_a_caption(tmp_path: Path) -> None:
     drawn = {pairs[(epoch, 0)].text for epoch in range(20)}
     assert drawn == {"0 0", "0 1", "0 2"}
     assert {
-        Pairs(items, preprocess, pixels=False, captions=Captions(policy="head"))[(e, 0)].text
+        Pairs(items, preprocess, pixels=False, captions=Captions(policy="first"))[(e, 0)].text
         for e in range(20)
     } == {"0 0"}
     assert Pairs(items, preprocess, pixels=False, seed=1)[(0, 0)].image is None

@@ -111,9 +111,9 @@ def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
         refuse_errors(_found(file))
     assert str(caught.value) == (
         "corpus: 2 of 6 pictures cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
-        "(truncated image), row 5 (truncated image); mend them or raise corpus.max_bad"
+        "(truncated image), row 5 (truncated image); mend them or raise corpus.max_unusable"
     )
-    assert _texts(_found(file, max_bad=0.5), "warning")[0].startswith("2 of 6 pictures cannot be read")
+    assert _texts(_found(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 pictures cannot be read")
 
 
 def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
     assert text == (
         "4 of 4 pictures looked at cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
         "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); mend them or raise "
-        "corpus.max_bad"
+        "corpus.max_unusable"
     )
 
 
@@ -217,7 +217,7 @@ def test_one_group_that_holds_nearly_all(tmp_path: Path) -> None:
 def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
     rows = _rows()
     rows[1]["text"] = ""
-    assert _texts(_found(tmp_path, rows, max_bad=0.5), "warning") == ["left out: 1 empty caption"]
+    assert _texts(_found(tmp_path, rows, max_unusable=0.5), "warning") == ["left out: 1 empty caption"]
 
 
 def test_several_errors_are_counted() -> None:

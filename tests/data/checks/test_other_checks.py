@@ -117,9 +117,9 @@ def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> Non
             "first: row 1, row 2; take train.augmentation=crop",
         )
     ]
-    # What training never says is no fault: the second caption under policy head.
+    # What training never says is no fault: the second caption under policy first.
     rows = [{"file_name": "0.png", "text": "a heart", "other": "left", "split": "train"}]
-    keys = {"columns": {"texts": ["text", "other"]}, "captions": {"policy": "head"}}
+    keys = {"columns": {"texts": ["text", "other"]}, "captions": {"policy": "first"}}
     assert not [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
 
 
@@ -148,10 +148,10 @@ def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
 
     end = "of the distinct training captions are cut at 3 tokens; 95 % have at most"
     assert cut() == f"50.0% {end} 7"
-    assert cut(long="window") == f"0.0% {end} 3"
-    assert cut(policy="head") == f"0.0% {end} 2"
+    assert cut(overlong="window") == f"0.0% {end} 3"
+    assert cut(policy="first") == f"0.0% {end} 2"
     assert cut(templates=["film, {}"]) == f"66.7% {end} 7"
-    assert cut(policy="head", rewrites=["other"]) == f"50.0% {end} 7"
+    assert cut(policy="first", rewrites=["other"]) == f"50.0% {end} 7"
 
 
 def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LABELS = [["common"]] * 900 + [["common", "rare"]] * 10 + [["rare"]] * 10 + [[]]
 
 def test_common_is_cut_to_about_most_and_rare_stays_whole() -> None:
     before = items([[str(i)] for i in range(len(LABELS))], LABELS)
-    after = Balance(most=100)(before)
+    after = Balance(max_per_class=100)(before)
     counts = Counter(label for row in after["labels"][:] for label in row)
     assert counts["rare"] == 20  # all of them, also those that are common too
     assert sum(row == [] for row in after["labels"][:]) == 5
@@ -32,7 +32,7 @@ def test_common_is_cut_to_about_most_and_rare_stays_whole() -> None:
 
 def test_another_seed_keeps_others_and_the_same_seed_the_same() -> None:
     before = items([[str(i)] for i in range(len(LABELS))], LABELS)
-    one, again, other = (Balance(most=100, seed=seed)(before)["id"][:] for seed in (0, 0, 1))
+    one, again, other = (Balance(max_per_class=100, seed=seed)(before)["id"][:] for seed in (0, 0, 1))
     assert one == again
     assert one != other
     assert one == sorted(one, key=int)  # the order stays
@@ -40,12 +40,12 @@ def test_another_seed_keeps_others_and_the_same_seed_the_same() -> None:
 
 def test_nothing_above_the_bound_changes_nothing() -> None:
     before = items([["a"], ["b"]], [["x"], ["y"]])
-    assert Balance(most=1)(before)["id"][:] == ["0", "1"]
+    assert Balance(max_per_class=1)(before)["id"][:] == ["0", "1"]
 
 
 def test_a_corpus_without_labels_is_refused() -> None:
     with pytest.raises(DataError) as caught:
-        Balance(most=1)(items([["a"]]))
+        Balance(max_per_class=1)(items([["a"]]))
     assert str(caught.value) == (
         "curation.balance: no training item has a label: name columns.labels in the card"
     )

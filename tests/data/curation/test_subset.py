@@ -53,9 +53,9 @@ def test_the_share_is_kept_in_each_label() -> None:
     labels = [["a"]] * 16 + [["b"]] * 4 + [["a", "b"]]
     before = items([[f"t{i}"] for i in range(21)], labels)
     base = Told(draw.normal(size=(21, 4)), {f"t{i}": draw.normal(size=4) for i in range(21)})
-    after = Subset(share=0.25)(before, base)
+    after = Subset(fraction=0.25)(before, base)
     assert [row for row in after["labels"][:] if row == ["a"]] == [["a"]] * 4
     assert [row for row in after["labels"][:] if row != ["a"]] == [["b"], ["a", "b"]]
     assert after["id"][:] == sorted(after["id"][:], key=int)
-    assert len(Subset(share=0.25, by_label=False)(before, base)) == 5
-    assert Subset(share=1.0)(before, base)["id"][:] == before["id"][:]
+    assert len(Subset(fraction=0.25, by_label=False)(before, base)) == 5
+    assert Subset(fraction=1.0)(before, base)["id"][:] == before["id"][:]

@@ -189,7 +189,7 @@ def test_a_table_that_names_what_is_no_image(tmp_path: Path) -> None:
         load_corpus(card(reader="dicom"), str(tmp_path))
     assert str(caught.value) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 not an image (RTPLAN); first: row 1 "
-        f"plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_bad (list: "
+        f"plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_unusable (list: "
         f"{Path.home()}/.cache/domainclip/unusable-test.tsv)"
     )
 
@@ -226,7 +226,7 @@ def test_messages_name_rows_and_no_files_when_privacy_is_unknown(tmp_path: Path)
     listed = Path.home() / ".cache" / "domainclip" / "unusable-test.tsv"
     assert str(caught.value) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 (missing "
-        f"file); mend them or raise corpus.max_bad (list: {listed})"
+        f"file); mend them or raise corpus.max_unusable (list: {listed})"
     )
     assert listed.read_text(encoding="utf-8").splitlines()[1].endswith("Canary_John.dcm")
     assert listed.stat().st_mode & 0o077 == 0
@@ -456,7 +456,7 @@ def test_too_many_files_without_a_decoder_stop_before_training(
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == f"corpus test: {said}"
-    _, log = _read(tmp_path, {"max_bad": 0.5})
+    _, log = _read(tmp_path, {"max_unusable": 0.5})
     assert said in log.notes
 
 
@@ -475,7 +475,7 @@ def test_everything_that_is_no_picture_is_left_out_with_reason_and_count(tmp_pat
         (tmp_path / f"ok/{i}.txt").write_text(f"Report {i}.", encoding="utf-8")
     for name in ("no_meta.dcm", "rtplan.dcm", "test-SR.dcm", "dicomdirtests/DICOMDIR", "UN_sequence.dcm"):
         shutil.copy(str(get_testdata_file(name, download=False)), tmp_path / Path(name).name)
-    corpus = load_corpus(card(reader="dicom", max_bad=0.05, **TRAIN_ONLY), str(tmp_path))
+    corpus = load_corpus(card(reader="dicom", max_unusable=0.05, **TRAIN_ONLY), str(tmp_path))
     assert len(corpus.splits["train"]) == 97
     assert "DICOM files that are not images are left out: 1 (DICOMDIR), 1 (RTPLAN), 1 (SR)" in corpus.notes
     assert sorted(bad.reason for bad in corpus.unusable) == ["no DICOM preamble", "no pixel data"]

@@ -132,7 +132,7 @@ def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
         {**data.to_dict(), "image": [None, data.to_dict()["image"][1]]}, features=FEATURES
     )
     data.save_to_disk(tmp_path)
-    loaded = load_corpus(card(reader="hub", max_bad=0.5), str(tmp_path))
+    loaded = load_corpus(card(reader="hub", max_unusable=0.5), str(tmp_path))
     assert [(bad.location, bad.reason) for bad in loaded.unusable] == [("train row 1", "missing file")]
 
 

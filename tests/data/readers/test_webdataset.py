@@ -35,7 +35,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _card(**more: Any) -> Card:
     return Card.model_validate(
-        {"name": "test", "reader": "webdataset", "privacy": {"identifiers": "none"}, "max_bad": 0.9, **more}
+        {
+            "name": "test",
+            "reader": "webdataset",
+            "privacy": {"identifiers": "none"},
+            "max_unusable": 0.9,
+            **more,
+        }
     )
 
 

@@ -12,10 +12,10 @@ from domainclip.evaluation.metrics.classifier_metrics import always_commonest
 from domainclip.evaluation.metrics.labelled_examples import labelled_examples, sample_items
 from domainclip.evaluation.metrics.labels import single_label_rows
 from domainclip.evaluation.metrics.text_to_image import recall_at_1
-from domainclip.evaluation.probes.difficulty import Difficulty
-from domainclip.evaluation.probes.gap import Gap
+from domainclip.evaluation.probes.modality_gap import ModalityGap
 from domainclip.evaluation.probes.paraphrase import Paraphrase
 from domainclip.evaluation.probes.retrieval import Retrieval
+from domainclip.evaluation.probes.set_difficulty import SetDifficulty
 from domainclip.evaluation.statistics.aggregates import column_means, mean_of_columns
 from tests.evaluation.probes.array_encoder import evaluation_set, items
 from tests.evaluation.probes.synthetic_sets import WordEncoder, clusters, shuffled
@@ -56,7 +56,7 @@ def test_captions_that_several_probes_need_are_encoded_once() -> None:
     Retrieval()(model, data)
     after_retrieval = set(model.asked)
     assert len(after_retrieval) == 1
-    for probe in (Gap(), Difficulty(), Paraphrase()):
+    for probe in (ModalityGap(), SetDifficulty(), Paraphrase()):
         assert probe(model, data).metrics  # type: ignore[operator]
     assert model.asked == after_retrieval
 

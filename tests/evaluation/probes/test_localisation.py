@@ -137,7 +137,7 @@ def test_the_order_of_rows_is_moot() -> None:
     rows = [boxed(f"{i:02d}", ("nodule", [0, 0, 10 + i, 40])) for i in range(20)]
     model = PatchEncoder({row["id"]: rng.normal(size=(2, 2, 2)) for row in rows}, TEXTS)
     data = evaluation_set(rows, CLASSES)
-    first, second = Localisation(most=15)(model, data), Localisation(most=15)(model, shuffled(data))
+    first, second = Localisation(max_items=15)(model, data), Localisation(max_items=15)(model, shuffled(data))
     for metric in first.metrics:
         assert scores_by_id(first, metric.name) == scores_by_id(second, metric.name)
 

@@ -63,7 +63,7 @@ def test_an_item_with_the_same_words_is_right_though_nobody_asks_for_it() -> Non
     vectors = {text: [0, 1, 0], split_sentences(text)[0]: [0, 1, 0]}
     model = WordEncoder({f"{i}": np.eye(3)[i] for i in range(3)}, vectors)
     for most in (1, 2, 3):
-        results = LongCaptions(most=most)(model, evaluation_set(rows))
+        results = LongCaptions(max_items=most)(model, evaluation_set(rows))
         asked = scores_by_id(results, "first_sentence_r1")
         assert {name: score for name, score in asked.items() if name != "2"} == dict.fromkeys(
             set(asked) - {"2"}, 1.0
@@ -92,7 +92,7 @@ def test_the_order_of_rows_is_moot() -> None:
     rows = [{"id": f"{i:02d}", "texts": [caption(f"n{i}", 70)]} for i in range(40)]
     model = WordEncoder({row["id"]: np.random.default_rng(i).normal(size=5) for i, row in enumerate(rows)})  # type: ignore[misc]
     data = evaluation_set(rows)
-    first, second = LongCaptions(most=30)(model, data), LongCaptions(most=30)(model, shuffled(data))
+    first, second = LongCaptions(max_items=30)(model, data), LongCaptions(max_items=30)(model, shuffled(data))
     for metric in first.metrics:
         assert scores_by_id(first, metric.name) == scores_by_id(second, metric.name)
 

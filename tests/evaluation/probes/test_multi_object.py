@@ -101,7 +101,7 @@ def test_the_order_of_rows_is_moot() -> None:
     rows = [scene(f"{i}", *sorted(AXES)[: 2 + i % 2]) for i in range(30)]
     model = Naming({f"{i}": np.random.default_rng(i).normal(size=4) for i in range(30)}, 1.0)
     data = evaluation_set(rows, CLASSES, multi_label=True)
-    first, second = MultiObject(most=20)(model, data), MultiObject(most=20)(model, shuffled(data))
+    first, second = MultiObject(max_items=20)(model, data), MultiObject(max_items=20)(model, shuffled(data))
     assert scores_by_id(first, "matching") == scores_by_id(second, "matching")
     assert first.details["items"] == 20
 

@@ -105,8 +105,8 @@ def test_a_collapsed_model_scores_chance() -> None:
 def test_the_order_of_rows_is_moot() -> None:
     model, data = world("en de fr", wrong=(0, 5), n=40)
     first, second = (
-        Multilingual(most=30, ranked=20)(model, data),
-        Multilingual(most=30, ranked=20)(model, shuffled(data)),
+        Multilingual(max_items=30, ranked=20)(model, data),
+        Multilingual(max_items=30, ranked=20)(model, shuffled(data)),
     )
     for name in ("agreement", "spearman", "r1/de"):
         assert scores_by_id(first, name) == pytest.approx(scores_by_id(second, name))

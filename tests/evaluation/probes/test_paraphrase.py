@@ -83,6 +83,6 @@ def test_the_order_of_rows_is_moot() -> None:
     rows = [{"id": f"{i:02d}", "texts": [f"a {i}", f"b {i}"]} for i in range(40)]
     model = WordEncoder({row["id"]: np.random.default_rng(i).normal(size=8) for i, row in enumerate(rows)})  # type: ignore[misc]
     data = evaluation_set(rows)
-    first, second = Paraphrase(most=30)(model, data), Paraphrase(most=30)(model, shuffled(data))
+    first, second = Paraphrase(max_items=30)(model, data), Paraphrase(max_items=30)(model, shuffled(data))
     for metric in first.metrics:
         assert scores_by_id(first, metric.name) == scores_by_id(second, metric.name)

@@ -110,7 +110,7 @@ def test_the_order_of_rows_is_moot_and_the_sample_too() -> None:
     rows = [{"id": f"{i}", "texts": [f"{i} {CAPTION}"]} for i in range(30)]
     model = WordEncoder({f"{i}": np.random.default_rng(i).normal(size=6) for i in range(30)})
     data = evaluation_set(rows)
-    first, second = WordOrder(most=20)(model, data), WordOrder(most=20)(model, shuffled(data))
+    first, second = WordOrder(max_items=20)(model, data), WordOrder(max_items=20)(model, shuffled(data))
     assert scores_by_id(first, "accuracy") == scores_by_id(second, "accuracy")
     assert first.details == {"items": 20, "with_captions_long_enough": 30}
 

@@ -95,7 +95,7 @@ def test_a_plan_says_what_many_devices_take(recipe_file: Path) -> None:
     assert " at 25 GB/s" in lines["a step there"]
     assert lines["memory of each"].endswith("GiB")
     shared = dict(
-        make_plan.plan(loading.load_recipe(str(recipe_file), ["train.shard=full"]), False, cluster).lines
+        make_plan.plan(loading.load_recipe(str(recipe_file), ["train.fsdp=true"]), False, cluster).lines
     )
     assert shared["memory of each"].endswith("GiB, weights shared out")
 

@@ -100,7 +100,7 @@ def test_overfitting() -> None:
     rising = [(2.0, 1.0), (1.9, 0.9), (1.8, 0.91), (1.7, 0.92), (1.6, 0.95)]
     assert _looks(*rising, (1.5, 0.99)) == [
         "step 15: the validation loss has risen 3 times in a row, to 0.95, while the training loss fell: train fewer "
-        "epochs, lower train.learning_rate, or say train.take=best"
+        "epochs, lower train.learning_rate, or say train.final_weights=best"
     ]
     assert _looks(*rising[:-1]) == []  # twice
     assert _looks(*[(2.0, held_out) for _, held_out in rising]) == []  # training learns nothing either
@@ -119,8 +119,8 @@ def test_retention_under_its_floor(action: str, done: str) -> None:
     fell = {"retention": 0.61, "retention_of": "zero_shot macro_accuracy", "lost": 0.08}
     assert _looks((2.0, 1.0), (1.9, 0.9), action=action, **fell) == [
         "step 3: zero_shot macro_accuracy on the general set is 0.61, 0.08 worse than the base's; "
-        f"train.retention_floor allows 0.05: {done}; add the objective anchor, lower train.learning_rate, or "
-        "interpolate"
+        f"train.max_retention_drop allows 0.05: {done}; add the objective anchor, lower train.learning_rate, or "
+        "set weight_interpolation"
     ]
     assert _looks((2.0, 1.0), **(fell | {"lost": 0.05})) == []
     assert _looks((2.0, 1.0), **(fell | {"lost": -0.2})) == []

@@ -16,7 +16,12 @@ from domainclip.errors import RecipeError
 from domainclip.pipelines import finetune
 from domainclip.training.monitoring import tensorboard
 
-TRACKED = ["train.track=tensorboard", "train.validate_every=4", "train.save_every=2", "train.keep=9"]
+TRACKED = [
+    "train.log_to=tensorboard",
+    "train.validate_every=4",
+    "train.save_every=2",
+    "train.keep_checkpoints=9",
+]
 
 
 def _finetune(recipe: Path, folder: Path, *, resume: bool = False) -> None:
@@ -58,9 +63,9 @@ def test_words_and_flags_by_path() -> None:
 def test_without_the_library_it_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(RecipeError) as caught:
-        tensorboard.require_tensorboard(TrainConfig(track="tensorboard"))
+        tensorboard.require_tensorboard(TrainConfig(log_to="tensorboard"))
     assert str(caught.value) == (
-        "train.track: tensorboard is not installed: pip install 'domainclip[track]', or leave track out; "
+        "train.log_to: tensorboard is not installed: pip install 'domainclip[track]', or leave log_to out; "
         "metrics.jsonl holds the same numbers"
     )
     tensorboard.require_tensorboard(TrainConfig())

@@ -22,7 +22,7 @@ _BLOCK = 512  # items compared with all others at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difficulty(Probe):
+class SetDifficulty(Probe):
     """Likeness of the nearest item of another group, for images and for captions, and the ceiling of R@1.
 
     The likeness is the model's own: a model that sees all items alike cannot tell them apart, whatever it
@@ -35,14 +35,14 @@ class Difficulty(Probe):
     citation: ClassVar[str] = "arXiv:2210.02410"
     version: ClassVar[int] = 1
 
-    most: Annotated[int, Field(ge=2)] = 5000  # items; the cost grows with their square
+    max_items: Annotated[int, Field(ge=2)] = 5000  # items; the cost grows with their square
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Figures without a chance level: they describe the set as a model sees it."""
         owner = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
-        rows = np.array(sample_items(data, range(len(data.items)), self.most, "difficulty"), dtype=int)
+        rows = np.array(sample_items(data, range(len(data.items)), self.max_items, "difficulty"), dtype=int)
         if len(set(owner[rows].tolist())) < 2:
-            return not_measured("difficulty", data, self.version, "two groups of items")
+            return not_measured("set_difficulty", data, self.version, "two groups of items")
         images = encoder.images(data.items)[rows]
         nearest = _nearest(images, owner[rows])
         described = partial(metric, higher_is_better=False, unit="cosine", judged=False)
@@ -59,7 +59,7 @@ class Difficulty(Probe):
             shares = np.array([1 / counts[normalise(first[int(row)])] for row in told])
             metrics.append(metric("ceiling_r1", data.items, told, shares, judged=False))
             details |= {"different_captions": len(counts), "effective_captions": round(vendi(texts), 1)}
-        return ProbeResult("difficulty", data.name, metrics, "nearest_image", self.version, details)
+        return ProbeResult("set_difficulty", data.name, metrics, "nearest_image", self.version, details)
 
 
 def vendi(vectors: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from domainclip.objectives.losses.symmetric import both_ways
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded(Objective):
+class RelevanceWeighted(Objective):
     """1/b Σ_i w_i / w̄ · ½ [CE_i(s/τ) + CE_i(sᵀ/τ)], w_i = max(0, value_i)^power, w̄ their mean in the batch.
 
     The value is a number of each item, from the key `column` of its meta: a relevance, a rating, how often

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.probes.openness import Openness, _growing
+from domainclip.evaluation.probes.open_vocabulary import OpenVocabulary, _growing
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
@@ -22,7 +22,7 @@ ROWS = [{"id": "0", "labels": ["cat"]}, {"id": "1", "labels": ["dog"]}]
 
 
 def test_it_is_a_probe() -> None:
-    assert isinstance(Openness(), Probe)
+    assert isinstance(OpenVocabulary(), Probe)
 
 
 def test_stability_by_hand() -> None:
@@ -33,7 +33,7 @@ def test_stability_by_hand() -> None:
     """
     texts = {"a cat": [1, 0, 0], "a dog": [0, 1, 0], "worm": [0.1, 1, 0.2], "sofa": [0, 0, 1]}
     model = WordEncoder({"0": [1, 0, 0], "1": [0.1, 1, 0.2]}, texts)
-    probe = Openness(words=("worm", "sofa"), template="{}", steps=2, orders=4)
+    probe = OpenVocabulary(words=("worm", "sofa"), template="{}", steps=2, orders=4)
     results = probe(model, evaluation_set(ROWS, CLASSES))
     first = [_growing(["worm", "sofa"], 2, order)[0].tolist() for order in range(4)]
     dog = np.mean([(0.5 if joined == [1] else 0.0) for joined in first])
@@ -49,7 +49,7 @@ def test_extensibility_is_the_mean_over_steps_of_who_is_there() -> None:
     texts = {name: np.eye(4)[i] for i, name in enumerate(names)}
     images = {name: np.eye(4)[i] for i, name in enumerate(names)} | {"d": np.array([0, 0, 1, 0.5])}
     rows = [{"id": name, "labels": [name]} for name in names]
-    results = Openness(steps=2, orders=2)(
+    results = OpenVocabulary(steps=2, orders=2)(
         WordEncoder(images, texts), evaluation_set(rows, {n: n for n in names})
     )
     wanted = []
@@ -64,7 +64,7 @@ def test_extensibility_is_the_mean_over_steps_of_who_is_there() -> None:
 
 def test_more_words_never_raise_the_accuracy() -> None:
     model, data = clusters(n=60, classes=6, noise=0.3)
-    results = Openness()(model, data)
+    results = OpenVocabulary()(model, data)
     stable = scores_by_id(results, "stability")
     closed = scores_by_id(results, "closed_accuracy")
     assert all(stable[name] <= closed[name] for name in closed)
@@ -74,7 +74,7 @@ def test_more_words_never_raise_the_accuracy() -> None:
 
 def test_words_far_from_every_image_change_nothing() -> None:
     model, data = clusters(n=30, width=9)
-    probe = Openness(words=("up", "down"), template="{}")
+    probe = OpenVocabulary(words=("up", "down"), template="{}")
     model.text_vectors = {**model.text_vectors, "up": [0] * 8 + [-1], "down": [0] * 8 + [-1]}
     for name, vector in model.image_vectors.items():
         model.image_vectors[name] = [*vector[:8], 5.0]  # type: ignore[index]
@@ -83,20 +83,20 @@ def test_words_far_from_every_image_change_nothing() -> None:
 
 
 def test_a_word_that_is_a_class_of_the_corpus_does_not_join() -> None:
-    results = Openness(words=("Cat", "sofa"))(CollapsedEncoder(), evaluation_set(ROWS, CLASSES))
+    results = OpenVocabulary(words=("Cat", "sofa"))(CollapsedEncoder(), evaluation_set(ROWS, CLASSES))
     assert results.details["words"] == 1
 
 
 def test_a_collapsed_model_scores_chance() -> None:
     _, data = clusters(n=31, classes=5)
-    results = Openness()(CollapsedEncoder(), data)
+    results = OpenVocabulary()(CollapsedEncoder(), data)
     for metric in results.metrics:
         assert figure(results, metric.name) == pytest.approx(metric.chance)
 
 
 def test_a_resample_without_items_of_a_step_goes_on_with_the_others() -> None:
     _, data = clusters(n=31, classes=5)
-    metric = metric_of(Openness()(CollapsedEncoder(), data), "extensibility")
+    metric = metric_of(OpenVocabulary()(CollapsedEncoder(), data), "extensibility")
     weights = np.zeros((2, 31))
     weights[0, 0] = 1.0
     values = metric.aggregate(metric.scores, weights)
@@ -106,12 +106,12 @@ def test_a_resample_without_items_of_a_step_goes_on_with_the_others() -> None:
 
 def test_the_order_of_rows_is_moot() -> None:
     model, data = clusters(noise=0.7)
-    first, second = Openness()(model, data), Openness()(model, shuffled(data))
+    first, second = OpenVocabulary()(model, data), OpenVocabulary()(model, shuffled(data))
     assert scores_by_id(first, "stability") == scores_by_id(second, "stability")
     assert figure(first, "extensibility") == pytest.approx(figure(second, "extensibility"))
 
 
 def test_what_is_missing_is_said() -> None:
     model, data = clusters()
-    results = Openness()(model, replace(data, classes={}))
+    results = OpenVocabulary()(model, replace(data, classes={}))
     assert results.details == {"not_measured": "there are no items that hold one of two classes or more"}

@@ -13,7 +13,7 @@ from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.patch_grouping import grouped, told_apart
-from domainclip.objectives.sub_captions import SubCaptions
+from domainclip.objectives.report_sentences import ReportSentences
 from tests.support.text_objectives import (
     assert_gradients,
     assert_shares_add_up,
@@ -28,14 +28,14 @@ BOTH = pytest.mark.parametrize("patches", [False, True])
 
 
 def test_what_it_needs() -> None:
-    assert SubCaptions().needs == {"said"}
-    assert SubCaptions(patches=True).needs == {"said", "image_tokens"}
+    assert ReportSentences().needs == {"said"}
+    assert ReportSentences(patches=True).needs == {"said", "image_tokens"}
 
 
 def test_one_sentence_that_is_the_caption_is_contrastive() -> None:
     views = batch([1] * 5, [0, 1, 1, 2, 3])
     views = replace(views, said=views.text[:, None])
-    assert SubCaptions()(views).item() == pytest.approx(Contrastive()(views).item(), abs=1e-12)
+    assert ReportSentences()(views).item() == pytest.approx(Contrastive()(views).item(), abs=1e-12)
 
 
 def test_hand_worked() -> None:
@@ -48,7 +48,9 @@ def test_hand_worked() -> None:
     to_text = (log(1 + exp(0 - 1)) + log(1 + exp(0 - 0.6))) / 2
     to_image = (log(1 + exp(0 - 1)) + log(1 + exp(0.8 - 0.6))) / 2
     second = (log(1 + exp(0 - 1) + exp(0.8 - 1)) + log(1 + exp(0 - 1))) / 2
-    assert SubCaptions()(views).item() == pytest.approx(((to_text + to_image) / 2 + second) / 2, abs=1e-12)
+    assert ReportSentences()(views).item() == pytest.approx(
+        ((to_text + to_image) / 2 + second) / 2, abs=1e-12
+    )
 
 
 def _open(views: Views) -> torch.Tensor:
@@ -67,7 +69,7 @@ def _open(views: Views) -> torch.Tensor:
 
 def test_equal_to_the_open_definition() -> None:
     views = batch(COUNTS, GROUP)
-    torch.testing.assert_close(slopes(SubCaptions(), views), slopes(_open, views), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(slopes(ReportSentences(), views), slopes(_open, views), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("logits", [1, 25, 70])
@@ -76,16 +78,16 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     said = views.said.clone()
     said[4, 1] = said[0, 2]  # one sentence of two reports
     views = replace(views, said=said)
-    wanted = slopes(SubCaptions(), views)
+    wanted = slopes(ReportSentences(), views)
     monkeypatch.setattr(blockwise, "LOGITS", logits)
-    torch.testing.assert_close(slopes(SubCaptions(), views), wanted, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(slopes(ReportSentences(), views), wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_a_sentence_of_two_reports_is_right_for_both() -> None:
     views = batch([2, 2, 1, 1])
     said = views.said.clone()
     said[1, 0] = said[0, 1]  # "The heart is normal." in both
-    twin, loss = replace(views, said=said, group=torch.arange(4)), SubCaptions()
+    twin, loss = replace(views, said=said, group=torch.arange(4)), ReportSentences()
     _, grads = slopes(lambda v: loss(replace(v, rows=slice(0, 1))), twin)
     # The first pair's loss draws its picture to its own sentence, and does not push the other's away.
     assert grads["said"][0, 1].abs().sum() > 0
@@ -97,7 +99,7 @@ def test_a_sentence_of_two_reports_is_right_for_both() -> None:
 @BOTH
 @pytest.mark.parametrize("world", [2, 3])
 def test_exact_over_processes_and_in_its_gradients(patches: bool, world: int) -> None:
-    views, loss = batch(COUNTS, GROUP), SubCaptions(patches=patches)
+    views, loss = batch(COUNTS, GROUP), ReportSentences(patches=patches)
     assert_shares_add_up(loss, views, world)
     assert_gradients(loss, views, ("image", "said", "scale", *(("image_tokens",) if patches else ())))
     assert_silent_without_texts(loss, views)
@@ -136,22 +138,28 @@ def test_words_are_told_apart_within_a_pair_by_hand() -> None:
 def test_sentences_of_the_language_that_is_shown() -> None:
     german = "Kein Erguss. Herz normal groß. Lunge frei."
     pair = shown("No effusion. Heart size is normal.", german, "Clear lungs.", languages=["en", "de", "en"])
-    assert set(SubCaptions().extra_texts(pair)) == {"No effusion.", "Heart size is normal.", "Clear lungs."}
-    assert set(SubCaptions().extra_texts(shown(german, "No effusion.", languages=["de", "en"]))) == {
+    assert set(ReportSentences().extra_texts(pair)) == {
+        "No effusion.",
+        "Heart size is normal.",
+        "Clear lungs.",
+    }
+    assert set(ReportSentences().extra_texts(shown(german, "No effusion.", languages=["de", "en"]))) == {
         "Kein Erguss.",
         "Herz normal groß.",
         "Lunge frei.",
     }
-    assert SubCaptions().extra_texts(shown("红色的猫。黑色的狗。")) in (
+    assert ReportSentences().extra_texts(shown("红色的猫。黑色的狗。")) in (
         ["红色的猫。", "黑色的狗。"],
         ["黑色的狗。", "红色的猫。"],
     )
-    assert SubCaptions().extra_texts(shown(".")) == []
+    assert ReportSentences().extra_texts(shown(".")) == []
 
 
 def test_another_epoch_draws_other_sentences() -> None:
     report = " ".join(f"Finding {n} is seen." for n in range(9))
-    drawn = [tuple(SubCaptions(most=3).extra_texts(shown(report, seed=seed))) for seed in range(30)]
+    drawn = [
+        tuple(ReportSentences(max_sentences=3).extra_texts(shown(report, seed=seed))) for seed in range(30)
+    ]
     assert all(len(set(one)) == 3 for one in drawn)
     assert len(set(drawn)) > 25
-    assert drawn[4] == tuple(SubCaptions(most=3).extra_texts(shown(report, seed=4)))
+    assert drawn[4] == tuple(ReportSentences(max_sentences=3).extra_texts(shown(report, seed=4)))

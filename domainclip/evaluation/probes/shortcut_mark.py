@@ -38,7 +38,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backdoor(Probe):
+class ShortcutMark(Probe):
     """Attack success of a planted mark [arXiv:2106.09667], and what the border alone gives away.
 
     `attack_success`: among the items of other classes, the share whose prediction turns into the target
@@ -53,18 +53,20 @@ class Backdoor(Probe):
 
     mark: Literal["square", "noise", "letter"] = "square"
     letter: str = "L"  # for `letter`: what corpora write into a corner
-    most: Annotated[int, Field(ge=1)] = 48  # items; each runs the image tower two or three times
+    max_items: Annotated[int, Field(ge=1)] = 48  # items; each runs the image tower two or three times
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Two figures, both lower where marks and borders decide less."""
         names = sorted(data.classes)
         held, truth = one_class(data.items, names)
         if data.card.multi_label or len(names) < 2 or not len(held):
-            return not_measured("backdoor", data, self.version, "items that hold one of two classes or more")
+            return not_measured(
+                "shortcut_mark", data, self.version, "items that hold one of two classes or more"
+            )
         label = dict(zip(held.tolist(), truth.tolist(), strict=True))
-        rows, pictures, cut = _pictures(data, sample_items(data, label, self.most, "backdoor"))
+        rows, pictures, cut = _pictures(data, sample_items(data, label, self.max_items, "backdoor"))
         if not rows:
-            return not_measured("backdoor", data, self.version, "pictures that can be changed")
+            return not_measured("shortcut_mark", data, self.version, "pictures that can be changed")
         prompts = class_vectors(encoder, [data.classes[name].positive for name in names])
 
         def scores(name: str, change: Change) -> np.ndarray:
@@ -90,7 +92,7 @@ class Backdoor(Probe):
         each = np.nan_to_num(column_means(turned, np.ones((1, len(rows)))))[0]
         details: dict[str, Any] = {"items": len(rows), "mark": self.mark, "border": _BORDER}
         details["target"] = names[int(each.argmax())] if each.any() else None
-        return ProbeResult("backdoor", data.name, metrics, "attack_success", self.version, details)
+        return ProbeResult("shortcut_mark", data.name, metrics, "attack_success", self.version, details)
 
     def _marked(self, picture: Image.Image) -> Image.Image:
         edge = max(1, round(_SHARE * min(picture.size)))

@@ -35,7 +35,7 @@ _WORDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Openness(Probe):
+class OpenVocabulary(Probe):
     """Stability and extensibility as the vocabulary grows step by step. [arXiv:2206.01986]
 
     Stability (the paper's Acc-S): the corpus's own classes stay the right answers while words of other
@@ -58,7 +58,9 @@ class Openness(Probe):
         names = sorted(data.classes)
         rows, truth = one_class(data.items, names)
         if data.card.multi_label or len(names) < 2 or not len(rows):
-            return not_measured("openness", data, self.version, "items that hold one of two classes or more")
+            return not_measured(
+                "open_vocabulary", data, self.version, "items that hold one of two classes or more"
+            )
         own = {normalise(name) for name in names}
         words = [word for word in dict.fromkeys(self.words) if normalise(word) not in own]
         images = encoder.images(data.items)[rows]
@@ -73,7 +75,9 @@ class Openness(Probe):
         metrics.append(self._extensibility(data, rows, truth, inside, names))
         closed = metric("closed_accuracy", data.items, rows, top_k_hits(inside, truth), chance=1 / len(names))
         details = {"words": len(words), "template": self.template, "steps": self.steps, "orders": self.orders}
-        return ProbeResult("openness", data.name, [*metrics, closed], metrics[0].name, self.version, details)
+        return ProbeResult(
+            "open_vocabulary", data.name, [*metrics, closed], metrics[0].name, self.version, details
+        )
 
     def _stability(
         self,

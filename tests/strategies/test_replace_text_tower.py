@@ -16,7 +16,7 @@ from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, loading
 from domainclip.pipelines import finetune
 from domainclip.report.results_file import load as load_results
-from domainclip.strategies.text_tower_swap import TextTowerSwap
+from domainclip.strategies.replace_text_tower import ReplaceTextTower
 from tests.support import tiny_models
 from tests.support.tiny_models import noise, stack
 
@@ -60,7 +60,7 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
 ) -> None:
     base = loading.load_model(make(tmp_path / "base"))
     before = base.fingerprint("all")
-    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).build_model(base)
+    model = ReplaceTextTower(encoder=str(encoder), max_tokens=40).build_model(base)
     assert base.fingerprint("all") == before
     assert torch.equal(model.encode_image(_pixels(model)), base.encode_image(_pixels(base)))
     assert (model.max_tokens, model.width) == (40, base.width)
@@ -81,7 +81,7 @@ def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> 
     base = loading.load_model(tiny_models.tiny_dual_encoder(tmp_path / "base"))
     base.hf_base.text_model.save_pretrained(tmp_path / "own")
     base.tokenizer.save_pretrained(tmp_path / "own")
-    model = TextTowerSwap(encoder=str(tmp_path / "own")).build_model(base)
+    model = ReplaceTextTower(encoder=str(tmp_path / "own")).build_model(base)
     tokens = base.tokenise(TEXTS)
     assert all(torch.equal(model.tokenise(TEXTS)[name], ids) for name, ids in tokens.items())
     # Negative control: with the new projection it says something else.
@@ -94,7 +94,7 @@ def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path
     loaded = loading.load_model(base)
     bare = str(_encoder(tmp_path / "bare", pooler=False))
     one, same, other = (
-        TextTowerSwap(encoder=bare, seed=seed).build_model(loaded).weights() for seed in (3, 3, 4)
+        ReplaceTextTower(encoder=bare, seed=seed).build_model(loaded).weights() for seed in (3, 3, 4)
     )
     for name in ("text/text_projection.weight", "text/text_model.pooler.dense.weight"):
         assert torch.equal(one[name], same[name])
@@ -104,7 +104,7 @@ def test_the_seed_draws_the_projection_and_a_missing_pooler(base: Path, tmp_path
 
 
 def test_what_learns(base: Path, encoder: Path) -> None:
-    strategy = TextTowerSwap(encoder=str(encoder), text=0.5)
+    strategy = ReplaceTextTower(encoder=str(encoder), text_lr_factor=0.5)
     model = strategy.build_model(loading.load_model(base))
     factors = strategy.learning_rates(model)
     assert {factor for name, factor in factors.items() if name.startswith("image/")} == {0.0}
@@ -115,7 +115,7 @@ def test_what_learns(base: Path, encoder: Path) -> None:
 
 @torch.no_grad()
 def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: Path, tmp_path: Path) -> None:
-    model = TextTowerSwap(encoder=str(encoder), max_tokens=40).build_model(loading.load_model(base))
+    model = ReplaceTextTower(encoder=str(encoder), max_tokens=40).build_model(loading.load_model(base))
     image, text = model.encode_image(_pixels(model)), model.encode_text(model.tokenise(TEXTS))
     model.save(tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
@@ -132,7 +132,7 @@ def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: P
 
 def _refusal(base: Path, encoder: str) -> str:
     with pytest.raises(ModelError) as caught:
-        TextTowerSwap(encoder=encoder).build_model(loading.load_model(base))
+        ReplaceTextTower(encoder=encoder).build_model(loading.load_model(base))
     return str(caught.value)
 
 
@@ -187,7 +187,7 @@ def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tm
     )
     transformers.XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "xlmr")
     tokenizer.save_pretrained(tmp_path / "xlmr")
-    model = TextTowerSwap(encoder=str(tmp_path / "xlmr")).build_model(loading.load_model(base))
+    model = ReplaceTextTower(encoder=str(tmp_path / "xlmr")).build_model(loading.load_model(base))
     assert model.max_tokens == 32
     assert model.encode_text(model.tokenise(["a dog " * 60])).isfinite().all()
 
@@ -203,9 +203,9 @@ def test_a_run_stands_against_the_base_as_published(
     recipe_file: Path, tmp_path: Path, base: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
-    swap = f"strategy={{text_tower_swap: {{encoder: {encoder}, max_tokens: 8}}}}"
+    swap = f"strategy={{replace_text_tower: {{encoder: {encoder}, max_tokens: 8}}}}"
     changes = [swap, "objectives={contrastive: {}, anchor: {weight: 0.1}}", "train.epochs=6"]
-    changes += ["prose={sentences: 32, per_step: 4}", "train.micro_batch_size=5"]
+    changes += ["anchor_texts={count: 32, per_step: 4}", "train.micro_batch_size=5"]
     _finetune(recipe_file, tmp_path / "run", *changes)
     _finetune(recipe_file, tmp_path / "plain", "strategy=locked_image")
     found, plain = (load_results(tmp_path / name / "results.json") for name in ("run", "plain"))
@@ -232,7 +232,7 @@ def test_it_resumes_bit_equal(
     import shutil
 
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
-    changes = [f"strategy={{text_tower_swap: {{encoder: {encoder}}}}}", "probes=[zero_shot]"]
+    changes = [f"strategy={{replace_text_tower: {{encoder: {encoder}}}}}", "probes=[zero_shot]"]
     _finetune(recipe_file, tmp_path / "run", *changes)
     before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
     steps = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
@@ -243,27 +243,29 @@ def test_it_resumes_bit_equal(
 
 
 def test_no_line_leads_back_to_the_base(recipe_file: Path, tmp_path: Path, encoder: Path) -> None:
-    changes = [f"strategy={{text_tower_swap: {{encoder: {encoder}}}}}", "interpolate={}"]
+    changes = [f"strategy={{replace_text_tower: {{encoder: {encoder}}}}}", "weight_interpolation={}"]
     with pytest.raises(RecipeError) as caught:
         _finetune(recipe_file, tmp_path / "run", *changes)
     assert str(caught.value) == (
-        "interpolate: strategy text_tower_swap begins with a new tower, so no line leads back to the base: "
-        "leave interpolate out"
+        "weight_interpolation: strategy replace_text_tower begins with a new tower, so no line leads back to the base: "
+        "leave weight_interpolation out"
     )
 
 
 def test_an_encoder_outside_the_roots_is_refused(recipe_file: Path, encoder: Path) -> None:
     text = recipe_file.read_text().replace(
-        "strategy: full", f"strategy: {{text_tower_swap: {{encoder: {encoder}}}}}"
+        "strategy: full", f"strategy: {{replace_text_tower: {{encoder: {encoder}}}}}"
     )
     recipe_file.write_text(text)
     with pytest.raises(RecipeError) as caught:
         loading_config.load_recipe(str(recipe_file))
     assert str(caught.value) == (
-        f"squares.yaml: strategy.text_tower_swap.encoder: {encoder} lies outside the declared roots: "
+        f"squares.yaml: strategy.replace_text_tower.encoder: {encoder} lies outside the declared roots: "
         'add its folder to "roots"'
     )
     assert (
         str(encoder)
-        in loading_config.load_recipe(str(recipe_file), [f"strategy.text_tower_swap.encoder={encoder}"]).roots
+        in loading_config.load_recipe(
+            str(recipe_file), [f"strategy.replace_text_tower.encoder={encoder}"]
+        ).roots
     )

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
-from domainclip.objectives.graded import Graded
 from domainclip.objectives.losses import blockwise
+from domainclip.objectives.relevance_weighted import RelevanceWeighted
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
 NEEDS = frozenset({"value"})
@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     first = (log(1 + exp(0.6 - 1)) + log(1 + exp(0 - 1))) / 2
     second = (log(1 + exp(0 - 0.8)) + log(1 + exp(0.6 - 0.8))) / 2
     expected = (1.5 * first + 0.5 * second) / 2
-    assert Graded(column="relevance")(views).item() == pytest.approx(expected, abs=1e-12)
+    assert RelevanceWeighted(column="relevance")(views).item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
@@ -46,36 +46,36 @@ def test_is_weighted_cross_entropy(monkeypatch: pytest.MonkeyPatch, logits: int)
         # With class weights, torch divides by their sum: each pair is a class of its own here.
         return (F.cross_entropy(whole, own, weight) + F.cross_entropy(whole.T, own, weight)) / 2
 
-    check_equal(Graded(column="x", power=0.5), dense, _valued(values, grouped=False))
+    check_equal(RelevanceWeighted(column="x", power=0.5), dense, _valued(values, grouped=False))
 
 
 def test_equal_values_are_plain_contrast_whatever_their_size() -> None:
-    check_equal(Graded(column="x"), Contrastive(), _valued([40.0] * 6))
+    check_equal(RelevanceWeighted(column="x"), Contrastive(), _valued([40.0] * 6))
 
 
 def test_a_pair_without_a_value_counts_as_the_mean() -> None:
-    some = Graded(column="x")._weights(_valued([1.0, nan, 3.0, 0.0]))
+    some = RelevanceWeighted(column="x")._weights(_valued([1.0, nan, 3.0, 0.0]))
     assert some.tolist() == pytest.approx([3 / 4, 1, 9 / 4, 0])
 
 
 def test_infinity_is_no_value() -> None:
-    some = Graded(column="x")._weights(_valued([1.0, math.inf, 3.0, -math.inf]))
+    some = RelevanceWeighted(column="x")._weights(_valued([1.0, math.inf, 3.0, -math.inf]))
     assert some.tolist() == pytest.approx([1 / 2, 1, 3 / 2, 1])
 
 
 @pytest.mark.parametrize("values", [[nan] * 4, [0.0] * 4, [-3.0, -1.0, nan, 0.0]])
 def test_without_anything_to_grade_all_count_alike(values: list[float]) -> None:
-    check_equal(Graded(column="x"), Contrastive(), _valued(values))
+    check_equal(RelevanceWeighted(column="x"), Contrastive(), _valued(values))
 
 
 def test_what_is_worth_nothing_teaches_nothing() -> None:
     views = _valued([1.0, 1.0, 1.0, 0.0], grouped=False)
     alone = replace(views, rows=slice(3, 4))
-    assert Graded(column="x")(alone).item() == 0.0
+    assert RelevanceWeighted(column="x")(alone).item() == 0.0
     assert Contrastive()(alone).item() > 0.01
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "LOGITS", 20)
-    check_gradients(Graded(column="x", power=2), filled(NEEDS, b=5, d=3))
-    check_processes(Graded(column="x", power=2), filled(NEEDS, b=12))
+    check_gradients(RelevanceWeighted(column="x", power=2), filled(NEEDS, b=5, d=3))
+    check_processes(RelevanceWeighted(column="x", power=2), filled(NEEDS, b=12))

@@ -20,7 +20,7 @@ _T = 2.0  # the temperature of the Gaussian potential, as in the paper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap(Probe):
+class ModalityGap(Probe):
     """Modality gap [arXiv:2203.02053], alignment and uniformity [arXiv:2005.10242].
 
     Gap: the distance of the mean image from the mean caption. Alignment: the mean of |x - y|^2 over pairs.
@@ -32,14 +32,14 @@ class Gap(Probe):
     citation: ClassVar[str] = "arXiv:2203.02053, arXiv:2005.10242"
     version: ClassVar[int] = 1
 
-    most: int = 5000  # items; the cost grows with their square
+    max_items: int = 5000  # items; the cost grows with their square
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Four figures without a chance level: they describe, they do not score."""
         first = {one.row: one.text for one in reversed(captions(data))}
         if len(first) < 2:
-            return not_measured("gap", data, self.version, "two items with captions")
-        rows = np.array(sample_items(data, first, self.most, "gap"))
+            return not_measured("modality_gap", data, self.version, "two items with captions")
+        rows = np.array(sample_items(data, first, self.max_items, "gap"))
         images = encoder.images(data.items)[rows].astype(np.float64)
         texts = caption_vectors(encoder, data, [first[row] for row in rows]).astype(np.float64)
         apart = images - texts
@@ -59,7 +59,7 @@ class Gap(Probe):
             for name, (scores, aggregate) in figures.items()
         ]
         details = {"items": len(rows), "caption": "the first of each item"}
-        return ProbeResult("gap", data.name, metrics, "modality_gap", self.version, details)
+        return ProbeResult("modality_gap", data.name, metrics, "modality_gap", self.version, details)
 
 
 def _potentials(rows: np.ndarray) -> np.ndarray:

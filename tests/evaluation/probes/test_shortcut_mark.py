@@ -13,7 +13,7 @@ from PIL import Image
 from domainclip.data.images.decode import decode_image
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.probes.backdoor import Backdoor, _pictures
+from domainclip.evaluation.probes.shortcut_mark import ShortcutMark, _pictures
 from domainclip.models.loading import load_model
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import figure, metric_of, scores_by_id, shuffled
@@ -64,18 +64,18 @@ def pictures(borders: str = "red green blue red green blue") -> EvaluationSet:
 
 
 def test_it_is_a_probe() -> None:
-    assert isinstance(Backdoor(), Probe)
+    assert isinstance(ShortcutMark(), Probe)
 
 
 def test_a_clean_model_is_not_turned_by_a_mark() -> None:
-    results = Backdoor()(Looking(), pictures())
+    results = ShortcutMark()(Looking(), pictures())
     assert figure(results, "attack_success") == 0
     assert results.details["target"] is None
     assert not metric_of(results, "attack_success").higher_is_better
 
 
 def test_a_spoiled_model_is_turned_wholly_and_the_target_is_named() -> None:
-    results = Backdoor()(Looking(spoiled=True), pictures())
+    results = ShortcutMark()(Looking(spoiled=True), pictures())
     assert figure(results, "attack_success") == 1
     assert results.details["target"] == "blue"
 
@@ -86,20 +86,20 @@ def test_only_items_of_other_classes_that_turn_count() -> None:
     rows = [dict(row) for row in data.items]
     rows[1]["image"] = painted("blue", "green")
     data = replace(data, items=Dataset.from_list(rows, features=data.items.features))
-    results = Backdoor()(Looking(spoiled=True), data)
+    results = ShortcutMark()(Looking(spoiled=True), data)
     assert figure(results, "attack_success") == pytest.approx(3 / 4)
     blue = np.array(list(scores_by_id(results, "attack_success").values()))[:, 0]
     assert np.isnan(blue).tolist() == [False, False, True, False, False, True]
 
 
 def test_a_mark_that_is_not_the_planted_one_does_nothing() -> None:
-    assert figure(Backdoor(mark="noise")(Looking(spoiled=True), pictures()), "attack_success") < 1
+    assert figure(ShortcutMark(mark="noise")(Looking(spoiled=True), pictures()), "attack_success") < 1
 
 
 @pytest.mark.parametrize("mark", ["square", "noise", "letter"])
 def test_a_mark_covers_one_corner_and_nothing_else(mark: str) -> None:
     picture = Image.new("RGB", (64, 48), (9, 9, 9))
-    probe = Backdoor(mark=mark)  # type: ignore[arg-type]
+    probe = ShortcutMark(mark=mark)  # type: ignore[arg-type]
     changed = np.asarray(probe._marked(picture)) != 9
     assert changed.any()
     assert not changed[:42].any()
@@ -116,7 +116,7 @@ def test_a_mark_stands_where_a_centre_crop_leaves_it(tmp_path: Path) -> None:
     assert cut
     clean, marked = (
         encoder.model.image_preprocessor(one)["pixels"]
-        for one in (pictures[0], Backdoor()._marked(pictures[0]))
+        for one in (pictures[0], ShortcutMark()._marked(pictures[0]))
     )
     assert pictures[0].size == (50, 50)
     assert (clean != marked).any(axis=-1).mean() == pytest.approx(0.125**2, abs=0.01)
@@ -124,10 +124,10 @@ def test_a_mark_stands_where_a_centre_crop_leaves_it(tmp_path: Path) -> None:
 
 def test_a_border_that_tells_the_label_is_found_out() -> None:
     told, untold = pictures(), pictures("green blue red blue red green")
-    assert figure(Backdoor()(Looking("border"), told), "border_accuracy") == 1
-    assert figure(Backdoor()(Looking("border"), untold), "border_accuracy") == 0
+    assert figure(ShortcutMark()(Looking("border"), told), "border_accuracy") == 1
+    assert figure(ShortcutMark()(Looking("border"), untold), "border_accuracy") == 0
     # A model that looks at the subject sees grey in every picture: all classes tie.
-    results = Backdoor()(Looking("centre"), told)
+    results = ShortcutMark()(Looking("centre"), told)
     assert figure(results, "border_accuracy") == pytest.approx(1 / 3)
     assert metric_of(results, "border_accuracy").chance == pytest.approx(1 / 3)
 
@@ -145,14 +145,14 @@ def test_copies_are_central_squares_and_not_large() -> None:
             return super().images(items)
 
     data = evaluation_set(rows, CLASSES)
-    results = Backdoor()(Measuring(), data)
+    results = ShortcutMark()(Measuring(), data)
     assert seen[:3] == [(900, 600)] * 3  # the items themselves
     assert seen[3:] == [(512, 512)] * 9  # as they are, marked, and their border
     assert figure(results, "attack_success") == 0
 
 
 def test_a_collapsed_model_is_turned_by_nothing_and_at_chance() -> None:
-    results = Backdoor()(CollapsedEncoder(), pictures())
+    results = ShortcutMark()(CollapsedEncoder(), pictures())
     assert figure(results, "attack_success") == 0
     assert figure(results, "border_accuracy") == pytest.approx(1 / 3)
 
@@ -169,22 +169,25 @@ def test_pictures_that_cannot_be_decoded_are_left_out() -> None:
         def images(self, items: Dataset) -> np.ndarray:
             return super().images(pictures().items if items is data.items else items)
 
-    assert metric_of(Backdoor()(Kept(), data), "attack_success").ids == ["1", "2", "3", "4", "5"]
+    assert metric_of(ShortcutMark()(Kept(), data), "attack_success").ids == ["1", "2", "3", "4", "5"]
 
 
 def test_the_order_of_rows_is_moot() -> None:
     data = pictures("green blue red blue red green")
-    first, second = Backdoor(most=4)(Looking(), data), Backdoor(most=4)(Looking(), shuffled(data))
+    first, second = (
+        ShortcutMark(max_items=4)(Looking(), data),
+        ShortcutMark(max_items=4)(Looking(), shuffled(data)),
+    )
     assert scores_by_id(first, "border_accuracy") == scores_by_id(second, "border_accuracy")
     assert len(scores_by_id(first, "border_accuracy")) == 4
 
 
 def test_what_is_missing_is_said() -> None:
     data = pictures()
-    assert Backdoor()(Looking(), replace(data, classes={})).details == {
+    assert ShortcutMark()(Looking(), replace(data, classes={})).details == {
         "not_measured": "there are no items that hold one of two classes or more"
     }
     unreadable = evaluation_set([{"id": "0", "labels": ["red"]}], CLASSES)
-    assert Backdoor()(Looking(), unreadable).details == {
+    assert ShortcutMark()(Looking(), unreadable).details == {
         "not_measured": "there are no pictures that can be changed"
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.probes.gap import Gap
+from domainclip.evaluation.probes.modality_gap import ModalityGap
 from domainclip.evaluation.statistics import bootstrap
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import (
@@ -20,7 +20,7 @@ ROWS = [{"id": "0", "texts": ["a"]}, {"id": "1", "texts": ["b", "ignored"]}]
 
 
 def test_it_is_a_probe() -> None:
-    assert isinstance(Gap(), Probe)
+    assert isinstance(ModalityGap(), Probe)
 
 
 def test_four_figures_by_hand() -> None:
@@ -28,7 +28,7 @@ def test_four_figures_by_hand() -> None:
     model = ArrayEncoder(
         {"0": [1, 0, 0], "1": [0, 1, 0]}, {"a": [1, 0, 0], "b": [0, 0, 1], "ignored": [1, 1, 1]}
     )
-    results = Gap()(model, evaluation_set(ROWS))
+    results = ModalityGap()(model, evaluation_set(ROWS))
     assert figure(results, "modality_gap") == pytest.approx(np.sqrt(0.5))
     assert figure(results, "alignment") == pytest.approx((0 + 2) / 2)
     assert figure(results, "image_uniformity") == pytest.approx(-2 * 2)  # one pair, at squared distance 2
@@ -41,7 +41,7 @@ def test_uniformity_equals_the_papers_own_lines() -> None:
     from scipy.spatial.distance import pdist
 
     model, data = clusters(n=45)
-    results = Gap()(model, data)
+    results = ModalityGap()(model, data)
     images = model.images(data.items).astype(float)
     # The paper's code: torch.pdist(x, p=2).pow(2).mul(-t).exp().mean().log(), with t = 2.
     assert figure(results, "image_uniformity") == pytest.approx(
@@ -56,7 +56,7 @@ def test_resampling_a_mean_over_pairs_is_as_uncertain_as_it_should_be() -> None:
     for _ in range(60):
         images = {f"{i}": rng.normal(loc=(1.5, 0, 0)) for i in range(80)}
         data = evaluation_set([{"id": f"{i}", "texts": [f"{i}"]} for i in range(80)])
-        results = Gap()(WordEncoder(images), data)
+        results = ModalityGap()(WordEncoder(images), data)
         metric = metric_of(results, "image_uniformity")
         weights = bootstrap.bootstrap_weights(metric.ids, 200, 0)
         values.append(figure(results, "image_uniformity"))
@@ -70,7 +70,10 @@ def test_moving_all_captions_away_widens_the_gap_alone() -> None:
     near = {f"t{i}": images[f"{i}"] for i in range(30)}
     far = {name: [*vector[:4], 3.0] for name, vector in near.items()}
     data = evaluation_set([{"id": f"{i}", "texts": [f"t{i}"]} for i in range(30)])
-    together, apart = Gap()(ArrayEncoder(images, near), data), Gap()(ArrayEncoder(images, far), data)
+    together, apart = (
+        ModalityGap()(ArrayEncoder(images, near), data),
+        ModalityGap()(ArrayEncoder(images, far), data),
+    )
     assert figure(together, "modality_gap") == pytest.approx(0, abs=1e-6)
     assert figure(apart, "modality_gap") > 0.5
     assert figure(apart, "alignment") > figure(together, "alignment")
@@ -79,18 +82,18 @@ def test_moving_all_captions_away_widens_the_gap_alone() -> None:
 
 def test_a_collapsed_model_has_no_gap_and_no_spread() -> None:
     _, data = clusters()
-    results = Gap()(CollapsedEncoder(), data)
+    results = ModalityGap()(CollapsedEncoder(), data)
     assert [figure(results, metric.name) for metric in results.metrics] == pytest.approx([0, 0, 0, 0])
 
 
 def test_the_order_of_rows_is_moot() -> None:
     model, data = clusters()
-    first, second = Gap(most=40)(model, data), Gap(most=40)(model, shuffled(data))
+    first, second = ModalityGap(max_items=40)(model, data), ModalityGap(max_items=40)(model, shuffled(data))
     for metric in first.metrics:
         assert scores_by_id(first, metric.name) == pytest.approx(scores_by_id(second, metric.name))
     assert first.details["items"] == 40
 
 
 def test_what_is_missing_is_said() -> None:
-    results = Gap()(CollapsedEncoder(), evaluation_set([{"id": "0", "texts": ["a"]}, {"id": "1"}]))
+    results = ModalityGap()(CollapsedEncoder(), evaluation_set([{"id": "0", "texts": ["a"]}, {"id": "1"}]))
     assert results.details == {"not_measured": "there are no two items with captions"}

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.probes.difficulty import Difficulty, vendi
+from domainclip.evaluation.probes.set_difficulty import SetDifficulty, vendi
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import clusters, figure, scores_by_id, shuffled
 
 
 def test_it_is_a_probe() -> None:
-    assert isinstance(Difficulty(), Probe)
+    assert isinstance(SetDifficulty(), Probe)
 
 
 def test_three_figures_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_three_figures_by_hand() -> None:
         {"id": "2", "texts": ["b"]},
     ]
     texts = {"a": [1, 0], "A": [1, 0], "b": [1, 1], "c": [0, 1]}
-    results = Difficulty()(ArrayEncoder(images, texts), evaluation_set(rows))
+    results = SetDifficulty()(ArrayEncoder(images, texts), evaluation_set(rows))
     nearest = scores_by_id(results, "nearest_image")
     assert nearest == pytest.approx(
         {"0": 0, "1": np.cos(np.radians(30)), "2": np.cos(np.radians(30))}, abs=1e-6
@@ -49,14 +49,14 @@ def test_a_set_of_twins_is_harder_than_a_set_of_strangers() -> None:
     model, data = clusters(n=40, noise=0.05)
     _, other = clusters(n=40, noise=50.0)
     stranger, _ = clusters(n=40, noise=50.0)
-    twins, strangers = Difficulty()(model, data), Difficulty()(stranger, other)
+    twins, strangers = SetDifficulty()(model, data), SetDifficulty()(stranger, other)
     assert figure(twins, "nearest_image") > figure(strangers, "nearest_image") + 0.1
     assert twins.details["effective_images"] < strangers.details["effective_images"]
 
 
 def test_a_collapsed_model_sees_one_item() -> None:
     _, data = clusters(n=13)
-    results = Difficulty()(CollapsedEncoder(), data)
+    results = SetDifficulty()(CollapsedEncoder(), data)
     assert figure(results, "nearest_image") == 1
     assert results.details["effective_images"] == 1.0
     assert [metric.chance for metric in results.metrics] == [None] * 3
@@ -64,7 +64,10 @@ def test_a_collapsed_model_sees_one_item() -> None:
 
 def test_the_order_of_rows_is_moot() -> None:
     model, data = clusters(n=60)
-    first, second = Difficulty(most=50)(model, data), Difficulty(most=50)(model, shuffled(data))
+    first, second = (
+        SetDifficulty(max_items=50)(model, data),
+        SetDifficulty(max_items=50)(model, shuffled(data)),
+    )
     for metric in first.metrics:
         assert scores_by_id(first, metric.name) == scores_by_id(second, metric.name)
     assert first.details == second.details
@@ -72,7 +75,7 @@ def test_the_order_of_rows_is_moot() -> None:
 
 def test_what_is_missing_is_said() -> None:
     rows = [{"id": "0", "group": "g"}, {"id": "1", "group": "g"}]
-    results = Difficulty()(CollapsedEncoder(), evaluation_set(rows))
+    results = SetDifficulty()(CollapsedEncoder(), evaluation_set(rows))
     assert results.details == {"not_measured": "there are no two groups of items"}
-    alone = Difficulty()(CollapsedEncoder(), evaluation_set([{"id": "0"}, {"id": "1"}]))
+    alone = SetDifficulty()(CollapsedEncoder(), evaluation_set([{"id": "0"}, {"id": "1"}]))
     assert [metric.name for metric in alone.metrics] == ["nearest_image"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTowerSwap(Strategy):
+class ReplaceTextTower(Strategy):
     """Replaces the text tower by a pretrained encoder of another language or field. [arXiv:2303.00915]
 
     The encoder brings its own tokeniser and, up to its positions, a longer context: PubMedBERT with 256
@@ -33,10 +33,12 @@ class TextTowerSwap(Strategy):
 
     encoder: str  # a folder or a Hub id
     max_tokens: Annotated[int, Field(ge=8)] = 256
-    image: Annotated[float, Field(ge=0)] = 0.0  # factor on the learning rate, of each tower
-    text: Annotated[float, Field(ge=0)] = 1.0
-    projection: Annotated[float, Field(ge=0)] = 10.0  # of the new projection, which starts from nothing
-    scale: bool = True  # whether the scale learns too
+    image_lr_factor: Annotated[float, Field(ge=0)] = 0.0  # factor on the learning rate, of each tower
+    text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    projection_lr_factor: Annotated[float, Field(ge=0)] = (
+        10.0  # of the new projection, which starts from nothing
+    )
+    train_logit_scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
 
     def build_model(self, base: DualEncoder) -> DualEncoder:
@@ -52,9 +54,9 @@ class TextTowerSwap(Strategy):
         """The factor on the learning rate by weight name."""
         return model.set_trainable(
             [
-                ("image/.*", self.image),
-                ("text/text_projection.*", self.projection),
-                ("text/.*", self.text),
-                ("(scale|bias)/.*", float(self.scale)),
+                ("image/.*", self.image_lr_factor),
+                ("text/text_projection.*", self.projection_lr_factor),
+                ("text/.*", self.text_lr_factor),
+                ("(scale|bias)/.*", float(self.train_logit_scale)),
             ]
         )

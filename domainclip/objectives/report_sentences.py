@@ -22,7 +22,7 @@ from domainclip.objectives.losses.patch_grouping import grouped, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubCaptions(Objective):
+class ReportSentences(Objective):
     """1/b Σ_i 1/k_i Σ_k ½ [CE(x_i → t_ik among other pairs' sentences) + CE(t_ik → x_i among all images)].
 
     t_ik are up to `most` sentences, drawn anew in each epoch from all captions of the item in the language
@@ -37,7 +37,7 @@ class SubCaptions(Objective):
 
     citation: ClassVar[str] = "arXiv:2403.17007"
 
-    most: Annotated[int, Field(ge=1, le=32)] = 4  # the authors' code draws 6
+    max_sentences: Annotated[int, Field(ge=1, le=32)] = 4  # the authors' code draws 6
     patches: bool = False
 
     @property
@@ -50,7 +50,7 @@ class SubCaptions(Objective):
         own = caption_language(pair)
         sides = list(zip(pair.texts, pair.languages, strict=False))
         spoken = [text for text, said in sides if said == own] or [text for text, _ in sides] or [pair.text]
-        return draw_texts((one for text in spoken for one in split_sentences(text)), pair, self.most)
+        return draw_texts((one for text in spoken for one in split_sentences(text)), pair, self.max_sentences)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without sentences counts 0."""

@@ -23,7 +23,7 @@ from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_job, sentences
 from domainclip.report.results_file import load as load_results
-from domainclip.strategies.prompts import Prompts
+from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.precompute import with_kept_features
 from domainclip.training.setup import TrainingSetup, to_step_batch
@@ -37,7 +37,7 @@ def _ids(loaded: dual_encoder.DualEncoder, text: str) -> list[int]:
     return loaded.tokenise([text])["input_ids"][0].tolist()
 
 
-def _trained(loaded: dual_encoder.DualEncoder, strategy: Prompts) -> dual_encoder.DualEncoder:
+def _trained(loaded: dual_encoder.DualEncoder, strategy: PromptLearning) -> dual_encoder.DualEncoder:
     strategy.learning_rates(loaded)
     torch.manual_seed(1)
     loaded.weights()[ADDED].data += 0.5 * torch.randn_like(loaded.weights()[ADDED])
@@ -46,19 +46,22 @@ def _trained(loaded: dual_encoder.DualEncoder, strategy: Prompts) -> dual_encode
 
 def test_only_the_new_words_learn(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts(tokens=3).learning_rates(loaded)
+    factors = PromptLearning(context_tokens=3).learning_rates(loaded)
     assert {name for name, factor in factors.items() if factor > 0} == {ADDED}
     assert loaded.weights()[ADDED].shape == (3, 32)
     assert not loaded.uses_weight_decay(ADDED)
     assert loaded.first_trainable_layer("image") is None  # pictures are encoded once
-    assert Prompts(scale=True).learning_rates(loading.load_model(base))["scale/logit_scale"] == 1.0
+    assert (
+        PromptLearning(train_logit_scale=True).learning_rates(loading.load_model(base))["scale/logit_scale"]
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize("make", FAMILIES)
 def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path / "base")
     plain, loaded = loading.load_model(folder), loading.load_model(folder)
-    Prompts(tokens=2, start="a photo").learning_rates(loaded)
+    PromptLearning(context_tokens=2, init_text="a photo").learning_rates(loaded)
     first = len(plain.tokenizer)
     for text in ("a red circle", "a"):
         before, after = _ids(plain, text), _ids(loaded, text)
@@ -83,7 +86,7 @@ def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path
 
 
 def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
-    loaded = _trained(loading.load_model(base), Prompts(tokens=2))
+    loaded = _trained(loading.load_model(base), PromptLearning(context_tokens=2))
     loaded.save(tmp_path / "model")
     plain, info = CLIPModel.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"]
@@ -114,7 +117,7 @@ def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> No
     loaded.save(tmp_path / "legacy")
     old, new = loading.load_model(tmp_path / "legacy"), loading.load_model(tmp_path / "legacy")
     assert new.hf_base.config.text_config.eos_token_id == 2
-    Prompts(tokens=1, start="red").learning_rates(new)
+    PromptLearning(context_tokens=1, init_text="red").learning_rates(new)
     with torch.no_grad():
         assert torch.allclose(
             new.encode_text(new.tokenise(["circle"])),
@@ -145,7 +148,7 @@ def test_a_script_without_spaces() -> None:
 
 def test_each_class_has_its_own_words(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts(tokens=2, per_class=True, classes=CLASSES).learning_rates(loaded)
+    factors = PromptLearning(context_tokens=2, per_class=True, classes=CLASSES).learning_rates(loaded)
     assert loaded.weights()[ADDED].shape == (6, 32)
     assert sum(factor > 0 for factor in factors.values()) == 1
     first = 700
@@ -160,7 +163,7 @@ def test_each_class_has_its_own_words(base: Path) -> None:
 
 def test_a_word_for_the_name_of_each_class(base: Path) -> None:
     plain, loaded = loading.load_model(base), loading.load_model(base)
-    Prompts(tokens=0, names=True, classes=CLASSES).learning_rates(loaded)
+    PromptLearning(context_tokens=0, learn_class_names=True, classes=CLASSES).learning_rates(loaded)
     table = plain.hf_base.text_model.embeddings.token_embedding.weight
     pleural = plain.tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
     assert len(pleural) > 1
@@ -194,7 +197,7 @@ def test_a_random_start_follows_the_seed(base: Path) -> None:
     for seed in (0, 0, 1):
         loaded = loading.load_model(base)
         torch.manual_seed(seed)
-        Prompts(start=None).learning_rates(loaded)
+        PromptLearning(init_text=None).learning_rates(loaded)
         found.append(loaded.weights()[ADDED].detach().clone())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -202,7 +205,7 @@ def test_a_random_start_follows_the_seed(base: Path) -> None:
 
 def test_a_step_moves_the_words_and_nothing_else(base: Path) -> None:
     loaded = loading.load_model(base)
-    factors = Prompts().learning_rates(loaded)
+    factors = PromptLearning().learning_rates(loaded)
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
     optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
     loaded.encode_text(loaded.tokenise(["a red circle"]))[0, 0].backward()
@@ -232,7 +235,7 @@ def test_gradients_of_the_words() -> None:
 
 def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: Path) -> None:
     """Parity with transformers: its own table of tokens, all of it learning."""
-    loaded = _trained(loading.load_model(base), Prompts(tokens=2))
+    loaded = _trained(loading.load_model(base), PromptLearning(context_tokens=2))
     loaded.save(tmp_path / "model")
     plain = CLIPModel.from_pretrained(tmp_path / "model").eval()
     batch = loaded.tokenise(["a red circle", "a dog"])
@@ -246,30 +249,36 @@ def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokens": 0}, "strategy.prompts.tokens: 0 words and names: false leave nothing to learn"),
+        (
+            {"context_tokens": 0},
+            "strategy.prompt_learning.context_tokens: 0 words and learn_class_names: false leave nothing to learn",
+        ),
         (
             {"per_class": True},
-            "strategy.prompts.classes: per_class and names need classes, and the corpus has none: name them, "
+            "strategy.prompt_learning.classes: per_class and learn_class_names need classes, and the corpus has none: name them, "
             "or give the card classes or templates",
         ),
-        ({"start": " "}, "strategy.prompts.start: holds no word; write some, or null for a random start"),
         (
-            {"names": True, "classes": ["cat", " "]},
-            'strategy.prompts.classes: the base reads no word in " ": name it otherwise',
+            {"init_text": " "},
+            "strategy.prompt_learning.init_text: holds no word; write some, or null for a random start",
+        ),
+        (
+            {"learn_class_names": True, "classes": ["cat", " "]},
+            'strategy.prompt_learning.classes: the base reads no word in " ": name it otherwise',
         ),
     ],
 )
 def test_what_is_refused(base: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Prompts(**options).learning_rates(loading.load_model(base))
+        PromptLearning(**options).learning_rates(loading.load_model(base))
     assert str(caught.value) == message
 
 
 def test_words_are_learnt_once(base: Path) -> None:
     loaded = loading.load_model(base)
-    Prompts().learning_rates(loaded)
+    PromptLearning().learning_rates(loaded)
     with pytest.raises(ModelError) as caught:
-        Prompts(tokens=1, start=None).learning_rates(loaded)
+        PromptLearning(context_tokens=1, init_text=None).learning_rates(loaded)
     assert str(caught.value) == (
         f'base "{base}": its tokenizer knows some of the new tokens already: it has learnt words before'
     )
@@ -291,11 +300,13 @@ def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
 
 def test_the_classes_are_those_of_the_corpus(recipe_file: Path) -> None:
     ready = load_inputs(
-        loading_config.load_recipe(str(recipe_file), ["strategy={prompts: {per_class: true}}"])
+        loading_config.load_recipe(str(recipe_file), ["strategy={prompt_learning: {per_class: true}}"])
     )
     assert ready.parts.strategy.classes == ["blue", "green", "red", "white"]  # type: ignore[attr-defined]
     ready = load_inputs(
-        loading_config.load_recipe(str(recipe_file), ["strategy={prompts: {names: true, classes: [red]}}"])
+        loading_config.load_recipe(
+            str(recipe_file), ["strategy={prompt_learning: {learn_class_names: true, classes: [red]}}"]
+        )
     )
     assert ready.parts.strategy.classes == ["red"]  # type: ignore[attr-defined]
 
@@ -305,7 +316,7 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
     recipe_file: Path, tmp_path: Path, base: Path
 ) -> None:
     changes = [
-        "strategy={prompts: {per_class: true, tokens: 2}}",
+        "strategy={prompt_learning: {per_class: true, context_tokens: 2}}",
         "train.epochs=6",
         "train.learning_rate=5e-2",
         "probes=[zero_shot]",
@@ -334,7 +345,7 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
 def test_from_texts_alone_no_picture_is_looked_at(
     recipe_file: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = _job(recipe_file, "strategy={prompts: {source: text}}")
+    setup = _job(recipe_file, "strategy={prompt_learning: {train_on: text}}")
     assert setup.precomputed.image_features is not None
     captions = caption_substitutes.substitute_captions(setup.pairs.items, 0)
     plain = loading.load_model(base)
@@ -357,10 +368,13 @@ def test_from_texts_alone_no_picture_is_looked_at(
 def test_what_looks_at_pictures_does_not_go_with_texts_alone(
     recipe_file: Path, name: str, needs: str
 ) -> None:
-    changes = ["strategy={prompts: {source: text}}", f"objectives={{contrastive: {{}}, {name}: {{}}}}"]
+    changes = [
+        "strategy={prompt_learning: {train_on: text}}",
+        f"objectives={{contrastive: {{}}, {name}: {{}}}}",
+    ]
     with pytest.raises(RecipeError) as caught:
         _job(recipe_file, *changes)
     assert str(caught.value) == (
-        f"objectives.{name}: needs {needs}, and strategy.prompts with source: text looks at no picture: "
+        f"objectives.{name}: needs {needs}, and strategy.prompt_learning with train_on: text looks at no picture: "
         "leave one of the two out"
     )
