@@ -103,16 +103,16 @@ KINDS = {
 }
 # What a field of Views costs the loop, by its name in `needs`.
 COSTS = {
-    "prose": "some general sentences are encoded in every step (`anchor_texts.per_step`)",
-    "anchor_prose": "the base encodes the general sentences once",
-    "anchor_image": "the base encodes every training picture once; kept on disk",
+    "anchor_text": "some general sentences are encoded in every step (`anchor_texts.per_step`)",
+    "base_anchor_text": "the base encodes the general sentences once",
+    "base_image": "the base encodes every training picture once; kept on disk",
     "image_2": "a second view of every picture is decoded and encoded in every step",
     "image_tokens": "memory for a vector of every patch",
     "text_tokens": "memory for a vector of every token",
     "teachers": "each teacher encodes the corpus once; kept on disk",
-    "said": "further texts of each pair are encoded in every step",
+    "extra_text": "further texts of each pair are encoded in every step",
     "labels": "",
-    "value": "",
+    "pair_value": "",
 }
 METHODS = """# Methods
 

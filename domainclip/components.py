@@ -58,7 +58,7 @@ class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
         return {
             name: objective.extra_texts
             for name, objective in self.by_name.items()
-            if "said" in objective.needs
+            if "extra_text" in objective.needs
         }
 
     @property

@@ -37,7 +37,7 @@ class AlignUniform(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar between −4 t (within + across) and 4 align."""
         image, text = views.image, views.text
-        near = (image[views.own] - text[views.own]).square().sum(-1).mean()
+        near = (image[views.local_slice] - text[views.local_slice]).square().sum(-1).mean()
         inside = (self._spread(views, image, image) + self._spread(views, text, text)) / 2
         return self.align * near + self.within * inside + self.across * self._spread(views, image, text)
 
@@ -48,7 +48,7 @@ class AlignUniform(Objective):
             return one.sum() * 0
         # −t ‖a − b‖² = 2 t a·b − 2 t: a logit and a bias. The mean over other processes is a constant here.
         scale = one.new_tensor(2 * self.t)
-        rows, share = views.own, len(one) / left
+        rows, share = views.local_slice, len(one) / left
         own = share * mean_over_rows(_nearness, one[rows], other, scale, -scale, views.group, rows.start)
         with torch.no_grad():
             whole = share * mean_over_rows(_nearness, one, other, scale, -scale, views.group)

@@ -37,11 +37,13 @@ class Anchor(Objective):
     @property
     def needs(self) -> frozenset[str]:
         """The sentences now and then; in logit space the images of then as well."""
-        return frozenset({"prose", "anchor_prose"} | ({"anchor_image"} if self.space == "logit" else set()))
+        return frozenset(
+            {"anchor_text", "base_anchor_text"} | ({"base_image"} if self.space == "logit" else set())
+        )
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: 0 where nothing has moved; at most 4 in embedding space, nats in logit space."""
-        now, base = views.prose, views.anchor_prose
+        now, base = views.anchor_text, views.base_anchor_text
         assert now is not None  # the loop fills what `needs` names
         assert base is not None
         if self.space == "logit":
@@ -51,8 +53,8 @@ class Anchor(Objective):
         return (now - base).square().sum(-1).mean()
 
     def _choices(self, views: Views, now: Tensor, base: Tensor) -> Tensor:
-        assert views.anchor_image is not None
-        rows, scale, then = views.own, now.new_tensor(1 / self.temperature), views.anchor_image
+        assert views.base_image is not None
+        rows, scale, then = views.local_slice, now.new_tensor(1 / self.temperature), views.base_image
 
         def targets(own: Tensor, _: Tensor | None) -> Tensor:
             return (scale * then[own] @ base.T).softmax(dim=1)

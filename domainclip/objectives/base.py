@@ -19,56 +19,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Views:
-    """One batch, over all processes, as both towers see it: all that an objective may look at."""
+    """One batch over all processes, as both towers encode it: all that an objective can read."""
 
     image: Tensor  # (b, d) unit length
     text: Tensor  # (b, d) unit length
     scale: Tensor  # () inverse temperature
-    bias: Tensor | None = None  # () sigmoid objectives only
+    bias: Tensor | None = None  # () of a sigmoid loss only
     group: Tensor | None = None  # (b,) int64; pairs of one group are never each other's negatives
-    # The pairs of this process; None: all. The loss is the mean over the processes of what a term gives on
-    # each: a term may look at these rows only, or give the same everywhere.
-    rows: slice | None = None
-    # Only the pairs of this process are here, and those of the others come round; see `Ringing`.
-    apart: bool = False
-    # Computed only when an objective asks for them by name, in `needs`:
-    prose: Tensor | None = None  # (m, d) embeddings of general sentences outside the domain
-    anchor_prose: Tensor | None = None  # (m, d) the base's own embeddings of those sentences
-    anchor_image: Tensor | None = None  # (b, d) the base's own embeddings of the images
+    # The pairs of this process; None: all. The loss is the mean over the processes of an objective's values,
+    # so an objective takes the mean over these rows only, or gives the same everywhere.
+    local_rows: slice | None = None
+    # Only the pairs of this process are here, and those of the others are passed around a ring; see
+    # `Objective.supports_ring`.
+    local_only: bool = False
+    # Optional: computed only when an objective names them in `needs`.
+    anchor_text: Tensor | None = None  # (m, d) embeddings of general-domain texts, outside the corpus
+    base_anchor_text: Tensor | None = None  # (m, d) embeddings of the same texts by the base
+    base_image: Tensor | None = None  # (b, d) embeddings of the images by the base
     image_2: Tensor | None = None  # (b, d) a second, strongly augmented view of each image
-    image_tokens: Tensor | None = None  # (b, n, d) unit length: a vector for each patch
-    text_tokens: Tensor | None = None  # (b, l, d) unit length: one for each token, special ones left out
-    text_mask: Tensor | None = None  # (b, l) bool: which of them there are
-    labels: Tensor | None = None  # (b, c) bool: the classes that hold, of all classes of the corpus
-    teachers: tuple[Teacher, ...] = ()  # in the order in which the objective names them
-    third: Tensor | None = None  # (b, t) unit length: the images as a third, locked tower sees them
-    heads: Tensor | None = None  # (2, d + t, d) learnable: for images and for texts, own and third's
-    # What this one objective asked for, see `Asking` and `Valuing`:
-    said: Tensor | None = None  # (b, k, d) embeddings of further texts of each pair
-    said_mask: Tensor | None = None  # (b, k) bool: which of them there are
-    value: Tensor | None = None  # (b,) fp32 a number of each pair, NaN where the corpus names none
+    image_tokens: Tensor | None = None  # (b, n, d) unit length: one vector per patch
+    text_tokens: Tensor | None = None  # (b, l, d) unit length: one per token, special ones left out
+    text_mask: Tensor | None = None  # (b, l) bool: which of the tokens exist
+    labels: Tensor | None = None  # (b, c) bool: the classes that apply, of all classes of the corpus
+    teachers: tuple[Teacher, ...] = ()  # in the order of `ObjectiveInputs.teachers`
+    third_tower: Tensor | None = None  # (b, t) unit length: embeddings of the images by a third, frozen tower
+    # (2, d + t, d) learnable: for images and for texts, the projection of the own and of the third embedding
+    third_tower_heads: Tensor | None = None
+    # Optional, and of this objective alone; see `Objective.extra_texts` and `ObjectiveInputs.value_column`:
+    extra_text: Tensor | None = None  # (b, k, d) embeddings of further texts of each pair
+    extra_text_mask: Tensor | None = None  # (b, k) bool: which of these texts exist
+    pair_value: Tensor | None = None  # (b,) fp32, a number of each pair; NaN where the corpus has none
 
     @property
-    def own(self) -> slice:
-        """`rows`, with all pairs written out."""
-        return slice(0, len(self.image)) if self.rows is None else self.rows
+    def local_slice(self) -> slice:
+        """`local_rows`, where None is written out as all pairs."""
+        return slice(0, len(self.image)) if self.local_rows is None else self.local_rows
 
     def truncate(self, width: int) -> Views:
         """The same batch in the first dimensions of the space, at unit length again; teachers keep theirs."""
-        wide = ["image", "text", "prose", "anchor_prose", "anchor_image", "image_2"]
-        wide += ["image_tokens", "text_tokens", "said"]
-        found = {name: getattr(self, name) for name in wide}
-        cut = {
+        embeddings = {
+            "image": self.image,
+            "text": self.text,
+            "anchor_text": self.anchor_text,
+            "base_anchor_text": self.base_anchor_text,
+            "base_image": self.base_image,
+            "image_2": self.image_2,
+            "image_tokens": self.image_tokens,
+            "text_tokens": self.text_tokens,
+            "extra_text": self.extra_text,
+        }
+        truncated = {
             name: rows[..., :width] / rows[..., :width].norm(dim=-1, keepdim=True).clamp_min(1e-12)
-            for name, rows in found.items()
+            for name, rows in embeddings.items()
             if rows is not None
         }
-        return replace(self, **cut)
+        return replace(self, **truncated)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What another model, which learns nothing, says of the batch; its width is its own."""
+    """Embeddings of the batch by another, frozen model."""
 
     image: Tensor  # (b, t) unit length
     text: Tensor  # (b, t) unit length

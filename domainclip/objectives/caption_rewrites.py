@@ -33,7 +33,7 @@ class CaptionRewrites(Objective):
 
     citation: ClassVar[str] = "arXiv:2308.08428"
     replaces: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     agreement: Annotated[float, Field(ge=0, le=20)] = 0.0  # γ; the paper takes 2
@@ -48,14 +48,14 @@ class CaptionRewrites(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any rewrite it is the contrastive objective."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
-        said, there = views.said[:, 0], views.said_mask[:, 0]
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
+        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
         plain = facing(views, views.image, views.text, torch.ones_like(there))
         other = facing(views, views.image, said, there)
         with torch.no_grad():
             u, v = self._weights(views.image, views.text, said, there)
-        own = views.own
+        own = views.local_slice
         both = (1 - self.share) * u[own] * plain + self.share * v[own] * other
         return torch.where(there[own], both, plain).mean()
 

@@ -40,7 +40,7 @@ class NegativeCaptions(Objective):
 
     citation: ClassVar[str] = "arXiv:2210.01936"
     replaces: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     rules: list[Rule] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])
     per_pair: Annotated[int, Field(ge=1, le=16)] = 1
@@ -64,18 +64,18 @@ class NegativeCaptions(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any negative it is the contrastive objective."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
-        own, b = views.own, len(views.image)
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
+        own, b = views.local_slice, len(views.image)
         mine, all_ = (torch.arange(s.start, s.stop, device=views.image.device) for s in (own, slice(0, b)))
         image, text = views.image[own], views.text[own]
         others, of = views.text, all_
         if self.shared:
-            others = torch.cat([others, views.said[views.said_mask]])
-            of = torch.cat([of, views.said_mask.nonzero()[:, 0]])
+            others = torch.cat([others, views.extra_text[views.extra_text_mask]])
+            of = torch.cat([of, views.extra_text_mask.nonzero()[:, 0]])
         to_text = pick(image, text, others, together(views, mine, of), views.scale)
         # Its own negatives, which belong to its group and have left the denominator with it, come back.
-        to_text = _with(to_text, image, text, views.said[own], views.said_mask[own], views.scale)
+        to_text = _with(to_text, image, text, views.extra_text[own], views.extra_text_mask[own], views.scale)
         to_image = pick(text, image, views.image, together(views, mine, all_), views.scale)
         return (to_text + to_image).mean() / 2
 

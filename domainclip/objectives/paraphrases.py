@@ -29,7 +29,7 @@ class Paraphrases(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2402.15120"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     column: str | None = None  # of the item's meta; None: another caption
     share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the pictures
@@ -43,8 +43,8 @@ class Paraphrases(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
-        said, there = views.said[:, 0], views.said_mask[:, 0]
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
+        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
         pictures, texts = (facing(views, one, said, there) for one in (views.image, views.text))
         return (self.share * pictures + (1 - self.share) * texts).mean()

@@ -49,7 +49,7 @@ _Pair = tuple[Tensor, Tensor]
 
 def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
     """() each of two kinds of lists in the order of the other."""
-    rows = views.own
+    rows = views.local_slice
     losses = [
         mean_over_rows(
             with_derivative(partial(_listed, judges)),

@@ -29,7 +29,7 @@ class RelevanceWeighted(Objective):
 
     citation: ClassVar[str] = "arXiv:2404.08535"
     replaces: ClassVar[str] = "contrastive"
-    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pair_value"})
 
     column: str  # a key of the items' meta
     power: Annotated[float, Field(gt=0)] = 1.0  # above 1, the best count more still
@@ -45,8 +45,8 @@ class RelevanceWeighted(Objective):
 
     def _weights(self, views: Views) -> Tensor:
         """(b,) of mean 1 over the batch of all processes; 1 for all where no pair has a value above 0."""
-        assert views.value is not None  # the loop fills what `needs` names
-        value = views.value.to(views.image.dtype)
+        assert views.pair_value is not None  # the loop fills what `needs` names
+        value = views.pair_value.to(views.image.dtype)
         grades = value.masked_fill(value.isinf(), torch.nan).clamp_min(0).pow(self.power)
         mean = grades.nanmean()
         return torch.where(grades.isnan() | ~(mean > 0), 1.0, grades / mean)

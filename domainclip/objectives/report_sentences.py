@@ -43,7 +43,7 @@ class ReportSentences(Objective):
     @property
     def needs(self) -> frozenset[str]:
         """The patches of the pictures only where they are looked at."""
-        return frozenset({"said", "image_tokens"} if self.patches else {"said"})
+        return frozenset({"extra_text", "image_tokens"} if self.patches else {"extra_text"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Sentences of the item's captions, in an order that the pair's seed decides."""
@@ -54,26 +54,31 @@ class ReportSentences(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without sentences counts 0."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
-        own = views.own
-        said, of = views.said[views.said_mask], views.said_mask.nonzero()[:, 0]  # (m, d), (m,)
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
+        own = views.local_slice
+        said, of = (
+            views.extra_text[views.extra_text_mask],
+            views.extra_text_mask.nonzero()[:, 0],
+        )  # (m, d), (m,)
         mine = within(of, own)
         sentence, pair = said[mine], of[mine]
         image = views.image[pair]
         number = numbered(said)
-        known = torch.full_like(views.said_mask, -1, dtype=torch.long).masked_scatter(views.said_mask, number)
+        known = torch.full_like(views.extra_text_mask, -1, dtype=torch.long).masked_scatter(
+            views.extra_text_mask, number
+        )
         to_text = pick(image, sentence, said, _said_of(views, pair, of, number, known), views.scale)
         also = _saying(views, pair, number[mine], known)
         nats = to_text + pick(sentence, image, views.image, also, views.scale)
-        counts = views.said_mask.sum(dim=1)
+        counts = views.extra_text_mask.sum(dim=1)
         losses = image.new_zeros(own.stop - own.start)
         losses = losses.index_add(0, pair - own.start, nats / 2 / counts[pair])
         if self.patches:
             assert views.image_tokens is not None
-            words = views.said[own]
+            words = views.extra_text[own]
             seen = grouped(views.image_tokens[own], words)
-            losses = losses + told_apart(seen, words, views.said_mask[own], views.scale)
+            losses = losses + told_apart(seen, words, views.extra_text_mask[own], views.scale)
         return losses.mean()
 
 

@@ -35,7 +35,7 @@ class ShortCaptions(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     components: Annotated[int, Field(ge=1)] = 32
 
@@ -45,10 +45,10 @@ class ShortCaptions(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
         # A pair whose caption has no sentence is said by its caption.
-        short = torch.where(views.said_mask[:, :1], views.said[:, 0], views.text)
+        short = torch.where(views.extra_text_mask[:, :1], views.extra_text[:, 0], views.text)
         marks = [views.group, numbered(short)]
 
         def kernel(logits: Tensor, own: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -43,9 +43,9 @@ class Sigmoid(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        if views.apart:
+        if views.local_only:
             return mean_around(views.image, views.text, views.scale, views.bias, views.group)
-        rows, kernel, group = views.own, sigmoid_pairs, views.group
+        rows, kernel, group = views.local_slice, sigmoid_pairs, views.group
         if self.targets == "labels":
             marks = [views.group, label_sets(views.labels)]
             kernel = partial(sigmoid_pairs, together=partial(same, pairs=len(views.image), marks=marks))

@@ -28,7 +28,7 @@ class TextPairs(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2405.20204"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     column: str | None = None  # of the item's meta; None: another caption
     captions: LanguageFilter = "any"
@@ -43,7 +43,7 @@ class TextPairs(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
         scale = None if self.temperature is None else views.scale.new_tensor(1 / self.temperature)
-        return facing(views, views.text, views.said[:, 0], views.said_mask[:, 0], scale).mean()
+        return facing(views, views.text, views.extra_text[:, 0], views.extra_text_mask[:, 0], scale).mean()

@@ -35,7 +35,7 @@ class TextSelfSupervision(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2012.15466"
-    needs: ClassVar[frozenset[str]] = frozenset({"said"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     damage: Annotated[list[Damage], Field(min_length=1)] = field(
         default_factory=lambda: ["words", "span", "order"]
@@ -60,11 +60,11 @@ class TextSelfSupervision(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.said is not None  # the loop fills what `needs` names
-        assert views.said_mask is not None
+        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text_mask is not None
         # A batch in which nobody has two copies may come without a second column.
-        there = views.said_mask.sum(dim=1) == 2
-        return nt_xent(views, views.said[:, 0], views.said[:, -1], there, self.temperature).mean()
+        there = views.extra_text_mask.sum(dim=1) == 2
+        return nt_xent(views, views.extra_text[:, 0], views.extra_text[:, -1], there, self.temperature).mean()
 
 
 def _damaged(words: Sequence[str], how: Damage, share: float, seed: int) -> list[str]:

@@ -32,7 +32,7 @@ class ThreeTowers(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2305.16999"
-    needs: ClassVar[frozenset[str]] = frozenset({"third"})
+    needs: ClassVar[frozenset[str]] = frozenset({"third_tower"})
     models: ClassVar[tuple[str, ...]] = ("third_tower",)
 
     third_tower: str | None = None  # an image model, as a folder or Hub id; null: the base's own image tower
@@ -54,12 +54,12 @@ class ThreeTowers(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.third is not None
-        assert views.heads is not None
-        t = views.third.shape[-1]
+        assert views.third_tower is not None
+        assert views.third_tower_heads is not None
+        t = views.third_tower.shape[-1]
         losses = []
-        for rows, head in zip((views.image, views.text), views.heads, strict=True):
+        for rows, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
             own = F.normalize(rows @ head[: rows.shape[-1]], dim=-1)
-            other = F.normalize(views.third @ head[-t:], dim=-1)
+            other = F.normalize(views.third_tower @ head[-t:], dim=-1)
             losses.append(both_ways(replace(views, image=own, text=other), softmax, group=views.group))
         return torch.stack(losses).mean()

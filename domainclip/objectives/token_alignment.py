@@ -40,7 +40,7 @@ class TokenAlignment(Objective):
         assert views.image_tokens is not None  # the loop fills what `needs` names
         assert views.text_tokens is not None
         assert views.text_mask is not None
-        own, patches, words, there = views.own, views.image_tokens, views.text_tokens, views.text_mask
+        own, patches, words, there = views.local_slice, views.image_tokens, views.text_tokens, views.text_mask
         if self.mode == "sparc":
             seen = grouped(patches[own], words[own])
             return told_apart(seen, words[own], there[own], views.scale).mean()
@@ -52,7 +52,7 @@ class TokenAlignment(Objective):
 
 def _late(views: Views, one: Tensor, one_there: Tensor, other: Tensor, other_there: Tensor) -> Tensor:
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
-    own = torch.arange(views.own.start, views.own.stop, device=one.device)
+    own = torch.arange(views.local_slice.start, views.local_slice.stop, device=one.device)
     out = together(views, own, torch.arange(len(one), device=one.device))
     size = max(1, blockwise.LOGITS // (len(other) * one.shape[1] * other.shape[1]))
 

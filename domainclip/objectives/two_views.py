@@ -35,7 +35,7 @@ class TwoViews(Objective):
     @property
     def needs(self) -> frozenset[str]:
         """Another caption only where it is looked at."""
-        return frozenset({"image_2", "said"} if self.second_text else {"image_2"})
+        return frozenset({"image_2", "extra_text"} if self.second_text else {"image_2"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Another caption of the item."""
@@ -48,8 +48,8 @@ class TwoViews(Objective):
         plain = facing(views, views.image_2, views.text, everyone)
         if not self.second_text:
             return plain.mean()
-        assert views.said is not None
-        assert views.said_mask is not None
-        said, there = views.said[:, 0], views.said_mask[:, 0]
+        assert views.extra_text is not None
+        assert views.extra_text_mask is not None
+        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
         further = [facing(views, image, said, there) for image in (views.image, views.image_2)]
-        return torch.where(there[views.own], (plain + further[0] + further[1]) / 3, plain).mean()
+        return torch.where(there[views.local_slice], (plain + further[0] + further[1]) / 3, plain).mean()

@@ -28,7 +28,7 @@ def sentences(ready: Inputs) -> Precomputed:
     """
     seed = ready.recipe.train.seed
     image = in_place_of_pictures(ready.requirements, ready.base, ready.corpus, seed)
-    if "prose" not in ready.terms.needs:
+    if "anchor_text" not in ready.terms.needs:
         return Precomputed(image_features=image)
     base = ready.original or ready.base
     texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.anchor_texts, seed)

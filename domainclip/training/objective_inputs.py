@@ -70,7 +70,7 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
                     f"objectives.{name}: family {base.family} gives no {part} tokens: leave it out, or take "
                     "a base of another family"
                 )
-        if stream and objective.needs & {"labels", "teachers", "anchor_image", "third"}:
+        if stream and objective.needs & {"labels", "teachers", "base_image", "third_tower"}:
             raise RecipeError(
                 f"objectives.{name}: needs all training pairs at once, and a stream shows a few: leave it "
                 "out, or store the corpus with domainclip data prepare and train on that"
@@ -103,7 +103,7 @@ def _says(pairs: Pairs, index: int, name: str) -> bool:
     return more is not None and bool(more.texts[name])
 
 
-_OF_A_PICTURE = {"image_2", "image_tokens", "anchor_image", "teachers", "third"}
+_OF_A_PICTURE = {"image_2", "image_tokens", "base_image", "teachers", "third_tower"}
 
 
 def refuse_pictures(terms: WeightedObjectives, base: DualEncoder, looks: bool) -> None:

@@ -53,7 +53,7 @@ def _with_texts(setup: TrainingSetup, tokens: TokenCache, room: CacheBudget) -> 
     first = setup.model.first_trainable_layer("text")
     if _asked(setup, "text_tokens"):
         return setup
-    if _asked(setup, "said"):
+    if _asked(setup, "extra_text"):
         room.notes.append("nothing is kept of the texts: an objective makes further ones in every epoch")
         return setup
     if first is None and setup.precomputed.anchor_texts is None:

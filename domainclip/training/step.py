@@ -147,7 +147,7 @@ def _loss(
     pairs = len(batch.group)
     finite = own.image[:pairs].detach().isfinite().all(-1) & own.text[:pairs].detach().isfinite().all(-1)
     broken = [] if isfinite(whole) else (~finite).nonzero().flatten().tolist()
-    alike = (_mean_cosine(views.image, views.apart), _mean_cosine(views.text, views.apart))
+    alike = (_mean_cosine(views.image, views.local_only), _mean_cosine(views.text, views.local_only))
     return loss, StepOutput(whole, dict(zip(values, each, strict=True)), broken, *alike)
 
 

@@ -31,7 +31,7 @@ def fetch_models(terms: WeightedObjectives) -> None:
     for name, inputs in terms.inputs.items():
         models = [("teachers", path) for path in inputs.teachers]
         if inputs.third_tower is not None and inputs.third_tower.model is not None:
-            models.append(("third", inputs.third_tower.model))
+            models.append(("third_tower", inputs.third_tower.model))
         for option, path in models:
             with _named(f"objectives.{name}.{option}"):
                 folder, _ = checkpoint_files.find_checkpoint(path, None)
@@ -61,7 +61,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
         if inputs.teachers:
             key = f"objectives.{name}.teachers"
             taught[name] = tuple(_taught(setup, path, key, room) for path in inputs.teachers)
-        if "anchor_image" in objective.needs and base is None:
+        if "base_image" in objective.needs and base is None:
             model = _locked(setup, setup.model.base, setup.model.revision)
             base = _pictures(setup, model, f"objectives.{name}", room)
         if inputs.third_tower is not None:

@@ -86,10 +86,10 @@ def build_views(
     assert image is not None  # each side is either encoded or kept
     assert text is not None
     if apart:
-        alone = Views(image[:b], text[:b], out.scale, out.bias, batch.group, apart=True)
+        alone = Views(image[:b], text[:b], out.scale, out.bias, batch.group, local_only=True)
         return alone, lambda _: alone, LocalOutputs(image, text)
     second = image[b:] if len(image) > b else None
-    prose = text[b : b + m] if m and batch.text_embeddings is None else None
+    anchor_text = text[b : b + m] if m and batch.text_embeddings is None else None
     patches = out.image_tokens[:b] if out.image_tokens is not None and "image_tokens" in needs else None
     tokens = text_mask = None
     if out.text_tokens is not None and out.text_mask is not None and "text_tokens" in needs:
@@ -101,27 +101,27 @@ def build_views(
         scale=out.scale,
         bias=out.bias,
         group=collectives.gather(batch.group),
-        rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
-        prose=_gathered(prose),
-        anchor_prose=_gathered(batch.base_anchor_text),
-        anchor_image=_gathered(batch.base_image),
-        third=_gathered(batch.third_tower),
-        heads=out.heads,
+        local_rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
+        anchor_text=_gathered(anchor_text),
+        base_anchor_text=_gathered(batch.base_anchor_text),
+        base_image=_gathered(batch.base_image),
+        third_tower=_gathered(batch.third_tower),
+        third_tower_heads=out.heads,
         image_2=_gathered(second),
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_long_everywhere(tokens)),
         text_mask=_gathered(_long_everywhere(text_mask)),
         labels=_gathered(batch.extras.labels),
     )
-    said = _said(text, b + m, batch.extras.texts)
+    extra = _extra_text(text, b + m, batch.extras.texts)
 
     def of(name: str) -> Views:
-        mine, there = said.get(name, (None, None))
+        mine, there = extra.get(name, (None, None))
         return replace(
             shared,
-            said=_gathered(_long_everywhere(mine)),
-            said_mask=_gathered(_long_everywhere(there)),
-            value=_gathered(batch.extras.values.get(name)),
+            extra_text=_gathered(_long_everywhere(mine)),
+            extra_text_mask=_gathered(_long_everywhere(there)),
+            pair_value=_gathered(batch.extras.values.get(name)),
             teachers=tuple(
                 replace(one, image=collectives.gather(one.image), text=collectives.gather(one.text))
                 for one in batch.teachers.get(name, ())
@@ -131,7 +131,7 @@ def build_views(
     return shared, of, LocalOutputs(image, text)
 
 
-def _said(
+def _extra_text(
     text: Tensor, start: int, said: Mapping[str, Sequence[Sequence[str]]]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """(b, k, d) and (b, k) by objective; the rows of `text` from `start` on are theirs, one after another."""

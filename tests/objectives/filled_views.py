@@ -16,7 +16,18 @@ from domainclip.objectives.base import Teacher, Views
 
 Loss = Callable[[Views], Tensor]
 # What learns, or may; the rest is the base's or a teacher's.
-LEARN = ("image", "text", "scale", "bias", "prose", "image_2", "image_tokens", "text_tokens", "said", "heads")
+LEARN = (
+    "image",
+    "text",
+    "scale",
+    "bias",
+    "anchor_text",
+    "image_2",
+    "image_tokens",
+    "text_tokens",
+    "extra_text",
+    "third_tower_heads",
+)
 
 
 def filled(
@@ -37,22 +48,22 @@ def filled(
 
     m, n, length, k = 5, 4, 3, 2
     made = {
-        "prose": rows(m, d),
-        "anchor_prose": rows(m, d),
-        "anchor_image": rows(b, d),
+        "anchor_text": rows(m, d),
+        "base_anchor_text": rows(m, d),
+        "base_image": rows(b, d),
         "image_2": rows(b, d),
         "image_tokens": rows(b, n, d),
         "text_tokens": rows(b, length, d),
         "labels": torch.rand(b, 2, generator=draw) < 0.5,
         "teachers": tuple(Teacher(rows(b, 9), rows(b, 9), 20.0) for _ in range(teachers)),
-        "said": rows(b, k, d),
-        "value": torch.rand(b, generator=draw, dtype=torch.float32),
-        "third": rows(b, 9),
+        "extra_text": rows(b, k, d),
+        "pair_value": torch.rand(b, generator=draw, dtype=torch.float32),
+        "third_tower": rows(b, 9),
     }
     masks = {
         "text_tokens": {"text_mask": torch.arange(length) < 1 + torch.arange(b)[:, None] % length},
-        "said": {"said_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1)},
-        "third": {"heads": rows(2, d + 9, d)},
+        "extra_text": {"extra_text_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1)},
+        "third_tower": {"third_tower_heads": rows(2, d + 9, d)},
     }
     found = {name: made[name] for name in needs if name in made}
     for name in needs & masks.keys():
@@ -94,7 +105,7 @@ def check_processes(loss: Loss, views: Views, processes: int = 4) -> None:
     assert size * processes == len(views.image)
 
     def shared(whole: Views) -> Tensor:
-        own = [replace(whole, rows=slice(i * size, (i + 1) * size)) for i in range(processes)]
+        own = [replace(whole, local_rows=slice(i * size, (i + 1) * size)) for i in range(processes)]
         return torch.stack([loss(one) for one in own]).mean()
 
     check_equal(shared, loss, views)

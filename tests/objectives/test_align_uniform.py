@@ -99,4 +99,4 @@ def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = AlignUniform(align=0.7, within=0.4, across=1.3, t=1.5)
     check_gradients(objective, filled(b=5, d=3))
     check_processes(objective, filled(b=12))
-    check_equal(objective, lambda seen: objective(replace(seen, rows=slice(0, 12))), filled(b=12))
+    check_equal(objective, lambda seen: objective(replace(seen, local_rows=slice(0, 12))), filled(b=12))

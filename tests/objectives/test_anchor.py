@@ -17,7 +17,7 @@ from tests.objectives.filled_views import check_equal, check_gradients, check_pr
 
 def _views(now: torch.Tensor, base: torch.Tensor) -> Views:
     nothing = torch.zeros(1, now.shape[1], dtype=now.dtype)
-    return Views(nothing, nothing, torch.tensor(1.0), prose=now, anchor_prose=base)
+    return Views(nothing, nothing, torch.tensor(1.0), anchor_text=now, base_anchor_text=base)
 
 
 def test_hand_worked() -> None:
@@ -35,7 +35,7 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(lambda rows: Anchor()(_views(F.normalize(rows, dim=-1), base)), (now,))
 
 
-ALL = frozenset({"prose", "anchor_prose", "anchor_image"})
+ALL = frozenset({"anchor_text", "base_anchor_text", "base_image"})
 
 
 def test_similarity_by_hand() -> None:
@@ -56,7 +56,9 @@ def test_logit_by_hand() -> None:
     # τ = 1. The base gives the one image (e/(e+1), 1/(e+1)) of its two sentences; now it cannot tell them apart.
     e, eye = math.e, torch.eye(2, dtype=torch.float64)
     now = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
-    views = Views(eye[:1], eye[:1], torch.tensor(9.0), prose=now, anchor_prose=eye, anchor_image=eye[:1])
+    views = Views(
+        eye[:1], eye[:1], torch.tensor(9.0), anchor_text=now, base_anchor_text=eye, base_image=eye[:1]
+    )
     first, second = e / (e + 1), 1 / (e + 1)
     expected = first * math.log(2 * first) + second * math.log(2 * second)
     assert Anchor(space="logit", temperature=1.0)(views).item() == pytest.approx(expected, abs=1e-12)
@@ -67,7 +69,7 @@ def test_logit_is_the_dense_divergence(monkeypatch: pytest.MonkeyPatch, logits: 
     monkeypatch.setattr(blockwise, "LOGITS", logits)
 
     def dense(seen: Views) -> torch.Tensor:
-        now, then = 4 * seen.image @ seen.prose.T, 4 * seen.anchor_image @ seen.anchor_prose.T
+        now, then = 4 * seen.image @ seen.anchor_text.T, 4 * seen.base_image @ seen.base_anchor_text.T
         return F.kl_div(now.log_softmax(1), then.log_softmax(1), log_target=True, reduction="batchmean")
 
     check_equal(Anchor(space="logit", temperature=0.25), dense, filled(ALL, b=7))
@@ -80,10 +82,10 @@ def test_exact_and_zero_where_nothing_has_moved(space: str) -> None:
     check_gradients(objective, filled(ALL, b=4, d=3))
     check_processes(objective, views)
     assert objective(views).item() > 1e-3
-    still = replace(views, prose=views.anchor_prose, image=views.anchor_image)
+    still = replace(views, anchor_text=views.base_anchor_text, image=views.base_image)
     assert objective(still).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_needs() -> None:
-    assert Anchor().needs == Anchor(space="similarity").needs == {"prose", "anchor_prose"}
+    assert Anchor().needs == Anchor(space="similarity").needs == {"anchor_text", "base_anchor_text"}
     assert Anchor(space="logit").needs == ALL

@@ -26,7 +26,7 @@ COUNTS, GROUP = [1, 0, 1, 1, 1, 0], [0, 1, 2, 2, 3, 4]
 
 def test_all_rewritten_is_the_mean_of_two_contrastive_losses() -> None:
     views = batch([1] * 6, GROUP)
-    other = replace(views, text=views.said[:, 0])
+    other = replace(views, text=views.extra_text[:, 0])
     for share in (0.5, 0.2):
         expected = (1 - share) * Contrastive()(views) + share * Contrastive()(other)
         assert CaptionRewrites(share=share)(views).item() == pytest.approx(expected.item(), abs=1e-12)
@@ -34,7 +34,7 @@ def test_all_rewritten_is_the_mean_of_two_contrastive_losses() -> None:
 
 def test_without_rewrites_it_is_contrastive() -> None:
     views = batch(COUNTS, GROUP)
-    nobody = replace(views, said_mask=torch.zeros_like(views.said_mask))
+    nobody = replace(views, extra_text_mask=torch.zeros_like(views.extra_text_mask))
     for loss in (CaptionRewrites(), CaptionRewrites(agreement=2.0)):
         torch.testing.assert_close(slopes(loss, nobody), slopes(Contrastive(), views), rtol=1e-12, atol=1e-14)
         assert loss(views).item() != pytest.approx(loss(nobody).item(), abs=1e-3)
@@ -45,7 +45,9 @@ def test_weights_by_hand() -> None:
     image = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     text = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     said = torch.tensor([[[1.0, 0.0]], [[0.8, 0.6]]], dtype=torch.float64)
-    views = Views(image, text, torch.tensor(1.0), said=said, said_mask=torch.ones(2, 1, dtype=torch.bool))
+    views = Views(
+        image, text, torch.tensor(1.0), extra_text=said, extra_text_mask=torch.ones(2, 1, dtype=torch.bool)
+    )
     # x·y is 1 and 1, mean 1; x·ỹ is 1 and 0.6, mean 0.8.
     u, v = [1.0, exp(2 * -0.2) * exp(0.0)], [1.0, exp(2 * -0.2) * exp(2 * -0.2)]
 
@@ -68,7 +70,7 @@ def test_exact_over_processes(world: int) -> None:
         assert_shares_add_up(loss, views, world)
         assert_silent_without_texts(loss, views)
         _, grads = slopes(loss, views)
-        assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
+        assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
     # The weights are constants of the step, so only the plain form is checked against finite differences.
     assert_gradients(CaptionRewrites(), batch(COUNTS, GROUP))
 

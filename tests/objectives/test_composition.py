@@ -36,7 +36,7 @@ def _build(name: str) -> Any:
     return registry.build("objectives", name, options(name), f"objectives.{name}")
 
 
-ASKING = [name for name in NAMES if "said" in _build(name).needs]
+ASKING = [name for name in NAMES if "extra_text" in _build(name).needs]
 
 
 def test_there_are_objectives() -> None:

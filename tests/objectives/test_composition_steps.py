@@ -57,8 +57,8 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
     said = [
         objective.extra_texts(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
         for i, text in enumerate(TEXTS)
-    ] if "said" in needs else []  # fmt: skip
-    prose = [f"the word {i}" for i in range(PROSE)] if "prose" in needs else []
+    ] if "extra_text" in needs else []  # fmt: skip
+    prose = [f"the word {i}" for i in range(PROSE)] if "anchor_text" in needs else []
     return StepBatch(
         {"pixels": pixels},
         None,
@@ -68,11 +68,11 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         rows[0][:PROSE] if prose else None,
         extras=BatchExtras(
             {name: said} if said else {},
-            {name: torch.rand(PAIRS, generator=draw)} if "value" in needs else {},
+            {name: torch.rand(PAIRS, generator=draw)} if "pair_value" in needs else {},
             torch.rand(PAIRS, 3, generator=draw) > 0.5 if "labels" in needs else None,
         ),
-        base_image=rows[1] if "anchor_image" in needs else None,
-        third_tower=rows[1] if "third" in needs else None,
+        base_image=rows[1] if "base_image" in needs else None,
+        third_tower=rows[1] if "third_tower" in needs else None,
         teachers={name: (Teacher(rows[2], rows[3], 5.0),)} if "teachers" in needs else {},
     )
 
@@ -94,7 +94,7 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
     terms = components.WeightedObjectives({"contrastive": (1.0, loss), name: (0.5, objective)})
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
-    if "third" in objective.needs:
+    if "third_tower" in objective.needs:
         heads = torch.nn.Parameter(objective.inputs.third_tower.initial_heads(loaded.width, loaded.width, 0))
         loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
     batch = _batch(loaded, name, objective)

@@ -28,7 +28,7 @@ class AsksForMore(Objective):
     """An objective from outside the package that wants everything a run can give to one objective."""
 
     citation: ClassVar[str] = "none"
-    needs: ClassVar[frozenset[str]] = frozenset({"said", "value", "teachers"})
+    needs: ClassVar[frozenset[str]] = frozenset({"extra_text", "pair_value", "teachers"})
 
     column: str = "stars"
 
@@ -40,8 +40,8 @@ class AsksForMore(Objective):
         return [pair.text.upper()]
 
     def __call__(self, views: Views) -> Tensor:
-        assert views.said is not None
-        return views.said.sum()
+        assert views.extra_text is not None
+        return views.extra_text.sum()
 
 
 def _build(**options: Any) -> Matryoshka:
@@ -117,7 +117,7 @@ def test_the_first_dimensions_learn_to_stand_alone() -> None:
 
 def test_hands_on_what_the_inner_objective_wants() -> None:
     nested = _build(widths=[2], objective={f"{__name__}:AsksForMore": {"column": "likes"}})
-    assert nested.needs == {"said", "value", "teachers"}
+    assert nested.needs == {"extra_text", "pair_value", "teachers"}
     assert nested.inputs == ObjectiveInputs(value_column="likes", teachers=("one/teacher",))
     assert nested.extra_texts(TrainingPair("a cat", ("a cat",), ("en",), (), {}, 0)) == ["A CAT"]
     plain = _build(widths=[2])
@@ -153,7 +153,7 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"widths": []}, "objectives.matryoshka.widths: list should have at least 1 item after validation, not 0, got []"),
         ({"widths": [4, 4]}, "objectives.matryoshka: widths: each stands there once"),
@@ -164,10 +164,10 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
         ({"widths": [4], "objective": {"contrastive": {"target": "soft"}}}, 'objectives.matryoshka.objective.contrastive.target: unknown option: did you mean "targets"?'),
     ],
 )  # fmt: skip
-def test_wrong_options_are_refused_when_the_recipe_is_read(options: dict[str, Any], said: str) -> None:
+def test_wrong_options_are_refused_when_the_recipe_is_read(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         _build(**options)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_exact() -> None:

@@ -32,7 +32,9 @@ def test_hand_worked() -> None:
     # Two pairs at right angles, scale 1; the first has a negative at cosine 0.8 to its image.
     eye = torch.eye(2, dtype=torch.float64)
     said = torch.tensor([[[0.8, 0.6]], [[0.0, 0.0]]], dtype=torch.float64)
-    views = Views(eye, eye, torch.tensor(1.0), said=said, said_mask=torch.tensor([[True], [False]]))
+    views = Views(
+        eye, eye, torch.tensor(1.0), extra_text=said, extra_text_mask=torch.tensor([[True], [False]])
+    )
     plain = log(1 + exp(-1))
     first = log(1 + exp(-1) + exp(0.8 - 1))
     assert NegativeCaptions()(views).item() == pytest.approx((first + 3 * plain) / 4, abs=1e-12)
@@ -45,7 +47,7 @@ def test_hand_worked() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_without_negatives_it_is_contrastive(shared: bool) -> None:
     views = batch(COUNTS, GROUP)
-    nobody = replace(views, said_mask=torch.zeros_like(views.said_mask))
+    nobody = replace(views, extra_text_mask=torch.zeros_like(views.extra_text_mask))
     torch.testing.assert_close(
         slopes(NegativeCaptions(shared=shared), nobody), slopes(Contrastive(), views), rtol=1e-12, atol=1e-14
     )
@@ -64,7 +66,7 @@ def test_shared_equals_sentence_transformers() -> None:
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     )
-    columns = [views.image, views.text, views.said[:, 0], views.said[:, 1]]
+    columns = [views.image, views.text, views.extra_text[:, 0], views.extra_text[:, 1]]
     expected = reference.compute_loss_from_embeddings(columns, None)
     assert NegativeCaptions(shared=True)(views).item() == pytest.approx(expected.item(), abs=1e-7)
 
@@ -72,23 +74,23 @@ def test_shared_equals_sentence_transformers() -> None:
 def test_anothers_negative_that_is_the_own_caption_is_none() -> None:
     """A left and a right effusion in one batch: the one's negative is the other's caption."""
     views = batch([1, 1, 1])
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[0, 0] = views.text[1]
-    twin = replace(views, said=said)
+    twin = replace(views, extra_text=said)
     loss = NegativeCaptions(shared=True)
     cut = torch.tensor([[False], [True], [True]])
     # For image 1 it counts as if it were not there; for images 0 and 2 the text stands there twice.
-    of_one = [replace(one, rows=slice(1, 2)) for one in (twin, replace(views, said_mask=cut))]
+    of_one = [replace(one, local_rows=slice(1, 2)) for one in (twin, replace(views, extra_text_mask=cut))]
     assert loss(of_one[0]).item() == pytest.approx(loss(of_one[1]).item(), abs=1e-12)
 
 
 def test_a_negative_that_reads_like_the_caption_is_none() -> None:
     views = batch([1, 1])
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[0, 0] = views.text[0]  # cut at the same token, as a swap behind the model's window
     mask = torch.tensor([[False], [True]])
-    found = slopes(NegativeCaptions(), replace(views, said=said))
-    wanted = slopes(NegativeCaptions(), replace(views, said=said, said_mask=mask))
+    found = slopes(NegativeCaptions(), replace(views, extra_text=said))
+    wanted = slopes(NegativeCaptions(), replace(views, extra_text=said, extra_text_mask=mask))
     torch.testing.assert_close(found, wanted)
 
 
@@ -100,7 +102,7 @@ def test_exact_over_processes_and_in_its_gradients(shared: bool, world: int) -> 
     assert_gradients(loss, views)
     assert_silent_without_texts(loss, views)
     _, grads = slopes(loss, views)
-    assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
+    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
 
 
 # Captions in which each rule has one thing to do, and what it does, by hand.

@@ -122,7 +122,7 @@ def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest
 
     monkeypatch.setattr(noise_robust, "clean", watched)
     for rows in (slice(0, 12), slice(12, 24)):
-        NoiseRobust()(replace(views, rows=rows))
+        NoiseRobust()(replace(views, local_rows=rows))
     assert len(seen[0]) == 24
     assert torch.equal(seen[0], seen[1])
     assert not seen[0].requires_grad

@@ -27,14 +27,16 @@ def test_hand_worked() -> None:
     # Scale 1. Paraphrases at cosine 0.6 to their captions and pictures, 0.8 to the others'.
     eye = torch.eye(2, dtype=torch.float64)
     said = torch.tensor([[[0.6, 0.8]], [[0.8, 0.6]]], dtype=torch.float64)
-    views = Views(eye, eye, torch.tensor(1.0), said=said, said_mask=torch.ones(2, 1, dtype=torch.bool))
+    views = Views(
+        eye, eye, torch.tensor(1.0), extra_text=said, extra_text_mask=torch.ones(2, 1, dtype=torch.bool)
+    )
     assert Paraphrases()(views).item() == pytest.approx(log(1 + exp(0.2)), abs=1e-12)
 
 
 def test_its_two_terms() -> None:
     views = batch([1] * 6, GROUP)
-    pictures = Contrastive()(replace(views, text=views.said[:, 0])).item()
-    texts = Contrastive()(replace(views, image=views.said[:, 0])).item()
+    pictures = Contrastive()(replace(views, text=views.extra_text[:, 0])).item()
+    texts = Contrastive()(replace(views, image=views.extra_text[:, 0])).item()
     assert Paraphrases(share=1)(views).item() == pytest.approx(pictures, abs=1e-12)
     assert Paraphrases(share=0)(views).item() == pytest.approx(texts, abs=1e-12)
     assert Paraphrases(share=0.25)(views).item() == pytest.approx(0.25 * pictures + 0.75 * texts, abs=1e-12)
@@ -42,20 +44,20 @@ def test_its_two_terms() -> None:
 
 def test_equal_wordings_of_two_pairs_are_no_negatives() -> None:
     views = replace(batch([1, 1, 1]), group=torch.arange(3))
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[1] = said[0]
     mask = torch.tensor([[True], [False], [True]])
     for loss in (Paraphrases(share=0), Paraphrases(share=1)):
         first = [
             slopes(
-                lambda v, loss=loss: loss(replace(v, rows=slice(0, 1))),
-                replace(views, said=said, said_mask=m),
+                lambda v, loss=loss: loss(replace(v, local_rows=slice(0, 1))),
+                replace(views, extra_text=said, extra_text_mask=m),
             )[1]
-            for m in (views.said_mask, mask)
+            for m in (views.extra_text_mask, mask)
         ]
         # What the first pair's picture or caption learns is as if the second had no paraphrase, text side.
         name = "text" if loss.share == 0 else "image"
-        away = first[0]["said"][1]
+        away = first[0]["extra_text"][1]
         assert not away.any()
         assert first[0][name][0].any()
 
@@ -67,8 +69,8 @@ def test_exact_over_processes_and_in_its_gradients(world: int) -> None:
     assert_gradients(loss, views)
     assert_silent_without_texts(loss, views)
     _, grads = slopes(loss, views)
-    assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
-    assert loss(replace(views, said_mask=torch.zeros_like(views.said_mask))).item() == 0.0
+    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
+    assert loss(replace(views, extra_text_mask=torch.zeros_like(views.extra_text_mask))).item() == 0.0
 
 
 def test_which_paraphrase() -> None:

@@ -16,19 +16,19 @@ from domainclip.objectives.losses import blockwise
 from domainclip.objectives.relevance_weighted import RelevanceWeighted
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
-NEEDS = frozenset({"value"})
+NEEDS = frozenset({"pair_value"})
 
 
 def _valued(values: list[float], **options: object) -> Views:
     views = filled(b=len(values), **options)  # type: ignore[arg-type]
-    return replace(views, value=torch.tensor(values))
+    return replace(views, pair_value=torch.tensor(values))
 
 
 def test_by_hand() -> None:
     # s = [[1, .6], [0, .8]]: the first pair is worth three times the second, so they count 1.5 and 0.5.
     image = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     text = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
-    views = Views(image, text, torch.tensor(1.0, dtype=torch.float64), value=torch.tensor([0.75, 0.25]))
+    views = Views(image, text, torch.tensor(1.0, dtype=torch.float64), pair_value=torch.tensor([0.75, 0.25]))
     first = (log(1 + exp(0.6 - 1)) + log(1 + exp(0 - 1))) / 2
     second = (log(1 + exp(0 - 0.8)) + log(1 + exp(0.6 - 0.8))) / 2
     expected = (1.5 * first + 0.5 * second) / 2
@@ -70,7 +70,7 @@ def test_without_anything_to_grade_all_count_alike(values: list[float]) -> None:
 
 def test_what_is_worth_nothing_teaches_nothing() -> None:
     views = _valued([1.0, 1.0, 1.0, 0.0], grouped=False)
-    alone = replace(views, rows=slice(3, 4))
+    alone = replace(views, local_rows=slice(3, 4))
     assert RelevanceWeighted(column="x")(alone).item() == 0.0
     assert Contrastive()(alone).item() > 0.01
 

@@ -28,13 +28,13 @@ BOTH = pytest.mark.parametrize("patches", [False, True])
 
 
 def test_what_it_needs() -> None:
-    assert ReportSentences().needs == {"said"}
-    assert ReportSentences(patches=True).needs == {"said", "image_tokens"}
+    assert ReportSentences().needs == {"extra_text"}
+    assert ReportSentences(patches=True).needs == {"extra_text", "image_tokens"}
 
 
 def test_one_sentence_that_is_the_caption_is_contrastive() -> None:
     views = batch([1] * 5, [0, 1, 1, 2, 3])
-    views = replace(views, said=views.text[:, None])
+    views = replace(views, extra_text=views.text[:, None])
     assert ReportSentences()(views).item() == pytest.approx(Contrastive()(views).item(), abs=1e-12)
 
 
@@ -43,7 +43,7 @@ def test_hand_worked() -> None:
     eye = torch.eye(2, dtype=torch.float64)
     said = torch.tensor([[[1.0, 0.0], [0.6, 0.8]], [[0.0, 1.0], [0.0, 0.0]]], dtype=torch.float64)
     mask = torch.tensor([[True, True], [True, False]])
-    views = Views(eye, eye, torch.tensor(1.0), said=said, said_mask=mask)
+    views = Views(eye, eye, torch.tensor(1.0), extra_text=said, extra_text_mask=mask)
     # Against the other pair's sentence only: the sibling is neither right nor wrong.
     to_text = (log(1 + exp(0 - 1)) + log(1 + exp(0 - 0.6))) / 2
     to_image = (log(1 + exp(0 - 1)) + log(1 + exp(0.8 - 0.6))) / 2
@@ -56,14 +56,16 @@ def test_hand_worked() -> None:
 def _open(views: Views) -> torch.Tensor:
     """The definition, one sentence at a time."""
     b, total = len(views.image), torch.tensor(0.0, dtype=torch.float64)
-    there = [(i, k) for i in range(b) for k in range(views.said.shape[1]) if views.said_mask[i, k]]
+    there = [
+        (i, k) for i in range(b) for k in range(views.extra_text.shape[1]) if views.extra_text_mask[i, k]
+    ]
     for i, k in there:
-        mine, scale = views.said[i, k], views.scale
-        foreign = [views.said[j, q] for j, q in there if views.group[j] != views.group[i]]
+        mine, scale = views.extra_text[i, k], views.scale
+        foreign = [views.extra_text[j, q] for j, q in there if views.group[j] != views.group[i]]
         z = torch.stack([views.image[i] @ mine, *(views.image[i] @ t for t in foreign)]) * scale
         images = [views.image[j] for j in range(b) if views.group[j] != views.group[i]]
         w = torch.stack([views.image[i] @ mine, *(x @ mine for x in images)]) * scale
-        total = total + (z.logsumexp(0) - z[0] + w.logsumexp(0) - w[0]) / 2 / views.said_mask[i].sum()
+        total = total + (z.logsumexp(0) - z[0] + w.logsumexp(0) - w[0]) / 2 / views.extra_text_mask[i].sum()
     return total / b
 
 
@@ -75,9 +77,9 @@ def test_equal_to_the_open_definition() -> None:
 @pytest.mark.parametrize("logits", [1, 25, 70])
 def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     views = batch(COUNTS, GROUP)
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[4, 1] = said[0, 2]  # one sentence of two reports
-    views = replace(views, said=said)
+    views = replace(views, extra_text=said)
     wanted = slopes(ReportSentences(), views)
     monkeypatch.setattr(blockwise, "LOGITS", logits)
     torch.testing.assert_close(slopes(ReportSentences(), views), wanted, rtol=1e-12, atol=1e-14)
@@ -85,15 +87,17 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
 
 def test_a_sentence_of_two_reports_is_right_for_both() -> None:
     views = batch([2, 2, 1, 1])
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[1, 0] = said[0, 1]  # "The heart is normal." in both
-    twin, loss = replace(views, said=said, group=torch.arange(4)), ReportSentences()
-    _, grads = slopes(lambda v: loss(replace(v, rows=slice(0, 1))), twin)
+    twin, loss = replace(views, extra_text=said, group=torch.arange(4)), ReportSentences()
+    _, grads = slopes(lambda v: loss(replace(v, local_rows=slice(0, 1))), twin)
     # The first pair's loss draws its picture to its own sentence, and does not push the other's away.
-    assert grads["said"][0, 1].abs().sum() > 0
-    assert not grads["said"][1, 0].any()
-    _, other = slopes(lambda v: loss(replace(v, rows=slice(0, 1))), replace(views, group=torch.arange(4)))
-    assert other["said"][1, 0].abs().sum() > 0  # another sentence there is pushed away
+    assert grads["extra_text"][0, 1].abs().sum() > 0
+    assert not grads["extra_text"][1, 0].any()
+    _, other = slopes(
+        lambda v: loss(replace(v, local_rows=slice(0, 1))), replace(views, group=torch.arange(4))
+    )
+    assert other["extra_text"][1, 0].abs().sum() > 0  # another sentence there is pushed away
 
 
 @BOTH
@@ -101,10 +105,10 @@ def test_a_sentence_of_two_reports_is_right_for_both() -> None:
 def test_exact_over_processes_and_in_its_gradients(patches: bool, world: int) -> None:
     views, loss = batch(COUNTS, GROUP), ReportSentences(patches=patches)
     assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views, ("image", "said", "scale", *(("image_tokens",) if patches else ())))
+    assert_gradients(loss, views, ("image", "extra_text", "scale", *(("image_tokens",) if patches else ())))
     assert_silent_without_texts(loss, views)
     _, grads = slopes(loss, views)
-    assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
+    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
     assert bool(grads["image_tokens"].any()) is patches
 
 

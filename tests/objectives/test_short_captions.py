@@ -26,7 +26,7 @@ def _views(image: torch.Tensor, said: torch.Tensor, mask: list[bool] | None = No
     there = torch.tensor(mask if mask is not None else [True] * len(image))[:, None]
     text = more.pop("text", _rows(*image.shape, seed=9))
     scale = torch.tensor(2.0, dtype=image.dtype)
-    return Views(image, text, scale, said=said[:, None], said_mask=there, **more)  # type: ignore[arg-type]
+    return Views(image, text, scale, extra_text=said[:, None], extra_text_mask=there, **more)  # type: ignore[arg-type]
 
 
 def _pair(text: str) -> TrainingPair:
@@ -34,7 +34,7 @@ def _pair(text: str) -> TrainingPair:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("Clear lungs. No effusion.", ["Clear lungs."]),
         ("a red circle", ["a red circle"]),
@@ -43,8 +43,8 @@ def _pair(text: str) -> TrainingPair:
         ("肺部清晰。无积液。", ["肺部清晰。"]),
     ],
 )
-def test_asks_for_the_first_sentence(text: str, said: list[str]) -> None:
-    assert ShortCaptions().extra_texts(_pair(text)) == said
+def test_asks_for_the_first_sentence(text: str, expected: list[str]) -> None:
+    assert ShortCaptions().extra_texts(_pair(text)) == expected
 
 
 def test_hand_worked() -> None:
@@ -115,7 +115,7 @@ def test_without_a_sentence_the_caption_stands_in() -> None:
 def test_rows_of_two_processes_make_the_whole() -> None:
     image, said = _rows(6, 5).requires_grad_(), _rows(6, 5, seed=1).requires_grad_()
     whole = ShortCaptions(components=2)(_views(image, said))
-    halves = [ShortCaptions(components=2)(_views(image, said, rows=slice(at, at + 3))) for at in (0, 3)]
+    halves = [ShortCaptions(components=2)(_views(image, said, local_rows=slice(at, at + 3))) for at in (0, 3)]
     mean = torch.stack(halves).mean()
     assert mean.item() == pytest.approx(whole.item(), abs=1e-12)
     for one, other in zip(
@@ -176,7 +176,7 @@ def test_pictures_that_are_all_alike_stay_as_they_are() -> None:
 
 def test_inside_matryoshka_and_beside_contrastive() -> None:
     term = Matryoshka(widths=[3, 6], objective={"short_captions": {"components": 2}})
-    assert term.needs == {"said"}
+    assert term.needs == {"extra_text"}
     assert term.extra_texts(_pair("Clear lungs. No effusion.")) == ["Clear lungs."]
     image, said = _rows(5, 6).requires_grad_(), _rows(5, 6, seed=1).requires_grad_()
     views = _views(image, said)

@@ -28,7 +28,11 @@ COUNTS, GROUP = [1, 0, 1, 1, 1, 1], [0, 1, 2, 2, 3, 4]
 def test_hand_worked_with_a_temperature_of_its_own() -> None:
     eye = torch.eye(2, dtype=torch.float64)
     views = Views(
-        eye, eye, torch.tensor(3.0), said=eye[:, None], said_mask=torch.ones(2, 1, dtype=torch.bool)
+        eye,
+        eye,
+        torch.tensor(3.0),
+        extra_text=eye[:, None],
+        extra_text_mask=torch.ones(2, 1, dtype=torch.bool),
     )
     assert TextPairs()(views).item() == pytest.approx(log(1 + exp(-3)), abs=1e-12)
     assert TextPairs(temperature=0.5)(views).item() == pytest.approx(log(1 + exp(-2)), abs=1e-7)
@@ -44,7 +48,7 @@ def test_equal_to_sentence_transformers() -> None:
     )
 
     def theirs(given: Views) -> torch.Tensor:
-        return reference.compute_loss_from_embeddings([given.text, given.said[:, 0]], None)
+        return reference.compute_loss_from_embeddings([given.text, given.extra_text[:, 0]], None)
 
     value, grads = slopes(TextPairs(), views)
     assert value.item() == pytest.approx(theirs(views).item(), abs=1e-12)
@@ -60,21 +64,23 @@ def test_equal_to_sentence_transformers() -> None:
 def test_exact_over_processes_and_in_its_gradients(world: int, temperature: float | None) -> None:
     views, loss = batch(COUNTS, GROUP), TextPairs(temperature=temperature)
     assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views, ("text", "said", *(("scale",) if temperature is None else ())))
+    assert_gradients(loss, views, ("text", "extra_text", *(("scale",) if temperature is None else ())))
     assert_silent_without_texts(loss, views)
     _, grads = slopes(loss, views)
-    assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
+    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
     assert not grads["image"].any()
     assert bool(grads["scale"]) is (temperature is None)
 
 
 def test_a_caption_that_is_anothers_partner_is_no_negative() -> None:
     views = replace(batch([1, 1, 1]), group=torch.arange(3))
-    said = views.said.clone()
+    said = views.extra_text.clone()
     said[1, 0] = views.text[0]  # the second pair's translation reads like the first pair's caption
-    _, grads = slopes(lambda v: TextPairs()(replace(v, rows=slice(0, 1))), replace(views, said=said))
-    assert not grads["said"][1].any()
-    assert grads["said"][2].any()
+    _, grads = slopes(
+        lambda v: TextPairs()(replace(v, local_rows=slice(0, 1))), replace(views, extra_text=said)
+    )
+    assert not grads["extra_text"][1].any()
+    assert grads["extra_text"][2].any()
 
 
 def test_which_text() -> None:

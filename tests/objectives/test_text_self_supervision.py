@@ -32,7 +32,11 @@ def test_hand_worked() -> None:
         [[[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.6, 0.8]]], dtype=torch.float64
     )
     views = Views(
-        said[:, 0], said[:, 0], torch.tensor(1.0), said=said, said_mask=torch.ones(2, 2, dtype=torch.bool)
+        said[:, 0],
+        said[:, 0],
+        torch.tensor(1.0),
+        extra_text=said,
+        extra_text_mask=torch.ones(2, 2, dtype=torch.bool),
     )
     a = log(1 + (exp(0) + exp(0)) / exp(0.6))  # of (1, 0, 0)
     b = log(1 + (exp(0) + exp(0.48)) / exp(0.6))  # of (0.6, 0.8, 0)
@@ -43,7 +47,7 @@ def test_hand_worked() -> None:
 
 
 def _nt_xent(views: Views) -> torch.Tensor:
-    z = torch.cat([views.said[:, 0], views.said[:, 1]])
+    z = torch.cat([views.extra_text[:, 0], views.extra_text[:, 1]])
     b = len(z) // 2
     logits = (z @ z.T / 0.25).masked_fill(torch.eye(2 * b, dtype=torch.bool), -torch.inf)
     return F.cross_entropy(logits, (torch.arange(2 * b) + b) % (2 * b))
@@ -60,7 +64,7 @@ def test_equal_to_sentence_transformers() -> None:
         torch.nn.Identity(), scale=4.0, directions=("query_to_doc", "query_to_query"), partition_mode="joint"
     )
     views = batch([2] * 5)
-    one, other = views.said[:, 0], views.said[:, 1]
+    one, other = views.extra_text[:, 0], views.extra_text[:, 1]
     expected = half.compute_loss_from_embeddings([one, other], None) + half.compute_loss_from_embeddings(
         [other, one], None
     )
@@ -72,11 +76,13 @@ def test_equal_to_sentence_transformers() -> None:
 def test_exact_over_processes_and_in_its_gradients(world: int) -> None:
     views, loss = batch(COUNTS, GROUP), TextSelfSupervision()
     assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views, ("said",))
+    assert_gradients(loss, views, ("extra_text",))
     assert_silent_without_texts(loss, views)
     _, grads = slopes(loss, views)
-    assert (grads["said"].abs().sum(-1) > 0).equal(views.said_mask)
-    nobody = replace(views, said=views.said[:, :1] * 0, said_mask=torch.zeros(6, 1, dtype=torch.bool))
+    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
+    nobody = replace(
+        views, extra_text=views.extra_text[:, :1] * 0, extra_text_mask=torch.zeros(6, 1, dtype=torch.bool)
+    )
     assert loss(nobody).item() == 0.0
 
 

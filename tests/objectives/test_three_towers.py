@@ -43,7 +43,7 @@ def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float3
     heads = torch.randn(2, d + t, d, generator=draw, dtype=dtype)
     group = torch.tensor([0, 1, 2, 3, 4, 5, 1][:b])
     scale = torch.tensor(5.0, dtype=dtype)
-    return Views(sides[0], sides[1], scale, group=group, third=sides[2], heads=heads)
+    return Views(sides[0], sides[1], scale, group=group, third_tower=sides[2], third_tower_heads=heads)
 
 
 def test_a_value_worked_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_a_value_worked_by_hand() -> None:
     own = torch.eye(2)
     third = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     heads = torch.stack([torch.cat([own, own]), torch.cat([own, 2 * own])])  # lengths do not matter
-    views = Views(own, own, torch.tensor(1.0), third=third, heads=heads)
+    views = Views(own, own, torch.tensor(1.0), third_tower=third, third_tower_heads=heads)
     # s = [[1, -1], [0, 0]]: rows ln(1 + e^-2) and ln 2; columns ln(1 + e^-1) and ln(1 + e^-1).
     rows = (torch.log1p(torch.exp(torch.tensor(-2.0))) + torch.log(torch.tensor(2.0))) / 2
     columns = torch.log1p(torch.exp(torch.tensor(-1.0)))
@@ -62,9 +62,11 @@ def test_it_is_contrastive_with_the_projected_third_side() -> None:
     views = _views()
     image, text = (
         replace(
-            views, image=F.normalize(one @ head[:6], dim=-1), text=F.normalize(views.third @ head[6:], dim=-1)
+            views,
+            image=F.normalize(one @ head[:6], dim=-1),
+            text=F.normalize(views.third_tower @ head[6:], dim=-1),
         )
-        for one, head in zip((views.image, views.text), views.heads, strict=True)
+        for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True)
     )
     expected = (Contrastive()(image) + Contrastive()(text)) / 2
     assert ThreeTowers()(views).item() == pytest.approx(expected.item(), abs=1e-6)
@@ -75,8 +77,8 @@ def test_it_is_contrastive_with_the_projected_third_side() -> None:
 def test_beside_contrastive_at_weight_2_the_three_losses_count_alike() -> None:
     views, scale = replace(_views(), group=None), 5.0
     sides = [(views.image, views.text)]
-    for one, head in zip((views.image, views.text), views.heads, strict=True):
-        sides.append((one @ head[:6], views.third @ head[6:]))
+    for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
+        sides.append((one @ head[:6], views.third_tower @ head[6:]))
     own = torch.arange(7)
     ways = [
         F.cross_entropy(scale * F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T, own)
@@ -93,25 +95,25 @@ def test_parity_with_the_loss_of_transformers() -> None:
     views = replace(_views(), group=None)
     expected = [
         image_text_contrastive_loss(
-            5 * F.normalize(views.third @ head[6:], dim=-1) @ F.normalize(one @ head[:6], dim=-1).T
+            5 * F.normalize(views.third_tower @ head[6:], dim=-1) @ F.normalize(one @ head[:6], dim=-1).T
         )
-        for one, head in zip((views.image, views.text), views.heads, strict=True)
+        for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True)
     ]
     assert ThreeTowers()(views).item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-6)
 
 
 def test_the_shares_of_the_processes_have_the_whole_as_their_mean() -> None:
     views = _views(6)
-    parts = [ThreeTowers()(replace(views, rows=slice(at, at + 3))) for at in (0, 3)]
+    parts = [ThreeTowers()(replace(views, local_rows=slice(at, at + 3))) for at in (0, 3)]
     assert torch.stack(parts).mean().item() == pytest.approx(ThreeTowers()(views).item(), abs=1e-6)
 
 
 def test_gradients_in_double_precision() -> None:
     views = _views(5, 4, 3, torch.float64)
-    inputs = [one.requires_grad_() for one in (views.image, views.text, views.heads, views.scale)]
+    inputs = [one.requires_grad_() for one in (views.image, views.text, views.third_tower_heads, views.scale)]
 
     def loss(image: Any, text: Any, heads: Any, scale: Any) -> Any:
-        return ThreeTowers()(replace(views, image=image, text=text, heads=heads, scale=scale))
+        return ThreeTowers()(replace(views, image=image, text=text, third_tower_heads=heads, scale=scale))
 
     assert torch.autograd.gradcheck(loss, inputs)
 

@@ -108,7 +108,7 @@ def test_no_words_at_all_is_no_loss(loss: TokenAlignment) -> None:
 def test_the_two_modes_differ_in_what_they_compare() -> None:
     views = _views()
     moved = replace(views, image_tokens=torch.cat([views.image_tokens[:5], unit(1, 4, 5, seed=30)]))
-    first = [replace(one, rows=slice(0, 1)) for one in (views, moved)]
+    first = [replace(one, local_rows=slice(0, 1)) for one in (views, moved)]
     assert SPARC(first[0]).item() == SPARC(first[1]).item()  # another picture is none of its business
     assert FILIP(first[0]).item() != pytest.approx(FILIP(first[1]).item(), abs=1e-6)
 

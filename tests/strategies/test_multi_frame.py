@@ -410,7 +410,7 @@ def test_another_view_in_a_study_is_another_entry(recipe_file: Path) -> None:
     assert second.notes[0].startswith("kept: ")  # not found again
 
 
-@pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third")])
+@pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third_tower")])
 def test_objectives_that_look_at_one_picture_are_refused(recipe_file: Path, name: str, needs: str) -> None:
     with pytest.raises(RecipeError) as caught:
         _job(recipe_file, "strategy=multi_frame", f"objectives={{contrastive: {{}}, {name}: {{}}}}")

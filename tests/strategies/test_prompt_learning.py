@@ -364,7 +364,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
     assert torch.allclose(batch.image_embeddings, expected[:4], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third")])
+@pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third_tower")])
 def test_what_looks_at_pictures_does_not_go_with_texts_alone(
     recipe_file: Path, name: str, needs: str
 ) -> None:

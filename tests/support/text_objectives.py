@@ -14,7 +14,7 @@ from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Views
 
 Loss = Callable[[Views], Tensor]
-FIELDS = ("image", "text", "scale", "said", "image_tokens", "text_tokens", "image_2")
+FIELDS = ("image", "text", "scale", "extra_text", "image_tokens", "text_tokens", "image_2")
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -33,8 +33,8 @@ def batch(counts: Sequence[int], group: Sequence[int] | None = None, d: int = 5,
         unit(b, d, seed=seed + 2),
         torch.tensor(4.0, dtype=torch.float64),
         group=None if group is None else torch.tensor(group),
-        said=said,
-        said_mask=mask,
+        extra_text=said,
+        extra_text_mask=mask,
         image_tokens=unit(b, 4, d, seed=seed + 4),
     )
 
@@ -55,14 +55,14 @@ def assert_shares_add_up(loss: Loss, views: Views, world: int) -> None:
     """The mean over processes of what each finds on its own rows is the value on all; gradients alike."""
     value, wanted = slopes(loss, views)
     each = len(views.image) // world
-    parts = [slopes(loss, replace(views, rows=slice(r * each, (r + 1) * each))) for r in range(world)]
+    parts = [slopes(loss, replace(views, local_rows=slice(r * each, (r + 1) * each))) for r in range(world)]
     torch.testing.assert_close(sum(part for part, _ in parts) / world, value, rtol=1e-12, atol=1e-12)
     for name, grad in wanted.items():
         torch.testing.assert_close(sum(g[name] for _, g in parts) / world, grad, rtol=1e-10, atol=1e-12)
 
 
 def assert_gradients(
-    loss: Loss, views: Views, names: Sequence[str] = ("image", "text", "said", "scale")
+    loss: Loss, views: Views, names: Sequence[str] = ("image", "text", "extra_text", "scale")
 ) -> None:
     """torch.autograd.gradcheck, in fp64."""
     leaves = [getattr(views, name).detach().clone().requires_grad_() for name in names]
@@ -75,10 +75,10 @@ def assert_gradients(
 
 def assert_silent_without_texts(loss: Loss, views: Views) -> None:
     """Nothing said: a finite loss, and no gradient at what stands in the empty places."""
-    assert views.said_mask is not None
-    value, grads = slopes(loss, replace(views, said_mask=torch.zeros_like(views.said_mask)))
+    assert views.extra_text_mask is not None
+    value, grads = slopes(loss, replace(views, extra_text_mask=torch.zeros_like(views.extra_text_mask)))
     assert value.isfinite()
-    assert not grads["said"].any()
+    assert not grads["extra_text"].any()
     assert all(grad.isfinite().all() for grad in grads.values())
 
 

@@ -33,7 +33,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Pupil(Objective):
     citation: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"teachers", "anchor_image", "labels"})
+    needs: ClassVar[frozenset[str]] = frozenset({"teachers", "base_image", "labels"})
     teachers: list[str] = field(default_factory=list)
 
     @property
@@ -41,13 +41,13 @@ class Pupil(Objective):
         return ObjectiveInputs(teachers=tuple(self.teachers))
 
     def __call__(self, views: Views) -> Tensor:
-        return (views.image[views.own] - views.anchor_image[views.own]).square().sum(-1).mean()  # type: ignore[index]
+        return (views.image[views.local_slice] - views.base_image[views.local_slice]).square().sum(-1).mean()  # type: ignore[index]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graded(Objective):
     citation: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pair_value"})
     column: str = "price"
 
     @property

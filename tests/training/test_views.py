@@ -31,17 +31,17 @@ class Curious(Objective):
 
     citation: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset(
-        "image_2 image_tokens text_tokens labels teachers said value anchor_image".split()  # noqa: SIM905
+        "image_2 image_tokens text_tokens labels teachers extra_text pair_value base_image".split()  # noqa: SIM905
     )
     factor: float = 1.0
 
     def __call__(self, views: Views) -> Tensor:
-        own = views.own
-        said = (views.said * views.said_mask[..., None]).sum(1)  # type: ignore[operator, index]
+        own = views.local_slice
+        said = (views.extra_text * views.extra_text_mask[..., None]).sum(1)  # type: ignore[operator, index]
         words = (views.text_tokens * views.text_mask[..., None]).sum(1)  # type: ignore[operator, index]
         patches = views.image_tokens.square().cumsum(1).mean(1)  # type: ignore[union-attr]
-        mine = views.image_2 + said + words + patches + views.anchor_image  # type: ignore[operator]
-        weight = views.value.nan_to_num(0.5) * (1 + views.labels.float().sum(1))  # type: ignore[union-attr]
+        mine = views.image_2 + said + words + patches + views.base_image  # type: ignore[operator]
+        weight = views.pair_value.nan_to_num(0.5) * (1 + views.labels.float().sum(1))  # type: ignore[union-attr]
         logits = mine[own] @ mine.T * views.scale
         (teacher,) = views.teachers
         target = (teacher.image[own] @ teacher.text.T * teacher.scale).softmax(-1)

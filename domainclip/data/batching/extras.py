@@ -85,7 +85,7 @@ class ExtraColumns:
             return None
         texts, languages, labels, said = self.rows[index]
         meta = json.loads(said)
-        draw = seeding.stable(seed, epoch, index, "said")
+        draw = seeding.stable(seed, epoch, index, "said")  # the word is part of the draw
         shown = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
         return PairExtras(
             {name: make(shown) for name, make in self.spec.texts.items()},

@@ -50,9 +50,9 @@ def facing(views: Views, one: Tensor, other: Tensor, there: Tensor, scale: Tenso
     """
     scale = views.scale if scale is None else scale
     found = there.nonzero().flatten()
-    mine = within(found, views.own)
-    own, first = found[mine], views.own.start
-    losses = one.new_zeros(views.own.stop - first)
+    mine = within(found, views.local_slice)
+    own, first = found[mine], views.local_slice.start
+    losses = one.new_zeros(views.local_slice.stop - first)
     for a, b in ((one, other), (other, one)):
         nats = pick(a[own], b[own], b[found], together(views, own, found), scale)
         losses = losses.index_add(0, own - first, nats / 2)
@@ -64,13 +64,13 @@ def nt_xent(views: Views, one: Tensor, other: Tensor, there: Tensor, temperature
 
     Shapes: one and other (b, d), there (b,) bool; 0 where it is not there. [arXiv:2002.05709]
     """
-    found, first = there.nonzero().flatten(), views.own.start
-    mine = within(found, views.own)
+    found, first = there.nonzero().flatten(), views.local_slice.start
+    mine = within(found, views.local_slice)
     own = found[mine]
     rows, right = torch.cat([one[own], other[own]]), torch.cat([other[own], one[own]])
     everyone, out = torch.cat([one[found], other[found]]), together(views, own.repeat(2), found.repeat(2))
     nats = pick(rows, right, everyone, out, views.scale.new_tensor(1 / temperature))
-    return one.new_zeros(views.own.stop - first).index_add(0, own.repeat(2) - first, nats / 2)
+    return one.new_zeros(views.local_slice.stop - first).index_add(0, own.repeat(2) - first, nats / 2)
 
 
 def within(found: Tensor, own: slice) -> Tensor:

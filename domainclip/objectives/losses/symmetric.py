@@ -16,7 +16,7 @@ def both_ways(
 
     Pairs of one `group` (b,) are no answer to each other, right or wrong.
     """
-    rows = views.own
+    rows = views.local_slice
     sides = (
         (to_text, views.image, views.text),
         (to_text if to_image is None else to_image, views.text, views.image),

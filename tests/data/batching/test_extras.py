@@ -23,7 +23,7 @@ from tests.data.made_corpora import picture
 class Parrot:
     """Says the caption again as often as the item has labels, each time with the draw."""
 
-    def asks(self, pair: TrainingPair) -> list[str]:
+    def __call__(self, pair: TrainingPair) -> list[str]:
         return [f"{pair.text} {label} {pair.seed % 1000}" for label in pair.labels]
 
 

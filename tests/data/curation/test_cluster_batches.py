@@ -95,7 +95,7 @@ def test_a_run_shows_batches_of_one_stratum(
     strata = ready.curated.strata
     assert strata is not None
     setup = training_setup.make_job(
-        ready, ready.parts.strategy.learning_rates(ready.base), training_setup.sentences(ready)
+        ready, ready.parts.strategy.stages(ready.base), training_setup.sentences(ready)
     )
     rows = batches(setup.pairs, 3, 6, 4, seed=0, workers=0)
     assert [next(rows).index.tolist() for _ in range(3)] == [

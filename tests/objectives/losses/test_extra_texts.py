@@ -63,7 +63,7 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     views = batch([1, 0, 1, 1, 1, 0, 1], group=[0, 1, 2, 2, 3, 4, 5])
 
     def loss(given):
-        return facing(given, given.image, given.said[:, 0], given.said_mask[:, 0]).mean()
+        return facing(given, given.image, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
 
     wanted = slopes(loss, views)
     monkeypatch.setattr(blockwise, "LOGITS", logits)
@@ -83,11 +83,11 @@ def test_facing_all_is_contrastive() -> None:
 
 def test_only_what_is_there_is_chosen_from() -> None:
     views = batch([1, 0, 1, 1], group=[0, 1, 2, 3])
-    there = views.said_mask[:, 0]
+    there = views.extra_text_mask[:, 0]
     kept = torch.tensor([0, 2, 3])
     small = replace(views, image=views.image[kept], group=views.group[kept])
-    whole = facing(views, views.image, views.said[:, 0], there)
-    part = facing(small, small.image, views.said[kept, 0], torch.ones(3, dtype=torch.bool))
+    whole = facing(views, views.image, views.extra_text[:, 0], there)
+    part = facing(small, small.image, views.extra_text[kept, 0], torch.ones(3, dtype=torch.bool))
     torch.testing.assert_close(whole[kept], part)
     assert whole[1].item() == 0.0
 
@@ -97,10 +97,10 @@ def test_shares_of_processes_add_up(world: int) -> None:
     views = batch([1, 0, 1, 1, 0, 1], group=[0, 1, 2, 2, 3, 4])
 
     def loss(given):
-        return facing(given, given.text, given.said[:, 0], given.said_mask[:, 0]).mean()
+        return facing(given, given.text, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
 
     assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views, ("text", "said", "scale"))
+    assert_gradients(loss, views, ("text", "extra_text", "scale"))
 
 
 def test_together_without_groups_is_the_pair_alone() -> None:
