@@ -131,7 +131,7 @@ def jpegs(place: Path, files: int, rounds: int) -> None:
     rows = [{"image": {"path": str(file), "bytes": None}, "views": []} for file in found]
 
     def ours() -> None:
-        shrink.files(ShardChunk("", rows))
+        shrink.encode_chunk(ShardChunk("", rows))
 
     def pillow() -> None:
         for file in found:

@@ -240,7 +240,7 @@ def _shards(
             for at in range(0, len(rows), _PIECE):
                 yield ShardChunk(name, rows[at : at + _PIECE])
 
-    done = map_in_order(wanted.shrink.files, pieces(), workers)
+    done = map_in_order(wanted.shrink.encode_chunk, pieces(), workers)
     for name, of_shard in groupby(done, key=lambda one: one[0].name):
         made = [row for piece, files in of_shard for row in zip(piece.rows, files, strict=True)]
         notes[name] = _written(out, name, made, wanted, corpus, key)

@@ -159,8 +159,8 @@ def test_a_truncated_picture(finetune: Run, tmp_path: Path) -> None:
     code, out, error = finetune(f"corpus.path={folder}")
     assert (code, out) == (3, "")
     assert error == (
-        "domainclip: corpus: 1 of 64 pictures cannot be read (1.6%, limit 1.0%): 1 truncated image; first: row 1 "
-        "(truncated image); mend them or raise corpus.max_unusable\n"
+        "domainclip: corpus: 1 of 64 images cannot be read (1.6%, limit 1.0%): 1 truncated image; first: row 1 "
+        "(truncated image); fix them or raise corpus.max_unusable\n"
     )
 
 

@@ -73,10 +73,10 @@ def test_a_sound_corpus_exits_with_0(capsys: pytest.CaptureFixture[str], recipe:
     code, out, error = _run(capsys, "data", "check", "-r", recipe)
     assert (code, error) == (0, "")
     assert out.splitlines() == [
-        "warning  12.5% of the distinct training captions are cut at 77 tokens; 95 % have at most 122",
+        "warning  12.5% of the distinct training captions are truncated to 77 tokens; 95 % have at most 122",
         "info     train 8 items of 8 groups; validation 2 items of 2 groups; test 2 items of 2 groups",
         "info     short sides of 160 to 160 pixels, half of them at most 160; stored as 12 RGB",
-        "info     burned-in text: the card says unknown",
+        "info     burned-in text: unknown according to the card",
         "0 errors, 1 warning",
     ]
 
@@ -88,9 +88,7 @@ def test_a_leak_exits_with_3_and_says_where(
     found = tmp_path / "found.json"
     code, out, _ = _run(capsys, "data", "check", corpus, "privacy.identifiers=none", "--json", found, "--all")
     assert code == 3
-    assert out.startswith(
-        "error    nearly the same picture in two splits: 1 in train and test; one of them: "
-    )
+    assert out.startswith("error    nearly the same image in two splits: 1 in train and test; one of them: ")
     assert "[row 3 and row 12]\n" in out
     told = json.loads(found.read_text(encoding="utf-8"))
     assert list(told) == [

@@ -128,15 +128,15 @@ def test_the_short_side_is_shrunk_and_nothing_is_enlarged(tmp_path: Path) -> Non
 
 def test_a_long_side_is_cut_to_a_whole_number() -> None:
     # 33 * 10 / 20 = 16.5, and the processors of the checkpoints cut.
-    assert Reencoder(10).resized(Image.new("RGB", (33, 20))).size == (16, 10)
-    assert Reencoder(10).resized(Image.new("RGB", (20, 33))).size == (10, 16)
+    assert Reencoder(10).resize(Image.new("RGB", (33, 20))).size == (16, 10)
+    assert Reencoder(10).resize(Image.new("RGB", (20, 33))).size == (10, 16)
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("png", "png"), ("webp", "webp"), ("jpeg", "jpg")])
 def test_formats(format: str, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     shrink = Reencoder(256, format)  # type: ignore[arg-type]
-    data = shrink.encoded(Image.fromarray(noise))
+    data = shrink.encode(Image.fromarray(noise))
     again = np.asarray(decode_image({"path": None, "bytes": data}))
     assert shrink.suffix == suffix
     assert Image.open(io.BytesIO(data)).format == format.upper()
@@ -148,7 +148,7 @@ def test_formats(format: str, suffix: str) -> None:
 
 def test_grey_is_stored_as_grey_and_read_as_it_was() -> None:
     grey = np.repeat(np.arange(60, dtype=np.uint8).reshape(6, 10, 1), 3, axis=2)
-    data = Reencoder(256).encoded(Image.fromarray(grey))
+    data = Reencoder(256).encode(Image.fromarray(grey))
     assert Image.open(io.BytesIO(data)).mode == "L"
     assert np.array_equal(np.asarray(decode_image({"path": None, "bytes": data})), grey)
 
@@ -381,7 +381,7 @@ def test_a_picture_that_is_too_long_for_its_format(tmp_path: Path, format: str, 
     Image.new("RGB", (2, edge)).save(tmp_path / "in" / "Smith_John_4.png")
     out = _prepared(made, tmp_path / "out", PrepareRequest(Reencoder(256, format)))  # type: ignore[arg-type]
     assert json.loads(out.read_text())["left_out"] == {f"too long for {format}": 1}
-    Reencoder(256, format).encoded(Image.new("RGB", (2, edge - 1)))  # type: ignore[arg-type]  # the control
+    Reencoder(256, format).encode(Image.new("RGB", (2, edge - 1)))  # type: ignore[arg-type]  # the control
 
 
 def test_faults_of_a_stream_are_counted_once(tmp_path: Path) -> None:

@@ -162,6 +162,6 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
         ready.parts.strategy.learning_rates(ready.base)
         assert ready.base.max_tokens == {"full": 77, "long_text": 248}[strategy]
     assert len(said["full"]) == 1
-    assert "100.0% of the distinct training captions are cut at 77 tokens" in said["full"][0]
+    assert "100.0% of the distinct training captions are truncated to 77 tokens" in said["full"][0]
     assert not any("cut at 77" in text for text in said["long_text"])
     assert not any(text.startswith("100.0%") for text in said["long_text"])

@@ -1,4 +1,4 @@
-"""What a check has to say: one line, how grave it is, and where."""
+"""Findings of the checks: one line each, with its level and the locations concerned."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from domainclip.errors import DataError
 
 Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
-MAX_PLACES = 5  # places that a finding names
-# A model that was measured on what it has seen: no figure of it may be believed.
+MAX_LOCATIONS = 5  # that a finding names
+# The model was evaluated on items it was trained on: no metric on this corpus is valid.
 LEAK_CODES = ("group_leak", "picture_leak", "near_duplicates")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found, in one line."""
+    """One result of a check."""
 
     level: Level
-    text: str
-    code: str = ""  # what kind of thing, the same in every version
-    count: int = 0  # items, pairs, captions or classes, as the text says
-    where: tuple[str, ...] = ()  # the first places, "row 3": they say nothing of a patient
+    text: str  # one line
+    code: str = ""  # the kind of finding, stable across versions
+    count: int = 0  # of items, pairs, captions or classes, as the text says
+    where: tuple[str, ...] = ()  # locations, "row 3": they reveal nothing about a patient
 
 
-def apply_card_levels(found: Iterable[Finding], card: Checks) -> list[Finding]:
-    """Findings as grave as the card says, errors first; those that it switches off are left out."""
-    said = {name: level for name, level in card if level is not None}
-    kept = [
-        replace(finding, level=said.get(finding.code, finding.level))
-        for finding in found
-        if said.get(finding.code) != "off"
+def apply_card_levels(findings: Iterable[Finding], checks: Checks) -> list[Finding]:
+    """The findings with the levels that the card sets, errors first; those set to "off" are left out."""
+    levels = {code: level for code, level in checks if level is not None}
+    reported = [
+        replace(finding, level=levels.get(finding.code, finding.level))
+        for finding in findings
+        if levels.get(finding.code) != "off"
     ]
-    return sorted(kept, key=lambda finding: LEVELS.index(finding.level))
+    return sorted(reported, key=lambda finding: LEVELS.index(finding.level))
 
 
-def refuse_errors(found: Sequence[Finding]) -> None:
-    """Stops on errors.
+def refuse_errors(findings: Sequence[Finding]) -> None:
+    """Stop if there are errors.
 
-    Raises: DataError with the first error, and how many more there are.
+    Raises: DataError with the first error and the number of others.
     """
-    errors = [finding.text for finding in found if finding.level == "error"]
+    errors = [finding.text for finding in findings if finding.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise DataError(f"corpus: {errors[0]}{more}")
 
 
-def leak_messages(found: Sequence[Finding]) -> list[str]:
-    """The lines that make every figure measured on this corpus invalid."""
-    return [finding.text for finding in found if finding.level == "error" and finding.code in LEAK_CODES]
+def leak_messages(findings: Sequence[Finding]) -> list[str]:
+    """The texts of leaks: errors that invalidate every metric measured on this corpus."""
+    return [f.text for f in findings if f.level == "error" and f.code in LEAK_CODES]

@@ -1,4 +1,4 @@
-"""Pictures as they are: unreadable, blank, small, turned; decoders that are missing; text burned in."""
+"""Checks of images: unreadable, blank, small, rotated; missing decoders; text burned into the pixels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from domainclip.data.checks.findings import MAX_PLACES, Finding, Level
+from domainclip.data.checks.findings import MAX_LOCATIONS, Finding, Level
 from domainclip.data.corpus import Corpus
-from domainclip.data.dicom import decoders as dicom_decoders
-from domainclip.data.dicom import reading
+from domainclip.data.dicom import decoders, reading
 from domainclip.data.files import locations
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
@@ -22,189 +21,215 @@ from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
 from domainclip.data.quarantine import UnusableItem, count_reasons
 from domainclip.data.schema import SPLITS
 
-_MAX_ENLARGED = 0.05  # of the pictures enlarged by more than twice: worth a warning
+_MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which the finding is a warning
+_HEAD_BYTES = 132  # enough to recognise a DICOM file
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where an image is in a corpus."""
+
+    split: str
+    row: int
+    view: int  # 0: the image of the item, else a further view
 
 
 class CorpusImages:
-    """Pictures of a corpus, each read from its row when it is asked for: a row may hold a file whole."""
+    """Images of a corpus, each read from its row on access: a row may contain a whole file."""
 
-    def __init__(self, corpus: Corpus, at: Sequence[tuple[str, int, int]]) -> None:
+    def __init__(self, corpus: Corpus, positions: Sequence[Position]) -> None:
         self._rows = {name: corpus.splits[name].select_columns(["image", "views"]) for name in SPLITS}
-        self._at = at
+        self._positions = positions
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._positions)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        split, row, view = self._at[place]
-        found: dict[str, Any] = self._rows[split][row]
-        image: dict[str, Any] = found["views"][view - 1] if view else found["image"]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = self._positions[index]
+        row: dict[str, Any] = self._rows[position.split][position.row]
+        image: dict[str, Any] = row["views"][position.view - 1] if position.view else row["image"]
         return image
 
 
 @dataclass(frozen=True)
 class InspectedCorpus:
-    """The pictures that were looked at, of all splits and views."""
+    """The inspected images of all splits and views; methods take the index of an image."""
 
     corpus: Corpus
-    at: Sequence[tuple[str, int, int]]  # split, row, view
+    positions: Sequence[Position]
     images: CorpusImages
     digests: Sequence[str]
-    looks: np.ndarray
-    whole: bool  # all pictures of the corpus
-    ids: dict[str, list[str]]
-    groups: dict[str, list[str]]
+    inspections: np.ndarray  # (n,) inspection.INSPECTION
+    complete: bool  # all images of the corpus
+    ids: dict[str, list[str]]  # by split, of items
+    groups: dict[str, list[str]]  # by split, of items
 
-    def split(self, row: int) -> str:
-        """The split that a picture is in."""
-        return self.at[row][0]
+    def split(self, index: int) -> str:
+        """The split of an image."""
+        return self.positions[index].split
 
-    def item(self, row: int) -> str:
-        """The id of a picture's item."""
-        return self.ids[self.at[row][0]][self.at[row][1]]
+    def item(self, index: int) -> str:
+        """The id of an image's item."""
+        return self.ids[self.positions[index].split][self.positions[index].row]
 
-    def group(self, row: int) -> str:
-        """The group of a picture's item."""
-        return self.groups[self.at[row][0]][self.at[row][1]]
+    def group(self, index: int) -> str:
+        """The group of an image's item."""
+        return self.groups[self.positions[index].split][self.positions[index].row]
 
-    def place(self, row: int) -> str:
-        """Where a picture's item stands in the source: "row 3", "row 3 view 1"."""
-        id, view = self.item(row), self.at[row][2]
+    def location(self, index: int) -> str:
+        """The location of an image in the source: "row 3", "row 3 view 1"."""
+        id, view = self.item(index), self.positions[index].view
         return self.corpus.locations.get(id, f"item {id}") + (f" view {view}" if view else "")
 
-    def said(self) -> str:
-        """How many pictures there are, or were looked at."""
-        return f"{len(self.at)} pictures" + ("" if self.whole else " looked at")
+    def count_text(self) -> str:
+        """The number of images, for messages: "12 images", "12 inspected images"."""
+        return f"{len(self.positions)} {'images' if self.complete else 'inspected images'}"
 
 
 def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> InspectedCorpus:
-    """Looks at all pictures, or at `sample` of them, spread evenly over the corpus.
+    """Inspect all images (`sample` None), or `sample` of them, spread evenly over the corpus.
 
-    What the cache holds already costs nothing, and is taken whole.
+    If all inspections are in the cache, all are used.
     """
-    at: list[tuple[str, int, int]] = []
+    positions: list[Position] = []
     digests: list[str] = []
     ids = {name: corpus.splits[name]["id"][:] for name in SPLITS}
     for name in SPLITS:
         for row, id in enumerate(ids[name]):
             for view, digest in enumerate([corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]):
-                at.append((name, row, view))
+                positions.append(Position(name, row, view))
                 digests.append(digest)
-    whole = sample is None or len(at) <= sample or inspection.cached_inspection(digests)
-    if sample is not None and not whole:
-        chosen = [i * len(at) // sample for i in range(sample)]
-        at, digests = [at[i] for i in chosen], [digests[i] for i in chosen]
-    images = CorpusImages(corpus, at)
-    groups = {name: corpus.splits[name]["group"][:] for name in SPLITS}
+    complete = sample is None or len(positions) <= sample or inspection.is_inspection_cached(digests)
+    if sample is not None and not complete:
+        sampled = [i * len(positions) // sample for i in range(sample)]
+        positions, digests = [positions[i] for i in sampled], [digests[i] for i in sampled]
+    images = CorpusImages(corpus, positions)
     return InspectedCorpus(
-        corpus, at, images, digests, inspection.inspect_images(images, digests, workers), whole, ids, groups
+        corpus,
+        positions,
+        images,
+        digests,
+        inspection.inspect_images(images, digests, workers),
+        complete,
+        ids,
+        groups={name: corpus.splits[name]["group"][:] for name in SPLITS},
     )
 
 
-def unreadable_images(seen: InspectedCorpus) -> Iterator[Finding]:
-    """Pictures that no decoder reads."""
-    card = seen.corpus.card
-    reasons = [reason.decode() for reason in seen.looks["reason"]]
-    bad = [UnusableItem(seen.place(row), reason) for row, reason in enumerate(reasons) if reason]
-    if not bad:
+def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
+    """Images that cannot be decoded."""
+    card = inspected.corpus.card
+    reasons = [reason.decode() for reason in inspected.inspections["reason"]]
+    unreadable = [
+        UnusableItem(inspected.location(index), reason) for index, reason in enumerate(reasons) if reason
+    ]
+    if not unreadable:
         return
-    first = ", ".join(f"{item.location} ({item.reason})" for item in bad[:MAX_PLACES])
+    first = ", ".join(f"{item.location} ({item.reason})" for item in unreadable[:MAX_LOCATIONS])
     yield Finding(
-        "error" if len(bad) > card.max_unusable * len(reasons) else "warning",
-        f"{len(bad)} of {seen.said()} cannot be read ({len(bad) / len(reasons):.1%}, limit "
-        f"{card.max_unusable:.1%}): {count_reasons(bad)}; first: {first}; mend them or raise "
-        "corpus.max_unusable",
+        "error" if len(unreadable) > card.max_unusable * len(reasons) else "warning",
+        f"{len(unreadable)} of {inspected.count_text()} cannot be read "
+        f"({len(unreadable) / len(reasons):.1%}, limit {card.max_unusable:.1%}): "
+        f"{count_reasons(unreadable)}; first: {first}; fix them or raise corpus.max_unusable",
         "unreadable_pictures",
-        len(bad),
-        tuple(item.location for item in bad[:MAX_PLACES]),
+        len(unreadable),
+        tuple(item.location for item in unreadable[:MAX_LOCATIONS]),
     )
 
 
-def blank_images(seen: InspectedCorpus) -> Iterator[Finding]:
-    """Pictures in which nothing is to be seen, and those with too little in them to be compared."""
-    rows = np.flatnonzero(seen.looks["blank"])
-    if len(rows):
-        where = tuple(seen.place(row) for row in rows[:MAX_PLACES])
-        text = f"{len(rows)} of {seen.said()} are blank; first: {', '.join(where)}"
-        yield Finding("warning", text, "blank_pictures", len(rows), where)
-    fine = (seen.looks["reason"] == b"") & ~seen.looks["blank"]
-    small = fine & (np.minimum(seen.looks["width"], seen.looks["height"]) < THUMBNAIL_SIDE)
-    plain = fine & ~small & (detail_level(seen.looks["thumbnail"]) < 1)
+def blank_images(inspected: InspectedCorpus) -> Iterator[Finding]:
+    """Images of a single grey level, and images with too little detail to be compared with others."""
+    inspections = inspected.inspections
+    blank = np.flatnonzero(inspections["blank"])
+    if len(blank):
+        where = tuple(inspected.location(index) for index in blank[:MAX_LOCATIONS])
+        text = f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where)}"
+        yield Finding("warning", text, "blank_pictures", len(blank), where)
+    usable = (inspections["reason"] == b"") & ~inspections["blank"]
+    small = usable & (np.minimum(inspections["width"], inspections["height"]) < THUMBNAIL_SIDE)
+    plain = usable & ~small & (detail_level(inspections["thumbnail"]) < 1)
     if small.any() or plain.any():
         yield Finding(
             "info",
-            f"{int(small.sum())} pictures with a side below {THUMBNAIL_SIDE} pixels and "
+            f"{int(small.sum())} images with a side below {THUMBNAIL_SIDE} pixels and "
             f"{int(plain.sum())} without any detail are compared byte for byte only",
             "not_compared",
             int(small.sum() + plain.sum()),
         )
 
 
-def image_sizes(seen: InspectedCorpus, side: int | None) -> Iterator[Finding]:
-    """Pictures that the base sees enlarged, those turned by EXIF, and the modes of the files."""
-    good = seen.looks[seen.looks["reason"] == b""]
-    if not len(good):
+def image_sizes(inspected: InspectedCorpus, side: int | None) -> Iterator[Finding]:
+    """Sizes and stored modes of the images, and those that are enlarged to the base's `side`, in pixels."""
+    readable = inspected.inspections[inspected.inspections["reason"] == b""]
+    if not len(readable):
         return
-    short = np.minimum(good["width"], good["height"])
-    said = (
-        f"short sides of {short.min()} to {short.max()} pixels, half of them at most {int(np.median(short))}"
-    )
-    modes = Counter(mode.decode() or "other" for mode in good["mode"])
+    short = np.minimum(readable["width"], readable["height"])
+    modes = Counter(mode.decode() or "other" for mode in readable["mode"])
     stored = ", ".join(f"{number} {mode}" for mode, number in modes.most_common())
-    turned = f"; {int(good['rotated'].sum())} turned upright by EXIF" if good["rotated"].any() else ""
-    moving = int(good["animated"].sum())
-    turned += f"; {moving} animated, shown by their first frame" if moving else ""
-    yield Finding("info", f"{said}; stored as {stored}{turned}", "picture_sizes", len(good))
+    text = (
+        f"short sides of {short.min()} to {short.max()} pixels, half of them at most "
+        f"{int(np.median(short))}; stored as {stored}"
+    )
+    if rotated := int(readable["rotated"].sum()):
+        text += f"; {rotated} rotated upright by EXIF"
+    if animated := int(readable["animated"].sum()):
+        text += f"; {animated} animated, of which the first frame is used"
+    yield Finding("info", text, "picture_sizes", len(readable))
     if side is None:
         return
-    enlarged, soft = int((short < side).sum()), int((short * 2 < side).sum())
+    enlarged, doubled = int((short < side).sum()), int((short * 2 < side).sum())
     if enlarged:
-        level: Level = "warning" if soft > _MAX_ENLARGED * len(good) else "info"
-        text = f"{enlarged} of {seen.said()} are enlarged to {side} pixels, {soft} of them more than twice"
-        yield Finding(level, text, "small_pictures", enlarged)
+        level: Level = "warning" if doubled > _MAX_ENLARGED * len(readable) else "info"
+        text = (
+            f"{enlarged} of {inspected.count_text()} are enlarged to {side} pixels, {doubled} of them more "
+        )
+        yield Finding(level, f"{text}than twice", "small_pictures", enlarged)
 
 
 def missing_decoders(files: Sequence[str]) -> Iterator[Finding]:
-    """DICOM transfer syntaxes that nothing installed can read, with the line that installs it."""
-    for row in dicom_decoders.decoder_table(files):
+    """DICOM transfer syntaxes that no installed library decodes, with the command that installs one."""
+    for row in decoders.decoder_table(files):
         if not row.decoder:
             text = f"no decoder for {row.syntax}: {row.files} files; {row.install}"
             yield Finding("warning", text, "missing_decoder", row.files)
 
 
 def burned_in_text(corpus: Corpus, files: Sequence[str]) -> Iterator[Finding]:
-    """What the card and the files say of text that is part of the pixels."""
-    said = corpus.card.privacy.burned_in_text
+    """Text burned into the pixels, according to the card and to the DICOM files."""
+    declared = corpus.card.privacy.burned_in_text
     tags = reading.count_burned_in(files)
-    held = ", ".join(f"{number} {value}" for value, number in tags.items() if number)
-    text = f"burned-in text: the card says {said}" + (f"; BurnedInAnnotation: {held}" if held else "")
-    clash = said == "no" and tags.get("YES", 0) > 0
-    if clash:
-        text += "; look at them, and say yes or unknown in the card"
-    yield Finding("warning" if clash else "info", text, "burned_in_text", tags.get("YES", 0))
+    tag_counts = ", ".join(f"{number} {value}" for value, number in tags.items() if number)
+    text = f"burned-in text: {declared} according to the card"
+    text += f"; BurnedInAnnotation: {tag_counts}" if tag_counts else ""
+    contradiction = declared == "no" and tags.get("YES", 0) > 0
+    if contradiction:
+        text += "; inspect them, and set privacy.burned_in_text to yes or unknown in the card"
+    yield Finding("warning" if contradiction else "info", text, "burned_in_text", tags.get("YES", 0))
 
 
 def dicom_files(corpus: Corpus) -> set[str]:
-    """The DICOM files of a corpus, those inside tars as well, known by their content."""
-    named: dict[str, None] = {}
+    """The DICOM files of a corpus, also those inside tars, recognised by their content."""
+    files: dict[str, None] = {}
     for name in SPLITS:
-        # Columns of Arrow, of which paths alone are taken: a row may hold its pictures whole.
-        for some in corpus.splits[name].select_columns(["image", "views"]).with_format("arrow").iter(1024):
-            for pictures in (some["image"].combine_chunks(), some["views"].combine_chunks().flatten()):
-                named |= dict.fromkeys(locations.resolve_location(path) for path in _file_paths(pictures))
-    with ThreadPoolExecutor(16) as pool:  # waiting for a disk or a file server is all the work there is
-        return {file for file, told in zip(named, pool.map(_is_dicom, named), strict=True) if told}
+        # Arrow columns, of which only paths are converted: a row may contain whole images.
+        rows = corpus.splits[name].select_columns(["image", "views"]).with_format("arrow")
+        for batch in rows.iter(1024):
+            for images in (batch["image"].combine_chunks(), batch["views"].combine_chunks().flatten()):
+                files |= dict.fromkeys(locations.resolve_location(path) for path in _file_paths(images))
+    with ThreadPoolExecutor(16) as pool:  # almost all of the time is waiting for a disk or a file server
+        is_dicom = pool.map(_is_dicom, files)
+        return {file for file, dicom in zip(files, is_dicom, strict=True) if dicom}
 
 
-def _file_paths(pictures: pa.StructArray) -> list[str]:
-    """Of those that are not held as bytes."""
-    held = pictures.field("bytes").is_valid()
-    pairs = zip(pictures.field("path").to_pylist(), held.to_pylist(), strict=True)
-    return [path for path, here in pairs if path and not here]
+def _file_paths(images: pa.StructArray) -> list[str]:
+    """The paths of images that are not given as bytes."""
+    has_bytes = images.field("bytes").is_valid()
+    pairs = zip(images.field("path").to_pylist(), has_bytes.to_pylist(), strict=True)
+    return [path for path, in_memory in pairs if path and not in_memory]
 
 
 def _is_dicom(path: str) -> bool:
     try:
-        return reading.is_dicom(locations.read_location(path, 132))
+        return reading.is_dicom(locations.read_location(path, _HEAD_BYTES))
     except OSError:
         return False

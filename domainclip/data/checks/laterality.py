@@ -1,7 +1,8 @@
-"""Words for left and right, language by language: what a mirror makes untrue.
+"""Words for left and right in each language: captions with them become wrong in a mirrored image.
 
-Conservative: where the usual sense of a word is another ("right" as correct, "derecho" as law, "left" of one
-who went), it counts only beside a word that has a side. "Both sides" stays true in a mirror, and is no match.
+Conservative: a word that usually has another sense ("right" as correct, "derecho" as law, "left" as departed)
+matches only next to a word for a paired part. "Both sides" remains true in a mirrored image, and does not
+match.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _PAIRED_PARTS = (
     "lung|lobe|hilum|hilar|base|basal|apex|apical|hemithorax|hemidiaphragm|costophrenic|pleural|atri(?:um|al)|"
     "ventric(?:le|ular)|heart|kidney|breast|eye|ear|hand|arm|leg|foot|shoulder|hip|knee|corner|half|edge|side|"
     "upper|lower|middle|mid|lateral|paratracheal|perihilar|subclavian|jugular|main|"
-    # Findings, bones and devices that lie on one side, as reports name them.
+    # Findings, bones and devices on one side, as named in reports.
     "(?:hydro|hemo)?pneumothora(?:x|ces)|hemothorax|effusions?|pleura|pneumonia|atelectasis|consolidations?|"
     "opacity|opacities|infiltrates?|nodules?|mass|infrahilar|suprahilar|basilar|diaphragm|cardiophrenic|"
     "clavic(?:le|ular)|scapula|humer(?:us|al)|ribs?|femur|femoral|tibia|wrist|elbow|ankle|thora(?:x|cic)|chest|"
@@ -21,7 +22,7 @@ _PAIRED_PARTS = (
     "port-?a-?cath|pacemaker|central|internal|venous|catheter|pigtail|"
     r"(?:first|second|third|\w+th|\d+\w\w) ribs?"
 )
-# Whole words, without case.
+# Matched as whole words, ignoring case.
 _SIDE_WORDS = {
     "en": (
         r"left(?! (?:the|a|an|his|her|their|to|behind|home|hospital|alone|over|out)\b)"
@@ -55,7 +56,7 @@ _SIDE_WORDS = {
     ),
     "ru": r"слева|справа|лев(?:ый|ая|ое|ого|ой|ую|ом|ых)|прав(?:ый|ая|ого|ой|ую|ом|ых)",
 }
-# Without spaces between words, or with particles attached: anywhere in the text. 左右 is "about".
+# Matched anywhere: languages without spaces between words, or with attached particles. 左右 means "about".
 _SIDE_CHARACTERS = {
     "zh": r"左(?!右)|(?<!左)右",
     "ja": r"左(?!右)|(?<!左)右",
@@ -66,15 +67,13 @@ _SIDE_CHARACTERS = {
 
 
 def names_side(text: str, language: str = "") -> bool:
-    """Whether a text says left or right; in an unknown language, in any of them."""
+    """Whether a text names left or right; in any language if `language`, a code, is unknown."""
     return any(pattern.search(text) for pattern in _side_patterns(re.split("[-_]", language.casefold())[0]))
 
 
 @cache
 def _side_patterns(language: str) -> tuple[re.Pattern[str], ...]:
-    known = {
-        **{code: rf"(?<!\w)(?:{words})(?!\w)" for code, words in _SIDE_WORDS.items()},
-        **_SIDE_CHARACTERS,
-    }
-    chosen = [known[language]] if language in known else list(known.values())
-    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in chosen)
+    words = {code: rf"(?<!\w)(?:{pattern})(?!\w)" for code, pattern in _SIDE_WORDS.items()}
+    patterns = {**words, **_SIDE_CHARACTERS}
+    selected = [patterns[language]] if language in patterns else list(patterns.values())
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in selected)

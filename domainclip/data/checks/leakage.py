@@ -1,4 +1,4 @@
-"""The same patient, object or picture in two splits, and the same picture twice in one."""
+"""Checks for leaks: a group or an image in two splits; and images that occur twice in one split."""
 
 from __future__ import annotations
 
@@ -11,151 +11,157 @@ import numpy as np
 
 from domainclip import disk_cache
 from domainclip.data import splits
-from domainclip.data.checks.findings import MAX_PLACES, Finding
+from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.checks.images import InspectedCorpus
 from domainclip.data.corpus import Corpus
-from domainclip.data.images import inspection, perceptual_hashes
-from domainclip.data.images import near_duplicates as images_near_duplicates
+from domainclip.data.images import inspection, near_duplicates
 from domainclip.data.images.near_duplicates import DuplicatePair
-from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
+from domainclip.data.images.perceptual_hashes import ORIENTATIONS, THUMBNAIL_SIDE
 from domainclip.data.schema import SPLITS
 
 _REMEDY = "give such rows one group, or leave one out"
 
 
 def shared_groups(corpus: Corpus) -> Iterator[Finding]:
-    """A group in two splits."""
-    held = {name: corpus.splits[name]["group"][:] for name in SPLITS}
-    text = splits.describe_leak(held, {name: item_places(corpus, name) for name in SPLITS})
+    """Groups in more than one split."""
+    groups = {name: corpus.splits[name]["group"][:] for name in SPLITS}
+    text = splits.describe_leak(groups, {name: item_locations(corpus, name) for name in SPLITS})
     if text:
-        own = [set(held[name]) for name in SPLITS]
-        shared = (own[0] & own[1]) | (own[0] & own[2]) | (own[1] & own[2])
+        train, validation, test = (set(groups[name]) for name in SPLITS)
+        shared = (train & validation) | (train & test) | (validation & test)
         yield Finding("error", text, "group_leak", len(shared))
 
 
-def item_places(corpus: Corpus, split: str) -> list[str]:
-    """Where each item of a split stands in the source."""
-    # By id, not by position: curation may have taken rows out since the corpus was read.
+def item_locations(corpus: Corpus, split: str) -> list[str]:
+    """The location of each item of a split in the source."""
+    # By id, not by position: curation may have removed rows since the corpus was read.
     return [corpus.locations.get(id, f"item {id}") for id in corpus.splits[split]["id"][:]]
 
 
 def identical_images(corpus: Corpus) -> Iterator[Finding]:
-    """Pictures that are byte for byte the same, in two splits or in one."""
-    where: dict[str, dict[str, list[str]]] = {}  # digest -> split -> places
-    for name in SPLITS:
-        for id, place in zip(corpus.splits[name]["id"][:], item_places(corpus, name), strict=True):
-            own = [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]
-            for digest in dict.fromkeys(own):  # a picture that stands twice in one item is no finding
-                view = own.index(digest)
-                said = f"{place} view {view}" if view else place
-                where.setdefault(digest, {}).setdefault(name, []).append(said)
+    """Images that are byte for byte the same, in two splits or in one."""
+    locations = _locations_by_digest(corpus)
     for first, second in combinations(SPLITS, 2):
-        same = [held for held in where.values() if first in held and second in held]
-        if same:
-            one, other = same[0][first][0], same[0][second][0]
+        shared = [by_split for by_split in locations.values() if first in by_split and second in by_split]
+        if shared:
+            location, other = shared[0][first][0], shared[0][second][0]
             yield Finding(
                 "error",
-                f"the same picture in two splits: {len(same)} in {first} and {second}; one of them: {one}, "
-                f"{other}; {_REMEDY}",
+                f"the same image in two splits: {len(shared)} in {first} and {second}; one of them: "
+                f"{location}, {other}; {_REMEDY}",
                 "picture_leak",
-                len(same),
-                (one, other),
+                len(shared),
+                (location, other),
             )
-    again = [own for held in where.values() for own in held.values() if len(own) > 1]
-    if again:
-        number = sum(len(own) - 1 for own in again)
+    repeated = [copies for by_split in locations.values() for copies in by_split.values() if len(copies) > 1]
+    if repeated:
+        number = sum(len(copies) - 1 for copies in repeated)
         yield Finding(
             "info",
-            f"{number} pictures stand again in their own split; first: {', '.join(again[0][:MAX_PLACES])}",
+            f"{number} images are repeated in their split; first: {', '.join(repeated[0][:MAX_LOCATIONS])}",
             "same_picture",
             number,
-            tuple(" and ".join(own) for own in again),
+            tuple(" and ".join(copies) for copies in repeated),
         )
+
+
+def _locations_by_digest(corpus: Corpus) -> dict[str, dict[str, list[str]]]:
+    """digest -> split -> locations of its images."""
+    locations: dict[str, dict[str, list[str]]] = {}
+    for name in SPLITS:
+        for id, location in zip(corpus.splits[name]["id"][:], item_locations(corpus, name), strict=True):
+            digests = [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]
+            for digest in dict.fromkeys(digests):  # an image that an item holds twice is not reported
+                view = digests.index(digest)
+                image_location = f"{location} view {view}" if view else location
+                locations.setdefault(digest, {}).setdefault(name, []).append(image_location)
+    return locations
 
 
 def near_duplicate_images(
     corpus: Corpus,
-    seen: InspectedCorpus,
+    inspected: InspectedCorpus,
     embed: Callable[[list[dict[str, Any]]], np.ndarray] | None,
     workers: int = 0,
 ) -> Iterator[Finding]:
-    """Pictures that were re-encoded, resized, cut or mirrored, in two splits or in one."""
-    twins = _find_pairs(seen, embed, workers)
-    across = [pair for pair in twins if seen.split(pair.first) != seen.split(pair.second)]
+    """Images that were re-encoded, resized, cropped or mirrored, in two splits or in one."""
+    pairs = _find_pairs(inspected, embed, workers)
+    across = [pair for pair in pairs if inspected.split(pair.first) != inspected.split(pair.second)]
     if across:
-        order = {name: at for at, name in enumerate(SPLITS)}
-        between = Counter(
-            tuple(sorted((seen.split(pair.first), seen.split(pair.second)), key=order.__getitem__))
+        order = {name: index for index, name in enumerate(SPLITS)}
+        tally = Counter(
+            tuple(sorted((inspected.split(pair.first), inspected.split(pair.second)), key=order.__getitem__))
             for pair in across
         )
-        said = ", ".join(f"{number} in {a} and {b}" for (a, b), number in sorted(between.items()))
+        between = ", ".join(f"{number} in {a} and {b}" for (a, b), number in sorted(tally.items()))
         yield Finding(
             "error",
-            f"nearly the same picture in two splits: {said}; {_clearest_pair(seen, across)}; {_REMEDY}, or, "
-            "when they are not the same, say checks: {near_duplicates: warning} in the card",
+            f"nearly the same image in two splits: {between}; {_clearest_pair(inspected, across)}; "
+            f"{_REMEDY}; if they are different images, set checks: {{near_duplicates: warning}} in the card",
             "near_duplicates",
             len(across),
-            _all_places(seen, across),
+            _pair_locations(inspected, across),
         )
-    within = [pair for pair in twins if seen.split(pair.first) == seen.split(pair.second)]
+    within = [pair for pair in pairs if inspected.split(pair.first) == inspected.split(pair.second)]
     if within:
-        own = sum(seen.group(pair.first) == seen.group(pair.second) for pair in within)
+        same_group = sum(inspected.group(pair.first) == inspected.group(pair.second) for pair in within)
         yield Finding(
             "info",
-            f"{len(within)} {'pair' if len(within) == 1 else 'pairs'} of nearly the same picture in one "
-            f"split, {own} of them of one group; {_clearest_pair(seen, within)}",
+            f"{len(within)} {'pair' if len(within) == 1 else 'pairs'} of nearly the same image in one "
+            f"split, {same_group} of them in one group; {_clearest_pair(inspected, within)}",
             "near_duplicates_within",
             len(within),
-            _all_places(seen, within),
+            _pair_locations(inspected, within),
         )
 
 
 def _find_pairs(
-    seen: InspectedCorpus, embed: Callable[[list[dict[str, Any]]], np.ndarray] | None, workers: int
+    inspected: InspectedCorpus,
+    embed: Callable[[list[dict[str, Any]]], np.ndarray] | None,
+    workers: int,
 ) -> list[DuplicatePair]:
-    """Pairs of different items, by their rows in `seen`; byte for byte the same is told elsewhere."""
-    told = seen.looks
-    readable = (told["reason"] == b"") & ~told["blank"]
-    big = np.flatnonzero(readable & (np.minimum(told["width"], told["height"]) >= THUMBNAIL_SIDE))
-    pictures = seen.images
-    encode = None if embed is None else lambda chosen: embed([pictures[int(big[row])] for row in chosen])
-    found = images_near_duplicates.select_duplicates(
-        _cached_scores(seen, big, workers), told["colour"][big], encode
-    )
-    named = [DuplicatePair(int(big[p.first]), int(big[p.second]), p.orientation, p.score) for p in found]
+    """Near-duplicates of different items, by their index; identical files are reported elsewhere."""
+    inspections, images = inspected.inspections, inspected.images
+    usable = (inspections["reason"] == b"") & ~inspections["blank"]
+    short = np.minimum(inspections["width"], inspections["height"])
+    rows = np.flatnonzero(usable & (short >= THUMBNAIL_SIDE))
+    encode = None if embed is None else lambda indices: embed([images[int(rows[k])] for k in indices])
+    scored = _cached_scores(inspected, rows, workers)
+    duplicates = near_duplicates.select_duplicates(scored, inspections["colour"][rows], encode)
+    pairs = [
+        DuplicatePair(int(rows[pair.first]), int(rows[pair.second]), pair.orientation, pair.score)
+        for pair in duplicates
+    ]
     return [
         pair
-        for pair in named
-        if seen.item(pair.first) != seen.item(pair.second)
-        and seen.digests[pair.first] != seen.digests[pair.second]
+        for pair in pairs
+        if inspected.item(pair.first) != inspected.item(pair.second)
+        and inspected.digests[pair.first] != inspected.digests[pair.second]
     ]
 
 
-def _cached_scores(seen: InspectedCorpus, rows: np.ndarray, workers: int) -> np.ndarray:
-    """The scored pairs among some pictures; kept, like the looks that they come from."""
-    digests = [seen.digests[row] for row in rows]
-    name = disk_cache.key("pairs", inspection.VERSION, digests)
-    kept = disk_cache.read("hashes", name)
-    if kept is not None and kept.dtype == images_near_duplicates.SCORED_PAIR:
-        return kept[1:]
-    found = images_near_duplicates.score_pairs(
-        seen.looks["thumbnail"][rows], seen.looks["hashes"][rows], workers
-    )
-    # With a row before the first: an array without rows cannot be mapped from disk.
-    whole = np.concatenate([np.zeros(1, images_near_duplicates.SCORED_PAIR), found])
-    inspection.store_inspection(
-        name, whole, {"what": "pairs of pictures that are alike", "pairs": len(found)}
-    )
-    return found
+def _cached_scores(inspected: InspectedCorpus, rows: np.ndarray, workers: int) -> np.ndarray:
+    """The scored pairs among some images, cached like their inspections."""
+    digests = [inspected.digests[row] for row in rows]
+    key = disk_cache.key("pairs", inspection.VERSION, digests)
+    cached = disk_cache.read("hashes", key)
+    if cached is not None and cached.dtype == near_duplicates.SCORED_PAIR:
+        return cached[1:]
+    inspections = inspected.inspections[rows]
+    scored = near_duplicates.score_pairs(inspections["thumbnail"], inspections["hashes"], workers)
+    # With an additional first row: an array without rows cannot be mapped from disk.
+    padded = np.concatenate([np.zeros(1, near_duplicates.SCORED_PAIR), scored])
+    inspection.store_array(key, padded, {"what": "pairs of similar images", "pairs": len(scored)})
+    return scored
 
 
-def _clearest_pair(seen: InspectedCorpus, pairs: Sequence[DuplicatePair]) -> str:
+def _clearest_pair(inspected: InspectedCorpus, pairs: Sequence[DuplicatePair]) -> str:
     best = max(pairs, key=lambda pair: pair.score)
-    turn = "" if best.orientation == perceptual_hashes.ORIENTATIONS[0] else f" ({best.orientation})"
-    return f"one of them: {seen.place(best.first)}, {seen.place(best.second)}{turn}"
+    orientation = "" if best.orientation == ORIENTATIONS[0] else f" ({best.orientation})"
+    return f"one of them: {inspected.location(best.first)}, {inspected.location(best.second)}{orientation}"
 
 
-def _all_places(seen: InspectedCorpus, pairs: Sequence[DuplicatePair]) -> tuple[str, ...]:
-    """All of them, the surest first: whoever mends a leak has to know every one."""
+def _pair_locations(inspected: InspectedCorpus, pairs: Sequence[DuplicatePair]) -> tuple[str, ...]:
+    """Every pair, the highest score first: all are needed to remove a leak."""
     best = sorted(pairs, key=lambda pair: -pair.score)
-    return tuple(f"{seen.place(pair.first)} and {seen.place(pair.second)}" for pair in best)
+    return tuple(f"{inspected.location(pair.first)} and {inspected.location(pair.second)}" for pair in best)

@@ -1,4 +1,4 @@
-"""All checks of a corpus, run in order."""
+"""All checks of a corpus, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domainclip.data.checks import captions, images, leakage, structure
 from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
-SAMPLE_IMAGES = 2048  # pictures that are looked at before a training; `domainclip data check` looks at all
+SAMPLE_IMAGES = 2048  # inspected before a training; `domainclip data check` inspects all
 
 
 def corpus_findings(
@@ -28,25 +28,27 @@ def corpus_findings(
 ) -> list[Finding]:
     """All findings, errors first.
 
-    `count_tokens` gives the length of each text before it is truncated to `max_tokens`; `side` is that of
-    the pictures that the base takes; `sample` pictures are decoded, None: every one, by `workers` processes;
-    `embed` gives embeddings (n, d) of pictures, a witness where two are nearly the same.
+    `count_tokens` returns the length of each text before truncation to `max_tokens`; `side` is the image size
+    of the base in pixels; `sample` images are decoded (None: all) by `workers` processes; `embed` returns
+    embeddings (n, d) of images, which decide doubtful near-duplicates.
     """
-    card = corpus.card.checks
-    found = [
+    findings = [
         *structure.split_sizes(corpus),
         *leakage.shared_groups(corpus),
         *leakage.identical_images(corpus),
+        *structure.class_coverage(corpus),
+        *captions.repeated_captions(corpus, batch_size),
     ]
-    found += [*structure.class_coverage(corpus), *captions.repeated_captions(corpus, batch_size)]
     if count_tokens is not None and len(corpus.splits["train"]):
-        found += captions.truncated_captions(corpus, count_tokens, max_tokens)
-        found += captions.split_scripts(corpus, count_tokens, max_tokens)
-    found += captions.mirrored_laterality(corpus, augmentation)
-    seen = images.inspect_corpus(corpus, sample, workers)
-    found += [*images.unreadable_images(seen), *images.blank_images(seen), *images.image_sizes(seen, side)]
+        findings += captions.truncated_captions(corpus, count_tokens, max_tokens)
+        findings += captions.split_scripts(corpus, count_tokens, max_tokens)
+    findings += captions.mirrored_laterality(corpus, augmentation)
+    inspected = images.inspect_corpus(corpus, sample, workers)
+    findings += images.unreadable_images(inspected)
+    findings += images.blank_images(inspected)
+    findings += images.image_sizes(inspected, side)
     files = sorted(images.dicom_files(corpus))
-    found += [*images.missing_decoders(files), *images.burned_in_text(corpus, files)]
-    if card.near_duplicates != "off":
-        found += leakage.near_duplicate_images(corpus, seen, embed, workers)
-    return apply_card_levels(found, card)
+    findings += [*images.missing_decoders(files), *images.burned_in_text(corpus, files)]
+    if corpus.card.checks.near_duplicates != "off":
+        findings += leakage.near_duplicate_images(corpus, inspected, embed, workers)
+    return apply_card_levels(findings, corpus.card.checks)

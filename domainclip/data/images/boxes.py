@@ -1,7 +1,7 @@
-"""Where things lie in a picture, as the `meta` column says it.
+"""Labelled boxes in images, from the `meta` column.
 
-A card that lists the column `boxes` under `columns.meta` brings a JSON list, one entry a box:
-`[{"label": "effusion", "box": [left, top, right, bottom]}]`, in pixels of the upright picture.
+A card that lists the column `boxes` under `columns.meta` provides a JSON list with one entry per box:
+`[{"label": "effusion", "box": [left, top, right, bottom]}]`, in pixels of the upright image.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Box:
 
 
 def read_boxes(items: Dataset) -> tuple[list[list[Box]], int]:
-    """The boxes of each item, and how many entries could not be read."""
-    found, bad = [], 0
+    """The boxes of each item, and the number of invalid entries, which are left out."""
+    boxes_of_items, invalid = [], 0
     for meta in items["meta"]:
         entries = json.loads(meta or "{}").get(META_KEY) or []
         if isinstance(entries, str):  # a table holds the list as text
             entries = _parse_json(entries)
         boxes = [_parse_box(entry) for entry in entries] if isinstance(entries, list) else [None]
-        found.append([box for box in boxes if box is not None])
-        bad += boxes.count(None)
-    return found, bad
+        boxes_of_items.append([box for box in boxes if box is not None])
+        invalid += boxes.count(None)
+    return boxes_of_items, invalid
 
 
 def _parse_json(text: str) -> Any:
@@ -58,5 +58,5 @@ def _parse_box(entry: Any) -> Box | None:
         label = entry["label"]
     except (KeyError, TypeError, ValueError):
         return None
-    sound = isinstance(label, str) and 0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")
-    return Box(label, left, top, right, bottom) if sound else None
+    in_order = 0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")
+    return Box(label, left, top, right, bottom) if isinstance(label, str) and in_order else None

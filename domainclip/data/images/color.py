@@ -1,7 +1,7 @@
-"""Colours as a screen shows them: what an ICC profile says, converted to sRGB [ICC.1; IEC 61966-2-1].
+"""Conversion of colours to sRGB by an image's ICC profile [ICC.1; IEC 61966-2-1].
 
-Bases were trained on pictures of the web, nearly all of them sRGB. A scan in Adobe RGB or ProPhoto that is
-read as if it were sRGB is pale, and CMYK that is read by the naive formula is garish.
+Bases were trained on images of the web, nearly all of them sRGB. A scan in Adobe RGB or ProPhoto looks pale
+without the conversion, and CMYK converted by the naive formula looks garish.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ from functools import lru_cache
 
 from PIL import Image, ImageCms
 
-# Grey profiles are left alone: they change the brightness only, and of an X-ray that is no colour.
+# By Pillow's mode. Grey profiles are ignored: they would change brightness only, and an X-ray has no colour.
 _PROFILE_SPACES = {"RGB": "RGB ", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture in sRGB; as it is without a profile for its colours, or with one that cannot be used."""
+    """The image in sRGB; unchanged without a profile for its mode, or with a profile that cannot be used."""
     if not profile or image.mode not in _PROFILE_SPACES:
         return image
     try:
         transform = _srgb_transform(profile, image.mode)
         return image if transform is None else ImageCms.applyTransform(image, transform) or image
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return image  # a broken profile is no broken picture
+        return image  # a broken profile does not make the image unreadable
 
 
-@lru_cache(maxsize=8)  # the profiles of one corpus are few, and a table for CMYK takes 30 ms to make
+@lru_cache(maxsize=8)  # a corpus has few profiles, and a table for CMYK takes 30 ms to make
 def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB in 8 bits; None where there is nothing to do."""
-    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if opened.profile.xcolor_space != _PROFILE_SPACES[mode] or "sRGB" in (
-        opened.profile.profile_description or ""
-    ):
+    """The transform from a profile to sRGB in 8 bits; None if the image needs no conversion."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    is_srgb = "sRGB" in (source.profile.profile_description or "")
+    if source.profile.xcolor_space != _PROFILE_SPACES[mode] or is_srgb:
         return None
     return ImageCms.buildTransform(
-        opened,
+        source,
         ImageCms.createProfile("sRGB"),
         mode,
         "RGB",

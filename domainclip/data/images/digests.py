@@ -1,7 +1,8 @@
-"""sha256 of pictures: of the whole content, and of the place in it; each file is read once until it changes.
+"""sha256 digests of images: of the file's content and of the location in it.
 
-What was read is noted in the cache, by place, size and times of a file: `make`, `rsync` and git tell a
-changed file by the same. Names of files may name people, so the notes hold only hashes of them.
+Digests are recorded in the cache by path, size and times of a file, as `make`, `rsync` and git detect
+changes, so that each file is read once until it changes. File names may name people: the record holds only
+hashes of them.
 """
 
 from __future__ import annotations
@@ -24,151 +25,157 @@ from domainclip.data.files import locations
 from domainclip.data.images import fits
 
 MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
-_CHUNK_IMAGES = 64  # pictures: those that are held as bytes stand in memory together
-_READ_BYTES = 2**20  # bytes at once
-_MAX_PENDING = 4096  # files whose notes are written together: each writing waits for the disk
+_CHUNK_IMAGES = 64  # images given as bytes are in memory together
+_READ_BYTES = 2**20
+_MAX_PENDING = 4096  # digests that are written together: each transaction waits for the disk
 _TIMESTAMP_MARGIN = (
     2 * 10**9
-)  # ns: within the tick of a clock of a disk, a file may change and keep its times
+)  # ns: within one tick of a file system's clock a file can change and keep its times
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
 
 
 @dataclass(frozen=True)
 class _FileRange:
-    """A file, or a member of a tar, as it is now."""
+    """The bytes of a file, or of a member of a tar, in their present state."""
 
     path: str
     begin: int
     size: int
     state: bytes  # size and times
-    settled: bool  # its times will tell when it changes
+    settled: bool  # a later change will change the times
 
     @property
-    def place(self) -> bytes:
-        """A name for where it lies, which says nothing of it."""
-        said = f"{os.path.abspath(self.path)}\0{self.begin}\0{self.size}"
-        return hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16).digest()
+    def key(self) -> bytes:
+        """A hash of path and range, which reveals neither."""
+        location = f"{os.path.abspath(self.path)}\0{self.begin}\0{self.size}"
+        return hashlib.blake2b(location.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
-def image_digests(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The digest of each picture {path, bytes}, in order; or what is wrong with it: MISSING or EMPTY.
+def image_digests(images: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The digest of each image {path, bytes}, in order; MISSING_FILE or EMPTY_FILE if it has none.
 
-    No date and no name: a copy of a corpus is the same corpus. The place inside the file, such as a frame,
-    counts, and so do the files of other bands beside it.
+    Neither dates nor names are hashed: a copy of a corpus is the same corpus. The location inside the file,
+    such as a frame, is hashed, and so is the content of the files of other bands.
     """
-    left, read = iter(pictures), dict[_FileRange, bytes]()
-    # Waiting for a disk or a file server is most of the work, so threads share it.
-    with ThreadPoolExecutor(16) as pool, _open_ledger() as notes:
+    remaining, computed = iter(images), dict[_FileRange, bytes]()
+    # Most of the time is spent waiting for a disk or a file server, so threads share the work.
+    with ThreadPoolExecutor(16) as pool, _open_record() as record:
         try:
-            while some := list(islice(left, _CHUNK_IMAGES)):
-                yield from _chunk_digests(some, pool, notes, read)
-                if len(read) > _MAX_PENDING:
-                    _store(read, notes)
-        finally:  # who has all that is wanted never asks for the end
-            _store(read, notes)
+            while chunk := list(islice(remaining, _CHUNK_IMAGES)):
+                yield from _chunk_digests(chunk, pool, record, computed)
+                if len(computed) > _MAX_PENDING:
+                    _store(computed, record)
+                    computed.clear()
+        finally:  # the caller may stop before the end
+            _store(computed, record)
 
 
 def _chunk_digests(
-    some: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
     pool: Executor,
-    notes: sqlite3.Connection | None,
-    read: dict[_FileRange, bytes],
+    record: sqlite3.Connection | None,
+    computed: dict[_FileRange, bytes],
 ) -> list[str]:
-    """The digests of some pictures; what was read for them is added to `read`."""
-    parts = list(pool.map(_image_ranges, some))
-    wanted = dict.fromkeys(part for own in parts for part in own if part is not None and part.size)
-    known = _look_up(wanted, notes)
-    fresh = [part for part in wanted if part not in known]
-    found = zip(fresh, pool.map(_sha256, fresh), strict=True)
-    now = {part: digest for part, digest in found if digest is not None}
-    read |= now
-    known |= now
-    return [_image_digest(image, own, known) for image, own in zip(some, parts, strict=True)]
+    """The digests of some images; those of files that had to be read are added to `computed`."""
+    ranges = list(pool.map(_image_ranges, images))
+    needed = dict.fromkeys(part for parts in ranges for part in parts if part is not None and part.size)
+    known = _look_up(needed, record)
+    unknown = [part for part in needed if part not in known]
+    fresh = {
+        part: digest
+        for part, digest in zip(unknown, pool.map(_sha256, unknown), strict=True)
+        if digest is not None
+    }
+    computed |= fresh
+    return [_image_digest(image, parts, known | fresh) for image, parts in zip(images, ranges, strict=True)]
 
 
 def _image_digest(
-    image: Mapping[str, Any], parts: list[_FileRange | None], known: Mapping[_FileRange, bytes]
+    image: Mapping[str, Any], ranges: list[_FileRange | None], known: Mapping[_FileRange, bytes]
 ) -> str:
     if image["bytes"] is not None:
         content = hashlib.sha256(image["bytes"]).digest() if image["bytes"] else b""
+        bands = ranges
     else:
-        own, *parts = parts
-        if own is None or (own.size and own not in known):
+        file, *bands = ranges
+        if file is None or (file.size and file not in known):
             return MISSING_FILE
-        content = known[own] if own.size else b""
+        content = known[file] if file.size else b""
     if not content:
         return EMPTY_FILE
-    inside = locations.split_location(image["path"] or "")[1]
-    # Where a member of a tar lies says nothing of it.
-    place = {key: value for key, value in inside.items() if key not in ("offset", "size")}
-    beside = [known[part].hex() if part is not None and part in known else "" for part in parts]
-    if not place and not beside:
+    fragment = locations.split_location(image["path"] or "")[1]
+    # The position of a member in a tar file says nothing about its content.
+    selection = {key: value for key, value in fragment.items() if key not in ("offset", "size")}
+    band_digests = [known[band].hex() if band is not None and band in known else "" for band in bands]
+    if not selection and not band_digests:
         return content.hex()
-    return hashlib.sha256(json.dumps([place, beside], sort_keys=True).encode() + content).hexdigest()
+    return hashlib.sha256(
+        json.dumps([selection, band_digests], sort_keys=True).encode() + content
+    ).hexdigest()
 
 
 def _image_ranges(image: Mapping[str, Any]) -> list[_FileRange | None]:
-    """What is to be read for a picture: its own file, unless its bytes are here, and those beside it."""
-    path, inside = locations.split_location(image["path"] or "")
-    own = [] if image["bytes"] is not None else [_file_range(path, inside)]
-    return [*own, *(_file_range(str(file), {}) for file in fits.band_files(path, inside))]
+    """What has to be read for an image: its file, unless its bytes are given, then its band files."""
+    path, fragment = locations.split_location(image["path"] or "")
+    file = [] if image["bytes"] is not None else [_file_range(path, fragment)]
+    return [*file, *(_file_range(str(band), {}) for band in fits.band_files(path, fragment))]
 
 
-def _file_range(path: str, inside: Mapping[str, str]) -> _FileRange | None:
+def _file_range(path: str, fragment: Mapping[str, str]) -> _FileRange | None:
+    """The range as it is now; None if there is no such file."""
     try:
-        told = os.stat(path)
-        begin = int(inside.get("offset", 0))
-        size = int(inside.get("size", told.st_size - begin))
+        status = os.stat(path)
+        begin = int(fragment.get("offset", 0))
+        size = int(fragment.get("size", status.st_size - begin))
     except (OSError, ValueError):
         return None
-    # The time of change cannot be set back, as that of writing is by `cp -p`.
-    times = f"{told.st_size} {told.st_mtime_ns} {told.st_ctime_ns}"
-    return _FileRange(
-        path, begin, size, times.encode(), time.time_ns() - told.st_mtime_ns > _TIMESTAMP_MARGIN
-    )
+    # The time of change cannot be set back, unlike the time of modification, which `cp -p` sets back.
+    state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    settled = time.time_ns() - status.st_mtime_ns > _TIMESTAMP_MARGIN
+    return _FileRange(path, begin, size, state.encode(), settled)
 
 
 def _sha256(part: _FileRange) -> bytes | None:
-    """Of all its bytes; None when they cannot be read, or the file ends before them."""
-    whole, left = hashlib.sha256(), part.size
+    """The digest of a range; None if it cannot be read, or the file ends before it does."""
+    digest, remaining = hashlib.sha256(), part.size
     try:
         with open(part.path, "rb") as stream:
             stream.seek(part.begin)
-            while left and (data := stream.read(min(left, _READ_BYTES))):
-                whole.update(data)
-                left -= len(data)
+            while remaining and (data := stream.read(min(remaining, _READ_BYTES))):
+                digest.update(data)
+                remaining -= len(data)
     except OSError:
         return None
-    return None if left else whole.digest()
+    return None if remaining else digest.digest()
 
 
 @contextmanager
-def _open_ledger() -> Iterator[sqlite3.Connection | None]:
-    """The table of the cache; None where there is no place for it: then all is read."""
-    table = None
-    # Processes that wait for each other's notes would lose more than the notes save.
+def _open_record() -> Iterator[sqlite3.Connection | None]:
+    """The table of known digests in the cache; None if it cannot be opened: then every file is read."""
+    connection = None
+    # A short timeout: processes that wait for each other's writes would lose more time than the record saves.
     with suppress(OSError, sqlite3.Error):
         folder = disk_cache.root() / "digests" / disk_cache.key("digests", 1)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _describe_ledger(folder)
-        table = sqlite3.connect(folder / "files.sqlite", timeout=1)
+        _write_about(folder)
+        connection = sqlite3.connect(folder / "files.sqlite", timeout=1)
         try:
-            table.execute(_TABLE)
+            connection.execute(_TABLE)
         except sqlite3.DatabaseError as error:
-            table.close()
-            table = None
-            if not isinstance(error, sqlite3.OperationalError):  # damaged: the next reading begins anew
+            connection.close()
+            connection = None
+            if not isinstance(error, sqlite3.OperationalError):  # damaged: the next run starts a new one
                 (folder / "files.sqlite").unlink()
         os.utime(folder)
     try:
-        yield table
+        yield connection
     finally:
-        if table is not None:
-            table.close()
+        if connection is not None:
+            connection.close()
 
 
-def _describe_ledger(folder: Path) -> None:
-    """For `data cache list`."""
+def _write_about(folder: Path) -> None:
+    """Write the description that `data cache list` shows."""
     about = folder / "about.json"
     if not about.exists():
         draft = folder / f".about.{os.getpid()}"
@@ -176,24 +183,23 @@ def _describe_ledger(folder: Path) -> None:
         draft.rename(about)
 
 
-def _look_up(parts: Iterable[_FileRange], notes: sqlite3.Connection | None) -> dict[_FileRange, bytes]:
-    found: dict[_FileRange, bytes] = {}
-    if notes is None:
-        return found
+def _look_up(parts: Iterable[_FileRange], record: sqlite3.Connection | None) -> dict[_FileRange, bytes]:
+    """The recorded digests of ranges that have not changed since."""
+    known: dict[_FileRange, bytes] = {}
+    if record is None:
+        return known
     with suppress(sqlite3.Error):
         for part in parts:
-            row = notes.execute("SELECT state, digest FROM files WHERE place = ?", (part.place,)).fetchone()
+            row = record.execute("SELECT state, digest FROM files WHERE place = ?", (part.key,)).fetchone()
             if row is not None and row[0] == part.state and len(row[1]) == 32:
-                found[part] = row[1]
-    return found
+                known[part] = row[1]
+    return known
 
 
-def _store(read: dict[_FileRange, bytes], notes: sqlite3.Connection | None) -> None:
-    """Keeps what was read, and forgets it here."""
-    rows = [(part.place, part.state, found) for part, found in read.items() if part.settled]
-    read.clear()
-    # A full disk, or another process that writes, costs the next reading its time and this one nothing.
+def _store(computed: Mapping[_FileRange, bytes], record: sqlite3.Connection | None) -> None:
+    rows = [(part.key, part.state, digest) for part, digest in computed.items() if part.settled]
+    # A full disk, or another process that is writing, costs the next run its time and this run nothing.
     with suppress(sqlite3.Error):
-        if notes is not None and rows:
-            with notes:
-                notes.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+        if record is not None and rows:
+            with record:
+                record.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)

@@ -1,7 +1,7 @@
-"""A FITS image as a picture: one plane in grey, or three as red, green and blue [FITS standard 4.0].
+"""Rendering of FITS images: one plane in grey, or three as red, green and blue [FITS standard 4.0].
 
-Physical values (BSCALE, BZERO; NaN and BLANK are black) -> limits -> stretch -> 8 bits -> turned over, since
-FITS counts rows from the bottom.
+Physical values (BSCALE, BZERO; NaN and BLANK are black) -> limits -> stretch -> 8 bits -> flipped vertically,
+since FITS counts rows from the bottom.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ if TYPE_CHECKING:
 
 _MAGIC = b"SIMPLE  ="
 _GZIP_MAGIC = b"\x1f\x8b"
-_MIN_UNZIPPED, _MAX_COMPRESSION = (
-    2**24,
-    100,
-)  # unzipped bytes that are always read, and those read of each zipped one
-HEAD_BYTES = 4096  # so many bytes tell whether a file is FITS
+# Bytes that are always unzipped, and unzipped bytes that are allowed for each zipped one.
+_MIN_UNZIPPED, _MAX_COMPRESSION = 2**24, 100
+HEAD_BYTES = 4096  # enough to recognise a FITS file, zipped or not
+_TAR_KEYS = ("offset", "size")  # of a fragment: where the file begins in a tar, not how it is rendered
 
 
 class FitsSettings(BaseModel):
-    """How a FITS file is shown; a card says it under `pictures.fits`, a path behind its `#`."""
+    """Rendering of a FITS file, from `pictures.fits` of a card and from the fragment of a location."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # asinh keeps faint arms and bright cores alike [arXiv:astro-ph/0312483]; zscale is linear between the
-    # limits that IRAF made usual for detectors.
+    # asinh shows faint arms and bright cores at once [arXiv:astro-ph/0312483]; zscale is linear between the
+    # limits of IRAF's algorithm.
     stretch: Literal["asinh", "linear", "log", "sqrt", "zscale"] = "asinh"
-    percentiles: tuple[float, float] = (0.5, 99.5)  # of the finite values: black and white; not for zscale
-    softening: float = Field(default=0.1, gt=0)  # of asinh: below this share of white it is linear
-    hdu: int | str | None = None  # number or EXTNAME; null: the first that holds an image
-    # Red, green and blue: planes of a cube, names of HDUs, or files beside this one as "{stem}_i.fits".
+    percentiles: tuple[float, float] = (0.5, 99.5)  # of the finite values: black, white; unused by zscale
+    softening: float = Field(default=0.1, gt=0)  # of asinh, as a share of white: linear below
+    hdu: int | str | None = None  # number or EXTNAME; null: the first with an image
+    # Red, green and blue: planes of a cube, names of HDUs, or files in the same folder, as "{stem}_i.fits".
     bands: list[int | str] = []
 
     @field_validator("bands", mode="before")
@@ -55,7 +54,7 @@ class FitsSettings(BaseModel):
             if len(bands) not in (0, 3):
                 raise ValueError("name three bands, for red, green and blue, or none")
             if any(isinstance(band, str) and ("/" in band or "\\" in band) for band in bands):
-                raise ValueError("the file of a band lies beside the first, so its name has no folder")
+                raise ValueError("a band's file must be in the folder of the first: leave out the folder")
         return bands
 
     @field_validator("percentiles", mode="before")
@@ -75,14 +74,14 @@ class FitsSettings(BaseModel):
     def _number_or_name(cls, value: Any) -> Any:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    def place(self) -> dict[str, str]:
-        """What differs from the defaults, for the path of a file."""
-        said = self.model_dump(exclude_defaults=True).items()
-        return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for k, v in said}
+    def fragment(self) -> dict[str, str]:
+        """The settings that differ from the defaults, as keys of a location."""
+        changed = self.model_dump(exclude_defaults=True).items()
+        return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for k, v in changed}
 
 
 def is_fits(data: bytes) -> bool:
-    """Whether bytes are those of a FITS file, gzip-compressed or not."""
+    """Whether bytes begin like a FITS file, gzip-compressed or not."""
     if data[:2] == _GZIP_MAGIC:
         try:
             data = zlib.decompressobj(31).decompress(data[:HEAD_BYTES], len(_MAGIC))
@@ -91,114 +90,117 @@ def is_fits(data: bytes) -> bool:
     return data.startswith(_MAGIC)
 
 
-def with_fits_settings(image: dict[str, Any], how: FitsSettings) -> dict[str, Any]:
-    """A FITS picture of a corpus with how it is shown behind its path; any other picture as it is."""
-    said = how.place()
-    if not said:
+def with_fits_settings(image: dict[str, Any], settings: FitsSettings) -> dict[str, Any]:
+    """A FITS image of a corpus with the settings in its location; any other image unchanged."""
+    fragment = settings.fragment()
+    if not fragment:
         return image
-    # A picture that came as bytes needs a name to hang its settings on.
-    file, inside = locations.split_location(image["path"] or ("" if image["bytes"] is None else "image"))
-    begin = _read_head(file, inside) if image["bytes"] is None else image["bytes"][:HEAD_BYTES]
-    # What a row says of its picture counts before what the card says of all.
-    return {**image, "path": locations.join_location(file, said | inside)} if is_fits(begin) else image
+    # An image given as bytes needs a name that can carry the fragment.
+    file, own_fragment = locations.split_location(
+        image["path"] or ("" if image["bytes"] is None else "image")
+    )
+    head = _read_head(file, own_fragment) if image["bytes"] is None else image["bytes"][:HEAD_BYTES]
+    if not is_fits(head):
+        return image
+    # The settings of a row override those of the card.
+    return {**image, "path": locations.join_location(file, fragment | own_fragment)}
 
 
-def _read_head(file: str, inside: Mapping[str, str]) -> bytes:
+def _read_head(file: str, fragment: Mapping[str, str]) -> bytes:
     try:
         with open(file, "rb") as stream:
-            stream.seek(int(inside.get("offset", 0)))
+            stream.seek(int(fragment.get("offset", 0)))
             return stream.read(HEAD_BYTES)
-    except (OSError, ValueError):  # a file that is not there is told of with all others
+    except (OSError, ValueError):  # missing files are reported with all others
         return b""
 
 
-def render_fits(data: bytes, name: str, place: Mapping[str, str], max_pixels: int) -> Image.Image:
-    """The picture as RGB, as `place` says; `name` is the file, beside which those of other bands lie.
+def render_fits(data: bytes, name: str, fragment: Mapping[str, str], max_pixels: int) -> Image.Image:
+    """The image as RGB, with the settings of `fragment`; `name` is the file, whose folder holds other bands.
 
-    Raises: UnreadableImage with the reason; without astropy, with the line that installs it.
+    Raises: UnreadableImage with the reason; without astropy, with the command that installs it.
     """
     try:
         import astropy.io.fits  # noqa: F401
     except ImportError:
         raise UnreadableImage(name, "FITS needs astropy: pip install domainclip[astro]") from None
     try:
-        # Where the file begins in a tar says nothing of how it is shown.
-        how = FitsSettings.model_validate({key: place[key] for key in place if key not in ("offset", "size")})
+        settings = FitsSettings.model_validate({k: fragment[k] for k in fragment if k not in _TAR_KEYS})
     except ValidationError as error:
         key = error.errors(include_url=False)[0]["loc"][0]
         raise UnreadableImage(name, f"no such FITS setting: {key}") from None
-    planes = list(_read_planes(data, name, how, max_pixels))
+    planes = list(_read_planes(data, name, settings, max_pixels))
     if len({plane.shape for plane in planes}) > 1:
         raise UnreadableImage(name, "FITS bands of different sizes")
     if len(planes) == 1:
-        shares = _stretch(planes[0], how)
-    elif how.stretch == "asinh":
-        shares = _stretch_colour(planes, how)
+        levels = _stretch(planes[0], settings)
+    elif settings.stretch == "asinh":
+        levels = _stretch_colour(planes, settings)
     else:
-        shares = np.dstack([_stretch(plane, how) for plane in planes])
-    return Image.fromarray(np.rint(np.flipud(shares) * 255).astype(np.uint8)).convert("RGB")
+        levels = np.dstack([_stretch(plane, settings) for plane in planes])
+    return Image.fromarray(np.rint(np.flipud(levels) * 255).astype(np.uint8)).convert("RGB")
 
 
-def _read_planes(data: bytes, name: str, how: FitsSettings, max_pixels: int) -> Iterator[np.ndarray]:
+def _read_planes(data: bytes, name: str, settings: FitsSettings, max_pixels: int) -> Iterator[np.ndarray]:
     with _open_hdus(data, name, max_pixels) as hdus:
-        for band in how.bands or [0]:
+        for band in settings.bands or [0]:
             if isinstance(band, int):
-                yield _read_plane(hdus, how.hdu, band, name, max_pixels)
+                yield _read_plane(hdus, settings.hdu, band, name, max_pixels)
             elif "{stem}" not in band:
                 yield _read_plane(hdus, band, 0, name, max_pixels)
             else:
-                beside = _read_band_file(name, band, how.bands)
-                with _open_hdus(beside, name, max_pixels) as others:
-                    yield _read_plane(others, how.hdu, 0, name, max_pixels)
+                band_data = _read_band_file(name, band, settings.bands)
+                with _open_hdus(band_data, name, max_pixels) as band_hdus:
+                    yield _read_plane(band_hdus, settings.hdu, 0, name, max_pixels)
 
 
 def _open_hdus(data: bytes, name: str, max_pixels: int) -> HDUList:
     from astropy.io import fits
 
     if data[:2] == _GZIP_MAGIC:
-        unzip = zlib.decompressobj(31)
-        # 64 bits a pixel, and the headers; a picture that shows anything does not shrink a hundredfold.
-        most = min(8 * max_pixels + 2**20, max(_MIN_UNZIPPED, _MAX_COMPRESSION * len(data)))
-        data = unzip.decompress(data, most)
-        if unzip.unconsumed_tail:
+        decompressor = zlib.decompressobj(31)
+        # 64 bits a pixel, and the headers; a real image does not shrink a hundredfold.
+        max_bytes = min(8 * max_pixels + 2**20, max(_MIN_UNZIPPED, _MAX_COMPRESSION * len(data)))
+        data = decompressor.decompress(data, max_bytes)
+        if decompressor.unconsumed_tail:
             raise UnreadableImage(name, "decompression bomb")
     return fits.open(io.BytesIO(data), memmap=False)
 
 
-def band_files(name: str, place: Mapping[str, str]) -> list[Path]:
-    """The files of other bands that a picture is made of besides its own, there or not; mostly none."""
-    if "{stem}" not in place.get("bands", ""):
+def band_files(name: str, fragment: Mapping[str, str]) -> list[Path]:
+    """The further files that the bands of an image are read from, existing or not; mostly none."""
+    if "{stem}" not in fragment.get("bands", ""):
         return []
-    bands = place["bands"].split(",")
+    bands = fragment["bands"].split(",")
     return [_band_file(name, band, bands) for band in bands if "{stem}" in band]
 
 
 def _band_file(name: str, band: str, bands: Sequence[int | str]) -> Path:
-    """The file of a band: the table may name the file of any, or a stem that none of them has."""
+    """The file of a band: `name` may be the file of any band, or just the stem of all of them."""
     file = Path(name)
-    for other in map(str, bands):
-        before, found, after = other.partition("{stem}")
-        if found and (same := re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", file.name)):
-            return file.with_name(band.replace("{stem}", same[1]))
+    for pattern in map(str, bands):
+        before, has_stem, after = pattern.partition("{stem}")
+        if has_stem and (match := re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", file.name)):
+            return file.with_name(band.replace("{stem}", match[1]))
     return file.with_name(band.replace("{stem}", file.stem))
 
 
 def _read_band_file(name: str, band: str, bands: Sequence[int | str]) -> bytes:
-    wanted = _band_file(name, band, bands).resolve()
-    # A link would lead out of the corpus.
-    if wanted.parent != Path(name).resolve().parent or not wanted.is_file():
+    file = _band_file(name, band, bands).resolve()
+    # A link could lead out of the corpus.
+    if file.parent != Path(name).resolve().parent or not file.is_file():
         raise UnreadableImage(name, f"no FITS file of band {band}")
-    return wanted.read_bytes()
+    return file.read_bytes()
 
 
 def _read_plane(
-    hdus: HDUList, wanted: int | str | None, index: int, name: str, max_pixels: int
+    hdus: HDUList, selected: int | str | None, index: int, name: str, max_pixels: int
 ) -> np.ndarray:
-    """(rows, columns) float64 physical values, NaN where there are none."""
-    hdu = next((hdu for number, hdu in enumerate(hdus) if _is_selected(hdu, number, wanted)), None)
+    """(rows, columns) float64 physical values, NaN where undefined."""
+    hdu = next((hdu for number, hdu in enumerate(hdus) if _is_selected(hdu, number, selected)), None)
     if hdu is None:
-        said = "no image in this FITS file" if wanted is None else f"no FITS image {wanted}"
-        raise UnreadableImage(name, said)
+        reason = "no image in this FITS file" if selected is None else f"no FITS image {selected}"
+        raise UnreadableImage(name, reason)
     if hdu.shape[-1] * hdu.shape[-2] > max_pixels:
         raise UnreadableImage(name, f"more than {max_pixels} pixels")
     if index >= int(np.prod(hdu.shape[:-2])):
@@ -206,70 +208,70 @@ def _read_plane(
     blank, zero = hdu.header.get("BLANK"), hdu.header.get("BZERO", 0)
     plane: np.ndarray = hdu.section[(*np.unravel_index(index, hdu.shape[:-2]), slice(None), slice(None))]
     values = plane.astype(np.float64)
-    if blank == 0:  # astropy takes this one for none at all
+    if blank == 0:  # astropy treats a BLANK of 0 as none
         values[values == zero] = np.nan
     return values
 
 
-def _is_selected(hdu: Any, number: int, wanted: int | str | None) -> bool:
-    """Whether this is the HDU by its number, the primary as 0, or by its name, or the first image."""
+def _is_selected(hdu: Any, number: int, selected: int | str | None) -> bool:
+    """Whether an HDU has the selected number, from 0, or name; None selects any image."""
     if not hdu.is_image or hdu.header.get("NAXIS", 0) < 2:
         return False
-    # Names are compared as the standard says, without case.
-    return wanted is None or wanted == number or str(wanted).upper() == hdu.name.upper()
+    # By the standard, names are compared without case.
+    return selected is None or selected == number or str(selected).upper() == hdu.name.upper()
 
 
-def _value_limits(values: np.ndarray, how: FitsSettings) -> tuple[float, float]:
+def _value_limits(values: np.ndarray, settings: FitsSettings) -> tuple[float, float]:
+    """The values shown as black and as white."""
     from astropy.visualization import ZScaleInterval
 
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 0.0
-    if how.stretch == "zscale":
-        low, high = ZScaleInterval().get_limits(values)  # it samples by place, and skips the rest itself
+    if settings.stretch == "zscale":
+        low, high = ZScaleInterval().get_limits(values)  # it samples by position and skips NaN itself
     else:
-        low, high = np.percentile(finite, how.percentiles)
+        low, high = np.percentile(finite, settings.percentiles)
     return float(low), float(high)
 
 
 def _normalise(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """From 0, black, to 1, white; what is no number is black."""
+    """Levels from 0, black, to 1, white; NaN is black."""
     if high <= low:
         return np.zeros(values.shape)
     return np.clip(np.nan_to_num((values - low) / (high - low), nan=0.0), 0, 1)
 
 
-def _apply_curve(shares: np.ndarray, how: FitsSettings) -> np.ndarray:
+def _apply_curve(levels: np.ndarray, settings: FitsSettings) -> np.ndarray:
     from astropy import visualization as stretches
 
     curves: dict[str, Any] = {
-        "asinh": stretches.AsinhStretch(how.softening),
+        "asinh": stretches.AsinhStretch(settings.softening),
         "log": stretches.LogStretch(),
         "sqrt": stretches.SqrtStretch(),
     }
-    return curves[how.stretch](shares) if how.stretch in curves else shares
+    return curves[settings.stretch](levels) if settings.stretch in curves else levels
 
 
-def _stretch(values: np.ndarray, how: FitsSettings) -> np.ndarray:
-    return _apply_curve(_normalise(values, *_value_limits(values, how)), how)
+def _stretch(values: np.ndarray, settings: FitsSettings) -> np.ndarray:
+    return _apply_curve(_normalise(values, *_value_limits(values, settings)), settings)
 
 
-def _stretch_colour(planes: list[np.ndarray], how: FitsSettings) -> np.ndarray:
-    """Bands with the colour of each pixel kept: the intensity is stretched [arXiv:astro-ph/0312483].
+def _stretch_colour(planes: list[np.ndarray], settings: FitsSettings) -> np.ndarray:
+    """(rows, columns, 3) levels: only the intensity is stretched, so hues stay [arXiv:astro-ph/0312483].
 
-    Each band is taken above its own black level. What would be brighter than white is scaled back as a
-    whole, so that a bright core keeps its colour.
+    The black level of each band is subtracted. A pixel that would be brighter than white is scaled down in
+    all bands, so that a bright core keeps its colour.
     """
-    above = [plane - _value_limits(plane, how)[0] for plane in planes]
-    above = [np.clip(np.nan_to_num(band, nan=0.0, posinf=0.0), 0, None) for band in above]
-    intensity = np.mean(above, axis=0)
-    high = _value_limits(intensity, how)[1]
-    if high <= 0:
+    signal = [plane - _value_limits(plane, settings)[0] for plane in planes]
+    signal = [np.clip(np.nan_to_num(band, nan=0.0, posinf=0.0), 0, None) for band in signal]
+    intensity = np.mean(signal, axis=0)
+    white = _value_limits(intensity, settings)[1]
+    if white <= 0:
         return np.zeros((*intensity.shape, 3))
-    shares = intensity / high
-    # Not clipped at 1, where the curve goes on: a core must not fall back behind its surroundings.
-    factor = np.arcsinh(shares / how.softening) / np.arcsinh(1 / how.softening)
+    # Not clipped at 1: a core must not become darker than its surroundings.
+    factor = np.arcsinh(intensity / white / settings.softening) / np.arcsinh(1 / settings.softening)
     factor = np.divide(factor, intensity, out=np.zeros_like(factor), where=intensity > 0)
-    colour = np.dstack([band * factor for band in above])
+    colour = np.dstack([band * factor for band in signal])
     scaled: np.ndarray = colour / np.maximum(1, colour.max(axis=2, keepdims=True))
     return scaled

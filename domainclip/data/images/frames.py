@@ -1,6 +1,6 @@
-"""The pictures of one study as one: frames of a clip, slices of a series, views of a patient.
+"""Several images of one item: frames of a clip, slices of a series, views of a patient.
 
-Legend: f frames at most.
+Legend: f maximum number of frames.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import TypeVar
 
 import numpy as np
 
-FRAME_MASK = "shown"  # (f,) bool: which of the frames there are
-Item = TypeVar("Item")
+FRAME_MASK = "shown"  # (f,) bool: False for padding
+Image = TypeVar("Image")
 
 
-def sample_frames(pictures: Sequence[Item], frames: int) -> list[Item]:
-    """At most so many of them, evenly from the first to the last, in order; always the same."""
-    last = len(pictures) - 1
+def sample_frames(images: Sequence[Image], frames: int) -> list[Image]:
+    """At most `frames` of the images, evenly spaced from the first to the last, in order; deterministic."""
+    last = len(images) - 1
     if last < frames:
-        return list(pictures)
-    return [pictures[at * last // max(1, frames - 1)] for at in range(frames)]
+        return list(images)
+    return [images[index * last // max(1, frames - 1)] for index in range(frames)]
 
 
-def stack_frames(prepared: Sequence[dict[str, np.ndarray]], frames: int) -> dict[str, np.ndarray]:
-    """What the preprocessing gave for each, with a leading axis of f; `shown` says which are no padding."""
-    missing = frames - len(prepared)
-    whole = {
-        name: np.stack([*(one[name] for one in prepared), *[np.zeros_like(value)] * missing])
-        for name, value in prepared[0].items()
+def stack_frames(preprocessed: Sequence[dict[str, np.ndarray]], frames: int) -> dict[str, np.ndarray]:
+    """Preprocessed images with a leading axis of f, padded with zeros, and their FRAME_MASK."""
+    padding = frames - len(preprocessed)
+    stacked = {
+        name: np.stack([*(image[name] for image in preprocessed), *[np.zeros_like(array)] * padding])
+        for name, array in preprocessed[0].items()
     }
-    return {**whole, FRAME_MASK: np.arange(frames) < len(prepared)}
+    return {**stacked, FRAME_MASK: np.arange(frames) < len(preprocessed)}

@@ -1,6 +1,6 @@
-"""Pictures made smaller and written anew: pixels only, without what else their files said.
+"""Images resized and written anew: pixels only, without the metadata of their files.
 
-Legend: s the wanted short side.
+Legend: s the short side of a resized image, pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 
 ImageFormat = Literal["png", "jpeg", "webp"]
-# Pixels of an edge that a format can say, as its library does.
-_MAX_EDGE = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
+_MAX_EDGE = {
+    "png": 2**31 - 1,
+    "jpeg": 65_500,
+    "webp": 16_383,
+}  # pixels that the library of the format accepts
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 95, "subsampling": 0},
@@ -27,7 +30,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ShardChunk:
-    """Some rows of a shard: what a worker takes at once."""
+    """Some rows of a shard, the work of one task."""
 
     name: str  # of the shard
     rows: list[dict[str, Any]]  # of a corpus
@@ -35,55 +38,55 @@ class ShardChunk:
 
 @dataclass(frozen=True)
 class Reencoder:
-    """How each picture is prepared."""
+    """Decodes, resizes and encodes images."""
 
-    size: int  # s, pixels; smaller pictures stay as they are
+    size: int  # s; smaller images keep their size
     format: ImageFormat = "png"
     resample: int = int(Image.Resampling.BICUBIC)
 
-    def files(self, piece: ShardChunk) -> list[tuple[list[bytes], list[str]]]:
-        """For each item the files of its pictures, and what is wrong with those that cannot be read."""
-        made = []
-        for row in piece.rows:
-            good, bad = [], []
-            for picture in (row["image"], *row["views"]):
+    def encode_chunk(self, chunk: ShardChunk) -> list[tuple[list[bytes], list[str]]]:
+        """For each item the files of its images, and the reasons why others are unreadable."""
+        encoded = []
+        for row in chunk.rows:
+            files, reasons = [], []
+            for image in (row["image"], *row["views"]):
                 try:
-                    good.append(self(picture))
+                    files.append(self(image))
                 except UnreadableImage as error:
-                    bad.append(error.reason)
-            made.append((good, bad))
-        return made
+                    reasons.append(error.reason)
+            encoded.append((files, reasons))
+        return encoded
 
     @property
     def suffix(self) -> str:
-        """Of the files."""
+        """The suffix of the files."""
         return "jpg" if self.format == "jpeg" else self.format
 
     def __call__(self, image: dict[str, Any]) -> bytes:
-        """The file of a picture in the `image` column.
+        """The new file of an image in the `image` column.
 
         Raises: UnreadableImage.
         """
-        return self.encoded(self.resized(decode_image(image)))
+        return self.encode(self.resize(decode_image(image)))
 
-    def resized(self, picture: Image.Image) -> Image.Image:
-        """The picture with the short side s; the long one cut to a whole number, as processors do."""
-        short = min(picture.size)
+    def resize(self, image: Image.Image) -> Image.Image:
+        """The image with the short side s; the long side is rounded down, as image processors do."""
+        short = min(image.size)
         if short <= self.size:
-            return picture
-        width, height = (int(self.size * edge / short) for edge in picture.size)
-        return picture.resize((width, height), self.resample)
+            return image
+        width, height = (int(self.size * edge / short) for edge in image.size)
+        return image.resize((width, height), self.resample)
 
-    def encoded(self, picture: Image.Image) -> bytes:
-        """Its file. A new picture of the pixels alone: profiles, comments and positions stay behind.
+    def encode(self, image: Image.Image) -> bytes:
+        """The file of an image's pixels; profiles, comments and positions are left out.
 
-        Raises: UnreadableImage for one that is longer than its format can say.
+        Raises: UnreadableImage if an edge is longer than the format allows.
         """
-        if max(picture.size) > _MAX_EDGE[self.format]:
-            raise UnreadableImage("picture", f"too long for {self.format}")
-        pixels = np.asarray(picture)
+        if max(image.size) > _MAX_EDGE[self.format]:
+            raise UnreadableImage("image", f"too long for {self.format}")
+        pixels = np.asarray(image)
         if self.format == "png" and (pixels == pixels[..., :1]).all():
-            pixels = pixels[..., 0]  # grey: a third of the bytes, and the same picture again
+            pixels = pixels[..., 0]  # grey: a third of the bytes, and it decodes to the same image
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, self.format.upper(), **_SAVE_OPTIONS[self.format])
         return stream.getvalue()

@@ -41,10 +41,10 @@ def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
         ),
         (
             *("info", "not_compared", 6),
-            "6 pictures with a side below 64 pixels and 0 without any detail are compared byte for byte only",
+            "6 images with a side below 64 pixels and 0 without any detail are compared byte for byte only",
         ),
         ("info", "picture_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
-        ("info", "burned_in_text", 0, "burned-in text: the card says unknown"),
+        ("info", "burned_in_text", 0, "burned-in text: unknown according to the card"),
     ]
     refuse_errors(found)
     assert leak_messages(found) == []
@@ -78,7 +78,7 @@ def test_the_same_picture_in_two_splits(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     (tmp_path / "5.png").write_bytes((tmp_path / "2.png").read_bytes())
     assert _texts(_found(file), "error") == [
-        "the same picture in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
         "group, or leave one out"
     ]
 
@@ -95,7 +95,7 @@ def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes((tmp_path / "2.png").read_bytes())
     (tmp_path / "2.png").write_bytes((tmp_path / "5.png").read_bytes())
     assert _texts(corpus_findings(load_corpus(card(), str(file)), None, 4), "error") == [
-        "the same picture in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
         "group, or leave one out"
     ]
 
@@ -110,10 +110,10 @@ def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         refuse_errors(_found(file))
     assert str(caught.value) == (
-        "corpus: 2 of 6 pictures cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
-        "(truncated image), row 5 (truncated image); mend them or raise corpus.max_unusable"
+        "corpus: 2 of 6 images cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
+        "(truncated image), row 5 (truncated image); fix them or raise corpus.max_unusable"
     )
-    assert _texts(_found(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 pictures cannot be read")
+    assert _texts(_found(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 images cannot be read")
 
 
 def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
     loaded = load_corpus(card(), str(file))
     (text,) = _texts(corpus_findings(loaded, None, 4, sample=4), "error")
     assert text == (
-        "4 of 4 pictures looked at cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
-        "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); mend them or raise "
+        "4 of 4 inspected images cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
+        "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); fix them or raise "
         "corpus.max_unusable"
     )
 
@@ -132,7 +132,7 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
 def test_blank_pictures(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     Image.new("RGB", (64, 64), (17, 17, 17)).save(tmp_path / "3.png")
-    assert _texts(_found(file), "warning") == ["1 of 6 pictures are blank; first: row 4"]
+    assert _texts(_found(file), "warning") == ["1 of 6 images are blank; first: row 4"]
 
 
 def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_captions_that_are_cut(tmp_path: Path) -> None:
     loaded = load_corpus(card(), str(table(tmp_path, rows)))
     found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
     assert _texts(found, "warning") == [
-        "25.0% of the distinct training captions are cut at 3 tokens; 95 % have at most 5"
+        "25.0% of the distinct training captions are truncated to 3 tokens; 95 % have at most 5"
     ]
     assert _texts(corpus_findings(loaded, lambda texts: [2] * len(texts), 4), "info")[1] == (
-        "0.0% of the distinct training captions are cut at 77 tokens; 95 % have at most 2"
+        "0.0% of the distinct training captions are truncated to 77 tokens; 95 % have at most 2"
     )
 
 
@@ -190,7 +190,7 @@ def test_captions_are_counted_by_language(tmp_path: Path) -> None:
     found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
     assert [text[:50] for text in _texts(found, "warning") + _texts(found, "info")[1:2]] == [
         "100.0% of the distinct training captions in de are",
-        "0.0% of the distinct training captions in en are c",
+        "0.0% of the distinct training captions in en are t",
     ]
 
 
@@ -201,7 +201,7 @@ def test_classes_that_card_and_corpus_do_not_share(tmp_path: Path) -> None:
     ]
     found = _found(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
     assert _texts(found, "warning") == [
-        '1 labels name no class of the card: "dgo", did you mean "dog"?',
+        '1 labels outside the classes of the card: "dgo", did you mean "dog"?',
         'no item has the class "dog" of the card',
     ]
 
@@ -209,8 +209,8 @@ def test_classes_that_card_and_corpus_do_not_share(tmp_path: Path) -> None:
 def test_one_group_that_holds_nearly_all(tmp_path: Path) -> None:
     rows = [{**row, "group": "Anonymous", "split": "train"} for row in _rows(24)]
     assert _texts(_found(tmp_path, rows), "warning") == [
-        "one group holds 24 of 24 items of train: is corpus.columns.group the right column?",
-        "the test split is empty: there is nothing to measure on",
+        "corpus.columns.group: one group holds 24 of 24 items of train: check that it is the right column",
+        "the test split is empty: check corpus.columns.split",
     ]
 
 
@@ -243,4 +243,6 @@ def test_unknown_classes_are_only_counted_where_they_may_be_names(tmp_path: Path
     loaded = load_corpus(
         card(classes={"cat": "a cat"}, privacy={"identifiers": "unknown"}), str(table(tmp_path, rows)), b"key"
     )
-    assert _texts(corpus_findings(loaded, None, 4), "warning")[0] == "6 labels name no class of the card"
+    assert (
+        _texts(corpus_findings(loaded, None, 4), "warning")[0] == "6 labels outside the classes of the card"
+    )

@@ -52,7 +52,7 @@ def test_the_same_file(tmp_path: Path) -> None:
     film(2).save(tmp_path / "copy.png")
     found = corpus_findings(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
     assert leak_messages(found) == [
-        "the same picture in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
         "group, or leave one out"
     ]  # and not once more as nearly the same
 
@@ -72,9 +72,9 @@ def test_nearly_the_same_picture(tmp_path: Path, name: str) -> None:
     found = corpus_findings(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
     turn = " (mirrored)" if "mirrored" in name else ""
     line = (
-        "nearly the same picture in two splits: 1 in train and test; one of them: row 3, row 12"
-        f"{turn}; give such rows one group, or leave one out, or, when they are not the same, say checks: "
-        "{near_duplicates: warning} in the card"
+        "nearly the same image in two splits: 1 in train and test; one of them: row 3, row 12"
+        f"{turn}; give such rows one group, or leave one out; if they are different images, set "
+        "checks: {near_duplicates: warning} in the card"
     )
     assert leak_messages(found) == [line]
     assert found[0].where == ("row 3 and row 12",)
@@ -109,7 +109,7 @@ def test_in_one_split_it_is_a_note(tmp_path: Path) -> None:
     (finding,) = [f for f in corpus_findings(loaded, None, 4) if f.code == "near_duplicates_within"]
     assert (finding.level, finding.text) == (
         "info",
-        "1 pair of nearly the same picture in one split, 0 of them of one group; one of them: row 3, row 5",
+        "1 pair of nearly the same image in one split, 0 of them in one group; one of them: row 3, row 5",
     )
 
 
@@ -141,6 +141,6 @@ def test_the_same_view_of_two_items(tmp_path: Path) -> None:
     views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
     found = list(identical_images(replace(loaded, view_digests=views)))
     assert [finding.text for finding in found] == [
-        "the same picture in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
+        "the same image in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
         "such rows one group, or leave one out"
     ]

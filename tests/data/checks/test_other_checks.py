@@ -86,8 +86,8 @@ def _rows(*texts: str) -> list[dict[str, Any]]:
 def test_a_mirror_and_words_for_sides(tmp_path: Path) -> None:
     rows = _rows("left lung", "left", "a heart", "right", "on the right")
     line = (
-        "train.augmentation=crop_flip mirrors pictures, and 2 of 3 training captions say left or right; first: "
-        "row 1, row 5; take train.augmentation=crop"
+        "train.augmentation=crop_flip mirrors images, but 2 of 3 training captions name left or right; first: "
+        "row 1, row 5; use train.augmentation=crop"
     )
     flip = {"augmentation": TrainConfig(augmentation="crop_flip").augmentation}
     for identifiers, level in (("none", "warning"), ("de-identified", "error"), ("unknown", "error")):
@@ -113,8 +113,8 @@ def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> Non
         (
             "warning",
             # Two texts, two rewrites, and of each label two captions.
-            "train.augmentation=crop_flip mirrors pictures, and 4 of 8 training captions say left or right; "
-            "first: row 1, row 2; take train.augmentation=crop",
+            "train.augmentation=crop_flip mirrors images, but 4 of 8 training captions name left or right; "
+            "first: row 1, row 2; use train.augmentation=crop",
         )
     ]
     # What training never says is no fault: the second caption under policy first.
@@ -146,7 +146,7 @@ def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
         found = corpus_findings(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
         return next(finding.text for finding in found if finding.code == "truncated_captions")
 
-    end = "of the distinct training captions are cut at 3 tokens; 95 % have at most"
+    end = "of the distinct training captions are truncated to 3 tokens; 95 % have at most"
     assert cut() == f"50.0% {end} 7"
     assert cut(overlong="window") == f"0.0% {end} 3"
     assert cut(policy="first") == f"0.0% {end} 2"
@@ -180,7 +180,7 @@ def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
     texts = {finding.code: finding for finding in found}
     assert texts["small_pictures"].level == "warning"
     assert texts["small_pictures"].text == (
-        "2 of 4 pictures are enlarged to 224 pixels, 2 of them more than twice"
+        "2 of 4 images are enlarged to 224 pixels, 2 of them more than twice"
     )
     assert texts["picture_sizes"].text == (
         "short sides of 80 to 300 pixels, half of them at most 162; stored as 4 RGB"
@@ -197,7 +197,7 @@ def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
     (finding,) = [
         f for f in corpus_findings(load_corpus(card(), str(file)), None, 4) if f.code == "picture_sizes"
     ]
-    assert finding.text.endswith("stored as 2 RGB, 1 L; 1 turned upright by EXIF")
+    assert finding.text.endswith("stored as 2 RGB, 1 L; 1 rotated upright by EXIF")
 
 
 def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
         stored = np.random.default_rng(i).integers(0, 4096, (16, 16)).astype(np.uint16)
         dicom_file(tmp_path / f"{i}.dcm", stored, **({"BurnedInAnnotation": said} if said else {}))
     for card_says, level, end in (
-        ("no", "warning", "; look at them, and say yes or unknown in the card"),
+        ("no", "warning", "; inspect them, and set privacy.burned_in_text to yes or unknown in the card"),
         ("unknown", "info", ""),
     ):
         keys = {"privacy": {"identifiers": "none", "burned_in_text": card_says}}
@@ -215,7 +215,7 @@ def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
         (finding,) = [f for f in found if f.code == "burned_in_text"]
         assert (finding.level, finding.text) == (
             level,
-            f"burned-in text: the card says {card_says}; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
+            f"burned-in text: {card_says} according to the card; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
         )
 
 
@@ -244,7 +244,7 @@ def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
     for corpus in loaded:
         files = sorted(dicom_files(corpus))
         assert [finding.text for finding in burned_in_text(corpus, files)] == [
-            "burned-in text: the card says unknown; BurnedInAnnotation: 1 YES"
+            "burned-in text: unknown according to the card; BurnedInAnnotation: 1 YES"
         ]
         assert [finding.text for finding in missing_decoders(files)] == [
             "no decoder for Explicit VR Little Endian: 1 files; no permissive decoder reads it: convert these "

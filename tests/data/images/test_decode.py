@@ -200,7 +200,13 @@ def test_fault_24_an_animation_shows_its_first_frame_and_is_counted(kind: str) -
     assert np.abs(shown.astype(int) - [255, 0, 0]).max() <= (2 if kind in ("MPO", "AVIF") else 0)
     told = image_header(data)
     assert told is not None
-    assert (told.frames, told.width, told.height, told.turned, told.profile) == (3, 16, 16, False, False)
+    assert (told.frames, told.width, told.height, told.rotated, told.has_icc_profile) == (
+        3,
+        16,
+        16,
+        False,
+        False,
+    )
     assert bool(inspect_image({"path": None, "bytes": data})["animated"])
     assert not inspect_image({"path": None, "bytes": encoded(frames[0])})["animated"]
 
@@ -209,7 +215,7 @@ def test_looks() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     told = image_header(encoded(Image.new("CMYK", (4, 2)), "JPEG", exif=exif, icc_profile=b"x"))
-    assert told == ImageHeader("JPEG", "CMYK", 4, 2, 1, turned=True, profile=True)
+    assert told == ImageHeader("JPEG", "CMYK", 4, 2, 1, rotated=True, has_icc_profile=True)
     assert image_header(b"hello") is None
 
 
@@ -249,7 +255,7 @@ CONVERT = "which is not read: convert it to PNG or JPEG"
         (b"", "empty file"),
         (b"hello", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", f"PostScript file, {CONVERT}"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", f"HEIC picture, {CONVERT}"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", f"HEIC image, {CONVERT}"),
         (b"8BPS\0\1", f"Photoshop file, {CONVERT}"),
         (b"%PDF-1.7\n", f"PDF file, {CONVERT}"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', f"SVG drawing, {CONVERT}"),

@@ -231,11 +231,11 @@ def test_wrong_settings_in_a_path(place: str, reason: str) -> None:
 
 
 def test_settings_survive_the_way_through_a_path() -> None:
-    assert FitsSettings().place() == {}
+    assert FitsSettings().fragment() == {}
     how = FitsSettings(
         stretch="log", percentiles=(1, 99.9), hdu="SCI", bands=["a", 1, "{stem}_c.fits"], softening=0.02
     )
-    path = locations.join_location("x.fits", how.place())
+    path = locations.join_location("x.fits", how.fragment())
     assert FitsSettings.model_validate(locations.split_location(path)[1]) == how
 
 

@@ -57,8 +57,8 @@ def test_a_second_look_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     images = [_image(tmp_path / f"{seed}.png") for seed in range(5)]
     digests = [f"digest {seed}" for seed in range(5)]
     first = inspection.inspect_images(images[:4], digests[:4])
-    assert inspection.cached_inspection(digests[:4])
-    assert not inspection.cached_inspection(digests)
+    assert inspection.is_inspection_cached(digests[:4])
+    assert not inspection.is_inspection_cached(digests)
     decoded: list[str] = []
     plain = inspection.inspect_image
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def test_only_faults_of_the_content_are_kept(
             reason.encode()
         ]
     assert len(asked) == again
-    assert inspection.cached_inspection(["x"]) == (again == 1)
+    assert inspection.is_inspection_cached(["x"]) == (again == 1)
 
 
 def test_a_cache_that_may_not_be_written_costs_only_time(
