@@ -35,11 +35,6 @@ def weight_blocks(
         yield counts[:, member].astype(np.float64)
 
 
-def bootstrap_weights(groups: Sequence[str], resamples: int, seed: int) -> np.ndarray:
-    """(r, n) float32: the blocks in one piece."""
-    return np.concatenate([block.astype(np.float32) for block in weight_blocks(groups, resamples, seed)])
-
-
 def resampled(
     aggregate: Aggregate, models: Sequence[np.ndarray], groups: Sequence[str], resamples: int, seed: int
 ) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Does the whole procedure claim differences where there are none? Ask it."""
+"""Negative control: how often the whole procedure claims a difference between equal models."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from domainclip.evaluation.statistics.aggregates import Aggregate
-from domainclip.evaluation.statistics.estimates import PairedComparison, compare_paired
-
-
-def a_a_control(
-    aggregate: Aggregate, scores: np.ndarray, groups: Sequence[str], resamples: int, seed: int
-) -> PairedComparison:
-    """A model against itself, through the same code: difference 0, interval [0, 0] and p 1, or a fault."""
-    return compare_paired(aggregate, scores, scores.copy(), groups, resamples, seed)
+from domainclip.evaluation.statistics.estimates import compare_paired
 
 
 def false_positive_rate(
@@ -26,17 +19,17 @@ def false_positive_rate(
     resamples: int = 400,
     seed: int = 0,
 ) -> float:
-    """The share of claims when nobody is better: base and adapted swapped by lot, group by group.
+    """The share of comparisons with a claim when base and adapted are swapped at random, group by group.
 
-    Swapping keeps how much the models differ and takes away which of them is better, so whatever `compare`
-    still claims is a false claim. At most 0.05 is expected, give or take √(0.05·0.95/swaps).
+    Swapping keeps how much the models differ and removes which of them is better, so every claim of
+    `compare_paired` is false. At most 0.05 is expected, ± √(0.05·0.95/swaps).
     """
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     rng = np.random.default_rng(seed)
     claims = 0
     for swap in range(swaps):
         swapped = (rng.random(len(names)) < 0.5)[member].reshape(-1, *[1] * (base.ndim - 1))
-        one, other = np.where(swapped, adapted, base), np.where(swapped, base, adapted)
-        found = compare_paired(aggregate, one, other, groups, resamples, seed + swap).difference
-        claims += found is not None and found.sign != 0
+        first, second = np.where(swapped, adapted, base), np.where(swapped, base, adapted)
+        difference = compare_paired(aggregate, first, second, groups, resamples, seed + swap).difference
+        claims += difference is not None and difference.sign != 0
     return claims / swaps

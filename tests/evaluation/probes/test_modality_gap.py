@@ -5,7 +5,6 @@ import pytest
 
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.probes.modality_gap import ModalityGap
-from domainclip.evaluation.statistics import bootstrap
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
@@ -15,6 +14,7 @@ from tests.evaluation.probes.synthetic_sets import (
     scores_by_id,
     shuffled,
 )
+from tests.evaluation.statistics.weights import bootstrap_weights
 
 ROWS = [{"id": "0", "texts": ["a"]}, {"id": "1", "texts": ["b", "ignored"]}]
 
@@ -58,7 +58,7 @@ def test_resampling_a_mean_over_pairs_is_as_uncertain_as_it_should_be() -> None:
         data = evaluation_set([{"id": f"{i}", "texts": [f"{i}"]} for i in range(80)])
         results = ModalityGap()(WordEncoder(images), data)
         metric = metric_of(results, "image_uniformity")
-        weights = bootstrap.bootstrap_weights(metric.ids, 200, 0)
+        weights = bootstrap_weights(metric.ids, 200, 0)
         values.append(figure(results, "image_uniformity"))
         spreads.append(metric.aggregate(metric.scores, weights).std())
     assert np.mean(spreads) / np.std(values) == pytest.approx(1, abs=0.25)

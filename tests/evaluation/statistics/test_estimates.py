@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, estimates
+from tests.evaluation.statistics.weights import bootstrap_weights
 
 ONE = np.ones((1, 4))
 NAN = float("nan")
@@ -18,7 +19,7 @@ def names(n: int) -> list[str]:
 
 def test_bootstrap_weights_draw_whole_groups_with_replacement() -> None:
     groups = ["a", "b", "a", "c", "b", "a", "d"]
-    weights = bootstrap.bootstrap_weights(groups, 500, seed=3)
+    weights = bootstrap_weights(groups, 500, seed=3)
     assert weights.shape == (500, 7)
     assert (weights[:, [0, 0]] == weights[:, [2, 5]]).all()
     assert (weights[:, 1] == weights[:, 4]).all()
@@ -29,13 +30,13 @@ def test_bootstrap_weights_draw_whole_groups_with_replacement() -> None:
 def test_bootstrap_weights_follow_the_groups_not_the_rows() -> None:
     groups = np.array(["d", "b", "a", "c", "b", "a", "e"])
     order = np.random.default_rng(0).permutation(7)
-    weights = bootstrap.bootstrap_weights(groups.tolist(), 50, seed=1)
-    permuted = bootstrap.bootstrap_weights(groups[order].tolist(), 50, seed=1)
+    weights = bootstrap_weights(groups.tolist(), 50, seed=1)
+    permuted = bootstrap_weights(groups[order].tolist(), 50, seed=1)
     assert (permuted == weights[:, order]).all()
 
 
 def test_another_seed_draws_otherwise() -> None:
-    first, second = (bootstrap.bootstrap_weights(names(9), 20, seed) for seed in (0, 1))
+    first, second = (bootstrap_weights(names(9), 20, seed) for seed in (0, 1))
     assert (first != second).any()
 
 

@@ -14,6 +14,7 @@ from scipy.stats import norm, t
 
 from domainclip.evaluation.statistics import aggregates, bootstrap, controls, estimates
 from domainclip.evaluation.statistics.aggregates import mean_of_columns
+from tests.evaluation.statistics.weights import bootstrap_weights
 
 NAN = float("nan")
 
@@ -102,14 +103,14 @@ def test_a_model_against_itself_claims_nothing() -> None:
         (aggregates.median, rng.random(40)),
         (partial(aggregates.auroc, labels=labels), rng.random(40)),
     ):
-        control = controls.a_a_control(aggregate, scores, names(40), 200, seed=0)
+        control = estimates.compare_paired(aggregate, scores, scores.copy(), names(40), 200, seed=0)
         assert control.difference == estimates.Estimate(0.0, 0.0, 0.0, 1.0)
         assert control.difference.sign == 0
 
 
 def test_blocks_of_any_size_draw_the_same() -> None:
     groups = [f"p{i // 3:02d}" for i in range(50)]
-    plain = bootstrap.bootstrap_weights(groups, 40, seed=3)
+    plain = bootstrap_weights(groups, 40, seed=3)
     for cells in (1, 120, 777, 10**6):
         blocks = list(bootstrap.weight_blocks(groups, 40, 3, cells))
         assert max(len(block) for block in blocks) <= max(1, cells // 50)
