@@ -1,4 +1,4 @@
-"""What can go wrong in words, and the exit code that says which kind it was."""
+"""The errors that are reported to the user, and their exit codes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+# A run saves a checkpoint and ends at these; SLURM warns of its time limit with SIGUSR1 when asked to.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
 class DomainclipError(Exception):
-    """A fault a person can mend: one line that names the place and the way out."""
+    """An error that the user can correct: one line with the place, the fault and the remedy."""
 
     code = ExitCode.BUG
 
@@ -38,13 +42,13 @@ class RecipeError(DomainclipError):
 
 
 class DataError(DomainclipError):
-    """A corpus that cannot be read or must not be trained on."""
+    """A corpus that cannot be read, or must not be used for training."""
 
     code = ExitCode.DATA
 
 
 class ModelError(DomainclipError):
-    """A base, checkpoint or run folder that cannot be loaded or saved."""
+    """A model, checkpoint or run folder that cannot be loaded or saved."""
 
     code = ExitCode.MODEL
 
@@ -56,32 +60,32 @@ class HubError(DomainclipError):
 
 
 class DivergedError(DomainclipError):
-    """The loss is no longer a finite number."""
+    """The loss or a gradient is not finite."""
 
     code = ExitCode.DIVERGED
 
 
 class Interrupted(DomainclipError):
-    """A signal asked the run to stop; the checkpoint is written."""
+    """A signal or the time limit ended the run, after a checkpoint."""
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
         self.code = code
 
 
-def library(name: str, lacking: str) -> Any:
-    """A module that only some recipes need.
+def library(name: str, message: str) -> Any:
+    """Import a module that only some recipes need.
 
-    Raises: RecipeError, saying `lacking`, when it is not installed.
+    Raises: RecipeError with `message` when it is not installed.
     """
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise RecipeError(lacking) from None
+        raise RecipeError(message) from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A closing sentence for an unknown name: the nearest known one, or all of them when few."""
+    """Return the end of a message on an unknown name: the nearest known name, or the known ones."""
     names = sorted(str(name) for name in known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
@@ -93,7 +97,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class UnreadableImage(DataError):
-    """A picture that cannot be decoded. `reason` says nothing of a patient; `name` may."""
+    """An image that cannot be decoded. `reason` never identifies a patient; `name` may."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -101,10 +105,10 @@ class UnreadableImage(DataError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
-        # Exceptions cross from worker processes by pickle, which would call us with the text alone.
+        # Exceptions cross from worker processes by pickle, which would pass the text alone to __init__.
         return UnreadableImage, (self.name, self.reason)
 
 
-def interrupted(asked: int, message: str) -> Interrupted:
-    """The error that ends the run, with the exit code of what asked for it."""
-    return Interrupted(message, ExitCode.INTERRUPTED if asked == signal.SIGINT else ExitCode.TERMINATED)
+def interrupted(number: int, message: str) -> Interrupted:
+    """Return the error that ends the run, with the exit code for the signal of this number."""
+    return Interrupted(message, ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED)

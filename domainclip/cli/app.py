@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> Any:
     # Libraries announcing their own future to each other is nothing that a user can act on.
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    launch.begin()
+    launch.set_up_process()
     try:
         app(arguments, standalone_mode=True)
     except DomainclipError as error:
@@ -89,15 +89,15 @@ def main(arguments: list[str] | None = None) -> Any:
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))
     except RuntimeError as error:
-        if (said := launch.lost(error)) is None:
+        if (message := launch.explain_loss(error)) is None:
             raise
-        _end(said, int(ExitCode.LOST), echo=True)
+        _end(message, int(ExitCode.LOST), echo=True)
 
 
 def _end(message: str, code: int, echo: bool = False) -> None:
     """One line and an exit code; of several processes, the launcher says the line."""
-    from domainclip.distributed import launch
+    from domainclip.distributed.failures import report_failure
 
-    if not launch.leave(message, code, echo):
+    if not report_failure(message, code, echo):
         print(f"domainclip: {message}", file=sys.stderr)
     sys.exit(code)

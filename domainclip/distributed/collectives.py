@@ -23,49 +23,51 @@ _PARTING = "domainclip/parting"  # in the store where the processes met: how man
 
 
 def process_count() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if _together() else 1
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if _is_distributed() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
-    return dist.get_rank() if _together() else 0
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if _is_distributed() else 0
 
 
 def gather(rows: Tensor) -> Tensor:
-    """(b, …) of every process -> (w·b, …) on all of them, in order of rank, with gradients.
+    """Gather (b, …) of every process into (w·b, …) on all of them, in order of rank, with gradients.
 
-    The backward pass sums over the processes. The loss is the mean of what they compute, so the sum is w
-    times the true gradient of a process's own rows, and the mean that data-parallel training takes over
-    processes gives exactly the one-process gradient. Without this, what others say of the rows is missing.
+    The backward pass sums over the processes. The loss is the mean of their losses, so the sum is w times the
+    true gradient of a process's rows, and the mean that data-parallel training takes over processes gives
+    exactly the one-process gradient. Without it, the gradients from other processes' losses would be missing.
     """
-    return _Gather.apply(rows) if _together() else rows
+    return _Gather.apply(rows) if _is_distributed() else rows
 
 
 def ring_exchange(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-    """Sends to the next process of a ring what the one before will send here, alike in number and shape.
+    """Start to send tensors to the next process of a ring and to receive as many from the previous one.
 
-    Both are under way at once; the call that comes back waits, and gives what has arrived.
+    The tensors of all processes have equal shapes. The returned function waits for those that are received.
     """
     if process_count() == 1:
         return lambda: list(tensors)
     after, before = (rank() + 1) % process_count(), (rank() - 1) % process_count()
     sent = [tensor.contiguous() for tensor in tensors]
-    came = [torch.empty_like(tensor) for tensor in sent]
-    each = [(dist.isend, after, sent), (dist.irecv, before, came)]
-    works = dist.batch_isend_irecv([dist.P2POp(op, one, peer) for op, peer, all_ in each for one in all_])
+    received = [torch.empty_like(tensor) for tensor in sent]
+    transfers = [(dist.isend, after, sent), (dist.irecv, before, received)]
+    works = dist.batch_isend_irecv(
+        [dist.P2POp(op, tensor, peer) for op, peer, tensors_ in transfers for tensor in tensors_]
+    )
 
-    def arrived() -> list[Tensor]:
+    def wait() -> list[Tensor]:
         while works:
-            works.pop().wait()  # forgotten, for it holds what was sent
-        return came
+            works.pop().wait()  # dropped, since it holds the tensors that were sent
+        return received
 
-    return arrived
+    return wait
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over the processes, without gradient; the same on all of them."""
-    if not _together():
+    """Return the mean over the processes, without gradient; equal on all of them."""
+    if not _is_distributed():
         return values
     total = values.detach().clone()
     with heartbeat.waiting_for("the loss of all processes"):
@@ -74,18 +76,18 @@ def mean(values: Tensor) -> Tensor:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The value of every process, in order of rank."""
-    if not _together():
+    """Return the values of all processes, in order of rank."""
+    if not _is_distributed():
         return [value]
     values: list[Any] = [None] * process_count()
-    with heartbeat.waiting_for("a word of all processes"):
+    with heartbeat.waiting_for("a value of every process"):
         dist.all_gather_object(values, value)
     return values
 
 
 def on_first_process(call: Callable[[], Result]) -> Result:
     """What the first process finds, for all; or its error, raised by all, so that none waits forever."""
-    if not _together():
+    if not _is_distributed():
         return call()
     outcome: tuple[Any, Exception | None] = (None, None)
     with keep_alive("the first process"):
@@ -101,75 +103,75 @@ def on_first_process(call: Callable[[], Result]) -> Result:
 
 
 def max_over_processes(value: int) -> int:
-    """The largest of the processes' values: how all agree on one decision, as to stop."""
+    """Return the largest value of all processes: how they agree on one decision, such as to stop."""
     return int(max(gather_objects(value)))
 
 
 def wait_for_all() -> None:
-    """To be called by all after the last word between them: waits, a little, until each has come here.
+    """Wait until every process has come here, at most for train.timeout; the last collective of a command.
 
-    A process that ends closes its connections, and breaks off what another still reads from them.
+    A process that ends closes its connections, and cuts off what another one still reads from them.
     """
-    if not _together():
+    if not _is_distributed():
         return
-    store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + heartbeat.limit()
-    with suppress(RuntimeError):  # it goes with the first process, which leaves when all have come
-        come = store.add(_PARTING, 1)
-        all_ = come + -come % process_count()  # of those who come now, if all have been here before
-        while store.add(_PARTING, 0) < all_ and time.monotonic() < until:
+    store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + heartbeat.timeout_seconds()
+    with suppress(RuntimeError):  # the store ends with the first process, which leaves when all have come
+        arrived = store.add(_PARTING, 1)
+        expected = arrived + -arrived % process_count()  # at the next multiple, in case of an earlier wait
+        while store.add(_PARTING, 0) < expected and time.monotonic() < until:
             time.sleep(0.01)
 
 
 @contextmanager
-def keep_alive(what: str) -> Iterator[None]:
-    """Work of which one process may have much more than another: none is given up while it is at it.
+def keep_alive(task: str) -> Iterator[None]:
+    """Let one process work longer than train.timeout while the others wait for `task`.
 
-    Whoever works says so from time to time; one that says nothing for `train.timeout` has stopped. All
-    processes enter it and leave it together; never one inside another. `what` the others wait for.
+    A process that works sends a sign of life from time to time; one that is silent for train.timeout has
+    stopped. All processes enter and leave together; blocks are not nested.
     """
-    if not _together():
+    if not _is_distributed():
         yield
         return
-    signs = _Signs()
+    signals = _KeepAliveThread()
     try:
         yield
     except Exception:
-        with suppress(RuntimeError):  # what went wrong here says more
-            signs.done()
+        with suppress(RuntimeError):  # the error of this process is the more informative one
+            signals.finish()
         raise
-    with heartbeat.waiting_for(what):
-        signs.done()
+    with heartbeat.waiting_for(task):
+        signals.finish()
 
 
-class _Signs:
-    """Signs of life of this process, beside its work, until all processes are done with theirs."""
+class _KeepAliveThread:
+    """Exchanges signs of life during the work of this process, until all processes have finished theirs."""
 
     def __init__(self) -> None:
-        # Main threads talk in a group of their own, in which a message of this one would be taken for theirs.
-        self._group = _signs_group()
+        # In a group of its own: in that of the main threads, its messages would be taken for theirs.
+        self._group = _keep_alive_group()
         self._finished = threading.Event()
         self._problem: RuntimeError | None = None
-        self._thread = threading.Thread(target=self._give, name="signs of life", daemon=True)
+        self._thread = threading.Thread(target=self._exchange, name="keep alive", daemon=True)
         self._thread.start()
 
-    def done(self) -> None:
-        """Waits for the others.
+    def finish(self) -> None:
+        """Wait until the other processes have finished as well.
 
-        Raises: RuntimeError when one of them has fallen silent, or is gone.
+        Raises: RuntimeError when one of them is silent, or has ended.
         """
         self._finished.set()
         self._thread.join()
         if self._problem is not None:
             raise self._problem
 
-    def _give(self) -> None:
-        at_work = 1
+    def _exchange(self) -> None:
+        working = 1  # processes
         try:
-            while at_work:
-                # Whoever has finished is back at once and waits here for the next sign of the others.
-                mine = torch.tensor(int(not self._finished.wait(heartbeat.limit() / 4)))
-                dist.all_reduce(mine, group=self._group)
-                at_work = int(mine)
+            while working:
+                # A process that has finished returns at once, and waits for the next sign of the others.
+                count = torch.tensor(int(not self._finished.wait(heartbeat.timeout_seconds() / 4)))
+                dist.all_reduce(count, group=self._group)
+                working = int(count)
         except RuntimeError as error:
             self._problem = error
 
@@ -177,16 +179,16 @@ class _Signs:
 _group_of: tuple[Any, Any] = (None, None)
 
 
-def _signs_group() -> Any:
-    """The group of the processes for signs of life, made once."""
+def _keep_alive_group() -> Any:
+    """Return the process group for signs of life, made once."""
     global _group_of
     if _group_of[0] is not dist.group.WORLD:
-        limit = timedelta(seconds=heartbeat.limit())
-        _group_of = (dist.group.WORLD, dist.new_group(backend="gloo", timeout=limit))
+        timeout = timedelta(seconds=heartbeat.timeout_seconds())
+        _group_of = (dist.group.WORLD, dist.new_group(backend="gloo", timeout=timeout))
     return _group_of[1]
 
 
-def _together() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 

@@ -1,8 +1,8 @@
-"""Where each process of a run is, so that one that stops answering can be named, with its step and its task.
+"""Heartbeat of every process: its step and current task, so that a hung process can be reported by rank.
 
-Several processes of one machine, started by `domainclip --processes`, keep a small file each in a folder of
-their launcher's; a process that is stopped or killed has left there what it did last. One that waits in vain
-says so itself.
+The processes that `domainclip --processes` starts on one machine each write it to a small file in a folder of
+their launcher; of a process that is stopped or killed, the file holds the last state. A process that waits in
+vain reports its own state.
 """
 
 from __future__ import annotations
@@ -16,84 +16,84 @@ from pathlib import Path
 
 from domainclip.config import durations
 
-NOTES = "DOMAINCLIP_LAST_WORDS"  # the folder, for the processes that were started
+FOLDER_VARIABLE = "DOMAINCLIP_LAUNCH_FOLDER"  # environment variable with the folder, for started processes
 NO_ANSWER = "another process did not answer"
-_WIDTH = 240  # bytes of a file, always: a reader never sees a half of it
+_FILE_BYTES = 240  # a state is always as long, so that a reader never sees half of one
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """Where one process is."""
+    """The step and the task of one process."""
 
-    step: int = 0  # of the training, 0 before it
+    step: int = 0  # of the training; 0 before it
     task: str = "starting"
-    waiting_for: str = ""  # for what all processes must bring, or nothing
+    waiting_for: str = ""  # contribution of all processes that this one waits for; empty if it does not
 
     def text(self) -> str:
-        """`at step 12, reading data`."""
+        """Return for example `at step 12, reading data`."""
         where = f"at step {self.step}, " if self.step else ""
         return where + (f"waiting for {self.waiting_for}" if self.waiting_for else self.task)
 
 
-_here = ProcessState()
-_file: int | None = None
-_limit = "30m"
+_state = ProcessState()
+_state_file: int | None = None  # descriptor
+_timeout = "30m"
 
 
-def update(doing: str, step: int | None = None) -> None:
-    """Notes what this process does from now on, and in which step of the training."""
-    _move(replace(_here, task=doing, step=_here.step if step is None else step))
+def update(task: str, step: int | None = None) -> None:
+    """Set the task of this process and, if given, its training step."""
+    _set_state(replace(_state, task=task, step=_state.step if step is None else step))
 
 
 @contextmanager
-def waiting_for(what: str) -> Iterator[None]:
-    """While this process cannot go on without the others."""
-    before = _here
-    _move(replace(before, waiting_for=what))
+def waiting_for(contribution: str) -> Iterator[None]:
+    """Mark this process as waiting for the other processes."""
+    before = _state
+    _set_state(replace(before, waiting_for=contribution))
     yield
-    _move(before)  # not after an error: it is told where this process stood
+    _set_state(before)  # not after an error, whose report names the state at the time
 
 
-def set_timeout(limit: str) -> None:
-    """How long a process waits for another, as the user said it."""
-    global _limit
-    _limit = limit
+def set_timeout(timeout: str) -> None:
+    """Set how long a process waits for another, as a duration such as `30m`."""
+    global _timeout
+    _timeout = timeout
 
 
-def limit() -> int:
-    """The same in seconds."""
-    return durations.seconds(_limit)
+def timeout_seconds() -> int:
+    """Return how many seconds a process waits for another."""
+    return durations.seconds(_timeout)
 
 
 def explain_timeout(error: BaseException) -> str | None:
-    """What to say when an error means that another process stopped answering, or is gone; else None."""
+    """Return the message for an error that means that another process hangs or has ended; else None."""
     text = str(error)
     if not isinstance(error, RuntimeError):
         return None
-    if any(part in text for part in ("Timed out waiting", "wait timeout", "Timeout(ms)=")):
-        return f"{_here.text()}: {NO_ANSWER} for {_limit}"
-    if any(part in text for part in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")):
-        return f"{_here.text()}: another process is gone"
+    if any(sign in text for sign in ("Timed out waiting", "wait timeout", "Timeout(ms)=")):
+        return f"{_state.text()}: {NO_ANSWER} for {_timeout}"
+    if any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")):
+        return f"{_state.text()}: another process is gone"
     return None
 
 
 def read_states(folder: Path) -> dict[int, ProcessState]:
-    """Where each process was last."""
-    found = {}
+    """Return the last state of each process, by rank."""
+    states = {}
     for file in folder.glob("*.at"):
         try:
-            found[int(file.stem)] = ProcessState(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # killed before it wrote for the first time
+            states[int(file.stem)] = ProcessState(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # the process was killed before it wrote for the first time
             continue
-    return found
+    return states
 
 
-def _move(place: ProcessState) -> None:
-    global _here, _file
-    _here = place
-    folder = os.environ.get(NOTES)
+def _set_state(state: ProcessState) -> None:
+    global _state, _state_file
+    _state = state
+    folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None or "RANK" not in os.environ:
         return
-    if _file is None:
-        _file = os.open(Path(folder, f"{os.environ['RANK']}.at"), os.O_WRONLY | os.O_CREAT, 0o600)
-    os.pwrite(_file, json.dumps(asdict(place)).ljust(_WIDTH).encode(), 0)
+    if _state_file is None:
+        _state_file = os.open(Path(folder, f"{os.environ['RANK']}.at"), os.O_WRONLY | os.O_CREAT, 0o600)
+    os.pwrite(_state_file, json.dumps(asdict(state)).ljust(_FILE_BYTES).encode(), 0)

@@ -159,7 +159,7 @@ class StageRun:
 
     def validate(self) -> bool:
         """Validate when it is due; return whether these weights are the best so far, to be saved at once."""
-        heartbeat.update("looking at held-out data")
+        heartbeat.update("validating")
         metrics = self.policy.validate(self.state.step, self.total, self.setup.model)
         if metrics is not None:
             record = {"step": self.state.step, "validation": metrics}

@@ -12,11 +12,11 @@ from domainclip.distributed.heartbeat import ProcessState
 
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOMAINCLIP_LAST_WORDS", str(tmp_path))
+    monkeypatch.setenv("DOMAINCLIP_LAUNCH_FOLDER", str(tmp_path))
     monkeypatch.setenv("RANK", "3")
-    monkeypatch.setattr(heartbeat, "_here", ProcessState())
-    monkeypatch.setattr(heartbeat, "_file", None)
-    monkeypatch.setattr(heartbeat, "_limit", "30m")
+    monkeypatch.setattr(heartbeat, "_state", ProcessState())
+    monkeypatch.setattr(heartbeat, "_state_file", None)
+    monkeypatch.setattr(heartbeat, "_timeout", "30m")
 
 
 def test_the_last_place_is_read(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_words() -> None:
     assert ProcessState().text() == "starting"
     assert ProcessState(4, "saving").text() == "at step 4, saving"
     assert (
-        ProcessState(4, "saving", "a word of all processes").text()
-        == "at step 4, waiting for a word of all processes"
+        ProcessState(4, "saving", "a value of every process").text()
+        == "at step 4, waiting for a value of every process"
     )
 
 
@@ -63,7 +63,7 @@ def test_what_an_error_means(fault: Exception, said: str | None, monkeypatch: py
     with pytest.raises(type(fault)), heartbeat.waiting_for("the loss of all processes"):
         raise fault
     with monkeypatch.context() as alone:
-        alone.delenv("DOMAINCLIP_LAST_WORDS")
-        assert launch.lost(fault) is None  # of a single process
+        alone.delenv("DOMAINCLIP_LAUNCH_FOLDER")
+        assert launch.explain_loss(fault) is None  # of a single process
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.lost(fault) == said
+    assert launch.explain_loss(fault) == said

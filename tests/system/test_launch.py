@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from domainclip.distributed import heartbeat, launch
+from domainclip.distributed import failures, heartbeat, launch
 from domainclip.distributed.heartbeat import ProcessState
 from domainclip.errors import Interrupted, RecipeError
 from domainclip.training.checkpointing import checkpoint
@@ -94,7 +94,7 @@ def test_two_processes_by_one_option(recipe_file: Path, tmp_path: Path) -> None:
         (
             "kill",
             7,
-            "domainclip: process 1 ended without a word (signal 9), at step 3, computing; see its output above\n",
+            "domainclip: process 1 ended without an error message (signal 9), at step 3, computing; see its output above\n",
         ),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_process_that_stops_answering_is_named(recipe_file: Path, tmp_path: Pa
     _, err = process.communicate(timeout=120)
     assert err == (
         "domainclip: process 1 stopped answering, at step 3, computing; process 0, at step 3, waiting for the loss of "
-        "all processes: another process did not answer for 4s: look at its machine, then continue with --resume; "
+        "all processes: another process did not answer for 4s: check its machine, then continue with --resume; "
         "if it was only slow, raise train.timeout\n"
     )
     assert process.returncode == 7
@@ -226,7 +226,7 @@ def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPat
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     def signalled(*_: object) -> None:
-        note = Path(os.environ[heartbeat.NOTES], "1.json")  # one that heard of the other's end
+        note = Path(os.environ[heartbeat.FOLDER_VARIABLE], "1.json")  # one that heard of the other's end
         note.write_text(json.dumps({"rank": 1, "at": 1, "message": "gone", "code": 7, "echo": True}))
         raise SignalException("", signal.SIGTERM)
 
@@ -240,14 +240,14 @@ def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPat
             launch.launch(["finetune"], 2, None)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert str(caught.value) == "stopped by SIGTERM, starting: what was saved before stays"
+    assert str(caught.value) == "stopped by SIGTERM, starting: earlier checkpoints are unchanged"
     assert caught.value.code == 143
-    assert os.environ["PET_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGQUIT,SIGUSR1"
+    assert os.environ["PET_SIGNALS_TO_HANDLE"] == "SIGINT,SIGTERM,SIGUSR1,SIGQUIT"
     assert os.environ.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") == "300"
-    assert heartbeat.NOTES not in os.environ
+    assert heartbeat.FOLDER_VARIABLE not in os.environ
 
 
-_STEP_7 = {0: "at step 7, waiting for a word of all processes: another process did not answer for 30m"}
+_STEP_7 = {0: "at step 7, waiting for a value of every process: another process did not answer for 30m"}
 
 
 @pytest.mark.parametrize(
@@ -255,51 +255,51 @@ _STEP_7 = {0: "at step 7, waiting for a word of all processes: another process d
     [
         (  # stopped, and still there
             _STEP_7,
-            {0: ProcessState(7, "computing", "a word"), 1: ProcessState(6, "reading data")},
+            {0: ProcessState(7, "computing", "a value"), 1: ProcessState(6, "reading data")},
             {0: 7, 1: -9},  # killed in the end, for it could not hear
             7,
-            "process 1 stopped answering, at step 6, reading data; process 0, at step 7, waiting for a word of all "
-            "processes: another process did not answer for 30m: look at its machine, then continue with --resume; "
+            "process 1 stopped answering, at step 6, reading data; process 0, at step 7, waiting for a value of every "
+            "process: another process did not answer for 30m: check its machine, then continue with --resume; "
             "if it was only slow, raise train.timeout",
         ),
         (  # went on when the others had left
             _STEP_7 | {1: "at step 6, waiting for the loss of all processes: another process is gone"},
             {
-                0: ProcessState(7, "computing", "a word"),
+                0: ProcessState(7, "computing", "a value"),
                 1: ProcessState(6, "computing", "the loss of all processes"),
             },
             {0: 7, 1: 7},
             7,
             "process 1 stopped answering, at step 6, waiting for the loss of all processes; process 0, at step 7, "
-            "waiting for a word of all processes: another process did not answer for 30m: look at its machine, then "
+            "waiting for a value of every process: another process did not answer for 30m: check its machine, then "
             "continue with --resume; if it was only slow, raise train.timeout",
         ),
         (  # of four: the launcher has stopped another, which was waiting too
             _STEP_7,
             {
                 0: ProcessState(7),
-                1: ProcessState(7, "computing", "a word of all processes"),
+                1: ProcessState(7, "computing", "a value of every process"),
                 2: ProcessState(7, "saving"),
             },
             {0: 7},
             7,
-            "process 2 stopped answering, at step 7, saving; process 0, at step 7, waiting for a word of all "
-            "processes: another process did not answer for 30m: look at its machine, then continue with --resume; "
+            "process 2 stopped answering, at step 7, saving; process 0, at step 7, waiting for a value of every "
+            "process: another process did not answer for 30m: check its machine, then continue with --resume; "
             "if it was only slow, raise train.timeout",
         ),
         (  # killed; the launcher has stopped a third one meanwhile
-            {0: "at step 7, waiting for a word of all processes: another process is gone"},
+            {0: "at step 7, waiting for a value of every process: another process is gone"},
             {0: ProcessState(7), 1: ProcessState(7, "saving"), 2: ProcessState(7)},
             {0: 7, 1: -15, 2: -9},
             7,
-            "process 2 ended without a word (signal 9), at step 7, starting; see its output above",
+            "process 2 ended without an error message (signal 9), at step 7, starting; see its output above",
         ),
         (  # a bug, whose traceback stands above
             {},
             {1: ProcessState(0, "starting")},
             {0: -15, 1: 1},
             1,
-            "process 1 ended without a word (exit code 1), starting; see its output above",
+            "process 1 ended without an error message (exit code 1), starting; see its output above",
         ),
         (_STEP_7, {0: ProcessState(7)}, {0: 7}, 7, f"process 0, {_STEP_7[0]}; continue with --resume"),
     ],
@@ -307,6 +307,6 @@ _STEP_7 = {0: "at step 7, waiting for a word of all processes: another process d
 def test_who_was_lost(
     echoes: dict[int, str], places: dict[int, ProcessState], codes: dict[int, int], code: int, said: str
 ) -> None:
-    found = launch._silent(echoes, places, codes)
+    found = failures.lost_process(echoes, places, codes)
     assert str(found) == said
     assert found.code == code

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from domainclip.errors import DomainclipError, ExitCode, Interrupted, RecipeError
+from domainclip.errors import STOP_SIGNALS, DomainclipError, ExitCode, Interrupted, RecipeError
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.report import model_card
 from domainclip.training.checkpointing import resume as checkpointing_resume
 
 _ERROR = "domainclip: "  # what the one line of a fault begins with
-_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # SLURM warns with the last one
+_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)  # passed on to the runs
 _STOPPED = (int(ExitCode.INTERRUPTED), int(ExitCode.TERMINATED))
 
 
@@ -95,7 +95,7 @@ class _Children:
     _lock: threading.RLock = field(default_factory=threading.RLock)  # a handler may come while it is held
 
     def __enter__(self) -> _Children:
-        heeded = [one for one in _HEEDED if signal.getsignal(one) is not signal.SIG_IGN]  # as under nohup
+        heeded = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]  # as under nohup
         self._before = {number: signal.signal(number, self._pass_on) for number in heeded}
         return self
 

@@ -12,10 +12,9 @@ import time
 from types import FrameType
 
 from domainclip.config.durations import seconds
+from domainclip.errors import STOP_SIGNALS
 
-# SLURM warns with SIGUSR1 when asked to (`--signal=USR1@120`), and ends a job with SIGTERM.
-_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_TIME_UP = 1  # stands among signal numbers for the walltime: 1 is a hang-up, which is not heeded
+_TIME_UP = 1  # stands among signal numbers for the time limit: 1 is a hang-up, which is not handled
 
 
 class InterruptHandler:
@@ -34,7 +33,7 @@ class InterruptHandler:
         return self._received
 
     def __enter__(self) -> InterruptHandler:
-        self._before = {number: signal.signal(number, self._note) for number in _HEEDED}
+        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
