@@ -60,7 +60,9 @@ def make_pairs(base: DualEncoder, count: int, repeated: float = 0.15) -> Pairs:
     """Pictures of noise with captions of 16 to 24 tokens, a share of which is said before."""
     draw = np.random.default_rng(0)
     side = base.image_size[0]
-    known = [word for word in WORDS if base.count_tokens([word]) == [3]]  # one token, and the two around it
+    known = [
+        word for word in WORDS if base.text_tokenizer.count([word]) == [3]
+    ]  # one token, and the two around it
     captions: list[str] = []
     for _ in range(count):
         again = captions and draw.random() < repeated

@@ -214,10 +214,10 @@ def _peers(
 
 
 def _ids(setup: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
-    ids = setup.model.tokenise(texts)["input_ids"]
+    ids = setup.model.text_tokenizer(texts)["input_ids"]
     if length is None:
         return ids
-    pad = int(setup.model.tokenizer.pad_token_id)
+    pad = int(setup.model.text_tokenizer.hf_tokenizer.pad_token_id)
     return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=pad)
 
 

@@ -59,7 +59,7 @@ class CachedEncoder:
         shown = f", {model.frames} pictures" if model.frames > 1 else ""
         self.preparation: str = model.image_preprocessor.fingerprint() + shown
         self.image_key = (model.fingerprint("image"), self.preparation)
-        self.text_key = (model.fingerprint("text"), model.wording)
+        self.text_key = (model.fingerprint("text"), model.text_tokenizer.fingerprint())
         self.readable: dict[str, Dataset] = {}  # by set: its readable items, where some are not
 
     def images(self, items: Dataset) -> np.ndarray:
@@ -79,7 +79,7 @@ class CachedEncoder:
 
     def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32, each as long as the tower made it: some protocols average such vectors."""
-        return self._known(("raw", self.text_key), texts, self.model.raw_text)
+        return self._known(("raw", self.text_key), texts, self.model.encode_text_unnormalized)
 
     def _known(self, tower: Any, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
         key = (tower, tuple(texts))
@@ -103,17 +103,19 @@ class CachedEncoder:
         """
         import torch
 
+        from domainclip.models import patch_embeddings
+
         def work(rows: Sequence[int]) -> tuple[np.ndarray, list[tuple[float, float, float, float]]]:
             pictures = [decode_image(items[row]["image"]) for row in rows]
             prepared = [self.model.image_preprocessor(picture) for picture in pictures]
             batch = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
             windows = [self.model.image_preprocessor.window(picture.size) for picture in pictures]
-            return self._run(self.model.encode_patches, batch, "image"), windows
+            return self._run(partial(patch_embeddings.encode_patches, self.model), batch, "image"), windows
 
         found = _in_chunks(work, range(len(items)))
         vectors = np.concatenate([rows for rows, _ in found])
         windows = np.array([window for _, part in found for window in part])
-        return vectors.reshape(len(vectors), *self.model.grid, -1), windows
+        return vectors.reshape(len(vectors), *patch_embeddings.patch_grid(self.model), -1), windows
 
     @property
     def device(self) -> str:
@@ -157,7 +159,7 @@ class CachedEncoder:
         return self._run(self.model.encode_image, batch, "image")
 
     def _text_rows(self, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
-        return self._run(encode, self.model.tokenise(list(texts)), "text")
+        return self._run(encode, self.model.text_tokenizer(list(texts)), "text")
 
     def _run(self, encode: Callable[..., Tensor], batch: dict[str, Tensor], side: str) -> np.ndarray:
         import torch

@@ -1,1 +1,1 @@
-"""One interface over the checkpoint families: load, preprocess, tokenise, encode, choose, save."""
+"""One interface to all checkpoint families: load, preprocess, tokenize, encode, train, save."""

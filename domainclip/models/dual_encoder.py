@@ -1,188 +1,281 @@
-"""Towers: an image tower and a text tower with one embedding space, whatever family they come from."""
+"""A dual encoder: an image tower and a text tower with one embedding space, of any supported family."""
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, ClassVar, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from domainclip.models import layers, learned_prompts, parameters, patch_embeddings, saving, text_tokenizer
-from domainclip.models.encoding import Encoding
+from domainclip.errors import ModelError
+from domainclip.models import frame_pooling, frozen_prefix, last_layer, token_embeddings
+from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.image_preprocessor import ImagePreprocessor
-from domainclip.models.layers import TOWER_MODULES, Modality
+from domainclip.models.layers import Modality
+from domainclip.models.text_tokenizer import TextTokenizer, position_limit
+from domainclip.models.token_embeddings import EncoderOutput
+from domainclip.models.trainable_layers import TrainableLayers
 
 
-class DualEncoder(Encoding):
-    """A checkpoint that can be trained: preprocessing, tokenising, embedding, naming and saving.
+class DualEncoder(TrainableLayers):
+    """A checkpoint that can be trained: preprocessing, tokenizing and encoding; `save_model` writes it.
 
-    Shapes: b items, d embedding width, l tokens, h and w pixels. Embeddings are fp32 of unit length.
-    A family is a subclass in `families/` that states what differs.
+    Shapes: b items, d embedding width, t tokens or patches, l tokens of a text, w width of a tower.
+    Embeddings are fp32 of unit length. A family is a subclass in `families/` that states what differs.
     """
 
-    objective: ClassVar[str] = "contrastive"  # what this family was trained with
-    inputs: ClassVar[tuple[str, ...] | None] = None  # the tokenizer's outputs that the model was trained on
+    objective: ClassVar[str] = "contrastive"  # which this family was trained with
+    tokenizer_outputs: ClassVar[tuple[str, ...] | None] = None  # which the text tower reads; None: all
     fixed_length: ClassVar[bool] = False  # trained on padding, so padding changes the embedding
+    applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
+    accepts_hidden_states: ClassVar[tuple[Modality, ...]] = ("image", "text")  # of `frozen_hidden_states`
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, processor: Any, base: str, revision: str | None
+        self, hf_model: PreTrainedModel, hf_tokenizer: Any, processor: Any, base: str, revision: str | None
     ) -> None:
         super().__init__()
         self.base = base
         self.revision = revision
-        self.family: str = model.config.model_type
-        self.hf_model = model
+        self.family: str = hf_model.config.model_type
+        self.hf_model = hf_model
         self.added_modules = torch.nn.ModuleDict()
-        if not self.fixed_length:  # places count from the left: padding there would move what a text says
-            tokenizer.padding_side = "right"
-        self.tokenizer = tokenizer
-        self.processor = processor
+        self.text_tokenizer = TextTokenizer(
+            hf_tokenizer,
+            position_limit(hf_model.text_model, hf_model.config.text_config),
+            family=type(self).__name__,
+            outputs=self.tokenizer_outputs,
+            fixed_length=self.fixed_length,
+            lower_case=self.applies_lower_case and hf_tokenizer.init_kwargs.get("do_lower_case", False),
+        )
+        self.hf_image_processor = processor
         self.image_preprocessor = ImagePreprocessor.of(processor, f'base "{base}"')
         self.image_size = self.image_preprocessor.size
-        self.width: int = _width(model.config)
-        self.max_tokens = self._limit()
-        # A checkpoint born above the usual bound keeps its own, or its first step would change it.
+        self.width: int = _width(hf_model.config)
+        # A checkpoint above the usual bound retains its own scale, or its first step would change it.
         self.max_log_scale = max(math.log(100), self._log_scale().item())
         self.register_buffer("mean", torch.tensor(self.image_preprocessor.mean), persistent=False)
         self.register_buffer("std", torch.tensor(self.image_preprocessor.std), persistent=False)
         self.check()
 
-    def encode_patches(self, image: dict[str, Tensor]) -> Tensor:
-        """(b, n, d), a unit vector for each patch, in rows from the top left; see `towers/patches.py`.
-
-        Raises: ModelError for a family whose patches have no fixed grid.
-        """
-        return patch_embeddings.encode_patches(self, image)
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that is read whole, special tokens included."""
+        return self.text_tokenizer.max_tokens
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        edge: int = self.hf_base.config.vision_config.patch_size
-        return self.image_size[0] // edge, self.image_size[1] // edge
+    def scale(self) -> Tensor:
+        """() fp32, the inverse temperature."""
+        return self._log_scale().exp()
 
-    def tokenise(self, texts: list[str]) -> dict[str, Tensor]:
-        """(b, l) ids, cut to `max_tokens` with the end-of-text token kept, padded no more than needed."""
-        batch = self.tokenizer(
-            self.worded(texts),
-            padding="max_length" if self.fixed_length else "longest",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return {name: batch[name] for name in self.inputs or batch}
+    @property
+    def bias(self) -> Tensor | None:
+        """() fp32, of families trained with the sigmoid objective."""
+        bias = getattr(self.hf_base, "logit_bias", None)
+        return None if bias is None else bias.float().reshape(())
 
-    def count_tokens(self, texts: list[str]) -> list[int]:
-        """How long each text is before it is cut, special tokens included."""
-        ids = self.tokenizer(self.worded(texts), return_attention_mask=False, verbose=False)["input_ids"]
-        return [len(one) for one in ids]
-
-    def reword(self) -> None:
-        """To be called when the tokenizer or its limit has changed: both are looked at anew."""
-        self.max_tokens = self._limit()
-        self.__dict__.pop("wording", None)
-
-    @cached_property
-    def wording(self) -> str:
-        """A key for how texts become ids; with `fingerprint` a key for what the model says of a text."""
-        return text_tokenizer.fingerprint(self)
-
-    def worded(self, texts: list[str]) -> list[str]:
-        """The texts as the tokenizer is given them: clean, and with the words that were learnt."""
-        return learned_prompts.insert_learned_tokens(self.tokenizer, self.clean(texts))
-
-    def clean(self, texts: list[str]) -> list[str]:
-        """The texts as the tokenizer wants them."""
-        return texts
-
-    def set_trainable(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
-        """Let learn what the first matching pattern gives a factor above 0, lock the rest.
-
-        Returns the factor on the learning rate by weight name. A pattern matches whole names.
-
-        Raises: RecipeError for a weight that no pattern covers, and a pattern that decides nothing.
-        """
-        # The heads of an objective are no strategy's business.
-        named = {name: w for name, w in self.weights().items() if not name.startswith("extra/third.")}
-        factors = parameters.match_patterns(named, patterns)
-        for name, weight in named.items():
-            weight.requires_grad_(factors[name] > 0)
-        return factors
-
-    def uses_weight_decay(self, name: str) -> bool:
-        """Whether weight decay may pull at this weight."""
-        return parameters.uses_weight_decay(name, self.weights()[name])
+    @property
+    def heads(self) -> Tensor | None:
+        """(2, d + t, d) of an objective with a third tower, see `objectives/three_towers.py`."""
+        third = self.added_modules
+        return third["third"].heads if "third" in third else None  # type: ignore[return-value]
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
-        """Keep the scale within 1 and its bound; to be called after each optimizer step."""
+        """Bound the scale by 1 and its maximum; to be called after each optimizer step."""
         self.hf_base.logit_scale.clamp_(0, self.max_log_scale)
 
-    def lora_targets(self, part: Modality, kind: str, last_layers: int | None = None) -> list[str]:
-        """Full names of the linear layers of a tower, as peft's `target_modules` wants them.
+    def set_frame_pooling(self, pooling: FramePooling) -> None:
+        """Encode studies of several images, pooled so; the pooling module is added where it has weights."""
+        self.frames, self.frame_pooling = pooling.frames, pooling
+        module = pooling.make_module(self.width)
+        if module is not None:
+            self.added_modules[frame_pooling.MODULE_NAME] = module.to(next(self.parameters()).device)
 
-        `kind` is "attention" or "attention+mlp".
+    def forward(
+        self,
+        image: dict[str, Tensor] | None = None,
+        text: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None,
+        tokens: bool = False,
+    ) -> EncoderOutput | tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
+        """(b, d) image, (b, d) text, scale and bias; None for an input that is not given.
 
-        Raises: RecipeError for a kind or a number of layers that there is not.
+        Texts may come in groups, each padded to its own longest; their rows follow one another. With `tokens`
+        the result also has a vector for each patch and each token, see `EncoderOutput`.
+
+        Raises: ModelError when tokens are requested of a family that has none.
         """
-        names = layers.lora_target_names(self._tower(part), kind, last_layers)
-        return [f"{TOWER_MODULES[part]}.{name}" for name in names]
+        groups = [text] if isinstance(text, Mapping) else text
+        if tokens:
+            rows, patches = (None, None) if image is None else self._encode_image_tokens(image)
+            texts, words, mask = (None, None, None) if groups is None else self._encode_text_tokens(groups)
+            return EncoderOutput(rows, texts, self.scale, self.bias, patches, words, mask, self.heads)
+        rows = None if image is None else self.encode_image(image)
+        texts = None if groups is None else torch.cat([self.encode_text(group) for group in groups])
+        if self.heads is not None:
+            return EncoderOutput(rows, texts, self.scale, self.bias, heads=self.heads)
+        return rows, texts, self.scale, self.bias
 
-    def save(self, folder: str | Path) -> None:
-        """Write a folder that plain transformers, or peft, loads, and `load` too.
+    def encode_image(self, image: dict[str, Tensor]) -> Tensor:
+        """(b, d), from stacked outputs of `image_preprocessor`, or from `hidden` of `frozen_hidden_states`.
 
-        An adapter is written with the name of its base, and with scale and bias beside it.
-
-        Raises: ModelError when a weight learns that an adapter cannot hold.
+        With `shown` (b, f) each row is a study of f images, of which these are present; absent ones cost
+        nothing.
         """
-        saving.save_model(self, Path(folder))
+        if "shown" in image:
+            shown = image["shown"]
+            rows = self.encode_image({name: value[shown] for name, value in image.items() if name != "shown"})
+            module = dict(self.added_modules.items()).get(frame_pooling.MODULE_NAME)
+            return frame_pooling.pool_frames(rows, shown, module)
+        with self._started_at_hidden("image", image), self._last_layer_once("image", image):
+            return _unit(self._image_features(image).pooler_output)
+
+    def encode_text(self, text: dict[str, Tensor]) -> Tensor:
+        """(b, d), from the output of `text_tokenizer`; with `hidden`, from those hidden states."""
+        return _unit(self.encode_text_unnormalized(text))
+
+    def encode_text_unnormalized(self, text: dict[str, Tensor]) -> Tensor:
+        """(b, d) fp32 as `encode_text`, without scaling to unit length."""
+        with self._started_at_hidden("text", text), self._last_layer_once("text", text):
+            rows: Tensor = self._text_features(text).pooler_output
+        return rows.float()
+
+    @torch.no_grad()
+    def frozen_hidden_states(self, modality: Modality, batch: dict[str, Tensor]) -> Tensor:
+        """(b, t, w): the input of the lowest trained layer, for preprocessed images or tokenized texts."""
+        first = self.first_trainable_layer(modality)
+        assert first is not None  # a tower that is frozen whole has embeddings instead
+        encode = self._image_features if modality == "image" else self._text_features
+        with (
+            frozen_prefix.stop_before_layer(self.tower(modality), first) as reached,
+            suppress(frozen_prefix.LayerReached),
+        ):
+            encode(batch)
+        return reached[0]
+
+    def pixel_inputs(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The transformers model's image arguments, rescaled and normalized on the device."""
+        pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.image_preprocessor.rescale
+        return {"pixel_values": (pixels - self.mean[:, None, None]) / self.std[:, None, None]}
+
+    def has_token_embeddings(self, modality: Modality) -> bool:
+        """Whether `forward` can return a vector for each patch, or for each token."""
+        if modality == "text":
+            return True
+        # Studies of several images, and images of any shape, have no single grid of patches.
+        one_grid = not self.image_preprocessor.patch and self.frames == 1
+        return one_grid and token_embeddings.has_image_token_embeddings(self.tower("image"))
+
+    def pooled_position(
+        self, modality: Modality, batch: dict[str, Tensor]
+    ) -> last_layer.TokenPosition | None:
+        """The only position of a tower's output that the embedding depends on; None: several, or unknown.
+
+        Defined by the family.
+        """
+        return None
+
+    def refuse(self, fault: str) -> NoReturn:
+        """Raise a ModelError that names the base."""
+        raise ModelError(f'base "{self.base}": {fault}')
 
     def check(self) -> None:
-        """Refuse a checkpoint whose parts do not fit together.
+        """Refuse a checkpoint whose components do not fit together.
 
-        Raises: ModelError that names the part and the way out.
+        Raises: ModelError that names the component and the remedy.
         """
-        rows = self.hf_base.config.text_config.vocab_size
-        if len(self.tokenizer) > rows:
+        tokenizer, config = self.text_tokenizer.hf_tokenizer, self.hf_base.config
+        rows = config.text_config.vocab_size
+        if len(tokenizer) > rows:
             self.refuse(
-                f"its tokenizer has {len(self.tokenizer)} tokens, its text tower only {rows}; "
+                f"its tokenizer has {len(tokenizer)} tokens, its text tower only {rows}; "
                 "use the tokenizer that belongs to it"
             )
-        if self.tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None:
             self.refuse("its tokenizer has no padding token; name one in tokenizer_config.json")
         if self.image_preprocessor.patch:  # such a tower takes images of any size
             return
-        side = getattr(self.hf_base.config.vision_config, "image_size", None)
-        wanted = (side, side) if isinstance(side, int) else tuple(side or self.image_size)
-        if wanted != self.image_size:
+        side = getattr(config.vision_config, "image_size", None)
+        size = (side, side) if isinstance(side, int) else tuple(side or self.image_size)
+        if size != self.image_size:
             self.refuse(
-                f"its preprocessor gives {_by(self.image_size)} pixels, its image tower takes {_by(wanted)}; "
-                "mend the sizes in preprocessor_config.json"
+                f"its preprocessor gives {_by(self.image_size)} pixels, its image tower takes {_by(size)}; "
+                "correct the sizes in preprocessor_config.json"
             )
 
-    def check_end_of_text(self, pools_at: int) -> None:
-        """For families that read a text at its end-of-text token: every text must end in `pools_at`."""
-        end = int(self.tokenise(["a " * self.max_tokens])["input_ids"][0, -1])
-        if end != pools_at:
+    def check_end_of_text(self, pooled_id: int) -> None:
+        """For families that pool a text at its end-of-text token: every text must end in `pooled_id`.
+
+        Raises: ModelError when it ends in another one.
+        """
+        end = int(self.text_tokenizer(["a " * self.max_tokens])["input_ids"][0, -1])
+        if end != pooled_id:
             self.refuse(
-                f"its tokenizer ends a text with the id {end}, its text tower reads at the id {pools_at}; "
-                "mend text_config.eos_token_id in config.json, or the tokenizer"
+                f"its tokenizer ends a text with the id {end}, its text tower pools at the id {pooled_id}; "
+                "correct text_config.eos_token_id in config.json, or the tokenizer"
             )
 
-    def _limit(self) -> int:
-        positions: int = self.hf_base.config.text_config.max_position_embeddings
-        for name, module in self.hf_base.text_model.named_modules():
-            # RoBERTa and its kin count positions from behind the padding index.
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-                positions -= module.padding_idx + 1
-        return min(positions, int(self.tokenizer.model_max_length))
+    def _encode_image_tokens(self, image: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(b, d) and (b, n, d)."""
+        if not self.has_token_embeddings("image"):
+            self.refuse(
+                f"family {self.family} has no token embeddings of images; leave out the objective that "
+                "needs image_tokens"
+            )
+        with self._started_at_hidden("image", image):
+            out = self._image_features(image)
+        projection = getattr(self.hf_base, "visual_projection", None)
+        return _unit(out.pooler_output), token_embeddings.image_token_embeddings(
+            self.tower("image"), projection, out.last_hidden_state
+        )
+
+    def _encode_text_tokens(self, groups: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, d), (b, l, d) and (b, l)."""
+        tower, projection = self.tower("text"), getattr(self.hf_base, "text_projection", None)
+        pooled, tokens = [], []
+        for group in groups:
+            with self._started_at_hidden("text", group):
+                out = self._text_features(group)
+            pooled.append(_unit(out.pooler_output))
+            rows = token_embeddings.text_token_embeddings(tower, projection, out.last_hidden_state)
+            mask = token_embeddings.is_word_token(self.text_tokenizer.hf_tokenizer, group)
+            tokens.append((rows, mask))
+        return torch.cat(pooled), *token_embeddings.pad_and_join(tokens)
+
+    def _image_features(self, image: dict[str, Tensor]) -> Any:
+        """The image tower's whole output, its pooled token projected."""
+        inputs = {"pixel_values": image["hidden"]} if "hidden" in image else self.pixel_inputs(image)
+        with self._onednn("image"):
+            return self.hf_base.get_image_features(**inputs)
+
+    def _text_features(self, text: dict[str, Tensor]) -> Any:
+        """The text tower's whole output, its pooled token projected."""
+        with self._onednn("text"):
+            return self.hf_base.get_text_features(**{k: v for k, v in text.items() if k != "hidden"})
+
+    def _last_layer_once(self, modality: Modality, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside, a tower's last layer runs at the pooled position only."""
+        return last_layer.compute_only_at(self.tower(modality), self.pooled_position(modality, batch))
+
+    def _log_scale(self) -> Tensor:
+        # Some models hold it as a scalar, some as a one-element vector.
+        log_scale: Tensor = self.hf_base.logit_scale
+        return log_scale.float().reshape(())
 
 
 def _width(config: Any) -> int:
     return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return F.normalize(rows.float(), dim=-1)
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -1,53 +1,79 @@
-"""One embedding of several pictures: the frames or views of a study.
+"""One embedding of several images: the frames or views of a study.
 
-Legend: b studies, f frames, d embedding width.
+Shapes: b studies, f frames, d embedding width.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from domainclip.models.checkpoint_files import POOLING, POOLING_WEIGHTS
-
-MODULE_NAME = "image_pooling"  # where it stands in `Towers.extra`; it belongs to the image side
+MODULE_NAME = "image_pooling"  # its name in `DualEncoder.added_modules`; it belongs to the image side
 POOLING_KINDS = ("mean", "weighted", "temporal")
-MAX_FRAMES = 64  # frames
-_HEAD = 64  # dimensions of an attention head, as in CLIP's own towers
+MAX_FRAMES = 64
+_HEAD_WIDTH = 64  # of an attention head, as in CLIP's towers
+
+
+@dataclass(frozen=True)
+class FramePooling:
+    """How the frames of a study become one embedding."""
+
+    frames: int  # at most, evenly spaced
+    pool: str  # one of POOLING_KINDS
+    layers: int  # of the temporal transformer
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> FramePooling:
+        """From a JSON object.
+
+        Raises: ValueError for values that this version does not support; others wrote the file.
+        """
+        if (
+            data["pool"] not in POOLING_KINDS
+            or not 1 < data["frames"] <= MAX_FRAMES
+            or not 0 < data["layers"] <= 2
+        ):
+            raise ValueError(f"it holds {dict(data)}, which is not supported")
+        return cls(int(data["frames"]), str(data["pool"]), int(data["layers"]))
+
+    def make_module(self, width: int) -> nn.Module | None:
+        """The pooling module; None for the mean, which has no weights."""
+        if self.pool == "weighted":
+            return AttentionPooling(width)
+        return TemporalPooling(width, self.frames, self.layers) if self.pool == "temporal" else None
 
 
 class AttentionPooling(nn.Module):
-    """Σ_f a_f x_f with a = softmax_f(q · x_f): one learnable direction q says which frames tell most.
+    """Σ_f a_f x_f with a = softmax_f(q · x_f): one learnable direction q weights the frames.
 
-    q = 0 at the start: the mean.
+    q starts at 0: the mean.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(width))
 
-    def forward(self, frames: Tensor, shown: Tensor) -> Tensor:
-        """(b, d) of (b, f, d), where (b, f) are shown."""
-        share = (frames @ self.query).masked_fill(~shown, -torch.inf).softmax(dim=1)
+    def forward(self, frames: Tensor, present: Tensor) -> Tensor:
+        """(b, d) of (b, f, d), pooled over the frames that are present (b, f)."""
+        share = (frames @ self.query).masked_fill(~present, -torch.inf).softmax(dim=1)
         return (share[..., None] * frames).sum(dim=1)
 
 
 class TemporalPooling(nn.Module):
-    """mean_f of x_f + T(x + p)_f: a small transformer T over the frames, each with its place p.
+    """mean_f of x_f + T(x + p)_f: a small transformer T over the frames, with position embeddings p.
 
-    T's last projections and p are 0 at the start: the mean. [arXiv:2104.08860]
+    T's last projection and p start at 0: the mean. [arXiv:2104.08860]
     """
 
     def __init__(self, width: int, frames: int, layers: int) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.zeros(frames, width))
-        heads = max(1, width // _HEAD) if width % _HEAD == 0 else 1
+        heads = max(1, width // _HEAD_WIDTH) if width % _HEAD_WIDTH == 0 else 1
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
@@ -56,56 +82,20 @@ class TemporalPooling(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, frames: Tensor, shown: Tensor) -> Tensor:
-        """(b, d) of (b, f, d), where (b, f) are shown."""
-        told = self.layers(frames + self.place, src_key_padding_mask=~shown)
-        return masked_mean(F.normalize(frames + self.out(told), dim=-1), shown)
+    def forward(self, frames: Tensor, present: Tensor) -> Tensor:
+        """(b, d) of (b, f, d), pooled over the frames that are present (b, f)."""
+        context = self.layers(frames + self.place, src_key_padding_mask=~present)
+        return masked_mean(F.normalize(frames + self.out(context), dim=-1), present)
 
 
-def make_pooling(kind: str, width: int, frames: int, layers: int) -> nn.Module | None:
-    """The module that pools; None for the mean, which has no weights."""
-    if kind == "weighted":
-        return AttentionPooling(width)
-    return TemporalPooling(width, frames, layers) if kind == "temporal" else None
+def pool_frames(rows: Tensor, present: Tensor, module: nn.Module | None) -> Tensor:
+    """(b, d) of unit length: the embeddings (n, d) of the n frames that are present (b, f), pooled."""
+    frames = rows.new_zeros(*present.shape, rows.shape[-1]).masked_scatter(present[..., None], rows)
+    pooled = masked_mean(frames, present) if module is None else module(frames, present).float()
+    return F.normalize(pooled, dim=-1)
 
 
-def attach(model: Any, kind: str, frames: int, layers: int) -> None:
-    """Makes the towers show studies as that many frames, pooled so."""
-    model.frames, model.pooled_by = frames, {"frames": frames, "pool": kind, "layers": layers}
-    module = make_pooling(kind, model.width, frames, layers)
-    if module is not None:
-        model.added_modules[MODULE_NAME] = module.to(next(model.parameters()).device)
-
-
-def save_pooling(model: Any, folder: Path) -> None:
-    """How studies become one embedding, beside the model; nothing for towers that see single pictures."""
-    if not model.pooled_by:
-        return
-    (folder / POOLING).write_text(json.dumps(model.pooled_by, indent=2, sort_keys=True), encoding="utf-8")
-    if MODULE_NAME in model.added_modules:
-        state = model.added_modules[MODULE_NAME].state_dict()
-        state = {name: value.contiguous() for name, value in state.items()}
-        save_file(state, folder / POOLING_WEIGHTS, {"format": "pt"})
-
-
-def load_pooling(model: Any, folder: Path) -> None:
-    """The inverse of `write`, for a folder that has it.
-
-    Raises: ValueError for what this version does not know; others wrote the file.
-    """
-    said = json.loads((folder / POOLING).read_text(encoding="utf-8"))
-    if (
-        said["pool"] not in POOLING_KINDS
-        or not 1 < said["frames"] <= MAX_FRAMES
-        or not 0 < said["layers"] <= 2
-    ):
-        raise ValueError(f"{POOLING} asks for {said}, which is not known here")
-    with torch.random.fork_rng(devices=[]):  # what is made here is overwritten below
-        attach(model, str(said["pool"]), int(said["frames"]), int(said["layers"]))
-    if MODULE_NAME in model.added_modules:
-        model.added_modules[MODULE_NAME].load_state_dict(load_file(folder / POOLING_WEIGHTS))
-
-
-def masked_mean(frames: Tensor, shown: Tensor) -> Tensor:
-    share = shown.to(frames.dtype) / shown.sum(dim=1, keepdim=True)
+def masked_mean(frames: Tensor, present: Tensor) -> Tensor:
+    """(b, d): the mean over the frames that are present (b, f)."""
+    share = present.to(frames.dtype) / present.sum(dim=1, keepdim=True)
     return (share[..., None] * frames).sum(dim=1)

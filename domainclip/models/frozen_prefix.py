@@ -1,9 +1,9 @@
-"""A tower in two halves: what lies below the first layer that learns says the same in every epoch.
+"""The frozen layers below a tower's lowest trained layer, whose outputs are the same in every epoch.
 
-Nothing here knows a family: the stack of layers is cut short, or begun with what was kept, and the rest of
-the model is left to run as it always does, masks, pooling and projection included.
+No family is named here: the stack of layers is cut short, or starts from cached hidden states, and the rest
+of the model runs as always, with its masks, pooling and projection.
 
-Legend: b items, t tokens or patches, w width of the tower.
+Shapes: b items, t tokens or patches, w width of the tower.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from domainclip.models import layers
 
 
 def first_trainable_layer(tower: nn.Module) -> int | None:
-    """The lowest layer that learns, or the last layer when only what stands above it does; None: nothing.
+    """Index of the lowest layer that is trained; None when nothing is.
 
-    0 also when something below the layers learns.
+    0 also when a weight below the layers is trained, the last layer when only weights above it are.
     """
-    lowest = [place for _, weight, place in _places(tower) if weight.requires_grad]
-    return None if not lowest else min(max(0, min(lowest)), layers.depth(tower) - 1)
+    indices = [index for _, weight, index in _layer_indices(tower) if weight.requires_grad]
+    return None if not indices else min(max(0, min(indices)), layers.depth(tower) - 1)
 
 
 def parameters_below(tower: nn.Module, first: int) -> list[str]:
-    """Names of the weights that stand below a layer."""
-    return [name for name, _, place in _places(tower) if place < first]
+    """Names of the weights below a layer."""
+    return [name for name, _, index in _layer_indices(tower) if index < first]
 
 
 def frozen_modules(tower: nn.Module, first: int) -> list[nn.Module]:
-    """What runs before a layer and can draw dropout: embeddings and the layers below; of layer 0, nothing."""
+    """The modules before a layer that can draw dropout: embeddings and lower layers; for layer 0, none."""
     _, stack = layers.layer_stack(tower)
     return [*_embeddings(tower), *stack[:first]] if first else []
 
 
 @contextmanager
 def stop_before_layer(tower: nn.Module, first: int) -> Iterator[list[Tensor]]:
-    """A tower that stops before a layer: (b, t, w) of what reached it is put into the list.
+    """Inside, the tower stops before a layer and appends that layer's input (b, t, w) to the list.
 
-    Calling the tower, or whatever calls it, raises `Reached`, to be caught inside the block.
+    A call of the tower then raises `LayerReached`, to be caught inside the block.
     """
-    found: list[Tensor] = []
+    reached: list[Tensor] = []
     _, stack = layers.layer_stack(tower)
-    with with_layers(tower, [*stack[:first], _Stop(found)]):
-        yield found
+    with with_layers(tower, [*stack[:first], _Stop(reached)]):
+        yield reached
 
 
 @contextmanager
-def start_at_layer(tower: nn.Module, first: int, hidden: Tensor, pictures: bool) -> Iterator[None]:
-    """A tower that begins at a layer with (b, t, w), whatever it is called with.
+def start_at_layer(tower: nn.Module, first: int, hidden: Tensor, skip_embeddings: bool) -> Iterator[None]:
+    """Inside, the tower starts at a layer with (b, t, w), whatever its arguments are.
 
-    `pictures`: the embeddings are left out too, for there are no pixels; texts keep theirs, since masks are
-    made of token ids, and looking ids up costs nothing.
+    `skip_embeddings`: an image tower skips its embeddings too, for there are no pixels. A text tower needs
+    its own, since masks are made of token ids; looking ids up costs nothing.
     """
     _, stack = layers.layer_stack(tower)
-    skipped = _embeddings(tower) if pictures else []
+    skipped = _embeddings(tower) if skip_embeddings else []
     with with_layers(tower, [_FixedInput(hidden), *stack[first:]]):
-        for module in skipped:  # in place, because some models look at their embeddings' weights
+        for module in skipped:  # in place, because some models read their embeddings' weights
             module.forward = lambda *_, **__: hidden
         try:
             yield
@@ -69,16 +69,16 @@ def start_at_layer(tower: nn.Module, first: int, hidden: Tensor, pictures: bool)
 
 
 class LayerReached(Exception):
-    """The layer before which a tower was to stop."""
+    """The tower reached the layer before which it stops."""
 
 
 class _Stop(nn.Module):
-    def __init__(self, found: list[Tensor]) -> None:
+    def __init__(self, reached: list[Tensor]) -> None:
         super().__init__()
-        self.found = found
+        self.reached = reached
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-        self.found.append(hidden)
+        self.reached.append(hidden)
         raise LayerReached
 
 
@@ -92,10 +92,10 @@ class _FixedInput(nn.Module):
 
 
 @contextmanager
-def with_layers(tower: nn.Module, wanted: Iterable[nn.Module]) -> Iterator[None]:
-    """A tower with other layers in place of its own."""
+def with_layers(tower: nn.Module, replacement: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the tower runs these layers instead of its own."""
     prefix, stack = layers.layer_stack(tower)
-    tower.set_submodule(prefix, nn.ModuleList(wanted))
+    tower.set_submodule(prefix, nn.ModuleList(replacement))
     try:
         yield
     finally:
@@ -106,17 +106,18 @@ def _embeddings(tower: nn.Module) -> list[nn.Module]:
     return [module for name, module in tower.named_modules() if name.split(".")[-1] == "embeddings"]
 
 
-def _places(tower: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
-    """The weights in the order in which they are used, each with its layer: -1 below them all, and above them
-    their number.
+def _layer_indices(tower: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
+    """The weights in the order of their use, each with the index of its layer.
+
+    -1 is below all layers, their number above them.
     """
     prefix, stack = layers.layer_stack(tower)
-    places, here = [], -1
+    indices, index = [], -1
     inside = f"{prefix}."
     for name, weight in tower.named_parameters():
         if name.startswith(inside):
-            here = int(name[len(inside) :].split(".", 1)[0])
-        elif here >= 0:
-            here = len(stack)
-        places.append((name, weight, here))
-    return places
+            index = int(name[len(inside) :].split(".", 1)[0])
+        elif index >= 0:
+            index = len(stack)
+        indices.append((name, weight, index))
+    return indices

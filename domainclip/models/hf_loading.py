@@ -1,7 +1,9 @@
-"""How transformers opens a checkpoint: safetensors only, no code from elsewhere, fp32 weights."""
+"""Load the components of a checkpoint with transformers: safetensors only, no remote code, fp32 weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,17 @@ import torch
 import transformers
 
 
-def load_hf_model(folder: Path, **more: Any) -> tuple[Any, dict[str, Any]]:
-    """The model, and a report of what its files lack: such weights have been made up at random."""
-    found, report = transformers.AutoModel.from_pretrained(
+def load_hf_model(folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and a report of the weights that its files lack: those are initialized at random."""
+    model, report = transformers.AutoModel.from_pretrained(
         folder,
         dtype=torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
-        **more,
+        **options,
     )
-    return found, report
+    return model, report
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -28,5 +30,20 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_image_processor(folder: Path) -> Any:
-    """The image processor, the one of Pillow, which is the same on every machine."""
+    """The image processor, of the Pillow backend, which gives the same pixels on every machine."""
     return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers shows no progress bars and no warnings; its faults become errors elsewhere."""
+    log = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

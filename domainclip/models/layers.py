@@ -1,8 +1,8 @@
-"""The linear layers of a tower that low-rank adapters are put on, found by what they are called.
+"""The two towers' layers, and the linear layers in them that low-rank adapters are attached to, by name.
 
-Every supported tower is a stack of equal layers in one ModuleList. In a layer, whatever stands under a
-module named for attention is attention; the other linear layers are the MLP. That one rule replaces a
-list of names for each family.
+Every supported tower is a stack of equal layers in one ModuleList. In a layer, the modules under a name with
+"attention" or "attn" are attention; the other linear layers are the MLP. That one rule replaces a list of
+names for each family.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from torch import nn
 
 from domainclip.errors import ModelError, RecipeError, did_you_mean
 
+Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+TOWER_MODULES = {"image": "vision_model", "text": "text_model"}  # their names in transformers
 KINDS = ("attention", "attention+mlp")
 
 
 def depth(tower: nn.Module) -> int:
-    """How many layers the tower has."""
+    """Number of layers of the tower."""
     return len(layer_stack(tower)[1])
 
 
 def lora_target_names(tower: nn.Module, kind: str, last_layers: int | None) -> list[str]:
     """Names, within the tower, of the linear layers of the last layers, in order.
 
-    Raises: RecipeError for a kind or a number of layers that there is not.
+    Raises: RecipeError for an unknown kind, and a number of layers that the tower does not have.
     """
     if kind not in KINDS:
         raise RecipeError(f'unknown kind of layers "{kind}": {did_you_mean(kind, KINDS)}')
@@ -39,18 +42,23 @@ def lora_target_names(tower: nn.Module, kind: str, last_layers: int | None) -> l
 
 
 def check_last_layers(tower: nn.Module, last_layers: int) -> int:
-    """The number of last layers, when the tower has so many.
+    """The number of last layers, if the tower has so many.
 
-    Raises: RecipeError when it has not.
+    Raises: RecipeError otherwise.
     """
-    most = depth(tower)
-    if not 0 < last_layers <= most:
-        raise RecipeError(f"last_layers: {last_layers} is not between 1 and {most}, the layers of this tower")
+    count = depth(tower)
+    if not 0 < last_layers <= count:
+        raise RecipeError(
+            f"last_layers: {last_layers} is not between 1 and {count}, the layers of this tower"
+        )
     return last_layers
 
 
 def layer_stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The name of the tower's layers within it, and the layers."""
+    """The name of the tower's layers within it, and the layers.
+
+    Raises: ModelError for a tower without a ModuleList.
+    """
     for name, module in tower.named_modules():
         if isinstance(module, nn.ModuleList):
             return name, module
@@ -59,12 +67,3 @@ def layer_stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
 
 def _is_attention(name: str) -> bool:
     return "attention" in name or "attn" in name
-
-
-Modality = Literal["image", "text"]
-
-
-TOWER_MODULES = {"image": "vision_model", "text": "text_model"}
-
-
-MODALITIES: tuple[Modality, ...] = ("image", "text")

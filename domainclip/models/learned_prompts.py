@@ -1,4 +1,8 @@
-"""Learned tokens inside a text."""
+"""Insert learned tokens into a text: a context in front of it, and tokens for class names.
+
+The tokenizer's config holds them: {"before": {class: context}, "names": {class: tokens}}. The class "" stands
+for texts that do not name exactly one class.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +13,46 @@ from typing import Any
 
 from domainclip.data.text.languages import UNSPACED, script
 
-# Where the tokenizer's config keeps what is put before a text, by the class that it names ("": before the
-# rest), and what stands for the name of a class: {"before": {…}, "names": {…}}.
-LEARNED_TOKENS = "domainclip_words"
+LEARNED_TOKENS = "domainclip_words"  # key in the tokenizer's config
 
 
-def insert_learned_tokens(tokenizer: Any, texts: list[str]) -> list[str]:
-    """The texts with what was learnt in them: new words for names, and a context before the whole.
+def insert_learned_tokens(hf_tokenizer: Any, texts: list[str]) -> list[str]:
+    """The texts with learned tokens in place of class names, and a learned context in front.
 
-    The context is that of the one class that a text names, or of all texts; without either there is none.
+    The context is that of the only class that a text names, else that of all texts; without either, none.
     """
-    said: Mapping[str, Mapping[str, str]] = tokenizer.init_kwargs.get(LEARNED_TOKENS) or {}
-    before, names = said.get("before", {}), said.get("names", {})
-    if not before and not names:
+    learned: Mapping[str, Mapping[str, str]] = hf_tokenizer.init_kwargs.get(LEARNED_TOKENS) or {}
+    contexts, names = learned.get("before", {}), learned.get("names", {})
+    if not contexts and not names:
         return texts
-    classes = [name for name in before if name]
-    found = []
+    classes = [name for name in contexts if name]
+    result = []
     for text in texts:
-        own = learned_token_names(text, classes)
-        context = before[own[0]] if len(own) == 1 else before.get("", "")
-        found.append(context + _renamed(text, names))
-    return found
+        named = learned_token_names(text, classes)
+        context = contexts[named[0]] if len(named) == 1 else contexts.get("", "")
+        result.append(context + _replace_names(text, names))
+    return result
 
 
 def learned_token_names(text: str, names: Sequence[str]) -> list[str]:
-    """The classes that a text names, as whole words in any case, in the order in which it does.
+    """The classes that a text names, as whole words in any case, in the order of the text.
 
-    A name inside a longer one, as effusion in pleural effusion, is not named by it.
+    A name inside a longer one, as effusion in pleural effusion, does not count.
     """
     pattern, order = _pattern(tuple(names))
     return list(dict.fromkeys(order[(match.lastindex or 1) - 1] for match in pattern.finditer(text)))
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
+def _replace_names(text: str, names: Mapping[str, str]) -> str:
     pattern, order = _pattern(tuple(names))
     return pattern.sub(lambda match: names[order[(match.lastindex or 1) - 1]], text)
 
 
 @lru_cache(maxsize=16)
 def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
-    """What finds any of them, longer ones first, and the name that each of its groups stands for."""
+    """A pattern that matches any of the names, longer ones first, and the name of each of its groups."""
     order = sorted(names, key=len, reverse=True)
-    # Where a script writes no spaces, nothing says where a word ends.
+    # In a script without spaces, the end of a word cannot be recognized.
     edges = [("", "") if script(name) in UNSPACED else (r"(?<!\w)", r"(?!\w)") for name in order]
     groups = [f"({left}{re.escape(name)}{right})" for name, (left, right) in zip(order, edges, strict=True)]
     return re.compile("|".join(groups) or r"(?!)", re.IGNORECASE), order

@@ -1,4 +1,4 @@
-"""Loads towers, plain or with an adapter, from a folder or the Hub."""
+"""Load a dual encoder, with or without an adapter, from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from domainclip.errors import DomainclipError, ModelError, did_you_mean
-from domainclip.models import checkpoint_files, frame_pooling, hf_loading
+from domainclip.models import checkpoint_files, hf_loading
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.models.saving import quiet, read_calibration
+from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
+from domainclip.models.hf_loading import quiet
+from domainclip.models.saving import read_calibration
 
 
 def load_model(base: str | Path, revision: str | None = None) -> DualEncoder:
-    """Towers in evaluation mode, from a local folder or a Hub id; a run's adapter comes on its own base.
+    """The model in evaluation mode, from a local folder or a Hub id; an adapter is loaded onto its own base.
 
-    `revision` is a branch, tag or commit of a Hub id; the commit that was loaded is kept.
+    `revision` is a branch, tag or commit of a Hub id; the model records the commit that was loaded.
 
     Raises: ModelError in one line, for whatever cannot be found, read or used.
     """
     folder, commit = checkpoint_files.find_checkpoint(str(base), revision)
-    adapter = (folder / checkpoint_files.ADAPTER_CONFIG).is_file()
-    loaded = _load_adapter(str(base), folder) if adapter else _load_plain(str(base), folder, commit)
+    is_adapter = (folder / checkpoint_files.ADAPTER_CONFIG).is_file()
+    model = _load_adapter(str(base), folder) if is_adapter else _load_plain(str(base), folder, commit)
     if (folder / checkpoint_files.POOLING).is_file():
         with _reading(str(base), checkpoint_files.POOLING):
-            frame_pooling.load_pooling(loaded, folder)
-    return loaded.eval()
+            _load_frame_pooling(model, folder)
+    return model.eval()
 
 
 def families() -> list[str]:
@@ -49,28 +53,28 @@ def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
     checkpoint_files.require_files(base, folder, "tokenizer", checkpoint_files.TOKENIZERS)
     checkpoint_files.require_files(base, folder, "image processor", checkpoint_files.PROCESSORS)
     with _reading(base, "model"):
-        model = _load_model(base, folder)
+        hf_model = _load_hf_model(base, folder)
         # Otherwise an adapter would be recorded as belonging to a folder in the local cache.
-        model.name_or_path = model.config.name_or_path = base
+        hf_model.name_or_path = hf_model.config.name_or_path = base
     with _reading(base, "tokenizer"):
-        tokenizer = hf_loading.load_tokenizer(folder)
+        hf_tokenizer = hf_loading.load_tokenizer(folder)
     with _reading(base, "image processor"):
         processor = hf_loading.load_image_processor(folder)
-    return family(model, tokenizer, processor, base, commit).eval()
+    return family(hf_model, hf_tokenizer, processor, base, commit).eval()
 
 
-def _load_model(base: str, folder: Path) -> Any:
-    model, report = hf_loading.load_hf_model(folder, ignore_mismatched_sizes=True)
-    # A model with weights made up at random must not be measured.
+def _load_hf_model(base: str, folder: Path) -> Any:
+    hf_model, report = hf_loading.load_hf_model(folder, ignore_mismatched_sizes=True)
+    # A model with weights initialized at random must not be evaluated.
     if report["missing_keys"]:
         raise ModelError(f'base "{base}": its file has no weight "{min(report["missing_keys"])}"')
-    for name, there, wanted in sorted(report["mismatched_keys"]):
+    for name, stored, expected in sorted(report["mismatched_keys"]):
         # Some checkpoints hold scale and bias as one-element vectors, some as scalars.
-        if name not in ("logit_scale", "logit_bias") or there.numel() != 1:
-            shapes = f"has the shape {list(there)}, but its config asks for {list(wanted)}"
+        if name not in ("logit_scale", "logit_bias") or stored.numel() != 1:
+            shapes = f"has the shape {list(stored)}, but its config requires {list(expected)}"
             raise ModelError(f'base "{base}": its weight "{name}" {shapes}')
-        getattr(model, name).data.copy_(_read_weight(folder, name).reshape(wanted))
-    return model
+        getattr(hf_model, name).data.copy_(_read_weight(folder, name).reshape(expected))
+    return hf_model
 
 
 def _load_adapter(name: str, adapter: Path) -> DualEncoder:
@@ -95,14 +99,24 @@ def _load_adapter(name: str, adapter: Path) -> DualEncoder:
     return model.eval()
 
 
+def _load_frame_pooling(model: DualEncoder, folder: Path) -> None:
+    data = json.loads((folder / checkpoint_files.POOLING).read_text(encoding="utf-8"))
+    pooling = FramePooling.parse(data)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced below
+        model.set_frame_pooling(pooling)
+    if MODULE_NAME in model.added_modules:
+        weights = load_file(folder / checkpoint_files.POOLING_WEIGHTS)
+        model.added_modules[MODULE_NAME].load_state_dict(weights)
+
+
 def _family(base: str, folder: Path) -> type[DualEncoder]:
     checkpoint_files.require_files(base, folder, "model", ("config.json",))
     with _reading(base, "config.json"):
         model_type = str(json.loads((folder / "config.json").read_text()).get("model_type"))
     stem = model_type.replace("-", "_")
     if stem not in families():
-        way_out = did_you_mean(stem, families())
-        raise ModelError(f'base "{base}": the model type "{model_type}" is not supported; {way_out}')
+        hint = did_you_mean(stem, families())
+        raise ModelError(f'base "{base}": the model type "{model_type}" is not supported; {hint}')
     module = importlib.import_module(f"domainclip.models.families.{stem}")
     family: type[DualEncoder] = getattr(module, "".join(word.capitalize() for word in stem.split("_")))
     return family
@@ -118,8 +132,8 @@ def _read_weight(folder: Path, name: str) -> Tensor:
 
 
 @contextmanager
-def _reading(base: str, what: str) -> Iterator[None]:
-    """Whatever a library throws at a damaged or foreign file, as one line of ours."""
+def _reading(base: str, component: str) -> Iterator[None]:
+    """Turn any exception of a library about a damaged or foreign file into a ModelError of one line."""
     try:
         with quiet():
             yield
@@ -127,4 +141,4 @@ def _reading(base: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = checkpoint_files.in_one_line(error)
-        raise ModelError(f'base "{base}": its {what} cannot be read: {reason}') from error
+        raise ModelError(f'base "{base}": its {component} cannot be read: {reason}') from error

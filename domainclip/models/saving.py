@@ -1,28 +1,36 @@
-"""Writes towers as folders that plain transformers and peft load, without this package."""
+"""Save a model as a folder that plain transformers and peft load without this package."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domainclip.errors import ModelError
 from domainclip.models import frame_pooling
-from domainclip.models.checkpoint_files import ADAPTER, ADAPTER_CONFIG, CALIBRATION
-
-if TYPE_CHECKING:
-    from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.checkpoint_files import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CALIBRATION,
+    POOLING,
+    POOLING_WEIGHTS,
+)
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.hf_loading import quiet
 
 
 def save_model(model: DualEncoder, folder: Path) -> None:
-    """Write model or adapter, tokenizer and image processor; see `Towers.save`."""
+    """Write model or adapter, tokenizer and image processor, for transformers, peft and `load_model`.
+
+    An adapter is written with the name of its base, and with scale and bias in a file of their own.
+
+    Raises: ModelError when a weight is trained that an adapter cannot hold, or the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
@@ -30,60 +38,61 @@ def save_model(model: DualEncoder, folder: Path) -> None:
                 model.hf_model.save_pretrained(folder)
             else:
                 _save_adapter(model, folder)
-            _forget_last_call(model.tokenizer)
-            model.tokenizer.save_pretrained(folder)
-            model.processor.save_pretrained(folder)
-            frame_pooling.save_pooling(model, folder)
+            hf_tokenizer = model.text_tokenizer.hf_tokenizer
+            _reset_last_call(hf_tokenizer)
+            hf_tokenizer.save_pretrained(folder)
+            model.hf_image_processor.save_pretrained(folder)
+            _save_frame_pooling(model, folder)
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ModelError(f"{folder}: the model cannot be written: {why}; make room, then continue") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(
+            f"{folder}: the model cannot be written: {reason}; free some space, then continue"
+        ) from None
 
 
 def weights_not_saved(model: DualEncoder, state: dict[str, Tensor] | None = None) -> str | None:
-    """A weight that learns and that the adapter around the model does not hold, if there is one.
+    """Name of a trained weight that the adapter around the model does not hold; None: there is none.
 
-    `state` is what it holds, when that is known.
+    `state` holds the adapter's weights, where they are known.
     """
     if model.hf_model is model.hf_base:
         return None
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(model.hf_model, save_embedding_layers=False) if state is None else state
-    kept = {value.data_ptr() for value in state.values()}
-    beside = ("scale/", "bias/", f"image/{frame_pooling.MODULE_NAME}.", "extra/third.")
-    learn = {name: weight for name, weight in model.weights().items() if weight.requires_grad}
-    return next((n for n, w in learn.items() if not n.startswith(beside) and w.data_ptr() not in kept), None)
+    saved = {value.data_ptr() for value in state.values()}
+    in_other_files = ("scale/", "bias/", f"image/{frame_pooling.MODULE_NAME}.", "extra/third.")
+    for name, weight in model.weights().items():
+        if weight.requires_grad and not name.startswith(in_other_files) and weight.data_ptr() not in saved:
+            return name
+    return None
 
 
-def read_calibration(model: Any, folder: Path) -> None:
-    """Put the scale and bias that stand beside an adapter into the model."""
+def read_calibration(hf_model: Any, folder: Path) -> None:
+    """Load the scale and bias that were saved with an adapter into the model."""
     for name, value in load_file(folder / CALIBRATION).items():
-        parameter = getattr(model, name)
+        parameter = getattr(hf_model, name)
         parameter.data.copy_(value.reshape(parameter.shape))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no notes from transformers, whose faults are turned into errors of our own."""
-    log = transformers.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-def _forget_last_call(tokenizer: Any) -> None:
-    # A tokenizer keeps the padding and truncation of its last call, would write them into its file, and
-    # whoever loads that would find other defaults than the base has.
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+def _reset_last_call(hf_tokenizer: Any) -> None:
+    # A tokenizer retains the padding and truncation of its last call and would write them into its file;
+    # loaded again, it would have other defaults than the base.
+    backend = getattr(hf_tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_padding()
         backend.no_truncation()
+
+
+def _save_frame_pooling(model: DualEncoder, folder: Path) -> None:
+    if model.frame_pooling is None:
+        return
+    settings = json.dumps(asdict(model.frame_pooling), indent=2, sort_keys=True)
+    (folder / POOLING).write_text(settings, encoding="utf-8")
+    if frame_pooling.MODULE_NAME in model.added_modules:
+        state = model.added_modules[frame_pooling.MODULE_NAME].state_dict()
+        weights = {name: value.contiguous() for name, value in state.items()}
+        save_file(weights, folder / POOLING_WEIGHTS, {"format": "pt"})
 
 
 def _save_adapter(model: DualEncoder, folder: Path) -> None:
@@ -92,7 +101,7 @@ def _save_adapter(model: DualEncoder, folder: Path) -> None:
     # With embedding layers on "auto", peft would ask the Hub about the base.
     state = get_peft_model_state_dict(model.hf_model, save_embedding_layers=False)
     if name := weights_not_saved(model, state):
-        raise ModelError(f'the weight "{name}" learns, but no adapter holds it; merge before saving')
+        raise ModelError(f'the weight "{name}" is trained, but no adapter holds it; merge before saving')
     save_file({name: value.contiguous() for name, value in state.items()}, folder / ADAPTER, {"format": "pt"})
     (folder / ADAPTER_CONFIG).write_text(json.dumps(_adapter_config(model), indent=2, sort_keys=True))
     scale_and_bias = {n: getattr(model.hf_base, n, None) for n in ("logit_scale", "logit_bias")}
@@ -101,14 +110,14 @@ def _save_adapter(model: DualEncoder, folder: Path) -> None:
 
 
 def _adapter_config(model: DualEncoder) -> dict[str, Any]:
-    plain = type(model.hf_base)
+    base_class = type(model.hf_base)
     config = model.hf_model.peft_config["default"].to_dict() | {
         # peft would record the folder in the local cache.
         "base_model_name_or_path": model.base,
         "revision": model.revision,
         "inference_mode": True,
-        # Tells peft's own loader what class the base is; its list of tasks has none for two towers.
-        "auto_mapping": {"base_model_class": plain.__name__, "parent_library": plain.__module__},
+        # Names the class of the base for peft's own loader; its list of tasks has none for two towers.
+        "auto_mapping": {"base_model_class": base_class.__name__, "parent_library": base_class.__module__},
     }
     # A set has another order in every process; a file should not.
     return {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}

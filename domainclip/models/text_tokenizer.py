@@ -1,6 +1,6 @@
-"""Token ids of texts, made once: a run sees its captions in every epoch.
+"""Texts to token ids as a checkpoint expects them, and a cache of the ids, since epochs repeat captions.
 
-Legend: m texts, l tokens.
+Shapes: b texts, l tokens.
 """
 
 from __future__ import annotations
@@ -9,73 +9,155 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from domainclip.models import learned_prompts
 from domainclip.models.learned_prompts import LEARNED_TOKENS
 
-if TYPE_CHECKING:
-    from domainclip.models.dual_encoder import DualEncoder
-
-_SAMPLE = ("A Cat.", "two  spaces", "it's (1.5 cm)!", "Straße_ÄÖ", "")  # shows what cleaning does
-_AT_ONCE = 512  # texts a call: a tokenizer keeps kilobytes for each until it is done with all of them
-_MOST = 2**20  # texts that are remembered; beyond, they are tokenised as they come
+_SAMPLES = ("A Cat.", "two  spaces", "it's (1.5 cm)!", "Straße_ÄÖ", "")  # these show what `normalize` does
+_BATCH = 512  # texts a call: a tokenizer holds kilobytes for each until the call returns
+_CAPACITY = 2**20  # cached texts; any more are tokenized at each use
 
 
-def fingerprint(model: DualEncoder) -> str:
-    """A key for how texts become ids: vocabulary, cleaning, cutting and padding.
+class TextTokenizer:
+    """Cleaning, learned tokens, tokenizing, truncation and padding; counterpart of `ImagePreprocessor`."""
 
-    The same weights behind another tokenizer say other things of a text.
-    """
-    tokenizer = model.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        rules = json.loads(backend.to_str())
-        rules = {key: rules[key] for key in rules if key not in ("truncation", "padding")}  # left by a call
-    else:
-        file = Path(getattr(tokenizer, "vocab_file", None) or "")
-        rules = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
-    marks = (tokenizer.pad_token_id, getattr(tokenizer, "pad_token_type_id", 0), tokenizer.padding_side)
-    cut = (tokenizer.truncation_side, model.max_tokens, model.fixed_length, model.inputs)
-    said = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), rules, marks, cut]
-    cleaned = (type(model).__name__, model.clean(list(_SAMPLE)))
-    learnt = [tokenizer.init_kwargs[LEARNED_TOKENS]] if LEARNED_TOKENS in tokenizer.init_kwargs else []
-    whole = json.dumps([said, cleaned, *learnt], sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    def __init__(
+        self,
+        hf_tokenizer: Any,
+        positions: int,
+        *,
+        family: str,
+        outputs: tuple[str, ...] | None = None,
+        fixed_length: bool = False,
+        lower_case: bool = False,
+    ) -> None:
+        """`positions` of the text tower; `outputs` of the tokenizer that it reads, None for all."""
+        if not fixed_length:  # positions count from the left: padding there would change the embedding
+            hf_tokenizer.padding_side = "right"
+        self.hf_tokenizer = hf_tokenizer
+        self.family = family
+        self.outputs = outputs
+        self.fixed_length = fixed_length
+        self.lower_case = lower_case
+        self.positions = positions
+        self.refresh()
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """(b, l) ids, truncated to `max_tokens` before the end-of-text token, padded no more than needed."""
+        batch = self.hf_tokenizer(
+            self.insert_learned_tokens(texts),
+            padding="max_length" if self.fixed_length else "longest",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return {name: batch[name] for name in self.outputs or batch}
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before truncation, special tokens included."""
+        texts = self.insert_learned_tokens(texts)
+        ids = self.hf_tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    def unpadded(self, texts: Sequence[str]) -> dict[str, list[np.ndarray]]:
+        """int32 (l,) ids of each text, truncated, padded only to a fixed length."""
+        batch = self.hf_tokenizer(
+            self.insert_learned_tokens(texts),
+            padding="max_length" if self.fixed_length else False,
+            truncation=True,
+            max_length=self.max_tokens,
+        )
+        return {name: [np.array(ids, np.int32) for ids in batch[name]] for name in self.outputs or batch}
+
+    def insert_learned_tokens(self, texts: Sequence[str]) -> list[str]:
+        """The texts as the tokenizer reads them: normalized, and with learned tokens."""
+        return learned_prompts.insert_learned_tokens(self.hf_tokenizer, self.normalize(texts))
+
+    def normalize(self, texts: Sequence[str]) -> list[str]:
+        """The texts in lower case, where the checkpoint was trained on that."""
+        return [text.lower() for text in texts] if self.lower_case else list(texts)
+
+    def refresh(self, positions: int | None = None) -> None:
+        """Apply a change of the tokenizer, of its length, or of the text tower's number of positions."""
+        if positions is not None:
+            self.positions = positions
+        self.max_tokens = min(self.positions, int(self.hf_tokenizer.model_max_length))
+        self._fingerprint: str | None = None
+
+    def fingerprint(self) -> str:
+        """Cache key of how texts become ids; with `DualEncoder.fingerprint`, of text embeddings."""
+        if self._fingerprint is None:
+            self._fingerprint = self._make_fingerprint()
+        return self._fingerprint
+
+    def _make_fingerprint(self) -> str:
+        tokenizer = self.hf_tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            rules = json.loads(backend.to_str())
+            # The last call left these two.
+            rules = {key: rules[key] for key in rules if key not in ("truncation", "padding")}
+        else:
+            file = Path(getattr(tokenizer, "vocab_file", None) or "")
+            rules = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        padding = (tokenizer.pad_token_id, getattr(tokenizer, "pad_token_type_id", 0), tokenizer.padding_side)
+        limits = (tokenizer.truncation_side, self.max_tokens, self.fixed_length, self.outputs)
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        normalized = (self.family, self.normalize(_SAMPLES))
+        learned = [tokenizer.init_kwargs[LEARNED_TOKENS]] if LEARNED_TOKENS in tokenizer.init_kwargs else []
+        key = [[type(tokenizer).__name__, vocabulary, rules, padding, limits], normalized, *learned]
+        return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def position_limit(text_model: nn.Module, config: Any) -> int:
+    """Number of tokens that a text tower has positions for; `config` is its own."""
+    positions: int = config.max_position_embeddings
+    for name, module in text_model.named_modules():
+        # RoBERTa and its descendants count positions from behind the padding index.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1
+    return positions
 
 
 class TokenCache:
-    """What `Towers.tokenise` gives, remembered by text."""
+    """Token ids, computed once for each text."""
 
-    def __init__(self, model: DualEncoder) -> None:
-        self.model = model
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
         self.names: Sequence[str] = ()  # of the rows of each array
-        self.known: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, np.ndarray] = {}  # by text
 
-    def remember(self, texts: Sequence[str]) -> None:
-        """Tokenises those that are new."""
-        room = _MOST - len(self.known)
-        new = [text for text in dict.fromkeys(texts) if text not in self.known][:room]
-        for start in range(0, len(new), _AT_ONCE):
-            part = new[start : start + _AT_ONCE]
-            self.known.update(zip(part, self._rows(part), strict=True))
+    @property
+    def pads_left(self) -> bool:
+        """Whether padding precedes the text."""
+        return bool(self.tokenizer.hf_tokenizer.padding_side == "left")
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Tokenize the texts that are new."""
+        room = _CAPACITY - len(self.arrays)
+        new = [text for text in dict.fromkeys(texts) if text not in self.arrays][:room]
+        for start in range(0, len(new), _BATCH):
+            batch = new[start : start + _BATCH]
+            self.arrays.update(zip(batch, self._arrays(batch), strict=True))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each has, after cutting and, where a family wants it, padding."""
-        return [found.shape[1] for found in self._find(texts)]
+        """Tokens of each text, after truncation and, where the family needs it, padding."""
+        return [array.shape[1] for array in self._find(texts)]
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """(m, l) ids, and what else the model was trained on, padded to the longest of these."""
-        each = self._find(texts)
-        tokenizer = self.model.tokenizer
+        """(b, l) ids and the tokenizer's other outputs, padded to the longest of these texts."""
+        arrays = self._find(texts)
+        tokenizer = self.tokenizer.hf_tokenizer
         pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         return {
             name: pad_sequence(
-                [torch.from_numpy(found[row]) for found in each],
+                [torch.from_numpy(array[row]) for array in arrays],
                 batch_first=True,
                 padding_value=pads.get(name, 0),
                 padding_side=tokenizer.padding_side,
@@ -84,21 +166,15 @@ class TokenCache:
         }
 
     def _find(self, texts: Sequence[str]) -> list[np.ndarray]:
-        self.remember(texts)
-        missing = [text for text in texts if text not in self.known]
-        found = dict(zip(missing, self._rows(missing), strict=True))
-        return [self.known[text] if text in self.known else found[text] for text in texts]
+        self.add(texts)
+        missing = [text for text in texts if text not in self.arrays]
+        computed = dict(zip(missing, self._arrays(missing), strict=True))
+        return [self.arrays[text] if text in self.arrays else computed[text] for text in texts]
 
-    def _rows(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """(k, l) each: ids, and what else the model was trained on."""
+    def _arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(k, l) each: the ids, and the tokenizer's other outputs."""
         if not texts:
             return []
-        model = self.model
-        ids = model.tokenizer(
-            model.worded(list(texts)),
-            padding="max_length" if model.fixed_length else False,
-            truncation=True,
-            max_length=model.max_tokens,
-        )
-        self.names = model.inputs or tuple(ids)
-        return [np.array([ids[name][at] for name in self.names], np.int32) for at in range(len(texts))]
+        rows = self.tokenizer.unpadded(texts)
+        self.names = tuple(rows)
+        return [np.stack(outputs) for outputs in zip(*rows.values(), strict=True)]

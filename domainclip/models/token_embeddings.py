@@ -1,8 +1,8 @@
-"""What each patch and each word says, in the space that images and texts share.
+"""Embeddings of single patches and tokens, in the space that images and texts share.
 
-The trained embedding is one vector a picture and one a text. Objectives that align the two finer than that
-[FILIP, arXiv:2111.07783] want a vector for every token: its last hidden state goes where the pooled one goes,
-as if it were the only token.
+The trained embedding is one vector an image and one a text. Objectives that align the two more finely
+[FILIP, arXiv:2111.07783] need a vector for every token: its last hidden state is pooled and projected as if
+it were the only token.
 
 Shapes: b items, t tokens or patches, n patches, l tokens of a text, w the tower's width, d embedding width.
 """
@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from domainclip.models.encoding import Encoding
-    from domainclip.models.layers import Modality
-
-# Tokens that stand before the patches. One is the class token; with more, patches begin nobody says where.
+# Tokens in front of the patches: the class token, and others, behind which the first patch is uncertain.
 _FRONT = re.compile(r"(class_embedding|cls_token|distillation_token|register_tokens)$")
 
 
 class EncoderOutput(NamedTuple):
-    """What the towers say of a batch; None: not given, not asked for, or not there."""
+    """Outputs for a batch; None: without input, not requested, or not part of the model."""
 
     image: Tensor | None  # (b, d) unit length
     text: Tensor | None  # (b, d) unit length
@@ -35,66 +31,59 @@ class EncoderOutput(NamedTuple):
     image_tokens: Tensor | None = None  # (b, n, d) unit length, row by row from the top left
     text_tokens: Tensor | None = None  # (b, l, d) unit length
     text_mask: Tensor | None = None  # (b, l) bool: words, not special tokens or padding
-    heads: Tensor | None = None  # as they are, when an objective has some: so their gradients go the same way
+    heads: Tensor | None = None  # an objective's parameters, unchanged: their gradients take the same way
 
 
-def has_token_embeddings(model: Encoding, part: Modality) -> bool:
-    """Whether every token of this tower can go where its pooled one goes."""
-    if part == "text":
-        return True
-    vision: Any = model.hf_base.vision_model
-    front = [name for name, _ in vision.named_parameters() if _FRONT.search(name)]
-    pools_all = isinstance(getattr(vision, "head", None), nn.Module)
-    # Studies of several images have no single grid.
-    one_grid = not model.image_preprocessor.patch and model.frames == 1
-    return one_grid and len(front) == (0 if pools_all else 1)
+def has_image_token_embeddings(vision_model: nn.Module) -> bool:
+    """Whether every patch can take the place of the pooled token: only a class token is known in front."""
+    front = [name for name, _ in vision_model.named_parameters() if _FRONT.search(name)]
+    return len(front) == (0 if _has_pooling_head(vision_model) else 1)
 
 
-def image_token_embeddings(model: Encoding, hidden: Tensor) -> Tensor:
+def image_token_embeddings(vision_model: nn.Module, projection: nn.Module | None, hidden: Tensor) -> Tensor:
     """(b, n, d) of unit length, from the image tower's last hidden states (b, t, w)."""
-    vision: Any = model.hf_base.vision_model
-    pools_all = isinstance(getattr(vision, "head", None), nn.Module)
-    rows = pool_single_tokens(
-        vision, hidden if pools_all else hidden[:, 1:]
-    )  # all others have a class token in front
-    return _projected(rows, getattr(model.hf_base, "visual_projection", None))
+    # Towers without a pooling head have a class token in front.
+    patches = hidden if _has_pooling_head(vision_model) else hidden[:, 1:]
+    return _projected(pool_single_tokens(vision_model, patches), projection)
 
 
-def text_token_embeddings(model: Encoding, hidden: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(b, l, d) of unit length and (b, l) which of them are words, from the last hidden states (b, l, w)."""
-    rows = pool_single_tokens(model.hf_base.text_model, hidden)
-    mask = is_word_token(model.tokenizer, text)
-    return _projected(rows, getattr(model.hf_base, "text_projection", None)), mask
+def text_token_embeddings(text_model: nn.Module, projection: nn.Module | None, hidden: Tensor) -> Tensor:
+    """(b, l, d) of unit length, from the text tower's last hidden states (b, l, w)."""
+    return _projected(pool_single_tokens(text_model, hidden), projection)
 
 
-def is_word_token(tokenizer: Any, text: dict[str, Tensor]) -> Tensor:
-    """(b, l) bool: neither padding nor what a tokenizer puts around a text; unknown words are words."""
+def is_word_token(hf_tokenizer: Any, text: dict[str, Tensor]) -> Tensor:
+    """(b, l) bool: neither padding nor added around a text by the tokenizer; unknown words are words."""
     ids = text["input_ids"]
     names = ("bos", "eos", "cls", "sep", "pad")
-    around = {getattr(tokenizer, f"{name}_token_id") for name in names} - {None}
-    special = torch.tensor(sorted(around), device=ids.device)
-    found = ~torch.isin(ids, special)
-    return found & text["attention_mask"].bool() if "attention_mask" in text else found
+    added = {getattr(hf_tokenizer, f"{name}_token_id") for name in names} - {None}
+    special = torch.tensor(sorted(added), device=ids.device)
+    mask = ~torch.isin(ids, special)
+    return mask & text["attention_mask"].bool() if "attention_mask" in text else mask
 
 
 def pad_and_join(groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Groups of texts (b, l, d) and (b, l) as one, each filled up to the longest."""
+    """One (b, l, d) and (b, l) of several, each padded to the longest."""
     longest = max(mask.shape[1] for _, mask in groups)
     rows = [F.pad(tokens, (0, 0, 0, longest - tokens.shape[1])) for tokens, _ in groups]
     masks = [F.pad(mask, (0, longest - mask.shape[1])) for _, mask in groups]
     return torch.cat(rows), torch.cat(masks)
 
 
-def pool_single_tokens(tower: Any, rows: Tensor) -> Tensor:
-    """(b, t, w) pooled, each token as if it were the only one; a text tower has normalised them already."""
+def pool_single_tokens(tower: nn.Module, hidden: Tensor) -> Tensor:
+    """(b, t, w) pooled, each token as if it were the only one; text towers have normalized them already."""
     for name in ("head", "pooler"):  # attention over one token is that token's value
         pool = getattr(tower, name, None)
         if isinstance(pool, nn.Module):
-            pooled: Tensor = pool(rows.reshape(-1, 1, rows.shape[-1]))
-            return pooled.reshape(*rows.shape[:2], -1)
+            pooled: Tensor = pool(hidden.reshape(-1, 1, hidden.shape[-1]))
+            return pooled.reshape(*hidden.shape[:2], -1)
     norm = getattr(tower, "post_layernorm", None)
-    return norm(rows) if isinstance(norm, nn.Module) else rows
+    return norm(hidden) if isinstance(norm, nn.Module) else hidden
 
 
-def _projected(rows: Tensor, projection: Any) -> Tensor:
+def _has_pooling_head(vision_model: nn.Module) -> bool:
+    return isinstance(getattr(vision_model, "head", None), nn.Module)
+
+
+def _projected(rows: Tensor, projection: nn.Module | None) -> Tensor:
     return F.normalize((rows if projection is None else projection(rows)).float(), dim=-1)

@@ -1,111 +1,134 @@
-"""Where the two towers begin to learn, and what can be computed once below it."""
+"""The weights of a dual encoder: their names, which of them are trained, and the layers below those."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from domainclip.models import frozen_prefix, layers, onednn, parameters
+from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.layers import MODALITIES, TOWER_MODULES, Modality
 
 
 class TrainableLayers(nn.Module):
-    """The weights of two towers, and the layers at which they begin to learn."""
+    """An image tower and a text tower, of which any set of weights can be trained."""
 
-    accepts_hidden_states: ClassVar[tuple[Modality, ...]] = (
-        "image",
-        "text",
-    )  # towers that can begin with `Encoding.lower`
-
-    # A PreTrainedModel or a PeftModel around one; a strategy may replace it.
-    hf_model: Any
-    added_modules: nn.ModuleDict  # what a strategy adds beside the model, such as a head; empty for most
-    # How many pictures of an item are seen as one, and how they are pooled; see `towers/pooling.py`.
-    frames: int = 1
-    pooled_by: dict[str, Any] | None = None
+    hf_model: Any  # a PreTrainedModel, or a PeftModel around one; a strategy may replace it
+    added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
+    frames: int = 1  # images of an item that are encoded as one
+    frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
 
     @property
     def hf_base(self) -> Any:
         """The transformers model, with or without adapter layers inside."""
         return self.hf_model if isinstance(self.hf_model, PreTrainedModel) else self.hf_model.get_base_model()
 
+    def tower(self, modality: Modality) -> nn.Module:
+        """The image tower or the text tower, without its projection."""
+        tower: nn.Module = getattr(self.hf_base, TOWER_MODULES[modality])
+        return tower
+
     def weights(self) -> dict[str, nn.Parameter]:
-        """All weights as part/name, the same with and without an adapter around the model; `extra` last."""
+        """All weights as modality/name, the same with and without an adapter; those of added modules last."""
         weights = {parameters.parameter_name(name): w for name, w in self.hf_model.named_parameters()}
         added = self.added_modules.named_parameters()
         return weights | {parameters.added_parameter_name(name): w for name, w in added}
 
+    def set_trainable(self, patterns: list[tuple[str, float]]) -> dict[str, float]:
+        """Train the weights whose first matching pattern has a factor above 0, and freeze the others.
+
+        Returns the factor on the learning rate by weight name. A pattern matches whole names.
+
+        Raises: RecipeError for a weight that no pattern covers, and for a pattern without effect.
+        """
+        # The heads of an objective with a third tower have their own rate, whatever the strategy.
+        named = {name: w for name, w in self.weights().items() if not name.startswith("extra/third.")}
+        factors = parameters.match_patterns(named, patterns)
+        for name, weight in named.items():
+            weight.requires_grad_(factors[name] > 0)
+        return factors
+
+    def uses_weight_decay(self, name: str) -> bool:
+        """Whether weight decay applies to this weight."""
+        return parameters.uses_weight_decay(name, self.weights()[name])
+
+    def set_train_mode(self, modalities: set[str]) -> None:
+        """Enable dropout in the trained layers of these towers and above; frozen ones stay deterministic."""
+        for modality in MODALITIES:
+            tower = self.tower(modality)
+            tower.train(modality in modalities)
+            for module in frozen_prefix.frozen_modules(tower, self.first_trainable_layer(modality) or 0):
+                module.eval()
+
+    def depth(self, modality: Modality) -> int:
+        """Number of layers of a tower."""
+        return layers.depth(self.tower(modality))
+
+    def first_trainable_layer(self, modality: Modality) -> int | None:
+        """Index of a tower's lowest layer that is trained; 0 also for weights below it, None when none is."""
+        first = frozen_prefix.first_trainable_layer(self.tower(modality))
+        if first is None and any(
+            weight.requires_grad for name, weight in self.weights().items() if name.startswith(f"{modality}/")
+        ):
+            return self.depth(modality) - 1  # only the projection is trained
+        return first
+
+    def weights_below(self, modality: Modality, last_layers: int) -> list[str]:
+        """Names, as in `weights`, of a tower's weights below its last layers.
+
+        Raises: RecipeError for a number of layers that the tower does not have.
+        """
+        first = self.depth(modality) - layers.check_last_layers(self.tower(modality), last_layers)
+        return self._names_below(modality, first)
+
+    def lora_targets(self, modality: Modality, kind: str, last_layers: int | None = None) -> list[str]:
+        """Full names of a tower's linear layers, as peft's `target_modules` expects them.
+
+        `kind` is "attention" or "attention+mlp".
+
+        Raises: RecipeError for an unknown kind, and a number of layers that the tower does not have.
+        """
+        names = layers.lora_target_names(self.tower(modality), kind, last_layers)
+        return [f"{TOWER_MODULES[modality]}.{name}" for name in names]
+
     def fingerprint(self, part: Literal["image", "text", "all"]) -> str:
-        """A key for what is computed with these weights: equal exactly when config and bytes are."""
+        """Cache key of outputs of these weights: equal exactly when config and bytes are equal."""
         key = parameters.fingerprint(self.hf_model, self.hf_base.config, part)
         if part == "text":
             return key
         return parameters.fingerprint_with_pooling(key, self.frames, self.added_modules)
 
-    def frozen_fingerprint(self, part: Modality) -> str:
-        """A key for what stands below the lowest layer that learns: equal for whatever learns above it."""
-        first = self.first_trainable_layer(part)
+    def frozen_fingerprint(self, modality: Modality) -> str:
+        """Cache key of the layers below the lowest trained one: independent of what is trained above them."""
+        first = self.first_trainable_layer(modality)
         if first is None:
-            return self.fingerprint(part)
-        names = [
-            f"{TOWER_MODULES[part]}.{name}"
-            for name in frozen_prefix.parameters_below(self._tower(part), first)
-        ]
-        only = {parameters.parameter_name(name) for name in names}
-        return f"{first} {parameters.fingerprint(self.hf_model, self.hf_base.config, part, only)}"
+            return self.fingerprint(modality)
+        only = set(self._names_below(modality, first))
+        return f"{first} {parameters.fingerprint(self.hf_model, self.hf_base.config, modality, only)}"
 
-    def depth(self, part: Modality) -> int:
-        """How many layers a tower has."""
-        return layers.depth(self._tower(part))
+    def _names_below(self, modality: Modality, first: int) -> list[str]:
+        names = frozen_prefix.parameters_below(self.tower(modality), first)
+        return [parameters.parameter_name(f"{TOWER_MODULES[modality]}.{name}") for name in names]
 
-    def first_trainable_layer(self, part: Modality) -> int | None:
-        """The lowest layer of a tower that learns; 0 also for what stands below it, None when none does."""
-        first = frozen_prefix.first_trainable_layer(self._tower(part))
-        if first is None and any(
-            weight.requires_grad for name, weight in self.weights().items() if name.startswith(f"{part}/")
-        ):
-            return self.depth(part) - 1  # only its projection learns
-        return first
-
-    def weights_below(self, part: Modality, last_layers: int) -> list[str]:
-        """Names of a tower's weights that stand below its last layers, as `weights` calls them.
-
-        Raises: RecipeError for a number of layers that there is not.
-        """
-        first = self.depth(part) - layers.check_last_layers(self._tower(part), last_layers)
-        return [
-            parameters.parameter_name(f"{TOWER_MODULES[part]}.{name}")
-            for name in frozen_prefix.parameters_below(self._tower(part), first)
-        ]
-
-    def set_train_mode(self, parts: set[str]) -> None:
-        """Dropout acts in the layers that learn and above; what is locked below says the same every time."""
-        for part in MODALITIES:
-            tower = self._tower(part)
-            tower.train(part in parts)
-            for module in frozen_prefix.frozen_modules(tower, self.first_trainable_layer(part) or 0):
-                module.eval()
-
-    def _begun(self, part: Modality, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """Inside, a tower begins with the `hidden` of `lower`, where a batch has it."""
+    def _started_at_hidden(
+        self, modality: Modality, batch: dict[str, Tensor]
+    ) -> AbstractContextManager[None]:
+        """Inside, a tower starts at its lowest trained layer where the batch has `hidden`, its input."""
         if "hidden" not in batch:
             return nullcontext()
-        first = self.first_trainable_layer(part)
+        first = self.first_trainable_layer(modality)
         assert first is not None
         return frozen_prefix.start_at_layer(
-            self._tower(part), first, batch["hidden"], pictures=part == "image"
+            self.tower(modality), first, batch["hidden"], skip_embeddings=modality == "image"
         )
 
-    def _products(self, part: Modality) -> AbstractContextManager[Any]:
-        tower = self._tower(part)
+    def _onednn(self, modality: Modality) -> AbstractContextManager[Any]:
+        """Inside, the matrix products of an eager tower on the CPU run where they are fastest."""
+        tower = self.tower(modality)
         _, stack = layers.layer_stack(tower)
-        compiled = any(layer._compiled_call_impl is not None for layer in stack)  # the compiler's affair
-        here = next(tower.parameters()).device.type == "cpu"
-        return onednn.enabled() if here and not compiled else nullcontext()
-
-    def _tower(self, part: Modality) -> nn.Module:
-        tower: nn.Module = getattr(self.hf_base, TOWER_MODULES[part])
-        return tower
+        compiled = any(layer._compiled_call_impl is not None for layer in stack)  # the compiler chooses
+        on_cpu = next(tower.parameters()).device.type == "cpu"
+        return onednn.enabled() if on_cpu and not compiled else nullcontext()

@@ -188,7 +188,7 @@ def _see_as_many(models: Sequence[DualEncoder]) -> None:
     """All are shown the same pictures of an item; who pools in no way of its own takes the mean over them."""
     most = max(model.frames for model in models)
     for model in models:
-        model.frames = most if model.pooled_by is None else model.frames
+        model.frames = most if model.frame_pooling is None else model.frames
 
 
 def _different(labels: Sequence[str]) -> list[str]:

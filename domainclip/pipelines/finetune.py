@@ -25,6 +25,7 @@ from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models import loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines import inputs, protocol, reporting
 from domainclip.pipelines.console import say
 from domainclip.pipelines.inputs import Inputs, load_inputs
@@ -88,7 +89,7 @@ def finetune(
     )
     warnings += swept.warnings if swept else []
 
-    collectives.on_first_process(partial(ready.base.save, folder / "model"))
+    collectives.on_first_process(partial(save_model, ready.base, folder / "model"))
     # The very commit that was trained: the Hub's newest may be another by now.
     base = loading.load_model(recipe.base.path, ready.base.revision).to(accelerator.device)
     base.frames = ready.base.frames  # the same pictures of a study, pooled as the base does: by their mean

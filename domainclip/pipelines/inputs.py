@@ -110,7 +110,7 @@ def _trained_model(recipe: Recipe, strategy: Strategy, base: DualEncoder) -> Dua
 def _findings(recipe: Recipe, base: DualEncoder, corpus: Corpus, max_tokens: int) -> list[Finding]:
     return corpus_findings(
         corpus,
-        base.count_tokens,
+        base.text_tokenizer.count,
         recipe.train.batch_size,
         max_tokens=max_tokens,
         augmentation=recipe.train.augmentation,

@@ -17,6 +17,7 @@ from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.evaluation import contamination
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from domainclip.models.saving import save_model
 from domainclip.report import model_card, results_file
 
 log = logging.getLogger("domainclip")
@@ -46,7 +47,7 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
     staging = out.absolute().parent / f".staging-{out.name}-{uuid.uuid4().hex[:8]}"
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
-        model.save(staging)
+        save_model(model, staging)
         difference = _difference(before, _said(load_model(staging)))
         # A difference that is not a number is no agreement either.
         if not difference <= tolerance:
@@ -97,7 +98,7 @@ def _said(model: DualEncoder) -> list[Tensor]:
     prepared = [model.image_preprocessor(picture) for picture in pictures]
     image = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
     bias = torch.zeros(()) if model.bias is None else model.bias
-    said = [model.encode_image(image), model.encode_text(model.tokenise(_TEXTS)), model.scale, bias]
+    said = [model.encode_image(image), model.encode_text(model.text_tokenizer(_TEXTS)), model.scale, bias]
     return [one.detach() for one in said]
 
 

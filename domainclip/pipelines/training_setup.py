@@ -31,7 +31,7 @@ def sentences(ready: Inputs) -> Precomputed:
     if "anchor_text" not in ready.terms.needs:
         return Precomputed(image_features=image)
     base = ready.original or ready.base
-    texts = anchor_texts.make_sentences(base.tokenizer, ready.recipe.anchor_texts, seed)
+    texts = anchor_texts.make_sentences(base.text_tokenizer.hf_tokenizer, ready.recipe.anchor_texts, seed)
     return Precomputed(
         image_features=image, anchor_texts=texts, anchor_embeddings=feature_cache.embed_texts(base, texts)
     )
@@ -69,7 +69,7 @@ def make_job(
         preprocess=ready.base.image_preprocessor,
         augmentation=settings.augmentation,
         captions=how,
-        token_limit=TokenLimit(ready.base.count_tokens, ready.base.max_tokens)
+        token_limit=TokenLimit(ready.base.text_tokenizer.count, ready.base.max_tokens)
         if how.overlong == "window"
         else None,
         views=ready.corpus.card.views,

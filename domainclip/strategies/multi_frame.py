@@ -54,21 +54,21 @@ class MultiFrame(Strategy):
 
         Raises: RecipeError for a base that pools already, in another way.
         """
-        from domainclip.models import frame_pooling
+        from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 
-        wanted = {"frames": self.frames, "pool": self.pooling, "layers": self.layers}
-        if model.pooled_by is None:
-            frame_pooling.attach(model, self.pooling, self.frames, self.layers)
-        elif model.pooled_by != wanted:
-            options = {"pool": "pooling"}  # the option of a key of pooling.json
-            said = ", ".join(f"{options.get(key, key)} {value}" for key, value in model.pooled_by.items())
+        pooling = FramePooling(self.frames, self.pooling, self.layers)
+        base = model.frame_pooling or pooling
+        if base != pooling:
             raise RecipeError(
-                f"strategy.multi_frame: the base pools its pictures already: say {said}, as it does"
+                "strategy.multi_frame: the base pools its pictures already: say "
+                f"frames {base.frames}, pooling {base.pool}, layers {base.layers}, as it does"
             )
+        if model.frame_pooling is None:
+            model.set_frame_pooling(pooling)
         learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         added = (
-            [(f"image/{frame_pooling.MODULE_NAME}\\..*", self.pooling_lr_factor)]
-            if frame_pooling.MODULE_NAME in model.added_modules
+            [(f"image/{MODULE_NAME}\\..*", self.pooling_lr_factor)]
+            if MODULE_NAME in model.added_modules
             else []
         )
         return model.set_trainable([*added, *learns])

@@ -61,7 +61,7 @@ class TextFeatures:
         """Return the tokenizer's output and (m, t, w) `hidden`, for a tower that starts at a later layer."""
         batch = self.tokens.batch(texts)
         hidden = np.zeros((*batch["input_ids"].shape, self.rows.shape[1]), np.float32)
-        pads_left = _pads_left(self.tokens)
+        pads_left = self.tokens.pads_left
         for row, text, length in zip(hidden, texts, self.lengths(texts), strict=True):
             place = slice(len(row) - length, None) if pads_left else slice(length)
             row[place] = self.rows[self.starts[text] : self.starts[text] + length]
@@ -133,17 +133,17 @@ def cache_text_features(
     """Return the features of the distinct texts; None when they cannot be cached."""
     model.eval()
     distinct = sorted(set(texts))
-    tokens.remember(distinct)
+    tokens.add(distinct)
     by_token = model.first_trainable_layer("text") is not None  # hidden states, one for each token
     lengths = tokens.lengths(distinct) if by_token else [1] * len(distinct)
     starts = dict(zip(distinct, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
     shape = (sum(lengths), _encode_texts(model, tokens, distinct[:1]).shape[-1])
-    name = disk_cache.key(*_key(model, "text"), model.wording, distinct)
+    name = disk_cache.key(*_key(model, "text"), model.text_tokenizer.fingerprint(), distinct)
     if not budget.reserve(f"{_description(model, 'text')} of {len(distinct):,} texts", shape, name):
         return None
     # Texts of similar length share a batch, which is padded to its longest.
     order = sorted(range(len(distinct)), key=lambda number: lengths[number])
-    pads_left = by_token and _pads_left(tokens)
+    pads_left = by_token and tokens.pads_left
 
     def fill(rows: np.ndarray) -> None:
         batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
@@ -164,7 +164,7 @@ def embed_texts(model: DualEncoder, texts: Sequence[str]) -> Tensor:
     model.eval()
     rows = []
     for at in range(0, len(texts), 4 * _BATCH):
-        tokens = model.tokenise(list(texts[at : at + 4 * _BATCH]))
+        tokens = model.text_tokenizer(list(texts[at : at + 4 * _BATCH]))
         rows.append(model.encode_text(_to_device(model, tokens)).cpu())
     return torch.cat(rows)
 
@@ -189,10 +189,6 @@ def _encode_texts(model: DualEncoder, tokens: TokenCache, texts: Sequence[str]) 
 def _to_device(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     device = next(model.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}
-
-
-def _pads_left(tokens: TokenCache) -> bool:
-    return bool(tokens.model.tokenizer.padding_side == "left")
 
 
 def _description(model: DualEncoder | ImageModel, tower: Modality) -> str:

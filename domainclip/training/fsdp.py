@@ -145,7 +145,7 @@ def clip_gradients(model: DualEncoder, most: float, accelerator: Accelerator) ->
 
 def _like(model: DualEncoder) -> DualEncoder:
     """Other modules around the same weights, tokenizer and processor."""
-    same: list[Any] = [*model.parameters(), model.tokenizer, model.processor]
+    same: list[Any] = [*model.parameters(), model.text_tokenizer.hf_tokenizer, model.hf_image_processor]
     return copy.deepcopy(model, {id(one): one for one in same})
 
 

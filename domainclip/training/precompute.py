@@ -18,7 +18,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
 
     Its `notes` say what is kept, how much disk that takes, and why something is not.
     """
-    tokens = TokenCache(setup.model)
+    tokens = TokenCache(setup.model.text_tokenizer)
     setup = replace(setup, captions=tokens)
     settings = setup.recipe.train
     if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
@@ -28,7 +28,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
         setup = _with_pictures(_with_texts(setup, tokens, room), room)
         setup = replace(setup, notes=(*setup.notes, *room.notes))
     if setup.captions is tokens and setup.precomputed.text_features is None:
-        tokens.remember(_texts(setup))
+        tokens.add(_texts(setup))
     return setup
 
 

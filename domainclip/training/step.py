@@ -77,7 +77,7 @@ def compute_gradients(
 def chunked(model: DualEncoder, batch: StepBatch, micro: int | None) -> microbatches.MicroBatches:
     """What the towers have to encode of a batch, in micro-batches."""
     texts = [] if batch.text_embeddings is not None else batch.all_texts()
-    captions = batch.captions or TokenCache(model)
+    captions = batch.captions or TokenCache(model.text_tokenizer)
     device, in_step = batch.group.device, fsdp.is_shared(model)
     return microbatches.split_rows(
         batch.image, texts, captions, len(batch.group), micro, device, in_step=in_step

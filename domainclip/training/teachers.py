@@ -94,7 +94,10 @@ def _taught(setup: TrainingSetup, path: str, key: str, room: CacheBudget) -> fea
         model = _locked(setup, path, None)
     image = _pictures(setup, model, key, room)
     text = feature_cache.cache_text_features(
-        model, TokenCache(model), [text for texts in setup.pairs.texts for text in texts or [""]], room
+        model,
+        TokenCache(model.text_tokenizer),
+        [text for texts in setup.pairs.texts for text in texts or [""]],
+        room,
     )
     if text is None:
         raise _no_room(key, room)

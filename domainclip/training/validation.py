@@ -111,7 +111,9 @@ def make_validation_set(
     pairs = _some(_captioned(corpus), encoder, _PAIRS, settings.seed)
     how = pairs.card.captions
     fit = (
-        caption_sampling.TokenLimit(base.count_tokens, base.max_tokens) if how.overlong == "window" else None
+        caption_sampling.TokenLimit(base.text_tokenizer.count, base.max_tokens)
+        if how.overlong == "window"
+        else None
     )
     said = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
     named = terms.losses_replaced.values()

@@ -192,17 +192,17 @@ LONG = {
 def test_fault_30_the_end_of_text_is_kept_whatever_is_cut(text: str, tmp_path: Path) -> None:
     """Fault 30: long captions of every script keep the token that the text tower reads at."""
     model = load_model(str(tiny_clip(tmp_path / "clip")))
-    ids = model.tokenise([text, "a dog"])["input_ids"]
+    ids = model.text_tokenizer([text, "a dog"])["input_ids"]
     assert ids.shape == (2, 77)
-    assert int(ids[0, -1]) == int(ids[1].max()) == model.tokenizer.eos_token_id
-    assert model.count_tokens([text])[0] > 77
+    assert int(ids[0, -1]) == int(ids[1].max()) == model.text_tokenizer.hf_tokenizer.eos_token_id
+    assert model.text_tokenizer.count([text])[0] > 77
 
 
 def test_fault_30_empty_and_blank_captions_are_tokenised_and_not_trained_on(tmp_path: Path) -> None:
     """Fault 30: nothing, NaN and blanks are no captions; a tokeniser survives them all the same."""
     for make in (tiny_clip, tiny_siglip):
         model = load_model(str(make(tmp_path / make.__name__)))
-        assert model.tokenise(["", "\u200b", "\n"])["input_ids"].shape[0] == 3
+        assert model.text_tokenizer(["", "\u200b", "\n"])["input_ids"].shape[0] == 3
     rows = [{"t": value} for value in ("", "  ", "nan", float("nan"), None, "\n\t", "\u3000", "ok")]
     train, log = _train(card(columns={"texts": ["t"]}), *rows)
     assert train["texts"][:] == [["ok"]]

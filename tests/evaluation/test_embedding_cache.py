@@ -106,7 +106,7 @@ def test_another_tokenizer_before_the_same_weights_is_another_entry(
     assert not np.array_equal(rows[0], rows[1])
     assert np.array_equal(rows[0], rows[2])
     # What was tokenised before, and how it was padded then, does not count.
-    assert one.wording == load_model(folder).wording
+    assert one.text_tokenizer.fingerprint() == load_model(folder).text_tokenizer.fingerprint()
 
 
 def test_frames_of_one_file_are_different_pictures(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_embeddings_equal_the_towers_own(model: tuple[DualEncoder, DualEncoder])
     pixels = torch.stack([torch.from_numpy(one["pixels"]) for one in prepared])
     with torch.no_grad():
         expected = model[0].eval().encode_image({"pixels": pixels}).numpy()
-        words = model[0].encode_text(model[0].tokenise(["a cat", "a dog"])).numpy()
+        words = model[0].encode_text(model[0].text_tokenizer(["a cat", "a dog"])).numpy()
     assert encoder.images(data) == pytest.approx(expected, abs=1e-6)
     assert encoder.texts(["a dog", "a cat", "a dog"]) == pytest.approx(words[[1, 0, 1]], abs=1e-6)
     assert encoder.images(data) is encoder.images(data)

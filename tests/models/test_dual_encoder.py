@@ -47,7 +47,7 @@ def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path:
     model = load_model(folder)
     with torch.no_grad():
         image, text, scale, bias = model(
-            stack(model.image_preprocessor(image) for image in IMAGES), model.tokenise(TEXTS)
+            stack(model.image_preprocessor(image) for image in IMAGES), model.text_tokenizer(TEXTS)
         )
     for encoded, count in ((image, 3), (text, 4)):
         assert encoded.shape == (count, model.width)
@@ -61,23 +61,23 @@ def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path:
 def test_a_text_embeds_alike_alone_and_beside_a_longer_one(make: Callable[..., Path], tmp_path: Path) -> None:
     model = load_model(make(tmp_path))
     with torch.no_grad():
-        together = model.encode_text(model.tokenise(TEXTS))
-        alone = torch.cat([model.encode_text(model.tokenise([text])) for text in TEXTS])
+        together = model.encode_text(model.text_tokenizer(TEXTS))
+        alone = torch.cat([model.encode_text(model.text_tokenizer([text])) for text in TEXTS])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("make", tiny_models.FAMILIES, ids=lambda make: make.__name__)
 def test_counts_are_untruncated_lengths(make: Callable[..., Path], tmp_path: Path) -> None:
     model = load_model(make(tmp_path))
-    counts = model.count_tokens(TEXTS)
-    ids = model.tokenise(TEXTS)["input_ids"]
+    counts = model.text_tokenizer.count(TEXTS)
+    ids = model.text_tokenizer(TEXTS)["input_ids"]
     assert counts[3] > model.max_tokens == ids.shape[1]
     assert counts[2] < counts[0] < counts[1] < model.max_tokens
     assert all(end == ids[3, -1] for row, n in zip(ids[:3], counts, strict=False) for end in [row[n - 1]])
 
 
 def test_parts_that_are_not_given_are_none(clip: DualEncoder) -> None:
-    image, text, scale, bias = clip(text=clip.tokenise(["a cat"]))
+    image, text, scale, bias = clip(text=clip.text_tokenizer(["a cat"]))
     assert image is None
     assert text.shape == (1, 16)
     assert bias is None
@@ -88,7 +88,7 @@ def test_embeddings_stay_fp32_under_autocast(clip: DualEncoder) -> None:
     """Fault 19."""
     pixels = stack(clip.image_preprocessor(image) for image in IMAGES)
     with torch.autocast("cpu", torch.bfloat16):
-        image, text, scale, _ = clip(pixels, clip.tokenise(TEXTS))
+        image, text, scale, _ = clip(pixels, clip.text_tokenizer(TEXTS))
     assert image.dtype == text.dtype == scale.dtype == torch.float32
     torch.testing.assert_close(image.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(image, clip.encode_image(pixels), atol=0.05, rtol=0)
@@ -96,7 +96,7 @@ def test_embeddings_stay_fp32_under_autocast(clip: DualEncoder) -> None:
 
 def test_quick_gelu_is_not_gelu(clip: DualEncoder, tmp_path: Path) -> None:
     quick = load_model(tiny_clip(tmp_path, quick_gelu=True))
-    text = clip.tokenise(TEXTS)
+    text = clip.text_tokenizer(TEXTS)
     assert (quick.encode_text(text) - clip.encode_text(text)).abs().max() > 1e-4
 
 
@@ -126,9 +126,9 @@ def test_the_scale_is_clamped_to_its_bound(tmp_path: Path, born: float, bound: f
 def test_a_copy_stands_on_its_own(clip: DualEncoder) -> None:
     """Fault 19."""
     twin = copy.deepcopy(clip)
-    text = clip.tokenise(TEXTS)
+    text = clip.text_tokenizer(TEXTS)
     twin.hf_base.text_projection.weight.data.zero_()
-    assert torch.equal(twin.tokenise(TEXTS)["input_ids"], text["input_ids"])
+    assert torch.equal(twin.text_tokenizer(TEXTS)["input_ids"], text["input_ids"])
     torch.testing.assert_close(clip.encode_text(text).norm(dim=1), torch.ones(4))
     assert not twin.encode_text(text).any()  # a zero feature stays finite
 
@@ -163,8 +163,8 @@ def test_a_tokenizer_that_pads_on_the_left(tmp_path: Path, make: Callable[[Path]
     model = load_model(folder)
     said = ["cat", "two small squares on the left of a green dog"]
     with torch.no_grad():
-        together = model.encode_text(model.tokenise(said))
-        alone = torch.cat([model.encode_text(model.tokenise([text])) for text in said])
+        together = model.encode_text(model.text_tokenizer(said))
+        alone = torch.cat([model.encode_text(model.text_tokenizer([text])) for text in said])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
@@ -174,7 +174,7 @@ def test_a_preprocessor_of_another_size(tmp_path: Path) -> None:
     options.save_pretrained(folder)
     assert refusal(folder) == (
         f'base "{folder}": its preprocessor gives 40 by 40 pixels, its image tower takes 32 by 32; '
-        "mend the sizes in preprocessor_config.json"
+        "correct the sizes in preprocessor_config.json"
     )
 
 
@@ -187,10 +187,12 @@ def refusal(folder: Path) -> str:
 def test_a_real_checkpoint(real_clip: Path) -> None:
     model = load_model(real_clip)
     images = [noise(300, 200, 1), noise(120, 333, 2)]
-    text = model.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    text = model.text_tokenizer.hf_tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
-        expected = model.hf_base(**model.processor(images, return_tensors="pt"), **text).logits_per_image
+        expected = model.hf_base(
+            **model.hf_image_processor(images, return_tensors="pt"), **text
+        ).logits_per_image
         image, text, scale, _ = model(
-            stack(model.image_preprocessor(i) for i in images), model.tokenise(TEXTS)
+            stack(model.image_preprocessor(i) for i in images), model.text_tokenizer(TEXTS)
         )
     torch.testing.assert_close(scale * image @ text.T, expected, atol=1e-4, rtol=1e-5)

@@ -52,7 +52,7 @@ def _ready(base: Path, strategy: Any) -> DualEncoder:
 
 def _inputs(loaded: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     pictures = [loaded.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(3)]
-    return tiny_models.stack(pictures), loaded.tokenise(TEXTS)
+    return tiny_models.stack(pictures), loaded.text_tokenizer(TEXTS)
 
 
 def _run(loaded: DualEncoder, image: Any, text: Any, seed: int = 5) -> tuple[Tensor, dict[str, Tensor]]:

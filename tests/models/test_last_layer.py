@@ -78,7 +78,7 @@ def _ready(base: Path, strategy: Any = None) -> DualEncoder:
 
 def _inputs(loaded: DualEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     pictures = [loaded.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(5)]
-    return tiny_models.stack(pictures), loaded.tokenise(TEXTS)
+    return tiny_models.stack(pictures), loaded.text_tokenizer(TEXTS)
 
 
 def _run(loaded: DualEncoder, image: Any, text: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -103,7 +103,7 @@ def _taken(loaded: DualEncoder) -> set[str]:
         part
         for part, batch in batches.items()
         if not isinstance(
-            last_layer.compute_only_at(loaded._tower(part), loaded.pooled_position(part, batch)),  # type: ignore[arg-type]
+            last_layer.compute_only_at(loaded.tower(part), loaded.pooled_position(part, batch)),  # type: ignore[arg-type]
             nullcontext,
         )
     }
@@ -145,7 +145,7 @@ def test_in_double_precision_nothing_is_lost(bases: dict[str, Path], family: str
             continue
         rows, gradients = [], []
         for place in (loaded.pooled_position(part, batch), None):  # type: ignore[arg-type]
-            with last_layer.compute_only_at(loaded._tower(part), place):  # type: ignore[arg-type]
+            with last_layer.compute_only_at(loaded.tower(part), place):  # type: ignore[arg-type]
                 rows.append(features(batch).pooler_output)
             assert rows[-1].dtype == torch.float64
             (rows[-1] * torch.linspace(-1, 1, rows[-1].numel()).reshape(rows[-1].shape)).sum().backward()
@@ -160,9 +160,12 @@ def test_in_double_precision_nothing_is_lost(bases: dict[str, Path], family: str
 @pytest.mark.parametrize("family", FAMILIES)
 def test_as_long_as_the_tower_made_them(bases: dict[str, Path], family: str) -> None:
     loaded = _ready(bases[family]).eval()
-    text = loaded.tokenise([*TEXTS, "a " * 200])
+    text = loaded.text_tokenizer([*TEXTS, "a " * 200])
     with torch.no_grad():
-        raw, plain = loaded.raw_text(text), loaded.hf_base.get_text_features(**text).pooler_output
+        raw, plain = (
+            loaded.encode_text_unnormalized(text),
+            loaded.hf_base.get_text_features(**text).pooler_output,
+        )
         assert (raw - plain).abs().max() < 1e-5 * plain.abs().max()
         # To the last bit the vectors that are measured everywhere else.
         assert torch.equal(F.normalize(raw, dim=-1), loaded.encode_text(text))
@@ -200,7 +203,7 @@ def test_adapters_of_other_kinds(bases: dict[str, Path], monkeypatch: pytest.Mon
 @pytest.mark.parametrize("family", ["clip", "metaclip_2"])
 def test_what_stands_behind_the_end_does_not_reach_it(bases: dict[str, Path], family: str) -> None:
     loaded = _ready(bases[family])
-    text = loaded.tokenise(TEXTS)["input_ids"]
+    text = loaded.text_tokenizer(TEXTS)["input_ids"]
     ends = loaded.pooled_position("text", {"input_ids": text})
     behind = torch.arange(text.shape[1]) > ends[:, None]  # type: ignore[operator]
     other = torch.where(behind, (text + 7) % 20 + 5, text)
@@ -298,7 +301,7 @@ def test_beside_compiled_layers(bases: dict[str, Path], monkeypatch: pytest.Monk
     loaded = _ready(bases["clip"])
     given = _inputs(loaded)
     for part in ("image", "text"):
-        for layer in layers.layer_stack(loaded._tower(part))[1]:  # type: ignore[arg-type]
+        for layer in layers.layer_stack(loaded.tower(part))[1]:  # type: ignore[arg-type]
             layer.compile(backend="eager", dynamic=True)
     assert _taken(loaded) == {"image", "text"}
     _assert_equal(loaded, monkeypatch, *given, tolerance=1e-5)

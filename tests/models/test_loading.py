@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from domainclip.errors import ModelError
 from domainclip.models import loading
 from domainclip.models.loading import load_model
+from domainclip.models.saving import save_model
 from tests.support.tiny_models import tiny_clip, tiny_siglip
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_a_weight_of_another_shape(tmp_path: Path) -> None:
     folder = rewrite(tiny_clip(tmp_path), lambda w: w.update({"text_projection.weight": torch.zeros(8, 32)}))
     assert fault(folder) == (
         f'base "{folder}": its weight "text_projection.weight" has the shape [8, 32], '
-        "but its config asks for [16, 32]"
+        "but its config requires [16, 32]"
     )
 
 
@@ -155,7 +156,7 @@ def adapter(base: Path, folder: Path) -> Path:
     model = load_model(base)
     targets = model.lora_targets("text", "attention", 1)
     model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=targets))
-    model.save(folder)
+    save_model(model, folder)
     return folder
 
 
@@ -207,7 +208,7 @@ from domainclip.models.loading import load_model
 from tests.support.tiny_models import stack
 model = load_model(sys.argv[1])
 pixels = stack([model.image_preprocessor(Image.new("RGB", (50, 40)))])
-image, text, *_ = model(pixels, model.tokenise(["a cat"]))
+image, text, *_ = model(pixels, model.text_tokenizer(["a cat"]))
 print(tuple(image.shape), tuple(text.shape))
 """
 

@@ -238,11 +238,11 @@ def test_a_step_of_both_towers(
 
 def test_compiled_layers_are_left_to_the_compiler(tmp_path: Path, asked: list[Any]) -> None:
     loaded = _ready(tmp_path, Full())
-    assert not isinstance(loaded._products("image"), nullcontext)
+    assert not isinstance(loaded._onednn("image"), nullcontext)
     for layer in loaded.hf_base.vision_model.encoder.layers:
         layer.compile(backend="eager")
-    assert isinstance(loaded._products("image"), nullcontext)
-    assert not isinstance(loaded._products("text"), nullcontext)
+    assert isinstance(loaded._onednn("image"), nullcontext)
+    assert not isinstance(loaded._onednn("text"), nullcontext)
 
 
 @pytest.mark.filterwarnings("default")  # torch warns of its own parts while it compiles
@@ -265,12 +265,12 @@ def test_compiled_layers_can_be_computed_again_in_the_backward_pass(
 def test_another_device_is_left_alone(tmp_path: Path, asked: list[Any]) -> None:
     loaded = _ready(tmp_path, Full())
     loaded.to("meta")
-    assert isinstance(loaded._products("image"), nullcontext)
+    assert isinstance(loaded._onednn("image"), nullcontext)
 
 
 def test_what_is_kept_is_made_so_too(tmp_path: Path, asked: list[Any]) -> None:
     loaded = _ready(tmp_path, Full(last_layers=1)).eval()
-    loaded.frozen_hidden_states("text", loaded.tokenise(TEXTS))
+    loaded.frozen_hidden_states("text", loaded.text_tokenizer(TEXTS))
     assert len(asked) == 6  # of one layer
 
 

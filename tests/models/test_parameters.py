@@ -47,24 +47,24 @@ def test_the_first_pattern_that_matches_wins() -> None:
         (
             [("image/.*", 1.0)],
             'no pattern covers the weight "text/text_model.b" and 1 more; '
-            'end with (".*", 0.0) to lock what is left',
+            'end with (".*", 0.0) to freeze the rest',
         ),
         (
             [("image/.*", 1.0), ("text/.*", 1.0)],
-            'no pattern covers the weight "scale/logit_scale"; end with (".*", 0.0) to lock what is left',
+            'no pattern covers the weight "scale/logit_scale"; end with (".*", 0.0) to freeze the rest',
         ),
         (
             [("vision/.*", 1.0), (".*", 0.0)],
-            'pattern "vision/.*" matches no weight; they are named like "image/vision_model.a"',
+            'pattern "vision/.*" matches no weight; weights are named like "image/vision_model.a"',
         ),
         (
             [(".*", 1.0), ("text/.*", 0.0)],
-            'pattern "text/.*" decides nothing: earlier ones cover all that it matches',
+            'pattern "text/.*" has no effect: earlier ones cover all weights that it matches',
         ),
         # A whole name must match, or "text" would also catch "image/context".
         (
             [("text", 1.0), (".*", 0.0)],
-            'pattern "text" matches no weight; they are named like "image/vision_model.a"',
+            'pattern "text" matches no weight; weights are named like "image/vision_model.a"',
         ),
         (
             [("(", 1.0)],

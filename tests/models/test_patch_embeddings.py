@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 from domainclip.errors import ModelError
 from domainclip.models.loading import load_model
+from domainclip.models.patch_embeddings import encode_patches, patch_grid
 from tests.support import tiny_models
 
 FAMILIES = [
@@ -48,12 +49,12 @@ def test_shape_length_and_repeatability(family: Callable[..., Path], tmp_path: P
     model = loaded(family, tmp_path)
     batch = pixels(model)
     before = model.encode_image(batch)
-    patches = model.encode_patches(batch)
-    assert model.grid == (4, 4)
+    patches = encode_patches(model, batch)
+    assert patch_grid(model) == (4, 4)
     assert patches.shape == (1, 16, 16 if family is not tiny_models.tiny_siglip else model.width)
     assert torch.allclose(patches.norm(dim=-1), torch.ones(1, 16), atol=1e-5)
     assert torch.equal(model.encode_image(batch), before)  # the hook is gone
-    assert torch.equal(model.encode_patches(batch), patches)
+    assert torch.equal(encode_patches(model, batch), patches)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,7 +66,7 @@ def test_without_attention_a_patch_says_only_what_is_in_it(
     batch = pixels(model)
     changed = {"pixels": batch["pixels"].clone()}
     changed["pixels"][:, 8:16, 24:32] = 255 - changed["pixels"][:, 8:16, 24:32]  # row 1, column 3
-    moved = (model.encode_patches(batch) - model.encode_patches(changed)).abs().amax(dim=-1)[0]
+    moved = (encode_patches(model, batch) - encode_patches(model, changed)).abs().amax(dim=-1)[0]
     assert moved[1 * 4 + 3] > 1e-4
     moved[7] = 0
     assert moved.max() < 1e-6
@@ -79,7 +80,7 @@ def test_with_attention_it_would_say_more(tmp_path: Path) -> None:
     changed = {"pixels": batch["pixels"].clone()}
     changed["pixels"][:, 8:16, 24:32] = 255 - changed["pixels"][:, 8:16, 24:32]
     vision = model.hf_base.vision_model
-    states = [vision(**model.pixels(one)).last_hidden_state for one in (batch, changed)]
+    states = [vision(**model.pixel_inputs(one)).last_hidden_state for one in (batch, changed)]
     moved = (states[0] - states[1]).abs().amax(dim=-1)[0, 1:]
     assert (moved > 1e-6).all()
 
@@ -90,13 +91,13 @@ def test_clip_by_hand(tmp_path: Path) -> None:
     vision, batch = model.hf_base.vision_model, pixels(model)
     with torch.inference_mode():
         first, last = vision.encoder.layers
-        x = vision.pre_layrnorm(vision.embeddings(model.pixels(batch)["pixel_values"]))
+        x = vision.pre_layrnorm(vision.embeddings(model.pixel_inputs(batch)["pixel_values"]))
         x = first(x, attention_mask=None)
         x = x[0] if isinstance(x, tuple) else x
         x = x + last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(x)))
         x = x + last.mlp(last.layer_norm2(x))
         wanted = model.hf_base.visual_projection(vision.post_layernorm(x[:, 1:]))
-        assert torch.allclose(model.encode_patches(batch), F.normalize(wanted, dim=-1), atol=1e-5)
+        assert torch.allclose(encode_patches(model, batch), F.normalize(wanted, dim=-1), atol=1e-5)
 
 
 def test_siglip_pools_each_patch_as_if_it_were_alone(tmp_path: Path) -> None:
@@ -112,22 +113,22 @@ def test_siglip_pools_each_patch_as_if_it_were_alone(tmp_path: Path) -> None:
 
 def test_an_adapter_counts(tmp_path: Path) -> None:
     model = loaded(tiny_models.tiny_clip, tmp_path)
-    before = model.encode_patches(pixels(model))
+    before = encode_patches(model, pixels(model))
     model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=r"vision_model.*v_proj"))
     model.eval()
-    assert torch.allclose(model.encode_patches(pixels(model)), before, atol=1e-6)
+    assert torch.allclose(encode_patches(model, pixels(model)), before, atol=1e-6)
     for name, weight in model.hf_model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.ones_(weight)
-    assert not torch.allclose(model.encode_patches(pixels(model)), before, atol=1e-3)
+    assert not torch.allclose(encode_patches(model, pixels(model)), before, atol=1e-3)
 
 
 def test_a_tower_of_any_shape_says_that_it_has_no_grid(tmp_path: Path) -> None:
     model = loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
     with pytest.raises(ModelError) as error:
-        model.encode_patches(tiny_models.stack([model.image_preprocessor(tiny_models.noise(32, 32))]))
+        encode_patches(model, tiny_models.stack([model.image_preprocessor(tiny_models.noise(32, 32))]))
     assert str(error.value) == (
-        f'base "{tmp_path / "base"}": its image tower takes any shape of picture; '
+        f'base "{tmp_path / "base"}": its image tower takes images of any shape; '
         "a map of patches needs a fixed grid"
     )
 

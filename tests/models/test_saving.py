@@ -16,6 +16,7 @@ from torch import Tensor
 from domainclip.errors import ModelError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from domainclip.models.saving import save_model
 from tests.support.tiny_models import (
     noise,
     stack,
@@ -32,7 +33,7 @@ IMAGES = [noise(40, 32, 1), noise(31, 65, 2)]
 def embed(model: DualEncoder) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         image = model.encode_image(stack(model.image_preprocessor(image) for image in IMAGES))
-        return image, model.encode_text(model.tokenise(TEXTS))
+        return image, model.encode_text(model.text_tokenizer(TEXTS))
 
 
 def stir(model: DualEncoder, pattern: str) -> None:
@@ -62,7 +63,7 @@ def test_a_plain_folder_is_read_by_transformers_and_by_load(
     model = load_model(make(tmp_path / "base"))
     stir(model, "projection")
     model.hf_base.logit_scale.data.fill_(3.25)
-    model.save(tmp_path / "saved")
+    save_model(model, tmp_path / "saved")
     again = load_model(tmp_path / "saved")
     assert again.fingerprint("all") == model.fingerprint("all")
     assert again.image_preprocessor == model.image_preprocessor
@@ -78,7 +79,7 @@ def test_a_plain_folder_is_read_by_transformers_and_by_load(
 def test_plain_transformers_gives_the_same_embeddings(tmp_path: Path) -> None:
     model = load_model(tiny_clip(tmp_path / "base"))
     stir(model, "projection")
-    model.save(tmp_path / "saved")
+    save_model(model, tmp_path / "saved")
     hf_model = transformers.CLIPModel.from_pretrained(tmp_path / "saved").eval()
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "saved", backend="pil")
     with torch.no_grad():
@@ -95,7 +96,7 @@ def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tm
     model.hf_base.logit_scale.data.fill_(3.5)
     if model.bias is not None:
         model.hf_base.logit_bias.data.fill_(-4.25)
-    model.save(tmp_path / "adapter")
+    save_model(model, tmp_path / "adapter")
     again = load_model(tmp_path / "adapter")
     assert isinstance(again.hf_model, PeftModel)
     assert again.base == str(base)
@@ -106,7 +107,7 @@ def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tm
     for ours, theirs, before in zip(embed(again), embed(model), embed(load_model(base)), strict=True):
         assert torch.equal(ours, theirs)
         assert (ours - before).abs().max() > 1e-3
-    again.save(tmp_path / "again")
+    save_model(again, tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(tmp_path / "adapter")
 
 
@@ -114,7 +115,7 @@ def test_what_an_adapter_folder_holds(tmp_path: Path) -> None:
     base = tiny_siglip(tmp_path / "base")
     model = load_model(base)
     model.revision = "0123abc"
-    adapt(model).save(tmp_path / "adapter")
+    save_model(adapt(model), tmp_path / "adapter")
     assert sorted(hashes(tmp_path / "adapter")) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -135,15 +136,17 @@ def test_what_an_adapter_folder_holds(tmp_path: Path) -> None:
 def test_plain_peft_loads_the_adapter(tmp_path: Path) -> None:
     base = tiny_clip(tmp_path / "base")
     model = adapt(load_model(base))
-    model.save(tmp_path / "adapter")
+    save_model(model, tmp_path / "adapter")
     hf_model = PeftModel.from_pretrained(transformers.CLIPModel.from_pretrained(base), tmp_path / "adapter")
     with torch.no_grad():
-        theirs = hf_model.get_base_model().eval().get_text_features(**model.tokenise(TEXTS)).pooler_output
+        theirs = (
+            hf_model.get_base_model().eval().get_text_features(**model.text_tokenizer(TEXTS)).pooler_output
+        )
     torch.testing.assert_close(torch.nn.functional.normalize(theirs, dim=-1), embed(model)[1])
 
 
 def test_peft_finds_the_base_of_an_adapter_by_itself(tmp_path: Path) -> None:
-    adapt(load_model(tiny_siglip(tmp_path / "base"))).save(tmp_path / "adapter")
+    save_model(adapt(load_model(tiny_siglip(tmp_path / "base"))), tmp_path / "adapter")
     hf_model = AutoPeftModel.from_pretrained(str(tmp_path / "adapter"))
     assert isinstance(hf_model.get_base_model(), transformers.SiglipModel)
 
@@ -152,7 +155,7 @@ def test_a_merged_adapter_is_a_plain_model(tmp_path: Path) -> None:
     model = adapt(load_model(tiny_clip(tmp_path / "base")))
     before = embed(model)
     model.hf_model = model.hf_model.merge_and_unload()
-    model.save(tmp_path / "merged")
+    save_model(model, tmp_path / "merged")
     for merged, adapted in zip(embed(load_model(tmp_path / "merged")), before, strict=True):
         torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
 
@@ -160,7 +163,7 @@ def test_a_merged_adapter_is_a_plain_model(tmp_path: Path) -> None:
 def test_modules_that_peft_keeps_whole_are_kept(tmp_path: Path) -> None:
     model = adapt(load_model(tiny_clip(tmp_path / "base")), modules_to_save=["text_projection"])
     stir(model, "modules_to_save")
-    model.save(tmp_path / "adapter")
+    save_model(model, tmp_path / "adapter")
     for again, saved in zip(embed(load_model(tmp_path / "adapter")), embed(model), strict=True):
         assert torch.equal(again, saved)
 
@@ -171,22 +174,22 @@ def test_a_learning_weight_is_never_lost_in_silence(tmp_path: Path) -> None:
         [(".*lora_.*", 1.0), ("text/text_projection.weight", 1.0), ("scale/.*", 1.0), (".*", 0.0)]
     )
     with pytest.raises(ModelError) as caught:
-        model.save(tmp_path / "adapter")
+        save_model(model, tmp_path / "adapter")
     assert str(caught.value) == (
-        'the weight "text/text_projection.weight" learns, but no adapter holds it; merge before saving'
+        'the weight "text/text_projection.weight" is trained, but no adapter holds it; merge before saving'
     )
 
 
 def test_the_last_call_of_the_tokenizer_is_not_saved(tmp_path: Path) -> None:
     model = load_model(tiny_clip(tmp_path / "base"))
-    model.save(tmp_path / "before")
-    model.tokenise(TEXTS)
-    model.save(tmp_path / "after")
+    save_model(model, tmp_path / "before")
+    model.text_tokenizer(TEXTS)
+    save_model(model, tmp_path / "after")
     assert hashes(tmp_path / "before") == hashes(tmp_path / "after")
 
 
 def test_no_path_of_this_machine_goes_along(tmp_path: Path) -> None:
-    load_model(tiny_clip(tmp_path / "Hospital-7")).save(tmp_path / "saved")
+    save_model(load_model(tiny_clip(tmp_path / "Hospital-7")), tmp_path / "saved")
     assert [f.name for f in (tmp_path / "saved").iterdir() if b"Hospital-7" in f.read_bytes()] == []
 
 
@@ -196,7 +199,7 @@ def test_saving_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     try:
         folder = tiny_clip(tmp_path / "base")
         capfd.readouterr()
-        load_model(folder).save(tmp_path / "saved")
+        save_model(load_model(folder), tmp_path / "saved")
         assert capfd.readouterr() == ("", "")
         assert transformers.logging.is_progress_bar_enabled()
         assert transformers.logging.get_verbosity() == transformers.logging.WARNING

@@ -37,7 +37,7 @@ def _pictures(model: DualEncoder, count: int = 3) -> dict[str, Tensor]:
 
 
 def _groups(model: DualEncoder) -> list[dict[str, Tensor]]:
-    return [model.tokenise(TEXTS[2:]), model.tokenise(TEXTS[:2])]
+    return [model.text_tokenizer(TEXTS[2:]), model.text_tokenizer(TEXTS[:2])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,9 +100,9 @@ def test_each_goes_where_the_pooled_one_goes(
     family: Callable[..., Path], by_hand: Callable[..., tuple[Tensor, Tensor]], tmp_path: Path
 ) -> None:
     model = _loaded(family, tmp_path)
-    image, text = _pictures(model), model.tokenise(TEXTS)
+    image, text = _pictures(model), model.text_tokenizer(TEXTS)
     found = model(image, text, tokens=True)
-    rows, words = by_hand(model.hf_base, model.pixels(image)["pixel_values"], text["input_ids"])
+    rows, words = by_hand(model.hf_base, model.pixel_inputs(image)["pixel_values"], text["input_ids"])
     assert torch.allclose(found.image_tokens, F.normalize(rows, dim=-1), atol=1e-5)
     mine, theirs = found.text_tokens[found.text_mask], F.normalize(words, dim=-1)[found.text_mask]
     assert torch.allclose(mine, theirs, atol=1e-5)
@@ -112,7 +112,7 @@ def test_each_goes_where_the_pooled_one_goes(
 def test_the_token_that_is_read_would_be_the_embedding(family: Callable[..., Path], tmp_path: Path) -> None:
     """At the end of the text, which the mask leaves out, stands the embedding itself."""
     model = _loaded(family, tmp_path)
-    text = model.tokenise(TEXTS)
+    text = model.text_tokenizer(TEXTS)
     found = model(None, text, tokens=True)
     ends = (text["input_ids"] == model.hf_base.config.text_config.eos_token_id).int().argmax(dim=1)
     at_end = found.text_tokens[torch.arange(3), ends]
@@ -126,17 +126,21 @@ def test_the_mask_covers_the_words_of_each_text(family: Callable[..., Path], tmp
     groups = _groups(model)
     mask = model(None, groups, tokens=True).text_mask
     for row, text in zip(mask, [TEXTS[2], *TEXTS[:2]], strict=True):
-        pieces = model.tokenizer(model.clean([text]), add_special_tokens=False)["input_ids"][0]
+        pieces = model.text_tokenizer.hf_tokenizer(
+            model.text_tokenizer.normalize([text]), add_special_tokens=False
+        )["input_ids"][0]
         assert row.sum() == len(pieces)
         places = row.nonzero().flatten()
         assert (places.diff() == 1).all()  # without a gap, from the first word on
-        assert places[0] == (0 if model.tokenizer.bos_token is None and "siglip" in model.family else 1)
+        assert places[0] == (
+            0 if model.text_tokenizer.hf_tokenizer.bos_token is None and "siglip" in model.family else 1
+        )
 
 
 def test_an_unknown_word_is_a_word_and_an_empty_text_has_none(tmp_path: Path) -> None:
     model = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
-    text = model.tokenise(["a Ω cat", ""])
-    assert model.tokenizer.unk_token_id in text["input_ids"][0]
+    text = model.text_tokenizer(["a Ω cat", ""])
+    assert model.text_tokenizer.hf_tokenizer.unk_token_id in text["input_ids"][0]
     assert model(None, text, tokens=True).text_mask.sum(dim=1).tolist() == [3, 0]
 
 
@@ -148,7 +152,7 @@ def test_from_kept_hidden_states_they_are_the_same(
     model = _loaded(family, tmp_path)
     strategy.learning_rates(model)
     model.eval()
-    image, text = _pictures(model), model.tokenise(TEXTS)
+    image, text = _pictures(model), model.text_tokenizer(TEXTS)
     whole = model(image, text, tokens=True)
     midway = {**text, "hidden": model.frozen_hidden_states("text", text)}
     kept = model({"hidden": model.frozen_hidden_states("image", image)}, midway, tokens=True)
@@ -158,7 +162,7 @@ def test_from_kept_hidden_states_they_are_the_same(
 
 def test_gradients_reach_the_towers_through_the_tokens(tmp_path: Path) -> None:
     model = load_model(tiny_models.tiny_clip(tmp_path / "base"))
-    found = model(_pictures(model), model.tokenise(TEXTS), tokens=True)
+    found = model(_pictures(model), model.text_tokenizer(TEXTS), tokens=True)
     (found.image_tokens.sum() + found.text_tokens[found.text_mask].sum()).backward()
     without = {name for name, weight in model.weights().items() if weight.grad is None}
     assert without == {"scale/logit_scale"}
@@ -168,11 +172,11 @@ def test_a_tower_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
     model = _loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
     assert model.has_token_embeddings("text")
     assert not model.has_token_embeddings("image")
-    assert model(None, model.tokenise(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
+    assert model(None, model.text_tokenizer(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
     with pytest.raises(ModelError) as error:
         model(_pictures(model, 1), None, tokens=True)
     assert str(error.value) == (
-        f'base "{tmp_path / "base"}": family siglip2 gives no token embeddings of images; leave out the '
+        f'base "{tmp_path / "base"}": family siglip2 has no token embeddings of images; leave out the '
         "objective that needs image_tokens"
     )
 

@@ -141,7 +141,7 @@ def test_the_sheet_shows_what_training_sees(
     whole = ("a red cat " * 40).strip()
     read = whole[: -len(cut)]
     assert whole == read + cut
-    assert model.count_tokens([read])[0] <= 77 < model.count_tokens([read + cut[:4]])[0]
+    assert model.text_tokenizer.count([read])[0] <= 77 < model.text_tokenizer.count([read + cut[:4]])[0]
     # The picture of a test item is the base's own preprocessing of it, but for the JPEG.
     source = re.search(r'<img src="data:image/jpeg;base64,([^"]*)" alt="test item 12, row 12"', text)
     assert source is not None
@@ -220,7 +220,7 @@ def test_patches_are_laid_side_by_side_again(tmp_path: Path) -> None:
 
 def test_a_caption_is_cut_where_the_base_stops(base: Path) -> None:
     model = loading.load_model(base)
-    assert fits("a cat", model) == ("a cat", "", model.count_tokens(["a cat"])[0])
+    assert fits("a cat", model) == ("a cat", "", model.text_tokenizer.count(["a cat"])[0])
     assert fits("anything", None) == ("anything", "", 0)
     read, cut, tokens = fits("cat " * 100, model)
     assert tokens == 102

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines.merge import _difference, _said, merge
 from domainclip.strategies.lora import Lora
 from tests.support import tiny_models
@@ -40,7 +41,7 @@ def test_merged_equals_adapter_in_plain_transformers(run: Path, template: Path, 
     adapter = loading.load_model(run / "model")
     plain = transformers.CLIPModel.from_pretrained(tmp_path / "out")
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    text = adapter.tokenise(["a cat", "a small round spot on the left", "x"])
+    text = adapter.text_tokenizer(["a cat", "a small round spot on the left", "x"])
     with torch.no_grad():
         expected = adapter.hf_base(**text, pixel_values=pixels)
         found = plain(**text, pixel_values=pixels)
@@ -68,7 +69,7 @@ def test_every_family_and_variant(tmp_path: Path, family: str, options: dict[str
         for name, weight in model.weights().items():
             if factors[name] > 0:
                 weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    model.save(tmp_path / "run" / "model")
+    save_model(model, tmp_path / "run" / "model")
     assert merge(tmp_path / "run", tmp_path / "out") <= 1e-5
     again = loading.load_model(tmp_path / "out")
     assert torch.equal(again.scale, model.scale)
@@ -117,13 +118,11 @@ def test_a_damaged_factor_is_noticed(run: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_scale_that_is_lost_is_noticed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = dual_encoder.DualEncoder.save
-
     def forgetful(model: dual_encoder.DualEncoder, folder: Path) -> None:
         model.hf_base.logit_scale.data.fill_(2.0)
-        whole(model, folder)
+        save_model(model, folder)
 
-    monkeypatch.setattr(dual_encoder.DualEncoder, "save", forgetful)
+    monkeypatch.setattr("domainclip.pipelines.merge.save_model", forgetful)
     assert "more than 1e-05" in _fault(ModelError, run, tmp_path / "out")
 
 

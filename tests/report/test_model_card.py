@@ -16,6 +16,7 @@ from PIL import Image
 from domainclip.data.cards import Card
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.saving import save_model
 from domainclip.report.model_card import CardFacts, problem, render, run_recipe, write_card
 from tests.support.run_folders import adapted, made_run, recipe, result, results
 from tests.support.tiny_models import tiny_siglip
@@ -206,7 +207,7 @@ def test_the_usage_runs_without_this_package(
 @pytest.mark.parametrize("lora", [True, False])
 def test_the_usage_of_a_sigmoid_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool) -> None:
     model = adapted(tiny_siglip(tmp_path / "base"), lora)
-    model.save(tmp_path / "model")
+    save_model(model, tmp_path / "model")
     found = results(base={"name": "base", "family": "siglip"})
     text = render(found, _facts(recipe(str(tmp_path / "base"))), adapter=lora)
     assert "torch.sigmoid(out.logits_per_image)" in text
@@ -277,6 +278,6 @@ def _agrees(out: Any, model: dual_encoder.DualEncoder, folder: Path) -> None:
     picture = model.image_preprocessor(Image.open(folder / "picture.png").convert("RGB"))["pixels"]
     with torch.no_grad():
         image = model.encode_image({"pixels": torch.from_numpy(picture)[None]})
-        text = model.encode_text(model.tokenise(["one description", "another description"]))
+        text = model.encode_text(model.text_tokenizer(["one description", "another description"]))
         logits = model.scale * image @ text.T + (0.0 if model.bias is None else model.bias)
     torch.testing.assert_close(out.logits_per_image, logits, atol=2e-4, rtol=1e-4)

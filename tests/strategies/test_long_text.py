@@ -14,6 +14,7 @@ from domainclip.config import loading as loading_config
 from domainclip.config.training import TrainConfig
 from domainclip.errors import RecipeError
 from domainclip.models import loading, position_embeddings
+from domainclip.models.saving import save_model
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.strategies.long_text import LongText
 from domainclip.training import optimizer as training_optimizer
@@ -51,28 +52,28 @@ def test_as_the_published_code_counts() -> None:
 
 def test_short_texts_say_the_same_and_long_ones_more(base: Path) -> None:
     before, after = loading.load_model(base), loading.load_model(base)
-    wording, key = after.wording, after.fingerprint("text")
+    wording, key = after.text_tokenizer.fingerprint(), after.fingerprint("text")
     assert LongText().requirements(after).max_tokens == 248
     LongText().learning_rates(after)
     assert after.max_tokens == 248
     short = ["a red circle", "a dog"]  # within twenty tokens
     with torch.no_grad():
         assert torch.equal(
-            before.encode_text(before.tokenise(short)), after.encode_text(after.tokenise(short))
+            before.encode_text(before.text_tokenizer(short)), after.encode_text(after.text_tokenizer(short))
         )
         far = [LONG, LONG.removesuffix("square ") + "galaxy "]  # they differ behind the 77th token only
-        old, new = (one.encode_text(one.tokenise(far)) for one in (before, after))
+        old, new = (one.encode_text(one.text_tokenizer(far)) for one in (before, after))
     assert torch.equal(old[0], old[1])
     assert not torch.allclose(new[0], new[1], atol=1e-4)
     # What is kept of texts under the old limit is not found again.
-    assert after.wording != wording
+    assert after.text_tokenizer.fingerprint() != wording
     assert after.fingerprint("text") != key
 
 
 def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> None:
     loaded = loading.load_model(base)
     LongText().learning_rates(loaded)
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     plain, tokenizer = (
         CLIPModel.from_pretrained(tmp_path / "model"),
         AutoTokenizer.from_pretrained(tmp_path / "model"),
@@ -83,7 +84,7 @@ def test_saved_it_loads_in_plain_transformers(base: Path, tmp_path: Path) -> Non
     assert ids.shape[1] > 77
     with torch.no_grad():
         found = torch.nn.functional.normalize(plain.get_text_features(ids).pooler_output, dim=-1)
-        assert torch.allclose(found, loaded.encode_text(loaded.tokenise([LONG, "a dog"])), atol=1e-6)
+        assert torch.allclose(found, loaded.encode_text(loaded.text_tokenizer([LONG, "a dog"])), atol=1e-6)
     assert loading.load_model(tmp_path / "model").max_tokens == 248
 
 
@@ -96,7 +97,7 @@ def test_the_first_positions_stay_and_the_others_learn(base: Path) -> None:
     module = loaded.hf_base.text_model.embeddings.position_embedding
     start = module.weight.detach().clone()
     optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
-    ids = loaded.tokenise([LONG])
+    ids = loaded.text_tokenizer([LONG])
     loaded.encode_text(ids)[0, 0].backward()
     optimizer.step()
     read = ids["input_ids"].shape[1]
@@ -124,13 +125,13 @@ def test_other_families(tmp_path: Path, make: Callable[[Path], Path], before: in
     LongText().learning_rates(loaded)
     assert loaded.max_tokens == after
     with torch.no_grad():
-        first, again = (one.encode_text(one.tokenise(["a cat"])) for one in (old, loaded))
+        first, again = (one.encode_text(one.text_tokenizer(["a cat"])) for one in (old, loaded))
         assert torch.equal(first, again)
-        whole = loaded.encode_text(loaded.tokenise([LONG * 3, "a cat"]))
-    loaded.save(tmp_path / "model")
+        whole = loaded.encode_text(loaded.text_tokenizer([LONG * 3, "a cat"]))
+    save_model(loaded, tmp_path / "model")
     with torch.no_grad():
         read = loading.load_model(tmp_path / "model")
-        assert torch.allclose(read.encode_text(read.tokenise([LONG * 3, "a cat"])), whole, atol=1e-6)
+        assert torch.allclose(read.encode_text(read.text_tokenizer([LONG * 3, "a cat"])), whole, atol=1e-6)
     assert AutoModel.from_pretrained(tmp_path / "model").config.text_config.max_position_embeddings >= after
 
 

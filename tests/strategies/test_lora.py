@@ -14,6 +14,7 @@ from transformers import CLIPModel
 from domainclip.config import loading as loading_config
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_job, sentences
 from domainclip.strategies.lora import Lora
@@ -46,7 +47,7 @@ from tests.support.tiny_models import tiny_chinese_clip, tiny_dual_encoder, tiny
 def test_an_adapter_as_base_is_refused_before_training(
     recipe_file: Path, base: Path, tmp_path: Path, strategy: str, expected: str
 ) -> None:
-    _trained(loading.load_model(base), Lora(rank=2)).save(tmp_path / "adapter")
+    save_model(_trained(loading.load_model(base), Lora(rank=2)), tmp_path / "adapter")
     changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}", f"roots=[{tmp_path.parent.parent}]"]
     ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
     with pytest.raises(RecipeError) as caught:
@@ -61,7 +62,7 @@ def _embeddings(loaded: dual_encoder.DualEncoder) -> tuple[torch.Tensor, torch.T
     )
     with torch.no_grad():
         return loaded.encode_image({"pixels": pixels}), loaded.encode_text(
-            loaded.tokenise(["a red circle", "a dog"])
+            loaded.text_tokenizer(["a red circle", "a dog"])
         )
 
 
@@ -164,13 +165,13 @@ def test_saved_it_loads_in_plain_peft_and_in_ours(
     """Fault 16."""
     loaded = _trained(loading.load_model(base), Lora(rank=2, **options))
     image, text = _embeddings(loaded)
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     again = loading.load_model(tmp_path / "model").eval()
     assert all(torch.equal(a, b) for a, b in zip((image, text), _embeddings(again), strict=True))
     assert torch.equal(again.scale, loaded.scale)  # peft drops it; it stands beside the adapter
     plain = PeftModel.from_pretrained(CLIPModel.from_pretrained(base), tmp_path / "model").eval()
     with torch.no_grad():
-        tokens = loaded.tokenise(["a red circle", "a dog"])
+        tokens = loaded.text_tokenizer(["a red circle", "a dog"])
         found = torch.nn.functional.normalize(plain.get_text_features(**tokens).pooler_output, dim=-1)
     assert torch.allclose(found, text, atol=1e-6)
     # Negative control: the adapter says something.

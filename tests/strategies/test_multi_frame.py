@@ -24,6 +24,7 @@ from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.hub.allowlist import is_pushed_name
 from domainclip.models import dual_encoder, frame_pooling, loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines import evaluate, inputs
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.training_setup import make_job, sentences
@@ -125,7 +126,7 @@ def test_the_order_counts_for_the_temporal_one_only(base: Path) -> None:
 @pytest.mark.parametrize("pool", ["weighted", "temporal"])
 def test_gradients(pool: str) -> None:
     torch.manual_seed(0)
-    module = frame_pooling.make_pooling(pool, 4, 3, 1)
+    module = frame_pooling.FramePooling(3, pool, 1).make_module(4)
     assert module is not None
     module = module.double()
     for weight in module.parameters():
@@ -169,7 +170,7 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     MultiFrame(pooling=pool, layers=2).learning_rates(loaded)
     _move(loaded)
     assert loaded.fingerprint("image") != plain  # what is kept of single pictures is not found again
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
     assert again.frames == 4
     assert again.fingerprint("image") == loaded.fingerprint("image")
@@ -207,12 +208,12 @@ def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy
     loaded = loading.load_model(base)
     MultiFrame(pooling="weighted").learning_rates(loaded)
     _move(loaded)
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
     factors = strategy.learning_rates(again)
     assert factors["image/image_pooling.query"] == pytest.approx(factor)
     assert again.weights()["image/image_pooling.query"].requires_grad == (factor > 0)
-    again.save(tmp_path / "further")
+    save_model(again, tmp_path / "further")
     third = loading.load_model(tmp_path / "further")
     assert torch.equal(
         third.added_modules["image_pooling"].query, loaded.added_modules["image_pooling"].query
@@ -222,13 +223,13 @@ def test_a_base_that_pools_is_tuned_further(base: Path, tmp_path: Path, strategy
 def test_a_pooling_that_is_not_known(base: Path, tmp_path: Path) -> None:
     loaded = loading.load_model(base)
     MultiFrame().learning_rates(loaded)
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     (tmp_path / "model" / "pooling.json").write_text('{"frames": 1000000, "layers": 1, "pool": "mean"}')
     with pytest.raises(ModelError) as caught:
         loading.load_model(tmp_path / "model")
     assert str(caught.value) == (
-        f'base "{tmp_path / "model"}": its pooling.json cannot be read: pooling.json asks for '
-        "{'frames': 1000000, 'layers': 1, 'pool': 'mean'}, which is not known here"
+        f'base "{tmp_path / "model"}": its pooling.json cannot be read: it holds '
+        "{'frames': 1000000, 'layers': 1, 'pool': 'mean'}, which is not supported"
     )
 
 
@@ -282,7 +283,7 @@ def test_models_that_are_compared_see_the_same_pictures(base: Path) -> None:
     assert (plain.frames, other.frames) == (1, 1)
     evaluate._see_as_many([plain, pooled, other])
     assert (plain.frames, pooled.frames, other.frames) == (3, 3, 3)
-    assert plain.pooled_by is None  # by their mean, and nothing of that is saved with it
+    assert plain.frame_pooling is None  # by their mean, and nothing of that is saved with it
 
 
 def _move(loaded: dual_encoder.DualEncoder) -> None:

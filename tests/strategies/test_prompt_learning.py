@@ -19,6 +19,7 @@ from domainclip.data.batching.pairs import collate
 from domainclip.data.text import caption_substitutes
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, learned_prompts, learned_tokens, loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_job, sentences
@@ -34,7 +35,7 @@ CLASSES = ["effusion", "pleural effusion", "cat"]
 
 
 def _ids(loaded: dual_encoder.DualEncoder, text: str) -> list[int]:
-    return loaded.tokenise([text])["input_ids"][0].tolist()
+    return loaded.text_tokenizer([text])["input_ids"][0].tolist()
 
 
 def _trained(loaded: dual_encoder.DualEncoder, strategy: PromptLearning) -> dual_encoder.DualEncoder:
@@ -62,32 +63,35 @@ def test_every_text_begins_with_the_context(tmp_path: Path, make: Callable[[Path
     folder = make(tmp_path / "base")
     plain, loaded = loading.load_model(folder), loading.load_model(folder)
     PromptLearning(context_tokens=2, init_text="a photo").learning_rates(loaded)
-    first = len(plain.tokenizer)
+    first = len(plain.text_tokenizer.hf_tokenizer)
     for text in ("a red circle", "a"):
         before, after = _ids(plain, text), _ids(loaded, text)
         at = after.index(first)
         assert after[at : at + 2] == [first, first + 1]
         rest = [one for one in after if one < first]
         assert rest == before[: len(rest)]  # padding to a fixed length makes room
-    assert loaded.count_tokens(["a red circle"])[0] == plain.count_tokens(["a red circle"])[0] + 2
-    assert loaded.wording != plain.wording
+    assert (
+        loaded.text_tokenizer.count(["a red circle"])[0]
+        == plain.text_tokenizer.count(["a red circle"])[0] + 2
+    )
+    assert loaded.text_tokenizer.fingerprint() != plain.text_tokenizer.fingerprint()
     with torch.no_grad():
         # The context starts as if one had written its words.
         if loaded.objective != "sigmoid":  # whose pieces of a word depend on the space before it
-            said = loaded.encode_text(loaded.tokenise(["a red circle"]))
-            written = plain.encode_text(plain.tokenise(["a photo a red circle"]))
+            said = loaded.encode_text(loaded.text_tokenizer(["a red circle"]))
+            written = plain.encode_text(plain.text_tokenizer(["a photo a red circle"]))
             assert torch.allclose(said, written, atol=1e-5)
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
     with torch.no_grad():
-        one, other = (x.encode_text(x.tokenise(["a red circle", "a"])) for x in (loaded, again))
+        one, other = (x.encode_text(x.text_tokenizer(["a red circle", "a"])) for x in (loaded, again))
     assert torch.allclose(one, other, atol=1e-6)
     AutoModel.from_pretrained(tmp_path / "model")
 
 
 def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
     loaded = _trained(loading.load_model(base), PromptLearning(context_tokens=2))
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     plain, info = CLIPModel.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -98,10 +102,10 @@ def test_the_saved_model_is_plain(base: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         ids = tokenizer([context + "a red circle"], return_tensors="pt")["input_ids"]
         found = F.normalize(plain.get_text_features(ids).pooler_output, dim=-1)
-        assert torch.allclose(found, loaded.encode_text(loaded.tokenise(["a red circle"])), atol=1e-6)
+        assert torch.allclose(found, loaded.encode_text(loaded.text_tokenizer(["a red circle"])), atol=1e-6)
         # Negative controls: the words say something, and without them the base speaks.
         old = loading.load_model(base)
-        before = old.encode_text(old.tokenise(["a red circle"]))
+        before = old.encode_text(old.text_tokenizer(["a red circle"]))
         assert not torch.allclose(found, before, atol=1e-3)
         ids = tokenizer(["a red circle"], return_tensors="pt")["input_ids"]
         assert torch.allclose(
@@ -114,14 +118,14 @@ def test_a_base_that_is_read_at_the_highest_id(base: Path, tmp_path: Path) -> No
     for config in (loaded.hf_base.config.text_config, loaded.hf_base.text_model.config):
         config.eos_token_id = 2
     loaded.hf_base.text_model.eos_token_id = 2
-    loaded.save(tmp_path / "legacy")
+    save_model(loaded, tmp_path / "legacy")
     old, new = loading.load_model(tmp_path / "legacy"), loading.load_model(tmp_path / "legacy")
     assert new.hf_base.config.text_config.eos_token_id == 2
     PromptLearning(context_tokens=1, init_text="red").learning_rates(new)
     with torch.no_grad():
         assert torch.allclose(
-            new.encode_text(new.tokenise(["circle"])),
-            old.encode_text(old.tokenise(["red circle"])),
+            new.encode_text(new.text_tokenizer(["circle"])),
+            old.encode_text(old.text_tokenizer(["red circle"])),
             atol=1e-6,
         )
 
@@ -156,8 +160,8 @@ def test_each_class_has_its_own_words(base: Path) -> None:
     assert [i for i in _ids(loaded, "a Cat") if i >= first] == [first + 4, first + 5]
     assert [i for i in _ids(loaded, "a dog") if i >= first] == []  # as the base says it
     assert [i for i in _ids(loaded, "effusion and cat") if i >= first] == []
-    assert loaded.tokenise(["a cat"])["input_ids"].tolist() == [
-        loaded.tokenise(["a cat"])["input_ids"][0].tolist()
+    assert loaded.text_tokenizer(["a cat"])["input_ids"].tolist() == [
+        loaded.text_tokenizer(["a cat"])["input_ids"][0].tolist()
     ]
 
 
@@ -165,7 +169,7 @@ def test_a_word_for_the_name_of_each_class(base: Path) -> None:
     plain, loaded = loading.load_model(base), loading.load_model(base)
     PromptLearning(context_tokens=0, learn_class_names=True, classes=CLASSES).learning_rates(loaded)
     table = plain.hf_base.text_model.embeddings.token_embedding.weight
-    pleural = plain.tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
+    pleural = plain.text_tokenizer.hf_tokenizer("pleural effusion", add_special_tokens=False)["input_ids"]
     assert len(pleural) > 1
     assert torch.allclose(loaded.weights()[ADDED][1], table[pleural].mean(0))
     assert [i - 700 for i in _ids(loaded, "Pleural effusion and cat") if i >= 700] == [1, 2]
@@ -173,7 +177,7 @@ def test_a_word_for_the_name_of_each_class(base: Path) -> None:
         i if i != _ids(plain, "cat")[1] else 702 for i in _ids(plain, "a cat on a dog")
     ]
     with torch.no_grad():  # a name of one token starts as that token
-        one, other = (x.encode_text(x.tokenise(["a cat on a dog"])) for x in (plain, loaded))
+        one, other = (x.encode_text(x.text_tokenizer(["a cat on a dog"])) for x in (plain, loaded))
     assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -208,7 +212,7 @@ def test_a_step_moves_the_words_and_nothing_else(base: Path) -> None:
     factors = PromptLearning().learning_rates(loaded)
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
     optimizer = training_optimizer.make_optimizer(loaded, factors, TrainConfig(weight_decay=0.5), 1e-2)
-    loaded.encode_text(loaded.tokenise(["a red circle"]))[0, 0].backward()
+    loaded.encode_text(loaded.text_tokenizer(["a red circle"]))[0, 0].backward()
     optimizer.step()
     moved = {name for name, weight in loaded.weights().items() if not torch.equal(weight, before[name])}
     assert moved == {ADDED}
@@ -236,9 +240,9 @@ def test_gradients_of_the_words() -> None:
 def test_gradients_are_those_of_a_plain_larger_vocabulary(base: Path, tmp_path: Path) -> None:
     """Parity with transformers: its own table of tokens, all of it learning."""
     loaded = _trained(loading.load_model(base), PromptLearning(context_tokens=2))
-    loaded.save(tmp_path / "model")
+    save_model(loaded, tmp_path / "model")
     plain = CLIPModel.from_pretrained(tmp_path / "model").eval()
-    batch = loaded.tokenise(["a red circle", "a dog"])
+    batch = loaded.text_tokenizer(["a red circle", "a dog"])
     F.normalize(plain.get_text_features(**batch).pooler_output, dim=-1)[:, 0].sum().backward()
     loaded.encode_text(batch)[:, 0].sum().backward()
     table = plain.text_model.embeddings.token_embedding.weight
@@ -280,7 +284,7 @@ def test_words_are_learnt_once(base: Path) -> None:
     with pytest.raises(ModelError) as caught:
         PromptLearning(context_tokens=1, init_text=None).learning_rates(loaded)
     assert str(caught.value) == (
-        f'base "{base}": its tokenizer knows some of the new tokens already: it has learnt words before'
+        f'base "{base}": its tokenizer has some of the new tokens already: it has learned tokens before'
     )
 
 
@@ -350,7 +354,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
     captions = caption_substitutes.substitute_captions(setup.pairs.items, 0)
     plain = loading.load_model(base)
     with torch.no_grad():  # as the base says them, without the new words
-        expected = plain.encode_text(plain.tokenise(captions))
+        expected = plain.encode_text(plain.text_tokenizer(captions))
     assert torch.allclose(torch.from_numpy(setup.precomputed.image_features), expected, atol=1e-6)
     setup = with_kept_features(setup)
     assert setup.notes == (

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from domainclip.config import loading as loading_config
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.saving import save_model
 from domainclip.pipelines import finetune
 from domainclip.report.results_file import load as load_results
 from domainclip.strategies.replace_text_tower import ReplaceTextTower
@@ -64,7 +65,7 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
     assert base.fingerprint("all") == before
     assert torch.equal(model.encode_image(_pixels(model)), base.encode_image(_pixels(base)))
     assert (model.max_tokens, model.width) == (40, base.width)
-    tokens = model.tokenise(TEXTS)
+    tokens = model.text_tokenizer(TEXTS)
     assert tokens["input_ids"].shape == (3, 40)
     pooled = transformers.BertModel.from_pretrained(encoder)(**tokens).pooler_output
     projection = model.weights()["text/text_projection.weight"]
@@ -80,10 +81,10 @@ def test_the_image_side_stays_and_the_text_side_is_the_encoder(
 def test_the_same_encoder_and_projection_are_the_same_towers(tmp_path: Path) -> None:
     base = loading.load_model(tiny_models.tiny_dual_encoder(tmp_path / "base"))
     base.hf_base.text_model.save_pretrained(tmp_path / "own")
-    base.tokenizer.save_pretrained(tmp_path / "own")
+    base.text_tokenizer.hf_tokenizer.save_pretrained(tmp_path / "own")
     model = ReplaceTextTower(encoder=str(tmp_path / "own")).build_model(base)
-    tokens = base.tokenise(TEXTS)
-    assert all(torch.equal(model.tokenise(TEXTS)[name], ids) for name, ids in tokens.items())
+    tokens = base.text_tokenizer(TEXTS)
+    assert all(torch.equal(model.text_tokenizer(TEXTS)[name], ids) for name, ids in tokens.items())
     # Negative control: with the new projection it says something else.
     assert not torch.allclose(model.encode_text(tokens), base.encode_text(tokens), atol=0.1)
     model.weights()["text/text_projection.weight"].copy_(base.weights()["text/text_projection.weight"])
@@ -116,12 +117,12 @@ def test_what_learns(base: Path, encoder: Path) -> None:
 @torch.no_grad()
 def test_saved_it_loads_in_plain_transformers_and_in_ours(base: Path, encoder: Path, tmp_path: Path) -> None:
     model = ReplaceTextTower(encoder=str(encoder), max_tokens=40).build_model(loading.load_model(base))
-    image, text = model.encode_image(_pixels(model)), model.encode_text(model.tokenise(TEXTS))
-    model.save(tmp_path / "model")
+    image, text = model.encode_image(_pixels(model)), model.encode_text(model.text_tokenizer(TEXTS))
+    save_model(model, tmp_path / "model")
     again = loading.load_model(tmp_path / "model")
-    assert (again.max_tokens, again.wording) == (40, model.wording)
+    assert (again.max_tokens, again.text_tokenizer.fingerprint()) == (40, model.text_tokenizer.fingerprint())
     assert torch.equal(again.encode_image(_pixels(again)), image)
-    assert torch.equal(again.encode_text(again.tokenise(TEXTS)), text)
+    assert torch.equal(again.encode_text(again.text_tokenizer(TEXTS)), text)
     plain = transformers.AutoModel.from_pretrained(tmp_path / "model").eval()
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")(
         TEXTS, padding=True, truncation=True, return_tensors="pt"
@@ -154,7 +155,7 @@ def test_what_cannot_be_joined_is_refused(base: Path, encoder: Path, tmp_path: P
     )
     clip = str(base)
     assert _refusal(base, clip) == (
-        f'text encoder "{clip}": gives no pooled vector of a text; take a kin of BERT, RoBERTa or XLM-R'
+        f'text encoder "{clip}": returns no pooled vector of a text; use a model such as BERT, RoBERTa or XLM-R'
     )
     cut = _encoder(tmp_path / "cut")
     weights = load_file(cut / "model.safetensors")
@@ -189,7 +190,7 @@ def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tm
     tokenizer.save_pretrained(tmp_path / "xlmr")
     model = ReplaceTextTower(encoder=str(tmp_path / "xlmr")).build_model(loading.load_model(base))
     assert model.max_tokens == 32
-    assert model.encode_text(model.tokenise(["a dog " * 60])).isfinite().all()
+    assert model.encode_text(model.text_tokenizer(["a dog " * 60])).isfinite().all()
 
 
 # --- whole runs ----------------------------------------------------------------------------------------

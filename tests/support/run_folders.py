@@ -9,6 +9,7 @@ import torch
 
 from domainclip.config.recipe import Recipe
 from domainclip.models import dual_encoder, loading
+from domainclip.models.saving import save_model
 from domainclip.report.model_card import write_card
 from domainclip.report.results_file import Difference, Interval, Result, ResultsFile
 from domainclip.strategies.full import Full
@@ -95,7 +96,7 @@ def made_run(folder: Path, *, lora: bool = True, settings: Recipe | None = None,
     """A whole run folder; its base is a tiny CLIP beside it."""
     base = tiny_clip(folder.parent / "base")
     run = folder
-    adapted(base, lora).save(run / "model")
+    save_model(adapted(base, lora), run / "model")
     settings = settings or recipe(str(base))
     (run / "recipe.yaml").write_text(settings.resolved(), encoding="utf-8")
     found = results(**keys)

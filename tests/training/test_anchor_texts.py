@@ -16,7 +16,7 @@ from tests.support.tiny_models import WORDS, tiny_chinese_clip, tiny_siglip
 
 @pytest.fixture
 def tokenizer(base: Path) -> Any:
-    return loading.load_model(base).tokenizer
+    return loading.load_model(base).text_tokenizer.hf_tokenizer
 
 
 def test_words_are_whole_words(tokenizer: Any) -> None:
@@ -28,7 +28,9 @@ def test_words_are_whole_words(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("make", [tiny_siglip, tiny_chinese_clip])
 def test_other_vocabularies(tmp_path: Path, make: Any) -> None:
-    assert {"circle"} <= set(anchor_texts.whole_words(loading.load_model(make(tmp_path / "base")).tokenizer))
+    assert {"circle"} <= set(
+        anchor_texts.whole_words(loading.load_model(make(tmp_path / "base")).text_tokenizer.hf_tokenizer)
+    )
 
 
 def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:

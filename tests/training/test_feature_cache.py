@@ -189,7 +189,7 @@ def test_a_cache_that_cannot_be_used_is_said(
     pairs = _pairs(tmp_path / "pictures", loaded)
     room = CacheBudget(1e9)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
-    assert feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room) is None
+    assert feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, room) is None
     what = "hidden states below layer 2 of 2"
     said = f"0.00 GB: {disk_cache.root()}: Not a directory; DOMAINCLIP_CACHE names another folder"
     assert room.notes == [
@@ -205,7 +205,7 @@ def test_what_another_run_removes_meanwhile_is_not_missed(
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
     if kept == "found again":
-        feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+        feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9))
     reads: list[str] = []
     original = disk_cache.read
 
@@ -216,7 +216,7 @@ def test_what_another_run_removes_meanwhile_is_not_missed(
 
     monkeypatch.setattr(disk_cache, "read", evicted)
     room = CacheBudget(1e9)
-    assert feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room) is None
+    assert feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, room) is None
     assert room.notes == [
         f"not kept: hidden states below layer 2 of 2 of 4 texts, 0.00 GB: {disk_cache.root()}: another run has "
         "removed it; DOMAINCLIP_CACHE names another folder"
@@ -233,7 +233,7 @@ def test_what_multiplies_belongs_to_the_key(
     for here in (False, True, False):
         monkeypatch.setattr(onednn, "is_faster", lambda here=here: here)
         room = CacheBudget(1e9)
-        feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, room)
+        feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, room)
         feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
         said.append([note.split(":")[0] for note in room.notes])
     assert said == [["kept"] * 2, ["kept"] * 2, ["found again"] * 2]
@@ -245,19 +245,19 @@ def test_what_reads_texts_and_pictures_belongs_to_the_key(
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
     pairs = _pairs(tmp_path / "pictures", loaded)
-    feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+    feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9))
     feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
     folder = retokenised(base, tmp_path / "other", changed)
     if changed == "decoder":
         monkeypatch.setattr(feature_cache, "DECODING_VERSION", decode.DECODING_VERSION + 1)
     other = _model(folder, Full(last_layers=1))
     room = CacheBudget(1e9)
-    said = feature_cache.cache_text_features(other, TokenCache(other), TEXTS, room)
+    said = feature_cache.cache_text_features(other, TokenCache(other.text_tokenizer), TEXTS, room)
     feature_cache.cache_image_features(other, pairs, list("abcde"), room)
     texts, pictures = (note.split(":")[0] for note in room.notes)
     assert (texts, pictures) == (("found again", "kept") if changed == "decoder" else ("kept", "found again"))
     with torch.no_grad():
-        whole = other.frozen_hidden_states("text", other.tokenise(TEXTS))
+        whole = other.frozen_hidden_states("text", other.text_tokenizer(TEXTS))
     for row, expected, length in zip(said.batch(TEXTS)["hidden"], whole, said.lengths(TEXTS), strict=True):
         assert torch.allclose(row[:length], expected[:length], atol=1e-6)
 
@@ -278,8 +278,10 @@ def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("seed", [0, 1])
 def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
     loaded = _model(tiny_clip(tmp_path / "base", seed=seed), Full(last_layers=1))
-    found = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
-    tokens = loaded.tokenise(TEXTS)
+    found = feature_cache.cache_text_features(
+        loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9)
+    )
+    tokens = loaded.text_tokenizer(TEXTS)
     with torch.no_grad():
         whole = loaded.frozen_hidden_states("text", tokens)
     batch = found.batch(TEXTS)
@@ -295,9 +297,11 @@ def test_hidden_states_of_ragged_texts(tmp_path: Path, seed: int) -> None:
 def test_embeddings_of_texts_under_a_locked_tower(base: Path) -> None:
     loaded = loading.load_model(base)
     loaded.set_trainable([("text/.*", 0.0), (".*", 1.0)])
-    found = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+    found = feature_cache.cache_text_features(
+        loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9)
+    )
     with torch.no_grad():
-        expected = loaded.encode_text(loaded.tokenise(TEXTS))
+        expected = loaded.encode_text(loaded.text_tokenizer(TEXTS))
     assert torch.allclose(found.embeddings(TEXTS), expected, atol=1e-6)
     assert torch.allclose(feature_cache.embed_texts(loaded, TEXTS), expected, atol=1e-6)
 
@@ -312,7 +316,9 @@ def _shared(folder: Path, base: Path) -> tuple[np.ndarray, dict[str, Any]]:
         "Noted", (Pairs,), {"__getitem__": lambda self, at: seen.append(at[1]) or original(self, at)}
     )
     found = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
-    said = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+    said = feature_cache.cache_text_features(
+        loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9)
+    )
     about = {"seen": seen, "replaced": found.replacements, "bad": [bad.location for bad in found.unusable]}
     return np.concatenate([found.rows.reshape(-1), said.rows.reshape(-1)]), about
 
@@ -323,7 +329,9 @@ def test_two_processes_share_the_work(base: Path, tmp_path: Path) -> None:
     alone = feature_cache.cache_image_features(
         loaded, _pairs(tmp_path / "other", loaded, broken=3), list("other"), CacheBudget(1e9)
     )
-    said = feature_cache.cache_text_features(loaded, TokenCache(loaded), TEXTS, CacheBudget(1e9))
+    said = feature_cache.cache_text_features(
+        loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9)
+    )
     expected = np.concatenate([alone.rows.reshape(-1), said.rows.reshape(-1)])
     for rank, (found, about) in enumerate(both):
         assert np.allclose(found, expected, atol=1e-6)

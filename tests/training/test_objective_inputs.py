@@ -90,7 +90,7 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     with torch.no_grad():
         pixels = {"pixels": torch.stack([torch.from_numpy(row.image["pixels"]) for row in rows])}  # type: ignore[index]
         assert torch.allclose(teacher.image, model.encode_image(pixels), atol=1e-6)
-        assert torch.allclose(teacher.text, model.encode_text(model.tokenise(batch.texts)), atol=1e-6)
+        assert torch.allclose(teacher.text, model.encode_text(model.text_tokenizer(batch.texts)), atol=1e-6)
         own = models_loading.load_model(base).eval().encode_image(pixels)
     assert teacher.scale == pytest.approx(float(np.exp(1.5)), rel=1e-6)
     assert batch.base_image is not None

@@ -130,7 +130,7 @@ def test_caching_with_an_adapter_and_dropout(
     batch, terms = _batch(loaded), _terms("contrastive")
     images, texts = [], []
     split = microbatches.split_rows(
-        batch.image, batch.texts, TokenCache(loaded), PAIRS, micro, batch.group.device
+        batch.image, batch.texts, TokenCache(loaded.text_tokenizer), PAIRS, micro, batch.group.device
     )
     for number, chunk in enumerate(split.inputs):
         step._seed(11, number)
@@ -155,7 +155,7 @@ class _Hidden:
     """Texts from the hidden states below the last layer on."""
 
     def __init__(self, loaded: dual_encoder.DualEncoder) -> None:
-        self.loaded, self.tokens = loaded, TokenCache(loaded)
+        self.loaded, self.tokens = loaded, TokenCache(loaded.text_tokenizer)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         return self.tokens.lengths(texts)
@@ -243,7 +243,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
     batch = replace(_batch(loaded, prose=slice(0, 0)), base_anchor_text=None)
     batch = replace(batch, texts=["a red circle", "a small dog"] * (PAIRS // 2))
     terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
-    image, text, scale, _ = loaded(batch.image, loaded.tokenise(batch.texts))  # each by itself
+    image, text, scale, _ = loaded(batch.image, loaded.text_tokenizer(batch.texts))  # each by itself
     Contrastive()(Views(image, text, scale, group=batch.group)).backward()
     expected = _gradients(loaded)
     for micro in (None, 5):

@@ -62,7 +62,7 @@ def _by_hand(held: ValidationSet, model: DualEncoder) -> float:
     pixels = [model.image_preprocessor(decode_image(picture)) for picture in held.pairs.items["image"]]
     batch = {"pixels": torch.from_numpy(np.stack([one["pixels"] for one in pixels]))}
     with torch.no_grad():
-        image, text = model.encode_image(batch), model.encode_text(model.tokenise(held.texts))
+        image, text = model.encode_image(batch), model.encode_text(model.text_tokenizer(held.texts))
         logits = (model.scale * image @ text.T).double()
     total = 0.0
     for rows in ([0, 1], [2, 3, 4], [5, 6, 7]):  # of eight pairs in three batches

@@ -1,4 +1,4 @@
-"""AltCLIP [arXiv:2211.06679]: CLIP's image tower, and XLM-R taught by CLIP's text tower, nine languages."""
+"""AltCLIP [arXiv:2211.06679]: CLIP's image tower, and XLM-R distilled from its text tower, nine languages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from domainclip.models.layers import Modality
 
 
 class Altclip(DualEncoder):
-    """Everything the tokenizer gives goes in; the text tower masks its padding."""
+    """The text tower reads all outputs of the tokenizer and masks its padding."""
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The class token of a picture."""
-        return 0 if part == "image" else None
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of an image."""
+        return 0 if modality == "image" else None

@@ -1,4 +1,4 @@
-"""Chinese-CLIP [arXiv:2211.01335]: a CLIP image tower and a Chinese RoBERTa read at its first token."""
+"""Chinese-CLIP [arXiv:2211.01335]: a CLIP image tower, and a Chinese RoBERTa pooled at its first token."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from domainclip.models.layers import Modality
 
 
 class ChineseClip(DualEncoder):
-    """Everything the tokenizer gives goes in: the text tower sees both ways, so padding is masked."""
+    """The text tower reads all outputs of the tokenizer: it is bidirectional, so padding must be masked."""
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The class token of a picture."""
-        return 0 if part == "image" else None
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of an image."""
+        return 0 if modality == "image" else None

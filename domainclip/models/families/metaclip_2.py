@@ -12,13 +12,15 @@ from domainclip.models.layers import Modality
 class Metaclip2(DualEncoder):
     """Causal as CLIP is, hence no attention mask."""
 
-    inputs = ("input_ids",)
+    tokenizer_outputs = ("input_ids",)
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The class token of a picture, the end of a text."""
-        return 0 if part == "image" else end_of_text(batch["input_ids"], self.hf_base.text_model.eos_token_id)
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of an image, the end of a text."""
+        if modality == "image":
+            return 0
+        return end_of_text(batch["input_ids"], self.hf_base.text_model.eos_token_id)
 
     def check(self) -> None:
-        """Refuse a tokenizer that ends its texts otherwise than the text tower expects."""
+        """Refuse a tokenizer that ends its texts with another id than the text tower expects."""
         super().check()
         self.check_end_of_text(self.hf_base.config.text_config.eos_token_id)

@@ -10,21 +10,15 @@ from domainclip.models.layers import Modality
 
 
 class Siglip(DualEncoder):
-    """Trained on unmasked padding to a fixed length and read at the last position, be it padding."""
+    """Trained on unmasked padding to a fixed length, and pooled at the last position, even in padding."""
 
     objective = "sigmoid"
-    inputs = ("input_ids",)
+    tokenizer_outputs = ("input_ids",)
     fixed_length = True
+    # SigLIP 2 was trained on lower-cased text and its tokenizer's config has the option, but the Gemma
+    # tokenizer that it names ignores it.
+    applies_lower_case = True
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The last place of a text; a picture's patches are all read."""
-        return -1 if part == "text" else None
-
-    def clean(self, texts: list[str]) -> list[str]:
-        """Lower case where the checkpoint asks for it.
-
-        SigLIP 2 was trained on lower-cased text and says so in its tokenizer's config, but the Gemma
-        tokenizer that it names ignores that option.
-        """
-        lower = self.tokenizer.init_kwargs.get("do_lower_case", False)
-        return [text.lower() for text in texts] if lower else texts
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The last position of a text; of an image, all patches are pooled."""
+        return -1 if modality == "text" else None

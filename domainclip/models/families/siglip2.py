@@ -1,4 +1,4 @@
-"""SigLIP 2 NaFlex [arXiv:2502.14786]: images keep their aspect ratio and come as a sequence of patches."""
+"""SigLIP 2 NaFlex [arXiv:2502.14786]: images keep their aspect ratio and become a sequence of patches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Siglip2(DualEncoder):
     """Text as in SigLIP; the tokenizer of this model type lower-cases by itself."""
 
     objective = "sigmoid"
-    inputs = ("input_ids",)
+    tokenizer_outputs = ("input_ids",)
     fixed_length = True
-    accepts_hidden_states = ("text",)  # a picture's mask of real patches is made where its layers begin
+    accepts_hidden_states = ("text",)  # the mask of an image's real patches is made where its layers start
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The last place of a text; a picture's patches are all read."""
-        return -1 if part == "text" else None
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The last position of a text; of an image, all patches are pooled."""
+        return -1 if modality == "text" else None
 
-    def pixels(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
+    def pixel_inputs(self, image: dict[str, Tensor]) -> dict[str, Tensor]:
         """Patches (b, n, patch * patch * 3), which of them are real, and each image's rows and columns."""
         patches, grid = image["pixels"], image["grid"]
-        # The three channels are innermost, so normalising needs no tiling of mean and std.
+        # The three channels are innermost, so normalizing needs no tiling of mean and std.
         values = patches.reshape(*patches.shape[:2], -1, 3).float() * self.image_preprocessor.rescale
         real = torch.arange(patches.shape[1], device=grid.device) < grid.prod(dim=1, keepdim=True)
         return {

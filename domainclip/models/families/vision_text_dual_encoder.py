@@ -12,9 +12,9 @@ _CLASS_TOKEN = ("CLIPVisionModel", "ChineseCLIPVisionModel", "ViTModel")
 
 
 class VisionTextDualEncoder(DualEncoder):
-    """Everything the tokenizer gives goes in; the text tower masks its padding."""
+    """The text tower reads all outputs of the tokenizer and masks its padding."""
 
-    def pooled_position(self, part: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
-        """The class token of a picture, in the towers that surely have one in front."""
+    def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
+        """The class token of an image, in towers that are known to have one in front."""
         known = type(self.hf_base.vision_model).__name__ in _CLASS_TOKEN
-        return 0 if part == "image" and known else None
+        return 0 if modality == "image" and known else None

@@ -137,7 +137,7 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         for name in left_out
     ] + corpus_findings(
         corpus,
-        base.count_tokens if base else None,
+        base.text_tokenizer.count if base else None,
         recipe.train.batch_size if recipe else 128,
         max_tokens=base.max_tokens if base else 77,
         augmentation=recipe.train.augmentation if recipe else "none",
@@ -153,8 +153,8 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         corpus,
         base,
         findings,
-        tokens=length_histogram(base.count_tokens(sorted(set(texts)))) if base and texts else [],
-        scripts=languages.profile_captions(texts, tongues, base.count_tokens, base.max_tokens)
+        tokens=length_histogram(base.text_tokenizer.count(sorted(set(texts)))) if base and texts else [],
+        scripts=languages.profile_captions(texts, tongues, base.text_tokenizer.count, base.max_tokens)
         if base and texts
         else [],
         classes=class_counts(corpus),

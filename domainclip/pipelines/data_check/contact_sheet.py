@@ -100,7 +100,9 @@ def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
         seed=recipe.train.seed,
         augmentation=recipe.train.augmentation,
         captions=how,
-        token_limit=TokenLimit(base.count_tokens, base.max_tokens) if how.overlong == "window" else None,
+        token_limit=TokenLimit(base.text_tokenizer.count, base.max_tokens)
+        if how.overlong == "window"
+        else None,
         views=checkup.corpus.card.views,
     )
 
@@ -109,15 +111,14 @@ def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
     """The part of a caption that the base reads, the part that it does not, and its length in tokens."""
     if base is None:
         return text, "", 0
-    tokens = base.count_tokens([text])[0]
+    tokens = base.text_tokenizer.count([text])[0]
     if tokens <= base.max_tokens:
         return text, "", tokens
     low, high = 0, len(text)
     while high - low > 1:  # the longest beginning that fits
         middle = (low + high) // 2
-        low, high = (
-            (middle, high) if base.count_tokens([text[:middle]])[0] <= base.max_tokens else (low, middle)
-        )
+        fits = base.text_tokenizer.count([text[:middle]])[0] <= base.max_tokens
+        low, high = (middle, high) if fits else (low, middle)
     return text[:low], text[low:], tokens
 
 

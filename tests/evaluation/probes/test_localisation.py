@@ -192,7 +192,7 @@ def test_a_family_without_a_grid_says_so(tmp_path: Any) -> None:
     encoder = CachedEncoder(load_model(str(folder)))
     row = {**boxed("a", ("nodule", [2, 0, 20, 20])), **picture(tmp_path, "a", (32, 32))}
     data = evaluation_set([row], CLASSES)
-    why = f'base "{folder}": its image tower takes any shape of picture; a map of patches needs a fixed grid'
+    why = f'base "{folder}": its image tower takes images of any shape; a map of patches needs a fixed grid'
     assert Localisation()(encoder, data).details == {"not_measured": why}
     with pytest.raises(ModelError) as error:
         heat_maps(encoder, data.items, ["a nodule"])

@@ -12,5 +12,5 @@ def test_positions_behind_the_padding_index_are_what_counts(tmp_path: Path) -> N
     model = load_model(tiny_altclip(tmp_path))
     assert model.hf_base.config.text_config.max_position_embeddings == 66
     assert model.max_tokens == 64
-    encoded = model.encode_text(model.tokenise(["a cat " * 200]))
+    encoded = model.encode_text(model.text_tokenizer(["a cat " * 200]))
     torch.testing.assert_close(encoded.norm(dim=1), torch.ones(1))

@@ -16,7 +16,9 @@ TEXTS = ["a red circle", "x", "a photo of two small cats on the left"]
 
 
 def padded_to(model: DualEncoder, length: int) -> dict[str, torch.Tensor]:
-    ids = model.tokenizer(TEXTS, padding="max_length", max_length=length, return_tensors="pt")
+    ids = model.text_tokenizer.hf_tokenizer(
+        TEXTS, padding="max_length", max_length=length, return_tensors="pt"
+    )
     return {"input_ids": ids["input_ids"]}
 
 
@@ -30,8 +32,8 @@ def text_gradients(model: DualEncoder, text: dict[str, torch.Tensor]) -> dict[st
 @pytest.mark.parametrize("legacy", [False, True], ids=["first eos", "highest id"])
 def test_trimmed_equals_padded_in_values_and_gradients(tmp_path: Path, legacy: bool) -> None:
     model = load_model(tiny_clip(tmp_path, legacy_eos=legacy))
-    trimmed, padded = model.tokenise(TEXTS), padded_to(model, 77)
-    assert trimmed["input_ids"].shape == (3, max(model.count_tokens(TEXTS)))
+    trimmed, padded = model.text_tokenizer(TEXTS), padded_to(model, 77)
+    assert trimmed["input_ids"].shape == (3, max(model.text_tokenizer.count(TEXTS)))
     assert padded["input_ids"].shape == (3, 77)
     torch.testing.assert_close(model.encode_text(trimmed), model.encode_text(padded), atol=1e-6, rtol=0)
     short, long = text_gradients(model, trimmed), text_gradients(model, padded)
@@ -44,10 +46,10 @@ def test_trimmed_equals_padded_in_values_and_gradients(tmp_path: Path, legacy: b
 @pytest.mark.parametrize("legacy", [False, True], ids=["first eos", "highest id"])
 def test_both_rules_read_at_the_end_of_a_truncated_text(tmp_path: Path, legacy: bool) -> None:
     model = load_model(tiny_clip(tmp_path, legacy_eos=legacy, positions=16))
-    ids = model.tokenise(["cat " * 40, "a dog"])["input_ids"]
+    ids = model.text_tokenizer(["cat " * 40, "a dog"])["input_ids"]
     assert ids.shape == (2, 16)
-    assert ids[0, -1] == model.tokenizer.eos_token_id
-    assert (ids[0] == model.tokenizer.eos_token_id).sum() == 1
+    assert ids[0, -1] == model.text_tokenizer.hf_tokenizer.eos_token_id
+    assert (ids[0] == model.text_tokenizer.hf_tokenizer.eos_token_id).sum() == 1
     # What stands before the end token decides the embedding: cutting one word less must change it.
     other = ids.clone()
     other[0, -2] = ids[1, 1]
@@ -63,8 +65,8 @@ def test_an_end_of_text_id_that_the_tokenizer_never_writes(tmp_path: Path) -> No
     with pytest.raises(ModelError) as caught:
         load_model(folder)
     assert str(caught.value) == (
-        f'base "{folder}": its tokenizer ends a text with the id 699, its text tower reads at the id 5; '
-        "mend text_config.eos_token_id in config.json, or the tokenizer"
+        f'base "{folder}": its tokenizer ends a text with the id 699, its text tower pools at the id 5; '
+        "correct text_config.eos_token_id in config.json, or the tokenizer"
     )
 
 
@@ -80,8 +82,8 @@ def test_the_legacy_rule_needs_the_end_of_text_to_be_the_highest_id(tmp_path: Pa
     with pytest.raises(ModelError) as caught:
         load_model(folder)
     assert str(caught.value) == (
-        f'base "{folder}": its tokenizer ends a text with the id 698, its text tower reads at the id 699; '
-        "mend text_config.eos_token_id in config.json, or the tokenizer"
+        f'base "{folder}": its tokenizer ends a text with the id 698, its text tower pools at the id 699; '
+        "correct text_config.eos_token_id in config.json, or the tokenizer"
     )
 
 
@@ -94,7 +96,7 @@ def test_two_activations_are_warned_about(tmp_path: Path, caplog: pytest.LogCapt
         load_model(folder)
     assert caplog.messages == [
         f'base "{folder}": its towers use different activations, quick_gelu for images and gelu for text; '
-        "make sure that config.json says what it was trained with"
+        "make sure that config.json names those it was trained with"
     ]
 
 

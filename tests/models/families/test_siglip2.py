@@ -28,7 +28,7 @@ def test_the_aspect_ratio_is_seen(tmp_path: Path) -> None:
 
 def test_the_tokenizer_lower_cases_by_itself(tmp_path: Path) -> None:
     model = load_model(tiny_siglip2_naflex(tmp_path))
-    batch = model.tokenise(["A CAT", "a cat"])
+    batch = model.text_tokenizer(["A CAT", "a cat"])
     assert list(batch) == ["input_ids"]
     assert batch["input_ids"].shape == (2, 64)
     assert torch.equal(*batch["input_ids"])
