@@ -1,1 +1,1 @@
-"""DICOM files: their pixels as a reader of them sees them, a few attributes, and what decodes them."""
+"""DICOM files: rendering of pixels, selected attributes of headers, and the decoders that they need."""

@@ -1,6 +1,6 @@
-"""Which decoder reads which transfer syntax, and what to install when it is missing [DICOM PS3.5 §10, A.4].
+"""Decoders of the transfer syntaxes, and how to install a missing one [DICOM PS3.5 §10, A.4].
 
-Only libraries under permissive licences are asked, whatever else is installed: never pylibjpeg-libjpeg.
+Only libraries under permissive licences are used, whatever is installed: never pylibjpeg-libjpeg.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from domainclip.data.dicom.reading import read_header
 from domainclip.data.files import locations
 from domainclip.errors import UnreadableImage
 
-# A frame of raw deflate data [PS3.5 A.4.13]; zlib, of Python itself, reads it.
+# Frames of raw deflate data [PS3.5 A.4.13]; decoded by Python's zlib.
 DEFLATED_FRAME = UID("1.2.840.10008.1.2.8.1")
 _UNCOMPRESSED = (
     uid.ImplicitVRLittleEndian,
@@ -28,7 +28,7 @@ _UNCOMPRESSED = (
     uid.DeflatedExplicitVRLittleEndian,
 )
 _GDCM, _PILLOW, _OPENJPEG, _CHARLS = "gdcm", "pillow", "pylibjpeg", "pyjpegls"
-# pydicom's names of its plugins, the best first. Pillow cannot read colour of more than 8 bits.
+# pydicom's names of its plugins, the best first. Pillow cannot decode colour of more than 8 bits.
 _PLUGINS: dict[UID, tuple[str, ...]] = {
     uid.RLELossless: ("pydicom",),
     uid.JPEGBaseline8Bit: (_PILLOW, _GDCM),
@@ -53,77 +53,76 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class DecoderRow:
-    """One transfer syntax of a corpus: how many files have it, and what reads them."""
+    """One transfer syntax of a corpus: the number of its files, and their decoder."""
 
     syntax: str  # its name in the standard
-    decoder: str  # what is used; "" when nothing reads it
+    decoder: str  # the packages that decode it; "" if none is installed
     files: int
-    install: str = ""  # the line that installs what is missing, or what else to do
+    install: str = ""  # the command that installs a missing decoder, or another remedy
 
 
 def decoder_table(paths: Iterable[Path | str]) -> list[DecoderRow]:
-    """A row for each transfer syntax of the image files, the most frequent first; no pixel is read.
+    """A row for each transfer syntax of the image files, the most frequent first; no pixels are read.
 
-    Files that are no DICOM images are passed over, and a file with several frames counts once.
+    Files that are not DICOM images are skipped, and a file with several frames counts once.
     """
-    seen: Counter[tuple[str, int]] = Counter()
+    file_counts: Counter[tuple[str, int]] = Counter()
     for path in dict.fromkeys(locations.resolve_location(str(path)) for path in paths):
         try:
-            seen[syntax_key(read_header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
+            file_counts[syntax_key(read_header(Path(path), ["TransferSyntaxUID", "BitsStored"]))] += 1
         except UnreadableImage:
             continue
-    return decoder_rows(seen)
+    return decoder_rows(file_counts)
 
 
 def syntax_key(attributes: Mapping[str, str]) -> tuple[str, int]:
-    """What decides on the decoder: the transfer syntax and, where it matters, the bits of a sample."""
+    """What the decoder depends on: the transfer syntax and, for 12-bit JPEG, the bits of a sample."""
     syntax, bits = attributes["TransferSyntaxUID"], attributes["BitsStored"]
     return syntax, int(bits) if syntax == uid.JPEGExtended12Bit and bits.isdigit() else 8
 
 
-def decoder_rows(seen: Mapping[tuple[str, int], int]) -> list[DecoderRow]:
-    """The rows of `preflight`, from counts by `key`."""
-    found = []
-    for (syntax, bits), files in seen.items():
-        usable = find_plugin(UID(syntax), bits)
+def decoder_rows(file_counts: Mapping[tuple[str, int], int]) -> list[DecoderRow]:
+    """The rows of `decoder_table`, from numbers of files by `syntax_key`."""
+    rows = []
+    for (syntax, bits), files in file_counts.items():
+        plugin = find_plugin(UID(syntax), bits)
         name = "Deflated Image Frame" if syntax == DEFLATED_FRAME else UID(syntax).name or "none given"
-        decoder = "+".join(_PACKAGES.get(usable, (usable,)))
-        found.append(
+        decoder = "+".join(_PACKAGES.get(plugin, (plugin,)))
+        rows.append(
             DecoderRow(
                 syntax=name if bits <= 8 else f"{name}, {bits} bit",
                 decoder=decoder,
                 files=files,
-                install="" if usable else remedy(UID(syntax), bits),
+                install="" if plugin else remedy(UID(syntax), bits),
             )
         )
-    return sorted(found, key=lambda row: (-row.files, row.syntax))
+    return sorted(rows, key=lambda row: (-row.files, row.syntax))
 
 
 def find_plugin(syntax: UID, bits: int = 8) -> str:
-    """The plugin of pydicom that reads a transfer syntax here and now; "" when none does."""
+    """The installed plugin of pydicom that decodes a transfer syntax; "" if there is none."""
     if syntax in _UNCOMPRESSED:
         return "pydicom"
     if syntax == DEFLATED_FRAME:
         return "zlib"
-    wanted = permissive_plugins(syntax, bits)
-    ready = get_decoder(syntax).available_plugins if wanted else ()
-    return next((plugin for plugin in wanted if plugin in ready), "")
+    plugins = permissive_plugins(syntax, bits)
+    installed = get_decoder(syntax).available_plugins if plugins else ()
+    return next((plugin for plugin in plugins if plugin in installed), "")
 
 
 def permissive_plugins(syntax: UID, bits: int = 8) -> tuple[str, ...]:
-    """The permissive plugins that can read a transfer syntax, installed or not, the best first."""
-    wanted = _PLUGINS.get(syntax, ())
+    """The permissive plugins that can decode a transfer syntax, installed or not, the best first."""
     # Pillow's JPEG library is built for 8 bits.
-    return (_GDCM,) if syntax == uid.JPEGExtended12Bit and bits > 8 else wanted
+    return (_GDCM,) if syntax == uid.JPEGExtended12Bit and bits > 8 else _PLUGINS.get(syntax, ())
 
 
 def remedy(syntax: UID, bits: int = 8) -> str:
-    """The line that installs a decoder, or what to do where no permissive library has one."""
-    wanted = permissive_plugins(syntax, bits)
-    if not wanted:
+    """The command that installs a decoder, or another remedy if no permissive library has one."""
+    plugins = permissive_plugins(syntax, bits)
+    if not plugins:
         return "no permissive decoder reads it: convert these files, for example to JPEG 2000"
-    missing = [name for name in _PACKAGES[wanted[0]] if not _is_installed(name)]
-    return f"pip install {' '.join(missing or _PACKAGES[wanted[0]])}"
+    missing = [name for name in _PACKAGES[plugins[0]] if not _is_installed(name)]
+    return f"pip install {' '.join(missing or _PACKAGES[plugins[0]])}"
 
 
 def _is_installed(package: str) -> bool:

@@ -1,4 +1,4 @@
-"""Frames of one file: which are shown, and what each says for itself [DICOM PS3.3 C.7.6.6, C.7.6.16]."""
+"""Frames of one file: their selection, and their individual attributes [DICOM PS3.3 C.7.6.6, C.7.6.16]."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from domainclip.errors import UnreadableImage
 
 FramePolicy = Literal["first", "middle", "key", "all"]
 SIZE_KEYWORDS = ("NumberOfFrames", "Rows", "Columns")
-_MIN_FRAGMENT = 10  # bytes of a compressed frame at least: a header of 8, and an even number of its own
-_MAX_DEFLATE_RATIO = 1032  # bytes of one, at most
-# The groups of an enhanced file that say how a frame's values are to be understood and shown.
+_MIN_FRAGMENT = 10  # bytes of a compressed frame: a header of 8, and an even number of data
+_MAX_DEFLATE_RATIO = 1032  # inflated bytes of each deflated one
+# The groups of an enhanced file that hold rescale and window of a frame.
 _FUNCTIONAL_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
 def frame_index(value: int | str, count: int, name: str) -> int:
-    """The frame that a path asks for, from 0.
+    """The index of the frame that a location selects, from 0.
 
-    Raises: UnreadableImage for one that the file does not have.
+    Raises: UnreadableImage if the file has no such frame.
     """
     frame = int(value) if isinstance(value, int) or value.isdecimal() else -1
     if not 0 <= frame < count:
@@ -30,29 +30,30 @@ def frame_index(value: int | str, count: int, name: str) -> int:
 
 
 def check_frame_count(attributes: Mapping[str, str], size: int, name: str) -> None:
-    """Stops at a header that says more frames than a file of `size` bytes can hold.
+    """Check that a file of `size` bytes can contain NumberOfFrames: a few bytes could claim 100,000.
 
-    Raises: UnreadableImage; else a few bytes would make a hundred thousand pictures.
+    Raises: UnreadableImage if it cannot.
     """
     count, rows, columns, bits = (
-        int(said) if said.isdecimal() else 1
-        for said in (attributes.get(word, "") for word in (*SIZE_KEYWORDS, "BitsAllocated"))
+        int(text) if text.isdecimal() else 1
+        for text in (attributes.get(keyword, "") for keyword in (*SIZE_KEYWORDS, "BitsAllocated"))
     )
     syntax = UID(attributes.get("TransferSyntaxUID", ""))
     if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
-        least = _MIN_FRAGMENT
+        frame_bytes = _MIN_FRAGMENT
     elif syntax == DeflatedExplicitVRLittleEndian:
-        least = max(1, rows * columns * bits // 8 // _MAX_DEFLATE_RATIO)
+        frame_bytes = max(1, rows * columns * bits // 8 // _MAX_DEFLATE_RATIO)
     else:
-        least = max(1, rows * columns * bits // 8)
-    if count > 1 and count * least > size:
+        frame_bytes = max(1, rows * columns * bits // 8)
+    if count > 1 and count * frame_bytes > size:
         raise UnreadableImage(name, "more frames (NumberOfFrames) than the file can hold")
 
 
 def select_frames(policy: FramePolicy, count: int, representative: int | None = None) -> list[int]:
-    """The frames that a policy shows, from 0; `representative` is the file's own choice, from 1.
+    """The indices of the frames that a policy selects, from 0; `representative` is the file's, from 1.
 
-    A file without such a choice shows the middle one, where a run through an organ or a heart beat is.
+    The policy "key" takes the middle frame of a file without a representative one: the middle of a pass
+    through an organ, or of a heart beat.
     """
     if policy == "all":
         return list(range(count))
@@ -62,13 +63,13 @@ def select_frames(policy: FramePolicy, count: int, representative: int | None = 
 
 
 def apply_frame_groups(dataset: Dataset, frame: int) -> None:
-    """Brings a frame's own rescale and window to the top of the file, where all others have theirs.
+    """Set a frame's rescale and window at the top level of the dataset, where other files have them.
 
-    What stands for this frame goes before what all frames share.
+    Values of the frame override values that all frames share.
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
-    for groups in (*shared, *own):
+    of_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
+    for groups in (*shared, *of_frame):
         for group in _FUNCTIONAL_GROUPS:
             for item in list(groups.get(group) or [])[:1]:
                 dataset.update(item)

@@ -1,4 +1,4 @@
-"""Reads DICOM files without saying more of them than was asked."""
+"""Reading of DICOM files and of selected attributes; errors quote no value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from domainclip.data.files import locations
 from domainclip.errors import UnreadableImage
 
-# pydicom would print values that it finds odd, and a value may be a patient's name.
+# pydicom would print invalid values, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
 
 # Every term that the standard defines for Modality, the retired ones last [PS3.3 C.7.3.1.1.1].
@@ -34,12 +34,12 @@ _MODALITY_TERMS = """
 """
 _MODALITIES = frozenset(_MODALITY_TERMS.split())
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-MAX_INFLATED = 3 * 89_478_485  # bytes of a deflated file: the largest picture that is read, in colour
+MAX_INFLATED = 3 * 89_478_485  # bytes of a deflated file: the largest image that is decoded, in colour
 _CHUNK_BYTES = 2**20
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _INTEGER_KEYWORDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _REQUIRED_KEYWORDS = (*_INTEGER_KEYWORDS, "PhotometricInterpretation")
-_INTEGER_PIXEL_KEYWORDS = ("BitsStored", "PixelRepresentation")  # which floats do not have
+_INTEGER_PIXEL_KEYWORDS = ("BitsStored", "PixelRepresentation")  # absent for floats
 
 
 def is_dicom(data: bytes) -> bool:
@@ -47,12 +47,12 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def read_dicom(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | None = None) -> FileDataset:
-    """The whole file, or only the attributes that are wanted; then pixels and all others stay on the disk.
+def read_dicom(source: Path | io.BytesIO, name: str, keywords: Sequence[str] | None = None) -> FileDataset:
+    """The whole file, or only the attributes `keywords`; then neither pixels nor other attributes are read.
 
     Raises: UnreadableImage with the reason, which quotes no value.
     """
-    tags = None if wanted is None else list(wanted)
+    tags = None if keywords is None else list(keywords)
     _check_inflated_size(source, name)
     try:
         return pydicom.dcmread(source, stop_before_pixels=tags is not None, specific_tags=tags)
@@ -63,59 +63,61 @@ def read_dicom(source: Path | io.BytesIO, name: str, wanted: Sequence[str] | Non
 
 
 def _check_inflated_size(source: Path | io.BytesIO, name: str) -> None:
-    """Stops at a deflated file that would fill the memory, for pydicom inflates whatever there is."""
+    """Refuse a deflated file that would fill the memory: pydicom inflates it without a limit.
+
+    Raises: UnreadableImage.
+    """
     try:
-        # Bytes in memory are shared by this, not copied.
+        # BytesIO shares the bytes, it does not copy them.
         with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else source.open("rb") as stream:
             read_preamble(stream, force=False)
             meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
             if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
                 return
             inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-            packed = stream.read(_CHUNK_BYTES)
-            while packed and not inflater.eof and size <= MAX_INFLATED:
-                before = packed
-                given = len(inflater.decompress(packed, _CHUNK_BYTES))  # never held
-                size += given
-                packed = inflater.unconsumed_tail or stream.read(_CHUNK_BYTES)
-                if not given and packed == before:  # nothing in, nothing out: there is no more
+            deflated = stream.read(_CHUNK_BYTES)
+            while deflated and not inflater.eof and size <= MAX_INFLATED:
+                before = deflated
+                inflated = len(inflater.decompress(deflated, _CHUNK_BYTES))  # dropped at once
+                size += inflated
+                deflated = inflater.unconsumed_tail or stream.read(_CHUNK_BYTES)
+                if not inflated and deflated == before:  # no progress: the stream is broken
                     break
-    except Exception:  # what is broken is told of by pydicom itself
+    except Exception:  # pydicom reports broken files
         return
     if size > MAX_INFLATED:
         raise UnreadableImage(name, "decompression bomb")
 
 
 def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
-    """Some attributes of an image file as text, by keyword; pixels are not read, nor is any other tag.
+    """Attributes of an image file as text, by keyword; neither pixels nor other attributes are read.
 
-    A file may be a member of a tar, by `#offset=…&size=…` behind the path.
+    `path` is a file, or a location `#offset=…&size=…` of a member of a tar. TransferSyntaxUID, of the file
+    meta information, is allowed too. PatientID defaults to StudyInstanceUID, so that a file without a patient
+    has a group.
 
-    PatientID falls back on StudyInstanceUID, so that a file without a patient still has a group.
-    TransferSyntaxUID, which stands before all others, may be asked for as well.
-
-    Raises: UnreadableImage for a file that is broken or holds no image.
+    Raises: UnreadableImage for a file that is broken or contains no image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = [*keywords, "StudyInstanceUID", "SOPClassUID", "Modality", "Rows"]
+        needed = [*keywords, "StudyInstanceUID", "SOPClassUID", "Modality", "Rows"]
         dataset = read_dicom(
-            _source(path), str(path), [word for word in wanted if word != "TransferSyntaxUID"]
+            _source(path), str(path), [keyword for keyword in needed if keyword != "TransferSyntaxUID"]
         )
         if "Rows" not in dataset:
             check_is_image(dataset, str(path))
         try:
-            found = {keyword: _attribute_text(dataset, keyword) for keyword in keywords}
+            attributes = {keyword: _attribute_text(dataset, keyword) for keyword in keywords}
         except Exception as error:
             raise UnreadableImage(str(path), f"broken DICOM header ({type(error).__name__})") from None
-        if found.get("PatientID") == "":
-            found["PatientID"] = str(dataset.get("StudyInstanceUID") or "")
-        return found
+        if attributes.get("PatientID") == "":
+            attributes["PatientID"] = str(dataset.get("StudyInstanceUID") or "")
+        return attributes
 
 
 def _source(path: Path) -> Path | io.BytesIO:
-    inside = locations.split_location(str(path))[1]
-    if "offset" not in inside:
+    fragment = locations.split_location(str(path))[1]
+    if "offset" not in fragment:
         return path
     try:
         return io.BytesIO(locations.read_location(str(path)))
@@ -127,36 +129,36 @@ def _attribute_text(dataset: FileDataset, keyword: str) -> str:
     if keyword == "TransferSyntaxUID":
         return str(dataset.file_meta.get(keyword) or "")
     value = dataset.get(keyword)
-    if isinstance(value, Items):  # tables: what each is for
+    if isinstance(value, Items):  # tables: their explanations
         value = [item.get("LUTExplanation") or "unnamed" for item in value]
     if isinstance(value, (MultiValue, list)):
-        return "\\".join(str(one).strip() for one in value)  # as the file itself separates them
+        return "\\".join(str(element).strip() for element in value)  # the separator of DICOM
     return "" if value is None else str(value).strip()
 
 
 def check_is_image(dataset: FileDataset, name: str) -> None:
-    """Stops at a file that holds no pixels.
+    """Check that a file contains pixels.
 
-    Raises: UnreadableImage, which tells a plan or a report from an image that was cut off.
+    Raises: UnreadableImage; the reason distinguishes a plan or report from an image that was cut off.
     """
     if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         return
     if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
         raise UnreadableImage(name, "not an image (DICOMDIR)")
     uid = str(dataset.get("SOPClassUID") or "")
-    storage = "" if UID(uid).name == uid else UID(uid).name  # pydicom's own name; unknown ones have none
-    # Any text may stand here, a name as well as a modality: what the standard does not define is not quoted.
+    storage = "" if UID(uid).name == uid else UID(uid).name  # pydicom's name; unknown classes have none
+    # Modality may contain any text, even a name: only terms of the standard are quoted.
     modality = str(dataset.get("Modality") or "")
     kind = modality if modality in _MODALITIES else storage
-    # An image class without pixels was cut off; a plan or a report never had any.
-    broken = "Image Storage" in storage or not kind
-    raise UnreadableImage(name, "no pixel data" if broken else f"not an image ({kind})")
+    # An image class without pixels was cut off; a plan or a report never had pixels.
+    is_cut_off = "Image Storage" in storage or not kind
+    raise UnreadableImage(name, "no pixel data" if is_cut_off else f"not an image ({kind})")
 
 
 def check_pixel_attributes(dataset: FileDataset, name: str) -> None:
-    """Stops at an image whose header does not say how its pixels are stored.
+    """Check that the attributes that describe the storage of the pixels exist.
 
-    Raises: UnreadableImage naming the attribute.
+    Raises: UnreadableImage naming the missing attribute.
     """
     for keyword in (*_REQUIRED_KEYWORDS, *(_INTEGER_PIXEL_KEYWORDS if "PixelData" in dataset else ())):
         element = dataset.get(keyword)
@@ -172,17 +174,15 @@ def check_pixel_attributes(dataset: FileDataset, name: str) -> None:
 
 
 def count_burned_in(paths: Iterable[Path | str]) -> dict[str, int]:
-    """How many image files say YES, NO or nothing ("absent") of text burned into their pixels.
+    """The numbers of image files whose BurnedInAnnotation is YES, NO or "absent".
 
-    Most archives never fill in BurnedInAnnotation: absent is not NO.
+    Most archives never set it: absent does not mean NO. A file of several views is counted once.
     """
-    counted = Counter({"YES": 0, "NO": 0, "absent": 0})
-    for path in dict.fromkeys(
-        locations.resolve_location(str(path)) for path in paths
-    ):  # a file of several views once
+    file_counts = Counter({"YES": 0, "NO": 0, "absent": 0})
+    for file in dict.fromkeys(locations.resolve_location(str(path)) for path in paths):
         try:
-            said = read_header(Path(path), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
+            value = read_header(Path(file), ["BurnedInAnnotation"])["BurnedInAnnotation"].upper()
         except UnreadableImage:
             continue
-        counted[said if said in ("YES", "NO") else "absent"] += 1
-    return dict(counted)
+        file_counts[value if value in ("YES", "NO") else "absent"] += 1
+    return dict(file_counts)

@@ -1,7 +1,7 @@
-"""A frame as the picture that a reader of it sees [DICOM PS3.3 C.7.6.3, C.11; PS3.4 N.2].
+"""Rendering of a frame as a viewer shows it [DICOM PS3.3 C.7.6.3, C.11; PS3.4 N.2].
 
 Stored values -> modality LUT or rescale -> VOI LUT, window, preset, or the range of the real pixels -> 8 bits
--> presentation LUT -> inverted last, for MONOCHROME1 and for a Presentation LUT Shape of INVERSE, which say
+-> presentation LUT -> inverted last, for MONOCHROME1 and for a Presentation LUT Shape of INVERSE, which mean
 the same. Colour: palette and YBR to RGB, then by its ICC profile to sRGB. Overlays are not drawn.
 """
 
@@ -26,9 +26,9 @@ _UNREAD_COLOUR_MODELS = ("YBR_PARTIAL_420", "YBR_PARTIAL_422", "ARGB", "CMYK", "
 def render_image(
     data: bytes, name: str, max_pixels: int, frame: int | str = 0, window: int | str = 0
 ) -> Image.Image:
-    """One frame as RGB, through the window that is asked for: its index, its explanation, or a CT preset.
+    """One frame as RGB; `window` is the index or explanation of one of its windows, or a CT preset.
 
-    Raises: UnreadableImage with the reason; a missing decoder is named with the line that installs it.
+    Raises: UnreadableImage with the reason; for a missing decoder, with the command that installs it.
     """
     return render(data, name, max_pixels, frame, window)[0]
 
@@ -36,9 +36,9 @@ def render_image(
 def describe_rendering(
     data: bytes, name: str, max_pixels: int, frame: int | str = 0, window: int | str = 0
 ) -> str:
-    """What `picture` does with a file, in words: "rescale 1 -1024; window 40/400 (preset soft_tissue)".
+    """The steps of `render_image` in words: "rescale 1 -1024; window 40/400 (preset soft_tissue)".
 
-    Raises: UnreadableImage, as `picture` does.
+    Raises: UnreadableImage, as `render_image` does.
     """
     return render(data, name, max_pixels, frame, window)[1]
 
@@ -46,7 +46,7 @@ def describe_rendering(
 def render(
     data: bytes, name: str, max_pixels: int, frame: int | str = 0, window: int | str = 0
 ) -> tuple[Image.Image, str]:
-    """The picture and the words.
+    """The image of `render_image` and the text of `describe_rendering`.
 
     Raises: UnreadableImage with the reason.
     """
@@ -60,41 +60,42 @@ def render(
                 raise UnreadableImage(name, f"more than {max_pixels} pixels")
             model = str(dataset.PhotometricInterpretation)
             if model not in _COLOUR_MODELS:
-                known = f" ({model})" if model in _UNREAD_COLOUR_MODELS else ""
-                raise UnreadableImage(name, f"a colour model that is not read{known}")
-            at = frames.frame_index(frame, int(dataset.get("NumberOfFrames") or 1), name)
-            values = stored_values.read_stored_values(dataset, name, at)
-            frames.apply_frame_groups(dataset, at)
-            colour = values.ndim == 3 or model == "PALETTE COLOR"
-            look = windowing.parse_window(window)
-            shown, said = _render_colour(values, dataset) if colour else _render_grey(values, dataset, look)
-            return Image.fromarray(shown).convert("RGB"), "; ".join(said)
+                quoted = f" ({model})" if model in _UNREAD_COLOUR_MODELS else ""
+                raise UnreadableImage(name, f"a colour model that is not read{quoted}")
+            index = frames.frame_index(frame, int(dataset.get("NumberOfFrames") or 1), name)
+            values = stored_values.read_stored_values(dataset, name, index)
+            frames.apply_frame_groups(dataset, index)
+            if values.ndim == 3 or model == "PALETTE COLOR":
+                pixels, steps = _render_colour(values, dataset)
+            else:
+                pixels, steps = _render_grey(values, dataset, windowing.parse_window(window))
+            return Image.fromarray(pixels).convert("RGB"), "; ".join(steps)
         except UnreadableImage:
             raise
         except Exception as error:
-            # The text of such an error may quote a value of the file: its kind must do.
+            # The text of the error may quote a value of the file, so only its type is reported.
             raise UnreadableImage(name, f"broken DICOM image ({type(error).__name__})") from None
 
 
 def _render_colour(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarray, list[str]]:
     """uint8 (rows, columns, 3) in sRGB."""
-    said = [str(dataset.PhotometricInterpretation)]
-    top = 2.0 ** int(dataset.BitsStored) - 1
+    steps = [str(dataset.PhotometricInterpretation)]
+    maximum = 2.0 ** int(dataset.BitsStored) - 1
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)[..., :3]
-        top = float(np.iinfo(values.dtype).max)
-    shown = to_eight_bits(values / top * 255)
+        maximum = float(np.iinfo(values.dtype).max)
+    pixels = to_eight_bits(values / maximum * 255)
     if _has_icc_profile(dataset):
         try:
-            shown = apply_icc_profile(shown, dataset, color_space="sRGB")
-            said.append("ICC profile to sRGB")
-        except Exception:  # LittleCMS and pydicom raise what they like on a broken profile
-            said.append("ICC profile not usable")
-    return shown, [*said, "8 bit"]
+            pixels = apply_icc_profile(pixels, dataset, color_space="sRGB")
+            steps.append("ICC profile to sRGB")
+        except Exception:  # LittleCMS and pydicom raise arbitrary exceptions on a broken profile
+            steps.append("ICC profile not usable")
+    return pixels, [*steps, "8 bit"]
 
 
 def _has_icc_profile(dataset: Dataset) -> bool:
-    """Whether there is a colour profile; slides keep it with the light path."""
+    """Whether there is a colour profile; that of a slide is moved from its optical path to the dataset."""
     paths = list(dataset.get("OpticalPathSequence") or [])
     if "ICCProfile" not in dataset and paths and "ICCProfile" in paths[0]:
         dataset.ICCProfile = paths[0].ICCProfile
@@ -109,14 +110,14 @@ def _render_grey(
     span = 0 if values.dtype.kind == "f" else int(values.max()) - int(low) + 1
     if not 0 < span <= 2**16:
         return _grey_levels(values, dataset, window)
-    # A grey depends on nothing but the stored value, so it is worked out once for each one that occurs.
-    places = (values - low).astype(np.uint16, copy=False)
+    # A grey level depends on the stored value only, so it is computed once for each value that occurs.
+    offsets = (values - low).astype(np.uint16, copy=False)
     occurs = np.zeros(span, bool)
-    occurs[places] = True
-    greys, said = _grey_levels(np.flatnonzero(occurs).astype(np.int64) + int(low), dataset, window)
+    occurs[offsets] = True
+    levels, steps = _grey_levels(np.flatnonzero(occurs).astype(np.int64) + int(low), dataset, window)
     table = np.zeros(span, np.uint8)
-    table[occurs] = greys
-    return table[places], said
+    table[occurs] = levels
+    return table[offsets], steps
 
 
 def _grey_levels(
@@ -124,28 +125,28 @@ def _grey_levels(
 ) -> tuple[np.ndarray, list[str]]:
     """uint8, the shape of the stored values."""
     padding = _padding_mask(values, dataset)
-    values, said = _apply_modality(values, dataset)
-    grey, words = windowing.apply_window(values, dataset, window, padding)
-    said.append(words)
+    values, steps = _apply_modality(values, dataset)
+    grey, description = windowing.apply_window(values, dataset, window, padding)
+    steps.append(description)
     if dataset.get("PresentationLUTSequence"):
         table = lookup_tables.read_lookup_table(dataset.PresentationLUTSequence[0], dataset)
-        steps = np.rint(np.nan_to_num(grey) / 255 * (len(table.entries) - 1))
-        grey = table.look_up(steps + table.first) / table.top * 255
-        said.append("presentation table")
+        inputs = np.rint(np.nan_to_num(grey) / 255 * (len(table.entries) - 1))
+        grey = table.look_up(inputs + table.first) / table.maximum * 255
+        steps.append("presentation table")
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if dataset.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE":
         grey = 255 - grey
-        said.append("inverted")
-    shown = to_eight_bits(grey)
+        steps.append("inverted")
+    pixels = to_eight_bits(grey)
     if padding.any():
-        # What lies outside the picture is black, however the rest is inverted.
-        shown = np.where(padding, np.uint8(0), shown)
-        said.append("padding black")
-    return shown, [*said, "8 bit"]
+        # Padding is black, even if the image is inverted.
+        pixels = np.where(padding, np.uint8(0), pixels)
+        steps.append("padding black")
+    return pixels, [*steps, "8 bit"]
 
 
 def _apply_modality(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarray, list[str]]:
-    """Stored values in the units of the modality, as Hounsfield units."""
+    """Stored values in the units of the modality, such as Hounsfield units."""
     if dataset.get("ModalityLUTSequence"):
         table = lookup_tables.read_lookup_table(dataset.ModalityLUTSequence[0], dataset)
         return table.look_up(values), ["modality table"]
@@ -156,29 +157,30 @@ def _apply_modality(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarra
 
 
 def _padding_mask(values: np.ndarray, dataset: FileDataset) -> np.ndarray:
-    """(rows, columns) bool: where the scanner saw nothing."""
-    found = next((dataset.get(f"{kind}PixelPaddingValue") for kind in _padding_prefixes(dataset)), None)
-    if found is None:
+    """bool, the shape of the stored values: where the scanner measured nothing."""
+    prefix = _padding_prefix(dataset)
+    value = dataset.get(f"{prefix}PixelPaddingValue")
+    if value is None:
         return np.zeros(values.shape, bool)
-    limit = next((dataset.get(f"{kind}PixelPaddingRangeLimit") for kind in _padding_prefixes(dataset)), None)
-    low, high = sorted(_as_signed(float(end), dataset) for end in (found, found if limit is None else limit))
+    limit = dataset.get(f"{prefix}PixelPaddingRangeLimit")
+    low, high = sorted(_as_signed(float(end), dataset) for end in (value, value if limit is None else limit))
     return (values >= low) & (values <= high)
 
 
-def _padding_prefixes(dataset: Dataset) -> list[str]:
+def _padding_prefix(dataset: Dataset) -> str:
     if "PixelData" in dataset:
-        return [""]
-    return ["Float"] if "FloatPixelData" in dataset else ["DoubleFloat"]
+        return ""
+    return "Float" if "FloatPixelData" in dataset else "DoubleFloat"
 
 
 def _as_signed(value: float, dataset: Dataset) -> float:
-    """Some writers put the padding of signed pixels as an unsigned number: 63536 for -2000."""
+    """A padding value of signed pixels that was written as an unsigned number: 63536 means -2000."""
     bits = int(dataset.get("BitsAllocated") or 16)
     return value - 2**bits if dataset.get("PixelRepresentation") == 1 and value >= 2 ** (bits - 1) else value
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8; halves go up, also those that floating-point noise has put a little below."""
-    clean = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
-    grey: np.ndarray = np.clip(np.floor(clean + (0.5 + 1e-6)), 0, 255).astype(np.uint8)
+    """uint8; halves round up, also those that floating-point errors reduced slightly."""
+    finite = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
+    grey: np.ndarray = np.clip(np.floor(finite + (0.5 + 1e-6)), 0, 255).astype(np.uint8)
     return grey

@@ -1,4 +1,4 @@
-"""The stored values of one frame, decoded by a permissive decoder [DICOM PS3.5 §8, A.4]."""
+"""Stored values of one frame, decoded by a library under a permissive licence [DICOM PS3.5 §8, A.4]."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from domainclip.errors import UnreadableImage
 def read_stored_values(dataset: FileDataset, name: str, frame: int) -> np.ndarray:
     """(rows, columns) or (rows, columns, 3) stored values, colour as RGB; other frames are not decoded.
 
-    Raises: UnreadableImage; a missing decoder is named with the line that installs it.
+    Raises: UnreadableImage; for a missing decoder, with the command that installs it.
     """
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
     bits = int(dataset.get("BitsStored") or 8)
@@ -40,7 +40,7 @@ def read_stored_values(dataset: FileDataset, name: str, frame: int) -> np.ndarra
                 _readable_by_gdcm(dataset, bits), index=frame, decoding_plugin=plugin
             )
             return decoded
-        except RuntimeError:  # what pydicom makes of anything that a plugin raises
+        except RuntimeError:  # pydicom turns every exception of a plugin into this
             continue
         except ValueError as error:
             if "less than expected" in str(error):
@@ -50,36 +50,39 @@ def read_stored_values(dataset: FileDataset, name: str, frame: int) -> np.ndarra
 
 
 def _check_codestream_size(dataset: FileDataset, name: str, frame: int) -> None:
-    """Stops at a stream that says more pixels than the header: a decoder would take the memory first."""
+    """Refuse a stream with more pixels than the header declares, before a decoder allocates memory.
+
+    Raises: UnreadableImage.
+    """
     try:
         packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
-    except Exception:  # what is broken is told of by the decoder
+    except Exception:  # the decoder reports broken data
         return
     if codestream_size.pixel_count(packed) > int(dataset.Rows) * int(dataset.Columns):
         raise UnreadableImage(name, "compressed data of more pixels than its header says")
 
 
 def _readable_by_gdcm(dataset: FileDataset, bits: int) -> FileDataset:
-    """The dataset under a name for its encoding that pydicom lets GDCM read."""
+    """The dataset with a transfer syntax that pydicom allows GDCM to decode."""
     if dataset.file_meta.TransferSyntaxUID != uid.JPEGExtended12Bit or bits <= 8:
         return dataset
-    # GDCM takes the process from the stream and reads 12 bits; pydicom refuses by the name alone. Checked
-    # against libjpeg-turbo.
-    other = FileDataset(None, dataset, file_meta=Dataset())
-    other.file_meta.update(dataset.file_meta)
-    other.file_meta.TransferSyntaxUID = uid.JPEGLossless
-    return other
+    # GDCM reads the JPEG process from the stream and decodes 12 bits; pydicom refuses by the syntax alone.
+    # Checked against libjpeg-turbo.
+    renamed = FileDataset(None, dataset, file_meta=Dataset())
+    renamed.file_meta.update(dataset.file_meta)
+    renamed.file_meta.TransferSyntaxUID = uid.JPEGLossless
+    return renamed
 
 
 def _inflate_frame(dataset: FileDataset, frame: int) -> np.ndarray:
-    """A frame that was compressed by itself, as raw deflate data without a header [PS3.5 A.4.13]."""
+    """The values of a frame compressed as raw deflate data without a header [PS3.5 A.4.13]."""
     packed = get_frame(dataset.PixelData, frame, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
     samples = int(dataset.SamplesPerPixel)
     size = (int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated) + 7) // 8
-    plain = FileDataset(None, dataset, file_meta=Dataset())
-    plain.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    plain.NumberOfFrames = 1
-    # No more is unpacked than the header says, however much a hostile stream would give.
-    plain.PixelData = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size)
-    unpacked: np.ndarray = pixel_array(plain, index=0)
-    return unpacked
+    uncompressed = FileDataset(None, dataset, file_meta=Dataset())
+    uncompressed.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    uncompressed.NumberOfFrames = 1
+    # At most the size in the header is inflated, however much a hostile stream contains.
+    uncompressed.PixelData = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size)
+    values: np.ndarray = pixel_array(uncompressed, index=0)
+    return values

@@ -1,7 +1,7 @@
-"""Which values of a grey picture are shown, and how dark [DICOM PS3.3 C.11.2].
+"""Windowing: the mapping of values of a grey image to grey levels [DICOM PS3.3 C.11.2].
 
-Of several windows in a file one is asked for: by its index, by the words of its explanation, or, for CT in
-Hounsfield units, by the name of a preset. What a file does not have falls back on its first window.
+A window is chosen by its index in the file, by its explanation, or, for CT in Hounsfield units, by the name
+of a preset. The default for a file without the chosen window is its first window.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from domainclip.data.dicom import lookup_tables
 
 WindowChoice = int | str  # 0, 1 … or "LUNG" or "soft_tissue"
 # Centre and width in Hounsfield units: soft_tissue, lung, liver, bone and brain as in the OHIF viewer's
-# defaultWindowLevelPresets; mediastinum, abdomen, subdural and stroke are in common use, of no standard.
+# defaultWindowLevelPresets; mediastinum, abdomen, subdural and stroke are common, but of no standard.
 PRESETS: Mapping[str, tuple[float, float]] = {
     "abdomen": (50, 400),
     "bone": (480, 2500),
@@ -30,16 +30,14 @@ PRESETS: Mapping[str, tuple[float, float]] = {
     "soft_tissue": (40, 400),
     "stroke": (40, 40),
     "subdural": (100, 300),
-    "wide": (100, 2500),  # air to bone in one picture
+    "wide": (100, 2500),  # air to bone in one image
 }
-# A CT that says nothing gets a fixed window: the range of its own pixels would show one tissue in another
-# grey in every picture.
+# A CT without a window gets a fixed one: with the range of its pixels, the same tissue would have another
+# grey level in every image.
 DEFAULT_CT = "wide"
-# What the header says of tables and of windows: how many there are, and their names.
-_COUNT_KEYWORDS, _NAME_KEYWORDS = (
-    ("VOILUTSequence", "WindowWidth"),
-    ("VOILUTSequence", "WindowCenterWidthExplanation"),
-)
+# Attributes that are counted to find the number of tables and windows, and those that hold their names.
+_COUNT_KEYWORDS = ("VOILUTSequence", "WindowWidth")
+_NAME_KEYWORDS = ("VOILUTSequence", "WindowCenterWidthExplanation")
 WINDOW_KEYWORDS = ("Modality", "NumberOfFrames", *_COUNT_KEYWORDS, *_NAME_KEYWORDS)
 
 
@@ -50,70 +48,76 @@ class Window:
     centre: float
     width: float
     function: str  # LINEAR, LINEAR_EXACT, SIGMOID
-    said: str  # "preset lung", "1 of 2", "" for the only one
+    origin: str  # "preset lung", "1 of 2"; "" for the only window of a file
 
     def __str__(self) -> str:
         shape = "" if self.function == "LINEAR" else f" {self.function.lower()}"
-        return f"window {self.centre:g}/{self.width:g}{shape}{f' ({self.said})' if self.said else ''}"
+        origin = f" ({self.origin})" if self.origin else ""
+        return f"window {self.centre:g}/{self.width:g}{shape}{origin}"
 
 
 def apply_window(
-    values: np.ndarray, dataset: Dataset, wanted: WindowChoice, padding: np.ndarray
+    values: np.ndarray, dataset: Dataset, choice: WindowChoice, padding: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """Grey from 0 (black) to 255 as float64, and what was done, in words."""
-    luts = list(dataset.get("VOILUTSequence") or [])
+    """Grey levels from 0 (black) to 255 as float64, and a description of the mapping.
+
+    `padding` (rows, columns) is True where pixels hold no measurement.
+    """
+    tables = list(dataset.get("VOILUTSequence") or [])
     windows = _read_windows(dataset)
-    preset = _find_preset(dataset, wanted)
-    names = [str(item.get("LUTExplanation") or "").strip() for item in luts]
+    preset = _find_preset(dataset, choice)
+    names = [str(item.get("LUTExplanation") or "").strip() for item in tables]
     names += _explanations(dataset, len(windows))
-    at = _find_index(wanted, names)
-    if at is None and preset is None:
-        at = 0  # what the file lacks is counted by the reader
-    if at is not None and at < len(luts):
-        table = lookup_tables.read_lookup_table(luts[at], dataset)
-        said = f" ({at + 1} of {len(luts)})" if len(luts) > 1 else ""
-        return table.look_up(values) / table.top * 255, f"VOI table{said}"
-    usable = windows[at - len(luts)] if at is not None and at - len(luts) < len(windows) else None
-    window = usable or preset
+    index = _find_index(choice, names)
+    if index is None and preset is None:
+        index = 0  # the reader counts files without the chosen window
+    if index is not None and index < len(tables):
+        table = lookup_tables.read_lookup_table(tables[index], dataset)
+        origin = f" ({index + 1} of {len(tables)})" if len(tables) > 1 else ""
+        return table.look_up(values) / table.maximum * 255, f"VOI table{origin}"
+    position = None if index is None else index - len(tables)
+    window = windows[position] if position is not None and position < len(windows) else None
+    window = window or preset
     if window is None and str(dataset.get("Modality") or "") == "CT" and _is_rescaled(dataset):
         window = Window(*PRESETS[DEFAULT_CT], "LINEAR", f"no window in the file: preset {DEFAULT_CT}")
-    return (
-        _stretch_range(values, dataset, padding)
-        if window is None
-        else (_apply_linear_or_sigmoid(values, window), str(window))
-    )
+    if window is None:
+        return _stretch_range(values, dataset, padding)
+    return _apply_function(values, window), str(window)
 
 
 def parse_window(value: WindowChoice) -> WindowChoice:
-    """The index or the name that a path or an option says."""
+    """The index or the name of a window, from the text of a location or an option."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def has_window(attributes: Mapping[str, str], wanted: WindowChoice) -> bool:
-    """Whether an image has the window that is asked for, by the header's `WINDOW_KEYWORDS`.
+def has_window(attributes: Mapping[str, str], choice: WindowChoice) -> bool:
+    """Whether an image has the chosen window, by its attributes `WINDOW_KEYWORDS`.
 
-    The windows of an enhanced file's frames stand elsewhere: it passes unseen.
+    True for an enhanced file, whose windows are attributes of its frames and are not read here.
     """
     if attributes.get("NumberOfFrames", "1") not in ("", "1"):
         return True
-    if isinstance(wanted, int):
-        count = sum(len(attributes[word].split("\\")) for word in _COUNT_KEYWORDS if attributes.get(word))
-        return wanted == 0 or wanted < count
-    named = [name.casefold() for word in _NAME_KEYWORDS for name in attributes.get(word, "").split("\\")]
-    return wanted.casefold() in named or (wanted in PRESETS and attributes.get("Modality") == "CT")
+    if isinstance(choice, int):
+        values = [attributes.get(keyword) for keyword in _COUNT_KEYWORDS]
+        count = sum(len(value.split("\\")) for value in values if value)
+        return choice == 0 or choice < count
+    names = [
+        name.casefold() for keyword in _NAME_KEYWORDS for name in attributes.get(keyword, "").split("\\")
+    ]
+    return choice.casefold() in names or (choice in PRESETS and attributes.get("Modality") == "CT")
 
 
-def _find_index(wanted: WindowChoice, names: list[str]) -> int | None:
-    if isinstance(wanted, int):
-        return wanted if 0 <= wanted < len(names) else None
-    return next((i for i, name in enumerate(names) if name.casefold() == wanted.casefold()), None)
+def _find_index(choice: WindowChoice, names: list[str]) -> int | None:
+    if isinstance(choice, int):
+        return choice if 0 <= choice < len(names) else None
+    return next((i for i, name in enumerate(names) if name.casefold() == choice.casefold()), None)
 
 
-def _find_preset(dataset: Dataset, wanted: WindowChoice) -> Window | None:
-    """A preset means Hounsfield units, so it is for CT alone."""
-    if not isinstance(wanted, str) or wanted not in PRESETS or str(dataset.get("Modality") or "") != "CT":
+def _find_preset(dataset: Dataset, choice: WindowChoice) -> Window | None:
+    """The chosen preset; None for a modality other than CT, since presets are in Hounsfield units."""
+    if not isinstance(choice, str) or choice not in PRESETS or str(dataset.get("Modality") or "") != "CT":
         return None
-    return Window(*PRESETS[wanted], "LINEAR", f"preset {wanted}")
+    return Window(*PRESETS[choice], "LINEAR", f"preset {choice}")
 
 
 def _is_rescaled(dataset: Dataset) -> bool:
@@ -126,14 +130,14 @@ def _explanations(dataset: Dataset, count: int) -> list[str]:
 
 
 def _read_windows(dataset: Dataset) -> list[Window | None]:
-    """The windows of a file in its order; None for one without a usable width: 0 stands in some files."""
+    """The windows of a file in its order; None for an unusable width, such as the 0 in some files."""
     centres, widths = _as_list(dataset.get("WindowCenter")), _as_list(dataset.get("WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    least = 1.0 if function == "LINEAR" else 1e-12
+    min_width = 1.0 if function == "LINEAR" else 1e-12
     count = min(len(centres), len(widths))
     return [
         Window(float(centre), float(width), function, f"{i} of {count}" if count > 1 else "")
-        if float(width) >= least
+        if float(width) >= min_width
         else None
         for i, (centre, width) in enumerate(zip(centres, widths, strict=False), start=1)
     ]
@@ -145,26 +149,30 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
 
 
-def _apply_linear_or_sigmoid(values: np.ndarray, window: Window) -> np.ndarray:
-    """pydicom's own windowing, told that the output has 8 bits."""
-    one = Dataset()
-    one.PhotometricInterpretation, one.BitsStored, one.PixelRepresentation = "MONOCHROME2", 8, 0
-    one.WindowCenter, one.WindowWidth, one.VOILUTFunction = window.centre, window.width, window.function
+def _apply_function(values: np.ndarray, window: Window) -> np.ndarray:
+    """Grey levels by pydicom's windowing, for an output of 8 bits."""
+    settings = Dataset()
+    settings.PhotometricInterpretation = "MONOCHROME2"
+    settings.BitsStored, settings.PixelRepresentation = 8, 0
+    settings.WindowCenter, settings.WindowWidth = window.centre, window.width
+    settings.VOILUTFunction = window.function
     with np.errstate(over="ignore"):
-        grey: np.ndarray = apply_windowing(values, one)
+        grey: np.ndarray = apply_windowing(values, settings)
     return grey
 
 
 def _stretch_range(values: np.ndarray, dataset: Dataset, padding: np.ndarray) -> tuple[np.ndarray, str]:
-    """Without a window: 8 bits as they are; of more, the range of the real pixels."""
-    real = values[~padding & np.isfinite(values)]
-    if not real.size:
+    """Grey levels without a window: 8 bits unchanged; of more bits, the range of the measured pixels."""
+    measured = values[~padding & np.isfinite(values)]
+    if not measured.size:
         return np.zeros(values.shape), "nothing but padding"
-    low, high = float(real.min()), float(real.max())
-    full = 2.0 ** int(dataset.get("BitsStored", 16)) - 1
+    low, high = float(measured.min()), float(measured.max())
+    bits = int(dataset.get("BitsStored", 16))
+    full = 2.0**bits - 1
     if low >= 0 and high <= full <= 255:
-        low, high, said = 0.0, full, f"{int(dataset.get('BitsStored', 16))} bits as they are"
-    else:  # some scanner's whole range would leave the picture nearly black
-        said = f"range {low:g} to {high:g}"
+        low, high, description = 0.0, full, f"{bits} bits as they are"
+    else:  # the full range of some scanners would leave the image nearly black
+        description = f"range {low:g} to {high:g}"
     with np.errstate(invalid="ignore"):
-        return (values.astype(np.float64) - low) / max(high - low, np.finfo(float).tiny) * 255, said
+        grey = (values.astype(np.float64) - low) / max(high - low, np.finfo(float).tiny) * 255
+    return grey, description
