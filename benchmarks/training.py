@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bases, peers
 from domainclip.components import WeightedObjectives
 from domainclip.config.recipe import Recipe
+from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
-from domainclip.data.batching.pairs import Batch
 from domainclip.models import onednn
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.strategies.base import Stage

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainclip import disk_cache
-from domainclip.data.batching.pairs import Batch, Pairs, collate
+from domainclip.data.batching.batch import Batch, collate
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives

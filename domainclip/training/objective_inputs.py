@@ -9,7 +9,6 @@ from math import isnan
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.extras import ExtraSpec, to_number
 from domainclip.data.batching.pairs import Pairs
-from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
@@ -82,7 +81,7 @@ def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
 
     Raises: DataError when none has.
     """
-    if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
+    if setup.pairs.is_streamed:  # a stream is never in memory as a whole
         return setup
     pairs, notes = setup.pairs, []
     some = range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from domainclip.data.batching import pixel_cache
-from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training import feature_cache
 from domainclip.training.cache_entry import CacheBudget
@@ -21,7 +20,7 @@ def with_kept_features(setup: TrainingSetup) -> TrainingSetup:
     tokens = TokenCache(setup.model.text_tokenizer)
     setup = replace(setup, captions=tokens)
     settings = setup.recipe.train
-    if isinstance(setup.pairs, StreamedPairs):  # a stream is never seen whole
+    if setup.pairs.is_streamed:  # a stream is never in memory as a whole
         return setup
     if settings.cache_features:
         room = CacheBudget(settings.feature_cache_gb * 1e9)
@@ -43,7 +42,7 @@ def with_kept_pixels(setup: TrainingSetup, say: Callable[[str], None], build: bo
         setup.digests,
         limit_gb=settings.pixel_cache_gb,
         workers=settings.workers,
-        say=say,
+        report=say,
         build=build and settings.epochs > 1,
     )
     return replace(setup, pairs=pairs)

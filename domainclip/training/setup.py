@@ -13,8 +13,9 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.config.recipe import Recipe
+from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.order import process_share
-from domainclip.data.batching.pairs import Batch, Pairs
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder

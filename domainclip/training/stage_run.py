@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator
 
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
-from domainclip.data.batching.pairs import Batch
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives, heartbeat
 from domainclip.errors import DivergedError

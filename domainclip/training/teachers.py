@@ -11,7 +11,6 @@ import torch
 
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.pairs import Pairs
-from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import checkpoint_files, image_model, loading
 from domainclip.models.dual_encoder import DualEncoder
@@ -112,7 +111,7 @@ def _locked(setup: TrainingSetup, path: str, revision: str | None) -> DualEncode
 def _pictures(
     setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: CacheBudget
 ) -> np.ndarray:
-    assert not isinstance(setup.pairs, StreamedPairs)
+    assert not setup.pairs.is_streamed
     pairs: Pairs = setup.pairs.for_model(model.image_preprocessor)
     found = feature_cache.cache_image_features(model, pairs, [setup.digests[id] for id in pairs.ids], room)
     if found is None:

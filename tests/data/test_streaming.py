@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainclip.data.batching.pairs import Batch, Pairs
+from domainclip.data.batching.batch import Batch
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.cards import Card
 from domainclip.data.corpus import Corpus, load_corpus

@@ -15,7 +15,8 @@ from transformers import CLIPModel
 
 from domainclip.config import loading as loading_config
 from domainclip.data import corpus
-from domainclip.data.batching.pairs import Pairs, collate
+from domainclip.data.batching.batch import collate
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.images import frames
 from domainclip.data.rows import FEATURES

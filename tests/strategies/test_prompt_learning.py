@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer, CLIPModel
 
 from domainclip.config import loading as loading_config
 from domainclip.config.training import TrainConfig
-from domainclip.data.batching.pairs import collate
+from domainclip.data.batching.batch import collate
 from domainclip.data.text import caption_substitutes
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, learned_prompts, learned_tokens, loading

@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from domainclip import disk_cache
 from domainclip.data import rows
-from domainclip.data.batching.pairs import Pairs, collate
+from domainclip.data.batching.batch import collate
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.images import decode
 from domainclip.distributed import collectives
 from domainclip.models import loading, onednn

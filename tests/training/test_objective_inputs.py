@@ -82,7 +82,7 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     assert [note.split(":")[0] for note in setup.notes] == ["kept", "kept", "kept"]
     setup = with_kept_features(setup)
     rows = [setup.pairs[0, i] for i in (3, 11)]
-    from domainclip.data.batching.pairs import collate
+    from domainclip.data.batching.batch import collate
 
     batch = to_step_batch(setup, collate(rows), 0, torch.device("cpu"))
     (teacher,) = batch.teachers["tests.training.test_objective_inputs:Pupil"]

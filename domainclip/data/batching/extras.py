@@ -1,4 +1,4 @@
-"""What objectives want of a pair beside its picture and its caption: further texts, a number, its classes.
+"""What objectives require of a pair besides its image and caption: further texts, a number, its classes.
 
 Legend: b pairs of one process's batch, c classes of the corpus.
 """
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtraSpec:
-    """What is wanted of every pair; a pure description, so that workers can carry it."""
+    """The extras that the objectives require of every pair; a pure description that workers can unpickle."""
 
     # By objective: the function that makes its further texts of a pair.
     texts: Mapping[str, Callable[[TrainingPair], list[str]]] = field(default_factory=dict)
     value_columns: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
-    classes: tuple[str, ...] = ()  # all of the corpus, where classes are wanted
-    second_view: bool = False  # a second view of each picture
+    classes: tuple[str, ...] = ()  # all classes of the corpus, where an objective requires them
+    second_view: bool = False  # a second view of each image
 
     @property
     def reads_columns(self) -> bool:
-        """Whether something is wanted that stands in an item's row."""
+        """Whether any extra is made from the columns of an item."""
         return bool(self.texts or self.value_columns or self.classes)
 
 
 @dataclass(frozen=True)
 class PairExtras:
-    """What one pair brings of it."""
+    """The extras of one pair."""
 
     texts: dict[str, list[str]]
     values: dict[str, float]
@@ -49,93 +49,91 @@ class PairExtras:
 
 @dataclass(frozen=True)
 class BatchExtras:
-    """What a batch brings of it."""
+    """The extras of a batch."""
 
     texts: dict[str, list[list[str]]] = field(default_factory=dict)  # (b) lists of texts, by objective
     values: dict[str, Tensor] = field(default_factory=dict)  # (b,) fp32, NaN where there is none
     labels: Tensor | None = None  # (b, c) bool
 
-    def first(self, pairs: int) -> BatchExtras:
-        """That of the first pairs."""
+    def first(self, count: int) -> BatchExtras:
+        """The extras of the first `count` pairs."""
         return BatchExtras(
-            {name: texts[:pairs] for name, texts in self.texts.items()},
-            {name: value[:pairs] for name, value in self.values.items()},
-            None if self.labels is None else self.labels[:pairs],
+            {name: texts[:count] for name, texts in self.texts.items()},
+            {name: values[:count] for name, values in self.values.items()},
+            None if self.labels is None else self.labels[:count],
         )
 
     def to(self, device: torch.device) -> BatchExtras:
-        """The same, its tensors on a device."""
-        value = {name: one.to(device) for name, one in self.values.items()}
-        return BatchExtras(self.texts, value, None if self.labels is None else self.labels.to(device))
+        """The same extras with their tensors on a device."""
+        values = {name: tensor.to(device) for name, tensor in self.values.items()}
+        return BatchExtras(self.texts, values, None if self.labels is None else self.labels.to(device))
 
 
 class ExtraColumns:
-    """The columns that are read for it, once."""
+    """The columns that the extras are made from, read once."""
 
     def __init__(self, items: Dataset, spec: ExtraSpec) -> None:
         self.spec = spec
-        columns = (
-            [items[name][:] for name in ("texts", "language", "labels", "meta")] if spec.reads_columns else []
-        )
-        self.rows: list[tuple[Any, ...]] = list(zip(*columns, strict=True))
+        names = ("texts", "language", "labels", "meta") if spec.reads_columns else ()
+        self.rows: list[tuple[Any, ...]] = list(zip(*(items[name][:] for name in names), strict=True))
 
     def extras_of(self, index: int, text: str, seed: int, epoch: int) -> PairExtras | None:
-        """What one item brings in an epoch that shows `text`; a pure function of these."""
+        """The extras of an item in an epoch that shows `text`; a pure function of the arguments."""
         if not self.rows:
             return None
-        texts, languages, labels, said = self.rows[index]
-        meta = json.loads(said)
+        texts, languages, labels, meta_json = self.rows[index]
+        meta = json.loads(meta_json)
         draw = seeding.stable(seed, epoch, index, "said")  # the word is part of the draw
-        shown = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
+        pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
         return PairExtras(
-            {name: make(shown) for name, make in self.spec.texts.items()},
+            {name: make(pair) for name, make in self.spec.texts.items()},
             {name: to_number(meta.get(key)) for name, key in self.spec.value_columns.items()},
             np.isin(self.spec.classes, labels) if self.spec.classes else None,
         )
 
 
-def stack_extras(rows: Sequence[PairExtras | None]) -> BatchExtras:
-    """What a batch brings, of what its pairs bring."""
-    known = [row for row in rows if row is not None]
-    if not known:
+def stack_extras(pairs: Sequence[PairExtras | None]) -> BatchExtras:
+    """The extras of a batch, from those of its pairs."""
+    extras = [pair for pair in pairs if pair is not None]
+    if not extras:
         return BatchExtras()
-    labels = [row.labels for row in known if row.labels is not None]
+    labels = [pair.labels for pair in extras if pair.labels is not None]
     return BatchExtras(
-        {name: [row.texts[name] for row in known] for name in known[0].texts},
-        {name: torch.tensor([row.values[name] for row in known]) for name in known[0].values},
+        {name: [pair.texts[name] for pair in extras] for name in extras[0].texts},
+        {name: torch.tensor([pair.values[name] for pair in extras]) for name in extras[0].values},
         torch.from_numpy(np.stack(labels)) if labels else None,
     )
 
 
-def join_extras(parts: Sequence[BatchExtras]) -> BatchExtras:
-    """Several batches as one, in order."""
-    first = parts[0]
+def join_extras(batches: Sequence[BatchExtras]) -> BatchExtras:
+    """The extras of several batches as those of one, in order."""
+    labels = [batch.labels for batch in batches if batch.labels is not None]
     return BatchExtras(
-        {name: [texts for part in parts for texts in part.texts[name]] for name in first.texts},
-        {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
-        None if first.labels is None else torch.cat([p.labels for p in parts if p.labels is not None]),
+        {name: [texts for batch in batches for texts in batch.texts[name]] for name in batches[0].texts},
+        {name: torch.cat([batch.values[name] for batch in batches]) for name in batches[0].values},
+        torch.cat(labels) if labels else None,
     )
 
 
 def to_number(value: Any) -> float:
-    """A number of a corpus, which may stand there as text; NaN for what is none."""
+    """A number of a corpus, which may be stored as text; NaN for anything else."""
     try:
         return float(value)
     except (TypeError, ValueError):
         return float("nan")
 
 
-def augmented_view(picture: Image.Image, draw: np.random.Generator, mirror: bool) -> Image.Image:
+def augmented_view(image: Image.Image, draw: np.random.Generator, mirror: bool) -> Image.Image:
     """A strong augmentation: 40 to 100 % of the area, brightness and contrast changed by up to 40 %.
 
-    Mirrored, one time in two, only where the recipe lets pictures be mirrored: captions may say left and
-    right. Colours keep their tone, which in stained tissue or in a nebula is what is told. Milder than in
-    SLIP, which cuts to 8 to 100 %, and changes hue, takes colours away and blurs too. [arXiv:2112.12750]
+    Mirrored, one time in two, only where the recipe lets images be mirrored: captions may name left and
+    right. Hues are unchanged, since in stained tissue or in a nebula they carry the information. Milder than
+    SLIP, which crops to 8 to 100 %, changes hue, converts to grey and blurs too. [arXiv:2112.12750]
     """
     side = float(np.sqrt(draw.uniform(0.4, 1.0)))
-    width, height = (max(1, round(edge * side)) for edge in picture.size)
-    left, top = int(draw.integers(picture.width - width + 1)), int(draw.integers(picture.height - height + 1))
-    found = picture.crop((left, top, left + width, top + height))
-    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast):
-        found = change(found).enhance(float(draw.uniform(0.6, 1.4)))
-    return ImageOps.mirror(found) if mirror and draw.random() < 0.5 else found
+    width, height = (max(1, round(edge * side)) for edge in image.size)
+    left, top = int(draw.integers(image.width - width + 1)), int(draw.integers(image.height - height + 1))
+    view = image.crop((left, top, left + width, top + height))
+    for enhancement in (ImageEnhance.Brightness, ImageEnhance.Contrast):
+        view = enhancement(view).enhance(float(draw.uniform(0.6, 1.4)))
+    return ImageOps.mirror(view) if mirror and draw.random() < 0.5 else view

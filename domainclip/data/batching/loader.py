@@ -1,4 +1,4 @@
-"""The batches of a run from any step on: all that the loop needs to know of where pairs come from."""
+"""The batches of a run from any step on, of stored and of streamed pairs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.order import batch_positions, rank_slice
-from domainclip.data.batching.pairs import Batch, Pairs, collate
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.distributed import collectives
 

@@ -1,32 +1,21 @@
-"""Pairs as training sees them, and batches of them.
-
-Legend: b pairs of one process's batch.
-"""
+"""Training pairs as a data set: which image and which caption of an item an epoch shows."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.batching import caption_sampling, order
-from domainclip.data.batching.extras import (
-    BatchExtras,
-    ExtraColumns,
-    ExtraSpec,
-    PairExtras,
-    augmented_view,
-    stack_extras,
-)
+from domainclip.data.batching.batch import Pair
+from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, augmented_view
 from domainclip.data.batching.negative_groups import loss_groups
 from domainclip.data.images.decode import decode_image
 from domainclip.data.images.frames import sample_frames, stack_frames
@@ -35,44 +24,17 @@ from domainclip.data.text.captions import Captions
 from domainclip.errors import DataError, UnreadableImage
 
 Preprocess = Callable[[Image.Image], dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One picture with one of its captions."""
-
-    image: dict[str, np.ndarray] | None
-    text: str
-    group: int
-    index: int
-    id: str
-    requested: int  # the row that was asked for: another than `index` when its picture cannot be read
-    unusable: tuple[UnusableItem, ...] = ()
-    second_view: dict[str, np.ndarray] | None = None  # another view of the picture, where one is wanted
-    extras: PairExtras | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one process brings to a step."""
-
-    image: dict[str, Tensor] | None  # (b, …) uint8 for each output of the preprocessing
-    texts: list[str]
-    group: Tensor  # (b,) int64
-    index: Tensor  # (b,) int64: the row of each pair
-    ids: list[str]
-    requested: Tensor  # (b,) int64: the row that the order asked for
-    unusable: list[UnusableItem] = field(default_factory=list)  # what could not be read and was replaced
-    second_view: dict[str, Tensor] | None = None  # as `image`, of the second views
-    extras: BatchExtras = field(default_factory=BatchExtras)
+Pixels = dict[str, np.ndarray]  # the arrays that the preprocessing returns, by name
 
 
 class Pairs(torch.utils.data.Dataset[Pair]):
     """The training pairs, indexed by (epoch, index); every draw is a pure function of that and the seed.
 
-    A picture that cannot be read is replaced by the next one that can, always the same, and is reported
-    with every batch that asked for it.
+    An unreadable image is replaced by the next readable one, always the same, and is reported with every
+    batch that requested it.
     """
+
+    is_streamed: ClassVar[bool] = False  # a stream is never in memory as a whole
 
     def __init__(
         self,
@@ -89,43 +51,40 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         replacements: Mapping[int, int] | None = None,
         extra_spec: ExtraSpec | None = None,
     ) -> None:
-        """`pixels=False` skips the pictures, for when their embeddings are kept; then `replaced` says which
-        row stands for an unreadable one, as `Batch.asked` and `Batch.index` told. `fit` says how much of a
-        caption the base reads, where the card's captions are shown in windows. Above 1, `frames` of an item's
-        pictures are shown at once, whatever `views` says.
+        """`pixels=False` loads no images, for when their embeddings are cached; `replacements` then maps the
+        row of each unreadable image to the row that replaces it (`Batch.requested` to `Batch.index`).
+        `token_limit` is required where the card shows captions in windows. Above 1, `frames` of an item's
+        images are shown at once, whatever `views` is.
         """
         self.items = items
         self.preprocess = preprocess
         self.seed = seed
         self.augmentation = augmentation
         self.views = views
-        self.fixed_view = (
-            False  # whether every epoch shows the same view of an item: the first that can be read
-        )
+        # Whether every epoch shows the same view of an item: the first readable one.
+        self.fixed_view = False
         self.frames = frames
         self.pixels = pixels
-        self.strata: np.ndarray | None = None  # (n,) which pairs are shown together; None: any
-        # Pictures that are kept as the preprocessing gives them; None in the place of a bad one.
-        self.cached_pixels: Callable[[int], dict[str, np.ndarray] | None] | None = None
+        self.strata: np.ndarray | None = None  # (n,) the stratum of each pair; None: any pairs share a batch
+        # Preprocessed images from a cache; None in the place of one that has to be decoded.
+        self.cached_pixels: Callable[[int], Pixels | None] | None = None
         self.replacements = dict(replacements or {})
-        # Whole columns, read once: row by row is fifty times slower, and brings the pictures' bytes along.
+        # Whole columns, read once: row by row is fifty times slower, and brings the images' bytes along.
         self.caption_pools = caption_sampling.caption_pools(items, captions or Captions(), token_limit)
-        self.texts = [
-            pool.texts for pool in self.caption_pools
-        ]  # all that may be shown, of which some is drawn
+        self.texts = [pool.texts for pool in self.caption_pools]  # all texts that an item may show
         self.ids: list[str] = items["id"][:]
         self.groups = loss_groups(self.texts, items["group"][:])
         self.extra_spec = extra_spec or ExtraSpec()
         self.extra_columns = ExtraColumns(items, self.extra_spec)
 
     def without_pixels(self, replacements: Mapping[int, int]) -> Pairs:
-        """The same pairs for when the embeddings of the pictures are kept."""
+        """The same pairs without images, for when the image embeddings are cached."""
         others = copy.copy(self)
         others.pixels, others.replacements = False, dict(replacements)
         return others
 
     def for_model(self, preprocess: Preprocess) -> Pairs:
-        """The same pairs for another model: the first picture of each that can be read, whole, no more."""
+        """The same pairs for another model: the first readable image of each, without augmentation."""
         others = copy.copy(self)
         others.preprocess, others.augmentation, others.fixed_view = preprocess, "none", True
         others.pixels, others.cached_pixels, others.extra_spec, others.frames = True, None, ExtraSpec(), 1
@@ -134,146 +93,117 @@ class Pairs(torch.utils.data.Dataset[Pair]):
 
     @property
     def views_change(self) -> bool:
-        """Whether some item shows another picture in another epoch."""
+        """Whether some item shows different images in different epochs."""
         if self.views == "first" or self.frames > 1:
             return False
-        arrays = self.items.select_columns("views").with_format("arrow")  # their bytes stay where they are
+        arrays = self.items.select_columns("views").with_format("arrow")  # without reading their bytes
         return any(pc.max(pc.list_value_length(part["views"])).as_py() for part in arrays.iter(1000))
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, position: order.Position) -> Pair:
-        epoch, asked = position
-        bad: list[UnusableItem] = []
+        epoch, requested = position
+        unusable: list[UnusableItem] = []
         for step in range(len(self)):
-            index = (self.replacements.get(asked, asked) + step) % len(self)
+            index = (self.replacements.get(requested, requested) + step) % len(self)
             try:
-                return self._pair(epoch, index, asked, tuple(bad))
+                return self._pair(epoch, index, requested, tuple(unusable))
             except UnreadableImage as error:
-                bad.append(UnusableItem(f"item {self.ids[index]}", error.reason, error.name))
-        raise DataError(f"corpus: none of {len(self)} pictures can be read; the first: {bad[0].reason}")
+                unusable.append(UnusableItem(f"item {self.ids[index]}", error.reason, error.name))
+        raise DataError(f"corpus: none of {len(self)} images can be read; the first: {unusable[0].reason}")
 
-    def _pair(self, epoch: int, index: int, asked: int, bad: tuple[UnusableItem, ...]) -> Pair:
-        image = second = None
+    def _pair(self, epoch: int, index: int, requested: int, unusable: tuple[UnusableItem, ...]) -> Pair:
+        image = second_view = None
         if self.pixels:
-            image, lost = self._image(epoch, index)
-            bad += lost
-            second = self._second(epoch, index) if self.extra_spec.second_view else None
-        chosen = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
-        text, group, id = self.texts[index][chosen], self.groups[index][chosen], self.ids[index]
-        more = self.extra_columns.extras_of(index, text, self.seed, epoch)
-        return Pair(image, text, group, index, id, asked, bad, second, more)
+            image, unreadable = self._image(epoch, index)
+            unusable += unreadable
+            second_view = self._second_view(epoch, index) if self.extra_spec.second_view else None
+        choice = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
+        text, group, id = self.texts[index][choice], self.groups[index][choice], self.ids[index]
+        extras = self.extra_columns.extras_of(index, text, self.seed, epoch)
+        return Pair(image, text, group, index, id, requested, unusable, second_view, extras)
 
-    def _second(self, epoch: int, index: int) -> dict[str, np.ndarray]:
-        """Another view of the item's first picture that can be read."""
+    def _second_view(self, epoch: int, index: int) -> Pixels:
+        """A strong augmentation of the item's first readable image."""
         row = self.items[index]
-        readable = (image for image in (row["image"], *row["views"]) if (self._readable(image)))
-        image = next(readable)
+        image = next(image for image in (row["image"], *row["views"]) if self._is_readable(image))
         draw = np.random.Generator(np.random.Philox(key=seeding.stable(self.seed, epoch, index, "second")))
-        picture = augmented_view(decode_image(image), draw, mirror=self.augmentation == "crop_flip")
-        return preprocess_image(picture, self.preprocess, image)
+        view = augmented_view(decode_image(image), draw, mirror=self.augmentation == "crop_flip")
+        return preprocess_image(view, self.preprocess, image)
 
     @staticmethod
-    def _readable(image: Mapping[str, Any]) -> bool:
+    def _is_readable(image: Mapping[str, Any]) -> bool:
         try:
             decode_image(image)
         except UnreadableImage:
             return False
         return True
 
-    def _image(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], tuple[UnusableItem, ...]]:
-        """What an item shows in an epoch; a view that cannot be read leaves the place to the next one."""
-        if self.cached_pixels is not None and (known := self.cached_pixels(index)) is not None:
-            return known, ()
+    def _image(self, epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
+        """The image that an item shows in an epoch; an unreadable view is replaced by the next one."""
+        if self.cached_pixels is not None and (cached := self.cached_pixels(index)) is not None:
+            return cached, ()
         row = self.items[index]
         if self.frames > 1:
-            return self._study([row["image"], *row["views"]], epoch, index)
-        pictures = [row["image"], *(row["views"] if self.views == "random" else [])]
-        first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, len(pictures), "view")
-        lost: list[UnusableItem] = []
-        for at in (*range(first, len(pictures)), *range(first)):
+            return self._frames([row["image"], *row["views"]], epoch, index)
+        images = [row["image"], *(row["views"] if self.views == "random" else [])]
+        first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, len(images), "view")
+        unreadable: list[UnusableItem] = []
+        for view in (*range(first, len(images)), *range(first)):
             try:
-                return self._prepared(pictures[at], epoch, index), tuple(lost)
+                return self._preprocessed(images[view], epoch, index), tuple(unreadable)
             except UnreadableImage as error:
-                lost.append(self._lost(index, at, error))
-        raise UnreadableImage(lost[0].source, lost[0].reason)
+                unreadable.append(self._unusable_view(index, view, error))
+        raise UnreadableImage(unreadable[0].source, unreadable[0].reason)
 
-    def _study(
-        self, pictures: list[Any], epoch: int, index: int
-    ) -> tuple[dict[str, np.ndarray], tuple[UnusableItem, ...]]:
-        """The pictures of an item that are shown at once; one that cannot be read is left out."""
-        ready, lost = [], []
-        for at in sample_frames(range(len(pictures)), self.frames):
+    def _frames(self, images: list[Any], epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
+        """The images of an item that are shown at once; an unreadable one is left out."""
+        frames, unreadable = [], []
+        for view in sample_frames(range(len(images)), self.frames):
             try:
-                ready.append(self._prepared(pictures[at], epoch, index))
+                frames.append(self._preprocessed(images[view], epoch, index))
             except UnreadableImage as error:
-                lost.append(self._lost(index, at, error))
-        if not ready:
-            raise UnreadableImage(lost[0].source, lost[0].reason)
-        return stack_frames(ready, self.frames), tuple(lost)
+                unreadable.append(self._unusable_view(index, view, error))
+        if not frames:
+            raise UnreadableImage(unreadable[0].source, unreadable[0].reason)
+        return stack_frames(frames, self.frames), tuple(unreadable)
 
-    def _lost(self, index: int, at: int, error: UnreadableImage) -> UnusableItem:
-        place = f"item {self.ids[index]}" + (f" view {at}" if at else "")
-        return UnusableItem(place, error.reason, error.name)
+    def _unusable_view(self, index: int, view: int, error: UnreadableImage) -> UnusableItem:
+        location = f"item {self.ids[index]}" + (f" view {view}" if view else "")
+        return UnusableItem(location, error.reason, error.name)
 
-    def _prepared(self, image: Mapping[str, Any], epoch: int, index: int) -> dict[str, np.ndarray]:
-        picture = decode_image(image)
+    def _preprocessed(self, cell: Mapping[str, Any], epoch: int, index: int) -> Pixels:
+        image = decode_image(cell)
         if self.augmentation != "none":
-            picture = random_crop(picture, seeding.draw(self.seed, epoch, index))
-        # A draw of its own, so that a corpus that may be mirrored is cut as it would be without.
+            image = random_crop(image, seeding.draw(self.seed, epoch, index))
+        # A separate draw, so that the crops of a corpus are the same with and without mirroring.
         if self.augmentation == "crop_flip" and seeding.stable(self.seed, epoch, index, "mirror") % 2:
-            picture = ImageOps.mirror(picture)
-        return preprocess_image(picture, self.preprocess, image)
+            image = ImageOps.mirror(image)
+        return preprocess_image(image, self.preprocess, cell)
 
 
-def preprocess_image(
-    picture: Image.Image, preprocess: Preprocess, image: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """What the towers take of a picture.
+def preprocess_image(image: Image.Image, preprocess: Preprocess, cell: Mapping[str, Any]) -> Pixels:
+    """The arrays that the model takes of an image; `cell` is its {path, bytes}, for the error.
 
-    Raises: UnreadableImage for one that cannot be brought to their size, as a sliver of one pixel.
+    Raises: UnreadableImage for an image that cannot be resized for the model, as a sliver of one pixel.
     """
     try:
-        return preprocess(picture)
+        return preprocess(image)
     except DataError as error:
-        raise UnreadableImage(str(image.get("path") or "image"), str(error)) from None
+        raise UnreadableImage(str(cell.get("path") or "image"), str(error)) from None
 
 
-def random_crop(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
-    """A random part: 80 to 100 % of the area, sides stretched against each other by 10 % at most.
+def random_crop(image: Image.Image, draw: np.random.Generator) -> Image.Image:
+    """A random part: 80 to 100 % of the area, with an aspect ratio changed by 10 % at most.
 
-    Mild, so that what a caption speaks of stays in the picture; and not mirrored, since captions may say
-    left and right: that is `crop_flip`.
+    Mild, so that what a caption mentions stays in the image; and not mirrored, since captions may name left
+    and right: that is `crop_flip`.
     """
-    area = picture.width * picture.height * draw.uniform(0.8, 1.0)
-    ratio = picture.width / picture.height * np.exp(draw.uniform(-np.log(1.1), np.log(1.1)))
-    width = min(picture.width, max(1, round(float(np.sqrt(area * ratio)))))
-    height = min(picture.height, max(1, round(float(np.sqrt(area / ratio)))))
-    left = int(draw.integers(picture.width - width + 1))
-    top = int(draw.integers(picture.height - height + 1))
-    return picture.crop((left, top, left + width, top + height))
-
-
-def collate(rows: list[Pair]) -> Batch:
-    """One batch of pairs, in their order."""
-    return Batch(
-        image=_stacked([row.image for row in rows]),
-        texts=[row.text for row in rows],
-        group=torch.tensor([row.group for row in rows]),
-        index=torch.tensor([row.index for row in rows]),
-        ids=[row.id for row in rows],
-        requested=torch.tensor([row.requested for row in rows]),
-        unusable=[item for row in rows for item in row.unusable],
-        second_view=_stacked([row.second_view for row in rows]),
-        extras=stack_extras([row.extras for row in rows]),
-    )
-
-
-def _stacked(images: list[dict[str, np.ndarray] | None]) -> dict[str, Tensor] | None:
-    known = [image for image in images if image is not None]
-    return (
-        {name: torch.from_numpy(np.stack([one[name] for one in known])) for name in known[0]}
-        if known
-        else None
-    )
+    area = image.width * image.height * draw.uniform(0.8, 1.0)
+    ratio = image.width / image.height * np.exp(draw.uniform(-np.log(1.1), np.log(1.1)))
+    width = min(image.width, max(1, round(float(np.sqrt(area * ratio)))))
+    height = min(image.height, max(1, round(float(np.sqrt(area / ratio)))))
+    left = int(draw.integers(image.width - width + 1))
+    top = int(draw.integers(image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))

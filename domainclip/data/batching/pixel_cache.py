@@ -1,6 +1,6 @@
-"""Pictures decoded and resized once: what the preprocessing gives for each, in one memory-mapped array.
+"""Disk cache of decoded and resized images: the output of the preprocessing, in one memory-mapped array.
 
-Legend: n pictures, c bytes that the preprocessing gives for one, whatever their shapes.
+Legend: n images, c bytes that the preprocessing returns for one, whatever their shapes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.utils.data import DataLoader
 
 from domainclip import disk_cache
 from domainclip.data.batching.pairs import Pairs, Preprocess, preprocess_image
-from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
 from domainclip.errors import UnreadableImage
 
 _BATCH = 32
+_UNCACHED = "images are decoded in every epoch"
 
 
 class CachedPixels:
-    """(n, 1 + c) uint8: whether a picture can be read, then all that the preprocessing gives for it."""
+    """(n, 1 + c) uint8: whether an image is readable, then all bytes of its preprocessed arrays."""
 
     def __init__(self, name: str, layout: Mapping[str, np.ndarray]) -> None:
         self.name = name
@@ -35,20 +35,20 @@ class CachedPixels:
         self.rows: np.ndarray | None = None
 
     def __call__(self, index: int) -> dict[str, np.ndarray] | None:
-        """What the preprocessing gives for a picture; None for one that must be looked at again."""
+        """The preprocessed arrays of an image; None for one that has to be decoded."""
         if self.rows is None:
             self.rows = disk_cache.read("pixels", self.name)
         if self.rows is None or not self.rows[index, 0]:
             return None
-        found, at, row = {}, 1, np.asarray(self.rows[index])
+        arrays, start, row = {}, 1, np.asarray(self.rows[index])
         for key, (shape, dtype) in self.layout.items():
             size = int(np.prod(shape)) * dtype.itemsize
-            found[key] = row[at : at + size].view(dtype).reshape(shape)
-            at += size
-        return found
+            arrays[key] = row[start : start + size].view(dtype).reshape(shape)
+            start += size
+        return arrays
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "rows": None}  # a worker maps the file itself
+        return {**vars(self), "rows": None}  # each worker maps the file itself
 
 
 def with_pixel_cache(
@@ -57,55 +57,59 @@ def with_pixel_cache(
     *,
     limit_gb: float,
     workers: int,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     build: bool = True,
 ) -> Pairs:
-    """The same pairs, their pixels read from the cache; made first when they are not there, if `build`.
+    """The same pairs with their pixels read from the cache, which is filled first if `build` and it is empty.
 
-    The same bytes as without. Not for pictures that change from epoch to epoch, nor for several at once.
+    The bytes equal those of decoding. Pairs whose images change from epoch to epoch, or that show several
+    images at once, are returned as they are.
     """
-    fixed = pairs.pixels and pairs.augmentation == "none" and not isinstance(pairs, StreamedPairs)
+    fixed = pairs.pixels and pairs.augmentation == "none" and not pairs.is_streamed
     if pairs.frames > 1 or not fixed or limit_gb <= 0 or pairs.views_change:
         return pairs
     layout = pairs.preprocess(Image.new("RGB", (64, 64)))
     versions = disk_cache.versions("pillow", "pydicom", "numpy")
     fingerprint = getattr(pairs.preprocess, "fingerprint", None)
-    if fingerprint is None:  # nothing tells one from another
+    if fingerprint is None:  # without it, entries of two preprocessings cannot be distinguished
         return pairs
     name = disk_cache.key(DECODING_VERSION, versions, fingerprint(), [digests[id] for id in pairs.ids])
     if collectives.max_over_processes(disk_cache.read("pixels", name) is None):
         shape = (len(pairs), 1 + sum(value.nbytes for value in layout.values()))
-        if not build or not _has_room(shape, limit_gb, say) or not _made(pairs, name, shape, workers, say):
+        if not build or not _has_room(shape, limit_gb, report):
             return pairs
-    shown = copy.copy(pairs)
-    shown.cached_pixels = CachedPixels(name, layout)
-    return shown
+        if not _create_entry(pairs, name, shape, workers, report):
+            return pairs
+    cached = copy.copy(pairs)
+    cached.cached_pixels = CachedPixels(name, layout)
+    return cached
 
 
-def _has_room(shape: tuple[int, int], limit_gb: float, say: Callable[[str], None]) -> bool:
-    need = shape[0] * shape[1]
-    said = f"pixel cache: {disk_cache.in_words(need)}"
+def _has_room(shape: tuple[int, int], limit_gb: float, report: Callable[[str], None]) -> bool:
+    size = shape[0] * shape[1]
+    entry = f"pixel cache: {disk_cache.in_words(size)}"
     budget = disk_cache.Budget("pixels", limit_gb * 1e9)
     free = collectives.on_first_process(disk_cache.free_bytes)
-    instead = "pictures are decoded in every epoch"
-    if not budget.fits(need):
-        say(f"{said}, more than train.pixel_cache_gb={limit_gb:g}: {instead}")
-    elif not disk_cache.has_room(need, free):
-        say(f"{said}, but {disk_cache.root()} has {disk_cache.in_words(free)} left: {instead}")
+    if not budget.fits(size):
+        report(f"{entry}, more than train.pixel_cache_gb={limit_gb:g}: {_UNCACHED}")
+    elif not disk_cache.has_room(size, free):
+        report(f"{entry}, but {disk_cache.root()} has {disk_cache.in_words(free)} left: {_UNCACHED}")
     else:
-        collectives.on_first_process(lambda: budget.prune(need))
-        say(f"{said} at {disk_cache.root()}")
+        collectives.on_first_process(lambda: budget.prune(size))
+        report(f"{entry} at {disk_cache.root()}")
         return True
     return False
 
 
-class _NotKept(Exception):
-    """Why an entry could not be made, on any process."""
+class _EntryFailed(Exception):
+    """The reason why an entry could not be written, on any process."""
 
 
-def _made(pairs: Pairs, name: str, shape: tuple[int, int], workers: int, say: Callable[[str], None]) -> bool:
-    """Whether the entry now stands; each process makes its share of it."""
-    about = {"what": f"{shape[0]} training pictures as the model takes them"}
+def _create_entry(
+    pairs: Pairs, name: str, shape: tuple[int, int], workers: int, report: Callable[[str], None]
+) -> bool:
+    """Whether the entry is written; each process fills its share of it."""
+    about = {"what": f"{shape[0]} training images as the model takes them"}
     try:
         with ExitStack() as entry:
 
@@ -115,18 +119,18 @@ def _made(pairs: Pairs, name: str, shape: tuple[int, int], workers: int, say: Ca
 
             file = Path(collectives.on_first_process(begin))
             with collectives.keep_alive("the pixel cache"):
-                problem = _filled(file, pairs, workers)
-            if problems := [one for one in collectives.gather_objects(problem) if one]:
-                raise _NotKept(problems[0])  # through the entry, which removes its draft
-    except (OSError, _NotKept) as error:
-        say(f"pixel cache: not kept ({error}): pictures are decoded in every epoch")
+                fault = _fill_share(file, pairs, workers)
+            if faults := [fault for fault in collectives.gather_objects(fault) if fault]:
+                raise _EntryFailed(faults[0])  # through the entry, which removes its draft
+    except (OSError, _EntryFailed) as error:
+        report(f"pixel cache: not written ({error}): {_UNCACHED}")
         return False
-    collectives.max_over_processes(0)  # the entry is in its place
+    collectives.max_over_processes(0)  # wait until the entry is in its place
     return True
 
 
-def _filled(file: Path, pairs: Pairs, workers: int) -> str:
-    """What went wrong when this process made its share, if anything."""
+def _fill_share(file: Path, pairs: Pairs, workers: int) -> str:
+    """Fill this process's share of the entry; the fault, if any."""
     try:
         if not file.exists():
             return "not every process sees its folder"
@@ -139,18 +143,18 @@ def _filled(file: Path, pairs: Pairs, workers: int) -> str:
 
 
 def _fill(rows: np.ndarray, pairs: Pairs, workers: int) -> None:
-    mine = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
-    order = [mine[at : at + _BATCH] for at in range(0, len(mine), _BATCH)]
-    source = _Packed(pairs.items, pairs.preprocess, rows.shape[1])
+    share = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
+    order = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
+    source = _PackedImages(pairs.items, pairs.preprocess, rows.shape[1])
     loader: DataLoader[Any] = DataLoader(
         source, batch_sampler=order, num_workers=workers, collate_fn=np.stack
     )
-    for places, packed in zip(order, loader, strict=True):
-        rows[places] = packed
+    for indices, packed in zip(order, loader, strict=True):
+        rows[indices] = packed
 
 
-class _Packed(torch.utils.data.Dataset[np.ndarray]):
-    """Each picture as a row; zeros for one that cannot be read."""
+class _PackedImages(torch.utils.data.Dataset[np.ndarray]):
+    """Each image as a row of the entry; zeros for an unreadable one."""
 
     def __init__(self, items: Any, preprocess: Preprocess, width: int) -> None:
         self.items = items
@@ -163,7 +167,7 @@ class _Packed(torch.utils.data.Dataset[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         image = self.items[index]["image"]
         try:
-            found = preprocess_image(decode_image(image), self.preprocess, image)
+            arrays = preprocess_image(decode_image(image), self.preprocess, image)
         except UnreadableImage:
             return np.zeros(self.width, np.uint8)
-        return np.frombuffer(b"\1" + b"".join(value.tobytes() for value in found.values()), np.uint8)
+        return np.frombuffer(b"\1" + b"".join(value.tobytes() for value in arrays.values()), np.uint8)

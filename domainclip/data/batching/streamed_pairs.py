@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from domainclip import seeding
 from domainclip.data.batching import order
-from domainclip.data.batching.extras import join_extras
-from domainclip.data.batching.pairs import Batch, Pair, Pairs, collate
+from domainclip.data.batching.batch import Batch, Pair, collate, join_batches
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import SourceRow
 from domainclip.data.streaming import EpochReader, Stream, Window, lane_count, windows
 from domainclip.data.text import captions
@@ -22,129 +21,125 @@ from domainclip.errors import DataError
 
 
 class StreamedPairs(Pairs):
-    """The pairs of a stream. Its items are a sample of it, which can be indexed; `batches` shows all.
+    """The pairs of a stream. Its items are a sample of it, which can be indexed; `batches` returns all.
 
     Pairs with the same caption are never each other's negatives where the corpus has no groups. Where it has,
-    a caption counts as shared when two groups of the sample share it: the whole is never seen at once.
+    a caption counts as shared when two groups of the sample share it: the whole stream is never in memory.
     """
 
-    def __init__(self, stream: Stream, make: Callable[..., Pairs], items: Dataset, seed: int) -> None:
-        """`make(items, seed=…)` gives the pairs of some items, shown as the recipe says."""
-        few = make(items, seed=seed)
-        vars(self).update(vars(few))  # whatever one asks of pairs is answered by the sample
-        self.sample = few
+    is_streamed: ClassVar[bool] = True
+
+    def __init__(self, stream: Stream, make_pairs: Callable[..., Pairs], items: Dataset, seed: int) -> None:
+        """`make_pairs(items, seed=…)` returns the pairs of some items, with the options of the recipe."""
+        sample = make_pairs(items, seed=seed)
+        vars(self).update(vars(sample))  # every attribute of Pairs is that of the sample
+        self.sample = sample
         self.stream = stream
-        self.make_pairs = make
-        holders: dict[str, set[str]] = {}
-        for own, group in zip(few.texts, items["group"][:], strict=True):
-            for text in own:
-                holders.setdefault(captions.normalise(text), set()).add(group)
-        self.shared_captions = {text for text, groups in holders.items() if len(groups) > 1}
+        self.make_pairs = make_pairs
+        groups_of: dict[str, set[str]] = {}
+        for texts, group in zip(sample.texts, items["group"][:], strict=True):
+            for text in texts:
+                groups_of.setdefault(captions.normalise(text), set()).add(group)
+        self.shared_captions = {text for text, groups in groups_of.items() if len(groups) > 1}
 
     def __len__(self) -> int:
         return len(self.stream)
 
     def __getitem__(self, position: order.Position) -> Pair:
-        """A pair of the sample, to measure with."""
-        epoch, asked = position
-        return self.sample[epoch, asked % len(self.sample)]
+        """A pair of the sample, for measurements."""
+        epoch, requested = position
+        return self.sample[epoch, requested % len(self.sample)]
 
     def batches(
         self, start: int, total: int, batch_size: int, workers: int, rank: int, world: int
     ) -> Iterator[Batch]:
         """This process's share of the batches of steps `start` to `total`."""
         lanes = lane_count(self.stream, batch_size, world)
-        mine = order.process_share(list(range(lanes)), rank, world, "corpus.options.lanes")
-        each = min(workers, len(mine))
-        source = _Lanes(self, mine, lanes, batch_size // lanes, start, total)
-        loader: DataLoader[Any] = DataLoader(source, batch_size=None, num_workers=each)
+        own_lanes = order.process_share(list(range(lanes)), rank, world, "corpus.options.lanes")
+        active_workers = min(workers, len(own_lanes))
+        source = _LaneBatches(self, own_lanes, lanes, batch_size // lanes, start, total)
+        loader: DataLoader[Any] = DataLoader(source, batch_size=None, num_workers=active_workers)
         parts = iter(loader)
-        while part := list(islice(parts, max(1, each))):
-            yield _joined(part)
+        while parts_of_step := list(islice(parts, max(1, active_workers))):
+            yield join_batches(parts_of_step)
 
     def lane(self, lane: int, lanes: int, start: int) -> Iterator[Pair]:
         """The pairs of one lane from its `start`-th on, without end."""
         reader = EpochReader(self.stream, self.seed)
-        wide = max(1, self.stream.buffer // lanes)
-        for window, before in windows(len(self), lane, lanes, start, wide):
-            yield from islice(self._shown(window, reader), before, None)
+        window_size = max(1, self.stream.buffer // lanes)
+        for window, skipped in windows(len(self), lane, lanes, start, window_size):
+            yield from islice(self._pairs_of(window, reader), skipped, None)
 
-    def _shown(self, window: Window, reader: EpochReader) -> Iterator[Pair]:
+    def _pairs_of(self, window: Window, reader: EpochReader) -> Iterator[Pair]:
+        """The pairs of a window in shuffled order; an unusable row is replaced by the next usable one."""
         rows, log = reader.rows(window), reader.log
         items = self.stream.to_items(rows, log)
-        bad = tuple(log.unusable)
+        unusable = tuple(log.unusable)
         log.unusable.clear()
-        log.notes.clear()  # told when the sample was read, and never the same twice
+        log.notes.clear()  # the notes of the sample were reported when it was read
         if not len(items):
-            why = bad[0].reason if bad else "no pair in them"
-            raise DataError(f"corpus: none of {window.size} samples in a row can be used; the first: {why}")
-        row_of = _stand_ins(rows, [log.locations[id] for id in items["id"][:]])
-        # Each window draws its own captions and crops.
+            reason = unusable[0].reason if unusable else "no pair in them"
+            raise DataError(
+                f"corpus: none of {window.size} samples in a row can be used; the first: {reason}"
+            )
+        item_of_row = _usable_rows(rows, [log.locations[id] for id in items["id"][:]])
+        # Each window draws captions and crops from a seed of its own.
         pairs = self.make_pairs(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
         groups = items["group"][:]
-        for place in window.order(self.seed).tolist():
-            pair = pairs[window.epoch, row_of[place]]
-            number = self._group(pair.text, groups[pair.index])
-            at = window.start + place
-            yield replace(pair, group=number, index=at, requested=at, unusable=(*bad, *pair.unusable))
-            bad = ()  # told once
+        for row in window.order(self.seed).tolist():
+            pair = pairs[window.epoch, item_of_row[row]]
+            group = self._group(pair.text, groups[pair.index])
+            position = window.start + row
+            yield replace(
+                pair,
+                group=group,
+                index=position,
+                requested=position,
+                unusable=(*unusable, *pair.unusable),
+            )
+            unusable = ()  # reported once, with the first pair
 
     def _group(self, text: str, group: str) -> int:
-        """The number that pairs share which are never each other's negatives."""
-        said = captions.normalise(text)
-        by_caption = bool(said) and (not self.stream.columns.group or said in self.shared_captions)
-        return seeding.stable(*(("caption", said) if by_caption else ("group", group))) >> 1  # fits int64
+        """The number that is shared by pairs which are never each other's negatives."""
+        caption = captions.normalise(text)
+        by_caption = bool(caption) and (not self.stream.columns.group or caption in self.shared_captions)
+        return seeding.stable(*(("caption", caption) if by_caption else ("group", group))) >> 1  # fits int64
 
 
-def _stand_ins(rows: Sequence[SourceRow | None], usable: Sequence[str]) -> list[int]:
-    """For each row of a window, which of the usable ones is shown in its place: itself, or the next."""
-    number = {place: row for row, place in enumerate(usable)}
-    shown, following = [0] * len(rows), 0
+def _usable_rows(rows: Sequence[SourceRow | None], usable_locations: Sequence[str]) -> list[int]:
+    """For each row of a window, the number of the usable item that is shown: its own, or the next one."""
+    item_at = {location: item for item, location in enumerate(usable_locations)}
+    items, following = [0] * len(rows), 0
     for place in reversed(range(len(rows))):
         row = rows[place]
-        following = shown[place] = following if row is None else number.get(row.location, following)
-    return shown
+        following = items[place] = following if row is None else item_at.get(row.location, following)
+    return items
 
 
-class _Lanes(IterableDataset[Batch]):
-    """Some lanes of every batch; a worker takes some of them."""
+class _LaneBatches(IterableDataset[Batch]):
+    """The part of every batch that some lanes fill; each worker reads some of these lanes."""
 
     def __init__(
-        self, pairs: StreamedPairs, lanes: list[int], of: int, each: int, start: int, total: int
+        self,
+        pairs: StreamedPairs,
+        lanes: list[int],
+        total_lanes: int,
+        pairs_per_lane: int,
+        start: int,
+        total: int,
     ) -> None:
         self.pairs = pairs
         self.lanes = lanes
-        self.of = of
-        self.each = each
+        self.total_lanes = total_lanes
+        self.pairs_per_lane = pairs_per_lane
         self.steps = range(start, total)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
-        at, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         n = len(self.lanes)
-        mine = self.lanes[n * at // workers : n * (at + 1) // workers]
-        lines = [self.pairs.lane(lane, self.of, self.steps.start * self.each) for lane in mine]
+        lanes = self.lanes[n * worker // workers : n * (worker + 1) // workers]
+        first = self.steps.start * self.pairs_per_lane
+        lines = [self.pairs.lane(lane, self.total_lanes, first) for lane in lanes]
         for _ in self.steps:
-            yield collate([pair for line in lines for pair in islice(line, self.each)])
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    """The lanes of several workers as one batch, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    return Batch(
-        image=_stacked([part.image for part in parts]),
-        texts=[text for part in parts for text in part.texts],
-        group=torch.cat([part.group for part in parts]),
-        index=torch.cat([part.index for part in parts]),
-        ids=[id for part in parts for id in part.ids],
-        requested=torch.cat([part.requested for part in parts]),
-        unusable=[item for part in parts for item in part.unusable],
-        second_view=_stacked([part.second_view for part in parts]),
-        extras=join_extras([part.extras for part in parts]),
-    )
-
-
-def _stacked(images: list[dict[str, torch.Tensor] | None]) -> dict[str, torch.Tensor] | None:
-    known = [image for image in images if image is not None]
-    return {name: torch.cat([image[name] for image in known]) for name in known[0]} if known else None
+            yield collate([pair for line in lines for pair in islice(line, self.pairs_per_lane)])

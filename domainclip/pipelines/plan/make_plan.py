@@ -9,8 +9,8 @@ from functools import partial
 from accelerate import Accelerator
 
 from domainclip.config.recipe import Recipe
+from domainclip.data.batching.batch import collate
 from domainclip.data.batching.order import batch_positions
-from domainclip.data.batching.pairs import collate
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
 from domainclip.pipelines.protocol import evaluation_sets

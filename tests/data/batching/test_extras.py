@@ -12,8 +12,9 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.extras import ExtraSpec, augmented_view, join_extras, stack_extras, to_number
-from domainclip.data.batching.pairs import Batch, Pairs, collate
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.training_pair import TrainingPair
 from tests.data.made_corpora import picture

@@ -9,8 +9,9 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.order import batch_positions
-from domainclip.data.batching.pairs import Batch, Pairs, collate, random_crop
+from domainclip.data.batching.pairs import Pairs, random_crop
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
@@ -126,7 +127,7 @@ def test_no_picture_at_all(tmp_path: Path) -> None:
     pairs = Pairs(_items(tmp_path, n=2, broken=(0, 1)), preprocess)
     with pytest.raises(DataError) as caught:
         pairs[(0, 0)]
-    assert str(caught.value) == "corpus: none of 2 pictures can be read; the first: not an image"
+    assert str(caught.value) == "corpus: none of 2 images can be read; the first: not an image"
 
 
 def test_crops_are_mild_reproducible_and_never_mirrored() -> None:

@@ -11,8 +11,9 @@ import torch
 
 from domainclip import disk_cache
 from domainclip.data.batching import pixel_cache
+from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
-from domainclip.data.batching.pairs import Batch, Pairs
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import Item, to_dataset
 from domainclip.distributed import collectives
 from domainclip.models.image_preprocessor import ImagePreprocessor
@@ -43,7 +44,7 @@ def _pairs(
 
 
 def _kept(pairs: Pairs, said: list[str] | None = None, **more: Any) -> Pairs:
-    settings = {"limit_gb": 1.0, "workers": 0, "say": (said if said is not None else []).append, **more}
+    settings = {"limit_gb": 1.0, "workers": 0, "report": (said if said is not None else []).append, **more}
     return pixel_cache.with_pixel_cache(pairs, {f"id{i}": f"digest {i}" for i in range(99)}, **settings)
 
 
@@ -86,7 +87,7 @@ def test_pictures_are_not_read_again(tmp_path: Path) -> None:
     again = _kept(pairs, build=False)  # as a later run finds it
     assert _same(before, _all(again))
     (entry,) = disk_cache.entries("pixels")
-    assert entry.what == "10 training pictures as the model takes them"
+    assert entry.what == "10 training images as the model takes them"
     assert 10 * (1 + 8 * 8 * 3) < entry.size < 10 * (1 + 8 * 8 * 3) + 1000
 
 
@@ -97,7 +98,7 @@ def test_what_the_pixels_are_made_from_tells_entries_apart(tmp_path: Path) -> No
     digests = {f"id{i}": f"another {i}" for i in range(10)}
     assert (
         pixel_cache.with_pixel_cache(
-            _pairs(tmp_path), digests, limit_gb=1, workers=0, say=print, build=False
+            _pairs(tmp_path), digests, limit_gb=1, workers=0, report=print, build=False
         ).cached_pixels
         is None
     )
@@ -115,8 +116,8 @@ def test_size_is_said_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert disk_cache.entries() == []
     assert _kept(pairs, said).cached_pixels is not None
     assert said == [
-        "pixel cache: 1.9 kB, more than train.pixel_cache_gb=1e-06: pictures are decoded in every epoch",
-        f"pixel cache: 1.9 kB, but {tmp_path / 'cache'} has 1.1 GB left: pictures are decoded in every epoch",
+        "pixel cache: 1.9 kB, more than train.pixel_cache_gb=1e-06: images are decoded in every epoch",
+        f"pixel cache: 1.9 kB, but {tmp_path / 'cache'} has 1.1 GB left: images are decoded in every epoch",
         f"pixel cache: 1.9 kB at {tmp_path / 'cache'}",
     ]
 
@@ -138,7 +139,7 @@ def test_a_failure_leaves_nothing_and_training_goes_on(
     monkeypatch.setattr(pixel_cache, "_fill", full)
     pairs = _pairs(tmp_path)
     assert _kept(pairs, said).cached_pixels is None
-    assert said[-1] == "pixel cache: not kept (No space left on device): pictures are decoded in every epoch"
+    assert said[-1] == "pixel cache: not written (No space left on device): images are decoded in every epoch"
     assert list((tmp_path / "cache" / "pixels").iterdir()) == []
 
 
