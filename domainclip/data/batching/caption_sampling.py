@@ -92,7 +92,7 @@ def _mix(first: dict[str, float], second: dict[str, float], share: float) -> dic
 
 
 def _caption_probabilities(language_of: Mapping[str, str], options: Captions) -> dict[str, float]:
-    """The probability of each text: first the language, then one of its texts (policy head: the first)."""
+    """The probability of each text: first the language, then one of its texts (policy first: the first)."""
     by_language: defaultdict[str, list[str]] = defaultdict(list)
     for text, language in language_of.items():
         if text:
