@@ -33,7 +33,7 @@ wheel: install
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(BIN)/pip install --quiet --no-deps --target build/wheel/site build/wheel/*.whl
 	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -c "import domainclip; assert 'site' in domainclip.__file__"
-	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip recipes ls
+	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip recipes list
 	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r medical_xray.yaml
 	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r quickstart
 

@@ -1,4 +1,4 @@
-"""The verb `ablate`, as it is typed."""
+"""The command `ablate`."""
 
 from __future__ import annotations
 
@@ -7,42 +7,32 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli.arguments import Overrides, Processes, Quiet
 from domainclip.report.redaction import public_command
 
 
 def ablate(
-    plan: Annotated[str, typer.Argument(help="A plan that ships, by name, or a file of yours.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, for every variant."),
-    ] = None,
+    plan: Annotated[str, typer.Argument(help="A built-in ablation plan by name, or a plan file.")],
+    overrides: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where runs and table go; default: ablations/PLAN.")
+        Path | None, typer.Option(help="Folder of the runs and the table; default: ablations/PLAN.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at work at once.")] = 1,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes of each run, a GPU each, as in finetune.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time.")] = 1,
+    processes: Processes = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train the variants of a recipe with several seeds, and compare them in one table.
 
-    Complete runs are not repeated, and an interrupted one goes on: give the same command again.
+    Overrides apply to every variant. Complete runs are not repeated and interrupted ones are continued:
+    run the same command again.
 
     \b
     domainclip ablate quickstart corpus.path=demo/chest_phantom retention.path=demo/generated_pictures
     domainclip ablate my_plan.yaml corpus.path=/data/cxr evaluate.split=validation --run-dir ablations/cxr
     """
-    from domainclip.pipelines import ablation  # torch is imported only now
+    from domainclip.pipelines import ablation
 
-    typer.echo(
-        ablation.ablate(
-            plan,
-            overrides or [],
-            run_dir,
-            jobs=jobs,
-            processes=processes,
-            quiet=quiet,
-            command=public_command(),
-        )
+    page = ablation.ablate(
+        plan, overrides or [], run_dir, jobs=jobs, processes=processes, quiet=quiet, command=public_command()
     )
+    typer.echo(page)

@@ -1,4 +1,4 @@
-"""What was typed: for reports, without the paths in it, and sorted into models and recipe keys."""
+"""Arguments and options that several commands share, and how the words of a command line are sorted."""
 
 from __future__ import annotations
 
@@ -13,21 +13,37 @@ from domainclip.errors import RecipeError
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, as in train.epochs=3."),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Override recipe keys, e.g. train.epochs=3."),
 ]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe that ships, by name, or a file of yours.")
+    str, typer.Option("--recipe", "-r", help="A built-in recipe by name, or a recipe file.")
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, as runs/medical_xray-1.")]
+OptionalRecipe = Annotated[
+    str | None, typer.Option("--recipe", "-r", help="A built-in recipe by name, or a recipe file.")
+]
+CardOption = Annotated[
+    str | None, typer.Option("--card", "-c", help="A built-in data card by name, or a card file.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/medical_xray-1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Number of processes on this machine, one GPU each.")
+]
 
 
 def models_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What names a model, and what says a recipe key differently; a folder may have a = in its name.
+    """Split the words of `eval` into models and KEY=VALUE overrides; a folder may have a = in its name.
 
     Raises: RecipeError when no model is named.
     """
-    said = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not Path(word).exists()]
-    models = [word for word in words if word not in said]
+    overrides = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not Path(word).exists()]
+    models = [word for word in words if word not in overrides]
     if not models:
         raise RecipeError("eval: name at least one model: a run folder, a checkpoint folder or a Hub id")
-    return models, said
+    return models, overrides
+
+
+def paths_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the words of `data check` and `data preview` into paths and KEY=VALUE overrides."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    return [word for word in words if word not in overrides], overrides

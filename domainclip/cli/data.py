@@ -1,4 +1,4 @@
-"""`domainclip data`: a corpus before it is trained on. Heavy imports stand inside the verbs."""
+"""The command group `data`: check, preview and prepare a corpus; list and clear the disk cache."""
 
 from __future__ import annotations
 
@@ -10,70 +10,63 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from domainclip.cli.arguments import CardOption, OptionalRecipe, Overrides, paths_and_overrides
 from domainclip.errors import ExitCode, RecipeError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # not at run time: it imports torch
     from domainclip.pipelines.data_check.check import CheckTarget, CorpusCheck
 
 data = typer.Typer(
     no_args_is_help=True,
-    help="Corpora: check, preview, prepare, and what is kept of them.",
+    help="Check, preview and prepare a corpus; manage the disk cache.",
     rich_markup_mode=None,
 )
-cache = typer.Typer(no_args_is_help=True, help="What runs keep on disk to be faster.", rich_markup_mode=None)
+cache = typer.Typer(
+    no_args_is_help=True, help="List and clear what earlier runs cached on disk.", rich_markup_mode=None
+)
 data.add_typer(cache, name="cache")
 
-Overrides = Annotated[
+Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys said differently, as in corpus.path=/cxr."),
+    typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="With --card, the corpus; then overrides of keys."),
 ]
-
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", "-r", help="A recipe, by name or file: its corpus, with its base.")
-]
-CardOption = Annotated[
-    str | None, typer.Option("--card", "-c", help="A data card, by name or file; then a path.")
-]
-Workers = Annotated[int | None, typer.Option(help="Processes that decode pictures; default: all cores.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that decode images; default: one per core.")]
 WithoutModel = Annotated[
-    bool, typer.Option("--without-model", help="Leave the base of the recipe alone: no tokens are counted.")
+    bool, typer.Option("--without-model", help="Do not load the base model; caption tokens are not counted.")
 ]
 
 
 @data.command()
 def check(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="With --card, the corpus; keys."),
-    ] = None,
-    recipe: RecipeOption = None,
+    words: Words = None,
+    recipe: OptionalRecipe = None,
     card: CardOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the findings as a page, without pictures.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Name the places of every finding.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the findings as a page, without images.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="List the rows of every finding.")] = False,
     workers: Workers = None,
     without_model: WithoutModel = False,
 ) -> None:
-    """Check a corpus before any training: leaks, duplicates, captions, pictures. Exit code 3 on errors.
+    """Check a corpus before training: leakage, duplicates, captions, images. Exit code 3 on errors.
 
     \b
     domainclip data check --recipe medical_xray corpus.path=/data/cxr
     domainclip data check --card class_folders /data/pets --json pets.json
     """
-    from domainclip.pipelines.data_check import check as data_check_check
+    from domainclip.pipelines.data_check import check as corpus_check
     from domainclip.pipelines.data_check import page
 
     target, rest = _target(recipe, card, words or [], without_model)
     if rest:
-        raise RecipeError(f'data check: "{rest[0]}" is no key=value')
-    found = data_check_check.check_corpus(target, workers=os.cpu_count() or 1 if workers is None else workers)
+        raise RecipeError(f'data check: "{rest[0]}": write overrides as key=value')
+    checked = corpus_check.check_corpus(target, workers=_workers(workers))
     if json_file is not None:
-        text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
+        text = json.dumps(checked.as_json(), indent=1, ensure_ascii=False)
         json_file.write_text(text + "\n", encoding="utf-8")
     if html is not None:
-        page.write_page(found, html)
-    _print(found, all_)
-    if found.errors:
+        page.write_page(checked, html)
+    _print_findings(checked, with_places=all_)
+    if checked.errors:
         raise typer.Exit(int(ExitCode.DATA))
 
 
@@ -81,54 +74,54 @@ def check(
 def preview(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="[PATH] [KEY=VALUE]... OUT.html", help="With --card, the corpus; the page."),
+        typer.Argument(
+            metavar="[PATH] [KEY=VALUE]... OUT.html",
+            help="With --card, the corpus; overrides of keys; the page to write.",
+        ),
     ],
-    recipe: RecipeOption = None,
+    recipe: OptionalRecipe = None,
     card: CardOption = None,
-    items: Annotated[int, typer.Option(min=1, max=1000, help="Items on the sheet.")] = 48,
+    items: Annotated[int, typer.Option(min=1, max=1000, help="Number of items on the page.")] = 48,
     workers: Workers = None,
     without_model: WithoutModel = False,
 ) -> None:
-    """Write a contact sheet of what the model will really see. It holds pictures: it is yours alone.
+    """Write a page of images and captions as the model will see them. It shows the corpus: keep it private.
 
     \b
     domainclip data preview --recipe medical_xray corpus.path=/data/cxr preview.html
     domainclip data preview --card class_folders /data/pets preview.html
     """
-    from domainclip.pipelines.data_check import check as data_check_check
+    from domainclip.pipelines.data_check import check as corpus_check
     from domainclip.pipelines.data_check import page
 
     out = Path(words[-1])
     if out.suffix.lower() not in (".html", ".htm"):
-        raise RecipeError(f'data preview: "{words[-1]}": name the page last, as in preview.html')
+        raise RecipeError(f'data preview: "{words[-1]}": name the page last, e.g. preview.html')
     target, rest = _target(recipe, card, words[:-1], without_model)
     if rest:
-        raise RecipeError(f'data preview: "{rest[0]}" is no key=value')
-    found = data_check_check.check_corpus(
-        target, whole=False, workers=os.cpu_count() or 1 if workers is None else workers
-    )
-    typer.echo(page.write_preview(found, out, items))
+        raise RecipeError(f'data preview: "{rest[0]}": write overrides as key=value')
+    checked = corpus_check.check_corpus(target, whole=False, workers=_workers(workers))
+    typer.echo(page.write_preview(checked, out, items))
 
 
 @data.command()
 def prepare(
-    out: Annotated[Path, typer.Argument(help="The folder to write; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; an unfinished one is continued.")],
     overrides: Overrides = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="A recipe by name, or a file of yours.")
-    ] = None,
-    card: Annotated[str | None, typer.Option(help="Instead of a recipe: a card by name, or a file.")] = None,
+    recipe: OptionalRecipe = None,
+    card: CardOption = None,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Short side in pixels; default: what the base takes, or 256.")
+        int | None,
+        typer.Option(min=16, help="Short side in pixels; default: the base model's input, or 256."),
     ] = None,
-    format: Annotated[str, typer.Option(help="png or webp, both exact, or jpeg, quality 95.")] = "png",
+    format: Annotated[str, typer.Option(help="png or webp (lossless), or jpeg (quality 95).")] = "png",
     to: Annotated[str, typer.Option(help="tar (WebDataset) or arrow.")] = "tar",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     shard_items: Annotated[
-        int, typer.Option(min=1, help="Items a shard: what is lost at most when it is stopped.")
+        int, typer.Option(min=1, help="Items per shard; an interruption loses at most one shard of work.")
     ] = 500,
 ) -> None:
-    """Write a corpus as resized, de-identified shards with a manifest; restartable, and whole or absent.
+    """Write a corpus as resized, de-identified shards with a manifest. Can be interrupted and continued.
 
     \b
     domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr
@@ -137,24 +130,23 @@ def prepare(
     """
     from domainclip.pipelines import data_prepare
 
-    typer.echo(
-        data_prepare.run(
-            out,
-            recipe,
-            overrides or [],
-            card,
-            size=size,
-            format=format,
-            to=to,
-            workers=workers,
-            items=shard_items,
-        )
+    message = data_prepare.run(
+        out,
+        recipe,
+        overrides or [],
+        card,
+        size=size,
+        format=format,
+        to=to,
+        workers=workers,
+        items=shard_items,
     )
+    typer.echo(message)
 
 
 @cache.command("list")
 def list_entries() -> None:
-    """List what is kept: prepared pictures, features, embeddings, indexes of tar files.
+    """List the cache entries: decoded images, features, embeddings, indexes of tar files.
 
     \b
     domainclip data cache list
@@ -167,14 +159,16 @@ def list_entries() -> None:
 @cache.command("clear")
 def clear_entries(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="As list shows them.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Entries, as `data cache list` shows them."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of it.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all entries.")] = False,
     older_than: Annotated[
-        str | None, typer.Option(metavar="30d", help="What was not used for so many days (d) or hours (h).")
+        str | None,
+        typer.Option(metavar="30d", help="Remove entries not used for this number of days (d) or hours (h)."),
     ] = None,
 ) -> None:
-    """Remove what is kept; runs make it again when they need it.
+    """Remove cache entries; a later run computes them again when it needs them.
 
     \b
     domainclip data cache clear 3f9c2b71
@@ -185,24 +179,28 @@ def clear_entries(
     typer.echo(pipelines_cache.clear_cache(names or [], everything=everything, older_than=older_than))
 
 
+def _workers(workers: int | None) -> int:
+    return os.cpu_count() or 1 if workers is None else workers
+
+
 def _target(
     recipe: str | None, card: str | None, words: list[str], without_model: bool
 ) -> tuple[CheckTarget, list[str]]:
-    """The corpus that is meant, and the words that say nothing of it."""
-    from domainclip.pipelines.data_check import check as data_check_check
+    """The corpus to check, and the words that are neither its path nor an override."""
+    from domainclip.pipelines.data_check import check as corpus_check
 
-    changes = [word for word in words if "=" in word and not Path(word).exists()]
-    rest = [word for word in words if word not in changes]
+    paths, overrides = paths_and_overrides(words)
     if recipe is not None and card is not None:
-        raise RecipeError("data: name --recipe or --card, not both; a recipe's card is corpus.card=CARD")
+        raise RecipeError(
+            "data: use --recipe or --card, not both; corpus.card=CARD overrides a recipe's card"
+        )
     if recipe is not None:
-        return data_check_check.from_recipe(recipe, changes, not without_model), rest
-    target = data_check_check.from_card(card, rest[0] if rest else None, changes)
-    return target, rest[1:]
+        return corpus_check.from_recipe(recipe, overrides, not without_model), paths
+    return corpus_check.from_card(card, paths[0] if paths else None, overrides), paths[1:]
 
 
-def _print(found: CorpusCheck, everything: bool) -> None:
-    """A table on a terminal; into a pipe one line a finding, that can be searched."""
+def _print_findings(checked: CorpusCheck, with_places: bool) -> None:
+    """Print a table on a terminal; in a pipe one line per finding, which can be searched."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -212,16 +210,18 @@ def _print(found: CorpusCheck, everything: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
-    for finding in found.findings:
-        where = "; ".join(finding.where) if everything else ""
+    for finding in checked.findings:
+        places = "; ".join(finding.where) if with_places else ""
         if not console.is_terminal:
-            typer.echo(f"{finding.level:8} {finding.text}" + (f" [{where}]" if where else ""))
+            typer.echo(f"{finding.level:8} {finding.text}" + (f" [{places}]" if places else ""))
         # Text and not markup: a caption or a class may hold brackets.
         table.add_row(Text(finding.level, style=styles[finding.level]), Text(finding.text))
-        if where:
-            table.add_row("", Text(where, style="dim"))
+        if places:
+            table.add_row("", Text(places, style="dim"))
     if console.is_terminal:
         console.print(table)
-    tally = Counter(finding.level for finding in found.findings)
-    said = (f"{tally[level]} {level}{'' if tally[level] == 1 else 's'}" for level in ("error", "warning"))
-    typer.echo(", ".join(said))
+    counts = Counter(finding.level for finding in checked.findings)
+    summary = (
+        f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("error", "warning")
+    )
+    typer.echo(", ".join(summary))

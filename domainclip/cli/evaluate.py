@@ -1,4 +1,4 @@
-"""The verb `eval`, as it is typed."""
+"""The command `eval`."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL... [KEY=VALUE]...",
-            help="Run folders, checkpoint folders, Hub ids or base; then recipe keys said differently.",
+            help="Run folders, checkpoint folders, Hub ids or base; then overrides of recipe keys.",
         ),
     ],
-    against: Annotated[str | None, typer.Option(help="base, or another model to compare with.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The model to compare with: base, or another one.")
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="What to measure on; default: the run's.")
+        str | None,
+        typer.Option("--recipe", "-r", help="Recipe that names corpus and probes; default: the run's."),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="What is measured: core, medical, multilingual, all, or a file.")
+        str | None, typer.Option(help="Set of probes: core, medical, multilingual, all, or a suite file.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help='Classes of your own: "cat,dog", or a YAML file of names or prompts.')
+        str | None,
+        typer.Option(help='Other class names: "cat,dog", or a YAML file of names or of prompts by name.'),
     ] = None,
-    templates: Annotated[
+    prompt_templates: Annotated[
         list[str] | None,
-        typer.Option("--prompt-template", help='Prompts of your own, as "a scan of {}"; repeat it.'),
+        typer.Option("--prompt-template", help='Other prompt template, e.g. "a scan of {}"; repeatable.'),
     ] = None,
     split: Annotated[str | None, typer.Option(help="test or validation; default: the recipe's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the report goes; default: RUN/eval, eval/NAME or eval/compare.")
+        Path | None, typer.Option(help="Report folder; default: RUN/eval, eval/NAME or eval/compare.")
     ] = None,
 ) -> None:
-    """Measure models on the corpus of a recipe: one alone, two against each other, several in one table.
+    """Evaluate models on the corpus of a recipe: one alone, two compared, or several in one table.
 
     \b
     domainclip eval runs/medical_xray-1 --against base --suite medical
@@ -46,19 +50,19 @@ def evaluate(
     domainclip eval runs/a-1 runs/b-1 runs/c-1 --against base --split validation
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     """
-    from domainclip.pipelines import evaluate as pipelines_evaluate  # torch is imported only now
+    from domainclip.pipelines import evaluate as pipelines_evaluate
 
     models, overrides = models_and_overrides(words)
-    asked = pipelines_evaluate.EvalRequest(
+    request = pipelines_evaluate.EvalRequest(
         models=models,
         overrides=overrides,
         against=against,
         recipe=recipe,
         suite=suite,
         classes=classes,
-        templates=templates or [],
+        templates=prompt_templates or [],
         split=split,
         out=out,
         command=public_command(),
     )
-    typer.echo(pipelines_evaluate.evaluate_models(asked))
+    typer.echo(pipelines_evaluate.evaluate_models(request))

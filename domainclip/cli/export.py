@@ -1,4 +1,4 @@
-"""Commands that hand a model on: merge and push."""
+"""Commands that hand a trained model on: `merge` and `push`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from domainclip.cli.arguments import RunArgument
 
 def merge(
     run: RunArgument,
-    out: Annotated[Path, typer.Argument(help="Where the plain weights go; must not exist.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the merged weights; must not exist.")],
 ) -> None:
-    """Write a run's adapter into plain weights, and prove that they say the same.
+    """Merge a run's adapter into plain weights, and check that the embeddings stay the same.
 
     \b
     domainclip merge runs/medical_xray-1 merged/
@@ -28,15 +28,21 @@ def merge(
 def push(
     run: RunArgument,
     repo_id: Annotated[str, typer.Option("--repo-id", help="OWNER/NAME on the Hub.")],
-    public: Annotated[bool, typer.Option("--public", help="Anyone may read it; default: private.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public; default: private.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List every file and text that would leave.")
+        bool, typer.Option("--dry-run", help="List every file and text that would be uploaded.")
     ] = False,
     include_examples: Annotated[
-        bool, typer.Option("--include-examples", help="You attest that pictures and captions may leave.")
+        bool,
+        typer.Option(
+            "--include-examples",
+            help="Upload example images and captions; you attest that they may be shared.",
+        ),
     ] = False,
 ) -> None:
-    """Push a run to the Hub, private by default, from an allow-list, with its card.
+    """Upload a run to the Hub with its model card: private by default, and only files on the allow-list.
 
     \b
     domainclip push runs/medical_xray-1 --repo-id lab/clip-cxr --dry-run
@@ -44,4 +50,4 @@ def push(
     from domainclip.hub import upload
 
     url = upload.push(run, repo_id, private=not public, dry_run=dry_run, include_examples=include_examples)
-    typer.echo(f"nothing was sent; it would go to {url}" if dry_run else url)
+    typer.echo(f"nothing was uploaded; the repository would be {url}" if dry_run else url)

@@ -1,4 +1,4 @@
-"""Commands that check a recipe without training: plan, validate and schema."""
+"""Commands that check a recipe without training: `plan`, `validate` and `schema`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from domainclip.cli.arguments import Overrides, RecipeOption
 def plan(
     recipe: RecipeOption,
     overrides: Overrides = None,
-    probe: Annotated[bool, typer.Option(help="Time a few real steps to estimate pairs a second.")] = True,
+    benchmark: Annotated[
+        bool, typer.Option(help="Run three training steps to estimate the throughput (pairs/s).")
+    ] = True,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="What so many devices like this one would take.")
+        int | None, typer.Option(min=1, help="Estimate the cost on this number of devices like the one here.")
     ] = None,
-    bandwidth: Annotated[float, typer.Option(min=0.001, help="What a device sends, in GB/s.")] = 10.0,
-    latency: Annotated[float, typer.Option(min=0.0, help="Of a message between two devices, in µs.")] = 20.0,
+    bandwidth: Annotated[
+        float, typer.Option(min=0.001, help="Network bandwidth of a device, in GB/s.")
+    ] = 10.0,
+    latency: Annotated[
+        float, typer.Option(min=0.0, help="Latency of a message between two devices, in µs.")
+    ] = 20.0,
 ) -> None:
-    """Say what a run would do: weights that learn, steps, memory, truncated texts, repeated captions, speed.
+    """Show what a run would do: trainable weights, steps, memory, caption lengths and throughput.
 
     \b
     domainclip plan --recipe medical_xray corpus.path=/data/cxr
@@ -33,11 +39,11 @@ def plan(
     network = Network(bandwidth * 1e9, latency / 1e6)
     cluster = None if devices is None else make_plan.Cluster(devices, network)
     chosen = loading.load_recipe(recipe, overrides or [])
-    typer.echo(make_plan.plan(chosen, probe=probe, cluster=cluster).text())
+    typer.echo(make_plan.plan(chosen, benchmark=benchmark, cluster=cluster).text())
 
 
 def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
-    """Check every key, type, part and card of a recipe; nothing is downloaded or read.
+    """Check every key, type, component and card of a recipe; nothing is downloaded or read.
 
     \b
     domainclip validate --recipe mine.yaml
@@ -47,20 +53,19 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     from domainclip.data.cards import load_card
     from domainclip.registry import build
 
-    read = loading.load_recipe(recipe, overrides or [])
-    components.build_components(read)
-    card = load_card(read.corpus.card, read.corpus.overrides())
-    build("readers", card.reader, card.options, "corpus.options")
+    loaded = loading.load_recipe(recipe, overrides or [])
+    components.build_components(loaded)
+    card = load_card(loaded.corpus.card, loaded.corpus.overrides())
+    build("corpora", card.reader, card.options, "corpus.options")
     typer.echo(f"{recipe}: valid")
 
 
 def schema() -> None:
-    """Print the JSON schema of a recipe, with the options of every part, for editors.
+    """Print the JSON schema of a recipe, with the options of every component, for editors.
 
     \b
     domainclip schema > recipe.schema.json
     """
-
     from domainclip.config import loading
 
     typer.echo(json.dumps(loading.schema(), indent=1))

@@ -86,7 +86,7 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
         # What was allowed once is allowed again: the run folder's own recipe resumes from anywhere.
         if Path(path).is_absolute() and path not in used:
             used.append(path)
-        if card := paths.own_card(data[key].get("card"), file):
+        if card := paths.find_card_file(data[key].get("card"), file):
             data[key]["card"] = card
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():

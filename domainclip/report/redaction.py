@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from domainclip.config.paths import is_local_path
 from domainclip.config.recipe import Recipe
 
 LOCAL = "(local)"  # what stands where a local path stood
@@ -72,7 +73,7 @@ def local_paths(recipe: Recipe, run: Path) -> list[str]:
     sources = [recipe.corpus, recipe.retention] if recipe.retention else [recipe.corpus]
     said = [recipe.base.path, *recipe.roots, *_strings([source.model_dump() for source in sources])]
     here = {str(place) for place in (run.absolute(), run.resolve(), Path.home(), Path.cwd())}
-    here |= {text.rstrip("/\\") for text in said if _is_local(text)}
+    here |= {text.rstrip("/\\") for text in said if is_local_path(text)}
     return sorted((path for path in here if len(path) > 1), key=len, reverse=True)
 
 
@@ -110,11 +111,7 @@ def _without_paths(value: Any, key: str = "") -> Any:
     if key == "card":
         return Path(value).stem  # a card of one's own is named by its file
     # A data set's place is nobody's business, even where it happens to look like a name on the Hub.
-    return LOCAL if key == "path" or _is_local(value) else value
-
-
-def _is_local(text: str) -> bool:
-    return bool(re.match(r"/\w|~[\w-]*[/\\]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]", text))
+    return LOCAL if key == "path" or is_local_path(value) else value
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -157,15 +154,12 @@ def without_path(word: str) -> str:
     # A corpus of the Hub may be named; `smith_clinic.csv` may not, wherever it lies.
     source = name in _SOURCES or name.endswith(".path")
     hidden = (
-        name in _PATHS or _is_local_word(value) or (source and not re.fullmatch(r"[\w.-]+/[\w.-]+", value))
+        name in _PATHS
+        or is_local_path(value, strict=True)
+        or _exists(value)
+        or (source and not re.fullmatch(r"[\w.-]+/[\w.-]+", value))
     )
     return key + _LOCAL if hidden else word
-
-
-def _is_local_word(value: str) -> bool:
-    if value.startswith(("/", "~", "./", "../")) or value.count("/") > 1 or "\\" in value:
-        return True
-    return _exists(value)
 
 
 def _exists(value: str) -> bool:

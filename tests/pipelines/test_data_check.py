@@ -111,11 +111,11 @@ def test_a_leak_exits_with_3_and_says_where(
         (["data", "check"], "data: name a corpus: --recipe RECIPE, or --card CARD and a path"),
         (
             ["data", "check", "-r", "a", "-c", "b"],
-            "data: name --recipe or --card, not both; a recipe's card is corpus.card=CARD",
+            "data: use --recipe or --card, not both; corpus.card=CARD overrides a recipe's card",
         ),
         (
             ["data", "preview", "-c", "class_folders", "x"],
-            'data preview: "x": name the page last, as in preview.html',
+            'data preview: "x": name the page last, e.g. preview.html',
         ),
     ],
 )

@@ -131,7 +131,7 @@ def test_nothing_tells_of_her(
     commands: list[tuple[object, ...]] = [
         ("data", "check", "-r", recipe, "--json", out / "c.json", "--html", out / "c.html", "--all"),
         ("data", "preview", "-r", recipe, "--items", 12, "--workers", 0, out / "preview.html"),
-        ("plan", "-r", recipe, "--no-probe"),
+        ("plan", "-r", recipe, "--no-benchmark"),
         ("finetune", "-r", recipe, "--run-dir", run),
         ("eval", run, "--against", "base", "--out", out / "eval"),
         ("push", run, "--repo-id", "lab/films", "--dry-run"),

@@ -20,8 +20,8 @@ from domainclip.training import optimizer as training_optimizer
 from domainclip.training.setup import TrainingSetup, precision, to_step_batch, total_steps
 from domainclip.training.views import StepBatch
 
-PROBE_PAIRS = 8  # pairs in a probe step
-PROBE_STEPS = 3
+BENCHMARK_PAIRS = 8  # pairs of a step
+BENCHMARK_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cluster:
     network: plan_cluster.Network
 
 
-def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
+def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Plan:
     """Reads base and corpus, applies the strategy, and says what would happen; trains nothing that stays.
 
     With a `cluster`, also what it would cost there, from what this device is measured to do.
@@ -80,9 +80,9 @@ def plan(recipe: Recipe, probe: bool, cluster: Cluster | None = None) -> Plan:
     ]
     told = [finding for finding in ready.findings if finding.level == "info"]
     lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in told]
-    if probe or cluster is not None:  # real steps
+    if benchmark or cluster is not None:  # real steps
         setup = teachers.precompute_teachers(setup)
-    if probe:
+    if benchmark:
         rate = _pairs_per_second(setup, accelerator)
         minutes = steps * batch / rate / 60
         lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
@@ -95,11 +95,11 @@ def _on_many(
     setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
     settings = setup.recipe.train
-    profile = plan_cluster.measure(setup, accelerator, partial(_probe_batch, setup, 0))
+    profile = plan_cluster.measure(setup, accelerator, partial(_benchmark_batch, setup, 0))
     held = settings.micro_batch_size
     if held == "auto":
         held = micro_batch_size.find_micro_batch_size(
-            setup.model, _probe_batch(setup, 0), setup.terms, accelerator
+            setup.model, _benchmark_batch(setup, 0), setup.terms, accelerator
         )
     shared = settings.fsdp
     found = plan_cluster.estimate(
@@ -128,10 +128,10 @@ def _memory(setup: TrainingSetup) -> str:
     weights = setup.model.weights()
     learning = sum(w.numel() for name, w in weights.items() if setup.factors[name] > 0)
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
-    batch = _probe_batch(setup, 0)
+    batch = _benchmark_batch(setup, 0)
     a_pair = (
-        micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:PROBE_PAIRS]))
-        / PROBE_PAIRS
+        micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:BENCHMARK_PAIRS]))
+        / BENCHMARK_PAIRS
     )
     wanted = setup.recipe.train.micro_batch_size
     if wanted == "auto":
@@ -141,7 +141,7 @@ def _memory(setup: TrainingSetup) -> str:
     return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
 
-def _probe_batch(setup: TrainingSetup, at: int, pairs: int = PROBE_PAIRS) -> StepBatch:
+def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS) -> StepBatch:
     order = batch_positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
     return to_step_batch(
         setup, collate([setup.pairs[place] for place in order]), at, next(setup.model.parameters()).device
@@ -152,12 +152,12 @@ def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """Real steps, decoding included; the first one warms up and is not counted."""
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
     taken: list[float] = []
-    for at in range(PROBE_STEPS + 1):
+    for at in range(BENCHMARK_STEPS + 1):
         began = time.perf_counter()
         step.compute_gradients(
-            setup.model, setup.model, _probe_batch(setup, at), setup.terms, None, at, accelerator
+            setup.model, setup.model, _benchmark_batch(setup, at), setup.terms, None, at, accelerator
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)
-    return PROBE_PAIRS * PROBE_STEPS / sum(taken[1:])
+    return BENCHMARK_PAIRS * BENCHMARK_STEPS / sum(taken[1:])

@@ -77,7 +77,9 @@ def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
     ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]))
     setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
     before = {name: weight.detach().clone() for name, weight in setup.model.weights().items()}
-    found = plan_cluster.measure(setup, Accelerator(cpu=True), lambda n: make_plan._probe_batch(setup, 0, n))
+    found = plan_cluster.measure(
+        setup, Accelerator(cpu=True), lambda n: make_plan._benchmark_batch(setup, 0, n)
+    )
     assert min(found.pair, found.encode, found.logit, found.update, found.saved) > 0
     assert found.fixed >= 0
     assert found.weights == sum(weight.numel() for weight in before.values())
@@ -89,7 +91,9 @@ def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
 
 def test_a_plan_says_what_many_devices_take(recipe_file: Path) -> None:
     cluster = make_plan.Cluster(8, Network(25e9, 20e-6))
-    lines = dict(make_plan.plan(loading.load_recipe(str(recipe_file)), probe=False, cluster=cluster).lines)
+    lines = dict(
+        make_plan.plan(loading.load_recipe(str(recipe_file)), benchmark=False, cluster=cluster).lines
+    )
     assert lines["8 devices like this one"].startswith("about ")
     assert lines["8 devices like this one"].endswith("minutes of training")
     assert " at 25 GB/s" in lines["a step there"]
