@@ -1,7 +1,7 @@
 """Conversion of colours to sRGB by an image's ICC profile [ICC.1; IEC 61966-2-1].
 
-Bases were trained on images of the web, nearly all of them sRGB. A scan in Adobe RGB or ProPhoto looks pale
-without the conversion, and CMYK converted by the naive formula looks garish.
+Bases were trained on images of the web, nearly all of them sRGB. Without the conversion, a scan in
+Adobe RGB or ProPhoto is too pale, and CMYK converted by the naive formula is too saturated.
 """
 
 from __future__ import annotations

@@ -28,9 +28,8 @@ MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
 _CHUNK_IMAGES = 64  # images given as bytes are in memory together
 _READ_BYTES = 2**20
 _MAX_PENDING = 4096  # digests that are written together: each transaction waits for the disk
-_TIMESTAMP_MARGIN = (
-    2 * 10**9
-)  # ns: within one tick of a file system's clock a file can change and keep its times
+# ns: within one tick of a file system's clock a file can change and keep its times.
+_TIMESTAMP_MARGIN = 2 * 10**9
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
 
 

@@ -16,11 +16,8 @@ from domainclip.data.images.decode import decode_image
 from domainclip.errors import UnreadableImage
 
 ImageFormat = Literal["png", "jpeg", "webp"]
-_MAX_EDGE = {
-    "png": 2**31 - 1,
-    "jpeg": 65_500,
-    "webp": 16_383,
-}  # pixels that the library of the format accepts
+# Pixels that the library of the format accepts.
+_MAX_EDGE = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 95, "subsampling": 0},
