@@ -23,7 +23,7 @@ def card(**keys: Any) -> Card:
     return Card.model_validate({"name": "test", **OPEN, **keys})
 
 
-def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
+def noise_image(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
     """A picture of noise, another for every seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
@@ -38,18 +38,16 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def table(
-    folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", pictures: bool = True
-) -> Path:
+def table(folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", images: bool = True) -> Path:
     """A CSV file with a picture of noise for each `file_name`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    if pictures:
+    if images:
         for seed, row in enumerate(rows):
-            picture(folder / row["file_name"], seed)
+            noise_image(folder / row["file_name"], seed)
     return folder / name
 
 

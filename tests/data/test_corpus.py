@@ -16,7 +16,7 @@ from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError, ExitCode
-from tests.data.made_corpora import card, picture, table
+from tests.data.made_corpora import card, noise_image, table
 
 
 def _rows(n: int, **more: Any) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def test_a_missing_column(tmp_path: Path) -> None:
 
 
 def test_a_corpus_where_nothing_is_usable_stops_whatever_the_limit(tmp_path: Path) -> None:
-    file = table(tmp_path, _rows(2), pictures=False)
+    file = table(tmp_path, _rows(2), images=False)
     assert _error(file, max_unusable=1).startswith(
         "corpus test: 2 of 2 items are unusable (100.0%, limit 100.0%)"
     )
@@ -133,7 +133,7 @@ def test_the_fingerprint_follows_the_content_and_not_the_date(tmp_path: Path) ->
         rows = _rows(4)
         rows[0][place] = value
         changed.append(load_corpus(card(), str(table(tmp_path / place, rows))).fingerprint)
-    picture(tmp_path / "a" / "0.png", seed=99)
+    noise_image(tmp_path / "a" / "0.png", seed=99)
     changed.append(load_corpus(card(), str(file)).fingerprint)
     assert len({base, *changed}) == 5
 
@@ -206,7 +206,7 @@ def test_an_outside_reader_keeps_the_contract(
 
 def test_without_a_place_for_the_list_the_fault_is_told_all_the_same(tmp_path: Path, own_home: Path) -> None:
     (own_home / ".cache").write_text("a file in the way", encoding="utf-8")
-    assert _error(table(tmp_path, _rows(1), pictures=False)) == (
+    assert _error(table(tmp_path, _rows(1), images=False)) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "
         "(missing file); mend them or raise corpus.max_unusable"
     )
@@ -237,7 +237,7 @@ def test_a_missing_view_is_counted_and_its_item_stays(
 ) -> None:
     for i in range(3):
         for k in range(3):
-            picture(tmp_path / f"{i}{k}.png", seed=3 * i + k)
+            noise_image(tmp_path / f"{i}{k}.png", seed=3 * i + k)
     whole = _studies(tmp_path, monkeypatch)
     assert [len(views) for views in whole.splits["train"]["views"]] == [2, 2, 2]
     assert [len(own) for own in whole.view_digests.values()] == [2, 2, 2]

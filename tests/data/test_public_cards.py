@@ -21,7 +21,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.errors import DataError
-from tests.data.made_corpora import encoded, picture
+from tests.data.made_corpora import encoded, noise_image
 
 CARDS = Path(__file__).parents[2] / "data_cards"
 DOMAINS = {
@@ -71,7 +71,7 @@ def _nih(folder: Path) -> Path:
     lines = [head]
     for k in range(60):
         said = ("No Finding", "Cardiomegaly|Emphysema", "Pleural_Thickening")[k % 3]
-        picture(folder / "images" / f"{k:08d}_000.png", k)
+        noise_image(folder / "images" / f"{k:08d}_000.png", k)
         lines.append(f"{k:08d}_000.png,{said},0,{k},58,M,PA,2682,2749,0.143,0.143,")
     (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
     return folder / "Data_Entry_2017_v2020.csv"
@@ -89,7 +89,7 @@ def _iu(folder: Path) -> Path:
     ]
     _rows(folder / "indiana_projections.csv", views)
     for number, row in enumerate(views):
-        picture(folder / "images" / "images_normalized" / str(row["filename"]), number)
+        noise_image(folder / "images" / "images_normalized" / str(row["filename"]), number)
     return folder
 
 
@@ -111,7 +111,7 @@ def _mimic(folder: Path) -> Path:
         )
         tables["metadata"].append({"dicom_id": f"d{k}", "ViewPosition": "PA", "Rows": 3})
         study = folder / "files" / "p10" / f"p{keys['subject_id']}" / f"s{keys['study_id']}"
-        picture(study / f"d{k}.jpg", k)
+        noise_image(study / f"d{k}.jpg", k)
         study.with_suffix(".txt").write_text(
             f"                 FINAL REPORT\n HISTORY:  ___F with cough.\n\n FINDINGS: \n \n Heart {k} is big.\n\n IMPRESSION: \n \n Edema."
         )
@@ -182,7 +182,7 @@ def _semart(folder: Path) -> Path:
             "TYPE": "portrait",
         }
         _rows(folder / f"semart_{split}.csv", [said], encoding="cp1252", delimiter="\t")
-        picture(folder / "Images" / f"{number}.jpg", number)
+        noise_image(folder / "Images" / f"{number}.jpg", number)
     return folder
 
 
@@ -208,7 +208,7 @@ def _xm3600(folder: Path) -> Path:
                 for lang in ("en", "hi")
             }
             stream.write(json.dumps({"image/key": f"00{k}", "image/locale": "en", **said}) + "\n")
-            picture(folder / "images" / f"00{k}.jpg", k)
+            noise_image(folder / "images" / f"00{k}.jpg", k)
     return folder
 
 

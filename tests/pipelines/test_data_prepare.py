@@ -26,7 +26,7 @@ from domainclip.data.images.decode import decode_image
 from domainclip.data.images.reencode import Reencoder
 from domainclip.errors import DataError
 from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
-from tests.data.made_corpora import dicom_file, picture, table
+from tests.data.made_corpora import dicom_file, noise_image, table
 from tests.data.made_shards import pair, tar
 
 COLUMNS = {"image": "file_name", "texts": "text", "group": "patient", "labels": "label", "split": "split"}
@@ -52,7 +52,7 @@ def _corpus(
     ]
     made = table(folder, rows)
     for i, row in enumerate(rows):
-        picture(folder / row["file_name"], i, size)
+        noise_image(folder / row["file_name"], i, size)
         if i in broken:
             (folder / row["file_name"]).write_bytes(b"not a picture")
     return made
@@ -198,7 +198,7 @@ def test_nothing_that_identifies_is_written(
     rows = [
         {"file_name": name, "text": "clear lungs", "patient": "MRN-77", "split": "train"} for name in names
     ]
-    source = table(tmp_path / "SECRETWARD", rows, pictures=False).parent
+    source = table(tmp_path / "SECRETWARD", rows, images=False).parent
     for name in names:
         if kind == "dcm":
             stored = np.arange(72, dtype=np.uint16).reshape(9, 8)

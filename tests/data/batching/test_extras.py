@@ -17,7 +17,7 @@ from domainclip.data.batching.extras import ExtraSpec, augmented_view, join_extr
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.training_pair import TrainingPair
-from tests.data.made_corpora import picture
+from tests.data.made_corpora import noise_image
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Parrot:
 def _items(folder: Path, n: int = 5) -> Dataset:
     rows = []
     for i in range(n):
-        image = {"path": str(picture(folder / f"{i}.png", seed=i, size=(20, 14))), "bytes": None}
+        image = {"path": str(noise_image(folder / f"{i}.png", seed=i, size=(20, 14))), "bytes": None}
         labels = ["cat", "dog", "bird"][: i % 4]
         meta = {"score": i / 2} if i != 3 else {"score": "unknown"}
         texts, languages = [f"{i} one", f"{i} two"], ["en", "de"]

@@ -17,13 +17,13 @@ from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
 from domainclip.errors import DataError
 from domainclip.seeding import choose, draw
-from tests.data.made_corpora import picture
+from tests.data.made_corpora import noise_image
 
 
 def _items(folder: Path, n: int = 6, captions: int = 3, broken: tuple[int, ...] = ()) -> Dataset:
     rows = []
     for i in range(n):
-        file = picture(folder / f"{i}.png", seed=i, size=(12, 10))
+        file = noise_image(folder / f"{i}.png", seed=i, size=(12, 10))
         if i in broken:
             file.write_bytes(b"nothing")
         texts = [f"{i} {k}" for k in range(captions)]

@@ -17,7 +17,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import Item, to_dataset
 from domainclip.distributed import collectives
 from domainclip.models.image_preprocessor import ImagePreprocessor
-from tests.data.made_corpora import picture
+from tests.data.made_corpora import noise_image
 from tests.support.processes import started
 
 SQUARE = ImagePreprocessor((8, 8), None, 3, 1 / 255, (0.5,) * 3, (0.5,) * 3)
@@ -34,7 +34,7 @@ def _pairs(
 ) -> Pairs:
     rows = []
     for i in range(n):
-        file = picture(folder / f"{i}.png", seed=i, size=(12 + i, 10))
+        file = noise_image(folder / f"{i}.png", seed=i, size=(12 + i, 10))
         if i in broken:
             file.write_bytes(b"nothing")
         rows.append(

@@ -12,7 +12,7 @@ from domainclip.data.checks.findings import Finding, leak_messages, refuse_error
 from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import load_corpus
 from domainclip.errors import DataError, ExitCode
-from tests.data.made_corpora import card, picture, table
+from tests.data.made_corpora import card, noise_image, table
 
 
 def _rows(n: int = 6) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def _rows(n: int = 6) -> list[dict[str, Any]]:
 
 
 def _found(path: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> list[Finding]:
-    file = table(path, rows, pictures=True) if rows else path
+    file = table(path, rows, images=True) if rows else path
     return corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
 
 
@@ -102,9 +102,9 @@ def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
 
 def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
     rows = [{**row, "file_name": f"{i}.jpg"} for i, row in enumerate(_rows())]
-    file = table(tmp_path, rows, pictures=False)
+    file = table(tmp_path, rows, images=False)
     for i in range(6):
-        jpeg = picture(tmp_path / f"{i}.jpg", seed=i, size=(64, 64))
+        jpeg = noise_image(tmp_path / f"{i}.jpg", seed=i, size=(64, 64))
         if i in (1, 4):
             jpeg.write_bytes(jpeg.read_bytes()[:-300])
     with pytest.raises(DataError) as caught:

@@ -26,7 +26,7 @@ def _corpus(folder: Path, last: Image.Image | bytes | None = None, **keys: Any) 
         {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
         for i, split in enumerate(SPLITS)
     ]
-    file = table(folder, rows, pictures=False)
+    file = table(folder, rows, images=False)
     for i in range(len(rows)):
         film(i).save(folder / f"{i}.png")
     if isinstance(last, bytes):

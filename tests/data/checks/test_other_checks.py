@@ -173,7 +173,7 @@ def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
 
 
 def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
-    file = table(tmp_path, _rows("a", "b", "c", "d"), pictures=False)
+    file = table(tmp_path, _rows("a", "b", "c", "d"), images=False)
     for i, side in enumerate((80, 100, 224, 300)):
         film(i, side).save(tmp_path / f"{i}.png")
     found = corpus_findings(load_corpus(card(), str(file)), None, 4, side=224)
@@ -188,7 +188,7 @@ def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
 
 
 def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
-    file = table(tmp_path, _rows("a", "b", "c"), pictures=False)
+    file = table(tmp_path, _rows("a", "b", "c"), images=False)
     exif = Image.Exif()
     exif[0x0112] = 3
     film(0).save(tmp_path / "0.png", exif=exif)
@@ -202,7 +202,7 @@ def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
 
 def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
     rows = [{**row, "file_name": f"{i}.dcm"} for i, row in enumerate(_rows("a", "b", "c"))]
-    file = table(tmp_path, rows, pictures=False)
+    file = table(tmp_path, rows, images=False)
     for i, said in enumerate(("YES", "NO", None)):
         stored = np.random.default_rng(i).integers(0, 4096, (16, 16)).astype(np.uint16)
         dicom_file(tmp_path / f"{i}.dcm", stored, **({"BurnedInAnnotation": said} if said else {}))
@@ -234,7 +234,7 @@ def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
     rows = [{"file_name": f"{i}.png", "text": f"{i}", "split": "train"} for i in range(20)]
     rows.append({"file_name": "z.dcm", "text": "z", "split": "train"})
     behind = table(tmp_path / "behind", rows[:-1])
-    table(tmp_path / "behind", rows, pictures=False)
+    table(tmp_path / "behind", rows, images=False)
     _said_yes(tmp_path / "behind" / "z.dcm")
     monkeypatch.setattr("domainclip.data.dicom.decoders.find_plugin", lambda syntax, bits=8: "")
     loaded = [

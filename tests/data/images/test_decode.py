@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin
 from domainclip.data.images.decode import ImageHeader, decode_image, image_header
 from domainclip.data.images.inspection import inspect_image
 from domainclip.errors import DataError, ExitCode, UnreadableImage
-from tests.data.made_corpora import encoded, picture
+from tests.data.made_corpora import encoded, noise_image
 
 
 def _decoded(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
@@ -29,7 +29,7 @@ def _reason(data: bytes, **options: int) -> str:
 
 
 def test_from_a_path_and_from_bytes(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.png")
+    file = noise_image(tmp_path / "a.png")
     from_path, from_bytes = (
         decode_image({"path": str(file), "bytes": None}),
         decode_image({"bytes": file.read_bytes()}),
@@ -220,7 +220,7 @@ def test_looks() -> None:
 
 
 def test_a_truncated_jpeg_names_file_and_fault(tmp_path: Path) -> None:
-    file = picture(tmp_path / "cut.jpg", size=(64, 64))
+    file = noise_image(tmp_path / "cut.jpg", size=(64, 64))
     file.write_bytes(file.read_bytes()[:-400])
     with pytest.raises(DataError) as caught:
         decode_image({"path": str(file), "bytes": None})

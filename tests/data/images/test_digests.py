@@ -167,7 +167,7 @@ def test_a_damaged_table_and_a_cache_that_may_not_be_written_cost_only_time(
 
 def test_a_change_in_the_middle_is_another_corpus(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train"} for i in range(3)]
-    file = table(tmp_path, rows, pictures=False)
+    file = table(tmp_path, rows, images=False)
     for i in range(3):
         Image.effect_noise((300, 300), 50).save(tmp_path / f"{i}.png", compress_level=0)
         assert (tmp_path / f"{i}.png").stat().st_size < 2**17  # the old digest saw all of these …

@@ -71,7 +71,7 @@ def test_a_table_that_names_the_files(tmp_path: Path) -> None:
         }
         for i in range(3)
     ]
-    table(tmp_path, rows, "reports.csv", pictures=False)
+    table(tmp_path, rows, "reports.csv", images=False)
     keys = {
         "columns": {"image": "file_name", "texts": ["findings"], "group": "patient", "meta": ["PatientSex"]},
         "captions": {"template": "{findings} {impression}"},
@@ -87,7 +87,7 @@ def test_a_table_that_names_the_files(tmp_path: Path) -> None:
 def test_reports_by_an_attribute_of_the_files(tmp_path: Path) -> None:
     _studies(tmp_path)
     rows = [{"accession": f"A{i}", "text": f"Report {i}."} for i in (2, 0)]
-    table(tmp_path, rows, "texts.csv", pictures=False)
+    table(tmp_path, rows, "texts.csv", images=False)
     options: dict[str, Any] = {"reports": "texts.csv", "key": "accession", "attribute": "AccessionNumber"}
     splits, log = _read(tmp_path, **options)
     assert splits["train"]["texts"][:] == [["Report 0."], ["Report 2."]]
@@ -97,7 +97,7 @@ def test_reports_by_an_attribute_of_the_files(tmp_path: Path) -> None:
 def test_a_key_that_has_the_name_of_its_attribute(tmp_path: Path) -> None:
     _studies(tmp_path)
     rows = [{"AccessionNumber": f"A{i}", "text": f"Report {i}."} for i in range(3)]
-    table(tmp_path, rows, "texts.csv", pictures=False)
+    table(tmp_path, rows, "texts.csv", images=False)
     splits, _ = _read(tmp_path, reports="texts.csv", key="AccessionNumber", attribute="AccessionNumber")
     assert splits["train"]["texts"][:] == [["Report 0."], ["Report 1."], ["Report 2."]]
 
@@ -107,7 +107,7 @@ def test_a_file_without_the_attribute_gets_no_strangers_report(tmp_path: Path) -
     dicom_file(tmp_path / "study3" / "IM0001", STORED + 3, AccessionNumber="")
     dicom_file(tmp_path / "study4" / "IM0001", STORED + 4)
     said = [("A0", "One."), ("", "A stranger's."), ("A0", "Two."), (" ", "Another's."), ("A9", "Nobody's.")]
-    table(tmp_path, [{"acc": key, "text": text} for key, text in said], "texts.csv", pictures=False)
+    table(tmp_path, [{"acc": key, "text": text} for key, text in said], "texts.csv", images=False)
     splits, log = _read(tmp_path, reports="texts.csv", key="acc", attribute="AccessionNumber")
     assert splits["train"]["texts"][:] == [["One.", "Two."]]
     assert [(bad.location, bad.reason) for bad in log.unusable] == [
@@ -126,7 +126,7 @@ def test_rows_of_one_key_meet_and_say_where_they_differ(tmp_path: Path) -> None:
         {"acc": "A0", "text": "Two.", "label": "effusion", "site": "y"},
         {"acc": "A1", "text": "Three.", "label": "mass", "site": "x"},
     ]
-    table(tmp_path, rows, "texts.csv", pictures=False)
+    table(tmp_path, rows, "texts.csv", images=False)
     options: dict[str, Any] = {"reports": "texts.csv", "key": "acc", "attribute": "AccessionNumber"}
     splits, log = _read(tmp_path, {"columns": {"meta": ["site"]}}, **options)
     held = [(row["texts"], row["labels"], json.loads(row["meta"])) for row in splits["train"]]
@@ -145,7 +145,7 @@ def test_a_bare_name_of_several_files_is_nobodys_key(tmp_path: Path, broken: boo
             data = (tmp_path / f"study{i}" / "IM0001").read_bytes()
             (tmp_path / f"study{i}" / "IM0001").write_bytes(data[:200])
     rows = [{"file": "study2/IM0001", "text": "Third."}, {"file": "IM0001", "text": "Whose?"}]
-    table(tmp_path, rows, "texts.csv", pictures=False)
+    table(tmp_path, rows, "texts.csv", images=False)
     with pytest.raises(DataError) as caught:
         _read(tmp_path, reports="texts.csv", key="file")
     assert str(caught.value) == (
@@ -163,7 +163,7 @@ def test_a_bare_name_of_several_files_is_nobodys_key(tmp_path: Path, broken: boo
 
 def test_reports_by_the_name_of_the_file(tmp_path: Path) -> None:
     _studies(tmp_path)
-    table(tmp_path, [{"study": "study1/IM0001", "text": "Report."}], "texts.csv", pictures=False)
+    table(tmp_path, [{"study": "study1/IM0001", "text": "Report."}], "texts.csv", images=False)
     splits, _ = _read(tmp_path, reports="texts.csv", key="study")
     assert splits["train"]["texts"][:] == [["Report."]]
 
@@ -180,7 +180,7 @@ def test_other_objects_of_a_study_are_left_out_and_counted(tmp_path: Path) -> No
 
 def test_a_table_that_names_what_is_no_image(tmp_path: Path) -> None:
     shutil.copy(str(get_testdata_file("rtplan.dcm", download=False)), tmp_path / "plan.dcm")
-    table(tmp_path, [{"file_name": "plan.dcm", "text": "A plan."}], pictures=False)
+    table(tmp_path, [{"file_name": "plan.dcm", "text": "A plan."}], images=False)
     _, log = _read(tmp_path)
     assert log.unusable == [
         UnusableItem("row 1", "not an image (RTPLAN)", str((tmp_path / "plan.dcm").resolve()))
@@ -220,7 +220,7 @@ def test_no_identifier_leaves_a_corpus_whose_privacy_is_unknown(tmp_path: Path) 
 
 
 def test_messages_name_rows_and_no_files_when_privacy_is_unknown(tmp_path: Path) -> None:
-    table(tmp_path, [{"file_name": "Canary_John.dcm", "text": "A report."}], pictures=False)
+    table(tmp_path, [{"file_name": "Canary_John.dcm", "text": "A report."}], images=False)
     with pytest.raises(DataError) as caught:
         load_corpus(card(reader="dicom", privacy={"identifiers": "unknown"}), str(tmp_path))
     listed = Path.home() / ".cache" / "domainclip" / "unusable-test.tsv"
@@ -234,7 +234,7 @@ def test_messages_name_rows_and_no_files_when_privacy_is_unknown(tmp_path: Path)
 
 def test_wrong_options(tmp_path: Path) -> None:
     _studies(tmp_path)
-    table(tmp_path, [{"accession": "A0", "text": "x"}], "texts.csv", pictures=False)
+    table(tmp_path, [{"accession": "A0", "text": "x"}], "texts.csv", images=False)
     with pytest.raises(DataError) as caught:
         _read(tmp_path, reports="texts.csv", key="acession")
     assert str(caught.value) == (
@@ -261,7 +261,7 @@ def test_links_of_a_table_that_lead_outside_are_refused(tmp_path: Path, name: st
     root = tmp_path / "corpus"
     root.mkdir()
     (root / "a.dcm").symlink_to(tmp_path / "secret.dcm")
-    table(root, [{"file_name": name, "text": "x"}], pictures=False)
+    table(root, [{"file_name": name, "text": "x"}], images=False)
     with pytest.raises(DataError) as caught:
         _read(root)
     assert str(caught.value) == (
@@ -373,7 +373,7 @@ def test_rows_of_a_table_that_name_files_of_one_study(tmp_path: Path) -> None:
             ("slices/a", "In the left lobe.", "mass"),
         ]
     ]
-    table(tmp_path, rows, "reports.csv", pictures=False)
+    table(tmp_path, rows, "reports.csv", images=False)
     splits, _ = _read(tmp_path, study="study")
     held = [(_pictures(row), row["texts"], row["labels"]) for row in splits["train"]]
     assert held == [
@@ -486,7 +486,7 @@ def test_a_row_that_names_a_frame_shows_that_one(tmp_path: Path) -> None:
     keys = {"Rows": 8, "Columns": 8, "NumberOfFrames": 4, "PatientID": "Smith"}
     dicom_file(tmp_path / "film.dcm", stored, **keys)
     rows = [{"file_name": "film.dcm#frame=3", "text": "End."}, {"file_name": "film.dcm", "text": "Whole."}]
-    table(tmp_path, rows, pictures=False)
+    table(tmp_path, rows, images=False)
     splits, _ = _read(tmp_path, frames="middle")
     assert list(map(_pictures, splits["train"])) == [["film.dcm#frame=3"], ["film.dcm#frame=1"]]
     assert set(splits["train"]["group"]) == {"Smith"}
@@ -518,6 +518,6 @@ def test_a_file_whose_numbers_are_none_is_no_traceback(tmp_path: Path) -> None:
 def test_other_objects_are_counted_beside_a_keyed_table_too(tmp_path: Path) -> None:
     _studies(tmp_path)
     shutil.copy(str(get_testdata_file("rtplan.dcm", download=False)), tmp_path / "plan.dcm")
-    table(tmp_path, [{"accession": "A0", "text": "Report."}], "texts.csv", pictures=False)
+    table(tmp_path, [{"accession": "A0", "text": "Report."}], "texts.csv", images=False)
     _, log = _read(tmp_path, reports="texts.csv", key="accession", attribute="AccessionNumber")
     assert "DICOM files that are not images are left out: 1 (RTPLAN)" in log.notes

@@ -9,7 +9,7 @@ from datasets import DatasetDict
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.folder import Folder
 from domainclip.errors import DataError, RecipeError
-from tests.data.made_corpora import card, picture
+from tests.data.made_corpora import card, noise_image
 
 
 def _read(path: Path, **keys: Any) -> tuple[DatasetDict, ReadLog]:
@@ -23,7 +23,7 @@ def _all(splits: DatasetDict) -> list[dict[str, Any]]:
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     for name in ("ice_cream/b.JPG", "ice_cream/a.png", "bread/deep/c.png", ".hidden/d.png", "bread/notes.md"):
-        picture(tmp_path / name) if not name.endswith(".md") else (tmp_path / name).write_text(
+        noise_image(tmp_path / name) if not name.endswith(".md") else (tmp_path / name).write_text(
             "x", encoding="utf-8"
         )
     splits, log = _read(tmp_path)
@@ -37,7 +37,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
 
 
 def test_a_template_around_the_class(tmp_path: Path) -> None:
-    picture(tmp_path / "ice_cream/a.png")
+    noise_image(tmp_path / "ice_cream/a.png")
     splits, log = _read(tmp_path, captions={"template": "a photo of {label}, {name}"})
     assert _all(splits)[0]["texts"] == ["a photo of ice cream, a"]
     assert log.notes == []
@@ -45,7 +45,7 @@ def test_a_template_around_the_class(tmp_path: Path) -> None:
 
 def test_folders_of_splits(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "Val/cat/b.png", "test/dog/c.png"):
-        picture(tmp_path / name)
+        noise_image(tmp_path / name)
     splits, log = _read(tmp_path)
     assert {name: rows["id"][:] for name, rows in splits.items()} == {
         "train": ["train/cat/a.png"],
@@ -62,8 +62,8 @@ def test_folders_of_splits(tmp_path: Path) -> None:
 
 
 def test_text_files_beside_images(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "b.png")
+    noise_image(tmp_path / "a.png")
+    noise_image(tmp_path / "b.png")
     (tmp_path / "a.txt").write_text("\ufeffA dog runs.\n\n  Ein Hund.\n", encoding="utf-8")
     splits, log = _read(tmp_path, splits={"train": 1, "validation": 0, "test": 0})
     assert [row["texts"] for row in _all(splits)] == [["A dog runs.", "Ein Hund."]]
@@ -71,13 +71,13 @@ def test_text_files_beside_images(tmp_path: Path) -> None:
 
 
 def test_captions_come_before_the_class(tmp_path: Path) -> None:
-    picture(tmp_path / "dog/a.png")
+    noise_image(tmp_path / "dog/a.png")
     (tmp_path / "dog/a.txt").write_text("It runs.", encoding="utf-8")
     assert _all(_read(tmp_path)[0])[0]["texts"] == ["It runs."]
 
 
 def test_text_in_another_encoding(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    noise_image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
@@ -86,7 +86,7 @@ def test_text_in_another_encoding(tmp_path: Path) -> None:
 
 
 def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
-    picture(tmp_path / "secret.png")
+    noise_image(tmp_path / "secret.png")
     root = tmp_path / "corpus"
     root.mkdir()
     (root / "a.png").symlink_to(tmp_path / "secret.png")

@@ -12,7 +12,7 @@ from domainclip import registry
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.table import Table
 from domainclip.errors import DataError, ExitCode, RecipeError
-from tests.data.made_corpora import card, encoded, picture, table
+from tests.data.made_corpora import card, encoded, noise_image, table
 
 TEST_ONLY = {"splits": {"train": 0, "validation": 0, "test": 1}}
 
@@ -105,14 +105,14 @@ def test_two_kinds_of_rows(tmp_path: Path) -> None:
 
 
 def test_images_may_start_in_a_folder_below(tmp_path: Path) -> None:
-    file = table(tmp_path, [{"file_name": "a.png", "text": "x"}], pictures=False)
-    picture(tmp_path / "images" / "a.png")
+    file = table(tmp_path, [{"file_name": "a.png", "text": "x"}], images=False)
+    noise_image(tmp_path / "images" / "a.png")
     assert _read(file, image_folder="images")[0][0]["image"]["path"].endswith("images/a.png")
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "link.png", "images/../../x", "a\0b.png"])
 def test_names_that_reach_outside_are_refused(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "outside.png")
+    noise_image(tmp_path / "outside.png")
     root = tmp_path / "corpus"
     root.mkdir()
     (root / "link.png").symlink_to(tmp_path / "outside.png")
@@ -126,7 +126,7 @@ def test_names_that_reach_outside_are_refused(tmp_path: Path, name: str) -> None
 
 
 def test_an_absolute_name_inside_is_fine(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    noise_image(tmp_path / "a.png")
     row = {"file_name": str(tmp_path / "a.png"), "text": "x"}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
     assert _read(tmp_path)[0][0]["image"]["path"] == str((tmp_path / "a.png").resolve())
