@@ -80,6 +80,7 @@ def _child(command: Command, resume: bool, rank: int, world: int, port: int, fat
     from domainclip.pipelines import finetune
     from domainclip.training import step
     from domainclip.training.checkpointing import checkpoint
+    from domainclip.training.run_context import RunOptions
 
     checkpoint.save_file = fate.around(checkpoint.save_file)
     os.rename, os.fsync = fate.around(os.rename), fate.around(os.fsync)
@@ -91,7 +92,10 @@ def _child(command: Command, resume: bool, rank: int, world: int, port: int, fat
     os.dup2(errors, 2)
     code = 1
     try:
-        finetune.finetune(loading.load_recipe(str(recipe_file), overrides), folder, resume=resume, quiet=True)
+        finetune.finetune(
+            loading.load_recipe(str(recipe_file), overrides),
+            RunOptions(folder=folder, resume=resume, quiet=True),
+        )
         code = 0
     except DomainclipError as error:
         print(error, file=sys.stderr)

@@ -53,8 +53,9 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
         return StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs), None)
 
     setup = SimpleNamespace(
-        model=loaded, factors=factors, terms=WeightedObjectives({"contrastive": (1.0, Contrastive())}),
-        recipe=SimpleNamespace(train=TrainConfig()),
+        model=loaded, factors=factors,
+        objectives=WeightedObjectives({"contrastive": (1.0, Contrastive())}),
+        settings=TrainConfig(),
     )  # fmt: skip
     return setup, bring
 
@@ -78,14 +79,14 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
         told["profile"] = vars(cluster.measure(setup, accelerator, bring))
     else:
         told["network"] = _traffic()
-    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     model = accelerator.prepare(setup.model)
     mine, taken = bring(batch // world), []
     for number in range(rounds + WARM):
         if world > 1:
             dist.barrier()
         began = time.perf_counter()
-        step.compute_gradients(model, setup.model, mine, setup.terms, None, number, accelerator)
+        step.compute_gradients(model, setup.model, mine, setup.objectives, None, number, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)

@@ -38,6 +38,7 @@ def main() -> None:
     from domainclip.config import loading
     from domainclip.pipelines import finetune
     from domainclip.training import step
+    from domainclip.training.run_context import RunOptions
     from tests.conftest import RECIPE, make_corpus
     from tests.support.tiny_models import tiny_clip
 
@@ -67,7 +68,7 @@ def main() -> None:
         "objectives={contrastive: {}, anchor: {weight: 5}}",
         "anchor_texts={count: 32, per_step: 4}",
     ]
-    finetune.finetune(loading.load_recipe(str(file), overrides), place / "run", quiet=True)
+    finetune.finetune(loading.load_recipe(str(file), overrides), RunOptions(folder=place / "run", quiet=True))
     print("| step | resident MB | open files | threads |\n|--:|--:|--:|--:|")
     for at, resident, files, threads in seen[:: max(1, len(seen) // 10)]:
         print(f"| {at} | {resident:.1f} | {files} | {threads} |")

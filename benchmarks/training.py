@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bases, peers
 from domainclip.components import WeightedObjectives
-from domainclip.config.recipe import Recipe
+from domainclip.config.recipe import AnchorTexts
+from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
 from domainclip.models import onednn
@@ -39,8 +40,8 @@ from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training import step, views
-from domainclip.training.precompute import with_kept_features
-from domainclip.training.setup import Precomputed, TrainingSetup, to_step_batch
+from domainclip.training.precompute import cache_features
+from domainclip.training.setup import Precomputed, StageInputs, TrainingSetup, to_step_batch
 
 MODES = ("full", "locked_image", "lora_last_quarter")
 OURS, BOUND = "domainclip", "domainclip, tensors ready"
@@ -122,31 +123,36 @@ def _contenders(
     reference = peers.copied(base.hf_base)
     micro = min(asked.micro, asked.batch)
     options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
-    recipe = Recipe.model_validate(
-        {"name": "speed", "base": {"path": str(folder)}, "corpus": {"path": "-"}, "train": options}
-        | {"strategy": {"full": {}}}
-    )
     pairs = bases.make_pairs(base, 2 * asked.batch)
     rounds = asked.rounds + 1
     shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
-    terms = WeightedObjectives({"contrastive": (1.0, Contrastive())})
     setup = TrainingSetup(
-        recipe, base, (Stage(1.0, factors),), factors, terms, pairs, Precomputed(), peers.RATE, {}
+        settings=TrainConfig.model_validate(options),
+        strategy="full",
+        model=base,
+        stages=(Stage(1.0, factors),),
+        factors=factors,
+        objectives=WeightedObjectives({"contrastive": (1.0, Contrastive())}),
+        peak_rate=peers.RATE,
+        pairs=pairs,
+        digests={id: id for id in pairs.ids},
+        precomputed=Precomputed(),
+        anchor_settings=AnchorTexts(),
     )
-    setup = with_kept_features(replace(setup, digests={id: id for id in pairs.ids}))
-    print(*setup.notes, sep="\n")
+    stage = cache_features(setup.stage_inputs())
+    print(*stage.notes, sep="\n")
     mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
     autocast = mixed if device.type == "cuda" else nullcontext
-    ours = list(_ours(setup, rounds, device))
+    ours = list(_ours(stage, rounds, device))
     theirs, flops = _peers(asked, mode, reference, shown, setup, autocast, device)
     return [*ours, *theirs], flops
 
 
-def _ours(setup: TrainingSetup, rounds: int, device: torch.device) -> Iterator[Contender]:
+def _ours(stage: StageInputs, rounds: int, device: torch.device) -> Iterator[Contender]:
     """The loop's own hands, from the loader on; and the same with everything ready in memory."""
     mixed = "bf16" if device.type == "cuda" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-    settings = setup.recipe.train
+    setup, settings = stage.setup, stage.setup.settings
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, peers.RATE)
     idle = training_optimizer.make_optimizer(setup.model, setup.factors, settings, 0.0)
     learning = [weight for weight in setup.model.parameters() if weight.requires_grad]
@@ -156,18 +162,20 @@ def _ours(setup: TrainingSetup, rounds: int, device: torch.device) -> Iterator[C
         # No pair is left out of another's denominator: the peers know no groups.
         batch = replace(batch, group=torch.arange(len(batch.group), device=device))
         held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
-        taken = step.compute_gradients(setup.model, setup.model, batch, setup.terms, held, 0, accelerator)
+        taken = step.compute_gradients(
+            setup.model, setup.model, batch, setup.objectives, held, 0, accelerator
+        )
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         setup.model.clamp_scale()
         return taken.loss
 
-    loader = batches(setup.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
-    yield Contender(OURS, lambda number: go(to_step_batch(setup, next(loader), number, device), optimizer))
+    loader = batches(stage.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
+    yield Contender(OURS, lambda number: go(to_step_batch(stage, next(loader), number, device), optimizer))
     ready = [
-        to_step_batch(setup, rows, number, device)
-        for number, rows in enumerate(batches(setup.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
+        to_step_batch(stage, rows, number, device)
+        for number, rows in enumerate(batches(stage.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
     ]
     # The same weights, which a rate of 0 leaves to the other.
     yield Contender(BOUND, lambda number: go(ready[number], idle))

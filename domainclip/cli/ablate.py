@@ -30,9 +30,9 @@ def ablate(
     domainclip ablate quickstart corpus.path=demo/chest_phantom retention.path=demo/generated_pictures
     domainclip ablate my_plan.yaml corpus.path=/data/cxr evaluate.split=validation --run-dir ablations/cxr
     """
-    from domainclip.pipelines import ablation
+    from domainclip.pipelines.ablation import ablate as pipelines_ablate
 
-    page = ablation.ablate(
+    page = pipelines_ablate.ablate(
         plan, overrides or [], run_dir, jobs=jobs, processes=processes, quiet=quiet, command=public_command()
     )
     typer.echo(page)

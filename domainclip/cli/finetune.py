@@ -44,6 +44,7 @@ def finetune(
         return
     from domainclip.pipelines import finetune as pipelines_finetune
     from domainclip.pipelines import run_folder
+    from domainclip.training.run_context import RunOptions
 
     chosen, folder = run_folder.locate(recipe, overrides or [], run_dir, resume)
     if dry_run:
@@ -51,7 +52,9 @@ def finetune(
 
         typer.echo(make_plan.plan(chosen, benchmark=False).text())
         return
-    report = pipelines_finetune.finetune(chosen, folder, resume=resume, quiet=quiet, command=public_command())
+    report = pipelines_finetune.finetune(
+        chosen, RunOptions(folder=folder, resume=resume, quiet=quiet, command=public_command())
+    )
     if report is not None:
         typer.echo(report)
 

@@ -43,9 +43,24 @@ class Corpus:
     # What is trained on when it is not held here: the training split is then a sample of it.
     stream: Stream | None = None
 
+    def with_train_items(self, items: Dataset) -> Corpus:
+        """The corpus with other training items."""
+        return replace(self, splits=DatasetDict({**self.splits, "train": items}))
 
-def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
-    """Reads the corpus that a card describes.
+
+def build_reader(card: Card) -> CorpusReader:
+    """The reader that a card names.
+
+    Raises: RecipeError for a wrong option.
+    """
+    reader: CorpusReader = registry.build("readers", card.reader, card.options, where="corpus.options")
+    return reader
+
+
+def load_corpus(
+    card: Card, path: str, secret: bytes | None = None, *, reader: CorpusReader | None = None
+) -> Corpus:
+    """Reads the corpus that a card describes, with its `reader` where that is built already.
 
     Ids and groups are replaced by pseudonyms under `secret` (the local one when None), unless the card
     says that there is nothing identifying. Splits and fingerprint are made before, so that they are the
@@ -54,8 +69,9 @@ def load_corpus(card: Card, path: str, secret: bytes | None = None) -> Corpus:
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
     log = ReadLog()
-    card = _as_prepared(card, path)
-    reader: CorpusReader = registry.build("readers", card.reader, card.options, where="corpus.options")
+    if (prepared := _as_prepared(card, path)) is not card:
+        card, reader = prepared, None
+    reader = reader or build_reader(card)
     splits = reader.read(card, path, log)
     stream = _stream(reader, card, path, log)
     _refuse_other_columns(splits, card.reader)

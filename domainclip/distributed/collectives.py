@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch import Tensor
 from domainclip.distributed import heartbeat
 
 Result = TypeVar("Result")
+P = ParamSpec("P")
 _PARTING = "domainclip/parting"  # in the store where the processes met: how many have come to the end
 
 
@@ -100,6 +102,19 @@ def on_first_process(call: Callable[[], Result]) -> Result:
     if problem is not None:
         raise problem
     return result  # type: ignore[no-any-return]
+
+
+def first_process(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Decorator: all processes call the function, the first one runs it, and all get its result or error.
+
+    For functions that write or read what all processes share. All processes reach them in the same order.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **keys: P.kwargs) -> Result:
+        return on_first_process(partial(function, *args, **keys))
+
+    return call
 
 
 def max_over_processes(value: int) -> int:

@@ -1,7 +1,7 @@
-"""Which pictures a model was trained on, so that `eval` never takes them for pictures it has not seen.
+"""Record of the images that a model was trained on, so that `eval` finds those among the measured ones.
 
-A run leaves a list of salted digests of their content; it names nobody, stays in the run folder and is never
-pushed. It knows pictures, not patients: another picture of the same patient is another picture.
+A run writes a list of salted digests of their content; it identifies no one, stays in the run folder and is
+never pushed. It covers images, not patients: another image of the same patient is another image.
 """
 
 from __future__ import annotations
@@ -29,32 +29,43 @@ _ABOVE = 2  # folders over the weights that may be the run's: RUN/model, RUN/che
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The pictures behind a model, by digest; `whole` is false where a stream showed more than was listed."""
+    """The training images of a model, by digest; `whole` is false where a stream had more than is listed."""
 
     salt: str
     pictures: frozenset[str]
     whole: bool = True
 
     def items_of(self, measured: Sequence[Sequence[str]]) -> int:
-        """How many items have a picture that was trained on."""
-        return sum(any(_salted(one, self.salt) in self.pictures for one in own) for own in measured)
+        """How many items, given by the digests of their images, have an image that was trained on."""
+        return sum(any(_salted(digest, self.salt) in self.pictures for digest in item) for item in measured)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Measured items that a model was trained on."""
+
+    invalid: tuple[str, ...] = ()  # why metrics are invalid
+    statements: tuple[str, ...] = ()  # for each model, the number of such items, or that it is unknown
 
 
 def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingRecord:
-    """What training on this corpus adds to what the base was trained on."""
+    """The training images of the base, `before`, and of this corpus."""
     salt = before.salt if before else secrets.token_hex(16)
-    seen = [
+    trained_on = [
         digest
         for id in corpus.splits["train"]["id"][:]
         for digest in (corpus.digests[id], *corpus.view_digests.get(id, []))
     ]
     known = before.pictures if before else frozenset()
     whole = corpus.stream is None and (before is None or before.whole)
-    return TrainingRecord(salt, known | {_salted(one, salt) for one in seen}, whole)
+    return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole)
 
 
 def save(folder: Path, known: TrainingRecord) -> None:
-    """Leaves the list in a run folder, for its owner only; sorted, so that order says nothing."""
+    """Write the record into a run folder, readable by its owner only; sorted, so that order reveals nothing.
+
+    Raises: ModelError when it cannot be written.
+    """
     data = {
         "version": _VERSION,
         "salt": known.salt,
@@ -71,9 +82,9 @@ def save(folder: Path, known: TrainingRecord) -> None:
 
 
 def load(name: str) -> TrainingRecord | None:
-    """The list of a run, of a folder inside one, or of merged weights; None for a model without one.
+    """The record of a run, of a folder inside one, or of merged weights; None for a model without one.
 
-    Raises: ModelError for a list that is broken, since a model would pass for one that saw nothing.
+    Raises: ModelError for a broken record: without it, a model would count as one that saw nothing.
     """
     if not Path(name).is_dir():
         return None
@@ -93,34 +104,33 @@ def load(name: str) -> TrainingRecord | None:
         ) from None
 
 
-def find_overlap(
-    models: Mapping[str, TrainingRecord | None], sets: Sequence[EvaluationSet]
-) -> tuple[list[str], list[str]]:
-    """Why figures may not be believed, and what can be said of each model, by its label."""
+def find_overlap(models: Mapping[str, TrainingRecord | None], sets: Sequence[EvaluationSet]) -> Overlap:
+    """Compare the training records of models, by label, with the items of evaluation sets."""
     measured = {data.name: _digests(data.items) for data in sets} if any(models.values()) else {}
-    invalid, said = [], []
+    invalid: list[str] = []
+    statements: list[str] = []
     for label, known in models.items():
         if known is None:
-            said.append(f"{label}: no list of the pictures it was trained on, so nothing can be said")
+            statements.append(f"{label}: no list of the pictures it was trained on, so nothing can be said")
             continue
-        found = {name: known.items_of(own) for name, own in measured.items()}
+        counts = {name: known.items_of(items) for name, items in measured.items()}
         invalid += [
             f"{name}: {label} was trained on {n} of its {len(measured[name])} items: its figures say nothing "
             "of pictures it has not seen; measure on others"
-            for name, n in found.items()
+            for name, n in counts.items()
             if n
         ]
         listed = f"{len(known.pictures):,} pictures that it was trained on"
         listed += "" if known.whole else ", and a stream held more"
-        said.append(f"{label}: {sum(found.values()):,} measured items are among the {listed}")
-    return invalid, said
+        statements.append(f"{label}: {sum(counts.values()):,} measured items are among the {listed}")
+    return Overlap(tuple(invalid), tuple(statements))
 
 
 def _digests(items: Dataset) -> list[list[str]]:
-    """The digests of each item's pictures."""
-    rows = items.select_columns(["image", "views"])  # one by one: they may hold their pictures whole
-    found = digests.image_digests(picture for row in rows for picture in (row["image"], *row["views"]))
-    return [list(islice(found, 1 + len(views))) for views in items["views"][:]]
+    """The digests of each item's images."""
+    rows = items.select_columns(["image", "views"])  # row by row: they may hold their images whole
+    each = digests.image_digests(image for row in rows for image in (row["image"], *row["views"]))
+    return [list(islice(each, 1 + len(views))) for views in items["views"][:]]
 
 
 def _salted(digest: str, salt: str) -> str:

@@ -11,6 +11,7 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation import verdicts
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages, encode_images
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics import controls as statistics_controls
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS
 from domainclip.evaluation.verdicts import ComparisonRow, add_verdicts, add_verdicts_together
@@ -58,21 +59,19 @@ class ModelEvaluation:
     groups: int  # in the whole set
 
 
-def evaluate_pair(
-    base: Encoder,
-    adapted: Encoder | None,
-    sets: Sequence[EvaluationSet],
-    probes: Mapping[str, Probe],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Evaluation:
-    """Every probe on every set, for both models on the same items; `adapted` may be missing.
+def evaluate_pair(base: Encoder, adapted: Encoder | None, protocol: Protocol) -> Evaluation:
+    """Hop 8: every probe on every reported set, for both models on the same items; `adapted` may be missing.
 
     Raises: DataError when no image of a set can be read, RecipeError when no probe finds what it needs.
     """
     encoders = [base] if adapted is None else [base, adapted]
-    return compare_models(encoders, sets, probes, resamples=resamples, seed=seed)[0]
+    return compare_models(
+        encoders,
+        protocol.reported,
+        protocol.probes,
+        resamples=protocol.bootstrap_samples,
+        seed=protocol.seed,
+    )[0]
 
 
 def compare_models(

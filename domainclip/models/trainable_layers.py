@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -20,6 +21,14 @@ class TrainableLayers(nn.Module):
     added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
     frames: int = 1  # images of an item that are encoded as one
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
+
+    def with_frames(self, frames: int) -> Self:
+        """The same weights, shown this many images per item."""
+        if frames == self.frames:
+            return self
+        view = copy.copy(self)
+        view.frames = frames
+        return view
 
     @property
     def hf_base(self) -> Any:

@@ -1,14 +1,14 @@
-"""The training items of a recipe, chosen, changed and ordered by its curation."""
+"""The training items of a recipe: selected, changed and ordered by its curation."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from accelerate import PartialState
+from datasets import Dataset
 
 from domainclip.data.interfaces import BatchOrdering, Curation
 from domainclip.errors import DataError, RecipeError
@@ -16,66 +16,66 @@ from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages
 from domainclip.models.dual_encoder import DualEncoder
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 @dataclass(frozen=True)
 class CuratedItems:
-    """What is trained on, and what was said about it."""
+    """The items to train on."""
 
     items: Dataset
-    strata: np.ndarray | None = None  # (n,) int64; see `interfaces.BatchOrdering`
-    warnings: list[str] = field(default_factory=list)
+    strata: np.ndarray | None = None  # (n,) int64; see `BatchOrdering.strata`
+    warnings: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """A key for the choice: a run resumes only when the same items are shown in the same order."""
-        told = hashlib.sha256()
+        """sha256 of items and order: a run resumes only when it shows the same items in the same order."""
+        digest = hashlib.sha256()
         for column in ("id", "texts"):
-            told.update(repr(self.items[column][:]).encode())
+            digest.update(repr(self.items[column][:]).encode())
         if self.strata is not None:
-            told.update(self.strata.astype("<i8").tobytes())
-        return told.hexdigest()
+            digest.update(self.strata.astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def curate(
-    items: Dataset, curation: Mapping[str, Curation], model: DualEncoder | None, keep: bool
+    items: Dataset, curation: Mapping[str, Curation], base: DualEncoder | None, *, on_disk: bool
 ) -> CuratedItems:
-    """All of a recipe's curation, in its order; `keep`: embeddings may stay in the user's cache.
+    """Apply curation in its order; `on_disk`: embeddings may be stored in the user's cache.
 
-    Without towers, of curation that looks at no embeddings.
+    `base` may be None for curation that uses no embeddings.
 
-    Raises: RecipeError for two that both order batches; DataError when nothing is left.
+    Raises: RecipeError for two that both define the batch order; DataError when no item is left.
     """
-    orderings = {name: part for name, part in curation.items() if isinstance(part, BatchOrdering)}
-    if len(orderings) > 1:
-        first, second, *_ = orderings
-        raise RecipeError(f"curation: {first} and {second} both order the batches: leave one out")
-    found = CuratedItems(items)
+    ordering = [name for name, step in curation.items() if isinstance(step, BatchOrdering)]
+    if len(ordering) > 1:
+        raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both order the batches: leave one out")
     encoder = None
-    if model is not None and any("base" in one.needs for one in curation.values()):
-        encoder = CachedEncoder(model.to(PartialState().device), EmbeddingCache.make(on_disk=keep))
-    for name, one in curation.items():
-        looks = encoder if "base" in one.needs else None
-        found = _readable(found, name, looks) if looks else found
-        before = len(found.items)
-        chosen = one(found.items, looks)
-        if not len(chosen):
+    if base is not None and any("base" in step.needs for step in curation.values()):
+        encoder = CachedEncoder(base.to(PartialState().device), EmbeddingCache.make(on_disk))
+    warnings: list[str] = []
+    for name, step in curation.items():
+        step_encoder = encoder if "base" in step.needs else None
+        if step_encoder is not None:
+            readable = _readable(items, step_encoder)
+            if lost := len(items) - len(readable):
+                warnings.append(
+                    f"curation {name}: {lost} training items with an unreadable picture are left out"
+                )
+            items = readable
+        before, items = len(items), step(items, step_encoder)
+        if not len(items):
             raise DataError(f"curation.{name}: none of {before} training items is left: loosen its options")
-        if len(chosen) < before:
-            found.warnings.append(f"curation {name}: {len(chosen)} of {before} training items are left")
-        found = CuratedItems(chosen, None, found.warnings)
-    for ordering in orderings.values():
-        found = CuratedItems(found.items, ordering.strata(found.items, encoder), found.warnings)
-    return found
+        if len(items) < before:
+            warnings.append(f"curation {name}: {len(items)} of {before} training items are left")
+    strata = None
+    for step in curation.values():
+        if isinstance(step, BatchOrdering):
+            strata = step.strata(items, encoder)
+    return CuratedItems(items, strata, tuple(warnings))
 
 
-def _readable(found: CuratedItems, name: str, encoder: CachedEncoder) -> CuratedItems:
-    """The items whose picture can be embedded; the others are said, for nothing can be decided about them."""
+def _readable(items: Dataset, encoder: CachedEncoder) -> Dataset:
+    """The items whose image can be embedded: without an embedding, nothing can be decided about an item."""
     try:
-        encoder.images(found.items)
+        encoder.images(items)
     except UnreadableImages as error:
-        lost = len(found.items) - len(error.readable)
-        said = f"curation {name}: {lost} training items with an unreadable picture are left out"
-        return CuratedItems(error.readable, None, [*found.warnings, said])
-    return found
+        return error.readable
+    return items

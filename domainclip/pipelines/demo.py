@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from domainclip.config import builtin, loading
-from domainclip.pipelines.console import say
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.run_folder import next_run_folder
+from domainclip.training.run_context import RunOptions
 
 
 def demo(folder: Path) -> Path | None:
@@ -25,7 +25,7 @@ def demo(folder: Path) -> Path | None:
     }
     for script, target in made.items():
         if not target.exists():
-            say(f"making {target}", quiet=False)
+            print(f"making {target}", file=sys.stderr, flush=True)
             draft = target.with_name(f".{target.name}")
             shutil.rmtree(draft, ignore_errors=True)
             subprocess.run(
@@ -34,4 +34,7 @@ def demo(folder: Path) -> Path | None:
             draft.rename(target)
     corpus, general = made.values()
     recipe = loading.load_recipe("quickstart", [f"corpus.path={corpus}", f"retention.path={general}"])
-    return finetune(recipe, next_run_folder(folder / "runs", "quickstart"), command="domainclip demo (local)")
+    return finetune(
+        recipe,
+        RunOptions(folder=next_run_folder(folder / "runs", "quickstart"), command="domainclip demo (local)"),
+    )

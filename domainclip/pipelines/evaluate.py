@@ -1,4 +1,4 @@
-"""The verb `eval`: any model, alone, against another, or several in one table."""
+"""The command `eval`: measure any model alone, against another, or several in one table."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
 from domainclip.distributed import collectives
+from domainclip.distributed.collectives import first_process
 from domainclip.errors import DataError, RecipeError
-from domainclip.evaluation import contamination, split_usage, suites
+from domainclip.evaluation import contamination, suites
 from domainclip.evaluation.base import EvaluationSet, Probe
-from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.contamination import TrainingRecord, find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import compare_models
+from domainclip.evaluation.split_usage import record_split_usage
 from domainclip.evaluation.suites import ExtraSet, Suite
-from domainclip.models import loading as models_loading
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.pipelines import protocol, reporting
-from domainclip.pipelines.inputs import Inputs, load_inputs
-from domainclip.pipelines.protocol import evaluation_sets
-from domainclip.report import gallery, model_facts, writer
+from domainclip.models.loading import load_model
+from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines.protocol import make_protocol
+from domainclip.pipelines.reporting import report_context
+from domainclip.report import model_facts, writer
+from domainclip.report.gallery import gallery_examples
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """What was asked for on the command line."""
+    """The options of the command."""
 
     models: Sequence[str]  # a run folder, a checkpoint folder, a Hub id, or "base"
     overrides: Sequence[str] = ()
@@ -46,95 +49,97 @@ class EvalRequest:
     command: str = ""
 
 
-def evaluate_models(asked: EvalRequest) -> Path | None:
-    """Measures the models on the same items; the report's path, on the first process.
+def evaluate_models(request: EvalRequest) -> Path | None:
+    """Measure the models on the same items; the report's path, on the first process.
 
     One model is reported alone, two as before and after, more as a table against the first.
 
-    Raises: RecipeError when nothing says what to measure on; whatever reading models and corpus raises.
+    Raises: RecipeError when nothing says what to measure on; whatever loading models and corpus raises.
     """
-    names = [*([asked.against] if asked.against else []), *asked.models]
-    recipe = _recipe(asked, names)
-    suite = suites.load(asked.suite) if asked.suite else None
+    names = [*([request.against] if request.against else []), *request.models]
+    recipe = _recipe(request, names)
+    suite = suites.load(request.suite) if request.suite else None
     probes: dict[str, Probe] | None = suite.assemble() if suite else None
-    ready = load_inputs(recipe, measuring=True)
+    inputs = load_inputs(recipe, "evaluate")
     if probes is not None:
-        ready = replace(ready, parts=replace(ready.parts, probes=probes))
-    warnings = list(ready.warnings)
-    sets = _sets(asked, recipe, suite, ready, warnings)
-    folder = collectives.on_first_process(lambda: _folder(asked, names))  # one that cannot be made fails now
-    models = _load(names, ready)
+        inputs = replace(inputs, components=replace(inputs.components, probes=probes))
+    protocol = make_protocol(inputs)
+    protocol = replace(protocol, reported=_sets(request, suite, protocol.reported))
+    folder = _make_folder(request, names)  # one that cannot be made fails now
+    models = _load(names, inputs.base)
     labels = _different(
         [model_facts.model_label(name, model) for name, model in zip(names, models, strict=True)]
     )
-    seen_before, said = contamination.find_overlap(_known(recipe, names, labels), sets)
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
-    encoders = [CachedEncoder(model, cache) for model in models]
-    settings = recipe.evaluate
-    found = compare_models(
-        encoders, sets, ready.parts.probes, resamples=settings.bootstrap_samples, seed=settings.seed
+    overlap = find_overlap(_training_records(recipe, names, labels), protocol.reported)
+    protocol = replace(protocol, overlap=overlap)
+    encoders = [CachedEncoder(model, protocol.embeddings) for model in models]
+    evaluations = compare_models(
+        encoders,
+        protocol.reported,
+        protocol.probes,
+        resamples=protocol.bootstrap_samples,
+        seed=protocol.seed,
     )
-    shown = gallery.gallery_examples(recipe, sets[0], encoders[:2])
+    examples = gallery_examples(recipe, protocol.reported[0], encoders[:2])
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
-    readings = split_usage.record_split_usage(sets, found[0], encoders, None)
-    titled = reporting.report_context(
-        replace(ready, base=models[0], invalid=[*ready.invalid, *seen_before]),
-        sets,
-        command=asked.command,
-        warnings=warnings,
-        readings=readings,
-        shown=shown,
-        trained_on=said,
+    context = report_context(
+        inputs,
+        protocol,
+        models[0],
+        command=request.command,
+        warnings=inputs.warnings,
+        readings=record_split_usage(protocol.reported, evaluations[0], encoders),
+        examples=examples,
     )
-    if len(found) == 1:
-        return writer.write(folder, found[0], titled)
+    if len(evaluations) == 1:
+        return writer.write(folder, evaluations[0], context)
     about = [model_facts.model_facts(model) for model in models]
-    return writer.write_comparison(folder, found, titled, dict(zip(labels, about, strict=True)))
+    return writer.write_comparison(folder, evaluations, context, dict(zip(labels, about, strict=True)))
 
 
-def _known(
+def _training_records(
     recipe: Recipe, names: Sequence[str], labels: Sequence[str]
-) -> dict[str, contamination.TrainingRecord | None]:
-    """What each model was trained on, by its label."""
+) -> dict[str, TrainingRecord | None]:
+    """The images that each model was trained on, by its label."""
     sources = [recipe.base.path if name == "base" else name for name in names]
     return {label: contamination.load(source) for label, source in zip(labels, sources, strict=True)}
 
 
-def _recipe(asked: EvalRequest, names: Sequence[str]) -> Recipe:
+def _recipe(request: EvalRequest, names: Sequence[str]) -> Recipe:
     """The recipe that was named, or that of the first run among the models."""
-    own = next(
-        (Path(name) / "recipe.yaml" for name in asked.models if (Path(name) / "recipe.yaml").is_file()), None
-    )
-    if asked.recipe is None and own is None:
+    files = (Path(name) / "recipe.yaml" for name in request.models)
+    recipe_of_run = next((file for file in files if file.is_file()), None)
+    if request.recipe is None and recipe_of_run is None:
         raise RecipeError(f"eval {names[-1]}: not a run folder: say what to measure on with --recipe")
-    said = [*asked.overrides, *([f"evaluate.split={asked.split}"] if asked.split else [])]
-    return loading.load_recipe(asked.recipe or str(own), said)
+    split = [f"evaluate.split={request.split}"] if request.split else []
+    return loading.load_recipe(request.recipe or str(recipe_of_run), [*request.overrides, *split])
 
 
-def _sets(
-    asked: EvalRequest, recipe: Recipe, suite: Suite | None, ready: Inputs, warnings: list[str]
-) -> list[EvaluationSet]:
-    """The corpus's own set, its classes as asked for; the general set; and what the suite adds."""
-    first, *others = protocol.reported_sets(evaluation_sets(recipe, ready.corpus, warnings), recipe)
-    chosen = suites.classes(asked.classes) if asked.classes else dict(suite.classes) if suite else {}
-    templates = [*asked.templates] or (suite.templates if suite else [])
+def _sets(request: EvalRequest, suite: Suite | None, sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
+    """The set of the corpus with the requested classes, the retention set, and the sets of the suite."""
+    first, *others = sets
+    chosen = suites.classes(request.classes) if request.classes else dict(suite.classes) if suite else {}
+    templates = [*request.templates] or (suite.templates if suite else [])
     if chosen:
         first = replace(first, classes=suites.own_classes(first.card, chosen, templates))
-        _refuse_strangers(first, asked)
+        _check_classes(first)
     elif templates:
         first = replace(first, classes=suites.with_templates(first.classes, templates, bare=False))
-    taken = {first.name, *(one.name for one in others)}
+    taken = {data.name for data in sets}
     for name, source in (suite.sets if suite else {}).items():
         if name in taken:
             raise RecipeError(f'sets.{name}: there is a set "{name}" already: call it otherwise')
-        others.append(_extra(name, source))
+        others.append(_extra_set(name, source))
     return [first, *others]
 
 
-def _refuse_strangers(data: EvaluationSet, asked: EvalRequest) -> None:
-    """Classes that no item has would make a chance figure of a typing error."""
+def _check_classes(data: EvaluationSet) -> None:
+    """With classes that no item has, a typing error would end as a metric at chance.
+
+    Raises: RecipeError.
+    """
     labels = {label for row in data.items["labels"][:] for label in row}
     if labels and not labels & set(data.classes):
         shown = f"; labels there: {', '.join(sorted(labels)[:8])}" if data.card.names_may_show else ""
@@ -143,7 +148,7 @@ def _refuse_strangers(data: EvaluationSet, asked: EvalRequest) -> None:
         )
 
 
-def _extra(name: str, source: ExtraSet) -> EvaluationSet:
+def _extra_set(name: str, source: ExtraSet) -> EvaluationSet:
     card = load_card(source.card, source.overrides())
     corpus = load_corpus(card, source.path)
     known = {"fingerprint": corpus.fingerprint, "split": source.split}
@@ -168,40 +173,37 @@ def _extra(name: str, source: ExtraSet) -> EvaluationSet:
     )
 
 
-def _load(names: Sequence[str], ready: Inputs) -> list[DualEncoder]:
-    """The towers of each name; a name that is given twice is loaded once."""
+def _load(names: Sequence[str], base: DualEncoder) -> list[DualEncoder]:
+    """The model of each name, loaded once, and all shown the same images of an item.
+
+    A model that pools images in no way of its own takes the mean over them.
+    """
     device = Accelerator().device
     loaded: dict[str, DualEncoder] = {}
-    for name in names:
-        if name not in loaded:
-            inside = Path(name) / "model"
-            loaded[name] = (
-                ready.base
-                if name == "base"
-                else models_loading.load_model(inside if inside.is_dir() else name)
-            ).to(device)
-    _see_as_many([*loaded.values()])
-    return [loaded[name] for name in names]
-
-
-def _see_as_many(models: Sequence[DualEncoder]) -> None:
-    """All are shown the same pictures of an item; who pools in no way of its own takes the mean over them."""
-    most = max(model.frames for model in models)
-    for model in models:
-        model.frames = most if model.frame_pooling is None else model.frames
+    for name in dict.fromkeys(names):
+        inside = Path(name) / "model"
+        model = base if name == "base" else load_model(inside if inside.is_dir() else name)
+        loaded[name] = model.to(device)
+    frames = max(model.frames for model in loaded.values())
+    shown = {
+        name: model.with_frames(frames) if model.frame_pooling is None else model
+        for name, model in loaded.items()
+    }
+    return [shown[name] for name in names]
 
 
 def _different(labels: Sequence[str]) -> list[str]:
-    """Two runs of one name, from different folders, are told apart by their place in the table."""
-    again = {label for label in labels if labels.count(label) > 1}
-    return [f"{label} ({place})" if label in again else label for place, label in enumerate(labels, 1)]
+    """The labels; of two runs of one name, each with its place in the table."""
+    repeated = {label for label in labels if labels.count(label) > 1}
+    return [f"{label} ({place})" if label in repeated else label for place, label in enumerate(labels, 1)]
 
 
-def _folder(asked: EvalRequest, names: Sequence[str]) -> Path:
+@first_process
+def _make_folder(request: EvalRequest, names: Sequence[str]) -> Path:
     last = Path(names[-1])
-    if asked.out is not None:
-        folder = asked.out
-    elif len(names) > 2 or len(asked.models) > 1:
+    if request.out is not None:
+        folder = request.out
+    elif len(names) > 2 or len(request.models) > 1:
         folder = Path("eval") / "compare"
     else:
         folder = last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name

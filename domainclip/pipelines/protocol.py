@@ -1,8 +1,9 @@
-"""The way from the base to the adapted weights, measured in the domain and outside of it, and where to stop.
+"""Hop 3: the evaluation protocol of a recipe, the same for every model.
 
-Each α is measured on the validation split, which chooses, and on the general set, which shows what is
-forgotten and does not choose. Where a recipe sets a floor, what is forgotten does choose: then one half of
-the general set chooses and only the other half is reported, for choosing on what is reported flatters.
+Each α of the weight interpolation is measured on the validation split, which selects it, and on the retention
+set, which shows what is forgotten and does not select. Where a recipe sets a floor, the retention set does
+select: then one half of it selects and only the other half is reported, since a metric on items that were
+selected on is too high.
 """
 
 from __future__ import annotations
@@ -10,59 +11,105 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datasets import concatenate_datasets
 
-from domainclip.config import recipe as recipe_config
-from domainclip.config.recipe import Recipe
-from domainclip.data.cards import Retention, corpus_root, load_card
-from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.config.recipe import Recipe, WeightInterpolation
+from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import RETENTION, EvaluationSet
+from domainclip.evaluation.contamination import Overlap, find_overlap
+from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.protocol import Protocol
+from domainclip.pipelines.inputs import Inputs
 
-if TYPE_CHECKING:
-    pass
-    pass
 
+def make_protocol(inputs: Inputs) -> Protocol:
+    """The protocol that the recipe asks for; nothing is measured yet.
 
-def reported_sets(sets: Sequence[EvaluationSet], recipe: Recipe) -> list[EvaluationSet]:
-    """The sets as they may be reported: with a floor, the half of the general one that nothing is chosen on.
-
-    Raises: RecipeError where a floor is set and there is no general set to hold it on; DataError for one that
-    is too small to be halved.
+    Raises: RecipeError for a floor without a retention set; DataError for one that is too small to be halved.
     """
-    if recipe.weight_interpolation is None or recipe.weight_interpolation.max_retention_drop is None:
+    recipe = inputs.recipe
+    sets = evaluation_sets(recipe, inputs.corpus, inputs.retention)
+    reported = reported_sets(sets, recipe.weight_interpolation)
+    record = inputs.training_record
+    return Protocol(
+        reported=reported,
+        probes=inputs.components.probes,
+        bootstrap_samples=recipe.evaluate.bootstrap_samples,
+        seed=recipe.evaluate.seed,
+        selection=selection_sets(sets, recipe.weight_interpolation, inputs.corpus),
+        interpolation=recipe.weight_interpolation,
+        embeddings=EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings),
+        overlap=find_overlap({"the adapted model": record}, reported) if record else Overlap(),
+    )
+
+
+def evaluation_sets(recipe: Recipe, corpus: Corpus, retention: Corpus | None) -> list[EvaluationSet]:
+    """The held-out split of the corpus and, where there is one, the whole retention set."""
+    split = recipe.evaluate.split
+    # Probes fit, and select, on other items than the measured ones.
+    train, validation = corpus.splits["train"], corpus.splits["validation"]
+    sets = [
+        EvaluationSet(
+            split,
+            corpus.splits[split],
+            corpus.card,
+            corpus.classes,
+            train=train if len(train) else None,
+            validation=validation if split != "validation" and len(validation) else None,
+            fingerprint=corpus.fingerprint,
+            split=split,
+        )
+    ]
+    if retention is not None:
+        items = concatenate_datasets(list(retention.splits.values()))  # nothing is trained on any of it
+        known = {"fingerprint": retention.fingerprint, "split": "all"}
+        sets.append(EvaluationSet(RETENTION, items, retention.card, retention.classes, **known))
+    return sets
+
+
+def reported_sets(
+    sets: Sequence[EvaluationSet], interpolation: WeightInterpolation | None
+) -> list[EvaluationSet]:
+    """The sets of the report: with a floor, the half of the retention set that nothing is selected on.
+
+    Raises: RecipeError for a floor without a retention set; DataError for one that is too small to be halved.
+    """
+    if not _has_floor(interpolation):
         return list(sets)
-    if all(one.name != RETENTION for one in sets):
+    if all(data.name != RETENTION for data in sets):
         raise RecipeError(
             "weight_interpolation.max_retention_drop: no general set is measured: name one with "
             "retention.path=FOLDER "
             "retention.card=CARD, or leave it out"
         )
-    return [_half(one, reported=True) if one.name == RETENTION else one for one in sets]
+    return [_half(data, reported=True) if data.name == RETENTION else data for data in sets]
 
 
-def selection_sets(sets: Sequence[EvaluationSet], recipe: Recipe, corpus: Corpus) -> list[EvaluationSet]:
-    """What α is chosen on: the validation split, and of the general set, if any, what may have a say.
+def selection_sets(
+    sets: Sequence[EvaluationSet], interpolation: WeightInterpolation | None, corpus: Corpus
+) -> list[EvaluationSet]:
+    """The sets that α is selected on: the validation split, and the retention set.
 
-    With a floor that is the half which is not reported.
+    With a floor, of the retention set only the half that is not reported.
     """
     splits = corpus.splits
     # A probe may fit on the training split; on the validation split, which is measured here, it must not.
     train = splits["train"] if len(splits["train"]) else None
     validation = EvaluationSet("validation", splits["validation"], corpus.card, corpus.classes, train=train)
-    floor = (
-        recipe.weight_interpolation is not None and recipe.weight_interpolation.max_retention_drop is not None
-    )
-    return [validation, *(_half(one, reported=False) if floor else one for one in sets[1:])]
+    floor = _has_floor(interpolation)
+    return [validation, *(_half(data, reported=False) if floor else data for data in sets[1:])]
+
+
+def _has_floor(interpolation: WeightInterpolation | None) -> bool:
+    return interpolation is not None and interpolation.max_retention_drop is not None
 
 
 def _half(data: EvaluationSet, reported: bool) -> EvaluationSet:
-    """The items whose group falls on one side of a hash: the same ones on every machine, groups whole.
+    """The items whose group falls on one side of a hash: the same on every machine, groups whole.
 
-    Raises: DataError for a set too small to be halved.
+    Raises: DataError for a set that is too small to be halved.
     """
     rows = [i for i, group in enumerate(data.items["group"][:]) if _side(str(group)) == reported]
     if not rows or len(rows) == len(data.items):
@@ -75,57 +122,3 @@ def _half(data: EvaluationSet, reported: bool) -> EvaluationSet:
 
 def _side(group: str) -> bool:
     return bool(hashlib.blake2b(group.encode(), digest_size=1).digest()[0] & 1)
-
-
-def evaluation_sets(recipe: Recipe, corpus: Corpus, warnings: list[str]) -> list[EvaluationSet]:
-    """The held-out split and, where one is named and there, the general set that shows what was forgotten."""
-    held_out = corpus.splits[recipe.evaluate.split]
-    if not len(held_out):
-        raise DataError(
-            f"corpus {corpus.card.name}: the {recipe.evaluate.split} split is empty: nothing to measure"
-        )
-    if recipe.weight_interpolation is not None and recipe.evaluate.split == "validation":
-        warnings.append("evaluate.split: α was chosen on the validation split, so figures on it flatter")
-    # What is fitted, or chosen, is so on other items than the measured ones.
-    other = None if recipe.evaluate.split == "validation" else corpus.splits["validation"]
-    train = corpus.splits["train"]
-    sets = [
-        EvaluationSet(
-            recipe.evaluate.split,
-            held_out,
-            corpus.card,
-            corpus.classes,
-            train=train if len(train) else None,
-            validation=other if other is not None and len(other) else None,
-            fingerprint=corpus.fingerprint,
-            split=recipe.evaluate.split,
-        )
-    ]
-    source = recipe.retention or _card_retention(corpus.card.retention, recipe.corpus.path)
-    if source is None:
-        warnings.append(_UNMEASURED.format("no general set is named"))
-    elif load_card(source.card, source.overrides()).reader != "hub" and not Path(source.path).exists():
-        if recipe.retention is not None:
-            raise DataError(f"retention.path: {source.path} does not exist")
-        # As the card says it, not as an absolute path: warnings stand in reports and cards.
-        said = corpus.card.retention.path if corpus.card.retention else source.path
-        warnings.append(_UNMEASURED.format(f"the card's general set, {said} from the corpus, does not exist"))
-    else:
-        general = load_corpus(load_card(source.card, source.overrides()), source.path)
-        items = concatenate_datasets(list(general.splits.values()))  # nothing trains on any of it
-        known = {"fingerprint": general.fingerprint, "split": "all"}
-        sets.append(EvaluationSet("general", items, general.card, general.classes, **known))
-    return sets
-
-
-_UNMEASURED = (
-    "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
-)
-
-
-def _card_retention(retention: Retention | None, path: str) -> recipe_config.CorpusSource | None:
-    if retention is None:
-        return None
-    return recipe_config.CorpusSource(
-        card=retention.card, path=str((corpus_root(path) / retention.path).resolve())
-    )

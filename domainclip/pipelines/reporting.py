@@ -1,118 +1,156 @@
-"""What a run leaves: its folder, and the report of what was gained and what it cost."""
+"""Hop 9: the report of a run, and the card of its model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
+from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.quarantine import UnusableItem
-from domainclip.evaluation.base import EvaluationSet
+from domainclip.distributed import collectives
+from domainclip.evaluation.base import RETENTION
+from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
-from domainclip.evaluation.split_usage import SplitUsage
+from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.split_usage import SplitUsage, record_split_usage
+from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.inputs import Inputs
-from domainclip.report import results_file
+from domainclip.report import results_file, writer
 from domainclip.report.citations import sources
 from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report.gallery import gallery_examples
 from domainclip.report.model_card import CardFacts, write_card
 from domainclip.report.model_facts import model_facts
 from domainclip.report.provenance import environment, versions
 from domainclip.report.redaction import public_recipe
-from domainclip.report.writer import write
-from domainclip.training.loop import Trained
 from domainclip.training.monitoring.metrics_log import read_metrics
-from domainclip.training.setup import TrainingSetup
-from domainclip.training.weight_interpolation import InterpolationResult
+from domainclip.training.run_context import RunContext
+from domainclip.training.validation import validation_warnings
+from domainclip.training.weight_interpolation import AdaptedModel
 
 
-def run_facts(
-    setup: TrainingSetup, trained: Trained, folder: Path, swept: InterpolationResult | None
-) -> RunFacts:
-    """How the adapted model came to be."""
+def write_run_report(
+    evaluation: Evaluation,
+    base: CachedEncoder,
+    adapted: AdaptedModel,
+    inputs: Inputs,
+    protocol: Protocol,
+    run: RunContext,
+) -> Path | None:
+    """Write report and model card into the run folder; the report's path, on the first process."""
+    recipe, folder = inputs.recipe, run.folder
+    examples = gallery_examples(recipe, protocol.reported[0], [base, adapted.encoder])
+    collectives.wait_for_all()
+    if collectives.rank() > 0:
+        return None
+    # The base was recorded before it was trained.
+    usage = record_split_usage(protocol.reported, evaluation, [adapted.encoder], folder)
+    context = report_context(
+        inputs,
+        protocol,
+        base.model,
+        command=run.options.command,
+        warnings=_warnings(inputs, protocol, adapted),
+        readings=usage,
+        examples=examples,
+        run=run_facts(adapted, folder),
+        training=read_metrics(folder),
+    )
+    page = writer.write(folder, evaluation, context)
+    facts = CardFacts(recipe, inputs.corpus.card, context.citations, recipe.report.license)
+    write_card(folder, results_file.load(folder / "results.json"), facts)
+    return page
+
+
+def _warnings(inputs: Inputs, protocol: Protocol, adapted: AdaptedModel) -> list[str]:
+    """The warnings of all hops in their order."""
+    recipe = inputs.recipe
+    halved = protocol.interpolation is not None and protocol.interpolation.max_retention_drop is not None
+    return [
+        *inputs.warnings,
+        *validation_warnings(recipe.train, recipe.evaluate.split, halved),
+        *(f"while training, {alarm.text}" for alarm in adapted.trained.alarms),
+        *adapted.warnings,
+    ]
+
+
+def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
+    """How the adapted model was trained."""
+    trained = adapted.trained
+    setup = trained.setup
     sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
-    facts = environment()
-    extra: dict[str, Any] = {
-        "objectives": setup.terms.weights,
-        "peak_rate": setup.peak_rate,
-    }
-    if swept is not None:
-        extra["interpolation"] = swept.facts()
-    if setup.recipe.train.micro_batch_size == "auto":
-        extra["micro_batch_size"] = trained.micro_batch_size or "all"
-    if setup.recipe.train.final_weights == "best":
-        extra["weights_of_step"] = trained.weights_of_step
+    facts: dict[str, Any] = {"objectives": setup.objectives.weights, "peak_rate": setup.peak_rate}
+    if adapted.interpolation is not None:
+        facts["interpolation"] = adapted.interpolation.facts()
+    if setup.settings.micro_batch_size == "auto":
+        facts["micro_batch_size"] = trained.micro_batch_size or "all"
+    if setup.settings.final_weights == "best":
+        facts["weights_of_step"] = trained.weights_of_step
     if trained.unusable:
-        extra["unreadable_in_training"] = len(trained.unusable)
+        facts["unreadable_in_training"] = len(trained.unusable)
     if trained.alarms:
-        extra["alarms"] = [alarm.code for alarm in trained.alarms]
+        facts["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(
-        strategy=next(iter(setup.recipe.strategy)),
+        strategy=setup.strategy,
         learning=sum(size for name, size in sizes.items() if setup.factors[name] > 0),
         weights=sum(sizes.values()),
         steps=trained.steps,
         seconds=next((line["seconds"] for line in reversed(read_metrics(folder))), 0.0),
-        device=facts["device"],
-        batch_size=min(setup.recipe.train.batch_size, len(setup.pairs)),
+        device=environment()["device"],
+        batch_size=min(setup.settings.batch_size, len(setup.pairs)),
         versions=versions(),
-        facts=extra,
+        facts=facts,
     )
 
 
 def report_context(
-    ready: Inputs,
-    sets: Sequence[EvaluationSet],
+    inputs: Inputs,
+    protocol: Protocol,
+    base: DualEncoder,
     *,
     command: str,
     warnings: Sequence[str],
     readings: SplitUsage,
-    shown: Sequence[Example],
+    examples: Sequence[Example] = (),
     run: RunFacts | None = None,
     training: Sequence[dict[str, Any]] = (),
-    trained_on: Sequence[str] = (),
 ) -> ReportContext:
-    """What the report says besides the figures; `ready.base` is the model that the others stand against."""
-    recipe, corpus = ready.recipe, ready.corpus
-    general = next((one for one in sets if one.name == "general"), None)
+    """Everything in a report besides the metrics; `base` is the model that the others are compared with."""
+    recipe, corpus = inputs.recipe, inputs.corpus
+    retention = next((data for data in protocol.reported if data.name == RETENTION), None)
     return ReportContext(
         title=recipe.report.title or f"{recipe.name.replace('_', ' ')}: what adaptation gained and cost",
         command=command,
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
-        base=model_facts(ready.base),
+        base=model_facts(base),
         corpus=_corpus_facts(
-            corpus.card, corpus.fingerprint, corpus.splits, corpus.unusable, corpus.notes, ready.findings
+            corpus.card, corpus.fingerprint, corpus.splits, corpus.unusable, corpus.notes, inputs.findings
         ),
         retention=None
-        if general is None
-        else _corpus_facts(general.card, "", {"all": general.items}, [], [], []),
+        if retention is None
+        else _corpus_facts(retention.card, "", {"all": retention.items}, [], [], []),
         run=run,
         training=training,
         warnings=list(dict.fromkeys(warnings)),
-        invalid=ready.invalid,
-        citations=sources(ready.recipe, ready.parts, ready.terms),
-        examples=shown,
-        trained_on=trained_on,
+        invalid=[*inputs.invalid, *protocol.overlap.invalid],
+        citations=sources(recipe, inputs.components, inputs.objectives),
+        examples=examples,
+        trained_on=protocol.overlap.statements,
         readings=readings,
         versions=versions(),
     )
 
 
-def write_run(folder: Path, ready: Inputs, evaluation: Evaluation, about: ReportContext) -> Path:
-    """The report of a run, and the card of its model; the report's path."""
-    page = write(folder, evaluation, about)
-    facts = CardFacts(ready.recipe, ready.corpus.card, about.citations, ready.recipe.report.license)
-    write_card(folder, results_file.load(folder / "results.json"), facts)
-    return page
-
-
 def _corpus_facts(
-    card: Any,
+    card: Card,
     fingerprint: str,
-    splits: Any,
-    bad: Sequence[UnusableItem],
+    splits: Mapping[str, Dataset],
+    unusable: Sequence[UnusableItem],
     notes: Sequence[str],
     findings: Sequence[Finding],
 ) -> CorpusFacts:
@@ -121,12 +159,8 @@ def _corpus_facts(
         card=card.name,
         license=card.license,
         fingerprint=fingerprint,
-        splits={name: _sizes(items) for name, items in splits.items()},
-        quarantine=dict(Counter(item.reason for item in bad)),
+        splits={name: (len(items), len(set(items["group"][:]))) for name, items in splits.items()},
+        quarantine=dict(Counter(item.reason for item in unusable)),
         notes=list(notes),
         findings=[finding.text for finding in findings],
     )
-
-
-def _sizes(items: Dataset) -> tuple[int, int]:
-    return len(items), len(set(items["group"][:]))

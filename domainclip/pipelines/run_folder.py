@@ -10,42 +10,24 @@ from pathlib import Path
 from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
+from domainclip.distributed.collectives import first_process
 from domainclip.errors import RecipeError
-from domainclip.evaluation import contamination, split_usage
+from domainclip.evaluation import contamination
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.contamination import TrainingRecord
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.split_usage import record_split_usage
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.saving import save_model
 from domainclip.report.provenance import environment
-
-
-def make_run_folder(folder: Path) -> None:
-    """Makes the run folder, where no run has begun yet."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
-
-
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """The resolved recipe, which gives the same run again: from here on there is one to continue."""
-    with _writing(folder):
-        prepared_format.write_atomically(
-            folder / "recipe.yaml", recipe.resolved().encode()
-        )  # whole: a resumed run has one
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another folder") from None
+from domainclip.training.run_context import RunOptions
 
 
 def locate(
     name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool
 ) -> tuple[Recipe, Path | None]:
-    """The recipe and run folder that the options mean.
+    """The recipe and run folder that the options of the command name.
 
     Raises: RecipeError when they do not fit together.
     """
@@ -62,33 +44,75 @@ def locate(
     return loading.load_recipe(name, overrides), folder
 
 
-def choose_run_folder(folder: Path | None, recipe: Recipe, resume: bool) -> Path:
-    """The folder to write to; a new run never goes where one is already."""
+@first_process
+def choose_run_folder(name: str, options: RunOptions) -> Path:
+    """The folder to write to, by default the next free one.
+
+    Raises: RecipeError for a folder that holds a run already, unless it is resumed.
+    """
+    folder = options.folder
     if folder is None:
-        return next_run_folder(Path("runs"), recipe.name)
-    if not resume and (folder / "recipe.yaml").exists():
+        return next_run_folder(Path("runs"), name)
+    if not options.resume and (folder / "recipe.yaml").exists():
         raise RecipeError(
             f"{folder}: holds a run already; continue it with --resume or name another --run-dir"
         )
     return folder
 
 
-def record_baseline(
-    folder: Path, sets: list[EvaluationSet], found: Evaluation, encoder: CachedEncoder
-) -> None:
-    """The run folder, with what was read before anything is trained; no run has begun in it yet."""
-    make_run_folder(folder)
-    split_usage.record_split_usage(sets, found, [encoder], folder)
-
-
-def begin_run(folder: Path, recipe: Recipe, learnt: TrainingRecord) -> None:
-    """A run that is cut short has left what it trained on as well."""
-    write_recipe(folder, recipe)
-    contamination.save(folder, learnt)
-
-
 def next_run_folder(parent: Path, name: str) -> Path:
+    """The first of NAME-1, NAME-2, … that does not exist."""
     number = 1
     while (parent / f"{name}-{number}").exists():
         number += 1
     return parent / f"{name}-{number}"
+
+
+@first_process
+def record_baseline(
+    folder: Path, sets: Sequence[EvaluationSet], evaluation: Evaluation, encoder: CachedEncoder
+) -> None:
+    """Make the run folder, in which no run has begun yet, and record that the base was measured on the sets.
+
+    Raises: RecipeError when the folder cannot be written.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+    record_split_usage(sets, evaluation, [encoder], folder)
+
+
+@first_process
+def begin_run(folder: Path, recipe: Recipe, record: TrainingRecord | None) -> None:
+    """Write the resolved recipe, which gives the same run again, and the record of the training images.
+
+    From here on the run can be resumed.
+
+    Raises: RecipeError or ModelError when the folder cannot be written.
+    """
+    write_recipe(folder, recipe)
+    if record is not None:
+        contamination.save(folder, record)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe with every default, whole or not at all.
+
+    Raises: RecipeError when the folder cannot be written.
+    """
+    with _writing(folder):
+        prepared_format.write_atomically(folder / "recipe.yaml", recipe.resolved().encode())
+
+
+@first_process
+def save_adapted_model(model: DualEncoder, folder: Path) -> None:
+    """Write the model to the run folder."""
+    save_model(model, folder / "model")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another folder") from None

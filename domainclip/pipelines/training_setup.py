@@ -1,12 +1,11 @@
-"""From loaded inputs to a complete training setup."""
+"""Hop 5: everything that training needs, complete before its first step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
+import torch
 
 from domainclip.data.batching.caption_sampling import TokenLimit
 from domainclip.data.batching.pairs import Pairs
@@ -14,116 +13,144 @@ from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.text import caption_substitutes
 from domainclip.errors import DataError, RecipeError
-from domainclip.models import saving
-from domainclip.models.dual_encoder import DualEncoder
+from domainclip.evaluation.protocol import Protocol
+from domainclip.models.saving import weights_not_saved
 from domainclip.pipelines.inputs import Inputs
-from domainclip.strategies.base import InputRequirements, Stage, max_learning_rates
-from domainclip.training import anchor_texts, feature_cache, objective_inputs
+from domainclip.pipelines.run_folder import begin_run
+from domainclip.pipelines.starting_point import StartingPoint
+from domainclip.strategies.base import max_learning_rates
+from domainclip.training import feature_cache, objective_inputs
+from domainclip.training.anchor_texts import make_sentences
+from domainclip.training.run_context import RunContext
 from domainclip.training.setup import Precomputed, TrainingSetup
+from domainclip.training.teachers import precompute_teachers
+from domainclip.training.validation import ValidationSet, make_validation_set
 
 
-def sentences(ready: Inputs) -> Precomputed:
-    """What the base says before anything has changed: of general sentences, if an objective asks, and of what
-    stands for pictures, if the strategy looks at none.
+def plan_training(inputs: Inputs, protocol: Protocol, start: StartingPoint, run: RunContext) -> TrainingSetup:
+    """Build the setup; then write recipe and training record, from which on the run can be resumed.
+
+    Adapters, and whatever else a strategy adds, start from the seed. Outputs of teachers are computed last.
+
+    Raises: RecipeError when nothing would learn; RecipeError or DataError when an objective, the validation
+    or the weight interpolation lacks something; ModelError for a teacher that cannot be loaded.
     """
-    seed = ready.recipe.train.seed
-    image = in_place_of_pictures(ready.requirements, ready.base, ready.corpus, seed)
-    if "anchor_text" not in ready.terms.needs:
-        return Precomputed(image_features=image)
-    base = ready.original or ready.base
-    texts = anchor_texts.make_sentences(base.text_tokenizer.hf_tokenizer, ready.recipe.anchor_texts, seed)
-    return Precomputed(
-        image_features=image, anchor_texts=texts, anchor_embeddings=feature_cache.embed_texts(base, texts)
+    inputs.model.to(run.accelerator.device)
+    validation = make_validation_set(
+        inputs.recipe, inputs.corpus, protocol.selection, inputs.objectives, protocol.probes, inputs.base
     )
+    torch.manual_seed(inputs.recipe.train.seed)
+    setup = make_setup(inputs, start, validation)
+    begin_run(run.folder, inputs.recipe, inputs.training_record)
+    return precompute_teachers(setup)
 
 
-def make_job(
-    ready: Inputs, stages: Sequence[Stage], kept: Precomputed, identity: dict[str, Any] | None = None
+def make_setup(
+    inputs: Inputs, start: StartingPoint | None = None, validation: ValidationSet | None = None
 ) -> TrainingSetup:
-    """What the loop works on, every tower still run for every pair.
+    """The setup without the outputs of teachers; the strategy prepares the model in place.
 
-    Raises: RecipeError when nothing learns; DataError when there is nothing to choose α on.
+    Raises: RecipeError when nothing would learn; RecipeError or DataError when an objective or the weight
+    interpolation lacks something.
     """
-    settings = ready.recipe.train
+    recipe, model, corpus = inputs.recipe, inputs.model, inputs.corpus
+    precomputed = _precompute(inputs)
+    stages = inputs.components.strategy.stages(model)
     factors = max_learning_rates(stages)
+    strategy = next(iter(recipe.strategy))
     if not any(factor > 0 for factor in factors.values()):
-        raise RecipeError(
-            f"strategy.{next(iter(ready.recipe.strategy))}: with these options no weight learns"
-        )
-    if ready.recipe.weight_interpolation is not None and not len(ready.corpus.splits["validation"]):
+        raise RecipeError(f"strategy.{strategy}: with these options no weight learns")
+    if recipe.weight_interpolation is not None and not len(corpus.splits["validation"]):
         raise DataError(
-            f"corpus {ready.corpus.card.name}: the validation split is empty: weight_interpolation "
-            "chooses on it; "
-            "leave weight_interpolation out"
+            f"corpus {corpus.card.name}: the validation split is empty: weight_interpolation "
+            "chooses on it; leave weight_interpolation out"
         )
-    if name := saving.weights_not_saved(ready.base):
+    if name := weights_not_saved(model):
         raise RecipeError(
-            f"strategy.{next(iter(ready.recipe.strategy))}: the base is an adapter, which cannot hold what "
+            f"strategy.{strategy}: the base is an adapter, which cannot hold what "
             f'"{name}" learns: merge it into plain weights with domainclip merge, and take those as the base'
         )
-    objective_inputs.check_objectives(ready.terms, ready.base, ready.corpus.stream is not None)
-    objective_inputs.refuse_pictures(ready.terms, ready.base, looks=kept.image_features is None)
-    items, stream, how = ready.corpus.splits["train"], ready.corpus.stream, ready.corpus.card.captions
+    uses_images = precomputed.image_features is None
+    objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)
+    objective_inputs.refuse_pictures(inputs.objectives, model, looks=uses_images)
+    pairs = make_pairs(inputs, pixels=uses_images)
+    notes = objective_inputs.count_extra_texts(pairs)
+    return TrainingSetup(
+        settings=recipe.train,
+        strategy=strategy,
+        model=model,
+        stages=tuple(stages),
+        factors=factors,
+        objectives=inputs.objectives,
+        peak_rate=inputs.learning_rate,
+        pairs=pairs,
+        digests=_digests(corpus, model.frames),
+        precomputed=precomputed,
+        anchor_settings=recipe.anchor_texts,
+        notes=notes,
+        validation=validation,
+        identity={} if start is None else start.identity,
+        checkpoint=None if start is None else start.checkpoint,
+    )
+
+
+def make_pairs(inputs: Inputs, pixels: bool = True) -> Pairs:
+    """The training pairs as the recipe shows them; without `pixels`, no image is read.
+
+    Raises: DataError when the corpus lacks what an objective needs.
+    """
+    settings, model, corpus = inputs.recipe.train, inputs.model, inputs.corpus
+    captions = corpus.card.captions
+    token_limit = TokenLimit(model.text_tokenizer.count, model.max_tokens)
     make = partial(
         Pairs,
-        preprocess=ready.base.image_preprocessor,
+        preprocess=model.image_preprocessor,
         augmentation=settings.augmentation,
-        captions=how,
-        token_limit=TokenLimit(ready.base.text_tokenizer.count, ready.base.max_tokens)
-        if how.overlong == "window"
-        else None,
-        views=ready.corpus.card.views,
-        frames=ready.base.frames,
-        pixels=kept.image_features is None,
-        extra_spec=objective_inputs.pair_extras(ready.terms, ready.corpus),
+        captions=captions,
+        token_limit=token_limit if captions.overlong == "window" else None,
+        views=corpus.card.views,
+        frames=model.frames,
+        pixels=pixels,
+        extra_spec=objective_inputs.pair_extras(inputs.objectives, corpus),
     )
-    seed = settings.seed
+    items, stream, seed = inputs.train_items.items, corpus.stream, settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
-    pairs.strata = None if ready.curated is None else ready.curated.strata
-    setup = TrainingSetup(
-        ready.recipe,
-        ready.base,
-        tuple(stages),
-        factors,
-        ready.terms,
-        pairs,
-        kept,
-        ready.rate,
-        identity or {},
-        digests=digests(ready.corpus, ready.base.frames),
+    pairs.strata = inputs.train_items.strata
+    return pairs
+
+
+def _precompute(inputs: Inputs) -> Precomputed:
+    """Embeddings by the base before it changes: of captions that stand for images, and of anchor texts."""
+    seed = inputs.recipe.train.seed
+    image_features = _image_substitutes(inputs, seed)
+    if "anchor_text" not in inputs.objectives.needs:
+        return Precomputed(image_features=image_features)
+    texts = make_sentences(inputs.base.text_tokenizer.hf_tokenizer, inputs.recipe.anchor_texts, seed)
+    return Precomputed(
+        image_features=image_features,
+        anchor_texts=texts,
+        anchor_embeddings=feature_cache.embed_texts(inputs.base, texts),
     )
-    return objective_inputs.count_extra_texts(setup)
 
 
-def learning(setup: TrainingSetup) -> str:
-    """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
-    sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
-    some, everything = sum(n for name, n in sizes.items() if setup.factors[name] > 0), sum(sizes.values())
-    (strategy,) = setup.recipe.strategy
-    return f"{strategy}: {some:,} of {everything:,} weights learn ({some / everything:.1%})"
-
-
-def in_place_of_pictures(
-    requirements: InputRequirements, base: DualEncoder, corpus: Corpus, seed: int
-) -> np.ndarray | None:
-    """(n, d) embeddings of captions by the base, for a strategy that uses no images; None for all others.
+def _image_substitutes(inputs: Inputs, seed: int) -> np.ndarray | None:
+    """(n, d) embeddings of captions, for a strategy that uses no images; None for all others.
 
     Raises: RecipeError for a stream, of which few captions are known.
     """
-    if requirements.image_source == "images":
+    if inputs.requirements.image_source == "images":
         return None
-    if corpus.stream is not None:
+    if inputs.corpus.stream is not None:
         raise RecipeError(
             "strategy.prompt_learning.train_on: text needs all captions at once, and a stream shows a few: "
             "leave it out, or store the corpus with domainclip data prepare and train on that"
         )
-    return feature_cache.embed_texts(
-        base, caption_substitutes.substitute_captions(corpus.splits["train"], seed)
-    ).numpy()
+    captions = caption_substitutes.substitute_captions(inputs.train_items.items, seed)
+    return feature_cache.embed_texts(inputs.model, captions).numpy()
 
 
-def digests(corpus: Corpus, shown: int) -> dict[str, str]:
-    """By id: of the picture that is shown, or of all where several are."""
-    if shown == 1:
+def _digests(corpus: Corpus, frames: int) -> dict[str, str]:
+    """By id: the digest of the image, or of all images where several are shown."""
+    if frames == 1:
         return corpus.digests
-    return {id: " ".join([own, *corpus.view_digests.get(id, ())]) for id, own in corpus.digests.items()}
+    return {id: " ".join([image, *corpus.view_digests.get(id, ())]) for id, image in corpus.digests.items()}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from domainclip import errors
 from domainclip.config.training import TrainConfig
 from domainclip.data.quarantine import UnusableItem
@@ -16,13 +14,14 @@ from domainclip.training import fsdp, layer_execution, loop_checkpoints
 from domainclip.training.checkpointing import checkpoint, interruption
 from domainclip.training.monitoring.alarms import Alarm
 from domainclip.training.monitoring.progress import ProgressDisplay
-from domainclip.training.setup import TrainingSetup
+from domainclip.training.run_context import RunContext
+from domainclip.training.setup import StageInputs
 from domainclip.training.stage_run import StageRun
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The outcome of the training loop."""
+class StageResult:
+    """The outcome of one stage."""
 
     steps: int
     unusable: list[UnusableItem]  # unreadable images, each replaced by the next readable one
@@ -31,24 +30,21 @@ class Trained:
     weights_of_step: int = 0  # the step whose weights the model has now
 
 
-def train_stage(
-    setup: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator, quiet: bool = False
-) -> Trained:
-    """Train to the last step of the setup's stage; continue from the checkpoint `saved`.
+def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> StageResult:
+    """Train to the last step of a stage; continue from the checkpoint `saved`.
 
     Raises: DivergedError before a step whose loss or gradient is not finite; Interrupted after a signal, with
     a checkpoint written; ModelError when a checkpoint cannot be written.
     """
-    stage = StageRun.begin(setup, folder, saved, accelerator)
-    setup, settings, total = stage.setup, stage.settings, stage.total
+    stage = StageRun.begin(inputs, saved, run)
+    setup, settings, total = inputs.setup, stage.settings, stage.total
     state, policy = stage.state, stage.policy
-    weights = setup.terms.weights
-    quiet = quiet or collectives.rank() > 0
+    weights = setup.objectives.weights
     with (
-        interruption.InterruptHandler(settings.time_limit, setup.started) as interrupts,
+        interruption.InterruptHandler(settings.time_limit, run.started) as interrupts,
         checkpoint.AsyncCheckpointWriter() as writer,
-        ProgressDisplay(total, state.step, stage.batch_size, quiet, weights) as display,
-        layer_execution.layer_execution(setup.model, settings),
+        ProgressDisplay(total, state.step, stage.batch_size, run.quiet, weights) as display,
+        layer_execution.layer_execution(stage.model, settings),
     ):
         while state.step < policy.last_step(stage.steps.end):
             record = stage.train_step(display)
@@ -57,15 +53,15 @@ def train_stage(
                 stage.metrics.write(record)
             improved = stage.validate()
             if is_due(state.step, settings.save_every, policy.last_step(stage.steps.end)) or stop or improved:
-                loop_checkpoints.save(writer, setup, state, policy, folder)
+                loop_checkpoints.save(writer, setup, state, policy, run.folder)
             display.show(state.step, record)
             if stop and state.step < policy.last_step(total):
                 collectives.on_first_process(writer.wait)
-                raise _interrupted(stop, state.step, total, settings, folder)
+                raise _interrupted(stop, state.step, total, settings, run.folder)
         collectives.on_first_process(writer.wait)
-    weights_of_step = loop_checkpoints.restore_best(state, policy, total, folder)
-    fsdp.gather_back(setup.model)
-    return Trained(
+    weights_of_step = loop_checkpoints.restore_best(state, policy, total, run.folder)
+    fsdp.gather_back(stage.model)
+    return StageResult(
         steps=state.step,
         unusable=list(stage.unusable.values()),
         micro_batch_size=None if state.micro_batch_size == "auto" else state.micro_batch_size,

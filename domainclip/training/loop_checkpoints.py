@@ -45,11 +45,11 @@ def save(
     heartbeat.update("saving")
     facts = {
         "step": state.step,
-        "identity": setup.identity,
+        "identity": dict(setup.identity),
         "micro_batch_size": state.micro_batch_size,
         "course": policy.state(),
     }
-    groups, keep, protected = state.groups(), setup.recipe.train.keep_checkpoints, policy.protected_steps
+    groups, keep, protected = state.groups(), setup.settings.keep_checkpoints, policy.protected_steps
     collectives.on_first_process(
         lambda: writer.save(folder / "checkpoints", state.step, groups, facts, keep, protected)
     )

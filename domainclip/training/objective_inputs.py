@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from math import isnan
 
 from domainclip.components import WeightedObjectives
@@ -13,7 +12,6 @@ from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
-from domainclip.training.setup import TrainingSetup
 
 _PARTS: tuple[Modality, ...] = ("image", "text")
 _LOOKED_AT = 1000  # pairs, spread evenly, whose further texts are made before training to count them
@@ -76,14 +74,14 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
             )
 
 
-def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
-    """The same job, with a note for each objective that asks for texts: how many pairs have any.
+def count_extra_texts(pairs: Pairs) -> tuple[str, ...]:
+    """A note for each objective that makes further texts: how many pairs have any.
 
     Raises: DataError when none has.
     """
-    if setup.pairs.is_streamed:  # a stream is never in memory as a whole
-        return setup
-    pairs, notes = setup.pairs, []
+    if pairs.is_streamed:  # a stream is never in memory as a whole
+        return ()
+    notes = []
     some = range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT))
     for name in pairs.extra_spec.texts:
         having = sum(_says(pairs, index, name) for index in some)
@@ -94,7 +92,7 @@ def count_extra_texts(setup: TrainingSetup) -> TrainingSetup:
                 "under captions.rewrites of the card), or leave it out"
             )
         notes.append(f"objectives.{name}: {having} of {len(some)} training pairs have texts for it")
-    return replace(setup, notes=(*setup.notes, *notes))
+    return tuple(notes)
 
 
 def _says(pairs: Pairs, index: int, name: str) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from domainclip import components
-from domainclip.config.recipe import Recipe
+from domainclip.components import WeightedObjectives
+from domainclip.config.recipe import AnchorTexts
+from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.order import process_share
 from domainclip.data.batching.pairs import Pairs
@@ -53,39 +55,72 @@ class StepRange(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What is trained, on what."""
+    """Everything that training needs, complete before its first step."""
 
-    recipe: Recipe
-    model: DualEncoder
+    settings: TrainConfig
+    strategy: str  # its name
+    model: DualEncoder  # prepared by the strategy
     stages: tuple[Stage, ...]
     factors: dict[str, float]  # on the learning rate, by weight: the largest of all stages
-    terms: components.WeightedObjectives
+    objectives: WeightedObjectives
+    peak_rate: float  # learning rate
     pairs: Pairs
+    digests: Mapping[str, str]  # by id: of the image
+    precomputed: Precomputed  # before any stage
+    anchor_settings: AnchorTexts
+    notes: tuple[str, ...] = ()  # what is cached and what is not, for the user
+    validation: ValidationSet | None = None  # measured during training; None: nothing
+    identity: Mapping[str, Any] = field(default_factory=dict)  # a checkpoint must agree with it to be resumed
+    checkpoint: Path | None = None  # that training continues from; None: it starts at its first step
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs; the last may begin another epoch, so that no batch is short."""
+        pairs, settings = len(self.pairs), self.settings
+        return max(1, ceil(settings.epochs * pairs / min(settings.batch_size, pairs)))
+
+    @property
+    def summary(self) -> str:
+        """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
+        sizes = {name: weight.numel() for name, weight in self.model.weights().items()}
+        learning, total = sum(n for name, n in sizes.items() if self.factors[name] > 0), sum(sizes.values())
+        return f"{self.strategy}: {learning:,} of {total:,} weights learn ({learning / total:.1%})"
+
+    def stage_inputs(
+        self, steps: StepRange | None = None, factors: dict[str, float] | None = None
+    ) -> StageInputs:
+        """The inputs of some steps, by default all, in which some weights learn; nothing is cached yet."""
+        return StageInputs(
+            setup=self,
+            steps=steps or StepRange(0, self.total_steps),
+            factors=factors or self.factors,
+            pairs=self.pairs,
+            precomputed=self.precomputed,
+            notes=self.notes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInputs:
+    """What one stage trains on: the setup, and whatever its frozen layers allow to compute once."""
+
+    setup: TrainingSetup
+    steps: StepRange
+    factors: dict[str, float]  # on the learning rate, by weight, in this stage
+    pairs: Pairs  # without pixels where image features are cached
     precomputed: Precomputed
-    peak_rate: float  # peak learning rate
-    identity: dict[str, Any]  # what a checkpoint must agree with before it may continue this job
-    unusable: tuple[UnusableItem, ...] = ()  # pictures that could not be read when features were kept
-    digests: Mapping[str, str] = field(default_factory=dict)  # by id: of the picture
-    captions: Captions | None = None  # how texts become tokens, or the hidden states that are kept of them
-    notes: tuple[str, ...] = ()  # what is kept and what is not, for the user
-    validation: ValidationSet | None = None  # what is looked at on the way
-    steps: StepRange | None = None  # the steps that are trained; None: all
-    started: float | None = None  # when the run was asked for, on the monotonic clock; None: now
-    checkpointed: frozenset[str] = frozenset()  # weights that learn before or after them: saved as they are
+    captions: Captions | None = None  # how texts become tokens, or their cached hidden states
+    unusable: tuple[UnusableItem, ...] = ()  # images that could not be read when features were cached
+    notes: tuple[str, ...] = ()  # of the setup, and what is cached in this stage or why it is not
 
 
-def total_steps(recipe: Recipe, pairs: int) -> int:
-    """How many steps the epochs take; the last one may begin another epoch, so none is short."""
-    return max(1, ceil(recipe.train.epochs * pairs / min(recipe.train.batch_size, pairs)))
-
-
-def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.device) -> StepBatch:
+def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device) -> StepBatch:
     """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
-    kept, texts, anchors = setup.precomputed, rows.texts, None
+    kept, texts, anchors = stage.precomputed, rows.texts, None
     if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
-        all_drawn = anchor_texts.drawn_indices(at, setup.recipe.anchor_texts, setup.recipe.train.seed)
+        all_drawn = anchor_texts.drawn_indices(at, stage.setup.anchor_settings, stage.setup.settings.seed)
         mine = process_share(
             all_drawn, collectives.rank(), collectives.process_count(), "anchor_texts.per_step"
         )
@@ -106,7 +141,7 @@ def to_step_batch(setup: TrainingSetup, rows: Batch, at: int, device: torch.devi
         else kept.text_features.embeddings(rows.texts).to(device),
         group=rows.group.to(device),
         base_anchor_text=anchors,
-        captions=setup.captions,
+        captions=stage.captions,
         extras=rows.extras.to(device),
         base_image=None if kept.base_image is None else _rows(kept.base_image, index, device),
         third_tower=None if kept.third_tower is None else _rows(kept.third_tower, index, device),
@@ -126,8 +161,8 @@ def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(kept[index]).to(device)
 
 
-def precision(recipe: Recipe) -> str:
+def precision(settings: TrainConfig) -> str:
     """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
-    if recipe.train.precision == "auto":
+    if settings.precision == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if recipe.train.precision == "bf16" else "no"
+    return "bf16" if settings.precision == "bf16" else "no"

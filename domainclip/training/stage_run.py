@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from domainclip.data.batching.loader import batches
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives, heartbeat
 from domainclip.errors import DivergedError
+from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training import fsdp, loop_checkpoints
 from domainclip.training import micro_batch_size as training_micro_batch_size
 from domainclip.training import optimizer as training_optimizer
@@ -26,7 +27,8 @@ from domainclip.training import step as training_step
 from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
 from domainclip.training.monitoring.metrics_log import MetricsLog
 from domainclip.training.monitoring.progress import ProgressDisplay
-from domainclip.training.setup import StepRange, TrainingSetup, to_step_batch, total_steps
+from domainclip.training.run_context import RunContext
+from domainclip.training.setup import StageInputs, StepRange, TrainingSetup, to_step_batch
 from domainclip.training.state import TrainingState
 from domainclip.training.validation_policy import ValidationPolicy
 from domainclip.training.views import StepBatch
@@ -38,9 +40,10 @@ log = logging.getLogger("domainclip")
 class StageRun:
     """Everything that a step of a stage works with."""
 
-    setup: TrainingSetup
+    inputs: StageInputs
     accelerator: Accelerator
-    model: Any  # the setup's model as Accelerate wraps it
+    model: DualEncoder  # that of the setup, sharded where train.fsdp asks for it
+    parallel_model: Any  # the model as Accelerate wraps it
     optimizer: Any  # likewise
     state: TrainingState
     policy: ValidationPolicy
@@ -52,53 +55,51 @@ class StageRun:
     unusable: dict[str, UnusableItem]  # by place
 
     @classmethod
-    def begin(
-        cls, setup: TrainingSetup, folder: Path, saved: Path | None, accelerator: Accelerator
-    ) -> StageRun:
+    def begin(cls, inputs: StageInputs, saved: Path | None, run: RunContext) -> StageRun:
         """Shard, restore and wrap what the loop works with, at the step of the checkpoint `saved`."""
-        settings, setup = setup.recipe.train, _shard(setup, accelerator.device)
-        total = total_steps(setup.recipe, len(setup.pairs))
-        steps = setup.steps or StepRange(0, total)
-        weights = setup.model.weights()
-        learning = {name: weight for name, weight in weights.items() if setup.factors[name] > 0}
-        checkpointed = {name: weight for name, weight in weights.items() if name in setup.checkpointed}
-        optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, settings, setup.peak_rate)
+        setup, settings, steps = inputs.setup, inputs.setup.settings, inputs.steps
+        model = _shard(setup, run.accelerator.device)
+        weights = model.weights()
+        learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
+        checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
+        optimizer = training_optimizer.make_optimizer(model, inputs.factors, settings, setup.peak_rate)
         state = TrainingState(0, learning | checkpointed, optimizer, settings.micro_batch_size)
         facts = loop_checkpoints.restore(state, saved, steps.begin)
         policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
-        setup.model.set_train_mode({name.split("/")[0] for name in learning})
-        model, wrapped = fsdp.prepare(setup.model, optimizer, accelerator)
+        model.set_train_mode({name.split("/")[0] for name in learning})
+        parallel_model, wrapped = fsdp.prepare(model, optimizer, run.accelerator)
         metrics = MetricsLog(
-            folder / "metrics.jsonl", state.step, setup.validation, settings.log_to is not None
+            run.folder / "metrics.jsonl", state.step, setup.validation, settings.log_to is not None
         )
-        batch_size = min(settings.batch_size, len(setup.pairs))
+        batch_size = min(settings.batch_size, len(inputs.pairs))
         alarms = _alarms(setup, batch_size, metrics.earlier_records)
         return cls(
-            setup=setup,
-            accelerator=accelerator,
+            inputs=inputs,
+            accelerator=run.accelerator,
             model=model,
+            parallel_model=parallel_model,
             optimizer=wrapped,
             state=state,
             policy=policy,
             steps=steps,
-            total=total,
+            total=setup.total_steps,
             batches=batches(
-                setup.pairs, state.step, steps.end, batch_size, seed=settings.seed, workers=settings.workers
+                inputs.pairs, state.step, steps.end, batch_size, seed=settings.seed, workers=settings.workers
             ),
             metrics=metrics,
             alarms=alarms,
-            unusable={item.location: item for item in setup.unusable},
+            unusable={item.location: item for item in inputs.unusable},
         )
 
     @property
     def settings(self) -> TrainConfig:
         """The recipe's section `train`."""
-        return self.setup.recipe.train
+        return self.inputs.setup.settings
 
     @property
     def batch_size(self) -> int:
         """Pairs of a step, over all processes."""
-        return min(self.settings.batch_size, len(self.setup.pairs))
+        return min(self.settings.batch_size, len(self.inputs.pairs))
 
     def train_step(self, display: ProgressDisplay) -> dict[str, Any]:
         """Train one step and return its line of metrics.jsonl.
@@ -111,10 +112,10 @@ class StageRun:
         waited = time.monotonic() - started
         heartbeat.update("computing")
         self.unusable.update((item.location, item) for item in rows.unusable)
-        batch = to_step_batch(self.setup, rows, state.step, self.accelerator.device)
+        batch = to_step_batch(self.inputs, rows, state.step, self.accelerator.device)
         if state.micro_batch_size == "auto":
             state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(
-                self.setup.model, batch, self.setup.terms, self.accelerator
+                self.model, batch, self.inputs.setup.objectives, self.accelerator
             )
         output, norm = self._update_weights(batch, rows)
         state.step += 1
@@ -127,7 +128,7 @@ class StageRun:
 
     def _update_weights(self, batch: StepBatch, rows: Batch) -> tuple[training_step.StepOutput, float]:
         """Take an optimizer step; return the step's output and the norm of all gradients."""
-        setup, settings, step, micro = self.setup, self.settings, self.state.step, self.state.micro_batch_size
+        settings, step, micro = self.settings, self.state.step, self.state.micro_batch_size
         assert micro != "auto"  # it was measured before
         factor = training_optimizer.learning_rate_factor(
             step - self.steps.begin, self.steps.end - self.steps.begin, settings.warmup
@@ -135,22 +136,28 @@ class StageRun:
         training_optimizer.set_rate(self.state.optimizer, self.policy.rate_factor * factor)
         seed = settings.seed * 1_000_003 + step
         output = training_step.compute_gradients(
-            self.model, setup.model, batch, setup.terms, micro, seed, self.accelerator
+            self.parallel_model,
+            self.model,
+            batch,
+            self.inputs.setup.objectives,
+            micro,
+            seed,
+            self.accelerator,
         )
-        norm = fsdp.clip_gradients(setup.model, settings.max_grad_norm, self.accelerator)
+        norm = fsdp.clip_gradients(self.model, settings.max_grad_norm, self.accelerator)
         _check_finite(output, norm, rows, step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        setup.model.clamp_scale()
+        self.model.clamp_scale()
         return output, norm
 
     def _record(self, output: training_step.StepOutput, norm: float) -> dict[str, Any]:
         return {
             "step": self.state.step,
-            "epoch": self.state.step * self.batch_size / len(self.setup.pairs),
+            "epoch": self.state.step * self.batch_size / len(self.inputs.pairs),
             "loss": output.loss,
             "terms": output.terms,
-            "scale": self.setup.model.scale.item(),
+            "scale": self.model.scale.item(),
             "learning_rate": self.state.optimizer.param_groups[0]["lr"],
             "grad_norm": norm,
             "image_cosine": output.image_cosine,
@@ -160,7 +167,7 @@ class StageRun:
     def validate(self) -> bool:
         """Validate when it is due; return whether these weights are the best so far, to be saved at once."""
         heartbeat.update("validating")
-        metrics = self.policy.validate(self.state.step, self.total, self.setup.model)
+        metrics = self.policy.validate(self.state.step, self.total, self.model)
         if metrics is not None:
             record = {"step": self.state.step, "validation": metrics}
             self.metrics.write(record)
@@ -168,18 +175,20 @@ class StageRun:
         return self.policy.improved
 
 
-def _shard(setup: TrainingSetup, device: torch.device) -> TrainingSetup:
-    """Return the setup with one shard of the weights on each process, where train.fsdp asks for it."""
-    if not setup.recipe.train.fsdp:
-        return setup
-    return replace(setup, model=fsdp.shard(setup.model, device))
+def _shard(setup: TrainingSetup, device: torch.device) -> DualEncoder:
+    """Return the model with one shard of the weights on each process, where train.fsdp asks for it."""
+    return fsdp.shard(setup.model, device) if setup.settings.fsdp else setup.model
 
 
 def _alarms(setup: TrainingSetup, batch_size: int, earlier_records: list[dict[str, Any]]) -> AlarmMonitor:
     """Return the alarm monitor in the state that the records of earlier sessions have led to."""
-    settings, max_scale = setup.recipe.train, exp(setup.model.max_log_scale)
+    settings, max_scale = setup.settings, exp(setup.model.max_log_scale)
     monitor = AlarmMonitor(
-        batch_size, max_scale, frozenset(setup.terms), settings.max_retention_drop, settings.on_retention_drop
+        batch_size,
+        max_scale,
+        frozenset(setup.objectives),
+        settings.max_retention_drop,
+        settings.on_retention_drop,
     )
     for record in earlier_records:
         monitor.update(record)

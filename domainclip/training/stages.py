@@ -1,21 +1,25 @@
-"""A run in stages, each with weights of its own that learn; most runs have one.
+"""Hop 6: train in stages, in each of which other weights learn; most runs have one.
 
-What learns on keeps its moments, what begins to learn starts without, and what is kept of locked towers is
-dropped and kept anew. The checkpoint at the end of a stage is what the next one begins from: so a run that
-was resumed there, or anywhere, goes the same way as one that was not.
+Weights that go on learning keep their moments, weights that begin to learn start without, and outputs of
+frozen layers are cached anew for each stage. A stage begins from the checkpoint at the end of the one before:
+a run that was resumed there, or anywhere, ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from accelerate import Accelerator
+from torch import Tensor
 
+from domainclip.data.quarantine import UnusableItem
+from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training.checkpointing import checkpoint
-from domainclip.training.loop import Trained, train_stage
-from domainclip.training.setup import StepRange, TrainingSetup, total_steps
+from domainclip.training.loop import StageResult, train_stage
+from domainclip.training.monitoring.alarms import Alarm
+from domainclip.training.precompute import precompute
+from domainclip.training.run_context import RunContext
+from domainclip.training.setup import StepRange, TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,27 @@ class StageSteps:
     factors: dict[str, float]
 
 
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model after its last step."""
+
+    setup: TrainingSetup
+    start_weights: Mapping[str, Tensor]  # that learned, as they were before the first step
+    steps: int
+    weights_of_step: int  # the step whose weights the model has: the last, or the best
+    micro_batch_size: int | None  # as set or measured; None: the whole batch
+    alarms: tuple[Alarm, ...]
+    unusable: tuple[UnusableItem, ...]  # images that could not be read, each replaced by the next one
+
+    @property
+    def model(self) -> DualEncoder:
+        """The model, trained in place."""
+        return self.setup.model
+
+
 def stages_of(setup: TrainingSetup) -> list[StageSteps]:
     """The stages of a run in their order, each with at least one step."""
-    total = total_steps(setup.recipe, len(setup.pairs))
+    total = setup.total_steps
     stages, at, share = [], 0, 0.0
     # Heads of an objective learn in every stage.
     heads = {name: factor for name, factor in setup.factors.items() if name.startswith("extra/third.")}
@@ -40,44 +62,50 @@ def stages_of(setup: TrainingSetup) -> list[StageSteps]:
     return stages
 
 
-def train_in_stages(
-    setup: TrainingSetup,
-    keep: Callable[[TrainingSetup], TrainingSetup],
-    folder: Path,
-    saved: Path | None,
-    accelerator: Accelerator,
-    *,
-    say: Callable[[str], None],
-    quiet: bool = False,
-) -> Trained:
-    """Trains every stage that is not behind `saved`; `keep` computes once what is locked in one of them.
+def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
+    """Train every stage that the checkpoint of the setup, if any, is not behind already.
 
-    Raises: what `train` raises.
+    Raises: DivergedError, Interrupted or ModelError, as `train_stage` does.
     """
-    parts = stages_of(setup)
-    at = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
-    done: list[Trained] = []
-    for number, stage in enumerate(parts, start=1):
-        if at >= stage.steps.end and number < len(parts):
+    run.say(f"{setup.summary}; {len(setup.pairs)} training pairs; run folder {run.folder}")
+    weights = setup.model.weights()
+    start = {name: w.detach().clone() for name, w in weights.items() if setup.factors[name] > 0}
+    stages, saved = stages_of(setup), setup.checkpoint
+    step = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
+    results: list[StageResult] = []
+    for number, stage in enumerate(stages, start=1):
+        begin, end = stage.steps
+        if step >= end and number < len(stages):
             continue
-        if len(parts) > 1:
-            learning = sum(w.numel() for n, w in setup.model.weights().items() if stage.factors[n] > 0)
-            steps = f"steps {stage.steps.begin + 1} to {stage.steps.end}"
-            say(f"stage {number} of {len(parts)}, {steps}: {learning:,} weights learn")
-        for name, weight in setup.model.weights().items():
+        if len(stages) > 1:
+            learning = sum(w.numel() for name, w in weights.items() if stage.factors[name] > 0)
+            run.say(
+                f"stage {number} of {len(stages)}, steps {begin + 1} to {end}: {learning:,} weights learn"
+            )
+        for name, weight in weights.items():
             weight.requires_grad_(stage.factors[name] > 0)
-        ready = keep(
-            replace(setup, factors=stage.factors, steps=stage.steps, checkpointed=frozenset(_learning(setup)))
-        )
-        done.append(train_stage(ready, folder, saved, accelerator, quiet))
-        if done[-1].steps < stage.steps.end:  # what was seen on held-out data has ended the run
+        inputs = precompute(setup.stage_inputs(stage.steps, stage.factors), run)
+        results.append(train_stage(inputs, saved, run))
+        if results[-1].steps < end:  # the validation has ended the run
             break
-        accelerator.free_memory()  # what wraps the towers waits for gradients of this stage's weights
-        at, saved = stage.steps.end, folder / "checkpoints" / f"step-{stage.steps.end:06d}"
-    bad = {item.location: item for one in done for item in one.unusable}
-    alarms = dict.fromkeys(alarm for one in done for alarm in one.alarms)
-    return replace(done[-1], unusable=list(bad.values()), alarms=tuple(alarms))
+        run.accelerator.free_memory()  # its wrapper of the model waits for gradients of this stage's weights
+        step, saved = end, run.folder / "checkpoints" / f"step-{end:06d}"
+    return _joined(setup, start, results)
 
 
-def _learning(setup: TrainingSetup) -> list[str]:
-    return [name for name, factor in setup.factors.items() if factor > 0]
+def _joined(
+    setup: TrainingSetup, start_weights: Mapping[str, Tensor], results: list[StageResult]
+) -> TrainedModel:
+    """The result of all stages: the end of the last one, alarms and unusable images of all."""
+    last = results[-1]
+    unusable = {item.location: item for result in results for item in result.unusable}
+    alarms = dict.fromkeys(alarm for result in results for alarm in result.alarms)
+    return TrainedModel(
+        setup=setup,
+        start_weights=start_weights,
+        steps=last.steps,
+        weights_of_step=last.weights_of_step,
+        micro_batch_size=last.micro_batch_size,
+        alarms=tuple(alarms),
+        unusable=tuple(unusable.values()),
+    )

@@ -52,10 +52,10 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
 
     Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
     """
-    room = CacheBudget(setup.recipe.train.feature_cache_gb * 1e9)
+    room = CacheBudget(setup.settings.feature_cache_gb * 1e9)
     taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
-    for name, objective in setup.terms.by_name.items():
+    for name, objective in setup.objectives.by_name.items():
         inputs = objective.inputs
         if inputs.teachers:
             key = f"objectives.{name}.teachers"
@@ -82,7 +82,7 @@ def _third(setup: TrainingSetup, tower: ThirdTower, key: str, room: CacheBudget)
 
 def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> TrainingSetup:
     """The setup with the heads of a third tower, `third` wide, added to the model: they learn, unsaved."""
-    start = tower.initial_heads(setup.model.width, third, setup.recipe.train.seed)
+    start = tower.initial_heads(setup.model.width, third, setup.settings.seed)
     heads = torch.nn.Parameter(start.to(next(setup.model.parameters()).device))
     setup.model.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
     return replace(setup, factors=setup.factors | {"extra/third.heads": tower.learning_rate})

@@ -1,40 +1,40 @@
-"""How far to go from the base to the adapted weights: (1 − α) θ₀ + α θ, α chosen on the validation split.
+"""Hop 7: interpolate between the weights of base and adapted model, (1 − α) θ₀ + α θ [arXiv:2109.01903].
 
-The first steps away from the base bring most of the gain and cost least of what it knew [arXiv:2109.01903].
-So the smallest α wins whose score is within one standard error of the best one: the usual rule for taking
+The first steps away from the base bring most of the gain and cost least of what it knew. So the smallest α
+wins whose score on the validation split is within one standard error of the best: the usual rule for taking
 the simpler of two models that the data cannot tell apart. With a floor, the best score wins among those α
-that keep what the base knows, the base itself among them.
+that retain the metric on the retention set, the base itself (α = 0) among them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from domainclip.config.recipe import Recipe
+from domainclip.distributed import heartbeat
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe
-from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.evaluate import evaluate_pair
+from domainclip.evaluation.evaluate import compare_models
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training.stages import TrainedModel
 
 
 @dataclass(frozen=True)
 class AlphaScore:
-    """One α and what it reached; α = 0 is the base."""
+    """The score of one α; α = 0 is the base."""
 
     alpha: float
     score: float  # on the validation split; higher is better
     error: float  # its standard error
-    general: float | None = None  # the same figure on the general set, where there is one
+    general: float | None = None  # the same metric on the retention set, where there is one
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def set_alpha(
     alpha: float,
     model: nn.Module | None = None,
 ) -> None:
-    """Puts the weights at (1 − α) start + α end; `model`, which holds them, is needed for DoRA only.
+    """Set the weights to (1 − α) start + α end, in place; `model`, which holds them, is needed for DoRA only.
 
     An adapter's update is the product B A with B = 0 at the start: scaling B alone scales the update.
     """
@@ -63,9 +63,9 @@ def set_alpha(
 
 
 def _rescale(model: nn.Module, alpha: float) -> None:
-    """Moves DoRA's layers from α = 1 to α: (1 − α) W + α m (W + U) / ‖W + U‖, with U = s B A, row by row.
+    """Move DoRA's layers from α = 1 to α: (1 − α) W + α m (W + U) / ‖W + U‖, with U = s B A, row by row.
 
-    A row is a mixture of W and U again, so a factor on B's row and a new length say it exactly.
+    A row is a mixture of W and U again, so a factor on B's row and a new length express it exactly.
     """
     layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "lora_magnitude_vector")]
     for layer in layers:
@@ -80,27 +80,26 @@ def _rescale(model: nn.Module, alpha: float) -> None:
 
 
 def choose_alpha(tried: Sequence[AlphaScore], floor: float | None = None) -> float:
-    """The α to take.
+    """The selected α.
 
     Without a floor, the smallest above 0 whose score is within one standard error of the best. With one, the
-    best score of those whose general figure lies at most `floor` below the base's; of equals, the smallest.
+    best score of those whose metric on the retention set lies at most `floor` below the base's; of equals,
+    the smallest.
     """
-    order = sorted(tried, key=lambda one: one.alpha)
+    by_alpha = sorted(tried, key=lambda score: score.alpha)
     if floor is not None:
-        base = next(one for one in order if one.alpha == 0)
+        base = next(score for score in by_alpha if score.alpha == 0)
         assert base.general is not None
         least = base.general - floor - 1e-12  # 0.50 - 0.49 is a hair more than 0.01
-        kept = [one for one in order if one.general is not None and one.general >= least]
-        return max(kept, key=lambda one: one.score).alpha
-    moved = [one for one in order if one.alpha > 0]
-    best = max(moved, key=lambda one: one.score)
+        allowed = [score for score in by_alpha if score.general is not None and score.general >= least]
+        return max(allowed, key=lambda score: score.score).alpha
+    moved = [score for score in by_alpha if score.alpha > 0]
+    best = max(moved, key=lambda score: score.score)
     error = best.error if isfinite(best.error) else 0.0  # too few groups for an interval: the best itself
-    return next(one.alpha for one in moved if one.score >= best.score - error)
+    return next(score.alpha for score in moved if score.score >= best.score - error)
 
 
-_RESAMPLES = 200  # for a standard error
-
-
+_BOOTSTRAP_SAMPLES = 200  # for a standard error
 _UNCHANGED = (
     "weight_interpolation.max_retention_drop: no α gains and keeps the general figure within it: "
     "the model is as before training"
@@ -109,121 +108,124 @@ _UNCHANGED = (
 
 @dataclass(frozen=True)
 class InterpolationResult:
-    """All α that were tried, and the one that was taken."""
+    """All α that were tried, and the selected one."""
 
     alpha: float
     tried: Sequence[AlphaScore]
     floor: float | None
-    figure: str  # by which was chosen
+    metric: str  # that selected
     unit: str
-    warnings: Sequence[str] = ()
 
     def facts(self) -> dict[str, Any]:
         """For the report: scores by α, 0 being the base."""
-        general = {str(one.alpha): one.general for one in self.tried if one.general is not None}
+        general = {str(score.alpha): score.general for score in self.tried if score.general is not None}
         used = "not used for choosing" if self.floor is None else "half of the set, which is not reported"
         return {
             "alpha": self.alpha,
-            "figure": self.figure,
+            "figure": self.metric,
             "unit": self.unit,
-            "validation": {str(one.alpha): one.score for one in self.tried},
+            "validation": {str(score.alpha): score.score for score in self.tried},
             **({"general": general, "general_is": used} if general else {}),
             **({} if self.floor is None else {"floor": self.floor}),
         }
 
 
-def selection_metric(
-    recipe: Recipe,
-    model: DualEncoder,
-    sets: Sequence[EvaluationSet],
-    probes: Mapping[str, Probe],
-    cache: EmbeddingCache,
-) -> ComparisonRow | None:
-    """The figure that chooses α, as the base reaches it on `sets`; None where the recipe does not ask.
+@dataclass(frozen=True)
+class AdaptedModel:
+    """The trained model with its final weights, ready to be measured."""
 
-    Known before anything is trained, so that what cannot choose does not fail after it.
+    trained: TrainedModel
+    encoder: CachedEncoder
+    interpolation: InterpolationResult | None  # None where the recipe asks for none
 
-    Raises: RecipeError where no probe has such a figure, or a floor none on the general set.
+    @property
+    def model(self) -> DualEncoder:
+        """The model."""
+        return self.trained.model
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the report."""
+        return (_UNCHANGED,) if self.interpolation is not None and self.interpolation.alpha == 0 else ()
+
+
+def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | None:
+    """The metric that selects α, as the base reaches it; None where the recipe asks for no interpolation.
+
+    Measured before anything is trained, so that a recipe that cannot select fails at once.
+
+    Raises: RecipeError where no probe has such a metric, or, with a floor, none on the retention set.
     """
-    settings = recipe.weight_interpolation
-    if settings is None or not len(sets[0].items):  # an empty split is refused with the job
+    settings = protocol.interpolation
+    if settings is None or not len(protocol.selection[0].items):  # an empty split is refused with the setup
         return None
-    measure = partial(_rows, model, cache=cache, seed=recipe.evaluate.seed)
-    rows = measure(sets[:1], probes)
-    head = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
-    if head is None:
+    rows = _measure(base, protocol, protocol.selection[:1], protocol.probes)
+    metric = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
+    if metric is None:
         raise RecipeError(
             "weight_interpolation: no probe has a headline on the validation split that can choose: add "
             "zero_shot or retrieval to probes, or leave weight_interpolation out"
         )
     if settings.max_retention_drop is not None:
-        general = _tried(0.0, measure(sets, _deciding(probes, head)), head).general
+        general = _score(0.0, _measure_selection(base, protocol, metric), metric).general
         if general is None or not isfinite(general):
             raise RecipeError(
-                f"weight_interpolation.max_retention_drop: {head.probe} {head.metric} cannot be measured "
+                f"weight_interpolation.max_retention_drop: {metric.probe} {metric.metric} cannot be measured "
                 "on the general set: leave it out"
             )
-    return head
-
-
-def _deciding(probes: Mapping[str, Probe], head: ComparisonRow) -> Mapping[str, Probe]:
-    """The probe whose headline chooses; all of them where it goes by another name here."""
-    return {name: probe for name, probe in probes.items() if name == head.probe} or probes
+    return metric
 
 
 def interpolate_weights(
-    recipe: Recipe,
-    model: DualEncoder,
-    start: Mapping[str, Tensor],
-    sets: Sequence[EvaluationSet],
-    probes: Mapping[str, Probe],
-    cache: EmbeddingCache,
-    head: ComparisonRow | None,
-) -> InterpolationResult | None:
-    """Moves the weights to the chosen α; None where the recipe does not ask.
+    trained: TrainedModel, protocol: Protocol, metric: ComparisonRow | None
+) -> AdaptedModel:
+    """Set the weights to the selected α, in place; they stay as trained where `metric` is None.
 
-    `start` are the learning weights before training, `sets` what is chosen on, and `head` the figure: see
-    `choosing` and `headline`. The heads of an objective are no part of what is saved, and stay as they are.
-    Embeddings are held in `cache`: those of the base and of the chosen α serve again.
+    `metric` is that of `selection_metric`. The heads of an objective are not saved, and stay as trained. The
+    embeddings of base and selected α are measured again later: they are cached in memory.
     """
-    settings = recipe.weight_interpolation
-    if settings is None or head is None:
-        return None
+    heartbeat.update("measuring", 0)
+    model, settings = trained.model, protocol.interpolation
+    if settings is None or metric is None:
+        return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), None)
+    start = trained.start_weights
     weights = {
         name: weight
         for name, weight in model.weights().items()
         if name in start and not name.startswith("extra/third.")
     }
     end = {name: weight.detach().clone() for name, weight in weights.items()}
-    measure = partial(_rows, model, cache=cache, seed=recipe.evaluate.seed)
     tried = []
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, model)
-        tried.append(_tried(alpha, measure(sets, _deciding(probes, head)), head))
-    chosen = choose_alpha(tried, settings.max_retention_drop)
-    set_alpha(weights, start, end, chosen, model)
-    said = [_UNCHANGED] if chosen == 0 else []
-    figure = f"{head.probe} {head.metric}"
-    return InterpolationResult(chosen, tried, settings.max_retention_drop, figure, head.unit, said)
+        tried.append(_score(alpha, _measure_selection(model, protocol, metric), metric))
+    alpha = choose_alpha(tried, settings.max_retention_drop)
+    set_alpha(weights, start, end, alpha, model)
+    result = InterpolationResult(
+        alpha, tried, settings.max_retention_drop, f"{metric.probe} {metric.metric}", metric.unit
+    )
+    return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), result)
 
 
-def _rows(
-    model: DualEncoder,
-    sets: Sequence[EvaluationSet],
-    probes: Mapping[str, Probe],
-    cache: EmbeddingCache,
-    seed: int,
+def _measure_selection(model: DualEncoder, protocol: Protocol, metric: ComparisonRow) -> list[ComparisonRow]:
+    """The selection sets under the probe whose metric selects; under all where it has another name here."""
+    probes = {name: probe for name, probe in protocol.probes.items() if name == metric.probe}
+    return _measure(model, protocol, protocol.selection, probes or protocol.probes)
+
+
+def _measure(
+    model: DualEncoder, protocol: Protocol, sets: Sequence[EvaluationSet], probes: Mapping[str, Probe]
 ) -> list[ComparisonRow]:
-    return evaluate_pair(
-        CachedEncoder(model, cache), None, sets, probes, resamples=_RESAMPLES, seed=seed
-    ).rows
+    # On disk, embeddings of every α would take room for nothing.
+    encoder = CachedEncoder(model, protocol.embeddings.memory_only)
+    return compare_models([encoder], sets, probes, resamples=_BOOTSTRAP_SAMPLES, seed=protocol.seed)[0].rows
 
 
-def _tried(alpha: float, rows: Sequence[ComparisonRow], head: ComparisonRow) -> AlphaScore:
-    found = {row.dataset: row for row in rows if (row.probe, row.metric) == (head.probe, head.metric)}
-    sign = 1 if head.higher_is_better else -1
-    here, general = found[head.dataset], found.get(RETENTION)
-    error = (here.base.high - here.base.low) / (2 * 1.96)
+def _score(alpha: float, rows: Sequence[ComparisonRow], metric: ComparisonRow) -> AlphaScore:
+    by_set = {row.dataset: row for row in rows if (row.probe, row.metric) == (metric.probe, metric.metric)}
+    sign = 1 if metric.higher_is_better else -1
+    value, general = by_set[metric.dataset].base, by_set.get(RETENTION)
+    error = (value.high - value.low) / (2 * 1.96)
     return AlphaScore(
-        alpha, sign * here.base.value, error, None if general is None else sign * general.base.value
+        alpha, sign * value.value, error, None if general is None else sign * general.base.value
     )

@@ -16,6 +16,7 @@ from domainclip.evaluation import contamination
 from domainclip.hub.allowlist import files_to_push
 from domainclip.pipelines import finetune
 from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
 
 COLUMNS = "{image: file_name, texts: text, labels: label, group: group_id, split: split}"
@@ -49,7 +50,7 @@ def undivided(folder: Path, items: int = 64) -> Path:
 
 
 def finished(file: Path, folder: Path, *said: str) -> Path:
-    finetune.finetune(loading.load_recipe(str(file), said), folder, quiet=True)
+    finetune.finetune(loading.load_recipe(str(file), said), RunOptions(folder=folder, quiet=True))
     return folder
 
 

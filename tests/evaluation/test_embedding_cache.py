@@ -24,6 +24,7 @@ from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages, encod
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
+from domainclip.evaluation.protocol import Protocol
 from domainclip.models import onednn
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
@@ -234,11 +235,11 @@ def test_unreadable_pictures_of_a_fitted_split_are_left_out_and_counted(model: D
     data = EvaluationSet(data.name, data.items, data.card, data.classes, train=train)
     encoder = CachedEncoder(model)
     found = evaluate_pair(
-        encoder, None, [data], {"fitted": Fitted(), "retrieval": Retrieval()}, resamples=100
+        encoder, None, Protocol([data], {"fitted": Fitted(), "retrieval": Retrieval()}, 100)
     )
     assert found.protocol[0]["details"] == {"seen": {"train": 28}}
     assert "test: 2 images of its train split cannot be read; no probe is fitted on them" in found.warnings
-    plain = evaluate_pair(encoder, None, [data], {"retrieval": Retrieval()}, resamples=100)
+    plain = evaluate_pair(encoder, None, Protocol([data], {"retrieval": Retrieval()}, 100))
     assert plain.warnings == [text for text in found.warnings if "train split" not in text]
     assert told(plain) == [row for row in told(found) if row[1] in {one.metric for one in plain.rows}]
 

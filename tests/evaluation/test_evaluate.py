@@ -21,6 +21,7 @@ from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
@@ -57,7 +58,7 @@ def test_gain_loss_and_no_difference_get_their_words() -> None:
     data = evaluation_set(animals(120), CLASSES)
     poor, good, alike = skilled(120, 0.6), skilled(120, 0.95, seed=1), skilled(120, 0.6, seed=2)
     for before, after, verdict in ((poor, good, BETTER), (good, poor, WORSE), (poor, alike, SAME)):
-        found = evaluate_pair(before, after, [data], {"zero_shot": ZeroShot()}, resamples=400)
+        found = evaluate_pair(before, after, Protocol([data], {"zero_shot": ZeroShot()}, 400))
         row = row_of(found, "macro_accuracy")
         assert (row.verdict, row.primary, row.n, row.groups) == (verdict, True, 120, 120)
         assert row.base.low <= row.base.value <= row.base.high
@@ -67,7 +68,7 @@ def test_identical_models_differ_by_nothing_with_p_one() -> None:
     rows = [{**row, "texts": [f"text {i}"]} for i, row in enumerate(animals(40))]
     vectors = {f"text {i}": [float(i % 7), 3.0] for i in range(40)}
     model = ArrayEncoder(skilled(40, 0.7).image_vectors, {**AXES, **vectors})
-    found = evaluate_pair(model, model, [evaluation_set(rows, CLASSES)], PROBES, resamples=200)
+    found = evaluate_pair(model, model, Protocol([evaluation_set(rows, CLASSES)], PROBES, 200))
     assert len(found.rows) > 8
     for row in found.rows:
         assert row.difference is not None
@@ -83,9 +84,7 @@ def test_a_lower_rank_is_better() -> None:
     found = evaluate_pair(
         ArrayEncoder(images, wrong),
         ArrayEncoder(images, right),
-        [evaluation_set(rows)],
-        PROBES,
-        resamples=200,
+        Protocol([evaluation_set(rows)], PROBES, 200),
     )
     row = row_of(found, "image_to_text_median_rank")
     assert row.difference is not None
@@ -109,29 +108,33 @@ def test_parts_are_judged_after_holm() -> None:
 
         return ArrayEncoder({f"{i:03d}": np.eye(12)[axis(i)].tolist() for i in range(240)}, texts)
 
-    found = evaluate_pair(model(0), model(7), [evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
+    found = evaluate_pair(
+        model(0), model(7), Protocol([evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
+    )
     lucky = row_of(found, "accuracy/c00")
     assert lucky.difference is not None
     assert lucky.difference.p is not None
     assert 0.001 < lucky.difference.p < 0.05
     assert lucky.difference.low > 0
     assert lucky.verdict == SAME
-    sure = evaluate_pair(model(0), model(10), [evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
+    sure = evaluate_pair(
+        model(0), model(10), Protocol([evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
+    )
     assert row_of(sure, "accuracy/c00").verdict == BETTER
 
 
 def test_few_groups_are_said() -> None:
     five, ten = (evaluation_set(animals(40, groups=n), CLASSES) for n in (5, 10))
-    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), [five], {"zero_shot": ZeroShot()}, resamples=200)
+    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), Protocol([five], {"zero_shot": ZeroShot()}, 200))
     assert row_of(found, "accuracy").verdict == UNKNOWN
     assert found.warnings == ["test: only 5 groups: no interval can be given below 6"]
-    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), [ten], {"zero_shot": ZeroShot()}, resamples=200)
+    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), Protocol([ten], {"zero_shot": ZeroShot()}, 200))
     assert found.warnings == ["test: only 10 groups: intervals are narrower than they should be"]
 
 
 def test_a_single_model_has_no_difference() -> None:
     found = evaluate_pair(
-        skilled(30, 0.8), None, [evaluation_set(animals(30), CLASSES)], PROBES, resamples=200
+        skilled(30, 0.8), None, Protocol([evaluation_set(animals(30), CLASSES)], PROBES, 200)
     )
     row = row_of(found, "accuracy")
     assert (row.adapted, row.difference, row.verdict, row.adapted_scores) == (None, None, None, None)
@@ -139,7 +142,7 @@ def test_a_single_model_has_no_difference() -> None:
 
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(RecipeError) as error:
-        evaluate_pair(CollapsedEncoder(), None, [evaluation_set(animals(3))], PROBES)
+        evaluate_pair(CollapsedEncoder(), None, Protocol([evaluation_set(animals(3))], PROBES))
     assert str(error.value) == (
         "nothing can be measured: zero_shot on test: there are no two classes to choose among; "
         "retrieval on test: there are no two different captions"
@@ -221,7 +224,7 @@ def test_the_mode_of_the_towers_is_left_as_it_was(model: tuple[DualEncoder, Dual
 def test_unreadable_images_are_left_out_for_both_and_counted(model: tuple[DualEncoder, DualEncoder]) -> None:
     base, adapted = map(CachedEncoder, model)
     data = evaluation_set(pictures(40, broken=(3, 33)), CLASSES)
-    found = evaluate_pair(base, adapted, [data], PROBES, resamples=100)
+    found = evaluate_pair(base, adapted, Protocol([data], PROBES, 100))
     assert found.valid
     assert "test: 2 of 40 images cannot be read; left out for both models" in found.warnings
     accuracy = row_of(found, "accuracy")
@@ -233,7 +236,7 @@ def test_unreadable_images_are_left_out_for_both_and_counted(model: tuple[DualEn
 def test_a_set_without_one_readable_image_is_refused(model: tuple[DualEncoder, DualEncoder]) -> None:
     data = evaluation_set(pictures(2, broken=(0, 1)), CLASSES)
     with pytest.raises(DataError) as error:
-        evaluate_pair(CachedEncoder(model[0]), None, [data], PROBES)
+        evaluate_pair(CachedEncoder(model[0]), None, Protocol([data], PROBES))
     assert str(error.value) == "test: none of its 2 images can be read: check the corpus path"
 
 
@@ -249,7 +252,7 @@ def test_no_digit_depends_on_the_order_of_the_rows(model: tuple[DualEncoder, Dua
     permuted = replace(data, items=data.items.select(order))
     base, adapted = model
     plain, other = (
-        evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), [one], PROBES, resamples=100)
+        evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), Protocol([one], PROBES, 100))
         for one in (data, permuted)
     )
     assert told(plain) == told(other)
@@ -285,7 +288,7 @@ def test_differing_preparation_makes_the_evaluation_invalid(model: tuple[DualEnc
     base, adapted = map(CachedEncoder, model)
     adapted.preparation = "other"
     adapted.image_key = (adapted.image_key[0], "other")
-    found = evaluate_pair(base, adapted, [evaluation_set(pictures(20), CLASSES)], PROBES, resamples=100)
+    found = evaluate_pair(base, adapted, Protocol([evaluation_set(pictures(20), CLASSES)], PROBES, 100))
     assert not found.valid
     assert found.warnings[0] == (
         "base and adapted model prepare images differently: their figures must not be compared"
@@ -327,7 +330,7 @@ def shared_out(folders: tuple[Path, Path], world: int, monkeypatch: pytest.Monke
         meeting.own.rank = rank
         data = evaluation_set(pictures(110, broken=[5]), CLASSES)
         base, adapted = map(CachedEncoder, models[rank])
-        return told(evaluate_pair(base, adapted, [data], PROBES, resamples=100))
+        return told(evaluate_pair(base, adapted, Protocol([data], PROBES, 100)))
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(measure, range(world)))

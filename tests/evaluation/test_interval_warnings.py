@@ -56,7 +56,9 @@ def test_a_sigmoid_base_under_another_loss(
     recipe_file: Path, tmp_path: Path, objectives: str, said: str
 ) -> None:
     base = tiny_siglip(tmp_path / "siglip")
-    ready = load_inputs(loading.load_recipe(str(recipe_file), [f"base={base}", f"objectives={objectives}"]))
+    ready = load_inputs(
+        loading.load_recipe(str(recipe_file), [f"base={base}", f"objectives={objectives}"]), "train"
+    )
     found = [line for line in ready.warnings if line.startswith("objectives")]
     expected = (
         f"objectives: {said}, but family siglip was trained with sigmoid: its scale and bias may not fit"
@@ -98,5 +100,5 @@ def test_a_teacher_that_is_not_there_is_said_before_anything_is_measured(
         teacher = str((tmp_path / name).resolve())
         changes = [f"objectives={objectives.replace('TEACHER', teacher)}"]
         with pytest.raises(ModelError) as caught:
-            load_inputs(loading.load_recipe(str(recipe_file), changes))
+            load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
         assert str(caught.value) == f'{key}: "{teacher}": {fault}'

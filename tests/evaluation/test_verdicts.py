@@ -20,6 +20,7 @@ from domainclip.evaluation.probes.calibration import Calibration
 from domainclip.evaluation.probes.modality_gap import ModalityGap
 from domainclip.evaluation.probes.set_difficulty import SetDifficulty
 from domainclip.evaluation.probes.subgroups import Subgroups
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics import aggregates, closed_form, estimates
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE
 from tests.evaluation.probes.array_encoder import ArrayEncoder, evaluation_set
@@ -70,7 +71,7 @@ def test_noise_is_not_called_a_difference(trial: Trial, probe: Probe, figure: st
     claims, biased = 0, 0
     for _ in range(TRIALS):
         base, adapted, data = trial(rng)
-        found = evaluate_pair(base, adapted, [data], {"probe": probe}, resamples=200)
+        found = evaluate_pair(base, adapted, Protocol([data], {"probe": probe}, 200))
         row = next(row for row in found.rows if row.metric == figure)
         assert row.difference is not None
         claims += row.verdict in (BETTER, WORSE)
@@ -83,7 +84,7 @@ def test_what_only_describes_gets_no_verdict() -> None:
     strong, data = clusters(n=40, noise=0.2)
     weak, _ = clusters(n=40, noise=0.9)
     probes: dict[str, Probe] = {"gap": ModalityGap(), "difficulty": SetDifficulty()}
-    found = evaluate_pair(strong, weak, [data], probes, resamples=200)
+    found = evaluate_pair(strong, weak, Protocol([data], probes, 200))
     assert len(found.rows) == 7
     assert {row.verdict for row in found.rows} == {NO_VERDICT}
     assert any(row.difference is not None and row.difference.sign for row in found.rows)
@@ -92,7 +93,7 @@ def test_what_only_describes_gets_no_verdict() -> None:
 
 def test_brier_and_log_loss_are_judged_beside_the_error_that_is_not() -> None:
     base, adapted, data = calibrated(np.random.default_rng(0))
-    found = evaluate_pair(base, adapted, [data], {"calibration": Calibration()}, resamples=200)
+    found = evaluate_pair(base, adapted, Protocol([data], {"calibration": Calibration()}, 200))
     verdicts = {row.metric: row.verdict for row in found.rows}
     assert verdicts == {"ece": NO_VERDICT, "ece_adaptive": NO_VERDICT, "brier": WORSE, "nll": WORSE}
 
@@ -129,7 +130,7 @@ def test_figures_on_other_items_or_of_one_model_alone_are_named_and_left_out() -
     other = figures_of(everyone, "all", "new")
     other.metrics.extend(figures_of(range(5, 15), "some").metrics)
     data = evaluation_set([{"id": f"{i:03d}"} for i in range(20)])
-    found = evaluate_pair(*models(), [data], {"made": _Fixed({1.0: one, 2.0: other})}, resamples=50)
+    found = evaluate_pair(*models(), Protocol([data], {"made": _Fixed({1.0: one, 2.0: other})}, 50))
     assert [row.metric for row in found.rows] == ["all"]
     assert found.warnings == [
         "made on test: left out, for not every model has it: gone/1, gone/2, gone/3, gone/4, gone/5 and 1 more",
@@ -145,7 +146,7 @@ def test_figures_of_two_meanings_are_not_measured() -> None:
         "also": _Fixed(dict.fromkeys((1.0, 2.0), one)),
     }
     data = evaluation_set([{"id": f"{i:03d}"} for i in range(20)])
-    found = evaluate_pair(*models(), [data], probes, resamples=50)
+    found = evaluate_pair(*models(), Protocol([data], probes, 50))
     assert [row.metric for row in found.rows] == ["ece"]
     said = "not compared, for the models are measured differently: by prompts; by bias"
     assert found.warnings == [f"made on test: {said}"]
@@ -163,7 +164,7 @@ def test_calibration_with_and_without_a_bias_is_not_compared() -> None:
     biased.bias = -1.0
     for base, adapted in ((plain, biased), (biased, plain)):
         with pytest.raises(RecipeError) as caught:
-            evaluate_pair(base, adapted, [data], {"calibration": Calibration()}, resamples=50)
+            evaluate_pair(base, adapted, Protocol([data], {"calibration": Calibration()}, 50))
         ways = [
             "positive against negative prompts" if one.bias is None else "sigmoid of cosine and bias"
             for one in (base, adapted)
@@ -172,7 +173,7 @@ def test_calibration_with_and_without_a_bias_is_not_compared() -> None:
             "nothing can be measured: calibration on test: not compared, for the models are "
             f"measured differently: {'; '.join(ways)}"
         )
-    same = evaluate_pair(plain, plain, [data], {"calibration": Calibration()}, resamples=50)
+    same = evaluate_pair(plain, plain, Protocol([data], {"calibration": Calibration()}, 50))
     assert [row.metric for row in same.rows] == ["ece", "ece_adaptive", "brier", "nll"]
 
 
@@ -194,7 +195,7 @@ def test_thirty_patients_can_show_that_one_of_fourteen_labels_changed() -> None:
     data = evaluation_set([{"id": f"{i:03d}"} for i in range(30)])
     for groups, verdict in ((30, BETTER), (29, SAME)):
         probe: Probe = _Fixed({1.0: results(base, groups), 2.0: results(adapted, groups)})
-        found = evaluate_pair(*models(), [data], {"made": probe}, resamples=400)
+        found = evaluate_pair(*models(), Protocol([data], {"made": probe}, 400))
         assert [row.verdict for row in found.rows if row.part == names[3]] == [verdict]
         assert sum(row.verdict != SAME for row in found.rows) == (groups == 30)
         least = found.rows[0].least_p

@@ -14,8 +14,9 @@ from domainclip.config import loading
 from domainclip.errors import DataError
 from domainclip.pipelines import finetune
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job
-from domainclip.training.setup import Precomputed, TrainingSetup
+from domainclip.pipelines.training_setup import make_setup
+from domainclip.training.run_context import RunOptions
+from domainclip.training.setup import TrainingSetup
 from tests.conftest import COLOURS, make_corpus
 from tests.support.processes import finetuned
 
@@ -78,7 +79,8 @@ def _run(folder: Path, base: Path, corpus: Path, *changes: str) -> Path:
     folder.mkdir()
     (folder / "said.yaml").write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
     finetune.finetune(
-        loading.load_recipe(str(folder / "said.yaml"), changes), folder / "run", resume=False, quiet=True
+        loading.load_recipe(str(folder / "said.yaml"), changes),
+        RunOptions(folder=folder / "run", resume=False, quiet=True),
     )
     return folder / "run"
 
@@ -91,8 +93,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, base: Path, spoken: Path) ->
 
 def _job(folder: Path, base: Path, corpus: Path, *changes: str) -> TrainingSetup:
     (folder / "said.yaml").write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
-    ready = load_inputs(loading.load_recipe(str(folder / "said.yaml"), changes))
-    return make_job(ready, ready.parts.strategy.stages(ready.base), Precomputed())
+    ready = load_inputs(loading.load_recipe(str(folder / "said.yaml"), changes), "train")
+    return make_setup(ready)
 
 
 def _terms(folder: Path) -> list[dict[str, float]]:

@@ -19,7 +19,7 @@ from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from tests.objectives.filled_views import check_gradients, check_processes, filled, gradients
 
 
@@ -143,10 +143,13 @@ def test_a_width_that_the_base_does_not_have_is_refused() -> None:
 
 def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
     ready = load_inputs(
-        loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, matryoshka: {widths: [4, 32]}}"])
+        loading.load_recipe(
+            str(recipe_file), ["objectives={contrastive: {}, matryoshka: {widths: [4, 32]}}"]
+        ),
+        "train",
     )
     with pytest.raises(RecipeError) as caught:
-        make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+        make_setup(ready)
     assert str(caught.value) == (
         "objectives.matryoshka.widths: 32 is more than the 16 dimensions that the base's embeddings have: name smaller ones"
     )

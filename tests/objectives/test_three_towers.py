@@ -25,6 +25,7 @@ from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
 from domainclip.training import objective_inputs, step
 from domainclip.training.checkpointing import checkpoint
+from domainclip.training.run_context import RunOptions
 from domainclip.training.views import StepBatch
 from tests.support import tiny_models
 from tests.support.processes import finetuned
@@ -231,9 +232,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _finetune(file: Path, folder: Path, *changes: str, resume: bool = False) -> None:
     finetune.finetune(
         loading_config.load_recipe(str(file), ["probes=[zero_shot]", *changes]),
-        folder,
-        resume=resume,
-        quiet=True,
+        RunOptions(folder=folder, resume=resume, quiet=True),
     )
 
 

@@ -28,6 +28,7 @@ from domainclip.pipelines.ablation import measure, plan, runs
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.report.ablation_results import AblationFile
+from domainclip.training.run_context import RunOptions
 from tests import conftest
 
 PLAN = """
@@ -105,7 +106,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         taken.append(one.folder.name + (" resumed" if "--resume" in command else ""))
         own = loading.load_recipe(command[command.index("--recipe") + 1])
         try:
-            finetune.finetune(own, one.folder, resume="--resume" in command, quiet=True)
+            finetune.finetune(own, RunOptions(folder=one.folder, resume="--resume" in command, quiet=True))
         except DomainclipError as error:
             return Ended(one, str(error), int(error.code))
         return Ended(one)
@@ -158,7 +159,7 @@ def test_two_variants_with_two_seeds(done: Done, tmp_path: Path, here: list[str]
                 assert one.base.value == own["base"]["value"]
     # The seeds are those of the recipe: their runs differ, and a run alone gives the same bytes.
     alone = loading.load_recipe(str(tmp_path / "squares.yaml"), ["train.seed=1"])
-    finetune.finetune(alone, tmp_path / "alone", quiet=True)
+    finetune.finetune(alone, RunOptions(folder=tmp_path / "alone", quiet=True))
     weights = [
         (f / "model" / "model.safetensors").read_bytes()
         for f in (out / "full-seed0", out / "full-seed1", tmp_path / "alone")

@@ -21,6 +21,7 @@ from domainclip.evaluation.verdicts import BETTER, SAME, WORSE, add_verdicts_tog
 from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
 from domainclip.report.comparison import ComparisonFile
 from domainclip.report.writer import write_comparison
+from domainclip.training.run_context import RunOptions
 from tests.evaluation.probes.array_encoder import evaluation_set
 from tests.evaluation.test_evaluate import CLASSES, animals, skilled
 from tests.report.made_results import context, row
@@ -313,7 +314,9 @@ def test_a_leak_marks_an_evaluation_invalid_and_stops_a_training(
     assert "This evaluation is not valid" in text
     assert "a real" not in text
     with pytest.raises(DataError):
-        finetune.finetune(loading.load_recipe(str(recipe_file), said), tmp_path / "run", quiet=True)
+        finetune.finetune(
+            loading.load_recipe(str(recipe_file), said), RunOptions(folder=tmp_path / "run", quiet=True)
+        )
     assert not (tmp_path / "run").exists()
 
 

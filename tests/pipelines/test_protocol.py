@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from domainclip.config import loading
+from domainclip.config.recipe import WeightInterpolation
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import EvaluationSet
-from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.probes.zero_shot import ZeroShot
+from domainclip.evaluation.protocol import Protocol
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune, protocol
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.report.results_file import load
 from domainclip.training import weight_interpolation
+from domainclip.training.run_context import RunOptions
+from domainclip.training.validation import make_validation_set, validation_warnings
 from domainclip.training.weight_interpolation import AlphaScore
 from tests import conftest
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -43,7 +48,9 @@ def test_every_alpha_is_measured_on_both_sets(
         "weight_interpolation={alphas: [0.5, 1.0]}",
         "train.epochs=2",
     ]
-    finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+    finetune.finetune(
+        loading.load_recipe(str(with_general), said), RunOptions(folder=tmp_path / "run", quiet=True)
+    )
     file = load(tmp_path / "run" / "results.json")
     facts = file.run["facts"]["interpolation"]
     assert set(facts["general"]) == set(facts["validation"]) == {"0.0", "0.5", "1.0"}
@@ -68,7 +75,7 @@ def test_every_alpha_is_measured_on_both_sets(
 def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path, tmp_path: Path) -> None:
     said = ["train.learning_rate=2e-3", "weight_interpolation={alphas: [0.5, 1.0], max_retention_drop: 0.0}"]
     asked = loading.load_recipe(str(with_general), said)
-    finetune.finetune(asked, tmp_path / "run", quiet=True)
+    finetune.finetune(asked, RunOptions(folder=tmp_path / "run", quiet=True))
     file = load(tmp_path / "run" / "results.json")
     facts = file.run["facts"]["interpolation"]
     assert facts["general_is"] == "half of the set, which is not reported"
@@ -77,7 +84,7 @@ def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path,
     assert facts["validation"][str(facts["alpha"])] == max(facts["validation"][alpha] for alpha in kept)
     (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "macro_accuracy"))
     whole = evaluation_set_of(with_general)
-    half = protocol.reported_sets([whole], asked)[0]
+    half = protocol.reported_sets([whole], asked.weight_interpolation)[0]
     assert general.n == len(half.items) < 48
     assert "half of the set" in (tmp_path / "run" / "report.md").read_text()
     # Both halves together are the whole, no group in both, and order does not matter.
@@ -86,28 +93,31 @@ def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path,
     assert not set(half.items["group"]) & set(rest.items["group"])
     assert len(half.items) + len(rest.items) == 48
     shuffled = EvaluationSet("general", whole.items.shuffle(seed=1), whole.card, whole.classes)
-    assert set(protocol.reported_sets([shuffled], asked)[0].items["id"]) == set(half.items["id"])
+    assert set(protocol.reported_sets([shuffled], asked.weight_interpolation)[0].items["id"]) == set(
+        half.items["id"]
+    )
 
 
 def evaluation_set_of(file: Path) -> EvaluationSet:
     asked = loading.load_recipe(str(file))
-    return evaluation_sets(asked, load_inputs(asked, measuring=True).corpus, [])[1]
+    ready = load_inputs(asked, "evaluate")
+    return evaluation_sets(asked, ready.corpus, ready.retention)[1]
 
 
 def test_no_alpha_within_the_floor_leaves_the_base(
     with_general: Path, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = weight_interpolation._tried
+    plain = weight_interpolation._score
 
     def costly(alpha, rows, head):  # type: ignore[no-untyped-def]
         one = plain(alpha, rows, head)
         return AlphaScore(alpha, one.score, one.error, 0.5 - alpha)
 
-    monkeypatch.setattr(weight_interpolation, "_tried", costly)
+    monkeypatch.setattr(weight_interpolation, "_score", costly)
     asked = loading.load_recipe(
         str(with_general), ["weight_interpolation={alphas: [0.5], max_retention_drop: 0.1}", "train.epochs=1"]
     )
-    finetune.finetune(asked, tmp_path / "run", quiet=True)
+    finetune.finetune(asked, RunOptions(folder=tmp_path / "run", quiet=True))
     file = load(tmp_path / "run" / "results.json")
     assert file.run["facts"]["interpolation"]["alpha"] == 0.0
     assert weight_interpolation._UNCHANGED in file.warnings
@@ -122,7 +132,7 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        (["probes=[gap]", "weight_interpolation={}"],
+        (["probes=[modality_gap]", "weight_interpolation={}"],
          "weight_interpolation: no probe has a headline on the validation split that can choose: add zero_shot or retrieval "
          "to probes, or leave weight_interpolation out"),
         (["probes=[knn]", "weight_interpolation={max_retention_drop: 0.1}"],
@@ -133,7 +143,9 @@ def test_what_cannot_choose_fails_before_training(
     with_general: Path, tmp_path: Path, said: list[str], line: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+        finetune.finetune(
+            loading.load_recipe(str(with_general), said), RunOptions(folder=tmp_path / "run", quiet=True)
+        )
     assert str(caught.value) == line
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -141,11 +153,13 @@ def test_what_cannot_choose_fails_before_training(
 def test_a_probe_that_fits_may_choose(with_general: Path, tmp_path: Path) -> None:
     """It fits on the training split, and never on the split that is chosen on."""
     said = ["probes=[knn]", "weight_interpolation={alphas: [0.5]}", "train.epochs=1"]
-    finetune.finetune(loading.load_recipe(str(with_general), said), tmp_path / "run", quiet=True)
+    finetune.finetune(
+        loading.load_recipe(str(with_general), said), RunOptions(folder=tmp_path / "run", quiet=True)
+    )
     facts = load(tmp_path / "run" / "results.json").run["facts"]["interpolation"]
     assert facts["figure"].startswith("knn ")
     asked = loading.load_recipe(str(with_general), said)
-    (validation, _) = protocol.selection_sets([None, None], asked, load_inputs(asked, measuring=True).corpus)  # type: ignore[list-item]
+    validation = protocol.make_protocol(load_inputs(asked, "evaluate")).selection[0]
     assert validation.train is not None
     assert validation.validation is None
 
@@ -158,23 +172,25 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
         asked = loading.load_recipe(
             str(with_general), [*steers, f"weight_interpolation={{max_retention_drop: {floor}}}"]
         )
-        ready = load_inputs(asked)
-        every = evaluation_sets(asked, ready.corpus, [])
-        warnings: list[str] = []
-        seen = finetune._seen(ready, protocol.selection_sets(every, asked, ready.corpus), warnings)
+        ready = load_inputs(asked, "train")
+        whole = protocol.make_protocol(ready)
+        seen = make_validation_set(
+            asked, ready.corpus, whole.selection, ready.objectives, whole.probes, ready.base
+        )
         assert seen is not None
         assert seen.retention is not None
         looked[floor] = set(seen.retention.items["group"])
-        reported = set(protocol.reported_sets(every, asked)[1].items["group"])
+        reported = set(whole.reported[1].items["group"])
         assert looked[floor].isdisjoint(reported) == (floor == "0.1")
         doubt = "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
+        warnings = validation_warnings(asked.train, asked.evaluate.split, halved=floor == "0.1")
         assert (doubt in warnings) == (floor == "null")
     assert looked["0.1"] < looked["null"]
 
 
 def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        weight_interpolation, "_rows", lambda *_, **__: [row(dataset="validation", adapted=None)]
+        weight_interpolation, "_measure", lambda *_, **__: [row(dataset="validation", adapted=None)]
     )
     model = models_loading.load_model(base)
     model.added_modules["third"] = torch.nn.Linear(2, 2)
@@ -183,46 +199,37 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
     with torch.no_grad():
         for weight in model.weights().values():
             weight.add_(1.0)
-    asked = loading.load_recipe("quickstart", ["weight_interpolation={alphas: [0.25]}"])
-    swept = weight_interpolation.interpolate_weights(
-        asked,
-        model,
-        start,
-        [evaluation_set(animals(8), CLASSES)],
-        {"zero_shot": ZeroShot()},
-        EmbeddingCache(),
-        row(dataset="validation", adapted=None),
-    )
-    assert swept is not None
-    assert swept.alpha == 0.25
+    data = evaluation_set(animals(8), CLASSES)
+    plain = Protocol([data], {"zero_shot": ZeroShot()}, selection=[data])
+    trained: Any = SimpleNamespace(model=model, start_weights=start)
+    metric = row(dataset="validation", adapted=None)
+    asked = replace(plain, interpolation=WeightInterpolation(alphas=[0.25]))
+    adapted = weight_interpolation.interpolate_weights(trained, asked, metric)
+    assert adapted.interpolation is not None
+    assert adapted.interpolation.alpha == 0.25
     for name, weight in model.weights().items():
         moved = 1.0 if name.startswith("extra/third.") else 0.25
         assert torch.allclose(weight, start[name] + moved, atol=1e-6), name
-    assert (
-        weight_interpolation.interpolate_weights(
-            loading.load_recipe("quickstart"), model, start, [], {}, EmbeddingCache(), None
-        )
-        is None
-    )
+    assert weight_interpolation.interpolate_weights(trained, plain, None).interpolation is None
 
 
 def test_a_floor_needs_a_general_set_of_some_size(tmp_path: Path) -> None:
     asked = loading.load_recipe("quickstart", ["weight_interpolation={max_retention_drop: 0.01}"])
     data = evaluation_set(animals(8), CLASSES)
     with pytest.raises(RecipeError) as caught:
-        protocol.reported_sets([data], asked)
+        protocol.reported_sets([data], asked.weight_interpolation)
     assert str(caught.value) == (
         "weight_interpolation.max_retention_drop: no general set is measured: name one with retention.path=FOLDER retention.card=CARD, "
         "or leave it out"
     )
     alone = replace(data, name="general", items=data.items.select([0]))
     with pytest.raises(DataError) as small:
-        protocol.reported_sets([data, alone], asked)
+        protocol.reported_sets([data, alone], asked.weight_interpolation)
     assert str(small.value) == (
         "weight_interpolation.max_retention_drop: the general set has too few groups to choose on one half and report the other: 1 items; "
         "leave it out"
     )
-    assert protocol.reported_sets([data, alone], loading.load_recipe("quickstart")) == [data, alone]
+    assert protocol.reported_sets([data, alone], None) == [data, alone]
 
 
 @pytest.mark.parametrize("floor", ["-0.1", "1", "yes"])

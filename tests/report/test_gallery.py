@@ -14,6 +14,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
+from domainclip.evaluation.protocol import Protocol
 from domainclip.models.loading import load_model as load_towers
 from domainclip.report import gallery
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -64,7 +65,7 @@ def test_what_was_measured_goes_through_no_tower_again(
     recipe: Recipe, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch, broken: list[int]
 ) -> None:
     data = evaluation_set(list(reversed(pictures(20, broken=broken))))
-    evaluate_pair(encoder, None, [data], {"retrieval": Retrieval()}, resamples=20)
+    evaluate_pair(encoder, None, Protocol([data], {"retrieval": Retrieval()}, 20))
     monkeypatch.setattr(CachedEncoder, "image_rows", lambda *_: pytest.fail("a picture was encoded again"))
     shown = gallery.gallery_examples(recipe, data, [encoder])
     captions = [row["texts"][0] for row in pictures(20, broken=broken)]

@@ -158,10 +158,12 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
     changes = [f"corpus.path={longer}", f"roots=[{tmp_path.parent}]"]
     said = {}
     for strategy in ("full", "long_text"):
-        ready = load_inputs(loading_config.load_recipe(str(recipe_file), [*changes, f"strategy={strategy}"]))
+        ready = load_inputs(
+            loading_config.load_recipe(str(recipe_file), [*changes, f"strategy={strategy}"]), "train"
+        )
         said[strategy] = [finding.text for finding in ready.findings if " cut at " in finding.text]
-        ready.parts.strategy.learning_rates(ready.base)
-        assert ready.base.max_tokens == {"full": 77, "long_text": 248}[strategy]
+        ready.components.strategy.learning_rates(ready.model)
+        assert ready.model.max_tokens == {"full": 77, "long_text": 248}[strategy]
     assert len(said["full"]) == 1
     assert "100.0% of the distinct training captions are truncated to 77 tokens" in said["full"][0]
     assert not any("cut at 77" in text for text in said["long_text"])

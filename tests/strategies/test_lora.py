@@ -16,7 +16,7 @@ from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
 from domainclip.models.saving import save_model
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.strategies.lora import Lora
 from tests.support.tiny_models import tiny_chinese_clip, tiny_dual_encoder, tiny_siglip
 
@@ -49,9 +49,9 @@ def test_an_adapter_as_base_is_refused_before_training(
 ) -> None:
     save_model(_trained(loading.load_model(base), Lora(rank=2)), tmp_path / "adapter")
     changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}", f"roots=[{tmp_path.parent.parent}]"]
-    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
+    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes), "train")
     with pytest.raises(RecipeError) as caught:
-        make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+        make_setup(ready)
     assert str(caught.value) == expected
 
 

@@ -28,7 +28,7 @@ from domainclip.models import dual_encoder, frame_pooling, loading
 from domainclip.models.saving import save_model
 from domainclip.pipelines import evaluate, inputs
 from domainclip.pipelines.finetune import finetune
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.report.results_file import load as load_results
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
@@ -38,7 +38,8 @@ from domainclip.strategies.lora import Lora
 from domainclip.strategies.multi_frame import MultiFrame
 from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.strategies.two_stage import TwoStage
-from domainclip.training.precompute import with_kept_features
+from domainclip.training.precompute import cache_features
+from domainclip.training.run_context import RunOptions
 from domainclip.training.setup import TrainingSetup
 from tests.support.tiny_models import noise, stack, tiny_siglip2_naflex
 
@@ -330,8 +331,8 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
-    ready = inputs.load_inputs(loading_config.load_recipe(str(recipe_file), changes))
-    return make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    ready = inputs.load_inputs(loading_config.load_recipe(str(recipe_file), changes), "train")
+    return make_setup(ready)
 
 
 def test_training_pairs_show_all_pictures(tmp_path: Path) -> None:
@@ -360,7 +361,10 @@ def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp
             f"train.cache_features={keep}",
             "probes=[zero_shot]",
         ]
-        finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / name, quiet=True)
+        finetune(
+            loading_config.load_recipe(str(recipe_file), changes),
+            RunOptions(folder=tmp_path / name, quiet=True),
+        )
         found[name] = load_file(tmp_path / name / "model" / "model.safetensors")
     for name, tensor in found["kept"].items():
         assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
@@ -376,7 +380,10 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
     said = {}
     for name, strategy in strategies.items():
         changes = [f"strategy={strategy}", "train.epochs=1", "probes=[retrieval]"]
-        finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / name, quiet=True)
+        finetune(
+            loading_config.load_recipe(str(recipe_file), changes),
+            RunOptions(folder=tmp_path / name, quiet=True),
+        )
         said[name] = [row.base for row in load_results(tmp_path / name / "results.json").results]
     assert said["mean"] == said["temporal"]
     assert said["mean"] != said["single"]  # negative control
@@ -396,8 +403,8 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
     ],
 )
 def test_what_is_kept(recipe_file: Path, tmp_path: Path, strategy: str, notes: list[str]) -> None:
-    setup = with_kept_features(_job(recipe_file, f"strategy={strategy}"))
-    assert list(setup.notes) == [note.format(cache=tmp_path / "cache") for note in notes]
+    stage = cache_features(_job(recipe_file, f"strategy={strategy}").stage_inputs())
+    assert list(stage.notes) == [note.format(cache=tmp_path / "cache") for note in notes]
 
 
 @pytest.mark.usefixtures("views")
@@ -407,7 +414,7 @@ def test_another_view_in_a_study_is_another_entry(recipe_file: Path) -> None:
     )
     assert len(next(iter(one.digests.values())).split()) == 1  # the first item has no further pictures
     assert {len(said.split()) for said in one.digests.values()} == {1, 2, 3, 4, 5, 6}
-    first, second = with_kept_features(one), with_kept_features(other)
+    first, second = (cache_features(setup.stage_inputs()) for setup in (one, other))
     assert first.notes[0].startswith("kept: ")
     assert second.notes[0].startswith("kept: ")  # not found again
 

@@ -22,11 +22,12 @@ from domainclip.models import dual_encoder, learned_prompts, learned_tokens, loa
 from domainclip.models.saving import save_model
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.report.results_file import load as load_results
 from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.training import optimizer as training_optimizer
-from domainclip.training.precompute import with_kept_features
+from domainclip.training.precompute import cache_features
+from domainclip.training.run_context import RunOptions
 from domainclip.training.setup import TrainingSetup, to_step_batch
 from tests.support.tiny_models import FAMILIES
 
@@ -297,22 +298,23 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
-    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes))
-    kept = sentences(ready)
-    return make_job(ready, ready.parts.strategy.stages(ready.base), kept)
+    ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes), "train")
+    return make_setup(ready)
 
 
 def test_the_classes_are_those_of_the_corpus(recipe_file: Path) -> None:
     ready = load_inputs(
-        loading_config.load_recipe(str(recipe_file), ["strategy={prompt_learning: {per_class: true}}"])
+        loading_config.load_recipe(str(recipe_file), ["strategy={prompt_learning: {per_class: true}}"]),
+        "train",
     )
-    assert ready.parts.strategy.classes == ["blue", "green", "red", "white"]  # type: ignore[attr-defined]
+    assert ready.components.strategy.classes == ["blue", "green", "red", "white"]  # type: ignore[attr-defined]
     ready = load_inputs(
         loading_config.load_recipe(
             str(recipe_file), ["strategy={prompt_learning: {learn_class_names: true, classes: [red]}}"]
-        )
+        ),
+        "train",
     )
-    assert ready.parts.strategy.classes == ["red"]  # type: ignore[attr-defined]
+    assert ready.components.strategy.classes == ["red"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -325,13 +327,14 @@ def test_a_run_moves_the_words_and_the_base_is_asked_its_own(
         "train.learning_rate=5e-2",
         "probes=[zero_shot]",
     ]
-    finetune(loading_config.load_recipe(str(recipe_file), changes), tmp_path / "run", quiet=True)
+    finetune(
+        loading_config.load_recipe(str(recipe_file), changes), RunOptions(folder=tmp_path / "run", quiet=True)
+    )
     finetune(
         loading_config.load_recipe(
             str(recipe_file), ["strategy=locked_image", "train.epochs=1", "probes=[zero_shot]"]
         ),
-        tmp_path / "other",
-        quiet=True,
+        RunOptions(folder=tmp_path / "other", quiet=True),
     )
     found, other = (load_results(tmp_path / name / "results.json") for name in ("run", "other"))
     assert [row.base for row in found.results] == [row.base for row in other.results]
@@ -356,14 +359,14 @@ def test_from_texts_alone_no_picture_is_looked_at(
     with torch.no_grad():  # as the base says them, without the new words
         expected = plain.encode_text(plain.text_tokenizer(captions))
     assert torch.allclose(torch.from_numpy(setup.precomputed.image_features), expected, atol=1e-6)
-    setup = with_kept_features(setup)
-    assert setup.notes == (
+    stage = cache_features(setup.stage_inputs())
+    assert stage.notes == (
         "no picture is looked at: captions of other items with the same labels stand for them",
     )
     monkeypatch.setattr(
         "domainclip.data.batching.pairs.decode_image", lambda _: pytest.fail("a picture was decoded")
     )
-    batch = to_step_batch(setup, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
+    batch = to_step_batch(stage, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None
     assert torch.allclose(batch.image_embeddings, expected[:4], atol=1e-6)
 

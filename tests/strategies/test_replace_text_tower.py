@@ -18,6 +18,7 @@ from domainclip.models.saving import save_model
 from domainclip.pipelines import finetune
 from domainclip.report.results_file import load as load_results
 from domainclip.strategies.replace_text_tower import ReplaceTextTower
+from domainclip.training.run_context import RunOptions
 from tests.support import tiny_models
 from tests.support.tiny_models import noise, stack
 
@@ -197,7 +198,9 @@ def test_xlm_roberta_counts_its_positions_from_behind_the_padding(base: Path, tm
 
 
 def _finetune(file: Path, folder: Path, *changes: str, resume: bool = False) -> None:
-    finetune.finetune(loading_config.load_recipe(str(file), changes), folder, resume=resume, quiet=True)
+    finetune.finetune(
+        loading_config.load_recipe(str(file), changes), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def test_a_run_stands_against_the_base_as_published(

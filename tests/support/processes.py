@@ -49,8 +49,11 @@ def finetuned(recipe: Path, folder: Path, *changes: str, resume: bool = False) -
 def _finetune(file: Path, folder: Path, changes: tuple[str, ...], resume: bool) -> None:
     from domainclip.config import loading
     from domainclip.pipelines import finetune
+    from domainclip.training.run_context import RunOptions
 
-    finetune.finetune(loading.load_recipe(str(file), changes), folder, resume=resume, quiet=True)
+    finetune.finetune(
+        loading.load_recipe(str(file), changes), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def _begin(

@@ -10,6 +10,7 @@ import pytest
 from domainclip.config import loading
 from domainclip.pipelines import finetune
 from domainclip.report.results_file import load as load_results
+from domainclip.training.run_context import RunOptions
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,9 @@ def test_a_run_draws_what_the_card_says(
     strategy: str, changes: list[str], recipe_file: Path, tmp_path: Path
 ) -> None:
     said = [f"strategy={strategy}", "train.epochs=1", *(f"corpus.captions.{change}" for change in changes)]
-    finetune.finetune(loading.load_recipe(str(recipe_file), said), tmp_path / "run", quiet=True)
+    finetune.finetune(
+        loading.load_recipe(str(recipe_file), said), RunOptions(folder=tmp_path / "run", quiet=True)
+    )
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines if line.get("loss", 0) > 0]
     assert load_results(tmp_path / "run" / "results.json").valid

@@ -32,7 +32,8 @@ from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
 from domainclip.training import layer_execution, stage_run, step, views
 from domainclip.training.checkpointing import checkpoint
-from domainclip.training.setup import TrainingSetup
+from domainclip.training.run_context import RunOptions
+from domainclip.training.setup import StageInputs
 from tests.support.tiny_models import tiny_clip
 
 STEPS, PAIRS, BATCH = 8, 40, 16  # of the recipe of the fixtures
@@ -40,7 +41,9 @@ STEPS, PAIRS, BATCH = 8, 40, 16  # of the recipe of the fixtures
 
 def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
     options = ["evaluate.cache_embeddings=false", *overrides]
-    return finetune.finetune(loading.load_recipe(str(file), options), folder, resume=resume, quiet=True)
+    return finetune.finetune(
+        loading.load_recipe(str(file), options), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def _end(folder: Path) -> dict[str, Any]:
@@ -63,9 +66,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     seen: list[tuple[int, list[str]]] = []
     plain = stage_run.to_step_batch
 
-    def note(setup: TrainingSetup, rows: Any, at: int, device: torch.device) -> Any:
+    def note(stage: StageInputs, rows: Any, at: int, device: torch.device) -> Any:
         seen.append((at, rows.ids))
-        return plain(setup, rows, at, device)
+        return plain(stage, rows, at, device)
 
     monkeypatch.setattr(stage_run, "to_step_batch", note)
     return seen

@@ -16,6 +16,7 @@ from domainclip.cli.app import main
 from domainclip.config import loading
 from domainclip.errors import DataError, RecipeError
 from domainclip.pipelines import finetune
+from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
 from tests.data.made_shards import tar
 
@@ -51,7 +52,7 @@ COLUMNS = ["corpus.columns.image=", "corpus.columns.split="]
 
 def _train(recipe_file: Path, folder: Path, *changes: str, resume: bool = False) -> dict[str, torch.Tensor]:
     chosen = loading.load_recipe(str(recipe_file), ["evaluate.bootstrap_samples=100", *changes])
-    finetune.finetune(chosen, folder, quiet=True, resume=resume)
+    finetune.finetune(chosen, RunOptions(folder=folder, quiet=True, resume=resume))
     return load_file(next((folder / "model").glob("*.safetensors")))
 
 

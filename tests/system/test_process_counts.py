@@ -23,6 +23,7 @@ from domainclip.models import loading
 from domainclip.pipelines import finetune
 from domainclip.training import stage_run
 from domainclip.training.checkpointing import checkpoint
+from domainclip.training.run_context import RunOptions
 
 OPTIONS = [
     "evaluate.cache_embeddings=false",
@@ -55,15 +56,18 @@ def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, wo
         _double()
         plain = stage_run.to_step_batch
 
-        def bring(setup: Any, rows: Any, at: int, device: Any) -> Any:
+        def bring(stage: Any, rows: Any, at: int, device: Any) -> Any:
             with (folder.parent / f"{folder.name}-shown-{rank}-{world}.jsonl").open("a") as stream:
                 stream.write(json.dumps([at, rows.ids]) + "\n")
             if at + 1 == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return plain(setup, rows, at, device)
+            return plain(stage, rows, at, device)
 
         stage_run.to_step_batch = bring  # type: ignore[assignment]
-        finetune.finetune(loading_config.load_recipe(str(file), OPTIONS), folder, resume=resume, quiet=True)
+        finetune.finetune(
+            loading_config.load_recipe(str(file), OPTIONS),
+            RunOptions(folder=folder, resume=resume, quiet=True),
+        )
         code = 0
     except DomainclipError as error:
         os.write(errors, f"{error}\n".encode())

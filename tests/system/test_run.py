@@ -25,13 +25,16 @@ from domainclip.report.results_file import load as load_results
 from domainclip.training import step
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.checkpointing import resume as checkpointing_resume
+from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
 from tests.support.accelerate_launch import by_accelerate
 from tests.support.processes import forked
 
 
 def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
-    return finetune.finetune(loading.load_recipe(str(file), overrides), folder, resume=resume, quiet=True)
+    return finetune.finetune(
+        loading.load_recipe(str(file), overrides), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:

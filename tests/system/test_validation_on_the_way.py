@@ -20,6 +20,7 @@ from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune
 from domainclip.training import step, validation
 from domainclip.training.checkpointing import checkpoint
+from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
 from tests.support.processes import finetuned
 
@@ -33,7 +34,9 @@ def general(tmp_path: Path) -> str:
 
 
 def _finetune(file: Path, folder: Path, *overrides: str, resume: bool = False) -> Path | None:
-    return finetune.finetune(loading.load_recipe(str(file), overrides), folder, resume=resume, quiet=True)
+    return finetune.finetune(
+        loading.load_recipe(str(file), overrides), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def _lines(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -27,6 +27,7 @@ from domainclip.strategies.lora import Lora
 from domainclip.training import fsdp, layer_execution, step, views
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.checkpointing import checkpoint
+from domainclip.training.run_context import RunOptions
 from tests.support.processes import finetuned, started
 from tests.support.tiny_models import tiny_clip, tiny_siglip
 
@@ -219,7 +220,8 @@ def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: 
     plain = fsdp.shard
     monkeypatch.setattr(fsdp, "shard", lambda *given: asked.append(1) or plain(*given))
     finetune.finetune(
-        loading_config.load_recipe(str(recipe_file), [*options, "train.fsdp=true"]), whole, quiet=True
+        loading_config.load_recipe(str(recipe_file), [*options, "train.fsdp=true"]),
+        RunOptions(folder=whole, quiet=True),
     )
     assert asked == [1]  # the recipe's key reaches the loop; one process has nothing to share
     shutil.copytree(whole, shared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,10 +17,9 @@ from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.models import loading as models_loading
 from domainclip.objectives.base import Objective, ObjectiveInputs, Views
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
-from domainclip.strategies.base import Stage
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import teachers as training_teachers
-from domainclip.training.precompute import with_kept_features
+from domainclip.training.precompute import cache_features
 from domainclip.training.setup import TrainingSetup, to_step_batch
 from tests.support.tiny_models import tiny_clip
 
@@ -66,8 +65,8 @@ def _job(recipe_file: Path, objectives: dict[str, Any], *changes: str) -> Traini
         )
         + "}"
     )
-    ready = load_inputs(loading.load_recipe(str(recipe_file), [f"objectives={options}", *changes]))
-    return make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    ready = load_inputs(loading.load_recipe(str(recipe_file), [f"objectives={options}", *changes]), "train")
+    return make_setup(ready)
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +79,11 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     other = tiny_clip(tmp_path / "teacher", seed=9, log_scale=1.5)
     setup = training_teachers.precompute_teachers(_job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}))
     assert [note.split(":")[0] for note in setup.notes] == ["kept", "kept", "kept"]
-    setup = with_kept_features(setup)
+    stage = cache_features(setup.stage_inputs())
     rows = [setup.pairs[0, i] for i in (3, 11)]
     from domainclip.data.batching.batch import collate
 
-    batch = to_step_batch(setup, collate(rows), 0, torch.device("cpu"))
+    batch = to_step_batch(stage, collate(rows), 0, torch.device("cpu"))
     (teacher,) = batch.teachers["tests.training.test_objective_inputs:Pupil"]
     model = models_loading.load_model(other).eval()
     with torch.no_grad():
@@ -118,10 +117,11 @@ def test_a_column_without_numbers_is_refused(recipe_file: Path) -> None:
 
 def test_labels_that_are_not_there_are_refused(recipe_file: Path) -> None:
     options = ["objectives={'tests.training.test_objective_inputs:Pupil': {}}"]
-    ready = load_inputs(loading.load_recipe(str(recipe_file), options))
+    ready = load_inputs(loading.load_recipe(str(recipe_file), options), "train")
     train = ready.corpus.splits["train"]
-    ready.corpus.splits["train"] = train.map(lambda _: {"labels": []}, features=train.features)
-    assert _refused(lambda: make_job(ready, [Stage(1.0, {"image/x": 1.0})], sentences(ready))) == (
+    unlabelled = train.map(lambda _: {"labels": []}, features=train.features)
+    ready = replace(ready, corpus=ready.corpus.with_train_items(unlabelled))
+    assert _refused(lambda: make_setup(ready)) == (
         DataError,
         "objectives: one of them needs labels, and no training item of corpus unnamed has any: name "
         "columns.labels in the card",

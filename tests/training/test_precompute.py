@@ -16,9 +16,10 @@ from domainclip.config import loading
 from domainclip.objectives.base import Objective, Views
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import micro_batch_size
-from domainclip.training.precompute import with_kept_features
+from domainclip.training.precompute import cache_features
+from domainclip.training.run_context import RunOptions
 from domainclip.training.setup import TrainingSetup
 
 LAYERS = "strategy={full: {last_layers: 1}}"
@@ -34,9 +35,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _job(recipe_file: Path, *changes: str) -> TrainingSetup:
-    ready = load_inputs(loading.load_recipe(str(recipe_file), changes))
-    kept = sentences(ready)
-    return make_job(ready, ready.parts.strategy.stages(ready.base), kept)
+    ready = load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
+    return make_setup(ready)
 
 
 @pytest.mark.parametrize("strategy", [LAYERS, ADAPTER, DORA], ids=["layers", "adapter", "dora"])
@@ -46,7 +46,7 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
     found = {}
     for name, keep in (("kept", "true"), ("plain", "false")):
         changes = [strategy, ANCHOR, *QUICK, f"train.cache_features={keep}", "train.micro_batch_size=6"]
-        finetune(loading.load_recipe(str(recipe_file), changes), tmp_path / name)
+        finetune(loading.load_recipe(str(recipe_file), changes), RunOptions(folder=tmp_path / name))
         said = capsys.readouterr().err
         assert ("kept: hidden states below layer 2 of 2 of 40 pictures" in said) == (name == "kept")
         assert ("not kept" in said) is False
@@ -60,7 +60,7 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
 
 
 def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> None:
-    first, second = (with_kept_features(_job(recipe_file, LAYERS)) for _ in range(2))
+    first, second = (cache_features(_job(recipe_file, LAYERS).stage_inputs()) for _ in range(2))
     assert [note.split(":")[0] for note in first.notes] == ["kept", "kept"]
     assert [note.split(":")[0] for note in second.notes] == ["found again", "found again"]
     assert first.notes[1].endswith(f"in {disk_cache.root()}")
@@ -88,14 +88,14 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
     ],
 )
 def test_what_is_kept_and_why_not(recipe_file: Path, changes: list[str], notes: list[str]) -> None:
-    setup = with_kept_features(_job(recipe_file, *changes))
-    assert list(setup.notes) == [note.format(cache=disk_cache.root()) for note in notes]
+    stage = cache_features(_job(recipe_file, *changes).stage_inputs())
+    assert list(stage.notes) == [note.format(cache=disk_cache.root()) for note in notes]
 
 
 def test_other_views_in_other_epochs_are_said(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = _job(recipe_file, "strategy=locked_image")
     monkeypatch.setattr(type(setup.pairs), "views_change", property(lambda self: True))
-    assert with_kept_features(setup).notes == (
+    assert cache_features(setup.stage_inputs()).notes == (
         "nothing is kept of the pictures: each epoch shows another view of an item; corpus.views=first shows the first one always",
     )
 
@@ -105,7 +105,7 @@ def test_a_family_that_cannot_begin_midway_is_said(
 ) -> None:
     setup = _job(recipe_file, LAYERS)
     monkeypatch.setattr(type(setup.model), "accepts_hidden_states", ("text",))
-    assert with_kept_features(setup).notes[1] == (
+    assert cache_features(setup.stage_inputs()).notes[1] == (
         "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
     )
 
@@ -118,8 +118,11 @@ def test_embeddings_are_not_enough_for_a_term_that_looks_at_tokens(recipe_file: 
             return views.scale
 
     setup = _job(recipe_file, "strategy=locked_image")
-    terms = components.WeightedObjectives({"tokens": (1.0, Tokens())})
-    assert with_kept_features(replace(setup, terms=terms)).precomputed.image_features is None
+    objectives = components.WeightedObjectives({"tokens": (1.0, Tokens())})
+    assert (
+        cache_features(replace(setup, objectives=objectives).stage_inputs()).precomputed.image_features
+        is None
+    )
 
 
 def test_a_measured_micro_batch_is_written_down_and_not_measured_again(
@@ -127,11 +130,10 @@ def test_a_measured_micro_batch_is_written_down_and_not_measured_again(
 ) -> None:
     changes = ["train.micro_batch_size=auto", "strategy={lora: {rank: 2, dropout: 0.2}}", *QUICK]
     monkeypatch.setattr(micro_batch_size, "find_micro_batch_size", lambda *_: 5)
-    finetune(loading.load_recipe(str(recipe_file), changes), tmp_path / "auto", quiet=True)
+    finetune(loading.load_recipe(str(recipe_file), changes), RunOptions(folder=tmp_path / "auto", quiet=True))
     finetune(
         loading.load_recipe(str(recipe_file), [*changes, "train.micro_batch_size=5"]),
-        tmp_path / "set",
-        quiet=True,
+        RunOptions(folder=tmp_path / "set", quiet=True),
     )
     auto, plain = (
         load_file(tmp_path / name / "model" / "adapter_model.safetensors") for name in ("auto", "set")
@@ -149,9 +151,7 @@ def test_a_measured_micro_batch_is_written_down_and_not_measured_again(
     monkeypatch.setattr(micro_batch_size, "find_micro_batch_size", never)
     finetune(
         loading.load_recipe(str(tmp_path / "auto" / "recipe.yaml")),
-        tmp_path / "auto",
-        resume=True,
-        quiet=True,
+        RunOptions(folder=tmp_path / "auto", resume=True, quiet=True),
     )
     again = load_file(tmp_path / "auto" / "model" / "adapter_model.safetensors")
     assert all(torch.equal(auto[name], tensor) for name, tensor in again.items())

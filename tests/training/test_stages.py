@@ -17,9 +17,10 @@ from domainclip.errors import Interrupted
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import optimizer, step
 from domainclip.training.checkpointing import checkpoint, interruption
+from domainclip.training.run_context import RunOptions
 from domainclip.training.setup import StepRange
 from domainclip.training.stages import stages_of
 from tests.support.processes import finetuned
@@ -34,7 +35,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _finetune(file: Path, folder: Path, *changes: str, resume: bool = False, quiet: bool = True) -> None:
-    finetune.finetune(loading.load_recipe(str(file), [*QUICK, *changes]), folder, resume=resume, quiet=quiet)
+    finetune.finetune(
+        loading.load_recipe(str(file), [*QUICK, *changes]),
+        RunOptions(folder=folder, resume=resume, quiet=quiet),
+    )
 
 
 def _model(folder: Path) -> dict[str, torch.Tensor]:
@@ -166,8 +170,8 @@ def test_resumed_at_every_step_ends_bit_equal(
 
 
 def test_a_run_has_one_stage_unless_its_strategy_says_more(recipe_file: Path) -> None:
-    ready = load_inputs(loading.load_recipe(str(recipe_file), []))
-    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    ready = load_inputs(loading.load_recipe(str(recipe_file), []), "train")
+    setup = make_setup(ready)
     (stage,) = stages_of(setup)
     assert (stage.steps, stage.factors) == (StepRange(0, 8), setup.factors)
 
@@ -175,9 +179,10 @@ def test_a_run_has_one_stage_unless_its_strategy_says_more(recipe_file: Path) ->
 @pytest.mark.parametrize(("first", "spans"), [(0.1, [(0, 1), (1, 8)]), (0.01, [(0, 8)]), (0.99, [(0, 8)])])
 def test_shares_become_whole_steps(recipe_file: Path, first: float, spans: list[tuple[int, int]]) -> None:
     ready = load_inputs(
-        loading.load_recipe(str(recipe_file), [f"strategy={{two_stage: {{first_stage_share: {first}}}}}"])
+        loading.load_recipe(str(recipe_file), [f"strategy={{two_stage: {{first_stage_share: {first}}}}}"]),
+        "train",
     )
-    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    setup = make_setup(ready)
     found = stages_of(setup)
     assert [(one.steps.begin, one.steps.end) for one in found] == spans
     assert any(one.factors["image/visual_projection.weight"] for one in found) == (first < 0.99)

@@ -19,10 +19,12 @@ from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError, RecipeError
+from domainclip.evaluation.protocol import Protocol
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.pipelines.protocol import evaluation_sets
+from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.lora import Lora
 from domainclip.training import validation
 from domainclip.training.validation import ValidationSet
@@ -48,7 +50,7 @@ def make(recipe_file: Path, loaded: DualEncoder, tmp_path: Path) -> Make:
         corpus = load_corpus(load_card(recipe.corpus.card, recipe.corpus.overrides()), recipe.corpus.path)
         if not split:
             corpus.splits["validation"] = corpus.splits["validation"].select([])
-        sets = evaluation_sets(recipe, corpus, [])
+        sets = evaluation_sets(recipe, corpus, load_retention(recipe, corpus.card)[0])
         probes = components.build_components(recipe).probes
         return validation.make_validation_set(
             recipe, corpus, sets, WeightedObjectives({"contrastive": (1.0, Contrastive())}), probes, loaded
@@ -92,7 +94,7 @@ def test_the_figures_are_those_of_the_probes(make: Make, loaded: DualEncoder) ->
 
     assert held.retention is not None
     whole = evaluate_pair(
-        CachedEncoder(loaded), None, [held.retention], {"zero_shot": held.probes[0]}, resamples=100
+        CachedEncoder(loaded), None, Protocol([held.retention], {"zero_shot": held.probes[0]}, 100)
     )
     row = next(row for row in whole.rows if row.primary)
     assert found["retention"] == pytest.approx(row.base.value)

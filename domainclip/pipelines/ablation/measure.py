@@ -1,4 +1,4 @@
-"""The models of an ablation on the same items: what every probe finds of the base, and then of each run."""
+"""The models of an ablation on the same items: every probe on every set, for the base and for each run."""
 
 from __future__ import annotations
 
@@ -10,124 +10,147 @@ import torch
 from accelerate import Accelerator
 
 from domainclip.errors import RecipeError, did_you_mean
-from domainclip.evaluation.base import EvaluationSet, ProbeResult
-from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.base import ProbeResult
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import run_probes
-from domainclip.models import dual_encoder, loading
-from domainclip.pipelines import inputs, protocol
+from domainclip.evaluation.protocol import Protocol
+from domainclip.models import loading
+from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.ablation.plan import Ablation, Run
-from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.inputs import Inputs, load_inputs
+from domainclip.pipelines.protocol import evaluation_sets, make_protocol, reported_sets
 
-Place = tuple[str, str]  # probe, set
-Found = dict[Place, ProbeResult]
+ResultKey = tuple[str, str]  # probe, set
+Results = dict[ResultKey, ProbeResult]
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """The items and what the base reaches on them, known before anything is trained."""
+class AblationBaseline:
+    """Inputs and protocol of an ablation, and the metrics of the base, known before anything is trained."""
 
     ablation: Ablation
-    ready: Inputs
-    sets: list[EvaluationSet]
-    base: Found  # only the figures that stand in the table
-    cache: EmbeddingCache  # the base's embeddings: those of a tower that stays locked serve the variants
-    warnings: list[str]
+    inputs: Inputs
+    protocol: Protocol  # its cache holds the base's embeddings: a frozen tower of a variant is not run again
+    results: Results  # only the metrics of the table
+    warnings: tuple[str, ...]
 
 
-def begin(ablation: Ablation) -> Measuring:
-    """Loads corpus and base, and measures the base: what cannot be measured fails now and not after the runs.
+@dataclass(frozen=True)
+class RunResults:
+    """The metrics of one complete run."""
 
-    Raises: RecipeError for a figure that is not measured; whatever reading corpus and base raises.
+    results: Results
+    warnings: tuple[str, ...]
+    invalid: tuple[str, ...]  # why they must not be compared with the base's
+
+
+def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
+    """Load corpus and base, and measure the base: what cannot be measured fails now, not after the runs.
+
+    Raises: RecipeError for a metric that is not measured; whatever loading corpus and base raises.
     """
     recipe = ablation.measured
-    ready = inputs.load_inputs(recipe, measuring=True)
-    ready = replace(ready, base=ready.original or ready.base)  # as it was before a strategy built on it
-    warnings = list(ready.warnings)
-    # One variant that chooses on half of the general set takes that half from all.
-    strict = [
-        run.recipe
+    inputs = load_inputs(recipe, "evaluate")
+    protocol = make_protocol(inputs)
+    # If one variant selects on half of the retention set, the other half is reported for all.
+    floors = [
+        run.recipe.weight_interpolation
         for run in ablation.runs
         if run.recipe.weight_interpolation and run.recipe.weight_interpolation.max_retention_drop
     ]
-    sets = protocol.reported_sets(
-        protocol.evaluation_sets(recipe, ready.corpus, warnings), strict[0] if strict else recipe
+    if floors:
+        sets = evaluation_sets(recipe, inputs.corpus, inputs.retention)
+        protocol = replace(protocol, reported=reported_sets(sets, floors[0]))
+    results = dict(_measure(inputs.base.to(Accelerator().device), protocol))
+    _check_metrics(ablation, results)
+    inputs.base.to("cpu")  # the runs need the memory
+    _free_memory()
+    return AblationBaseline(
+        ablation,
+        inputs,
+        protocol,
+        {key: _select(result, _metrics_of(ablation, key, result)) for key, result in results.items()},
+        (*inputs.warnings, *_warnings(ablation, has_floor=bool(floors))),
     )
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
-    ready.base.to(Accelerator().device)
-    found = dict(_found(ready.base, ready, sets, cache))
-    base = {place: _only(one, _wanted(ablation, place, one)) for place, one in found.items()}
-    _refuse_unknown(ablation, found)
-    ready.base.to("cpu")  # the runs need the room
-    _free()
-    if recipe.evaluate.split == "test" and len(ablation.plan.variants) > 1:
-        warnings.append(
-            f"{len(ablation.plan.variants)} variants are compared on the test split: the best of them "
+
+
+def _warnings(ablation: Ablation, has_floor: bool) -> Iterator[str]:
+    recipe, plan = ablation.measured, ablation.plan
+    if recipe.evaluate.split == "test" and len(plan.variants) > 1:
+        yield (
+            f"{len(plan.variants)} variants are compared on the test split: the best of them "
             "flatters; choose on evaluate.split=validation, and measure the chosen one on the test split"
         )
-    swept = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
-    if recipe.evaluate.split == "validation" and swept:
-        warnings.append(f"{', '.join(swept)}: α was chosen on the validation split, so figures on it flatter")
-    if strict:
-        warnings.append(
+    interpolated = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
+    if recipe.evaluate.split == "validation" and interpolated:
+        yield f"{', '.join(interpolated)}: α was chosen on the validation split, so figures on it flatter"
+    if has_floor:
+        yield (
             "weight_interpolation.max_retention_drop chooses on half of the general set: the other half "
             "is measured"
         )
-    if len(ablation.plan.seeds) == 1:
-        warnings.append("one seed: the intervals hold the luck of the items, and not that of the seed")
-    return Measuring(ablation, ready, sets, base, cache, warnings)
+    if len(plan.seeds) == 1:
+        yield "one seed: the intervals hold the luck of the items, and not that of the seed"
 
 
-def of_run(measuring: Measuring, run: Run) -> tuple[Found, bool]:
-    """What the base was measured in, of the model of a complete run; and whether it prepares images alike."""
-    ready = measuring.ready
+def measure_run(baseline: AblationBaseline, run: Run) -> RunResults:
+    """The metrics of the table, for the model of a complete run."""
+    base = baseline.inputs.base
     model = loading.load_model(run.folder / "model").to(Accelerator().device)
-    alike = model.image_preprocessor.fingerprint() == ready.base.image_preprocessor.fingerprint()
-    if model.frames != ready.base.frames:
-        measuring.warnings.append(
+    warnings: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    if model.image_preprocessor.fingerprint() != base.image_preprocessor.fingerprint():
+        invalid = (f"{run.variant} prepares images differently from the base: not comparable",)
+    if model.frames != base.frames:
+        warnings = (
             f"{run.variant} looks at {model.frames} pictures of an item, and the base at "
-            f"{ready.base.frames}: its gain is of the further pictures too"
+            f"{base.frames}: its gain is of the further pictures too",
         )
-    found = {
-        place: _only(one, [metric.name for metric in measuring.base[place].metrics])
-        for place, one in _found(model, ready, measuring.sets, measuring.cache.branch())
+    protocol = replace(baseline.protocol, embeddings=baseline.protocol.embeddings.branch())
+    results = {
+        key: _select(result, [metric.name for metric in baseline.results[key].metrics])
+        for key, result in _measure(model, protocol)
     }
     del model
-    _free()
-    return found, alike
+    _free_memory()
+    return RunResults(results, warnings, invalid)
 
 
-def _found(
-    model: dual_encoder.DualEncoder, ready: Inputs, sets: Sequence[EvaluationSet], cache: EmbeddingCache
-) -> Iterator[tuple[Place, ProbeResult]]:
-    """What every probe finds of one model."""
-    for one in run_probes([CachedEncoder(model, cache)], sets, ready.parts.probes):
-        yield (one.results[0].probe, one.results[0].dataset), one.results[0]
+def _measure(model: DualEncoder, protocol: Protocol) -> Iterator[tuple[ResultKey, ProbeResult]]:
+    """The result of every probe on every set, for one model."""
+    encoder = CachedEncoder(model, protocol.embeddings)
+    for evaluation in run_probes([encoder], protocol.reported, protocol.probes):
+        (result,) = evaluation.results
+        yield (result.probe, result.dataset), result
 
 
-def _free() -> None:
-    """Gives back what the last model held."""
+def _free_memory() -> None:
+    """Release what the last model held."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _wanted(ablation: Ablation, place: Place, found: ProbeResult) -> list[str]:
-    said = [tuple(figure.split("/", 2)) for figure in ablation.plan.metrics]
-    return [metric for probe, dataset, metric in said if (probe, dataset) == place] or (
-        [] if said else [found.primary]
+def _metrics_of(ablation: Ablation, key: ResultKey, result: ProbeResult) -> list[str]:
+    """The metrics of a result that the plan names; its primary metric where the plan names none at all."""
+    named = [tuple(name.split("/", 2)) for name in ablation.plan.metrics]
+    return [metric for probe, dataset, metric in named if (probe, dataset) == key] or (
+        [] if named else [result.primary]
     )
 
 
-def _only(found: ProbeResult, names: Sequence[str]) -> ProbeResult:
-    return replace(found, metrics=[one for one in found.metrics if one.name in names])
+def _select(result: ProbeResult, names: Sequence[str]) -> ProbeResult:
+    return replace(result, metrics=[metric for metric in result.metrics if metric.name in names])
 
 
-def _refuse_unknown(ablation: Ablation, found: Found) -> None:
-    known = [f"{probe}/{dataset}/{one.name}" for (probe, dataset), r in found.items() for one in r.metrics]
-    for figure in ablation.plan.metrics:
-        if figure not in known:
+def _check_metrics(ablation: Ablation, results: Results) -> None:
+    """Raises: RecipeError for a metric of the plan that is not among the results."""
+    known = [
+        f"{probe}/{dataset}/{metric.name}" for (probe, dataset), r in results.items() for metric in r.metrics
+    ]
+    for name in ablation.plan.metrics:
+        if name not in known:
             raise RecipeError(
-                f'{ablation.name}.yaml: metrics "{figure}": nothing of that name is measured: '
-                f"{did_you_mean(figure, known)}"
+                f'{ablation.name}.yaml: metrics "{name}": nothing of that name is measured: '
+                f"{did_you_mean(name, known)}"
             )

@@ -8,99 +8,120 @@ from pathlib import Path
 from typing import Any
 
 from domainclip.components import build_components
-from domainclip.evaluation import base as evaluation_base
 from domainclip.evaluation import split_usage, verdicts
-from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, ProbeResult
 from domainclip.evaluation.statistics import closed_form, estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
-from domainclip.pipelines import reporting
-from domainclip.pipelines.ablation.measure import Found, Measuring, of_run
+from domainclip.pipelines.ablation.measure import AblationBaseline, ResultKey, Results, measure_run
+from domainclip.pipelines.ablation.plan import Ablation
 from domainclip.pipelines.ablation.runs import Ended
+from domainclip.pipelines.reporting import report_context
 from domainclip.report import redaction, results_file, writer
 from domainclip.report.ablation_results import AblationRow, AblationTable, Variant
 from domainclip.report.citations import sources
 
 
-def finish(measuring: Measuring, ended: Sequence[Ended], folder: Path, command: str) -> Path:
-    """Measures what the complete runs left, and writes the table; the page's path."""
-    ready, ablation = measuring.ready, measuring.ablation
+def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path, command: str) -> Path:
+    """Measure the models of the complete runs, and write the table; the page's path."""
+    ablation, protocol = baseline.ablation, baseline.protocol
     recipe = ablation.measured
-    complete = [one for one in ended if not one.error]
-    invalid = list(ready.invalid)
-    found: dict[tuple[str, int], Found] = {}
-    for one in complete:
-        found[one.run.variant, one.run.seed], alike = of_run(measuring, one.run)
-        if not alike:
-            invalid.append(f"{one.run.variant} prepares images differently from the base: not comparable")
-        own = results_file.load(one.run.folder / "results.json")
-        if not own.valid:
-            invalid += [f"{one.run.folder.name} is not valid: {why}" for why in own.warnings[:1]]
-    warnings = list(measuring.warnings)
-    rows = list(_rows(measuring, found, warnings))
-    general = next((one for one in measuring.sets if one.name == evaluation_base.RETENTION), None)
-    facts = reporting.report_context(
-        ready, measuring.sets, command=command, warnings=[], readings=_readings(measuring.sets[0]), shown=[]
+    complete = [end for end in ended if not end.error]
+    invalid, warnings = list(baseline.inputs.invalid), list(baseline.warnings)
+    results: dict[tuple[str, int], Results] = {}
+    for end in complete:
+        measured = measure_run(baseline, end.run)
+        results[end.run.variant, end.run.seed] = measured.results
+        warnings += measured.warnings
+        invalid += measured.invalid
+        file = results_file.load(end.run.folder / "results.json")
+        if not file.valid:
+            invalid += [f"{end.run.folder.name} is not valid: {why}" for why in file.warnings[:1]]
+    names_by_key, left_out = _comparable(baseline.results, results)
+    retention = next((data for data in protocol.reported if data.name == RETENTION), None)
+    context = report_context(
+        baseline.inputs,
+        protocol,
+        baseline.inputs.base,
+        command=command,
+        warnings=[],
+        readings=_readings(protocol.reported[0]),
     )
     table = AblationTable(
         name=ablation.name,
         split=recipe.evaluate.split,
-        general="" if general is None else general.name,
-        base=facts.base,
-        corpus=facts.corpus,
-        variants=list(_variants(measuring, ended)),
-        rows=_judged(rows),
+        general="" if retention is None else retention.name,
+        base=context.base,
+        corpus=context.corpus,
+        variants=list(_variants(ablation, ended)),
+        rows=_judged(list(_rows(baseline, results, names_by_key))),
         reference=ablation.plan.reference,
         resamples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
         command=command,
-        warnings=list(dict.fromkeys(warnings)),
+        warnings=list(dict.fromkeys([*warnings, *left_out])),
         invalid=list(dict.fromkeys(invalid)),
-        readings=str(facts.readings),
-        citations=_citations(measuring, complete),
-        versions=facts.versions,
+        readings=str(context.readings),
+        citations=_citations(baseline, complete),
+        versions=context.versions,
     )
     return writer.write_ablation(folder, table)
 
 
+def _comparable(
+    base: Results, runs: Mapping[tuple[str, int], Results]
+) -> tuple[dict[ResultKey, list[str]], list[str]]:
+    """By probe and set, the metrics of base and runs on the same items; and why others are left out."""
+    names_by_key, warnings = {}, []
+    for key, result in base.items():
+        names, left_out = verdicts.are_comparable(
+            [result, *(run[key] for run in runs.values() if key in run)]
+        )
+        names_by_key[key] = names
+        warnings += [f"{key[0]} on {key[1]}: {why}" for why in left_out]
+    return names_by_key, warnings
+
+
 def _rows(
-    measuring: Measuring, found: Mapping[tuple[str, int], Found], warnings: list[str]
+    baseline: AblationBaseline,
+    runs: Mapping[tuple[str, int], Results],
+    names_by_key: Mapping[ResultKey, Sequence[str]],
 ) -> Iterator[AblationRow]:
-    recipe, plan = measuring.ablation.measured, measuring.ablation.plan
-    for place, base in measuring.base.items():
-        each = {key: one[place] for key, one in found.items() if place in one}
-        names, left_out = verdicts.are_comparable([base, *each.values()])
-        warnings += [f"{place[0]} on {place[1]}: {why}" for why in left_out]
-        for name in names:
-            first = _metric(base, name)
+    recipe, plan = baseline.ablation.measured, baseline.ablation.plan
+    bootstrap = (recipe.evaluate.bootstrap_samples, recipe.evaluate.seed)
+    for key, base in baseline.results.items():
+        for name in names_by_key[key]:
+            metric = _metric(base, name)
             scores: dict[str, dict[int, Any]] = {variant: {} for variant in plan.variants}
-            for (variant, seed), one in each.items():
-                scores[variant][seed] = _metric(one, name).scores
+            for (variant, seed), results in runs.items():
+                if key in results:
+                    scores[variant][seed] = _metric(results[key], name).scores
             scores = {variant: seeds for variant, seeds in scores.items() if seeds}
-            how = (recipe.evaluate.bootstrap_samples, recipe.evaluate.seed)
-            trials = over_seeds(first.aggregate, first.scores, scores, first.groups, *how, plan.reference)
+            trials = over_seeds(
+                metric.aggregate, metric.scores, scores, metric.groups, *bootstrap, plan.reference
+            )
             alone = estimates.compare_paired(
-                first.aggregate, first.scores, None, first.groups, *how, first.unit == "share"
+                metric.aggregate, metric.scores, None, metric.groups, *bootstrap, metric.unit == "share"
             )
             yield AblationRow(
-                probe=place[0],
-                dataset=place[1],
+                probe=key[0],
+                dataset=key[1],
                 metric=name,
-                higher_is_better=first.higher_is_better,
-                unit=first.unit,
-                chance=first.chance,
+                higher_is_better=metric.higher_is_better,
+                unit=metric.unit,
+                chance=metric.chance,
                 primary=name == base.primary,
-                n=len(first.ids),
+                n=len(metric.ids),
                 groups=alone.groups,
                 base=alone.base,
                 trials=trials,
-                judged=first.judged,
+                judged=metric.judged,
             )
 
 
-def _metric(found: ProbeResult, name: str) -> Metric:
-    return next(one for one in found.metrics if one.name == name)
+def _metric(result: ProbeResult, name: str) -> Metric:
+    return next(metric for metric in result.metrics if metric.name == name)
 
 
 def _judged(rows: Sequence[AblationRow]) -> list[AblationRow]:
@@ -138,8 +159,8 @@ def _verdict(change: Estimate, p: float, higher_is_better: bool) -> str:
     return BETTER if (change.sign > 0) == higher_is_better else WORSE
 
 
-def _variants(measuring: Measuring, ended: Sequence[Ended]) -> Iterator[Variant]:
-    plan = measuring.ablation.plan
+def _variants(ablation: Ablation, ended: Sequence[Ended]) -> Iterator[Variant]:
+    plan = ablation.plan
     for name, said in plan.variants.items():
         own = [one for one in ended if one.run.variant == name]
         done = [one for one in own if not one.error]
@@ -173,10 +194,10 @@ def _readings(data: EvaluationSet) -> split_usage.SplitUsage:
     return split_usage.record(data.fingerprint, data.split, [])
 
 
-def _citations(measuring: Measuring, complete: Sequence[Ended]) -> list[str]:
+def _citations(baseline: AblationBaseline, complete: Sequence[Ended]) -> list[str]:
     """The parts of every variant, each once."""
     said: list[str] = []
     for recipe in {one.run.variant: one.run.recipe for one in complete}.values():
         built = build_components(recipe)
-        said += sources(recipe, built, built.objectives or measuring.ready.terms)
+        said += sources(recipe, built, built.objectives or baseline.inputs.objectives)
     return list(dict.fromkeys(said))

@@ -130,8 +130,8 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         curation = components.build_components(recipe).curation
         left_out = [name for name, one in curation.items() if base is None and "base" in one.needs]
         wanted = {name: one for name, one in curation.items() if name not in left_out}
-        chosen = curate(corpus.splits["train"], wanted, base, recipe.evaluate.cache_embeddings)
-        corpus.splits["train"] = chosen.items
+        chosen = curate(corpus.splits["train"], wanted, base, on_disk=recipe.evaluate.cache_embeddings)
+        corpus = corpus.with_train_items(chosen.items)
     findings = [
         Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
         for name in left_out

@@ -125,7 +125,7 @@ def estimate(
 
 def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int], StepBatch]) -> Profile:
     """A profile of this device; `bring(n)` gives a batch of n pairs. Weights stay as they are."""
-    model, terms = setup.model, setup.terms
+    model, terms = setup.model, setup.objectives
     few, many = (bring(count) for count in (4, 16))
 
     def whole(batch: StepBatch) -> float:
@@ -174,7 +174,7 @@ def _of_a_combination(width: int, device: torch.device) -> float:
 
 
 def _of_the_optimizer(setup: TrainingSetup, device: torch.device) -> float:
-    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)

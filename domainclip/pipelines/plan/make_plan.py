@@ -14,10 +14,10 @@ from domainclip.data.batching.order import batch_positions
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
 from domainclip.pipelines.protocol import evaluation_sets
-from domainclip.pipelines.training_setup import learning, make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import micro_batch_size, step, teachers
 from domainclip.training import optimizer as training_optimizer
-from domainclip.training.setup import TrainingSetup, precision, to_step_batch, total_steps
+from domainclip.training.setup import TrainingSetup, precision, to_step_batch
 from domainclip.training.views import StepBatch
 
 BENCHMARK_PAIRS = 8  # pairs of a step
@@ -29,7 +29,7 @@ class Plan:
     """The lines of a plan, in order."""
 
     lines: list[tuple[str, str]]
-    warnings: list[str]
+    warnings: tuple[str, ...]
 
     def text(self) -> str:
         """A table of two columns, then the warnings."""
@@ -53,33 +53,34 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
 
     Raises: whatever the run itself would raise before its first step.
     """
-    accelerator = Accelerator(mixed_precision=precision(recipe))
-    ready = load_inputs(recipe)
-    ready.base.to(accelerator.device)
-    warnings = list(ready.warnings)
-    sets = evaluation_sets(recipe, ready.corpus, warnings)
-    kept = sentences(ready)
-    setup = make_job(ready, ready.parts.strategy.stages(ready.base), kept)
-    pairs, counts = len(setup.pairs), {name: len(rows) for name, rows in ready.corpus.splits.items()}
-    steps = total_steps(recipe, pairs)
+    accelerator = Accelerator(mixed_precision=precision(recipe.train))
+    inputs = load_inputs(recipe, "train")
+    inputs.model.to(accelerator.device)
+    sets = evaluation_sets(recipe, inputs.corpus, inputs.retention)
+    setup = make_setup(inputs)
+    steps, pairs = setup.total_steps, len(setup.pairs)
+    counts = {name: len(rows) for name, rows in inputs.corpus.splits.items()}
     batch = min(recipe.train.batch_size, pairs)
     lines = [
-        ("base", f"{recipe.base.path} ({ready.base.family}, {ready.base.max_tokens} tokens)"),
+        ("base", f"{recipe.base.path} ({inputs.model.family}, {inputs.model.max_tokens} tokens)"),
         ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
         (
             "measured on",
             ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
         ),
-        ("learns", learning(setup)),
-        ("objectives", ", ".join(f"{weight:g} × {name}" for name, weight in ready.terms.weights.items())),
+        ("learns", setup.summary),
+        (
+            "objectives",
+            ", ".join(f"{weight:g} × {name}" for name, weight in setup.objectives.weights.items()),
+        ),
         (
             "schedule",
-            f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {ready.rate:g}",
+            f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {setup.peak_rate:g}",
         ),
         ("memory", _memory(setup)),
     ]
-    told = [finding for finding in ready.findings if finding.level == "info"]
-    lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in told]
+    notes = [finding for finding in inputs.findings if finding.level == "info"]
+    lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in notes]
     if benchmark or cluster is not None:  # real steps
         setup = teachers.precompute_teachers(setup)
     if benchmark:
@@ -88,18 +89,18 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
         lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
     if cluster is not None:
         lines += _on_many(setup, accelerator, cluster, steps, batch)
-    return Plan(lines, warnings)
+    return Plan(lines, inputs.warnings)
 
 
 def _on_many(
     setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
-    settings = setup.recipe.train
+    settings = setup.settings
     profile = plan_cluster.measure(setup, accelerator, partial(_benchmark_batch, setup, 0))
     held = settings.micro_batch_size
     if held == "auto":
         held = micro_batch_size.find_micro_batch_size(
-            setup.model, _benchmark_batch(setup, 0), setup.terms, accelerator
+            setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator
         )
     shared = settings.fsdp
     found = plan_cluster.estimate(
@@ -133,29 +134,28 @@ def _memory(setup: TrainingSetup) -> str:
         micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:BENCHMARK_PAIRS]))
         / BENCHMARK_PAIRS
     )
-    wanted = setup.recipe.train.micro_batch_size
+    wanted = setup.settings.micro_batch_size
     if wanted == "auto":
         return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
-    held = min(wanted or setup.recipe.train.batch_size, len(setup.pairs))
+    held = min(wanted or setup.settings.batch_size, len(setup.pairs))
     total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
     return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
 
 def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS) -> StepBatch:
-    order = batch_positions(at, pairs, len(setup.pairs), setup.recipe.train.seed)
-    return to_step_batch(
-        setup, collate([setup.pairs[place] for place in order]), at, next(setup.model.parameters()).device
-    )
+    order = batch_positions(at, pairs, len(setup.pairs), setup.settings.seed)
+    batch = collate([setup.pairs[place] for place in order])
+    return to_step_batch(setup.stage_inputs(), batch, at, next(setup.model.parameters()).device)
 
 
 def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """Real steps, decoding included; the first one warms up and is not counted."""
-    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.recipe.train, rate=0.0)
+    optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     taken: list[float] = []
     for at in range(BENCHMARK_STEPS + 1):
         began = time.perf_counter()
         step.compute_gradients(
-            setup.model, setup.model, _benchmark_batch(setup, at), setup.terms, None, at, accelerator
+            setup.model, setup.model, _benchmark_batch(setup, at), setup.objectives, None, at, accelerator
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

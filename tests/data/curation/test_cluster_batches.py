@@ -17,6 +17,7 @@ from domainclip.data.curation.cluster_batches import ClusterBatches
 from domainclip.errors import RecipeError
 from domainclip.pipelines import inputs, training_setup
 from domainclip.pipelines.finetune import finetune
+from domainclip.training.run_context import RunOptions
 from tests.data.curation.curation_inputs import Told, items
 
 
@@ -90,18 +91,15 @@ def test_a_run_shows_batches_of_one_stratum(
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
     changes = ["curation={cluster_batches: {clusters: 4}}", "train.batch_size=4"]
     read = loading.load_recipe(str(recipe_file), changes)
-    ready = inputs.load_inputs(read)
-    assert ready.curated is not None
-    strata = ready.curated.strata
+    ready = inputs.load_inputs(read, "train")
+    strata = ready.train_items.strata
     assert strata is not None
-    setup = training_setup.make_job(
-        ready, ready.parts.strategy.stages(ready.base), training_setup.sentences(ready)
-    )
+    setup = training_setup.make_setup(ready)
     rows = batches(setup.pairs, 3, 6, 4, seed=0, workers=0)
     assert [next(rows).index.tolist() for _ in range(3)] == [
         [i for _, i in batch_positions(step, 4, 40, 0, strata)] for step in (3, 4, 5)
     ]
-    assert finetune(read, tmp_path / "run", quiet=True) is not None
+    assert finetune(read, RunOptions(folder=tmp_path / "run", quiet=True)) is not None
 
 
 def test_two_that_order_are_refused(recipe_file: Path) -> None:
@@ -109,7 +107,7 @@ def test_two_that_order_are_refused(recipe_file: Path) -> None:
         "curation={cluster_batches: {}, 'domainclip.data.curation.cluster_batches:ClusterBatches': {}}"
     ]
     with pytest.raises(RecipeError) as caught:
-        inputs.load_inputs(loading.load_recipe(str(recipe_file), changes))
+        inputs.load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
     assert str(caught.value) == (
         "curation: cluster_batches and domainclip.data.curation.cluster_batches:ClusterBatches both order the "
         "batches: leave one out"

@@ -85,7 +85,7 @@ def test_an_unreadable_picture_is_left_out_and_said(recipe_file: Path, corpus: P
     (broken / "images" / "000.png").write_bytes(b"\\x89PNG\\r\\n\\x1a\\nnot really")
     changes = [f"corpus.path={broken}", "curation={deduplicate: {similarity: 0.9999}}"]
     try:
-        ready = inputs.load_inputs(loading.load_recipe(str(recipe_file), changes))
+        ready = inputs.load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
     except DataError as error:  # the check of the corpus may refuse it first
         pytest.fail(str(error))
     said = [warning for warning in ready.warnings if warning.startswith("curation deduplicate")]

@@ -57,7 +57,7 @@ def test_several_labels_are_several_captions() -> None:
 
 def test_only_training_items_change(recipe_file: Path) -> None:
     read = loading.load_recipe(str(recipe_file), ['curation={labels_to_captions: {templates: ["{} thing"]}}'])
-    ready = inputs.load_inputs(read)
+    ready = inputs.load_inputs(read, "train")
     assert all(f"{row['labels'][0]} thing" in row["texts"] for row in ready.corpus.splits["train"])
     assert not any("thing" in text for row in ready.corpus.splits["test"] for text in row["texts"])
 

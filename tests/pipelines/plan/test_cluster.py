@@ -13,7 +13,7 @@ from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
 from domainclip.pipelines.plan import make_plan
 from domainclip.pipelines.plan.cluster import Network, Profile, estimate
-from domainclip.pipelines.training_setup import make_job, sentences
+from domainclip.pipelines.training_setup import make_setup
 
 PROFILE = Profile(
     pair=0.01, fixed=0.1, encode=0.004, logit=1e-6, update=0.2,
@@ -74,8 +74,8 @@ def test_an_uneven_batch_is_refused() -> None:
 
 
 def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
-    ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]))
-    setup = make_job(ready, ready.parts.strategy.stages(ready.base), sentences(ready))
+    ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]), "train")
+    setup = make_setup(ready)
     before = {name: weight.detach().clone() for name, weight in setup.model.weights().items()}
     found = plan_cluster.measure(
         setup, Accelerator(cpu=True), lambda n: make_plan._benchmark_batch(setup, 0, n)

@@ -15,6 +15,7 @@ from domainclip.config.training import TrainConfig
 from domainclip.errors import RecipeError
 from domainclip.pipelines import finetune
 from domainclip.training.monitoring import tensorboard
+from domainclip.training.run_context import RunOptions
 
 TRACKED = [
     "train.log_to=tensorboard",
@@ -25,7 +26,9 @@ TRACKED = [
 
 
 def _finetune(recipe: Path, folder: Path, *, resume: bool = False) -> None:
-    finetune.finetune(loading.load_recipe(str(recipe), TRACKED), folder, resume=resume, quiet=True)
+    finetune.finetune(
+        loading.load_recipe(str(recipe), TRACKED), RunOptions(folder=folder, resume=resume, quiet=True)
+    )
 
 
 def _shown(folder: Path) -> dict[str, list[tuple[int, float]]]:

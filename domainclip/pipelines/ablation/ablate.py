@@ -1,0 +1,55 @@
+"""The command `ablate`: train the variants of a recipe with several seeds, and compare them in one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainclip.errors import DomainclipError, RecipeError
+from domainclip.pipelines.ablation import plan, runs
+from domainclip.pipelines.ablation.measure import measure_ablation_baseline
+from domainclip.pipelines.ablation.table import write_table
+
+
+def ablate(
+    file: Path | str,
+    changes: Sequence[str] = (),
+    folder: Path | None = None,
+    *,
+    jobs: int = 1,
+    processes: int | None = None,
+    quiet: bool = False,
+    command: str = "",
+) -> Path:
+    """Runs what a plan names and is not complete, and writes the table; the page's path.
+
+    Raises: RecipeError for a plan that cannot be, before anything is trained; Interrupted, and the same call
+    goes on from there; DomainclipError after the table is written, when runs failed.
+    """
+    ablation = plan.load(str(file), changes, folder)
+    folder = runs.folder_of(ablation.runs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another --run-dir") from None
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    for run in ablation.runs:  # a folder of another run fails now, and not after the first hours
+        runs.is_complete(run)
+    baseline = measure_ablation_baseline(ablation)
+    ended = runs.run_all(ablation.runs, jobs=jobs, processes=processes, quiet=quiet, say=say)
+    runs.refuse_nothing(ended)
+    page = write_table(baseline, ended, folder, command)
+    failed = [one for one in ended if one.error]
+    if failed:
+        names = ", ".join(one.run.folder.name for one in failed)
+        fault = DomainclipError(
+            f"{len(failed)} of {len(ended)} runs failed: {names}; the others stand in {page}"
+        )
+        fault.code = runs.code_of(failed[0])
+        raise fault
+    return page

@@ -1,0 +1,103 @@
+"""The checks of hop 2: what a recipe asks for against what its base and corpus have."""
+
+from __future__ import annotations
+
+from domainclip.components import Components, WeightedObjectives
+from domainclip.config.recipe import Recipe
+from domainclip.data.cards import Card
+from domainclip.data.checks.findings import Finding
+from domainclip.data.checks.run_checks import corpus_findings
+from domainclip.data.corpus import Corpus
+from domainclip.distributed.collectives import first_process
+from domainclip.errors import DataError, RecipeError
+from domainclip.evaluation.embed_images import embed_images
+from domainclip.models.dual_encoder import DualEncoder
+
+
+def check_examples(recipe: Recipe, card: Card) -> None:
+    """Images may stand in a report only when someone has inspected them, and the card says so.
+
+    Raises: RecipeError.
+    """
+    privacy = card.privacy
+    safe = privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
+    if recipe.report.examples and not safe:
+        raise RecipeError(
+            f"report.examples: card {card.name} says identifiers {privacy.identifiers}, burned-in text "
+            f"{privacy.burned_in_text}: look at the pictures and say so under privacy, or leave examples out"
+        )
+
+
+def check_stream(components: Components, corpus: Corpus) -> None:
+    """Curation needs all pairs at once, which a stream does not give.
+
+    Raises: RecipeError.
+    """
+    if corpus.stream is not None and components.curation:
+        raise RecipeError(
+            f"curation.{next(iter(components.curation))}: needs all training pairs at once, and a stream "
+            "shows a few: leave it out, or store the corpus with domainclip data prepare and train on that"
+        )
+
+
+def check_training(
+    recipe: Recipe,
+    components: Components,
+    model: DualEncoder,
+    objectives: WeightedObjectives,
+    learning_rate: float,
+    corpus: Corpus,
+) -> list[str]:
+    """Warnings about the learning rate, the objectives and the batch size.
+
+    Raises: DataError when there is no training pair.
+    """
+    warnings = []
+    limit = components.strategy.max_learning_rate
+    if limit is not None and learning_rate > limit:
+        warnings.append(
+            f"train.learning_rate: {learning_rate:g} is above {limit:g}, where strategy "
+            f"{next(iter(recipe.strategy))} usually destroys what the base knows"
+        )
+    replaced = objectives.losses_replaced
+    if replaced and model.objective not in replaced.values():
+        warnings.append(
+            f"objectives: {', '.join(replaced)}, but family {model.family} was trained with "
+            f"{model.objective}: its scale and bias may not fit"
+        )
+    pairs = len(corpus.stream or corpus.splits["train"])
+    if pairs and pairs < recipe.train.batch_size:
+        warnings.append(
+            f"train.batch_size: {recipe.train.batch_size} is more than {pairs} pairs; taking {pairs}"
+        )
+    if not pairs:
+        raise DataError(f"corpus {recipe.corpus.card or recipe.corpus.path}: no training pair is left")
+    return warnings
+
+
+@first_process
+def check_corpus(recipe: Recipe, corpus: Corpus, model: DualEncoder, max_tokens: int) -> list[Finding]:
+    """The findings of all checks of the corpus, under a model that reads `max_tokens` of a caption."""
+    return corpus_findings(
+        corpus,
+        model.text_tokenizer.count,
+        recipe.train.batch_size,
+        max_tokens=max_tokens,
+        augmentation=recipe.train.augmentation,
+        side=min(model.image_preprocessor.size),
+        workers=recipe.train.workers,
+        embed=embed_images(model),
+    )
+
+
+def check_evaluation_split(recipe: Recipe, corpus: Corpus) -> list[str]:
+    """Warnings about the split that is measured.
+
+    Raises: DataError when it is empty.
+    """
+    split = recipe.evaluate.split
+    if not len(corpus.splits[split]):
+        raise DataError(f"corpus {corpus.card.name}: the {split} split is empty: nothing to measure")
+    if recipe.weight_interpolation is not None and split == "validation":
+        return ["evaluate.split: α was chosen on the validation split, so figures on it flatter"]
+    return []

@@ -1,0 +1,38 @@
+"""The retention set: a corpus outside the domain, on which forgetting is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.data.cards import Card, Retention, corpus_root, load_card
+from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.errors import DataError
+
+_UNMEASURED = (
+    "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
+)
+
+
+def load_retention(recipe: Recipe, card: Card) -> tuple[Corpus | None, tuple[str, ...]]:
+    """The corpus that the recipe names, or else the card; without one, None and a warning.
+
+    Raises: DataError when the folder that the recipe names does not exist.
+    """
+    source = recipe.retention or _source_of_card(card.retention, recipe.corpus.path)
+    if source is None:
+        return None, (_UNMEASURED.format("no general set is named"),)
+    retention_card = load_card(source.card, source.overrides())
+    if retention_card.reader != "hub" and not Path(source.path).exists():
+        if recipe.retention is not None:
+            raise DataError(f"retention.path: {source.path} does not exist")
+        # As the card has it, not as an absolute path: warnings stand in reports and cards.
+        path = card.retention.path if card.retention else source.path
+        return None, (_UNMEASURED.format(f"the card's general set, {path} from the corpus, does not exist"),)
+    return load_corpus(retention_card, source.path), ()
+
+
+def _source_of_card(retention: Retention | None, path: str) -> CorpusSource | None:
+    if retention is None:
+        return None
+    return CorpusSource(card=retention.card, path=str((corpus_root(path) / retention.path).resolve()))

@@ -1,0 +1,39 @@
+"""Where a training starts: at its first step, or at the checkpoint that it is resumed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainclip.distributed.collectives import on_first_process
+from domainclip.pipelines.inputs import Inputs
+from domainclip.training.checkpointing import resume
+from domainclip.training.run_context import RunContext
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The identity of a training, and the checkpoint it continues from."""
+
+    identity: Mapping[str, Any]  # recipe, corpus, base and curation: a checkpoint must agree with all
+    checkpoint: Path | None  # None: the first step
+
+
+def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
+    """The newest complete checkpoint of a run that is resumed.
+
+    Raises: RecipeError, DataError or ModelError when recipe, corpus or base have changed since.
+    """
+    identity = {
+        "recipe": inputs.recipe.identity(),
+        "corpus": inputs.corpus.fingerprint,
+        "base": inputs.model.fingerprint("all"),
+        "curated": inputs.train_items.digest(),
+    }
+    if not run.options.resume:
+        return StartingPoint(identity, None)
+    # One process decides for all.
+    checkpoint = on_first_process(lambda: resume.find_checkpoint(run.folder, identity))
+    return StartingPoint(identity, checkpoint)
