@@ -1,7 +1,7 @@
-"""Held-out data while a model trains: what it reaches there.
+"""Validation during training: the loss and a metric on held-out data.
 
-The same few hundred pairs are looked at every time, in the same batches, without dropout and without a random
-number, so a run learns the same weights whether anyone looks or not.
+Every validation uses the same few hundred pairs in the same batches, without dropout and without a random
+number, so that a run ends with the same weights with and without it.
 
 Legend: n items, d width.
 """
@@ -34,43 +34,46 @@ from domainclip.objectives.base import Objective, Views
 from domainclip.seeding import sample
 from domainclip.training import fsdp
 
-_PAIRS, _GENERAL = 256, 512  # most that are looked at: seconds, where an evaluation takes minutes
-# Probes that ask the embeddings alone; others fit something, or go through many more texts than pictures.
-_CHEAP = ("zero_shot", "retrieval")
+_MAX_PAIRS, _MAX_RETENTION_ITEMS = 256, 512  # seconds, where an evaluation takes minutes
+# Probes of embeddings alone; others fit a model, or encode many more texts than images.
+_CHEAP_PROBES = ("zero_shot", "retrieval")
 
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """What is looked at: validation pairs in fixed batches, and the general set where there is one."""
+    """The data of a validation: pairs in fixed batches, and the retention set if the run has one."""
 
     pairs: EvaluationSet  # readable, at most 256
-    texts: list[str]  # one a pair
-    groups: list[int]  # one a pair, as in training
+    texts: list[str]  # one for each pair
+    groups: list[int]  # one for each pair, as in training
     batch_size: int
     loss: Objective
     probes: list[Probe]
     retention: EvaluationSet | None
-    cache: EmbeddingCache  # embeddings of towers that do not change
-    base_metrics: dict[str, Any]  # what the base reaches, before its first step
+    cache: EmbeddingCache  # embeddings by towers that do not change
+    base_metrics: dict[str, Any]  # of the base, before the first step
 
     def measure(self, model: DualEncoder) -> dict[str, Any]:
-        """`loss` and `figure` on the pairs, `retention` on the general set; equal on every process."""
-        with fsdp.temporarily_gathered(model) as plain, _as_it_was(plain):
-            encoder = CachedEncoder(plain, self.cache)
-            found: dict[str, Any] = {"loss": self._loss(encoder)}
+        """Return `loss` and `figure` of the pairs, and `retention`; equal on all processes.
+
+        `figure_of` and `retention_of` name the metric; `lost` is how far it fell below that of the base.
+        """
+        with fsdp.temporarily_gathered(model) as whole, _restored_modes(whole):
+            encoder = CachedEncoder(whole, self.cache)
+            metrics: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.retention)):
-                if data is not None and (one := _figure(encoder, data, self.probes)) is not None:
-                    value, found[f"{key}_of"], sign = one
-                    found[key] = value
+                if data is not None and (headline := _headline(encoder, data, self.probes)) is not None:
+                    value, metrics[f"{key}_of"], sign = headline
+                    metrics[key] = value
                     if key == "retention":
-                        found["lost"] = sign * (self.base_metrics.get(key, value) - value)
+                        metrics["lost"] = sign * (self.base_metrics.get(key, value) - value)
         # Embeddings of earlier weights are of no further use.
         self.cache.retain((encoder.image_key, encoder.text_key, ("raw", encoder.text_key)))
-        # Every process computes the same; one of them decides all the same.
-        return dict(collectives.gather_objects(found)[0])
+        # All processes compute the same metrics; still, those of the first one decide for all.
+        return dict(collectives.gather_objects(metrics)[0])
 
     def _loss(self, encoder: CachedEncoder) -> float:
-        """The mean over the pairs, each among those of its batch."""
+        """Return the mean loss of the pairs, each among those of its batch."""
         image, text = (
             torch.from_numpy(rows) for rows in (encoder.images(self.pairs.items), encoder.texts(self.texts))
         )
@@ -92,97 +95,100 @@ def make_validation_set(
     probes: Mapping[str, Probe],
     base: DualEncoder,
 ) -> ValidationSet | None:
-    """What will be looked at, chosen by the seed, and what the base reaches on it; None: nothing.
+    """Draw the validation set by the seed and measure the base on it; None without train.validate_every.
 
-    Raises: DataError when the validation split has no pairs, or none of its pictures can be read; RecipeError
-    when a general set is to decide and there is none, or nothing to measure it by.
+    Raises: DataError when the validation split has no pairs, or none of its images can be read; RecipeError
+    when train.on_retention_drop needs a retention set, or a metric on it, and there is none.
     """
     settings = recipe.train
     if settings.validate_every is None:
         return None
-    general = next((data for data in sets if data.name == "general"), None)
-    if general is None and settings.steers:
+    retention = next((data for data in sets if data.name == "general"), None)
+    if retention is None and settings.steers:
         raise RecipeError(
-            f"train.on_retention_drop: {settings.on_retention_drop} needs a general set: name one with "
+            f"train.on_retention_drop: {settings.on_retention_drop} needs a retention set: name one with "
             "retention.path=FOLDER retention.card=CARD"
         )
     cache = EmbeddingCache()
     encoder = CachedEncoder(base, cache)
-    pairs = _some(_captioned(corpus), encoder, _PAIRS, settings.seed)
+    pairs = _draw(_captioned(corpus), encoder, _MAX_PAIRS, settings.seed)
     how = pairs.card.captions
     fit = (
         caption_sampling.TokenLimit(base.text_tokenizer.count, base.max_tokens)
         if how.overlong == "window"
         else None
     )
-    said = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
-    named = terms.losses_replaced.values()
-    name = base.objective if base.objective in named else next(iter(named), base.objective)
-    made = ValidationSet(
+    captions = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
+    replaced = terms.losses_replaced.values()
+    name = base.objective if base.objective in replaced else next(iter(replaced), base.objective)
+    validation = ValidationSet(
         pairs=pairs,
-        texts=[own[0] for own in said],
-        groups=[own[0] for own in loss_groups(said, pairs.items["group"][:])],
+        texts=[texts[0] for texts in captions],
+        groups=[groups[0] for groups in loss_groups(captions, pairs.items["group"][:])],
         batch_size=settings.batch_size,
         loss=registry.build("objectives", name, {}, "objectives"),
-        probes=[probe for name, probe in probes.items() if name in _CHEAP],
-        retention=None if general is None else _some(general, encoder, _GENERAL, settings.seed),
+        probes=[probe for name, probe in probes.items() if name in _CHEAP_PROBES],
+        retention=None
+        if retention is None
+        else _draw(retention, encoder, _MAX_RETENTION_ITEMS, settings.seed),
         cache=cache,
         base_metrics={},
     )
-    made = replace(made, base_metrics=made.measure(base))
-    if settings.steers and "retention" not in made.base_metrics:
+    validation = replace(validation, base_metrics=validation.measure(base))
+    if settings.steers and "retention" not in validation.base_metrics:
         raise RecipeError(
-            f"train.on_retention_drop: {settings.on_retention_drop} has nothing to go by: add zero_shot or "
-            "retrieval to probes, as the general set allows"
+            f"train.on_retention_drop: {settings.on_retention_drop} has no metric to follow: add zero_shot "
+            "or retrieval to probes, as the retention set allows"
         )
-    return made
+    return validation
 
 
 def validation_warnings(settings: TrainConfig, split: str, halved: bool = False) -> list[str]:
-    """What figures are worth that something was chosen by; `split` is what the run is measured on.
+    """Return a warning for each set whose metrics are optimistic, because the training depends on them.
 
-    `halved`: what is reported of the general set is not what is looked at.
+    `split` is the one that the run is evaluated on; `halved`: the reported half of the retention set is not
+    the one of the validation.
     """
-    found = []
+    warnings = []
     if settings.steers and not halved:
-        found.append(
-            "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
+        warnings.append(
+            "train.on_retention_drop: the retention set influences the training, so its metrics are "
+            "optimistic"
         )
     if settings.final_weights == "best" and split == "validation":
-        found.append(
-            "train.final_weights: the step was chosen on the validation split, so figures on it flatter"
+        warnings.append(
+            "train.final_weights: the step is chosen on the validation split, so its metrics are optimistic"
         )
-    return found
+    return warnings
 
 
 def _captioned(corpus: Corpus) -> EvaluationSet:
-    """The validation split without items of classes alone, which are for evaluation."""
+    """Return the validation split without items that have classes but no caption: they are for evaluation."""
     items = corpus.splits["validation"]
     rows = [row for row, texts in enumerate(items["texts"][:]) if texts]
     if not rows:
         raise DataError(
-            f"corpus {corpus.card.name}: the validation split has no pairs: train.validate_every measures on "
+            f"corpus {corpus.card.name}: the validation split has no pairs: train.validate_every needs "
             "them; leave it out, or give the card a validation split"
         )
     return EvaluationSet("validation", items.select(rows, keep_in_memory=True), corpus.card, corpus.classes)
 
 
-def _some(data: EvaluationSet, encoder: CachedEncoder, most: int, seed: int) -> EvaluationSet:
-    """At most so many readable items, the same on every machine."""
+def _draw(data: EvaluationSet, encoder: CachedEncoder, max_items: int, seed: int) -> EvaluationSet:
+    """Return at most `max_items` readable items, the same on every machine."""
     ids: list[str] = data.items["id"][:]
-    rows = sorted(sample(ids, most, "held out", seed))
+    rows = sorted(sample(ids, max_items, "held out", seed))
     items: Dataset = encode_images([encoder], data.items.select(rows, keep_in_memory=True))
     if not len(items):
-        looked = min(most, len(ids))
-        raise DataError(f"{data.name}: none of {looked} images can be read: check the corpus path")
-    # Nothing is fitted while a model trains.
+        raise DataError(f"{data.name}: none of {len(rows)} images can be read: check the corpus path")
+    # Nothing is fitted during training.
     return replace(data, items=items, train=None, validation=None)
 
 
-def _figure(
+def _headline(
     encoder: CachedEncoder, data: EvaluationSet, probes: Sequence[Probe]
 ) -> tuple[float, str, int] | None:
-    """The headline of the first probe that can be measured here, its name, and -1 where lower is better."""
+    """Return the primary metric of the first probe that has one here, its name, and -1 if lower is better."""
     for probe in probes:
         results = probe(encoder, data)
         for metric in results.metrics:
@@ -193,14 +199,14 @@ def _figure(
 
 
 def _batches(n: int, size: int) -> Iterator[slice]:
-    """Even shares of about `size` rows: a short last batch would have an easier task."""
+    """Yield even shares of about `size` rows: a short last batch would have an easier task."""
     count = max(1, round(n / size))
     return (slice(n * i // count, n * (i + 1) // count) for i in range(count))
 
 
 @contextmanager
-def _as_it_was(model: DualEncoder) -> Iterator[None]:
-    """Dropout acts afterwards exactly where it acted before, layer by layer."""
+def _restored_modes(model: DualEncoder) -> Iterator[None]:
+    """Restore the training mode of every module afterwards, so that dropout acts where it did before."""
     before = [(module, module.training) for module in model.modules()]
     try:
         yield

@@ -1,7 +1,7 @@
-"""What follows from looking at held-out data: a lower rate, an early end, the step whose weights are taken.
+"""Validation policy: learning-rate reduction, early stopping, and choice of the best checkpoint.
 
-All of it is a function of the weights at the steps that were looked at, and is saved with each checkpoint, so
-a resumed run takes the same course.
+All decisions are functions of the weights at the validated steps, and are saved with each checkpoint, so that
+a resumed run decides as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,40 +16,43 @@ from domainclip.training.validation import ValidationSet
 
 
 class ValidationPolicy:
-    """What a run has decided from what it saw on held-out data; `facts` is all that it remembers."""
+    """The decisions of a run from its validations; `state` is all that it remembers."""
 
     def __init__(
-        self, held: ValidationSet | None, settings: TrainConfig, facts: Mapping[str, Any] | None = None
+        self,
+        validation: ValidationSet | None,
+        settings: TrainConfig,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
-        """`facts`: of the checkpoint that the run continues from."""
-        self.validation, self.settings = held, settings
-        known = facts or {}
+        """`state`: of the checkpoint that the run continues from."""
+        self.validation, self.settings = validation, settings
+        saved = state or {}
         self.keeps_best_checkpoint = settings.keep_best_checkpoint or settings.final_weights == "best"
-        self.best: list[float] | None = known.get("best")  # step and loss of the best step so far
-        self.halvings: int = known.get("lowered", 0)
-        self.stopped_at: int | None = known.get("ended")
-        self.improved = False  # the step that was looked at last is the best, and is to be saved
+        self.best: list[float] | None = saved.get("best")  # step and loss of the best one so far
+        self.halvings: int = saved.get("lowered", 0)  # of the learning rate
+        self.stopped_at: int | None = saved.get("ended")  # step of an early stop
+        self.improved = False  # the last validation was the best, and its step is to be saved
 
     def state(self) -> dict[str, Any]:
-        """JSON, for the checkpoint."""
+        """Return the state as JSON, for the checkpoint."""
         return {"best": self.best, "lowered": self.halvings, "ended": self.stopped_at}
 
     @property
     def rate_factor(self) -> float:
-        """Of the scheduled learning rate."""
+        """Factor on the scheduled learning rate."""
         return 0.5**self.halvings
 
     @property
     def protected_steps(self) -> list[int]:
-        """Steps whose checkpoint is never pruned."""
+        """Steps whose checkpoints are never pruned."""
         return [int(self.best[0])] if self.best is not None and self.keeps_best_checkpoint else []
 
     def last_step(self, total: int) -> int:
-        """The last step."""
+        """Return the last step: `total`, or that of an early stop."""
         return total if self.stopped_at is None else self.stopped_at
 
     def final_step(self, total: int) -> int:
-        """The step whose weights the run ends with."""
+        """Return the step whose weights the run ends with."""
         return (
             int(self.best[0])
             if self.settings.final_weights == "best" and self.best
@@ -57,15 +60,15 @@ class ValidationPolicy:
         )
 
     def validate(self, step: int, total: int, model: DualEncoder) -> dict[str, Any] | None:
-        """What the weights reach after this step, when it is time to look; decides what follows from it."""
+        """Measure the weights after this step and decide, when a validation is due; return the metrics."""
         self.improved = False
         every = self.settings.validate_every
         if self.validation is None or every is None or (step % every and step != total):
             return None
-        found = self.validation.measure(model)
-        if found["loss"] < (inf if self.best is None else self.best[1]):  # no number is no best
-            self.best, self.improved = [step, found["loss"]], self.keeps_best_checkpoint
-        if found.get("lost", 0.0) > self.settings.max_retention_drop:
+        metrics = self.validation.measure(model)
+        if metrics["loss"] < (inf if self.best is None else self.best[1]):  # NaN is never the best
+            self.best, self.improved = [step, metrics["loss"]], self.keeps_best_checkpoint
+        if metrics.get("lost", 0.0) > self.settings.max_retention_drop:
             self.halvings += self.settings.on_retention_drop == "lower_rate"
             self.stopped_at = step if self.settings.on_retention_drop == "stop" else self.stopped_at
-        return found
+        return metrics

@@ -182,7 +182,7 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
         looked[floor] = set(seen.retention.items["group"])
         reported = set(whole.reported[1].items["group"])
         assert looked[floor].isdisjoint(reported) == (floor == "0.1")
-        doubt = "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
+        doubt = "train.on_retention_drop: the retention set influences the training, so its metrics are optimistic"
         warnings = validation_warnings(asked.train, asked.evaluate.split, halved=floor == "0.1")
         assert (doubt in warnings) == (floor == "null")
     assert looked["0.1"] < looked["null"]

@@ -234,7 +234,7 @@ def test_a_folder_that_became_read_only(tmp_path: Path, monkeypatch: pytest.Monk
         checkpoint.save(tmp_path, 4, {"weights": {"w": torch.zeros(1)}}, {"step": 4}, keep=1)
     assert str(caught.value) == (
         f"{tmp_path}: cannot save step 4: Read-only file system; the last complete checkpoint is step-000001; "
-        "mend that, then continue with --resume"
+        "correct that, then continue with --resume"
     )
     monkeypatch.undo()
     assert checkpoint.newest_checkpoint(tmp_path) == older

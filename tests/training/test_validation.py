@@ -143,8 +143,8 @@ def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
 
 
 def test_no_more_than_a_few_hundred_the_same_ones(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "_PAIRS", 5)
-    monkeypatch.setattr(validation, "_GENERAL", 7)
+    monkeypatch.setattr(validation, "_MAX_PAIRS", 5)
+    monkeypatch.setattr(validation, "_MAX_RETENTION_ITEMS", 7)
     one, two, other = make(), make(), make("train.seed=1")
     assert one is not None
     assert two is not None
@@ -172,19 +172,19 @@ def test_nothing_to_look_at(make: Make, recipe_file: Path) -> None:
     with pytest.raises(DataError) as data:
         make(split=False)
     assert str(data.value) == (
-        "corpus unnamed: the validation split has no pairs: train.validate_every measures on them; leave it out, or "
+        "corpus unnamed: the validation split has no pairs: train.validate_every needs them; leave it out, or "
         "give the card a validation split"
     )
     with pytest.raises(RecipeError) as none:
         make("train.on_retention_drop=stop", retention=False)
     assert str(none.value) == (
-        "train.on_retention_drop: stop needs a general set: name one with retention.path=FOLDER retention.card=CARD"
+        "train.on_retention_drop: stop needs a retention set: name one with retention.path=FOLDER retention.card=CARD"
     )
     with pytest.raises(RecipeError) as unmeasured:
         make("train.on_retention_drop=lower_rate", "probes=[linear_probe]")
     assert str(unmeasured.value) == (
-        "train.on_retention_drop: lower_rate has nothing to go by: add zero_shot or retrieval to probes, as the "
-        "general set allows"
+        "train.on_retention_drop: lower_rate has no metric to follow: add zero_shot or retrieval to probes, as the "
+        "retention set allows"
     )
 
 
@@ -211,10 +211,10 @@ def test_what_chose_is_said(recipe_file: Path) -> None:
 
     assert of("train.final_weights=best") == []
     assert of("train.final_weights=best", "evaluate.split=validation") == [
-        "train.final_weights: the step was chosen on the validation split, so figures on it flatter"
+        "train.final_weights: the step is chosen on the validation split, so its metrics are optimistic"
     ]
     assert of("train.on_retention_drop=stop") == [
-        "train.on_retention_drop: the general set had a say in the training, so figures on it flatter"
+        "train.on_retention_drop: the retention set influences the training, so its metrics are optimistic"
     ]
 
 

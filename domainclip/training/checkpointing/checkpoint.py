@@ -30,11 +30,11 @@ Groups = Mapping[str, Mapping[str, Tensor]]  # one file each, of named tensors
 
 
 def save(
-    folder: Path, step: int, groups: Groups, state: Any, keep: int, spared: Collection[int] = ()
+    folder: Path, step: int, groups: Groups, state: Any, keep: int, protected: Collection[int] = ()
 ) -> Path:
-    """Writes `folder/step-000200` with one safetensors file a group and `state.json`, then prunes.
+    """Write `folder/step-000200` with `state.json` and one safetensors file for each group, then prune.
 
-    Raises: ModelError when the disk is full or refuses; the checkpoints that were there are untouched.
+    Raises: ModelError when the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     staging = folder / f".staging-{step:06d}-{uuid.uuid4().hex[:8]}"
     final = folder / f"step-{step:06d}"
@@ -51,15 +51,15 @@ def save(
         _commit(staging, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise ModelError(_why(error, folder, step)) from None
-    prune(folder, keep, spared, step)
+        raise ModelError(_save_error(error, folder, step)) from None
+    prune(folder, keep, protected, step)
     return final
 
 
 class AsyncCheckpointWriter:
     """Writes checkpoints while training goes on: one at a time, from a copy of the tensors.
 
-    A save that failed is told by the next call, so a full disk still stops the run, one save later.
+    The next call raises the error of a save that failed, so a full disk stops the run, one save later.
     """
 
     def __init__(self) -> None:
@@ -67,11 +67,17 @@ class AsyncCheckpointWriter:
         self._problem: BaseException | None = None
 
     def save(
-        self, folder: Path, step: int, groups: Groups, state: Any, keep: int, spared: Collection[int] = ()
+        self,
+        folder: Path,
+        step: int,
+        groups: Groups,
+        state: Any,
+        keep: int,
+        protected: Collection[int] = (),
     ) -> None:
-        """As the function of this name, in the background.
+        """Call the function `save` in the background.
 
-        Raises: ModelError for the save before this one.
+        Raises: ModelError when the previous checkpoint could not be written.
         """
         self.wait()
         copies = {
@@ -81,7 +87,7 @@ class AsyncCheckpointWriter:
 
         def work() -> None:
             try:
-                save(folder, step, copies, state, keep, spared)
+                save(folder, step, copies, state, keep, protected)
             except BaseException as error:
                 self._problem = error
 
@@ -93,12 +99,12 @@ class AsyncCheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Whatever ends the loop, a save under way is finished; its own fault must not hide another's.
+        # Whatever ends the loop, a save in progress is finished; its error must not hide another one.
         if self._thread is not None:
             self._thread.join()
 
     def wait(self) -> None:
-        """Until the disk has what was saved last.
+        """Wait until the newest checkpoint is on disk.
 
         Raises: ModelError when it could not be written.
         """
@@ -119,7 +125,7 @@ def _commit(staging: Path, final: Path) -> None:
     for file in staging.iterdir():
         _flush(file)
     _flush(staging)
-    if final.exists():  # a damaged one that a resumed run passed over, or the very step it started from
+    if final.exists():  # a damaged one that a resumed run skipped, or the one that it started from
         os.rename(final, final.parent / f".staging-old-{uuid.uuid4().hex[:8]}")
     os.rename(staging, final)
     _flush(final.parent)
@@ -127,17 +133,17 @@ def _commit(staging: Path, final: Path) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; a damaged one is named, left alone and passed over."""
+    """Return the newest complete checkpoint; damaged ones are skipped with a warning."""
     for path in all_checkpoints(folder):
         problem = verify_checkpoint(path)
         if problem is None:
             return path
-        log.warning("%s is not complete: %s; trying the one before", path, problem)
+        log.warning("%s is not complete: %s; trying the previous one", path, problem)
     return None
 
 
 def verify_checkpoint(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Return the fault of a checkpoint, or None when it is complete."""
     try:
         listing = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,19 +158,20 @@ def verify_checkpoint(path: Path) -> str | None:
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], Any]:
-    """The groups of tensors and the state of a verified checkpoint."""
+    """Return the groups of tensors and the state of a verified checkpoint."""
     groups = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
     return groups, json.loads((path / "state.json").read_text(encoding="utf-8"))
 
 
-def prune(folder: Path, keep: int, spared: Collection[int] = (), newest: int | None = None) -> None:
-    """Removes all but the newest `keep` and the `spared` steps; what cannot be removed is said, and stays.
+def prune(folder: Path, keep: int, protected: Collection[int] = (), newest: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and those of `protected` steps.
 
-    What lies after the step `newest`, which was just saved, is damaged, or the run would go on from there.
+    One that cannot be removed stays, with a warning. Checkpoints after the step `newest`, which was just
+    saved, are damaged, or the run would have continued from them.
     """
-    found = [path for path in all_checkpoints(folder) if newest is None or int(path.name[5:]) <= newest]
-    for path in found[keep:]:
-        if int(path.name[5:]) in spared:
+    complete = [path for path in all_checkpoints(folder) if newest is None or int(path.name[5:]) <= newest]
+    for path in complete[keep:]:
+        if int(path.name[5:]) in protected:
             continue
         try:
             shutil.rmtree(path)
@@ -173,15 +180,15 @@ def prune(folder: Path, keep: int, spared: Collection[int] = (), newest: int | N
 
 
 def sweep(folder: Path) -> None:
-    """Removes what an interrupted save left behind."""
+    """Remove the remains of interrupted saves."""
     for path in folder.glob(".staging-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
-    """All that look like checkpoints, the newest first."""
-    found = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+    """Return the folders that are named as checkpoints, newest first."""
+    folders = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def _sha256(file: Path) -> str:
@@ -197,10 +204,10 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _why(error: Exception, folder: Path, step: int) -> str:
+def _save_error(error: Exception, folder: Path, step: int) -> str:
     last = newest_checkpoint(folder)
-    safe = f"the last complete checkpoint is {last.name}" if last else "there is no complete checkpoint yet"
+    saved = f"the last complete checkpoint is {last.name}" if last else "there is no complete checkpoint yet"
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "the disk is full" if full else (getattr(error, "strerror", None) or str(error))
-    way_out = "make room" if full else "mend that"
-    return f"{folder}: cannot save step {step}: {reason}; {safe}; {way_out}, then continue with --resume"
+    remedy = "make room" if full else "correct that"
+    return f"{folder}: cannot save step {step}: {reason}; {saved}; {remedy}, then continue with --resume"

@@ -1,6 +1,6 @@
-"""When a run should end before its last step: a signal, or the time that it was given.
+"""The end of a run before its last step: a signal, or the time limit.
 
-Handlers only note; the loop looks at a step's end, agrees with the other processes, saves and leaves.
+Handlers only note the signal; after each step the loop agrees with the other processes, saves and ends.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _TIME_UP = 1  # stands among signal numbers for the time limit: 1 is a hang-up, 
 
 
 class InterruptHandler:
-    """Notes what asks the run to end; a second signal ends it at once."""
+    """Notes the signal or time limit at which the run has to end; a second signal ends it at once."""
 
-    def __init__(self, after: str | None, began: float | None = None) -> None:
-        """`after` counts from `began`, a `time.monotonic()`, else from now."""
-        start = time.monotonic() if began is None else began
-        self._deadline = None if after is None else start + seconds(after)
+    def __init__(self, time_limit: str | None, started: float | None = None) -> None:
+        """`time_limit` counts from `started`, a `time.monotonic()`, else from now."""
+        start = time.monotonic() if started is None else started
+        self._deadline = None if time_limit is None else start + seconds(time_limit)
         self._received = 0
 
     def requested(self) -> int:
-        """0, or what asks this process to stop."""
+        """Return the number of the signal that stops this process, or 0."""
         if not self._received and self._deadline is not None and time.monotonic() >= self._deadline:
             self._received = _TIME_UP
         return self._received
 
     def __enter__(self) -> InterruptHandler:
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -41,12 +41,12 @@ class InterruptHandler:
         signal.signal(number, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
 
 def requeue() -> str | None:
-    """Puts this SLURM job back into its queue; what was done, or None outside SLURM."""
+    """Put this SLURM job back into its queue; return a sentence on the outcome, or None outside SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
@@ -56,4 +56,4 @@ def requeue() -> str | None:
         return (
             f"could not put SLURM job {job} back into its queue ({type(error).__name__}): requeue it by hand"
         )
-    return f"SLURM job {job} stands in its queue again"
+    return f"SLURM job {job} is in its queue again"

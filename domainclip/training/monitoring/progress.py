@@ -1,4 +1,4 @@
-"""What a person sees while it trains: one live line in a terminal, plain lines elsewhere."""
+"""Progress of a training: one live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class ProgressDisplay:
-    """Shows the loss, against that of guessing where it is known, pairs a second, and the time left."""
+    """Shows the loss, with that of guessing where it is known, the pairs per second, and the time left."""
 
     def __init__(
         self,
@@ -22,11 +22,11 @@ class ProgressDisplay:
         start: int,
         batch_size: int,
         quiet: bool = False,
-        losses: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        """`losses`: the weight of each term; of the contrastive one alone, guessing costs ln of the batch."""
+        """`weights` of the loss terms: of the contrastive term alone, guessing costs ln of the batch size."""
         self.steps, self.start, self.batch_size, self.quiet = steps, start, batch_size, quiet
-        self.chance = f" (chance {log(batch_size):.2f})" if losses == {"contrastive": 1.0} else ""
+        self.chance = f" (chance {log(batch_size):.2f})" if weights == {"contrastive": 1.0} else ""
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal and not quiet
         self.started = time.monotonic()
@@ -48,11 +48,11 @@ class ProgressDisplay:
             self.bar.stop()
 
     def rate(self, step: int) -> float:
-        """Pairs a second since the start of this session."""
+        """Return the pairs per second since the start of this session."""
         return (step - self.start) * self.batch_size / max(1e-9, time.monotonic() - self.started)
 
     def show(self, step: int, record: dict[str, Any]) -> None:
-        """After a step; plain lines come every ten seconds and at the end."""
+        """Show a step; plain lines are printed every ten seconds and at the end."""
         if self.quiet:
             return
         text = self.line(step, record)
@@ -63,7 +63,7 @@ class ProgressDisplay:
             print(text, file=sys.stderr, flush=True)
 
     def line(self, step: int, record: dict[str, Any]) -> str:
-        """`step 40/80  loss 2.31 (chance 4.85)  scale 41.2  118 pairs/s  0:34 left`."""
+        """Return `step 40/80  loss 2.31 (chance 4.85)  scale 41.2  118 pairs/s  0:34 left`."""
         rate = self.rate(step)
         left = int((self.steps - step) * self.batch_size / rate) if rate > 0 else 0
         return (

@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, as event files in the run folder: nothing leaves the machine."""
+"""Metrics for TensorBoard, as event files in the run folder; nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ FOLDER = "tensorboard"
 
 
 def require_tensorboard(train: TrainConfig) -> None:
-    """Asks for TensorBoard before anything is loaded.
+    """Check for TensorBoard before anything is loaded.
 
-    Raises: RecipeError when it is wanted and not installed.
+    Raises: RecipeError when the recipe needs it and it is not installed.
     """
     if train.log_to is not None:
         _library()
 
 
 class TensorBoardWriter:
-    """The numbers of metrics.jsonl by step; a session that continues hides what it does again."""
+    """Writes the numbers of metrics.jsonl by step; a resumed session hides the steps that it repeats."""
 
     def __init__(self, run: Path, start: int) -> None:
         self._writer = _library().SummaryWriter(str(run / FOLDER), purge_step=start + 1)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds the numbers of a line, those within under their path, as terms/contrastive."""
+        """Add the numbers of a record, nested ones under their path, such as terms/contrastive."""
         for name, value in numbers(record):
             if name != "step":
                 self._writer.add_scalar(name, value, global_step=record["step"])
@@ -36,7 +36,7 @@ class TensorBoardWriter:
 
 
 def numbers(record: dict[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a record and of the records in it; no word of it is written."""
+    """Yield the numbers of a record and of the records in it, with their paths; texts are left out."""
     for name, value in record.items():
         if isinstance(value, dict):
             yield from numbers(value, f"{path}{name}/")

@@ -64,7 +64,7 @@ def test_one_flipped_byte_falls_back(tmp_path: Path, name: str, caplog: pytest.L
     damaged.write_bytes(bytes(data))
     assert checkpoint.newest_checkpoint(tmp_path) == older
     assert caplog.messages == [
-        f"{newer} is not complete: {name} has changed since it was written; trying the one before"
+        f"{newer} is not complete: {name} has changed since it was written; trying the previous one"
     ]
 
 
@@ -160,7 +160,7 @@ def test_a_save_that_failed_behind_training_is_told(tmp_path: Path, monkeypatch:
 
 def test_the_best_step_is_spared(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
-        checkpoint.save(tmp_path, step, GROUPS, {"step": step}, keep=1, spared=[2] if step > 1 else [])
+        checkpoint.save(tmp_path, step, GROUPS, {"step": step}, keep=1, protected=[2] if step > 1 else [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000004"]
-    checkpoint.save(tmp_path, 5, GROUPS, {"step": 5}, keep=1, spared=[5])  # a better one: the old one goes
+    checkpoint.save(tmp_path, 5, GROUPS, {"step": 5}, keep=1, protected=[5])  # a better one: the old one goes
     assert [path.name for path in tmp_path.iterdir()] == ["step-000005"]

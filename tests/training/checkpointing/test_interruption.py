@@ -47,8 +47,8 @@ def test_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_time_counts_from_when_the_run_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second stage, or one after a long preparation, gets what is left of it."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    assert InterruptHandler("10m", began=401.0).requested() == 0
-    assert InterruptHandler("10m", began=400.0).requested() != 0
+    assert InterruptHandler("10m", started=401.0).requested() == 0
+    assert InterruptHandler("10m", started=400.0).requested() != 0
 
 
 def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,5 +62,5 @@ def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "scontrol"
     tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
     tool.chmod(0o755)
-    assert requeue() == "SLURM job 77 stands in its queue again"
+    assert requeue() == "SLURM job 77 is in its queue again"
     assert (tmp_path / "said").read_text() == "requeue 77\n"

@@ -20,7 +20,7 @@ from domainclip.training.monitoring.progress import ProgressDisplay
     ],
 )
 def test_chance_is_shown_where_it_is_known(losses: dict[str, float] | None, chance: str) -> None:
-    line = ProgressDisplay(8, 0, 16, losses=losses).line(4, {"loss": 2.5, "scale": 14.25})
+    line = ProgressDisplay(8, 0, 16, weights=losses).line(4, {"loss": 2.5, "scale": 14.25})
     assert re.sub(r"[\d.]+ pairs/s  \d+:\d\d", "N pairs/s  M:SS", line) == (
         f"step 4/8  loss 2.500{chance}  scale 14.2  N pairs/s  M:SS left"
     )
