@@ -1,4 +1,4 @@
-"""Finds the files of a checkpoint, in a folder or on the Hub; takes weights as safetensors and no code."""
+"""Find the files of a checkpoint, in a folder or on the Hub; weights only as safetensors, and no code."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sent
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
-# peft writes no bare parameters, and scale and bias are such.
+# Scale and bias of an adapter: peft saves no bare parameters.
 CALIBRATION = "calibration.safetensors"
-# How several pictures of a study become one embedding.
+# How several images of a study become one embedding.
 POOLING = "pooling.json"
 POOLING_WEIGHTS = "pooling.safetensors"
-# All that is ever fetched: no pickles, no code, no second copy of the weights for another framework. Asked
-# by itself for a checkpoint without safetensors, transformers would post name and token to be converted.
-_FETCHED = [
+# All that is ever downloaded: no pickles, no code, no second copy of the weights for another framework.
+# transformers itself, asked for a checkpoint without safetensors, would post name and token for a conversion.
+_DOWNLOADED = [
     *("*config.json", "model*.safetensors", *WEIGHTS, ADAPTER, CALIBRATION, POOLING, POOLING_WEIGHTS),
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
 ]
 
 
 def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder with the files, and the commit when they came from the Hub.
+    """The folder with the files, and the commit if they come from the Hub.
 
-    Raises: ModelError that says why there is none.
+    Raises: ModelError that states why there is none.
     """
     local = Path(base).expanduser()
     if local.is_dir():
         return local, None
     try:
-        folder = Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=_FETCHED))
+        folder = Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=_DOWNLOADED))
     except hub_errors.GatedRepoError:
         fault = f"gated; accept its terms on https://huggingface.co/{base}, then run: hf auth login"
     except hub_errors.RevisionNotFoundError:
@@ -50,22 +50,22 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
     except Exception as error:
         fault = f"cannot be fetched from the Hub: {in_one_line(error)}"
     else:
-        # The cache keeps each commit in a folder of that name.
+        # The cache has a folder for each commit, of that name.
         return folder, folder.name
     raise ModelError(f'base "{base}": {fault}')
 
 
-def require_files(base: str, folder: Path, what: str, files: tuple[str, ...], hint: str = "") -> None:
+def require_files(base: str, folder: Path, component: str, files: tuple[str, ...], hint: str = "") -> None:
     """Refuse a folder that has none of the files.
 
     Raises: ModelError that names the first of them.
     """
     if not any((folder / file).is_file() for file in files):
-        raise ModelError(f'base "{base}": no {what} there, such as {files[0]}{hint}')
+        raise ModelError(f'base "{base}": no {component} in the folder, such as {files[0]}{hint}')
 
 
 def in_one_line(error: Exception) -> str:
-    """What a library said, short enough for a message."""
+    """The text of a library's error, short enough for a message."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "SentencePiece" in text or "protobuf" in text:
         return "it needs two more libraries; run: pip install sentencepiece protobuf"

@@ -95,7 +95,7 @@ def test_a_teacher_that_is_not_there_is_said_before_anything_is_measured(
 ) -> None:
     for name, fault in (
         ("nowhere", "no such folder, and not a name that the Hub could have"),
-        (".", "no model there, such as config.json"),
+        (".", "no model in the folder, such as config.json"),
     ):
         teacher = str((tmp_path / name).resolve())
         changes = [f"objectives={objectives.replace('TEACHER', teacher)}"]

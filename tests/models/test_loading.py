@@ -99,7 +99,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     assert fault(folder) == (
-        f'base "{folder}": no weights there, such as model.safetensors; '
+        f'base "{folder}": no weights in the folder, such as model.safetensors; '
         "pickles such as pytorch_model.bin are not read, for they can run code"
     )
 
@@ -115,7 +115,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 def test_a_file_that_is_missing(tmp_path: Path, file: str, what: str) -> None:
     folder = tiny_clip(tmp_path)
     (folder / file).unlink()
-    assert fault(folder) == f'base "{folder}": no {what} there, such as {file}'
+    assert fault(folder) == f'base "{folder}": no {what} in the folder, such as {file}'
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,9 @@ def test_an_adapter_on_an_adapter(clip_folder: Path, tmp_path: Path) -> None:
 def test_an_adapter_without_its_weights(clip_folder: Path, tmp_path: Path) -> None:
     folder = adapter(clip_folder, tmp_path / "adapter")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    assert fault(folder) == (f'base "{folder}": no adapter weights there, such as adapter_model.safetensors')
+    assert fault(folder) == (
+        f'base "{folder}": no adapter weights in the folder, such as adapter_model.safetensors'
+    )
 
 
 def test_an_adapter_with_half_its_weights(clip_folder: Path, tmp_path: Path) -> None:

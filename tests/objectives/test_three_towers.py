@@ -206,7 +206,7 @@ def test_what_is_no_image_model_is_refused(base: Path, tmp_path: Path) -> None:
     assert isinstance(image_model.load_image_model(str(base)), dual_encoder.DualEncoder)
     with pytest.raises(ModelError) as caught:
         image_model.load_image_model(str(tmp_path))
-    assert str(caught.value) == f'image model "{tmp_path}": no model there, such as config.json'
+    assert str(caught.value) == f'image model "{tmp_path}": no model in the folder, such as config.json'
     folder = _vit(tmp_path / "cut")
     weights = load_file(folder / "model.safetensors")
     name = sorted(name for name in weights if "pooler" not in name)[0]
@@ -218,7 +218,7 @@ def test_what_is_no_image_model_is_refused(base: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError) as caught:
         image_model.load_image_model(str(folder))
-    assert str(caught.value) == f'image model "{folder}": no weights there, such as model.safetensors'
+    assert str(caught.value) == f'image model "{folder}": no weights in the folder, such as model.safetensors'
 
 
 # --- whole runs ----------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_what_cannot_be_joined_is_refused(base: Path, encoder: Path, tmp_path: P
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     assert _refusal(base, str(pickled)) == (
-        f'text encoder "{pickled}": no weights there, such as model.safetensors; pickles such as '
+        f'text encoder "{pickled}": no weights in the folder, such as model.safetensors; pickles such as '
         "pytorch_model.bin are not read, for they can run code"
     )
     clip = str(base)
