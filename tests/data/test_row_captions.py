@@ -85,7 +85,7 @@ def test_templates_make_captions_of_items_that_have_only_a_label() -> None:
 def test_rows_of_one_picture_become_one_item() -> None:
     said = card(
         columns={"texts": ["t"], "language": "lang", "labels": "l"},
-        captions={"join": True, "languages": "balanced"},
+        captions={"merge_captions": True, "languages": "balanced"},
     )
     rows = (
         {"t": "a dog", "lang": "en", "l": "dog"},
@@ -144,8 +144,8 @@ def test_a_wrong_fits_setting_is_found_before_anything_is_read() -> None:
         ({"max_tokens": 32}, "set captions.overlong=window"),
         ({"headings": {"findings": ["x"], "beurteilung": ["y"]}}, 'headings of "beurteilung"'),
         ({"templates": ["a cat"]}, "must hold {} once"),
-        ({"languages": {"en": 0}}, "one at least is above 0"),
-        ({"languages": {"en": -1, "de": 2}}, "not negative"),
+        ({"languages": {"en": 0}}, "one of them above 0"),
+        ({"languages": {"en": -1, "de": 2}}, "a weight is negative"),
     ],
 )
 def test_wrong_captions_keys(how: dict[str, Any], message: str) -> None:
@@ -169,7 +169,7 @@ def test_another_way_of_drawing_is_another_corpus_to_resume_with(tmp_path: Path)
         {},
         {"captions": {}},
         {"captions": {"policy": "sentence"}},
-        {"captions": {"policy": "head"}},
+        {"captions": {"policy": "first"}},
         {"views": "first"},
     ]
     marks = [load_corpus(card(**keys), str(file)).fingerprint for keys in said]

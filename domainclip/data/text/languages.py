@@ -1,4 +1,4 @@
-"""Scripts and languages of captions, and what a tokeniser makes of them.
+"""Scripts and languages of captions, and how many tokens a tokenizer needs for them.
 
 Legend: t tokens of a caption without the special ones.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-# The first word of a letter's Unicode name says its script; these are named otherwise.
-_NAMED = {"cjk": "Han", "hiragana": "Kana", "katakana": "Kana", "katakana-hiragana": "Kana"}
+# The first word of a letter's Unicode name is its script; these names differ.
+_SCRIPT_OF_WORD = {"cjk": "Han", "hiragana": "Kana", "katakana": "Kana", "katakana-hiragana": "Kana"}
 _SCRIPTS = frozenset(
     (
         *("latin", "greek", "cyrillic", "armenian", "hebrew", "arabic", "syriac", "thaana", "devanagari"),
@@ -22,13 +22,13 @@ _SCRIPTS = frozenset(
     )
 )
 RIGHT_TO_LEFT = frozenset({"Arabic", "Hebrew", "Syriac", "Thaana"})
-# Written without spaces: characters are counted in the place of words.
+# Scripts without spaces: characters are counted instead of words.
 UNSPACED = frozenset({"Han", "Japanese", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"})
-# The tokenizer of CLIP, made for English, has 0.27 tokens a character there, 0.40 in German, 0.65 in Czech;
-# and 1.0 in Arabic, 1.3 in Hindi, 2.3 in Chinese, where it is down to bytes (measured on 16,810 captions of
-# a thousand photographs). One made for Chinese takes 1 token a character.
-_TOO_MANY, _TOO_MANY_UNSPACED = 0.8, 1.2
-_BETTER = {
+# CLIP's tokenizer, made for English, needs 0.27 tokens a character there, 0.40 in German, 0.65 in Czech; and
+# 1.0 in Arabic, 1.3 in Hindi, 2.3 in Chinese, where it falls back to bytes (measured on 16,810 captions of a
+# thousand photographs). One made for Chinese needs 1 token a character.
+_MAX_RATE, _MAX_RATE_UNSPACED = 0.8, 1.2  # tokens a character
+_ALTERNATIVES = {
     "Han": "OFA-Sys/chinese-clip-vit-base-patch16 or google/siglip2-base-patch16-224",
     "": "google/siglip2-base-patch16-224, or a vision-text dual encoder with an XLM-RoBERTa text tower",
 }
@@ -43,9 +43,9 @@ class LanguageProfile:
     captions: int
     words: int  # or characters, see `unit`
     unit: str  # "word", or "character" in scripts without spaces
-    tokens: int  # special ones not counted
+    tokens: int  # without special ones
     characters: int  # without spaces
-    truncated: int  # captions that are longer than the base reads
+    truncated: int  # captions longer than the base reads
     right_to_left: bool
 
     @property
@@ -55,7 +55,7 @@ class LanguageProfile:
 
     @property
     def tokens_per_character(self) -> float:
-        """Near 0.25 where a tokeniser knows the words, near 1 and above where it is down to bytes."""
+        """Near 0.25 where a tokenizer has the words, near 1 and above where it falls back to bytes."""
         return self.tokens / max(1, self.characters)
 
     @property
@@ -70,71 +70,72 @@ def profile_captions(
     count_tokens: Callable[[list[str]], Sequence[int]],
     max_tokens: int,
 ) -> list[LanguageProfile]:
-    """One row for each language and script, the commonest first.
+    """One profile for each language and script, the most frequent first.
 
-    `count_tokens` gives lengths before truncation, special tokens included; texts and languages go
-    side by side.
+    `languages` holds the language of each text; `count_tokens` returns lengths before truncation, special
+    tokens included.
     """
     distinct = sorted({*texts, ""})
     lengths = dict(zip(distinct, count_tokens(distinct), strict=True))
-    by: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    by_language: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for text, language in zip(texts, languages, strict=True):
-        by[language, script(text)].append(text)
-    rows = []
-    for (language, name), own in sorted(by.items(), key=lambda pair: (-len(pair[1]), pair[0])):
-        rows.append(
+        by_language[language, script(text)].append(text)
+    profiles = []
+    for (language, name), group in sorted(by_language.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+        profiles.append(
             LanguageProfile(
                 language=language,
                 script=name,
-                captions=len(own),
-                words=sum(map(count_words, own)),
+                captions=len(group),
+                words=sum(map(count_words, group)),
                 unit="character" if name in UNSPACED else "word",
-                tokens=sum(max(0, lengths[text] - lengths[""]) for text in own),
-                characters=sum(len("".join(text.split())) for text in own),
-                truncated=sum(lengths[text] > max_tokens for text in own),
+                tokens=sum(max(0, lengths[text] - lengths[""]) for text in group),
+                characters=sum(len("".join(text.split())) for text in group),
+                truncated=sum(lengths[text] > max_tokens for text in group),
                 right_to_left=name in RIGHT_TO_LEFT,
             )
         )
-    return rows
+    return profiles
 
 
-def tokenizer_warnings(rows: Sequence[LanguageProfile]) -> list[str]:
-    """A line for each script that the base's tokeniser splits into bytes, naming a better base."""
-    by: defaultdict[str, list[LanguageProfile]] = defaultdict(list)
-    for row in rows:
-        by[row.script].append(row)
-    latin = [row for row in rows if row.script == "Latin"]
+def tokenizer_warnings(profiles: Sequence[LanguageProfile]) -> list[str]:
+    """A line for each script that the base's tokenizer splits into bytes, with a better base."""
+    by_script: defaultdict[str, list[LanguageProfile]] = defaultdict(list)
+    for profile in profiles:
+        by_script[profile.script].append(profile)
+    latin = by_script.get("Latin", [])
     lines = []
-    for name, own in by.items():
-        rate = _rate(own)
-        if name in ("Emoji", "None") or rate < (_TOO_MANY_UNSPACED if name in UNSPACED else _TOO_MANY):
+    for name, group in by_script.items():
+        rate = _rate(group)
+        if name in ("Emoji", "None") or rate < (_MAX_RATE_UNSPACED if name in UNSPACED else _MAX_RATE):
             continue
-        beside = f" ({_rate(latin):.2f} in Latin script)" if latin and name != "Latin" else ""
-        n, cut = sum(r.captions for r in own), sum(r.truncated for r in own)
+        compared = f" ({_rate(latin):.2f} in Latin script)" if latin and name != "Latin" else ""
+        n, cut = sum(p.captions for p in group), sum(p.truncated for p in group)
         lines.append(
-            f"the base splits {name} script into bytes: {rate:.2f} tokens a character{beside}, {cut} of {n} "
-            f"captions cut; take a base that knows the script: {_BETTER.get(name, _BETTER[''])}"
+            f"the base splits {name} script into bytes: {rate:.2f} tokens a character{compared}, {cut} of "
+            f"{n} captions truncated; take a base that knows the script: "
+            f"{_ALTERNATIVES.get(name, _ALTERNATIVES[''])}"
         )
     return lines
 
 
-def _rate(rows: Sequence[LanguageProfile]) -> float:
-    return sum(r.tokens for r in rows) / max(1, sum(r.characters for r in rows))
+def _rate(profiles: Sequence[LanguageProfile]) -> float:
+    return sum(p.tokens for p in profiles) / max(1, sum(p.characters for p in profiles))
 
 
 def to_nfc(text: str) -> str:
-    """The text in composed form (NFC): "e" and a combining accent are one letter, as tokenisers expect."""
+    """The text in composed form (NFC): "e" with a combining accent is one letter, as tokenizers expect."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def script(text: str) -> str:
-    """The script of most letters of a text; "Emoji" when there are only pictures, "None" without either."""
+    """The script of most letters of a text; "Emoji" when there are only symbols, "None" without either."""
     tally = Counter(map(_script_of, text))
     tally.pop("", None)
-    pictures = tally.pop("Emoji", 0)
+    emoji = tally.pop("Emoji", 0)
     if not tally:
-        return "Emoji" if pictures else "None"
-    if tally["Kana"]:  # Chinese never holds kana, Japanese nearly always does
+        return "Emoji" if emoji else "None"
+    if tally["Kana"]:  # Chinese never contains kana, Japanese nearly always does
         return "Japanese"
     return max(sorted(tally), key=tally.__getitem__)
 
@@ -153,5 +154,5 @@ def _script_of(character: str) -> str:
     if not character.isalpha():
         return ""
     parts = unicodedata.name(character, "").casefold().split()
-    word = next((part for part in parts[:2] if part in _SCRIPTS or part in _NAMED), "")
-    return _NAMED.get(word, word.capitalize())
+    word = next((part for part in parts[:2] if part in _SCRIPTS or part in _SCRIPT_OF_WORD), "")
+    return _SCRIPT_OF_WORD.get(word, word.capitalize())

@@ -1,6 +1,6 @@
-"""Words that decide what a caption says, by language: sides, denials, numbers, and words that say little.
+"""Words that carry the meaning of a caption, by language: sides, negations, numbers; and function words.
 
-The words themselves stand in lexicon.yaml, which says how it is written.
+The words are in lexicon.yaml, whose head describes its notation.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ class Lexicon:
     """The words of one language."""
 
     language: str
-    function_words: frozenset[str]  # words that say little
-    conjunctions: frozenset[str]  # words that join equals
-    sides: dict[str, str]  # each side -> the other
-    presence: dict[str, str]  # what says that something is there or not -> the contrary, "" to drop it
-    negations: frozenset[str]  # those of them that deny
-    bare_negation: str  # what denies a caption that is a bare name, with _ in its place
-    numbers: dict[str, tuple[str, ...]]  # each number as a word -> others
+    function_words: frozenset[str]
+    conjunctions: frozenset[str]  # that join equals
+    sides: dict[str, str]  # each side -> the opposite one
+    presence: dict[str, str]  # each word of presence or absence -> its opposite, "" to omit the word
+    negations: frozenset[str]  # the words of `presence` that negate
+    bare_negation: str  # the negation of a caption that is only a name, with _ in the place of the name
+    numbers: dict[str, tuple[str, ...]]  # each number word -> other ones
 
     @property
     def spaced(self) -> bool:
-        """Whether words stand apart in this language."""
+        """Whether the language puts spaces between words."""
         return self.language not in ("zh", "ja", "th")
 
 
@@ -36,19 +36,19 @@ EMPTY = Lexicon("", frozenset(), frozenset(), {}, {}, frozenset(), "", {})
 
 
 def find_lexicon(text: str, language: str = "") -> Lexicon:
-    """The words of a language; where none is named, of the one whose small words the text holds most of."""
+    """The lexicon of a language; without one, that whose function words are the most frequent in the text."""
     code = language.replace("_", "-").split("-")[0].casefold()
     if code:
-        return _read(code)
-    name = script(text)
-    if name in UNSPACED:
-        return _read({"Han": "zh", "Japanese": "ja", "Thai": "th"}.get(name, ""))
-    said = {word.casefold().strip(".,;:!?()\"'") for word in text.split()}
-    found = [(len(said & _read(code).function_words), code) for code in _table()]
-    most = max(hits for hits, _ in found)
-    if most:
-        return _read(next(code for hits, code in found if hits == most))
-    return _read("en") if name == "Latin" else EMPTY
+        return _load(code)
+    script_name = script(text)
+    if script_name in UNSPACED:
+        return _load({"Han": "zh", "Japanese": "ja", "Thai": "th"}.get(script_name, ""))
+    words = {word.casefold().strip(".,;:!?()\"'") for word in text.split()}
+    matches = [(len(words & _load(code).function_words), code) for code in _table()]
+    highest = max(count for count, _ in matches)
+    if highest:
+        return _load(next(code for count, code in matches if count == highest))
+    return _load("en") if script_name == "Latin" else EMPTY
 
 
 @cache
@@ -59,54 +59,58 @@ def _table() -> dict[str, dict[str, str]]:
 
 
 @cache
-def _read(code: str) -> Lexicon:
-    own = _table().get(code)
-    if own is None:
+def _load(code: str) -> Lexicon:
+    entry = _table().get(code)
+    if entry is None:
         return EMPTY
-    numbers = own.get("numbers", "")
-    named: dict[str, tuple[str, ...]] = {one: (other,) for one, other in _pairs(numbers).items()}
-    row = [word for word in numbers.split() if ">" not in word]
-    for at, word in enumerate(row):
-        # Its neighbours: a picture of three tells two from three, as a count of nine tells nobody.
-        named[word] = tuple(row[i] for i in (at + 1, at - 1) if 0 <= i < len(row))
-    presence = _pairs(own["presence"])
+    presence = _replacements(entry["presence"])
     return Lexicon(
         code,
-        frozenset(own.get("little", "").split()),
-        frozenset(own.get("joining", "").split()),
-        _pairs(own["sides"]),
+        frozenset(entry.get("function_words", "").split()),
+        frozenset(entry.get("conjunctions", "").split()),
+        _replacements(entry["sides"]),
         presence,
-        _denials(presence),
-        own["bare"],
-        named,
+        _negations(presence),
+        entry["bare_negation"],
+        _numbers(entry.get("numbers", "")),
     )
 
 
-def _pairs(said: str) -> dict[str, str]:
-    """What each word becomes."""
-    found: dict[str, str] = {}
-    for entry in said.split():
-        if "~" in entry:
-            stems, _, endings = entry.partition(":")
-            one, other = stems.split("~")
+def _numbers(entry: str) -> dict[str, tuple[str, ...]]:
+    """Each number word with the words that may replace it: its neighbours in the row, or the ones named."""
+    numbers: dict[str, tuple[str, ...]] = {word: (other,) for word, other in _replacements(entry).items()}
+    row = [word for word in entry.split() if ">" not in word]
+    for place, word in enumerate(row):
+        # Neighbours: an image of three distinguishes two from three, but hardly eight from nine.
+        numbers[word] = tuple(row[i] for i in (place + 1, place - 1) if 0 <= i < len(row))
+    return numbers
+
+
+def _replacements(entry: str) -> dict[str, str]:
+    """Each word of an entry with the word that replaces it."""
+    replacements: dict[str, str] = {}
+    for term in entry.split():
+        if "~" in term:
+            stems, _, endings = term.partition(":")
+            word, other = stems.split("~")
             for ending in endings.split(","):
-                found |= {one + ending: other + ending, other + ending: one + ending}
-        elif "/" in entry:
-            one, other = entry.split("/")
-            found |= {one: other, other: one}
-        elif ">" in entry:
-            one, other = entry.split(">")
-            found[one] = other.replace("_", " ")
-    return found
+                replacements |= {word + ending: other + ending, other + ending: word + ending}
+        elif "/" in term:
+            word, other = term.split("/")
+            replacements |= {word: other, other: word}
+        elif ">" in term:
+            word, other = term.split(">")
+            replacements[word] = other.replace("_", " ")
+    return replacements
 
 
-def _denials(presence: dict[str, str]) -> frozenset[str]:
-    """What is left out to affirm, and what another word becomes before it is named itself."""
-    found, met = set(), set[str]()
-    for word, contrary in presence.items():
-        if not contrary or (word in found and word not in met):
-            found.add(word)
-        elif word not in found and contrary not in met:
-            found.add(contrary)
-        met.add(word)
-    return frozenset(found)
+def _negations(presence: dict[str, str]) -> frozenset[str]:
+    """The words that are omitted to affirm, and those that replace a word before they are entries."""
+    negations, earlier = set(), set[str]()
+    for word, opposite in presence.items():
+        if not opposite or (word in negations and word not in earlier):
+            negations.add(word)
+        elif word not in negations and opposite not in earlier:
+            negations.add(opposite)
+        earlier.add(word)
+    return frozenset(negations)

@@ -1,7 +1,7 @@
-"""Captions that say something else than the picture shows, made from the true one by rule, in any language.
+"""False captions made from the true one by rule, in any language.
 
-No grammar and no model: lexicon.yaml lists the words, and every rule is a few lines that a person can check.
-Where a rule is in doubt it makes nothing, since a negative that is true teaches the wrong thing.
+No grammar and no model: lexicon.yaml lists the words, and each rule is a few lines that can be checked by
+hand. A rule in doubt makes nothing, since a negative that happens to be true teaches the wrong thing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from domainclip.data.text.lexicon import Lexicon, find_lexicon
 from domainclip.data.text.words import MAX_WORDS, SpacedText, find_phrase, match_case, split_words
 
 Rule = Literal["swap", "numbers", "laterality", "negation", "order", "classes"]
-_TRIES = 6  # what one rule makes of one caption at most
-# Not inside names such as COVID-19, T2 or L4/5: what would come out names nothing, or something else.
+_MAX_TRIES = 6  # negatives that one rule makes of one caption at most
+# Not inside names such as COVID-19, T2 or L4/5: the result would name nothing, or something else.
 _NUMBER = re.compile(r"(?<![\w.,/\-–:])\d+(?:[.,]\d+)?(?![\d/:]|[.,]\d|[-–]\d)")
-_MEASURES = "个個只隻条條名位张張辆輛匹头頭件棵朵人本枚台つ杯群对對艘座块塊"
+_MEASURES = "个個只隻条條名位張张辆輛匹头頭件棵朵人本枚台つ杯群对對艘座块塊"
 _COUNT = re.compile(rf"([两兩二三四五六七八九])(?=[{_MEASURES}])")
 _COUNTS = "二三四五六七八九"
 _STOPS = ".!?。！？؟।۔"
@@ -32,22 +32,22 @@ _SHORT, _SHORT_UNSPACED = 4, 12  # words, or characters, of a caption that is on
 @dataclass(frozen=True)
 class _Caption:
     text: str
-    said: SpacedText
+    parsed: SpacedText
     lexicon: Lexicon
     spaced: bool
     seed: int
     labels: Sequence[str]
     classes: Sequence[str]
 
-    def drawn(self, what: str, at: int, count: int) -> int:
-        return seeding.stable(self.seed, what, at) % count
+    def draw(self, purpose: str, number: int, count: int) -> int:
+        return seeding.stable(self.seed, purpose, number) % count
 
-    def shuffled(self, what: str, places: Sequence[int]) -> list[int]:
-        return sorted(places, key=lambda place: seeding.stable(self.seed, what, place))
+    def shuffle(self, purpose: str, positions: Sequence[int]) -> list[int]:
+        return sorted(positions, key=lambda position: seeding.stable(self.seed, purpose, position))
 
-    def moved(self, what: str, places: Sequence[int]) -> dict[int, int]:
-        """By place, another place: each once, and none its own, as in a ring."""
-        ring = self.shuffled(what, places)
+    def rotate(self, purpose: str, positions: Sequence[int]) -> dict[int, int]:
+        """By position, another position: each once, and none itself, as in a ring."""
+        ring = self.shuffle(purpose, positions)
         return dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
 
 
@@ -59,36 +59,38 @@ def make_negatives(
     labels: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> Iterator[str]:
-    """What the rules make of a caption, one of each in turn, the rules in an order that the seed decides.
+    """The negatives of a caption, one of each rule in turn, the rules in an order that the seed determines.
 
-    The caption itself, or one that reads like it, may be among them: the caller knows what else is true.
+    The caption itself, or one of equal meaning, may be among them: the caller excludes other true captions.
     """
-    words = find_lexicon(text, language)
-    spaced = words.spaced and script(text) not in UNSPACED
-    caption = _Caption(text, SpacedText.of(text), words, spaced, seed, labels, classes)
-    left = [_RULES[rule](caption) for rule in sorted(rules, key=lambda r: seeding.stable(seed, "rule", r))]
-    while left:
-        for made in list(left):
-            found = next(made, None)
-            if found is None:
-                left.remove(made)
+    lexicon = find_lexicon(text, language)
+    spaced = lexicon.spaced and script(text) not in UNSPACED
+    caption = _Caption(text, SpacedText.of(text), lexicon, spaced, seed, labels, classes)
+    active = [_RULES[rule](caption) for rule in sorted(rules, key=lambda r: seeding.stable(seed, "rule", r))]
+    while active:
+        for negatives in list(active):
+            negative = next(negatives, None)
+            if negative is None:
+                active.remove(negatives)
             else:
-                yield found
+                yield negative
 
 
 def _swap(caption: _Caption) -> Iterator[str]:
-    """Two words that say much change places; not neighbours, nor equals: "black and white" stays."""
-    words, places = caption.said.words, caption.said.content_positions(_silent(caption.lexicon))
-    if not caption.spaced or len(places) < 2:
+    """Two content words swap places; neither neighbours nor equals: "black and white" stays."""
+    words = caption.parsed.words
+    positions = caption.parsed.content_positions(_fixed_words(caption.lexicon))
+    if not caption.spaced or len(positions) < 2:
         return
-    for at in range(_TRIES):
-        i, j = caption.drawn("one", at, len(places)), caption.drawn("other", at, len(places) - 1)
-        first, second = sorted((places[i], places[j + (j >= i)]))
+    for attempt in range(_MAX_TRIES):
+        i = caption.draw("one", attempt, len(positions))
+        j = caption.draw("other", attempt, len(positions) - 1)
+        first, second = sorted((positions[i], positions[j + (j >= i)]))
         between = {word.casefold() for word in words[first + 1 : second]}
-        found = caption.said.replace_words({first: words[second], second: words[first]})
-        # "A black dog and a white dog" is the same two dogs the other way round: no neighbours have changed.
-        if between - caption.lexicon.conjunctions and _neighbours(found) != _neighbours(caption.text):
-            yield found
+        negative = caption.parsed.replace_words({first: words[second], second: words[first]})
+        # "A black dog and a white dog", swapped, is the same two dogs: every word has the neighbours it had.
+        if between - caption.lexicon.conjunctions and _neighbours(negative) != _neighbours(caption.text):
+            yield negative
 
 
 def _neighbours(text: str) -> list[tuple[str, str]]:
@@ -97,140 +99,137 @@ def _neighbours(text: str) -> list[tuple[str, str]]:
 
 
 def _order(caption: _Caption) -> Iterator[str]:
-    """Each word that says much in the place of another; in scripts without spaces, pairs of characters."""
+    """Each content word in the place of another; in scripts without spaces, pairs of characters."""
     if not caption.spaced:
-        own, glue = split_words(caption.text)
-        for at in range(_TRIES if len(own) > 3 else 0):
-            turned = caption.moved(f"order {at}", range(len(own)))
-            yield glue.join(own[turned[i]] for i in range(len(own)))
+        parts, separator = split_words(caption.text)
+        for attempt in range(_MAX_TRIES if len(parts) > 3 else 0):
+            source_of = caption.rotate(f"order {attempt}", range(len(parts)))
+            yield separator.join(parts[source_of[i]] for i in range(len(parts)))
         return
-    places = caption.said.content_positions(_silent(caption.lexicon))
-    for at in range(_TRIES if len(places) > 2 else 0):
-        turned = caption.moved(f"order {at}", places)
-        yield caption.said.replace_words({p: caption.said.words[q] for p, q in turned.items()})
+    words = caption.parsed.words
+    positions = caption.parsed.content_positions(_fixed_words(caption.lexicon))
+    for attempt in range(_MAX_TRIES if len(positions) > 2 else 0):
+        source_of = caption.rotate(f"order {attempt}", positions)
+        yield caption.parsed.replace_words({target: words[source] for target, source in source_of.items()})
 
 
 def _numbers(caption: _Caption) -> Iterator[str]:
-    """A count, a size or a year becomes another: a neighbour of small ones, for a size one half or double."""
-    found = [(one.span(), _others(one[0])) for one in _NUMBER.finditer(caption.text)]
+    """A count, a size or a year becomes another: a neighbour of small ones, for a size half or double."""
+    numbers = [(match.span(), _other_numbers(match[0])) for match in _NUMBER.finditer(caption.text)]
     if not caption.spaced:
-        for one in _COUNT.finditer(caption.text):
-            value = "二" if one[1] in "两兩二" else one[1]
-            found.append((one.span(), [count for count in _COUNTS if count != value]))
-    for at in caption.shuffled("number", range(len(found))):
-        (start, end), others = found[at]
-        yield caption.text[:start] + others[caption.drawn("value", at, len(others))] + caption.text[end:]
-    words, numbers = caption.said.words[:MAX_WORDS], caption.lexicon.numbers
-    for place in caption.shuffled("word", [i for i, word in enumerate(words) if word.casefold() in numbers]):
-        others = list(numbers[words[place].casefold()])
-        other = others[caption.drawn("value", place, len(others))]
-        yield caption.said.replace_words({place: match_case(other, words[place])})
+        for match in _COUNT.finditer(caption.text):
+            value = "二" if match[1] in "两兩二" else match[1]
+            numbers.append((match.span(), [count for count in _COUNTS if count != value]))
+    for number in caption.shuffle("number", range(len(numbers))):
+        (start, end), others = numbers[number]
+        other = others[caption.draw("value", number, len(others))]
+        yield caption.text[:start] + other + caption.text[end:]
+    words, number_words = caption.parsed.words[:MAX_WORDS], caption.lexicon.numbers
+    positions = [i for i, word in enumerate(words) if word.casefold() in number_words]
+    for position in caption.shuffle("word", positions):
+        replacements = number_words[words[position].casefold()]
+        other = replacements[caption.draw("value", position, len(replacements))]
+        yield caption.parsed.replace_words({position: match_case(other, words[position])})
 
 
 def _laterality(caption: _Caption) -> Iterator[str]:
-    """Left becomes right, and right left, where one is named: "right and left" turned round says the same."""
-    yield from _everywhere(caption, caption.lexicon.sides)
-
-
-def _everywhere(caption: _Caption, pairs: dict[str, str]) -> Iterator[str]:
+    """Left becomes right, and right left, where only one is named: with both, the swap changes nothing."""
+    sides = caption.lexicon.sides
     if not caption.spaced:
-        named = [word for word in pairs if word in caption.text]
+        named = [word for word in sides if word in caption.text]
         if len(named) == 1:
-            yield caption.text.replace(named[0], pairs[named[0]])
+            yield caption.text.replace(named[0], sides[named[0]])
         return
-    words = caption.said.words
-    here = {at: word.casefold() for at, word in enumerate(words) if word.casefold() in pairs}
-    said = set(here.values())
-    if said and not any(pairs[word] in said for word in said):
-        yield caption.said.replace_words(
-            {at: match_case(pairs[word], words[at]) for at, word in here.items()}
+    words = caption.parsed.words
+    side_at = {i: word.casefold() for i, word in enumerate(words) if word.casefold() in sides}
+    named_sides = set(side_at.values())
+    if named_sides and not any(sides[side] in named_sides for side in named_sides):
+        yield caption.parsed.replace_words(
+            {i: match_case(sides[side], words[i]) for i, side in side_at.items()}
         )
 
 
 def _negation(caption: _Caption) -> Iterator[str]:
-    """What is there is denied, and what is denied is there: one word changed, or a bare name denied."""
+    """A present thing is negated, and a negated one affirmed: one word changed, or a bare name negated."""
     if not caption.spaced:
         yield from _negation_unspaced(caption)
         return
-    words, presence = caption.said.words, caption.lexicon.presence
-    here = [at for at, word in enumerate(words) if word.casefold() in presence]
-    # Where something is denied already, that alone is turned round: two denials say nobody knows what.
-    denied = [at for at in here if words[at].casefold() in caption.lexicon.negations]
-    for at in caption.shuffled("denial", denied or here):
-        yield caption.said.replace_words({at: match_case(presence[words[at].casefold()], words[at])})
-    places = caption.said.content_positions(frozenset())
-    is_name = 0 < len(places) == len([word for word in words if word]) <= _SHORT and not here
-    if (
-        is_name
-        and caption.lexicon.bare_negation
-        and not caption.lexicon.function_words & {w.casefold() for w in words}
-    ):
-        yield _denied(caption)
+    words, presence = caption.parsed.words, caption.lexicon.presence
+    positions = [i for i, word in enumerate(words) if word.casefold() in presence]
+    # Where a negation exists, only that is reversed: two negations have no clear meaning.
+    negated = [i for i in positions if words[i].casefold() in caption.lexicon.negations]
+    for i in caption.shuffle("denial", negated or positions):
+        yield caption.parsed.replace_words({i: match_case(presence[words[i].casefold()], words[i])})
+    named = caption.parsed.content_positions(frozenset())
+    is_name = 0 < len(named) == len([word for word in words if word]) <= _SHORT and not positions
+    has_function_word = bool(caption.lexicon.function_words & {word.casefold() for word in words})
+    if is_name and caption.lexicon.bare_negation and not has_function_word:
+        yield _negate_name(caption)
 
 
 def _negation_unspaced(caption: _Caption) -> Iterator[str]:
-    for word, contrary in caption.lexicon.presence.items():  # the longest denials stand first there
+    for word, opposite in caption.lexicon.presence.items():  # the longest negations come first in the lexicon
         if word in caption.text:
-            yield caption.text.replace(word, contrary, 1)
+            yield caption.text.replace(word, opposite, 1)
             return
     name = caption.text.strip().rstrip(_STOPS)
     if name.isalnum() and len(name) <= _SHORT_UNSPACED:
-        yield _denied(caption)
+        yield _negate_name(caption)
 
 
-def _denied(caption: _Caption) -> str:
-    """A bare name with its denial: "No pleural effusion." of "Pleural effusion."."""
+def _negate_name(caption: _Caption) -> str:
+    """A bare name with its negation: "No pleural effusion." of "Pleural effusion."."""
     text = caption.text.strip()
     name = text.rstrip(_STOPS)
-    before, _, behind = caption.lexicon.bare_negation.partition("_")
+    before, _, after = caption.lexicon.bare_negation.partition("_")
     if before and name[:1].isupper() and name[1:2].islower():
         plain = name if caption.lexicon.language == "de" else name[:1].lower() + name[1:]
-        return before[:1].upper() + before[1:] + plain + behind + text[len(name) :]
-    return before + name + behind + text[len(name) :]
+        return before[:1].upper() + before[1:] + plain + after + text[len(name) :]
+    return before + name + after + text[len(name) :]
 
 
 def _classes(caption: _Caption) -> Iterator[str]:
-    """The name of a class that holds becomes that of one that does not."""
-    own = {label.casefold() for label in caption.labels}
-    others = [name for name in caption.classes if name.casefold() not in own]
+    """The name of a class of the item becomes that of another class."""
+    labels = {label.casefold() for label in caption.labels}
+    others = [name for name in caption.classes if name.casefold() not in labels]
     for label in caption.labels:
-        at = find_phrase(caption.said.words, label)
-        for number in range(min(_TRIES, len(others)) if at else 0):
-            last = at[0] + len(label.split()) - 1
-            other = others[(caption.drawn("class", 0, len(others)) + number) % len(others)]
-            yield caption.said.replace_words(dict.fromkeys(range(at[0], last), "") | {last: other})
+        starts = find_phrase(caption.parsed.words, label)
+        for attempt in range(min(_MAX_TRIES, len(others)) if starts else 0):
+            last = starts[0] + len(label.split()) - 1
+            other = others[(caption.draw("class", 0, len(others)) + attempt) % len(others)]
+            yield caption.parsed.replace_words(dict.fromkeys(range(starts[0], last), "") | {last: other})
 
 
-def _silent(words: Lexicon) -> frozenset[str]:
-    """Words that a swap leaves where they are: those that say little, deny, count, or name a side."""
+def _fixed_words(lexicon: Lexicon) -> frozenset[str]:
+    """The words that a swap leaves in place: function words, negations, number words and sides."""
     return (
-        words.function_words
-        | words.conjunctions
-        | words.presence.keys()
-        | words.numbers.keys()
-        | words.sides.keys()
+        lexicon.function_words
+        | lexicon.conjunctions
+        | lexicon.presence.keys()
+        | lexicon.numbers.keys()
+        | lexicon.sides.keys()
     )
 
 
-def _others(number: str) -> list[str]:
-    """Other numbers in the same writing: digits of any script, a point or a comma."""
+def _other_numbers(number: str) -> list[str]:
+    """Other numbers in the same notation: digits of any script, a point or a comma."""
     digits = [unicodedata.decimal(c) if c.isdecimal() else c for c in number]
     zero = next(ord(c) - unicodedata.decimal(c) for c in number if c.isdecimal())
     text = "".join(map(str, digits))
     separator = next((c for c in text if c in ".,"), "")
     places = len(text.partition(separator)[2]) if separator else 0
     value = int(text.replace(separator, "") if separator else text)
-    near = [value + 10**places, value - 10**places] if value < 20 * 10**places or _year(text) else []
-    far = [] if _year(text) else [2 * value, value // 2]
-    wanted = [other for other in dict.fromkeys([*near, *far]) if other > 0 and other != value]
-    return [_written(other, places, separator, zero) for other in wanted] or [_written(1, 0, "", zero)]
+    near = [value + 10**places, value - 10**places] if value < 20 * 10**places or _is_year(text) else []
+    far = [] if _is_year(text) else [2 * value, value // 2]
+    others = [other for other in dict.fromkeys([*near, *far]) if other > 0 and other != value]
+    return [_format(other, places, separator, zero) for other in others] or [_format(1, 0, "", zero)]
 
 
-def _year(text: str) -> bool:
+def _is_year(text: str) -> bool:
     return len(text) == 4 and text.isdecimal() and 1000 <= int(text) <= 2100
 
 
-def _written(value: int, places: int, separator: str, zero: int) -> str:
+def _format(value: int, places: int, separator: str, zero: int) -> str:
     text = str(value).rjust(places + 1, "0")
     text = text[: len(text) - places] + separator + text[len(text) - places :] if places else text
     return "".join(chr(zero + int(c)) if c.isdecimal() else c for c in text)

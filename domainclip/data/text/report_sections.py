@@ -1,12 +1,12 @@
-"""The sections of a report, cut out by their headings."""
+"""The sections of a report, extracted by their headings."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
-# Headings that end a section even when nobody asks for what they begin: the usual ones of radiology reports
-# [LOINC 18748-4]. Others, and those of other languages, are named by the card.
+# Headings that end a section even when the section that they begin is not extracted: the usual ones of
+# radiology reports [LOINC 18748-4]. Others, and those of other languages, are named by the card.
 _USUAL = (
     *("examination", "exam", "study", "procedure", "indication", "clinical indication", "reason for exam"),
     *("reason for examination", "reason for study", "history", "clinical history", "clinical information"),
@@ -18,29 +18,33 @@ _AND = r"(?:\s*[/&+,]\s*|\s+(?:and|und|et|y|e)\s+)"
 
 
 def extract_sections(text: str, headings: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """What stands under each heading, by its name, in the order of `headings`; absent ones are left out.
+    """The text of each section by its name, in the order of `headings`; absent sections are omitted.
 
-    `headings` gives each section its spellings, case not counting; its own name is always one. Read are
+    `headings` lists the spellings of each section, case ignored; its name is always one. Recognised are
     "FINDINGS: …", "Findings - …", "## Findings", "**Findings**", "[FINDINGS]" and a heading alone on its
-    line, and in running text a heading with a colon after a full stop. What stands under "Findings and
+    line, and in running text a heading with a colon after a full stop. The text under "Findings and
     impression:" belongs to both.
     """
-    spelt = {" ".join(w.casefold().split()): name for name, own in headings.items() for w in (name, *own)}
-    marks = list(_pattern((*spelt, *_USUAL)).finditer(text))
-    found: dict[str, list[str]] = {}
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    for mark, end in zip(marks, ends, strict=False):
-        body = " ".join(text[mark.end() : end].split()).strip("*_ ")
-        whole = _plain(mark)
+    section_of = {
+        " ".join(spelling.casefold().split()): name
+        for name, spellings in headings.items()
+        for spelling in (name, *spellings)
+    }
+    matches = list(_pattern((*section_of, *_USUAL)).finditer(text))
+    bodies: dict[str, list[str]] = {}
+    ends = [match.start() for match in matches[1:]] + [len(text)]
+    for match, end in zip(matches, ends, strict=False):
+        body = " ".join(text[match.end() : end].split()).strip("*_ ")
+        whole = _heading(match)
         for heading in (whole, *re.split(_AND, whole)):
-            name = spelt.get(heading)
-            if name is not None and body and body not in found.setdefault(name, []):
-                found[name].append(body)
-    return {name: " ".join(found[name]) for name in headings if found.get(name)}
+            name = section_of.get(heading)
+            if name is not None and body and body not in bodies.setdefault(name, []):
+                bodies[name].append(body)
+    return {name: " ".join(bodies[name]) for name in headings if bodies.get(name)}
 
 
-def _plain(mark: re.Match[str]) -> str:
-    return " ".join((mark["line"] or mark["inline"]).casefold().split())
+def _heading(match: re.Match[str]) -> str:
+    return " ".join((match["line"] or match["inline"]).casefold().split())
 
 
 def _pattern(names: Sequence[str]) -> re.Pattern[str]:

@@ -1,10 +1,10 @@
-"""The sentences of a text, in any script; when in doubt it is not cut: half a sentence says wrong things."""
+"""The sentences of a text, in any script; in doubt it is not split: half a sentence can be false."""
 
 from __future__ import annotations
 
 import re
 
-# Full stops that end no sentence: titles, measures, the shorthand of reports, in the languages that use them.
+# Abbreviations whose full stop ends no sentence: titles, measures, terms of reports, in several languages.
 _SHORT = frozenset(
     (
         *("dr", "mr", "mrs", "ms", "prof", "st", "sr", "jr", "vs", "e.g", "i.e", "eg", "ie", "cf", "ca"),
@@ -15,18 +15,18 @@ _SHORT = frozenset(
 )
 _BEFORE_NUMBERS = frozenset(("no", "nos", "nr", "n°", "art", "ed"))
 _MONTHS = "Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
-_MARK = r"\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+"  # of an entry in a list
-# A stop and what closes with it. Stops of scripts without spaces, and of Arabic, Urdu and Hindi, need none.
+_LIST_MARK = r"\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+"  # of a list entry
+# A stop and its closing quotes. Stops of scripts without spaces, of Arabic, Urdu and Hindi need no space.
 _STOP = re.compile(
-    r"(?P<bare>[。！？｡؟۔।॥]+|\n\s*\n|\n(?=" + _MARK + r"))"
-    # From the first stop of a row of them: from each in turn, a long row would take the square of its length.
+    r"(?P<bare>[。！？｡؟۔।॥]+|\n\s*\n|\n(?=" + _LIST_MARK + r"))"
+    # From the first stop of a run of stops: from each in turn, a long run would take quadratic time.
     r"|(?<![.!?…])(?P<stop>[.!?…]+)(?P<closing>[\"'”’»)\]]*)(?=\s)"
 )
 
 
 _SPACE = re.compile(r"\s*")
-_NUMBER = re.compile(r"\s*\(?\d{1,2}")  # of a list, before its full stop
-_WORD = 40  # letters that are looked at before and after a stop: no word that matters is longer
+_NUMBER = re.compile(r"\s*\(?\d{1,2}")  # of a list entry, before its full stop
+_CONTEXT = 40  # characters that are examined before and after a stop: no relevant word is longer
 
 
 def split_sentences(text: str) -> list[str]:
@@ -34,30 +34,29 @@ def split_sentences(text: str) -> list[str]:
 
     "Dr. Lee saw 2.5 cm. No mass." gives two; "1. Clear lungs. 2. No effusion." gives two as well.
     """
-    found, start = [], 0
-    # Where nothing is a capital, as in some collections of reports, a small letter says nothing.
-    capitals = any(letter.isupper() for letter in text)
+    parts, start = [], 0
+    # In a text without capitals, as in some collections of reports, a lower-case letter is no evidence.
+    has_capitals = any(letter.isupper() for letter in text)
     for stop in _STOP.finditer(text):
-        if stop["stop"] is None or _ends(text, start, stop, capitals):
-            found.append(text[start : stop.end()])
+        if stop["stop"] is None or _ends_sentence(text, start, stop, has_capitals):
+            parts.append(text[start : stop.end()])
             start = stop.end()
-    pieces = (" ".join(re.sub("^" + _MARK, "", piece).split()) for piece in (*found, text[start:]))
-    return [piece for piece in pieces if any(letter.isalnum() for letter in piece)]
+    sentences = (" ".join(re.sub("^" + _LIST_MARK, "", part).split()) for part in (*parts, text[start:]))
+    return [sentence for sentence in sentences if any(letter.isalnum() for letter in sentence)]
 
 
-def _ends(text: str, start: int, stop: re.Match[str], capitals: bool) -> bool:
+def _ends_sentence(text: str, start: int, stop: re.Match[str], has_capitals: bool) -> bool:
     """Whether a sentence ends at a stop that is followed by a space."""
     space = _SPACE.match(text, stop.end())
     begin = space.end() if space else stop.end()
-    after = text[begin : begin + _WORD]
-    spoken_on = len(stop["stop"]) > 1 or capitals
-    if after[:1].islower() and spoken_on:
+    after = text[begin : begin + _CONTEXT]
+    if after[:1].islower() and (len(stop["stop"]) > 1 or has_capitals):
         return False
     if stop["stop"] != ".":
         return True
-    words = text[max(start, stop.start() - _WORD) : stop.start()].split()
+    words = text[max(start, stop.start() - _CONTEXT) : stop.start()].split()
     word = words[-1] if words else ""
-    if _NUMBER.fullmatch(text, start, stop.start()):  # the number of a list, not its sentence
+    if _NUMBER.fullmatch(text, start, stop.start()):  # the number of a list entry
         return False
     if word.isdecimal() and re.match(_MONTHS, after):  # am 3. Mai
         return False

@@ -1,4 +1,4 @@
-"""One training pair as text: the input of objectives that derive further texts."""
+"""The texts of one training pair: the input of objectives that derive further texts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """One training pair as words: all that an objective may make further texts of."""
+    """The texts of one training pair, from which an objective may derive further ones."""
 
-    text: str  # the caption that this epoch shows
+    text: str  # the caption that the epoch shows
     texts: tuple[str, ...]  # all captions of the item
     languages: tuple[str, ...]  # of each of `texts`, "" where unknown
     labels: tuple[str, ...]
-    meta: dict[str, Any]  # what the card lists
-    seed: int  # of (seed, epoch, item): draw from this and nothing else
+    meta: dict[str, Any]  # the columns that the card lists
+    seed: int  # of (seed, epoch, item): the only source of randomness

@@ -78,16 +78,16 @@ def test_fault_30_a_script_in_bytes_names_a_better_base() -> None:
     )
     assert tokenizer_warnings(rows) == [
         "the base splits Han script into bytes: 3.00 tokens a character (0.00 in Latin script), 1 of 1 captions "
-        "cut; take a base that knows the script: OFA-Sys/chinese-clip-vit-base-patch16 or "
+        "truncated; take a base that knows the script: OFA-Sys/chinese-clip-vit-base-patch16 or "
         "google/siglip2-base-patch16-224"
     ]
     hindi = profile_captions(
         ["कुत्ता दौड़ रहा है"], ["hi"], lambda texts: [2 + len("".join(t.split())) for t in texts], 77
     )
     assert tokenizer_warnings(hindi) == [
-        "the base splits Devanagari script into bytes: 1.00 tokens a character, 0 of 1 captions cut; take a base "
-        "that knows the script: google/siglip2-base-patch16-224, or a vision-text dual encoder with an XLM-RoBERTa "
-        "text tower"
+        "the base splits Devanagari script into bytes: 1.00 tokens a character, 0 of 1 captions "
+        "truncated; take a base that knows the script: google/siglip2-base-patch16-224, or a vision-text dual "
+        "encoder with an XLM-RoBERTa text tower"
     ]
 
 
