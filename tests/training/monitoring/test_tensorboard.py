@@ -68,7 +68,7 @@ def test_without_the_library_it_is_said_before_anything_is_loaded(monkeypatch: p
     with pytest.raises(RecipeError) as caught:
         tensorboard.require_tensorboard(TrainConfig(log_to="tensorboard"))
     assert str(caught.value) == (
-        "train.log_to: tensorboard is not installed: pip install 'domainclip[track]', or leave log_to out; "
+        "train.log_to: tensorboard is not installed: pip install 'domainclip[tensorboard]', or leave log_to out; "
         "metrics.jsonl holds the same numbers"
     )
     tensorboard.require_tensorboard(TrainConfig())
