@@ -37,19 +37,19 @@ wheel: install
 	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r medical_xray.yaml
 	cd build/wheel && PYTHONPATH=site ../../$(BIN)/python -m domainclip validate -r quickstart
 
-# The tables of docs/results.md, on real corpora and weights that the project does not ship.
+# The tables of docs/results/results.md, on real corpora and weights that the project does not ship.
 results: install
 	$(BIN)/python benchmarks/results.py
 
-# What each part does on four real corpora; the tables of docs/ablations.md. Some hours.
+# What each part does on four real corpora; the tables of docs/results/ablations.md. Some hours.
 ablations: install
 	$(BIN)/python benchmarks/ablations.py
 
-# How often intervals hold the truth and equal models are called different; the table of docs/evaluation.md.
+# How often intervals hold the truth and equal models are called different; the table of docs/guide/evaluation.md.
 coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
 
-# Every DICOM file at hand, decoded as pydicom does or refused: the tables of docs/dicom.md.
+# Every DICOM file at hand, decoded as pydicom does or refused: the tables of docs/guide/dicom.md.
 dicom-table: install
 	$(BIN)/python benchmarks/dicom_table.py
 
@@ -70,7 +70,7 @@ soak: install
 	$(BIN)/python benchmarks/soak.py
 
 docs: install
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m tools.generate_docs
 
 constraints: install
 	( sed -n 1,2p constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' ) > constraints.new

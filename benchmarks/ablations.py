@@ -1,4 +1,4 @@
-"""The tables of docs/ablations.md: what each part does on four real corpora, one command.
+"""The tables of docs/results/ablations.md: what each part does on four real corpora, one command.
 
     make ablations        (some hours on two cores; a run that is there already is not repeated)
 
@@ -25,7 +25,7 @@ CORPORA = {
     "art_paintings_seeds": "art",
     "multilingual": "multilingual",
 }
-TARGET = Path("docs/ablations.md")
+TARGET = Path("docs/results/ablations.md")
 HEAD = """# Ablations on real corpora
 
 Made by `make ablations` (benchmarks/ablations.py) from the plans in benchmarks/ablations. The base is a small

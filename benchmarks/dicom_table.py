@@ -3,7 +3,7 @@
     make dicom-table
 
 Files: those in pydicom's own wheel, and those under $DOMAINCLIP_SHARED/corpora/medical/dicom where they are.
-The tables are written into docs/dicom.md, between markers; of the second set, nothing but counts.
+The tables are written into docs/guide/dicom.md, between markers; of the second set, nothing but counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md: real corpora, a real base, every kind of tuning, one command.
+"""The tables of docs/results/results.md: real corpora, a real base, every kind of tuning, one command.
 
     make results        (about 90 minutes on two cores; a run that is there already is not repeated)
 
@@ -18,7 +18,7 @@ from typing import Any
 SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_RESULTS", "build/results"))
 BASE = SHARED / "weights" / "vit-tiny-clip"
-TARGET = Path("docs/results.md")
+TARGET = Path("docs/results/results.md")
 
 # What anyone would write without a tool: locked image tower, contrastive loss, nothing that holds the base.
 PLAIN = [

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every command; documented in docs/exit-codes.md."""
+    """The exit codes of every command; documented in docs/reference/exit-codes.md."""
 
     DONE = 0
     BUG = 1

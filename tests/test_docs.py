@@ -1,12 +1,10 @@
-"""The documentation says what the code does."""
+"""The documentation agrees with the code, and its links lead somewhere."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -17,35 +15,24 @@ from domainclip.cli.recipes import recipes
 from domainclip.errors import ExitCode
 from domainclip.report import results_file
 from tests.report.made_results import context, evaluation
+from tools import generate_docs
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("page", generate_docs.PAGES)
+def test_the_generated_pages_are_up_to_date(page: str) -> None:
+    assert (DOCS / "reference" / page).read_text() == generate_docs.PAGES[page](), "run: make docs"
 
 
-def test_the_generated_pages_are_up_to_date(generate: ModuleType) -> None:
-    assert (DOCS / "commands.md").read_text() == generate.commands(), "run: make docs"
-    assert (DOCS / "methods.md").read_text() == generate.methods(), "run: make docs"
-    assert (DOCS / "recipe.schema.json").read_text() == generate.schema(), "run: make docs"
-    assert (DOCS / "results.schema.json").read_text() == generate.results_schema(), "run: make docs"
-
-
-def test_every_part_is_in_the_methods_whole(generate: ModuleType) -> None:
-    page = generate.methods()
+def test_every_component_is_described_in_full() -> None:
+    page = generate_docs.components()
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
-    named = {name for kind in generate.KINDS for name in registry.names(kind)}
+    named = {name for kind in generate_docs.KINDS for name in registry.names(kind)}
     assert len(named) > 25
     assert sections.keys() == named | {"weight_interpolation"}
-    for kind in generate.KINDS:
+    for kind in generate_docs.KINDS:
         for name in registry.names(kind):
             said = sections[name]
             assert "\n> " in said, f"{name}: no formula"
@@ -61,13 +48,13 @@ def test_every_part_is_in_the_methods_whole(generate: ModuleType) -> None:
     assert "[arXiv:2106.09685](https://arxiv.org/abs/2106.09685)" in lora
     assert "| `rank` | integer ≥ 1 | 8 |  |" in lora
     assert "| `last_layers` | integer ≥ 1 or null | null | null: all of them |" in lora
-    assert "*Learning rate:* 0.0005 unless" in lora
+    assert "*Learning rate:* 0.0005, unless" in lora
     anchor = sections["anchor"]
-    assert "*Cost:* the base encodes the general sentences once; some general sentences" in anchor
+    assert "*Cost:* some anchor texts are encoded in every step" in anchor
 
 
-def test_the_published_schema_knows_every_key_of_a_result(generate: ModuleType) -> None:
-    schema = json.loads(generate.results_schema())["$defs"]
+def test_the_published_schema_knows_every_key_of_a_result() -> None:
+    schema = json.loads(generate_docs.results_schema())["$defs"]
     file = results_file.to_results(evaluation(), context())
     assert set(schema["Result"]["properties"]) == set(file.results[0].model_dump())
     assert set(schema["results.json"]["properties"]) == set(file.model_dump())
@@ -76,29 +63,58 @@ def test_the_published_schema_knows_every_key_of_a_result(generate: ModuleType) 
     assert "additionalProperties" not in schema["Result"]  # keys may be added
 
 
-def test_every_verb_is_in_the_reference_and_the_readme(generate: ModuleType) -> None:
-    verbs = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    verbs |= {"recipes", "data"}
-    assert verbs == set(generate.VERBS)
+def test_every_command_is_in_the_reference_and_the_readme() -> None:
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    commands |= {"recipes", "data"}
+    assert commands == set(generate_docs.COMMANDS)
     inner = {c.name or c.callback.__name__ for c in recipes.registered_commands if c.callback}
-    assert inner == set(generate.RECIPE_VERBS)
-    data_verbs = {c.name or c.callback.__name__ for c in data.registered_commands if c.callback}
-    data_verbs |= {f"cache {c.name or c.callback.__name__}" for c in cache.registered_commands if c.callback}
-    assert data_verbs | {"cache"} == set(generate.DATA_VERBS)
+    assert inner == set(generate_docs.RECIPE_COMMANDS)
+    data_commands = {c.name or c.callback.__name__ for c in data.registered_commands if c.callback}
+    data_commands |= {
+        f"cache {c.name or c.callback.__name__}" for c in cache.registered_commands if c.callback
+    }
+    assert data_commands | {"cache"} == set(generate_docs.DATA_COMMANDS)
     readme = (ROOT / "README.md").read_text()
-    assert [verb for verb in verbs if f"domainclip {verb}" not in readme] == []
+    assert [name for name in commands if f"domainclip {name}" not in readme] == []
 
 
 def test_every_exit_code_is_documented() -> None:
     codes = {
-        int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / "exit-codes.md").read_text(), re.MULTILINE)
+        int(code)
+        for code in re.findall(
+            r"^\| (\d+) \|", (DOCS / "reference" / "exit-codes.md").read_text(), re.MULTILINE
+        )
     }
     assert codes == {int(code) for code in ExitCode}
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", *DOCS.glob("*.md")]
-    assert len(pages) > 5
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *DOCS.rglob("*.md"),
+        *(ROOT / "benchmarks").glob("*.md"),
+        *(ROOT / "data_cards").glob("*.md"),
+    ]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, heading in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert not heading or heading in _anchors(linked), f"{page.name}: {target}#{heading}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"(?<![\w/.])(docs/[\w./-]+\.(?:md|json))", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -189,7 +189,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     front, description = _front_matter(text, file.name)
     ours = front.get("domainclip")
     if not isinstance(ours, dict):
-        raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/data.md for its keys')
+        raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/guide/data.md for its keys')
     # These three belong to the Hub's own card, at the top level, and are ours as well.
     shared: dict[str, Any] = {
         key: front[key] for key in ("pretty_name", "license", "language") if key in front

@@ -329,7 +329,7 @@ def test_a_recipe_is_no_plan(recipe_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         ablation.ablate(recipe_file, folder=tmp_path / "out", quiet=True)
     assert str(caught.value) == (
-        "squares.yaml: is a recipe and no plan: a plan names a recipe and its variants, docs/ablation.md"
+        "squares.yaml: is a recipe and no plan: a plan names a recipe and its variants, docs/guide/ablation.md"
     )
 
 

@@ -3,7 +3,7 @@
 Images of one kind, such as chest films or stars, are all close to each other by hash. So the two thumbnails
 of each candidate pair are aligned and their fine structure is compared: a copy repeats it, another image of
 the same kind does not. A doubtful pair also needs equal mean colours and, when a model is given, close
-embeddings. docs/data.md has the measurements that the thresholds were chosen by.
+embeddings. docs/guide/data.md has the measurements that the thresholds were chosen by.
 
 Legend: n images, k pairs, s the side of a thumbnail.
 """

@@ -97,7 +97,8 @@ def _plan(file: Path) -> Plan:
         data["variants"] = {str(name): _said(value) for name, value in data["variants"].items()}
     if "recipe" not in data and "base" in data:
         raise RecipeError(
-            f"{file.name}: is a recipe and no plan: a plan names a recipe and its variants, docs/ablation.md"
+            f"{file.name}: is a recipe and no plan: a plan names a recipe and its variants, "
+            "docs/guide/ablation.md"
         )
     registry.check_keys(Plan, data, "", file.name)
     try:

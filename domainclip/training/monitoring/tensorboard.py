@@ -47,6 +47,7 @@ def numbers(record: dict[str, Any], path: str = "") -> Iterator[tuple[str, float
 def _library() -> Any:
     return library(
         "torch.utils.tensorboard",
-        "train.log_to: tensorboard is not installed: pip install 'domainclip[tensorboard]', or leave log_to out; "
+        "train.log_to: tensorboard is not installed: pip install 'domainclip[tensorboard]', or leave "
+        "log_to out; "
         "metrics.jsonl holds the same numbers",
     )

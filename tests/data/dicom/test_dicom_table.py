@@ -1,4 +1,4 @@
-"""The table of docs/dicom.md: each file of the wheel is decoded as pydicom does, or refused with a reason."""
+"""The table of docs/guide/dicom.md: each file of the wheel is decoded as pydicom does, or refused with a reason."""
 
 from __future__ import annotations
 
