@@ -1,6 +1,6 @@
 """Adapt CLIP models to a domain, and prove what that gained and what it cost.
 
-    from domainclip import Recipe, load_model
+    from domainclip import Recipe, evaluate, finetune, load_model
 
 The names are imported on first use, so that `import domainclip` and `domainclip --help` stay fast.
 """
@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["AdaptedModel", "Recipe", "__version__", "load_model", "load_recipe"]
+__all__ = ["AdaptedModel", "Recipe", "__version__", "evaluate", "finetune", "load_model", "load_recipe"]
 
 _HOMES = {
     "AdaptedModel": "domainclip.inference.adapted_model",
     "Recipe": "domainclip.config.recipe",
+    "evaluate": "domainclip.pipelines.api",
+    "finetune": "domainclip.pipelines.api",
     "load_model": "domainclip.inference.adapted_model",
     "load_recipe": "domainclip.config.loading",
 }
