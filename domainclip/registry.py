@@ -28,7 +28,7 @@ PACKAGES = {
 }
 KINDS = tuple(PACKAGES)
 # Named, not imported: each base class lives in the package of its stage, above this file.
-_BASE_CLASSES = {
+BASE_CLASSES = {
     "readers": "domainclip.data.interfaces.CorpusReader",
     "curation": "domainclip.data.interfaces.Curation",
     "strategies": "domainclip.strategies.base.Strategy",
@@ -141,7 +141,7 @@ def _find_outside(kind: str, name: str) -> type[Any]:
         component: Any = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f'{kind}: cannot import "{name}": {error}') from None
-    base = _BASE_CLASSES[kind]
+    base = BASE_CLASSES[kind]
     base_module, _, base_name = base.rpartition(".")
     base_class: type[Component] = getattr(importlib.import_module(base_module), base_name)
     if not (isinstance(component, type) and issubclass(component, base_class)):
