@@ -96,7 +96,8 @@ def dicoms(place: Path, files: int, rounds: int) -> None:
     """Wall time with one worker and with two."""
     from domainclip.data.cards import load_card
     from domainclip.data.images.reencode import Reencoder
-    from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
+    from domainclip.pipelines.data_prepare import write_prepared_corpus
+    from domainclip.pipelines.prepared_shards import PrepareRequest
 
     folder = make_dicoms(place / "dicoms", files)
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -5,8 +5,6 @@ Legend: b pairs of this process.
 
 from __future__ import annotations
 
-import time
-
 import psutil
 import torch
 from accelerate import Accelerator
@@ -16,6 +14,7 @@ from domainclip import components
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training import step
+from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
 _FEWEST = 8  # pairs of the first measurement; each next one has twice as many
@@ -78,12 +77,11 @@ def available_memory(device: torch.device) -> int:
 def _seconds(
     model: DualEncoder, batch: StepBatch, terms: components.WeightedObjectives, accelerator: Accelerator
 ) -> float:
-    """What a pass takes, the second time; the slowest process counts."""
-    for _ in range(2):
-        began = time.perf_counter_ns()
+    """The time of a pass on the slowest process."""
+
+    def compute() -> None:
         step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
-        if batch.group.device.type == "cuda":
-            torch.cuda.synchronize()
-        taken = time.perf_counter_ns() - began
         model.zero_grad(set_to_none=True)
-    return max(1, collectives.max_over_processes(taken)) / 1e9
+
+    seconds = seconds_per_call(compute, batch.group.device, calls=1)
+    return max(1, collectives.max_over_processes(round(1e9 * seconds))) / 1e9

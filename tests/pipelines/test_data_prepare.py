@@ -25,7 +25,8 @@ from domainclip.data.corpus import load_corpus
 from domainclip.data.images.decode import decode_image
 from domainclip.data.images.reencode import Reencoder
 from domainclip.errors import DataError
-from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
+from domainclip.pipelines.data_prepare import write_prepared_corpus
+from domainclip.pipelines.prepared_shards import PrepareRequest
 from tests.data.made_corpora import dicom_file, noise_image, table
 from tests.data.made_shards import pair, tar
 
@@ -292,7 +293,8 @@ import sys
 from pathlib import Path
 from domainclip.data.cards import load_card
 from domainclip.data.images.reencode import Reencoder
-from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
+from domainclip.pipelines.data_prepare import write_prepared_corpus
+from domainclip.pipelines.prepared_shards import PrepareRequest
 if __name__ == "__main__":
     card = load_card(None, {"columns": %r, "max_unusable": 0.2})
     request = PrepareRequest(Reencoder(256), items=5)
@@ -327,9 +329,9 @@ def test_kill_9_at_any_moment_loses_no_more_than_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"shrink": Reencoder(128)}, "short_side"),
-        ({"form": "arrow"}, "form"),
-        ({"shrink": Reencoder(128, "webp"), "items": 7}, "short_side and format and items_a_shard"),
+        ({"reencoder": Reencoder(128)}, "short_side"),
+        ({"shard_format": "arrow"}, "form"),
+        ({"reencoder": Reencoder(128, "webp"), "items": 7}, "short_side and format and items_a_shard"),
     ],
 )
 def test_other_settings_do_not_go_into_the_same_folder(
@@ -337,7 +339,7 @@ def test_other_settings_do_not_go_into_the_same_folder(
 ) -> None:
     source, out = _corpus(tmp_path / "source", n=4), tmp_path / "out"
     _prepared(source, out)
-    wanted = PrepareRequest(**{"shrink": Reencoder(256), "items": 5, **change})  # type: ignore[arg-type]
+    wanted = PrepareRequest(**{"reencoder": Reencoder(256), "items": 5, **change})  # type: ignore[arg-type]
     with pytest.raises(DataError) as error:
         _prepared(source, out, wanted)
     assert str(error.value) == f"{out}: was prepared from another {text}: remove it, or name a new folder"

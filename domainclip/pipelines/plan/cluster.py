@@ -9,11 +9,9 @@ Legend: w devices, b pairs of a batch, r = b/w of one device, d embedding width,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from statistics import median
 
 import torch
 from accelerate import Accelerator
@@ -24,9 +22,9 @@ from domainclip.objectives.losses import blockwise
 from domainclip.training import micro_batch_size, step
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.setup import TrainingSetup
+from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
-_ROUNDS = 5
 _FLOAT = 4  # bytes: weights, gradients, moments and embeddings are fp32
 _SCALARS = 8  # small messages of a step: losses, lengths, whether to stop
 
@@ -133,7 +131,7 @@ def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int
             step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
             model.zero_grad(set_to_none=True)
 
-        return _seconds(go, accelerator.device)
+        return seconds_per_call(go, accelerator.device)
 
     (given,) = step.chunked(model, many, None).inputs
 
@@ -149,7 +147,7 @@ def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int
     return Profile(
         pair=pair,
         fixed=max(0.0, first - small * pair),
-        encode=_seconds(encode, accelerator.device) / large,
+        encode=seconds_per_call(encode, accelerator.device) / large,
         logit=_of_a_combination(model.width, accelerator.device),
         update=_of_the_optimizer(setup, accelerator.device),
         weights=sum(weight.numel() for weight in weights.values()),
@@ -170,7 +168,7 @@ def _of_a_combination(width: int, device: torch.device) -> float:
         blockwise.mean_over_rows(blockwise.softmax, image, text, scale).backward(inputs=grads)
 
     # Both directions; the columns' gradients are among them.
-    return 2 * _seconds(go, device) / (rows * batch)
+    return 2 * seconds_per_call(go, device) / (rows * batch)
 
 
 def _of_the_optimizer(setup: TrainingSetup, device: torch.device) -> float:
@@ -178,18 +176,6 @@ def _of_the_optimizer(setup: TrainingSetup, device: torch.device) -> float:
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
-    taken = _seconds(optimizer.step, device)
+    taken = seconds_per_call(optimizer.step, device)
     optimizer.zero_grad(set_to_none=True)
     return taken
-
-
-def _seconds(go: Callable[[], object], device: torch.device) -> float:
-    """The median of some rounds; the first warms up and is not counted."""
-    taken = []
-    for _ in range(_ROUNDS + 1):
-        began = time.perf_counter()
-        go()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return median(taken[1:])

@@ -14,7 +14,8 @@ from domainclip.data.images.reencode import Reencoder
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.prepared import Prepared
 from domainclip.errors import DataError
-from domainclip.pipelines.data_prepare import PrepareRequest, write_prepared_corpus
+from domainclip.pipelines.data_prepare import write_prepared_corpus
+from domainclip.pipelines.prepared_shards import PrepareRequest
 from tests.data.made_corpora import card, table
 
 
