@@ -23,8 +23,9 @@ import pytest
 from domainclip.cli.app import main
 from domainclip.config import builtin, loading
 from domainclip.errors import DomainclipError, Interrupted, RecipeError
-from domainclip.pipelines import ablation, finetune
+from domainclip.pipelines import finetune
 from domainclip.pipelines.ablation import measure, plan, runs
+from domainclip.pipelines.ablation.ablate import ablate
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.report.ablation_results import AblationFile
@@ -78,7 +79,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> 
         patch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))  # before the function's own is set
         patch.setenv("HF_HUB_OFFLINE", "1")
         taken = _in_this_process(patch)
-        page = ablation.ablate(planned, folder=folder / "out", quiet=True, command="domainclip ablate")
+        page = ablate(planned, folder=folder / "out", quiet=True, command="domainclip ablate")
     assert page == folder / "out" / "ablation.html"
     return Done(folder, taken)
 
@@ -167,7 +168,7 @@ def test_two_variants_with_two_seeds(done: Done, tmp_path: Path, here: list[str]
     assert weights[1] == weights[2] != weights[0]
     _written(out)
     # The same command again: nothing is trained, and the table is the same.
-    ablation.ablate(plan_file, folder=out, quiet=True, command="domainclip ablate")
+    ablate(plan_file, folder=out, quiet=True, command="domainclip ablate")
     assert here == []
     assert _table(out).results == table.results
 
@@ -197,7 +198,7 @@ def test_what_was_interrupted_goes_on_and_what_failed_is_written_down(
     text = file.read_text() + "metrics: [zero_shot/test/macro_accuracy, zero_shot/test/macro_f1]\n"
     file.write_text(text.replace("train.epochs: 2}", f"train.epochs: 2}}\n  nothing learns: {{{NOTHING}}}"))
     with pytest.raises(DomainclipError) as caught:
-        ablation.ablate(file, folder=out, quiet=True)
+        ablate(file, folder=out, quiet=True)
     assert str(caught.value) == (
         "2 of 6 runs failed: nothing_learns-seed0, nothing_learns-seed1; the others stand in "
         f"{out / 'ablation.html'}"
@@ -221,7 +222,7 @@ def test_what_was_interrupted_goes_on_and_what_failed_is_written_down(
         (out / "full-seed1" / name).unlink()
     here.clear()
     with pytest.raises(DomainclipError):
-        ablation.ablate(file, folder=out, quiet=True)
+        ablate(file, folder=out, quiet=True)
     # What was refused has never begun.
     assert here == ["full-seed1 resumed", "nothing_learns-seed0", "nothing_learns-seed1"]
     assert model.read_bytes() == before
@@ -237,7 +238,7 @@ def test_what_is_not_valid_of_one_run_is_not_of_the_table(
     shutil.copytree(squares, tmp_path / "general")
     text = plan_file.read_text().replace("seeds: [0, 1]", "seeds: [0]")
     plan_file.write_text(text.replace("  locked image: {strategy: locked_image, train.epochs: 2}\n", ""))
-    ablation.ablate(plan_file, folder=tmp_path / "out", quiet=True)
+    ablate(plan_file, folder=tmp_path / "out", quiet=True)
     table = _table(tmp_path / "out")
     assert not table.valid
     assert table.warnings[0].startswith("full-seed0 is not valid: general: ")
@@ -253,7 +254,7 @@ def test_a_folder_of_another_recipe_is_not_taken_for_it(done: Done, tmp_path: Pa
     text = plan_file.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("reference: full", "")
     plan_file.write_text(text.replace("  full: []\n", "").replace("train.epochs: 2", "train.epochs: 4"))
     with pytest.raises(RecipeError) as caught:
-        ablation.ablate(plan_file, folder=out, quiet=True)
+        ablate(plan_file, folder=out, quiet=True)
     assert str(caught.value) == (
         f"{out / 'locked_image-seed0'}: holds a run of another recipe (train.epochs: 2.0, now 4.0): name another "
         "--run-dir, or remove that folder"
@@ -262,7 +263,7 @@ def test_a_folder_of_another_recipe_is_not_taken_for_it(done: Done, tmp_path: Pa
     # Another way to choose α ends the same training again.
     plan_file.write_text(plan_file.read_text().replace("train.epochs: 4", "train.epochs: 2"))
     changes = ["weight_interpolation={alphas: [0.5]}"]
-    ablation.ablate(plan_file, changes, out, quiet=True)
+    ablate(plan_file, changes, out, quiet=True)
     assert here == ["locked_image-seed0 resumed"]
 
 
@@ -320,14 +321,14 @@ def test_a_wrong_plan(
     text = text.replace(old, new)
     plan_file.write_text(text.replace("reference: full", "") if "  full:" in old else text)
     with pytest.raises(RecipeError) as caught:
-        ablation.ablate(plan_file, folder=tmp_path / "out", quiet=True)
+        ablate(plan_file, folder=tmp_path / "out", quiet=True)
     assert str(caught.value) == line
     assert here == []  # before anything is trained
 
 
 def test_a_recipe_is_no_plan(recipe_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        ablation.ablate(recipe_file, folder=tmp_path / "out", quiet=True)
+        ablate(recipe_file, folder=tmp_path / "out", quiet=True)
     assert str(caught.value) == (
         "squares.yaml: is a recipe and no plan: a plan names a recipe and its variants, docs/guide/ablation.md"
     )
@@ -376,7 +377,7 @@ def test_a_run_that_ends_without_a_word_is_told_by_its_signal(
         (seed, "ended without a word (signal 9)", -9) for seed in (0, 1, 0, 1)
     ]
     with pytest.raises(DomainclipError) as caught:
-        runs.refuse_nothing(ended)
+        runs.check_any_complete(ended)
     assert str(caught.value) == "none of 4 runs is complete; full-seed0: ended without a word (signal 9)"
 
 
@@ -414,7 +415,7 @@ def test_figures_of_a_hostile_variant_are_inert(done: Done, tmp_path: Path, here
     name = "script_alert_1_script-seed0"
     own = (out / "full-seed0").rename(out / name) / "recipe.yaml"
     own.write_text(own.read_text().replace("name: full-seed0", f"name: {name}"))
-    ablation.ablate(plan_file, folder=out, quiet=True)
+    ablate(plan_file, folder=out, quiet=True)
     assert here == []
     assert "&lt;script&gt;" in (out / "ablation.html").read_text()
     assert "<script>" not in (out / "ablation.html").read_text() + (out / "ablation.md").read_text()
@@ -428,7 +429,9 @@ def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path
     text = plan_file.read_text().replace("train.epochs: 2", "weight_interpolation: {max_retention_drop: 0.1}")
     plan_file.write_text(text)
     said = [
-        measure.begin(plan.load(str(plan_file), [f"evaluate.split={split}"], tmp_path / "out")).warnings
+        measure.measure_ablation_baseline(
+            plan.load(str(plan_file), [f"evaluate.split={split}"], tmp_path / "out")
+        ).warnings
         for split in ("validation", "test")
     ]
     flatters = "locked image: α was chosen on the validation split, so figures on it flatter"

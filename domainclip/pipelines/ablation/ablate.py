@@ -22,13 +22,13 @@ def ablate(
     quiet: bool = False,
     command: str = "",
 ) -> Path:
-    """Runs what a plan names and is not complete, and writes the table; the page's path.
+    """Run what a plan names and is not complete, and write the table; the page's path.
 
-    Raises: RecipeError for a plan that cannot be, before anything is trained; Interrupted, and the same call
-    goes on from there; DomainclipError after the table is written, when runs failed.
+    Raises: RecipeError for a wrong plan, before anything is trained; Interrupted after a signal: the same
+    call goes on from there; DomainclipError, after the table is written, when runs failed.
     """
     ablation = plan.load(str(file), changes, folder)
-    folder = runs.folder_of(ablation.runs)
+    folder = ablation.runs[0].folder.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,18 +38,18 @@ def ablate(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    for run in ablation.runs:  # a folder of another run fails now, and not after the first hours
+    for run in ablation.runs:  # a folder of another run fails now, not after the first hours
         runs.is_complete(run)
     baseline = measure_ablation_baseline(ablation)
     ended = runs.run_all(ablation.runs, jobs=jobs, processes=processes, quiet=quiet, say=say)
-    runs.refuse_nothing(ended)
+    runs.check_any_complete(ended)
     page = write_table(baseline, ended, folder, command)
-    failed = [one for one in ended if one.error]
+    failed = [end for end in ended if end.error]
     if failed:
-        names = ", ".join(one.run.folder.name for one in failed)
+        names = ", ".join(end.run.folder.name for end in failed)
         fault = DomainclipError(
             f"{len(failed)} of {len(ended)} runs failed: {names}; the others stand in {page}"
         )
-        fault.code = runs.code_of(failed[0])
+        fault.code = runs.exit_code(failed[0])
         raise fault
     return page

@@ -1,4 +1,4 @@
-"""A plan: one recipe, the variants of it, the seeds, and which figures stand in the table."""
+"""The plan of an ablation: a recipe, its variants, the seeds, and the metrics of the table."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from domainclip.config import builtin, loading, strict_yaml
 from domainclip.config.recipe import Recipe
 from domainclip.errors import RecipeError, did_you_mean
 
-BASE = "base"  # what every variant stands against, by the name of its column
-_MEASURED = ("base", "probes", "retention", "evaluate")  # the same for all variants, or nothing is paired
-_LONGEST = 200  # bytes of a folder's name, the seed apart
-_TRAINS = ("captions", "views")  # of the corpus, all that a variant may say: how training items are shown
+BASE = "base"  # the column of the base, which every variant is compared with
+_SHARED_KEYS = ("base", "probes", "retention", "evaluate")  # variants that differ here cannot be paired
+_MAX_NAME = 200  # bytes of a folder's name without the seed
+_VARIED_KEYS = ("captions", "views")  # of the corpus, those that a variant may change
 
 
 class Plan(BaseModel):
-    """A plan as its file has it."""
+    """A plan, as in its file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     recipe: str
     overrides: list[str] = []  # for all variants
     variants: dict[str, list[str]] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
-    metrics: list[str] = []  # probe/set/metric; empty: the headline of each probe on each set
+    metrics: list[str] = []  # probe/set/metric; empty: the primary metric of each probe on each set
     reference: str | None = None
 
     @field_validator("seeds")
     @classmethod
-    def _once(cls, value: list[int]) -> list[int]:
+    def _distinct(cls, value: list[int]) -> list[int]:
         return list(dict.fromkeys(value))
 
 
@@ -51,50 +51,50 @@ class Run:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A plan that was read, its recipes checked."""
+    """A plan, loaded, with its recipes checked."""
 
     name: str
     plan: Plan
-    measured: Recipe  # the plan's own recipe: base, corpus and probes of the table
+    measured: Recipe  # the recipe of the plan: base, corpus and probes of the table
     runs: Sequence[Run]
 
 
 def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
-    """The plan in a file, or one that ships, every recipe of it checked; `changes` are for all variants.
+    """Load the plan in a file, or a built-in one, and check all its recipes; `changes` are for all variants.
 
-    Raises: RecipeError naming file, variant, key and way out, before anything is trained.
+    Raises: RecipeError with file, variant, key and remedy.
     """
     file = builtin.find_file("recipes/ablations", name, ".yaml")
-    plan = _plan(file)
-    named = _recipe_name(plan.recipe, file)
+    plan = _read_plan(file)
+    recipe_file = _recipe_file(plan.recipe, file)
     shared = [*plan.overrides, *changes]
-    _refuse_own(shared, f"{file.name}: overrides")
-    measured = loading.load_recipe(named, shared)
+    _check_lines(shared, f"{file.name}: overrides")
+    measured = loading.load_recipe(recipe_file, shared)
     folder = folder or Path("ablations") / file.stem
     names = _folder_names(list(plan.variants), file)
     runs = []
-    for variant, said in plan.variants.items():
-        _refuse_own(said, f'{file.name}: variants "{variant}"')
+    for variant, lines in plan.variants.items():
+        where = f'{file.name}: variants "{variant}"'
+        _check_lines(lines, where)
         for seed in plan.seeds:
+            of_run = [f"train.seed={seed}", f"name={names[variant]}-seed{seed}"]
             try:
-                own = loading.load_recipe(
-                    named, [*shared, *said, f"train.seed={seed}", f"name={names[variant]}-seed{seed}"]
-                )
-                components.build_components(own)
+                recipe = loading.load_recipe(recipe_file, [*shared, *lines, *of_run])
+                components.build_components(recipe)
             except RecipeError as error:
-                raise RecipeError(f'{file.name}: variants "{variant}": {error}') from None
-            _refuse_other_measures(measured, own, f'{file.name}: variants "{variant}"')
-            runs.append(Run(variant, seed, own, folder / own.name))
+                raise RecipeError(f"{where}: {error}") from None
+            _check_shared_keys(measured, recipe, where)
+            runs.append(Run(variant, seed, recipe, folder / recipe.name))
     return Ablation(file.stem, plan, measured, runs)
 
 
-def _plan(file: Path) -> Plan:
+def _read_plan(file: Path) -> Plan:
     try:
         data = strict_yaml.read_yaml(file, "a plan")
     except OSError as error:
         raise RecipeError(f"{file}: {error.strerror}: name a plan, a YAML file") from None
     if isinstance(data.get("variants"), dict):
-        data["variants"] = {str(name): _said(value) for name, value in data["variants"].items()}
+        data["variants"] = {str(name): _lines(value) for name, value in data["variants"].items()}
     if "recipe" not in data and "base" in data:
         raise RecipeError(
             f"{file.name}: is a recipe and no plan: a plan names a recipe and its variants, "
@@ -114,46 +114,46 @@ def _plan(file: Path) -> Plan:
         raise RecipeError(
             f'{file.name}: variants "{BASE}": the base itself is always there: call it otherwise'
         )
-    for figure in plan.metrics:
-        if figure.count("/") < 2:
+    for name in plan.metrics:
+        if name.count("/") < 2:
             raise RecipeError(
-                f'{file.name}: metrics "{figure}": write it as probe/set/metric, as in '
+                f'{file.name}: metrics "{name}": write it as probe/set/metric, as in '
                 "zero_shot/test/macro_accuracy"
             )
     return plan
 
 
-def _said(value: Any) -> Any:
-    """A mapping is short for key=value lines, and nothing for no line at all."""
+def _lines(value: Any) -> Any:
+    """The key=value lines of a variant: a mapping is short for them, and null for none."""
     if value is None:
         return []
     if not isinstance(value, dict):
         return value
-    return [f"{key}={_flow(one)}" for key, one in value.items()]
+    return [f"{key}={_flow_style(item)}" for key, item in value.items()]
 
 
-def _flow(value: Any) -> str:
-    # One line, and no end-of-document mark behind a scalar.
+def _flow_style(value: Any) -> str:
+    # One line, without the end-of-document mark after a scalar.
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _recipe_name(name: str, file: Path) -> str:
-    """A recipe beside the plan, in the working folder, or one that ships."""
+def _recipe_file(name: str, file: Path) -> str:
+    """A recipe in the folder of the plan, in the working folder, or a built-in one."""
     beside = file.parent / name
     return str(beside if beside.is_file() else builtin.find_file("recipes", name, ".yaml"))
 
 
 def _folder_names(variants: Sequence[str], file: Path) -> dict[str, str]:
-    """A folder's name for each variant: letters, digits, dots and underscores."""
-    names = {one: re.sub(r"[^\w.]+", "_", one).strip("._") for one in variants}
+    """The name of each variant's folder, of letters, digits, dots and underscores."""
+    names = {variant: re.sub(r"[^\w.]+", "_", variant).strip("._") for variant in variants}
     taken: dict[str, str] = {}
     for variant, name in names.items():
         if not name:
             raise RecipeError(f'{file.name}: variants "{variant}": a name needs a letter or a digit')
-        if len(name.encode()) > _LONGEST:
+        if len(name.encode()) > _MAX_NAME:
             raise RecipeError(
-                f'{file.name}: variants "{variant[:20]}…": a name may have {_LONGEST} characters, for its '
+                f'{file.name}: variants "{variant[:20]}…": a name may have {_MAX_NAME} characters, for its '
                 "folder is called so"
             )
         if name.lower() in taken:
@@ -164,8 +164,11 @@ def _folder_names(variants: Sequence[str], file: Path) -> dict[str, str]:
     return names
 
 
-def _refuse_own(lines: Sequence[str], where: str) -> None:
-    """What the plan says of every run itself would go unheard in a line."""
+def _check_lines(lines: Sequence[str], where: str) -> None:
+    """The plan itself sets seed and name of every run: a line that sets them would have no effect.
+
+    Raises: RecipeError.
+    """
     for line in lines:
         key, _, value = (part.strip() for part in line.partition("="))
         if key == "train.seed" or (key == "train" and "seed" in value):  # no other key of train has the word
@@ -174,15 +177,21 @@ def _refuse_own(lines: Sequence[str], where: str) -> None:
             raise RecipeError(f"{where}: name: runs are named after their variants: leave it out")
 
 
-def _refuse_other_measures(measured: Recipe, own: Recipe, where: str) -> None:
-    """Variants that are measured on other items, or against another base, cannot be paired."""
-    first, second = measured.model_dump(), own.model_dump()
-    for key in _MEASURED:
+def _check_shared_keys(measured: Recipe, recipe: Recipe, where: str) -> None:
+    """Variants that are measured on other items, or against another base, cannot be paired.
+
+    Raises: RecipeError.
+    """
+    first, second = measured.model_dump(), recipe.model_dump()
+    for key in _SHARED_KEYS:
         if first[key] != second[key]:
             raise RecipeError(
                 f"{where}: changes {key}, which is the same for the whole table: say it under overrides"
             )
-    corpora = [{k: v for k, v in one["corpus"].items() if k not in _TRAINS} for one in (first, second)]
+    corpora = [
+        {key: value for key, value in keys["corpus"].items() if key not in _VARIED_KEYS}
+        for keys in (first, second)
+    ]
     if corpora[0] != corpora[1]:
         key = next(k for k in {**corpora[0], **corpora[1]} if corpora[0].get(k) != corpora[1].get(k))
         raise RecipeError(

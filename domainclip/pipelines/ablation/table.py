@@ -1,4 +1,4 @@
-"""The table of an ablation: every figure over the seeds, against the base and the reference."""
+"""The table of an ablation: every metric over the seeds, against the base and the reference."""
 
 from __future__ import annotations
 
@@ -125,30 +125,35 @@ def _metric(result: ProbeResult, name: str) -> Metric:
 
 
 def _judged(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """The rows with their verdicts: a table is one family, and what stands against the reference another."""
-    first = _verdicts([(row, {v: one.from_base for v, one in row.trials.items()}) for row in rows])
-    second = _verdicts([(row, {v: one.from_reference for v, one in row.trials.items()}) for row in rows])
+    """The rows with their verdicts; comparisons with the base are one family, with the reference another."""
+    first = _verdicts(
+        [(row, {variant: trial.from_base for variant, trial in row.trials.items()}) for row in rows]
+    )
+    second = _verdicts(
+        [(row, {variant: trial.from_reference for variant, trial in row.trials.items()}) for row in rows]
+    )
     return [
-        replace(row, verdicts=one, reference_verdicts=other)
-        for row, one, other in zip(rows, first, second, strict=True)
+        replace(row, verdicts=against_base, reference_verdicts=against_reference)
+        for row, against_base, against_reference in zip(rows, first, second, strict=True)
     ]
 
 
-def _verdicts(told: Sequence[tuple[AblationRow, Mapping[str, Estimate | None]]]) -> list[dict[str, str]]:
-    """By variant, for each row; figures that only describe take no part in the adjustment."""
-    judged = [row.judged for row, _ in told]
+def _verdicts(rows: Sequence[tuple[AblationRow, Mapping[str, Estimate | None]]]) -> list[dict[str, str]]:
+    """By variant, for each row; descriptive metrics take no part in the adjustment."""
+    judged = [row.judged for row, _ in rows]
     places = [
         (place, variant, change)
-        for place, (_, changes) in enumerate(told)
+        for place, (_, changes) in enumerate(rows)
         for variant, change in changes.items()
         if change is not None
     ]
     p = [change.p if judged[place] and change.p is not None else float("nan") for place, _, change in places]
-    found: list[dict[str, str]] = [{} for _ in told]
+    verdicts_by_row: list[dict[str, str]] = [{} for _ in rows]
     for (place, variant, change), adjusted in zip(places, closed_form.holm(p), strict=True):
-        row = told[place][0]
-        found[place][variant] = _verdict(change, adjusted, row.higher_is_better) if row.judged else NO_VERDICT
-    return found
+        row = rows[place][0]
+        verdict = _verdict(change, adjusted, row.higher_is_better) if row.judged else NO_VERDICT
+        verdicts_by_row[place][variant] = verdict
+    return verdicts_by_row
 
 
 def _verdict(change: Estimate, p: float, higher_is_better: bool) -> str:
@@ -161,15 +166,15 @@ def _verdict(change: Estimate, p: float, higher_is_better: bool) -> str:
 
 def _variants(ablation: Ablation, ended: Sequence[Ended]) -> Iterator[Variant]:
     plan = ablation.plan
-    for name, said in plan.variants.items():
-        own = [one for one in ended if one.run.variant == name]
-        done = [one for one in own if not one.error]
-        runs = [results_file.load(one.run.folder / "results.json").run for one in done]
+    for name, lines in plan.variants.items():
+        ends = [end for end in ended if end.run.variant == name]
+        complete = [end for end in ends if not end.error]
+        runs = [results_file.load(end.run.folder / "results.json").run for end in complete]
         yield Variant(
             name=name,
-            said=[_public(line) for line in said],
-            seeds=[one.run.seed for one in done],
-            failed={one.run.seed: _public_error(one) for one in own if one.error},
+            said=[_public(line) for line in lines],
+            seeds=[end.run.seed for end in complete],
+            failed={end.run.seed: _public_error(end) for end in ends if end.error},
             seconds=sum(float(run["seconds"]) for run in runs) / len(runs) if runs else 0.0,
             learning=int(runs[0]["learning"]) if runs else 0,
             weights=int(runs[0]["weights"]) if runs else 0,
@@ -182,22 +187,22 @@ def _public(line: str) -> str:
     return f"{key}=(local)" if any(redaction.search(line)) else redaction.without_path(line)
 
 
-def _public_error(one: Ended) -> str:
-    """The line of a fault without paths of this machine; of a line that names more than one may, its code."""
-    said = redaction.hide(one.error, redaction.local_paths(one.run.recipe, one.run.folder))
-    kinds = sorted({what for _, what in redaction.search(said)})
-    return f"exit code {one.code}; its message names {kinds[0]} and stays here" if kinds else said
+def _public_error(end: Ended) -> str:
+    """The line of an error without paths of this machine; of one that must not be public, the exit code."""
+    error = redaction.hide(end.error, redaction.local_paths(end.run.recipe, end.run.folder))
+    kinds = sorted({what for _, what in redaction.search(error)})
+    return f"exit code {end.code}; its message names {kinds[0]} and stays here" if kinds else error
 
 
 def _readings(data: EvaluationSet) -> split_usage.SplitUsage:
-    """How often the split was read so far; every run has noted itself, and its model is no new look."""
+    """How often the split was measured so far; every run has recorded itself, and the table is no new one."""
     return split_usage.record(data.fingerprint, data.split, [])
 
 
 def _citations(baseline: AblationBaseline, complete: Sequence[Ended]) -> list[str]:
-    """The parts of every variant, each once."""
-    said: list[str] = []
-    for recipe in {one.run.variant: one.run.recipe for one in complete}.values():
-        built = build_components(recipe)
-        said += sources(recipe, built, built.objectives or baseline.inputs.objectives)
-    return list(dict.fromkeys(said))
+    """The sources of the components of every variant, each once."""
+    citations: list[str] = []
+    for recipe in {end.run.variant: end.run.recipe for end in complete}.values():
+        components = build_components(recipe)
+        citations += sources(recipe, components, components.objectives or baseline.inputs.objectives)
+    return list(dict.fromkeys(citations))
