@@ -23,7 +23,8 @@ def finetune(
     """Adapt a model as `domainclip finetune` does; the report's path, in the run folder.
 
     `recipe` is a built-in recipe, a recipe file, or a Recipe; `overrides` are as typed, "train.epochs=3", and
-    apply to names and files. Processes other than the first return None. With `resume` the run in `run_dir` continues, and `recipe` may be left out.
+    apply to names and files. With `resume` the run in `run_dir` continues, and `recipe` may be left out.
+    Processes other than the first return None.
 
     Raises: DomainclipError in one line, for whatever a person can mend.
     """
