@@ -38,7 +38,7 @@ class Outcome:
 
     syntax: str
     photometric: str
-    said: str  # "equal", "different", or why it was refused
+    result: str  # "equal", "different", or why it was refused
 
 
 def wheel() -> list[Path]:
@@ -138,18 +138,18 @@ def _bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def tables(outcomes: Sequence[Outcome]) -> str:
     """Three Markdown tables of counts."""
-    refused = [one for one in outcomes if one.said not in (EQUAL, DIFFERENT)]
-    done = [one for one in outcomes if one.said in (EQUAL, DIFFERENT)]
+    refused = [one for one in outcomes if one.result not in (EQUAL, DIFFERENT)]
+    done = [one for one in outcomes if one.result in (EQUAL, DIFFERENT)]
     lines = ["| transfer syntax | files | equal | different | refused |", "|---|--:|--:|--:|--:|"]
     for syntax, n in _counted(one.syntax for one in outcomes):
-        own = Counter(one.said for one in outcomes if one.syntax == syntax)
+        own = Counter(one.result for one in outcomes if one.syntax == syntax)
         lines.append(
             f"| {syntax} | {n} | {own[EQUAL]} | {own[DIFFERENT]} | {n - own[EQUAL] - own[DIFFERENT]} |"
         )
-    total = Counter(one.said for one in done)
+    total = Counter(one.result for one in done)
     lines += [f"| **all** | {len(outcomes)} | {total[EQUAL]} | {total[DIFFERENT]} | {len(refused)} |", ""]
     lines += ["| refused because | files |", "|---|--:|"]
-    lines += [f"| {reason} | {n} |" for reason, n in _counted(one.said for one in refused)] or ["| – | 0 |"]
+    lines += [f"| {reason} | {n} |" for reason, n in _counted(one.result for one in refused)] or ["| – | 0 |"]
     lines += ["", "| colour model of what was decoded | files |", "|---|--:|"]
     lines += [f"| {model} | {n} |" for model, n in _counted(one.photometric for one in done)]
     return "\n".join(lines)
@@ -173,7 +173,7 @@ def main() -> int:
         outcomes = [outcome(file) for file in files]
         if not outcomes:
             continue
-        wrong += sum(one.said == DIFFERENT for one in outcomes)
+        wrong += sum(one.result == DIFFERENT for one in outcomes)
         page = between(page, name, tables(outcomes))
         print(f"{name}\n\n{tables(outcomes)}\n")
     PAGE.write_text(page, encoding="utf-8")

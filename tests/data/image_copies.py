@@ -1,4 +1,4 @@
-"""Textured pictures, and copies of them as they turn up in corpora: re-encoded, resized, cut, mirrored."""
+"""Textured images, and copies of them as they occur in corpora: re-encoded, resized, cropped, mirrored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 
 def film(seed: int, side: int = 160) -> Image.Image:
-    """Two dark lungs on a grey chest with texture of its own: alike to a hash, told apart by what is fine."""
+    """Two dark lungs on a grey chest with a texture by seed: similar to a hash, different in fine structure."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     chest = 150.0 - 40 * (x**2 + y**2)
@@ -22,31 +22,27 @@ def film(seed: int, side: int = 160) -> Image.Image:
     return Image.fromarray(np.clip(chest, 0, 255).astype(np.uint8)).convert("RGB")
 
 
-def jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    """The picture after a JPEG file."""
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """The image after a JPEG compression."""
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     stream.seek(0)
     return Image.open(stream).convert("RGB")
 
 
-def cut(picture: Image.Image, share: float) -> Image.Image:
-    """Without a share of the width and height on each side."""
-    dx, dy = round(picture.width * share), round(picture.height * share)
-    return picture.crop((dx, dy, picture.width - dx, picture.height - dy))
+def cut(image: Image.Image, share: float) -> Image.Image:
+    """The image without a share of its width and height on each side."""
+    dx, dy = round(image.width * share), round(image.height * share)
+    return image.crop((dx, dy, image.width - dx, image.height - dy))
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "jpeg_30": lambda picture: jpeg(picture, 30),
-    "jpeg_95": lambda picture: jpeg(picture, 95),
-    "half": lambda picture: picture.resize(
-        (picture.width // 2, picture.height // 2), Image.Resampling.BICUBIC
-    ),
-    "double": lambda picture: picture.resize(
-        (picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC
-    ),
-    "cut": lambda picture: cut(picture, 0.02),
+    "jpeg_30": lambda image: jpeg(image, 30),
+    "jpeg_95": lambda image: jpeg(image, 95),
+    "half": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC),
+    "double": lambda image: image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC),
+    "cut": lambda image: cut(image, 0.02),
     "mirrored": ImageOps.mirror,
-    "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
-    "cut_mirrored_jpeg": lambda picture: jpeg(ImageOps.mirror(cut(picture, 0.02)), 60),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "cut_mirrored_jpeg": lambda image: jpeg(ImageOps.mirror(cut(image, 0.02)), 60),
 }

@@ -1,4 +1,4 @@
-"""Small files for tests: pictures, tables and DICOM files, written on the spot."""
+"""Small files for tests: images, tables and DICOM files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OPEN: dict[str, Any] = {"privacy": {"identifiers": "none"}}  # names may show in
 
 
 def card(**keys: Any) -> Card:
-    """A card named "test" whose names may show, unless told otherwise."""
+    """A card named "test"; by default its names may be shown."""
     return Card.model_validate({"name": "test", **OPEN, **keys})
 
 
 def noise_image(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
-    """A picture of noise, another for every seed."""
+    """An image of noise, different for every seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -32,14 +32,14 @@ def noise_image(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6)) -> Pa
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The bytes of a file of a picture."""
+    """The bytes of an image file."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def table(folder: Path, rows: list[dict[str, Any]], name: str = "metadata.csv", images: bool = True) -> Path:
-    """A CSV file with a picture of noise for each `file_name`."""
+    """A CSV file, with an image of noise for each `file_name`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))

@@ -1,4 +1,4 @@
-"""DICOM files of the less usual kinds, written on the spot: colour, encodings, enhanced files, reports."""
+"""DICOM files of less common kinds: colour, encodings, enhanced files, reports."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def encapsulated(path: Path, like: Path, syntax: UID, frames: list[bytes], **att
         dataset.NumberOfFrames = len(frames)
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
-    # Forced, for pydicom does not know the newest transfer syntaxes.
+    # Forced, since pydicom does not know the newest transfer syntaxes.
     pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True, force_encoding=True)
     return path
 
 
 def by_gdcm(path: Path, like: Path, syntax: str) -> Path:
-    """The file `like` compressed by GDCM, whose own name of the transfer syntax is given."""
+    """The file `like` compressed by GDCM; `syntax` is GDCM's name of the transfer syntax."""
     reader = gdcm.ImageReader()
     reader.SetFileName(str(like))
     assert reader.Read()
@@ -57,32 +57,32 @@ def by_gdcm(path: Path, like: Path, syntax: str) -> Path:
 
 def item(**attributes: Any) -> Dataset:
     """An item of a sequence."""
-    made = Dataset()
+    dataset = Dataset()
     for keyword, value in attributes.items():
-        setattr(made, keyword, value)
-    return made
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def table_item(first: int, depth: int, entries: list[int], **attributes: Any) -> Dataset:
-    """A look-up table."""
-    made = item(LUTDescriptor=[len(entries), first, depth], LUTData=entries, **attributes)
-    made["LUTData"].VR = "US"
-    return made
+    """A lookup table."""
+    dataset = item(LUTDescriptor=[len(entries), first, depth], LUTData=entries, **attributes)
+    dataset["LUTData"].VR = "US"
+    return dataset
 
 
 def text_item(name: str, value: str, **attributes: Any) -> Dataset:
     """A TEXT of a structured report."""
-    said = {"ValueType": "TEXT", "RelationshipType": "CONTAINS", "TextValue": value}
-    return item(ConceptNameCodeSequence=[item(CodeMeaning=name)], **{**said, **attributes})
+    defaults = {"ValueType": "TEXT", "RelationshipType": "CONTAINS", "TextValue": value}
+    return item(ConceptNameCodeSequence=[item(CodeMeaning=name)], **{**defaults, **attributes})
 
 
 def container(name: str, *below: Dataset) -> Dataset:
     """A section of a structured report."""
-    said = {"ValueType": "CONTAINER", "RelationshipType": "CONTAINS", "ContentSequence": list(below)}
-    return item(**said, ConceptNameCodeSequence=[item(CodeMeaning=name)])
+    defaults = {"ValueType": "CONTAINER", "RelationshipType": "CONTAINS", "ContentSequence": list(below)}
+    return item(**defaults, ConceptNameCodeSequence=[item(CodeMeaning=name)])
 
 
 def report_file(path: Path, study: str, *content: Dataset, **attributes: Any) -> Path:
     """A structured report of a study."""
-    said = {"SOPClassUID": pydicom.uid.BasicTextSRStorage, "Modality": "SR", "StudyInstanceUID": study}
-    return dicom_file(path, None, **{**said, "ContentSequence": list(content), **attributes})
+    defaults = {"SOPClassUID": pydicom.uid.BasicTextSRStorage, "Modality": "SR", "StudyInstanceUID": study}
+    return dicom_file(path, None, **{**defaults, "ContentSequence": list(content), **attributes})

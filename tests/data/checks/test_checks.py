@@ -23,18 +23,18 @@ def _rows(n: int = 6) -> list[dict[str, Any]]:
     ]
 
 
-def _found(path: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> list[Finding]:
+def _findings(path: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> list[Finding]:
     file = table(path, rows, images=True) if rows else path
     return corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
 
 
-def _texts(found: list[Finding], level: str) -> list[str]:
-    return [finding.text for finding in found if finding.level == level]
+def _texts(findings: list[Finding], level: str) -> list[str]:
+    return [finding.text for finding in findings if finding.level == level]
 
 
 def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
-    found = _found(tmp_path, _rows())
-    assert [(finding.level, finding.code, finding.count, finding.text) for finding in found] == [
+    findings = _findings(tmp_path, _rows())
+    assert [(finding.level, finding.code, finding.count, finding.text) for finding in findings] == [
         (
             *("info", "sizes", 6),
             "train 4 items of 4 groups; validation 1 items of 1 groups; test 1 items of 1 groups",
@@ -46,16 +46,16 @@ def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
         ("info", "picture_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
         ("info", "burned_in_text", 0, "burned-in text: unknown according to the card"),
     ]
-    refuse_errors(found)
-    assert leak_messages(found) == []
+    refuse_errors(findings)
+    assert leak_messages(findings) == []
 
 
 def test_a_patient_in_two_splits(tmp_path: Path) -> None:
     rows = _rows()
     rows[5]["group"] = rows[4]["group"] = "g1"
-    found = _found(tmp_path, rows)
+    findings = _findings(tmp_path, rows)
     with pytest.raises(DataError) as caught:
-        refuse_errors(found)
+        refuse_errors(findings)
     assert str(caught.value) == (
         "corpus: patient-level leak: 1 group is in more than one split (1 in train and validation, 1 in "
         "train and test, 1 in validation and test); one of them: row 2, row 5, row 6; mend the split column, "
@@ -64,7 +64,7 @@ def test_a_patient_in_two_splits(tmp_path: Path) -> None:
     assert caught.value.code == ExitCode.DATA
 
 
-def test_the_leak_is_found_behind_pseudonyms(tmp_path: Path) -> None:
+def test_a_leak_is_found_when_groups_are_pseudonyms(tmp_path: Path) -> None:
     rows = _rows()
     rows[5]["group"] = "g1"
     file = table(tmp_path, rows)
@@ -74,16 +74,16 @@ def test_the_leak_is_found_behind_pseudonyms(tmp_path: Path) -> None:
     assert "g1" not in text
 
 
-def test_the_same_picture_in_two_splits(tmp_path: Path) -> None:
+def test_the_same_image_in_two_splits(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     (tmp_path / "5.png").write_bytes((tmp_path / "2.png").read_bytes())
-    assert _texts(_found(file), "error") == [
+    assert _texts(_findings(file), "error") == [
         "the same image in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
         "group, or leave one out"
     ]
 
 
-def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
+def test_large_images_are_compared_by_all_their_bytes(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     head = (tmp_path / "2.png").read_bytes()
     for name, middle in (("2.png", b"a"), ("5.png", b"b")):
@@ -91,7 +91,7 @@ def test_large_pictures_are_compared_whole(tmp_path: Path) -> None:
     loaded = load_corpus(card(), str(file))
     assert loaded.digests["2.png"] != loaded.digests["5.png"]
     assert [finding.code for finding in corpus_findings(loaded, None, 4) if "same" in finding.code] == []
-    # A third with the same ends stands before the copy: the copy is found all the same.
+    # Another image with the same beginning and end precedes the copy, which is found nevertheless.
     (tmp_path / "0.png").write_bytes((tmp_path / "2.png").read_bytes())
     (tmp_path / "2.png").write_bytes((tmp_path / "5.png").read_bytes())
     assert _texts(corpus_findings(load_corpus(card(), str(file)), None, 4), "error") == [
@@ -108,12 +108,12 @@ def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
         if i in (1, 4):
             jpeg.write_bytes(jpeg.read_bytes()[:-300])
     with pytest.raises(DataError) as caught:
-        refuse_errors(_found(file))
+        refuse_errors(_findings(file))
     assert str(caught.value) == (
         "corpus: 2 of 6 images cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
         "(truncated image), row 5 (truncated image); fix them or raise corpus.max_unusable"
     )
-    assert _texts(_found(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 images cannot be read")
+    assert _texts(_findings(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 images cannot be read")
 
 
 def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
@@ -129,17 +129,17 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
     )
 
 
-def test_blank_pictures(tmp_path: Path) -> None:
+def test_blank_images(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     Image.new("RGB", (64, 64), (17, 17, 17)).save(tmp_path / "3.png")
-    assert _texts(_found(file), "warning") == ["1 of 6 images are blank; first: row 4"]
+    assert _texts(_findings(file), "warning") == ["1 of 6 images are blank; first: row 4"]
 
 
 def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
     rows = _rows()
     rows[0]["text"], rows[2]["text"] = "A Star.", "a star."
-    # Of the 4 training items two say the same: 1 of 6 pairs.
-    assert _texts(_found(tmp_path, rows), "warning") == [
+    # Two of the 4 training items have the same caption: 1 of 6 pairs.
+    assert _texts(_findings(tmp_path, rows), "warning") == [
         "2 of 4 training captions repeat; on average 1.0 of the 6 pairs in a batch of 4 have the same "
         "caption: they are never negatives"
     ]
@@ -170,12 +170,12 @@ def test_the_closed_form_at_its_edges() -> None:
     assert same_caption_pairs([["a"]] * 3, 10) == pytest.approx(3)
 
 
-def test_captions_that_are_cut(tmp_path: Path) -> None:
+def test_truncated_captions(tmp_path: Path) -> None:
     rows = _rows()
     rows[0]["text"] = "one two three four five"
     loaded = load_corpus(card(), str(table(tmp_path, rows)))
-    found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
-    assert _texts(found, "warning") == [
+    findings = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    assert _texts(findings, "warning") == [
         "25.0% of the distinct training captions are truncated to 3 tokens; 95 % have at most 5"
     ]
     assert _texts(corpus_findings(loaded, lambda texts: [2] * len(texts), 4), "info")[1] == (
@@ -187,37 +187,37 @@ def test_captions_are_counted_by_language(tmp_path: Path) -> None:
     rows = [{**row, "de": f"Bild {i} ist lang"} for i, row in enumerate(_rows())]
     keys = {"columns": {"texts": ["text", "de"], "languages": {"text": "en", "de": "de"}}}
     loaded = load_corpus(card(**keys), str(table(tmp_path, rows)))
-    found = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
-    assert [text[:50] for text in _texts(found, "warning") + _texts(found, "info")[1:2]] == [
+    findings = corpus_findings(loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3)
+    assert [text[:50] for text in _texts(findings, "warning") + _texts(findings, "info")[1:2]] == [
         "100.0% of the distinct training captions in de are",
         "0.0% of the distinct training captions in en are t",
     ]
 
 
-def test_classes_that_card_and_corpus_do_not_share(tmp_path: Path) -> None:
+def test_classes_of_the_card_or_of_the_corpus_only(tmp_path: Path) -> None:
     rows = [
         {**row, "label": label}
         for row, label in zip(_rows(), ["cat", "dgo", "cat", "cat", "cat", "cat"], strict=True)
     ]
-    found = _found(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
-    assert _texts(found, "warning") == [
+    findings = _findings(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
+    assert _texts(findings, "warning") == [
         '1 labels outside the classes of the card: "dgo", did you mean "dog"?',
         'no item has the class "dog" of the card',
     ]
 
 
-def test_one_group_that_holds_nearly_all(tmp_path: Path) -> None:
+def test_one_group_with_nearly_all_items(tmp_path: Path) -> None:
     rows = [{**row, "group": "Anonymous", "split": "train"} for row in _rows(24)]
-    assert _texts(_found(tmp_path, rows), "warning") == [
+    assert _texts(_findings(tmp_path, rows), "warning") == [
         "corpus.columns.group: one group holds 24 of 24 items of train: check that it is the right column",
         "the test split is empty: check corpus.columns.split",
     ]
 
 
-def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
+def test_items_that_were_left_out_are_reported(tmp_path: Path) -> None:
     rows = _rows()
     rows[1]["text"] = ""
-    assert _texts(_found(tmp_path, rows, max_unusable=0.5), "warning") == ["left out: 1 empty caption"]
+    assert _texts(_findings(tmp_path, rows, max_unusable=0.5), "warning") == ["left out: 1 empty caption"]
 
 
 def test_several_errors_are_counted() -> None:
@@ -226,7 +226,7 @@ def test_several_errors_are_counted() -> None:
     assert str(caught.value) == "corpus: one (and 1 more)"
 
 
-def test_a_curated_corpus_is_checked_alike(tmp_path: Path) -> None:
+def test_a_curated_corpus_has_the_same_checks(tmp_path: Path) -> None:
     rows = _rows()
     rows[5]["group"] = "g3"
     file = table(tmp_path, rows)
@@ -238,7 +238,7 @@ def test_a_curated_corpus_is_checked_alike(tmp_path: Path) -> None:
     assert "one of them: row 3, row 5;" in same
 
 
-def test_unknown_classes_are_only_counted_where_they_may_be_names(tmp_path: Path) -> None:
+def test_unknown_classes_that_may_be_names_are_counted_but_not_quoted(tmp_path: Path) -> None:
     rows = [{**row, "label": "Canary"} for row in _rows()]
     loaded = load_corpus(
         card(classes={"cat": "a cat"}, privacy={"identifiers": "unknown"}), str(table(tmp_path, rows)), b"key"

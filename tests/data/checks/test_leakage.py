@@ -1,4 +1,4 @@
-"""Fault 37: what was planted across splits is found, and nothing is found without it."""
+"""Fault 37: copies planted in another split are found, and none without a planted copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
 
 
 def _corpus(folder: Path, last: Image.Image | bytes | None = None, **keys: Any) -> Corpus:
-    """Twelve films; `last` replaces the one of row 12, which is in test."""
+    """Twelve films; `last` replaces that of row 12, which is in the test split."""
     rows = [
         {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
         for i, split in enumerate(SPLITS)
@@ -36,25 +36,25 @@ def _corpus(folder: Path, last: Image.Image | bytes | None = None, **keys: Any) 
     return load_corpus(card(**keys), str(file))
 
 
-def _codes(found: list[Finding], level: str) -> list[str]:
-    return [finding.code for finding in found if finding.level == level]
+def _codes(findings: list[Finding], level: str) -> list[str]:
+    return [finding.code for finding in findings if finding.level == level]
 
 
-def test_no_alarm_without_a_plant(tmp_path: Path) -> None:
-    found = corpus_findings(_corpus(tmp_path), None, 4)
-    assert _codes(found, "error") == []
-    assert _codes(found, "warning") == []
-    assert leak_messages(found) == []
-    refuse_errors(found)
+def test_no_leak_without_a_planted_copy(tmp_path: Path) -> None:
+    findings = corpus_findings(_corpus(tmp_path), None, 4)
+    assert _codes(findings, "error") == []
+    assert _codes(findings, "warning") == []
+    assert leak_messages(findings) == []
+    refuse_errors(findings)
 
 
 def test_the_same_file(tmp_path: Path) -> None:
     film(2).save(tmp_path / "copy.png")
-    found = corpus_findings(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
-    assert leak_messages(found) == [
+    findings = corpus_findings(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
+    assert leak_messages(findings) == [
         "the same image in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
         "group, or leave one out"
-    ]  # and not once more as nearly the same
+    ]  # and is not repeated as nearly the same
 
 
 def test_the_same_patient(tmp_path: Path) -> None:
@@ -68,22 +68,22 @@ def test_the_same_patient(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_nearly_the_same_picture(tmp_path: Path, name: str) -> None:
-    found = corpus_findings(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
+def test_nearly_the_same_image(tmp_path: Path, name: str) -> None:
+    findings = corpus_findings(_corpus(tmp_path, COPIES[name](film(2))), None, 4)
     turn = " (mirrored)" if "mirrored" in name else ""
     line = (
         "nearly the same image in two splits: 1 in train and test; one of them: row 3, row 12"
         f"{turn}; give such rows one group, or leave one out; if they are different images, set "
         "checks: {near_duplicates: warning} in the card"
     )
-    assert leak_messages(found) == [line]
-    assert found[0].where == ("row 3 and row 12",)
+    assert leak_messages(findings) == [line]
+    assert findings[0].where == ("row 3 and row 12",)
     with pytest.raises(DataError) as caught:
-        refuse_errors(found)
+        refuse_errors(findings)
     assert str(caught.value) == f"corpus: {line}"
 
 
-def test_who_has_looked_may_say_so(tmp_path: Path) -> None:
+def test_the_card_can_lower_the_level_of_near_duplicates(tmp_path: Path) -> None:
     planted = COPIES["cut"](film(2))
     lowered = corpus_findings(
         _corpus(tmp_path / "a", planted, checks={"near_duplicates": "warning"}), None, 4
@@ -103,7 +103,7 @@ def _misspelt() -> Any:
     return load_card(None, {"checks": {"near_duplicate": "off"}})
 
 
-def test_in_one_split_it_is_a_note(tmp_path: Path) -> None:
+def test_near_duplicates_in_one_split_are_information(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path)
     COPIES["half"](film(2)).save(tmp_path / "4.png")
     (finding,) = [f for f in corpus_findings(loaded, None, 4) if f.code == "near_duplicates_within"]
@@ -113,7 +113,9 @@ def test_in_one_split_it_is_a_note(tmp_path: Path) -> None:
     )
 
 
-def test_a_second_check_finds_the_same_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_check_uses_the_cache_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from domainclip.data.images import inspection, near_duplicates
 
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
@@ -121,26 +123,26 @@ def test_a_second_check_finds_the_same_at_once(tmp_path: Path, monkeypatch: pyte
         loaded = _corpus(tmp_path / place, planted)
         first = corpus_findings(loaded, None, 4)
         with monkeypatch.context() as patch:
-            patch.setattr(inspection, "inspect_image", None)  # neither decoded
-            patch.setattr(near_duplicates, "score_pairs", None)  # nor compared again
+            patch.setattr(inspection, "inspect_image", None)  # not decoded again
+            patch.setattr(near_duplicates, "score_pairs", None)  # not compared again
             assert corpus_findings(loaded, None, 4) == first
 
 
-def test_no_name_of_a_patient_stands_in_a_finding(tmp_path: Path) -> None:
+def test_no_finding_contains_a_patients_name(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path, COPIES["cut"](film(2)), privacy={"identifiers": "unknown"})
-    found = corpus_findings(loaded, None, 4)
-    said = " ".join([finding.text + " ".join(finding.where) for finding in found])
-    assert "row 3, row 12" in said
+    findings = corpus_findings(loaded, None, 4)
+    text = " ".join([finding.text + " ".join(finding.where) for finding in findings])
+    assert "row 3, row 12" in text
     for hidden in ("g2", "g11", "11.png", str(tmp_path), "caption"):
-        assert hidden not in said
+        assert hidden not in text
 
 
 def test_the_same_view_of_two_items(tmp_path: Path) -> None:
     loaded = _corpus(tmp_path)
     train, test = loaded.splits["train"]["id"][2], loaded.splits["test"]["id"][0]
     views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
-    found = list(identical_images(replace(loaded, view_digests=views)))
-    assert [finding.text for finding in found] == [
+    findings = list(identical_images(replace(loaded, view_digests=views)))
+    assert [finding.text for finding in findings] == [
         "the same image in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
         "such rows one group, or leave one out"
     ]

@@ -1,4 +1,4 @@
-"""Sides of the body, classes, pictures and their files."""
+"""Checks of laterality, truncation, classes, image sizes and DICOM files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.data.image_copies import film
 from tests.data.made_corpora import card, dicom_file, table
 from tests.data.made_shards import png, tar
 
-SAYS = {
+SIDED = {
     "en": "Opacity in the left lower lobe.|The right lung is clear.|a man on the right|right-sided effusion|"
     "Right pneumothorax.|Right PICC tip in the SVC|right basilar opacity|Small right effusion|right sixth rib|"
     "RUL nodule|LLL collapse|opacity in RML",
@@ -40,7 +40,7 @@ SAYS = {
     "ar": "في الرئة اليسرى|على اليمين",
     "hi": "बाएं फेफड़े में|दायां",
 }
-SILENT = {
+UNSIDED = {
     "en": "The right diagnosis.|He left the hospital.|All right.|bilateral opacities|a bright lung|copyright|"
     "right away|It is right.|the right to know|LOL",
     "de": "Das Recht der Frau|beidseits|der Linkage",
@@ -56,21 +56,21 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("language", SAYS)
+@pytest.mark.parametrize("language", SIDED)
 def test_words_for_a_side(language: str) -> None:
-    for text in SAYS[language].split("|"):
+    for text in SIDED[language].split("|"):
         assert names_side(text, language), text
-        assert names_side(text), text  # an unknown language is searched for the words of all
+        assert names_side(text), text  # of an unknown language: the words of all are searched
         assert names_side(text.upper(), f"{language}-XX"), text
 
 
-@pytest.mark.parametrize("language", SILENT)
-def test_words_that_only_look_like_it(language: str) -> None:
-    for text in SILENT[language].split("|"):
+@pytest.mark.parametrize("language", UNSIDED)
+def test_words_that_name_no_side(language: str) -> None:
+    for text in UNSIDED[language].split("|"):
         assert not names_side(text, language), text
 
 
-def _found(
+def _findings(
     folder: Path, rows: list[dict[str, Any]], check_keys: dict[str, Any], **keys: Any
 ) -> list[Finding]:
     return corpus_findings(load_corpus(card(**keys), str(table(folder, rows))), None, 4, **check_keys)
@@ -83,7 +83,7 @@ def _rows(*texts: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_mirror_and_words_for_sides(tmp_path: Path) -> None:
+def test_mirroring_and_words_for_sides(tmp_path: Path) -> None:
     rows = _rows("left lung", "left", "a heart", "right", "on the right")
     line = (
         "train.augmentation=crop_flip mirrors images, but 2 of 3 training captions name left or right; first: "
@@ -92,13 +92,13 @@ def test_a_mirror_and_words_for_sides(tmp_path: Path) -> None:
     flip = {"augmentation": TrainConfig(augmentation="crop_flip").augmentation}
     for identifiers, level in (("none", "warning"), ("de-identified", "error"), ("unknown", "error")):
         keys = {"privacy": {"identifiers": identifiers}}
-        (finding,) = [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
+        (finding,) = [f for f in _findings(tmp_path, rows, flip, **keys) if f.code == "laterality"]
         assert (finding.level, finding.text, finding.count) == (level, line, 2)
         assert not [
-            f for f in _found(tmp_path, rows, {"augmentation": "crop"}, **keys) if f.code == "laterality"
+            f for f in _findings(tmp_path, rows, {"augmentation": "crop"}, **keys) if f.code == "laterality"
         ]
     silent = _rows("a lung", "left", "a heart")
-    assert not [f for f in _found(tmp_path, silent, flip) if f.code == "laterality"]
+    assert not [f for f in _findings(tmp_path, silent, flip) if f.code == "laterality"]
 
 
 def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> None:
@@ -108,22 +108,22 @@ def test_words_for_sides_in_templates_labels_and_rewrites(tmp_path: Path) -> Non
     ]
     flip = {"augmentation": "crop_flip"}
     captions = {"rewrites": ["other"], "templates": ["film, {}", "{}, as seen from the right"]}
-    found = _found(tmp_path, rows, flip, language=["en"], captions=captions)
-    assert [(f.level, f.text) for f in found if f.code == "laterality"] == [
+    findings = _findings(tmp_path, rows, flip, language=["en"], captions=captions)
+    assert [(f.level, f.text) for f in findings if f.code == "laterality"] == [
         (
             "warning",
-            # Two texts, two rewrites, and of each label two captions.
+            # Two texts, two rewrites, and two captions of each label.
             "train.augmentation=crop_flip mirrors images, but 4 of 8 training captions name left or right; "
             "first: row 1, row 2; use train.augmentation=crop",
         )
     ]
-    # What training never says is no fault: the second caption under policy first.
+    # A caption that is never drawn is not counted: the second one under the policy first.
     rows = [{"file_name": "0.png", "text": "a heart", "other": "left", "split": "train"}]
     keys = {"columns": {"texts": ["text", "other"]}, "captions": {"policy": "first"}}
-    assert not [f for f in _found(tmp_path, rows, flip, **keys) if f.code == "laterality"]
+    assert not [f for f in _findings(tmp_path, rows, flip, **keys) if f.code == "laterality"]
 
 
-def test_a_flip_knows_the_language_of_a_sentence(tmp_path: Path) -> None:
+def test_training_texts_have_the_language_of_their_caption(tmp_path: Path) -> None:
     rows = [{"file_name": "0.png", "en": "One. The lev is Bulgarian.", "cs": "Lev spí.", "split": "train"}]
     columns = {"texts": ["en", "cs"], "languages": {"en": "en", "cs": "cs"}}
     keys = {"columns": columns, "captions": {"policy": "sentence"}}
@@ -134,7 +134,7 @@ def test_a_flip_knows_the_language_of_a_sentence(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
+def test_truncation_is_measured_on_the_texts_that_training_draws(tmp_path: Path) -> None:
     long = "One two three. Four five six. Seven."
     rows = [
         {"file_name": "0.png", "text": "a b", "other": long, "label": "a very long name", "split": "train"}
@@ -143,8 +143,10 @@ def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
 
     def cut(**captions: Any) -> str:
         loaded = load_corpus(card(captions=captions, **texts), file)
-        found = corpus_findings(loaded, lambda some: [len(one.split()) for one in some], 4, max_tokens=3)
-        return next(finding.text for finding in found if finding.code == "truncated_captions")
+        findings = corpus_findings(
+            loaded, lambda texts: [len(text.split()) for text in texts], 4, max_tokens=3
+        )
+        return next(finding.text for finding in findings if finding.code == "truncated_captions")
 
     end = "of the distinct training captions are truncated to 3 tokens; 95 % have at most"
     assert cut() == f"50.0% {end} 7"
@@ -154,7 +156,7 @@ def test_what_is_cut_is_measured_on_what_training_draws(tmp_path: Path) -> None:
     assert cut(policy="first", rewrites=["other"]) == f"50.0% {end} 7"
 
 
-def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
+def test_classes_missing_in_a_split_or_of_nearly_all_its_items(tmp_path: Path) -> None:
     rows = [
         {"file_name": f"{i}.png", "text": "t", "label": label, "split": split}
         for i, (label, split) in enumerate(
@@ -164,20 +166,20 @@ def test_classes_that_a_split_lacks_or_that_fill_it(tmp_path: Path) -> None:
     classes = {name: f"a {name}" for name in ("cat", "dog", "emu")}
     loaded = load_corpus(card(classes=classes), str(table(tmp_path, rows)))
     assert class_counts(loaded)["cat"] == {"train": 38, "validation": 0, "test": 20}
-    found = corpus_findings(loaded, None, 4)
-    assert [finding.text for finding in found if finding.code in ("missing_class", "common_class")] == [
+    findings = corpus_findings(loaded, None, 4)
+    assert [finding.text for finding in findings if finding.code in ("missing_class", "common_class")] == [
         'class "cat" holds for 95% of the 40 labelled items of train: read macro accuracy, not accuracy',
         '2 of 3 classes have no item in test: "dog", "emu"',
         'class "cat" holds for 100% of the 20 labelled items of test: read macro accuracy, not accuracy',
     ]
 
 
-def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
+def test_images_that_are_enlarged_for_the_base(tmp_path: Path) -> None:
     file = table(tmp_path, _rows("a", "b", "c", "d"), images=False)
     for i, side in enumerate((80, 100, 224, 300)):
         film(i, side).save(tmp_path / f"{i}.png")
-    found = corpus_findings(load_corpus(card(), str(file)), None, 4, side=224)
-    texts = {finding.code: finding for finding in found}
+    findings = corpus_findings(load_corpus(card(), str(file)), None, 4, side=224)
+    texts = {finding.code: finding for finding in findings}
     assert texts["small_pictures"].level == "warning"
     assert texts["small_pictures"].text == (
         "2 of 4 images are enlarged to 224 pixels, 2 of them more than twice"
@@ -187,7 +189,7 @@ def test_pictures_that_the_base_sees_enlarged(tmp_path: Path) -> None:
     )
 
 
-def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
+def test_rotated_images_and_modes_are_counted(tmp_path: Path) -> None:
     file = table(tmp_path, _rows("a", "b", "c"), images=False)
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -200,34 +202,36 @@ def test_turned_pictures_and_modes_are_counted(tmp_path: Path) -> None:
     assert finding.text.endswith("stored as 2 RGB, 1 L; 1 rotated upright by EXIF")
 
 
-def test_what_dicom_files_say_of_burned_in_text(tmp_path: Path) -> None:
+def test_burned_in_text_in_the_card_and_in_dicom_files(tmp_path: Path) -> None:
     rows = [{**row, "file_name": f"{i}.dcm"} for i, row in enumerate(_rows("a", "b", "c"))]
     file = table(tmp_path, rows, images=False)
-    for i, said in enumerate(("YES", "NO", None)):
+    for i, annotation in enumerate(("YES", "NO", None)):
         stored = np.random.default_rng(i).integers(0, 4096, (16, 16)).astype(np.uint16)
-        dicom_file(tmp_path / f"{i}.dcm", stored, **({"BurnedInAnnotation": said} if said else {}))
-    for card_says, level, end in (
+        dicom_file(
+            tmp_path / f"{i}.dcm", stored, **({"BurnedInAnnotation": annotation} if annotation else {})
+        )
+    for declared, level, end in (
         ("no", "warning", "; inspect them, and set privacy.burned_in_text to yes or unknown in the card"),
         ("unknown", "info", ""),
     ):
-        keys = {"privacy": {"identifiers": "none", "burned_in_text": card_says}}
-        found = corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
-        (finding,) = [f for f in found if f.code == "burned_in_text"]
+        keys = {"privacy": {"identifiers": "none", "burned_in_text": declared}}
+        findings = corpus_findings(load_corpus(card(**keys), str(file)), None, 4)
+        (finding,) = [f for f in findings if f.code == "burned_in_text"]
         assert (finding.level, finding.text) == (
             level,
-            f"burned-in text: {card_says} according to the card; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
+            f"burned-in text: {declared} according to the card; BurnedInAnnotation: 1 YES, 1 NO, 1 absent{end}",
         )
 
 
-def _said_yes(path: Path) -> Path:
+def _annotated_yes(path: Path) -> Path:
     stored = np.random.default_rng(1).integers(0, 4096, (16, 16)).astype(np.uint16)
     return dicom_file(path, stored, BurnedInAnnotation="YES")
 
 
-def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
+def test_dicom_files_are_found_in_tars_and_among_many_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = _said_yes(tmp_path / "0.dcm").read_bytes()
+    data = _annotated_yes(tmp_path / "0.dcm").read_bytes()
     members = [("0.dcm", data), ("0.txt", b"a"), ("1.png", png(3)), ("1.txt", b"b")]
     whole = {"splits": {"train": 1, "validation": 0, "test": 0}}
     in_tar = card(reader="webdataset", columns={"texts": ["text"]}, **whole)
@@ -235,7 +239,7 @@ def test_dicom_files_are_asked_inside_tars_and_behind_many_others(
     rows.append({"file_name": "z.dcm", "text": "z", "split": "train"})
     behind = table(tmp_path / "behind", rows[:-1])
     table(tmp_path / "behind", rows, images=False)
-    _said_yes(tmp_path / "behind" / "z.dcm")
+    _annotated_yes(tmp_path / "behind" / "z.dcm")
     monkeypatch.setattr("domainclip.data.dicom.decoders.find_plugin", lambda syntax, bits=8: "")
     loaded = [
         load_corpus(in_tar, str(tar(tmp_path / "a" / "000.tar", members))),

@@ -1,4 +1,4 @@
-"""Fault 27: every encoding of a picture is decoded equal to its uncompressed twin, or a decoder is named."""
+"""Fault 27: every encoding decodes to the pixels of the uncompressed file, or a decoder is named."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from domainclip.errors import UnreadableImage
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import by_gdcm, colour_file, encapsulated
 
-# 12 of 16 bits, and values that no run or plane repeats.
+# 12 of 16 bits, without repeated runs or planes.
 STORED = (np.add.outer(np.arange(12) * 37, np.arange(16) * 201) % 4096).astype(np.uint16)
 COLOUR = np.stack([STORED, STORED // 2, STORED // 4], -1).astype(np.uint8)
-# STORED as HTJ2K, without loss, by OpenJPH [ISO/IEC 15444-15].
+# STORED as lossless HTJ2K, by OpenJPH [ISO/IEC 15444-15].
 HTJ2K = base64.b64decode(
     "/0//UQApQAAAAAAQAAAADAAAAAAAAAAAAAAAEAAAAAwAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQ"
     "kJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAH4AAf+TwAAmnfcFB3QAAMAAE0AAEwBY/gMHdAB4/gIH"
     "dADAABPAABKAKKP8AoJ0AHP+MjMAwAAVUAAFUIYNG/6ggjICdgCkpKSkwCEBvrYAwAArYAAWiJCQkJCQkOeKenGCdwBIBEEQBEH++gQg"
     "e/YQgey6AP/Z"
 )
-# STORED as JPEG of 12 bits (process 4, quality 95), by libjpeg-turbo, which gives it back within 1.
+# STORED as JPEG of 12 bits (process 4, quality 95), by libjpeg-turbo, which decodes to within 1 of it.
 JPEG_12 = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoK"
     "BggLDAsKDAkKCgr/wQALDAAMABABAREA/8QAFAABAAAAAAAAAAAAAAAAAAAADf/EACQQAAACCAcAAAAAAAAAAAAAAAAMAggJCiYnKFU4"
@@ -41,7 +41,7 @@ JPEG_12 = base64.b64decode(
 TEST_FILES = Path(pydicom.data.__file__).parent / "test_files"
 
 
-def _shown(path: Path) -> np.ndarray:
+def _pixels(path: Path) -> np.ndarray:
     return np.asarray(decode_image({"path": str(path), "bytes": None}))
 
 
@@ -83,7 +83,7 @@ def test_every_lossless_encoding_equals_its_uncompressed_twin(
     tmp_path: Path, syntax: UID | str, kind: str
 ) -> None:
     """Fault 27: signed, 12-bit, big-endian, deflated, RLE, J2K, JPEG-LS and JPEG Lossless."""
-    large = np.tile(STORED, (3, 3))  # JPEG 2000 halves a picture five times
+    large = np.tile(STORED, (3, 3))  # JPEG 2000 halves an image five times
     stored: dict[str, np.ndarray] = {
         "unsigned 12": large,
         "signed 16": large.astype(np.int16) - 2000,
@@ -101,8 +101,8 @@ def test_every_lossless_encoding_equals_its_uncompressed_twin(
     else:
         _reencoded(twin, plain, syntax)
     assert pydicom.dcmread(twin).file_meta.TransferSyntaxUID != uid.ExplicitVRLittleEndian
-    assert np.array_equal(_shown(twin), _shown(plain))
-    assert len(np.unique(_shown(plain))) > 50
+    assert np.array_equal(_pixels(twin), _pixels(plain))
+    assert len(np.unique(_pixels(plain))) > 50
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
@@ -114,14 +114,14 @@ def test_colour_of_every_lossless_encoding(tmp_path: Path, syntax: UID) -> None:
     if syntax == uid.JPEG2000Lossless:
         dataset.PhotometricInterpretation = "YBR_RCT"  # the encoder used its reversible colours
     dataset.save_as(tmp_path / "twin.dcm")
-    assert np.array_equal(_shown(tmp_path / "twin.dcm"), large)
+    assert np.array_equal(_pixels(tmp_path / "twin.dcm"), large)
 
 
 @pytest.mark.parametrize("syntax", [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K])
 def test_htj2k(tmp_path: Path, syntax: UID) -> None:
     plain = _twins(tmp_path, STORED)
     twin = encapsulated(tmp_path / "twin.dcm", plain, syntax, [HTJ2K])
-    assert np.array_equal(_shown(twin), _shown(plain))
+    assert np.array_equal(_pixels(twin), _pixels(plain))
     assert decoders.decoder_table([twin]) == [DecoderRow(syntax.name, "pylibjpeg+pylibjpeg-openjpeg", 1)]
 
 
@@ -129,16 +129,16 @@ def test_jpeg_of_12_bits(tmp_path: Path) -> None:
     window = {"WindowCenter": 2048, "WindowWidth": 256}
     plain = _twins(tmp_path, STORED, **window)
     twin = encapsulated(tmp_path / "twin.dcm", plain, uid.JPEGExtended12Bit, [JPEG_12])
-    assert np.abs(_shown(twin).astype(int) - _shown(plain)).max() <= 1
+    assert np.abs(_pixels(twin).astype(int) - _pixels(plain)).max() <= 1
     assert decoders.decoder_table([twin]) == [
         DecoderRow("JPEG Extended (Process 2 and 4), 12 bit", "python-gdcm", 1)
     ]
 
 
-def test_the_wheels_jpeg_of_12_bits() -> None:
-    # Range 0 to 264; pydicom's own tests know 244 and 95 at these places.
-    shown = _shown(TEST_FILES / "JPEG-lossy.dcm")[..., 0]
-    assert (shown[420, 140], shown[230, 120]) == (round(244 / 264 * 255), round(95 / 264 * 255))
+def test_pydicoms_jpeg_of_12_bits() -> None:
+    # Range 0 to 264; pydicom's tests expect 244 and 95 at these positions.
+    pixels = _pixels(TEST_FILES / "JPEG-lossy.dcm")[..., 0]
+    assert (pixels[420, 140], pixels[230, 120]) == (round(244 / 264 * 255), round(95 / 264 * 255))
 
 
 def test_a_frame_of_raw_deflate_data(tmp_path: Path) -> None:
@@ -148,20 +148,20 @@ def test_a_frame_of_raw_deflate_data(tmp_path: Path) -> None:
     packer = zlib.compressobj(wbits=-15)
     frames.append(packer.compress((4095 - STORED).tobytes()) + packer.flush())
     twin = encapsulated(tmp_path / "twin.dcm", plain, decoders.DEFLATED_FRAME, frames)
-    assert np.array_equal(_shown(twin), _shown(plain))
+    assert np.array_equal(_pixels(twin), _pixels(plain))
     second = np.asarray(decode_image({"path": f"{twin}#frame=1", "bytes": None}))
-    assert np.abs(second.astype(int) + _shown(plain) - 255).max() <= 1
+    assert np.abs(second.astype(int) + _pixels(plain) - 255).max() <= 1
     assert decoders.decoder_table([twin])[0].decoder == "zlib"
 
 
-def test_a_deflate_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_deflate_bomb_is_not_inflated(tmp_path: Path) -> None:
     packer = zlib.compressobj(wbits=-15)
     bomb = packer.compress(b"\1" * 10**8) + packer.flush()
     twin = encapsulated(tmp_path / "twin.dcm", _twins(tmp_path, STORED), decoders.DEFLATED_FRAME, [bomb])
-    assert _shown(twin).shape == (12, 16, 3)  # as many bytes as the header says, and no more
+    assert _pixels(twin).shape == (12, 16, 3)  # no more bytes than the size in the header
 
 
-def test_preflight_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) -> None:
+def test_the_decoder_table_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) -> None:
     plain = [dicom_file(tmp_path / f"{i}.dcm", STORED) for i in range(3)]
     ls = pydicom.dcmread(plain[0])
     ls.compress(uid.JPEGLSLossless, generate_instance_uid=False)
@@ -170,7 +170,7 @@ def test_preflight_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) ->
     cut.write_bytes(plain[0].read_bytes()[:-300])  # within the pixels
     (tmp_path / "note.txt").write_text("no DICOM file", encoding="utf-8")
     paths = [*plain, tmp_path / "ls.dcm", cut, tmp_path / "note.txt", TEST_FILES / "rtplan.dcm"]
-    views = [f"{plain[0]}#frame=0", f"{plain[0]}#frame=1"]  # of a file that is counted already
+    views = [f"{plain[0]}#frame=0", f"{plain[0]}#frame=1"]  # of a file that is already counted
     assert decoders.decoder_table([*paths, *views]) == [
         DecoderRow("Explicit VR Little Endian", "pydicom", 4),
         DecoderRow("JPEG-LS Lossless Image Compression", "pyjpegls", 1),
@@ -193,14 +193,14 @@ def test_preflight_counts_files_by_syntax_and_reads_no_pixels(tmp_path: Path) ->
         ),
     ],
 )
-def test_the_line_that_installs_what_is_missing(
+def test_the_command_that_installs_a_missing_decoder(
     syntax: UID, bits: int, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "_is_installed", lambda package: False)
     assert decoders.remedy(syntax, bits) == line
 
 
-def test_only_what_is_missing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "_is_installed", lambda package: package == "pylibjpeg")
     assert decoders.remedy(uid.HTJ2K) == "pip install pylibjpeg-openjpeg"
 
@@ -212,35 +212,35 @@ def test_a_row_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     name = "JPEG Lossless, Non-Hierarchical (Process 14)"
     assert decoders.decoder_table([file]) == [DecoderRow(name, "", 1, "pip install python-gdcm")]
     with pytest.raises(UnreadableImage) as caught:
-        _shown(file)
+        _pixels(file)
     assert caught.value.reason == f"no decoder for {name}: pip install python-gdcm"
 
 
-def test_a_library_under_the_gpl_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_under_the_gpl_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gpl(*_: Any) -> bytes:
-        raise AssertionError("pylibjpeg-libjpeg was asked")
+        raise AssertionError("pylibjpeg-libjpeg was used")
 
     for syntax in (uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGExtended12Bit):
         available = get_decoder(syntax)._available
         monkeypatch.setattr(get_decoder(syntax), "_available", {"pylibjpeg": gpl, **available})
         assert "pylibjpeg" not in decoders.permissive_plugins(syntax)
     file = by_gdcm(tmp_path / "a.dcm", _twins(tmp_path, STORED), "JPEGLosslessProcess14_1")
-    assert _shown(file).std() > 10
-    # With nothing else there, the decoder is said to be missing.
+    assert _pixels(file).std() > 10
+    # If no other decoder is installed, it is reported as missing.
     monkeypatch.setattr(get_decoder(uid.JPEGLosslessSV1), "_available", {"pylibjpeg": gpl})
     with pytest.raises(UnreadableImage, match="no decoder for JPEG Lossless"):
-        _shown(file)
+        _pixels(file)
 
 
-def test_video_is_refused_by_name(tmp_path: Path) -> None:
+def test_video_is_refused_with_the_name_of_its_syntax(tmp_path: Path) -> None:
     file = encapsulated(tmp_path / "a.dcm", _twins(tmp_path, STORED), uid.MPEG4HP41, [b"\0" * 8])
     with pytest.raises(UnreadableImage) as caught:
-        _shown(file)
+        _pixels(file)
     assert caught.value.reason == "unknown transfer syntax (MPEG-4 AVC/H.264 High Profile / Level 4.1)"
     assert [(row.decoder, row.files) for row in decoders.decoder_table([file])] == [("", 1)]
 
 
-def test_a_decoder_that_fails_leaves_the_next_one_its_turn(
+def test_after_a_decoder_that_fails_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = pydicom.dcmread(_twins(tmp_path, STORED))
@@ -252,4 +252,4 @@ def test_a_decoder_that_fails_leaves_the_next_one_its_turn(
         raise ValueError("cannot")
 
     monkeypatch.setattr(decoder, "_available", {**decoder._available, "pyjpegls": broken})
-    assert np.array_equal(_shown(tmp_path / "a.dcm"), _shown(tmp_path / "plain.dcm"))
+    assert np.array_equal(_pixels(tmp_path / "a.dcm"), _pixels(tmp_path / "plain.dcm"))

@@ -1,4 +1,4 @@
-"""The table of docs/guide/dicom.md: each file of the wheel is decoded as pydicom does, or refused with a reason."""
+"""The table of docs/guide/dicom.md: each file of pydicom decodes as by pydicom, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def outcomes() -> list[Outcome]:
     return [dicom_table.outcome(file) for file in dicom_table.wheel()]
 
 
-def test_every_file_of_the_wheel_is_one_or_the_other(outcomes: list[Outcome]) -> None:
-    said = Counter(one.said for one in outcomes)
+def test_every_file_of_pydicom_is_decoded_or_refused_with_a_known_reason(outcomes: list[Outcome]) -> None:
+    results = Counter(outcome.result for outcome in outcomes)
     assert len(outcomes) > 150
-    assert said[EQUAL] > 90
-    assert said[DIFFERENT] == 0
-    unnamed = [reason for reason in said if reason != EQUAL and not reason.startswith(tuple(REASONS))]
+    assert results[EQUAL] > 90
+    assert results[DIFFERENT] == 0
+    unnamed = [reason for reason in results if reason != EQUAL and not reason.startswith(tuple(REASONS))]
     assert unnamed == []
 
 
@@ -42,12 +42,12 @@ def test_the_table_in_the_docs_is_up_to_date(outcomes: list[Outcome]) -> None:
     assert dicom_table.between(page, "wheel", dicom_table.tables(outcomes)) == page
 
 
-def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_differs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = dicom_file(tmp_path / "a.dcm", np.array([[0, 100, 255]], np.uint8))
     assert dicom_table.outcome(file) == Outcome("Explicit VR Little Endian", "MONOCHROME2", EQUAL)
     plain = dicom_table.pydicoms
     monkeypatch.setattr(dicom_table, "pydicoms", lambda dataset: plain(dataset) ^ np.uint8(1))
-    assert dicom_table.outcome(file).said == DIFFERENT
+    assert dicom_table.outcome(file).result == DIFFERENT
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
         {"RescaleSlope": 1, "RescaleIntercept": -1024, "Modality": "CT", "PixelPaddingValue": 3},
     ],
 )
-def test_the_oracle_is_pydicoms_and_agrees(tmp_path: Path, attributes: dict[str, object]) -> None:
+def test_pydicom_is_the_reference_and_agrees(tmp_path: Path, attributes: dict[str, object]) -> None:
     stored = np.random.default_rng(0).integers(0, 4096, (9, 11)).astype(np.uint16)
     file = dicom_file(tmp_path / "a.dcm", stored, **attributes)
-    assert dicom_table.outcome(file).said == EQUAL
+    assert dicom_table.outcome(file).result == EQUAL
     assert dicom_table.pydicoms(pydicom.dcmread(file)).std() > 1

@@ -1,4 +1,4 @@
-"""Frames of one file, and what each says for itself."""
+"""Frames of one file, and their individual attributes."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _grey(path: Path, frame: int | str = 0, window: int | str = 0) -> list[int]:
         ("middle", 4, None, [1]),
         ("key", 5, 4, [3]),
         ("key", 5, None, [2]),
-        ("key", 5, 9, [2]),  # a number that the file does not have
+        ("key", 5, 9, [2]),  # no such frame in the file
         ("all", 3, 2, [0, 1, 2]),
     ],
 )
 def test_policies(
-    policy: frames.FramePolicy, count: int, representative: int | None, shown: list[int]
+    policy: frames.FramePolicy, count: int, representative: int | None, selected: list[int]
 ) -> None:
-    assert frames.select_frames(policy, count, representative) == shown
+    assert frames.select_frames(policy, count, representative) == selected
 
 
-def test_frames_of_a_film(tmp_path: Path) -> None:
-    """Fault 27: several frames; each is read alone."""
+def test_frames_of_a_multiframe_file(tmp_path: Path) -> None:
+    """Fault 27: several frames; each is read separately."""
     file = _film(tmp_path / "a.dcm")
     assert [_grey(file, frame) for frame in range(3)] == [[0, 100], [10, 100], [20, 100]]
     image = decode_image({"path": f"{file}#frame=2", "bytes": None})
@@ -57,14 +57,14 @@ def test_frames_of_a_film(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", ["3", "-1", "last"])
-def test_a_frame_that_is_not_there(tmp_path: Path, frame: str) -> None:
+def test_a_frame_that_does_not_exist(tmp_path: Path, frame: str) -> None:
     file = _film(tmp_path / "a.dcm")
     with pytest.raises(UnreadableImage) as caught:
         decode_image({"path": f"{file}#frame={frame}", "bytes": None})
     assert caught.value.reason == "no such frame: it has 3, from 0"
 
 
-def test_one_frame_is_decoded_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_selected_frame_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path(str(get_testdata_file("examples_ybr_color.dcm", download=False)))
     decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGBaseline8Bit)
     met: list[int] = []
@@ -80,12 +80,12 @@ def test_one_frame_is_decoded_and_no_other(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _enhanced(path: Path) -> Path:
-    """Three frames of the values 0, 50 and 100; shared rescale and window, and of the last two their own."""
+    """Three frames of the values 0, 50 and 100; shared rescale and window; the last two override them."""
     stored = np.array([[[0, 50, 100]]] * 3, np.uint16)
     scale = item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")
     wide = item(WindowCenter=50.5, WindowWidth=101)
     shared = item(PixelValueTransformationSequence=[scale], FrameVOILUTSequence=[wide])
-    own = [
+    per_frame = [
         item(),
         item(PixelValueTransformationSequence=[item(RescaleIntercept=50, RescaleSlope=1, RescaleType="US")]),
         item(
@@ -105,7 +105,7 @@ def _enhanced(path: Path) -> Path:
         Columns=3,
         NumberOfFrames=3,
         SharedFunctionalGroupsSequence=[shared],
-        PerFrameFunctionalGroupsSequence=own,
+        PerFrameFunctionalGroupsSequence=per_frame,
     )
 
 
@@ -115,8 +115,8 @@ def test_each_frame_of_an_enhanced_file_has_its_own_rescale_and_window(tmp_path:
     assert _grey(file, 1) == [128, 255, 255]
     assert _grey(file, 2) == [0, 128, 255]
     assert _grey(file, 2, "wide") == [0, 64, 128]
-    said = rendering.describe_rendering(file.read_bytes(), "a", 10**6, 1)
-    assert said == "rescale 1 50; window 50.5/101; 8 bit"
+    steps = rendering.describe_rendering(file.read_bytes(), "a", 10**6, 1)
+    assert steps == "rescale 1 50; window 50.5/101; 8 bit"
 
 
 def test_one_bit_pixels_of_a_segmentation() -> None:
@@ -137,12 +137,12 @@ def test_one_bit_pixels_of_a_segmentation() -> None:
     ],
 )
 def test_more_frames_than_a_file_can_hold(syntax: str, size: int, fits: bool) -> None:
-    """Fault 22: a few bytes that say a hundred thousand pictures."""
-    said = {"NumberOfFrames": "3", "Rows": "8", "Columns": "8", "BitsAllocated": "8"}
+    """Fault 22: a few bytes that claim a hundred thousand frames."""
+    attributes = {"NumberOfFrames": "3", "Rows": "8", "Columns": "8", "BitsAllocated": "8"}
     if fits:
-        frames.check_frame_count({**said, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
+        frames.check_frame_count({**attributes, "TransferSyntaxUID": syntax}, max(size, 3), "a.dcm")
         return
     with pytest.raises(UnreadableImage) as caught:
-        frames.check_frame_count({**said, "TransferSyntaxUID": syntax}, size, "a.dcm")
+        frames.check_frame_count({**attributes, "TransferSyntaxUID": syntax}, size, "a.dcm")
     assert str(caught.value) == "a.dcm: more frames (NumberOfFrames) than the file can hold"
-    frames.check_frame_count({**said, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")
+    frames.check_frame_count({**attributes, "NumberOfFrames": "", "TransferSyntaxUID": syntax}, 1, "a.dcm")

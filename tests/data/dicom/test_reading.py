@@ -1,4 +1,4 @@
-"""What is read of a header, and what never is."""
+"""Attributes that are read from a header, and attributes that never are."""
 
 from __future__ import annotations
 
@@ -20,46 +20,48 @@ STORED = np.arange(4, dtype=np.uint8).reshape(2, 2)
 WHO = {"PatientName": "Canary^John", "PatientID": "MRN4711", "PatientBirthDate": "19500101"}
 
 
-def test_a_header_reads_neither_pixels_nor_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 34: what nobody asks for is not even parsed, private tags included."""
+def test_reading_a_header_reads_neither_pixels_nor_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 34: attributes that are not requested are not even parsed, private ones included."""
     file = dicom_file(tmp_path / "a.dcm", STORED, **WHO, PatientSex="F")
     dataset = pydicom.dcmread(file)
     dataset.private_block(0x0011, "Canary Works", create=True).add_new(1, "LO", "Canary private")
     dataset.save_as(file)
-    seen = []
+    datasets = []
     plain = pydicom.dcmread
 
     def watched(*arguments: Any, **keys: Any) -> Any:
-        seen.append(plain(*arguments, **keys))
-        return seen[-1]
+        datasets.append(plain(*arguments, **keys))
+        return datasets[-1]
 
     monkeypatch.setattr(pydicom, "dcmread", watched)
     assert reading.read_header(file, ["PatientSex", "TransferSyntaxUID"]) == {
         "PatientSex": "F",
         "TransferSyntaxUID": "1.2.840.10008.1.2.1",
     }
-    (found,) = seen
-    assert "PatientSex" in found
-    assert not {"PatientName", "PatientID", "PixelData"} & {element.keyword for element in found}
-    assert "Canary" not in str(found)
+    (dataset,) = datasets
+    assert "PatientSex" in dataset
+    assert not {"PatientName", "PatientID", "PixelData"} & {element.keyword for element in dataset}
+    assert "Canary" not in str(dataset)
 
 
 def test_several_values_are_separated_as_in_the_file(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a.dcm", STORED, ImageType=["ORIGINAL", "PRIMARY"], WindowWidth=[1.5, 2])
-    said = reading.read_header(file, ["ImageType", "WindowWidth", "BodyPartExamined"])
-    assert said == {"ImageType": "ORIGINAL\\PRIMARY", "WindowWidth": "1.5\\2.0", "BodyPartExamined": ""}
+    attributes = reading.read_header(file, ["ImageType", "WindowWidth", "BodyPartExamined"])
+    assert attributes == {"ImageType": "ORIGINAL\\PRIMARY", "WindowWidth": "1.5\\2.0", "BodyPartExamined": ""}
 
 
-def test_a_number_of_0_is_not_nothing(tmp_path: Path) -> None:
+def test_a_value_of_0_is_not_empty(tmp_path: Path) -> None:
     file = dicom_file(tmp_path / "a.dcm", STORED, InstanceNumber=0)
     assert reading.read_header(file, ["InstanceNumber"]) == {"InstanceNumber": "0"}
 
 
 def test_burned_in_annotation_is_counted_and_absent_is_not_no(tmp_path: Path) -> None:
-    said = ["YES", "NO", "NO", None, ""]
+    annotations = ["YES", "NO", "NO", None, ""]
     files = [
         dicom_file(tmp_path / f"{i}.dcm", STORED, **({} if value is None else {"BurnedInAnnotation": value}))
-        for i, value in enumerate(said)
+        for i, value in enumerate(annotations)
     ]
     (tmp_path / "x.txt").write_text("no DICOM file", encoding="utf-8")
     plan = str(get_testdata_file("rtplan.dcm", download=False))
@@ -90,7 +92,7 @@ def test_a_structured_report_in_order_with_its_headings(tmp_path: Path) -> None:
     )
 
 
-def test_sections_of_a_structured_report_can_be_cut(tmp_path: Path) -> None:
+def test_sections_of_a_structured_report_can_be_left_out(tmp_path: Path) -> None:
     from domainclip.data.text.report_sections import extract_sections
 
     file = report_file(
@@ -105,7 +107,7 @@ def test_sections_of_a_structured_report_can_be_cut(tmp_path: Path) -> None:
     }
 
 
-def test_a_report_that_is_nested_without_end(tmp_path: Path) -> None:
+def test_a_report_that_is_nested_too_deeply(tmp_path: Path) -> None:
     deep = text_item("Finding", "too deep")
     for _ in range(60):
         deep = container("Findings", deep)
@@ -114,12 +116,12 @@ def test_a_report_that_is_nested_without_end(tmp_path: Path) -> None:
 
 
 def test_pydicoms_own_reports_are_read() -> None:
-    said = {
+    texts = {
         name: read_report_text(Path(str(get_testdata_file(name, download=False))))[1]
         for name in ("reportsi.dcm", "test-SR.dcm")
     }
-    assert said["reportsi.dcm"] == "Section Heading: Enter text"
-    assert said["test-SR.dcm"].startswith("Text Code: A mass of was detected.")
+    assert texts["reportsi.dcm"] == "Section Heading: Enter text"
+    assert texts["test-SR.dcm"].startswith("Text Code: A mass of was detected.")
 
 
 def test_a_broken_report(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_broken_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("modality", "storage", "said"),
+    ("modality", "storage", "reason"),
     [
         ("SR", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (SR)"),
         ("DOE JANE 561103", "1.2.840.10008.5.1.4.1.1.88.11", "not an image (Basic Text SR Storage)"),
@@ -141,17 +143,17 @@ def test_a_broken_report(tmp_path: Path) -> None:
     ],
 )
 def test_a_modality_is_quoted_only_if_the_standard_defines_it(
-    tmp_path: Path, modality: str, storage: str, said: str
+    tmp_path: Path, modality: str, storage: str, reason: str
 ) -> None:
-    """Fault 34: any text may stand in Modality."""
+    """Fault 34: Modality may contain any text."""
     file = dicom_file(tmp_path / "a.dcm", None, Modality=modality, SOPClassUID=storage)
     with pytest.raises(UnreadableImage) as caught:
         reading.read_header(file, ["PatientSex"])
-    assert caught.value.reason == said
+    assert caught.value.reason == reason
 
 
 def test_a_large_deflated_file_is_read_to_its_end(tmp_path: Path) -> None:
-    """Its packed bytes come in several pieces, and end with what is no longer part of them."""
+    """The deflated bytes are read in several chunks, and are followed by other bytes."""
     stored = np.random.default_rng(0).integers(0, 4096, (1200, 1500), dtype=np.uint16)
     file = dicom_file(tmp_path / "large.dcm", stored)
     dataset = pydicom.dcmread(file)
@@ -160,6 +162,6 @@ def test_a_large_deflated_file_is_read_to_its_end(tmp_path: Path) -> None:
     with file.open("ab") as stream:
         stream.write(b"\0" * 3)
     assert file.stat().st_size > 2**21
-    picture = rendering.render_image(file.read_bytes(), "large.dcm", 10**7)
-    assert picture.size == (1500, 1200)
+    image = rendering.render_image(file.read_bytes(), "large.dcm", 10**7)
+    assert image.size == (1500, 1200)
     assert reading.read_header(file, ["Modality"]) == {"Modality": str(dataset.get("Modality") or "")}

@@ -58,7 +58,7 @@ def test_the_first_of_several_windows(tmp_path: Path) -> None:
     assert np.asarray(second)[0, :, 0].tolist() == [134, 255]
 
 
-def test_a_window_without_width_is_no_window(tmp_path: Path) -> None:
+def test_a_window_of_width_0_is_ignored(tmp_path: Path) -> None:
     """Fault 26: a width of 0."""
     file = dicom_file(tmp_path / "a", _row(100, 200, 300), WindowCenter=1, WindowWidth=0)
     assert _grey(file).tolist() == [[0, 128, 255]]
@@ -77,11 +77,11 @@ def test_rescale_comes_before_the_window(tmp_path: Path) -> None:
     assert grey.tolist() == [[0, 128, 255]]
 
 
-def test_without_a_window_the_range_of_real_pixels_is_shown(tmp_path: Path) -> None:
+def test_without_a_window_the_range_of_measured_pixels_is_stretched(tmp_path: Path) -> None:
     assert _grey(dicom_file(tmp_path / "a", _row(1000, 1500, 2000))).tolist() == [[0, 128, 255]]
 
 
-def test_eight_bits_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_eight_bits_are_unchanged(tmp_path: Path) -> None:
     stored = _row(10, 128, 200, kind=np.uint8)
     assert _grey(dicom_file(tmp_path / "a", stored)).tolist() == [[10, 128, 200]]
     same = dicom_file(tmp_path / "b", stored, RescaleSlope=1, RescaleIntercept=0)
@@ -115,10 +115,10 @@ def test_nothing_but_padding_is_black(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 1500, "WindowWidth": 1001}])
 def test_a_monochrome1_twin_gives_identical_pixels(tmp_path: Path, window: dict[str, Any]) -> None:
-    """Fault 25: the negative of a picture, said to be one, gives the model the same input."""
+    """Fault 25: a negative that is declared as MONOCHROME1 gives the model the same input."""
     stored = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
     plain = dicom_file(tmp_path / "a", stored, **window)
-    # The twin stores the negative, and its window lies where the negative's values do: the window of
+    # The second file stores the negative, with the window of the negative's values: the window of
     # C.11.2.1.2.1 is symmetric about c - 0.5.
     twin_window = {**window, "WindowCenter": 4095 - 1500 + 1} if window else {}
     twin = dicom_file(tmp_path / "b", 4095 - stored, PhotometricInterpretation="MONOCHROME1", **twin_window)
@@ -159,16 +159,16 @@ def test_windows_agree_with_pydicom(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(_shipped(name))
-        shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+        windowed = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
         ends = apply_voi_lut(np.array([-1e9, 1e9]), dataset)
-    expected = (shown - ends[0]) / (ends[1] - ends[0]) * 255
+    expected = (windowed - ends[0]) / (ends[1] - ends[0]) * 255
     expected[dataset.pixel_array == dataset.get("PixelPaddingValue")] = 0
     assert np.abs(_grey(_shipped(name)) - expected).max() <= 0.5
     assert _grey(_shipped(name)).std() > 10
 
 
 def test_computed_tomography_in_hounsfield_units() -> None:
-    """Fault 26: CT_small in Hounsfield units, through the window of a CT that names none, 100/2500."""
+    """Fault 26: CT_small in Hounsfield units, with the default window of a CT, 100/2500."""
     dataset = pydicom.dcmread(_shipped("CT_small.dcm"))
     values = apply_modality_lut(dataset.pixel_array, dataset)
     assert (values.min(), values.max()) == (-896, 1167)
@@ -189,7 +189,7 @@ def test_computed_tomography_in_hounsfield_units() -> None:
         "MR_small_jpeg_ls_lossless.dcm",
     ],
 )
-def test_every_encoding_of_one_picture_gives_the_same_pixels(name: str) -> None:
+def test_every_encoding_of_one_image_gives_the_same_pixels(name: str) -> None:
     dataset = pydicom.dcmread(_shipped(name))
     if not get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
         pytest.skip("needs the dicom extra")
@@ -244,8 +244,8 @@ def test_another_frame(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_a_picture_says_what_it_is(name: str, reason: str) -> None:
-    """Fault 28: no pixels, no preamble, bad VR, cut pixels, plans and reports: each with its reason."""
+def test_files_without_an_image_are_refused_with_their_kind(name: str, reason: str) -> None:
+    """Fault 28: no pixels, no preamble, bad VR, truncated pixels, plans and reports: each has its reason."""
     path = _shipped(name)
     assert _reason(path) == reason
     with pytest.raises(DataError) as caught:
@@ -253,7 +253,7 @@ def test_what_is_not_a_picture_says_what_it_is(name: str, reason: str) -> None:
     assert str(caught.value) == f"{path}: {reason}"
 
 
-def test_a_missing_decoder_is_named_with_the_line_that_installs_it(
+def test_a_missing_decoder_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
@@ -269,7 +269,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 
 
 def _message(data: bytes) -> str:
-    """What is said of a file, with all that Python would print of the cause; nothing when it is fine."""
+    """The error of a file, with everything that Python would print of its causes; "" for a valid file."""
     try:
         decode_image({"path": "x", "bytes": data})
     except DataError as error:
@@ -277,19 +277,21 @@ def _message(data: bytes) -> str:
     return ""
 
 
-def test_no_error_or_warning_holds_a_patient(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_no_error_or_warning_contains_a_patients_name(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     file = dicom_file(tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", PatientID="MRN-4711")
     data = bytearray(file.read_bytes())
-    # A value that its own type forbids: pydicom would quote it.
+    # A value that its VR forbids: pydicom would quote it.
     place = data.index(b"Canary^Patient")
     data[place - 4 : place - 2] = b"DS"
-    said = [_message(bytes(data[:cut])) for cut in range(0, len(data), 9)]
-    assert sum(map(bool, said)) > 20
-    assert not [text for text in said if "Canary" in text or "4711" in text]
+    messages = [_message(bytes(data[:cut])) for cut in range(0, len(data), 9)]
+    assert sum(map(bool, messages)) > 20
+    assert not [text for text in messages if "Canary" in text or "4711" in text]
     assert not [warning for warning in recwarn if "Canary" in str(warning.message)]
 
 
-def test_headers_give_only_what_is_asked(tmp_path: Path) -> None:
+def test_headers_contain_only_the_requested_attributes(tmp_path: Path) -> None:
     file = dicom_file(
         tmp_path / "a", _row(1, 2), PatientName="Canary^Patient", ViewPosition="PA", PatientID="7"
     )
@@ -308,7 +310,7 @@ def test_a_file_without_patient_belongs_to_its_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"), [("rtplan.dcm", "not an image (RTPLAN)"), ("no_meta.dcm", "no DICOM preamble")]
 )
-def test_headers_of_what_is_no_image(name: str, reason: str) -> None:
+def test_headers_of_files_without_an_image(name: str, reason: str) -> None:
     with pytest.raises(UnreadableImage) as caught:
         reading.read_header(Path(_shipped(name)), ["PatientID"])
     assert caught.value.reason == reason

@@ -1,4 +1,4 @@
-"""A place inside a file survives a path; names that only look like one stay names."""
+"""Locations: a fragment survives a round trip; names that only resemble a location have no fragment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from domainclip.data.files import locations
 
 
-def test_a_place_is_what_join_wrote():
+def test_split_location_reverses_join_location():
     keys = {"frame": 12, "window": "a & b#c=d é", "empty": ""}
     assert locations.split_location(locations.join_location("/data/a.dcm", keys)) == (
         "/data/a.dcm",
@@ -17,7 +17,7 @@ def test_a_place_is_what_join_wrote():
     )
 
 
-def test_without_keys_the_path_stays_as_it_is():
+def test_without_keys_the_path_is_unchanged():
     assert locations.join_location("/data/a.dcm", {}) == "/data/a.dcm"
     assert locations.split_location("/data/a.dcm") == ("/data/a.dcm", {})
 
@@ -25,27 +25,27 @@ def test_without_keys_the_path_stays_as_it_is():
 @pytest.mark.parametrize(
     "name", ["mass #3.png", "a#b.png", "#frame=1", "a#", "a#=1", "a.dcm#Frame=1", "a#frame"]
 )
-def test_other_names_with_a_number_sign_are_names(name: str):
+def test_other_names_with_a_number_sign_have_no_fragment(name: str):
     assert locations.split_location(name) == (name, {})
 
 
-def test_a_real_file_whose_name_looks_like_a_place_wins(tmp_path: Path):
+def test_an_existing_file_named_like_a_location_has_no_fragment(tmp_path: Path):
     file = tmp_path / "a.dcm#frame=1"
     assert locations.split_location(str(file)) == (str(tmp_path / "a.dcm"), {"frame": "1"})
     file.write_bytes(b"x")
     assert locations.split_location(str(file)) == (str(file), {})
 
 
-def test_a_file_with_a_number_sign_can_hold_a_place():
+def test_the_name_before_a_fragment_may_contain_a_number_sign():
     assert locations.split_location("a#1.dcm#frame=2") == ("a#1.dcm", {"frame": "2"})
 
 
 @pytest.mark.parametrize("name", ["a\0.dcm#frame=2", "x" * 5000 + "#frame=2"])
-def test_names_that_no_file_can_have_are_no_crash(name: str):
+def test_names_that_no_file_can_have_raise_nothing(name: str):
     assert locations.split_location(name)[1] == {"frame": "2"}
 
 
-def test_the_beginning_of_a_place_and_the_file_that_it_means(tmp_path: Path) -> None:
+def test_reading_the_beginning_of_a_tar_member(tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(b"0123456789")
     path = locations.join_location(str(file), {"offset": 2, "size": 5, "frame": 3})

@@ -28,12 +28,12 @@ def _error(file: Path, **options: str) -> str:
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
-def test_the_separator_is_found_in_the_header(tmp_path: Path, separator: str) -> None:
+def test_the_separator_is_detected_in_the_header(tmp_path: Path, separator: str) -> None:
     text = separator.join(["a", "b"]) + "\n" + separator.join(["1", '"two, three; four\tfive|"']) + "\n"
     assert read_table(_file(tmp_path, text)).rows == [{"a": "1", "b": "two, three; four\tfive|"}]
 
 
-def test_a_tsv_keeps_to_tabs(tmp_path: Path) -> None:
+def test_a_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     assert read_table(_file(tmp_path, "a\tb,c,d\n1\t2\n", "t.tsv")).columns == ["a", "b,c,d"]
     assert read_table(_file(tmp_path, "a,b\n1,2\n", "t.tsv"), separator=",").rows == [{"a": "1", "b": "2"}]
 
@@ -47,13 +47,13 @@ def test_fault_29_byte_order_marks_quotes_line_ends_and_blank_lines(tmp_path: Pa
     ]
 
 
-def test_fault_29_a_field_of_200_kb_is_whole(tmp_path: Path) -> None:
-    """Fault 29: longer than the csv module's own bound."""
+def test_fault_29_a_field_of_200_kb_is_read_completely(tmp_path: Path) -> None:
+    """Fault 29: longer than the default limit of the csv module."""
     assert len(read_table(_file(tmp_path, "a\n" + "x" * 200_000)).rows[0]["a"]) == 200_000
 
 
-def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
-    """Fault 29: Latin-1 and UTF-16 are never guessed, nor read as something else."""
+def test_fault_29_other_encodings_must_be_set(tmp_path: Path) -> None:
+    """Fault 29: Latin-1 and UTF-16 are neither guessed nor read in another encoding."""
     file = _file(tmp_path, "a\nMünchen\n".encode("latin-1"))
     assert read_table(file, encoding="latin-1").rows == [{"a": "München"}]
     assert _error(file) == (
@@ -84,7 +84,9 @@ def test_fault_29_other_encodings_are_named_by_the_user(tmp_path: Path) -> None:
         ("", "t.csv: the table has no rows"),
     ],
 )  # fmt: skip
-def test_fault_29_a_broken_table_names_the_place(tmp_path: Path, data: str, message: str) -> None:
+def test_fault_29_the_error_of_a_broken_table_names_the_location(
+    tmp_path: Path, data: str, message: str
+) -> None:
     """Fault 29: NUL bytes, other numbers of fields, open quotes."""
     assert _error(_file(tmp_path, data)) == message
 
@@ -95,7 +97,7 @@ def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) ->
         file = _file(tmp_path, "a,b\n1,ü\n".encode(encoding))
         assert read_table(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
         assert "is not UTF-8: save it as UTF-8, or name its encoding" in _error(file)
-        # With plain letters only, it is UTF-8 full of NUL bytes, and told of as such.
+        # With ASCII letters only, it is valid UTF-8 with NUL bytes, and is reported as such.
         plain = _file(tmp_path, "a,b\n1,u\n".encode(encoding))
         assert _error(plain) == "t.csv: line 1 holds a NUL byte: the file is broken or not text"
     assert _error(_file(tmp_path, "a\nMün".encode()[:-2])) == (
@@ -104,8 +106,8 @@ def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) ->
     )
 
 
-def test_fault_29_a_wrong_separator_ends_in_a_missing_column_that_shows_the_header(tmp_path: Path) -> None:
-    """Fault 29: one column that holds all names tells what went wrong."""
+def test_fault_29_the_error_of_a_wrong_separator_shows_the_header(tmp_path: Path) -> None:
+    """Fault 29: a single column with all names shows the fault."""
     table = read_table(_file(tmp_path, "image;text\na.png;x\n"), separator=",")
     assert table.columns == ["image;text"]
     with pytest.raises(DataError) as caught:
@@ -133,7 +135,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert _error(_file(tmp_path, "no", "u.parquet")).startswith("u.parquet: not a Parquet file: ")
 
 
-def test_files_that_are_not_there_or_not_tables(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_tables(tmp_path: Path) -> None:
     assert _error(tmp_path / "none.csv") == f"{tmp_path / 'none.csv'}: no such file: check corpus.path"
     assert _error(_file(tmp_path, "x", "t.xlsx")) == (
         't.xlsx: unknown kind of table ".xlsx": use one of .csv, .tsv, .jsonl, .ndjson, .parquet'
@@ -148,6 +150,6 @@ def test_the_table_of_a_folder(tmp_path: Path) -> None:
     assert find_table(tmp_path, ("reports",)) is None
 
 
-def test_json_that_is_nested_without_end(tmp_path: Path) -> None:
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     file = _file(tmp_path, '{"a": 1}\n{"a":' + "[" * 200_000 + "\n", "t.jsonl")
     assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row must be a flat object of columns"

@@ -11,13 +11,13 @@ from tests.evaluation.probes.array_encoder import items
 GOOD = {"label": "nodule", "box": [10, 20, 30, 60]}
 
 
-def test_a_list_and_a_list_as_text_are_read_alike() -> None:
+def test_a_list_and_a_list_as_text_are_equivalent() -> None:
     rows = [{"id": "0", "meta": {"boxes": [GOOD]}}, {"id": "1", "meta": {"boxes": json.dumps([GOOD])}}]
     rows += [{"id": "2"}, {"id": "3", "meta": {"boxes": ""}}]
-    found, bad = read_boxes(items(rows))
-    assert found == [[Box("nodule", 10, 20, 30, 60)], [Box("nodule", 10, 20, 30, 60)], [], []]
-    assert bad == 0
-    assert found[0][0].area == 800
+    boxes, invalid = read_boxes(items(rows))
+    assert boxes == [[Box("nodule", 10, 20, 30, 60)], [Box("nodule", 10, 20, 30, 60)], [], []]
+    assert invalid == 0
+    assert boxes[0][0].area == 800
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_a_list_and_a_list_as_text_are_read_alike() -> None:
         None,
     ],
 )
-def test_entries_that_are_no_boxes_are_counted(entry: Any) -> None:
-    found, bad = read_boxes(items([{"id": "0", "meta": {"boxes": [GOOD, entry]}}]))
-    assert found == [[Box("nodule", 10, 20, 30, 60)]]
-    assert bad == 1
+def test_invalid_entries_are_counted(entry: Any) -> None:
+    boxes, invalid = read_boxes(items([{"id": "0", "meta": {"boxes": [GOOD, entry]}}]))
+    assert boxes == [[Box("nodule", 10, 20, 30, 60)]]
+    assert invalid == 1
 
 
 @pytest.mark.parametrize("whole", ["no json", '{"label": "nodule"}', {"label": "nodule"}, 5])
-def test_what_is_no_list_is_one_bad_entry(whole: Any) -> None:
+def test_a_value_that_is_no_list_is_one_invalid_entry(whole: Any) -> None:
     assert read_boxes(items([{"id": "0", "meta": {"boxes": whole}}])) == ([[]], 1)

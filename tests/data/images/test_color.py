@@ -1,4 +1,4 @@
-"""Colours of an embedded profile against values worked by hand."""
+"""Conversion of colours by an embedded profile, against values worked by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _swapped() -> bytes:
-    """A profile of sRGB whose red and green are exchanged: (r, g, b) of the file is (g, r, b) on a screen."""
+    """A profile of sRGB with red and green exchanged: (r, g, b) of the file is (g, r, b) in sRGB."""
     data = bytearray(_SRGB.replace(b"s\0R\0G\0B", b"s\0W\0A\0P").replace(b"sRGB built-in", b"swap built-in"))
     count = struct.unpack(">I", data[128:132])[0]
     for at in range(132, 132 + 12 * count, 12):
@@ -26,40 +26,40 @@ def _swapped() -> bytes:
 
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [10, 200, 90], [77, 77, 77]]], np.uint8)
-AS_SHOWN = PIXELS[..., [1, 0, 2]].astype(int)
+CONVERTED = PIXELS[..., [1, 0, 2]].astype(int)
 
 
-def _shown(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+def _decoded(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
     return np.asarray(decode_image({"bytes": encoded(image, kind, **options)})).astype(int)
 
 
-def test_a_profile_is_obeyed() -> None:
+def test_a_profile_is_applied() -> None:
     for kind in ("PNG", "TIFF"):
-        shown = _shown(Image.fromarray(PIXELS), kind, icc_profile=_swapped())
-        assert np.abs(shown - AS_SHOWN).max() <= 1
-    assert _shown(Image.fromarray(PIXELS)).tolist() == PIXELS.tolist()  # and only where there is one
+        decoded = _decoded(Image.fromarray(PIXELS), kind, icc_profile=_swapped())
+        assert np.abs(decoded - CONVERTED).max() <= 1
+    assert _decoded(Image.fromarray(PIXELS)).tolist() == PIXELS.tolist()  # the control: without a profile
 
 
 def test_srgb_changes_nothing() -> None:
-    assert _shown(Image.fromarray(PIXELS), icc_profile=_SRGB).tolist() == PIXELS.tolist()
+    assert _decoded(Image.fromarray(PIXELS), icc_profile=_SRGB).tolist() == PIXELS.tolist()
 
 
-def test_a_palette_and_transparent_pictures_have_profiles_too() -> None:
+def test_profiles_of_palette_and_transparent_images_are_applied() -> None:
     palette = Image.new("P", (1, 1))
     palette.putpalette([200, 50, 20])
-    assert np.abs(_shown(palette, icc_profile=_swapped())[0, 0] - [50, 200, 20]).max() <= 1
+    assert np.abs(_decoded(palette, icc_profile=_swapped())[0, 0] - [50, 200, 20]).max() <= 1
     layer = Image.new("RGBA", (2, 1), (200, 50, 20, 255))
     layer.putpixel((1, 0), (200, 50, 20, 0))
-    shown = _shown(layer, icc_profile=_swapped())[0]
-    assert np.abs(shown - [[50, 200, 20], [255, 255, 255]]).max() <= 1
+    decoded = _decoded(layer, icc_profile=_swapped())[0]
+    assert np.abs(decoded - [[50, 200, 20], [255, 255, 255]]).max() <= 1
 
 
-def test_grey_pictures_are_left_alone() -> None:
+def test_grey_images_are_unchanged() -> None:
     grey = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
-    assert _shown(grey, icc_profile=_swapped())[..., 0].tolist() == np.asarray(grey).tolist()
+    assert _decoded(grey, icc_profile=_swapped())[..., 0].tolist() == np.asarray(grey).tolist()
 
 
-def test_a_broken_profile_is_no_broken_picture() -> None:
+def test_a_broken_profile_does_not_make_an_image_unreadable() -> None:
     for profile in (b"", b"x", _SRGB[:200], _SRGB[:130] + b"\xff" * 400):
         assert color.to_srgb(Image.fromarray(PIXELS), profile).tobytes() == PIXELS.tobytes()
 

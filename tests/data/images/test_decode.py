@@ -49,7 +49,7 @@ def test_fault_23_sixteen_bits_keep_their_grey_levels(kind: str) -> None:
     # 32768 / 65535 * 255 = 127.5019…
     assert grey[32768] == 128
     assert bool((np.diff(grey.astype(int)) >= 0).all())
-    # The control: what Pillow's own conversion does with them.
+    # The control: Pillow's own conversion.
     assert len(np.unique(np.asarray(Image.fromarray(ramp).convert("L")))) < 257
     assert np.asarray(Image.fromarray(ramp).convert("L")).ravel()[300] == 255
 
@@ -69,15 +69,15 @@ def test_thirty_two_bits_and_floats_are_stretched() -> None:
     whole = Image.fromarray(np.array([[-100, 0, 100_000]], np.int32))
     assert _decoded(whole, "TIFF")[0, :, 0].tolist() == [0, 0, 255]
     floats = Image.fromarray(np.array([[-1.0, 0.0, 3.0, np.nan]], np.float32))
-    assert _decoded(floats, "TIFF")[0, :, 0].tolist() == [0, 64, 255, 0]  # no number is black
+    assert _decoded(floats, "TIFF")[0, :, 0].tolist() == [0, 64, 255, 0]  # NaN is black
     far = Image.fromarray(np.array([[1000.5, np.nan, 1005.5, np.inf, 1010.5]], np.float32))
-    assert _decoded(far, "TIFF")[0, :, 0].tolist() == [0, 0, 128, 255, 255]  # and never counts for the range
+    assert _decoded(far, "TIFF")[0, :, 0].tolist() == [0, 0, 128, 255, 255]  # and does not affect the range
     assert _decoded(Image.fromarray(np.full((1, 2), np.nan, np.float32)), "TIFF").max() == 0
     assert _decoded(Image.fromarray(np.full((1, 2), 0.5, np.float32)), "TIFF").max() == 0
 
 
 def test_fault_24_transparent_pixels_become_white_and_hidden_colour_is_gone() -> None:
-    """Fault 24: what lies under alpha 0 is never shown."""
+    """Fault 24: the colour of a pixel with alpha 0 is never used."""
     image = Image.fromarray(np.array([[[255, 0, 0, 0], [0, 0, 255, 255], [0, 0, 0, 51]]], np.uint8), "RGBA")
     # 51 / 255 of black over white is 204.
     assert _decoded(image)[0].tolist() == [[255, 255, 255], [0, 0, 255], [204, 204, 204]]
@@ -110,11 +110,11 @@ def test_fault_24_a_palette_with_alpha_for_each_colour() -> None:
         [0, 200, 0],
         [255, 255, 255],
     ]
-    assert _decoded(image)[0].tolist() == [[200, 0, 0], [0, 200, 0], [7, 8, 9]]  # and without
+    assert _decoded(image)[0].tolist() == [[200, 0, 0], [0, 200, 0], [7, 8, 9]]  # the control: without tRNS
 
 
 def test_fault_24_grey_and_colour_with_one_transparent_value() -> None:
-    """Fault 24: tRNS of a grey or RGB picture names one value that is not shown."""
+    """Fault 24: tRNS of a grey or RGB image names one value that is transparent."""
     assert _decoded(Image.fromarray(np.array([[5, 9]], np.uint8)), transparency=5)[0].tolist() == [
         [255] * 3,
         [9] * 3,
@@ -124,7 +124,7 @@ def test_fault_24_grey_and_colour_with_one_transparent_value() -> None:
 
 
 def test_fault_23_sixteen_bits_in_colour_keep_their_high_byte() -> None:
-    """Fault 23: three channels of 16 bits, which Pillow writes not, so the file is made by hand."""
+    """Fault 23: three channels of 16 bits, which Pillow does not write, so the file is made by hand."""
     values = struct.pack(">6H", 0, 255, 256, 32767, 32768, 65535)
     assert np.asarray(decode_image({"bytes": _png(2, 1, b"\0" + values, depth=16, colour=2)}))[
         0
@@ -135,15 +135,15 @@ def test_fault_23_sixteen_bits_in_colour_keep_their_high_byte() -> None:
 
 
 def test_fault_24_cmyk() -> None:
-    """Fault 24: cyan, magenta, yellow and black take their light away: r = (255 - c)(255 - k) / 255."""
+    """Fault 24: inks absorb light: r = (255 - c)(255 - k) / 255."""
     inks = [(0, 255, 255, 0), (255, 0, 0, 0), (0, 0, 0, 255), (0, 0, 0, 0), (100, 50, 0, 51)]
     expected = [[255, 0, 0], [0, 255, 255], [0, 0, 0], [255, 255, 255], [124, 164, 204]]
     image = Image.new("CMYK", (5, 1))
     image.putdata(inks)
     assert _decoded(image, "TIFF")[0].tolist() == expected
     for ink, colours in zip(inks, expected, strict=True):
-        shown = _decoded(Image.new("CMYK", (8, 8), ink), "JPEG", quality=100)[4, 4]
-        assert np.abs(shown.astype(int) - colours).max() <= 2, ink
+        decoded = _decoded(Image.new("CMYK", (8, 8), ink), "JPEG", quality=100)[4, 4]
+        assert np.abs(decoded.astype(int) - colours).max() <= 2, ink
 
 
 def _adobe(data: bytes, transform: int) -> bytes:
@@ -185,7 +185,7 @@ def test_fault_24_exif_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_broken_exif_block_leaves_the_picture_as_stored() -> None:
+def test_a_broken_exif_block_leaves_the_image_as_stored() -> None:
     stored = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     assert _decoded(stored, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12").shape == (2, 3, 3)
 
@@ -196,11 +196,11 @@ def test_fault_24_an_animation_shows_its_first_frame_and_is_counted(kind: str) -
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
     lossless = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind in ("MPO", "AVIF") else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
-    shown = np.asarray(decode_image({"bytes": data}))
-    assert np.abs(shown.astype(int) - [255, 0, 0]).max() <= (2 if kind in ("MPO", "AVIF") else 0)
-    told = image_header(data)
-    assert told is not None
-    assert (told.frames, told.width, told.height, told.rotated, told.has_icc_profile) == (
+    decoded = np.asarray(decode_image({"bytes": data}))
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() <= (2 if kind in ("MPO", "AVIF") else 0)
+    header = image_header(data)
+    assert header is not None
+    assert (header.frames, header.width, header.height, header.rotated, header.has_icc_profile) == (
         3,
         16,
         16,
@@ -211,11 +211,11 @@ def test_fault_24_an_animation_shows_its_first_frame_and_is_counted(kind: str) -
     assert not inspect_image({"path": None, "bytes": encoded(frames[0])})["animated"]
 
 
-def test_looks() -> None:
+def test_the_header_of_an_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    told = image_header(encoded(Image.new("CMYK", (4, 2)), "JPEG", exif=exif, icc_profile=b"x"))
-    assert told == ImageHeader("JPEG", "CMYK", 4, 2, 1, rotated=True, has_icc_profile=True)
+    header = image_header(encoded(Image.new("CMYK", (4, 2)), "JPEG", exif=exif, icc_profile=b"x"))
+    assert header == ImageHeader("JPEG", "CMYK", 4, 2, 1, rotated=True, has_icc_profile=True)
     assert image_header(b"hello") is None
 
 
@@ -275,7 +275,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     assert _reason(_png(100, 100), max_pixels=9_999) == "more than 9999 pixels"
 
 
-def test_a_text_chunk_that_explodes() -> None:
+def test_a_text_chunk_that_is_a_decompression_bomb() -> None:
     body = b"x\0\0" + zlib.compress(b"a" * 80_000_000)
     chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
     assert _reason(_png(4, 4, b"\0" * 20, chunk)) == "decompression bomb"
@@ -292,12 +292,12 @@ def test_whatever_a_decoder_raises_becomes_one_error(cut: int) -> None:
         assert decode_image({"path": "x", "bytes": bytes(data)}).mode == "RGB"
 
 
-def test_the_error_survives_the_way_out_of_a_worker() -> None:
+def test_the_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImage("a.png", "truncated image")))
     assert (error.name, error.reason, str(error)) == ("a.png", "truncated image", "a.png: truncated image")
 
 
 def test_tiff_tags_are_not_needed() -> None:
     info = TiffImagePlugin.ImageFileDirectory_v2()
-    info[270] = "a description that nobody asked for"
+    info[270] = "a description that is not needed"
     assert _decoded(Image.new("L", (2, 2), 9), "TIFF", tiffinfo=info).max() == 9

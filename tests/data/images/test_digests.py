@@ -1,4 +1,4 @@
-"""Digests of pictures: of all their bytes, read once until a file changes."""
+"""Digests of images: of all their bytes, read once until a file changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are read, while they are."""
+    """The names of the files that were read, extended by each read."""
     names: list[str] = []
     plain = digests._sha256
 
@@ -48,7 +48,7 @@ def _image(path: Path | str) -> dict[str, Any]:
     return {"path": str(path), "bytes": None}
 
 
-def _of(*paths: Path | str) -> list[str]:
+def _digests(*paths: Path | str) -> list[str]:
     return list(digests.image_digests(map(_image, paths)))
 
 
@@ -58,29 +58,31 @@ def _old(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_the_whole_content_counts(tmp_path: Path) -> None:
+def test_every_byte_is_hashed(tmp_path: Path) -> None:
     big = bytearray(os.urandom(3_000_000))
-    found = []
+    hashes = []
     for place in (0, 1_500_000, 2_999_999):
         big[place] ^= 1
         (tmp_path / "x").write_bytes(big)
-        found += _of(tmp_path / "x")
-        assert found[-1] == hashlib.sha256(big).hexdigest()
-    assert len(set(found)) == 3
-    assert list(digests.image_digests([{"path": None, "bytes": bytes(big)}])) == found[-1:]
+        hashes += _digests(tmp_path / "x")
+        assert hashes[-1] == hashlib.sha256(big).hexdigest()
+    assert len(set(hashes)) == 3
+    assert list(digests.image_digests([{"path": None, "bytes": bytes(big)}])) == hashes[-1:]
 
 
-def test_a_place_inside_a_file_is_a_picture_of_its_own(tmp_path: Path) -> None:
+def test_each_location_in_a_file_has_its_digest(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"scan")
     (tmp_path / "e.dcm").write_bytes(b"")
-    found = _of(*(tmp_path / name for name in ("a.dcm", "a.dcm#frame=1", "a.dcm#frame=2", "b.dcm", "e.dcm")))
-    assert len(set(found[:3])) == 3
-    assert found[3:] == ["missing file", "empty file"]
-    assert _of(tmp_path) == ["missing file"]  # a folder
+    hashes = _digests(
+        *(tmp_path / name for name in ("a.dcm", "a.dcm#frame=1", "a.dcm#frame=2", "b.dcm", "e.dcm"))
+    )
+    assert len(set(hashes[:3])) == 3
+    assert hashes[3:] == ["missing file", "empty file"]
+    assert _digests(tmp_path) == ["missing file"]  # a folder
     assert list(digests.image_digests([{"path": None, "bytes": b""}])) == ["empty file"]
 
 
-def test_a_member_of_a_tar_is_what_it_holds_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_position_of_a_tar_member_is_not_hashed(tmp_path: Path) -> None:
     data = png(7)
     (tmp_path / "whole.png").write_bytes(data)
     (tmp_path / "a.tar").write_bytes(b"x" * 100 + data + b"y")
@@ -89,39 +91,39 @@ def test_a_member_of_a_tar_is_what_it_holds_wherever_it_lies(tmp_path: Path) -> 
         locations.join_location(str(tmp_path / n), {"offset": at, "size": len(data)})
         for n, at in (("a.tar", 100), ("b.tar", 900))
     ]
-    assert _of(tmp_path / "whole.png", *paths) == [hashlib.sha256(data).hexdigest()] * 3
+    assert _digests(tmp_path / "whole.png", *paths) == [hashlib.sha256(data).hexdigest()] * 3
     beyond = locations.join_location(str(tmp_path / "b.tar"), {"offset": 901, "size": len(data)})
-    assert _of(beyond) == ["missing file"]  # the tar was cut off since it was indexed
+    assert _digests(beyond) == ["missing file"]  # the tar was cut off since it was indexed
 
 
-def test_the_files_of_other_bands_count(tmp_path: Path) -> None:
+def test_the_files_of_other_bands_are_hashed(tmp_path: Path) -> None:
     for band in "irg":
         (tmp_path / f"m31_{band}.fits").write_bytes(band.encode())
     keys = {"bands": "{stem}_i.fits,{stem}_r.fits,{stem}_g.fits"}
     path = locations.join_location(str(tmp_path / "m31_i.fits"), keys)
-    found = _of(path)
+    hashes = _digests(path)
     (tmp_path / "m31_g.fits").write_bytes(b"another")
-    found += _of(path)
+    hashes += _digests(path)
     (tmp_path / "m31_g.fits").unlink()
-    found += _of(path)
-    assert len(set(found)) == 3
+    hashes += _digests(path)
+    assert len(set(hashes)) == 3
     (tmp_path / "m31_g.fits").write_bytes(b"g")
-    assert _of(path) == found[:1]
+    assert _digests(path) == hashes[:1]
 
 
 def test_only_new_and_changed_files_are_read_again(tmp_path: Path, read: list[str]) -> None:
     files = [_old(tmp_path / f"{i}.png", bytes([i]) * 9) for i in range(130)]
-    first = _of(*files)
+    first = _digests(*files)
     assert sorted(read) == sorted(file.name for file in files)
     read.clear()
-    assert _of(*files) == first
+    assert _digests(*files) == first
     assert read == []
-    _old(files[3], b"another!!")  # of the same length, and its time of writing set back
-    assert _of(*files) == [*first[:3], hashlib.sha256(b"another!!").hexdigest(), *first[4:]]
+    _old(files[3], b"another!!")  # of the same length, with its time of modification set back
+    assert _digests(*files) == [*first[:3], hashlib.sha256(b"another!!").hexdigest(), *first[4:]]
     assert read == ["3.png"]
 
 
-def test_a_corpus_is_read_whole_once(tmp_path: Path, read: list[str]) -> None:
+def test_the_files_of_a_corpus_are_read_once(tmp_path: Path, read: list[str]) -> None:
     rows = [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train"} for i in range(5)]
     file = table(tmp_path, rows)
     for i in range(5):
@@ -132,19 +134,19 @@ def test_a_corpus_is_read_whole_once(tmp_path: Path, read: list[str]) -> None:
     assert len(read) == 5
 
 
-def test_a_file_that_was_written_just_now_is_not_noted(tmp_path: Path, read: list[str]) -> None:
+def test_the_digest_of_a_file_written_just_now_is_not_recorded(tmp_path: Path, read: list[str]) -> None:
     (tmp_path / "new.png").write_bytes(b"new")
-    _of(tmp_path / "new.png")
-    _of(tmp_path / "new.png")
+    _digests(tmp_path / "new.png")
+    _digests(tmp_path / "new.png")
     assert read == ["new.png"] * 2  # it may change once more within a tick of the clock
 
 
-def test_the_notes_name_no_file(tmp_path: Path) -> None:
-    _of(_old(tmp_path / "Smith_John.png", b"x"))
-    kept = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
-    assert len(kept) > 1000
-    assert b"Smith" not in kept
-    assert str(tmp_path).encode() not in kept
+def test_the_record_contains_no_file_name(tmp_path: Path) -> None:
+    _digests(_old(tmp_path / "Smith_John.png", b"x"))
+    cached = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert len(cached) > 1000
+    assert b"Smith" not in cached
+    assert str(tmp_path).encode() not in cached
     (entry,) = disk_cache.entries()
     assert (entry.kind, entry.what) == ("digests", "sha256 of files that were read")
     assert (tmp_path / "cache" / "digests" / entry.name).stat().st_mode & 0o77 == 0
@@ -152,27 +154,27 @@ def test_the_notes_name_no_file(tmp_path: Path) -> None:
     assert disk_cache.entries() == []
 
 
-def test_a_damaged_table_and_a_cache_that_may_not_be_written_cost_only_time(
+def test_a_damaged_record_or_a_read_only_cache_costs_only_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]
 ) -> None:
     file = _old(tmp_path / "a.png", b"a")
-    first = _of(file)
+    first = _digests(file)
     (entry,) = disk_cache.entries()
     (tmp_path / "cache" / "digests" / entry.name / "files.sqlite").write_bytes(b"no table" * 500)
-    assert [_of(file) for _ in range(3)] == [first] * 3
+    assert [_digests(file) for _ in range(3)] == [first] * 3
     assert read == ["a.png"] * 3  # at first, with the damaged table, and with a new one
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(file))
-    assert _of(file) == first
+    assert _digests(file) == first
 
 
-def test_a_change_in_the_middle_is_another_corpus(tmp_path: Path) -> None:
+def test_a_change_in_the_middle_changes_the_fingerprint(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "text": f"caption {i}", "split": "train"} for i in range(3)]
     file = table(tmp_path, rows, images=False)
     for i in range(3):
         Image.effect_noise((300, 300), 50).save(tmp_path / f"{i}.png", compress_level=0)
-        assert (tmp_path / f"{i}.png").stat().st_size < 2**17  # the old digest saw all of these …
+        assert (tmp_path / f"{i}.png").stat().st_size < 2**17  # an earlier digest covered these completely …
         with (tmp_path / f"{i}.png").open("ab") as stream:
-            stream.write(bytes(200_000))  # … and not the middle of longer ones
+            stream.write(bytes(200_000))  # … but not the middle of longer files
     before = load_corpus(card(), str(file)).fingerprint
     data = bytearray((tmp_path / "1.png").read_bytes())
     data[150_000] ^= 1
@@ -180,7 +182,7 @@ def test_a_change_in_the_middle_is_another_corpus(tmp_path: Path) -> None:
     assert load_corpus(card(), str(file)).fingerprint != before
 
 
-def test_pictures_that_are_held_are_never_all_in_memory_at_once() -> None:
+def test_images_given_as_bytes_are_never_all_in_memory() -> None:
     whole = 400 * 100_000
     rows = [
         Item(
@@ -191,9 +193,9 @@ def test_pictures_that_are_held_are_never_all_in_memory_at_once() -> None:
     splits = DatasetDict({"train": to_dataset(rows), "validation": to_dataset([]), "test": to_dataset([])})
     del rows
     tracemalloc.start()
-    kept, found = corpus._with_pictures(splits, ReadLog())
+    readable, hashes = corpus._with_pictures(splits, ReadLog())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < whole / 2
-    assert found["3"] == [hashlib.sha256(bytes([0, 3]) * 50_000).hexdigest()]
-    assert len(kept["train"]) == len({own[0] for own in found.values()}) == 400
+    assert hashes["3"] == [hashlib.sha256(bytes([0, 3]) * 50_000).hexdigest()]
+    assert len(readable["train"]) == len({of_item[0] for of_item in hashes.values()}) == 400

@@ -1,4 +1,4 @@
-"""FITS pictures against values worked by hand, and against astropy's own."""
+"""Rendering of FITS images against values worked by hand, and against astropy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from domainclip.errors import UnreadableImage
 fits = pytest.importorskip("astropy.io.fits", reason="needs the astro extra")
 
 LINEAR = {"stretch": "linear", "percentiles": "0,100"}
-RAMP = np.array([[0, 1], [2, 4]], np.float32)  # the first row lies at the bottom of the picture
+RAMP = np.array([[0, 1], [2, 4]], np.float32)  # the first row is at the bottom of the image
 
 
 def _file(*hdus: Any) -> bytes:
@@ -29,14 +29,14 @@ def _file(*hdus: Any) -> bytes:
     return stream.getvalue()
 
 
-def _decoded(data: bytes, **place: str) -> np.ndarray:
+def _rendered(data: bytes, **place: str) -> np.ndarray:
     return np.asarray(decode_image({"path": locations.join_location("a.fits", place), "bytes": data}))
 
 
 def _grey(data: bytes, **place: str) -> list[list[int]]:
-    shown = _decoded(data, **place)
-    assert (shown == shown[..., :1]).all()
-    grey: list[list[int]] = shown[..., 0].tolist()
+    rendered = _rendered(data, **place)
+    assert (rendered == rendered[..., :1]).all()
+    grey: list[list[int]] = rendered[..., 0].tolist()
     return grey
 
 
@@ -56,13 +56,13 @@ def _reason(data: bytes, path: str = "a.fits", **options: int) -> str:
     ],
 )
 def test_each_stretch_by_hand_and_rows_from_the_bottom(stretch: str, half: int, quarter: int) -> None:
-    shown = _grey(_file(fits.PrimaryHDU(RAMP)), stretch=stretch, percentiles="0,100")
-    assert shown == [[half, 255], [0, quarter]]
+    rendered = _grey(_file(fits.PrimaryHDU(RAMP)), stretch=stretch, percentiles="0,100")
+    assert rendered == [[half, 255], [0, quarter]]
 
 
 def test_the_softening_of_asinh() -> None:
-    shown = _grey(_file(fits.PrimaryHDU(RAMP)), softening="1000", percentiles="0,100")
-    assert shown == [[128, 255], [0, 64]]  # so soft that it is linear
+    rendered = _grey(_file(fits.PrimaryHDU(RAMP)), softening="1000", percentiles="0,100")
+    assert rendered == [[128, 255], [0, 64]]  # with this softening it is linear
 
 
 def test_percentiles_cut_a_hot_pixel() -> None:
@@ -76,7 +76,7 @@ def test_percentiles_cut_a_hot_pixel() -> None:
     assert len(np.unique(cut)) == 256
 
 
-def test_zscale_is_astropys() -> None:
+def test_zscale_equals_astropys() -> None:
     from astropy.visualization import ZScaleInterval
 
     values = np.random.default_rng(0).normal(100, 5, (60, 70)).astype(np.float32)
@@ -84,10 +84,10 @@ def test_zscale_is_astropys() -> None:
     low, high = ZScaleInterval().get_limits(values)
     expected = np.rint(np.clip((np.flipud(values).astype(float) - low) / (high - low), 0, 1) * 255)
     assert np.abs(np.asarray(_grey(_file(fits.PrimaryHDU(values)), stretch="zscale")) - expected).max() <= 1
-    assert high < 200  # the control: the bright source does not set the limits
+    assert high < 200  # the control: the bright source does not determine the limits
 
 
-def test_not_a_number_is_black_and_does_not_count() -> None:
+def test_nan_is_black_and_does_not_affect_the_limits() -> None:
     values = np.array([[np.nan, 10], [20, np.inf]], np.float32)
     assert _grey(_file(fits.PrimaryHDU(values)), **LINEAR) == [[255, 255], [0, 0]]
     assert _grey(_file(fits.PrimaryHDU(np.full((2, 2), np.nan, np.float32)))) == [[0, 0], [0, 0]]
@@ -113,7 +113,7 @@ def test_unsigned_sixteen_bits() -> None:
     assert _grey(_file(fits.PrimaryHDU(values)), **LINEAR) == [[128, 255], [0, 64]]
 
 
-def test_the_first_image_or_the_one_that_is_named() -> None:
+def test_the_first_image_or_the_named_one() -> None:
     other = fits.ImageHDU(RAMP.T, name="SCI")
     table = fits.BinTableHDU.from_columns([fits.Column("a", "E", array=np.zeros(3))])
     data = _file(fits.PrimaryHDU(), table, fits.ImageHDU(RAMP, name="ERR"), other)
@@ -127,16 +127,16 @@ def test_three_planes_of_a_cube() -> None:
     cube = np.stack([RAMP, RAMP * 0 + 4, RAMP.T]).astype(np.float32)
     cube[1, 0, 0] = 0
     data = _file(fits.PrimaryHDU(cube))
-    assert _grey(data, **LINEAR) == [[128, 255], [0, 64]]  # without bands, the first plane
-    shown = _decoded(data, bands="2,1,0", **LINEAR)
-    assert shown.tolist() == [[[64, 255, 128], [255, 255, 255]], [[0, 0, 0], [128, 255, 64]]]
+    assert _grey(data, **LINEAR) == [[128, 255], [0, 64]]  # without bands: the first plane
+    rendered = _rendered(data, bands="2,1,0", **LINEAR)
+    assert rendered.tolist() == [[[64, 255, 128], [255, 255, 255]], [[0, 0, 0], [128, 255, 64]]]
     assert _reason(data, "a.fits#bands=0,1,7") == "no plane 7 in this FITS image"
 
 
-def test_equal_bands_are_the_grey_picture() -> None:
+def test_equal_bands_give_the_grey_image() -> None:
     values = np.random.default_rng(0).gamma(1, 50, (20, 30)).astype(np.float32)
     data = _file(fits.PrimaryHDU(np.stack([values] * 3)))
-    # Above its own black level only: limits of the clipped intensity differ from those of the plane.
+    # Equal above the black level only: limits of the clipped intensity differ from those of the plane.
     assert _grey(data, bands="0,1,2", percentiles="0,100") == _grey(data, percentiles="0,100")
 
 
@@ -145,7 +145,7 @@ def test_asinh_of_three_bands_is_lupton_and_keeps_colour() -> None:
 
     planes = np.random.default_rng(1).gamma(1, 50, (3, 40, 50)).astype(np.float32)
     planes -= planes.min(axis=(1, 2), keepdims=True)
-    shown = _decoded(
+    rendered = _rendered(
         _file(fits.PrimaryHDU(planes)),
         bands="0,1,2",
         percentiles="0,100",
@@ -154,24 +154,28 @@ def test_asinh_of_three_bands_is_lupton_and_keeps_colour() -> None:
     # The same curve: asinh(Q I / stretch) · 0.1 / asinh(0.1 Q) with Q = 8, white at the brightest intensity.
     bright = float(planes.mean(axis=0).max())
     theirs = make_lupton_rgb(*planes, minimum=0, stretch=8 * bright / np.sinh(10 * np.arcsinh(0.8)), Q=8)
-    assert np.abs(shown.astype(int) - np.flipud(theirs).astype(int)).max() <= 1  # they cut, we round
-    assert shown.std() > 20
+    assert (
+        np.abs(rendered.astype(int) - np.flipud(theirs).astype(int)).max() <= 1
+    )  # astropy truncates, we round
+    assert rendered.std() > 20
 
 
 def test_bands_in_hdus() -> None:
     hdus = [fits.ImageHDU(RAMP * k, name=name) for k, name in ((1, "I"), (1, "R"), (0, "G"))]
-    shown = _decoded(_file(fits.PrimaryHDU(), *hdus), bands="I,R,G", **LINEAR)
-    assert shown[0].tolist() == [[128, 128, 0], [255, 255, 0]]
+    rendered = _rendered(_file(fits.PrimaryHDU(), *hdus), bands="I,R,G", **LINEAR)
+    assert rendered[0].tolist() == [[128, 128, 0], [255, 255, 0]]
 
 
 def test_bands_in_files(tmp_path: Path) -> None:
     for name, values in (("i", RAMP), ("r", RAMP.T), ("g", RAMP * 0)):
         (tmp_path / f"ngc1_{name}.fits").write_bytes(_file(fits.PrimaryHDU(values)))
     bands = {"bands": "{stem}_i.fits,{stem}_r.fits,{stem}_g.fits", **LINEAR}
-    for listed in ("ngc1_i.fits", "ngc1_g.fits"):  # whichever of them the table names
+    for listed in ("ngc1_i.fits", "ngc1_g.fits"):  # the table may name either of them
         file = tmp_path / listed
-        shown = np.asarray(decode_image({"path": locations.join_location(str(file), bands), "bytes": None}))
-        assert shown.tolist() == [[[128, 64, 0], [255, 255, 0]], [[0, 0, 0], [64, 128, 0]]]
+        rendered = np.asarray(
+            decode_image({"path": locations.join_location(str(file), bands), "bytes": None})
+        )
+        assert rendered.tolist() == [[[128, 64, 0], [255, 255, 0]], [[0, 0, 0], [64, 128, 0]]]
     (tmp_path / "ngc1_r.fits").unlink()
     with pytest.raises(UnreadableImage) as caught:
         decode_image({"path": locations.join_location(str(file), bands), "bytes": None})
@@ -226,11 +230,11 @@ def test_bombs_and_broken_files() -> None:
         ("percentiles=99,1", "no such FITS setting: percentiles"),
     ],
 )
-def test_wrong_settings_in_a_path(place: str, reason: str) -> None:
+def test_wrong_settings_in_a_location(place: str, reason: str) -> None:
     assert _reason(_file(fits.PrimaryHDU(RAMP)), f"a.fits#{place}") == reason
 
 
-def test_settings_survive_the_way_through_a_path() -> None:
+def test_settings_survive_a_round_trip_through_a_location() -> None:
     assert FitsSettings().fragment() == {}
     how = FitsSettings(
         stretch="log", percentiles=(1, 99.9), hdu="SCI", bands=["a", 1, "{stem}_c.fits"], softening=0.02
@@ -239,7 +243,9 @@ def test_settings_survive_the_way_through_a_path() -> None:
     assert FitsSettings.model_validate(locations.split_location(path)[1]) == how
 
 
-def test_without_astropy_the_reason_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_astropy_the_reason_contains_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data, real = _file(fits.PrimaryHDU(RAMP)), builtins.__import__
 
     def without(name: str, *more: Any) -> Any:
@@ -251,7 +257,7 @@ def test_without_astropy_the_reason_installs_it(monkeypatch: pytest.MonkeyPatch)
     assert _reason(data) == "FITS needs astropy: pip install domainclip[astro]"
 
 
-def test_a_fits_file_under_the_name_of_another_kind(tmp_path: Path) -> None:
+def test_a_fits_file_with_the_suffix_of_another_format(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(_file(fits.PrimaryHDU(RAMP)))
     assert isinstance(decode_image({"path": str(file), "bytes": None}), Image.Image)

@@ -1,4 +1,4 @@
-"""Broken and hostile pictures: each is decoded or refused by name, quickly and in little memory."""
+"""Broken and hostile images: each is decoded or refused with a reason, quickly and in little memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _valid(kind: str, folder: Path) -> bytes:
 
 
 def _mutated(data: bytes, draw: np.random.Generator) -> bytes:
-    """A few bytes changed, most of them near the beginning, where headers are; or a part cut out."""
+    """The data with a few bytes changed, mostly near the beginning, where headers are; or with a part cut out."""
     broken = bytearray(data)
     for _ in range(int(draw.integers(1, 9))):
         reach = len(broken) if draw.random() < 0.5 else min(len(broken), 200)
@@ -63,18 +63,18 @@ def _mutated(data: bytes, draw: np.random.Generator) -> bytes:
 
 
 def _refusal(data: bytes) -> str:
-    """Why bytes are refused; nothing when they are a picture. Any other error is raised."""
+    """The reason why bytes are refused, "" for an image; any other error is raised."""
     try:
-        picture = decode_image({"path": "x", "bytes": data})
+        image = decode_image({"path": "x", "bytes": data})
     except UnreadableImage as error:
         return error.reason
-    assert picture.mode == "RGB"
+    assert image.mode == "RGB"
     return ""
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "FITS", "DICOM"])
 def test_fault_21_three_hundred_broken_files_of_each_kind(kind: str, tmp_path: Path) -> None:
-    """Fault 21: whatever is wrong, one error of ours, and no hang."""
+    """Fault 21: every fault raises UnreadableImage, and nothing hangs."""
     data, draw = _valid(kind, tmp_path), np.random.default_rng(len(kind))
     assert _refusal(data) == ""  # the control
     began = time.monotonic()
@@ -82,30 +82,30 @@ def test_fault_21_three_hundred_broken_files_of_each_kind(kind: str, tmp_path: P
     assert time.monotonic() - began < 60
     assert max(map(len, reasons)) < 100
     assert "\n" not in "".join(reasons)
-    # BMP, PPM and the like hold little that can be wrong.
+    # BMP, PPM and similar formats have few bytes that can be wrong.
     assert sum(map(bool, reasons)) > 20
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "FITS", "DICOM"])
 def test_fault_21_truncated_anywhere(kind: str, tmp_path: Path) -> None:
-    """Fault 21: a cut file is refused, or is a picture still; a half is refused."""
+    """Fault 21: a truncated file is refused or still decodes to an image; half a file is refused."""
     data = _valid(kind, tmp_path)
     for length in range(0, len(data), max(1, len(data) // 60)):
         assert len(_refusal(data[:length])) < 100
-    # The first of two frames of a GIF lies in its first half.
+    # The first of two frames of a GIF is in its first half.
     assert _refusal(data[: len(data) // (4 if kind in ("GIF", "MPO") else 2)])
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.dcm", "a.fits", "a", "a.txt"])
 def test_fault_21_the_content_counts_not_the_name(name: str, tmp_path: Path) -> None:
-    """Fault 21: a renamed type."""
+    """Fault 21: a file with the suffix of another format."""
     (tmp_path / name).write_bytes(encoded(Image.fromarray(_NOISE)))
-    shown = decode_image({"path": str(tmp_path / name), "bytes": None})
-    assert np.asarray(shown).tolist() == _NOISE.tolist()
+    image = decode_image({"path": str(tmp_path / name), "bytes": None})
+    assert np.asarray(image).tolist() == _NOISE.tolist()
 
 
 def test_fault_21_zero_bytes_and_no_bytes() -> None:
-    """Fault 21: nothing, and a file of zeros as a full disk leaves behind."""
+    """Fault 21: an empty file, and a file of zeros, as a full disk may leave."""
     for data, reason in ((b"", "empty file"), (b"\0" * 5000, "not an image")):
         with pytest.raises(UnreadableImage) as caught:
             decode_image({"path": "a.png", "bytes": data})
@@ -120,7 +120,7 @@ def _tiff(*entries: tuple[int, int, int, int]) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        # A strip that begins at another than the expected type: Pillow raises TypeError on such.
+        # A strip offset of an unexpected type, for which Pillow raises TypeError.
         _tiff(
             (256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (262, 3, 1, 1), (273, 2, 5, 8), (279, 4, 1, 64)
         ),
@@ -139,8 +139,8 @@ def _tiff(*entries: tuple[int, int, int, int]) -> bytes:
         b"\0" * 128 + b"DICM" + b"\xff" * 100,
     ],
 )
-def test_fault_21_twins_of_known_crashers(data: bytes) -> None:
-    """Fault 21: headers that say what cannot be."""
+def test_fault_21_inputs_like_known_crashers(data: bytes) -> None:
+    """Fault 21: headers with impossible values."""
     with pytest.raises(UnreadableImage) as caught:
         decode_image({"path": "x", "bytes": data})
     assert "\n" not in caught.value.reason
@@ -224,8 +224,8 @@ def _dicom_bombs(folder: Path) -> dict[str, bytes]:
         packer.compress(b"\xe1\x7f\x10\x00LO\x04\x00TEST\xe1\x7f\x01\x10OB\0\0" + struct.pack("<I", 2**30))
     )
     parts += [packer.compress(bytes(2**24)) for _ in range(2**6)]
-    found = {"dicom-deflated": data[:end] + b"".join(parts) + packer.flush()}
-    # Streams whose own headers say 60000 times 60000 pixels, in a file of 80 times 80.
+    bombs = {"dicom-deflated": data[:end] + b"".join(parts) + packer.flush()}
+    # Streams with headers of 60000 times 60000 pixels, in a file of 80 times 80.
     size = struct.pack(">8I", 60_000, 60_000, 0, 0, 60_000, 60_000, 0, 0)
     siz = b"\xff\x4f\xff\x51" + struct.pack(">HH", 41, 0) + size + b"\0\1\7\1\1"
     sof = b"\xff\xd8\xff\xe0\0\4ab\xff%c\0\x0b\x08" + struct.pack(">HH", 60_000, 60_000) + b"\1\1\x11\0"
@@ -241,8 +241,8 @@ def _dicom_bombs(folder: Path) -> dict[str, bytes]:
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.PixelData = encapsulate([stream + bytes(200)])
         dataset.save_as(folder / "b.dcm")
-        found[f"dicom-{name}"] = (folder / "b.dcm").read_bytes()
-    return found
+        bombs[f"dicom-{name}"] = (folder / "b.dcm").read_bytes()
+    return bombs
 
 
 def _deep(side: int) -> bytes:
@@ -254,7 +254,7 @@ def _deep(side: int) -> bytes:
 def _zipped_fits() -> bytes:
     head = ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 9400", "NAXIS2  = 9400", "END")
     lines = b"".join(
-        (f"{one[:10]}{one[10:].strip():>20}" if "=" in one else one).ljust(80).encode() for one in head
+        (f"{line[:10]}{line[10:].strip():>20}" if "=" in line else line).ljust(80).encode() for line in head
     )
     return gzip.compress(lines.ljust(2880) + bytes(9400 * 9400), 9)
 
@@ -285,10 +285,10 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
 def test_fault_22_decompression_bombs_under_a_memory_cap(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Fault 22: a small file that would fill the memory is refused by name before it does."""
+    """Fault 22: a small file that would fill the memory is refused before it does."""
     made = tmp_path_factory.mktemp("made")
     bombs = _bombs() | {"fits-zipped": _zipped_fits()} | _dicom_bombs(made)
-    # Honest ones: 16 bits a pixel are shown in little more memory than the picture takes.
+    # Valid files: decoding 16 bits a pixel takes little more memory than the image.
     bombs |= {"tiff-deep": _deep(3000)}
     for name, data in bombs.items():
         assert len(data) < 1_100_000
@@ -300,13 +300,13 @@ def test_fault_22_decompression_bombs_under_a_memory_cap(
         timeout=120,
         check=True,
     )
-    told = {line.split("|")[0]: line.split("|")[1:] for line in run.stdout.splitlines()}
-    assert set(told) == set(bombs)
-    grown = {name: int(grown) for name, (grown, _) in told.items()}
+    results = {line.split("|")[0]: line.split("|")[1:] for line in run.stdout.splitlines()}
+    assert set(results) == set(bombs)
+    grown = {name: int(grown) for name, (grown, _) in results.items()}
     assert grown.pop("tiff-deep") < 130
     assert {name: size for name, size in grown.items() if size > 60} == {}
     larger = "compressed data of more pixels than its header says"
-    assert {name: reason for name, (_, reason) in told.items()} == {
+    assert {name: reason for name, (_, reason) in results.items()} == {
         "bmp": "decompression bomb",
         "dicom-deflated": "decompression bomb",
         "dicom-htj2k": larger,
