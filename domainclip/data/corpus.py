@@ -15,8 +15,7 @@ from datasets import Dataset, DatasetDict
 from domainclip import registry
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
-from domainclip.data.images.digests import image_digests as digests_of
+from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE, image_digests
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
@@ -143,7 +142,7 @@ def _with_pictures(splits: DatasetDict, log: ReadLog) -> tuple[DatasetDict, dict
         ids, rows, changed = splits[name]["id"][:], [], {}
         # Twice the same rows: one goes ahead through the digests, by a piece of them.
         ahead, behind = tee(_pictures(splits[name]))
-        found = digests_of(chain.from_iterable(ahead))
+        found = image_digests(chain.from_iterable(ahead))
         for row, (id, own) in enumerate(zip(ids, behind, strict=True)):
             seen = list(islice(found, len(own)))
             place = log.locations.setdefault(id, f"{name} item {row + 1}")

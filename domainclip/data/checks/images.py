@@ -25,7 +25,7 @@ _MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which
 _HEAD_BYTES = 132  # enough to recognise a DICOM file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each image of a corpus
 class Position:
     """Where an image is in a corpus."""
 

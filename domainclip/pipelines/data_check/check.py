@@ -16,7 +16,7 @@ from domainclip.data.checks.images import dicom_files
 from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
 from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import Corpus, load_corpus
-from domainclip.data.dicom import decoders as dicom_decoders
+from domainclip.data.dicom.decoders import DecoderRow, decoder_table
 from domainclip.data.quarantine import count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import languages
@@ -51,7 +51,7 @@ class CorpusCheck:
     tokens: list[tuple[int, int, int]] = field(default_factory=list)  # training captions by length, in bins
     scripts: list[languages.LanguageProfile] = field(default_factory=list)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)  # class -> split -> items
-    decoders: list[dicom_decoders.DecoderRow] = field(default_factory=list)
+    decoders: list[DecoderRow] = field(default_factory=list)
 
     @property
     def errors(self) -> int:
@@ -158,5 +158,5 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         if base and texts
         else [],
         classes=class_counts(corpus),
-        decoders=dicom_decoders.decoder_table(sorted(dicom_files(corpus))),
+        decoders=decoder_table(sorted(dicom_files(corpus))),
     )

@@ -30,7 +30,7 @@ def _grey(path: Path, frame: int | str = 0, window: int | str = 0) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "count", "representative", "shown"),
+    ("policy", "count", "representative", "selected"),
     [
         ("first", 5, 4, [0]),
         ("middle", 1, None, [0]),

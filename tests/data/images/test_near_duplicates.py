@@ -46,7 +46,7 @@ def test_only_the_planted_copy_is_found(films: list[Image.Image], name: str) -> 
     assert found[0].score > near_duplicates.DOUBTFUL_SCORE
 
 
-@pytest.mark.parametrize("turn", range(len(ORIENTATIONS)))
+@pytest.mark.parametrize("orientation", range(len(ORIENTATIONS)))
 def test_a_copy_is_found_in_every_orientation(films: list[Image.Image], orientation: int) -> None:
     reoriented = Image.fromarray(reorient(np.asarray(films[3].convert("L"))[None], orientation)[0])
     (found,) = _duplicates([*films, reoriented])
