@@ -82,10 +82,10 @@ class DualEncoder(TrainableLayers):
         return None if bias is None else bias.float().reshape(())
 
     @property
-    def heads(self) -> Tensor | None:
+    def third_tower_heads(self) -> Tensor | None:
         """(2, d + t, d) of an objective with a third tower, see `objectives/three_towers.py`."""
-        third = self.added_modules
-        return third["third"].heads if "third" in third else None  # type: ignore[return-value]
+        modules = self.added_modules
+        return modules["third"].heads if "third" in modules else None  # type: ignore[return-value]
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -116,11 +116,12 @@ class DualEncoder(TrainableLayers):
         if tokens:
             rows, patches = (None, None) if image is None else self._encode_image_tokens(image)
             texts, words, mask = (None, None, None) if groups is None else self._encode_text_tokens(groups)
-            return EncoderOutput(rows, texts, self.scale, self.bias, patches, words, mask, self.heads)
+            heads = self.third_tower_heads
+            return EncoderOutput(rows, texts, self.scale, self.bias, patches, words, mask, heads)
         rows = None if image is None else self.encode_image(image)
         texts = None if groups is None else torch.cat([self.encode_text(group) for group in groups])
-        if self.heads is not None:
-            return EncoderOutput(rows, texts, self.scale, self.bias, heads=self.heads)
+        if self.third_tower_heads is not None:
+            return EncoderOutput(rows, texts, self.scale, self.bias, third_tower_heads=self.third_tower_heads)
         return rows, texts, self.scale, self.bias
 
     def encode_image(self, image: dict[str, Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ class EncoderOutput(NamedTuple):
     image_tokens: Tensor | None = None  # (b, n, d) unit length, row by row from the top left
     text_tokens: Tensor | None = None  # (b, l, d) unit length
     text_mask: Tensor | None = None  # (b, l) bool: words, not special tokens or padding
-    heads: Tensor | None = None  # an objective's parameters, unchanged: their gradients take the same way
+    third_tower_heads: Tensor | None = None  # parameters, unchanged: their gradients take the same way
 
 
 def has_image_token_embeddings(vision_model: nn.Module) -> bool:

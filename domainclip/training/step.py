@@ -125,8 +125,8 @@ def _cached(
             outputs = [(getattr(out, name), shares[name][number]) for name in names]
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad
-                heads = None if leaves.heads is None else leaves.heads.grad
-                outputs += [(out.scale, leaves.scale.grad), (out.bias, bias), (out.heads, heads)]
+                heads = None if leaves.third_tower_heads is None else leaves.third_tower_heads.grad
+                outputs += [(out.scale, leaves.scale.grad), (out.bias, bias), (out.third_tower_heads, heads)]
             _hand_on(accelerator, outputs)
     return taken
 
@@ -140,7 +140,8 @@ def _loss(
     values = {name: weight * objective(of(name)) for name, (weight, objective) in terms.items()}
     # Zero times every output: data-parallel training waits for the gradient of each weight that learns, also
     # of those that no objective looked at, as the bias under a contrastive loss.
-    outputs = (own.image, own.text, out.image_tokens, out.text_tokens, out.scale, out.bias, out.heads)
+    shared = (out.image_tokens, out.text_tokens, out.scale, out.bias, out.third_tower_heads)
+    outputs = (own.image, own.text, *shared)
     looked_at = [one.sum() * 0 for one in outputs if one is not None and one.requires_grad]
     loss = torch.stack([*values.values(), *looked_at]).sum()
     whole, *each = collectives.mean(torch.stack([loss, *values.values()]).detach()).tolist()
@@ -177,11 +178,11 @@ def _leaves(found: list[EncoderOutput], learn: list[str]) -> EncoderOutput:
     for name in (*_OUTPUTS, "text_mask"):
         parts = [getattr(one, name).detach() for one in found if getattr(one, name) is not None]
         whole[name] = pad_and_join_tokens(parts).requires_grad_(name in learn) if parts else None
-    scale, bias, heads = found[0].scale, found[0].bias, found[0].heads
+    scale, bias, heads = found[0].scale, found[0].bias, found[0].third_tower_heads
     return EncoderOutput(
         scale=scale.detach().requires_grad_(),
         bias=None if bias is None else bias.detach().requires_grad_(),
-        heads=None if heads is None else heads.detach().requires_grad_(),
+        third_tower_heads=None if heads is None else heads.detach().requires_grad_(),
         **whole,
     )
 

@@ -106,7 +106,7 @@ def build_views(
         base_anchor_text=_gathered(batch.base_anchor_text),
         base_image=_gathered(batch.base_image),
         third_tower=_gathered(batch.third_tower),
-        third_tower_heads=out.heads,
+        third_tower_heads=out.third_tower_heads,
         image_2=_gathered(second),
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_long_everywhere(tokens)),

@@ -22,7 +22,7 @@ IMAGES = [noise(48, 40, 1), noise(31, 65, 2), noise(32, 32, 3)]
 
 
 def reference_logits(folder: Path, model: DualEncoder) -> Tensor:
-    """`logits_per_image` of plain transformers, called as its documentation says."""
+    """`logits_per_image` of plain transformers, called as in its documentation."""
     processor = transformers.AutoProcessor.from_pretrained(folder, backend="pil")
     fixed = model.objective == "sigmoid"
     text = processor.tokenizer(
@@ -32,7 +32,7 @@ def reference_logits(folder: Path, model: DualEncoder) -> Tensor:
         max_length=model.max_tokens,
         return_tensors="pt",
     )
-    if fixed:  # published SigLIP tokenizers give no mask, for none was used in training
+    if fixed:  # published SigLIP tokenizers return no mask, for none was used in training
         text = {"input_ids": text["input_ids"]}
     image = processor.image_processor(IMAGES, return_tensors="pt")
     hf_model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -58,7 +58,9 @@ def test_logits_equal_those_of_transformers(make: Callable[..., Path], tmp_path:
 
 
 @pytest.mark.parametrize("make", tiny_models.FAMILIES, ids=lambda make: make.__name__)
-def test_a_text_embeds_alike_alone_and_beside_a_longer_one(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_embedding_of_a_text_does_not_depend_on_its_batch(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
     model = load_model(make(tmp_path))
     with torch.no_grad():
         together = model.encode_text(model.text_tokenizer(TEXTS))
@@ -76,7 +78,7 @@ def test_counts_are_untruncated_lengths(make: Callable[..., Path], tmp_path: Pat
     assert all(end == ids[3, -1] for row, n in zip(ids[:3], counts, strict=False) for end in [row[n - 1]])
 
 
-def test_parts_that_are_not_given_are_none(clip: DualEncoder) -> None:
+def test_outputs_without_input_are_none(clip: DualEncoder) -> None:
     image, text, scale, bias = clip(text=clip.text_tokenizer(["a cat"]))
     assert image is None
     assert text.shape == (1, 16)
@@ -112,25 +114,25 @@ def test_scale_and_bias_of_siglip(tmp_path: Path) -> None:
     assert model.hf_base.logit_bias.grad is not None
 
 
-@pytest.mark.parametrize(("born", "bound"), [(2.6592, math.log(100)), (4.7, 4.7)])
-def test_the_scale_is_clamped_to_its_bound(tmp_path: Path, born: float, bound: float) -> None:
+@pytest.mark.parametrize(("initial", "bound"), [(2.6592, math.log(100)), (4.7, 4.7)])
+def test_the_scale_is_clamped_to_its_bound(tmp_path: Path, initial: float, bound: float) -> None:
     """Fault 19."""
-    model = load_model(tiny_clip(tmp_path, log_scale=born))
+    model = load_model(tiny_clip(tmp_path, log_scale=initial))
     assert model.max_log_scale == pytest.approx(bound, abs=1e-6)
-    for value, kept in ((9.0, bound), (-1.0, 0.0), (1.5, 1.5)):
+    for value, clamped in ((9.0, bound), (-1.0, 0.0), (1.5, 1.5)):
         model.hf_base.logit_scale.data.fill_(value)
         model.clamp_scale()
-        assert model.scale.item() == pytest.approx(math.exp(kept), rel=1e-6)
+        assert model.scale.item() == pytest.approx(math.exp(clamped), rel=1e-6)
 
 
-def test_a_copy_stands_on_its_own(clip: DualEncoder) -> None:
+def test_a_copy_shares_no_weights(clip: DualEncoder) -> None:
     """Fault 19."""
-    twin = copy.deepcopy(clip)
+    copied = copy.deepcopy(clip)
     text = clip.text_tokenizer(TEXTS)
-    twin.hf_base.text_projection.weight.data.zero_()
-    assert torch.equal(twin.text_tokenizer(TEXTS)["input_ids"], text["input_ids"])
+    copied.hf_base.text_projection.weight.data.zero_()
+    assert torch.equal(copied.text_tokenizer(TEXTS)["input_ids"], text["input_ids"])
     torch.testing.assert_close(clip.encode_text(text).norm(dim=1), torch.ones(4))
-    assert not twin.encode_text(text).any()  # a zero feature stays finite
+    assert not copied.encode_text(text).any()  # a zero feature stays finite
 
 
 def test_a_tokenizer_with_more_tokens_than_the_tower(tmp_path: Path) -> None:
@@ -161,10 +163,10 @@ def test_a_tokenizer_that_pads_on_the_left(tmp_path: Path, make: Callable[[Path]
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
     model = load_model(folder)
-    said = ["cat", "two small squares on the left of a green dog"]
+    texts = ["cat", "two small squares on the left of a green dog"]
     with torch.no_grad():
-        together = model.encode_text(model.text_tokenizer(said))
-        alone = torch.cat([model.encode_text(model.text_tokenizer([text])) for text in said])
+        together = model.encode_text(model.text_tokenizer(texts))
+        alone = torch.cat([model.encode_text(model.text_tokenizer([text])) for text in texts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 

@@ -1,3 +1,5 @@
+"""The pixels are those of transformers' processors, and unsupported options are refused."""
+
 from __future__ import annotations
 
 import pickle
@@ -27,16 +29,16 @@ PROCESSORS = {
     "siglip": transformers.SiglipImageProcessorPil(size={"height": 32, "width": 24}),
     "vit": transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}),
     "lanczos": transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32}, resample=1),
-    "no normalising": transformers.CLIPImageProcessorPil(**CROP, do_normalize=False),
+    "no normalizing": transformers.CLIPImageProcessorPil(**CROP, do_normalize=False),
     "no rescaling": transformers.CLIPImageProcessorPil(**CROP, do_rescale=False, image_mean=[100, 90, 80]),
 }
 
 
-def normalised(preprocess: ImagePreprocessor, pixels: np.ndarray) -> np.ndarray:
-    """As the device does it, here in numpy and in one line for each colour."""
+def normalized(preprocessor: ImagePreprocessor, pixels: np.ndarray) -> np.ndarray:
+    """Rescaled and normalized as on the device, in numpy, color by color."""
     scaled = np.empty(pixels.size, np.float32).reshape(-1, 3)
-    for i, (mean, std) in enumerate(zip(preprocess.mean, preprocess.std, strict=True)):
-        scaled[:, i] = (pixels.reshape(-1, 3)[:, i] * preprocess.rescale - mean) / std
+    for i, (mean, std) in enumerate(zip(preprocessor.mean, preprocessor.std, strict=True)):
+        scaled[:, i] = (pixels.reshape(-1, 3)[:, i] * preprocessor.rescale - mean) / std
     return scaled.reshape(pixels.shape)
 
 
@@ -44,28 +46,28 @@ def normalised(preprocess: ImagePreprocessor, pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_equals_the_processor_of_transformers(name: str, size: tuple[int, int]) -> None:
     processor = PROCESSORS[name]
-    preprocess = ImagePreprocessor.of(processor, "base")
+    preprocessor = ImagePreprocessor.of(processor, "base")
     image = noise(*size)
-    pixels = preprocess(image)["pixels"]
+    pixels = preprocessor(image)["pixels"]
     assert pixels.dtype == np.uint8
-    assert pixels.shape == (*preprocess.size, 3)
+    assert pixels.shape == (*preprocessor.size, 3)
     expected = processor(image, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(normalised(preprocess, pixels).transpose(2, 0, 1), expected, atol=1e-5)
+    np.testing.assert_allclose(normalized(preprocessor, pixels).transpose(2, 0, 1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_patches_equal_those_of_transformers(size: tuple[int, int]) -> None:
     processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    preprocess = ImagePreprocessor.of(processor, "base")
+    preprocessor = ImagePreprocessor.of(processor, "base")
     image = noise(*size)
-    ours, theirs = preprocess(image), processor(image, return_tensors="np")
+    ours, theirs = preprocessor(image), processor(image, return_tensors="np")
     count = int(ours["grid"].prod())
     assert ours["pixels"].shape == (16, 8 * 8 * 3)
     assert not ours["pixels"][count:].any()
     np.testing.assert_array_equal(ours["grid"], theirs["spatial_shapes"][0])
     assert theirs["pixel_attention_mask"][0].sum() == count
     np.testing.assert_allclose(
-        normalised(preprocess, ours["pixels"])[:count], theirs["pixel_values"][0][:count], atol=1e-5
+        normalized(preprocessor, ours["pixels"])[:count], theirs["pixel_values"][0][:count], atol=1e-5
     )
 
 
@@ -82,27 +84,27 @@ def test_older_configs_with_bare_numbers(tmp_path: Path) -> None:
     assert ImagePreprocessor.of(processor, "base") == ImagePreprocessor.of(PROCESSORS["clip"], "base")
 
 
-def test_is_a_value_that_workers_can_be_sent() -> None:
-    preprocess = ImagePreprocessor.of(PROCESSORS["clip"], "base")
-    sent = pickle.loads(pickle.dumps(preprocess))
-    assert sent == preprocess
-    assert sent.fingerprint() == preprocess.fingerprint()
-    assert len(pickle.dumps(preprocess)) < 1000
+def test_it_is_a_small_value_that_can_be_pickled() -> None:
+    preprocessor = ImagePreprocessor.of(PROCESSORS["clip"], "base")
+    copy = pickle.loads(pickle.dumps(preprocessor))
+    assert copy == preprocessor
+    assert copy.fingerprint() == preprocessor.fingerprint()
+    assert len(pickle.dumps(preprocessor)) < 1000
 
 
-def test_fingerprints_tell_processors_apart() -> None:
+def test_fingerprints_differ_between_processors() -> None:
     keys = {ImagePreprocessor.of(processor, "base").fingerprint() for processor in PROCESSORS.values()}
     assert len(keys) == len(PROCESSORS)
 
 
-def test_a_sliver_is_refused_before_it_fills_the_memory() -> None:
-    preprocess = ImagePreprocessor.of(PROCESSORS["clip"], "base")
+def test_a_very_narrow_image_is_refused_before_it_fills_the_memory() -> None:
+    preprocessor = ImagePreprocessor.of(PROCESSORS["clip"], "base")
     with pytest.raises(DataError) as caught:
-        preprocess(Image.new("RGB", (1, 300_000)))
+        preprocessor(Image.new("RGB", (1, 300_000)))
     assert str(caught.value) == "an image of 1 by 300000 pixels is too narrow to be resized"
 
 
-WAY_OUT = "; choose a base that resizes, crops and normalises only"
+REMEDY = "; choose a base that resizes, crops and normalizes only"
 
 
 @pytest.mark.parametrize(
@@ -118,15 +120,15 @@ WAY_OUT = "; choose a base that resizes, crops and normalises only"
     ],
     ids=str,
 )
-def test_an_option_that_would_be_left_out_is_refused(options: dict[str, Any], fault: str) -> None:
+def test_an_unsupported_option_is_refused(options: dict[str, Any], fault: str) -> None:
     processor = transformers.CLIPImageProcessorPil(**{**CROP, **options})
     with pytest.raises(ModelError) as caught:
         ImagePreprocessor.of(processor, 'base "x"')
-    assert str(caught.value) == f'base "x": {fault}{WAY_OUT}'
+    assert str(caught.value) == f'base "x": {fault}{REMEDY}'
 
 
-def test_a_processor_with_steps_of_its_own_is_refused() -> None:
+def test_a_processor_with_additional_steps_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         ImagePreprocessor.of(transformers.ConvNextImageProcessorPil(), 'base "x"')
-    named = "ConvNextImageProcessor has options of its own (crop_pct), not supported"
-    assert str(caught.value) == f'base "x": {named}{WAY_OUT}'
+    fault = "ConvNextImageProcessor has additional options (crop_pct), which are not supported"
+    assert str(caught.value) == f'base "x": {fault}{REMEDY}'

@@ -47,13 +47,13 @@ def test_bert_and_vit_need_no_list_of_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3, -1])
-def test_a_number_of_layers_that_there_is_not(clip: DualEncoder, count: int) -> None:
+def test_a_number_of_layers_that_the_tower_does_not_have(clip: DualEncoder, count: int) -> None:
     with pytest.raises(RecipeError) as caught:
         clip.lora_targets("text", "attention", count)
     assert str(caught.value) == f"last_layers: {count} is not between 1 and 2, the layers of this tower"
 
 
-def test_a_kind_that_there_is_not(clip: DualEncoder) -> None:
+def test_an_unknown_kind(clip: DualEncoder) -> None:
     with pytest.raises(RecipeError) as caught:
         clip.lora_targets("text", "atention", 1)
     assert str(caught.value) == 'unknown kind of layers "atention": did you mean "attention"?'

@@ -71,7 +71,7 @@ def test_scale_and_bias_of_either_shape(tmp_path: Path, shape: tuple[int, ...]) 
     assert siglip.bias.tolist() == -3.0
 
 
-def test_a_weight_that_is_not_there_is_not_made_up(tmp_path: Path) -> None:
+def test_a_missing_weight_is_refused(tmp_path: Path) -> None:
     folder = rewrite(tiny_clip(tmp_path), lambda w: w.pop("visual_projection.weight"))
     assert fault(folder) == f'base "{folder}": its file has no weight "visual_projection.weight"'
 
@@ -84,7 +84,7 @@ def test_a_weight_of_another_shape(tmp_path: Path) -> None:
     )
 
 
-def test_a_cut_file(tmp_path: Path) -> None:
+def test_a_truncated_file(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
@@ -105,37 +105,37 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "what"),
+    ("file", "component"),
     [
         ("config.json", "model"),
         ("tokenizer.json", "tokenizer"),
         ("preprocessor_config.json", "image processor"),
     ],
 )
-def test_a_file_that_is_missing(tmp_path: Path, file: str, what: str) -> None:
+def test_a_file_that_is_missing(tmp_path: Path, file: str, component: str) -> None:
     folder = tiny_clip(tmp_path)
     (folder / file).unlink()
-    assert fault(folder) == f'base "{folder}": no {what} in the folder, such as {file}'
+    assert fault(folder) == f'base "{folder}": no {component} in the folder, such as {file}'
 
 
 @pytest.mark.parametrize(
-    ("file", "what"),
+    ("file", "component"),
     [
         ("config.json", "config.json"),
         ("tokenizer.json", "tokenizer"),
         ("preprocessor_config.json", "image processor"),
     ],
 )
-def test_a_file_that_is_damaged_is_named_in_one_line(tmp_path: Path, file: str, what: str) -> None:
+def test_a_file_that_is_damaged_is_named_in_one_line(tmp_path: Path, file: str, component: str) -> None:
     folder = tiny_clip(tmp_path)
     (folder / file).write_text('{"a"')
     message = fault(folder)
-    assert message.startswith(f'base "{folder}": its {what} cannot be read: ')
+    assert message.startswith(f'base "{folder}": its {component} cannot be read: ')
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("model_type", "way_out"),
+    ("model_type", "hint"),
     [
         ("clipp", 'did you mean "clip"?'),
         ("siglip_2", 'did you mean "siglip2"?'),
@@ -143,12 +143,12 @@ def test_a_file_that_is_damaged_is_named_in_one_line(tmp_path: Path, file: str, 
         ("gpt2", None),
     ],
 )
-def test_a_family_that_there_is_not(tmp_path: Path, model_type: str, way_out: str | None) -> None:
+def test_an_unknown_family(tmp_path: Path, model_type: str, hint: str | None) -> None:
     folder = tiny_clip(tmp_path)
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     known = f"known: {', '.join(loading.families())}."
     assert fault(folder) == (
-        f'base "{folder}": the model type "{model_type}" is not supported; {way_out or known}'
+        f'base "{folder}": the model type "{model_type}" is not supported; {hint or known}'
     )
 
 
@@ -203,7 +203,7 @@ BLOCKED = """
 import sys, warnings
 warnings.simplefilter("error")
 
-# The idiom for "not installed": to import it fails, to look for it finds nothing.
+# The idiom for "not installed": an import fails, and a search finds no module.
 sys.modules["torchvision"] = sys.modules["sentencepiece"] = None
 from PIL import Image
 from domainclip.models.loading import load_model

@@ -33,7 +33,7 @@ def fingerprints(model: DualEncoder) -> dict[str, str]:
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    return {part for part in before if before[part] != after[part]}
+    return {key for key in before if before[key] != after[key]}
 
 
 def test_the_first_pattern_that_matches_wins() -> None:
@@ -72,13 +72,13 @@ def test_the_first_pattern_that_matches_wins() -> None:
         ),
     ],
 )
-def test_patterns_that_leave_a_doubt(patterns: list[tuple[str, float]], message: str) -> None:
+def test_ambiguous_patterns_are_refused(patterns: list[tuple[str, float]], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parameters.match_patterns(NAMES, patterns)
     assert str(caught.value) == message
 
 
-def test_select_locks_and_unlocks(clip: DualEncoder) -> None:
+def test_set_trainable_freezes_and_unfreezes(clip: DualEncoder) -> None:
     factors = clip.set_trainable([("text/.*", 0.5), ("scale/.*", 1.0), ("image/.*", 0.0)])
     for name, weight in clip.weights().items():
         assert weight.requires_grad is not name.startswith("image/")
@@ -96,7 +96,7 @@ def test_names_are_the_same_around_an_adapter(clip: DualEncoder) -> None:
     assert {name for name in before if name.startswith("image/")} <= after
 
 
-def test_only_matrices_decay(tmp_path: Path) -> None:
+def test_weight_decay_applies_to_matrices_only(tmp_path: Path) -> None:
     for make in (tiny_clip, tiny_siglip):
         model = load_model(make(tmp_path / make.__name__))
         decayed = {name for name in model.weights() if model.uses_weight_decay(name)}
@@ -106,7 +106,7 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
         assert [name for name in decayed if any(word in name for word in words)] == []
 
 
-def test_fingerprints_follow_every_byte(clip: DualEncoder) -> None:
+def test_fingerprints_depend_on_every_byte(clip: DualEncoder) -> None:
     same = copy.deepcopy(clip)
     assert fingerprints(same) == fingerprints(clip)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_fingerprints_follow_every_byte(clip: DualEncoder) -> None:
     assert changed(fingerprints(same), fingerprints(clip)) == {"text", "all"}
 
 
-def test_the_scale_belongs_to_all_and_to_no_tower(clip: DualEncoder) -> None:
+def test_the_scale_is_part_of_all_and_of_no_tower(clip: DualEncoder) -> None:
     before = fingerprints(clip)
     clip.hf_base.logit_scale.data += 1
     assert changed(before, fingerprints(clip)) == {"all"}

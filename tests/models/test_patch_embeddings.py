@@ -1,4 +1,4 @@
-"""Vectors of patches: what they are made of, and that making them leaves the model as it was."""
+"""Patch embeddings: their definition, and that computing them leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAMILIES = [
 ]
 
 
-def loaded(family: Callable[..., Path], folder: Path) -> Any:
+def load(family: Callable[..., Path], folder: Path) -> Any:
     model = load_model(str(family(folder / "base")))
     model.eval()
     return model
@@ -38,7 +38,7 @@ def pixels(model: Any, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def one_layer(model: Any) -> None:
-    """With a single layer whose attention is left out, nothing travels between patches."""
+    """With a single layer whose attention is left out, patches do not influence each other."""
     vision = model.hf_base.vision_model
     stack = next(module for module in vision.modules() if isinstance(module, torch.nn.ModuleList))
     del stack[1:]
@@ -46,7 +46,7 @@ def one_layer(model: Any) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shape_length_and_repeatability(family: Callable[..., Path], tmp_path: Path) -> None:
-    model = loaded(family, tmp_path)
+    model = load(family, tmp_path)
     batch = pixels(model)
     before = model.encode_image(batch)
     patches = encode_patches(model, batch)
@@ -58,10 +58,10 @@ def test_shape_length_and_repeatability(family: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_without_attention_a_patch_says_only_what_is_in_it(
+def test_without_attention_a_patch_depends_on_its_own_pixels_only(
     family: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = loaded(family, tmp_path)
+    model = load(family, tmp_path)
     one_layer(model)
     batch = pixels(model)
     changed = {"pixels": batch["pixels"].clone()}
@@ -72,22 +72,22 @@ def test_without_attention_a_patch_says_only_what_is_in_it(
     assert moved.max() < 1e-6
 
 
-def test_with_attention_it_would_say_more(tmp_path: Path) -> None:
-    """The negative control of the test above: the ordinary last hidden state moves everywhere."""
-    model = loaded(tiny_models.tiny_clip, tmp_path)
+def test_with_attention_it_depends_on_all_pixels(tmp_path: Path) -> None:
+    """The negative control of the test above: the ordinary last hidden state changes everywhere."""
+    model = load(tiny_models.tiny_clip, tmp_path)
     one_layer(model)
     batch = pixels(model)
     changed = {"pixels": batch["pixels"].clone()}
     changed["pixels"][:, 8:16, 24:32] = 255 - changed["pixels"][:, 8:16, 24:32]
     vision = model.hf_base.vision_model
-    states = [vision(**model.pixel_inputs(one)).last_hidden_state for one in (batch, changed)]
+    states = [vision(**model.pixel_inputs(pixels)).last_hidden_state for pixels in (batch, changed)]
     moved = (states[0] - states[1]).abs().amax(dim=-1)[0, 1:]
     assert (moved > 1e-6).all()
 
 
 def test_clip_by_hand(tmp_path: Path) -> None:
     """Last layer: x + out(v(norm(x))), then its MLP; then the norm and projection of the class token."""
-    model = loaded(tiny_models.tiny_clip, tmp_path)
+    model = load(tiny_models.tiny_clip, tmp_path)
     vision, batch = model.hf_base.vision_model, pixels(model)
     with torch.inference_mode():
         first, last = vision.encoder.layers
@@ -96,12 +96,12 @@ def test_clip_by_hand(tmp_path: Path) -> None:
         x = x[0] if isinstance(x, tuple) else x
         x = x + last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(x)))
         x = x + last.mlp(last.layer_norm2(x))
-        wanted = model.hf_base.visual_projection(vision.post_layernorm(x[:, 1:]))
-        assert torch.allclose(encode_patches(model, batch), F.normalize(wanted, dim=-1), atol=1e-5)
+        expected = model.hf_base.visual_projection(vision.post_layernorm(x[:, 1:]))
+        assert torch.allclose(encode_patches(model, batch), F.normalize(expected, dim=-1), atol=1e-5)
 
 
-def test_siglip_pools_each_patch_as_if_it_were_alone(tmp_path: Path) -> None:
-    model = loaded(tiny_models.tiny_siglip, tmp_path)
+def test_siglip_pools_each_patch_by_itself(tmp_path: Path) -> None:
+    model = load(tiny_models.tiny_siglip, tmp_path)
     one_layer(model)
     row = torch.randn(1, 1, 32)
     head = model.hf_base.vision_model.head
@@ -111,8 +111,8 @@ def test_siglip_pools_each_patch_as_if_it_were_alone(tmp_path: Path) -> None:
     assert torch.allclose(head(row)[0], pooled, atol=1e-5)
 
 
-def test_an_adapter_counts(tmp_path: Path) -> None:
-    model = loaded(tiny_models.tiny_clip, tmp_path)
+def test_an_adapter_takes_part(tmp_path: Path) -> None:
+    model = load(tiny_models.tiny_clip, tmp_path)
     before = encode_patches(model, pixels(model))
     model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=r"vision_model.*v_proj"))
     model.eval()
@@ -123,8 +123,8 @@ def test_an_adapter_counts(tmp_path: Path) -> None:
     assert not torch.allclose(encode_patches(model, pixels(model)), before, atol=1e-3)
 
 
-def test_a_tower_of_any_shape_says_that_it_has_no_grid(tmp_path: Path) -> None:
-    model = loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
+def test_a_tower_for_images_of_any_shape_has_no_grid(tmp_path: Path) -> None:
+    model = load(tiny_models.tiny_siglip2_naflex, tmp_path)
     with pytest.raises(ModelError) as error:
         encode_patches(model, tiny_models.stack([model.image_preprocessor(tiny_models.noise(32, 32))]))
     assert str(error.value) == (
@@ -142,22 +142,22 @@ def test_a_tower_of_any_shape_says_that_it_has_no_grid(tmp_path: Path) -> None:
         ((50, 100), (0, 25, 50, 75)),
     ],
 )
-def test_the_window_of_a_picture(size: tuple[int, int], window: tuple[float, ...], tmp_path: Path) -> None:
-    model = loaded(tiny_models.tiny_clip, tmp_path)
+def test_the_window_of_an_image(size: tuple[int, int], window: tuple[float, ...], tmp_path: Path) -> None:
+    model = load(tiny_models.tiny_clip, tmp_path)
     assert model.image_preprocessor.window(size) == pytest.approx(window)
-    whole = loaded(tiny_models.tiny_siglip, tmp_path / "siglip")
+    whole = load(tiny_models.tiny_siglip, tmp_path / "siglip")
     assert whole.image_preprocessor.window(size) == (0, 0, *size)
 
 
 def test_the_window_holds_the_pixels_that_the_model_sees(tmp_path: Path) -> None:
-    """A white spot in the picture appears in the prepared pixels exactly where the window says."""
-    model = loaded(tiny_models.tiny_clip, tmp_path)
+    """A white spot appears in the preprocessed pixels where the window places it."""
+    model = load(tiny_models.tiny_clip, tmp_path)
     from PIL import Image
 
-    picture = Image.new("RGB", (200, 100))
-    picture.paste((255, 255, 255), (120, 40, 126, 46))
-    left, top, right, bottom = model.image_preprocessor.window(picture.size)
-    seen = model.image_preprocessor(picture)["pixels"][..., 0].astype(float)
-    y, x = (np.indices(seen.shape) * seen).sum(axis=(1, 2)) / seen.sum() + 0.5
+    image = Image.new("RGB", (200, 100))
+    image.paste((255, 255, 255), (120, 40, 126, 46))
+    left, top, right, bottom = model.image_preprocessor.window(image.size)
+    pixels = model.image_preprocessor(image)["pixels"][..., 0].astype(float)
+    y, x = (np.indices(pixels.shape) * pixels).sum(axis=(1, 2)) / pixels.sum() + 0.5
     assert left + x / 32 * (right - left) == pytest.approx(123, abs=1)
     assert top + y / 32 * (bottom - top) == pytest.approx(43, abs=1)

@@ -36,8 +36,8 @@ def embed(model: DualEncoder) -> tuple[Tensor, Tensor]:
         return image, model.encode_text(model.text_tokenizer(TEXTS))
 
 
-def stir(model: DualEncoder, pattern: str) -> None:
-    """A step of training that every weight named so has taken."""
+def perturb(model: DualEncoder, pattern: str) -> None:
+    """Change every weight whose name contains the pattern."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.weights().items():
@@ -46,9 +46,9 @@ def stir(model: DualEncoder, pattern: str) -> None:
 
 
 def adapt(model: DualEncoder, **options: Any) -> DualEncoder:
-    targets = [name for part in ("image", "text") for name in model.lora_targets(part, "attention")]
+    targets = [name for modality in ("image", "text") for name in model.lora_targets(modality, "attention")]
     model.hf_model = get_peft_model(model.hf_model, LoraConfig(r=2, target_modules=targets, **options))
-    stir(model, "lora_")
+    perturb(model, "lora_")
     return model
 
 
@@ -57,11 +57,11 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("make", [tiny_clip, tiny_siglip, tiny_siglip2_naflex, tiny_dual_encoder])
-def test_a_plain_folder_is_read_by_transformers_and_by_load(
+def test_a_plain_folder_is_loaded_by_transformers_and_by_load_model(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = load_model(make(tmp_path / "base"))
-    stir(model, "projection")
+    perturb(model, "projection")
     model.hf_base.logit_scale.data.fill_(3.25)
     save_model(model, tmp_path / "saved")
     again = load_model(tmp_path / "saved")
@@ -78,7 +78,7 @@ def test_a_plain_folder_is_read_by_transformers_and_by_load(
 
 def test_plain_transformers_gives_the_same_embeddings(tmp_path: Path) -> None:
     model = load_model(tiny_clip(tmp_path / "base"))
-    stir(model, "projection")
+    perturb(model, "projection")
     save_model(model, tmp_path / "saved")
     hf_model = transformers.CLIPModel.from_pretrained(tmp_path / "saved").eval()
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "saved", backend="pil")
@@ -90,7 +90,7 @@ def test_plain_transformers_gives_the_same_embeddings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [tiny_clip, tiny_siglip])
-def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_adapter_is_loaded_with_scale_and_bias(make: Callable[..., Path], tmp_path: Path) -> None:
     base = make(tmp_path / "base")
     model = adapt(load_model(base))
     model.hf_base.logit_scale.data.fill_(3.5)
@@ -111,7 +111,7 @@ def test_an_adapter_comes_back_with_scale_and_bias(make: Callable[..., Path], tm
     assert hashes(tmp_path / "again") == hashes(tmp_path / "adapter")
 
 
-def test_what_an_adapter_folder_holds(tmp_path: Path) -> None:
+def test_the_files_of_an_adapter(tmp_path: Path) -> None:
     base = tiny_siglip(tmp_path / "base")
     model = load_model(base)
     model.revision = "0123abc"
@@ -160,15 +160,15 @@ def test_a_merged_adapter_is_a_plain_model(tmp_path: Path) -> None:
         torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
 
 
-def test_modules_that_peft_keeps_whole_are_kept(tmp_path: Path) -> None:
+def test_modules_that_peft_saves_whole_are_loaded(tmp_path: Path) -> None:
     model = adapt(load_model(tiny_clip(tmp_path / "base")), modules_to_save=["text_projection"])
-    stir(model, "modules_to_save")
+    perturb(model, "modules_to_save")
     save_model(model, tmp_path / "adapter")
     for again, saved in zip(embed(load_model(tmp_path / "adapter")), embed(model), strict=True):
         assert torch.equal(again, saved)
 
 
-def test_a_learning_weight_is_never_lost_in_silence(tmp_path: Path) -> None:
+def test_a_trained_weight_that_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     model = adapt(load_model(tiny_clip(tmp_path / "base")))
     model.set_trainable(
         [(".*lora_.*", 1.0), ("text/text_projection.weight", 1.0), ("scale/.*", 1.0), (".*", 0.0)]
@@ -188,7 +188,7 @@ def test_the_last_call_of_the_tokenizer_is_not_saved(tmp_path: Path) -> None:
     assert hashes(tmp_path / "before") == hashes(tmp_path / "after")
 
 
-def test_no_path_of_this_machine_goes_along(tmp_path: Path) -> None:
+def test_no_local_path_is_saved(tmp_path: Path) -> None:
     save_model(load_model(tiny_clip(tmp_path / "Hospital-7")), tmp_path / "saved")
     assert [f.name for f in (tmp_path / "saved").iterdir() if b"Hospital-7" in f.read_bytes()] == []
 

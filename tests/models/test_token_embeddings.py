@@ -1,4 +1,4 @@
-"""A vector for each patch and word: what it is made of, which of them count, and who has none."""
+"""Embeddings of patches and words: their definition, the mask of words, and families without them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from domainclip.strategies.lora import Lora
 from tests.support import tiny_models
 
 TEXTS = ["a red circle", "two small squares on the left of a green dog", "cat"]
-FAMILIES = [one for one in tiny_models.FAMILIES if one is not tiny_models.tiny_siglip2_naflex]
+FAMILIES = [make for make in tiny_models.FAMILIES if make is not tiny_models.tiny_siglip2_naflex]
 
 
 def _loaded(family: Callable[..., Path], folder: Path) -> DualEncoder:
@@ -30,7 +30,7 @@ def _loaded(family: Callable[..., Path], folder: Path) -> DualEncoder:
     return model
 
 
-def _pictures(model: DualEncoder, count: int = 3) -> dict[str, Tensor]:
+def _images(model: DualEncoder, count: int = 3) -> dict[str, Tensor]:
     return tiny_models.stack(
         [model.image_preprocessor(tiny_models.noise(30 + 9 * i, 40, seed=i)) for i in range(count)]
     )
@@ -41,51 +41,53 @@ def _groups(model: DualEncoder) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_shapes_lengths_and_the_pooled_rows_beside(family: Callable[..., Path], tmp_path: Path) -> None:
+def test_shapes_lengths_and_pooled_rows(family: Callable[..., Path], tmp_path: Path) -> None:
     model = _loaded(family, tmp_path)
-    image, groups = _pictures(model), _groups(model)
-    found = model(image, groups, tokens=True)
-    assert type(found) is EncoderOutput
+    image, groups = _images(model), _groups(model)
+    out = model(image, groups, tokens=True)
+    assert type(out) is EncoderOutput
     longest = max(group["input_ids"].shape[1] for group in groups)
     d = model.width
-    assert found.image_tokens.shape == (3, 16, d)
-    assert found.text_tokens.shape == (3, longest, d)
-    assert found.text_mask.shape == (3, longest)
-    assert found.text_mask.dtype == torch.bool
-    assert torch.allclose(found.image_tokens.norm(dim=-1), torch.ones(3, 16), atol=1e-5)
-    lengths = found.text_tokens.norm(dim=-1)[found.text_mask]
+    assert out.image_tokens.shape == (3, 16, d)
+    assert out.text_tokens.shape == (3, longest, d)
+    assert out.text_mask.shape == (3, longest)
+    assert out.text_mask.dtype == torch.bool
+    assert torch.allclose(out.image_tokens.norm(dim=-1), torch.ones(3, 16), atol=1e-5)
+    lengths = out.text_tokens.norm(dim=-1)[out.text_mask]
     assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
-    for mine, plain in zip(found[:4], model(image, groups), strict=True):
-        assert mine is plain is None or torch.allclose(mine, plain, atol=1e-5)
+    for mine, hf_model in zip(out[:4], model(image, groups), strict=True):
+        assert mine is hf_model is None or torch.allclose(mine, hf_model, atol=1e-5)
     for given in ((image, None), (None, groups)):
         other = model(*given, tokens=True)
         assert [name for name, value in zip(other._fields, other, strict=True) if value is None] == [
             name
-            for name, value in zip(found._fields, found, strict=True)
+            for name, value in zip(out._fields, out, strict=True)
             if value is None or name.startswith("text" if given[1] is None else "image")
         ]
 
 
-def _clip(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    hidden = plain.vision_model(image).last_hidden_state[:, 1:]
-    words = plain.text_model(text).last_hidden_state
-    return plain.visual_projection(plain.vision_model.post_layernorm(hidden)), plain.text_projection(words)
+def _clip(hf_model: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = hf_model.vision_model(image).last_hidden_state[:, 1:]
+    words = hf_model.text_model(text).last_hidden_state
+    return hf_model.visual_projection(hf_model.vision_model.post_layernorm(hidden)), hf_model.text_projection(
+        words
+    )
 
 
-def _siglip(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    hidden = plain.vision_model(image).last_hidden_state
-    each = [plain.vision_model.head(hidden[:, i : i + 1]) for i in range(16)]
-    return torch.stack(each, dim=1), plain.text_model.head(plain.text_model(text).last_hidden_state)
+def _siglip(hf_model: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = hf_model.vision_model(image).last_hidden_state
+    each = [hf_model.vision_model.head(hidden[:, i : i + 1]) for i in range(16)]
+    return torch.stack(each, dim=1), hf_model.text_model.head(hf_model.text_model(text).last_hidden_state)
 
 
-def _dual(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    hidden = plain.vision_model(image).last_hidden_state[:, 1:]
-    words = plain.text_model(text, attention_mask=(text != 0).long()).last_hidden_state
+def _dual(hf_model: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = hf_model.vision_model(image).last_hidden_state[:, 1:]
+    words = hf_model.text_model(text, attention_mask=(text != 0).long()).last_hidden_state
     pooled = [
         torch.tanh(part.pooler.dense(rows))
-        for part, rows in ((plain.vision_model, hidden), (plain.text_model, words))
+        for part, rows in ((hf_model.vision_model, hidden), (hf_model.text_model, words))
     ]
-    return plain.visual_projection(pooled[0]), plain.text_projection(pooled[1])
+    return hf_model.visual_projection(pooled[0]), hf_model.text_projection(pooled[1])
 
 
 @pytest.mark.parametrize(
@@ -96,28 +98,28 @@ def _dual(plain: Any, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         (tiny_models.tiny_dual_encoder, _dual),
     ],
 )
-def test_each_goes_where_the_pooled_one_goes(
+def test_each_token_is_pooled_and_projected(
     family: Callable[..., Path], by_hand: Callable[..., tuple[Tensor, Tensor]], tmp_path: Path
 ) -> None:
     model = _loaded(family, tmp_path)
-    image, text = _pictures(model), model.text_tokenizer(TEXTS)
-    found = model(image, text, tokens=True)
+    image, text = _images(model), model.text_tokenizer(TEXTS)
+    out = model(image, text, tokens=True)
     rows, words = by_hand(model.hf_base, model.pixel_inputs(image)["pixel_values"], text["input_ids"])
-    assert torch.allclose(found.image_tokens, F.normalize(rows, dim=-1), atol=1e-5)
-    mine, theirs = found.text_tokens[found.text_mask], F.normalize(words, dim=-1)[found.text_mask]
+    assert torch.allclose(out.image_tokens, F.normalize(rows, dim=-1), atol=1e-5)
+    mine, theirs = out.text_tokens[out.text_mask], F.normalize(words, dim=-1)[out.text_mask]
     assert torch.allclose(mine, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [tiny_models.tiny_clip, tiny_models.tiny_metaclip_2])
-def test_the_token_that_is_read_would_be_the_embedding(family: Callable[..., Path], tmp_path: Path) -> None:
-    """At the end of the text, which the mask leaves out, stands the embedding itself."""
+def test_the_pooled_token_equals_the_embedding(family: Callable[..., Path], tmp_path: Path) -> None:
+    """At the end of the text, which the mask excludes, is the embedding itself."""
     model = _loaded(family, tmp_path)
     text = model.text_tokenizer(TEXTS)
-    found = model(None, text, tokens=True)
+    out = model(None, text, tokens=True)
     ends = (text["input_ids"] == model.hf_base.config.text_config.eos_token_id).int().argmax(dim=1)
-    at_end = found.text_tokens[torch.arange(3), ends]
-    assert torch.allclose(at_end, found.text, atol=1e-5)
-    assert not found.text_mask[torch.arange(3), ends].any()
+    at_end = out.text_tokens[torch.arange(3), ends]
+    assert torch.allclose(at_end, out.text, atol=1e-5)
+    assert not out.text_mask[torch.arange(3), ends].any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -130,9 +132,9 @@ def test_the_mask_covers_the_words_of_each_text(family: Callable[..., Path], tmp
             model.text_tokenizer.normalize([text]), add_special_tokens=False
         )["input_ids"][0]
         assert row.sum() == len(pieces)
-        places = row.nonzero().flatten()
-        assert (places.diff() == 1).all()  # without a gap, from the first word on
-        assert places[0] == (
+        positions = row.nonzero().flatten()
+        assert (positions.diff() == 1).all()  # without a gap, from the first word on
+        assert positions[0] == (
             0 if model.text_tokenizer.hf_tokenizer.bos_token is None and "siglip" in model.family else 1
         )
 
@@ -146,35 +148,35 @@ def test_an_unknown_word_is_a_word_and_an_empty_text_has_none(tmp_path: Path) ->
 
 @pytest.mark.parametrize("strategy", [Full(last_layers=1), Lora(rank=2, last_layers=1)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_from_kept_hidden_states_they_are_the_same(
+def test_from_frozen_hidden_states_they_are_the_same(
     family: Callable[..., Path], strategy: Any, tmp_path: Path
 ) -> None:
     model = _loaded(family, tmp_path)
     strategy.learning_rates(model)
     model.eval()
-    image, text = _pictures(model), model.text_tokenizer(TEXTS)
+    image, text = _images(model), model.text_tokenizer(TEXTS)
     whole = model(image, text, tokens=True)
-    midway = {**text, "hidden": model.frozen_hidden_states("text", text)}
-    kept = model({"hidden": model.frozen_hidden_states("image", image)}, midway, tokens=True)
-    for mine, theirs in zip(kept, whole, strict=True):
+    text_with_hidden = {**text, "hidden": model.frozen_hidden_states("text", text)}
+    from_hidden = model({"hidden": model.frozen_hidden_states("image", image)}, text_with_hidden, tokens=True)
+    for mine, theirs in zip(from_hidden, whole, strict=True):
         assert mine is theirs is None or torch.allclose(mine.float(), theirs.float(), atol=1e-5)
 
 
 def test_gradients_reach_the_towers_through_the_tokens(tmp_path: Path) -> None:
     model = load_model(tiny_models.tiny_clip(tmp_path / "base"))
-    found = model(_pictures(model), model.text_tokenizer(TEXTS), tokens=True)
-    (found.image_tokens.sum() + found.text_tokens[found.text_mask].sum()).backward()
+    out = model(_images(model), model.text_tokenizer(TEXTS), tokens=True)
+    (out.image_tokens.sum() + out.text_tokens[out.text_mask].sum()).backward()
     without = {name for name, weight in model.weights().items() if weight.grad is None}
     assert without == {"scale/logit_scale"}
 
 
-def test_a_tower_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
+def test_a_tower_for_images_of_any_shape_has_words_but_no_patches(tmp_path: Path) -> None:
     model = _loaded(tiny_models.tiny_siglip2_naflex, tmp_path)
     assert model.has_token_embeddings("text")
     assert not model.has_token_embeddings("image")
     assert model(None, model.text_tokenizer(TEXTS), tokens=True).text_tokens.shape == (3, 64, 32)
     with pytest.raises(ModelError) as error:
-        model(_pictures(model, 1), None, tokens=True)
+        model(_images(model, 1), None, tokens=True)
     assert str(error.value) == (
         f'base "{tmp_path / "base"}": family siglip2 has no token embeddings of images; leave out the '
         "objective that needs image_tokens"
@@ -188,21 +190,21 @@ def test_all_others_have_both(family: Callable[..., Path], tmp_path: Path) -> No
     assert model.has_token_embeddings("text")
 
 
-def test_a_second_token_in_front_is_noticed(tmp_path: Path) -> None:
-    """With registers or a distillation token, the patches begin elsewhere: nothing is guessed."""
+def test_a_second_token_in_front_is_refused(tmp_path: Path) -> None:
+    """With registers or a distillation token, the patches begin elsewhere."""
     model = _loaded(tiny_models.tiny_dual_encoder, tmp_path)
     model.hf_base.vision_model.embeddings.distillation_token = torch.nn.Parameter(torch.zeros(1, 1, 32))
     assert not model.has_token_embeddings("image")
 
 
-def test_a_study_of_several_pictures_has_no_one_grid(tmp_path: Path) -> None:
+def test_a_study_of_several_images_has_no_single_grid(tmp_path: Path) -> None:
     model = _loaded(tiny_models.tiny_clip, tmp_path)
     model.frames = 2
     assert not model.has_token_embeddings("image")
     assert model.has_token_embeddings("text")
 
 
-def test_groups_are_filled_up_to_the_longest() -> None:
+def test_groups_are_padded_to_the_longest() -> None:
     ones = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
     short = 2 * torch.ones(1, 2, 4), torch.tensor([[True, False]])
     rows, mask = token_embeddings.pad_and_join([short, ones])

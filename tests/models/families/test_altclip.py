@@ -8,7 +8,7 @@ from domainclip.models.loading import load_model
 from tests.support.tiny_models import tiny_altclip
 
 
-def test_positions_behind_the_padding_index_are_what_counts(tmp_path: Path) -> None:
+def test_positions_are_counted_from_behind_the_padding_index(tmp_path: Path) -> None:
     model = load_model(tiny_altclip(tmp_path))
     assert model.hf_base.config.text_config.max_position_embeddings == 66
     assert model.max_tokens == 64

@@ -44,13 +44,13 @@ def test_trimmed_equals_padded_in_values_and_gradients(tmp_path: Path, legacy: b
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["first eos", "highest id"])
-def test_both_rules_read_at_the_end_of_a_truncated_text(tmp_path: Path, legacy: bool) -> None:
+def test_both_rules_pool_at_the_end_of_a_truncated_text(tmp_path: Path, legacy: bool) -> None:
     model = load_model(tiny_clip(tmp_path, legacy_eos=legacy, positions=16))
     ids = model.text_tokenizer(["cat " * 40, "a dog"])["input_ids"]
     assert ids.shape == (2, 16)
     assert ids[0, -1] == model.text_tokenizer.hf_tokenizer.eos_token_id
     assert (ids[0] == model.text_tokenizer.hf_tokenizer.eos_token_id).sum() == 1
-    # What stands before the end token decides the embedding: cutting one word less must change it.
+    # The token before the end determines the embedding: another one must change it.
     other = ids.clone()
     other[0, -2] = ids[1, 1]
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_both_rules_read_at_the_end_of_a_truncated_text(tmp_path: Path, legacy: 
     assert torch.equal(first[1], second[1])
 
 
-def test_an_end_of_text_id_that_the_tokenizer_never_writes(tmp_path: Path) -> None:
+def test_an_end_of_text_id_that_the_tokenizer_does_not_produce(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path)
     edit_config(folder, "text_config", "eos_token_id", 5)
     with pytest.raises(ModelError) as caught:
@@ -87,7 +87,7 @@ def test_the_legacy_rule_needs_the_end_of_text_to_be_the_highest_id(tmp_path: Pa
     )
 
 
-def test_two_activations_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_different_activations_cause_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tiny_clip(tmp_path)
     with caplog.at_level(logging.WARNING, logger="domainclip"):
         load_model(folder)
@@ -100,8 +100,8 @@ def test_two_activations_are_warned_about(tmp_path: Path, caplog: pytest.LogCapt
     ]
 
 
-def edit_config(folder: Path, part: str, key: str, value: object) -> None:
+def edit_config(folder: Path, section: str, key: str, value: object) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    config[part][key] = value
+    config[section][key] = value
     file.write_text(json.dumps(config))

@@ -8,7 +8,7 @@ from domainclip.models.loading import load_model
 from tests.support.tiny_models import tiny_metaclip_2
 
 
-def test_reads_at_the_first_end_token_though_its_id_is_2(tmp_path: Path) -> None:
+def test_pools_at_the_first_end_token_though_its_id_is_2(tmp_path: Path) -> None:
     model = load_model(tiny_metaclip_2(tmp_path))
     ids = model.text_tokenizer(["a cat", "a red circle on the left"])["input_ids"]
     assert model.text_tokenizer.hf_tokenizer.eos_token_id == 2

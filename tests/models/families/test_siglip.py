@@ -26,14 +26,14 @@ def test_trimming_would_change_the_embedding(tmp_path: Path) -> None:
     assert (model.encode_text(full) - model.encode_text(trimmed)).abs().max() > 1e-3
 
 
-def test_case_and_punctuation_do_not_count(tmp_path: Path) -> None:
+def test_case_and_punctuation_have_no_effect(tmp_path: Path) -> None:
     model = load_model(tiny_siglip(tmp_path))
     same = model.text_tokenizer(["a red cat", "A Red, CAT!"])["input_ids"]
     assert torch.equal(same[0], same[1])
 
 
-def test_lower_case_is_kept_where_only_the_config_asks_for_it(tmp_path: Path) -> None:
-    """The Gemma tokenizer of SigLIP 2 carries `do_lower_case` and does nothing about it."""
+def test_text_is_lower_cased_where_only_the_config_requires_it(tmp_path: Path) -> None:
+    """The Gemma tokenizer of SigLIP 2 has `do_lower_case` in its config and ignores it."""
     folder = tiny_siglip(tmp_path)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = None

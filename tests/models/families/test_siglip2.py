@@ -8,7 +8,7 @@ from domainclip.models.loading import load_model
 from tests.support.tiny_models import noise, stack, tiny_siglip2_naflex
 
 
-def test_what_pads_the_patches_does_not_count(tmp_path: Path) -> None:
+def test_padding_patches_have_no_effect(tmp_path: Path) -> None:
     model = load_model(tiny_siglip2_naflex(tmp_path))
     batch = stack(model.image_preprocessor(image) for image in (noise(64, 64, 1), noise(90, 8, 2)))
     assert batch["pixels"].shape == (2, 16, 8 * 8 * 3)
@@ -18,7 +18,7 @@ def test_what_pads_the_patches_does_not_count(tmp_path: Path) -> None:
     torch.testing.assert_close(model.encode_image(other), model.encode_image(batch), atol=1e-6, rtol=0)
 
 
-def test_the_aspect_ratio_is_seen(tmp_path: Path) -> None:
+def test_the_aspect_ratio_is_preserved(tmp_path: Path) -> None:
     model = load_model(tiny_siglip2_naflex(tmp_path))
     image = noise(64, 16)
     wide, tall = model.image_preprocessor(image), model.image_preprocessor(image.rotate(90, expand=True))
