@@ -61,6 +61,14 @@ def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingReco
     return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole)
 
 
+def record_corpus(base: str, corpus: Corpus) -> TrainingRecord:
+    """The training images of a model that is trained on the corpus, starting from a base.
+
+    Raises: ModelError when the record of the base is broken.
+    """
+    return record(corpus, load(base))
+
+
 def save(folder: Path, known: TrainingRecord) -> None:
     """Write the record into a run folder, readable by its owner only; sorted, so that order reveals nothing.
 

@@ -9,7 +9,8 @@ from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.pipelines.inputs import Inputs, load_base
+from domainclip.pipelines.base_model import load_base
+from domainclip.pipelines.inputs import Inputs
 from domainclip.pipelines.run_folder import record_baseline
 from domainclip.training.run_context import RunContext
 from domainclip.training.weight_interpolation import selection_metric

@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
+from domainclip.data.corpus import Corpus
 from domainclip.data.interfaces import BatchOrdering, Curation
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
@@ -33,6 +34,27 @@ class CuratedItems:
         if self.strata is not None:
             digest.update(self.strata.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def curate_corpus(
+    corpus: Corpus, curation: Mapping[str, Curation], base: DualEncoder, *, on_disk: bool, required: bool
+) -> tuple[Corpus, CuratedItems]:
+    """The corpus with its training items curated, and those items; `on_disk` as in `curate`.
+
+    Unless `required`, as to train, a corpus whose training items are a stream, or none, stays as it is.
+
+    Raises: RecipeError for a stream; RecipeError or DataError as `curate` does.
+    """
+    if corpus.stream is not None and curation and required:
+        raise RecipeError(
+            f"curation.{next(iter(curation))}: needs all training pairs at once, and a stream "
+            "shows a few: leave it out, or store the corpus with domainclip data prepare and train on that"
+        )
+    items = corpus.splits["train"]
+    if not required and (corpus.stream is not None or not len(items)):
+        return corpus, CuratedItems(items)
+    curated = curate(items, curation, base, on_disk=on_disk)
+    return corpus.with_train_items(curated.items), curated
 
 
 def curate(

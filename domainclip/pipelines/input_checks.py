@@ -28,15 +28,15 @@ def check_examples(recipe: Recipe, card: Card) -> None:
         )
 
 
-def check_stream(components: Components, corpus: Corpus) -> None:
-    """Curation needs all pairs at once, which a stream does not give.
+def check_model(recipe: Recipe, base: DualEncoder, model: DualEncoder) -> None:
+    """Between the base and a model that begins with a new tower, weights cannot be interpolated.
 
     Raises: RecipeError.
     """
-    if corpus.stream is not None and components.curation:
+    if model is not base and recipe.weight_interpolation is not None:
         raise RecipeError(
-            f"curation.{next(iter(components.curation))}: needs all training pairs at once, and a stream "
-            "shows a few: leave it out, or store the corpus with domainclip data prepare and train on that"
+            f"weight_interpolation: strategy {next(iter(recipe.strategy))} begins with a new tower, so no "
+            "line leads back to the base: leave weight_interpolation out"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,16 +10,13 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.corpus import Corpus, build_reader, load_corpus
-from domainclip.data.interfaces import Curation
-from domainclip.errors import RecipeError
-from domainclip.evaluation import contamination
-from domainclip.evaluation.contamination import TrainingRecord
+from domainclip.evaluation.contamination import TrainingRecord, record_corpus
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.models.loading import load_model
 from domainclip.pipelines import input_checks
-from domainclip.pipelines.curate import CuratedItems, curate
+from domainclip.pipelines.base_model import load_base
+from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.retention import load_retention
-from domainclip.strategies.base import InputRequirements, Strategy
+from domainclip.strategies.base import InputRequirements
 from domainclip.training.monitoring.tensorboard import require_tensorboard
 from domainclip.training.optimizer import require_optimizer
 from domainclip.training.teachers import fetch_models
@@ -66,10 +62,17 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     base = load_base(recipe, components.strategy)
     corpus = load_corpus(card, recipe.corpus.path, reader=reader)
     components = replace(components, strategy=components.strategy.with_classes(list(corpus.classes)))
-    curation = _curation(components, corpus, purpose)
-    train_items = curate(corpus.splits["train"], curation, base, on_disk=recipe.evaluate.cache_embeddings)
-    corpus = corpus.with_train_items(train_items.items)
-    model = _build_model(recipe, components.strategy, base) if purpose == "train" else base
+    corpus, train_items = curate_corpus(
+        corpus,
+        components.curation,
+        base,
+        on_disk=recipe.evaluate.cache_embeddings,
+        required=purpose == "train",
+    )
+    model = base
+    if purpose == "train":
+        model = components.strategy.build_model(base)
+        input_checks.check_model(recipe, base, model)
     objectives = components.objectives or build_objectives({model.objective: {}})
     learning_rate = recipe.train.learning_rate or components.strategy.default_learning_rate
     warnings = list(train_items.warnings)
@@ -97,35 +100,5 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         findings=tuple(findings),
         warnings=(*warnings, *retention_warnings),
         invalid=tuple(invalid),
-        training_record=_training_record(recipe, corpus) if purpose == "train" else None,
+        training_record=record_corpus(recipe.base.path, corpus) if purpose == "train" else None,
     )
-
-
-def load_base(recipe: Recipe, strategy: Strategy, revision: str | None = None) -> DualEncoder:
-    """The base as published, shown as many images per item as the strategy requires."""
-    base = load_model(recipe.base.path, revision or recipe.base.revision)
-    return base.with_frames(strategy.requirements(base).frames)
-
-
-def _curation(components: Components, corpus: Corpus, purpose: Purpose) -> Mapping[str, Curation]:
-    """The curation to apply: to evaluate, none where no training item is at hand."""
-    if purpose == "evaluate":
-        has_items = corpus.stream is None and len(corpus.splits["train"]) > 0
-        return components.curation if has_items else {}
-    input_checks.check_stream(components, corpus)
-    return components.curation
-
-
-def _build_model(recipe: Recipe, strategy: Strategy, base: DualEncoder) -> DualEncoder:
-    model = strategy.build_model(base)
-    if model is not base and recipe.weight_interpolation is not None:
-        raise RecipeError(
-            f"weight_interpolation: strategy {next(iter(recipe.strategy))} begins with a new tower, so no "
-            "line leads "
-            "back to the base: leave weight_interpolation out"
-        )
-    return model
-
-
-def _training_record(recipe: Recipe, corpus: Corpus) -> TrainingRecord:
-    return contamination.record(corpus, contamination.load(recipe.base.path))
