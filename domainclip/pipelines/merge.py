@@ -1,4 +1,4 @@
-"""Writes an adapter into plain weights, and proves that they say the same."""
+"""The command `merge`: write an adapter into plain weights, and verify that the embeddings are the same."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ _IMAGES = 8
 
 
 def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
-    """The largest difference between the run's embeddings and those of the plain weights written to `out`.
+    """Write plain weights to `out`; the largest difference between their embeddings and those of the run.
 
-    Summed in fp32, whatever precision the run was trained in: bf16 alone would cost 1e-2. What is compared
-    is the folder as read back, on random pictures and texts of every length; scale and bias count too.
+    The weights are added in fp32, whatever precision the run was trained in: bf16 alone would cost 1e-2. The
+    folder as read back is compared, on random images and texts of every length; scale and bias count too.
 
-    Raises: RecipeError when `out` exists, ModelError when the run cannot be read, the difference is above
-    `tolerance`, or `out` cannot be written; nothing is left at `out` then.
+    Raises: RecipeError when `out` exists; ModelError when the run cannot be read, the difference is above
+    `tolerance`, or `out` cannot be written. Then nothing is left at `out`.
     """
     if out.exists():
         raise RecipeError(f"{out}: exists already; name another folder")
     if not (run / "model").is_dir():
         raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
     model = load_model(run / "model")
-    before = _said(model)
+    before = _outputs(model)
     _make_plain(model, run)
     staging = out.absolute().parent / f".staging-{out.name}-{uuid.uuid4().hex[:8]}"
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, staging)
-        difference = _difference(before, _said(load_model(staging)))
-        # A difference that is not a number is no agreement either.
+        difference = _difference(before, _outputs(load_model(staging)))
+        # A difference that is not a number fails too.
         if not difference <= tolerance:
             raise ModelError(
                 f"{run}: the merged weights differ from the adapter by {difference:.1e}, more than "
@@ -76,7 +76,7 @@ def _make_plain(model: DualEncoder, run: Path) -> None:
 
 
 def _write_card(run: Path, folder: Path) -> None:
-    """A card that says how plain weights are used, where the run was measured."""
+    """A model card that shows how plain weights are used, if the run has results."""
     if not (run / "results.json").is_file():
         return
     try:
@@ -90,18 +90,20 @@ def _write_card(run: Path, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _said(model: DualEncoder) -> list[Tensor]:
-    """Embeddings of fixed pictures and texts, scale and bias."""
+def _outputs(model: DualEncoder) -> list[Tensor]:
+    """Embeddings of fixed images and texts, scale and bias."""
     draw = np.random.default_rng(0)
     shapes = draw.integers(8, 200, size=(_IMAGES, 2))
-    pictures = [Image.fromarray(draw.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
-    prepared = [model.image_preprocessor(picture) for picture in pictures]
-    image = {key: torch.from_numpy(np.stack([one[key] for one in prepared])) for key in prepared[0]}
+    images = [Image.fromarray(draw.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
+    preprocessed = [model.image_preprocessor(image) for image in images]
+    pixels = {
+        key: torch.from_numpy(np.stack([arrays[key] for arrays in preprocessed])) for key in preprocessed[0]
+    }
     bias = torch.zeros(()) if model.bias is None else model.bias
-    said = [model.encode_image(image), model.encode_text(model.text_tokenizer(_TEXTS)), model.scale, bias]
-    return [one.detach() for one in said]
+    outputs = [model.encode_image(pixels), model.encode_text(model.text_tokenizer(_TEXTS)), model.scale, bias]
+    return [output.detach() for output in outputs]
 
 
 def _difference(before: list[Tensor], after: list[Tensor]) -> float:
-    # torch's own maximum keeps NaN, as Python's would not.
+    # torch's maximum is NaN where a value is; Python's is not.
     return float(torch.stack([(a - b).abs().max() for a, b in zip(before, after, strict=True)]).max())

@@ -1,8 +1,7 @@
-"""Many devices on paper: what a step costs on one of w, from what one device was measured to do.
+"""Cost model of many devices: time, memory and traffic of a step on w devices, from measurements on one.
 
-The model is small on purpose, and `benchmarks/scale.py` says how far off it is. Time is what a device
-computes, plus what it sends, one after the other: overlap would only make it faster. Reading pictures is not
-in it.
+The model is small on purpose; `benchmarks/scale.py` compares it with real processes. Computing and sending
+are added, since overlap would only be faster. Reading and decoding images is left out.
 
 Legend: w devices, b pairs of a batch, r = b/w of one device, d embedding width, n bytes.
 """
@@ -31,7 +30,7 @@ _SCALARS = 8  # small messages of a step: losses, lengths, whether to stop
 
 @dataclass(frozen=True)
 class Profile:
-    """What one device was measured to do with a job, in seconds, bytes and numbers."""
+    """Measurements of a training on one device, in seconds, bytes and numbers."""
 
     pair: float  # forward and backward of a pair
     fixed: float  # of a pass, whatever it holds
@@ -41,22 +40,22 @@ class Profile:
     weights: int
     learning: int
     width: int
-    saved: float  # bytes that a pair's forward keeps for its backward
+    saved: float  # bytes of activations that a pair keeps for its backward pass
 
 
 @dataclass(frozen=True)
 class Network:
-    """What lies between the devices."""
+    """The network between the devices."""
 
     bandwidth: float  # bytes a second that a device sends
     latency: float  # seconds of a message
 
     def gather(self, size: float, w: int) -> float:
-        """Seconds until `size` bytes of all devices together stand on each, around a ring."""
+        """Seconds to gather `size` bytes, of all devices together, on each of w, around a ring."""
         return (w - 1) / w * size / self.bandwidth + (w - 1) * self.latency
 
     def reduce(self, size: float, w: int) -> float:
-        """Seconds until `size` bytes of each device are summed everywhere, around a ring."""
+        """Seconds to sum `size` bytes of each of w devices on all, around a ring."""
         return 2 * self.gather(size, w)
 
 
@@ -82,11 +81,14 @@ def estimate(
     *,
     devices: int,
     batch: int,
-    held: int | None = None,
+    micro_batch: int | None = None,
     shard: bool = False,
     crowded: float = 1.0,
 ) -> Estimate:
-    """`held` pairs at once on each device, None: all; `crowded`: devices that share one device's arithmetic.
+    """The cost of a step.
+
+    `micro_batch` is the number of pairs held at once on a device, None: all; `crowded` is the number of
+    devices that share the arithmetic of one.
 
     Raises: RecipeError when the devices cannot share a batch equally.
     """
@@ -96,7 +98,7 @@ def estimate(
             f"{devices}"
         )
     rows = batch // devices
-    held = min(held or rows, rows)
+    held = min(micro_batch or rows, rows)
     passes = ceil(rows / held)
     computing = passes * profile.fixed + rows * profile.pair + profile.logit * rows * batch
     # Gradient caching encodes all but one micro-batch twice, the first time without a backward pass.
@@ -121,17 +123,19 @@ def estimate(
     return Estimate(memory, sent, crowded * computing, sending, batch / seconds)
 
 
-def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int], StepBatch]) -> Profile:
-    """A profile of this device; `bring(n)` gives a batch of n pairs. Weights stay as they are."""
+def measure(
+    setup: TrainingSetup, accelerator: Accelerator, make_batch: Callable[[int], StepBatch]
+) -> Profile:
+    """The profile of this device; `make_batch(n)` returns a batch of n pairs. Weights stay as they are."""
     model, terms = setup.model, setup.objectives
-    few, many = (bring(count) for count in (4, 16))
+    few, many = (make_batch(count) for count in (4, 16))
 
-    def whole(batch: StepBatch) -> float:
-        def go() -> None:
+    def pass_seconds(batch: StepBatch) -> float:
+        def run_pass() -> None:
             step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
             model.zero_grad(set_to_none=True)
 
-        return seconds_per_call(go, accelerator.device)
+        return seconds_per_call(run_pass, accelerator.device)
 
     (given,) = step.chunked(model, many, None).inputs
 
@@ -141,15 +145,15 @@ def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int
             model(**given)
 
     small, large = len(few.group), len(many.group)
-    first, second = whole(few), whole(many)
+    first, second = pass_seconds(few), pass_seconds(many)
     pair = max((second - first) / max(1, large - small), second / large / 4)
     weights = model.weights()
     return Profile(
         pair=pair,
         fixed=max(0.0, first - small * pair),
         encode=seconds_per_call(encode, accelerator.device) / large,
-        logit=_of_a_combination(model.width, accelerator.device),
-        update=_of_the_optimizer(setup, accelerator.device),
+        logit=_logit_seconds(model.width, accelerator.device),
+        update=_update_seconds(setup, accelerator.device),
         weights=sum(weight.numel() for weight in weights.values()),
         learning=sum(weight.numel() for name, weight in weights.items() if setup.factors[name] > 0),
         width=model.width,
@@ -157,25 +161,25 @@ def measure(setup: TrainingSetup, accelerator: Accelerator, bring: Callable[[int
     )
 
 
-def _of_a_combination(width: int, device: torch.device) -> float:
+def _logit_seconds(width: int, device: torch.device) -> float:
     rows, batch = 64, 4096
     image = torch.randn(rows, width, device=device, requires_grad=True)
     text = torch.randn(batch, width, device=device, requires_grad=True)
     scale = torch.ones((), device=device)
 
-    def go() -> None:
+    def run_loss() -> None:
         grads: list[Tensor] = [image, text]
         blockwise.mean_over_rows(blockwise.softmax, image, text, scale).backward(inputs=grads)
 
     # Both directions; the columns' gradients are among them.
-    return 2 * seconds_per_call(go, device) / (rows * batch)
+    return 2 * seconds_per_call(run_loss, device) / (rows * batch)
 
 
-def _of_the_optimizer(setup: TrainingSetup, device: torch.device) -> float:
+def _update_seconds(setup: TrainingSetup, device: torch.device) -> float:
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     for group in optimizer.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
-    taken = seconds_per_call(optimizer.step, device)
+    seconds = seconds_per_call(optimizer.step, device)
     optimizer.zero_grad(set_to_none=True)
-    return taken
+    return seconds

@@ -1,8 +1,8 @@
-"""What a run would do, before it does it: weights, steps, memory, texts, and, if asked, speed."""
+"""The command `plan`: what a run would do: weights, steps, memory, captions and, if asked, speed."""
 
 from __future__ import annotations
 
-import time
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import micro_batch_size, step, teachers
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.setup import TrainingSetup, precision, to_step_batch
+from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
 BENCHMARK_PAIRS = 8  # pairs of a step
@@ -33,8 +34,8 @@ class Plan:
 
     def text(self) -> str:
         """A table of two columns, then the warnings."""
-        wide = max(len(name) for name, _ in self.lines)
-        rows = [f"{name:{wide}}  {value}" for name, value in self.lines]
+        width = max(len(name) for name, _ in self.lines)
+        rows = [f"{name:{width}}  {value}" for name, value in self.lines]
         return "\n".join([*rows, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -47,9 +48,10 @@ class Cluster:
 
 
 def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Plan:
-    """Reads base and corpus, applies the strategy, and says what would happen; trains nothing that stays.
+    """Load base and corpus, apply the strategy, and describe the run; no weights are written.
 
-    With a `cluster`, also what it would cost there, from what this device is measured to do.
+    With a `benchmark`, the throughput of a few steps is measured; with a `cluster`, the cost of a step there
+    is estimated from measurements on this device.
 
     Raises: whatever the run itself would raise before its first step.
     """
@@ -66,7 +68,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
         ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
         (
             "measured on",
-            ", ".join(f"{one.name} ({len(one.items)} items, {len(one.classes)} classes)" for one in sets),
+            ", ".join(f"{data.name} ({len(data.items)} items, {len(data.classes)} classes)" for data in sets),
         ),
         ("learns", setup.summary),
         (
@@ -88,44 +90,48 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
         minutes = steps * batch / rate / 60
         lines.append(("speed", f"about {rate:.1f} pairs/s here: {minutes:.0f} minutes of training"))
     if cluster is not None:
-        lines += _on_many(setup, accelerator, cluster, steps, batch)
+        lines += _cluster_lines(setup, accelerator, cluster, steps, batch)
     return Plan(lines, inputs.warnings)
 
 
-def _on_many(
+def _cluster_lines(
     setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
     settings = setup.settings
     profile = plan_cluster.measure(setup, accelerator, partial(_benchmark_batch, setup, 0))
-    held = settings.micro_batch_size
-    if held == "auto":
-        held = micro_batch_size.find_micro_batch_size(
+    micro_batch = settings.micro_batch_size
+    if micro_batch == "auto":
+        micro_batch = micro_batch_size.find_micro_batch_size(
             setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator
         )
-    shared = settings.fsdp
-    found = plan_cluster.estimate(
-        profile, cluster.network, devices=cluster.devices, batch=batch, held=held, shard=shared
+    step_cost = plan_cluster.estimate(
+        profile,
+        cluster.network,
+        devices=cluster.devices,
+        batch=batch,
+        micro_batch=micro_batch,
+        shard=settings.fsdp,
     )
-    days = steps * found.seconds / 86400
-    lasting = f"{days:.1f} days" if days >= 1 else f"{days * 24 * 60:.0f} minutes"
-    kind = f"{cluster.devices} devices like this one"
+    days = steps * step_cost.seconds / 86400
+    duration = f"{days:.1f} days" if days >= 1 else f"{days * 24 * 60:.0f} minutes"
+    devices = f"{cluster.devices} devices like this one"
     return [
-        (kind, f"about {found.pairs_per_second:,.0f} pairs/s, {lasting} of training"),
+        (devices, f"about {step_cost.pairs_per_second:,.0f} pairs/s, {duration} of training"),
         (
             "a step there",
-            f"{found.seconds:.3g} s: computes {found.computing:.3g} s, then sends "
-            f"{found.sent / 2**20:,.1f} MiB in {found.sending:.3g} s "
+            f"{step_cost.seconds:.3g} s: computes {step_cost.computing:.3g} s, then sends "
+            f"{step_cost.sent / 2**20:,.1f} MiB in {step_cost.sending:.3g} s "
             f"at {cluster.network.bandwidth / 1e9:g} GB/s",
         ),
         (
             "memory of each",
-            f"about {found.memory / 2**30:.2f} GiB" + (", weights shared out" if shared else ""),
+            f"about {step_cost.memory / 2**30:.2f} GiB" + (", weights shared out" if settings.fsdp else ""),
         ),
     ]
 
 
 def _memory(setup: TrainingSetup) -> str:
-    """Weights, gradients and AdamW's two moments, and what a micro-batch keeps for its backward pass."""
+    """Memory for weights, gradients and AdamW's two moments, and for the activations of a micro-batch."""
     weights = setup.model.weights()
     learning = sum(w.numel() for name, w in weights.items() if setup.factors[name] > 0)
     fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
@@ -134,10 +140,10 @@ def _memory(setup: TrainingSetup) -> str:
         micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:BENCHMARK_PAIRS]))
         / BENCHMARK_PAIRS
     )
-    wanted = setup.settings.micro_batch_size
-    if wanted == "auto":
+    micro_batch = setup.settings.micro_batch_size
+    if micro_batch == "auto":
         return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
-    held = min(wanted or setup.settings.batch_size, len(setup.pairs))
+    held = min(micro_batch or setup.settings.batch_size, len(setup.pairs))
     total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
     return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
 
@@ -149,15 +155,15 @@ def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS
 
 
 def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
-    """Real steps, decoding included; the first one warms up and is not counted."""
+    """The throughput of real steps, decoding included."""
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
-    taken: list[float] = []
-    for at in range(BENCHMARK_STEPS + 1):
-        began = time.perf_counter()
-        step.compute_gradients(
-            setup.model, setup.model, _benchmark_batch(setup, at), setup.objectives, None, at, accelerator
-        )
+    steps = itertools.count()
+
+    def train_step() -> None:
+        at = next(steps)
+        batch = _benchmark_batch(setup, at)
+        step.compute_gradients(setup.model, setup.model, batch, setup.objectives, None, at, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        taken.append(time.perf_counter() - began)
-    return BENCHMARK_PAIRS * BENCHMARK_STEPS / sum(taken[1:])
+
+    return BENCHMARK_PAIRS / seconds_per_call(train_step, accelerator.device, BENCHMARK_STEPS)

@@ -42,11 +42,11 @@ def test_four_devices_by_hand() -> None:
 
 
 def test_micro_batches_encode_again() -> None:
-    whole, parts = (estimate(PROFILE, NETWORK, devices=1, batch=64, held=held) for held in (None, 16))
+    whole, parts = (estimate(PROFILE, NETWORK, devices=1, batch=64, micro_batch=held) for held in (None, 16))
     assert parts.computing - whole.computing == pytest.approx(3 * 0.1 + 48 * 0.004)
     assert whole.memory - parts.memory == 48 * 5000
     # More than there is to hold is all.
-    assert estimate(PROFILE, NETWORK, devices=4, batch=64, held=1000) == estimate(
+    assert estimate(PROFILE, NETWORK, devices=4, batch=64, micro_batch=1000) == estimate(
         PROFILE, NETWORK, devices=4, batch=64
     )
 
