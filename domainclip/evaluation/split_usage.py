@@ -1,7 +1,7 @@
-"""How often a test split was read, by which models: a split that is read until a figure pleases is no test.
+"""How often a split was measured, and with how many models: one measured until a metric pleases is no test.
 
-One line a model and measurement, in the run folder and, under the corpus's fingerprint, in the user's cache.
-It counts what this user measured on this machine; no name, path or identifier is written.
+One line for each model and measurement, in the run folder and, by fingerprint of the corpus, in the user's
+cache. It counts what this user measured on this machine; no name, path or identifier is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ALL = "all"  # the split of a set that takes all items of a corpus
 
 @dataclass(frozen=True)
 class SplitUsage:
-    """How often one split of one corpus was read so far."""
+    """How often one split of one corpus was measured so far."""
 
     split: str
     times: int
@@ -41,9 +41,9 @@ class SplitUsage:
 def record(
     corpus: str, split: str, models: Iterable[str], prompts: str = "", run: Path | None = None
 ) -> SplitUsage:
-    """Writes one line for each model (sha256 of its weights), and says what all lines now add up to.
+    """Write a line for each model (sha256 of its weights); the usage that all lines add up to.
 
-    A ledger that cannot be written stops nothing: what is counted then is what stands there.
+    A file that cannot be written stops nothing: then the lines that it holds are counted.
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     lines = [
@@ -51,14 +51,14 @@ def record(
         for model in models
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    own = disk_cache.root() / "ledgers" / f"{corpus[:40]}.jsonl"
-    for file in [own] if run is None else [own, run / FILE]:
+    cached = disk_cache.root() / "ledgers" / f"{corpus[:40]}.jsonl"
+    for file in [cached] if run is None else [cached, run / FILE]:
         _append(file, text)
-    return _added_up(own, split, lines)
+    return _count_usage(cached, split, lines)
 
 
 def _append(file: Path, text: bytes) -> None:
-    """One write at the end of the file: lines of processes that write at once stay whole."""
+    """Append in one write, so that lines of concurrent processes stay whole."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -72,8 +72,8 @@ def _append(file: Path, text: bytes) -> None:
         os.close(handle)
 
 
-def _added_up(file: Path, split: str, new: list[dict[str, str]]) -> SplitUsage:
-    # Who measured on all items read this split as well.
+def _count_usage(file: Path, split: str, new: list[dict[str, str]]) -> SplitUsage:
+    # A measurement of all items is one of this split as well.
     known = [line for line in _lines(file) if line.get("split") in (split, ALL)] or new
     return SplitUsage(
         split,
@@ -109,11 +109,11 @@ def record_split_usage(
     encoders: Sequence[CachedEncoder],
     run: Path | None = None,
 ) -> SplitUsage:
-    """Notes in the ledger that these models were measured on each set; how often the first has been read."""
+    """Record that these models were measured on each set; the usage of the first set."""
     models = [encoder.model.fingerprint("all") for encoder in encoders]
-    found = []
+    usages = []
     for data in sets:
         details = [entry["details"] for entry in evaluation.protocol if entry["dataset"] == data.name]
-        prompts = next((str(one["prompts_sha256"]) for one in details if "prompts_sha256" in one), "")
-        found.append(record(data.fingerprint, data.split, models, prompts, run))
-    return found[0]
+        prompts = next((str(entry["prompts_sha256"]) for entry in details if "prompts_sha256" in entry), "")
+        usages.append(record(data.fingerprint, data.split, models, prompts, run))
+    return usages[0]

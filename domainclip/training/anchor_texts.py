@@ -1,7 +1,7 @@
-"""General sentences made of the tokeniser's own words: a sample of all that the base can speak of.
+"""Anchor texts: general-domain texts made of the tokenizer's own words.
 
-An objective that protects what the base knows needs text from outside the domain. Every checkpoint carries
-such a vocabulary, in its own languages, so none has to be downloaded or chosen.
+An objective that protects the base against forgetting needs texts from outside the domain. The vocabulary of
+every checkpoint gives them, in its own languages, so that none have to be downloaded or selected.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from domainclip.errors import ModelError
 
 
 def whole_words(tokenizer: Any) -> list[str]:
-    """The words that are one token each, of three letters or more, in sorted order."""
+    """The lower-case words of three letters or more that are one token each, sorted."""
     plain = {
         text.strip()
         for text in tokenizer.batch_decode([[number] for number in tokenizer.get_vocab().values()])
     }
-    wanted = sorted(word for word in plain if len(word) >= 3 and word.isalpha() and word == word.casefold())
-    if not wanted:
+    words = sorted(word for word in plain if len(word) >= 3 and word.isalpha() and word == word.casefold())
+    if not words:
         return []
-    lengths = [len(ids) for ids in tokenizer(wanted, add_special_tokens=False)["input_ids"]]
-    return [word for word, length in zip(wanted, lengths, strict=True) if length == 1]
+    lengths = [len(ids) for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
+    return [word for word, length in zip(words, lengths, strict=True) if length == 1]
 
 
 def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]:
-    """`anchors.count` texts: a template around one word, or, one time in three, two.
+    """`anchors.count` texts: a template with one word or, for one text in three, with two.
 
-    Raises: ModelError when the tokeniser has no whole words (a byte or character vocabulary).
+    Raises: ModelError when the tokenizer has no whole words (a byte or character vocabulary).
     """
     known = whole_words(tokenizer)
     if len(known) < 2:
@@ -43,13 +43,13 @@ def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]
     forms = draw.integers(len(anchors.templates), size=anchors.count)
     texts = []
     for (first, second), two, form in zip(picks, pairs, forms, strict=True):
-        said = f"{known[first]} {known[second]}" if two else known[first]
-        texts.append(anchors.templates[form].replace("{}", said))
+        words = f"{known[first]} {known[second]}" if two else known[first]
+        texts.append(anchors.templates[form].replace("{}", words))
     return texts
 
 
 def drawn_indices(step: int, anchors: AnchorTexts, seed: int) -> list[int]:
-    """Which sentences a step uses: a pure function, so that a resumed run draws the same."""
+    """The indices of the texts of a step: a pure function, so that a resumed run draws the same."""
     draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step + 1]))
     count = min(anchors.per_step, anchors.count)
     return [int(i) for i in draw.choice(anchors.count, size=count, replace=False)]

@@ -1,4 +1,4 @@
-"""What is trained, on what, and what of it one process brings to a step."""
+"""The setup of a training, the inputs of each of its stages, and the batch of a step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from domainclip.training.views import StepBatch
 
 @dataclass(frozen=True)
 class Precomputed:
-    """What is computed once because it never changes."""
+    """Outputs of frozen models and layers, computed once."""
 
     image_features: np.ndarray | None = (
         None  # (n, d) embeddings of the training images, or (n, t, w) hidden states
@@ -117,7 +117,7 @@ class StageInputs:
 
 
 def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device) -> StepBatch:
-    """The rows on the device, with what is kept, and this process's share of the step's general sentences."""
+    """Move a batch to the device, and add cached features and this process's share of the anchor texts."""
     kept, texts, anchors = stage.precomputed, rows.texts, None
     if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
         all_drawn = anchor_texts.drawn_indices(at, stage.setup.anchor_settings, stage.setup.settings.seed)

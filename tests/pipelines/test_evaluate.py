@@ -326,17 +326,47 @@ def test_nothing_to_measure_on_is_said(tmp_path: Path, base: Path) -> None:
     assert str(error.value) == f"eval {base}: not a run folder: say what to measure on with --recipe"
 
 
-def test_a_corpus_without_training_items_is_measured(
-    recipe_file: Path, base: Path, corpus: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(corpus, tmp_path / "held")
-    table = tmp_path / "held/metadata.csv"
+def evaluation_only(corpus: Path, folder: Path) -> Path:
+    """The test split of a corpus alone."""
+    shutil.copytree(corpus, folder)
+    table = folder / "metadata.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(line for line in lines if line.endswith(",test"))]) + "\n")
-    page = asked(recipe_file, base, overrides=[f"corpus.path={tmp_path / 'held'}"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["curation={deduplicate: {}, subset: {fraction: 0.5}}"],
+        ["curation={cluster_batches: {clusters: 2}}", "train.optimizer=adamw8bit"],
+        ["strategy={multi_frame: {frames: 2}}", "curation={balance: {max_per_class: 1}}"],
+        ["weight_interpolation={}"],
+    ],
+)
+def test_evaluation_needs_no_training_items_and_nothing_of_training(
+    recipe_file: Path, base: Path, corpus: Path, tmp_path: Path, changes: list[str]
+) -> None:
+    """Curation, optimizer and strategy of the recipe are for training: an evaluation-only corpus is measured."""
+    held_out = evaluation_only(corpus, tmp_path / "held")
+    page = asked(recipe_file, base, overrides=[f"corpus.path={held_out}", *changes])
     results = json.loads((page.parent / "results.json").read_text())["results"]
     assert results[0]["n"] == 16
     assert np.isfinite(results[0]["base"]["value"])
+
+
+def test_training_refuses_a_corpus_without_training_items(
+    recipe_file: Path, corpus: Path, tmp_path: Path
+) -> None:
+    from domainclip.config import loading
+    from domainclip.pipelines.inputs import load_inputs
+
+    held_out = evaluation_only(corpus, tmp_path / "held")
+    recipe = loading.load_recipe(str(recipe_file), [f"corpus.path={held_out}"])
+    with pytest.raises(DataError) as error:
+        load_inputs(recipe, "train")
+    assert str(error.value) == f"corpus {held_out}: no training pair is left"
 
 
 def test_models_and_recipe_keys_are_told_apart(tmp_path: Path) -> None:

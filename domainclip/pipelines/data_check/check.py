@@ -1,4 +1,4 @@
-"""Everything that is found of one corpus: findings, tokens, scripts, classes, decoders; as JSON, too."""
+"""The check of a corpus: findings, caption lengths, scripts, classes and decoders, also as JSON."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """What is looked at: a corpus as its card describes it, and the run that it is for, if any."""
+    """What is checked: a corpus with its card, and the recipe of the run that it is for, if any."""
 
     card: Card
     path: str
     recipe: Recipe | None = None
-    with_base: bool = True  # the recipe's base counts tokens, and pictures are shown as it sees them
+    with_base: bool = True  # load the base, which counts tokens and preprocesses the images that are shown
 
 
 @dataclass(frozen=True)
 class CorpusCheck:
-    """What was found."""
+    """The result of a check."""
 
     target: CheckTarget
     corpus: Corpus
@@ -55,11 +55,11 @@ class CorpusCheck:
 
     @property
     def errors(self) -> int:
-        """How many findings stop a training."""
+        """The number of findings that stop a training."""
         return sum(finding.level == "error" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """The stable form: keys are added, never renamed, unless `schema_version` rises."""
+        """The public form: keys are added, and renamed only when `schema_version` rises."""
         sizes = {
             name: {"items": len(rows), "groups": len(set(rows["group"][:]))}
             for name, rows in ((name, self.corpus.splits[name]) for name in SPLITS)
@@ -85,7 +85,7 @@ class CorpusCheck:
         }
 
     def left_out(self) -> str:
-        """What the reader left out, by reason."""
+        """The unusable items, counted by reason."""
         return count_reasons(self.corpus.unusable)
 
 
@@ -100,23 +100,23 @@ def from_recipe(name: str, changes: Sequence[str], with_base: bool = True) -> Ch
 
 
 def from_card(name: str | None, path: str | None, changes: Sequence[str]) -> CheckTarget:
-    """A corpus by its card, keys of the card said differently; none: all is guessed.
+    """A corpus by its card, some keys of which `changes` override; without a card, all keys are guessed.
 
     Raises: RecipeError for a wrong card or key, or when nothing says where the corpus is.
     """
-    said: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for change in changes:
-        overrides.apply_override(said, change.removeprefix("corpus."))
-    place = said.pop("path", path)
-    if place is None:
+        overrides.apply_override(keys, change.removeprefix("corpus."))
+    location = keys.pop("path", path)
+    if location is None:
         raise RecipeError("data: name a corpus: --recipe RECIPE, or --card CARD and a path")
-    return CheckTarget(load_card(name, said), str(place), None, False)
+    return CheckTarget(load_card(name, keys), str(location), None, False)
 
 
 def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -> CorpusCheck:
-    """Reads and checks; every picture is looked at, or a sample when not `whole`.
+    """Load and check a corpus; every image is decoded or, unless `whole`, a sample.
 
-    Raises: whatever reading base and corpus raises.
+    Raises: whatever loading base and corpus raises.
     """
     recipe = target.recipe
     base = (
@@ -126,12 +126,12 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
     )
     corpus = load_corpus(target.card, target.path)
     left_out = []
-    if recipe is not None:  # the training split as the run would curate it
+    if recipe is not None:  # the training items as the run would curate them
         curation = components.build_components(recipe).curation
-        left_out = [name for name, one in curation.items() if base is None and "base" in one.needs]
-        wanted = {name: one for name, one in curation.items() if name not in left_out}
-        chosen = curate(corpus.splits["train"], wanted, base, on_disk=recipe.evaluate.cache_embeddings)
-        corpus = corpus.with_train_items(chosen.items)
+        left_out = [name for name, step in curation.items() if base is None and "base" in step.needs]
+        applied = {name: step for name, step in curation.items() if name not in left_out}
+        curated = curate(corpus.splits["train"], applied, base, on_disk=recipe.evaluate.cache_embeddings)
+        corpus = corpus.with_train_items(curated.items)
     findings = [
         Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
         for name in left_out
@@ -147,14 +147,14 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         embed=embed_images.embed_images(base) if base else None,
     )
     pairs = list(captions_with_language(corpus))
-    texts, tongues = [text for text, _ in pairs], [language for _, language in pairs]
+    texts, tags = [text for text, _ in pairs], [language for _, language in pairs]
     return CorpusCheck(
         target,
         corpus,
         base,
         findings,
         tokens=length_histogram(base.text_tokenizer.count(sorted(set(texts)))) if base and texts else [],
-        scripts=languages.profile_captions(texts, tongues, base.text_tokenizer.count, base.max_tokens)
+        scripts=languages.profile_captions(texts, tags, base.text_tokenizer.count, base.max_tokens)
         if base and texts
         else [],
         classes=class_counts(corpus),

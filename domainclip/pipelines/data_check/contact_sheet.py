@@ -1,4 +1,4 @@
-"""The contact sheet: items as the model will really see them in the first epoch."""
+"""The contact sheet: items as the model sees them in the first epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from domainclip.errors import UnreadableImage
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.data_check.check import CorpusCheck
 
-_PLAIN = 224  # pixels of a picture that no base prepares
+_PLAIN = 224  # pixels of an image that no base preprocesses
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,28 @@ class ShownItem:
     id: str  # a pseudonym, unless the card says that nothing identifies
     split: str
     place: str
-    source: str  # the picture, as a data: URI; empty when it cannot be read
+    source: str  # the image, as a data: URI; empty when it cannot be read
     problem: str
-    read: str  # the caption as far as the model reads it,
-    cut: str  # and what it does not
+    read: str  # the part of the caption that the model reads
+    cut: str  # the part that is truncated
     tokens: int
     labels: list[str]
-    pipeline: str  # how a DICOM file became this picture
+    pipeline: str  # how a DICOM file was rendered
 
 
-def items(checkup: CorpusCheck, number: int) -> Iterator[ShownItem]:
+def items(corpus_check: CorpusCheck, number: int) -> Iterator[ShownItem]:
     """`number` items, spread evenly over the splits by their sizes, at least one of each."""
-    total = sum(len(checkup.corpus.splits[name]) for name in SPLITS)
+    total = sum(len(corpus_check.corpus.splits[name]) for name in SPLITS)
     for name in SPLITS:
-        rows = checkup.corpus.splits[name]
+        rows = corpus_check.corpus.splits[name]
         share = min(len(rows), max(1, round(number * len(rows) / max(1, total)))) if len(rows) else 0
-        draw = _draw(checkup, name, rows)
+        draw = _draw(corpus_check, name, rows)
         for k in range(share):
             yield draw(k * len(rows) // share)
 
 
-def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], ShownItem]:
-    pairs = _pairs(checkup, rows) if split == "train" else None
+def _draw(corpus_check: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], ShownItem]:
+    pairs = _pairs(corpus_check, rows) if split == "train" else None
 
     def shown(row: int) -> ShownItem:
         item = rows[row]
@@ -62,20 +62,20 @@ def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], Sh
         try:
             if pairs is not None:
                 pair = pairs[0, row]
-                # An unreadable picture would be replaced: say so, instead of showing another one.
+                # An unreadable image would be replaced: report it, instead of showing another one.
                 if pair.index != row:
                     raise UnreadableImage("", pair.unusable[0].reason)
-                text, source = pair.text, _source(_picture(pair.image or {}, checkup.base))
+                text, source = pair.text, _source(_picture(pair.image or {}, corpus_check.base))
             else:
-                source = _source(_held_out(item["image"], checkup.base))
+                source = _source(_held_out(item["image"], corpus_check.base))
         except UnreadableImage as error:
             problem = error.reason
-        read, cut, tokens = fits(text, checkup.base)
+        read, cut, tokens = fits(text, corpus_check.base)
         id = str(item["id"])
         return ShownItem(
             id=id,
             split=split,
-            place=checkup.corpus.locations.get(id, ""),
+            place=corpus_check.corpus.locations.get(id, ""),
             source=source,
             problem=problem,
             read=read,
@@ -88,12 +88,12 @@ def _draw(checkup: CorpusCheck, split: str, rows: Dataset) -> Callable[[int], Sh
     return shown
 
 
-def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
+def _pairs(corpus_check: CorpusCheck, rows: Dataset) -> Pairs | None:
     """The pairs of the first epoch, exactly as training draws them."""
-    recipe, base = checkup.target.recipe, checkup.base
+    recipe, base = corpus_check.target.recipe, corpus_check.base
     if recipe is None or base is None or not len(rows):
         return None
-    how = checkup.corpus.card.captions
+    how = corpus_check.corpus.card.captions
     return Pairs(
         rows,
         base.image_preprocessor,
@@ -103,12 +103,12 @@ def _pairs(checkup: CorpusCheck, rows: Dataset) -> Pairs | None:
         token_limit=TokenLimit(base.text_tokenizer.count, base.max_tokens)
         if how.overlong == "window"
         else None,
-        views=checkup.corpus.card.views,
+        views=corpus_check.corpus.card.views,
     )
 
 
 def fits(text: str, base: DualEncoder | None) -> tuple[str, str, int]:
-    """The part of a caption that the base reads, the part that it does not, and its length in tokens."""
+    """The part of a caption that the base reads, the part that is truncated, and its length in tokens."""
     if base is None:
         return text, "", 0
     tokens = base.text_tokenizer.count([text])[0]
@@ -131,7 +131,7 @@ def _held_out(image: dict[str, Any], base: DualEncoder | None) -> Image.Image:
 
 
 def _picture(image: dict[str, np.ndarray], base: DualEncoder | None) -> Image.Image:
-    """Prepared pixels as a picture again; patches are laid side by side."""
+    """Preprocessed pixels as an image again; patches are laid side by side."""
     pixels = image["pixels"]
     if "grid" in image and base is not None and base.image_preprocessor.patch:
         side, (rows, columns) = base.image_preprocessor.patch, image["grid"]
