@@ -56,7 +56,7 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     loaded = loading.load_recipe(recipe, overrides or [])
     components.build_components(loaded)
     card = load_card(loaded.corpus.card, loaded.corpus.overrides())
-    build("corpora", card.reader, card.options, "corpus.options")
+    build("readers", card.reader, card.options, "corpus.options")
     typer.echo(f"{recipe}: valid")
 
 
