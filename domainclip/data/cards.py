@@ -1,6 +1,6 @@
-"""A data card: Markdown whose front matter the reader obeys and whose prose a person reads.
+"""A data card: Markdown with a front matter for the reader and a description for people.
 
-The front matter is also a valid dataset card for the Hub; ours stands under its key `domainclip`.
+The front matter is also a valid dataset card for the Hub; the options of the reader are under `domainclip`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class _Strict(BaseModel):
 
 
 class Columns(_Strict):
-    """Which column of the source is what.
+    """The column of the source for each role.
 
-    `null` means: guess from the names, and print the guess; `""` or `[]` means: this corpus has none.
+    `null`: guessed from the names, and the guess is printed; `""` or `[]`: this corpus has none.
     """
 
     id: str | None = None
@@ -33,14 +33,14 @@ class Columns(_Strict):
     texts: list[str] | None = None  # several captions of one image
     language: str | None = None  # a column with a language code …
     languages: dict[str, str] = {}  # … or the language of each caption column
-    group: str | None = None  # patient, study, object: never in two splits, resampled together
+    group: str | None = None  # patient, study, object: in one split only, resampled together
     labels: str | list[str] | None = None  # one column of class names, or one 0/1/-1 column a class
     split: str | None = None
-    meta: list[str] = []  # kept for subgroups; everything else is dropped at the door
+    meta: list[str] = []  # for subgroups; all other columns are dropped when read
 
     @field_validator("texts", mode="before")
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
+    def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
 
@@ -53,7 +53,7 @@ class Splits(_Strict):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _whole(self) -> Splits:
+    def _sum_to_one(self) -> Splits:
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
@@ -61,21 +61,21 @@ class Splits(_Strict):
 
 
 class Prompts(_Strict):
-    """How a class is said. With negatives, the class is a yes-or-no question of its own."""
+    """Texts for a class. With negatives, the class is a separate yes-or-no question."""
 
     positive: list[str] = Field(min_length=1)
     negative: list[str] = []
 
 
 class Retention(_Strict):
-    """The general set that shows what was forgotten; a relative path starts at the corpus folder."""
+    """The general-domain set that measures forgetting; a relative path starts at the corpus folder."""
 
     card: str = "general"
     path: str
 
 
 class ImageOptions(_Strict):
-    """How pictures of some kinds are shown."""
+    """Options for decoding images of some formats."""
 
     fits: FitsSettings = FitsSettings()
 
@@ -84,14 +84,14 @@ Severity = Literal["error", "warning", "info", "off"]
 
 
 class Checks(_Strict):
-    """How grave a finding is, said differently by someone who has looked; null: as the check says.
+    """Severity of findings, set by hand after an inspection; null: the default of the check.
 
-    A group, or a file byte for byte the same, in two splits cannot be talked away, and has no key here.
+    A group or an identical file in two splits is always an error, and has no key here.
     """
 
-    near_duplicates: Severity | None = None  # nearly the same picture in two splits: an error
+    near_duplicates: Severity | None = None  # nearly the same image in two splits: an error
     near_duplicates_within: Severity | None = None
-    laterality: Severity | None = None  # captions say left or right, and training mirrors
+    laterality: Severity | None = None  # captions name left or right, and training mirrors
     blank_pictures: Severity | None = None
     small_pictures: Severity | None = None
     missing_class: Severity | None = None
@@ -102,54 +102,52 @@ class Checks(_Strict):
 
 
 class Privacy(_Strict):
-    """What is known about identifying content; unknown blocks examples and their push."""
+    """Whether the corpus has identifying content; unknown blocks examples and their push."""
 
     identifiers: Literal["none", "de-identified", "identified", "unknown"] = "unknown"
     burned_in_text: Literal["no", "yes", "unknown"] = "unknown"
 
 
 class Card(_Strict):
-    """Everything the reader obeys."""
+    """All options of a corpus."""
 
     name: str = "unnamed"
     pretty_name: str = ""
     license: str = "unknown"
     language: list[str] = []
     reader: str = "table"
-    options: dict[str, Any] = {}  # the reader part's own options
+    options: dict[str, Any] = {}  # the options of the reader
     columns: Columns = Columns()
     splits: Splits = Splits()
     captions: Captions = Captions()
     pictures: ImageOptions = ImageOptions()
-    # Of an item with several views, each epoch shows another ("random"), or always the first.
+    # Of an item with several views, each epoch shows a random one, or always the first.
     views: Literal["random", "first"] = "random"
     multi_label: bool = False
-    # Either the prompts of every class, or templates around the class names found in the training
-    # split, for classes with at least `min_items` items there. Prompts are data: they have a version.
+    # Either the prompts of every class, or templates around the class names of the training split, for
+    # classes with at least `min_items` items there. Prompts are data: they have a version.
     classes: dict[str, Prompts] = {}
     templates: list[str] = []
     min_items: int = Field(default=10, ge=1)
     prompts_version: int = 1
     retention: Retention | None = None
-    max_unusable: float = Field(
-        default=0.01, ge=0, le=1
-    )  # above this share of unreadable items the run stops
+    max_unusable: float = Field(default=0.01, ge=0, le=1)  # above this share of unusable items a run stops
     privacy: Privacy = Privacy()
     checks: Checks = Checks()
-    consent: str = "unknown"  # what those who are shown, or who made it, agreed to
+    consent: str = "unknown"  # the consent of the people depicted or of the authors
     obtain: str = ""  # how to get the corpus, and into which layout
-    verified: list[str] = []  # what of this card was checked, and against what
-    not_verified: list[str] = []  # and what was not
+    verified: list[str] = []  # facts of this card that were checked, and against what
+    not_verified: list[str] = []  # facts that were not checked
     description: str = ""
 
     @property
     def names_may_show(self) -> bool:
-        """Whether ids and names of files may stand in messages and results as they are."""
+        """Whether ids and file names may appear unchanged in messages and results."""
         return self.privacy.identifiers == "none"
 
     @field_validator("templates")
     @classmethod
-    def _with_a_place(cls, value: list[str]) -> list[str]:
+    def _templates_with_placeholder(cls, value: list[str]) -> list[str]:
         check_templates(value)
         return value
 
@@ -158,8 +156,8 @@ class Card(_Strict):
     def _prompts_as_captions(cls, data: Any) -> Any:
         if not isinstance(data, dict) or (data.get("captions") or {}).get("templates") != "classes":
             return data
-        said = cls._short_prompts(data.get("classes") or {})
-        prompts = {name: own.get("positive", []) for name, own in said.items()}
+        classes = cls._short_prompts(data.get("classes") or {})
+        prompts = {name: texts.get("positive", []) for name, texts in classes.items()}
         return {**data, "captions": {**data["captions"], "templates": prompts}}
 
     @field_validator("classes", mode="before")
@@ -173,53 +171,53 @@ class Card(_Strict):
 
 
 def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card:
-    """The card that ships under a name, or that lies in a Markdown file; none: all is guessed.
+    """The built-in card of a name, or the card in a Markdown file; without a name, all is guessed.
 
-    `overrides` are keys of the card said differently for this run, nested as in the card.
+    `overrides` are card keys that this run sets, nested as in the card.
 
-    Raises: RecipeError for a card that is not there, or a key that is unknown or has a wrong value.
+    Raises: RecipeError for a missing card, or a key that is unknown or has a wrong value.
     """
     if not name:
-        return _checked(dict(overrides or {}), "corpus")
+        return _validated(dict(overrides or {}), "corpus")
     file = builtin.find_file("data_cards", name, ".md")
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
     front, description = _front_matter(text, file.name)
-    ours = front.get("domainclip")
-    if not isinstance(ours, dict):
+    options = front.get("domainclip")
+    if not isinstance(options, dict):
         raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/guide/data.md for its keys')
-    # These three belong to the Hub's own card, at the top level, and are ours as well.
+    # These three keys of the Hub's card, at the top level, are keys of this card as well.
     shared: dict[str, Any] = {
         key: front[key] for key in ("pretty_name", "license", "language") if key in front
     }
     if isinstance(shared.get("language"), str):
         shared["language"] = [shared["language"]]
-    data = _merge({"name": file.stem, **shared, **ours, "description": description}, overrides or {})
-    return _checked(data, file.name)
+    data = _merge({"name": file.stem, **shared, **options, "description": description}, overrides or {})
+    return _validated(data, file.name)
 
 
 def _front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    found = re.match(r"---\n(.*?)\n---[ \t]*(?:\n|\Z)(.*)", text, re.DOTALL)
-    if found is None:
-        raise RecipeError(f"{name}: a card begins with YAML between two lines of ---")
-    front = strict_yaml.load_yaml(found[1], name)
+    match = re.match(r"---\n(.*?)\n---[ \t]*(?:\n|\Z)(.*)", text, re.DOTALL)
+    if match is None:
+        raise RecipeError(f"{name}: no front matter: begin the card with YAML between two lines of ---")
+    front = strict_yaml.load_yaml(match[1], name)
     if not isinstance(front, dict):
-        raise RecipeError(f"{name}: the front matter is a mapping of keys to values")
-    return front, found[2].strip()
+        raise RecipeError(f"{name}: the front matter is not a mapping: write keys and values")
+    return front, match[2].strip()
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
+def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overrides.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _checked(data: dict[str, Any], where: str) -> Card:
+def _validated(data: dict[str, Any], where: str) -> Card:
     registry.check_keys(Card, data, "", where)
     try:
         return Card.model_validate(data)

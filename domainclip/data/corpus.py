@@ -1,4 +1,4 @@
-"""A corpus, read whole: three splits of standard columns, its classes, and what was left out and why."""
+"""A corpus: three splits of standard columns, its classes, and the items that were left out and why."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
-_PIECE = 64  # rows: a row may hold its pictures whole
+_CHUNK = 64  # rows: a row may hold its images as bytes
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run needs to know of its corpus."""
+    """A corpus in the standard columns, with what was noted when it was read."""
 
     splits: DatasetDict
     classes: dict[str, Prompts]
@@ -36,10 +36,10 @@ class Corpus:
     fingerprint: str  # sha256 over the content of all rows: a run resumes only when it is unchanged
     unusable: list[UnusableItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    locations: dict[str, str] = field(default_factory=dict)  # by id: where the row stood in the source
-    digests: dict[str, str] = field(default_factory=dict)  # by id: of the picture
+    locations: dict[str, str] = field(default_factory=dict)  # by id: the location of the row in the source
+    digests: dict[str, str] = field(default_factory=dict)  # by id: of the image
     view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
-    # What is trained on when it is not held here: the training split is then a sample of it.
+    # The training data when it is not in memory: the training split is then a sample of it.
     stream: Stream | None = None
 
     def with_train_items(self, items: Dataset) -> Corpus:
@@ -74,19 +74,19 @@ def load_corpus(
     splits = reader.read(card, path, log)
     stream = _stream(reader, card, path, log)
     _refuse_other_columns(splits, card.reader)
-    splits, digests = _with_pictures(splits, log)
-    usable = sum(map(len, digests.values()))  # pictures: a view that is gone counts as one
+    splits, digests = _with_readable_images(splits, log)
+    usable = sum(map(len, digests.values()))  # images: each missing view counts as one
     if not usable and not log.unusable:
         raise DataError(f"corpus {card.name}: {path} holds no items")
     check_max_unusable(log.unusable, usable + len(log.unusable), card)
     fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
-    rows = {id: log.locations[id] for id in digests}
+    locations = {id: log.locations[id] for id in digests}
     if not card.names_may_show:
         key = secret or pseudonyms.pseudonym_key()
         splits = _pseudonymous(splits, key)
         stream = replace(stream, secret=key) if stream else None
-        rows = {pseudonyms.pseudonym(id, key): place for id, place in rows.items()}
-        digests = {pseudonyms.pseudonym(id, key): own for id, own in digests.items()}
+        locations = {pseudonyms.pseudonym(id, key): location for id, location in locations.items()}
+        digests = {pseudonyms.pseudonym(id, key): of_item for id, of_item in digests.items()}
     return Corpus(
         splits=splits,
         classes=_classes(splits, card, log),
@@ -94,22 +94,22 @@ def load_corpus(
         fingerprint=fingerprint,
         unusable=log.unusable,
         notes=log.notes,
-        locations=rows,
-        digests={id: own[0] for id, own in digests.items()},
-        view_digests={id: own[1:] for id, own in digests.items() if len(own) > 1},
+        locations=locations,
+        digests={id: of_item[0] for id, of_item in digests.items()},
+        view_digests={id: of_item[1:] for id, of_item in digests.items() if len(of_item) > 1},
         stream=stream,
     )
 
 
 def _as_prepared(card: Card, path: str) -> Card:
-    """What `data prepare` wrote is read as that, whatever the card says of the source."""
+    """The card with the reader `prepared` for a folder that `data prepare` wrote, whatever its reader."""
     if card.reader == "prepared" or prepared_format.read_manifest(path) is None:
         return card
     return card.model_copy(update={"reader": "prepared", "options": {}})
 
 
 def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream | None:
-    """The training split of a reader that streams; what a stream is not known for is said."""
+    """The training split of a streaming reader; a note states which checks see only its sample."""
     if not reader.streaming:
         return None
     from domainclip.distributed import collectives  # torch, which nothing else here needs
@@ -118,7 +118,7 @@ def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream
     if found is not None:
         log.add_note(
             f"{len(found)} training pairs in {len(found.shard_sizes)} shards are streamed; duplicates, "
-            f"captions and pictures are checked in the first {min(SAMPLE_SIZE, len(found))} of them"
+            f"captions and images are checked in the first {min(SAMPLE_SIZE, len(found))} of them"
         )
     return found
 
@@ -132,42 +132,42 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
         raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_pictures(splits: DatasetDict, log: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
-    """Only pictures that are there, and by id the digests of an item's image and views.
+def _with_readable_images(splits: DatasetDict, log: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
+    """The items whose images exist, and by id the digests of an item's image and views.
 
-    An item whose image is gone is shown by its next view; with no picture left, it is left out.
+    A missing image is replaced by the next view; an item without any image is left out.
     """
-    kept, digests = DatasetDict(), dict[str, list[str]]()
+    complete, digests = DatasetDict(), dict[str, list[str]]()
     for name in SPLITS:
         ids, rows, changed = splits[name]["id"][:], [], {}
-        # Twice the same rows: one goes ahead through the digests, by a piece of them.
-        ahead, behind = tee(_pictures(splits[name]))
-        found = image_digests(chain.from_iterable(ahead))
-        for row, (id, own) in enumerate(zip(ids, behind, strict=True)):
-            seen = list(islice(found, len(own)))
-            place = log.locations.setdefault(id, f"{name} item {row + 1}")
-            there = [at for at, digest in enumerate(seen) if digest not in (MISSING_FILE, EMPTY_FILE)]
-            for at in sorted({*range(len(own))} - {*there}) if there else [0]:
-                said = f"{place} view {at}" if at else place
-                log.unusable.append(UnusableItem(said, seen[at], own[at]["path"] or ""))
-            if there:
+        # The same rows twice: the digests read ahead of the loop, by one chunk of rows.
+        ahead, behind = tee(_images_of_rows(splits[name]))
+        digest_stream = image_digests(chain.from_iterable(ahead))
+        for row, (id, images) in enumerate(zip(ids, behind, strict=True)):
+            results = list(islice(digest_stream, len(images)))
+            location = log.locations.setdefault(id, f"{name} item {row + 1}")
+            existing = [i for i, digest in enumerate(results) if digest not in (MISSING_FILE, EMPTY_FILE)]
+            for i in sorted({*range(len(images))} - {*existing}) if existing else [0]:
+                place = f"{location} view {i}" if i else location
+                log.unusable.append(UnusableItem(place, results[i], images[i]["path"] or ""))
+            if existing:
                 rows.append(row)
-                digests[id] = [seen[at] for at in there]
-            if 0 < len(there) < len(own):
-                changed[row] = [own[at] for at in there]
-        split = _with_views(splits[name], changed)
-        kept[name] = split if len(rows) == len(ids) else split.select(rows).flatten_indices()
-    return kept, digests
+                digests[id] = [results[i] for i in existing]
+            if 0 < len(existing) < len(images):
+                changed[row] = [images[i] for i in existing]
+        split = _with_images(splits[name], changed)
+        complete[name] = split if len(rows) == len(ids) else split.select(rows).flatten_indices()
+    return complete, digests
 
 
-def _pictures(split: Dataset) -> Iterator[list[dict[str, Any]]]:
+def _images_of_rows(split: Dataset) -> Iterator[list[dict[str, Any]]]:
     """The image and the views of each row."""
-    for some in split.select_columns(["image", "views"]).iter(_PIECE):
-        yield from ([image, *views] for image, views in zip(some["image"], some["views"], strict=True))
+    for chunk in split.select_columns(["image", "views"]).iter(_CHUNK):
+        yield from ([image, *views] for image, views in zip(chunk["image"], chunk["views"], strict=True))
 
 
-def _with_views(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dataset:
-    """The split with other pictures in some rows."""
+def _with_images(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dataset:
+    """The split with other images in some rows."""
     if not changed:
         return split
     columns = {"image": split["image"][:], "views": split["views"][:]}
@@ -179,32 +179,32 @@ def _with_views(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dat
 
 
 def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card) -> str:
-    whole = hashlib.sha256()
-    # A card that is edited between two halves of a run would let the second draw other captions or views.
-    drawn = card.model_dump(include={"captions", "views"}, exclude_defaults=True)
-    whole.update(json.dumps(drawn, sort_keys=True).encode() if drawn else b"")
-    said = [column for column in COLUMNS if column not in ("image", "views")]
+    digest = hashlib.sha256()
+    # With a card that was edited, a resumed run would draw other captions or views.
+    sampling = card.model_dump(include={"captions", "views"}, exclude_defaults=True)
+    digest.update(json.dumps(sampling, sort_keys=True).encode() if sampling else b"")
+    columns = [column for column in COLUMNS if column not in ("image", "views")]
     for name in SPLITS:
-        for row in splits[name].select_columns(said).to_list():
-            whole.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
-    return whole.hexdigest()
+        for row in splits[name].select_columns(columns).to_list():
+            digest.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
-    hidden = DatasetDict()
+    pseudonymous = DatasetDict()
     for name, rows in splits.items():
         for column in ("id", "group"):
             values = [pseudonyms.pseudonym(value, secret) for value in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, values, feature=FEATURES[column])
-        hidden[name] = rows.select_columns(list(COLUMNS))
-    return hidden
+        pseudonymous[name] = rows.select_columns(list(COLUMNS))
+    return pseudonymous
 
 
 def _classes(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
-    """The card's own classes, or templates around the names that are frequent enough in training."""
+    """The classes of the card, or its templates filled with the class names that are frequent in training."""
     if card.classes or not card.templates:
         return dict(card.classes)
-    # A set that is for evaluation only has no training split to count in.
+    # A set for evaluation only has no training split to count in.
     counted = [splits["train"]] if len(splits["train"]) else list(splits.values())
     tally = Counter(label for rows in counted for labels in rows["labels"][:] for label in labels)
     rare = sorted(name for name, n in tally.items() if n < card.min_items)

@@ -1,6 +1,6 @@
-"""The form of a prepared corpus: shards that are tar files or Arrow tables, and a manifest that says all.
+"""File format of a prepared corpus: shards that are tar files or Arrow tables, and a manifest of them.
 
-Shards are byte for byte the same for the same rows. A folder is a prepared corpus once its manifest stands.
+Equal rows give shards that are equal byte for byte. A folder is a prepared corpus once its manifest exists.
 """
 
 from __future__ import annotations
@@ -25,51 +25,52 @@ FORMAT = "domainclip-prepared"
 VERSION = 1
 MANIFEST = "manifest.json"
 ShardFormat = Literal["tar", "arrow"]
-_TOLD = ("id", "texts", "language", "labels", "group", "meta")
+_JSON_FIELDS = ("id", "texts", "language", "labels", "group", "meta")
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:
-    """The manifest of a prepared corpus; None for a folder that is none.
+    """The manifest of a prepared corpus; None for any other folder.
 
-    Raises: DataError for one of a later version.
+    Raises: DataError for a manifest of another version, or an incomplete one.
     """
     try:
-        read = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(read, dict) or read.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return None
-    if read.get("version") != VERSION:
+    if manifest.get("version") != VERSION:
         raise DataError(
-            f"{folder}: prepared in version {read.get('version')} of the form, this reads {VERSION}"
+            f"{folder}: written in version {manifest.get('version')} of the format; this release reads "
+            f"{VERSION}: prepare the corpus again"
         )
-    if fault := _fault(read):
-        raise DataError(f"{folder}: its {MANIFEST} is not whole ({fault}): prepare the corpus again")
-    return read
+    if fault := _fault(manifest):
+        raise DataError(f"{folder}: its {MANIFEST} is incomplete ({fault}): prepare the corpus again")
+    return manifest
 
 
-def _fault(read: dict[str, Any]) -> str:
-    """The key of a manifest that is not there or cannot be; nothing for a good one."""
-    if read.get("form") not in get_args(ShardFormat):
+def _fault(manifest: dict[str, Any]) -> str:
+    """The key of a manifest that is missing or has a wrong value; "" for a valid one."""
+    if manifest.get("form") not in get_args(ShardFormat):
         return "form"
-    if not isinstance(read.get("shards"), list):
+    if not isinstance(manifest.get("shards"), list):
         return "shards"
     kinds = {"file": str, "split": str, "bytes": int, "sha256": str}
-    for number, one in enumerate(read["shards"], start=1):
-        lacking = [
+    for number, shard in enumerate(manifest["shards"], start=1):
+        wrong = [
             key
             for key, kind in kinds.items()
-            if not isinstance(one, dict) or not isinstance(one.get(key), kind)
+            if not isinstance(shard, dict) or not isinstance(shard.get(key), kind)
         ]
-        if not lacking and one["split"] not in SPLITS:
-            lacking = ["split"]
-        if lacking:
-            return f"shard {number}, {lacking[0]}"
+        if not wrong and shard["split"] not in SPLITS:
+            wrong = ["split"]
+        if wrong:
+            return f"shard {number}, {wrong[0]}"
     return ""
 
 
 def encode_shard(rows: Sequence[tuple[Item, str]], form: ShardFormat) -> bytes:
-    """The file of a shard; each row comes with the suffix of its pictures, whose bytes it holds."""
+    """The bytes of a shard; each item holds the bytes of its images, and comes with their suffix."""
     return _tar(rows) if form == "tar" else _arrow([item for item, _ in rows])
 
 
@@ -77,14 +78,14 @@ def _tar(rows: Sequence[tuple[Item, str]]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for item, suffix in rows:
-            told = {name: getattr(item, name) for name in _TOLD}
+            fields = {name: getattr(item, name) for name in _JSON_FIELDS}
             parts = {suffix: item.image["bytes"]}
             parts |= {f"view{number}.{suffix}": view["bytes"] for number, view in enumerate(item.views)}
-            parts["json"] = json.dumps(told, ensure_ascii=False).encode()
-            if item.texts:  # for other programs; ours read the .json
+            parts["json"] = json.dumps(fields, ensure_ascii=False).encode()
+            if item.texts:  # for other programs; this one reads the .json
                 parts["txt"] = item.texts[0].encode()
-            for kind, data in parts.items():
-                member = tarfile.TarInfo(f"{item.id}.{kind}")  # no owner, no date
+            for part, data in parts.items():
+                member = tarfile.TarInfo(f"{item.id}.{part}")  # without owner and date
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     return stream.getvalue()
@@ -99,7 +100,7 @@ def _arrow(items: Sequence[Item]) -> bytes:
 
 
 def read_tar_shard(file: Path, split: str) -> Iterator[Item]:
-    """The rows of a tar shard; pictures are places in it."""
+    """The items of a tar shard; an image is a location in it."""
     index = tar.index_tar(file)
     if index.faults:
         raise DataError(f"{file.name}: {index.faults[0].reason}: prepare the corpus again")
@@ -125,22 +126,22 @@ def read_tar_shard(file: Path, split: str) -> Iterator[Item]:
 
 
 def file_sha256(file: Path) -> str:
-    """Of a whole file."""
+    """The sha256 of a whole file, in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def is_intact(folder: Path, told: dict[str, Any]) -> bool:
-    """Whether a shard has the size and the sha256 that are told of it."""
+def is_intact(folder: Path, shard: dict[str, Any]) -> bool:
+    """Whether the file of a shard has the size and the sha256 of its manifest entry."""
     try:
-        file = folder / told["file"]
-        return bool(file.stat().st_size == told["bytes"] and file_sha256(file) == told["sha256"])
+        file = folder / shard["file"]
+        return bool(file.stat().st_size == shard["bytes"] and file_sha256(file) == shard["sha256"])
     except OSError:
         return False
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """A file that is there whole or not at all, also after a power cut."""
+    """Write a file atomically, also with respect to a power cut."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with draft.open("wb") as stream:
         stream.write(data)

@@ -1,4 +1,4 @@
-"""Work in other processes, its results in order: for pictures, whose decoders hold the interpreter's lock."""
+"""Calls in worker processes, results in order: for images, whose decoders hold the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -20,47 +20,45 @@ from domainclip.errors import DataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_AHEAD = 4  # tasks a worker may be ahead of the result that is waited for: what bounds the memory
+_TASKS_PER_WORKER = 4  # submitted ahead of the result that is awaited: this bounds the memory
 
 
 def map_in_order(
     call: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Each task with its result, by so many processes; one is this process itself.
+    """Each task with its result, computed by `workers` processes; with one, by this process itself.
 
-    Raises: DataError when a worker is ended from outside; what `call` raises.
+    Raises: DataError when a worker is killed; any exception that `call` raises.
     """
     if workers <= 1:
         yield from ((task, call(task)) for task in tasks)
         return
     # A fresh interpreter each: forked ones would inherit locks that threads of libraries hold.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
+    pending: deque[tuple[Task, Future[Result]]] = deque()
     try:
         for task in tasks:
-            waiting.append((task, pool.submit(call, task)))
-            if len(waiting) >= _AHEAD * workers:
-                first, future = waiting.popleft()
+            pending.append((task, pool.submit(call, task)))
+            if len(pending) >= _TASKS_PER_WORKER * workers:
+                first, future = pending.popleft()
                 yield first, future.result()
-        for task, future in waiting:
+        for task, future in pending:
             yield task, future.result()
     except BrokenProcessPool:
-        raise DataError(
-            "a worker process was ended from outside, perhaps for its memory: take fewer workers"
-        ) from None
+        raise DataError("a worker process was killed, perhaps for its memory: use fewer workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _keep_memory() -> None:
-    """glibc gives every large array back to the system at once, and clearing its pages anew for the next
-    picture is a quarter of the time that a large film takes.
+def _retain_freed_memory() -> None:
+    """Make glibc reuse freed memory: it returns every large array to the system at once, and clearing fresh
+    pages for the next image is a quarter of the time that a large radiograph takes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -68,14 +66,14 @@ def _keep_memory() -> None:
             mallopt(limit, 2**30)
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says what happened
-    _keep_memory()
+def _init_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process reports the interruption
+    _retain_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def end_with_it() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
-        os._exit(1)  # killed, it could not tell its workers to stop
+        os._exit(1)  # a killed parent cannot stop its workers
 
-    threading.Thread(target=end_with_it, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

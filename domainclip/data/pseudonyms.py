@@ -1,6 +1,6 @@
-"""Pseudonyms that only this machine can make: ids and groups leave the reader as keyed hashes.
+"""Pseudonyms that only this machine can make: ids and groups are replaced by keyed hashes.
 
-A plain hash of a patient number is no secret, since all numbers can be tried; a keyed one is.
+A plain hash of a patient number is not secret, since all numbers can be tried; a keyed hash is.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ VARIABLE = "DOMAINCLIP_SECRET"
 def pseudonym_key() -> bytes:
     """The local key: $DOMAINCLIP_SECRET, or ~/.config/domainclip/secret, made on first use.
 
-    Keep it to get the same pseudonyms again, share it to get them elsewhere, delete it to cut the link.
+    The same key gives the same pseudonyms, also on another machine; deleting it cuts the link to the ids.
 
-    Raises: DataError when it can be neither read nor made.
+    Raises: DataError when it can be neither read nor created.
     """
-    given = os.environ.get(VARIABLE)
-    if given:
-        return given.encode()
+    secret = os.environ.get(VARIABLE)
+    if secret:
+        return secret.encode()
     file = Path.home() / ".config" / "domainclip" / "secret"
     try:
         if not file.exists():
-            _make(file)
+            _create(file)
         key = file.read_bytes().strip()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}: make it readable, or set ${VARIABLE}") from None
@@ -39,18 +39,18 @@ def pseudonym_key() -> bytes:
 
 
 def pseudonym(value: str, key: bytes) -> str:
-    """HMAC-SHA256 of a value, 16 hex digits: equal values stay equal, and nothing else can be told."""
+    """HMAC-SHA256 of a value, 16 hex digits: equal values stay equal, and nothing else is revealed."""
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _make(file: Path) -> None:
+def _create(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = file.with_name(f"secret.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as stream:
         stream.write(secrets.token_hex(32))
     try:
-        # A link appears whole or not at all: of several processes that start together, one wins.
+        # A link is atomic: of several processes that start together, one creates the file.
         os.link(draft, file)
     except FileExistsError:
         pass

@@ -1,7 +1,7 @@
-"""From rows as they were read to the standard columns: what every reader shares.
+"""From source rows to the standard columns: the part that all readers share.
 
-A reader gives `Source` rows; here their captions, classes, groups and splits are made as the card says,
-and rows that can serve neither training nor evaluation are put aside and counted.
+A reader yields `SourceRow` values; this module makes their captions, classes, groups and splits by the card,
+and logs the rows that are usable neither for training nor for evaluation.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ FEATURES = Features(
         "image": _IMAGE,
         "views": List(_IMAGE),
         "texts": List(Value("string")),
-        "language": List(Value("string")),  # one a text, "" when unknown
+        "language": List(Value("string")),  # one per text, "" when unknown
         "labels": List(Value("string")),
         "group": Value("string"),
         "meta": Value("string"),
     }
 )
-_HOLDS = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
+_FLAG_VALUES = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
 _UNKNOWN = ("-1", "-1.0")
-_PIECE = 1000  # rows
+_CHUNK = 1000  # rows
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as it was read."""
+    """One row of a source."""
 
     values: Mapping[str, Any]
     location: str  # "row 3": for messages
     image: dict[str, Any]  # {path, bytes}
-    name: str = ""  # of the image, from the corpus folder; the id and group of a row that has none
-    split: str | None = None  # from the name of a folder or of a source's own split
-    with_texts: bool = True  # false: its caption columns do not count
+    name: str = ""  # of the image, relative to the corpus folder; the id and group of a row without them
+    split: str | None = None  # from the name of a folder, or from a split of the source
+    with_texts: bool = True  # false: its caption columns are ignored
     with_labels: bool = True
-    views: Sequence[dict[str, Any]] = ()  # further pictures of the same item, as `image`
+    views: Sequence[dict[str, Any]] = ()  # further images of the same item, as `image`
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row of the standard columns, before it has a split of its own and a place in it."""
+    """One row of the standard columns, with its split and its location in the source."""
 
     id: str
     image: dict[str, Any]
@@ -85,9 +85,9 @@ def standardise(
     log: ReadLog,
     label_separator: str | None = None,
 ) -> DatasetDict:
-    """The standard columns, in three splits and in the order of the source; see `usable`."""
-    kept = usable_items(rows, columns, card, log, label_separator)
-    return DatasetDict({split: to_dataset(items) for split, items in kept.items()})
+    """The standard columns, in three splits and in the order of the source; see `usable_items`."""
+    by_split = usable_items(rows, columns, card, log, label_separator)
+    return DatasetDict({split: to_dataset(items) for split, items in by_split.items()})
 
 
 def usable_items(
@@ -97,36 +97,36 @@ def usable_items(
     log: ReadLog,
     label_separator: str | None = None,
 ) -> dict[str, list[Item]]:
-    """The rows that can serve, by split.
+    """The usable rows as items, by split.
 
     A row is usable when it has a caption, or when it has a class and is not in training: zero-shot
-    evaluation needs no caption, training does. Templates make one of the class while training.
+    evaluation needs no caption, but training does, unless templates make one of the class.
 
-    Raises: DataError naming the row for a label, split or id that cannot be.
+    Raises: DataError with the location of a row whose label, split or id is invalid.
     """
-    told: Counter[str] = Counter()
-    items = [_item(row, columns, card, label_separator, told) for row in rows]
+    note_counts: Counter[str] = Counter()
+    items = [_item(row, columns, card, label_separator, note_counts) for row in rows]
     if card.captions.merge_captions:
-        items = _joined(items)
-    items = _with_own_ids(items, stated=bool(columns.id))
-    for text, n in sorted((+told).items()):
-        log.add_note(text.format(n))
-    kept: dict[str, list[Item]] = {split: [] for split in SPLITS}
+        items = _merge_rows(items)
+    items = _with_unique_ids(items, from_column=bool(columns.id))
+    for note, n in sorted((+note_counts).items()):
+        log.add_note(note.format(n))
+    usable: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
         if item.texts or (item.labels and (item.split != "train" or card.captions.templates)):
-            kept[item.split].append(item)
+            usable[item.split].append(item)
         else:
             log.unusable.append(UnusableItem(item.location, "empty caption", str(item.image["path"] or "")))
     log.locations = {item.id: item.location for item in items}
-    return kept
+    return usable
 
 
 def to_dataset(items: Sequence[Item]) -> Dataset:
     """Items as a table of the standard columns."""
-    # In pieces, because one Arrow array holds 2 GB of pictures at most.
-    pieces = [items[at : at + _PIECE] for at in range(0, max(1, len(items)), _PIECE)]
-    made = [Dataset.from_dict(_by_column(piece), features=FEATURES) for piece in pieces]
-    return made[0] if len(made) == 1 else concatenate_datasets(made)
+    # In chunks, because one Arrow array holds at most 2 GB of images.
+    chunks = [items[start : start + _CHUNK] for start in range(0, max(1, len(items)), _CHUNK)]
+    tables = [Dataset.from_dict(_by_column(chunk), features=FEATURES) for chunk in chunks]
+    return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
 
 
 def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
@@ -135,12 +135,14 @@ def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
 
 
 def _item(
-    row: SourceRow, columns: Columns, card: Card, label_separator: str | None, told: Counter[str]
+    row: SourceRow, columns: Columns, card: Card, label_separator: str | None, note_counts: Counter[str]
 ) -> Item:
     labels, unknown = _labels(row, columns, label_separator) if row.with_labels else ([], [])
-    labels = [row_captions.count_and_compose(label, told) for label in labels]
-    texts = row_captions.captions_of_row(row.values, columns, card, labels, told) if row.with_texts else {}
-    # Rows of one picture belong together even when nothing else says so.
+    labels = [row_captions.compose_and_count(label, note_counts) for label in labels]
+    texts = (
+        row_captions.captions_of_row(row.values, columns, card, labels, note_counts) if row.with_texts else {}
+    )
+    # Rows of one image are a group, also in a corpus without groups.
     group = _cell(row, columns.group) or row.name
     if columns.split:
         split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
@@ -148,8 +150,10 @@ def _item(
         split = row.split or splits.split_of(group, card.splits)
     meta: dict[str, Any] = {name: cell_text(row.values.get(name)) for name in columns.meta}
     if card.captions.rewrites and row.with_texts:
-        reworded = row_captions.captions_in_columns(row.values, card.captions.rewrites, columns, card, told)
-        meta[captions.REWRITES] = list(reworded.items())
+        rewrites = row_captions.captions_in_columns(
+            row.values, card.captions.rewrites, columns, card, note_counts
+        )
+        meta[captions.REWRITES] = list(rewrites.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
         image=fits.with_fits_settings(row.image, card.pictures.fits),
@@ -164,24 +168,24 @@ def _item(
     )
 
 
-def _joined(items: list[Item]) -> list[Item]:
-    """Rows of one picture, split and place in it as one item, at the first of them."""
-    by: dict[tuple[str, str], Item] = {}
+def _merge_rows(items: list[Item]) -> list[Item]:
+    """Rows of one image in one split as one item, at the position of the first."""
+    merged: dict[tuple[str, str], Item] = {}
     for number, item in enumerate(items):
         key = (item.split, item.image["path"] or f"\0{number}")
-        first = by.setdefault(key, item)
+        first = merged.setdefault(key, item)
         if first is item:
             continue
         texts = dict(zip(first.texts, first.language, strict=True))
-        more = {t: spoken for t, spoken in zip(item.texts, item.language, strict=True) if t not in texts}
-        by[key] = replace(
+        further = {t: code for t, code in zip(item.texts, item.language, strict=True) if t not in texts}
+        merged[key] = replace(
             first,
-            texts=[*texts, *more],
-            language=[*texts.values(), *more.values()],
+            texts=[*texts, *further],
+            language=[*texts.values(), *further.values()],
             labels=list(dict.fromkeys([*first.labels, *item.labels])),
             meta=item.meta | first.meta | _rewrites(first, item),
         )
-    return list(by.values())
+    return list(merged.values())
 
 
 def _rewrites(first: Item, other: Item) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def _cell(row: SourceRow, column: str | None) -> str:
 
 
 def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
-    """The classes that hold, and those of which nothing is known."""
+    """The classes of a row, and those that are marked as unknown."""
     if isinstance(columns.labels, list):
         return _flags(row, columns.labels)
     if not columns.labels:
@@ -206,27 +210,28 @@ def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[li
 
 
 def _flags(row: SourceRow, names: list[str]) -> tuple[list[str], list[str]]:
-    holding, unknown = [], []
+    present, unknown = [], []
     for name in names:
         cell = cell_text(row.values.get(name)).casefold()
         if cell in _UNKNOWN:
             unknown.append(name)
-        elif cell not in _HOLDS:
+        elif cell not in _FLAG_VALUES:
             raise DataError(f"{row.location}, column {name}: not 1, 0, -1 (unknown) or blank")
-        elif _HOLDS[cell]:
-            holding.append(name)
-    return holding, unknown
+        elif _FLAG_VALUES[cell]:
+            present.append(name)
+    return present, unknown
 
 
-def _with_own_ids(items: list[Item], stated: bool) -> list[Item]:
-    """Every id once. A stated id that repeats is an error; the second row of an image gets a number."""
-    met: Counter[str] = Counter()
+def _with_unique_ids(items: list[Item], from_column: bool) -> list[Item]:
+    """Items with unique ids: a repeated image name gets a number; in an id column it is an error."""
+    counts: Counter[str] = Counter()
     first: dict[str, str] = {}
-    own = []
+    unique = []
     for item in items:
-        met[item.id] += 1
-        if met[item.id] > 1 and stated:
+        counts[item.id] += 1
+        n = counts[item.id]
+        if n > 1 and from_column:
             raise DataError(f"{item.location} has the id of {first[item.id]}: corpus.columns.id must differ")
         first.setdefault(item.id, item.location)
-        own.append(item if met[item.id] == 1 else replace(item, id=f"{item.id}#{met[item.id]}"))
-    return own
+        unique.append(item if n == 1 else replace(item, id=f"{item.id}#{n}"))
+    return unique

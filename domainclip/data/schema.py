@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# The columns of every corpus, whatever it was read from. `image` is {path, bytes}: one of the two is
-# null. `views` are further pictures of the same item, alike: other projections, frames or slices of one
-# study. `labels` are the classes that hold; `meta` is JSON, and holds only what the card lists.
+# The columns of every corpus, whatever its source. `image` is {path, bytes}, one of which is null. `views`
+# are further images of the same item in the same form: other projections, frames or slices of one study.
+# `labels` are the classes of the item; `meta` is JSON, with only the columns that the card lists.
 COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "meta")
 
 

@@ -1,4 +1,4 @@
-"""Which split a group belongs to, and whether a group lies in two."""
+"""The split that a group belongs to, and groups that are in two splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import combinations
 from domainclip.data.cards import Splits
 from domainclip.errors import DataError
 
-_SAID = {
+_SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -24,47 +24,47 @@ _SAID = {
 
 
 def split_of(group: str, splits: Splits) -> str:
-    """train, validation or test: a stable hash of the group's name, so that adding items moves none."""
+    """train, validation or test, by a stable hash of the group's name: adding items moves no group."""
     digest = hashlib.blake2b(f"{splits.seed}\0{group}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
-    if place < splits.train:
+    fraction = int.from_bytes(digest, "big") / 2**64
+    if fraction < splits.train:
         return "train"
-    # A share of zero stays empty, whatever rounding does at its edge.
-    return "validation" if place < splits.train + splits.validation or splits.test == 0 else "test"
+    # A share of zero stays empty, whatever the rounding at its edge.
+    return "validation" if fraction < splits.train + splits.validation or splits.test == 0 else "test"
 
 
 def parse_split(value: str, where: str) -> str:
-    """What the source's own word for a split means: "val", "valid", "dev" … are "validation".
+    """The split that a word of the source names: "val", "valid", "dev" … are "validation".
 
-    Raises: DataError for any other word: with `where` it stands and without it, for in a column that was
-    mistaken for another it may name a patient.
+    Raises: DataError for any other word: with its location and without the word, which can name a patient
+    when a wrong column was named as the split column.
     """
-    known = _SAID.get(value.strip().casefold())
+    known = _SPLIT_NAMES.get(value.strip().casefold())
     if known is None:
-        raise DataError(f"{where}: no name of a split: use train, validation (val, valid, dev) or test")
+        raise DataError(f"{where}: not the name of a split: use train, validation (val, valid, dev) or test")
     return known
 
 
 def is_split(value: str) -> bool:
-    """Whether a word, as the name of a folder, names a split."""
-    return value.strip().casefold() in _SAID
+    """Whether a word, for example the name of a folder, names a split."""
+    return value.strip().casefold() in _SPLIT_NAMES
 
 
-def describe_leak(groups: Mapping[str, Sequence[str]], places: Mapping[str, Sequence[str]]) -> str | None:
-    """One line about groups that lie in more than one split; None when there are none.
+def describe_leak(groups: Mapping[str, Sequence[str]], locations: Mapping[str, Sequence[str]]) -> str | None:
+    """One line about groups that are in more than one split; None when there are none.
 
-    Counts and row numbers only: the name of a group may be a patient's.
+    Counts and row numbers only: the name of a group can be a patient's.
     """
-    held: dict[str, dict[str, list[str]]] = {}
+    locations_of: dict[str, dict[str, list[str]]] = {}
     for split, names in groups.items():
-        for name, place in zip(names, places[split], strict=True):
-            held.setdefault(name, {}).setdefault(split, []).append(place)
-    shared = [by_split for by_split in held.values() if len(by_split) > 1]
+        for name, location in zip(names, locations[split], strict=True):
+            locations_of.setdefault(name, {}).setdefault(split, []).append(location)
+    shared = [by_split for by_split in locations_of.values() if len(by_split) > 1]
     if not shared:
         return None
     pairs = Counter(pair for by_split in shared for pair in combinations(by_split, 2))
     between = ", ".join(f"{n} in {first} and {second}" for (first, second), n in pairs.items())
-    example = [place for listed in shared[0].values() for place in listed]
+    example = [location for in_split in shared[0].values() for location in in_split]
     return (
         f"patient-level leak: {len(shared)} {'group is' if len(shared) == 1 else 'groups are'} in more than "
         f"one split ({between}); one of them: {', '.join(example[:6])}; mend the split column, or set "

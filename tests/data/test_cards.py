@@ -50,7 +50,36 @@ def test_without_a_card_all_is_guessed() -> None:
     assert load_card("") == Card()
 
 
-@pytest.mark.parametrize( ("front", "message"), [ ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'), ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'), ( "domainclip: {classes: {cat: {positiv: [x]}}}", "my_card.md: classes.cat.positive: field required (and 1 more)", ), ( "domainclip: {max_unusable: much}", "my_card.md: max_unusable: input should be a valid number, unable to parse string as a number, " "got 'much'", ), ( "domainclip: {splits: {train: 0.5}}", "my_card.md: splits: train, validation and test must add up to 1, not 0.7", ), ( "domainclip: {captions: {template: a photo}}", 'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"', ), ( "domainclip: {templates: [a photo]}", 'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes', ), ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/guide/data.md for its keys'), ("just text", "my_card.md: the front matter is a mapping of keys to values"), ], )  # fmt: skip
+@pytest.mark.parametrize(
+    ("front", "message"),
+    [
+        ("domainclip: {colums: {}}", 'my_card.md: colums: unknown key: did you mean "columns"?'),
+        ("domainclip: {columns: {imge: x}}", 'my_card.md: columns.imge: unknown key: did you mean "image"?'),
+        (
+            "domainclip: {classes: {cat: {positiv: [x]}}}",
+            "my_card.md: classes.cat.positive: field required (and 1 more)",
+        ),
+        (
+            "domainclip: {max_unusable: much}",
+            "my_card.md: max_unusable: input should be a valid number, unable to parse string as a number, "
+            "got 'much'",
+        ),
+        (
+            "domainclip: {splits: {train: 0.5}}",
+            "my_card.md: splits: train, validation and test must add up to 1, not 0.7",
+        ),
+        (
+            "domainclip: {captions: {template: a photo}}",
+            'my_card.md: captions.template: write each column in braces, as in "{style} painting, {text}"',
+        ),
+        (
+            "domainclip: {templates: [a photo]}",
+            'my_card.md: templates: "a photo" must hold {} once, where the name of the class goes',
+        ),
+        ("license: mit", 'my_card.md: no mapping under "domainclip": see docs/guide/data.md for its keys'),
+        ("just text", "my_card.md: the front matter is not a mapping: write keys and values"),
+    ],
+)
 def test_a_wrong_card_names_file_key_and_way_out(tmp_path: Path, front: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_card(_card(tmp_path, front))
@@ -63,7 +92,7 @@ def test_text_without_front_matter_is_refused(tmp_path: Path) -> None:
     file.write_text("# Only prose", encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
         load_card(str(file))
-    assert str(caught.value) == "plain.md: a card begins with YAML between two lines of ---"
+    assert str(caught.value) == "plain.md: no front matter: begin the card with YAML between two lines of ---"
     file.write_bytes(b"---\nname: \xff\n---\n")
     with pytest.raises(RecipeError) as caught:
         load_card(str(file))

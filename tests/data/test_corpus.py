@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from domainclip.data import corpus
 from domainclip.data.cards import Card, Columns
 from domainclip.data.corpus import load_corpus
+from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, count_reasons
 from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
@@ -174,7 +175,7 @@ def test_at_the_limit_is_within_it() -> None:
         )
 
 
-class _Outside:
+class _Outside(CorpusReader):
     """Readers that someone else wrote."""
 
     def __init__(self, **columns: list[Any]) -> None:
@@ -212,7 +213,7 @@ def test_without_a_place_for_the_list_the_fault_is_told_all_the_same(tmp_path: P
     )
 
 
-class _Studies:
+class _Studies(CorpusReader):
     """A reader of three items with two views each; the views of a study lie beside its image."""
 
     def __init__(self, root: Path) -> None:

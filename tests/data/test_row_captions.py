@@ -48,7 +48,7 @@ def test_sections_are_captions_of_their_own_and_what_has_none_is_counted() -> No
         said, {"report": REPORT}, {"report": "Two dogs."}, {"report": ""}, {"report": "Befund: frei"}
     )
     assert train["texts"][:] == [["Clear lungs.", "Normal."], ["Two dogs."], ["Befund: frei"]]
-    assert log.notes == ["2 captions have none of the sections that the card asks for, and are taken whole"]
+    assert log.notes == ["2 captions have none of the sections that the card names, and are used whole"]
     german = card(
         columns={"texts": ["report"]},
         captions={"policy": "section", "sections": ["findings"], "headings": {"findings": ["Befund"]}},

@@ -169,7 +169,7 @@ def test_the_sources_own_split_wins() -> None:
     with pytest.raises(DataError) as caught:
         _standard(_rows({"t": "x", "s": ""}), {"texts": ["t"], "split": "s"})
     assert str(caught.value) == (
-        "row 1, column s: no name of a split: use train, validation (val, valid, dev) or test"
+        "row 1, column s: not the name of a split: use train, validation (val, valid, dev) or test"
     )
 
 

@@ -42,7 +42,7 @@ def test_an_unknown_word_for_a_split() -> None:
     with pytest.raises(DataError) as caught:
         parse_split("tset", "row 7, column split")
     assert str(caught.value) == (
-        "row 7, column split: no name of a split: use train, validation (val, valid, dev) or test"
+        "row 7, column split: not the name of a split: use train, validation (val, valid, dev) or test"
     )
     assert not is_split("cats")
 

@@ -16,10 +16,10 @@ def test_guesses_are_made_from_the_names_and_noted() -> None:
         image="Filename", texts=["Caption"], group="Patient_ID", labels="class", split="", language=""
     )
     assert log.notes == [
-        "column image: Filename (guessed; say otherwise with corpus.columns.image)",
-        "column texts: Caption (guessed; say otherwise with corpus.columns.texts)",
-        "column labels: class (guessed; say otherwise with corpus.columns.labels)",
-        "column group: Patient_ID (guessed; say otherwise with corpus.columns.group)",
+        "column image: Filename (guessed; set corpus.columns.image to change it)",
+        "column texts: Caption (guessed; set corpus.columns.texts to change it)",
+        "column labels: class (guessed; set corpus.columns.labels to change it)",
+        "column group: Patient_ID (guessed; set corpus.columns.group to change it)",
     ]
 
 
@@ -82,7 +82,7 @@ def test_images_that_nothing_names() -> None:
     with pytest.raises(DataError) as caught:
         require_image_column(resolve_columns(card(), ["a", "b"], "t.csv", ReadLog()), ["a", "b"], "t.csv")
     assert str(caught.value) == (
-        "t.csv: which column names the images? set corpus.columns.image; there are: a, b"
+        "t.csv: no column names the images: set corpus.columns.image; there are: a, b"
     )
 
 

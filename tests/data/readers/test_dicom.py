@@ -54,7 +54,7 @@ def test_files_are_known_by_their_content_and_reports_stand_beside(tmp_path: Pat
     assert [row["group"] for row in rows] == ["Smith", "Smith", "Jones"]
     assert json.loads(rows[0]["meta"]) == {"PatientSex": "F", "ViewPosition": "PA"}
     assert decode_image(rows[0]["image"]).size == (8, 8)
-    assert "column group: PatientID (guessed; say otherwise with corpus.columns.group)" in log.notes
+    assert "column group: PatientID (guessed; set corpus.columns.group to change it)" in log.notes
     # Nobody asked for names, so none came through the door.
     assert "Canary" not in json.dumps(rows)
 

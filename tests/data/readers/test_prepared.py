@@ -91,7 +91,9 @@ def test_other_folders_are_not_prepared_ones(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": "domainclip-prepared", "version": 9}')
     with pytest.raises(DataError) as error:
         prepared_format.read_manifest(tmp_path)
-    assert str(error.value) == f"{tmp_path}: prepared in version 9 of the form, this reads 1"
+    assert str(error.value) == (
+        f"{tmp_path}: written in version 9 of the format; this release reads 1: prepare the corpus again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,5 +114,5 @@ def test_a_manifest_that_is_not_whole(tmp_path: Path, change: dict[str, object],
     with pytest.raises(DataError) as error:
         load_corpus(card(), str(folder))
     assert str(error.value) == (
-        f"{folder}: its manifest.json is not whole ({fault}): prepare the corpus again"
+        f"{folder}: its manifest.json is incomplete ({fault}): prepare the corpus again"
     )

@@ -77,7 +77,7 @@ def test_half_letters_are_replaced_and_counted(tmp_path: Path) -> None:
     assert [row["texts"] for row in found] == [["whole"], ["cut \N{REPLACEMENT CHARACTER} emoji"]]
     assert json.loads(found[0]["meta"]) == {"site": "\N{REPLACEMENT CHARACTER}"}
     assert (
-        "1 captions and class names hold letters that were broken (shown as \N{REPLACEMENT CHARACTER})"
+        "1 captions and class names contain broken characters (shown as \N{REPLACEMENT CHARACTER})"
         in log.notes
     )
 

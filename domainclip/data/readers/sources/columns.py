@@ -1,4 +1,4 @@
-"""Which column of a source is what: as the card says, else guessed from the names."""
+"""The column of a source for each role: named by the card, else guessed from the names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from domainclip.data.quarantine import ReadLog
 from domainclip.data.text.captions import template_columns
 from domainclip.errors import DataError, did_you_mean
 
-# The names that a column has when nobody says otherwise, the likeliest first, compared without case.
-_USUAL = {
+# The usual names of the column of each role, the most likely first; case is ignored.
+_USUAL_NAMES = {
     "image": ("image", "file_name", "image_path", "filepath", "filename", "file", "path", "img"),
     "texts": ("text", "caption", "captions", "texts", "report", "description", "sentence", "title"),
     "labels": ("label", "labels", "class", "class_name", "category"),
@@ -20,41 +20,41 @@ _USUAL = {
 }
 
 
-_SHOWN = 40  # columns that a message names
+_MAX_NAMED = 40  # columns that a message names
 
 
 def resolve_columns(card: Card, available: Sequence[str], source: str, log: ReadLog) -> Columns:
-    """The card's columns with every `null` guessed, or `""`/`[]` where there is none; guesses are noted.
+    """The card's columns with every `null` guessed, or `""`/`[]` where there is none; guesses are logged.
 
-    Raises: DataError for a column that the source does not have, with the nearest that it has.
+    Raises: DataError for a column that the source does not have, with the most similar one.
     """
-    said = card.columns
+    columns = card.columns
     _refuse_missing(card, available, source)
     template = card.captions.template
-    if said.texts and template and "text" not in template_columns(template):
+    if columns.texts and template and "text" not in template_columns(template):
         log.add_note("corpus.columns.texts is not used: the card's captions.template does not name {text}")
-    found: dict[str, object] = {}
-    for role, usual in _USUAL.items():
-        if getattr(said, role) is not None:
+    guesses: dict[str, object] = {}
+    for role, usual_names in _USUAL_NAMES.items():
+        if getattr(columns, role) is not None:
             continue
         if role == "texts" and template and "text" not in template_columns(template):
-            found[role] = []  # the template says what a caption is made of
+            guesses[role] = []  # the template makes the captions without texts
             continue
-        guess = _guess(usual, available)
-        found[role] = ([guess] if guess else []) if role == "texts" else guess
+        guess = _guess(usual_names, available)
+        guesses[role] = ([guess] if guess else []) if role == "texts" else guess
         if guess:
-            log.add_note(f"column {role}: {guess} (guessed; say otherwise with corpus.columns.{role})")
-    return said.model_copy(update=found)
+            log.add_note(f"column {role}: {guess} (guessed; set corpus.columns.{role} to change it)")
+    return columns.model_copy(update=guesses)
 
 
 def require_image_column(columns: Columns, available: Sequence[str], source: str) -> str:
     """The column that names the images.
 
-    Raises: DataError when none is named and none can be guessed.
+    Raises: DataError when no column is named and none can be guessed.
     """
     if not columns.image:
         raise DataError(
-            f"{source}: which column names the images? set corpus.columns.image; "
+            f"{source}: no column names the images: set corpus.columns.image; "
             f"there are: {', '.join(available)}"
         )
     return columns.image
@@ -62,19 +62,19 @@ def require_image_column(columns: Columns, available: Sequence[str], source: str
 
 def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
-    said, found = card.columns, dict[str, str]()
+    columns, key_of = card.columns, dict[str, str]()
     for key in ("id", "image", "language", "group", "split"):
-        if getattr(said, key):
-            found[getattr(said, key)] = f"corpus.columns.{key}"
-    labels = [said.labels] if isinstance(said.labels, str) else said.labels or []
-    for key, names in (("texts", said.texts or []), ("labels", labels), ("meta", said.meta)):
-        found |= {name: f"corpus.columns.{key}" for name in names if name}
-    found |= dict.fromkeys(said.languages, "corpus.columns.languages")
-    found |= dict.fromkeys(card.captions.rewrites, "corpus.captions.rewrites")
+        if getattr(columns, key):
+            key_of[getattr(columns, key)] = f"corpus.columns.{key}"
+    labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
+    for key, names in (("texts", columns.texts or []), ("labels", labels), ("meta", columns.meta)):
+        key_of |= {name: f"corpus.columns.{key}" for name in names if name}
+    key_of |= dict.fromkeys(columns.languages, "corpus.columns.languages")
+    key_of |= dict.fromkeys(card.captions.rewrites, "corpus.captions.rewrites")
     template = template_columns(card.captions.template or "")
-    # {text} and {label} mean the item's own captions and classes.
-    found |= {name: "corpus.captions.template" for name in template if name not in ("text", "label")}
-    return found
+    # {text} and {label} are the captions and classes of the item.
+    key_of |= {name: "corpus.captions.template" for name in template if name not in ("text", "label")}
+    return key_of
 
 
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
@@ -84,15 +84,15 @@ def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
 
 
 def suggest_columns(name: str, available: Sequence[str]) -> str:
-    """A closing sentence for a column that is not there: the nearest, and all that there are."""
-    near = did_you_mean(name, available)
-    if near.startswith("known") and len(available) <= 12:
-        return near
-    rest = f" and {len(available) - _SHOWN} more" if len(available) > _SHOWN else ""
-    said = f"{near} " if near.startswith("did") else ""
-    return f"{said}there are: {', '.join(available[:_SHOWN])}{rest}."
+    """The end of a message about a missing column: the most similar one, and all that exist."""
+    suggestion = did_you_mean(name, available)
+    if suggestion.startswith("known") and len(available) <= 12:
+        return suggestion
+    rest = f" and {len(available) - _MAX_NAMED} more" if len(available) > _MAX_NAMED else ""
+    similar = f"{suggestion} " if suggestion.startswith("did") else ""
+    return f"{similar}there are: {', '.join(available[:_MAX_NAMED])}{rest}."
 
 
-def _guess(usual: Sequence[str], available: Sequence[str]) -> str:
+def _guess(usual_names: Sequence[str], available: Sequence[str]) -> str:
     by_name = {name.casefold(): name for name in reversed(available)}
-    return next((by_name[name] for name in usual if name in by_name), "")
+    return next((by_name[name] for name in usual_names if name in by_name), "")
