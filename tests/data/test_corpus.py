@@ -205,7 +205,9 @@ def test_an_outside_reader_keeps_the_contract(
     assert _error(tmp_path) == message
 
 
-def test_without_a_place_for_the_list_the_fault_is_told_all_the_same(tmp_path: Path, own_home: Path) -> None:
+def test_without_a_place_for_the_list_the_fault_is_reported_all_the_same(
+    tmp_path: Path, own_home: Path
+) -> None:
     (own_home / ".cache").write_text("a file in the way", encoding="utf-8")
     assert _error(table(tmp_path, _rows(1), images=False)) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "

@@ -82,7 +82,7 @@ def test_templates_make_captions_of_items_that_have_only_a_label() -> None:
     assert (train["texts"][:], [bad.location for bad in log.unusable]) == ([[], ["Tom."]], ["row 2"])
 
 
-def test_rows_of_one_picture_become_one_item() -> None:
+def test_rows_of_one_image_become_one_item() -> None:
     said = card(
         columns={"texts": ["t"], "language": "lang", "labels": "l"},
         captions={"merge_captions": True, "languages": "balanced"},

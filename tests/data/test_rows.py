@@ -145,7 +145,7 @@ def test_captions_or_classes_that_do_not_count() -> None:
     assert (rows[0]["texts"], rows[0]["labels"]) == (["goldfish"], [])
 
 
-def test_rows_of_one_picture_stay_together_and_have_ids_of_their_own() -> None:
+def test_rows_of_one_image_stay_together_and_have_ids_of_their_own() -> None:
     image = {"path": "/root/a.png", "bytes": None}
     sources = [SourceRow({"t": str(i)}, f"row {i}", image, "a.png") for i in range(1, 4)]
     rows, _ = _standard(sources, {"texts": ["t"]})

@@ -175,7 +175,7 @@ def test_what_cannot_be_used_is_replaced_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said_to_hold", [3, 8])
-def test_shards_that_hold_more_or_fewer_than_said(tmp_path: Path, said_to_hold: int) -> None:
+def test_shards_that_hold_more_or_fewer_than_given(tmp_path: Path, said_to_hold: int) -> None:
     corpus = _corpus(shards(tmp_path / "s", [4]))
     assert corpus.stream is not None
     pairs = _pairs(corpus)

@@ -400,5 +400,5 @@ def test_faults_of_a_stream_are_counted_once(tmp_path: Path) -> None:
         lambda line: None,
     )
     told = json.loads(out.read_text())
-    assert told["left_out"] == {"missing picture": 1}
+    assert told["left_out"] == {"missing image": 1}
     assert told["counts"]["train"] == 39

@@ -1,4 +1,4 @@
-"""A folder of DICOM files with their reports: in a table, in text files beside them, or as DICOM SR."""
+"""A folder of DICOM files with their reports: in a table, in adjacent text files, or as DICOM SR."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, *_STORED)
 
 @dataclass(frozen=True, kw_only=True)
 class Dicom(CorpusReader):
-    """Reads DICOM files, known by their content, not by their names.
+    """Reads DICOM files, recognised by their content, not by their names.
 
     The reports are a table that names the files in its image column, or one whose `key` column holds an
     attribute of the files (`attribute`), or a .txt beside each file, or structured reports (SR) of the same
     study. Attributes of the files, by keyword (PatientSex, ViewPosition …), can be used like columns; those
-    that the card does not name never leave this reader. Groups are patients (PatientID, or else the study)
-    unless the card says otherwise.
+    that the card does not name are dropped here. Groups are patients (PatientID, or else the study) unless
+    the card names another column.
     """
 
     reports: str | None = None  # the table, inside the corpus folder; null: metadata.* or reports.*
@@ -45,9 +45,9 @@ class Dicom(CorpusReader):
     encoding: str = "utf-8-sig"
     separator: str | None = None
     label_separator: str | None = None
-    frames: FramePolicy = "first"  # of a file with several; all: they are views of one item
+    frames: FramePolicy = "first"  # of a multi-frame file; all: the frames are views of one item
     study: GroupLevel | None = None  # files of one study, or series, are views of one item
-    window: int | str = 0  # which of a file's windows: its index, its explanation, or a CT preset
+    window: int | str = 0  # the window of a file: its index, its explanation, or a CT preset
 
     citation: ClassVar[str] = "DICOM PS3.3 and PS3.10"
 
@@ -57,24 +57,32 @@ class Dicom(CorpusReader):
         if not root.exists():
             raise DataError(f"{path}: no such file or folder: check corpus.path")
         table = self._table(Path(path), root)
-        own = table.columns if table else ["text"]
-        keywords = [name for name in columns.named_columns(card) if name not in own and tag_for_keyword(name)]
-        available = [*own, *dict.fromkeys([*keywords, "PatientID"])]
+        table_columns = table.columns if table else ["text"]
+        keywords = [
+            name
+            for name in columns.named_columns(card)
+            if name not in table_columns and tag_for_keyword(name)
+        ]
+        available = [*table_columns, *dict.fromkeys([*keywords, "PatientID"])]
         source = table.file.name if table else str(path)
-        found = columns.resolve_columns(card, available, source, log)
-        used = {name for name in (*keywords, found.group, self._attribute()) if name and name not in own}
+        roles = columns.resolve_columns(card, available, source, log)
+        used = {
+            name for name in (*keywords, roles.group, self._attribute()) if name and name not in table_columns
+        }
         keywords = sorted(used)
         if table is not None and self.key is None:
-            image = columns.require_image_column(found, own, source)
-            held = list(self._named(table, image, root, keywords, log))
+            image = columns.require_image_column(roles, table_columns, source)
+            files = list(self._named_files(table, image, root, keywords, log))
         else:
-            held = self._walked(table, root, keywords, _gathered(found), log)
-        if table is None and card.captions.policy != "section":  # whose headings stand on lines of their own
-            held = [file.with_report({"text": " ".join(file.source.values["text"].split())}) for file in held]
-        _refuse_undecodable(held, card, log)
-        self._check_window(held, log)
-        items = dicom_studies.group_files(held, self.study, found.texts or [])
-        return standardise(items, found, card, log, self.label_separator)
+            files = self._all_files(table, root, keywords, _multi_valued(roles), log)
+        if table is None and card.captions.policy != "section":  # whose headings are on separate lines
+            files = [
+                file.with_report({"text": " ".join(file.source.values["text"].split())}) for file in files
+            ]
+        _refuse_undecodable(files, card, log)
+        self._check_window(files, log)
+        items = dicom_studies.group_files(files, self.study, roles.texts or [])
+        return standardise(items, roles, card, log, self.label_separator)
 
     def _table(self, path: Path, root: Path) -> tables.Table | None:
         if self.reports:
@@ -83,64 +91,72 @@ class Dicom(CorpusReader):
             file = tables.find_table(path, ("metadata", "reports"))
         return None if file is None else tables.read_table(file, self.encoding, self.separator)
 
-    def _named(
+    def _named_files(
         self, table: tables.Table, column: str, root: Path, keywords: list[str], log: ReadLog
     ) -> Iterator[DicomFile]:
-        """The files that the rows of a table name."""
+        """The files named by the rows of a table."""
         for number, row in enumerate(table.rows, start=1):
-            name, place = cell_text(row.get(column)), f"row {number}"
-            file = corpus_folder.path_inside(root, name or "?", f"{place}, column {column}")
+            name, location = cell_text(row.get(column)), f"row {number}"
+            file = corpus_folder.path_inside(root, name or "?", f"{location}, column {column}")
             try:
-                yield self._opened(file, name or place, place, row, keywords)
+                yield self._read_file(file, name or location, location, row, keywords)
             except UnreadableImage as error:
-                log.unusable.append(UnusableItem(place, error.reason, str(file)))
+                log.unusable.append(UnusableItem(location, error.reason, str(file)))
 
-    def _walked(
+    def _all_files(
         self,
         table: tables.Table | None,
         root: Path,
         keywords: list[str],
-        gathered: list[str],
+        multi_valued: list[str],
         log: ReadLog,
     ) -> list[DicomFile]:
         """The image files of the folder, each with its report."""
         if table is not None:
             self._refuse_unknown_key(table)
-        held: list[DicomFile] = []
+        files: list[DicomFile] = []
         broken: list[str] = []
         others: list[tuple[str, str, Path]] = []
         for number, file in enumerate(_dicom_files(root), start=1):
-            place, name = f"file {number}", file.relative_to(root).as_posix()
+            location, name = f"file {number}", file.relative_to(root).as_posix()
             try:
-                one = self._opened(corpus_folder.path_inside(root, name, place), name, place, {}, keywords)
+                dicom_file = self._read_file(
+                    corpus_folder.path_inside(root, name, location), name, location, {}, keywords
+                )
             except UnreadableImage as error:
-                # A folder of studies holds reports and plans too: they are no images, but no faults either.
+                # A folder of studies also holds reports and plans: neither images nor faults.
                 if error.reason.startswith("not an image"):
-                    others.append((error.reason.removeprefix("not an image "), place, file))
+                    others.append((error.reason.removeprefix("not an image "), location, file))
                 else:
-                    log.unusable.append(UnusableItem(place, error.reason, str(file)))
+                    log.unusable.append(UnusableItem(location, error.reason, str(file)))
                     broken.append(name)
                 continue
-            held.append(one if table is not None else one.with_report(self._beside(one, file)))
+            files.append(
+                dicom_file
+                if table is not None
+                else dicom_file.with_report(self._adjacent_report(dicom_file, file))
+            )
         if table is None:
-            return _with_structured(held, others, log)
-        _note_left(Counter(kind for kind, _, _ in others), log)
+            return _with_structured(files, others, log)
+        _note_ignored(Counter(kind for kind, _, _ in others), log)
         if self.attribute is None:
-            return dicom_reports.match_by_name(held, broken, table, str(self.key), gathered, log)
-        return dicom_reports.match_by_attribute(held, self.attribute, table, str(self.key), gathered, log)
+            return dicom_reports.match_by_name(files, broken, table, str(self.key), multi_valued, log)
+        return dicom_reports.match_by_attribute(
+            files, self.attribute, table, str(self.key), multi_valued, log
+        )
 
-    def _opened(
-        self, file: Path, name: str, place: str, row: dict[str, Any], keywords: list[str]
+    def _read_file(
+        self, file: Path, name: str, location: str, row: dict[str, Any], keywords: list[str]
     ) -> DicomFile:
-        source = SourceRow(row, place, {"path": str(file), "bytes": None}, name)
+        source = SourceRow(row, location, {"path": str(file), "bytes": None}, name)
         real = Path(locations.split_location(str(file))[0])
-        if not real.is_file():  # it is counted later, with those of every other reader
+        if not real.is_file():  # missing files are counted later, for all readers
             return DicomFile(source, {})
-        asked = [*keywords, *_INTERNAL, *filter(None, [self.attribute])]
-        attributes = reading.read_header(real, [*dict.fromkeys(asked)])
+        requested = [*keywords, *_INTERNAL, *filter(None, [self.attribute])]
+        attributes = reading.read_header(real, [*dict.fromkeys(requested)])
         check_frame_count(attributes, real.stat().st_size, name)
         values = {**{word: attributes[word] for word in keywords}, **row}
-        source = SourceRow(values, place, source.image, name)
+        source = SourceRow(values, location, source.image, name)
         return DicomFile(
             dicom_studies.select_frames(source, attributes, self.frames, self.window), attributes
         )
@@ -150,10 +166,12 @@ class Dicom(CorpusReader):
             near = did_you_mean(str(self.key), table.columns)
             raise DataError(f'{table.file.name}: no column "{self.key}" (corpus.options.key): {near}')
 
-    def _beside(self, one: DicomFile, file: Path) -> dict[str, Any]:
-        beside = [file.with_suffix(".txt"), file.with_name(file.name + ".txt")]
-        found = (corpus_folder.read_text(text, self.encoding, one.source.location) for text in beside)
-        return {"text": next(filter(None, found), "").strip()}
+    def _adjacent_report(self, dicom_file: DicomFile, file: Path) -> dict[str, Any]:
+        candidates = [file.with_suffix(".txt"), file.with_name(file.name + ".txt")]
+        texts = (
+            corpus_folder.read_text(text, self.encoding, dicom_file.source.location) for text in candidates
+        )
+        return {"text": next(filter(None, texts), "").strip()}
 
     def _attribute(self) -> str | None:
         if self.attribute and tag_for_keyword(self.attribute) is None:
@@ -161,27 +179,27 @@ class Dicom(CorpusReader):
             raise RecipeError(f'corpus.options.attribute: no DICOM keyword "{self.attribute}": {near}')
         return self.attribute
 
-    def _check_window(self, held: Sequence[DicomFile], log: ReadLog) -> None:
-        """Says how many files lack the window that is asked for; their first one is shown."""
-        seen = [file.attributes for file in held if file.attributes]
-        lacking = sum(not windowing.has_window(attributes, self.window) for attributes in seen)
+    def _check_window(self, files: Sequence[DicomFile], log: ReadLog) -> None:
+        """Log how many files lack the configured window; their first one is used."""
+        present = [file.attributes for file in files if file.attributes]
+        lacking = sum(not windowing.has_window(attributes, self.window) for attributes in present)
         if not lacking:
             return
-        if lacking == len(seen):
+        if lacking == len(present):
             near = "" if isinstance(self.window, int) else f": {did_you_mean(self.window, windowing.PRESETS)}"
             raise RecipeError(
                 f"corpus.options.window: none of {lacking} files has window {self.window}"
                 f"{near or ', counted from 0'}"
             )
         log.add_note(
-            f"{lacking} of {len(seen)} files have no window {self.window} (corpus.options.window): "
-            "their first one is shown"
+            f"{lacking} of {len(present)} files have no window {self.window} (corpus.options.window): "
+            "their first one is used"
         )
 
 
-def _gathered(found: Columns) -> list[str]:
-    """The columns of which an item may have several values: captions and classes."""
-    return [*(found.texts or []), *([found.labels] if isinstance(found.labels, str) else [])]
+def _multi_valued(roles: Columns) -> list[str]:
+    """The columns that may have several values per item: captions and classes."""
+    return [*(roles.texts or []), *([roles.labels] if isinstance(roles.labels, str) else [])]
 
 
 def _dicom_files(root: Path) -> Iterator[Path]:
@@ -189,59 +207,59 @@ def _dicom_files(root: Path) -> Iterator[Path]:
         try:
             with file.open("rb") as stream:
                 begins = reading.is_dicom(stream.read(132))
-        except OSError:  # it is told of when its header cannot be read
+        except OSError:  # reported when its header cannot be read
             begins = True
-        if begins or file.suffix.lower() in _SUFFIXES:  # what only has the name is counted as broken
+        if begins or file.suffix.lower() in _SUFFIXES:  # a file with only the suffix is counted as broken
             yield file
 
 
 def _with_structured(
-    held: list[DicomFile], others: Sequence[tuple[str, str, Path]], log: ReadLog
+    files: list[DicomFile], others: Sequence[tuple[str, str, Path]], log: ReadLog
 ) -> list[DicomFile]:
-    """The files; those without a text get that of their study's structured reports."""
-    here = {file.attributes.get("StudyInstanceUID") for file in held}
+    """The files; those without a text get the text of the structured reports of their study."""
+    studies = {file.attributes.get("StudyInstanceUID") for file in files}
     reports: dict[str, list[str]] = {}
-    left: Counter[str] = Counter()
-    for kind, place, file in others:
+    ignored: Counter[str] = Counter()
+    for kind, location, file in others:
         try:
             study, text = dicom_structured_reports.read_report_text(file) if kind == "(SR)" else ("", "")
         except UnreadableImage as error:
-            log.unusable.append(UnusableItem(place, error.reason, str(file)))
+            log.unusable.append(UnusableItem(location, error.reason, str(file)))
             continue
-        if text and study in here:
+        if text and study in studies:
             reports.setdefault(study, []).append(text)
         else:
-            left[kind] += 1
-    _note_left(left, log)
+            ignored[kind] += 1
+    _note_ignored(ignored, log)
     if reports:
-        said = sum(map(len, reports.values()))
-        log.add_note(f"{said} structured reports (SR) are the text of the images of their studies")
+        count = sum(map(len, reports.values()))
+        log.add_note(f"{count} structured reports (SR) are the text of the images of their studies")
     return [
         file
         if file.source.values.get("text")
         else file.with_report(
             {"text": "\n".join(reports.get(file.attributes.get("StudyInstanceUID", ""), []))}
         )
-        for file in held
+        for file in files
     ]
 
 
-def _note_left(left: Counter[str], log: ReadLog) -> None:
-    if left:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))
+def _note_ignored(ignored: Counter[str], log: ReadLog) -> None:
+    if ignored:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(ignored.items()))
         log.add_note(f"DICOM files that are not images are left out: {kinds}")
 
 
-def _refuse_undecodable(held: Sequence[DicomFile], card: Card, log: ReadLog) -> None:
-    """Stops before training when more files than the card allows need a decoder that is not there."""
-    seen = Counter(decoders.syntax_key(file.attributes) for file in held if file.attributes)
-    missing = [row for row in decoders.decoder_rows(seen) if not row.decoder]
+def _refuse_undecodable(files: Sequence[DicomFile], card: Card, log: ReadLog) -> None:
+    """Stop before training when more files than the card allows need a decoder that is not installed."""
+    counts = Counter(decoders.syntax_key(file.attributes) for file in files if file.attributes)
+    missing = [row for row in decoders.decoder_rows(counts) if not row.decoder]
     if not missing:
         return
-    lost, total = sum(row.files for row in missing), seen.total()
-    said = f"{lost} of {total} DICOM files cannot be decoded here: " + "; ".join(
+    lost, total = sum(row.files for row in missing), counts.total()
+    message = f"{lost} of {total} DICOM files cannot be decoded here: " + "; ".join(
         f"{row.files} {row.syntax}: {row.install}" for row in missing
     )
     if lost > card.max_unusable * total:
-        raise DataError(f"corpus {card.name}: {said}")
-    log.add_note(said)
+        raise DataError(f"corpus {card.name}: {message}")
+    log.add_note(message)

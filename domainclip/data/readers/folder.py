@@ -20,23 +20,23 @@ from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError, RecipeError
 
-_KNOWN = Image.registered_extensions()  # by suffix: Pillow's name of the format
+_PILLOW_FORMATS = Image.registered_extensions()  # by suffix
 _FITS = (".fits", ".fit", ".fts")
 _SUFFIXES = (
-    *sorted(suffix for suffix, kind in _KNOWN.items() if kind in decode.FORMATS),
+    *sorted(suffix for suffix, kind in _PILLOW_FORMATS.items() if kind in decode.FORMATS),
     *(".mpo", ".dcm", ".dicom", *_FITS, ".fz"),
     *(f"{suffix}.gz" for suffix in _FITS),
 )
-# What stands beside pictures and is none goes without saying.
-_BESIDE = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
-_QUIET = frozenset(_BESIDE.split())
+# Files of these kinds beside images are left out without a note.
+_COMMON = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
+_COMMON_SUFFIXES = frozenset(_COMMON.split())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(CorpusReader):
     """Reads [split/]class/name.jpg, with name.txt beside it where there are captions, one a line.
 
-    The columns that a template may name are `text`, `label` (the class folder) and `name`.
+    A template may name the columns `text`, `label` (the class folder) and `name`.
     """
 
     encoding: str = "utf-8-sig"
@@ -50,55 +50,57 @@ class Folder(CorpusReader):
         root = Path(path).resolve()
         if not root.is_dir():
             raise DataError(f"{path}: no such folder: check corpus.path")
-        held = list(corpus_folder.walk_files(root))
-        pictures = [file for file in held if _suffix(file)]
-        _note_left([file for file in held if not _suffix(file)], log)
-        if not pictures:
+        files = list(corpus_folder.walk_files(root))
+        images = [file for file in files if _suffix(file)]
+        _note_other_files([file for file in files if not _suffix(file)], log)
+        if not images:
             raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
-        rows = [self._source(file, root, f"file {number}") for number, file in enumerate(pictures, start=1)]
+        rows = [self._row(file, root, f"file {number}") for number, file in enumerate(images, start=1)]
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         if labelled and template is None and not any(row.values["text"] for row in rows):
-            log.add_note("captions: the names of the class folders (say more with corpus.captions.template)")
+            log.add_note(
+                "captions: the names of the class folders (set corpus.captions.template to change them)"
+            )
             template = "{label}"
         columns = Columns(id="", image="", texts=["text"], language="", group="", labels="label", split="")
         card = card.model_copy(update={"captions": card.captions.model_copy(update={"template": template})})
         return standardise(rows, columns, card, log)
 
-    def _source(self, file: Path, root: Path, place: str) -> SourceRow:
-        below = file.relative_to(root)
-        folders = list(below.parts[:-1])
-        split = parse_split(folders.pop(0), place) if folders and is_split(folders[0]) else None
-        path = corpus_folder.path_inside(root, str(below), place)
+    def _row(self, file: Path, root: Path, location: str) -> SourceRow:
+        relative = file.relative_to(root)
+        folders = list(relative.parts[:-1])
+        split = parse_split(folders.pop(0), location) if folders and is_split(folders[0]) else None
+        path = corpus_folder.path_inside(root, str(relative), location)
         stem = file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
-        captions = corpus_folder.read_text(file.with_name(f"{stem}.txt"), self.encoding, place)
+        captions = corpus_folder.read_text(file.with_name(f"{stem}.txt"), self.encoding, location)
         return SourceRow(
             values={
                 "text": [line.strip() for line in captions.splitlines() if line.strip()],
-                # Underscores stand for spaces in names of folders, never in a word of a caption.
+                # Underscores in folder names are spaces, but never in a caption.
                 "label": folders[0].replace("_", " ") if folders else "",
                 "name": stem,
             },
-            location=place,
+            location=location,
             image={"path": str(path), "bytes": None},
-            name=below.as_posix(),
+            name=relative.as_posix(),
             split=split,
         )
 
 
 def _suffix(file: Path) -> str:
-    """The suffix that makes a file a picture; "" for any other."""
+    """The suffix that marks a file as an image; "" for any other file."""
     name = file.name.lower()
     return max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
-def _note_left(others: Sequence[Path], log: ReadLog) -> None:
-    left: Counter[str] = Counter()
+def _note_other_files(others: Sequence[Path], log: ReadLog) -> None:
+    counts: Counter[str] = Counter()
     for file in others:
         suffix = file.suffix.lower()
-        if suffix not in _QUIET:  # behind the dot of an unusual name may stand a patient's
-            usual = suffix[1:] in tar.REPORTABLE_SUFFIXES or suffix in _KNOWN
-            left[suffix if usual else "of other kinds" if suffix else "without a suffix"] += 1
-    if left:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left.items()))
-        log.add_note(f"files that are not taken for pictures are left out: {kinds}")
+        if suffix not in _COMMON_SUFFIXES:  # an unusual suffix can be a patient's name
+            known = suffix[1:] in tar.REPORTABLE_SUFFIXES or suffix in _PILLOW_FORMATS
+            counts[suffix if known else "of other kinds" if suffix else "without a suffix"] += 1
+    if counts:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
+        log.add_note(f"files that are not images are left out: {kinds}")

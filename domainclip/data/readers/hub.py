@@ -1,4 +1,4 @@
-"""A data set of the Hub, or one that was saved with `save_to_disk`."""
+"""A data set of the Hugging Face Hub, or one saved with `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -32,62 +32,62 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(CorpusReader):
-    """Reads a Hub id, at a commit that is noted, or a folder of `save_to_disk`.
+    """Reads a Hub id at a commit, which is logged, or a folder of `save_to_disk`.
 
-    Its own splits are kept; a lone one is divided by the card's shares. Rows are held in memory,
+    Its splits are used as they are; a single one is divided by the card's shares. Rows are read into memory,
     unless they are streamed.
     """
 
-    revision: str | None = None  # a commit or tag; null: the newest, whose commit is noted
+    revision: str | None = None  # a commit or tag; null: the newest commit, which is logged
     config: str | None = None
-    streaming: bool = False  # with `limit`, fetch only those rows; without, every epoch reads all again
+    streaming: bool = False  # with `limit`, only those rows are fetched; without, every epoch reads all again
     limit: int | None = None  # the first rows of each split
-    buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs held back for shuffling
-    lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: places that are read at once
-    held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test rows that are kept
+    buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs in memory for shuffling
+    lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: positions that are read at once
+    held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test rows that are read
     label_separator: str | None = None
 
     citation: ClassVar[str] = "datasets [arXiv:2109.02846]"
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
-        """Splits of the rows that are taken, in the source's order."""
+        """Splits of the selected rows, in the source's order."""
         source = self._source(str(path), log)
         available = list(next(iter(source.values())).features)
-        found = columns.resolve_columns(card, available, str(path), log)
-        image = columns.require_image_column(found, available, str(path))
-        rows = self._rows(source, str(path), image, found)
-        return standardise(rows, found, card, log, self.label_separator)
+        roles = columns.resolve_columns(card, available, str(path), log)
+        image = columns.require_image_column(roles, available, str(path))
+        rows = self._rows(source, str(path), image, roles)
+        return standardise(rows, roles, card, log, self.label_separator)
 
     def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
         """The training split when it is streamed whole; its other splits are read, up to `held_out` rows.
 
         Raises: DataError for a data set that is not stored as Parquet, or has one split only.
         """
-        if self.limit is not None or Path(path).is_dir():  # a part, or what is stored already
+        if self.limit is not None or Path(path).is_dir():  # only some rows, or stored locally
             return None
         builder = _builder(str(path), self.config, self._commit(str(path)))
         by_name = builder.config.data_files or {}
-        files = {parse_split(str(split), f"split {split}"): own for split, own in by_name.items()}
-        way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
+        files = {parse_split(str(split), f"split {split}"): names for split, names in by_name.items()}
+        remedy = "read some rows with corpus.options.limit, or set corpus.options.streaming=false"
         if builder.name == "webdataset":
             raise DataError(
                 f"data set {path}: holds tar shards: read them with corpus.reader=webdataset "
                 f"corpus.path=hf://datasets/{path}/NAME-{{000..099}}.tar"
             )
         if builder.name != "parquet":
-            raise DataError(f"data set {path}: only Parquet is streamed, not {builder.name}: {way_out}")
+            raise DataError(f"data set {path}: only Parquet can be streamed, not {builder.name}: {remedy}")
         if len(files) < 2 or "train" not in files:
-            raise DataError(f"data set {path}: a stream is not divided, and this has one split: {way_out}")
+            raise DataError(f"data set {path}: a stream cannot be divided, and this has one split: {remedy}")
         names = tuple(map(str, files["train"]))
         features = builder.info.features or parquet.read_features(names[0])
-        found = columns.resolve_columns(card, list(features), str(path), ReadLog())
-        opened = ParquetShards(names, columns.require_image_column(found, list(features), str(path)))
+        roles = columns.resolve_columns(card, list(features), str(path), ReadLog())
+        shards = ParquetShards(names, columns.require_image_column(roles, list(features), str(path)))
         return Stream(
-            shard_sizes=opened.counts(),
-            open_shard=_Named(opened, features),
-            columns=found,
+            shard_sizes=shards.counts(),
+            open_shard=_WithClassNames(shards, features),
+            columns=roles,
             card=card,
-            shard_names=opened.names,
+            shard_names=shards.names,
             buffer=self.buffer,
             lanes=self.lanes,
             label_separator=self.label_separator,
@@ -97,66 +97,68 @@ class Hub(CorpusReader):
         folder = Path(path)
         if folder.is_dir():
             if not any((folder / name).is_file() for name in _SAVED):
-                raise DataError(f"{path}: no data set of save_to_disk: set corpus.reader=table or =folder")
+                raise DataError(f"{path}: not a data set of save_to_disk: set corpus.reader=table or =folder")
             return _saved(path)
         try:
             commit = self._commit(path)
-            found = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
+            loaded = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
             raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
         log.add_note(f"data set {path} at commit {commit}")
-        # A stream of JSON or the like knows its columns only once a row was read.
+        # A stream of JSON and similar formats has columns only after a row is read.
         return (
-            found
+            loaded
             if not self.streaming
-            else found.__class__({k: v._resolve_features() for k, v in found.items()})
+            else loaded.__class__({k: v._resolve_features() for k, v in loaded.items()})
         )
 
     def _commit(self, path: str) -> str | None:
         if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):
             return self.revision
-        found: str | None = HfApi().dataset_info(path, revision=self.revision).sha
-        return found
+        commit: str | None = HfApi().dataset_info(path, revision=self.revision).sha
+        return commit
 
     def _rows(
-        self, source: DatasetDict | IterableDatasetDict, path: str, image: str, found: Columns
+        self, source: DatasetDict | IterableDatasetDict, path: str, image: str, roles: Columns
     ) -> Iterator[SourceRow]:
         for split, rows in source.items():
-            plain = _undecoded(rows, image, path)
-            # A source with one split says nothing: the card's shares divide it.
-            own = parse_split(str(split), f"split {split}") if len(source) > 1 and not found.split else None
-            most = self.limit
-            if self.streaming and most is None:
-                most = SAMPLE_SIZE if own == "train" else self.held_out
-            for number, row in enumerate(islice(plain, most), start=1):
-                place = f"{split} row {number}"
-                picture = {"path": None, "bytes": None, **(row.pop(image) or {})}
-                if picture["bytes"] is None and picture["path"]:
-                    picture["path"] = str(
-                        corpus_folder.path_inside(_root(path, picture["path"]), picture["path"], place)
+            undecoded = _undecoded(rows, image, path)
+            # A source with one split is divided by the card's shares.
+            own_split = (
+                parse_split(str(split), f"split {split}") if len(source) > 1 and not roles.split else None
+            )
+            limit = self.limit
+            if self.streaming and limit is None:
+                limit = SAMPLE_SIZE if own_split == "train" else self.held_out
+            for number, row in enumerate(islice(undecoded, limit), start=1):
+                location = f"{split} row {number}"
+                cell = {"path": None, "bytes": None, **(row.pop(image) or {})}
+                if cell["bytes"] is None and cell["path"]:
+                    cell["path"] = str(
+                        corpus_folder.path_inside(_root(path, cell["path"]), cell["path"], location)
                     )
                 yield SourceRow(
-                    values={name: _named(value, rows.features[name]) for name, value in row.items()},
-                    location=place,
-                    image=picture,
-                    name=place,
-                    split=own,
+                    values={name: _class_names(value, rows.features[name]) for name, value in row.items()},
+                    location=location,
+                    image=cell,
+                    name=location,
+                    split=own_split,
                 )
 
 
 def _saved(path: str) -> DatasetDict:
     try:
         saved = datasets.load_from_disk(path)
-    except Exception as error:  # whatever its files lack
+    except Exception as error:  # of any kind, for missing or broken files
         reason = type(error).__name__
-        raise DataError(f"{path}: not whole ({reason}): save the data set again") from None
+        raise DataError(f"{path}: incomplete ({reason}): save the data set again") from None
     if not len(saved):
-        raise DataError(f"{path}: an empty data set: save it again")
+        raise DataError(f"{path}: the data set is empty: save it again")
     return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
 
 
 def _undecoded(rows: Any, image: str, path: str) -> Any:
-    """The rows with the files of their pictures."""
+    """The rows with the bytes of their images, not decoded."""
     kind = getattr(rows.features[image], "dtype", "")
     try:
         if kind not in ("string", "large_string", "binary", "large_binary", "null") and isinstance(
@@ -166,7 +168,7 @@ def _undecoded(rows: Any, image: str, path: str) -> Any:
         return rows.cast_column(image, datasets.Image(decode=False))
     except Exception:
         raise DataError(
-            f'{path}: column "{image}" holds no pictures ({kind or "another kind"}): set corpus.columns.image'
+            f'{path}: column "{image}" holds no images ({kind or "another kind"}): set corpus.columns.image'
         ) from None
 
 
@@ -178,33 +180,33 @@ def _builder(path: str, config: str | None, revision: str | None) -> Any:
 
 
 @dataclass(frozen=True)
-class _Named:
-    """Rows of Parquet files, numbers of classes as their names."""
+class _WithClassNames:
+    """Rows of Parquet files with class names instead of numbers."""
 
-    rows: ParquetShards
+    shards: ParquetShards
     features: Any
 
     def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
-        for row in self.rows(shard, start, log):
+        for row in self.shards(shard, start, log):
             if row is None:
                 yield None
             else:
-                named = {name: _named(value, self.features[name]) for name, value in row.values.items()}
+                named = {name: _class_names(value, self.features[name]) for name, value in row.values.items()}
                 yield replace(row, values=named)
 
 
 def _root(path: str, name: str) -> Path:
-    """The folder that a file must lie in: the saved data set's, or a cache that its files were fetched to."""
+    """The folder that must contain a file: the saved data set, or a cache that its files were fetched to."""
     folders = [path] if Path(path).is_dir() else list(map(str, _CACHES))
     roots = [Path(folder).expanduser().resolve() for folder in folders]
     return next((root for root in roots if Path(name).is_relative_to(root)), roots[0])
 
 
-def _named(value: Any, feature: Any) -> Any:
-    """Numbers of classes as their names."""
+def _class_names(value: Any, feature: Any) -> Any:
+    """The names of class numbers; any other value unchanged."""
     inner = getattr(feature, "feature", feature)
     if not isinstance(inner, ClassLabel):
         return value
     if isinstance(value, list):
-        return [inner.int2str(one) for one in value]
+        return [inner.int2str(number) for number in value]
     return None if value is None or value < 0 else inner.int2str(value)

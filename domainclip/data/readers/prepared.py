@@ -22,10 +22,10 @@ class Prepared(CorpusReader):
     """Reads shards of either form, tar or Arrow, by their manifest; pixels are the same from both.
 
     Splits, captions, classes and groups are as they were prepared: the card's columns, shares and caption
-    template have had their say. It is found by itself, whatever reader a card names, by its manifest.
+    template were applied then. A folder with a manifest is always read by this reader.
     """
 
-    verify: bool = False  # read every shard once more, to compare its sha256 with the manifest's
+    verify: bool = False  # read every shard once more to compare its sha256 with the manifest's
 
     citation: ClassVar[str] = (
         "domainclip data prepare; WebDataset [github.com/webdataset/webdataset]; Apache Arrow"
@@ -34,7 +34,7 @@ class Prepared(CorpusReader):
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits in the order of the shards.
 
-        Raises: DataError for a folder that is not prepared, or not whole.
+        Raises: DataError for a folder that is not prepared, or incomplete.
         """
         folder = Path(path)
         manifest = prepared_format.read_manifest(folder)
@@ -44,13 +44,15 @@ class Prepared(CorpusReader):
             )
         parts: dict[str, list[Dataset]] = {split: [] for split in SPLITS}
         for shard in manifest["shards"]:
-            file = folder / Path(shard["file"]).name  # a name, never a way out of the folder
+            file = folder / Path(shard["file"]).name  # the name only, never a path out of the folder
             self._refuse_changed(file, shard)
             parts[shard["split"]].append(self._rows(file, shard["split"], manifest["form"], log))
         return DatasetDict(
             {
-                split: concatenate_datasets(found).select_columns(list(COLUMNS)) if found else to_dataset([])
-                for split, found in parts.items()
+                split: concatenate_datasets(datasets).select_columns(list(COLUMNS))
+                if datasets
+                else to_dataset([])
+                for split, datasets in parts.items()
             }
         )
 
@@ -68,4 +70,4 @@ class Prepared(CorpusReader):
         except OSError:
             same = False
         if not same or (self.verify and prepared_format.file_sha256(file) != shard["sha256"]):
-            raise DataError(f"{file}: not as the manifest says: prepare the corpus again")
+            raise DataError(f"{file}: differs from the manifest: prepare the corpus again")

@@ -17,7 +17,9 @@ from domainclip.data.row_captions import cell_text
 from domainclip.data.rows import SourceRow, image_from_cell, standardise
 from domainclip.errors import DataError
 
-Condition = dict[str, str | int | list[str | int]]  # column -> the value, or values, that count
+Condition = dict[
+    str, str | int | list[str | int]
+]  # column -> the required value, or a list of possible values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +27,17 @@ class Table(CorpusReader):
     """Reads a table, or a folder with a metadata.csv, .tsv, .jsonl or .parquet; images lie in its folder."""
 
     encoding: str = "utf-8-sig"
-    separator: str | None = None  # null: found in the header
-    image_folder: str = ""  # where the names of images start, inside the corpus folder
+    separator: str | None = None  # null: guessed from the header
+    image_folder: str = ""  # the folder that image names are relative to, inside the corpus folder
     label_separator: str | None = None  # "|" when a cell may hold several classes, as in a|b
-    where: Condition | None = None  # take only rows with these values
-    texts_where: Condition | None = None  # captions count only in rows with these values
-    labels_where: Condition | None = None  # classes count only in rows with these values
+    where: Condition | None = None  # only rows with these values are used
+    texts_where: Condition | None = None  # captions only of rows with these values
+    labels_where: Condition | None = None  # classes only of rows with these values
 
     citation: ClassVar[str] = "RFC 4180 (CSV), jsonlines.org, Apache Parquet"
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
-        """Splits of the rows that are taken, in the order of the table."""
+        """Splits of the selected rows, in the order of the table."""
         file = tables.find_table(Path(path))
         if file is None:
             raise DataError(
@@ -43,41 +45,41 @@ class Table(CorpusReader):
                 "corpus.path, or set corpus.reader=folder for class folders"
             )
         table = tables.read_table(file, self.encoding, self.separator)
-        found = columns.resolve_columns(card, table.columns, file.name, log)
-        column = columns.require_image_column(found, table.columns, file.name)
+        roles = columns.resolve_columns(card, table.columns, file.name, log)
+        column = columns.require_image_column(roles, table.columns, file.name)
         for key in ("where", "texts_where", "labels_where"):
             _refuse_unknown(getattr(self, key), f"corpus.options.{key}", table)
         root = (corpus_root(path) / self.image_folder).resolve()
         rows = [
-            self._source(row, f"row {number}", column, root)
+            self._row(row, f"row {number}", column, root)
             for number, row in enumerate(table.rows, start=1)
-            if _holds(self.where, row)
+            if _matches(self.where, row)
         ]
         if len(rows) < len(table.rows):
-            log.add_note(f"{len(rows)} of {len(table.rows)} rows are taken (corpus.options.where)")
-        return standardise(rows, found, card, log, self.label_separator)
+            log.add_note(f"{len(rows)} of {len(table.rows)} rows are selected (corpus.options.where)")
+        return standardise(rows, roles, card, log, self.label_separator)
 
-    def _source(self, row: dict[str, Any], place: str, column: str, root: Path) -> SourceRow:
-        inside = image_from_cell(row.get(column))  # Parquet may hold the picture itself
-        name = cell_text(inside["path"])
-        image = {"path": name, "bytes": inside["bytes"]}
-        if not isinstance(image["bytes"], bytes):  # JSON may say there what it likes
+    def _row(self, row: dict[str, Any], location: str, column: str, root: Path) -> SourceRow:
+        cell = image_from_cell(row.get(column))  # Parquet may hold the image itself
+        name = cell_text(cell["path"])
+        image = {"path": name, "bytes": cell["bytes"]}
+        if not isinstance(image["bytes"], bytes):  # JSON may have any value there
             image["bytes"] = None
-            # A row without a name gets a file that is not there, and is counted with those.
-            image["path"] = str(corpus_folder.path_inside(root, name or "?", f"{place}, column {column}"))
+            # A row without a name gets a missing file, and is counted with the missing ones.
+            image["path"] = str(corpus_folder.path_inside(root, name or "?", f"{location}, column {column}"))
         return SourceRow(
             values=row,
-            location=place,
+            location=location,
             image=image,
-            name=name or place,
-            with_texts=_holds(self.texts_where, row),
-            with_labels=_holds(self.labels_where, row),
+            name=name or location,
+            with_texts=_matches(self.texts_where, row),
+            with_labels=_matches(self.labels_where, row),
         )
 
 
-def _holds(condition: Condition | None, row: dict[str, Any]) -> bool:
-    for column, wanted in (condition or {}).items():
-        values = wanted if isinstance(wanted, list) else [wanted]
+def _matches(condition: Condition | None, row: dict[str, Any]) -> bool:
+    for column, required in (condition or {}).items():
+        values = required if isinstance(required, list) else [required]
         if cell_text(row.get(column)) not in [str(value) for value in values]:
             return False
     return True
@@ -86,5 +88,5 @@ def _holds(condition: Condition | None, row: dict[str, Any]) -> bool:
 def _refuse_unknown(condition: Condition | None, key: str, table: tables.Table) -> None:
     for column in condition or {}:
         if column not in table.columns:
-            near = columns.suggest_columns(column, table.columns)
-            raise DataError(f'{table.file.name}: no column "{column}" ({key}): {near}')
+            suggestion = columns.suggest_columns(column, table.columns)
+            raise DataError(f'{table.file.name}: no column "{column}" ({key}): {suggestion}')

@@ -100,7 +100,7 @@ def test_nothing_wanted_brings_nothing(tmp_path: Path) -> None:
     assert torch.equal(batch.image["pixels"], plain.image["pixels"])  # the first view stays as it was
 
 
-def test_another_model_sees_the_plain_first_picture(tmp_path: Path) -> None:
+def test_another_model_sees_the_plain_first_image(tmp_path: Path) -> None:
     pairs = Pairs(_items(tmp_path), preprocess, extra_spec=EXTRAS, augmentation="crop")
     seen = pairs.for_model(lambda image: {"pixels": np.asarray(image.resize((6, 6)))})
     pair = seen[3, 2]
@@ -134,7 +134,7 @@ def test_what_is_no_number_is_none(value: object) -> None:
     assert np.isnan(to_number(value))
 
 
-def test_a_second_view_is_mirrored_only_where_pictures_may_be() -> None:
+def test_a_second_view_is_mirrored_only_where_images_may_be() -> None:
     ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 2 + 60, (64, 1))).convert("RGB")
 
     def rising(mirror: bool) -> set[bool]:

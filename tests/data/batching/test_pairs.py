@@ -96,13 +96,13 @@ def test_the_group_is_that_of_the_caption_that_was_drawn(tmp_path: Path) -> None
     assert len({group for _, group in seen}) == 3
 
 
-def test_a_picture_that_cannot_be_read_is_replaced_and_reported(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_replaced_and_reported(tmp_path: Path) -> None:
     items = _items(tmp_path, broken=(2, 3, 5))
     pairs = Pairs(items, preprocess)
     batch = collate([pairs[(0, i)] for i in range(6)])
     assert batch.requested.tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.index.tolist() == [0, 1, 4, 4, 4, 0]
-    # The whole pair is replaced: picture, caption, id and group belong together.
+    # The whole pair is replaced: image, caption, id and group belong together.
     assert batch.ids == ["id0", "id1", "id4", "id4", "id4", "id0"]
     assert batch.texts[2].startswith("4 ")
     assert {(bad.location, bad.reason) for bad in batch.unusable} == {
@@ -113,7 +113,7 @@ def test_a_picture_that_cannot_be_read_is_replaced_and_reported(tmp_path: Path) 
     assert batch.unusable[0] == UnusableItem("item id2", "not an image", str(tmp_path / "2.png"))
 
 
-def test_known_replacements_hold_without_pictures(tmp_path: Path) -> None:
+def test_known_replacements_hold_without_images(tmp_path: Path) -> None:
     items = _items(tmp_path, broken=(2, 3, 5))
     whole = Pairs(items, preprocess)
     batch = collate([whole[(0, i)] for i in range(6)])
@@ -123,7 +123,7 @@ def test_known_replacements_hold_without_pictures(tmp_path: Path) -> None:
     assert (kept.texts, kept.ids, kept.index.tolist()) == (batch.texts, batch.ids, batch.index.tolist())
 
 
-def test_no_picture_at_all(tmp_path: Path) -> None:
+def test_no_image_at_all(tmp_path: Path) -> None:
     pairs = Pairs(_items(tmp_path, n=2, broken=(0, 1)), preprocess)
     with pytest.raises(DataError) as caught:
         pairs[(0, 0)]
@@ -145,7 +145,7 @@ def test_crops_are_mild_reproducible_and_never_mirrored() -> None:
     assert random_crop(Image.new("RGB", (1, 1)), draw(0, 0, 0)).size == (1, 1)
 
 
-def test_the_same_pairs_without_pictures(tmp_path: Path) -> None:
+def test_the_same_pairs_without_images(tmp_path: Path) -> None:
     pairs = Pairs(_items(tmp_path), preprocess, seed=5, augmentation="crop")
     bare = pairs.without_pixels({})
     for position in [(0, 0), (1, 0), (2, 5)]:
@@ -154,7 +154,7 @@ def test_the_same_pairs_without_pictures(tmp_path: Path) -> None:
 
 
 def _with_views(folder: Path, views: int = 2, broken: tuple[str, ...] = ()) -> Dataset:
-    """Three items whose pictures are grey: 100, with views of 101 and 102; 110, …"""
+    """Three items whose images are grey: 100, with views of 101 and 102; 110, …"""
     rows = []
     for i in range(3):
         files = [folder / f"{i}{k}.png" for k in range(views + 1)]
@@ -204,7 +204,7 @@ def test_a_broken_view_leaves_the_item_its_others(tmp_path: Path) -> None:
 
 
 def test_another_model_sees_the_first_view_that_can_be_read(tmp_path: Path) -> None:
-    """Never another item's picture, as long as the item has one that training may show."""
+    """Never another item's image, as long as the item has one that training may show."""
     items = _with_views(tmp_path, broken=("10", "11"))
     seen = Pairs(items, preprocess, seed=1).for_model(preprocess)
     assert [[_grey(seen, epoch, i) for i in range(3)] for epoch in range(9)] == [[100, 112, 120]] * 9
@@ -220,7 +220,7 @@ def test_an_item_without_any_readable_view_is_replaced(tmp_path: Path) -> None:
     assert [bad.reason for bad in pair.unusable] == ["not an image"]
 
 
-def test_half_of_the_pictures_are_mirrored_after_the_same_crop(tmp_path: Path) -> None:
+def test_half_of_the_images_are_mirrored_after_the_same_crop(tmp_path: Path) -> None:
     items = _items(tmp_path)
 
     def whole(image: Image.Image) -> dict[str, np.ndarray]:

@@ -74,11 +74,11 @@ def test_batches_are_those_of_decoding(tmp_path: Path, preprocess: ImagePreproce
     assert kept.cached_pixels is not None
     assert plain.cached_pixels is None
     before = _all(plain)
-    assert any(batch.unusable for batch in before)  # bad pictures are told of and replaced as ever
+    assert any(batch.unusable for batch in before)  # bad images are told of and replaced as ever
     assert _same(before, _all(kept, workers))
 
 
-def test_pictures_are_not_read_again(tmp_path: Path) -> None:
+def test_images_are_not_read_again(tmp_path: Path) -> None:
     pairs = _pairs(tmp_path)
     before = _all(pairs)
     _kept(pairs)
@@ -105,7 +105,7 @@ def test_what_the_pixels_are_made_from_tells_entries_apart(tmp_path: Path) -> No
     assert _kept(_pairs(tmp_path), build=False).cached_pixels is not None
 
 
-def test_size_is_said_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_is_given_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     pairs = _pairs(tmp_path)
     assert _kept(pairs, said, limit_gb=1e-6).cached_pixels is None

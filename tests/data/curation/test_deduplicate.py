@@ -78,7 +78,7 @@ def test_what_is_needed_follows_the_options() -> None:
     assert Deduplicate(similarity=0.9).needs == {"base"}
 
 
-def test_an_unreadable_picture_is_left_out_and_said(recipe_file: Path, corpus: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_left_out_and_given(recipe_file: Path, corpus: Path, tmp_path: Path) -> None:
     import shutil
 
     broken = shutil.copytree(corpus, tmp_path / "broken")
@@ -102,7 +102,7 @@ def test_what_is_alike_in_several_blocks_is_joined_as_by_all_pairs(least: float)
 
 
 def test_a_corpus_of_one_kind_does_not_list_every_pair() -> None:
-    """1,500 pictures that are all alike are a million pairs; with 100,000 X-rays no memory would hold them."""
+    """1,500 images that are all alike are a million pairs; with 100,000 X-rays no memory would hold them."""
     rows = np.full((1500, 4), 0.5, np.float32)
     found = list(_near(rows, 0.95))
     assert set(_firsts(1500, found)) == {0}

@@ -41,8 +41,8 @@ def test_each_step_is_the_best_one() -> None:
     assert _distance(image, text, chosen[:4]) < np.quantile(every, 0.05)
 
 
-def test_pairs_count_and_not_pictures_alone() -> None:
-    """Control: with the texts shuffled the choice is another, though the pictures are the same."""
+def test_pairs_count_and_not_images_alone() -> None:
+    """Control: with the texts shuffled the choice is another, though the images are the same."""
     draw = np.random.default_rng(1)
     image, text = unit(draw.normal(size=(40, 6))), unit(draw.normal(size=(40, 6)))
     assert kernel_herding(image, text, 10) != kernel_herding(image, text[::-1], 10)

@@ -134,7 +134,7 @@ def test_rows_of_one_key_meet_and_say_where_they_differ(tmp_path: Path) -> None:
         (["One.", "Two."], ["mass", "effusion"], {"site": "x"}),
         (["Three."], ["mass"], {"site": "x"}),
     ]
-    assert "rows of one key differ in site: the first that says something counts" in log.notes
+    assert "rows of one key differ in site: the first value is used" in log.notes
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -291,7 +291,7 @@ def test_a_broken_file_is_counted(tmp_path: Path) -> None:
 
 
 def _pictures(row: dict[str, Any]) -> list[str]:
-    """The names of an item's pictures, the place inside each included."""
+    """The names of an item's images, the place inside each included."""
     return [Path(image["path"]).name for image in (row["image"], *row["views"])]
 
 
@@ -359,7 +359,12 @@ def test_files_of_one_study_are_views_of_one_item(tmp_path: Path) -> None:
 def test_files_of_one_series_are_views_of_one_item(tmp_path: Path) -> None:
     _study_of_views(tmp_path)
     splits, _ = _read(tmp_path, study="series")
-    assert sorted(map(_pictures, splits["train"])) == [ ["c.dcm", "b.dcm", "a.dcm"], ["d.dcm"], ["frontal.dcm"], ["lateral.dcm"] ]  # fmt: skip
+    assert sorted(map(_pictures, splits["train"])) == [
+        ["c.dcm", "b.dcm", "a.dcm"],
+        ["d.dcm"],
+        ["frontal.dcm"],
+        ["lateral.dcm"],
+    ]
 
 
 def test_rows_of_a_table_that_name_files_of_one_study(tmp_path: Path) -> None:
@@ -409,7 +414,7 @@ def test_windows_that_files_do_not_have(tmp_path: Path) -> None:
         two = {"WindowCenterWidthExplanation": "LUNG"} if i else {}
         dicom_file(tmp_path / f"{i}.dcm", STORED + i, WindowCenter=9, WindowWidth=9, **two)
     _, log = _read(tmp_path, window="lung")
-    assert "1 of 3 files have no window lung (corpus.options.window): their first one is shown" in log.notes
+    assert "1 of 3 files have no window lung (corpus.options.window): their first one is used" in log.notes
     with pytest.raises(RecipeError) as caught:
         _read(tmp_path, window="soft_tisue")
     assert str(caught.value) == (
@@ -468,7 +473,7 @@ def test_a_name_without_the_content_is_counted(tmp_path: Path) -> None:
     assert ("file 1", "no DICOM preamble") in [(bad.location, bad.reason) for bad in log.unusable]
 
 
-def test_everything_that_is_no_picture_is_left_out_with_reason_and_count(tmp_path: Path) -> None:
+def test_everything_that_is_no_image_is_left_out_with_reason_and_count(tmp_path: Path) -> None:
     """Fault 28: none of it stops the corpus, and each is counted by its reason."""
     for i in range(97):
         dicom_file(tmp_path / f"ok/{i}.dcm", STORED + i)

@@ -33,7 +33,9 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         ("ice_cream/a.png", ["ice cream"], ["ice cream"]),
         ("ice_cream/b.JPG", ["ice cream"], ["ice cream"]),
     ]
-    assert log.notes == ["captions: the names of the class folders (say more with corpus.captions.template)"]
+    assert log.notes == [
+        "captions: the names of the class folders (set corpus.captions.template to change them)"
+    ]
 
 
 def test_a_template_around_the_class(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert str(recipe.value) == "corpus.columns: a folder has no columns: leave them out, or use a table"
 
 
-def test_every_kind_of_picture_is_taken_and_what_is_left_is_counted(tmp_path: Path) -> None:
+def test_every_kind_of_image_is_taken_and_what_is_left_is_counted(tmp_path: Path) -> None:
     names = ("a.ppm", "b.jfif", "c.j2k", "d.fits.gz", "e.fts", "f.PGM", "g.ico", "h.dicom", "i.fz", "j.mpo")
     others = ("k.heic", "l.eps", "m.heic", "IM0001", "n.DOE_JANE", "o.gz")
     texts = [f"{name[0]}.txt" for name in names]
@@ -122,4 +124,4 @@ def test_every_kind_of_picture_is_taken_and_what_is_left_is_counted(tmp_path: Pa
     assert [row["id"] for row in rows] == list(names)
     assert [row["texts"] for row in rows] == [[f"of {text}"] for text in texts]
     left = "1 .eps, 1 .gz, 2 .heic, 1 of other kinds, 1 without a suffix"
-    assert log.notes == [f"files that are not taken for pictures are left out: {left}"]
+    assert log.notes == [f"files that are not images are left out: {left}"]

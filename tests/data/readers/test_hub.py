@@ -103,7 +103,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: no data set of save_to_disk: set corpus.reader=table or =folder"
+        f"{tmp_path}: not a data set of save_to_disk: set corpus.reader=table or =folder"
     )
     DatasetDict(train=_data(1), odd=_data(1)).save_to_disk(tmp_path / "d")
     with pytest.raises(DataError) as caught:
@@ -126,7 +126,7 @@ def test_a_row_may_not_reach_for_other_files(tmp_path: Path) -> None:
     )
 
 
-def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
+def test_a_row_without_a_image_is_counted(tmp_path: Path) -> None:
     data = _data(2)
     data = Dataset.from_dict(
         {**data.to_dict(), "image": [None, data.to_dict()["image"][1]]}, features=FEATURES
@@ -173,10 +173,10 @@ def test_parquet_is_streamed_from_any_row_on(tmp_path: Path, monkeypatch: pytest
 def test_what_cannot_be_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = _parquet(tmp_path, (2,))
     (tmp_path / "a.csv").write_text("image,caption\n")
-    way_out = "take a part of it with corpus.options.limit, or set corpus.options.streaming=false"
+    way_out = "read some rows with corpus.options.limit, or set corpus.options.streaming=false"
     for name, given, text in (
-        ("parquet", {"train": files}, f"a stream is not divided, and this has one split: {way_out}"),
-        ("csv", {"train": [str(tmp_path / "a.csv")]}, f"only Parquet is streamed, not csv: {way_out}"),
+        ("parquet", {"train": files}, f"a stream cannot be divided, and this has one split: {way_out}"),
+        ("csv", {"train": [str(tmp_path / "a.csv")]}, f"only Parquet can be streamed, not csv: {way_out}"),
         (
             "webdataset",
             {"train": files},
@@ -198,11 +198,11 @@ def test_saved_sets_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         load_corpus(card(reader="hub"), str(tmp_path / "a"))
     assert str(error.value) == (
-        f'{tmp_path}/a: column "image" holds no pictures (int64): set corpus.columns.image'
+        f'{tmp_path}/a: column "image" holds no images (int64): set corpus.columns.image'
     )
     with pytest.raises(DataError) as error:
         load_corpus(card(reader="hub"), str(tmp_path / "b"))
-    assert str(error.value) == f"{tmp_path}/b: not whole (FileNotFoundError): save the data set again"
+    assert str(error.value) == f"{tmp_path}/b: incomplete (FileNotFoundError): save the data set again"
 
 
 def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
@@ -217,6 +217,6 @@ def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
     rows = list(ParquetShards((file,), "image")(0, 0, log))
     assert [row and row.image for row in rows] == [{"path": None, "bytes": data}, None, None]
     assert [(bad.location, bad.reason) for bad in log.unusable] == [
-        ("shard 1 row 2", "missing picture"),
-        ("shard 1 row 3", "missing picture"),
+        ("shard 1 row 2", "missing image"),
+        ("shard 1 row 3", "missing image"),
     ]

@@ -58,7 +58,7 @@ def test_a_shard_that_changed_is_refused(tmp_path: Path, form: prepared_format.S
     file = folder / f"train-00000.{form}"
     data = bytearray(file.read_bytes())
     file.write_bytes(data[:-1])
-    expected = f"{file}: not as the manifest says: prepare the corpus again"
+    expected = f"{file}: differs from the manifest: prepare the corpus again"
     with pytest.raises(DataError) as error:
         load_corpus(card(), str(folder))
     assert str(error.value) == expected

@@ -47,7 +47,7 @@ def test_other_kinds_of_table(tmp_path: Path, name: str) -> None:
     assert _read(tmp_path)[0][0]["texts"] == ["x, y"]
 
 
-def test_pictures_inside_a_parquet_file(tmp_path: Path) -> None:
+def test_images_inside_a_parquet_file(tmp_path: Path) -> None:
     from PIL import Image
 
     data = encoded(Image.new("RGB", (2, 2), "red"))
@@ -58,7 +58,7 @@ def test_pictures_inside_a_parquet_file(tmp_path: Path) -> None:
     assert row["id"] == "x.png"
 
 
-def test_pictures_as_plain_bytes_in_a_parquet_file(tmp_path: Path) -> None:
+def test_images_as_plain_bytes_in_a_parquet_file(tmp_path: Path) -> None:
     from PIL import Image
 
     data = encoded(Image.new("RGB", (2, 2), "red"))
@@ -87,7 +87,7 @@ def test_some_rows_only(tmp_path: Path) -> None:
     file = table(tmp_path, rows)
     found, log = _read(file, where={"year": [2000, "2002"]})
     assert [row["texts"] for row in found] == [["0"], ["2"], ["3"], ["5"]]
-    assert "4 of 6 rows are taken (corpus.options.where)" in log.notes
+    assert "4 of 6 rows are selected (corpus.options.where)" in log.notes
     # Places are those of the table, whatever was taken.
     assert list(log.locations.values()) == ["row 1", "row 3", "row 4", "row 6"]
 

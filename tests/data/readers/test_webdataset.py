@@ -163,14 +163,14 @@ class _Bomb:
 
 
 HOSTILE = {
-    "missing picture": [("b.txt", b"no picture")],
+    "missing image": [("b.txt", b"no picture")],
     "missing text": [("b.png", png(1))],
     "duplicate key": [*pair("b"), ("b.txt", b"again")],
     "link in tar": [("b.png", special(tarfile.SYMTYPE, "/etc/passwd")), ("b.txt", b"x")],
     "member name leads out of the tar": [("../b.png", png(1))],
     "device or other special member in tar": [("b.png", special(tarfile.CHRTYPE)), ("b.txt", b"x")],
     "broken .json": [("b.png", png(1)), ("b.json", b"{")],
-    "its .json is no mapping": [("b.png", png(1)), ("b.json", b"[1]")],
+    "its .json is not a mapping": [("b.png", png(1)), ("b.json", b"[1]")],
     "its text is not UTF-8": [("b.png", png(1)), ("b.txt", b"\xff\xfe\xfa")],
 }
 
@@ -308,7 +308,7 @@ def test_fault_31_other_addresses_are_refused(tmp_path: Path, scheme: str) -> No
     with pytest.raises(DataError) as error:
         _load(f"{scheme}:touch {flag}; cat x.tar", options={"streaming": True})
     assert str(error.value) == (
-        f"corpus.path: {scheme}: is not read, and nothing is ever run: name a folder of .tar files, or a "
+        f"corpus.path: {scheme}: is not read, and no command is ever run: name a folder of .tar files, or a "
         "pattern such as shard-{000..099}.tar; it may begin with https:// or hf://"
     )
     assert not flag.exists()
@@ -357,7 +357,7 @@ def test_remote_shards_are_streamed(tmp_path: Path, server: str) -> None:
     assert len(corpus.splits["train"]) == 5
     assert len(corpus.splits["test"]) == 3
     assert corpus.splits["train"][0]["image"]["bytes"] == png(0)
-    assert "test: the first 3 items of a stream are measured (corpus.options.held_out)" in corpus.notes
+    assert "test: the first 3 items of a stream are used (corpus.options.held_out)" in corpus.notes
     assert "2 shards were read once to be counted: put a sizes.json beside them" in corpus.notes
     with pytest.raises(DataError) as error:
         _load(path)
@@ -449,11 +449,11 @@ def test_the_name_of_a_shard_goes_before_its_folder(tmp_path: Path, streaming: b
     [
         (
             ["cc-train-val-0.tar", "test-0.tar"],
-            "shard cc-train-val-0.tar: says train and validation: let its name and its folder say one split",
+            "shard cc-train-val-0.tar: names train and validation: name one split in its name and folder",
         ),
         (
             ["test/train-0.tar", "val-0.tar"],
-            "shard test/train-0.tar: says test and train: let its name and its folder say one split",
+            "shard test/train-0.tar: names test and train: name one split in its name and folder",
         ),
         (
             ["a-0.tar", "b-0.tar", "test-0.tar"],

@@ -1,4 +1,4 @@
-"""Captions that stand for pictures: another item's, with the same labels, always the same one."""
+"""Captions that stand for images: another item's, with the same labels, always the same one."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from domainclip.data.dicom.reading import read_dicom
 from domainclip.errors import UnreadableImage
 
 _DEPTH = 32  # real reports have five levels; a hostile one would have a thousand
-# All that is read: no name, date or device, which stand in items of other types.
-_WANTED = ("StudyInstanceUID", "ContentSequence")
-# Who observed, and how the picture was taken: an observer's name may stand there as plain text.
+# The only elements that are read: names, dates and devices are in items of other types.
+_ELEMENTS = ("StudyInstanceUID", "ContentSequence")
+# Observer and acquisition: an observer's name may be there as plain text.
 _CONTEXT = ("HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD")
 
 
@@ -22,25 +22,25 @@ def read_report_text(path: Path) -> tuple[str, str]:
     """The StudyInstanceUID of a report and its TEXT items in order, each section under its heading.
 
     `Findings: The lungs are clear.` is a line for a container of that name with one text in it, so that a
-    caption policy can cut sections by name. Codes, numbers and references to images are not read.
+    caption policy can extract sections by name. Codes, numbers and references to images are not read.
 
     Raises: UnreadableImage for a file that is broken.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = read_dicom(path, str(path), _WANTED)
+        dataset = read_dicom(path, str(path), _ELEMENTS)
         try:
             sections: dict[str, list[str]] = {}
             for heading, words in _texts(dataset, "", 0):
                 sections.setdefault(heading, []).append(words)
-            lines = [f"{h}: {' '.join(own)}" if h else " ".join(own) for h, own in sections.items()]
+            lines = [f"{h}: {' '.join(texts)}" if h else " ".join(texts) for h, texts in sections.items()]
             return str(dataset.get("StudyInstanceUID") or ""), "\n".join(lines)
         except Exception as error:
             raise UnreadableImage(str(path), f"broken DICOM report ({type(error).__name__})") from None
 
 
 def _texts(item: Dataset, heading: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Every text below an item, with the heading that it stands under."""
+    """Every text below an item, with its heading."""
     if depth > _DEPTH:
         return
     for below in item.get("ContentSequence") or []:
@@ -48,7 +48,7 @@ def _texts(item: Dataset, heading: str, depth: int) -> Iterator[tuple[str, str]]
             continue
         name = _concept(below)
         if below.get("ValueType") == "TEXT":
-            # A text outside any section is a section by its own name.
+            # A text outside any section is a section of that name.
             words = " ".join(str(below.get("TextValue") or "").split())
             if words:
                 yield heading or name, words

@@ -1,4 +1,4 @@
-"""Files as items: which frames of a file are its pictures, and which files make one item."""
+"""DICOM files as items: the frames of a file that are its images, and the files that make one item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from domainclip.data.rows import SourceRow
 
 GroupLevel = Literal["series", "study"]
 _LEVELS = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID"}
-# What decides on frames and order, by keyword. None of it becomes a column unless the card names it.
+# The attributes that determine frames and order, by keyword; columns only where the card names them.
 KEYWORDS = (
     "NumberOfFrames",
     "RepresentativeFrameNumber",
@@ -23,19 +23,19 @@ KEYWORDS = (
     "InstanceNumber",
     *_LEVELS.values(),
 )
-# The view that an item shows first: of a chest the frontal one, of a breast the one from above.
+# The first view of an item: of a chest the frontal one, of a breast the one from above.
 _FIRST = ("PA", "AP", "CC")
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One file with what its report says."""
+    """One file with the columns of its report."""
 
     source: SourceRow
-    attributes: Mapping[str, str]  # KEYWORDS and more; empty for a file that is not there
+    attributes: Mapping[str, str]  # KEYWORDS and more; empty for a missing file
 
     def with_report(self, report: Mapping[str, Any]) -> DicomFile:
-        """The same file with what a report says of it, column by column."""
+        """The same file with the columns of a report."""
         return replace(self, source=replace(self.source, values={**self.source.values, **report}))
 
 
@@ -44,42 +44,42 @@ def select_frames(
 ) -> SourceRow:
     """The source with the frames that the policy shows: the first as its image, the others as views.
 
-    What its path says itself, as in `heart.dcm#frame=12`, goes before policy and window.
+    Options in the path, as in `heart.dcm#frame=12`, take precedence over policy and window.
     """
-    path, said = locations.split_location(str(source.image["path"]))
-    count = _whole(attributes.get("NumberOfFrames")) or 1
-    chosen = frames.select_frames(policy, count, _whole(attributes.get("RepresentativeFrameNumber")))
-    shown = [said["frame"]] if "frame" in said else [str(at) for at in chosen]
-    pictures = [_picture(path, frame, said.get("window", str(window))) for frame in shown]
-    return replace(source, image=pictures[0], views=pictures[1:])
+    path, options = locations.split_location(str(source.image["path"]))
+    count = _integer(attributes.get("NumberOfFrames")) or 1
+    chosen = frames.select_frames(policy, count, _integer(attributes.get("RepresentativeFrameNumber")))
+    shown = [options["frame"]] if "frame" in options else [str(at) for at in chosen]
+    images = [_image(path, frame, options.get("window", str(window))) for frame in shown]
+    return replace(source, image=images[0], views=images[1:])
 
 
 def group_files(
     files: Sequence[DicomFile], level: GroupLevel | None, text_columns: Sequence[str]
 ) -> Iterator[SourceRow]:
-    """One source an item. Files of one study, or series, become one, in the order of the first of each.
+    """One row per item. Files of one study, or series, become one item, in the order of the first of each.
 
-    Inside: the frontal view first, then by SeriesNumber and InstanceNumber. Captions of all its files count;
-    every other column is that of the first file that has it.
+    In an item: the frontal view first, then by SeriesNumber and InstanceNumber. Captions come from all its
+    files; every other column is that of the first file that has a value.
     """
     groups: dict[str, list[DicomFile]] = {}
     for number, file in enumerate(files):
         uid = file.attributes.get(_LEVELS[level], "") if level else ""
         groups.setdefault(uid or f"file {number}", []).append(file)
     for group in groups.values():
-        yield _merged([file.source for file in sorted(group, key=_order)], text_columns)
+        yield _merge([file.source for file in sorted(group, key=_order)], text_columns)
 
 
-def _merged(sources: Sequence[SourceRow], text_columns: Sequence[str]) -> SourceRow:
+def _merge(sources: Sequence[SourceRow], text_columns: Sequence[str]) -> SourceRow:
     if len(sources) == 1:
         return sources[0]
     values: dict[str, Any] = {}
     for name in dict.fromkeys(name for source in sources for name in source.values):
-        held = [source.values.get(name) for source in sources]
-        texts = list(dict.fromkeys(text for text in _texts(held) if text))
+        cells = [source.values.get(name) for source in sources]
+        texts = list(dict.fromkeys(text for text in _texts(cells) if text))
         values[name] = texts if name in text_columns else next(iter(texts), "")
-    pictures = [picture for source in sources for picture in (source.image, *source.views)]
-    return replace(sources[0], values=values, image=pictures[0], views=pictures[1:])
+    images = [image for source in sources for image in (source.image, *source.views)]
+    return replace(sources[0], values=values, image=images[0], views=images[1:])
 
 
 def _texts(cells: Iterable[Any]) -> Iterator[str]:
@@ -89,17 +89,19 @@ def _texts(cells: Iterable[Any]) -> Iterator[str]:
 
 def _order(file: DicomFile) -> tuple[int, int, int, str]:
     view = file.attributes.get("ViewPosition", "").upper()
-    series, instance = (_whole(file.attributes.get(word)) or 0 for word in ("SeriesNumber", "InstanceNumber"))
+    series, instance = (
+        _integer(file.attributes.get(word)) or 0 for word in ("SeriesNumber", "InstanceNumber")
+    )
     return _FIRST.index(view) if view in _FIRST else len(_FIRST), series, instance, file.source.name
 
 
-def _picture(path: str, frame: str, window: str) -> dict[str, Any]:
-    said = {"frame": frame, "window": window}  # the first of each goes without saying
+def _image(path: str, frame: str, window: str) -> dict[str, Any]:
+    options = {"frame": frame, "window": window}  # 0, the default, is omitted
     return {
-        "path": locations.join_location(path, {key: one for key, one in said.items() if one != "0"}),
+        "path": locations.join_location(path, {key: value for key, value in options.items() if value != "0"}),
         "bytes": None,
     }
 
 
-def _whole(value: str | None) -> int | None:
+def _integer(value: str | None) -> int | None:
     return int(value) if value and value.isdecimal() else None

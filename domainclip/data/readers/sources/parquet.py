@@ -1,4 +1,4 @@
-"""Rows of Parquet files from any row on, here or behind hf://: the footer says where groups of rows lie."""
+"""Rows of Parquet files from any row on, local or behind hf://; the footer locates the row groups."""
 
 from __future__ import annotations
 
@@ -15,38 +15,37 @@ from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.rows import SourceRow, image_from_cell
 from domainclip.errors import DataError
 
-_ROWS = 64  # that are decoded at once
+_ROWS = 64  # decoded at once
 
 
 @dataclass(frozen=True)
 class ParquetShards:
-    """The files of one split; opens them for a stream, and crosses to worker processes."""
+    """The files of one split, opened for a stream; workers can unpickle it."""
 
     files: tuple[str, ...]
-    image: str  # the column with the pictures, as {bytes, path} or bytes
+    image: str  # the column with the images, as {bytes, path} or bytes
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files, without what leads to them."""
+        """The names of the files, without their folders."""
         return tuple(file.rpartition("/")[2] for file in self.files)
 
     def counts(self) -> tuple[int, ...]:
-        """How many rows each has, by its footer."""
+        """The number of rows of each file, from its footer."""
         return tuple(self._count(shard) for shard in range(len(self.files)))
 
     def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
-        """The rows of a file from the `start`-th on; None for one without a picture."""
+        """The rows of a file from the `start`-th on; None for a row without an image."""
         name = self.names[shard]
         for at, row in self._rows(shard, start):
-            picture = image_from_cell(row.pop(self.image))
-            place = f"shard {shard + 1} row {at + 1}"
-            if (
-                not isinstance(picture["bytes"], bytes) or not picture["bytes"]
-            ):  # a path would lie on the machine of whoever made it
-                log.unusable.append(UnusableItem(place, "missing picture"))
+            image = image_from_cell(row.pop(self.image))
+            location = f"shard {shard + 1} row {at + 1}"
+            # A path would be of the machine that wrote the file.
+            if not isinstance(image["bytes"], bytes) or not image["bytes"]:
+                log.unusable.append(UnusableItem(location, "missing image"))
                 yield None
                 continue
-            yield SourceRow(row, place, {"path": None, "bytes": picture["bytes"]}, f"{name}/{at}")
+            yield SourceRow(row, location, {"path": None, "bytes": image["bytes"]}, f"{name}/{at}")
 
     def _count(self, shard: int) -> int:
         with closing(self._opened(shard)) as data:
@@ -59,8 +58,8 @@ class ParquetShards:
                 rows = table.metadata.row_group(group).num_rows
                 if at + rows > start:
                     for batch in table.iter_batches(batch_size=_ROWS, row_groups=[group]):
-                        found = enumerate(batch.to_pylist(), start=at)
-                        yield from ((number, row) for number, row in found if number >= start)
+                        numbered = enumerate(batch.to_pylist(), start=at)
+                        yield from ((number, row) for number, row in numbered if number >= start)
                         at += len(batch)
                 else:
                     at += rows
