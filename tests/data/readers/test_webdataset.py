@@ -503,6 +503,6 @@ def test_a_stream_says_its_splits_by_its_shards(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         _load(tmp_path, options={"streaming": True}, columns={"split": "part"})
     assert str(error.value) == (
-        "corpus.columns.split: a stream's splits stand in the names or folders of its shards, as in "
+        "corpus.columns.split: the splits of a stream are in the names or folders of its shards, as in "
         "train-000.tar: leave it out"
     )
