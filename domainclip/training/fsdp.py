@@ -58,7 +58,7 @@ def shard(model: DualEncoder, device: torch.device) -> DualEncoder:
 
 def gather_back(shared: DualEncoder) -> None:
     """Fills the towers that were given to `share_out` with the weights of now; all processes call it."""
-    if not is_shared(shared):
+    if not is_sharded(shared):
         return
     now = shared.weights()
     for name, weight in _given(shared).weights().items():
@@ -68,7 +68,7 @@ def gather_back(shared: DualEncoder) -> None:
 @contextmanager
 def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
     """The towers, whole for a moment where they are shared, so that something can be measured."""
-    if not is_shared(model):
+    if not is_sharded(model):
         yield model
         return
     gather_back(model)
@@ -78,7 +78,7 @@ def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
         _empty(_given(model))
 
 
-def is_shared(model: nn.Module) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     """Whether only a part is here, so that all processes must run the same layers at the same time."""
     return isinstance(model, FSDPModule)
 
@@ -103,7 +103,7 @@ def full_tensors_on_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def local_part(value: Tensor, weight: Tensor) -> Tensor:
+def local_shard(value: Tensor, weight: Tensor) -> Tensor:
     """Of a whole tensor, what belongs to this process's part of a weight of the same shape."""
     value = value.to(weight.device)
     if not isinstance(weight, DTensor):
@@ -121,7 +121,7 @@ def prepare(
     model: DualEncoder, optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> tuple[Any, Any]:
     """Model and optimizer as the loop uses them; shared towers need no data-parallel wrapper."""
-    if is_shared(model):
+    if is_sharded(model):
         return model, accelerator.prepare(optimizer)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     return wrapped, prepared
@@ -130,7 +130,7 @@ def prepare(
 def clip_gradients(model: DualEncoder, most: float, accelerator: Accelerator) -> float:
     """The norm of all gradients after a step's last backward pass; they are scaled down to `most`."""
     weights = [weight for weight in model.parameters() if weight.grad is not None]
-    if not is_shared(model):
+    if not is_sharded(model):
         return float(accelerator.clip_grad_norm_(weights, most))
     # Parts and whole tensors cannot stand in one list.
     kinds = [[one for one in weights if isinstance(one, DTensor) == parts] for parts in (True, False)]

@@ -59,7 +59,7 @@ def activation_bytes(model: DualEncoder, batch: StepBatch) -> int:
             seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    (given,) = step.chunked(model, batch, None).inputs
+    (given,) = step.split_batch(model, batch, None).inputs
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         alive = model(**given)  # held, so that no address is used twice
     del alive

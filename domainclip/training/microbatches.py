@@ -1,9 +1,9 @@
-"""Micro-batches without needless work: equal texts once, texts of like length together.
+"""Micro-batches without redundant work: equal texts are encoded once, texts of similar length together.
 
-Both are exact. A text that is said twice is encoded once and its gradients add up; the order of texts and
-what they are padded to changes no embedding but by rounding. With dropout, equal texts share one draw.
+Both are exact. The gradients of equal texts add up; the order of the texts and the length of their padding
+change embeddings by rounding only. With dropout, equal texts share one draw.
 
-Legend: b pairs of this process, m general sentences of this process, u distinct texts among the b + m.
+Legend: b pairs of this process, m anchor texts of this process, u distinct texts among the b + m.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-# Padding tokens that a further group must save to be worth its own pass: a token costs milliseconds on a
-# CPU and microseconds on a GPU, where a pass is a thousand kernels to start.
-_WORTH = {"cpu": 64}
-_WORTH_ELSEWHERE = 1024
+# Padding tokens that another group must save to be worth a pass: a token costs milliseconds on a CPU and
+# microseconds on a GPU, where a pass has to start a thousand kernels.
+_MIN_SAVED = {"cpu": 64}
+_MIN_SAVED_ELSEWHERE = 1024
 
 
 class Captions(Protocol):
-    """Texts as a text tower takes them."""
+    """Texts as the text tower's input."""
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each has."""
+        """Return the number of tokens of each text."""
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The arguments of `encode_text`, padded to the longest of these."""
+        """Return the arguments of `encode_text`, padded to the longest of these texts."""
 
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """What the towers are given, one entry a micro-batch."""
+    """The inputs of the model, one entry for each micro-batch."""
 
     inputs: list[dict[str, Any]]  # `image` and `text` of `Towers.forward`, each None where there is none
-    row_of_text: Tensor | None  # (b + m,) which encoded row each text is; None when no text is encoded
+    row_of_text: Tensor | None  # (b + m,) the encoded row of each text; None when no text is encoded
 
 
 def split_rows(
@@ -49,49 +49,47 @@ def split_rows(
     micro: int | None,
     device: torch.device,
     *,
-    in_step: bool = False,
+    in_lockstep: bool = False,
 ) -> MicroBatches:
-    """Even shares of images and of distinct texts, the shortest first; the last is never without texts.
+    """Split into even shares of images and of distinct texts, shortest first; the last always has texts.
 
-    `in_step`: each chunk has its texts in one group, and has some, so that all processes run the text tower
-    equally often.
+    `in_lockstep`: each micro-batch has texts, in one group, so that all processes run the text tower equally
+    often.
     """
     distinct = list(dict.fromkeys(texts))
     lengths = dict(zip(distinct, captions.lengths(distinct), strict=True)) if distinct else {}
     distinct.sort(key=lambda text: lengths[text])
     count = 1 if micro is None else ceil(pairs / micro)
-    if in_step and distinct:
-        distinct += distinct[-1:] * (count - len(distinct))  # encoded for nothing, with no gradient
-    worth = sys.maxsize if in_step else _WORTH.get(device.type, _WORTH_ELSEWHERE)
-    pictures = 0 if image is None else len(next(iter(image.values())))  # two of each pair with second views
-    given = []
+    if in_lockstep and distinct:
+        distinct += distinct[-1:] * (count - len(distinct))  # encoded for nothing, without gradient
+    min_saved = sys.maxsize if in_lockstep else _MIN_SAVED.get(device.type, _MIN_SAVED_ELSEWHERE)
+    images = 0 if image is None else len(next(iter(image.values())))  # two of each pair with second views
+    inputs = []
     for number in range(count):
-        rows, mine = _span(pictures, number, count), distinct[_span(len(distinct), number, count)]
-        groups = group_by_length([lengths[text] for text in mine], worth)
-        tokens = [{k: v.to(device) for k, v in captions.batch(mine[group]).items()} for group in groups]
-        given.append(
-            {
-                "image": None if image is None else {name: value[rows] for name, value in image.items()},
-                "text": tokens or None,
-            }
-        )
-    row = {text: at for at, text in enumerate(distinct)}
-    return MicroBatches(
-        given, torch.tensor([row[text] for text in texts], device=device) if distinct else None
-    )
+        rows, local = _share(images, number, count), distinct[_share(len(distinct), number, count)]
+        groups = group_by_length([lengths[text] for text in local], min_saved)
+        tokens = [{k: v.to(device) for k, v in captions.batch(local[group]).items()} for group in groups]
+        pixels = None if image is None else {name: value[rows] for name, value in image.items()}
+        inputs.append({"image": pixels, "text": tokens or None})
+    row = {text: number for number, text in enumerate(distinct)}
+    row_of_text = torch.tensor([row[text] for text in texts], device=device) if distinct else None
+    return MicroBatches(inputs, row_of_text)
 
 
-def group_by_length(lengths: Sequence[int], worth: int) -> list[slice]:
-    """Groups of ascending lengths, cut wherever a cut saves at least `worth` tokens of padding."""
+def group_by_length(lengths: Sequence[int], min_saved: int) -> list[slice]:
+    """Return groups of ascending lengths, cut wherever that saves at least `min_saved` tokens of padding."""
     if not lengths:
         return []
-    saved = [(at * (lengths[-1] - lengths[at - 1]), at) for at in range(1, len(lengths))]
-    most, at = max(saved, default=(0, 0))
-    if most < max(worth, 1):
+    cuts = [(at * (lengths[-1] - lengths[at - 1]), at) for at in range(1, len(lengths))]
+    saved, at = max(cuts, default=(0, 0))
+    if saved < max(min_saved, 1):
         return [slice(0, len(lengths))]
-    above = group_by_length(lengths[at:], worth)
-    return [*group_by_length(lengths[:at], worth), *(slice(at + one.start, at + one.stop) for one in above)]
+    above = group_by_length(lengths[at:], min_saved)
+    return [
+        *group_by_length(lengths[:at], min_saved),
+        *(slice(at + group.start, at + group.stop) for group in above),
+    ]
 
 
-def _span(rows: int, number: int, count: int) -> slice:
+def _share(rows: int, number: int, count: int) -> slice:
     return slice(rows * number // count, rows * (number + 1) // count)

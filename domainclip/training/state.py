@@ -45,7 +45,7 @@ class TrainingState:
     def _restore_weights(self, tensors: Mapping[str, Tensor]) -> None:
         for name, weight in self.weights.items():
             with torch.no_grad():
-                weight.copy_(fsdp.local_part(tensors[name], weight))
+                weight.copy_(fsdp.local_shard(tensors[name], weight))
 
     def _restore_moments(self, tensors: Mapping[str, Tensor]) -> None:
         learning = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
@@ -54,5 +54,5 @@ class TrainingState:
             weight = self.weights[name]
             if id(weight) not in learning:  # it learned in the previous stage only
                 continue
-            local = value if key == "step" else fsdp.local_part(value, weight)
+            local = value if key == "step" else fsdp.local_shard(value, weight)
             self.optimizer.state[weight][key] = training_optimizer.moment(self.optimizer, key, local.clone())

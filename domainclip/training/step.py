@@ -1,11 +1,11 @@
 """One step: one loss over all pairs of all processes, and its exact gradients, in bounded memory.
 
-`batch_size` says how many pairs see each other, `micro_batch_size` how many are held at once. Gradient
-caching connects them [arXiv:2101.06983]: encode everything without a graph, take the loss and its gradient
-at the embeddings, then encode again chunk by chunk and hand each its share of that gradient. What has no
-weights that learn is encoded once, and so is the first chunk, whose graph is kept.
+`batch_size` is how many pairs see each other, `micro_batch_size` how many are held at once. Gradient caching
+connects them [arXiv:2101.06983]: encode everything without a graph, take the loss and its gradient at the
+embeddings, then encode again, one micro-batch after another, and pass each its share of that gradient. A
+tower without weights that learn is encoded once, and so is the first micro-batch, whose graph is kept.
 
-Legend: b pairs of this process, m general sentences of this process, d width.
+Legend: b pairs of this process, m anchor texts of this process, d width.
 """
 
 from __future__ import annotations
@@ -23,172 +23,214 @@ from torch import Tensor
 from domainclip.components import WeightedObjectives
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.training import fsdp, microbatches
 from domainclip.training.views import StepBatch, build_views, pad_and_join_tokens
 
-_OUTPUTS = {
-    "image": "image",
-    "text": "text",
-    "image_tokens": "image",
-    "text_tokens": "text",
-}  # and their side
+_TOWERS: tuple[Modality, ...] = ("image", "text")
+_TOWER_OF_OUTPUT = {"image": "image", "text": "text", "image_tokens": "image", "text_tokens": "text"}
+MicroBatch = dict[str, Any]  # arguments of the model's forward
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step found: the loss, its terms, and rows of this process whose embedding is not finite."""
+    """The loss of a step, its terms, and figures of its embeddings."""
 
     loss: float
     terms: dict[str, float]
-    non_finite_rows: list[int]
-    image_cosine: float  # mean between different pairs of the whole batch: 1 when all point one way
+    non_finite_rows: list[int]  # rows of this process whose embedding is not finite
+    image_cosine: float  # mean between different pairs of the whole batch; 1 when all are equal
     text_cosine: float
 
 
 def compute_gradients(
-    wrapped: Any,
+    parallel_model: Any,
     model: DualEncoder,
     batch: StepBatch,
     terms: WeightedObjectives,
-    micro: int | None,
+    micro_batch_size: int | None,
     seed: int,
     accelerator: Accelerator,
 ) -> StepOutput:
-    """Leaves the exact gradients of the global loss in the weights.
+    """Compute the exact gradients of the global loss; they are left in the weights.
 
-    `wrapped` is the model as Accelerate wrapped it; `seed` fixes what dropout draws, for each chunk anew,
-    so that the second encoding sees what the first one saw, on any day and after any resume.
+    `parallel_model` is the model as Accelerate wraps it. `seed` fixes the draws of dropout in each
+    micro-batch, so that its second encoding equals the first, on any day and after any resume.
     """
-    split = chunked(model, batch, micro)
-    wanted = {"tokens": True} if terms.needs & {"image_tokens", "text_tokens"} else {}
-    given = [{**chunk, **wanted} for chunk in split.inputs]
-    if len(given) == 1:
-        _seed(seed, 0)
-        with accelerator.autocast():
-            out = EncoderOutput(*wrapped(**given[0]))
-        loss, found = _loss(out, batch, split.row_of_text, terms)
-        accelerator.backward(loss)
-        return found
-    return _cached(wrapped, model, batch, given, split.row_of_text, terms, seed, accelerator)
+    split = split_batch(model, batch, micro_batch_size)
+    tokens = {"tokens": True} if terms.needs & {"image_tokens", "text_tokens"} else {}
+    inputs = [{**micro_batch, **tokens} for micro_batch in split.inputs]
+    if len(inputs) > 1:
+        cached = _CachedStep(parallel_model, model, accelerator, seed)
+        return cached.compute_gradients(inputs, batch, split.row_of_text, terms)
+    _seed(seed, 0)
+    with accelerator.autocast():
+        output = EncoderOutput(*parallel_model(**inputs[0]))
+    loss, step_output = _loss(output, batch, split.row_of_text, terms)
+    accelerator.backward(loss)
+    return step_output
 
 
-def chunked(model: DualEncoder, batch: StepBatch, micro: int | None) -> microbatches.MicroBatches:
-    """What the towers have to encode of a batch, in micro-batches."""
+def split_batch(
+    model: DualEncoder, batch: StepBatch, micro_batch_size: int | None
+) -> microbatches.MicroBatches:
+    """Split the part of a batch that the towers have to encode into micro-batches."""
     texts = [] if batch.text_embeddings is not None else batch.all_texts()
     captions = batch.captions or TokenCache(model.text_tokenizer)
-    device, in_step = batch.group.device, fsdp.is_shared(model)
+    device, in_lockstep = batch.group.device, fsdp.is_sharded(model)
     return microbatches.split_rows(
-        batch.image, texts, captions, len(batch.group), micro, device, in_step=in_step
+        batch.image, texts, captions, len(batch.group), micro_batch_size, device, in_lockstep=in_lockstep
     )
 
 
-def _cached(
-    wrapped: Any,
-    model: DualEncoder,
-    batch: StepBatch,
-    given: list[dict[str, Any]],
-    place: Tensor | None,
-    terms: WeightedObjectives,
-    seed: int,
-    accelerator: Accelerator,
-) -> StepOutput:
-    learns = {side for side in ("image", "text") if model.first_trainable_layer(side) is not None}
-    names = [name for name, side in _OUTPUTS.items() if side in learns]
-    found: list[EncoderOutput] = []
-    for number in (*range(1, len(given)), 0):  # the kept graph last: nothing else is encoded beside it
-        _seed(seed, number)
-        kept = number == 0
-        with torch.set_grad_enabled(kept), accelerator.no_sync(wrapped), accelerator.autocast():
-            found.append(EncoderOutput(*(wrapped if kept else model)(**given[number])))
-    found.insert(0, found.pop())
-    leaves = _leaves(found, names)
-    loss, taken = _loss(leaves, batch, place, terms)
-    loss.backward()
-    shares = {name: _shares(getattr(leaves, name), [getattr(one, name) for one in found]) for name in names}
-    with_graph = found[0]
-    del found, loss  # the embeddings of all: from here on their gradients are enough
-    with accelerator.no_sync(wrapped):
-        _hand_on(accelerator, [(getattr(with_graph, name), shares[name][0]) for name in names])
-    for number, chunk in enumerate(given[1:], start=1):
-        last = number == len(given) - 1
-        if not last and all(chunk[side] is None for side in learns):
-            continue
-        _seed(seed, number)
-        # Data-parallel gradients are exchanged once, with the last chunk, which is never without texts; scale
+@dataclass(frozen=True)
+class _CachedStep:
+    """A step with gradient caching [arXiv:2101.06983]."""
+
+    parallel_model: Any
+    model: DualEncoder
+    accelerator: Accelerator
+    seed: int
+
+    def compute_gradients(
+        self,
+        inputs: list[MicroBatch],
+        batch: StepBatch,
+        row_of_text: Tensor | None,
+        terms: WeightedObjectives,
+    ) -> StepOutput:
+        """Compute the exact gradients of the loss over all micro-batches."""
+        trained = {tower for tower in _TOWERS if self.model.first_trainable_layer(tower) is not None}
+        names = [name for name, tower in _TOWER_OF_OUTPUT.items() if tower in trained]
+        outputs = self._encode(inputs)
+        leaves = _leaves(outputs, names)
+        loss, step_output = _loss(leaves, batch, row_of_text, terms)
+        loss.backward()
+        gradients = {
+            name: _split_gradient(getattr(leaves, name), [getattr(output, name) for output in outputs])
+            for name in names
+        }
+        with_graph = outputs[0]
+        del outputs, loss  # the embeddings of all micro-batches: from here on their gradients are enough
+        with self.accelerator.no_sync(self.parallel_model):
+            self._backward([(getattr(with_graph, name), gradients[name][0]) for name in names])
+        for number in range(1, len(inputs)):
+            rows = {name: gradients[name][number] for name in names}
+            self._encode_again(inputs[number], number, rows, trained, leaves, last=number == len(inputs) - 1)
+        return step_output
+
+    def _encode(self, inputs: list[MicroBatch]) -> list[EncoderOutput]:
+        """Encode all micro-batches, only the first with its graph."""
+        outputs: list[EncoderOutput] = []
+        for number in (
+            *range(1, len(inputs)),
+            0,
+        ):  # the graph last, so that nothing else is encoded beside it
+            _seed(self.seed, number)
+            model = self.model if number else self.parallel_model
+            with (
+                torch.set_grad_enabled(number == 0),
+                self.accelerator.no_sync(self.parallel_model),
+                self.accelerator.autocast(),
+            ):
+                outputs.append(EncoderOutput(*model(**inputs[number])))
+        return [outputs[-1], *outputs[:-1]]
+
+    def _encode_again(
+        self,
+        inputs: MicroBatch,
+        number: int,
+        gradients: dict[str, Tensor | None],
+        trained: set[Modality],
+        leaves: EncoderOutput,
+        *,
+        last: bool,
+    ) -> None:
+        """Encode a micro-batch with its graph and pass it its rows of the gradient."""
+        if not last and all(inputs[tower] is None for tower in trained):
+            return
+        _seed(self.seed, number)
+        # Data-parallel gradients are exchanged once, with the last micro-batch, which always has texts; scale
         # and bias join it there.
-        with nullcontext() if last else accelerator.no_sync(wrapped):
-            again = {**chunk, **{side: None for side in ("image", "text") if side not in learns}}
-            with accelerator.autocast():
-                out = EncoderOutput(*wrapped(**again))
-            outputs = [(getattr(out, name), shares[name][number]) for name in names]
+        with nullcontext() if last else self.accelerator.no_sync(self.parallel_model):
+            inputs = {**inputs, **{tower: None for tower in _TOWERS if tower not in trained}}
+            with self.accelerator.autocast():
+                output = EncoderOutput(*self.parallel_model(**inputs))
+            pairs = [(getattr(output, name), rows) for name, rows in gradients.items()]
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad
                 heads = None if leaves.third_tower_heads is None else leaves.third_tower_heads.grad
-                outputs += [(out.scale, leaves.scale.grad), (out.bias, bias), (out.third_tower_heads, heads)]
-            _hand_on(accelerator, outputs)
-    return taken
+                pairs += [(output.scale, leaves.scale.grad), (output.bias, bias), (output.third_tower_heads, heads)]
+            self._backward(pairs)
+
+    def _backward(self, outputs: list[tuple[Tensor | None, Tensor | None]]) -> None:
+        """Run backward from outputs, each with the gradient of the loss at it."""
+        products = [
+            (output * grad).sum() for output, grad in outputs if output is not None and grad is not None
+        ]
+        if products:
+            self.accelerator.backward(torch.stack(products).sum())
 
 
 def _loss(
-    out: EncoderOutput, batch: StepBatch, place: Tensor | None, terms: WeightedObjectives
+    output: EncoderOutput, batch: StepBatch, row_of_text: Tensor | None, terms: WeightedObjectives
 ) -> tuple[Tensor, StepOutput]:
-    """The loss whose mean over the processes is the global one; gathering happens here, once."""
+    """Return the loss whose mean over the processes is the global one; the only place that gathers."""
     ring = collectives.process_count() > 1 and terms.supports_ring
-    views, of, own = build_views(out, batch, place, terms.needs, ring)
-    values = {name: weight * objective(of(name)) for name, (weight, objective) in terms.items()}
+    views, views_of, local = build_views(output, batch, row_of_text, terms.needs, ring)
+    values = {name: weight * objective(views_of(name)) for name, (weight, objective) in terms.items()}
     # Zero times every output: data-parallel training waits for the gradient of each weight that learns, also
-    # of those that no objective looked at, as the bias under a contrastive loss.
-    shared = (out.image_tokens, out.text_tokens, out.scale, out.bias, out.third_tower_heads)
-    outputs = (own.image, own.text, *shared)
-    looked_at = [one.sum() * 0 for one in outputs if one is not None and one.requires_grad]
-    loss = torch.stack([*values.values(), *looked_at]).sum()
-    whole, *each = collectives.mean(torch.stack([loss, *values.values()]).detach()).tolist()
+    # of those that no objective uses, such as the bias under a contrastive loss.
+    outputs = (
+        *(local.image, local.text, output.image_tokens, output.text_tokens),
+        *(output.scale, output.bias, output.third_tower_heads),
+    )
+    zeros = [tensor.sum() * 0 for tensor in outputs if tensor is not None and tensor.requires_grad]
+    loss = torch.stack([*values.values(), *zeros]).sum()
+    total, *each = collectives.mean(torch.stack([loss, *values.values()]).detach()).tolist()
     pairs = len(batch.group)
-    finite = own.image[:pairs].detach().isfinite().all(-1) & own.text[:pairs].detach().isfinite().all(-1)
-    broken = [] if isfinite(whole) else (~finite).nonzero().flatten().tolist()
-    alike = (_mean_cosine(views.image, views.local_only), _mean_cosine(views.text, views.local_only))
-    return loss, StepOutput(whole, dict(zip(values, each, strict=True)), broken, *alike)
+    finite = local.image[:pairs].detach().isfinite().all(-1) & local.text[:pairs].detach().isfinite().all(-1)
+    return loss, StepOutput(
+        loss=total,
+        terms=dict(zip(values, each, strict=True)),
+        non_finite_rows=[] if isfinite(total) else (~finite).nonzero().flatten().tolist(),
+        image_cosine=_mean_cosine(views.image, views.local_only),
+        text_cosine=_mean_cosine(views.text, views.local_only),
+    )
 
 
-def _mean_cosine(rows: Tensor, apart: bool) -> float:
-    """Between different rows (b, d) of unit length: |Σ x|² counts each pair twice and each row once."""
+def _mean_cosine(rows: Tensor, local_only: bool) -> float:
+    """Mean between different rows (b, d) of unit length: |Σ x|² counts each pair twice and each row once."""
     b, total = len(rows), rows.detach().float().sum(0)
-    if apart:
+    if local_only:
         b, total = b * collectives.process_count(), collectives.mean(total) * collectives.process_count()
     return float((total.square().sum() - b) / max(1, b * (b - 1)))
 
 
-def _hand_on(accelerator: Accelerator, outputs: list[tuple[Tensor | None, Tensor | None]]) -> None:
-    """Backward from the outputs, each with the gradient that the loss has at it."""
-    wanted = [(out * grad).sum() for out, grad in outputs if out is not None and grad is not None]
-    if wanted:
-        accelerator.backward(torch.stack(wanted).sum())
-
-
-def _seed(seed: int, chunk: int) -> None:
-    digest = hashlib.blake2b(f"{seed}/{collectives.rank()}/{chunk}".encode(), digest_size=8).digest()
+def _seed(seed: int, micro_batch: int) -> None:
+    digest = hashlib.blake2b(f"{seed}/{collectives.rank()}/{micro_batch}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def _leaves(found: list[EncoderOutput], learn: list[str]) -> EncoderOutput:
-    """What all chunks gave, as rows of one batch at which the loss takes its gradients."""
-    whole: dict[str, Tensor | None] = {}
-    for name in (*_OUTPUTS, "text_mask"):
-        parts = [getattr(one, name).detach() for one in found if getattr(one, name) is not None]
-        whole[name] = pad_and_join_tokens(parts).requires_grad_(name in learn) if parts else None
-    scale, bias, heads = found[0].scale, found[0].bias, found[0].third_tower_heads
+def _leaves(outputs: list[EncoderOutput], names: list[str]) -> EncoderOutput:
+    """Join the outputs of all micro-batches into leaves of the graph, at which the loss takes gradients."""
+    rows: dict[str, Tensor | None] = {}
+    for name in (*_TOWER_OF_OUTPUT, "text_mask"):
+        parts = [getattr(output, name).detach() for output in outputs if getattr(output, name) is not None]
+        rows[name] = pad_and_join_tokens(parts).requires_grad_(name in names) if parts else None
+    scale, bias, heads = outputs[0].scale, outputs[0].bias, outputs[0].third_tower_heads
     return EncoderOutput(
         scale=scale.detach().requires_grad_(),
         bias=None if bias is None else bias.detach().requires_grad_(),
         third_tower_heads=None if heads is None else heads.detach().requires_grad_(),
-        **whole,
+        **rows,
     )
 
 
-def _shares(leaf: Tensor | None, parts: list[Tensor | None]) -> list[Tensor | None]:
-    """The rows of the gradient that belong to each chunk, as long as the chunk's own tokens."""
+def _split_gradient(leaf: Tensor | None, parts: list[Tensor | None]) -> list[Tensor | None]:
+    """Split the gradient of a leaf by micro-batch, each part as long as the micro-batch's tokens."""
     if leaf is None or leaf.grad is None:
         return [None] * len(parts)
     rows = iter(leaf.grad.split([len(part) for part in parts if part is not None]))

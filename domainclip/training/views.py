@@ -1,6 +1,6 @@
-"""From what the towers gave of this process's share to what each objective sees of the whole batch.
+"""Views: the outputs of this process's share, gathered into the whole batch that each objective reads.
 
-Legend: b pairs of this process, m general sentences of this process, d width, k further texts, l tokens.
+Legend: b pairs of this process, m anchor texts of this process, d width, k extra texts, l tokens.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from domainclip.training import microbatches
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one process brings to a step."""
+    """The share of one process in the batch of a step."""
 
-    image: dict[str, Tensor] | None  # b rows: pixels, or `hidden`; None when the embeddings are kept
+    image: dict[str, Tensor] | None  # b rows: pixels, or `hidden`; None with image embeddings
     image_embeddings: Tensor | None  # (b, d), of a locked image tower
-    texts: list[str]  # b captions, then m general sentences
-    text_embeddings: Tensor | None  # (b, d), of a locked text tower: then there are no sentences
+    texts: list[str]  # b captions, then m anchor texts
+    text_embeddings: Tensor | None  # (b, d), of a locked text tower; then there are no anchor texts
     group: Tensor  # (b,)
     base_anchor_text: Tensor | None  # (m, d)
     captions: microbatches.Captions | None = None  # how texts become tokens; None: anew in each step
-    # For objectives that ask for more; with second views `image` has 2 b rows.
+    # Inputs that objectives ask for; with second views `image` has 2 b rows.
     extras: BatchExtras = field(default_factory=BatchExtras)
     base_image: Tensor | None = None  # (b, d)
     third_tower: Tensor | None = None  # (b, t)
     teachers: Mapping[str, tuple[Teacher, ...]] = field(default_factory=dict)  # by objective
 
     def all_texts(self) -> list[str]:
-        """What the text tower is given, in this order: `texts`, then what each objective asked for."""
+        """Return the input of the text tower: `texts`, then the extra texts of each objective, in order."""
         return [*self.texts, *(text for rows in self.extras.texts.values() for row in rows for text in row)]
 
     def first(self, pairs: int) -> StepBatch:
-        """The first pairs, with all general sentences: to measure with."""
+        """Return the first pairs with all anchor texts, to measure speed and memory."""
         b = len(self.group)
         image = self.image
         if image is not None:
@@ -59,7 +59,10 @@ class StepBatch:
             base_image=None if self.base_image is None else self.base_image[:pairs],
             third_tower=None if self.third_tower is None else self.third_tower[:pairs],
             teachers={
-                name: tuple(replace(one, image=one.image[:pairs], text=one.text[:pairs]) for one in teachers)
+                name: tuple(
+                    replace(teacher, image=teacher.image[:pairs], text=teacher.text[:pairs])
+                    for teacher in teachers
+                )
                 for name, teachers in self.teachers.items()
             },
         )
@@ -67,93 +70,116 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class LocalOutputs:
-    """This process's rows, encoded or kept."""
+    """The rows of this process, encoded or precomputed."""
 
     image: Tensor  # (b, d), or (2 b, d) with second views
-    text: Tensor  # (b + m + all further texts, d)
+    text: Tensor  # (b + m + all extra texts, d)
 
 
 def build_views(
-    out: EncoderOutput, batch: StepBatch, place: Tensor | None, needs: Set[str], apart: bool = False
+    output: EncoderOutput,
+    batch: StepBatch,
+    row_of_text: Tensor | None,
+    needs: Set[str],
+    local_only: bool = False,
 ) -> tuple[Views, Callable[[str], Views], LocalOutputs]:
-    """The views that all objectives share; those of one objective, by its name; and this process's rows.
+    """Return the views that objectives share, those of one objective by its name, and this process's rows.
 
-    `place` says which encoded row each text is. `apart`: nothing is gathered.
+    `row_of_text` is the encoded row of each text. `local_only`: nothing is gathered.
     """
-    b, m = len(batch.group), len(batch.texts) - len(batch.group)
-    image = batch.image_embeddings if batch.image_embeddings is not None else out.image
-    text = out.text[place] if out.text is not None and place is not None else batch.text_embeddings
-    assert image is not None  # each side is either encoded or kept
+    image = batch.image_embeddings if batch.image_embeddings is not None else output.image
+    text = batch.text_embeddings
+    if output.text is not None and row_of_text is not None:
+        text = output.text[row_of_text]
+    assert image is not None  # each tower is either run or precomputed
     assert text is not None
-    if apart:
-        alone = Views(image[:b], text[:b], out.scale, out.bias, batch.group, local_only=True)
-        return alone, lambda _: alone, LocalOutputs(image, text)
-    second = image[b:] if len(image) > b else None
-    anchor_text = text[b : b + m] if m and batch.text_embeddings is None else None
-    patches = out.image_tokens[:b] if out.image_tokens is not None and "image_tokens" in needs else None
-    tokens = text_mask = None
-    if out.text_tokens is not None and out.text_mask is not None and "text_tokens" in needs:
-        assert place is not None  # with tokens of texts, texts are encoded
-        tokens, text_mask = out.text_tokens[place[:b]], out.text_mask[place[:b]]
-    shared = Views(
-        image=collectives.gather(image[:b]),
-        text=collectives.gather(text[:b]),
-        scale=out.scale,
-        bias=out.bias,
+    local = LocalOutputs(image, text)
+    if local_only:
+        b = len(batch.group)
+        views = Views(image[:b], text[:b], output.scale, output.bias, batch.group, local_only=True)
+        return views, lambda _: views, local
+    shared = _shared_views(output, batch, local, row_of_text, needs)
+    extra = _extra_text(text, len(batch.texts), batch.extras.texts)
+
+    def of(name: str) -> Views:
+        rows, mask = extra.get(name, (None, None))
+        return replace(
+            shared,
+            extra_text=_gathered(_padded_everywhere(rows)),
+            extra_text_mask=_gathered(_padded_everywhere(mask)),
+            pair_value=_gathered(batch.extras.values.get(name)),
+            teachers=tuple(
+                replace(
+                    teacher,
+                    image=collectives.gather(teacher.image),
+                    text=collectives.gather(teacher.text),
+                )
+                for teacher in batch.teachers.get(name, ())
+            ),
+        )
+
+    return shared, of, local
+
+
+def _shared_views(
+    output: EncoderOutput,
+    batch: StepBatch,
+    local: LocalOutputs,
+    row_of_text: Tensor | None,
+    needs: Set[str],
+) -> Views:
+    """Gather the views that all objectives share; all processes gather them in this order."""
+    b, m = len(batch.group), len(batch.texts) - len(batch.group)
+    second = local.image[b:] if len(local.image) > b else None
+    anchor_text = local.text[b : b + m] if m and batch.text_embeddings is None else None
+    patches = output.image_tokens[:b] if output.image_tokens is not None and "image_tokens" in needs else None
+    tokens = mask = None
+    if output.text_tokens is not None and output.text_mask is not None and "text_tokens" in needs:
+        assert row_of_text is not None  # where there are tokens of texts, texts are encoded
+        tokens, mask = output.text_tokens[row_of_text[:b]], output.text_mask[row_of_text[:b]]
+    return Views(
+        image=collectives.gather(local.image[:b]),
+        text=collectives.gather(local.text[:b]),
+        scale=output.scale,
+        bias=output.bias,
         group=collectives.gather(batch.group),
         local_rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
         anchor_text=_gathered(anchor_text),
         base_anchor_text=_gathered(batch.base_anchor_text),
         base_image=_gathered(batch.base_image),
         third_tower=_gathered(batch.third_tower),
-        third_tower_heads=out.third_tower_heads,
+        third_tower_heads=output.third_tower_heads,
         image_2=_gathered(second),
         image_tokens=_gathered(patches),
-        text_tokens=_gathered(_long_everywhere(tokens)),
-        text_mask=_gathered(_long_everywhere(text_mask)),
+        text_tokens=_gathered(_padded_everywhere(tokens)),
+        text_mask=_gathered(_padded_everywhere(mask)),
         labels=_gathered(batch.extras.labels),
     )
-    extra = _extra_text(text, b + m, batch.extras.texts)
-
-    def of(name: str) -> Views:
-        mine, there = extra.get(name, (None, None))
-        return replace(
-            shared,
-            extra_text=_gathered(_long_everywhere(mine)),
-            extra_text_mask=_gathered(_long_everywhere(there)),
-            pair_value=_gathered(batch.extras.values.get(name)),
-            teachers=tuple(
-                replace(one, image=collectives.gather(one.image), text=collectives.gather(one.text))
-                for one in batch.teachers.get(name, ())
-            ),
-        )
-
-    return shared, of, LocalOutputs(image, text)
 
 
 def _extra_text(
-    text: Tensor, start: int, said: Mapping[str, Sequence[Sequence[str]]]
+    text: Tensor, start: int, texts: Mapping[str, Sequence[Sequence[str]]]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """(b, k, d) and (b, k) by objective; the rows of `text` from `start` on are theirs, one after another."""
-    found = {}
-    for name, rows in said.items():
+    """Return extra texts (b, k, d) and mask (b, k) by objective; their rows of `text` begin at `start`."""
+    extra = {}
+    for name, rows in texts.items():
         counts = torch.tensor([len(row) for row in rows], device=text.device)
         mask = torch.arange(max(1, int(counts.max())), device=text.device) < counts[:, None]
-        whole = text.new_zeros(*mask.shape, text.shape[-1])
+        padded = text.new_zeros(*mask.shape, text.shape[-1])
         stop = start + int(counts.sum())
-        found[name] = (whole.masked_scatter(mask[..., None].expand_as(whole), text[start:stop]), mask)
+        extra[name] = (padded.masked_scatter(mask[..., None].expand_as(padded), text[start:stop]), mask)
         start = stop
-    return found
+    return extra
 
 
 def pad_and_join_tokens(parts: Sequence[Tensor]) -> Tensor:
-    """Rows of all parts as one tensor; where they have tokens, padded with zeros to the longest."""
+    """Return the rows of all parts as one tensor; tokens are padded with zeros to the longest."""
     longest = max(part.shape[1] for part in parts)
     return torch.cat([_padded(part, longest) for part in parts])
 
 
-def _long_everywhere(rows: Tensor | None) -> Tensor | None:
-    """Padded along its second axis to the longest of all processes, as gathering needs."""
+def _padded_everywhere(rows: Tensor | None) -> Tensor | None:
+    """Pad the second axis to the longest of all processes, as gathering needs."""
     return None if rows is None else _padded(rows, collectives.max_over_processes(rows.shape[1]))
 
 

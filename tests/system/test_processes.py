@@ -145,7 +145,7 @@ def take(case: Case, bases: dict[str, Path], accelerator: Accelerator) -> tuple[
         batch = _batch(case, loaded, rank, world)
         if case.shard:
             loaded = fsdp.shard(loaded, accelerator.device)
-        model = loaded if fsdp.is_shared(loaded) else accelerator.prepare(loaded)
+        model = loaded if fsdp.is_sharded(loaded) else accelerator.prepare(loaded)
         for _ in range(2 if case.micro is None else 1):
             loaded.zero_grad(set_to_none=True)
             taken = step.compute_gradients(model, loaded, batch, _terms(case), case.micro, 0, accelerator)

@@ -105,7 +105,7 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
     saved = fsdp.full_tensors_on_rank0(shared.weights())
     whole = collectives.gather_objects(saved)[0]
     restored = all(
-        torch.equal(fsdp.full_tensor(fsdp.local_part(whole[name], weight)), whole[name])
+        torch.equal(fsdp.full_tensor(fsdp.local_shard(whole[name], weight)), whole[name])
         for name, weight in shared.weights().items()
     )
     emptied = all(weight.numel() < 2 for weight in given.parameters())
@@ -183,7 +183,7 @@ def test_what_is_saved_is_whole_and_lies_with_the_first_process(many: Any) -> No
 def test_one_process_shares_nothing(bases: dict[str, Path]) -> None:
     loaded = loading.load_model(bases["clip"])
     assert fsdp.shard(loaded, torch.device("cpu")) is loaded
-    assert not fsdp.is_shared(loaded)
+    assert not fsdp.is_sharded(loaded)
     with fsdp.temporarily_gathered(loaded) as same:
         assert same is loaded
     assert min(weight.numel() for weight in loaded.weights().values()) > 0

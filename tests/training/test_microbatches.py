@@ -59,7 +59,7 @@ def test_in_step_every_chunk_has_one_group_of_texts() -> None:
     """However many texts differ, and however long they are: all processes run the tower equally often."""
     long = "a b c d e f g h i j k l m n o p " * 8
     for texts in (["a"] * 6, ["a", long, "b", "a", long + "q", "c"], TEXTS):
-        split = microbatches.split_rows(IMAGE, texts, _Words(), 6, 2, CPU, in_step=True)
+        split = microbatches.split_rows(IMAGE, texts, _Words(), 6, 2, CPU, in_lockstep=True)
         assert [len(one["text"]) for one in split.inputs] == [1, 1, 1]
         rows = [[int(i) for i in row if i] for one in split.inputs for row in one["text"][0]["input_ids"]]
         assert [rows[i] for i in split.row_of_text.tolist()] == [
@@ -68,7 +68,7 @@ def test_in_step_every_chunk_has_one_group_of_texts() -> None:
     # Negative control: left to itself, one process has two groups where another has one.
     free = microbatches.split_rows(IMAGE, ["a", long, "b", "a", long + "q", "c"], _Words(), 6, None, CPU)
     assert len(free.inputs[0]["text"]) == 2
-    assert microbatches.split_rows(IMAGE, [], _Words(), 6, 2, CPU, in_step=True).row_of_text is None
+    assert microbatches.split_rows(IMAGE, [], _Words(), 6, 2, CPU, in_lockstep=True).row_of_text is None
 
 
 def test_without_texts_there_is_no_place() -> None:

@@ -137,7 +137,7 @@ def measure(
 
         return seconds_per_call(run_pass, accelerator.device)
 
-    (given,) = step.chunked(model, many, None).inputs
+    (given,) = step.split_batch(model, many, None).inputs
 
     @torch.no_grad()
     def encode() -> None:
