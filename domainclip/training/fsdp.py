@@ -1,9 +1,9 @@
-"""Weights, gradients and moments dealt out to the processes: each holds one part of every tensor.
+"""Fully sharded training: each process holds one shard of every weight, gradient and moment.
 
-torch's FSDP2 does the work [arXiv:2304.11277]: it gathers the weights of one layer when that layer runs, and
-gives each process its part of the gradient, the mean over the processes as in data-parallel training. The
-towers that everybody else knows stay as they are, empty while others like them, around the same weights, are
-trained; in the end they get the weights back.
+torch's FSDP2 [arXiv:2304.11277] gathers the weights of one layer when that layer runs, and gives each process
+its shard of the gradient, the mean over the processes as in data-parallel training. The model that the rest of
+the program holds does not change: it is empty while a copy of its modules, around the same weights, is
+trained, and gets the weights back in the end.
 
 Legend: w processes.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,128 +29,127 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import layer_stack
 from domainclip.models.parameters import POOLING
 
-# What stays whole on every process: single numbers, and what a strategy adds beside the model: it is small.
+# Stays whole on every process: single numbers, and the small modules that a strategy adds to the model.
 _WHOLE = ("scale/", "bias/", "extra/", f"image/{POOLING}")
 
 
 def shard(model: DualEncoder, device: torch.device) -> DualEncoder:
-    """Towers to train of which 1/w is here; the given ones are empty until `give_back`.
+    """Return a model of which 1/w is on this process; the given one is empty until `gather_back`.
 
-    One process gets the given ones.
+    With one process, return the given model.
     """
     if collectives.process_count() == 1:
         return model
-    # Nothing here writes into what a tower returned, which is all that this would warn of.
+    # The warning concerns writing into the output of a tower, which does not happen here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    # Autocast would keep a rounded copy of every layer that has run until the last one has.
+    # Autocast would keep a rounded copy of each layer until the last layer has run.
     torch.set_autocast_cache_enabled(False)
-    shared = _like(model)
+    sharded = _copy_modules(model)
     mesh = init_device_mesh(device.type, (collectives.process_count(),))
-    kept = {weight for name, weight in shared.weights().items() if name.startswith(_WHOLE)}
-    sides = (shared.hf_base.vision_model, shared.hf_base.text_model)
-    # Each with what is in it and in none before it: a layer, the rest of a tower, the projections.
-    for module in (*(layer for side in sides for layer in layer_stack(side)[1]), *sides, shared):
-        fully_shard(module, mesh=mesh, ignored_params=kept)
+    whole = {weight for name, weight in sharded.weights().items() if name.startswith(_WHOLE)}
+    towers = (sharded.hf_base.vision_model, sharded.hf_base.text_model)
+    # A unit has the weights that are in no unit before it: a layer, the rest of a tower, the projections.
+    for module in (*(layer for tower in towers for layer in layer_stack(tower)[1]), *towers, sharded):
+        fully_shard(module, mesh=mesh, ignored_params=whole)
     _empty(model)
-    shared.__dict__["given"] = model  # not as a module of its own
-    return shared
+    sharded.__dict__["unsharded"] = model  # not registered as a submodule
+    return sharded
 
 
-def gather_back(shared: DualEncoder) -> None:
-    """Fills the towers that were given to `share_out` with the weights of now; all processes call it."""
-    if not is_sharded(shared):
+def gather_back(sharded: DualEncoder) -> None:
+    """Fill the model that was given to `shard` with the current weights; all processes call it."""
+    if not is_sharded(sharded):
         return
-    now = shared.weights()
-    for name, weight in _given(shared).weights().items():
-        weight.data = full_tensor(now[name]).detach()
+    current = sharded.weights()
+    for name, weight in _unsharded(sharded).weights().items():
+        weight.data = full_tensor(current[name]).detach()
 
 
 @contextmanager
 def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
-    """The towers, whole for a moment where they are shared, so that something can be measured."""
+    """Yield the whole model, gathered for the length of the block if it is sharded, to measure it."""
     if not is_sharded(model):
         yield model
         return
     gather_back(model)
     try:
-        yield _given(model)
+        yield _unsharded(model)
     finally:
-        _empty(_given(model))
+        _empty(_unsharded(model))
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether only a part is here, so that all processes must run the same layers at the same time."""
+    """Return whether the model is sharded: then all processes must run the same layers together."""
     return isinstance(model, FSDPModule)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor with the parts of all processes; all of them call it."""
+    """Return a tensor with the shards of all processes; all of them call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def full_tensors_on_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whole, in the main memory of the first process; the others get none. All of them call it.
+    """Return the whole tensors, in the main memory of the first process; the others get none. All call it.
 
-    One is whole at a time, besides what the first process has put aside. Without parts they stay as they are.
+    Tensors are gathered one at a time. If none is sharded, they are returned unchanged.
     """
     if not any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         return dict(tensors)
-    found = {}
+    whole = {}
     for name, tensor in tensors.items():
         full = full_tensor(tensor.detach())
         if collectives.rank() == 0:
-            found[name] = full.cpu()
-    return found
+            whole[name] = full.cpu()
+    return whole
 
 
 def local_shard(value: Tensor, weight: Tensor) -> Tensor:
-    """Of a whole tensor, what belongs to this process's part of a weight of the same shape."""
+    """Return the shard of a whole tensor that this process needs for its shard of a weight."""
     value = value.to(weight.device)
     if not isinstance(weight, DTensor):
         return value
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
-def bytes_here(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the tensors that lie on this process."""
-    parts = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors)
-    return sum(one.numel() * one.element_size() for one in parts)
-
-
 def prepare(
     model: DualEncoder, optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> tuple[Any, Any]:
-    """Model and optimizer as the loop uses them; shared towers need no data-parallel wrapper."""
+    """Return model and optimizer as the loop uses them; a sharded model needs no data-parallel wrapper."""
     if is_sharded(model):
         return model, accelerator.prepare(optimizer)
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    return wrapped, prepared
+    parallel_model, wrapped_optimizer = accelerator.prepare(model, optimizer)
+    return parallel_model, wrapped_optimizer
 
 
-def clip_gradients(model: DualEncoder, most: float, accelerator: Accelerator) -> float:
-    """The norm of all gradients after a step's last backward pass; they are scaled down to `most`."""
+def clip_gradients(model: DualEncoder, max_norm: float, accelerator: Accelerator) -> float:
+    """Return the norm of all gradients after a step's last backward pass, and clip it to `max_norm`."""
     weights = [weight for weight in model.parameters() if weight.grad is not None]
     if not is_sharded(model):
-        return float(accelerator.clip_grad_norm_(weights, most))
-    # Parts and whole tensors cannot stand in one list.
-    kinds = [[one for one in weights if isinstance(one, DTensor) == parts] for parts in (True, False)]
-    for weight in kinds[1]:  # nobody else exchanges what stays whole
+        return float(accelerator.clip_grad_norm_(weights, max_norm))
+    # Sharded and whole tensors cannot be in one list.
+    sharded = [weight for weight in weights if isinstance(weight, DTensor)]
+    whole = [weight for weight in weights if not isinstance(weight, DTensor)]
+    for weight in whole:  # FSDP does not exchange their gradients
         weight.grad = None if weight.grad is None else collectives.mean(weight.grad)
-    norms = [get_total_norm([one.grad for one in kind if one.grad is not None]) for kind in kinds if kind]
-    norm = torch.stack([full_tensor(one) for one in norms]).norm()
-    for kind in kinds:
-        clip_grads_with_norm_(kind, most, norm)
+    norms = [
+        get_total_norm([weight.grad for weight in group if weight.grad is not None])
+        for group in (sharded, whole)
+        if group
+    ]
+    norm = torch.stack([full_tensor(group_norm) for group_norm in norms]).norm()
+    for group in (sharded, whole):
+        clip_grads_with_norm_(group, max_norm, norm)
     return float(norm)
 
 
-def _like(model: DualEncoder) -> DualEncoder:
-    """Other modules around the same weights, tokenizer and processor."""
-    same: list[Any] = [*model.parameters(), model.text_tokenizer.hf_tokenizer, model.hf_image_processor]
-    return copy.deepcopy(model, {id(one): one for one in same})
+def _copy_modules(model: DualEncoder) -> DualEncoder:
+    """Return other modules around the same weights, tokenizer and processor."""
+    uncopied: list[Any] = [*model.parameters(), model.text_tokenizer.hf_tokenizer, model.hf_image_processor]
+    return copy.deepcopy(model, {id(value): value for value in uncopied})
 
 
-def _given(shared: DualEncoder) -> DualEncoder:
-    model: DualEncoder = shared.__dict__["given"]
+def _unsharded(sharded: DualEncoder) -> DualEncoder:
+    model: DualEncoder = sharded.__dict__["unsharded"]
     return model
 
 

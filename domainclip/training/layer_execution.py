@@ -1,4 +1,4 @@
-"""How the layers of the towers run: compiled, checkpointed, or as they are."""
+"""Execution of the model's layers during training: compiled, with activation checkpointing, or plain."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from domainclip.models.layers import layer_stack
 
 @contextmanager
 def layer_execution(model: DualEncoder, settings: TrainConfig) -> Iterator[None]:
-    """The layers of the towers as the recipe wants them run, for as long as they are trained.
+    """Apply train.compile and train.activation_checkpointing to all layers within the block.
 
-    Raises: RecipeError where a family cannot.
+    Raises: RecipeError when the family does not support activation checkpointing.
     """
     plain: Any = model.hf_base
-    every = [layer for part in (plain.vision_model, plain.text_model) for layer in layer_stack(part)[1]]
+    layers = [layer for tower in (plain.vision_model, plain.text_model) for layer in layer_stack(tower)[1]]
     if settings.activation_checkpointing:
         if not plain.supports_gradient_checkpointing:
             raise RecipeError(
-                f"train.activation_checkpointing: family {model.family} cannot; leave it out and lower "
-                "train.micro_batch_size"
+                f"train.activation_checkpointing: family {model.family} does not support it; leave it out "
+                "and lower train.micro_batch_size"
             )
-        # In compiled layers products are the compiler's affair, and it takes no such context.
-        again = {} if settings.compile else {"context_fn": onednn.checkpoint_contexts}
-        _transformers(plain, "enable")({"use_reentrant": False, **again})
+        # In compiled layers the compiler computes the products, and it accepts no such context.
+        contexts = {} if settings.compile else {"context_fn": onednn.checkpoint_contexts}
+        _checkpointing(plain, "enable")({"use_reentrant": False, **contexts})
     if settings.compile:
-        for layer in every:  # equal layers share one compilation; texts differ in length
+        for layer in layers:  # equal layers share one compilation; texts differ in length
             layer.compile(dynamic=True)
     try:
         yield
     finally:
         if settings.activation_checkpointing:
-            _transformers(plain, "disable")()
+            _checkpointing(plain, "disable")()
         if settings.compile:
-            for layer in every:
+            for layer in layers:
                 layer._compiled_call_impl = None
 
 
-def _transformers(plain: Any, what: str) -> Any:
-    """The switch under its name of today, or the one it had in the first releases of transformers 5."""
-    new = getattr(plain, f"activation_checkpointing_{what}", None)
-    return new or getattr(plain, f"gradient_checkpointing_{what}")
+def _checkpointing(plain: Any, switch: str) -> Any:
+    """Return the method under its current name, or the one in the first releases of transformers 5."""
+    method = getattr(plain, f"activation_checkpointing_{switch}", None)
+    return method or getattr(plain, f"gradient_checkpointing_{switch}")

@@ -14,21 +14,23 @@ from domainclip.models.dual_encoder import DualEncoder
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Warm-up in a straight line over a share of the steps, then half a cosine down to zero."""
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + cos(pi * (step - rising) / max(1, total - rising)))
+    """Return the factor on the peak rate: linear warm-up over a share of the steps, then a cosine to 0."""
+    warmup_steps = max(1, round(warmup * total))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + cos(pi * (step - warmup_steps) / max(1, total - warmup_steps)))
 
 
 def make_optimizer(
     model: DualEncoder, factors: dict[str, float], train: TrainConfig, rate: float
 ) -> torch.optim.Optimizer:
-    """AdamW; norms, biases and scale stay outside weight decay; each group knows its peak rate.
+    """Return AdamW without weight decay on norms, biases and the scale; each group stores its peak rate.
 
-    Raises: RecipeError when a library that the recipe asks for is not installed.
+    `factors` on the peak rate, by weight name; 0 leaves a weight out.
+
+    Raises: RecipeError when a library that the recipe needs is not installed.
     """
-    # Parts of tensors and whole ones cannot be updated in one call.
+    # Sharded tensors and whole ones cannot be updated in one call, so the type is part of the group.
     groups: dict[tuple[float, float, type], list[torch.nn.Parameter]] = {}
     for name, weight in model.weights().items():
         if factors[name] > 0:
@@ -46,7 +48,7 @@ def make_optimizer(
 
 
 def require_optimizer(train: TrainConfig) -> None:
-    """Asks for the optimizer's library before anything is loaded.
+    """Check for the optimizer's library before anything is loaded.
 
     Raises: RecipeError when it is not installed.
     """
@@ -55,9 +57,9 @@ def require_optimizer(train: TrainConfig) -> None:
 
 
 def moment(optimizer: torch.optim.Optimizer, key: str, value: Tensor) -> Any:
-    """What a checkpoint holds of an optimizer's state, as that optimizer keeps it."""
-    counts = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
-    return int(value) if counts else value
+    """Convert a tensor of a checkpoint into the form in which the optimizer keeps it."""
+    is_count = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
+    return int(value) if is_count else value
 
 
 def _bitsandbytes() -> Any:
@@ -67,7 +69,7 @@ def _bitsandbytes() -> Any:
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Every group at this share of its peak."""
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the rate of every group to this factor times its peak rate."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
+        group["lr"] = group["peak"] * factor

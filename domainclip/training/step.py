@@ -124,10 +124,8 @@ class _CachedStep:
     def _encode(self, inputs: list[MicroBatch]) -> list[EncoderOutput]:
         """Encode all micro-batches, only the first with its graph."""
         outputs: list[EncoderOutput] = []
-        for number in (
-            *range(1, len(inputs)),
-            0,
-        ):  # the graph last, so that nothing else is encoded beside it
+        # The one with the graph is the last, so that nothing else is encoded while it is held.
+        for number in (*range(1, len(inputs)), 0):
             _seed(self.seed, number)
             model = self.model if number else self.parallel_model
             with (
@@ -162,7 +160,11 @@ class _CachedStep:
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad
                 heads = None if leaves.third_tower_heads is None else leaves.third_tower_heads.grad
-                pairs += [(output.scale, leaves.scale.grad), (output.bias, bias), (output.third_tower_heads, heads)]
+                pairs += [
+                    (output.scale, leaves.scale.grad),
+                    (output.bias, bias),
+                    (output.third_tower_heads, heads),
+                ]
             self._backward(pairs)
 
     def _backward(self, outputs: list[tuple[Tensor | None, Tensor | None]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from domainclip.components import WeightedObjectives
 from domainclip.config import loading as loading_config
@@ -69,6 +71,12 @@ class Ran:
     restored: bool  # whether what was saved, put back into parts, is whole again
 
 
+def _local_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the tensors that this process holds."""
+    shards = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors)
+    return sum(shard.numel() * shard.element_size() for shard in shards)
+
+
 def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
     """The loop's own calls, in fp64 throughout."""
     accelerator = Accelerator(cpu=True)
@@ -101,7 +109,7 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
             wrapped.zero_grad(set_to_none=True)
             shared.clamp_scale()
     moments = [value for state in optimizer.state.values() for value in state.values()]
-    size = fsdp.bytes_here([*shared.parameters(), *moments])
+    size = _local_bytes([*shared.parameters(), *moments])
     saved = fsdp.full_tensors_on_rank0(shared.weights())
     whole = collectives.gather_objects(saved)[0]
     restored = all(

@@ -105,7 +105,7 @@ def test_twice_as_many_only_for_a_gain(
     expected: int,
 ) -> None:
     loaded = _model(base)
-    monkeypatch.setattr(micro_batch_size, "_FEWEST", 4)
+    monkeypatch.setattr(micro_batch_size, "_MIN_PAIRS", 4)
     monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch: 1000 * len(batch.group))
     learning = sum(weight.numel() for weight in loaded.parameters())
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * (12 * learning + 18_000))
@@ -182,7 +182,7 @@ def test_a_family_that_cannot_be_checkpointed(
     ):
         pass
     assert str(caught.value) == (
-        "train.activation_checkpointing: family clip cannot; leave it out and lower train.micro_batch_size"
+        "train.activation_checkpointing: family clip does not support it; leave it out and lower train.micro_batch_size"
     )
 
 
