@@ -32,23 +32,23 @@ class CacheBudget:
         description = f"{description}, {size / 1e9:.2f} GB"
         free = collectives.on_first_process(disk_cache.free_bytes)
         if not disk_cache.Budget(_KIND, self.limit).fits(self.used + size):
-            self.notes.append(f"not kept: {description}: more than train.feature_cache_gb allows")
+            self.notes.append(f"not cached: {description}: more than train.feature_cache_gb allows")
             return False
         missing = is_missing(name)
         if missing and not disk_cache.has_room(size, free):
             left = f"the disk of {disk_cache.root()} has {free / 1e9:.2f} GB left"
-            self.notes.append(f"not kept: {description}: {left}")
+            self.notes.append(f"not cached: {description}: {left}")
             return False
         self.used += size
         self.last_reserved = (description, size)
-        self.notes.append(f"{'kept' if missing else 'found again'}: {description} in {disk_cache.root()}")
+        self.notes.append(f"{'cached' if missing else 'reused'}: {description} in {disk_cache.root()}")
         return True
 
     def release(self, reason: str) -> None:
         """Give back the space that was reserved last, and note why its entry could not be cached."""
         description, size = self.last_reserved
         self.used -= size
-        self.notes[-1] = f"not kept: {description}: {reason}"
+        self.notes[-1] = f"not cached: {description}: {reason}"
 
 
 def is_missing(name: str) -> bool:

@@ -88,7 +88,7 @@ def cache_image_features(
     model.eval()
     shape = (len(pairs), *_encode_images(model, collate([pairs[0, 0]])).shape[1:])
     key = [*_key(model, "image"), DECODING_VERSION, model.image_preprocessor.fingerprint(), list(digests)]
-    description = f"{_description(model, 'image')} of {len(pairs):,} pictures"
+    description = f"{_description(model, 'image')} of {len(pairs):,} images"
     if not budget.reserve(description, shape, disk_cache.key(*key)):
         return None
     shown: dict[int, int] = {}  # by row: the row whose image stands there

@@ -1,9 +1,9 @@
 """Fully sharded training: each process holds one shard of every weight, gradient and moment.
 
-torch's FSDP2 [arXiv:2304.11277] gathers the weights of one layer when that layer runs, and gives each process
-its shard of the gradient, the mean over the processes as in data-parallel training. The model that the rest of
-the program holds does not change: it is empty while a copy of its modules, around the same weights, is
-trained, and gets the weights back in the end.
+torch's FSDP2 [arXiv:2304.11277] gathers the weights of a layer when that layer runs, and gives each
+process its shard of the gradient, the mean over the processes as in data-parallel training. The model
+that the rest of the program holds does not change: it is empty while a copy of its modules, around the same
+weights, is trained, and gets the weights back in the end.
 
 Legend: w processes.
 """

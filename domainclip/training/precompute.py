@@ -1,4 +1,4 @@
-"""Which parts of a job are computed once: what no weight that learns stands below."""
+"""Computed once for a stage: outputs of frozen towers and layers, and decoded images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from domainclip.training.setup import StageInputs
 
 
 def precompute(stage: StageInputs, run: RunContext) -> StageInputs:
-    """The stage with outputs of frozen towers and layers, and decoded images, computed once.
+    """Return the stage with outputs of frozen towers and layers, and decoded images, computed once.
 
-    Prints what is cached, how much disk that takes, and why something is not.
+    Prints what is cached, how much disk space it takes, and why something is not cached.
     """
     # Images that another run has cached need no decoding; those that this run needs are cached below.
     stage = cache_features(cache_pixels(stage, run.say, build=False))
@@ -26,25 +26,25 @@ def precompute(stage: StageInputs, run: RunContext) -> StageInputs:
 
 
 def cache_features(stage: StageInputs) -> StageInputs:
-    """The stage with the outputs of its frozen towers and layers, as far as the cache has room for them."""
+    """Return the stage with the outputs of its frozen towers and layers that the cache has room for."""
     setup = stage.setup
     tokens = TokenCache(setup.model.text_tokenizer)
     stage = replace(stage, captions=tokens)
-    if stage.pairs.is_streamed:  # a stream is never in memory as a whole
+    if stage.pairs.is_streamed:  # a stream is never complete in memory
         return stage
     if setup.settings.cache_features:
-        room = CacheBudget(setup.settings.feature_cache_gb * 1e9)
-        stage = _with_pictures(_with_texts(stage, tokens, room), room)
-        stage = replace(stage, notes=(*stage.notes, *room.notes))
+        budget = CacheBudget(setup.settings.feature_cache_gb * 1e9)
+        stage = _with_images(_with_texts(stage, tokens, budget), budget)
+        stage = replace(stage, notes=(*stage.notes, *budget.notes))
     if stage.captions is tokens and stage.precomputed.text_features is None:
         tokens.add(_texts(stage))
     return stage
 
 
 def cache_pixels(stage: StageInputs, say: Callable[[str], None], build: bool = True) -> StageInputs:
-    """The stage with its images decoded and resized once.
+    """Return the stage with its images decoded and resized once.
 
-    With `build`, they are cached now if a second epoch will read them; else those of another run are used.
+    With `build`, they are cached now if there is a second epoch; without, only an existing cache is used.
     """
     settings = stage.setup.settings
     pairs = pixel_cache.with_pixel_cache(
@@ -58,65 +58,62 @@ def cache_pixels(stage: StageInputs, say: Callable[[str], None], build: bool = T
     return replace(stage, pairs=pairs)
 
 
-def _with_texts(stage: StageInputs, tokens: TokenCache, room: CacheBudget) -> StageInputs:
+def _with_texts(stage: StageInputs, tokens: TokenCache, budget: CacheBudget) -> StageInputs:
     first = stage.setup.model.first_trainable_layer("text")
-    if _asked(stage, "text_tokens"):
+    if _needs(stage, "text_tokens"):
         return stage
-    if _asked(stage, "extra_text"):
-        room.notes.append("nothing is kept of the texts: an objective makes further ones in every epoch")
+    if _needs(stage, "extra_text"):
+        budget.notes.append("texts are not cached: an objective makes new ones in every epoch")
         return stage
     if first is None and stage.precomputed.anchor_texts is None:
-        found = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), room)
-        return replace(stage, precomputed=replace(stage.precomputed, text_features=found))
+        features = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), budget)
+        return replace(stage, precomputed=replace(stage.precomputed, text_features=features))
     if first and "text" in stage.setup.model.accepts_hidden_states:
-        found = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), room)
-        return replace(stage, captions=found or tokens)
+        features = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), budget)
+        return replace(stage, captions=features or tokens)
     return stage
 
 
-def _with_pictures(stage: StageInputs, room: CacheBudget) -> StageInputs:
+def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
     if stage.precomputed.image_features is not None:
-        room.notes.append(
-            "no picture is looked at: captions of other items with the same labels stand for them"
-        )
+        budget.notes.append("images are not read: captions of other items with the same labels replace them")
         return stage
     first = stage.setup.model.first_trainable_layer("image")
-    if first == 0 or _asked(stage, "image_tokens"):
+    if first == 0 or _needs(stage, "image_tokens"):
         return stage
-    if reason := _unkept(stage, first):
-        room.notes.append(f"nothing is kept of the pictures: {reason}")
+    if reason := _changes_by_epoch(stage, first):
+        budget.notes.append(f"images are not cached: {reason}")
         return stage
-    found = feature_cache.cache_image_features(
-        stage.setup.model, stage.pairs, [stage.setup.digests[id] for id in stage.pairs.ids], room
+    features = feature_cache.cache_image_features(
+        stage.setup.model, stage.pairs, [stage.setup.digests[id] for id in stage.pairs.ids], budget
     )
-    if found is None:
+    if features is None:
         return stage
     return replace(
         stage,
-        precomputed=replace(stage.precomputed, image_features=found.rows),
-        pairs=stage.pairs.without_pixels(found.replacements),
-        unusable=(*stage.unusable, *found.unusable),
+        precomputed=replace(stage.precomputed, image_features=features.rows),
+        pairs=stage.pairs.without_pixels(features.replacements),
+        unusable=(*stage.unusable, *features.unusable),
     )
 
 
-def _unkept(stage: StageInputs, first: int | None) -> str:
-    """Why pictures, or what the locked layers say of them, are not the same in every epoch."""
+def _changes_by_epoch(stage: StageInputs, first: int | None) -> str:
+    """Return why images, or the outputs of frozen layers for them, cannot be cached; empty if they can."""
     if stage.pairs.extra_spec.second_view:
-        return "an objective wants a second view of them, another one in each epoch"
+        return "an objective needs a second view of each, a new one in every epoch"
     if stage.setup.model.frames > 1 and first is not None:
-        return "how several pictures of an item are pooled is learnt"
+        return "the pooling of several images of an item is learned"
     if stage.setup.settings.augmentation != "none":
-        return (
-            f"train.augmentation {stage.setup.settings.augmentation} shows another part of them in each epoch"
-        )
+        augmentation = stage.setup.settings.augmentation
+        return f"train.augmentation {augmentation} shows a different part of each in every epoch"
     if stage.pairs.views_change:
-        return "each epoch shows another view of an item; corpus.views=first shows the first one always"
+        return "each epoch shows a different view of an item; corpus.views=first always shows the first one"
     if first is not None and "image" not in stage.setup.model.accepts_hidden_states:
-        return f"the image tower of family {stage.setup.model.family} cannot begin at a layer"
+        return f"the image tower of family {stage.setup.model.family} does not accept hidden states"
     return ""
 
 
-def _asked(stage: StageInputs, view: str) -> bool:
+def _needs(stage: StageInputs, view: str) -> bool:
     return view in stage.setup.objectives.needs
 
 

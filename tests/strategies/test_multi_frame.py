@@ -355,7 +355,7 @@ def test_training_pairs_show_all_pictures(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("views")
 def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp_path: Path) -> None:
     found = {}
-    for name, keep in (("kept", "true"), ("plain", "false")):
+    for name, keep in (("cached", "true"), ("plain", "false")):
         changes = [
             "strategy={multi_frame: {image_lr_factor: 0, frames: 3}}",
             f"train.cache_features={keep}",
@@ -366,7 +366,7 @@ def test_what_is_kept_gives_the_weights_of_the_plain_path(recipe_file: Path, tmp
             RunOptions(folder=tmp_path / name, quiet=True),
         )
         found[name] = load_file(tmp_path / name / "model" / "model.safetensors")
-    for name, tensor in found["kept"].items():
+    for name, tensor in found["cached"].items():
         assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
 
 
@@ -394,10 +394,10 @@ def test_base_and_adapted_are_measured_on_the_same_pictures(recipe_file: Path, t
 @pytest.mark.parametrize(
     ("strategy", "notes"),
     [
-        ("{multi_frame: {image_lr_factor: 0}}", ["kept: embeddings of 40 pictures, 0.00 GB in {cache}"]),
+        ("{multi_frame: {image_lr_factor: 0}}", ["cached: embeddings of 40 images, 0.00 GB in {cache}"]),
         (
             "{multi_frame: {image_lr_factor: 0, pooling: temporal}}",
-            ["nothing is kept of the pictures: how several pictures of an item are pooled is learnt"],
+            ["images are not cached: the pooling of several images of an item is learned"],
         ),
         ("{multi_frame: {}}", []),
     ],
@@ -415,8 +415,8 @@ def test_another_view_in_a_study_is_another_entry(recipe_file: Path) -> None:
     assert len(next(iter(one.digests.values())).split()) == 1  # the first item has no further pictures
     assert {len(said.split()) for said in one.digests.values()} == {1, 2, 3, 4, 5, 6}
     first, second = (cache_features(setup.stage_inputs()) for setup in (one, other))
-    assert first.notes[0].startswith("kept: ")
-    assert second.notes[0].startswith("kept: ")  # not found again
+    assert first.notes[0].startswith("cached: ")
+    assert second.notes[0].startswith("cached: ")  # not found again
 
 
 @pytest.mark.parametrize(("name", "needs"), [("two_views", "image_2"), ("three_towers", "third_tower")])

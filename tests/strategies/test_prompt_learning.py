@@ -360,9 +360,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
         expected = plain.encode_text(plain.text_tokenizer(captions))
     assert torch.allclose(torch.from_numpy(setup.precomputed.image_features), expected, atol=1e-6)
     stage = cache_features(setup.stage_inputs())
-    assert stage.notes == (
-        "no picture is looked at: captions of other items with the same labels stand for them",
-    )
+    assert stage.notes == ("images are not read: captions of other items with the same labels replace them",)
     monkeypatch.setattr(
         "domainclip.data.batching.pairs.decode_image", lambda _: pytest.fail("a picture was decoded")
     )

@@ -110,15 +110,15 @@ def test_pictures_are_made_once_and_found_again(base: Path, tmp_path: Path, stra
     assert np.allclose(first.rows, _said(loaded, pairs), atol=1e-6)
     assert (first.replacements, first.unusable) == ({}, [])
     what = "embeddings" if isinstance(strategy, LockedImage) else "hidden states below layer 2 of 2"
-    said = f"{what} of 5 pictures, 0.00 GB"
-    assert room.notes == [f"kept: {said} in {disk_cache.root()}"]
+    said = f"{what} of 5 images, 0.00 GB"
+    assert room.notes == [f"cached: {said} in {disk_cache.root()}"]
     assert room.used == first.rows.nbytes
     again = CacheBudget(1e9)
     for file in (tmp_path / "pictures").iterdir():
         if file.name != "0.png":  # whose size says how large a row is
             file.unlink()  # nothing is looked at again
     second = feature_cache.cache_image_features(loaded, pairs, list("abcde"), again)
-    assert again.notes == [f"found again: {said} in {disk_cache.root()}"]
+    assert again.notes == [f"reused: {said} in {disk_cache.root()}"]
     assert isinstance(second.rows, np.memmap)
     assert np.array_equal(second.rows, first.rows)
 
@@ -133,7 +133,7 @@ def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path
         loaded.weights()["image/vision_model.encoder.layers.1.mlp.fc1.weight"].add_(1)
     room = CacheBudget(1e9)
     assert np.array_equal(feature_cache.cache_image_features(loaded, pairs, list("abcde"), room).rows, before)
-    assert room.notes[0].startswith("found again")
+    assert room.notes[0].startswith("reused")
     if changed == "weights":
         with torch.no_grad():
             loaded.weights()["image/vision_model.encoder.layers.0.mlp.fc1.weight"].add_(1)
@@ -143,7 +143,7 @@ def test_whatever_it_was_made_from_belongs_to_the_key(base: Path, tmp_path: Path
     feature_cache.cache_image_features(
         loaded, pairs, list("abcdx") if changed == "digest" else list("abcde"), room
     )
-    assert room.notes[0].startswith("kept")
+    assert room.notes[0].startswith("cached")
 
 
 def test_a_picture_that_cannot_be_read_is_stood_in_for_and_reported_again(base: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_no_more_than_the_limit(base: Path, tmp_path: Path) -> None:
     room = CacheBudget(1000)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert room.notes == [
-        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: more than train.feature_cache_gb allows"
+        "not cached: hidden states below layer 2 of 2 of 5 images, 0.00 GB: more than train.feature_cache_gb allows"
     ]
     assert not (disk_cache.root() / "features").exists()
 
@@ -176,7 +176,7 @@ def test_a_full_disk_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.Mon
     room = CacheBudget(1e9)
     assert feature_cache.cache_image_features(loaded, pairs, list("abcde"), room) is None
     assert room.notes == [
-        "not kept: hidden states below layer 2 of 2 of 5 pictures, 0.00 GB: "
+        "not cached: hidden states below layer 2 of 2 of 5 images, 0.00 GB: "
         f"the disk of {disk_cache.root()} has {free / 1e9:.2f} GB left"
     ]
 
@@ -194,18 +194,18 @@ def test_a_cache_that_cannot_be_used_is_said(
     what = "hidden states below layer 2 of 2"
     said = f"0.00 GB: {disk_cache.root()}: Not a directory; DOMAINCLIP_CACHE names another folder"
     assert room.notes == [
-        f"not kept: {what} of 5 pictures, {said}",
-        f"not kept: {what} of 4 texts, {said}",
+        f"not cached: {what} of 5 images, {said}",
+        f"not cached: {what} of 4 texts, {said}",
     ]
     assert room.used == 0
 
 
-@pytest.mark.parametrize("kept", ["found again", "kept"])
+@pytest.mark.parametrize("cached", ["reused", "cached"])
 def test_what_another_run_removes_meanwhile_is_not_missed(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
-    if kept == "found again":
+    if kept == "reused":
         feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9))
     reads: list[str] = []
     original = disk_cache.read
@@ -219,7 +219,7 @@ def test_what_another_run_removes_meanwhile_is_not_missed(
     room = CacheBudget(1e9)
     assert feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, room) is None
     assert room.notes == [
-        f"not kept: hidden states below layer 2 of 2 of 4 texts, 0.00 GB: {disk_cache.root()}: another run has "
+        f"not cached: hidden states below layer 2 of 2 of 4 texts, 0.00 GB: {disk_cache.root()}: another run has "
         "removed it; DOMAINCLIP_CACHE names another folder"
     ]
 
@@ -237,7 +237,7 @@ def test_what_multiplies_belongs_to_the_key(
         feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, room)
         feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
         said.append([note.split(":")[0] for note in room.notes])
-    assert said == [["kept"] * 2, ["kept"] * 2, ["found again"] * 2]
+    assert said == [["cached"] * 2, ["cached"] * 2, ["reused"] * 2]
 
 
 @pytest.mark.parametrize("changed", ["limit", "words", "decoder"])
@@ -256,7 +256,7 @@ def test_what_reads_texts_and_pictures_belongs_to_the_key(
     said = feature_cache.cache_text_features(other, TokenCache(other.text_tokenizer), TEXTS, room)
     feature_cache.cache_image_features(other, pairs, list("abcde"), room)
     texts, pictures = (note.split(":")[0] for note in room.notes)
-    assert (texts, pictures) == (("found again", "kept") if changed == "decoder" else ("kept", "found again"))
+    assert (texts, pictures) == (("reused", "cached") if changed == "decoder" else ("cached", "reused"))
     with torch.no_grad():
         whole = other.frozen_hidden_states("text", other.text_tokenizer(TEXTS))
     for row, expected, length in zip(said.batch(TEXTS)["hidden"], whole, said.lengths(TEXTS), strict=True):
@@ -273,7 +273,7 @@ def test_what_was_used_longest_ago_makes_room(base: Path, tmp_path: Path) -> Non
     assert files <= limit
     room = CacheBudget(limit)
     feature_cache.cache_image_features(loaded, pairs, list("abcde"), room)
-    assert room.notes[0].startswith("kept")
+    assert room.notes[0].startswith("cached")
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -78,7 +78,7 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     """What a step brings of a teacher is what that model says of the very pictures and captions."""
     other = tiny_clip(tmp_path / "teacher", seed=9, log_scale=1.5)
     setup = training_teachers.precompute_teachers(_job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}))
-    assert [note.split(":")[0] for note in setup.notes] == ["kept", "kept", "kept"]
+    assert [note.split(":")[0] for note in setup.notes] == ["cached", "cached", "cached"]
     stage = cache_features(setup.stage_inputs())
     rows = [setup.pairs[0, i] for i in (3, 11)]
     from domainclip.data.batching.batch import collate
@@ -98,7 +98,7 @@ def test_teachers_and_the_base_say_what_they_say(recipe_file: Path, tmp_path: Pa
     assert batch.extras.labels is not None
     assert batch.extras.labels.sum(1).tolist() == [1, 1]
     again = training_teachers.precompute_teachers(setup)
-    assert {note.split(":")[0] for note in again.notes[-2:]} == {"found again"}
+    assert {note.split(":")[0] for note in again.notes[-2:]} == {"reused"}
 
 
 def _refused(make: Callable[[], object]) -> tuple[type, str]:
@@ -133,7 +133,7 @@ def test_no_room_for_a_teacher_is_said(recipe_file: Path, tmp_path: Path) -> Non
     setup = _job(recipe_file, {"Pupil": f"{{teachers: ['{other}']}}"}, "train.feature_cache_gb=0.0000001")
     assert _refused(lambda: training_teachers.precompute_teachers(setup)) == (
         RecipeError,
-        "objectives.tests.training.test_objective_inputs:Pupil.teachers: not kept: embeddings of 40 pictures, 0.00 GB: more than "
+        "objectives.tests.training.test_objective_inputs:Pupil.teachers: not cached: embeddings of 40 images, 0.00 GB: more than "
         "train.feature_cache_gb allows: raise train.feature_cache_gb, or make room",
     )
 

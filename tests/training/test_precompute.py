@@ -44,16 +44,16 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
     recipe_file: Path, tmp_path: Path, strategy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {}
-    for name, keep in (("kept", "true"), ("plain", "false")):
+    for name, keep in (("cached", "true"), ("plain", "false")):
         changes = [strategy, ANCHOR, *QUICK, f"train.cache_features={keep}", "train.micro_batch_size=6"]
         finetune(loading.load_recipe(str(recipe_file), changes), RunOptions(folder=tmp_path / name))
         said = capsys.readouterr().err
-        assert ("kept: hidden states below layer 2 of 2 of 40 pictures" in said) == (name == "kept")
-        assert ("not kept" in said) is False
+        assert ("cached: hidden states below layer 2 of 2 of 40 images" in said) == (name == "cached")
+        assert ("not cached" in said) is False
         (weights,) = (tmp_path / name / "model").glob("*model.safetensors")
         found[name] = load_file(weights)
     moved = 0
-    for name, tensor in found["kept"].items():
+    for name, tensor in found["cached"].items():
         assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
         moved += "lora_B" in name and bool(tensor.abs().sum())
     assert moved or strategy == LAYERS
@@ -61,8 +61,8 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
 
 def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> None:
     first, second = (cache_features(_job(recipe_file, LAYERS).stage_inputs()) for _ in range(2))
-    assert [note.split(":")[0] for note in first.notes] == ["kept", "kept"]
-    assert [note.split(":")[0] for note in second.notes] == ["found again", "found again"]
+    assert [note.split(":")[0] for note in first.notes] == ["cached", "cached"]
+    assert [note.split(":")[0] for note in second.notes] == ["reused", "reused"]
     assert first.notes[1].endswith(f"in {disk_cache.root()}")
     assert (second.precomputed.image_features == first.precomputed.image_features).all()
     assert second.pairs[0, 3].image is None  # no picture is decoded
@@ -74,15 +74,15 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
         (
             [LAYERS, "train.augmentation=crop"],
             [
-                "kept: hidden states below layer 2 of 2 of 16 texts, 0.00 GB in {cache}",
-                "nothing is kept of the pictures: train.augmentation crop shows another part of them in each epoch",
+                "cached: hidden states below layer 2 of 2 of 16 texts, 0.00 GB in {cache}",
+                "images are not cached: train.augmentation crop shows a different part of each in every epoch",
             ],
         ),
         (
             ["strategy=locked_image", "train.feature_cache_gb=0.000001"],
-            ["not kept: embeddings of 40 pictures, 0.00 GB: more than train.feature_cache_gb allows"],
+            ["not cached: embeddings of 40 images, 0.00 GB: more than train.feature_cache_gb allows"],
         ),
-        (["strategy=locked_text"], ["kept: embeddings of 16 texts, 0.00 GB in {cache}"]),
+        (["strategy=locked_text"], ["cached: embeddings of 16 texts, 0.00 GB in {cache}"]),
         (["strategy=full"], []),
         ([LAYERS, "train.cache_features=false"], []),
     ],
@@ -96,7 +96,7 @@ def test_other_views_in_other_epochs_are_said(recipe_file: Path, monkeypatch: py
     setup = _job(recipe_file, "strategy=locked_image")
     monkeypatch.setattr(type(setup.pairs), "views_change", property(lambda self: True))
     assert cache_features(setup.stage_inputs()).notes == (
-        "nothing is kept of the pictures: each epoch shows another view of an item; corpus.views=first shows the first one always",
+        "images are not cached: each epoch shows a different view of an item; corpus.views=first always shows the first one",
     )
 
 
@@ -106,7 +106,7 @@ def test_a_family_that_cannot_begin_midway_is_said(
     setup = _job(recipe_file, LAYERS)
     monkeypatch.setattr(type(setup.model), "accepts_hidden_states", ("text",))
     assert cache_features(setup.stage_inputs()).notes[1] == (
-        "nothing is kept of the pictures: the image tower of family clip cannot begin at a layer"
+        "images are not cached: the image tower of family clip does not accept hidden states"
     )
 
 

@@ -85,8 +85,8 @@ def test_the_switch(
     assert "stage 1 of 2, steps 1 to 4: " in said
     assert "stage 2 of 2, steps 5 to 8: " in said
     # The first stage has its images encoded once; in the second they change, and nothing is kept of them.
-    assert said.count("kept: embeddings of 40 pictures") == 1
-    assert said.index("stage 1") < said.index("kept: embeddings") < said.index("stage 2")
+    assert said.count("cached: embeddings of 40 images") == 1
+    assert said.index("stage 1") < said.index("cached: embeddings") < said.index("stage 2")
     # Up, down, and up again at half the rate.
     expected = [
         share * optimizer.learning_rate_factor(at, 4, 0.5) * 1e-3 for share in (1.0, 0.5) for at in range(4)
