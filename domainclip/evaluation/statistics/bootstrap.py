@@ -1,4 +1,4 @@
-"""Drawing whole groups with replacement, and reading intervals and p values from what that gives.
+"""Cluster bootstrap: whole groups are drawn with replacement; intervals and p values from the resamples.
 
 Legend: n items, g groups, r resamples.
 """
@@ -13,17 +13,17 @@ from scipy.stats import norm, t
 
 from domainclip.evaluation.statistics.aggregates import Aggregate
 
-_CELLS = 500_000  # weights held in double precision at once: few enough to stay near the processor
+_CELLS = 500_000  # weights in double precision at once: few enough to stay in the processor's cache
 
 
 def weight_blocks(
     groups: Sequence[str], resamples: int, seed: int, cells: int = _CELLS
 ) -> Iterator[np.ndarray]:
-    """Blocks (…, n) of how often each item is drawn when whole groups are; r rows in all.
+    """Blocks (…, n) of how often each item is drawn when whole groups are drawn; r rows in all.
 
     Images of one patient agree with each other; resampling them one by one gives intervals that are too
-    narrow by up to the root of the images a patient. Draws go to the sorted groups: order of rows is moot.
-    The stream of draws does not depend on the size of the blocks.
+    narrow by up to √(images per patient). Groups are sorted before drawing, so the order of rows has no
+    effect; the size of the blocks has none either.
     """
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     g, rng = len(names), np.random.default_rng(seed)
@@ -38,7 +38,7 @@ def weight_blocks(
 def resampled(
     aggregate: Aggregate, models: Sequence[np.ndarray], groups: Sequence[str], resamples: int, seed: int
 ) -> list[np.ndarray]:
-    """(r,) values of the figure for the scores of each model, every resample the same for all of them."""
+    """(r,) values of the metric for the scores of each model; all models share the resamples."""
     blocks = [
         [aggregate(scores, weights) for scores in models]
         for weights in weight_blocks(groups, resamples, seed)
@@ -49,9 +49,9 @@ def resampled(
 def jackknife(
     aggregate: Aggregate, models: Sequence[np.ndarray], groups: Sequence[str], most: int = 100
 ) -> list[np.ndarray]:
-    """Values of the figure for each model when one group after the other is left out.
+    """Values of the metric for each model with one group after the other left out.
 
-    With more than `most` groups, as many of them are left out together as make `most` turns.
+    With more than `most` groups, several are left out together, so that there are `most` values.
     """
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     turn = (np.arange(len(names)) % most)[member]
@@ -65,26 +65,26 @@ def jackknife(
 
 
 def degrees_of_freedom(left_out: np.ndarray, groups: int) -> float:
-    """Degrees of freedom of the spread that a figure shows over g groups, from jackknife values.
+    """Degrees of freedom of a metric's spread over g groups, from its jackknife values.
 
-    It is g - 1 when all groups pull alike, and fewer when some pull much harder: large ones, or the few
-    positives of an AUROC. From the variance of a variance, as in Satterthwaite's formula. It is not
-    believed below 10, or below half of g - 1, for rare mistakes look like hard pulls.
+    They are g - 1 when all groups have equal influence, and fewer when some have much more: large groups, or
+    the few positives of an AUROC. From the variance of a variance, as in Satterthwaite's formula. The result
+    is at least 10, or half of g - 1, since rare mistakes look like strong influence.
     """
-    pulls = left_out[~np.isnan(left_out)]
-    pulls = pulls - pulls.mean() if len(pulls) else pulls
-    spread = (pulls**2).sum()
-    excess = (pulls**4).sum() - spread**2 / max(1, len(pulls))
-    found = 2 * spread**2 / excess if excess > 1e-12 * spread**2 else np.inf
-    return float(np.clip(found, min(10.0, (groups - 1) / 2), groups - 1))
+    influence = left_out[~np.isnan(left_out)]
+    influence = influence - influence.mean() if len(influence) else influence
+    spread = (influence**2).sum()
+    excess = (influence**4).sum() - spread**2 / max(1, len(influence))
+    df = 2 * spread**2 / excess if excess > 1e-12 * spread**2 else np.inf
+    return float(np.clip(df, min(10.0, (groups - 1) / 2), groups - 1))
 
 
 def interval(values: np.ndarray, level: float = 0.95, df: float | None = None) -> tuple[float, float]:
-    """Percentile interval of r bootstrap values; undefined ones are left out.
+    """Percentile interval of r bootstrap values, without undefined ones.
 
-    Resampling g groups shows a spread that is too small by √((g-1)/g), and the tails of the normal
-    distribution where Student's belong. With degrees of freedom the percentiles are moved outwards by both,
-    which matters below about 50 groups: the expanded percentile interval of Hesterberg [arXiv:1411.5279].
+    Resampling g groups gives a spread that is too small by √((g-1)/g), and normal tails where Student's t
+    applies. With degrees of freedom the percentiles are moved outwards by both, which matters below about 50
+    groups: the expanded percentile interval of Hesterberg [arXiv:1411.5279].
     """
     defined = values[~np.isnan(values)]
     if not len(defined):
@@ -95,10 +95,10 @@ def interval(values: np.ndarray, level: float = 0.95, df: float | None = None) -
 
 
 def share_interval(values: np.ndarray, value: float, df: float, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share: Student's on the logit scale, with the spread of the r bootstrap values.
+    """Interval of a share: Student's t on the logit scale, with the spread of the r bootstrap values.
 
-    Near 0 and 1 the values of a share lean to one side, and percentiles follow too little; on the logit scale
-    they lean less. Always holds the value, which percentiles of a biased figure may not.
+    Near 0 and 1 a share is skewed, and percentiles correct too little for it; on the logit scale it is less
+    skewed. The interval always contains the value, which percentiles of a biased metric may not.
     """
     defined = values[~np.isnan(values)]
     spread = float(defined.std()) if len(defined) else 0.0
@@ -114,26 +114,26 @@ def bca(
 ) -> tuple[float, float] | None:
     """Bias-corrected and accelerated interval (Efron 1987) from bootstrap and jackknife values.
 
-    With degrees of freedom it is expanded like `interval`. None where it does not exist: the bootstrap never,
-    or always, falls below the value, or the figure is undefined when some group is left out.
+    With degrees of freedom it is expanded like `interval`. None where it does not exist: all bootstrap values
+    lie on one side of the value, or the metric is undefined when some group is left out.
     """
     defined = values[~np.isnan(values)]
     below = ((defined < value).mean() + (defined <= value).mean()) / 2 if len(defined) else 0.0
-    pulls = left_out.mean() - left_out
-    spread = (pulls**2).sum()
-    if not 0 < below < 1 or not spread > 0:  # a NaN among the jackknife values is no spread either
+    influence = left_out.mean() - left_out
+    spread = (influence**2).sum()
+    if not 0 < below < 1 or not spread > 0:  # NaN among the jackknife values: no spread either
         return None
-    bias, skew = float(norm.ppf(below)), float((pulls**3).sum() / (6 * spread**1.5))
+    bias, skew = float(norm.ppf(below)), float((influence**3).sum() / (6 * spread**1.5))
     shifted = bias + _reach(level, df) * np.array([-1, 1])
     low, high = np.quantile(defined, norm.cdf(bias + shifted / (1 - skew * shifted)))
     return float(low), float(high)
 
 
 def p_value(differences: np.ndarray, df: float | None = None) -> float:
-    """Two-sided p of "no difference": twice the share of resamples on the far side of zero.
+    """Two-sided p of "no difference": twice the share of resamples on the other side of zero.
 
-    One is added above and below, so p is never 0; zeros count for both sides, so equal models give 1.
-    With degrees of freedom it is widened as the expanded interval is, so that both say the same.
+    One is added to numerator and denominator, so p is never 0; zeros count for both sides, so equal models
+    give 1. With degrees of freedom it is expanded as the interval is, so that both agree.
     """
     defined = differences[~np.isnan(differences)]
     if not len(defined):
@@ -144,7 +144,7 @@ def p_value(differences: np.ndarray, df: float | None = None) -> float:
 
 
 def _reach(level: float, df: float | None) -> float:
-    """How many standard deviations of the bootstrap values an interval reaches to each side."""
+    """Half the width of an interval, in standard deviations of the bootstrap values."""
     if df is None:
         return float(norm.ppf((1 + level) / 2))
     return float(t.ppf((1 + level) / 2, df) * np.sqrt((df + 1) / df))

@@ -1,11 +1,11 @@
-"""Differences between ways to train, each tried with several seeds: sure of items and of seeds.
+"""Differences between training variants with several seeds each: intervals over items and over seeds.
 
-Legend: n items, s seeds, r resamples, k turns of the jackknife.
+Legend: n items, s seeds, r resamples, k jackknife values.
 
-What a seed does is luck as much as which patients were measured. Two variances add up: the one of a bootstrap
-over groups, of the mean over the seeds, and the one that the seeds show among themselves, over their number.
-The second is pooled over all variants of a table, as in an analysis of variance, for three seeds alone say
-little of their own spread. Degrees of freedom by Satterthwaite's formula (doi:10.2307/3002019).
+The seed is chance as much as the choice of patients is. Two variances add up: that of the mean over the seeds
+in a bootstrap over groups, and that between the seeds, divided by their number. The second is pooled over all
+variants of a table, as in an analysis of variance, since three seeds alone estimate their spread poorly.
+Degrees of freedom by Satterthwaite's formula (doi:10.2307/3002019).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scores = Mapping[int, np.ndarray]  # by seed: (n, …)
 
 @dataclass(frozen=True)
 class Trials:
-    """One figure of one variant, over its seeds."""
+    """One metric of one variant, over its seeds."""
 
     values: Mapping[int, float]  # by seed
     mean: float
@@ -42,10 +42,10 @@ def over_seeds(
     seed: int,
     reference: str | None = None,
 ) -> dict[str, Trials]:
-    """What each variant reaches, and its differences from the base and from the reference variant.
+    """The mean of each variant, and its differences from the base and from the reference variant.
 
-    Every resample draws the same groups for all models. Each seed's figure is worked out by itself and then
-    averaged: scores averaged first would be those of an ensemble, which nobody trained.
+    Every resample draws the same groups for all models. The metric is computed for each seed and then
+    averaged: averaging the scores first would measure an ensemble, which was not trained.
     """
     names = [(variant, number) for variant, scores in variants.items() for number in scores]
     models = [base, *(variants[variant][number] for variant, number in names)]
@@ -53,23 +53,35 @@ def over_seeds(
     count = len(set(groups))
     enough = count >= MIN_GROUPS
     without = jackknife(aggregate, models, groups) if enough else [np.full(1, np.nan)] * len(models)
-    known = [
+    measured = [
         _Model(point_estimate(aggregate, m), d, w, m) for m, d, w in zip(models, drawn, without, strict=True)
     ]
-    tried: dict[str, dict[int, _Model]] = {variant: {} for variant in variants}
-    for (variant, number), model in zip(names, known[1:], strict=True):
-        tried[variant][number] = model
-    from_base = {v: [_change(one, known[0], groups) for one in seeds.values()] for v, seeds in tried.items()}
-    ours = tried.get(reference, {}) if reference else {}
+    by_variant: dict[str, dict[int, _Model]] = {variant: {} for variant in variants}
+    for (variant, number), model in zip(names, measured[1:], strict=True):
+        by_variant[variant][number] = model
+    from_base = {
+        v: [_change(model, measured[0], groups) for model in seeds.values()]
+        for v, seeds in by_variant.items()
+    }
+    reference_seeds = by_variant.get(reference, {}) if reference else {}
     from_reference = {
-        v: [_change(one, ours[number], groups) for number, one in seeds.items() if number in ours]
-        for v, seeds in tried.items()
+        v: [
+            _change(model, reference_seeds[number], groups)
+            for number, model in seeds.items()
+            if number in reference_seeds
+        ]
+        for v, seeds in by_variant.items()
         if v != reference
     }
-    first, second = _figures(from_base, count), _figures(from_reference, count)
-    values = {v: {number: one.value for number, one in seeds.items()} for v, seeds in tried.items()}
+    base_changes, reference_changes = (
+        _mean_differences(from_base, count),
+        _mean_differences(from_reference, count),
+    )
+    values = {v: {number: model.value for number, model in seeds.items()} for v, seeds in by_variant.items()}
     return {
-        v: Trials(values[v], float(np.mean(list(values[v].values()))), first[v], second.get(v))
+        v: Trials(
+            values[v], float(np.mean(list(values[v].values()))), base_changes[v], reference_changes.get(v)
+        )
         for v in variants
         if values[v]
     }
@@ -85,7 +97,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Change:
-    """One seed's difference, and the groups in which anything differs at all."""
+    """The difference of one seed, and the groups in which any score differs."""
 
     value: float
     drawn: np.ndarray
@@ -93,23 +105,25 @@ class _Change:
     groups: frozenset[str]
 
 
-def _change(one: _Model, other: _Model, groups: Sequence[str]) -> _Change:
-    alike = np.isclose(one.scores, other.scores, rtol=0, atol=1e-12, equal_nan=True).reshape(len(groups), -1)
+def _change(model: _Model, other: _Model, groups: Sequence[str]) -> _Change:
+    alike = np.isclose(model.scores, other.scores, rtol=0, atol=1e-12, equal_nan=True).reshape(
+        len(groups), -1
+    )
     moved = np.asarray(groups, dtype=str)[~alike.all(axis=1)]
     # Equal sums of thirds may differ in their last bit.
-    value = float(np.round(one.value - other.value, 12))
+    value = float(np.round(model.value - other.value, 12))
     return _Change(
         value,
-        np.round(one.drawn - other.drawn, 12),
-        np.round(one.without - other.without, 12),
+        np.round(model.drawn - other.drawn, 12),
+        np.round(model.without - other.without, 12),
         frozenset(moved.tolist()),
     )
 
 
-def _figures(changes: Mapping[str, Sequence[_Change]], groups: int) -> dict[str, Estimate]:
-    """The mean difference of each variant that has any, with its interval and p."""
-    spread, df = _between_seeds([[one.value for one in each] for each in changes.values()])
-    return {v: _figure(each, groups, spread, df) for v, each in changes.items() if each}
+def _mean_differences(changes: Mapping[str, Sequence[_Change]], groups: int) -> dict[str, Estimate]:
+    """The mean difference of each variant that has one, with its interval and p."""
+    spread, df = _between_seeds([[change.value for change in each] for each in changes.values()])
+    return {v: _mean_difference(each, groups, spread, df) for v, each in changes.items() if each}
 
 
 def _between_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -119,19 +133,19 @@ def _between_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (squares / df if df else 0.0), df
 
 
-def _figure(each: Sequence[_Change], groups: int, spread: float, seeds_df: int) -> Estimate:
-    """Student's interval of the mean, from the variance of the items and that of the seeds."""
-    value = float(np.mean([one.value for one in each]))
+def _mean_difference(each: Sequence[_Change], groups: int, spread: float, seeds_df: int) -> Estimate:
+    """Student's t interval of the mean, from the variance over items and the variance over seeds."""
+    value = float(np.mean([change.value for change in each]))
     if groups < MIN_GROUPS:
         return Estimate(value, float("nan"), float("nan"), float("nan"))
-    items_df = degrees_of_freedom(np.mean([one.without for one in each], axis=0), groups)
-    drawn = np.mean([one.drawn for one in each], axis=0)
-    # Resampling g groups shows a spread that is too small by √((g-1)/g).
+    items_df = degrees_of_freedom(np.mean([change.without for change in each], axis=0), groups)
+    drawn = np.mean([change.drawn for change in each], axis=0)
+    # Resampling g groups gives a spread that is too small by √((g-1)/g).
     items = float(np.nanvar(drawn)) * (items_df + 1) / items_df if not np.isnan(drawn).all() else float("nan")
     seeds = spread / len(each)
     total = items + seeds
     # Swapping the models in each of k groups has 2ᵏ outcomes, so no p lies below 2·2⁻ᵏ.
-    least = 2.0 ** (1 - len(frozenset().union(*(one.groups for one in each))))
+    least = 2.0 ** (1 - len(frozenset().union(*(change.groups for change in each))))
     if total == 0.0:
         return Estimate(value, value, value, 1.0 if value == 0 else min(1.0, least))
     df = total**2 / (items**2 / items_df + (seeds**2 / seeds_df if seeds_df else 0.0))
