@@ -1,4 +1,4 @@
-"""One figure of a report, and what may be said about the difference between two models."""
+"""Comparison rows of a report, and their verdicts: whether a difference between models is significant."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from domainclip.evaluation.base import ProbeResult
 from domainclip.evaluation.statistics import closed_form, estimates
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 
-_ROUGH = 20  # groups below which a percentile interval is known to be too narrow
-_RARELY = 0.05  # share of resamples without a figure above which that is said
+_FEW_GROUPS = 20  # below which a percentile interval is too narrow
+_MAX_UNDEFINED = 0.05  # share of resamples with an undefined metric, above which there is a warning
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
-NO_VERDICT = "not judged"  # a figure that only describes, or is biased by its own noise
+NO_VERDICT = "not judged"  # a descriptive metric, or one that its own noise biases
 
 
 @dataclass(frozen=True)
 class MetricHeader:
-    """What is said of a figure, whoever reached what.
+    """The facts of a metric that are the same for every model.
 
-    A metric with a slash, `accuracy/cat`, is a part of the one before it.
+    A metric with a slash, `accuracy/cat`, is a part of the metric before the slash.
     """
 
     probe: str
@@ -38,9 +38,9 @@ class MetricHeader:
 
 @dataclass(frozen=True)
 class ComparisonRow(MetricHeader):
-    """One figure of the report."""
+    """One metric of one model, or of two with their difference: a row of the report."""
 
-    undefined: float  # share of the resamples in which the figure does not exist
+    undefined: float  # share of the resamples in which the metric is undefined
     base: Estimate
     adapted: Estimate | None
     difference: Estimate | None
@@ -48,25 +48,25 @@ class ComparisonRow(MetricHeader):
     owners: Sequence[str]  # the group of each id
     base_scores: np.ndarray
     adapted_scores: np.ndarray | None
-    verdict: str | None = None  # one of the five words above; None when a single model was measured
-    least_p: float = 0.0  # that its difference could have had, however large
+    verdict: str | None = None  # one of the five verdicts above; None for a single model
+    least_p: float = 0.0  # smallest p that any difference could reach
     judged: bool = True  # whether its difference may be called better or worse
 
     @property
     def whole(self) -> str:
-        """The name of the figure that this is, or is a part of."""
+        """The name of the metric without its part."""
         return self.metric.partition("/")[0]
 
     @property
     def part(self) -> str:
-        """The class or language that a part is about; empty for a whole figure."""
+        """The class or language of a part; empty for a whole metric."""
         return self.metric.partition("/")[2]
 
 
 def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, seed: int) -> ComparisonRow:
-    """One figure of one model, or of two on the same items."""
-    first, *others = [next(one for one in result.metrics if one.name == name) for result in results]
-    assert all(list(one.ids) == list(first.ids) for one in others), f"{name}: models on different items"
+    """The row of one metric, for one model or for two on the same items."""
+    first, *others = [next(m for m in result.metrics if m.name == name) for result in results]
+    assert all(list(metric.ids) == list(first.ids) for metric in others), f"{name}: models on different items"
     other = others[0].scores if others else None
     compared = estimates.compare_paired(
         first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
@@ -95,47 +95,47 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
 
 
 def are_comparable(results: Sequence[ProbeResult]) -> tuple[list[str], list[str]]:
-    """The figures that every model has on the same items, in the order of the first, and why others are not.
+    """The metrics that every model has on the same items, in order, and the reasons why others are left out.
 
-    Items are not left out here to make them the same: what a figure is made of knows how many there are.
+    Items are not removed here to make the sets equal: some aggregates depend on their number.
     """
     meanings = list(dict.fromkeys(result.meaning for result in results if result.metrics))
     if len(meanings) > 1:
-        return [], [f"not compared, for the models are measured differently: {'; '.join(meanings)}"]
+        return [], [f"not compared, since the models are measured differently: {'; '.join(meanings)}"]
     names = list(dict.fromkeys(metric.name for result in results for metric in result.metrics))
-    found = {
-        name: [one for result in results for one in result.metrics if one.name == name] for name in names
-    }
-    lacking = [name for name in names if len(found[name]) < len(results)]
-    apart = [
+    by_name = {name: [m for result in results for m in result.metrics if m.name == name] for name in names}
+    missing = [name for name in names if len(by_name[name]) < len(results)]
+    other_items = [
         name
-        for name, each in found.items()
-        if name not in lacking and any(list(one.ids) != list(each[0].ids) for one in each)
+        for name, metrics in by_name.items()
+        if name not in missing and any(list(m.ids) != list(metrics[0].ids) for m in metrics)
     ]
-    said = []
-    if lacking:
-        said.append(f"left out, for not every model has it: {_some(lacking)}")
-    if apart:
-        said.append(f"left out, for the models are measured on different items: {_some(apart)}")
-    return [name for name in names if name not in lacking and name not in apart], said
+    reasons = []
+    if missing:
+        reasons.append(f"left out, since not every model has it: {_first_names(missing)}")
+    if other_items:
+        reasons.append(
+            f"left out, since the models are measured on different items: {_first_names(other_items)}"
+        )
+    return [name for name in names if name not in missing and name not in other_items], reasons
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+def _first_names(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"
 
 
 def add_verdicts(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """The same rows with their verdicts, of one model against another."""
+    """The rows of one model against another, with their verdicts."""
     return add_verdicts_together([rows])[0]
 
 
 def add_verdicts_together(models: Sequence[Sequence[ComparisonRow]]) -> list[list[ComparisonRow]]:
-    """The rows of each model against one and the same, with their verdicts.
+    """The rows of each model against the same reference, with their verdicts.
 
-    A single comparison of a whole figure counts by its own interval. What is looked at together shares one
-    family, whose p values are first adjusted for how many there are: the parts of a figure, for among 20
-    classes one would differ by luck alone, and several models beside each other, for the same reason.
+    A single comparison of a whole metric is judged by its own interval. Comparisons made together form a
+    family, whose p values are first adjusted for their number (Holm): the parts of a metric, since among 20
+    classes one would differ by chance, and several models against one, for the same reason.
     """
     verdicts = {}
     for (*_, parts), members in _families(models).items():
@@ -144,34 +144,34 @@ def add_verdicts_together(models: Sequence[Sequence[ComparisonRow]]) -> list[lis
         for (model, place), value in zip(members, p, strict=True):
             verdicts[model, place] = _verdict(models[model][place], value <= 0.05)
     return [
-        [replace(one, verdict=verdicts[model, place]) for place, one in enumerate(rows)]
+        [replace(row, verdict=verdicts[model, place]) for place, row in enumerate(rows)]
         for model, rows in enumerate(models)
     ]
 
 
 def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: int) -> list[str]:
-    """Families so large that no member could be called different, whatever it did."""
-    found = []
-    for (probe, dataset, figure, _), members in _families(models).items():
+    """Warnings for families so large that no difference in them could be significant."""
+    warnings = []
+    for (probe, dataset, metric, _), members in _families(models).items():
         rows = [models[model][place] for model, place in members]
         least = [row.least_p for row in rows if row.judged and not np.isnan(_p(row))]
         if len(least) > 1 and len(least) * min(least) > 0.05:
-            found.append(
-                f"{probe} on {dataset}: {figure}: {len(least)} differences are looked at together, of which "
+            warnings.append(
+                f"{probe} on {dataset}: {metric}: {len(least)} differences are compared together, of which "
                 f"none can be shown: {rows[0].groups} groups and {resamples} resamples give no p below "
                 f"{min(least):.2g}: raise evaluate.bootstrap_samples, or measure more groups"
             )
-    return found
+    return warnings
 
 
 def _families(
     models: Sequence[Sequence[ComparisonRow]],
 ) -> dict[tuple[str, str, str, bool], list[tuple[int, int]]]:
-    """What is looked at together, as places (model, row)."""
+    """The rows that are compared together, as places (model, row)."""
     families = defaultdict(list)
     for model, rows in enumerate(models):
-        for place, one in enumerate(rows):
-            families[one.probe, one.dataset, one.whole, bool(one.part)].append((model, place))
+        for place, row in enumerate(rows):
+            families[row.probe, row.dataset, row.whole, bool(row.part)].append((model, place))
     return families
 
 
@@ -180,7 +180,7 @@ def _p(row: ComparisonRow) -> float:
     return float("nan") if p is None else p
 
 
-def _verdict(row: ComparisonRow, settled: bool) -> str | None:
+def _verdict(row: ComparisonRow, significant: bool) -> str | None:
     if row.difference is None:
         return None
     if not row.judged:
@@ -188,23 +188,23 @@ def _verdict(row: ComparisonRow, settled: bool) -> str | None:
     if np.isnan(row.difference.low):
         return UNKNOWN
     sign = row.difference.sign if row.higher_is_better else -row.difference.sign
-    return {1: BETTER, -1: WORSE, 0: SAME}[sign if settled else 0]
+    return {1: BETTER, -1: WORSE, 0: SAME}[sign if significant else 0]
 
 
 def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:
-    """What a reader must know before believing an interval; `whole` is the number of groups in the set."""
-    found = []
+    """Warnings about few groups and undefined resamples; `whole` is the number of groups in the set."""
+    warnings = []
     for row in rows:
         if row.part:
             continue
         where = row.dataset if row.groups == whole else f"{row.probe} on {row.dataset}"
         if row.groups < MIN_GROUPS:
-            found.append(f"{where}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}")
-        elif row.groups < _ROUGH:
-            found.append(f"{where}: only {row.groups} groups: intervals are narrower than they should be")
-        if row.undefined > _RARELY:
+            warnings.append(f"{where}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}")
+        elif row.groups < _FEW_GROUPS:
+            warnings.append(f"{where}: only {row.groups} groups: intervals are narrower than they should be")
+        if row.undefined > _MAX_UNDEFINED:
             share = f"{row.undefined:.0%} of the resamples"
-            found.append(
-                f"{row.dataset}: {row.metric} does not exist in {share}: read its interval with care"
+            warnings.append(
+                f"{row.dataset}: {row.metric} is undefined in {share}: read its interval with care"
             )
-    return found
+    return warnings

@@ -133,8 +133,8 @@ def test_figures_on_other_items_or_of_one_model_alone_are_named_and_left_out() -
     found = evaluate_pair(*models(), Protocol([data], {"made": _Fixed({1.0: one, 2.0: other})}, 50))
     assert [row.metric for row in found.rows] == ["all"]
     assert found.warnings == [
-        "made on test: left out, for not every model has it: gone/1, gone/2, gone/3, gone/4, gone/5 and 1 more",
-        "made on test: left out, for the models are measured on different items: some",
+        "made on test: left out, since not every model has it: gone/1, gone/2, gone/3, gone/4, gone/5 and 1 more",
+        "made on test: left out, since the models are measured on different items: some",
     ]
 
 
@@ -148,7 +148,7 @@ def test_figures_of_two_meanings_are_not_measured() -> None:
     data = evaluation_set([{"id": f"{i:03d}"} for i in range(20)])
     found = evaluate_pair(*models(), Protocol([data], probes, 50))
     assert [row.metric for row in found.rows] == ["ece"]
-    said = "not compared, for the models are measured differently: by prompts; by bias"
+    said = "not compared, since the models are measured differently: by prompts; by bias"
     assert found.warnings == [f"made on test: {said}"]
     assert [entry["details"].get("not_measured") for entry in found.protocol] == [said, None]
 
@@ -170,7 +170,7 @@ def test_calibration_with_and_without_a_bias_is_not_compared() -> None:
             for one in (base, adapted)
         ]
         assert str(caught.value) == (
-            "nothing can be measured: calibration on test: not compared, for the models are "
+            "nothing can be measured: calibration on test: not compared, since the models are "
             f"measured differently: {'; '.join(ways)}"
         )
     same = evaluate_pair(plain, plain, Protocol([data], {"calibration": Calibration()}, 50))
@@ -200,7 +200,7 @@ def test_thirty_patients_can_show_that_one_of_fourteen_labels_changed() -> None:
         assert sum(row.verdict != SAME for row in found.rows) == (groups == 30)
         least = found.rows[0].least_p
         said = [
-            "made on test: auroc: 14 differences are looked at together, of which none can be shown: 29 groups and "
+            "made on test: auroc: 14 differences are compared together, of which none can be shown: 29 groups and "
             f"400 resamples give no p below {min(row.least_p for row in found.rows):.2g}: raise evaluate.bootstrap_samples, "
             "or measure more groups"
         ]

@@ -1,7 +1,7 @@
-"""From per-item scores to figures, for all resamples at once.
+"""Aggregates: from per-item scores to the value of a metric, for all resamples at once.
 
-Legend: n items, r resamples, c classes, b bins. Scores are (n, …), weights (r, n) say how often each item was
-drawn; every function gives r values, NaN where the figure does not exist.
+Legend: n items, r resamples, c classes, b bins. Scores are (n, …); weights (r, n) are how often each item was
+drawn; every function returns r values, NaN where the metric is undefined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Aggregate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def point_estimate(aggregate: Aggregate, scores: np.ndarray) -> float:
-    """The figure itself: every item once."""
+    """The value of the metric with every item counted once."""
     return float(aggregate(scores, np.ones((1, len(scores))))[0])
 
 
@@ -27,90 +27,90 @@ def mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def pooled_mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r,) means over what the items bring: scores (n, 2) are the sum and the number of an item's own."""
+    """(r,) pooled means: scores (n, 2) are the sum and the number of an item's values."""
     sums = weights @ scores
     return ratio_of(sums[:, 0], sums[:, 1])
 
 
 def macro_mean(scores: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(r,) means over the classes, each weighing the same, of the means inside each; `classes` (n,)."""
+    """(r,) unweighted means over the classes of the means within each class; `classes` (n,)."""
     weight = by_level(weights, classes)
     return mean_of_defined(ratio_of(by_level(weights * scores, classes), weight))
 
 
 def macro_f1(scores: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(r,) means of F1 over the classes that were drawn; scores (n, c) say how surely each is the answer."""
+    """(r,) means of F1 over the classes that were drawn; scores (n, c): share of each class in the answer."""
     drawn = by_level(weights, classes)
-    own = scores[np.arange(len(scores)), classes]
+    correct = scores[np.arange(len(scores)), classes]
     answered = weights @ scores[:, np.unique(classes)]
-    f1 = ratio_of(2 * by_level(weights * own, classes), drawn + answered)
+    f1 = ratio_of(2 * by_level(weights * correct, classes), drawn + answered)
     return mean_of_defined(np.where(drawn > 0, f1, np.nan))
 
 
 def median(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r,) medians, as if each score were written down as often as its weight says."""
+    """(r,) weighted medians: each score counted as often as its weight."""
     order = np.argsort(scores, kind="stable")
-    reached = np.cumsum(weights[:, order], axis=1)
-    half = reached[:, -1:] / 2
-    lower = scores[order][np.argmax(reached >= half, axis=1)]
-    upper = scores[order][np.argmax(reached > half, axis=1)]
+    cumulative = np.cumsum(weights[:, order], axis=1)
+    half = cumulative[:, -1:] / 2
+    lower = scores[order][np.argmax(cumulative >= half, axis=1)]
+    upper = scores[order][np.argmax(cumulative > half, axis=1)]
     return np.where(half[:, 0] > 0, (lower + upper) / 2, np.nan)
 
 
 def auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) chances that a positive scores above a negative, ties counting half; NaN without both.
+    """(r,) probabilities that a positive scores above a negative, ties counted half; NaN without both.
 
     `labels` (n,) are 1, 0, or NaN for items whose truth is unknown, which are left out.
     """
-    positive, apart, tied = _curve(scores, labels).drawn(weights)
-    below = np.cumsum(apart[:-1] + tied, axis=0) - tied / 2
-    negatives = apart.sum(axis=0) + tied.sum(axis=0)
+    positive, untied, tied = _curve(scores, labels).drawn(weights)
+    below = np.cumsum(untied[:-1] + tied, axis=0) - tied / 2
+    negatives = untied.sum(axis=0) + tied.sum(axis=0)
     return ratio_of(np.einsum("lr,lr->r", positive, below), positive.sum(axis=0) * negatives)
 
 
 def average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) areas under the precision-recall steps, equal scores being one step; NaN without positives.
+    """(r,) areas under the precision-recall steps, equal scores as one step; NaN without positives.
 
-    Unlike a sum over sorted rows it does not depend on the order of ties: all equal gives the prevalence.
+    Unlike a sum over sorted rows it does not depend on the order of ties: equal scores give the prevalence.
     """
-    positive, apart, tied = _curve(scores, labels).drawn(weights)
-    found = np.cumsum(positive[::-1], axis=0)
-    answered = found + np.cumsum((apart[1:] + tied)[::-1], axis=0)
-    precision = np.where(found > 0, ratio_of(found, answered), 0.0)
+    positive, untied, tied = _curve(scores, labels).drawn(weights)
+    retrieved = np.cumsum(positive[::-1], axis=0)
+    answered = retrieved + np.cumsum((untied[1:] + tied)[::-1], axis=0)
+    precision = np.where(retrieved > 0, ratio_of(retrieved, answered), 0.0)
     return ratio_of(np.einsum("lr,lr->r", positive[::-1], precision), positive.sum(axis=0))
 
 
 def macro_auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) means of the AUROC over the classes that have both sides; scores and labels (n, c)."""
+    """(r,) means of the AUROC over the classes with positives and negatives; scores and labels (n, c)."""
     return over_columns(auroc, scores, weights, labels)
 
 
 def macro_average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) means of the average precision over the classes that have positives; scores and labels (n, c)."""
+    """(r,) means of the average precision over the classes with positives; scores and labels (n, c)."""
     return over_columns(average_precision, scores, weights, labels)
 
 
 def over_columns(
-    one: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    metric: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     scores: np.ndarray,
     weights: np.ndarray,
     labels: np.ndarray,
 ) -> np.ndarray:
-    """(r,) means over the columns in which the figure exists; scores and labels (n, c)."""
-    each = [one(scores[:, i], weights, labels[:, i]) for i in range(scores.shape[1])]
+    """(r,) means over the columns in which the metric is defined; scores and labels (n, c)."""
+    each = [metric(scores[:, i], weights, labels[:, i]) for i in range(scores.shape[1])]
     return mean_of_defined(np.stack(each, axis=1))
 
 
 def share_among(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) weighted means of scores (n,) over the items whose label is 1: a sensitivity, from answers."""
-    kept = weights * (labels == 1)
-    return ratio_of(kept @ scores, kept.sum(axis=1))
+    """(r,) weighted means of scores (n,) over the items with label 1, such as a sensitivity."""
+    positives = weights * (labels == 1)
+    return ratio_of(positives @ scores, positives.sum(axis=1))
 
 
 def calibration_error(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(r,) expected calibration errors: mean over the answers of |confidence - accuracy| of their bin.
 
-    scores (n, 1 + b): how many answers an item gave, then by bin the sum of their confidence less truth.
+    scores (n, 1 + b): the number of answers of an item, then by bin the sum of confidence minus truth.
     """
     sums = weights @ scores
     return ratio_of(np.abs(sums[:, 1:]).sum(axis=1), sums[:, 0])
@@ -124,28 +124,28 @@ def by_level(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def ratio_of(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, NaN where there is nothing below."""
+    """above / below, NaN where `below` is 0."""
     ratios: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
     return ratios
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """(r, k) -> (r,) means over what is not NaN."""
+    """(r, k) -> (r,) means of the values that are not NaN."""
     return ratio_of(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """Who has which of the l distinct scores of positives, ascending: no resample changes that."""
+    """The items at each of the l distinct scores of positives, ascending; the same for all resamples."""
 
-    positives: csr_matrix  # (l, n) the positives of that score
-    apart: csr_matrix  # (l + 1, n) the negatives below the first, between two, and above the last
-    tied: csr_matrix  # (l, n) the negatives of that score
+    positives: csr_matrix  # (l, n) the positives with that score
+    untied: csr_matrix  # (l + 1, n) the negatives below the first, between two, and above the last score
+    tied: csr_matrix  # (l, n) the negatives with that score
 
     def drawn(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(l, r), (l + 1, r) and (l, r) how often those were drawn."""
+        """(l, r), (l + 1, r) and (l, r): how often those items were drawn."""
         across = np.ascontiguousarray(weights.T, dtype=np.float64)
-        return self.positives @ across, self.apart @ across, self.tied @ across
+        return self.positives @ across, self.untied @ across, self.tied @ across
 
 
 def _curve(scores: np.ndarray, labels: np.ndarray) -> _Curve:
@@ -154,10 +154,10 @@ def _curve(scores: np.ndarray, labels: np.ndarray) -> _Curve:
 
 @lru_cache(maxsize=64)
 def _sorted(scores_bytes: bytes, labels_bytes: bytes) -> _Curve:
-    """By content: every block of resamples asks for the same curves, and sorting takes longer than adding."""
+    """Cached by content: all blocks of resamples need the same curves, and sorting costs more than adding."""
     scores, labels = np.frombuffer(scores_bytes), np.frombuffer(labels_bytes)
     positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    levels, own = np.unique(scores[positives], return_inverse=True)
+    levels, level = np.unique(scores[positives], return_inverse=True)
     above = np.searchsorted(levels, scores[negatives], side="right")
     tied = above != np.searchsorted(levels, scores[negatives], side="left")
 
@@ -165,18 +165,18 @@ def _sorted(scores_bytes: bytes, labels_bytes: bytes) -> _Curve:
         return csr_matrix((np.ones(len(rows)), (level, rows)), shape=(height, len(scores)))
 
     return _Curve(
-        members(positives, own, len(levels)),
+        members(positives, level, len(levels)),
         members(negatives[~tied], above[~tied], len(levels) + 1),
         members(negatives[tied], above[tied] - 1, len(levels)),
     )
 
 
 def column_means(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r, k) the mean of each column of scores (n, k) over the items that have it: NaN marks the others."""
-    there = ~np.isnan(scores)
-    return ratio_of(weights @ np.where(there, scores, 0.0), weights @ there)
+    """(r, k) the mean of each column of scores (n, k) over the items where it is not NaN."""
+    defined = ~np.isnan(scores)
+    return ratio_of(weights @ np.where(defined, scores, 0.0), weights @ defined)
 
 
 def mean_of_columns(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r,) means of the columns' means."""
+    """(r,) means of the column means."""
     return mean_of_defined(column_means(scores, weights))
