@@ -1,4 +1,4 @@
-"""No class stands for the whole corpus: the head is cut, the tail stays."""
+"""Balanced classes: frequent ones are subsampled, rare ones kept whole."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Balance(Curation):
-    """An item stays with probability max over its labels of min(1, most / how often that label stands).
+    """An item stays with probability max over its labels of min(1, max_per_class / frequency of the label).
 
-    MetaCLIP's rule [arXiv:2309.16671]: labels with at most `most` items keep all of them, more frequent ones
-    about that many, and an item with a rare label is never lost to a common one. Items without any label
-    stay. Which ones go is decided by a stable draw of each id, so that two runs agree. Costs nothing.
+    MetaCLIP's rule [arXiv:2309.16671]: labels with at most `max_per_class` items keep all of them, more
+    frequent ones about that many, and an item with a rare label is never lost to a common one. Items without
+    any label stay. A stable draw of each id selects the items, so that two runs agree. Costs nothing.
     """
 
     citation: ClassVar[str] = "arXiv:2309.16671"
@@ -33,7 +33,7 @@ class Balance(Curation):
     seed: int = 0
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
-        """Some of the items, in their order.
+        """The selected items, in their order.
 
         Raises: DataError when no item has a label.
         """
@@ -41,11 +41,11 @@ class Balance(Curation):
         counts = Counter(label for row in labels for label in set(row))
         if not counts:
             raise DataError("curation.balance: no training item has a label: name columns.labels in the card")
-        kept = [
-            at
-            for at, (id, row) in enumerate(zip(ids, labels, strict=True))
+        selected = [
+            index
+            for index, (id, row) in enumerate(zip(ids, labels, strict=True))
             if not row
             or stable(self.seed, "balance", id) / 2**64
             < max(self.max_per_class / counts[label] for label in row)
         ]
-        return items.select(kept, keep_in_memory=True)
+        return items.select(selected, keep_in_memory=True)

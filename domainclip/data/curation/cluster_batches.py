@@ -1,4 +1,4 @@
-"""Each batch from one region of the corpus: its negatives are alike, and so harder.
+"""Batches of similar items, whose negatives are harder.
 
 Legend: n items, d width.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class ClusterBatches(BatchOrdering):
     """k-means over the base's embeddings; a batch is drawn from one cluster as far as it reaches.
 
-    Two random pictures of a corpus are mostly easy to tell apart, and teach little. Inside a cluster the
-    captions that fit best are near misses. Every item is still seen once an epoch; only the order changes.
-    [arXiv:2407.18887, which clusters with k = 10] Costs one pass of the base over the corpus, which kept
-    features and the evaluation share. Where many items have the same label, near misses are often right:
-    take the objective contrastive with targets labels, or few clusters.
+    Two random images of a corpus are mostly easy to distinguish, and teach little. Within a cluster the
+    captions that fit best are near misses. Every item is still shown once an epoch; only the order changes.
+    [arXiv:2407.18887, which clusters with k = 10] Costs one pass of the base over the corpus, shared with
+    cached features and the evaluation. Where many items have the same label, near misses are often correct:
+    use the objective contrastive with targets labels, or few clusters.
     """
 
     citation: ClassVar[str] = "arXiv:2407.18887"

@@ -1,4 +1,4 @@
-"""Class labels become captions of their own, beside those that the item has."""
+"""Class labels as captions, in addition to those of the item."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LabelsToCaptions(Curation):
 
     A long caption teaches names and details, which a small corpus lets a model learn by heart; the label
     alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and
-    items that show the same one are never each other's negatives. Held-out items keep theirs as they are.
-    With `most_similar`, an item takes only so many of its label's captions: those that the base finds most
-    like its picture, among candidates that all keep the label [GIST, arXiv:2307.11315]; that costs one pass
-    of the base.
+    items that show the same one are never each other's negatives. Held-out items are unchanged.
+    With `most_similar`, an item takes only so many of its label's captions: those most similar to its image
+    by the base's embeddings, among candidates that all contain the label [GIST, arXiv:2307.11315]; that costs
+    one pass of the base.
     """
 
     citation: ClassVar[str] = "arXiv:2412.10372"
@@ -36,7 +36,7 @@ class LabelsToCaptions(Curation):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The base's embeddings, where they choose."""
+        """The base, where its embeddings select captions."""
         return frozenset() if self.most_similar is None else frozenset({"base"})
 
     def __post_init__(self) -> None:
@@ -47,15 +47,15 @@ class LabelsToCaptions(Curation):
                 )
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
-        """The same items with more captions; those without a label stay as they are."""
-        said = [
+        """The same items with more captions; those without a label are unchanged."""
+        candidates = [
             [[template.replace("{}", label) for template in self.templates] for label in labels]
             for labels in items["labels"][:]
         ]
         if self.most_similar is not None and base is not None:
-            said = self._nearest(items, said, base, self.most_similar)
+            candidates = self._nearest(items, candidates, base, self.most_similar)
         return items.map(
-            lambda row, at: _more(row, [text for one in said[at] for text in one]),
+            lambda row, at: _add_captions(row, [text for texts in candidates[at] for text in texts]),
             with_indices=True,
             features=items.features,
             keep_in_memory=True,
@@ -63,22 +63,24 @@ class LabelsToCaptions(Curation):
 
     @staticmethod
     def _nearest(
-        items: Dataset, said: list[list[list[str]]], base: Encoder, most: int
+        items: Dataset, candidates: list[list[list[str]]], base: Encoder, count: int
     ) -> list[list[list[str]]]:
-        """Of each label's candidates those nearest to the picture; of equally near ones the first."""
-        distinct = list(dict.fromkeys(text for labels in said for texts in labels for text in texts))
+        """Of each label's candidates those most similar to the image; of equally similar ones the first."""
+        distinct = list(dict.fromkeys(text for labels in candidates for texts in labels for text in texts))
         if not distinct:
-            return said
-        place = {text: at for at, text in enumerate(distinct)}
+            return candidates
+        position = {text: at for at, text in enumerate(distinct)}
         images, texts = base.images(items), base.texts(distinct)
         chosen = []
-        for image, labels in zip(images, said, strict=True):
-            near = [-(texts[[place[text] for text in one]] @ image) for one in labels]
-            orders = [np.argsort(scores, kind="stable")[:most] for scores in near]
-            chosen.append([[one[at] for at in order] for one, order in zip(labels, orders, strict=True)])
+        for image, labels in zip(images, candidates, strict=True):
+            near = [-(texts[[position[text] for text in label_texts]] @ image) for label_texts in labels]
+            orders = [np.argsort(scores, kind="stable")[:count] for scores in near]
+            chosen.append(
+                [[label_texts[at] for at in order] for label_texts, order in zip(labels, orders, strict=True)]
+            )
         return chosen
 
 
-def _more(row: dict[str, Any], said: list[str]) -> dict[str, list[str]]:
-    new = [text for text in dict.fromkeys(said) if text not in row["texts"]]
+def _add_captions(row: dict[str, Any], captions: list[str]) -> dict[str, list[str]]:
+    new = [text for text in dict.fromkeys(captions) if text not in row["texts"]]
     return {"texts": [*row["texts"], *new], "language": [*row["language"], *([""] * len(new))]}

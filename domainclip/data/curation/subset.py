@@ -1,4 +1,4 @@
-"""A part of the corpus that says of images and texts together what all of it says.
+"""A subset that preserves the cross-covariance of images and texts of the whole corpus.
 
 Legend: n items, m of them chosen, d width.
 """
@@ -28,7 +28,7 @@ class Subset(Curation):
     item at a time, so that ‖1/m Σ_S x_j y_jᵀ − 1/n Σ x_i y_iᵀ‖ falls fastest (kernel herding with the kernel
     (x_i·x_j)(y_i·y_j)); the paper's own greedy also looks at latent classes. With `by_label` the share is
     kept in each label, so that rare classes stay. Costs one pass of the base and n m d multiplications.
-    Everything left out is still there for other recipes, and the run says how many items are left.
+    Items left out stay available to other recipes, and the run reports how many items are selected.
     """
 
     citation: ClassVar[str] = "arXiv:2403.12267"
@@ -42,11 +42,11 @@ class Subset(Curation):
         assert base is not None  # `needs` names it
         image = base.images(items)
         text = base.texts([texts[0] if texts else "" for texts in items["texts"][:]])
-        parts: dict[tuple[str, ...], list[int]] = {}
+        rows_of: dict[tuple[str, ...], list[int]] = {}
         for row, labels in enumerate(items["labels"][:]):
-            parts.setdefault(tuple(sorted(labels)) if self.by_label else (), []).append(row)
+            rows_of.setdefault(tuple(sorted(labels)) if self.by_label else (), []).append(row)
         chosen: list[int] = []
-        for rows in parts.values():
+        for rows in rows_of.values():
             count = max(1, round(self.fraction * len(rows)))
             chosen += [rows[at] for at in kernel_herding(image[rows], text[rows], count)]
         return items.select(sorted(chosen), keep_in_memory=True)
@@ -55,20 +55,20 @@ class Subset(Curation):
 def kernel_herding(image: np.ndarray, text: np.ndarray, count: int) -> list[int]:
     """`count` rows of (n, d) and (n, d) whose mean outer product follows that of all, in order of choice."""
     whole = (image.T @ text / len(image)).astype(np.float64)
-    wanted = np.einsum("nd,de,ne->n", image, whole, text, optimize=True)
-    taken = np.zeros(len(image))  # Σ over the chosen of the kernel with each row
-    left = np.ones(len(image), bool)
-    # Rows that are equal in all are told apart by a stable number, not by where the file has them.
+    target = np.einsum("nd,de,ne->n", image, whole, text, optimize=True)
+    kernel_sum = np.zeros(len(image))  # Σ over the chosen rows of the kernel with each row
+    available = np.ones(len(image), bool)
+    # Ties between equal rows are broken by a stable number, not by their order in the file.
     ties = np.array([stable("herded", row) for row in range(len(image))])
     chosen: list[int] = []
-    own = np.square(image).sum(1) * np.square(text).sum(1)
+    self_kernel = np.square(image).sum(1) * np.square(text).sum(1)
     for step in range(1, count + 1):
-        # ‖C_S∪{i} − C‖² up to what is the same for all i: own/step² + 2 taken/step² − 2 wanted/step.
-        score = (own + 2 * taken) / step**2 - 2 * wanted / step
-        score[~left] = np.inf
+        # ‖C_S∪{i} − C‖² up to terms equal for all i: self_kernel/step² + 2 kernel_sum/step² − 2 target/step.
+        score = (self_kernel + 2 * kernel_sum) / step**2 - 2 * target / step
+        score[~available] = np.inf
         best = np.flatnonzero(score <= score.min() + 1e-12)
         row = int(best[np.argmin(ties[best])])
         chosen.append(row)
-        left[row] = False
-        taken += (image @ image[row]) * (text @ text[row])
+        available[row] = False
+        kernel_sum += (image @ image[row]) * (text @ text[row])
     return chosen

@@ -1,4 +1,4 @@
-"""Items and embeddings that are said by hand: an encoder that answers from a table."""
+"""Items and embeddings written by hand: an encoder that looks up a table."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from datasets import Dataset
 from domainclip.data.rows import FEATURES
 
 
-class Told:
-    """Implements contracts.Encoder: row i of `images` belongs to the item with the id i."""
+class TableEncoder:
+    """Implements interfaces.Encoder: row i of `images` belongs to the item with the id i."""
 
     scale, bias = 1.0, None
 
     def __init__(self, images: np.ndarray, texts: dict[str, np.ndarray] | None = None) -> None:
-        self.rows, self.said = unit(images), {text: unit(row) for text, row in (texts or {}).items()}
+        self.rows, self.embeddings = unit(images), {text: unit(row) for text, row in (texts or {}).items()}
 
     def images(self, items: Dataset) -> np.ndarray:
         return self.rows[[int(id) for id in items["id"][:]]]
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self.said[text] for text in texts])
+        return np.stack([self.embeddings[text] for text in texts])
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from domainclip.errors import RecipeError
 from domainclip.pipelines import inputs, training_setup
 from domainclip.pipelines.finetune import finetune
 from domainclip.training.run_context import RunOptions
-from tests.data.curation.curation_inputs import Told, items
+from tests.data.curation.curation_inputs import TableEncoder, items
 
 
 def _blobs(n: int = 90) -> tuple[np.ndarray, np.ndarray]:
@@ -31,20 +31,20 @@ def _blobs(n: int = 90) -> tuple[np.ndarray, np.ndarray]:
 def test_clusters_are_found(by: str) -> None:
     rows, which = _blobs()
     same = np.ones((90, 3))
-    told = Told(
+    encoder = TableEncoder(
         rows if by != "text" else same, {str(i): (rows if by != "image" else same)[i] for i in range(90)}
     )
     curation = ClusterBatches(clusters=3, by=by)  # type: ignore[arg-type]
     before = items([[str(i)] for i in range(90)])
-    found = curation.strata(before, told)
+    found = curation.strata(before, encoder)
     assert adjusted_rand_score(which, found) == 1.0
-    assert curation(before, told) is before
-    assert np.array_equal(found, curation.strata(before, told))
+    assert curation(before, encoder) is before
+    assert np.array_equal(found, curation.strata(before, encoder))
 
 
 def test_more_clusters_than_items_is_one_each() -> None:
-    told = Told(np.eye(3), {str(i): np.eye(3)[i] for i in range(3)})
-    assert len(set(ClusterBatches(clusters=10).strata(items([["0"], ["1"], ["2"]]), told))) == 3
+    encoder = TableEncoder(np.eye(3), {str(i): np.eye(3)[i] for i in range(3)})
+    assert len(set(ClusterBatches(clusters=10).strata(items([["0"], ["1"], ["2"]]), encoder))) == 3
 
 
 @pytest.mark.parametrize(("n", "batch"), [(90, 10), (97, 10), (7, 5), (5, 5), (23, 22)])

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from domainclip.config import loading
-from domainclip.data.curation.deduplicate import Deduplicate, _firsts, _near
+from domainclip.data.curation.deduplicate import Deduplicate, _first_of_set, _similar_embeddings
 from domainclip.errors import DataError
 from domainclip.pipelines import inputs
-from tests.data.curation.curation_inputs import Told, items
+from tests.data.curation.curation_inputs import TableEncoder, items
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_without_looking_only_equal_bytes_are_one(tmp_path: Path) -> None:
 def test_embeddings_decide_where_they_are_asked(tmp_path: Path) -> None:
     before = items(TEXTS, LABELS, _pictures(tmp_path))
     turns = np.radians([0, 40, 90, 50, 95])
-    base = Told(np.stack([np.cos(turns), np.sin(turns)], 1))
+    base = TableEncoder(np.stack([np.cos(turns), np.sin(turns)], 1))
     # cos 10° = 0.985 joins 1 with 3, cos 5° = 0.996 joins 2 with 4; 0 is 2's copy byte for byte.
     assert Deduplicate(pictures=False, similarity=0.98)(before, base)["id"][:] == ["0", "1"]
     assert Deduplicate(pictures=False, similarity=0.99)(before, base)["id"][:] == ["0", "1", "3"]
@@ -97,13 +97,13 @@ def test_what_is_alike_in_several_blocks_is_joined_as_by_all_pairs(least: float)
     rows = np.random.default_rng(0).normal(size=(1500, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     every = np.argwhere(np.triu(rows @ rows.T, 1) >= least).tolist()
-    assert _firsts(1500, _near(rows, least)) == _firsts(1500, every)
+    assert _first_of_set(1500, _similar_embeddings(rows, least)) == _first_of_set(1500, every)
     assert len(every) > 10  # so that the control says something
 
 
 def test_a_corpus_of_one_kind_does_not_list_every_pair() -> None:
     """1,500 images that are all alike are a million pairs; with 100,000 X-rays no memory would hold them."""
     rows = np.full((1500, 4), 0.5, np.float32)
-    found = list(_near(rows, 0.95))
-    assert set(_firsts(1500, found)) == {0}
+    found = list(_similar_embeddings(rows, 0.95))
+    assert set(_first_of_set(1500, found)) == {0}
     assert len(found) < 2 * 1500

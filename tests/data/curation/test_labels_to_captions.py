@@ -74,11 +74,13 @@ def test_a_template_without_a_place() -> None:
 
 def test_the_most_similar_captions_are_taken() -> None:
     """Two labels, three templates, one picture near "b x" and "c y": one caption a label, by hand."""
-    from tests.data.curation.curation_inputs import Told, items
+    from tests.data.curation.curation_inputs import TableEncoder, items
 
     said = {f"{t} {label}": [t == "b", t == "c", label == "y", 0.1] for t in "abc" for label in "xy"}
     before = items([["old"], ["no label"]], [["x", "y"], []])
-    base = Told([[3, 0, 0, 0], [0, 0, 0, 1]], {text: [float(v) for v in row] for text, row in said.items()})  # type: ignore[arg-type, misc]
+    base = TableEncoder(
+        [[3, 0, 0, 0], [0, 0, 0, 1]], {text: [float(v) for v in row] for text, row in said.items()}
+    )  # type: ignore[arg-type, misc]
     part = LabelsToCaptions(templates=["a {}", "b {}", "c {}"], most_similar=1)
     assert part.needs == {"base"}
     assert part(before, base)["texts"][:] == [["old", "b x", "b y"], ["no label"]]

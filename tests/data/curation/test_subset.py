@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from domainclip.data.curation.subset import Subset, kernel_herding
-from tests.data.curation.curation_inputs import Told, items, unit
+from tests.data.curation.curation_inputs import TableEncoder, items, unit
 
 
 def _distance(image: np.ndarray, text: np.ndarray, rows: list[int]) -> float:
@@ -52,7 +52,7 @@ def test_the_share_is_kept_in_each_label() -> None:
     draw = np.random.default_rng(2)
     labels = [["a"]] * 16 + [["b"]] * 4 + [["a", "b"]]
     before = items([[f"t{i}"] for i in range(21)], labels)
-    base = Told(draw.normal(size=(21, 4)), {f"t{i}": draw.normal(size=4) for i in range(21)})
+    base = TableEncoder(draw.normal(size=(21, 4)), {f"t{i}": draw.normal(size=4) for i in range(21)})
     after = Subset(fraction=0.25)(before, base)
     assert [row for row in after["labels"][:] if row == ["a"]] == [["a"]] * 4
     assert [row for row in after["labels"][:] if row != ["a"]] == [["b"], ["a", "b"]]
