@@ -23,7 +23,7 @@ class TrainableLayers(nn.Module):
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
 
     def with_frames(self, frames: int) -> Self:
-        """The same weights, shown this many images per item."""
+        """A view of the same weights that encodes this many images of an item as one."""
         if frames == self.frames:
             return self
         view = copy.copy(self)

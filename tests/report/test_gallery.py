@@ -15,7 +15,7 @@ from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.protocol import Protocol
-from domainclip.models.loading import load_model as load_towers
+from domainclip.models.loading import load_model
 from domainclip.report import gallery
 from tests.evaluation.probes.array_encoder import evaluation_set
 from tests.evaluation.test_evaluate import pictures
@@ -29,7 +29,7 @@ def recipe(recipe_file: Path) -> Recipe:
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> CachedEncoder:
-    return CachedEncoder(load_towers(tiny_clip(tmp_path / "clip")))
+    return CachedEncoder(load_model(tiny_clip(tmp_path / "clip")))
 
 
 def test_nothing_is_shown_unless_it_is_allowed(recipe_file: Path, encoder: CachedEncoder) -> None:

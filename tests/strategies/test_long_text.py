@@ -161,10 +161,10 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
         ready = load_inputs(
             loading_config.load_recipe(str(recipe_file), [*changes, f"strategy={strategy}"]), "train"
         )
-        said[strategy] = [finding.text for finding in ready.findings if " cut at " in finding.text]
+        said[strategy] = [finding.text for finding in ready.findings if " truncated to " in finding.text]
         ready.components.strategy.learning_rates(ready.model)
         assert ready.model.max_tokens == {"full": 77, "long_text": 248}[strategy]
     assert len(said["full"]) == 1
     assert "100.0% of the distinct training captions are truncated to 77 tokens" in said["full"][0]
-    assert not any("cut at 77" in text for text in said["long_text"])
+    assert not any("truncated to 77" in text for text in said["long_text"])
     assert not any(text.startswith("100.0%") for text in said["long_text"])

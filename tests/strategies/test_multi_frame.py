@@ -278,14 +278,16 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_
     assert np.allclose(found[0], left[0], atol=1e-6)
 
 
-def test_models_that_are_compared_see_the_same_pictures(base: Path) -> None:
-    plain, pooled, other = loading.load_model(base), loading.load_model(base), loading.load_model(base)
+def test_models_that_are_compared_see_the_same_images(base: Path, tmp_path: Path) -> None:
+    pooled, plain = loading.load_model(base), loading.load_model(base)
     MultiFrame(frames=3).learning_rates(pooled)
-    evaluate._see_as_many([plain, other])
-    assert (plain.frames, other.frames) == (1, 1)
-    evaluate._see_as_many([plain, pooled, other])
-    assert (plain.frames, pooled.frames, other.frames) == (3, 3, 3)
-    assert plain.frame_pooling is None  # by their mean, and nothing of that is saved with it
+    save_model(pooled, tmp_path / "pooled")
+    alone = evaluate._load(["base", str(base)], plain)
+    assert [model.frames for model in alone] == [1, 1]
+    loaded = evaluate._load(["base", str(tmp_path / "pooled"), str(base)], plain)
+    assert [model.frames for model in loaded] == [3, 3, 3]
+    assert loaded[0].frame_pooling is None  # by their mean, and nothing of that is saved with it
+    assert plain.frames == 1
 
 
 def _move(loaded: dual_encoder.DualEncoder) -> None:

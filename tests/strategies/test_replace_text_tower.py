@@ -220,7 +220,7 @@ def test_a_run_stands_against_the_base_as_published(
     assert lines[-1]["loss"] < lines[0]["loss"]
     # Captions are cut where the new tokeniser cuts them.
     for results, limit in ((found, 8), (plain, 77)):
-        assert sum(f" cut at {limit} tokens" in told for told in results.corpus["findings"]) == 1
+        assert sum(f" truncated to {limit} tokens" in told for told in results.corpus["findings"]) == 1
     adapted = loading.load_model(tmp_path / "run" / "model")
     assert (adapted.family, adapted.max_tokens) == ("vision-text-dual-encoder", 8)
     for name, weight in loading.load_model(base).weights().items():
