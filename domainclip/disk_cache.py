@@ -1,8 +1,8 @@
-"""Arrays on disk that are found again by what they were made from.
+"""Disk cache: arrays that are stored under a hash of everything that they are computed from.
 
-An entry is a folder `KIND/KEY` with `array.npy` and `about.json`. It is written beside its place and renamed
-into it, so that an entry that is there is whole. `$DOMAINCLIP_CACHE` moves the cache; the default is
-`~/.cache/domainclip`. What is kept is made of pictures and captions: only its owner may read it.
+An entry is a folder `KIND/KEY` with `array.npy` and `about.json`. It is written under another name and then
+renamed, so that every entry is complete. `$DOMAINCLIP_CACHE` moves the cache; the default is
+`~/.cache/domainclip`. Entries are derived from images and captions: only their owner may read them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-# Prepared pictures; towers' outputs; hidden states; tars; looks at pictures; sha256 of files.
+# Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files.
 KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests")
 
 
@@ -30,12 +30,12 @@ RESERVED = 2**30  # bytes of the disk that no entry may take
 
 
 def root() -> Path:
-    """The folder of the cache."""
+    """Return the folder of the cache."""
     return Path(os.environ.get("DOMAINCLIP_CACHE") or Path.home() / ".cache" / "domainclip")
 
 
 def key(*parts: Any) -> str:
-    """A name for what an entry was made from: equal parts, equal name, on every machine."""
+    """Return the name of an entry from everything that it is computed from; equal on every machine."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 
@@ -45,14 +45,14 @@ def versions(*packages: str) -> list[str]:
 
 
 def read(kind: str, name: str) -> np.ndarray | None:
-    """The array of an entry, memory-mapped and read-only; None when it is not there."""
+    """Return the array of an entry, memory-mapped and read-only; None without a readable entry."""
     folder = root() / kind / name
     try:
         array: np.ndarray = np.load(folder / "array.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
-    with suppress(OSError):  # a cache that may only be read is as good
-        os.utime(folder)  # what was used last is removed last
+    with suppress(OSError):  # the cache may be read-only
+        os.utime(folder)  # the least recently used entry is removed first
     return array
 
 
@@ -60,9 +60,9 @@ def read(kind: str, name: str) -> np.ndarray | None:
 def writing(
     kind: str, name: str, shape: tuple[int, ...], dtype: Any, about: dict[str, Any]
 ) -> Iterator[np.ndarray]:
-    """An array to fill; it becomes the entry when the block ends, and is removed when it fails.
+    """Yield an array to fill; it becomes the entry when the block ends, and is removed when the block fails.
 
-    Raises: OSError when the disk is full or may not be written.
+    Raises: OSError when the disk is full or cannot be written.
     """
     place = root() / kind / name
     draft = place.with_name(f".{name}.{uuid.uuid4().hex}")
@@ -70,11 +70,11 @@ def writing(
     draft.mkdir(parents=True, mode=0o700)
     try:
         array = np.lib.format.open_memmap(draft / "array.npy", mode="w+", dtype=dtype, shape=shape)
-        _take_room(draft / "array.npy")
+        _allocate(draft / "array.npy")
         yield array
         array.flush()
         (draft / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        if not place.exists():  # another process may have been first; equal names hold equal arrays
+        if not place.exists():  # another process may have been first; entries of one name are equal
             draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -87,59 +87,58 @@ class Entry:
     kind: str
     name: str
     size: int  # bytes
-    used: float  # when it was made or last read, seconds since 1970
-    what: str
+    last_used: float  # seconds since 1970
+    description: str
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """All entries, or those of a kind, what was used last first."""
-    folders = [folder for one in KINDS if kind in (None, one) for folder in (root() / one).glob("[!.]*")]
-    found = [_entry(folder) for folder in folders if folder.is_dir()]
-    return sorted(
-        (entry for entry in found if entry), key=lambda entry: (-entry.used, entry.kind, entry.name)
-    )
+    """Return all entries, or those of a kind, the most recently used first."""
+    kinds = KINDS if kind is None else (kind,)
+    folders = [folder for name in kinds for folder in (root() / name).glob("[!.]*") if folder.is_dir()]
+    complete = [entry for folder in folders if (entry := _entry(folder)) is not None]
+    return sorted(complete, key=lambda entry: (-entry.last_used, entry.kind, entry.name))
 
 
 def drafts(untouched: float = 0) -> list[Entry]:
-    """What a run began that was killed or still writes; only what was not touched for so many seconds."""
+    """Return unfinished entries, of killed or of running processes, not touched for `untouched` seconds."""
     folders = [folder for kind in KINDS for folder in sorted((root() / kind).glob(".*")) if folder.is_dir()]
-    found = []
+    unfinished = []
     for folder in folders:
         try:
-            facts = [file.stat() for file in (folder, *folder.iterdir())]
-        except OSError:  # it was just finished or removed
+            stats = [file.stat() for file in (folder, *folder.iterdir())]
+        except OSError:  # just finished, or removed
             continue
         entry = Entry(
             folder.parent.name,
             folder.name,
-            sum(one.st_size for one in facts[1:]),
-            max(one.st_mtime for one in facts),
+            sum(stat.st_size for stat in stats[1:]),
+            max(stat.st_mtime for stat in stats),
             "unfinished",
         )
-        found.append(entry)
-    return [entry for entry in found if time.time() - entry.used >= untouched]
+        unfinished.append(entry)
+    return [entry for entry in unfinished if time.time() - entry.last_used >= untouched]
 
 
 def remove(kind: str, name: str) -> None:
-    """Removes an entry; who has it mapped may read on.
+    """Remove an entry; a process that has it mapped can still read it.
 
     Raises: OSError when it cannot be removed.
     """
     place = root() / kind / name
-    gone = place.with_name(f".{name}.{uuid.uuid4().hex}")
-    place.rename(gone)  # at once: nobody finds half of it
-    shutil.rmtree(gone)
+    renamed = place.with_name(f".{name}.{uuid.uuid4().hex}")
+    place.rename(renamed)  # at once, so that no process reads half of it
+    shutil.rmtree(renamed)
 
 
 def prune(max_bytes: int, kind: str | None = None) -> int:
-    """Removes what was used longest ago until the rest takes no more than that; the bytes removed."""
+    """Remove the least recently used entries until the rest fits in `max_bytes`; return the bytes removed."""
     total, removed = 0, 0
     for entry in entries(kind):
         total += entry.size
         if total > max_bytes:
             try:
                 remove(entry.kind, entry.name)
-            except OSError:  # another process removes it too
+            except OSError:  # another process has removed it
                 continue
             removed += entry.size
     return removed
@@ -176,14 +175,14 @@ def has_room(size: int, free: int) -> bool:
 
 
 def sweep(older_than: float = 7 * 86_400) -> None:
-    """Removes the drafts of processes that were killed, once they are older than so many seconds."""
+    """Remove the unfinished entries of killed processes that are older than `older_than` seconds."""
     for draft in root().glob("*/.*"):
         if draft.is_dir() and time.time() - draft.stat().st_mtime > older_than:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def in_words(size: float) -> str:
-    """`1.2 GB`, of bytes."""
+def format_size(size: float) -> str:
+    """Return for example `1.2 GB`, from bytes."""
     for unit in ("bytes", "kB", "MB"):
         if size < 999.5:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -191,8 +190,8 @@ def in_words(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def _take_room(file: Path) -> None:
-    """The whole file on the disk now: a disk that fills up later would end the process, without a word."""
+def _allocate(file: Path) -> None:
+    """Allocate the file at once: a full disk would otherwise kill the process that writes to the mapping."""
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)

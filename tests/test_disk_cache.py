@@ -58,7 +58,7 @@ def _entry(kind: str, name: str, numbers: int, age: float) -> None:
 def test_entries_stand_in_the_order_of_use() -> None:
     _entry("features", "old", 1000, age=900)
     _entry("pixels", "new", 5000, age=10)
-    assert [(one.kind, one.name, one.what) for one in disk_cache.entries()] == [
+    assert [(one.kind, one.name, one.description) for one in disk_cache.entries()] == [
         ("pixels", "new", "5000 numbers"),
         ("features", "old", "1000 numbers"),
     ]

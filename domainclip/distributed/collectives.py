@@ -1,4 +1,4 @@
-"""The only place that talks to other processes. With one process every function is the identity.
+"""Collectives: all communication between processes. With one process every function is the identity.
 
 Legend: w processes, b rows of this process, d width.
 """
@@ -21,7 +21,7 @@ from domainclip.distributed import heartbeat
 
 Result = TypeVar("Result")
 P = ParamSpec("P")
-_PARTING = "domainclip/parting"  # in the store where the processes met: how many have come to the end
+_FINISHED = "domainclip/finished"  # key in the store of the processes: how many have finished
 
 
 def process_count() -> int:
@@ -88,7 +88,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def on_first_process(call: Callable[[], Result]) -> Result:
-    """What the first process finds, for all; or its error, raised by all, so that none waits forever."""
+    """Call a function on the first process; all processes get its result, or raise its error."""
     if not _is_distributed():
         return call()
     outcome: tuple[Any, Exception | None] = (None, None)
@@ -105,14 +105,14 @@ def on_first_process(call: Callable[[], Result]) -> Result:
 
 
 def first_process(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Decorator: all processes call the function, the first one runs it, and all get its result or error.
+    """Decorate a function that all processes call: the first one runs it, and all get its result or error.
 
-    For functions that write or read what all processes share. All processes reach them in the same order.
+    For functions that read or write shared files. All processes have to call them in the same order.
     """
 
     @wraps(function)
-    def call(*args: P.args, **keys: P.kwargs) -> Result:
-        return on_first_process(partial(function, *args, **keys))
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return on_first_process(partial(function, *args, **kwargs))
 
     return call
 
@@ -131,9 +131,9 @@ def wait_for_all() -> None:
         return
     store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + heartbeat.timeout_seconds()
     with suppress(RuntimeError):  # the store ends with the first process, which leaves when all have come
-        arrived = store.add(_PARTING, 1)
+        arrived = store.add(_FINISHED, 1)
         expected = arrived + -arrived % process_count()  # at the next multiple, in case of an earlier wait
-        while store.add(_PARTING, 0) < expected and time.monotonic() < until:
+        while store.add(_FINISHED, 0) < expected and time.monotonic() < until:
             time.sleep(0.01)
 
 

@@ -16,11 +16,17 @@ def list_cache() -> str:
     """A line for each entry, the last used first, and their sum. Names reveal nothing of the content."""
     entries = [*disk_cache.entries(), *disk_cache.drafts()]
     cells = [
-        (entry.kind, entry.name[:12], disk_cache.in_words(entry.size), _age(entry.used), entry.what)
+        (
+            entry.kind,
+            entry.name[:12],
+            disk_cache.format_size(entry.size),
+            _age(entry.last_used),
+            entry.description,
+        )
         for entry in entries
     ]
     lines = [f"{a:10}  {b:12}  {c:>9}  {d:>8}  {e}".rstrip() for a, b, c, d, e in cells]
-    total = disk_cache.in_words(sum(entry.size for entry in entries))
+    total = disk_cache.format_size(sum(entry.size for entry in entries))
     return "\n".join([*lines, f"{len(entries)} entries, {total}, in {disk_cache.root()}"])
 
 
@@ -39,10 +45,10 @@ def clear_cache(names: Sequence[str], *, everything: bool, older_than: str | Non
     else:
         limit = time.time() - _seconds(older_than) if older_than else None
         candidates = [*entries, *disk_cache.drafts(_UNTOUCHED)]
-        removed = [entry for entry in candidates if limit is None or entry.used < limit]
+        removed = [entry for entry in candidates if limit is None or entry.last_used < limit]
     for entry in removed:
         disk_cache.remove(entry.kind, entry.name)
-    line = f"removed {len(removed)} entries, {disk_cache.in_words(sum(entry.size for entry in removed))}"
+    line = f"removed {len(removed)} entries, {disk_cache.format_size(sum(entry.size for entry in removed))}"
     drafts = len(disk_cache.drafts()) if everything else 0
     return line + (f"; {drafts} unfinished ones were touched within the hour and are left" if drafts else "")
 

@@ -87,13 +87,13 @@ def with_pixel_cache(
 
 def _has_room(shape: tuple[int, int], limit_gb: float, report: Callable[[str], None]) -> bool:
     size = shape[0] * shape[1]
-    entry = f"pixel cache: {disk_cache.in_words(size)}"
+    entry = f"pixel cache: {disk_cache.format_size(size)}"
     budget = disk_cache.Budget("pixels", limit_gb * 1e9)
     free = collectives.on_first_process(disk_cache.free_bytes)
     if not budget.fits(size):
         report(f"{entry}, more than train.pixel_cache_gb={limit_gb:g}: {_UNCACHED}")
     elif not disk_cache.has_room(size, free):
-        report(f"{entry}, but {disk_cache.root()} has {disk_cache.in_words(free)} left: {_UNCACHED}")
+        report(f"{entry}, but {disk_cache.root()} has {disk_cache.format_size(free)} left: {_UNCACHED}")
     else:
         collectives.on_first_process(lambda: budget.prune(size))
         report(f"{entry} at {disk_cache.root()}")
