@@ -78,7 +78,7 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     from domainclip.training import step, views
 
     if asked.whole:
-        blockwise.LOGITS = 2**62
+        blockwise.MAX_LOGITS = 2**62
     device, (pairs,) = torch.device(asked.device), asked.batches
     with tempfile.TemporaryDirectory() as folder:
         model = bases.make_base(asked.model, Path(folder)).to(device)

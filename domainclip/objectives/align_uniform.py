@@ -1,4 +1,4 @@
-"""Alignment and uniformity: a pair close together, and everything else spread over the whole sphere.
+"""Alignment and uniformity: the two sides of a pair close together, everything else spread over the sphere.
 
 Legend: b pairs, d width, k rows of a block.
 """
@@ -22,9 +22,9 @@ _Weight = Annotated[float, Field(ge=0)]
 class AlignUniform(Objective):
     """align · E‖x_i − y_i‖² + within · ½[U(x, x) + U(y, y)] + across · U(x, y).
 
-    U(a, b) = log E exp(−t ‖a_i − b_j‖²) over i ≠ j that are not of one group [arXiv:2005.10242]. Added to a
-    contrastive term it closes the gap between the modalities, which that term alone opens
-    [arXiv:2405.18570]. Costs the similarities of image to image and of text to text as well.
+    U(a, b) = log E exp(−t ‖a_i − b_j‖²) over i ≠ j of different groups [arXiv:2005.10242]. Added to a
+    contrastive loss it closes the gap between the modalities, which that loss alone opens [arXiv:2405.18570].
+    Costs the similarities of image to image and of text to text as well.
     """
 
     citation: ClassVar[str] = "arXiv:2005.10242"

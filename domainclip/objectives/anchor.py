@@ -1,4 +1,4 @@
-"""The anchor: what the base said about everything else, kept while the domain is learned.
+"""Anchor: the base's embeddings of general-domain texts are kept while the domain is learned.
 
 Legend: m general sentences, b pairs, d width, k rows of a block.
 """
@@ -13,20 +13,21 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import mean_over_rows, toward_targets
+from domainclip.objectives.losses.blockwise import mean_over_rows, soft_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor(Objective):
-    """How far general sentences y, which the corpus does not hold, have moved from the base's own y⁰.
+    """How far general-domain texts y, outside the corpus, have moved from the base's embeddings y⁰.
+
 
     embedding: 1/m Σ_j ‖y_j − y⁰_j‖²: nothing may move;
-    similarity: 1/m ‖Y Yᵀ − Y⁰ Y⁰ᵀ‖²_F: all may turn together, as long as they keep what is like what;
-    logit: 1/b Σ_i KL(softmax(Y⁰ x⁰_i / τ) ‖ softmax(Y x_i / τ)): the images of the batch go on choosing among
-    the sentences as they did. This one holds the image tower too; τ is `temperature`, fixed, near the base's;
-    x⁰ is of the whole picture, whatever train.augmentation shows.
-    The texts are made of the tokenizer's words (recipe key `anchor_texts`): no general corpus is needed.
-    Distillation of the base into its own adaptation. [arXiv:1606.09282]
+    similarity: 1/m ‖Y Yᵀ − Y⁰ Y⁰ᵀ‖²_F: all may rotate together, as long as their similarities stay;
+    logit: 1/b Σ_i KL(softmax(Y⁰ x⁰_i / τ) ‖ softmax(Y x_i / τ)): the images of the batch keep their
+    distribution over the texts. This one holds the image tower too; τ is `temperature`, fixed, near that of
+    the base; x⁰ is the embedding of the whole image, whatever train.augmentation shows.
+    The texts are made of the tokenizer's words (recipe key `anchor_texts`), so no general corpus is needed.
+    Distillation of the base into its adapted model. [arXiv:1606.09282]
     """
 
     citation: ClassVar[str] = "arXiv:1606.09282"
@@ -36,7 +37,7 @@ class Anchor(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The sentences now and then; in logit space the images of then as well."""
+        """The texts under the model and under the base; in logit space the images under the base as well."""
         return frozenset(
             {"anchor_text", "base_anchor_text"} | ({"base_image"} if self.space == "logit" else set())
         )
@@ -44,7 +45,7 @@ class Anchor(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: 0 where nothing has moved; at most 4 in embedding space, nats in logit space."""
         now, base = views.anchor_text, views.base_anchor_text
-        assert now is not None  # the loop fills what `needs` names
+        assert now is not None  # the run fills what `needs` names
         assert base is not None
         if self.space == "logit":
             return self._choices(views, now, base)
@@ -59,7 +60,7 @@ class Anchor(Objective):
         def targets(own: Tensor, _: Tensor | None) -> Tensor:
             return (scale * then[own] @ base.T).softmax(dim=1)
 
-        crossed = mean_over_rows(toward_targets(targets), views.image[rows], now, scale, first=rows.start)
+        crossed = mean_over_rows(soft_cross_entropy(targets), views.image[rows], now, scale, first=rows.start)
         with torch.no_grad():
-            before = mean_over_rows(toward_targets(targets), then[rows], base, scale, first=rows.start)
+            before = mean_over_rows(soft_cross_entropy(targets), then[rows], base, scale, first=rows.start)
         return crossed - before

@@ -1,4 +1,4 @@
-"""Caption rewrites: a caption and the same in other words are both right, weighed by how they agree.
+"""Caption rewrites: a caption and its rewrite are both positives, weighted by how similar they are.
 
 Legend: b pairs, r those of this process, d width.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import caption_language, draw_texts, other_captions, rewrites
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import facing
+from domainclip.objectives.losses.extra_texts import pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class CaptionRewrites(Objective):
     """1/b Σ_i w_i [(1 − share) u_i L(x_i, y_i) + share v_i L(x_i, ỹ_i)], in the place of `contrastive`.
 
     L is the contrastive loss of a pair, y its caption, ỹ one rewrite of it, drawn in each epoch from the
-    columns that the card names as captions.rewrites; a pair without one keeps L(x, y) whole. The card's own
-    drawing shows either the one or the other [arXiv:2305.20088]; here both are right in one step. With
-    `agreement` γ a pair whose caption and rewrite agree less than the mean H of the batch counts less:
-    w = min(1, e^{γ (y·ỹ − H)}), and its u = e^{γ (x·y − H_y)}, v = e^{γ (x·ỹ − H_ỹ)}; else all are 1.
-    The paper's H is a running mean; a term of this loss remembers nothing. Cost: one text more a pair.
-    [arXiv:2308.08428]
+    columns that the card names as captions.rewrites; a pair without one has L(x, y) alone. The caption
+    sampling of the card shows one or the other [arXiv:2305.20088]; here both are positives in one step. With
+    `agreement` γ, a pair whose caption and rewrite are less similar than the mean H of the batch counts less:
+    w = min(1, e^{γ (y·ỹ − H)}), and its u = e^{γ (x·y − H_y)}, v = e^{γ (x·ỹ − H_ỹ)}; else all are 1. H is a
+    running mean in the paper, and a mean over the batch here, because an objective has no state. Cost: one
+    further text per pair. [arXiv:2308.08428]
     """
 
     citation: ClassVar[str] = "arXiv:2308.08428"
@@ -48,11 +48,11 @@ class CaptionRewrites(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any rewrite it is the contrastive objective."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        plain = facing(views, views.image, views.text, torch.ones_like(there))
-        other = facing(views, views.image, said, there)
+        plain = pair_losses(views, views.image, views.text, torch.ones_like(there))
+        other = pair_losses(views, views.image, said, there)
         with torch.no_grad():
             u, v = self._weights(views.image, views.text, said, there)
         own = views.local_slice

@@ -1,4 +1,4 @@
-"""The contrastive objective: each image picks its text out of the batch, and each text its image.
+"""Contrastive: each image is matched with its text among all texts of the batch, and the reverse.
 
 Legend: b pairs, k rows of a block, c classes.
 """
@@ -12,19 +12,19 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import softmax, toward_targets
-from domainclip.objectives.losses.label_matching import label_sets, same
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import cross_entropy, soft_cross_entropy
+from domainclip.objectives.losses.label_matching import label_sets, matching_pairs
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(Objective):
     """½ [CE(s/τ, T) + CE(sᵀ/τ, T)] with s_ij = x_i · y_j, and T after `targets`.
 
-    Two X-rays with the same report would be pushed apart for being equal [arXiv:2103.00020]. So:
-    mask: T = I, and pairs of one group leave each other's denominators;
+    Two X-rays with the same report would be pushed apart although they are equal [arXiv:2103.00020]. So:
+    mask: T = I, and pairs of one group are not each other's negatives;
     soft: pairs of one group share the target equally;
-    labels: pairs with exactly the same labels, or of one group, share it equally, as UniCL and SupCon do
+    labels: pairs with exactly the same labels, or of one group, share it equally, as in UniCL and SupCon
     [arXiv:2204.03610, arXiv:2004.11362]. A pair without labels has no other match by label.
     """
 
@@ -35,22 +35,22 @@ class Contrastive(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The labels, where they say what belongs together."""
+        """The labels, where they decide the target."""
         return frozenset({"labels"} if self.targets == "labels" else ())
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Chance is ln b when no group repeats."""
         if self.targets == "mask":
-            return both_ways(views, softmax, group=views.group)
-        return both_ways(views, toward_targets(_shares(views, by_labels=self.targets == "labels")))
+            return symmetric_loss(views, cross_entropy, group=views.group)
+        return symmetric_loss(views, soft_cross_entropy(_shares(views, by_labels=self.targets == "labels")))
 
 
 def _shares(views: Views, by_labels: bool) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The target of a block: one, shared equally among all that belong to a row."""
-    marks = [views.group, label_sets(views.labels) if by_labels else None]
+    """The targets of a block: 1, shared equally among all matches of a row."""
+    numbers = [views.group, label_sets(views.labels) if by_labels else None]
 
     def targets(own: Tensor, _: Tensor | None) -> Tensor:
-        belongs = same(own, len(views.image), marks).to(views.image.dtype)
+        belongs = matching_pairs(own, len(views.image), numbers).to(views.image.dtype)
         return belongs / belongs.sum(dim=1, keepdim=True)
 
     return targets

@@ -1,4 +1,4 @@
-"""Distillation: what other models find alike in the batch, learned from all their answers at once.
+"""Distillation: the similarities of a batch under other models, learned from all these teachers at once.
 
 Legend: b pairs, k rows of a block, t width of a teacher.
 """
@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, ObjectiveInputs, Teacher, Views
-from domainclip.objectives.losses.blockwise import Kernel, toward_targets
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import Kernel, soft_cross_entropy
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -25,10 +25,10 @@ _Positive = Annotated[float, Field(gt=0)]
 class Distillation(Objective):
     """Σ_k c_k · ½ [KL(softmax(s_k/τ_k) ‖ softmax(s/τ)) + the same for texts], for teachers k.
 
-    s_k are the similarities that teacher k sees. Each row is a distribution over the batch; pairs of one
-    group stand in neither. `teachers` are folders or Hub ids; τ_k is the teacher's own, or `temperatures`;
-    c_k are equal shares, or `weights`. What they say of the corpus is computed once and kept,
-    of each item's first picture, whole: with train.augmentation it is what they say of the uncut one.
+    s_k are the similarities under teacher k. Each row is a distribution over the batch, from which pairs of
+    one group are left out. `teachers` are folders or Hub ids; τ_k is that of the teacher, or `temperatures`;
+    c_k are equal shares, or `weights`. The embeddings of the teachers are computed once and cached, of the
+    first image of each item, whole: with train.augmentation they are those of the uncropped image.
     [arXiv:2311.17049]
     """
 
@@ -52,7 +52,7 @@ class Distillation(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; 0 where it agrees with every teacher."""
-        assert len(views.teachers) == len(self.teachers)  # the loop fills what `needs` names
+        assert len(views.teachers) == len(self.teachers)  # the run fills what `needs` names
         shares = self.weights or [1 / len(self.teachers)] * len(self.teachers)
         scales = [one.scale for one in views.teachers]
         if self.temperatures is not None:
@@ -67,7 +67,7 @@ class Distillation(Objective):
 def _agreement(views: Views, teacher: Teacher, scale: float) -> Tensor:
     image, text = (side.to(views.image.dtype) for side in (teacher.image, teacher.text))
     to_text, to_image = partial(_says, image, text, scale), partial(_says, text, image, scale)
-    return both_ways(views, _divergence(to_text), _divergence(to_image), group=views.group)
+    return symmetric_loss(views, _divergence(to_text), _divergence(to_image), group=views.group)
 
 
 def _says(one: Tensor, other: Tensor, scale: float, own: Tensor, excluded: Tensor | None) -> Tensor:
@@ -81,7 +81,7 @@ def _divergence(says: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
 
     def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
         wanted = says(own, excluded)
-        losses, slopes = toward_targets(lambda *_: wanted)(logits, own, excluded)
+        losses, slopes = soft_cross_entropy(lambda *_: wanted)(logits, own, excluded)
         return losses + torch.xlogy(wanted, wanted).sum(dim=1), slopes
 
     return kernel

@@ -1,4 +1,4 @@
-"""Hard negatives: what is easily taken for the right answer counts more, unless it seems to be right.
+"""Hard negatives: a negative counts more the more similar it is, unless it seems to be a positive.
 
 Legend: b pairs, k rows of a block.
 """
@@ -16,20 +16,20 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import with_derivative
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import kernel_from_losses
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardNegatives(Objective):
     """−log p_i with p_i = e^{z_ii} / (α e^{z_ii} + Σ_j w_ij v_ij e^{z_ij}), z = s/τ, mean of both directions.
 
-    w_ij = n_i e^{β z_ij} / Σ_k v_ik e^{β z_ik} weighs each of the n_i = Σ_j v_ij negatives by how hard it is
-    [arXiv:2301.02280]; β = 0 and α = 1 is `contrastive`. v_ij is 1, `false_weight` where the texts of i and
-    j (or their images, `judged_by`) are at least `false_above` alike [arXiv:2205.00656], and 0 in a group.
-    `focal` γ multiplies by (1 − p_i)^γ: what is learned already counts less [arXiv:1708.02002]. The weights
-    are differentiated too, as usual, so that a very easy negative is drawn a little nearer. Costs a few
-    passes more over each block of similarities.
+    w_ij = n_i e^{β z_ij} / Σ_k v_ik e^{β z_ik} weights each of the n_i = Σ_j v_ij negatives by its hardness
+    [arXiv:2301.02280]; β = 0 and α = 1 is `contrastive`. v_ij is 1, `false_weight` where the texts of i and j
+    (or their images, `judged_by`) have a cosine of at least `false_above` [arXiv:2205.00656], and 0 within a
+    group. `focal` γ multiplies by (1 − p_i)^γ: what is learned already counts less [arXiv:1708.02002]. The
+    weights are differentiated too, as usual, so that a very easy negative is pulled a little closer. Costs a
+    few more passes over each block of similarities.
     """
 
     citation: ClassVar[str] = "arXiv:2301.02280"
@@ -45,8 +45,8 @@ class HardNegatives(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         judges = views.text if self.judged_by == "texts" else views.image
-        kernel = with_derivative(partial(self._losses, partial(self._doubt, judges)))
-        return both_ways(views, kernel, group=views.group)
+        kernel = kernel_from_losses(partial(self._losses, partial(self._doubt, judges)))
+        return symmetric_loss(views, kernel, group=views.group)
 
     def _doubt(self, judges: Tensor, own: Tensor) -> Tensor | None:
         """(k, b) log v, without the groups: what a negative counts; None where all count alike."""

@@ -1,4 +1,4 @@
-"""Image self-supervision: two views of one picture are the same picture.
+"""Image self-supervision: two views of one image are positives of each other.
 
 Legend: b pairs, d width.
 """
@@ -18,13 +18,13 @@ from domainclip.objectives.losses.extra_texts import nt_xent
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSelfSupervision(Objective):
-    """NT-Xent: 1/b Σ_i ½ [CE(x_i → x'_i) + CE(x'_i → x_i)] among both views x, x' of all pictures.
+    """NT-Xent: 1/b Σ_i ½ [CE(x_i → x'_i) + CE(x'_i → x_i)] among both views x, x' of all images.
 
-    x' is a strongly augmented view [arXiv:2002.05709]. Beside a contrastive loss at a weight of 1 it is SLIP,
-    and has the temperature of its code. Differs from it in the head: there two layers of 4096 and one of 256
-    follow the tower, here what is adapted is the shared space itself; and in the views: there two strong ones
-    beside the picture, here the picture and one. Pictures of one group are never each other's negatives.
-    For corpora with many pictures and few words. Cost: every picture is encoded twice. [arXiv:2112.12750]
+    x' is a strongly augmented view [arXiv:2002.05709]. With a contrastive loss at weight 1 this is SLIP, at
+    the temperature of its code. Differs from it in the head: there two layers of 4096 and one of 256 follow
+    the tower, here the shared space itself is adapted; and in the views: there two strong ones beside the
+    image, here the image and one. Images of one group are never each other's negatives. For corpora with many
+    images and few words. Cost: every image is encoded twice. [arXiv:2112.12750]
     """
 
     citation: ClassVar[str] = "arXiv:2112.12750"
@@ -34,6 +34,6 @@ class ImageSelfSupervision(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.image_2 is not None  # the loop fills what `needs` names
+        assert views.image_2 is not None  # the run fills what `needs` names
         everyone = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
         return nt_xent(views, views.image, views.image_2, everyone, self.temperature).mean()

@@ -1,4 +1,4 @@
-"""Matryoshka: the first dimensions of an embedding are an embedding too, so that it may be cut short."""
+"""Matryoshka: the first dimensions of an embedding are an embedding too, so that it may be truncated."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ _Weight = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Matryoshka(Objective):
-    """Σ_m c_m · inner(the first `widths`[m] dimensions, at unit length again), c_m = 1 / number of widths.
+    """Σ_m c_m · objective(the first `widths`[m] dimensions, at unit length), c_m = 1 / number of widths.
 
-    The widths are those that the model will be used at; name the full one among them, or give the full one
-    its own term beside this. `objective` is any other objective, with its options. [arXiv:2205.13147]
-    `probes: {retrieval: {widths: [64, 128]}}` measures what an embedding that was cut short still finds.
-    Costs the inner objective once for each width, and no further encoding.
+    The widths are those that the model will be used at; include the full width, or give the full width a
+    separate objective. `objective` is any other objective, with its options. [arXiv:2205.13147]
+    `probes: {retrieval: {widths: [64, 128]}}` measures retrieval with truncated embeddings. Costs the inner
+    objective once per width, and no further encoding.
     """
 
     citation: ClassVar[str] = "arXiv:2205.13147"
 
     widths: Annotated[list[_Width], Field(min_length=1)]
     weights: list[_Weight] | None = None  # c_m; null: equal shares
-    objective: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {"contrastive": {}}
-    )  # exactly one; contrastive where none is named
+    # Exactly one; contrastive by default.
+    objective: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contrastive": {}})
 
     def __post_init__(self) -> None:
         if len(set(self.widths)) < len(self.widths):
-            raise ValueError("widths: each stands there once")
+            raise ValueError("widths: name each once")
         if self.weights is not None and len(self.weights) != len(self.widths):
             raise ValueError(f"weights: {len(self.weights)} for {len(self.widths)} widths")
         if len(self.objective) != 1:
             raise ValueError(f"objective: name exactly one objective, not {len(self.objective)}")
         if "matryoshka" in self.objective:
-            raise ValueError("objective: matryoshka inside itself says nothing new")
-        _ = self.term  # a wrong option of the inner one fails now
+            raise ValueError("objective: matryoshka cannot hold itself: name another objective")
+        _ = self.term  # so that a wrong option of the inner one fails now
 
     @cached_property
     def term(self) -> Objective:

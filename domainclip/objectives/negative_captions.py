@@ -1,4 +1,4 @@
-"""Negative captions: beside the texts of the batch, each image must refuse its own caption said wrongly.
+"""Negative captions: each image is also matched against its caption with an error in it.
 
 Legend: b pairs, r those of this process, k negatives of a pair, d width.
 """
@@ -22,20 +22,25 @@ from domainclip.data.text.related_texts import (
 )
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import ALIKE, pick, together
+from domainclip.objectives.losses.extra_texts import (
+    EQUAL_TEXT_COSINE,
+    cross_entropy_among,
+    same_pair_or_group,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeCaptions(Objective):
-    """½ [CE over (all texts, own negatives) + CE over all images], in the place of `contrastive`.
+    """½ [CE over (all texts, negatives of the pair) + CE over all images], in the place of `contrastive`.
 
-    Image i: −log e^{s x·y_i} / (Σ_j e^{s x·y_j} + Σ_k e^{s x·n_ik}); texts choose among images as ever. The
-    negatives are read from a column, and made by rule of the caption that is shown. `swap`: two words that
-    say much change places, unless they are neighbours, or equals joined by "and". `order`: all of them do.
-    `numbers`, `laterality`, `negation`: another number, left for right, presence for absence. `classes`: the
-    name of another class. Words that say much are those that are not among the small words of their language.
-    Lists of words stand for 26 languages; others have no sides and no denials, scripts without spaces no
-    swaps. A pair for which no rule holds has none. Cost: one text more for each negative. [arXiv:2210.01936]
+    Image i: −log e^{s x·y_i} / (Σ_j e^{s x·y_j} + Σ_k e^{s x·n_ik}); texts are matched with images as usual.
+    The negatives are read from a column, and made by rule from the caption that is shown. `swap`: two content
+    words are exchanged, unless they are neighbours, or equals joined by "and". `order`: all of them are
+    permuted. `numbers`, `laterality`, `negation`: another number, left for right, presence for absence.
+    `classes`: the name of another class. Content words are those that are not among the function words of
+    their language. Word lists exist for 26 languages; other languages have no laterality and no negation,
+    scripts without spaces no swaps. A pair to which no rule applies has no negative. Cost: one further text
+    per negative. [arXiv:2210.01936]
     """
 
     citation: ClassVar[str] = "arXiv:2210.01936"
@@ -64,7 +69,7 @@ class NegativeCaptions(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any negative it is the contrastive objective."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         own, b = views.local_slice, len(views.image)
         mine, all_ = (torch.arange(s.start, s.stop, device=views.image.device) for s in (own, slice(0, b)))
@@ -73,16 +78,18 @@ class NegativeCaptions(Objective):
         if self.shared:
             others = torch.cat([others, views.extra_text[views.extra_text_mask]])
             of = torch.cat([of, views.extra_text_mask.nonzero()[:, 0]])
-        to_text = pick(image, text, others, together(views, mine, of), views.scale)
+        to_text = cross_entropy_among(image, text, others, same_pair_or_group(views, mine, of), views.scale)
         # Its own negatives, which belong to its group and have left the denominator with it, come back.
         to_text = _with(to_text, image, text, views.extra_text[own], views.extra_text_mask[own], views.scale)
-        to_image = pick(text, image, views.image, together(views, mine, all_), views.scale)
+        to_image = cross_entropy_among(
+            text, image, views.image, same_pair_or_group(views, mine, all_), views.scale
+        )
         return (to_text + to_image).mean() / 2
 
 
 def _with(nats: Tensor, image: Tensor, text: Tensor, said: Tensor, there: Tensor, scale: Tensor) -> Tensor:
     """(r,) nats with further columns in each row's own denominator; one that reads like the text is none."""
-    alike = (said.detach() @ text.detach()[:, :, None])[..., 0] > ALIKE
+    alike = (said.detach() @ text.detach()[:, :, None])[..., 0] > EQUAL_TEXT_COSINE
     logits = scale * (said @ image[:, :, None])[..., 0]
     right = scale * (image * text).sum(dim=-1)
     further = (logits - right[:, None]).masked_fill(~there | alike, -torch.inf)

@@ -1,4 +1,4 @@
-"""Paraphrases: the same in other words lies beside the caption, and beside the picture.
+"""Paraphrases: a caption in other words is a positive of the caption, and of the image.
 
 Legend: b pairs, d width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import facing
+from domainclip.objectives.losses.extra_texts import pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +22,20 @@ class Paraphrases(Objective):
     """1/b Σ_i [share L(x_i, p_i) + (1 − share) L(y_i, p_i)], beside `contrastive`.
 
     L is the contrastive loss of a pair in both directions, p a paraphrase: one text of the column, or without
-    a column another caption of the item in the same language. A pair without any counts 0, and is nobody's
-    negative. The paper has two kinds of paraphrase and adds their terms up; here is one. It makes the text
-    tower say the same of two wordings; the probe `paraphrase` measures that. Cost: one text more a pair.
+    a column another caption of the item in the same language. A pair without one counts 0, and is no
+    negative. The paper adds up the losses of two kinds of paraphrase; here is one. The text tower learns to
+    embed two wordings alike, which the probe `paraphrase` measures. Cost: one further text per pair.
     [arXiv:2402.15120]
     """
 
     citation: ClassVar[str] = "arXiv:2402.15120"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
-    column: str | None = None  # of the item's meta; None: another caption
+    column: str | None = None  # of the item's meta; null: another caption
     share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the pictures
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
-        """One paraphrase, drawn by the pair's seed."""
+        """One paraphrase, drawn by the seed of the pair."""
         found = (
             other_captions(pair, "same_language") if self.column is None else column_texts(pair, self.column)
         )
@@ -43,8 +43,8 @@ class Paraphrases(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        pictures, texts = (facing(views, one, said, there) for one in (views.image, views.text))
+        pictures, texts = (pair_losses(views, one, said, there) for one in (views.image, views.text))
         return (self.share * pictures + (1 - self.share) * texts).mean()

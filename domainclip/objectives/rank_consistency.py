@@ -1,4 +1,4 @@
-"""Rank consistency: what an image is alike to, in which order, its text is alike to in the same order.
+"""Rank consistency: the ranking of the batch by an image is the ranking by its text.
 
 Legend: b pairs, k rows of a block.
 """
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import mean_over_rows, with_derivative
+from domainclip.objectives.losses.blockwise import kernel_from_losses, mean_over_rows
 
 _Weight = Annotated[float, Field(ge=0)]
 
@@ -25,10 +25,10 @@ class RankConsistency(Objective):
 
     Rows of similarities over τ: s_i of image i to all texts, s'_i of text i to all images, x_i of image i to
     all images, y_i of text i to all texts. PL(z | r) = 1/b Σ_k [log Σ_{j≥k} exp z_π(j) − z_π(k)], with π the
-    order of r from the largest: the list-wise likelihood of Plackett and Luce. The order is taken as given.
-    Pairs of one group stand in no list. Beside `contrastive`, which knows one right answer only; a weight
-    near 0.05 is usual. Costs a sort of each row: on a CPU ten times the arithmetic of `contrastive`.
-    [arXiv:2404.09387]
+    order of r from the largest: the list-wise likelihood of Plackett and Luce. The order is held constant.
+    Pairs of one group are left out of each other's lists. Beside `contrastive`, which has one positive per
+    row; a weight near 0.05 is usual. Costs a sort of each row: on a CPU ten times the arithmetic of
+    `contrastive`. [arXiv:2404.09387]
     """
 
     citation: ClassVar[str] = "arXiv:2404.09387"
@@ -52,7 +52,7 @@ def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
     rows = views.local_slice
     losses = [
         mean_over_rows(
-            with_derivative(partial(_listed, judges)),
+            kernel_from_losses(partial(_listed, judges)),
             one[rows],
             other,
             views.scale,

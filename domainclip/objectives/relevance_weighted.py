@@ -1,4 +1,4 @@
-"""Graded relevance: a pair counts as much as someone said that it fits.
+"""Relevance weighting: a pair counts by a number that the corpus gives it.
 
 Legend: b pairs.
 """
@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, ObjectiveInputs, Views
-from domainclip.objectives.losses.blockwise import softmax, weighted_mean
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import cross_entropy, weighted_kernel
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,10 @@ class RelevanceWeighted(Objective):
     """1/b Σ_i w_i / w̄ · ½ [CE_i(s/τ) + CE_i(sᵀ/τ)], w_i = max(0, value_i)^power, w̄ their mean in the batch.
 
     The value is a number of each item, from the key `column` of its meta: a relevance, a rating, how often
-    someone chose this picture for these words. One without a value counts as the mean. The paper too weighs
-    each pair's cross-entropy by a function of its score; that the function is a power, and that w̄ divides by
-    the mean, so that a value's unit does not change the step, are choices made here. [arXiv:2404.08535]
+    this image was chosen for this text. A pair without a value counts as the mean. The paper too weights the
+    cross-entropy of each pair by a function of its score; that the function is a power, and that w̄ divides
+    by the mean, so that the unit of the value does not change the step, are choices made here.
+    [arXiv:2404.08535]
     """
 
     citation: ClassVar[str] = "arXiv:2404.08535"
@@ -41,11 +42,11 @@ class RelevanceWeighted(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        return both_ways(views, weighted_mean(softmax, self._weights(views)), group=views.group)
+        return symmetric_loss(views, weighted_kernel(cross_entropy, self._weights(views)), group=views.group)
 
     def _weights(self, views: Views) -> Tensor:
         """(b,) of mean 1 over the batch of all processes; 1 for all where no pair has a value above 0."""
-        assert views.pair_value is not None  # the loop fills what `needs` names
+        assert views.pair_value is not None  # the run fills what `needs` names
         value = views.pair_value.to(views.image.dtype)
         grades = value.masked_fill(value.isinf(), torch.nan).clamp_min(0).pow(self.power)
         mean = grades.nanmean()

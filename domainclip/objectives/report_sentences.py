@@ -1,4 +1,4 @@
-"""Sub-captions: the sentences of a report are positives of its picture, each for itself.
+"""Report sentences: each sentence of a report is a positive of its image.
 
 Legend: b pairs, r those of this process, k sentences of a pair at most, m sentences in all, d width.
 """
@@ -16,23 +16,29 @@ from domainclip.data.text.related_texts import caption_language, draw_texts
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import Out, pick, together, within
-from domainclip.objectives.losses.label_matching import numbered
-from domainclip.objectives.losses.patch_grouping import grouped, told_apart
+from domainclip.objectives.losses.extra_texts import (
+    ColumnMask,
+    cross_entropy_among,
+    is_local,
+    same_pair_or_group,
+)
+from domainclip.objectives.losses.label_matching import number_equal_texts
+from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSentences(Objective):
     """1/b Σ_i 1/k_i Σ_k ½ [CE(x_i → t_ik among other pairs' sentences) + CE(t_ik → x_i among all images)].
 
-    t_ik are up to `most` sentences, drawn anew in each epoch from all captions of the item in the language
-    that is shown. The other sentences of a pair, and of its group, are neither right nor wrong; a sentence
-    that two reports share is right for both pictures (known by its embedding: equal texts are encoded once).
-    With `patches` each sentence also picks out its own few patches, and must find these among those of the
-    pair's other sentences [arXiv:2401.09865]. Differs from the paper, which takes the sum over a pair's
-    sentences, not their mean, and draws whole short captions too; and from its code, where one sentence of
-    each other pair is a negative, here all are, and where patches have a learnt temperature of their own, and
-    those of other pairs are negatives too. Cost: `most` texts more a pair. [arXiv:2403.17007]
+    t_ik are up to `max_sentences` sentences, drawn anew in each epoch from all captions of the item in the
+    language that is shown. The other sentences of a pair, and of its group, are neither positives nor
+    negatives; a sentence that two reports share is a positive of both images (recognised by its embedding:
+    equal texts are encoded once). With `patches` each sentence also has a group of patches, and is matched
+    with it among those of the other sentences of the pair [arXiv:2401.09865]. Differs from the paper, which
+    takes the sum over the sentences of a pair, not their mean, and draws whole short captions too; and from
+    its code, where one sentence of each other pair is a negative, here all are, and where patches have a
+    learned temperature, and those of other pairs are negatives too. Cost: `max_sentences` further texts per
+    pair. [arXiv:2403.17007]
     """
 
     citation: ClassVar[str] = "arXiv:2403.17007"
@@ -42,11 +48,11 @@ class ReportSentences(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The patches of the pictures only where they are looked at."""
+        """The sentences, and the patches of the images where they are used."""
         return frozenset({"extra_text", "image_tokens"} if self.patches else {"extra_text"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
-        """Sentences of the item's captions, in an order that the pair's seed decides."""
+        """Sentences of the captions of the item, in an order drawn by the seed of the pair."""
         own = caption_language(pair)
         sides = list(zip(pair.texts, pair.languages, strict=False))
         spoken = [text for text, said in sides if said == own] or [text for text, _ in sides] or [pair.text]
@@ -54,40 +60,42 @@ class ReportSentences(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without sentences counts 0."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         own = views.local_slice
         said, of = (
             views.extra_text[views.extra_text_mask],
             views.extra_text_mask.nonzero()[:, 0],
         )  # (m, d), (m,)
-        mine = within(of, own)
+        mine = is_local(of, own)
         sentence, pair = said[mine], of[mine]
         image = views.image[pair]
-        number = numbered(said)
+        number = number_equal_texts(said)
         known = torch.full_like(views.extra_text_mask, -1, dtype=torch.long).masked_scatter(
             views.extra_text_mask, number
         )
-        to_text = pick(image, sentence, said, _said_of(views, pair, of, number, known), views.scale)
+        to_text = cross_entropy_among(
+            image, sentence, said, _said_of(views, pair, of, number, known), views.scale
+        )
         also = _saying(views, pair, number[mine], known)
-        nats = to_text + pick(sentence, image, views.image, also, views.scale)
+        nats = to_text + cross_entropy_among(sentence, image, views.image, also, views.scale)
         counts = views.extra_text_mask.sum(dim=1)
         losses = image.new_zeros(own.stop - own.start)
         losses = losses.index_add(0, pair - own.start, nats / 2 / counts[pair])
         if self.patches:
             assert views.image_tokens is not None
             words = views.extra_text[own]
-            seen = grouped(views.image_tokens[own], words)
-            losses = losses + told_apart(seen, words, views.extra_text_mask[own], views.scale)
+            seen = group_patches(views.image_tokens[own], words)
+            losses = losses + contrast_within_pair(seen, words, views.extra_text_mask[own], views.scale)
         return losses.mean()
 
 
-def _said_of(views: Views, pair: Tensor, of: Tensor, number: Tensor, known: Tensor) -> Out:
+def _said_of(views: Views, pair: Tensor, of: Tensor, number: Tensor, known: Tensor) -> ColumnMask:
     """Sentences that are said of a row's picture: its own, its group's, and any that reads like one.
 
     Shapes: `number` (m,) of each sentence, `known` (b, k) those of each pair, -1 where it has none.
     """
-    own = together(views, pair, of)
+    own = same_pair_or_group(views, pair, of)
 
     def out(at: Tensor) -> Tensor:
         found = own(at)
@@ -98,9 +106,9 @@ def _said_of(views: Views, pair: Tensor, of: Tensor, number: Tensor, known: Tens
     return out
 
 
-def _saying(views: Views, pair: Tensor, number: Tensor, known: Tensor) -> Out:
+def _saying(views: Views, pair: Tensor, number: Tensor, known: Tensor) -> ColumnMask:
     """Images of which a row's sentence is said: its own pair's, its group's, and any other's."""
-    own = together(views, pair, torch.arange(len(known), device=pair.device))
+    own = same_pair_or_group(views, pair, torch.arange(len(known), device=pair.device))
 
     def out(at: Tensor) -> Tensor:
         found = own(at)

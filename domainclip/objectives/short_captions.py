@@ -1,4 +1,4 @@
-"""What a short caption says, found in the strongest directions of an image; the whole says the long one.
+"""Short captions: the first sentence of a caption is matched with the principal components of its image.
 
 Legend: b pairs, d width, k rows of a block, c components.
 """
@@ -16,22 +16,22 @@ from torch import Tensor
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import softmax
-from domainclip.objectives.losses.label_matching import numbered, same
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import cross_entropy
+from domainclip.objectives.losses.label_matching import matching_pairs, number_equal_texts
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortCaptions(Objective):
-    """½ [CE(x̂ · s/τ, I) + CE(s · x̂/τ, I)], s a caption's first sentence: primary component matching.
+    """½ [CE(x̂ · s/τ, I) + CE(s · x̂/τ, I)], s the first sentence of a caption: primary component matching.
 
-    x̂ = μ + V Vᵀ (x − μ) at unit length: the images x on the first `components` principal directions V of
-    the batch, μ their mean. Beside `contrastive`, which matches the whole image with the whole caption, so
-    that a model that reads long captions (`long_text`) keeps what it makes of short ones.
-    [arXiv:2403.15378] The directions are taken as given: an eigenvector has no gradient where two
-    eigenvalues are equal; those that hold nothing are left out. Pairs of one group, or with the same
-    first sentence, are not each other's negatives. With as many components as the batch has directions,
-    x̂ = x. Costs a second, short text a pair, and a decomposition of (b, d).
+    x̂ = μ + V Vᵀ (x − μ) at unit length: the images x on the first `components` principal directions V of the
+    batch, μ their mean. Beside `contrastive`, which matches the whole image with the whole caption, so that a
+    model that reads long captions (`long_text`) keeps its embeddings of short ones. [arXiv:2403.15378] The
+    directions are held constant, because an eigenvector has no gradient where two eigenvalues are equal;
+    those without variance are left out. Pairs of one group, or with the same first sentence, are not each
+    other's negatives. With as many components as the batch has directions, x̂ = x. Costs a second, short text
+    per pair, and a decomposition of (b, d).
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
@@ -45,18 +45,20 @@ class ShortCaptions(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         # A pair whose caption has no sentence is said by its caption.
         short = torch.where(views.extra_text_mask[:, :1], views.extra_text[:, 0], views.text)
-        marks = [views.group, numbered(short)]
+        numbers = [views.group, number_equal_texts(short)]
 
         def kernel(logits: Tensor, own: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-            others = same(own, len(short), marks)
+            others = matching_pairs(own, len(short), numbers)
             others[torch.arange(len(own), device=own.device), own] = False
-            return softmax(logits, own, others)
+            return cross_entropy(logits, own, others)
 
-        return both_ways(replace(views, image=_rebuilt(views.image, self.components), text=short), kernel)
+        return symmetric_loss(
+            replace(views, image=_rebuilt(views.image, self.components), text=short), kernel
+        )
 
 
 def _rebuilt(image: Tensor, components: int) -> Tensor:

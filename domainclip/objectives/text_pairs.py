@@ -1,4 +1,4 @@
-"""Text pairs: two texts of one picture find each other, so that the text tower stays a text retriever.
+"""Text pairs: two texts of an item are matched, so that the text tower stays a text retriever.
 
 Legend: b pairs, d width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import LanguageFilter, column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import facing
+from domainclip.objectives.losses.extra_texts import pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +22,17 @@ class TextPairs(Objective):
     """1/b Σ_i ½ [CE(y_i → z_i) + CE(z_i → y_i)] among the texts of the batch, beside an image–text loss.
 
     z is one text of the column, or without a column another caption of the item: `other_language` takes
-    translations as pairs [arXiv:2007.07834], `any` any of them. A pair without any counts 0, and is nobody's
-    negative. Texts lie closer to each other than to pictures, so a `temperature` of their own
-    may fit better than the model's. Cost: one text more a pair. [arXiv:2405.20204]
+    translations as pairs [arXiv:2007.07834], `any` any of them. A pair without one counts 0, and is no
+    negative. Texts are more similar to each other than to images, so a separate `temperature` may fit better
+    than that of the model. Cost: one further text per pair. [arXiv:2405.20204]
     """
 
     citation: ClassVar[str] = "arXiv:2405.20204"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
-    column: str | None = None  # of the item's meta; None: another caption
+    column: str | None = None  # of the item's meta; null: another caption
     captions: LanguageFilter = "any"
-    temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # None: the model's own
+    temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # null: that of the model
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The other text of the pair, drawn by its seed."""
@@ -43,7 +43,9 @@ class TextPairs(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         scale = None if self.temperature is None else views.scale.new_tensor(1 / self.temperature)
-        return facing(views, views.text, views.extra_text[:, 0], views.extra_text_mask[:, 0], scale).mean()
+        return pair_losses(
+            views, views.text, views.extra_text[:, 0], views.extra_text_mask[:, 0], scale
+        ).mean()

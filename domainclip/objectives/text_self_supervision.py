@@ -1,4 +1,4 @@
-"""Text self-supervision: two damaged copies of a caption still say the same.
+"""Text self-supervision: two damaged copies of a caption are positives of each other.
 
 Legend: b pairs, r those of this process, d width.
 """
@@ -27,11 +27,11 @@ _FEWEST = 4  # words; of fewer, a copy that lacks one says something else
 class TextSelfSupervision(Objective):
     """1/b Σ_i ½ [CE(u_i → v_i) + CE(v_i → u_i)] among both copies u, v of all captions (NT-Xent).
 
-    Each copy is damaged in one way, drawn by the pair's seed: single `words` are left out, a `span` of them,
-    or two spans change places (`order`), a `share` of the words each time. Captions of fewer than four words
-    have no copies (two characters stand for a word in scripts without spaces); they count 0, and are nobody's
-    negatives. Noise by dropout, as in SimCSE, is none here: CLIP has no dropout, and equal texts are encoded
-    once. Cost: two texts more a pair. [arXiv:2012.15466]
+    Each copy is damaged in one way, drawn by the seed of the pair: single `words` are removed, a `span` of
+    them, or two spans are exchanged (`order`), a `share` of the words each time. Captions of fewer than four
+    words have no copies (two characters stand for a word in scripts without spaces); they count 0, and are no
+    negatives. Dropout as noise, as in SimCSE, is not used: CLIP has no dropout, and equal texts are encoded
+    once. Cost: two further texts per pair. [arXiv:2012.15466]
     """
 
     citation: ClassVar[str] = "arXiv:2012.15466"
@@ -60,7 +60,7 @@ class TextSelfSupervision(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.extra_text is not None  # the loop fills what `needs` names
+        assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         # A batch in which nobody has two copies may come without a second column.
         there = views.extra_text_mask.sum(dim=1) == 2

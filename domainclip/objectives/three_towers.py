@@ -1,4 +1,4 @@
-"""A third tower that learns nothing pulls both others towards what a pretrained image model sees.
+"""Three towers: a third, frozen image tower pulls both towers towards its embeddings.
 
 Legend: b pairs, d embedding width, t width of the third tower.
 """
@@ -14,21 +14,21 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.objectives.base import Objective, ObjectiveInputs, ThirdTower, Views
-from domainclip.objectives.losses.blockwise import softmax
-from domainclip.objectives.losses.symmetric import both_ways
+from domainclip.objectives.losses.blockwise import cross_entropy
+from domainclip.objectives.losses.symmetric import symmetric_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreeTowers(Objective):
-    """½ [L(x A, z A') + L(y B, z B')], z the third tower's images, A and B learnable. [arXiv:2305.16999]
+    """½ [L(x A, z A') + L(y B, z B')], z those of the third tower, A and B learnable. [arXiv:2305.16999]
 
-    L is the contrastive loss, masked by group, at the same temperature. Beside `contrastive`, which is
-    L(x, y), a weight of 2 gives three times the paper's mean of the three losses. The image tower may learn,
-    as it may not under a locked one, and is still held by what was known before. The third tower is the
-    base's own image tower, or a better image model. It runs once for each picture, whole
-    whatever train.augmentation shows, and is left behind with the heads: what is saved is an ordinary model.
-    Goes with every strategy that shows one picture of an item; within `matryoshka` the first dimensions go
-    through the first rows of their head.
+    L is the contrastive loss, masked by group, at the same temperature. Beside `contrastive`, which is L(x,
+    y), a weight of 2 gives three times the mean of the three losses in the paper. The image tower may learn,
+    which it may not under `locked_image`, and is still held by what was known before. The third tower is the
+    image tower of the base, or a better image model. It runs once per image, whole whatever
+    train.augmentation shows, and is removed with the heads: the saved model is an ordinary one. Goes with
+    every strategy that shows one image per item; within `matryoshka` the first dimensions go through the
+    first rows of their head.
     """
 
     citation: ClassVar[str] = "arXiv:2305.16999"
@@ -61,5 +61,7 @@ class ThreeTowers(Objective):
         for rows, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
             own = F.normalize(rows @ head[: rows.shape[-1]], dim=-1)
             other = F.normalize(views.third_tower @ head[-t:], dim=-1)
-            losses.append(both_ways(replace(views, image=own, text=other), softmax, group=views.group))
+            losses.append(
+                symmetric_loss(replace(views, image=own, text=other), cross_entropy, group=views.group)
+            )
         return torch.stack(losses).mean()

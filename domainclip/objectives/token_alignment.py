@@ -1,4 +1,4 @@
-"""Token alignment: patches and words find each other, not only the picture and its caption as wholes.
+"""Token alignment: patches are matched with words, not only whole images with whole captions.
 
 Legend: b pairs, r those of this process, n patches, l words, d width, k rows of a block.
 """
@@ -14,20 +14,20 @@ from torch.utils.checkpoint import checkpoint
 
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.extra_texts import together
-from domainclip.objectives.losses.patch_grouping import grouped, told_apart
+from domainclip.objectives.losses.extra_texts import same_pair_or_group
+from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenAlignment(Objective):
-    """Late interaction of all patches with all words (`filip`), or each word's own patches (`sparc`).
+    """Late interaction of all patches with all words (`filip`), or the patches of each word (`sparc`).
 
-    `filip`: ½ [CE(s_ij) + CE(t_ij)], s_ij = 1/n Σ_p max_w x_ip·y_jw from image i to text j, and
-    t_ij = 1/l Σ_w max_p y_iw·x_jp from text i to image j, times the scale [arXiv:2111.07783]. Cost: b² n l
-    cosines, row block by row block; a text without words is chosen by nobody.
-    `sparc`: within one pair, each word finds the mean of its own few patches (cosines brought to 0 … 1, those
-    below 1/n dropped) among those of the caption's other words, and back. Cost: b n l cosines. Nothing is
-    said of other pairs, so put it beside `contrastive`. [arXiv:2401.09865]
+    `filip`: ½ [CE(s_ij) + CE(t_ij)], s_ij = 1/n Σ_p max_w x_ip·y_jw from image i to text j, and t_ij = 1/l
+    Σ_w max_p y_iw·x_jp from text i to image j, times the scale [arXiv:2111.07783]. Cost: b² n l cosines, one
+    block of rows at a time; a text without words is no candidate.
+    `sparc`: within one pair, each word is matched with the mean of its patches (cosines scaled to 0 … 1,
+    those below 1/n dropped) among those of the other words of the caption, and the reverse. Cost: b n l
+    cosines. Other pairs play no part, so use it beside `contrastive`. [arXiv:2401.09865]
     """
 
     citation: ClassVar[str] = "arXiv:2111.07783, arXiv:2401.09865"
@@ -37,13 +37,13 @@ class TokenAlignment(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without words counts 0."""
-        assert views.image_tokens is not None  # the loop fills what `needs` names
+        assert views.image_tokens is not None  # the run fills what `needs` names
         assert views.text_tokens is not None
         assert views.text_mask is not None
         own, patches, words, there = views.local_slice, views.image_tokens, views.text_tokens, views.text_mask
         if self.mode == "sparc":
-            seen = grouped(patches[own], words[own])
-            return told_apart(seen, words[own], there[own], views.scale).mean()
+            seen = group_patches(patches[own], words[own])
+            return contrast_within_pair(seen, words[own], there[own], views.scale).mean()
         everywhere = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
         to_text = _late(views, patches, everywhere, words, there)
         to_image = _late(views, words, there, patches, everywhere)
@@ -53,8 +53,8 @@ class TokenAlignment(Objective):
 def _late(views: Views, one: Tensor, one_there: Tensor, other: Tensor, other_there: Tensor) -> Tensor:
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
     own = torch.arange(views.local_slice.start, views.local_slice.stop, device=one.device)
-    out = together(views, own, torch.arange(len(one), device=one.device))
-    size = max(1, blockwise.LOGITS // (len(other) * one.shape[1] * other.shape[1]))
+    out = same_pair_or_group(views, own, torch.arange(len(one), device=one.device))
+    size = max(1, blockwise.MAX_LOGITS // (len(other) * one.shape[1] * other.shape[1]))
 
     def nats(at: Tensor) -> Tensor:
         rows = own[at]

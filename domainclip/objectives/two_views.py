@@ -1,4 +1,4 @@
-"""Two views: the caption belongs to the strongly augmented picture as well, and another caption to both.
+"""Two views: the caption is a positive of a strongly augmented image too, and another caption of both.
 
 Legend: b pairs, d width.
 """
@@ -14,18 +14,17 @@ from torch import Tensor
 from domainclip.data.text.related_texts import draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import facing
+from domainclip.objectives.losses.extra_texts import pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoViews(Objective):
-    """1/b Σ_i L(x'_i, y_i), beside `contrastive`: the caption belongs to a second view of the picture too.
+    """1/b Σ_i L(x'_i, y_i), beside `contrastive`: the caption is a positive of a second view too.
 
     L is the contrastive loss of a pair in both directions, x' a strongly augmented view. `second_text` takes
     the mean with L(x_i, y'_i) and L(x'_i, y'_i), y' another caption of the item, drawn in each epoch: with
-    the contrastive term these are the two times two of DeCLIP. An item with one caption has the first term
-    only. Cost: every picture is encoded twice.
-    [arXiv:2110.05208]
+    `contrastive` these are the two times two losses of DeCLIP. An item with one caption has the first loss
+    only. Cost: every image is encoded twice. [arXiv:2110.05208]
     """
 
     citation: ClassVar[str] = "arXiv:2110.05208"
@@ -34,7 +33,7 @@ class TwoViews(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Another caption only where it is looked at."""
+        """The second view, and another caption where it is used."""
         return frozenset({"image_2", "extra_text"} if self.second_text else {"image_2"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
@@ -43,13 +42,13 @@ class TwoViews(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        assert views.image_2 is not None  # the loop fills what `needs` names
+        assert views.image_2 is not None  # the run fills what `needs` names
         everyone = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
-        plain = facing(views, views.image_2, views.text, everyone)
+        plain = pair_losses(views, views.image_2, views.text, everyone)
         if not self.second_text:
             return plain.mean()
         assert views.extra_text is not None
         assert views.extra_text_mask is not None
         said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        further = [facing(views, image, said, there) for image in (views.image, views.image_2)]
+        further = [pair_losses(views, image, said, there) for image in (views.image, views.image_2)]
         return torch.where(there[views.local_slice], (plain + further[0] + further[1]) / 3, plain).mean()

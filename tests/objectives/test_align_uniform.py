@@ -45,7 +45,7 @@ def _uniform_loss(x: Tensor, t: float = 2) -> Tensor:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_equal_to_the_definition(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     views = filled(b=7, grouped=False)
 
     def theirs(seen: Views) -> Tensor:
@@ -95,7 +95,7 @@ def _gap(loss: Loss) -> float:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     objective = AlignUniform(align=0.7, within=0.4, across=1.3, t=1.5)
     check_gradients(objective, filled(b=5, d=3))
     check_processes(objective, filled(b=12))

@@ -66,7 +66,7 @@ def test_logit_by_hand() -> None:
 
 @pytest.mark.parametrize("logits", [1, 11, 2**20])
 def test_logit_is_the_dense_divergence(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
 
     def dense(seen: Views) -> torch.Tensor:
         now, then = 4 * seen.image @ seen.anchor_text.T, 4 * seen.base_image @ seen.base_anchor_text.T

@@ -105,7 +105,7 @@ def test_soft_is_the_dense_form(monkeypatch: pytest.MonkeyPatch) -> None:
     views = filled(b=7)
     views.group[5] = views.group[3]
     for logits in (1, 15, 2**20):
-        monkeypatch.setattr(blockwise, "LOGITS", logits)
+        monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
         check_equal(Contrastive(targets="soft"), lambda seen: _dense(seen, _same(seen.group)), views)
 
 
@@ -177,7 +177,7 @@ def test_needs() -> None:
 
 @pytest.mark.parametrize("targets", ["mask", "soft", "labels"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, targets: str) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     objective = Contrastive(targets=targets)  # type: ignore[arg-type]
     check_gradients(objective, filled(frozenset({"labels"}), b=5, d=3))
     check_processes(objective, filled(frozenset({"labels"}), b=12))

@@ -47,7 +47,7 @@ def _divergence(seen: Views, teacher: Teacher, scale: float) -> Tensor:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_two_teachers_are_the_dense_divergence(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     views = filled(NEEDS, b=7, teachers=2)
 
     def dense(seen: Views) -> Tensor:
@@ -113,7 +113,7 @@ def test_a_list_of_another_length_is_refused(option: str) -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     two = Distillation(teachers=["one", "two"], weights=[0.4, 2])
     check_gradients(two, filled(NEEDS, b=5, d=3, teachers=2))
     check_processes(two, filled(NEEDS, b=12, teachers=2))

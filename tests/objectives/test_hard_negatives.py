@@ -72,7 +72,7 @@ def _whole(views: Views, alpha: float, beta: float, focal: float, above: float, 
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_all_options_together_are_the_dense_form(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     options = {"alpha": 0.95, "beta": 0.7, "focal": 1.5}
     objective = HardNegatives(**options, false_above=0.3, false_weight=0.2)  # type: ignore[arg-type]
     views = filled(b=7)
@@ -118,7 +118,7 @@ def test_a_pair_without_negatives_is_finite() -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     objective = HardNegatives(alpha=0.9, beta=0.5, focal=0.7, false_above=0.35, false_weight=0.3)
     check_gradients(objective, filled(b=5, d=3))
     check_processes(objective, filled(b=12))

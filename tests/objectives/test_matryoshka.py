@@ -159,10 +159,10 @@ def test_such_a_width_is_refused_before_training(recipe_file: Path) -> None:
     ("options", "message"),
     [
         ({"widths": []}, "objectives.matryoshka.widths: list should have at least 1 item after validation, not 0, got []"),
-        ({"widths": [4, 4]}, "objectives.matryoshka: widths: each stands there once"),
+        ({"widths": [4, 4]}, "objectives.matryoshka: widths: name each once"),
         ({"widths": [4], "weights": [1, 2]}, "objectives.matryoshka: weights: 2 for 1 widths"),
         ({"widths": [4], "objective": {}}, "objectives.matryoshka: objective: name exactly one objective, not 0"),
-        ({"widths": [4], "objective": {"matryoshka": {"widths": [2]}}}, "objectives.matryoshka: objective: matryoshka inside itself says nothing new"),
+        ({"widths": [4], "objective": {"matryoshka": {"widths": [2]}}}, "objectives.matryoshka: objective: matryoshka cannot hold itself: name another objective"),
         ({"widths": [4], "objective": {"contrastiv": {}}}, 'objectives: unknown component "contrastiv": did you mean "contrastive"?'),
         ({"widths": [4], "objective": {"contrastive": {"target": "soft"}}}, 'objectives.matryoshka.objective.contrastive.target: unknown option: did you mean "targets"?'),
     ],

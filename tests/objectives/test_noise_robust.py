@@ -17,7 +17,7 @@ from domainclip.objectives import noise_robust
 from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.gaussian_mixture import clean
+from domainclip.objectives.losses.gaussian_mixture import clean_probability
 from domainclip.objectives.noise_robust import NoiseRobust
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 
@@ -31,20 +31,20 @@ def test_mixture_is_that_of_scikit_learn() -> None:
         reg_covar=5e-4, max_iter=1000, tol=1e-12, random_state=0,
     ).fit(x[:, None])  # fmt: skip
     expected = theirs.predict_proba(x[:, None])[:, theirs.means_.argmin()]
-    found = clean(torch.from_numpy(losses)).numpy()
+    found = clean_probability(torch.from_numpy(losses)).numpy()
     assert np.abs(found - expected).max() < 1e-3
     assert ((found > 0.5) == (np.arange(100) < 70)).mean() > 0.95
 
 
 def test_losses_that_are_alike_are_all_clean() -> None:
-    assert clean(torch.full((5,), 2.0)).tolist() == [1.0] * 5
-    assert clean(torch.tensor([3.0])).tolist() == [1.0]
+    assert clean_probability(torch.full((5,), 2.0)).tolist() == [1.0] * 5
+    assert clean_probability(torch.tensor([3.0])).tolist() == [1.0]
 
 
 def test_the_mixture_does_not_depend_on_the_order() -> None:
     losses = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
-    assert torch.allclose(clean(losses)[order], clean(losses[order]), atol=1e-12)
+    assert torch.allclose(clean_probability(losses)[order], clean_probability(losses[order]), atol=1e-12)
 
 
 def _believed(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
@@ -71,7 +71,7 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_smooth_is_label_smoothing(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     _believed(monkeypatch, [0.0] * 7)  # all alike: then torch's own label smoothing says the same
 
     def dense(seen: Views) -> Tensor:
@@ -99,7 +99,7 @@ def _mismatched() -> Views:
 @pytest.mark.parametrize("how", ["smooth", "weigh"])
 def test_planted_mismatches_are_found_and_teach_less(how: str) -> None:
     views = _mismatched()
-    believed = clean(noise_robust._losses(views))
+    believed = clean_probability(noise_robust._losses(views))
     assert believed[:20].min() > 0.95
     assert believed[20:].max() < 0.05
 
@@ -112,13 +112,13 @@ def test_planted_mismatches_are_found_and_teach_less(how: str) -> None:
 
 
 def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     views = _mismatched()
     seen: list[Tensor] = []
 
     def watched(losses: Tensor) -> Tensor:
         seen.append(losses)
-        return clean(losses)
+        return clean_probability(losses)
 
     monkeypatch.setattr(noise_robust, "clean", watched)
     for rows in (slice(0, 12), slice(12, 24)):
@@ -130,7 +130,7 @@ def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest
 
 @pytest.mark.parametrize("how", ["smooth", "weigh"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     objective = NoiseRobust(strength=0.8, mode=how)  # type: ignore[arg-type]
     check_processes(objective, filled(b=12))
     _believed(monkeypatch, [0.9, 0.1, 0.5, 0.0, 1.0])  # what is believed is a constant for the gradient

@@ -57,7 +57,7 @@ def _plain(seen: Views) -> Tensor:
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_equal_to_lists_written_out(monkeypatch: pytest.MonkeyPatch, logits: int, grouped: bool) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     check_equal(RankConsistency(across=0.7, within=0.4), _plain, filled(b=7, grouped=grouped))
 
 
@@ -80,6 +80,6 @@ def test_large_scales_stay_finite() -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     check_gradients(RankConsistency(across=0.3), filled(b=5, d=3))
     check_processes(RankConsistency(across=0.3), filled(b=12))

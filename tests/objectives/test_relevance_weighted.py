@@ -37,7 +37,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("logits", [1, 15, 2**20])
 def test_is_weighted_cross_entropy(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     values = [1.0, 5.0, 0.0, 2.0, 3.0, 3.0, 100.0]
     weight = torch.tensor(values, dtype=torch.float64).sqrt()
 
@@ -76,6 +76,6 @@ def test_what_is_worth_nothing_teaches_nothing() -> None:
 
 
 def test_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     check_gradients(RelevanceWeighted(column="x", power=2), filled(NEEDS, b=5, d=3))
     check_processes(RelevanceWeighted(column="x", power=2), filled(NEEDS, b=12))

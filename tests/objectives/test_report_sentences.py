@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.patch_grouping import grouped, told_apart
+from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 from domainclip.objectives.report_sentences import ReportSentences
 from tests.support.text_objectives import (
     assert_gradients,
@@ -81,7 +81,7 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     said[4, 1] = said[0, 2]  # one sentence of two reports
     views = replace(views, extra_text=said)
     wanted = slopes(ReportSentences(), views)
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     torch.testing.assert_close(slopes(ReportSentences(), views), wanted, rtol=1e-12, atol=1e-14)
 
 
@@ -117,7 +117,7 @@ def test_grouping_by_hand() -> None:
     patches = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]], dtype=torch.float64)
     word = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
     expected = F.normalize((patches[0, 0] + 0.8 * patches[0, 1]) / 1.8, dim=0)
-    torch.testing.assert_close(grouped(patches, word)[0, 0], expected)
+    torch.testing.assert_close(group_patches(patches, word)[0, 0], expected)
 
 
 def test_grouping_leaves_out_what_is_least_alike() -> None:
@@ -125,7 +125,7 @@ def test_grouping_leaves_out_what_is_least_alike() -> None:
     cosines = torch.tensor([1.0, 0.8, 0.1, 0.0], dtype=torch.float64)
     patches = torch.stack([cosines, (1 - cosines**2).sqrt()], dim=-1)[None].requires_grad_()
     word = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
-    (grad,) = torch.autograd.grad(grouped(patches, word)[0, 0, 1], patches)
+    (grad,) = torch.autograd.grad(group_patches(patches, word)[0, 0, 1], patches)
     assert grad[0].abs().sum(-1).gt(0).tolist() == [True, True, False, True]
 
 
@@ -133,10 +133,12 @@ def test_words_are_told_apart_within_a_pair_by_hand() -> None:
     words = torch.eye(2, dtype=torch.float64)[None]
     there = torch.tensor([[True, True]])
     one = torch.tensor(1.0)
-    assert told_apart(words, words, there, one).item() == pytest.approx(log(1 + exp(-1)), abs=1e-12)
-    assert told_apart(words, words, torch.tensor([[True, False]]), one).item() == 0.0
+    assert contrast_within_pair(words, words, there, one).item() == pytest.approx(log(1 + exp(-1)), abs=1e-12)
+    assert contrast_within_pair(words, words, torch.tensor([[True, False]]), one).item() == 0.0
     same = words[:, :1].repeat(1, 2, 1)
-    assert told_apart(same, same, there, one).item() == 0.0  # equal sentences are not held against each other
+    assert (
+        contrast_within_pair(same, same, there, one).item() == 0.0
+    )  # equal sentences are not held against each other
 
 
 def test_sentences_of_the_language_that_is_shown() -> None:

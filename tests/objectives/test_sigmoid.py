@@ -91,7 +91,7 @@ def test_labels_and_groups_are_the_dense_form() -> None:
 
 @pytest.mark.parametrize("targets", ["mask", "labels"])
 def test_exact(monkeypatch: pytest.MonkeyPatch, targets: str) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 20)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 20)
     objective = Sigmoid(targets=targets)  # type: ignore[arg-type]
     assert objective.needs == (frozenset({"labels"}) if targets == "labels" else frozenset())
     check_gradients(objective, filled(frozenset({"labels"}), b=5, d=3))

@@ -61,7 +61,7 @@ def test_late_interaction_is_the_open_definition() -> None:
 @pytest.mark.parametrize("logits", [1, 6 * 4 * 3 * 2, 10**6])
 def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     wanted = slopes(FILIP, _views())
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     torch.testing.assert_close(slopes(FILIP, _views()), wanted, rtol=1e-12, atol=1e-14)
 
 

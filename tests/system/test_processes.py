@@ -235,8 +235,8 @@ def _around(case: Ring) -> tuple[Tensor, dict[str, Tensor], int]:
 
         return arrive
 
-    with patch.object(collectives, "ring_exchange", watched), patch.object(blockwise, "LOGITS", 3 * 7):
-        loss = ring.mean_around(
+    with patch.object(collectives, "ring_exchange", watched), patch.object(blockwise, "MAX_LOGITS", 3 * 7):
+        loss = ring.ring_mean(
             leaves["image"],
             leaves["text"],
             leaves["scale"],

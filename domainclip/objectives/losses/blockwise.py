@@ -1,8 +1,7 @@
-"""Losses over all combinations of two sides, row block by row block: the logits never stand whole.
+"""Losses over all combinations of rows and columns, one block of rows at a time: the full logits never exist.
 
-Each process takes its own rows against the columns of all, so a batch over w processes costs each of them
-1/w of the arithmetic. Loss and gradients are found in one pass, as the gradient at the logits is at hand
-while the block is.
+Each process takes its rows against the columns of all processes, so a batch over w processes costs each of
+them 1/w of the arithmetic. Loss and gradients are computed in one pass, while the logits of a block exist.
 
 Legend: r rows of this process, b columns of all processes, d width, k rows of a block.
 """
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS = 2**20  # how many stand at once: 4 MiB in fp32
+MAX_LOGITS = 2**20  # of one block: 4 MiB in fp32
 
-# (k, b) logits, (k,) the column that belongs to each row, (k, b) bool: combinations that are neither right
-# nor wrong. Gives (k,) losses and (k, b) their gradients at the logits; it may write into the logits.
+# Takes (k, b) logits, (k,) the target column of each row, and (k, b) bool, the combinations that are neither
+# positive nor negative. Returns (k,) losses and (k, b) their gradients at the logits, which it may overwrite.
 Kernel = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
@@ -33,91 +32,96 @@ def mean_over_rows(
     group: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """() the mean of the rows' losses; row i belongs to column `first` + i.
+    """() the mean of the losses of all rows; the target of row i is column `first` + i.
 
-    Shapes: rows (r, d), columns (b, d), group (b,): within a group, other columns than a row's own are
-    neither right nor wrong for it.
+    Shapes: rows (r, d), columns (b, d), group (b,): within its group, a row has no positive and no negative
+    but its target.
     """
     total: Tensor = _Blocked.apply(kernel, rows, columns, scale, bias, group, first)
     return total / len(rows)
 
 
-def per_row(
+def loss_per_row(
     kernel: Kernel, rows: Tensor, columns: Tensor, scale: Tensor, group: Tensor | None = None, first: int = 0
 ) -> Tensor:
-    """(r,) the rows' losses, each its own, without gradient."""
+    """(r,) the loss of each row, without gradient."""
     with torch.no_grad():
         blocks = _blocks(rows, columns, scale, None, first)
-        return torch.cat([kernel(logits, own, _excluded(own, group))[0] for _, own, logits in blocks])
+        return torch.cat(
+            [kernel(logits, target, _excluded(target, group))[0] for _, target, logits in blocks]
+        )
 
 
-def with_derivative(losses: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Kernel:
-    """A kernel from its losses (k,) alone: their gradient is taken block by block, so nothing stands whole.
+def kernel_from_losses(losses: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Kernel:
+    """A kernel from a function that returns the losses (k,) alone; autograd gives their gradient.
 
-    `losses` must not write into the logits. Excluded combinations stand in them with their logits.
+    `losses` must not write into the logits, in which excluded combinations have their values.
     """
 
-    def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def kernel(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
-            found = losses(leaf, own, excluded)
-            (slopes,) = torch.autograd.grad(found.sum(), leaf)
-        return found.detach(), slopes
+            values = losses(leaf, target, excluded)
+            (gradients,) = torch.autograd.grad(values.sum(), leaf)
+        return values.detach(), gradients
 
     return kernel
 
 
-def weighted_mean(kernel: Kernel, weight: Tensor) -> Kernel:
-    """The kernel with each row's loss times its `weight` (b,), by the column that belongs to the row."""
+def weighted_kernel(kernel: Kernel, weight: Tensor) -> Kernel:
+    """The kernel with the loss of each row times the `weight` (b,) of its target."""
 
-    def times(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-        losses, slopes = kernel(logits, own, excluded)
-        return losses * weight[own], slopes.mul_(weight[own, None])
+    def weighted(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+        losses, gradients = kernel(logits, target, excluded)
+        return losses * weight[target], gradients.mul_(weight[target, None])
 
-    return times
+    return weighted
 
 
-def toward_targets(targets: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
+def soft_cross_entropy(targets: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
     """Cross-entropy of each row with a target distribution: log Σ_j exp z_ij − Σ_j t_ij z_ij.
 
-    `targets(own, excluded)` gives (k, b) rows that are ≥ 0 and add up to 1, with nothing on what is excluded.
+    `targets(target, excluded)` returns (k, b) rows t ≥ 0 that sum to 1, with 0 at excluded combinations.
     """
 
-    def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-        wanted = targets(own, excluded)
-        said = (wanted * logits).sum(dim=1)  # before minus infinity stands there: 0 · −∞ is no number
+    def kernel(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+        distribution = targets(target, excluded)
+        expected = (distribution * logits).sum(dim=1)  # before masking, because 0 · −∞ is NaN
         if excluded is not None:
             logits = logits.masked_fill_(excluded, -torch.inf)
         log_sum = logits.logsumexp(dim=1)
-        return log_sum - said, logits.sub_(log_sum[:, None]).exp_().sub_(wanted)
+        return log_sum - expected, logits.sub_(log_sum[:, None]).exp_().sub_(distribution)
 
     return kernel
 
 
-def softmax(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each row: log Σ_j exp z_ij − z_i,own."""
-    here = torch.arange(len(own), device=own.device)
+def cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each row with its target t: log Σ_j exp z_ij − z_it."""
+    index = torch.arange(len(target), device=target.device)
     if excluded is not None:
         logits = logits.masked_fill_(excluded, -torch.inf)
     log_sum = logits.logsumexp(dim=1)
-    losses = log_sum - logits[here, own]
-    slopes = logits.sub_(log_sum[:, None]).exp_()
-    slopes[here, own] -= 1
-    return losses, slopes
+    losses = log_sum - logits[index, target]
+    gradients = logits.sub_(log_sum[:, None]).exp_()
+    gradients[index, target] -= 1
+    return losses, gradients
 
 
 def sigmoid_pairs(
-    logits: Tensor, own: Tensor, excluded: Tensor | None, together: Callable[[Tensor], Tensor] | None = None
+    logits: Tensor,
+    target: Tensor,
+    excluded: Tensor | None,
+    positives: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Σ_j of −log σ(±z_ij), the sign + at a row's own column, and where `together(own)` (k, b) holds."""
-    here = torch.arange(len(own), device=own.device)
-    yes = (here, own) if together is None else together(own)
-    logits[yes] *= -1
-    losses, slopes = F.softplus(logits), logits.sigmoid_()
-    slopes[yes] *= -1
+    """Σ_j −log σ(±z_ij), with + at the target of a row and where `positives(target)` (k, b) is true."""
+    index = torch.arange(len(target), device=target.device)
+    positive = (index, target) if positives is None else positives(target)
+    logits[positive] *= -1
+    losses, gradients = F.softplus(logits), logits.sigmoid_()
+    gradients[positive] *= -1
     if excluded is not None:
-        losses, slopes = losses.masked_fill_(excluded, 0), slopes.masked_fill_(excluded, 0)
-    return losses.sum(dim=1), slopes
+        losses, gradients = losses.masked_fill_(excluded, 0), gradients.masked_fill_(excluded, 0)
+    return losses.sum(dim=1), gradients
 
 
 class _Blocked(torch.autograd.Function):
@@ -132,51 +136,51 @@ class _Blocked(torch.autograd.Function):
         group: Tensor | None,
         first: int,
     ) -> Tensor:
-        of_rows = torch.zeros_like(rows) if ctx.needs_input_grad[1] else None
-        of_columns = torch.zeros_like(columns) if ctx.needs_input_grad[2] else None
-        of_scale, of_bias = torch.zeros_like(scale), torch.zeros_like(scale)
+        grad_rows = torch.zeros_like(rows) if ctx.needs_input_grad[1] else None
+        grad_columns = torch.zeros_like(columns) if ctx.needs_input_grad[2] else None
+        grad_scale, grad_bias = torch.zeros_like(scale), torch.zeros_like(scale)
         losses = []
-        for place, own, logits in _blocks(rows, columns, scale, bias, first):
-            block = rows[place]
-            loss, slopes = kernel(logits, own, _excluded(own, group))
+        for block_rows, target, logits in _blocks(rows, columns, scale, bias, first):
+            block = rows[block_rows]
+            loss, gradients = kernel(logits, target, _excluded(target, group))
             losses.append(loss)
-            drawn = slopes @ columns  # (k, d)
-            of_scale += (drawn * block).sum()
-            of_bias += slopes.sum()
-            if of_rows is not None:
-                torch.mul(drawn, scale, out=of_rows[place])
-            if of_columns is not None:
-                of_columns.addmm_(slopes.T, block * scale)
-        ctx.save_for_backward(of_rows, of_columns, of_scale, None if bias is None else of_bias)
+            weighted_columns = gradients @ columns  # (k, d)
+            grad_scale += (weighted_columns * block).sum()
+            grad_bias += gradients.sum()
+            if grad_rows is not None:
+                torch.mul(weighted_columns, scale, out=grad_rows[block_rows])
+            if grad_columns is not None:
+                grad_columns.addmm_(gradients.T, block * scale)
+        ctx.save_for_backward(grad_rows, grad_columns, grad_scale, None if bias is None else grad_bias)
         return torch.cat(losses).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        of_rows, of_columns, of_scale, of_bias = (
-            None if found is None else found * grad for found in ctx.saved_tensors
+        grad_rows, grad_columns, grad_scale, grad_bias = (
+            None if saved is None else saved * grad for saved in ctx.saved_tensors
         )
-        return None, of_rows, of_columns, of_scale, of_bias, None, None
+        return None, grad_rows, grad_columns, grad_scale, grad_bias, None, None
 
 
 def _blocks(
     rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None, first: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Block by block: which rows, the column of each (k,), and their logits (k, b)."""
-    size = max(1, LOGITS // len(columns))
+    """For each block its rows, their targets (k,) and their logits (k, b)."""
+    size = max(1, MAX_LOGITS // len(columns))
     for start in range(0, len(rows), size):
-        place = slice(start, min(start + size, len(rows)))
-        own = torch.arange(place.start, place.stop, device=rows.device) + first
-        logits = (rows[place] @ columns.T).mul_(scale)
+        block_rows = slice(start, min(start + size, len(rows)))
+        target = torch.arange(block_rows.start, block_rows.stop, device=rows.device) + first
+        logits = (rows[block_rows] @ columns.T).mul_(scale)
         if bias is not None:
             logits.add_(bias)
-        yield place, own, logits
+        yield block_rows, target, logits
 
 
-def _excluded(own: Tensor, group: Tensor | None) -> Tensor | None:
-    """(k, b) bool: another pair of a row's group; never the row's own."""
+def _excluded(target: Tensor, group: Tensor | None) -> Tensor | None:
+    """(k, b) bool: the other pairs of the group of a row, never its target."""
     if group is None:
         return None
-    same = group[own][:, None] == group[None, :]
-    same[torch.arange(len(own), device=own.device), own] = False
+    same = group[target][:, None] == group[None, :]
+    same[torch.arange(len(target), device=target.device), target] = False
     return same

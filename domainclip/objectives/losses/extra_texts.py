@@ -1,9 +1,9 @@
-"""Cross-entropy of rows that each have a right column of their own: for texts beside those of the pairs.
+"""Cross-entropy of rows among candidates other than the batch's texts, such as further texts of each pair.
 
-Columns that are right as well leave the denominator: those of a pair's own group, and those that the towers
-cannot tell from the right one or from the row itself, as the same sentence in two reports.
+Columns that are positive too leave the denominator: those of the pair of a row and of its group, and those
+that the towers cannot tell from the target or from the row itself, such as a sentence of two reports.
 
-Legend: r rows, c columns, d width, b pairs, k rows of a block.
+Legend: r rows, c columns, d width, b pairs, n pairs of a selection, k rows of a block.
 """
 
 from __future__ import annotations
@@ -17,83 +17,91 @@ from torch.utils.checkpoint import checkpoint
 from domainclip.objectives.base import Views
 from domainclip.objectives.losses import blockwise
 
-# Equal texts are encoded once in a process; what another process says of them differs by rounding, at most by
-# 1e-5 of a cosine under bf16. Of 2,000 different sentences only those that differ in capitals or spaces alone
-# lie closer than this (measured with a ViT-Ti/16). With dropout, equal texts of two processes differ.
-ALIKE = 1 - 1e-4
+# A process encodes equal texts once; the embeddings of another process differ by rounding, by at most 1e-5 of
+# a cosine under bf16. Of 2,000 different sentences only those that differ in capitals or spaces alone are
+# more similar than this (measured with a ViT-Ti/16). With dropout, equal texts of two processes differ.
+EQUAL_TEXT_COSINE = 1 - 1e-4
 
-Out = Callable[[Tensor], Tensor]  # (k,) numbers of rows -> (k, c) bool: columns that leave the denominator
+ColumnMask = Callable[[Tensor], Tensor]  # (k,) row numbers -> (k, c) bool: columns that leave the denominator
 
 
-def pick(rows: Tensor, right: Tensor, others: Tensor, out: Out, scale: Tensor) -> Tensor:
-    """(r,) nats: −log of the share that the right column has among itself and the others.
+def cross_entropy_among(
+    rows: Tensor, targets: Tensor, columns: Tensor, excluded: ColumnMask, scale: Tensor
+) -> Tensor:
+    """(r,) nats: −log of the softmax of the target of each row among itself and the columns.
 
-    Shapes: rows and right (r, d), others (c, d). Row block by row block: the logits never stand whole, and
-    are made again for the gradient.
+    Shapes: rows and targets (r, d), columns (c, d). One block of rows at a time: the full logits never exist,
+    and the backward pass computes them again.
     """
-    size = max(1, blockwise.LOGITS // max(1, len(others)))
+    size = max(1, blockwise.MAX_LOGITS // max(1, len(columns)))
     if len(rows) <= size:
-        return _pick(rows, right, others, torch.arange(len(rows), device=rows.device), out, scale)
-    parts = []
+        every_row = torch.arange(len(rows), device=rows.device)
+        return _block_losses(rows, targets, columns, every_row, excluded, scale)
+    blocks = []
     for start in range(0, len(rows), size):
         at = torch.arange(start, min(start + size, len(rows)), device=rows.device)
-        given = (rows[at], right[at], others, at, out, scale)
-        parts.append(checkpoint(_pick, *given, use_reentrant=False, preserve_rng_state=False))
-    return torch.cat(parts)
+        arguments = (rows[at], targets[at], columns, at, excluded, scale)
+        blocks.append(checkpoint(_block_losses, *arguments, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(blocks)
 
 
-def facing(views: Views, one: Tensor, other: Tensor, there: Tensor, scale: Tensor | None = None) -> Tensor:
-    """(r,) nats of the pairs of this process: one side finds the other, and back; 0 where it is not there.
+def pair_losses(
+    views: Views, first: Tensor, second: Tensor, exists: Tensor, scale: Tensor | None = None
+) -> Tensor:
+    """(r,) nats of the pairs of this process, in both directions; 0 for a pair that does not exist.
 
-    Shapes: one and other (b, d), row by row of one pair; there (b,) bool. Only what is there is chosen from.
-    `scale` is the model's own unless given.
+    Shapes: first and second (b, d), row by row of one pair; exists (b,) bool. Pairs that do not exist are no
+    candidates. `scale` is that of the model by default.
     """
     scale = views.scale if scale is None else scale
-    found = there.nonzero().flatten()
-    mine = within(found, views.local_slice)
-    own, first = found[mine], views.local_slice.start
-    losses = one.new_zeros(views.local_slice.stop - first)
-    for a, b in ((one, other), (other, one)):
-        nats = pick(a[own], b[own], b[found], together(views, own, found), scale)
-        losses = losses.index_add(0, own - first, nats / 2)
+    pairs = exists.nonzero().flatten()
+    local, start = pairs[is_local(pairs, views.local_slice)], views.local_slice.start
+    losses = first.new_zeros(views.local_slice.stop - start)
+    for queries, candidates in ((first, second), (second, first)):
+        excluded = same_pair_or_group(views, local, pairs)
+        nats = cross_entropy_among(queries[local], candidates[local], candidates[pairs], excluded, scale)
+        losses = losses.index_add(0, local - start, nats / 2)
     return losses
 
 
-def nt_xent(views: Views, one: Tensor, other: Tensor, there: Tensor, temperature: float) -> Tensor:
-    """(r,) nats of the pairs of this process: each of two copies finds the other among both copies of all.
+def nt_xent(views: Views, first: Tensor, second: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    """(r,) nats of the pairs of this process: each of two copies among both copies of all pairs.
 
-    Shapes: one and other (b, d), there (b,) bool; 0 where it is not there. [arXiv:2002.05709]
+    Shapes: first and second (b, d), exists (b,) bool; 0 for a pair that does not exist. [arXiv:2002.05709]
     """
-    found, first = there.nonzero().flatten(), views.local_slice.start
-    mine = within(found, views.local_slice)
-    own = found[mine]
-    rows, right = torch.cat([one[own], other[own]]), torch.cat([other[own], one[own]])
-    everyone, out = torch.cat([one[found], other[found]]), together(views, own.repeat(2), found.repeat(2))
-    nats = pick(rows, right, everyone, out, views.scale.new_tensor(1 / temperature))
-    return one.new_zeros(views.local_slice.stop - first).index_add(0, own.repeat(2) - first, nats / 2)
+    pairs, start = exists.nonzero().flatten(), views.local_slice.start
+    local = pairs[is_local(pairs, views.local_slice)]
+    rows, targets = torch.cat([first[local], second[local]]), torch.cat([second[local], first[local]])
+    columns = torch.cat([first[pairs], second[pairs]])
+    excluded = same_pair_or_group(views, local.repeat(2), pairs.repeat(2))
+    nats = cross_entropy_among(rows, targets, columns, excluded, views.scale.new_tensor(1 / temperature))
+    return first.new_zeros(views.local_slice.stop - start).index_add(0, local.repeat(2) - start, nats / 2)
 
 
-def within(found: Tensor, own: slice) -> Tensor:
-    """(n,) bool: which of these pairs are this process's."""
-    mine: Tensor = (found >= own.start) & (found < own.stop)
-    return mine
+def is_local(pairs: Tensor, local: slice) -> Tensor:
+    """(n,) bool: which of these pairs belong to this process."""
+    mask: Tensor = (pairs >= local.start) & (pairs < local.stop)
+    return mask
 
 
-def together(views: Views, rows: Tensor, columns: Tensor) -> Out:
-    """Which columns belong to the pair of a row, or to its group; both given by the pair of each."""
+def same_pair_or_group(views: Views, rows: Tensor, columns: Tensor) -> ColumnMask:
+    """Which columns belong to the pair of a row or to its group; `rows` (r,) and `columns` (c,) pairs."""
     group = torch.arange(len(views.image), device=rows.device) if views.group is None else views.group
 
-    def out(at: Tensor) -> Tensor:
-        of_rows, numbers = rows[at], group[columns]
-        return (of_rows[:, None] == columns) | (group[of_rows][:, None] == numbers)
+    def excluded(at: Tensor) -> Tensor:
+        row_pairs, column_groups = rows[at], group[columns]
+        return (row_pairs[:, None] == columns) | (group[row_pairs][:, None] == column_groups)
 
-    return out
+    return excluded
 
 
-def _pick(rows: Tensor, right: Tensor, others: Tensor, at: Tensor, out: Out, scale: Tensor) -> Tensor:
-    cosines = rows @ others.T
-    excluded = out(at) | (cosines.detach() > ALIKE) | (right.detach() @ others.detach().T > ALIKE)
-    logits = (cosines * scale).masked_fill(excluded, -torch.inf)
-    own = (rows * right).sum(dim=-1, keepdim=True) * scale
-    nats: Tensor = torch.cat([own, logits], dim=-1).logsumexp(dim=-1) - own[:, 0]
+def _block_losses(
+    rows: Tensor, targets: Tensor, columns: Tensor, at: Tensor, excluded: ColumnMask, scale: Tensor
+) -> Tensor:
+    cosines = rows @ columns.T
+    like_row = cosines.detach() > EQUAL_TEXT_COSINE
+    like_target = targets.detach() @ columns.detach().T > EQUAL_TEXT_COSINE
+    logits = (cosines * scale).masked_fill(excluded(at) | like_row | like_target, -torch.inf)
+    target_logits = (rows * targets).sum(dim=-1, keepdim=True) * scale
+    nats: Tensor = torch.cat([target_logits, logits], dim=-1).logsumexp(dim=-1) - target_logits[:, 0]
     return nats

@@ -1,4 +1,4 @@
-"""Which pairs of a batch belong together: by what the corpus says, never by what the model thinks.
+"""Which pairs of a batch match each other: by labels, groups or equal texts, never by a model's similarity.
 
 Legend: b pairs, c classes, k rows of a block, m texts, d width.
 """
@@ -11,32 +11,34 @@ import torch
 from torch import Tensor
 
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.extra_texts import ALIKE
+from domainclip.objectives.losses.extra_texts import EQUAL_TEXT_COSINE
 
 
 def label_sets(labels: Tensor | None) -> Tensor:
-    """(b,) a number for each set of labels in (b, c): equal where the sets are equal and not empty."""
-    assert labels is not None  # the loop fills what `needs` names
+    """(b,) a number of each set of labels (b, c): equal where the sets are equal and not empty."""
+    assert labels is not None  # the run fills what `needs` names
     _, number = labels.unique(dim=0, return_inverse=True)
-    alone = -1 - torch.arange(len(labels), device=labels.device)
-    return torch.where(labels.any(dim=1), number, alone)
+    unmatched = -1 - torch.arange(len(labels), device=labels.device)
+    return torch.where(labels.any(dim=1), number, unmatched)
 
 
 @torch.no_grad()
-def numbered(said: Tensor) -> Tensor:
-    """(m,) a number for each text of (m, d), the same for equal texts: those that no tower tells apart."""
-    m = len(said)
-    places = torch.arange(m, device=said.device)
+def number_equal_texts(texts: Tensor) -> Tensor:
+    """(m,) a number of each text embedding (m, d), the same where the text tower cannot tell two apart."""
+    m = len(texts)
+    index = torch.arange(m, device=texts.device)
     if not m:
-        return places
-    parts = places.split(max(1, blockwise.LOGITS // m))
-    return torch.cat([torch.where(said[at] @ said.T > ALIKE, places, m).amin(dim=1) for at in parts])
+        return index
+    blocks = index.split(max(1, blockwise.MAX_LOGITS // m))
+    return torch.cat(
+        [torch.where(texts[at] @ texts.T > EQUAL_TEXT_COSINE, index, m).amin(dim=1) for at in blocks]
+    )
 
 
-def same(own: Tensor, pairs: int, marks: Sequence[Tensor | None]) -> Tensor:
-    """(k, b) bool: whether a pair is the row's own, or carries its number in one of the marks (b,)."""
-    found = own[:, None] == torch.arange(pairs, device=own.device)
-    for mark in marks:
-        if mark is not None:
-            found |= mark[own][:, None] == mark
-    return found
+def matching_pairs(target: Tensor, pairs: int, numbers: Sequence[Tensor | None]) -> Tensor:
+    """(k, b) bool: the target of each row, and the pairs with the same number in one of `numbers` (b,)."""
+    matches = target[:, None] == torch.arange(pairs, device=target.device)
+    for number in numbers:
+        if number is not None:
+            matches |= number[target][:, None] == number
+    return matches

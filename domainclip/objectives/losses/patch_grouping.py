@@ -1,4 +1,4 @@
-"""What of a picture each piece of its text speaks of: few patches, weighed by how alike they are.
+"""The patches of an image that match each word or sentence of its text: few, weighted by similarity.
 
 Legend: r pairs, n patches, l words or sentences of a pair, d width.
 """
@@ -9,36 +9,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainclip.objectives.losses.extra_texts import ALIKE
+from domainclip.objectives.losses.extra_texts import EQUAL_TEXT_COSINE
 
 
-def grouped(patches: Tensor, words: Tensor) -> Tensor:
-    """(r, l, d) of unit length: for each word the mean of the patches that are most like it.
+def group_patches(patches: Tensor, words: Tensor) -> Tensor:
+    """(r, l, d) of unit length: for each word the weighted mean of the patches most similar to it.
 
-    Cosines of a word are brought to 0 … 1 over the patches, those below 1/n dropped, the rest are weights
+    The cosines of a word are scaled to 0 … 1 over the patches, those below 1/n dropped, the rest are weights
     [arXiv:2401.09865]. Shapes: patches (r, n, d), words (r, l, d).
     """
-    alike = words @ patches.transpose(1, 2)
-    low, high = alike.amin(dim=-1, keepdim=True), alike.amax(dim=-1, keepdim=True)
-    share = (alike - low) / (high - low).clamp_min(1e-6)
+    cosines = words @ patches.transpose(1, 2)
+    low, high = cosines.amin(dim=-1, keepdim=True), cosines.amax(dim=-1, keepdim=True)
+    share = (cosines - low) / (high - low).clamp_min(1e-6)
     share = share.masked_fill(share < 1 / patches.shape[1], 0)
     weights = share / share.sum(dim=-1, keepdim=True).clamp_min(1e-6)
     return F.normalize(weights @ patches, dim=-1)
 
 
-def told_apart(seen: Tensor, words: Tensor, there: Tensor, scale: Tensor) -> Tensor:
-    """(r,) nats: within one pair, each word finds its own patches among those of all its words, and back.
+def contrast_within_pair(grouped: Tensor, words: Tensor, exists: Tensor, scale: Tensor) -> Tensor:
+    """(r,) nats: within one pair, each word among the grouped patches of all its words, and the reverse.
 
-    Shapes: seen and words (r, l, d), there (r, l) bool. Mean over the words that are there; 0 for a pair that
-    has none, or one only. Words that the text tower cannot tell apart are not held against each other.
+    Shapes: grouped and words (r, l, d), exists (r, l) bool. The mean over the words that exist; 0 for a pair
+    with none or one. Words that the text tower cannot tell apart are not each other's negatives.
     """
     eye = torch.eye(words.shape[1], dtype=torch.bool, device=words.device)
-    same = (words.detach() @ words.detach().transpose(1, 2) > ALIKE) & ~eye
-    out = (same | ~there[:, None, :]) & ~eye
-    logits = scale * words @ seen.transpose(1, 2)
+    equal = (words.detach() @ words.detach().transpose(1, 2) > EQUAL_TEXT_COSINE) & ~eye
+    excluded = (equal | ~exists[:, None, :]) & ~eye
+    logits = scale * words @ grouped.transpose(1, 2)
     nats = [
-        (z.masked_fill(out, -torch.inf).logsumexp(dim=-1) - z.diagonal(dim1=1, dim2=2)) / 2
+        (z.masked_fill(excluded, -torch.inf).logsumexp(dim=-1) - z.diagonal(dim1=1, dim2=2)) / 2
         for z in (logits, logits.transpose(1, 2))
     ]
-    total = torch.where(there, nats[0] + nats[1], 0).sum(dim=-1)
-    return total / there.sum(dim=-1).clamp_min(1)
+    total = torch.where(exists, nats[0] + nats[1], 0).sum(dim=-1)
+    return total / exists.sum(dim=-1).clamp_min(1)

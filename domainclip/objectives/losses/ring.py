@@ -1,10 +1,10 @@
-"""The sigmoid loss around a ring of processes: texts come by block after block, and nowhere stand whole.
+"""The sigmoid loss around a ring of processes: blocks of texts are passed on, and no process holds all.
 
-In a softmax each row needs all columns at once. Here each combination is a question of its own, so a process
-keeps its images, works on the texts that are at hand, and passes them on [arXiv:2303.15343 §3.3]. Gathering
-holds 4·b·d numbers on every process: both sides and their gradients. The ring holds two blocks (r, d) at most
-of others' texts, the one at hand and the one that arrives, and as many of gradients. Each process sends about
-2·b·d numbers, where gathering both sides and summing both gradients takes 6·b·d.
+A softmax needs all columns of a row at once; the sigmoid loss is a sum over combinations. So a process keeps
+its images, computes the loss against one block of texts, and passes the block on [arXiv:2303.15343 §3.3].
+Gathering holds 4·b·d numbers on every process: both sides and their gradients. The ring holds at most two
+blocks (r, d) of texts of other processes, the current and the arriving one, and as many of gradients. Each
+process sends about 2·b·d numbers, where gathering both sides and summing both gradients takes 6·b·d.
 
 Legend: w processes, r pairs of this process, b = w·r, d width.
 """
@@ -22,51 +22,52 @@ from domainclip.distributed import collectives
 from domainclip.objectives.losses.blockwise import Kernel, mean_over_rows, sigmoid_pairs
 
 
-def mean_around(
+def ring_mean(
     rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None = None, group: Tensor | None = None
 ) -> Tensor:
-    """() what `mean_over_rows(yes_or_no, …)` gives for the rows of this process, of all columns.
+    """() the value of `mean_over_rows(sigmoid_pairs, …)` for the rows of this process and all columns.
 
-    Shapes: rows and columns (r, d), group (r,), all of this process; row i belongs to column i. Every process
-    calls it, with as many rows. The gradient of the columns is the sum over the processes, as in gathering.
+    Shapes: rows and columns (r, d), group (r,), all of this process; the target of row i is column i. Every
+    process calls it with the same number of rows. The gradient of the columns is the sum over the processes,
+    as in gathering.
     """
-    found: Tensor = _Around.apply(rows, columns, scale, bias, group)
-    return found
+    mean: Tensor = _RingMean.apply(rows, columns, scale, bias, group)
+    return mean
 
 
-class _Around(torch.autograd.Function):
+class _RingMean(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None, group: Tensor | None
     ) -> Tensor:
-        here = [columns] if group is None else [columns, group]
-        sums = _Sums(torch.zeros_like(scale), [torch.zeros_like(one) for one in (rows, scale, scale)])
-        homing = torch.zeros_like(columns)
+        block = [columns] if group is None else [columns, group]
+        sums = _Sums(torch.zeros_like(scale), [torch.zeros_like(leaf) for leaf in (rows, scale, scale)])
+        grad_block = torch.zeros_like(columns)
         for hop in range(collectives.process_count()):
             last = hop == collectives.process_count() - 1
-            coming = None if last else collectives.ring_exchange(here)  # while the block at hand is worked on
-            kernel = _apart(group, here[-1]) if hop else sigmoid_pairs
-            homing += sums.add(kernel, rows, here[0], scale, bias, None if hop else group)
-            # Gradients go with the texts they belong to, and are home after the last hop: so going backward
-            # says nothing to anybody.
-            (homing,) = collectives.ring_exchange([homing])()
-            here = here if coming is None else coming()
-        of_rows, of_scale, of_bias = sums.slopes
-        ctx.save_for_backward(of_rows, homing, of_scale, None if bias is None else of_bias)
+            receive = None if last else collectives.ring_exchange(block)  # during the computation
+            kernel = _negatives_kernel(group, block[-1]) if hop else sigmoid_pairs
+            grad_block += sums.add(kernel, rows, block[0], scale, bias, None if hop else group)
+            # A gradient travels with its texts and is back after the last hop, so the backward pass needs no
+            # communication.
+            (grad_block,) = collectives.ring_exchange([grad_block])()
+            block = block if receive is None else receive()
+        grad_rows, grad_scale, grad_bias = sums.gradients
+        ctx.save_for_backward(grad_rows, grad_block, grad_scale, None if bias is None else grad_bias)
         return sums.loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if one is None else one * grad for one in ctx.saved_tensors), None
+        return *(None if saved is None else saved * grad for saved in ctx.saved_tensors), None
 
 
 @dataclass
 class _Sums:
-    """What has been added up on this process: the loss, and its gradient at rows, scale and bias."""
+    """Sums over the blocks on this process: the loss, and its gradients at rows, scale and bias."""
 
     loss: Tensor
-    slopes: list[Tensor]
+    gradients: list[Tensor]
 
     @torch.enable_grad()
     def add(
@@ -78,22 +79,23 @@ class _Sums:
         bias: Tensor | None,
         group: Tensor | None,
     ) -> Tensor:
-        """Adds one block of columns; (r, d) the gradient at them."""
-        given = (rows, columns, scale, torch.zeros_like(scale) if bias is None else bias)
-        one, other, times, plus = leaves = [tensor.detach().requires_grad_() for tensor in given]
-        loss = mean_over_rows(kernel, one, other, times, plus, group)
-        of_rows, of_columns, *others = torch.autograd.grad(loss, leaves)
+        """Add one block of columns; (r, d) the gradient at them."""
+        inputs = (rows, columns, scale, torch.zeros_like(scale) if bias is None else bias)
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        row_leaf, column_leaf, scale_leaf, bias_leaf = leaves
+        loss = mean_over_rows(kernel, row_leaf, column_leaf, scale_leaf, bias_leaf, group)
+        grad_rows, grad_columns, *others = torch.autograd.grad(loss, leaves)
         self.loss += loss.detach()
-        for total, found in zip(self.slopes, (of_rows, *others), strict=True):
-            total += found
-        return of_columns
+        for total, gradient in zip(self.gradients, (grad_rows, *others), strict=True):
+            total += gradient
+        return grad_columns
 
 
-def _apart(mine: Tensor | None, theirs: Tensor) -> Kernel:
-    """The kernel for texts of another process: none belongs to a row, those of its group are left out."""
+def _negatives_kernel(row_group: Tensor | None, column_group: Tensor) -> Kernel:
+    """The kernel for texts of another process: all negatives, those of the group of a row left out."""
 
-    def kernel(logits: Tensor, own: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        excluded = None if mine is None else mine[own][:, None] == theirs[None, :]
-        return sigmoid_pairs(logits, own, excluded, together=lambda own: own[:0])
+    def kernel(logits: Tensor, target: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+        excluded = None if row_group is None else row_group[target][:, None] == column_group[None, :]
+        return sigmoid_pairs(logits, target, excluded, positives=lambda target: target[:0])
 
     return kernel

@@ -169,7 +169,7 @@ def _logit_seconds(width: int, device: torch.device) -> float:
 
     def run_loss() -> None:
         grads: list[Tensor] = [image, text]
-        blockwise.mean_over_rows(blockwise.softmax, image, text, scale).backward(inputs=grads)
+        blockwise.mean_over_rows(blockwise.cross_entropy, image, text, scale).backward(inputs=grads)
 
     # Both directions; the columns' gradients are among them.
     return 2 * seconds_per_call(run_loss, device) / (rows * batch)

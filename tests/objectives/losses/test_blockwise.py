@@ -80,7 +80,7 @@ def test_equal_to_the_dense_form(
     expected = DENSE[name](views)
     wanted = _gradients(expected, views)
     for logits in (1, 3 * pairs, 5 * pairs + 1, 2**20):  # one row at a time; blocks that do not divide; all
-        monkeypatch.setattr(blockwise, "LOGITS", logits)
+        monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
         loss = OBJECTIVES[name](views)
         assert loss.dtype == dtype
         assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
@@ -115,12 +115,12 @@ def test_kept_embeddings_get_no_gradient(name: str) -> None:
 
 
 def test_the_logits_never_stand_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 40)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 40)
     seen: list[tuple[int, ...]] = []
 
     def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
         seen.append((*logits.shape, int(own[0])))
-        return blockwise.softmax(logits, own, excluded)
+        return blockwise.cross_entropy(logits, own, excluded)
 
     views = _views(10, grouped=False, biased=False)
     blockwise.mean_over_rows(kernel, views.image[3:], views.text, views.scale, first=3)
@@ -129,7 +129,7 @@ def test_the_logits_never_stand_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradcheck_in_blocks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 10)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 10)
     views = _views(5, grouped=True, biased=True)
 
     def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -193,16 +193,18 @@ def _own_only(own: Tensor, excluded: Tensor | None) -> Tensor:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-@pytest.mark.parametrize("kernel", [blockwise.with_derivative(_losses), blockwise.toward_targets(_own_only)])
+@pytest.mark.parametrize(
+    "kernel", [blockwise.kernel_from_losses(_losses), blockwise.soft_cross_entropy(_own_only)]
+)
 def test_kernels_from_losses_or_from_targets_are_the_hand_made_one(
     monkeypatch: pytest.MonkeyPatch, kernel: blockwise.Kernel, grouped: bool
 ) -> None:
     views = _views(13, grouped, biased=False)
     for logits in (1, 40, 2**20):
-        monkeypatch.setattr(blockwise, "LOGITS", logits)
+        monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
         found, wanted = (
             blockwise.mean_over_rows(one, views.image, views.text, views.scale, group=views.group)
-            for one in (kernel, blockwise.softmax)
+            for one in (kernel, blockwise.cross_entropy)
         )
         assert found.item() == pytest.approx(wanted.item(), abs=1e-12)
         for own, other in zip(_gradients(found, views), _gradients(wanted, views), strict=True):
@@ -210,26 +212,26 @@ def test_kernels_from_losses_or_from_targets_are_the_hand_made_one(
 
 
 def test_each_row_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "LOGITS", 40)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", 40)
     views = _views(10, grouped=True, biased=False)
     given = (views.image[4:], views.text, views.scale)
-    each = blockwise.per_row(blockwise.softmax, *given, group=views.group, first=4)
-    whole = blockwise.mean_over_rows(blockwise.softmax, *given, group=views.group, first=4)
+    each = blockwise.loss_per_row(blockwise.cross_entropy, *given, group=views.group, first=4)
+    whole = blockwise.mean_over_rows(blockwise.cross_entropy, *given, group=views.group, first=4)
     assert not each.requires_grad
     assert each.mean().item() == pytest.approx(whole.item(), abs=1e-12)
     weight = torch.rand(10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    kernel = blockwise.weighted_mean(blockwise.softmax, weight)
+    kernel = blockwise.weighted_kernel(blockwise.cross_entropy, weight)
     weighed = blockwise.mean_over_rows(kernel, *given, group=views.group, first=4)
     assert weighed.item() == pytest.approx((each * weight[4:]).mean().item(), abs=1e-12)
 
 
 def test_the_gradient_of_a_weighed_row_is_weighed() -> None:
     views = _views(3, grouped=False, biased=False)
-    only_second = blockwise.weighted_mean(
-        blockwise.softmax, torch.tensor([0.0, 2.0, 0.0], dtype=torch.float64)
+    only_second = blockwise.weighted_kernel(
+        blockwise.cross_entropy, torch.tensor([0.0, 2.0, 0.0], dtype=torch.float64)
     )
     given = (views.image, views.text, views.scale)
     (found,) = torch.autograd.grad(blockwise.mean_over_rows(only_second, *given), views.image)
-    (wanted,) = torch.autograd.grad(blockwise.mean_over_rows(blockwise.softmax, *given), views.image)
+    (wanted,) = torch.autograd.grad(blockwise.mean_over_rows(blockwise.cross_entropy, *given), views.image)
     assert torch.allclose(found[1], 2 * wanted[1], atol=1e-12)
     assert float(found[[0, 2]].abs().max()) == 0.0

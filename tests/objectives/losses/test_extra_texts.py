@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.extra_texts import facing, pick, together
+from domainclip.objectives.losses.extra_texts import cross_entropy_among, pair_losses, same_pair_or_group
 from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     )
     others = torch.tensor([[0.8, -0.6], [0.0, 1.0]], dtype=torch.float64)
     expected = log(exp(0.6) + exp(0.8) + exp(0.0)) - 0.6
-    assert pick(row, right, others, _none, ONE).item() == pytest.approx(expected, abs=1e-12)
+    assert cross_entropy_among(row, right, others, _none, ONE).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_is_right_as_well_is_no_negative() -> None:
@@ -40,19 +40,21 @@ def test_what_is_right_as_well_is_no_negative() -> None:
     only = log(1 + exp(0.0 - 0.6))
     last = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
     for equal in (right, row):  # the right one once more; the row itself, as a text among texts
-        found = pick(row, right, torch.cat([equal, last]), _none, ONE).item()
+        found = cross_entropy_among(row, right, torch.cat([equal, last]), _none, ONE).item()
         assert found == pytest.approx(only, abs=1e-12)
     # As far as rounding to bf16 may move it, 1 - 8e-6, it is the same text; a little farther, another.
     nearly = F.normalize(right + torch.tensor([[0.005, 0.0]], dtype=torch.float64), dim=-1)
-    assert pick(row, right, torch.cat([nearly, last]), _none, ONE).item() == pytest.approx(only, abs=1e-12)
+    assert cross_entropy_among(row, right, torch.cat([nearly, last]), _none, ONE).item() == pytest.approx(
+        only, abs=1e-12
+    )
     other = F.normalize(right + torch.tensor([[0.05, 0.0]], dtype=torch.float64), dim=-1)  # 1 - 8e-4
-    assert pick(row, right, torch.cat([other, last]), _none, ONE).item() > only + 0.1
+    assert cross_entropy_among(row, right, torch.cat([other, last]), _none, ONE).item() > only + 0.1
 
 
 def test_nothing_to_choose_from_is_no_loss() -> None:
     row = unit(3, 4).requires_grad_()
-    assert pick(row[:0], row[:0], row[:2], _none, ONE).shape == (0,)
-    value = pick(row, unit(3, 4, seed=1), unit(2, 4, seed=2), lambda at: ~_none(at), ONE).sum()
+    assert cross_entropy_among(row[:0], row[:0], row[:2], _none, ONE).shape == (0,)
+    value = cross_entropy_among(row, unit(3, 4, seed=1), unit(2, 4, seed=2), lambda at: ~_none(at), ONE).sum()
     value.backward()
     assert value.item() == 0.0
     assert not row.grad.any()
@@ -63,10 +65,10 @@ def test_blocks_are_exact(monkeypatch: pytest.MonkeyPatch, logits: int) -> None:
     views = batch([1, 0, 1, 1, 1, 0, 1], group=[0, 1, 2, 2, 3, 4, 5])
 
     def loss(given):
-        return facing(given, given.image, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
+        return pair_losses(given, given.image, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
 
     wanted = slopes(loss, views)
-    monkeypatch.setattr(blockwise, "LOGITS", logits)
+    monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
     found = slopes(loss, views)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
 
@@ -76,7 +78,7 @@ def test_facing_all_is_contrastive() -> None:
     everyone = torch.ones(6, dtype=torch.bool)
 
     def loss(given):
-        return facing(given, given.image, given.text, everyone).mean()
+        return pair_losses(given, given.image, given.text, everyone).mean()
 
     torch.testing.assert_close(slopes(loss, views), slopes(Contrastive(), views), rtol=1e-12, atol=1e-14)
 
@@ -86,8 +88,8 @@ def test_only_what_is_there_is_chosen_from() -> None:
     there = views.extra_text_mask[:, 0]
     kept = torch.tensor([0, 2, 3])
     small = replace(views, image=views.image[kept], group=views.group[kept])
-    whole = facing(views, views.image, views.extra_text[:, 0], there)
-    part = facing(small, small.image, views.extra_text[kept, 0], torch.ones(3, dtype=torch.bool))
+    whole = pair_losses(views, views.image, views.extra_text[:, 0], there)
+    part = pair_losses(small, small.image, views.extra_text[kept, 0], torch.ones(3, dtype=torch.bool))
     torch.testing.assert_close(whole[kept], part)
     assert whole[1].item() == 0.0
 
@@ -97,7 +99,7 @@ def test_shares_of_processes_add_up(world: int) -> None:
     views = batch([1, 0, 1, 1, 0, 1], group=[0, 1, 2, 2, 3, 4])
 
     def loss(given):
-        return facing(given, given.text, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
+        return pair_losses(given, given.text, given.extra_text[:, 0], given.extra_text_mask[:, 0]).mean()
 
     assert_shares_add_up(loss, views, world)
     assert_gradients(loss, views, ("text", "extra_text", "scale"))
@@ -105,5 +107,5 @@ def test_shares_of_processes_add_up(world: int) -> None:
 
 def test_together_without_groups_is_the_pair_alone() -> None:
     views = batch([1, 1, 1])
-    out = together(views, torch.tensor([2, 0]), torch.tensor([0, 0, 2]))
+    out = same_pair_or_group(views, torch.tensor([2, 0]), torch.tensor([0, 0, 2]))
     assert out(torch.tensor([0, 1])).tolist() == [[False, False, True], [True, True, False]]
