@@ -32,39 +32,43 @@ class AlignUniform(Objective):
     align: _Weight = 1.0
     within: _Weight = 1.0
     across: _Weight = 1.0
-    t: Annotated[float, Field(gt=0, le=20)] = 2.0  # above that, fp32 sees nothing of what is far apart
+    t: Annotated[float, Field(gt=0, le=20)] = 2.0  # above, the potential of distant pairs underflows in fp32
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar between −4 t (within + across) and 4 align."""
         image, text = views.image, views.text
-        near = (image[views.local_slice] - text[views.local_slice]).square().sum(-1).mean()
-        inside = (self._spread(views, image, image) + self._spread(views, text, text)) / 2
-        return self.align * near + self.within * inside + self.across * self._spread(views, image, text)
+        distance = (image[views.local_slice] - text[views.local_slice]).square().sum(-1).mean()
+        within = (self._spread(views, image, image) + self._spread(views, text, text)) / 2
+        return self.align * distance + self.within * within + self.across * self._spread(views, image, text)
 
-    def _spread(self, views: Views, one: Tensor, other: Tensor) -> Tensor:
-        """U, whose mean over the processes is that of the whole batch, in value and in gradient."""
-        left = _different(views)
-        if not left:
-            return one.sum() * 0
+    def _spread(self, views: Views, queries: Tensor, candidates: Tensor) -> Tensor:
+        """U: the mean over the processes is that of the whole batch, in value and in gradient."""
+        different_pairs = _count_different(views)
+        if not different_pairs:
+            return queries.sum() * 0
         # −t ‖a − b‖² = 2 t a·b − 2 t: a logit and a bias. The mean over other processes is a constant here.
-        scale = one.new_tensor(2 * self.t)
-        rows, share = views.local_slice, len(one) / left
-        own = share * mean_over_rows(_nearness, one[rows], other, scale, -scale, views.group, rows.start)
+        scale = queries.new_tensor(2 * self.t)
+        rows, share = views.local_slice, len(queries) / different_pairs
+        local = share * mean_over_rows(
+            _gaussian_potential, queries[rows], candidates, scale, -scale, views.group, rows.start
+        )
         with torch.no_grad():
-            whole = share * mean_over_rows(_nearness, one, other, scale, -scale, views.group)
-        return whole.log() + own / whole - 1
+            total = share * mean_over_rows(
+                _gaussian_potential, queries, candidates, scale, -scale, views.group
+            )
+        return total.log() + local / total - 1
 
 
-def _nearness(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Σ_j exp z_ij over the columns that are another pair's; it is its own slope."""
-    logits = logits.exp_().scatter_(1, own[:, None], 0.0)
+def _gaussian_potential(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Σ_j exp z_ij over the columns of other pairs, which is its gradient too."""
+    logits = logits.exp_().scatter_(1, target[:, None], 0.0)
     if excluded is not None:
         logits.masked_fill_(excluded, 0.0)
     return logits.sum(dim=1), logits
 
 
-def _different(views: Views) -> int:
-    """How many ordered pairs (i, j) are of different groups, or just different."""
+def _count_different(views: Views) -> int:
+    """The number of ordered pairs (i, j) of different groups, or of different pairs without groups."""
     b = len(views.image)
     if views.group is None:
         return b * (b - 1)

@@ -44,23 +44,25 @@ class Anchor(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: 0 where nothing has moved; at most 4 in embedding space, nats in logit space."""
-        now, base = views.anchor_text, views.base_anchor_text
-        assert now is not None  # the run fills what `needs` names
-        assert base is not None
+        texts, base_texts = views.anchor_text, views.base_anchor_text
+        assert texts is not None  # the run fills what `needs` names
+        assert base_texts is not None
         if self.space == "logit":
-            return self._choices(views, now, base)
+            return self._logit_divergence(views, texts, base_texts)
         if self.space == "similarity":
-            return (now @ now.T - base @ base.T).square().sum(-1).mean()
-        return (now - base).square().sum(-1).mean()
+            return (texts @ texts.T - base_texts @ base_texts.T).square().sum(-1).mean()
+        return (texts - base_texts).square().sum(-1).mean()
 
-    def _choices(self, views: Views, now: Tensor, base: Tensor) -> Tensor:
+    def _logit_divergence(self, views: Views, texts: Tensor, base_texts: Tensor) -> Tensor:
         assert views.base_image is not None
-        rows, scale, then = views.local_slice, now.new_tensor(1 / self.temperature), views.base_image
+        rows, scale, base_image = views.local_slice, texts.new_tensor(1 / self.temperature), views.base_image
 
-        def targets(own: Tensor, _: Tensor | None) -> Tensor:
-            return (scale * then[own] @ base.T).softmax(dim=1)
+        def targets(target: Tensor, _: Tensor | None) -> Tensor:
+            return (scale * base_image[target] @ base_texts.T).softmax(dim=1)
 
-        crossed = mean_over_rows(soft_cross_entropy(targets), views.image[rows], now, scale, first=rows.start)
+        cross = mean_over_rows(soft_cross_entropy(targets), views.image[rows], texts, scale, first=rows.start)
         with torch.no_grad():
-            before = mean_over_rows(soft_cross_entropy(targets), then[rows], base, scale, first=rows.start)
-        return crossed - before
+            base_entropy = mean_over_rows(
+                soft_cross_entropy(targets), base_image[rows], base_texts, scale, first=rows.start
+            )
+        return cross - base_entropy

@@ -39,37 +39,40 @@ class CaptionRewrites(Objective):
     agreement: Annotated[float, Field(ge=0, le=20)] = 0.0  # γ; the paper takes 2
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
-        """One rewrite, of the same language where there is one; where a rewrite is shown, a caption."""
-        written, own = rewrites(pair), caption_language(pair)
-        if pair.text in written:
+        """One rewrite, in the same language where there is one; where a rewrite is shown, a caption."""
+        texts, language = rewrites(pair), caption_language(pair)
+        if pair.text in texts:
             return draw_texts(other_captions(pair, "same_language") or other_captions(pair), pair, 1)
-        alike = [text for text, spoken in written.items() if spoken == own]
-        return draw_texts(alike or written, pair, 1)
+        same_language = [text for text, text_language in texts.items() if text_language == language]
+        return draw_texts(same_language or texts, pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any rewrite it is the contrastive objective."""
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
-        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        plain = pair_losses(views, views.image, views.text, torch.ones_like(there))
-        other = pair_losses(views, views.image, said, there)
+        rewrite, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
+        plain = pair_losses(views, views.image, views.text, torch.ones_like(exists))
+        second = pair_losses(views, views.image, rewrite, exists)
         with torch.no_grad():
-            u, v = self._weights(views.image, views.text, said, there)
-        own = views.local_slice
-        both = (1 - self.share) * u[own] * plain + self.share * v[own] * other
-        return torch.where(there[own], both, plain).mean()
+            u, v = self._weights(views.image, views.text, rewrite, exists)
+        local = views.local_slice
+        both = (1 - self.share) * u[local] * plain + self.share * v[local] * second
+        return torch.where(exists[local], both, plain).mean()
 
-    def _weights(self, image: Tensor, text: Tensor, said: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self, image: Tensor, text: Tensor, rewrite: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
         """(b,) and (b,): w u and w v of each pair."""
-        agree, plain, other = (
-            self.agreement * _above_mean(a, b, there) for a, b in ((text, said), (image, text), (image, said))
+        similarity, plain, second = (
+            self.agreement * _above_mean(a, b, exists)
+            for a, b in ((text, rewrite), (image, text), (image, rewrite))
         )
-        whole = agree.clamp_max(0).exp()
-        doubted = agree < 0
-        return whole * torch.where(doubted, plain.exp(), 1), whole * torch.where(doubted, other.exp(), 1)
+        pair_weight = similarity.clamp_max(0).exp()
+        below_mean = similarity < 0
+        return pair_weight * torch.where(below_mean, plain.exp(), 1), pair_weight * torch.where(
+            below_mean, second.exp(), 1
+        )
 
 
-def _above_mean(one: Tensor, other: Tensor, there: Tensor) -> Tensor:
-    """(b,) cosines of the pairs less their mean over those that are there."""
-    cosines = (one * other).sum(dim=-1)
-    return cosines - (cosines * there).sum() / there.sum().clamp_min(1)
+def _above_mean(first: Tensor, second: Tensor, exists: Tensor) -> Tensor:
+    """(b,) the cosine of each pair less the mean over the pairs that exist."""
+    cosines = (first * second).sum(dim=-1)
+    return cosines - (cosines * exists).sum() / exists.sum().clamp_min(1)

@@ -49,8 +49,8 @@ def _shares(views: Views, by_labels: bool) -> Callable[[Tensor, Tensor | None], 
     """The targets of a block: 1, shared equally among all matches of a row."""
     numbers = [views.group, label_sets(views.labels) if by_labels else None]
 
-    def targets(own: Tensor, _: Tensor | None) -> Tensor:
-        belongs = matching_pairs(own, len(views.image), numbers).to(views.image.dtype)
-        return belongs / belongs.sum(dim=1, keepdim=True)
+    def targets(target: Tensor, _: Tensor | None) -> Tensor:
+        matches = matching_pairs(target, len(views.image), numbers).to(views.image.dtype)
+        return matches / matches.sum(dim=1, keepdim=True)
 
     return targets

@@ -37,13 +37,13 @@ class Distillation(Objective):
     models: ClassVar[tuple[str, ...]] = ("teachers",)
 
     teachers: Annotated[list[str], Field(min_length=1)]  # folders or Hub ids
-    temperatures: list[_Positive] | None = None  # τ_k; null: the teachers' own
+    temperatures: list[_Positive] | None = None  # τ_k; null: those of the teachers
     weights: list[_Positive] | None = None  # c_k; null: equal shares
 
     def __post_init__(self) -> None:
-        for name, given in (("temperatures", self.temperatures), ("weights", self.weights)):
-            if given is not None and len(given) != len(self.teachers):
-                raise ValueError(f"{name}: {len(given)} for {len(self.teachers)} teachers")
+        for name, option in (("temperatures", self.temperatures), ("weights", self.weights)):
+            if option is not None and len(option) != len(self.teachers):
+                raise ValueError(f"{name}: {len(option)} for {len(self.teachers)} teachers")
 
     @property
     def inputs(self) -> ObjectiveInputs:
@@ -54,34 +54,39 @@ class Distillation(Objective):
         """A scalar: nats per pair of this process; 0 where it agrees with every teacher."""
         assert len(views.teachers) == len(self.teachers)  # the run fills what `needs` names
         shares = self.weights or [1 / len(self.teachers)] * len(self.teachers)
-        scales = [one.scale for one in views.teachers]
+        scales = [teacher.scale for teacher in views.teachers]
         if self.temperatures is not None:
-            scales = [1 / each for each in self.temperatures]
+            scales = [1 / temperature for temperature in self.temperatures]
         values = [
-            share * _agreement(views, teacher, scale)
+            share * _teacher_loss(views, teacher, scale)
             for share, teacher, scale in zip(shares, views.teachers, scales, strict=True)
         ]
         return torch.stack(values).sum()
 
 
-def _agreement(views: Views, teacher: Teacher, scale: float) -> Tensor:
+def _teacher_loss(views: Views, teacher: Teacher, scale: float) -> Tensor:
     image, text = (side.to(views.image.dtype) for side in (teacher.image, teacher.text))
-    to_text, to_image = partial(_says, image, text, scale), partial(_says, text, image, scale)
+    to_text, to_image = (
+        partial(_teacher_distribution, image, text, scale),
+        partial(_teacher_distribution, text, image, scale),
+    )
     return symmetric_loss(views, _divergence(to_text), _divergence(to_image), group=views.group)
 
 
-def _says(one: Tensor, other: Tensor, scale: float, own: Tensor, excluded: Tensor | None) -> Tensor:
-    """(k, b) the teacher's distribution of each row over the other side."""
-    logits = scale * one[own] @ other.T
+def _teacher_distribution(
+    queries: Tensor, candidates: Tensor, scale: float, target: Tensor, excluded: Tensor | None
+) -> Tensor:
+    """(k, b) the distribution of each row over the other side under the teacher."""
+    logits = scale * queries[target] @ candidates.T
     return (logits if excluded is None else logits.masked_fill(excluded, -torch.inf)).softmax(dim=1)
 
 
-def _divergence(says: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
-    """KL(t ‖ softmax z) = CE(t, z) − H(t): the same slopes as the cross-entropy, and 0 where they agree."""
+def _divergence(teacher_rows: Callable[[Tensor, Tensor | None], Tensor]) -> Kernel:
+    """KL(t ‖ softmax z) = CE(t, z) − H(t): the gradients of the cross-entropy, and 0 where both are equal."""
 
-    def kernel(logits: Tensor, own: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-        wanted = says(own, excluded)
-        losses, slopes = soft_cross_entropy(lambda *_: wanted)(logits, own, excluded)
-        return losses + torch.xlogy(wanted, wanted).sum(dim=1), slopes
+    def kernel(logits: Tensor, target: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+        distribution = teacher_rows(target, excluded)
+        losses, gradients = soft_cross_entropy(lambda *_: distribution)(logits, target, excluded)
+        return losses + torch.xlogy(distribution, distribution).sum(dim=1), gradients
 
     return kernel

@@ -44,41 +44,46 @@ class HardNegatives(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        judges = views.text if self.judged_by == "texts" else views.image
-        kernel = kernel_from_losses(partial(self._losses, partial(self._doubt, judges)))
+        embeddings = views.text if self.judged_by == "texts" else views.image
+        kernel = kernel_from_losses(partial(self._losses, partial(self._log_false_weight, embeddings)))
         return symmetric_loss(views, kernel, group=views.group)
 
-    def _doubt(self, judges: Tensor, own: Tensor) -> Tensor | None:
+    def _log_false_weight(self, embeddings: Tensor, target: Tensor) -> Tensor | None:
         """(k, b) log v, without the groups: what a negative counts; None where all count alike."""
         if self.false_above is None:
             return None
         with torch.no_grad():
-            alike = judges[own] @ judges.T >= self.false_above
-            left = log(self.false_weight) if self.false_weight else -torch.inf
-            return torch.zeros_like(alike, dtype=judges.dtype).masked_fill_(alike, left)
+            similar = embeddings[target] @ embeddings.T >= self.false_above
+            log_left = log(self.false_weight) if self.false_weight else -torch.inf
+            return torch.zeros_like(similar, dtype=embeddings.dtype).masked_fill_(similar, log_left)
 
     def _losses(
-        self, doubt: Callable[[Tensor], Tensor | None], logits: Tensor, own: Tensor, excluded: Tensor | None
+        self,
+        log_weight: Callable[[Tensor], Tensor | None],
+        logits: Tensor,
+        target: Tensor,
+        excluded: Tensor | None,
     ) -> Tensor:
-        right = logits.gather(1, own[:, None])[:, 0]
-        counts = doubt(own)
-        counts = torch.zeros_like(logits) if counts is None else counts
-        counts = counts.scatter(1, own[:, None], -torch.inf)
+        positive = logits.gather(1, target[:, None])[:, 0]
+        log_weights = log_weight(target)
+        log_weights = torch.zeros_like(logits) if log_weights is None else log_weights
+        log_weights = log_weights.scatter(1, target[:, None], -torch.inf)
         if excluded is not None:
-            counts = counts.masked_fill(excluded, -torch.inf)
-        wrong = _negatives(logits, counts, self.beta)
-        losses = torch.logaddexp(right + log(self.alpha), wrong) - right
+            log_weights = log_weights.masked_fill(excluded, -torch.inf)
+        negatives = _negatives(logits, log_weights, self.beta)
+        losses = torch.logaddexp(positive + log(self.alpha), negatives) - positive
         if not self.focal:
             return losses
         # Never quite zero: a power below one has no slope there.
         return (-torch.expm1(-losses)).clamp_min(1e-12).pow(self.focal) * losses
 
 
-def _negatives(logits: Tensor, counts: Tensor, beta: float) -> Tensor:
+def _negatives(logits: Tensor, log_weights: Tensor, beta: float) -> Tensor:
     """(k,) log Σ_j w_ij v_ij e^{z_ij}, with `counts` = log v; minus infinity where a row has no negative."""
-    number = counts.exp().sum(dim=1)
-    none = number == 0
-    counts = counts.masked_fill(none[:, None], 0.0)  # keeps the slopes finite; what comes of it is not used
-    hard = ((1 + beta) * logits + counts).logsumexp(dim=1)
-    whole = (beta * logits + counts).logsumexp(dim=1)
-    return (number.clamp_min(1e-12).log() + hard - whole).masked_fill(none, -torch.inf)
+    number = log_weights.exp().sum(dim=1)
+    without = number == 0
+    # So that the gradients stay finite; the result of these rows is replaced below.
+    log_weights = log_weights.masked_fill(without[:, None], 0.0)
+    weighted = ((1 + beta) * logits + log_weights).logsumexp(dim=1)
+    normaliser = (beta * logits + log_weights).logsumexp(dim=1)
+    return (number.clamp_min(1e-12).log() + weighted - normaliser).masked_fill(without, -torch.inf)

@@ -35,5 +35,5 @@ class ImageSelfSupervision(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         assert views.image_2 is not None  # the run fills what `needs` names
-        everyone = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
-        return nt_xent(views, views.image, views.image_2, everyone, self.temperature).mean()
+        every_pair = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
+        return nt_xent(views, views.image, views.image_2, every_pair, self.temperature).mean()

@@ -61,36 +61,44 @@ class NegativeCaptions(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """What the column holds, then what the rules make, each in an order that the pair's seed decides."""
-        said = draw_texts(column_texts(pair, self.column), pair) if self.column else []
-        made = make_negatives(
+        from_column = draw_texts(column_texts(pair, self.column), pair) if self.column else []
+        from_rules = make_negatives(
             pair.text, self.rules, pair.seed, caption_language(pair), pair.labels, self.classes
         )
-        return distinct_from_captions(chain(said, made), pair, self.per_pair)
+        return distinct_from_captions(chain(from_column, from_rules), pair, self.per_pair)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Without any negative it is the contrastive objective."""
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
-        own, b = views.local_slice, len(views.image)
-        mine, all_ = (torch.arange(s.start, s.stop, device=views.image.device) for s in (own, slice(0, b)))
-        image, text = views.image[own], views.text[own]
-        others, of = views.text, all_
+        local, b = views.local_slice, len(views.image)
+        local_rows, every_row = (
+            torch.arange(s.start, s.stop, device=views.image.device) for s in (local, slice(0, b))
+        )
+        image, text = views.image[local], views.text[local]
+        columns, of = views.text, every_row
         if self.shared:
-            others = torch.cat([others, views.extra_text[views.extra_text_mask]])
+            columns = torch.cat([columns, views.extra_text[views.extra_text_mask]])
             of = torch.cat([of, views.extra_text_mask.nonzero()[:, 0]])
-        to_text = cross_entropy_among(image, text, others, same_pair_or_group(views, mine, of), views.scale)
+        to_text = cross_entropy_among(
+            image, text, columns, same_pair_or_group(views, local_rows, of), views.scale
+        )
         # Its own negatives, which belong to its group and have left the denominator with it, come back.
-        to_text = _with(to_text, image, text, views.extra_text[own], views.extra_text_mask[own], views.scale)
+        to_text = _add_negatives(
+            to_text, image, text, views.extra_text[local], views.extra_text_mask[local], views.scale
+        )
         to_image = cross_entropy_among(
-            text, image, views.image, same_pair_or_group(views, mine, all_), views.scale
+            text, image, views.image, same_pair_or_group(views, local_rows, every_row), views.scale
         )
         return (to_text + to_image).mean() / 2
 
 
-def _with(nats: Tensor, image: Tensor, text: Tensor, said: Tensor, there: Tensor, scale: Tensor) -> Tensor:
+def _add_negatives(
+    nats: Tensor, image: Tensor, text: Tensor, negatives: Tensor, exists: Tensor, scale: Tensor
+) -> Tensor:
     """(r,) nats with further columns in each row's own denominator; one that reads like the text is none."""
-    alike = (said.detach() @ text.detach()[:, :, None])[..., 0] > EQUAL_TEXT_COSINE
-    logits = scale * (said @ image[:, :, None])[..., 0]
-    right = scale * (image * text).sum(dim=-1)
-    further = (logits - right[:, None]).masked_fill(~there | alike, -torch.inf)
-    return torch.cat([nats[:, None], further], dim=-1).logsumexp(dim=-1)
+    equal = (negatives.detach() @ text.detach()[:, :, None])[..., 0] > EQUAL_TEXT_COSINE
+    logits = scale * (negatives @ image[:, :, None])[..., 0]
+    positive = scale * (image * text).sum(dim=-1)
+    extra_logits = (logits - positive[:, None]).masked_fill(~exists | equal, -torch.inf)
+    return torch.cat([nats[:, None], extra_logits], dim=-1).logsumexp(dim=-1)

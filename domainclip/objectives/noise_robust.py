@@ -48,15 +48,15 @@ class NoiseRobust(Objective):
         if self.mode == "weigh":
             return symmetric_loss(views, weighted_kernel(cross_entropy, 1 - doubt), group=views.group)
 
-        def targets(own: Tensor, excluded: Tensor | None) -> Tensor:
-            others = torch.ones(len(own), len(doubt), dtype=doubt.dtype, device=doubt.device)
+        def targets(target: Tensor, excluded: Tensor | None) -> Tensor:
+            others = torch.ones(len(target), len(doubt), dtype=doubt.dtype, device=doubt.device)
             if excluded is not None:
                 others.masked_fill_(excluded, 0.0)
-            others.scatter_(1, own[:, None], 0.0)
+            others.scatter_(1, target[:, None], 0.0)
             number = others.sum(dim=1)
-            left = doubt[own] * (number > 0)
-            others *= (left / number.clamp_min(1))[:, None]
-            return others.scatter_(1, own[:, None], (1 - left)[:, None])
+            share = doubt[target] * (number > 0)
+            others *= (share / number.clamp_min(1))[:, None]
+            return others.scatter_(1, target[:, None], (1 - share)[:, None])
 
         return symmetric_loss(views, soft_cross_entropy(targets), group=views.group)
 
@@ -64,5 +64,8 @@ class NoiseRobust(Objective):
 def _losses(views: Views) -> Tensor:
     """(b,) the plain loss of every pair of the batch, without gradient: all processes see the same."""
     sides = ((views.image, views.text), (views.text, views.image))
-    found = [loss_per_row(cross_entropy, one, other, views.scale, views.group) for one, other in sides]
-    return torch.stack(found).mean(dim=0)
+    losses = [
+        loss_per_row(cross_entropy, queries, candidates, views.scale, views.group)
+        for queries, candidates in sides
+    ]
+    return torch.stack(losses).mean(dim=0)

@@ -32,19 +32,21 @@ class Paraphrases(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     column: str | None = None  # of the item's meta; null: another caption
-    share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the pictures
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the loss against images
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One paraphrase, drawn by the seed of the pair."""
-        found = (
+        candidates = (
             other_captions(pair, "same_language") if self.column is None else column_texts(pair, self.column)
         )
-        return draw_texts((text for text in found if text != pair.text), pair, 1)
+        return draw_texts((text for text in candidates if text != pair.text), pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
-        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        pictures, texts = (pair_losses(views, one, said, there) for one in (views.image, views.text))
-        return (self.share * pictures + (1 - self.share) * texts).mean()
+        paraphrase, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
+        to_images, to_texts = (
+            pair_losses(views, side, paraphrase, exists) for side in (views.image, views.text)
+        )
+        return (self.share * to_images + (1 - self.share) * to_texts).mean()

@@ -52,22 +52,22 @@ def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
     rows = views.local_slice
     losses = [
         mean_over_rows(
-            kernel_from_losses(partial(_listed, judges)),
-            one[rows],
-            other,
+            kernel_from_losses(partial(_list_likelihood, ranking)),
+            queries[rows],
+            candidates,
             views.scale,
             group=views.group,
             first=rows.start,
         )
-        for (one, other), judges in ((first, second), (second, first))
+        for (queries, candidates), ranking in ((first, second), (second, first))
     ]
     return torch.stack(losses).mean()
 
 
-def _listed(judges: _Pair, logits: Tensor, own: Tensor, excluded: Tensor | None) -> Tensor:
+def _list_likelihood(ranking: _Pair, logits: Tensor, target: Tensor, excluded: Tensor | None) -> Tensor:
     """(k,) PL of each row's logits in the order that the judges see."""
     with torch.no_grad():
-        order = judges[0][own] @ judges[1].T
+        order = ranking[0][target] @ ranking[1].T
         left = torch.ones_like(logits) if excluded is None else (~excluded).to(logits.dtype)
         if excluded is not None:
             order = order.masked_fill_(excluded, -torch.inf)  # to the end of the list

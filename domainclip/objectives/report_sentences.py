@@ -53,67 +53,66 @@ class ReportSentences(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Sentences of the captions of the item, in an order drawn by the seed of the pair."""
-        own = caption_language(pair)
-        sides = list(zip(pair.texts, pair.languages, strict=False))
-        spoken = [text for text, said in sides if said == own] or [text for text, _ in sides] or [pair.text]
-        return draw_texts((one for text in spoken for one in split_sentences(text)), pair, self.max_sentences)
+        language = caption_language(pair)
+        captions = list(zip(pair.texts, pair.languages, strict=False))
+        in_language = [text for text, text_language in captions if text_language == language]
+        texts = in_language or [text for text, _ in captions] or [pair.text]
+        return draw_texts(
+            (sentence for text in texts for sentence in split_sentences(text)), pair, self.max_sentences
+        )
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without sentences counts 0."""
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
-        own = views.local_slice
-        said, of = (
-            views.extra_text[views.extra_text_mask],
-            views.extra_text_mask.nonzero()[:, 0],
-        )  # (m, d), (m,)
-        mine = is_local(of, own)
-        sentence, pair = said[mine], of[mine]
+        local, exists = views.local_slice, views.extra_text_mask
+        sentences, pair_of = views.extra_text[exists], exists.nonzero()[:, 0]  # (m, d), (m,)
+        is_own = is_local(pair_of, local)
+        rows, pair = sentences[is_own], pair_of[is_own]
         image = views.image[pair]
-        number = number_equal_texts(said)
-        known = torch.full_like(views.extra_text_mask, -1, dtype=torch.long).masked_scatter(
-            views.extra_text_mask, number
-        )
-        to_text = cross_entropy_among(
-            image, sentence, said, _said_of(views, pair, of, number, known), views.scale
-        )
-        also = _saying(views, pair, number[mine], known)
-        nats = to_text + cross_entropy_among(sentence, image, views.image, also, views.scale)
-        counts = views.extra_text_mask.sum(dim=1)
-        losses = image.new_zeros(own.stop - own.start)
-        losses = losses.index_add(0, pair - own.start, nats / 2 / counts[pair])
+        number = number_equal_texts(sentences)
+        pair_numbers = torch.full_like(exists, -1, dtype=torch.long).masked_scatter(exists, number)
+        no_negatives = _positive_sentences(views, pair, pair_of, number, pair_numbers)
+        nats = cross_entropy_among(image, rows, sentences, no_negatives, views.scale)
+        no_negatives = _positive_images(views, pair, number[is_own], pair_numbers)
+        nats = nats + cross_entropy_among(rows, image, views.image, no_negatives, views.scale)
+        counts = exists.sum(dim=1)
+        losses = image.new_zeros(local.stop - local.start)
+        losses = losses.index_add(0, pair - local.start, nats / 2 / counts[pair])
         if self.patches:
             assert views.image_tokens is not None
-            words = views.extra_text[own]
-            seen = group_patches(views.image_tokens[own], words)
-            losses = losses + contrast_within_pair(seen, words, views.extra_text_mask[own], views.scale)
+            words = views.extra_text[local]
+            grouped = group_patches(views.image_tokens[local], words)
+            losses = losses + contrast_within_pair(grouped, words, exists[local], views.scale)
         return losses.mean()
 
 
-def _said_of(views: Views, pair: Tensor, of: Tensor, number: Tensor, known: Tensor) -> ColumnMask:
-    """Sentences that are said of a row's picture: its own, its group's, and any that reads like one.
+def _positive_sentences(
+    views: Views, pair: Tensor, pair_of: Tensor, number: Tensor, pair_numbers: Tensor
+) -> ColumnMask:
+    """The positive sentences of an image: those of its pair and group, and any equal to one of its pair.
 
-    Shapes: `number` (m,) of each sentence, `known` (b, k) those of each pair, -1 where it has none.
+    Shapes: `number` (m,) of each sentence, `pair_numbers` (b, k) those of each pair, -1 where it has none.
     """
-    own = same_pair_or_group(views, pair, of)
+    same = same_pair_or_group(views, pair, pair_of)
 
-    def out(at: Tensor) -> Tensor:
-        found = own(at)
-        for numbers in known[pair[at]].T:  # all at once would be so many blocks
-            found |= numbers[:, None] == number
-        return found
+    def excluded(at: Tensor) -> Tensor:
+        mask = same(at)
+        for numbers in pair_numbers[pair[at]].T:  # one at a time, to hold one block
+            mask |= numbers[:, None] == number
+        return mask
 
-    return out
+    return excluded
 
 
-def _saying(views: Views, pair: Tensor, number: Tensor, known: Tensor) -> ColumnMask:
-    """Images of which a row's sentence is said: its own pair's, its group's, and any other's."""
-    own = same_pair_or_group(views, pair, torch.arange(len(known), device=pair.device))
+def _positive_images(views: Views, pair: Tensor, number: Tensor, pair_numbers: Tensor) -> ColumnMask:
+    """The positive images of a sentence: those of its pair and group, and of pairs with an equal sentence."""
+    same = same_pair_or_group(views, pair, torch.arange(len(pair_numbers), device=pair.device))
 
-    def out(at: Tensor) -> Tensor:
-        found = own(at)
-        for numbers in known.T:
-            found |= number[at][:, None] == numbers
-        return found
+    def excluded(at: Tensor) -> Tensor:
+        mask = same(at)
+        for numbers in pair_numbers.T:
+            mask |= number[at][:, None] == numbers
+        return mask
 
-    return out
+    return excluded

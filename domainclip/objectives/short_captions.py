@@ -47,28 +47,28 @@ class ShortCaptions(Objective):
         """A scalar: nats per pair of this process."""
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
-        # A pair whose caption has no sentence is said by its caption.
+        # A pair without a sentence keeps its caption.
         short = torch.where(views.extra_text_mask[:, :1], views.extra_text[:, 0], views.text)
         numbers = [views.group, number_equal_texts(short)]
 
-        def kernel(logits: Tensor, own: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-            others = matching_pairs(own, len(short), numbers)
-            others[torch.arange(len(own), device=own.device), own] = False
-            return cross_entropy(logits, own, others)
+        def kernel(logits: Tensor, target: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+            excluded = matching_pairs(target, len(short), numbers)
+            excluded[torch.arange(len(target), device=target.device), target] = False
+            return cross_entropy(logits, target, excluded)
 
         return symmetric_loss(
-            replace(views, image=_rebuilt(views.image, self.components), text=short), kernel
+            replace(views, image=_project(views.image, self.components), text=short), kernel
         )
 
 
-def _rebuilt(image: Tensor, components: int) -> Tensor:
+def _project(image: Tensor, components: int) -> Tensor:
     """(b, d) at unit length, of what the first principal directions hold of (b, d)."""
     mean = image.mean(dim=0)
-    centred = image - mean
+    centered = image - mean
     with torch.no_grad():
-        _, strength, directions = torch.linalg.svd(centred, full_matrices=False)
+        _, singular_values, directions = torch.linalg.svd(centered, full_matrices=False)
         # Of b pairs at most b - 1 directions hold anything; any other is drawn by rounding, and so would be
         # its gradient. Rows are of unit length, so what is left of nothing is a few roundings.
-        there = strength > max(image.shape) * torch.finfo(image.dtype).eps
-        directions = (directions * there[:, None])[:components]
-    return F.normalize(mean + centred @ directions.T @ directions, dim=-1)
+        has_variance = singular_values > max(image.shape) * torch.finfo(image.dtype).eps
+        directions = (directions * has_variance[:, None])[:components]
+    return F.normalize(mean + centered @ directions.T @ directions, dim=-1)

@@ -36,10 +36,10 @@ class TextPairs(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The other text of the pair, drawn by its seed."""
-        found = (
+        candidates = (
             other_captions(pair, self.captions) if self.column is None else column_texts(pair, self.column)
         )
-        return draw_texts((text for text in found if text != pair.text), pair, 1)
+        return draw_texts((text for text in candidates if text != pair.text), pair, 1)
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

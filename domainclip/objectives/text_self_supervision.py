@@ -19,8 +19,8 @@ from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 Damage = Literal["words", "span", "order"]
-_TRIES = 8
-_FEWEST = 4  # words; of fewer, a copy that lacks one says something else
+_ATTEMPTS = 8
+_MIN_WORDS = 4  # with fewer, a copy without one word means something else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +46,16 @@ class TextSelfSupervision(Objective):
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Two copies, neither of them whole, nor equal to the other; or none."""
         words, glue = split_words(pair.text, None)
-        if len(words) < _FEWEST:
+        if len(words) < _MIN_WORDS:
             return []
-        found: list[str] = []
-        for at in range(_TRIES):
-            how = self.damage[seeding.stable(pair.seed, "damage", at) % len(self.damage)]
-            copy = glue.join(_damaged(words, how, self.share, seeding.stable(pair.seed, "copy", at)))
-            if copy not in (glue.join(words), pair.text, *found):
-                found.append(copy)
-            if len(found) == 2:
-                return found
+        copies: list[str] = []
+        for at in range(_ATTEMPTS):
+            damage = self.damage[seeding.stable(pair.seed, "damage", at) % len(self.damage)]
+            copy = glue.join(_damaged(words, damage, self.share, seeding.stable(pair.seed, "copy", at)))
+            if copy not in (glue.join(words), pair.text, *copies):
+                copies.append(copy)
+            if len(copies) == 2:
+                return copies
         return []
 
     def __call__(self, views: Views) -> Tensor:
@@ -63,18 +63,20 @@ class TextSelfSupervision(Objective):
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         # A batch in which nobody has two copies may come without a second column.
-        there = views.extra_text_mask.sum(dim=1) == 2
-        return nt_xent(views, views.extra_text[:, 0], views.extra_text[:, -1], there, self.temperature).mean()
+        exists = views.extra_text_mask.sum(dim=1) == 2
+        return nt_xent(
+            views, views.extra_text[:, 0], views.extra_text[:, -1], exists, self.temperature
+        ).mean()
 
 
-def _damaged(words: Sequence[str], how: Damage, share: float, seed: int) -> list[str]:
+def _damaged(words: Sequence[str], damage: Damage, share: float, seed: int) -> list[str]:
     """The words with a share of them left out or moved, at least one and never more than half."""
     n = len(words)
     length = min(max(1, round(share * n)), n // 2)
-    if how == "words":
-        gone = set(sorted(range(n), key=lambda at: seeding.stable(seed, at))[:length])
-        return [word for at, word in enumerate(words) if at not in gone]
-    if how == "span":
+    if damage == "words":
+        removed = set(sorted(range(n), key=lambda at: seeding.stable(seed, at))[:length])
+        return [word for at, word in enumerate(words) if at not in removed]
+    if damage == "span":
         start = seeding.stable(seed, "span") % (n - length + 1)
         return [*words[:start], *words[start + length :]]
     first = seeding.stable(seed, "first") % (n - 2 * length + 1)

@@ -45,12 +45,12 @@ class ThreeTowers(Objective):
 
     def _initial_heads(self, width: int, third: int, seed: int) -> Tensor:
         """(2, d + t, d): the identity, and for the side of another model drawn from the seed."""
-        own = torch.eye(width)
+        identity = torch.eye(width)
         if self.third_tower is None:
-            return torch.stack([torch.cat([own, own])] * 2)
+            return torch.stack([torch.cat([identity, identity])] * 2)
         draw = torch.Generator().manual_seed(seed)
         others = torch.randn(2, third, width, generator=draw) * third**-0.5
-        return torch.stack([torch.cat([own, other]) for other in others])
+        return torch.stack([torch.cat([identity, other]) for other in others])
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
@@ -59,9 +59,9 @@ class ThreeTowers(Objective):
         t = views.third_tower.shape[-1]
         losses = []
         for rows, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
-            own = F.normalize(rows @ head[: rows.shape[-1]], dim=-1)
-            other = F.normalize(views.third_tower @ head[-t:], dim=-1)
+            projected = F.normalize(rows @ head[: rows.shape[-1]], dim=-1)
+            third = F.normalize(views.third_tower @ head[-t:], dim=-1)
             losses.append(
-                symmetric_loss(replace(views, image=own, text=other), cross_entropy, group=views.group)
+                symmetric_loss(replace(views, image=projected, text=third), cross_entropy, group=views.group)
             )
         return torch.stack(losses).mean()

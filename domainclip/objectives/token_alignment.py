@@ -40,37 +40,40 @@ class TokenAlignment(Objective):
         assert views.image_tokens is not None  # the run fills what `needs` names
         assert views.text_tokens is not None
         assert views.text_mask is not None
-        own, patches, words, there = views.local_slice, views.image_tokens, views.text_tokens, views.text_mask
+        local, exists = views.local_slice, views.text_mask
+        patches, words = views.image_tokens, views.text_tokens
         if self.mode == "sparc":
-            seen = group_patches(patches[own], words[own])
-            return contrast_within_pair(seen, words[own], there[own], views.scale).mean()
-        everywhere = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
-        to_text = _late(views, patches, everywhere, words, there)
-        to_image = _late(views, words, there, patches, everywhere)
-        return ((to_text + to_image) / 2 * there[own].any(dim=1)).mean()
+            grouped = group_patches(patches[local], words[local])
+            return contrast_within_pair(grouped, words[local], exists[local], views.scale).mean()
+        all_patches = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+        to_text = _late_interaction(views, patches, all_patches, words, exists)
+        to_image = _late_interaction(views, words, exists, patches, all_patches)
+        return ((to_text + to_image) / 2 * exists[local].any(dim=1)).mean()
 
 
-def _late(views: Views, one: Tensor, one_there: Tensor, other: Tensor, other_there: Tensor) -> Tensor:
+def _late_interaction(
+    views: Views, queries: Tensor, queries_exist: Tensor, candidates: Tensor, candidates_exist: Tensor
+) -> Tensor:
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
-    own = torch.arange(views.local_slice.start, views.local_slice.stop, device=one.device)
-    out = same_pair_or_group(views, own, torch.arange(len(one), device=one.device))
-    size = max(1, blockwise.MAX_LOGITS // (len(other) * one.shape[1] * other.shape[1]))
+    local = torch.arange(views.local_slice.start, views.local_slice.stop, device=queries.device)
+    excluded_by_group = same_pair_or_group(views, local, torch.arange(len(queries), device=queries.device))
+    size = max(1, blockwise.MAX_LOGITS // (len(candidates) * queries.shape[1] * candidates.shape[1]))
 
     def nats(at: Tensor) -> Tensor:
-        rows = own[at]
-        best = torch.einsum("knd,bld->knbl", one[rows], other)
+        rows = local[at]
+        best = torch.einsum("knd,bld->knbl", queries[rows], candidates)
         # A cosine is never less, so a token that is not there is never the best.
-        best = best.masked_fill(~other_there[None, None], -1).amax(dim=-1)  # (k, n, b)
-        weight = one_there[rows].to(best.dtype)
+        best = best.masked_fill(~candidates_exist[None, None], -1).amax(dim=-1)  # (k, n, b)
+        weight = queries_exist[rows].to(best.dtype)
         scores = (best * weight[..., None]).sum(dim=1) / weight.sum(dim=1).clamp_min(1)[:, None]
         logits = views.scale * scores  # (k, b)
-        here = torch.arange(len(at), device=at.device)
-        excluded = out(at) | ~other_there.any(dim=1)
-        excluded[here, rows] = False
-        found: Tensor = logits.masked_fill(excluded, -torch.inf).logsumexp(dim=-1) - logits[here, rows]
-        return found
+        index = torch.arange(len(at), device=at.device)
+        excluded = excluded_by_group(at) | ~candidates_exist.any(dim=1)
+        excluded[index, rows] = False
+        values: Tensor = logits.masked_fill(excluded, -torch.inf).logsumexp(dim=-1) - logits[index, rows]
+        return values
 
-    parts = torch.arange(len(own), device=one.device).split(size)
-    if len(parts) == 1:
-        return nats(parts[0])
-    return torch.cat([checkpoint(nats, at, use_reentrant=False, preserve_rng_state=False) for at in parts])
+    blocks = torch.arange(len(local), device=queries.device).split(size)
+    if len(blocks) == 1:
+        return nats(blocks[0])
+    return torch.cat([checkpoint(nats, at, use_reentrant=False, preserve_rng_state=False) for at in blocks])

@@ -43,12 +43,12 @@ class TwoViews(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         assert views.image_2 is not None  # the run fills what `needs` names
-        everyone = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
-        plain = pair_losses(views, views.image_2, views.text, everyone)
+        every_pair = torch.ones(len(views.image), dtype=torch.bool, device=views.image.device)
+        plain = pair_losses(views, views.image_2, views.text, every_pair)
         if not self.second_text:
             return plain.mean()
         assert views.extra_text is not None
         assert views.extra_text_mask is not None
-        said, there = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        further = [pair_losses(views, image, said, there) for image in (views.image, views.image_2)]
-        return torch.where(there[views.local_slice], (plain + further[0] + further[1]) / 3, plain).mean()
+        other_caption, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
+        others = [pair_losses(views, image, other_caption, exists) for image in (views.image, views.image_2)]
+        return torch.where(exists[views.local_slice], (plain + others[0] + others[1]) / 3, plain).mean()
