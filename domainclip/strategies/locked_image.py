@@ -1,4 +1,4 @@
-"""The image tower stays as it is; the text tower learns to speak about it."""
+"""The image tower is frozen; the text tower learns to describe its embeddings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedImage(Strategy):
-    """Locked-image tuning: what the image tower knows is kept whole. [arXiv:2111.07991]
+    """Locked-image tuning: the knowledge of the image tower is preserved. [arXiv:2111.07991]
 
-    The images of the corpus are encoded once, so an epoch costs only its text.
+    The images of the corpus are encoded once, so an epoch costs only its texts.
     """
 
     citation: ClassVar[str] = "arXiv:2111.07991"

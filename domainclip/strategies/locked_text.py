@@ -1,4 +1,4 @@
-"""The text tower stays as it is; the image tower learns to look like what the texts say."""
+"""The text tower is frozen; the image tower learns to match its embeddings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedText(Strategy):
-    """The mirror of locked-image tuning: prompts keep their old meaning. [arXiv:2111.07991]
+    """The mirror of locked-image tuning: prompts keep their meaning. [arXiv:2111.07991]
 
-    For pictures unlike any photo, described in ordinary words.
+    For images unlike any photo, described in ordinary words.
     """
 
     citation: ClassVar[str] = "arXiv:2111.07991"

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LongText(Strategy):
-    """n positions become keep + factor (n − keep): the first as they are, the rest stretched.
+    """n positions become kept + factor (n − kept): the first unchanged, the others stretched.
 
-    Long-CLIP [arXiv:2403.15378]. CLIP was trained on short captions: beyond its first twenty positions
-    there is little to lose, so those stay, locked, and the others are interpolated: p*_j = (1 − r/f) p_i +
-    r/f p_i+1, with i = ⌊j/f⌋ and r the remainder, counted from behind the kept ones. For captions that the
-    base cuts off, as whole reports are; where few are cut it brings nothing. Both towers learn, each with
-    its own factor on the learning rate; with `image: 0` pictures are encoded once. Attention costs more
-    with longer texts, not with short ones. Goes with `contrastive`, and with `short_captions`, which keeps
-    what short captions say.
+    Long-CLIP [arXiv:2403.15378]. CLIP was trained on short captions: it knows its first twenty positions
+    best, so those stay, frozen, and the others, where little is lost, are interpolated: p*_j = (1 − r/f) p_i
+    + r/f p_i+1, with i = ⌊j/f⌋ and r the remainder, counted from behind the kept ones. For captions that the
+    base truncates, such as whole reports; where few are truncated it brings nothing. Both towers learn, each
+    with a factor on the learning rate; with `image_lr_factor: 0` images are encoded once. Attention costs
+    more with longer texts, not with short ones. Goes with `contrastive`, and with `short_captions`, which
+    preserves the embeddings of short captions.
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = 1e-4
 
-    kept_positions: Annotated[int, Field(ge=1)] = 20  # positions that stay where they are
+    kept_positions: Annotated[int, Field(ge=1)] = 20  # positions that stay unchanged
     stretch_factor: Annotated[int, Field(ge=2)] = 4
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     text_lr_factor: Annotated[float, Field(gt=0)] = 1.0
@@ -52,12 +52,12 @@ class LongText(Strategy):
         """
         from domainclip.models import position_embeddings
 
-        self._refuse(model)
+        self._check(model)
         first = position_embeddings.stretch(model, self.kept_positions, self.stretch_factor)
         learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         return model.set_trainable([(re.escape(first), 0.0), *learns])
 
-    def _refuse(self, model: DualEncoder) -> None:
+    def _check(self, model: DualEncoder) -> None:
         from domainclip.models import position_embeddings
 
         if model.hf_model is not model.hf_base:

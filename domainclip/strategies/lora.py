@@ -1,4 +1,4 @@
-"""Low-rank updates: the base stays, a small adapter learns beside it."""
+"""Low-rank updates: the base is frozen, a small adapter is added to it and learns."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Lora(Strategy):
     """W + (alpha / rank) B A on the attention projections, B starting at zero. [arXiv:2106.09685]
 
     The layers are named by family, so no module pattern has to be guessed. peft drops the logit scale and
-    bias, which are bare parameters: they learn too and are saved beside the adapter.
+    bias, which are bare parameters: they learn too and are saved with the adapter.
 
     `rslora` divides alpha by √rank instead, so that a high rank learns as fast as a low one
-    [arXiv:2312.03732]. `dora` learns the length of each row of W by itself, m (W + s B A) / ‖W + s B A‖, for
-    more arithmetic in each step [arXiv:2402.09353]. Of peft's other starts for A and B, those that change W
-    are not offered: their adapter would be wrong on the base as published.
+    [arXiv:2312.03732]. `dora` learns the length of each row of W separately, m (W + s B A) / ‖W + s B A‖, for
+    more arithmetic in each step [arXiv:2402.09353]. Of peft's other initialisations of A and B, those that
+    change W are not offered: their adapter would be wrong on the base as published.
     """
 
     citation: ClassVar[str] = "arXiv:2106.09685"
@@ -43,7 +43,7 @@ class Lora(Strategy):
     train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
-        """Puts the adapter in place; the factor on the learning rate by weight name.
+        """Adds the adapter; the factor on the learning rate by weight name.
 
         Raises: RecipeError for a base that is an adapter itself.
         """
@@ -54,10 +54,10 @@ class Lora(Strategy):
                 "strategy.lora: the base is an adapter, and one cannot hold another: merge it into plain "
                 "weights with domainclip merge, and take those as the base"
             )
-        sides: tuple[Literal["image", "text"], ...] = ("image", "text")
-        wanted = sides if self.towers == "both" else (self.towers,)
+        both: tuple[Literal["image", "text"], ...] = ("image", "text")
+        adapted = both if self.towers == "both" else (self.towers,)
         layers = [
-            name for side in wanted for name in model.lora_targets(side, self.targets, self.last_layers)
+            name for side in adapted for name in model.lora_targets(side, self.targets, self.last_layers)
         ]
         config = LoraConfig(
             r=self.rank,

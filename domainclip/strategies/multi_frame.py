@@ -1,4 +1,4 @@
-"""A study is several pictures: frames of a clip, slices of a series, frontal and lateral views."""
+"""A study with several images: frames of a clip, slices of a series, frontal and lateral views."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiFrame(Strategy):
-    """Each picture of a study is encoded, and the pooled embeddings are the study's one. [arXiv:2104.08860]
+    """Each image of a study is encoded; the embedding of the study pools them. [arXiv:2104.08860]
 
-    Of an item's `image` and `views`, `frames` at most are taken, evenly, in order; an item with one picture
-    is a study of one. x = pool_f(x_f) at unit length, and training and evaluation show the same pictures;
-    the base is measured with the plain mean over them, so that what is gained is not the second picture.
-    mean: without weights, the published model's strongest where there is little data;
-    weighted: Σ_f softmax_f(q · x_f) x_f, where the direction q learns which frames tell;
+    Of the `image` and `views` of an item, up to `frames` are taken, evenly, in order; an item with one image
+    is a study of one. x = pool_f(x_f) at unit length; training and evaluation use the same images, and the
+    base is evaluated with the plain mean over them, so that the gain is not that of the further images.
+    mean: without weights, the strongest of the published models where there is little data;
+    weighted: Σ_f softmax_f(q · x_f) x_f, where the direction q learns which frames are informative;
     temporal: a transformer over the frames in their order, added to them, then the mean.
-    The last two start as the mean and are saved beside the model (pooling.json, pooling.safetensors); plain
-    transformers loads the towers without. Weights that come from a text's similarity with each frame
-    [X-CLIP, arXiv:2207.07285] are not offered: a study would have another embedding for every text that
-    asks. Both towers learn, each with its own factor. Costs up to `frames` pictures an item, in time and
-    memory.
+    The last two start as the mean and are saved with the model (pooling.json, pooling.safetensors); plain
+    transformers loads the towers without them. Weights from the similarity of a text with each frame [X-CLIP,
+    arXiv:2207.07285] are not offered: a study would have another embedding for every text. Both towers learn,
+    each with a factor. Costs up to `frames` images per item, in time and memory.
     """
 
     citation: ClassVar[str] = "arXiv:2104.08860"
@@ -38,9 +37,7 @@ class MultiFrame(Strategy):
     frames: Annotated[int, Field(ge=2, le=64)] = 4
     pooling: Literal["mean", "weighted", "temporal"] = "mean"
     layers: Annotated[int, Field(ge=1, le=2)] = 1  # of the temporal transformer
-    pooling_lr_factor: Annotated[float, Field(gt=0)] = (
-        10.0  # factor of what pools: it is new, the towers are not
-    )
+    pooling_lr_factor: Annotated[float, Field(gt=0)] = 10.0  # of the pooling, which is new
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     train_logit_scale: bool = True  # whether scale and bias learn too
@@ -50,9 +47,9 @@ class MultiFrame(Strategy):
         return InputRequirements(max(base.frames, self.frames), base.max_tokens)
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
-        """Puts the pooling in place; the factor on the learning rate by weight name.
+        """Adds the pooling; the factor on the learning rate by weight name.
 
-        Raises: RecipeError for a base that pools already, in another way.
+        Raises: RecipeError for a base that pools its images in another way.
         """
         from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 

@@ -1,4 +1,4 @@
-"""Only words learn: a context before the texts, or the names of the classes."""
+"""Only tokens learn: a context before the texts, or the names of the classes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
     from domainclip.models.dual_encoder import DualEncoder
 
-_ROOM = 8  # tokens that a text has left at least
+_MIN_TEXT_TOKENS = 8  # tokens that are left for a text, at least
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLearning(Strategy):
-    """[v_1] … [v_m] text: m learnt word vectors before every text, all else locked: CoOp. [arXiv:2109.01134]
+    """[v_1] … [v_m] text: m learned token vectors before every text, the rest frozen: CoOp. [arXiv:2109.01134]
 
-    For few labelled pictures, and to keep everything the base knows: some thousand numbers learn. The words
-    are new tokens "<|context-1|>" of tokenizer and model, so what is saved is a plain model with a larger
-    vocabulary; its tokenizer_config.json says what stands before a text (key domainclip_words). They start
-    as the words of `init_text`. Pictures are encoded once. The adapted model's prompts carry the words, the
-    base is asked its own.
-    per_class: each class has words of its own, before texts that name it and no other;
-    learn_class_names: one learnt word stands for the name of each class, wherever a text has it: learning to
-    name [arXiv:2304.02364]; it starts as the mean of the name's own tokens;
-    train_on text: no picture is looked at; the base's embedding of another item's caption, of one with the
-    same labels, stands for it: texts as images [arXiv:2211.12739]. Show classes as captions then, with
+    For few labelled images, and to preserve all that the base knows: some thousand numbers learn. They are
+    new tokens "<|context-1|>" of tokenizer and model, so the saved model is a plain one with a larger
+    vocabulary, whose tokenizer_config.json lists the tokens before a text (key domainclip_words). They start
+    as the tokens of `init_text`. Images are encoded once. The prompts of the adapted model contain the
+    learned tokens, those of the base do not.
+    per_class: each class has separate tokens, before texts that name it and no other;
+    learn_class_names: one learned token replaces the name of each class, wherever a text contains it:
+    learning to name [arXiv:2304.02364]; it starts as the mean of the tokens of the name;
+    train_on text: images are not used; the embedding by the base of the caption of another item with the same
+    labels replaces each: texts as images [arXiv:2211.12739]. Show classes as captions then, with
     corpus.captions.templates.
     Classes are those of the corpus, unless `classes` names them.
     """
@@ -51,7 +51,7 @@ class PromptLearning(Strategy):
     train_logit_scale: bool = False  # whether scale and bias learn too
 
     def requirements(self, base: DualEncoder) -> InputRequirements:
-        """Captions instead of images, with `source: text`."""
+        """Captions instead of images, with `train_on: text`."""
         source: Literal["images", "caption_embeddings"] = (
             "caption_embeddings" if self.train_on == "text" else "images"
         )
@@ -62,7 +62,7 @@ class PromptLearning(Strategy):
         return self if self.classes else replace(self, classes=list(classes))
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
-        """Makes the words; the factor on the learning rate by weight name.
+        """Adds the tokens; the factor on the learning rate by weight name.
 
         Raises: RecipeError when there is nothing to learn, or no class to learn it for.
         """
@@ -71,20 +71,20 @@ class PromptLearning(Strategy):
 
         from domainclip.models import learned_tokens
 
-        self._refuse(model)
-        before, names = self._contexts(), self._names()
-        kinds = [AddedToken(one, normalized=False) for own in before.values() for one in own]
-        kinds += [AddedToken(one, normalized=False, lstrip=True, rstrip=True) for one in names.values()]
-        added = [self._start(model) for _ in before]
-        added += [learned_tokens.token_vectors(model, name).mean(dim=0, keepdim=True) for name in names]
-        said = {"before": {name: "".join(own) for name, own in before.items()}, "names": names}
-        learns = learned_tokens.widen_token_embeddings(model, kinds, torch.cat(added), said)
+        self._check(model)
+        contexts, names = self._context_tokens(), self._name_tokens()
+        tokens = [AddedToken(token, normalized=False) for context in contexts.values() for token in context]
+        tokens += [AddedToken(token, normalized=False, lstrip=True, rstrip=True) for token in names.values()]
+        vectors = [self._initial_context(model) for _ in contexts]
+        vectors += [learned_tokens.token_vectors(model, name).mean(dim=0, keepdim=True) for name in names]
+        rules = {"before": {name: "".join(context) for name, context in contexts.items()}, "names": names}
+        learns = learned_tokens.widen_token_embeddings(model, tokens, torch.cat(vectors), rules)
         return model.set_trainable(
             [(re.escape(learns), 1.0), ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
         )
 
-    def _contexts(self) -> dict[str, list[str]]:
-        """The new words before a text, by the class it names; "" for any text."""
+    def _context_tokens(self) -> dict[str, list[str]]:
+        """The new tokens before a text, by the class that it names; "" for any text."""
         if not self.context_tokens:
             return {}
         numbers = range(1, self.context_tokens + 1)
@@ -92,26 +92,24 @@ class PromptLearning(Strategy):
             return {"": [f"<|context-{i}|>" for i in numbers]}
         return {name: [f"<|context-{at}-{i}|>" for i in numbers] for at, name in enumerate(self.classes, 1)}
 
-    def _names(self) -> dict[str, str]:
-        """The new word that stands for each class's name."""
-        return (
-            {name: f"<|name-{at}|>" for at, name in enumerate(self.classes, 1)}
-            if self.learn_class_names
-            else {}
-        )
+    def _name_tokens(self) -> dict[str, str]:
+        """The new token that replaces the name of each class."""
+        if not self.learn_class_names:
+            return {}
+        return {name: f"<|name-{at}|>" for at, name in enumerate(self.classes, 1)}
 
-    def _start(self, model: DualEncoder) -> Tensor:
-        """(m, w), the words of `start` over and over."""
+    def _initial_context(self, model: DualEncoder) -> Tensor:
+        """(m, w), the tokens of `init_text`, repeated, or random vectors."""
         import torch
 
         from domainclip.models import learned_tokens
 
-        said = learned_tokens.token_vectors(model, self.init_text or "a")
+        vectors = learned_tokens.token_vectors(model, self.init_text or "a")
         if self.init_text is None:
-            return 0.02 * torch.randn(self.context_tokens, said.shape[1], device=said.device)
-        return said.repeat(-(-self.context_tokens // len(said)), 1)[: self.context_tokens]
+            return 0.02 * torch.randn(self.context_tokens, vectors.shape[1], device=vectors.device)
+        return vectors.repeat(-(-self.context_tokens // len(vectors)), 1)[: self.context_tokens]
 
-    def _refuse(self, model: DualEncoder) -> None:
+    def _check(self, model: DualEncoder) -> None:
         from domainclip.models import learned_tokens
 
         if model.hf_model is not model.hf_base:
@@ -140,7 +138,7 @@ class PromptLearning(Strategy):
             raise RecipeError(
                 f'strategy.prompt_learning.classes: the base reads no word in "{empty[0]}": name it otherwise'
             )
-        if self.context_tokens + _ROOM > model.max_tokens:
+        if self.context_tokens + _MIN_TEXT_TOKENS > model.max_tokens:
             raise RecipeError(
                 f"strategy.prompt_learning.context_tokens: {self.context_tokens} words leave a text no "
                 "room in the "

@@ -1,4 +1,4 @@
-"""Another text encoder takes the place of the base's own, and learns to speak about its pictures."""
+"""Another text encoder replaces the text tower, and learns to describe the images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 class ReplaceTextTower(Strategy):
     """Replaces the text tower by a pretrained encoder of another language or field. [arXiv:2303.00915]
 
-    The encoder brings its own tokeniser and, up to its positions, a longer context: PubMedBERT with 256
-    tokens in BiomedCLIP, a Chinese RoBERTa in Chinese-CLIP [arXiv:2211.01335], any BERT in LiT
-    [arXiv:2111.07991]. A text is what the encoder pools of it, through a new linear projection. The image
-    tower is locked unless `image` is above 0, so pictures are encoded once. Before training the new tower
-    knows nothing of pictures: it needs many pairs, or the `anchor` objective, whose teacher is then the text
-    tower that was there before. The result is a dual encoder that transformers loads; it stands against the
-    base as published, with the base's own text tower.
+    The encoder brings its tokenizer and, up to its positions, a longer context: PubMedBERT with 256 tokens in
+    BiomedCLIP, a Chinese RoBERTa in Chinese-CLIP [arXiv:2211.01335], any BERT in LiT [arXiv:2111.07991]. The
+    embedding of a text is the pooled output of the encoder through a new linear projection. The image tower
+    is frozen unless `image_lr_factor` is above 0, so images are encoded once. Before training the new tower
+    knows nothing of images: it needs many pairs, or the `anchor` objective, whose teacher is then the
+    original text tower. The result is a dual encoder that transformers loads; it is compared with the base as
+    published, with the base's original text tower.
     """
 
     citation: ClassVar[str] = "arXiv:2303.00915"

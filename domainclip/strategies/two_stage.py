@@ -1,4 +1,4 @@
-"""One tower is locked first, until the other has come close to it; then both learn."""
+"""One tower is frozen until the other has adapted to it; then both learn."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _Rate = Annotated[float, Field(gt=0)]
 class TwoStage(Strategy):
     """Locked-image tuning for the first share of the steps, then all weights. [arXiv:2211.01335]
 
-    A tower that is far from the corpus sends large gradients, which would spoil the one that is near; so it
-    comes close first. While a tower is locked its side is encoded once, so the first stage costs only the
-    other. Each stage has a warm-up and a cosine down to zero of its own; what has learnt already keeps its
-    moments. `image_locked_first` suits new words for known pictures, `text_locked_first` unknown pictures in
-    known words; with `image: 0.0` the text is then brought back to the pictures alone.
+    A tower that is far from the corpus sends large gradients, which would damage the other one; so it adapts
+    first. While a tower is frozen its side is encoded once, so the first stage costs only the other. Each
+    stage has a warm-up and a cosine to zero; weights that learned before keep their moments.
+    `image_locked_first` suits new words for known images, `text_locked_first` unknown images in known words;
+    with `image_lr_factor: 0.0` the text then adapts to the images alone.
     """
 
     citation: ClassVar[str] = "arXiv:2211.01335"
@@ -51,13 +51,13 @@ class TwoStage(Strategy):
 
         Raises: RecipeError when nothing learns in one of them.
         """
-        shares, lists = (
+        shares, patterns_of_stage = (
             (self.first_stage_share, 1 - self.first_stage_share),
             (self._first(), self._second(model)),
         )
         stages = [
             Stage(share, {name: rate * factor for name, factor in model.set_trainable(patterns).items()})
-            for share, rate, patterns in zip(shares, self.stage_lr_factors, lists, strict=True)
+            for share, rate, patterns in zip(shares, self.stage_lr_factors, patterns_of_stage, strict=True)
             if share > 0
         ]
         if not all(any(stage.learning_rates.values()) for stage in stages):
@@ -79,6 +79,6 @@ class TwoStage(Strategy):
         learns = tower_factors(self.image_lr_factor, self.text_lr_factor, self.train_logit_scale)
         if self.last_layers is None:
             return learns
-        sides: tuple[Modality, ...] = ("image", "text")
-        below = [name for side in sides for name in model.weights_below(side, self.last_layers)]
-        return [("|".join(map(re.escape, below)), 0.0), *learns]
+        towers: tuple[Modality, ...] = ("image", "text")
+        frozen = [name for tower in towers for name in model.weights_below(tower, self.last_layers)]
+        return [("|".join(map(re.escape, frozen)), 0.0), *learns]

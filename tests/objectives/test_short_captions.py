@@ -14,7 +14,7 @@ from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
-from domainclip.objectives.short_captions import ShortCaptions, _rebuilt
+from domainclip.objectives.short_captions import ShortCaptions, _project
 
 
 def _rows(b: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_hand_worked() -> None:
     image = torch.tensor([[0.8, 0.6], [0.8, -0.6], [1.0, 0.0]], dtype=torch.float64)
     middle = (0.8 + 0.8 + 1.0) / 3
     expected = F.normalize(torch.tensor([[middle, 0.6], [middle, -0.6], [middle, 0.0]]).double(), dim=-1)
-    assert torch.allclose(_rebuilt(image, 1), expected, atol=1e-12)
+    assert torch.allclose(_project(image, 1), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("b", "d", "components"), [(7, 5, 2), (4, 9, 2), (13, 6, 3)])
@@ -64,7 +64,7 @@ def test_components_agree_with_scikit_learn(b: int, d: int, components: int) -> 
     fitted = PCA(components, svd_solver="full").fit(image.numpy())
     expected = fitted.inverse_transform(fitted.transform(image.numpy()))
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert np.allclose(_rebuilt(image, components).numpy(), expected, atol=1e-12)
+    assert np.allclose(_project(image, components).numpy(), expected, atol=1e-12)
 
 
 def test_with_all_directions_it_is_the_contrastive_objective_of_the_short_captions() -> None:
@@ -145,7 +145,7 @@ def test_gradients_with_the_directions_held() -> None:
         mean = image.mean(0)
         return F.normalize(mean + (image - mean) @ held.T @ held, dim=-1)
 
-    (found,) = torch.autograd.grad(_rebuilt(image, 2)[0, 0], image)
+    (found,) = torch.autograd.grad(_project(image, 2)[0, 0], image)
     (expected,) = torch.autograd.grad(by_hand(image)[0, 0], image)
     assert torch.allclose(found, expected, atol=1e-12)
     assert found.abs().sum() > 0
@@ -158,7 +158,7 @@ def test_directions_that_hold_nothing_draw_no_gradient(components: int) -> None:
     held = torch.from_numpy(PCA(3, svd_solver="full").fit(image.detach().numpy()).components_)
     mean = image.mean(0)
     by_hand = F.normalize(mean + (image - mean) @ held.T @ held, dim=-1)
-    found = _rebuilt(image, components)
+    found = _project(image, components)
     assert torch.allclose(found, by_hand, atol=1e-12)
     weights = _rows(4, 9, seed=3)
     (mine,) = torch.autograd.grad((found * weights).sum(), image)
@@ -168,7 +168,7 @@ def test_directions_that_hold_nothing_draw_no_gradient(components: int) -> None:
 
 def test_pictures_that_are_all_alike_stay_as_they_are() -> None:
     image = _rows(1, 9).float().repeat(5, 1).requires_grad_()
-    found = _rebuilt(image, 32)
+    found = _project(image, 32)
     assert torch.allclose(found, image, atol=1e-6)
     (slope,) = torch.autograd.grad((found * _rows(5, 9).float()).sum(), image)
     assert torch.allclose(slope, slope[:1].expand_as(slope), atol=1e-6)  # through their mean alone
