@@ -22,7 +22,7 @@ _MIN_TEXT_TOKENS = 8  # tokens that are left for a text, at least
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLearning(Strategy):
-    """[v_1] … [v_m] text: m learned token vectors before every text, the rest frozen: CoOp. [arXiv:2109.01134]
+    """[v_1] … [v_m] text: m learned token vectors before each text, the rest frozen: CoOp. [arXiv:2109.01134]
 
     For few labelled images, and to preserve all that the base knows: some thousand numbers learn. They are
     new tokens "<|context-1|>" of tokenizer and model, so the saved model is a plain one with a larger

@@ -1,4 +1,4 @@
-"""What the objectives of a job ask for beside the pairs: looked up before training, computed once."""
+"""What objectives need beside image and caption of a pair: checked before training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 
-_PARTS: tuple[Modality, ...] = ("image", "text")
-_LOOKED_AT = 1000  # pairs, spread evenly, whose further texts are made before training to count them
+_MODALITIES: tuple[Modality, ...] = ("image", "text")
+_SAMPLE = 1000  # pairs, spread evenly, whose further texts are made and counted before training
 
 
 def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
-    """What is asked of every pair.
+    """The further texts, values, classes and second views that the objectives need of each pair.
 
-    Raises: DataError when the corpus does not have it.
+    Raises: DataError when the corpus does not have them.
     """
     columns = {
         name: inputs.value_column for name, inputs in terms.inputs.items() if inputs.value_column is not None
@@ -41,19 +41,19 @@ def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
 
 
 def _classes(corpus: Corpus) -> tuple[str, ...]:
-    found = sorted({label for row in corpus.splits["train"]["labels"][:] for label in row})
-    if not found:
+    classes = sorted({label for row in corpus.splits["train"]["labels"][:] for label in row})
+    if not classes:
         raise DataError(
             f"objectives: one of them needs labels, and no training item of corpus {corpus.card.name} has "
             "any: name columns.labels in the card"
         )
-    return tuple(found)
+    return tuple(classes)
 
 
 def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool) -> None:
-    """Refuses, before anything is trained, what this base or a stream cannot give.
+    """Check that this base, or a stream, provides what the objectives need.
 
-    Raises: RecipeError with the objective and the way out.
+    Raises: RecipeError with the objective and the remedy.
     """
     if len(third := [name for name, inputs in terms.inputs.items() if inputs.third_tower is not None]) > 1:
         raise RecipeError(
@@ -61,11 +61,11 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
         )
     for name, objective in terms.by_name.items():
         objective.check_model(base.width)
-        for part in _PARTS:
-            if f"{part}_tokens" in objective.needs and not base.has_token_embeddings(part):
+        for modality in _MODALITIES:
+            if f"{modality}_tokens" in objective.needs and not base.has_token_embeddings(modality):
                 raise RecipeError(
-                    f"objectives.{name}: family {base.family} gives no {part} tokens: leave it out, or take "
-                    "a base of another family"
+                    f"objectives.{name}: family {base.family} gives no {modality} tokens: leave it out, or "
+                    "take a base of another family"
                 )
         if stream and objective.needs & {"labels", "teachers", "base_image", "third_tower"}:
             raise RecipeError(
@@ -75,43 +75,43 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
 
 
 def count_extra_texts(pairs: Pairs) -> tuple[str, ...]:
-    """A note for each objective that makes further texts: how many pairs have any.
+    """A note for each objective that makes further texts: how many of a sample of pairs have any.
 
-    Raises: DataError when none has.
+    Raises: DataError when no training pair has one.
     """
     if pairs.is_streamed:  # a stream is never in memory as a whole
         return ()
     notes = []
-    some = range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT))
+    sample = range(0, len(pairs), max(1, len(pairs) // _SAMPLE))
     for name in pairs.extra_spec.texts:
-        having = sum(_says(pairs, index, name) for index in some)
-        if not having and not any(_says(pairs, index, name) for index in range(len(pairs))):
+        count = sum(_has_text(pairs, index, name) for index in sample)
+        if not count and not any(_has_text(pairs, index, name) for index in range(len(pairs))):
             raise DataError(
                 f"objectives.{name}: none of {len(pairs)} training pairs has a text that it asks for: list "
                 "the column that holds some under columns.meta of the card, and name it here (rewrites: "
                 "under captions.rewrites of the card), or leave it out"
             )
-        notes.append(f"objectives.{name}: {having} of {len(some)} training pairs have texts for it")
+        notes.append(f"objectives.{name}: {count} of {len(sample)} training pairs have texts for it")
     return tuple(notes)
 
 
-def _says(pairs: Pairs, index: int, name: str) -> bool:
-    more = pairs.extra_columns.extras_of(index, pairs.texts[index][0], pairs.seed, 0)
-    return more is not None and bool(more.texts[name])
+def _has_text(pairs: Pairs, index: int, name: str) -> bool:
+    extras = pairs.extra_columns.extras_of(index, pairs.texts[index][0], pairs.seed, 0)
+    return extras is not None and bool(extras.texts[name])
 
 
-_OF_A_PICTURE = {"image_2", "image_tokens", "base_image", "teachers", "third_tower"}
+_SINGLE_IMAGE_VIEWS = {"image_2", "image_tokens", "base_image", "teachers", "third_tower"}
 
 
-def refuse_pictures(terms: WeightedObjectives, base: DualEncoder, looks: bool) -> None:
-    """Refuses objectives that look at the one picture of an item, where there are several, or none.
+def check_image_views(terms: WeightedObjectives, base: DualEncoder, uses_images: bool) -> None:
+    """Check that no objective needs a view of the one image of an item, where there are several, or none.
 
-    Raises: RecipeError with the objective and the way out.
+    Raises: RecipeError with the objective and the remedy.
     """
-    if looks and base.frames == 1:
+    if uses_images and base.frames == 1:
         return
-    several = "strategy.multi_frame shows several pictures of an item"
-    why = several if looks else "strategy.prompt_learning with train_on: text looks at no picture"
+    several = "strategy.multi_frame shows several images of an item"
+    reason = several if uses_images else "strategy.prompt_learning with train_on: text uses no images"
     for name, objective in terms.by_name.items():
-        if found := sorted(objective.needs & _OF_A_PICTURE):
-            raise RecipeError(f"objectives.{name}: needs {found[0]}, and {why}: leave one of the two out")
+        if views := sorted(objective.needs & _SINGLE_IMAGE_VIEWS):
+            raise RecipeError(f"objectives.{name}: needs {views[0]}, and {reason}: leave one of the two out")

@@ -1,4 +1,4 @@
-"""Teacher models: found before training, their outputs computed once."""
+"""Teacher models and third towers: fetched before training, their embeddings computed once."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from domainclip.training.setup import Precomputed, TrainingSetup
 
 
 def fetch_models(terms: WeightedObjectives) -> None:
-    """Finds, or fetches, the models that objectives learn from: at once, not when the base has been measured.
+    """Fetch the models that objectives learn from, so that a missing one fails before the base is evaluated.
 
-    Raises: ModelError with the option that names one which is not there.
+    Raises: ModelError with the option that names it.
     """
     for name, inputs in terms.inputs.items():
         models = [("teachers", path) for path in inputs.teachers]
         if inputs.third_tower is not None and inputs.third_tower.model is not None:
             models.append(("third_tower", inputs.third_tower.model))
         for option, path in models:
-            with _named(f"objectives.{name}.{option}"):
+            with _named_by_option(f"objectives.{name}.{option}"):
                 folder, _ = checkpoint_files.find_checkpoint(path, None)
-                known = ("config.json", checkpoint_files.ADAPTER_CONFIG)
-                checkpoint_files.require_files(path, folder, "model", known)
+                files = ("config.json", checkpoint_files.ADAPTER_CONFIG)
+                checkpoint_files.require_files(path, folder, "model", files)
 
 
 @contextmanager
-def _named(key: str) -> Iterator[None]:
-    """A model that cannot be had is told by the option that names it: it is not the base."""
+def _named_by_option(key: str) -> Iterator[None]:
+    """Names the option in the message of a ModelError, which speaks of the base otherwise."""
     try:
         yield
     except ModelError as error:
@@ -48,36 +48,42 @@ def _named(key: str) -> Iterator[None]:
 
 
 def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
-    """The same job, with what other models say of its pairs, each encoded once and kept on disk.
+    """The setup with the embeddings of its pairs by other models, each computed once and cached on disk.
 
-    Raises: RecipeError when there is no room for it; ModelError for a teacher that cannot be loaded.
+    Raises: RecipeError when the cache has no room for them; ModelError for a model that cannot be loaded.
     """
-    room = CacheBudget(setup.settings.feature_cache_gb * 1e9)
-    taught: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
+    budget = CacheBudget(setup.settings.feature_cache_gb * 1e9)
+    teachers: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
     for name, objective in setup.objectives.by_name.items():
         inputs = objective.inputs
         if inputs.teachers:
             key = f"objectives.{name}.teachers"
-            taught[name] = tuple(_taught(setup, path, key, room) for path in inputs.teachers)
+            teachers[name] = tuple(_teacher_features(setup, path, key, budget) for path in inputs.teachers)
         if "base_image" in objective.needs and base is None:
-            model = _locked(setup, setup.model.base, setup.model.revision)
-            base = _pictures(setup, model, f"objectives.{name}", room)
+            model = _frozen_model(setup, setup.model.base, setup.model.revision)
+            base = _image_features(setup, model, f"objectives.{name}", budget)
         if inputs.third_tower is not None:
-            third = _third(setup, inputs.third_tower, f"objectives.{name}.third_tower", room)
+            third = _third_tower_features(setup, inputs.third_tower, f"objectives.{name}.third_tower", budget)
             setup = _with_heads(setup, inputs.third_tower, third.shape[1])
-    if not taught and base is None and third is None:
+    if not teachers and base is None and third is None:
         return setup
-    kept: Precomputed = replace(setup.precomputed, base_image=base, teachers=taught, third_tower=third)
-    return replace(setup, precomputed=kept, notes=(*setup.notes, *room.notes))
+    precomputed: Precomputed = replace(
+        setup.precomputed, base_image=base, teachers=teachers, third_tower=third
+    )
+    return replace(setup, precomputed=precomputed, notes=(*setup.notes, *budget.notes))
 
 
-def _third(setup: TrainingSetup, tower: ThirdTower, key: str, room: CacheBudget) -> np.ndarray:
+def _third_tower_features(
+    setup: TrainingSetup, tower: ThirdTower, key: str, budget: CacheBudget
+) -> np.ndarray:
     if tower.model is None:
-        return _pictures(setup, _locked(setup, setup.model.base, setup.model.revision), key, room)
-    with _named(key):
+        return _image_features(
+            setup, _frozen_model(setup, setup.model.base, setup.model.revision), key, budget
+        )
+    with _named_by_option(key):
         model = image_model.load_image_model(tower.model).to(next(setup.model.parameters()).device)
-    return _pictures(setup, model, key, room)
+    return _image_features(setup, model, key, budget)
 
 
 def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> TrainingSetup:
@@ -88,36 +94,40 @@ def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> Training
     return replace(setup, factors=setup.factors | {"extra/third.heads": tower.learning_rate})
 
 
-def _taught(setup: TrainingSetup, path: str, key: str, room: CacheBudget) -> feature_cache.TeacherFeatures:
-    with _named(key):
-        model = _locked(setup, path, None)
-    image = _pictures(setup, model, key, room)
+def _teacher_features(
+    setup: TrainingSetup, path: str, key: str, budget: CacheBudget
+) -> feature_cache.TeacherFeatures:
+    with _named_by_option(key):
+        model = _frozen_model(setup, path, None)
+    image = _image_features(setup, model, key, budget)
     text = feature_cache.cache_text_features(
         model,
         TokenCache(model.text_tokenizer),
         [text for texts in setup.pairs.texts for text in texts or [""]],
-        room,
+        budget,
     )
     if text is None:
-        raise _no_room(key, room)
+        raise _budget_error(key, budget)
     return feature_cache.TeacherFeatures(image, text, float(model.scale))
 
 
-def _locked(setup: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
+def _frozen_model(setup: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
     model = loading.load_model(path, revision).to(next(setup.model.parameters()).device)
     return model.requires_grad_(False)
 
 
-def _pictures(
-    setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, room: CacheBudget
+def _image_features(
+    setup: TrainingSetup, model: DualEncoder | ImageModel, key: str, budget: CacheBudget
 ) -> np.ndarray:
     assert not setup.pairs.is_streamed
     pairs: Pairs = setup.pairs.for_model(model.image_preprocessor)
-    found = feature_cache.cache_image_features(model, pairs, [setup.digests[id] for id in pairs.ids], room)
-    if found is None:
-        raise _no_room(key, room)
-    return found.rows
+    features = feature_cache.cache_image_features(
+        model, pairs, [setup.digests[id] for id in pairs.ids], budget
+    )
+    if features is None:
+        raise _budget_error(key, budget)
+    return features.rows
 
 
-def _no_room(key: str, room: CacheBudget) -> RecipeError:
-    return RecipeError(f"{key}: {room.notes[-1]}: raise train.feature_cache_gb, or make room")
+def _budget_error(key: str, budget: CacheBudget) -> RecipeError:
+    return RecipeError(f"{key}: {budget.notes[-1]}: raise train.feature_cache_gb, or make room")

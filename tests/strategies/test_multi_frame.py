@@ -426,6 +426,6 @@ def test_objectives_that_look_at_one_picture_are_refused(recipe_file: Path, name
     with pytest.raises(RecipeError) as caught:
         _job(recipe_file, "strategy=multi_frame", f"objectives={{contrastive: {{}}, {name}: {{}}}}")
     assert str(caught.value) == (
-        f"objectives.{name}: needs {needs}, and strategy.multi_frame shows several pictures of an item: "
+        f"objectives.{name}: needs {needs}, and strategy.multi_frame shows several images of an item: "
         "leave one of the two out"
     )

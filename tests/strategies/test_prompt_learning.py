@@ -380,6 +380,6 @@ def test_what_looks_at_pictures_does_not_go_with_texts_alone(
     with pytest.raises(RecipeError) as caught:
         _job(recipe_file, *changes)
     assert str(caught.value) == (
-        f"objectives.{name}: needs {needs}, and strategy.prompt_learning with train_on: text looks at no picture: "
+        f"objectives.{name}: needs {needs}, and strategy.prompt_learning with train_on: text uses no images: "
         "leave one of the two out"
     )
