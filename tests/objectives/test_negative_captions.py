@@ -17,9 +17,6 @@ from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.negative_captions import NegativeCaptions
 from tests.support.text_objectives import (
-    assert_gradients,
-    assert_shares_add_up,
-    assert_silent_without_texts,
     batch,
     shown,
     slopes,
@@ -92,17 +89,6 @@ def test_a_negative_that_reads_like_the_caption_is_none() -> None:
     found = slopes(NegativeCaptions(), replace(views, extra_text=said))
     wanted = slopes(NegativeCaptions(), replace(views, extra_text=said, extra_text_mask=mask))
     torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("world", [2, 3])
-def test_exact_over_processes_and_in_its_gradients(shared: bool, world: int) -> None:
-    views, loss = batch(COUNTS, GROUP), NegativeCaptions(shared=shared)
-    assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views)
-    assert_silent_without_texts(loss, views)
-    _, grads = slopes(loss, views)
-    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
 
 
 # Captions in which each rule has one thing to do, and what it does, by hand.

@@ -15,9 +15,6 @@ from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 from domainclip.objectives.report_sentences import ReportSentences
 from tests.support.text_objectives import (
-    assert_gradients,
-    assert_shares_add_up,
-    assert_silent_without_texts,
     batch,
     shown,
     slopes,
@@ -101,14 +98,8 @@ def test_a_sentence_of_two_reports_is_right_for_both() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("world", [2, 3])
-def test_exact_over_processes_and_in_its_gradients(patches: bool, world: int) -> None:
-    views, loss = batch(COUNTS, GROUP), ReportSentences(patches=patches)
-    assert_shares_add_up(loss, views, world)
-    assert_gradients(loss, views, ("image", "extra_text", "scale", *(("image_tokens",) if patches else ())))
-    assert_silent_without_texts(loss, views)
-    _, grads = slopes(loss, views)
-    assert (grads["extra_text"].abs().sum(-1) > 0).equal(views.extra_text_mask)
+def test_patches_get_a_gradient_where_they_are_used(patches: bool) -> None:
+    _, grads = slopes(ReportSentences(patches=patches), batch(COUNTS, GROUP))
     assert bool(grads["image_tokens"].any()) is patches
 
 
