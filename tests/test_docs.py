@@ -43,7 +43,7 @@ def test_every_component_is_described_in_full() -> None:
             if kind == "objectives":
                 assert re.search(r"\bCosts?\b", said), f"{name}: no cost"
     lora = sections["lora"]
-    assert "Low-rank updates: the base stays, a small adapter learns beside it." in lora
+    assert "Low-rank updates: the base is frozen, a small adapter is added to it and learns." in lora
     assert "> W + (alpha / rank) B A on the attention projections, B starting at zero." in lora
     assert "[arXiv:2106.09685](https://arxiv.org/abs/2106.09685)" in lora
     assert "| `rank` | integer ≥ 1 | 8 |  |" in lora

@@ -49,7 +49,7 @@ def test_the_mixture_does_not_depend_on_the_order() -> None:
 
 def _believed(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     found = torch.tensor(values, dtype=torch.float64)
-    monkeypatch.setattr(noise_robust, "clean", lambda _: found)
+    monkeypatch.setattr(noise_robust, "clean_probability", lambda _: found)
 
 
 def _three() -> Views:
@@ -120,7 +120,7 @@ def test_the_mixture_is_fitted_on_all_pairs_by_every_process(monkeypatch: pytest
         seen.append(losses)
         return clean_probability(losses)
 
-    monkeypatch.setattr(noise_robust, "clean", watched)
+    monkeypatch.setattr(noise_robust, "clean_probability", watched)
     for rows in (slice(0, 12), slice(12, 24)):
         NoiseRobust()(replace(views, local_rows=rows))
     assert len(seen[0]) == 24
