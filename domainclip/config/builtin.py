@@ -1,6 +1,6 @@
-"""Finds what ships beside the code: recipes, data cards, suites, examples.
+"""Built-in files: recipes, data cards, suites and examples.
 
-In a checkout they are folders at the top; in a wheel they stand under `_shipped`.
+In a checkout they are folders at the top; in a wheel they lie under `_shipped`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ def builtin_folder(kind: str) -> Path:
 
 
 def builtin_names(kind: str, suffix: str) -> list[str]:
-    """The names of what ships, without suffix."""
+    """The names of the built-in files of a kind, without suffix."""
     return sorted(file.stem for file in builtin_folder(kind).glob(f"*{suffix}"))
 
 
 def find_file(kind: str, name: str, suffix: str) -> Path:
-    """The file that `name` means: a path of yours first, then what ships, with or without suffix.
+    """The file at a path, else the built-in file of that name, with or without suffix.
 
-    Raises: RecipeError for a name that is neither.
+    Raises: RecipeError when there is neither.
     """
-    own = Path(name)
-    if own.is_file():
-        return own
+    path = Path(name)
+    if path.is_file():
+        return path
     file = builtin_folder(kind) / (name if name.endswith(suffix) else name + suffix)
     if file.is_file() and file.parent == builtin_folder(kind):
         return file
     known = builtin_names(kind, suffix)
-    raise RecipeError(f'{kind}: no file or shipped name "{name}": {did_you_mean(own.stem, known)}')
+    raise RecipeError(f'{kind}: no file or built-in name "{name}": {did_you_mean(path.stem, known)}')

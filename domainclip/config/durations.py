@@ -1,4 +1,4 @@
-"""Durations as people write them."""
+"""Durations such as 3h50m."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def seconds(text: str) -> int:
     """
     parts = re.findall(r"(\d+)([dhms])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f'"{text}" is no duration: write it as 3h50m, 90m or 1d12h')
+        raise ValueError(f'"{text}" is not a duration: write it as 3h50m, 90m or 1d12h')
     return sum(int(number) * _UNITS[unit] for number, unit in parts)

@@ -25,15 +25,15 @@ def _long_forms(data: Options) -> Options:
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or one that ships, with `key=value` changes applied.
+    """Read a recipe file or a built-in recipe, with `key=value` overrides applied.
 
-    Raises: RecipeError naming file, key and way out.
+    Raises: RecipeError with file, key and remedy.
     """
     file = builtin.find_file("recipes", name, ".yaml")
     data = strict_yaml.read_yaml(file, "a recipe")
     data.setdefault("name", file.stem)
-    for said in changes:
-        overrides.apply_override(data, said)
+    for change in changes:
+        overrides.apply_override(data, change)
     data = _long_forms(data)
     registry.check_keys(Recipe, data, "", file.name)
     try:
@@ -44,7 +44,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
 
 
 def schema() -> Options:
-    """The JSON schema of a recipe, with the options of every part, for editors."""
+    """The JSON schema of a recipe, with the options of every component, for editors."""
     result = Recipe.model_json_schema()
     definitions = result["$defs"]
     kinds = {"strategy": "strategies", "objectives": "objectives", "curation": "curation", "probes": "probes"}
@@ -66,53 +66,54 @@ def schema() -> Options:
 
 
 def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe:
-    """Absolute local paths, each under a declared root.
+    """Make local paths absolute, each under a declared root.
 
-    A recipe may come from anyone: what it names must lie in the working folder, in its own folder, in
-    what ships, or in a folder under `roots`. A path on the command line is its user's own word.
+    A recipe may come from anyone, so its paths must lie in the working folder, in the recipe's folder, among
+    the built-in files or in a folder of `roots`. A path on the command line comes from the user, and is free.
     """
     allowed = [Path.cwd(), file.parent, builtin.builtin_folder("recipes").parent, *map(Path, recipe.roots)]
-    said = {text.partition("=")[0] for text in changes}
+    overridden = {text.partition("=")[0] for text in changes}
     data = recipe.model_dump(exclude_unset=True)
-    used = list(recipe.roots)
+    roots = list(recipe.roots)
     for key in ("base", "corpus", "retention"):
         if not isinstance(data.get(key), dict):
             continue
-        trusted = {key, f"{key}.path"} & said
+        trusted = {key, f"{key}.path"} & overridden
         path = paths.resolve_path(
             str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
         )
         data[key]["path"] = path
-        # What was allowed once is allowed again: the run folder's own recipe resumes from anywhere.
-        if Path(path).is_absolute() and path not in used:
-            used.append(path)
+        # The resolved recipe in the run folder declares them, so that a run can be resumed from any folder.
+        if Path(path).is_absolute() and path not in roots:
+            roots.append(path)
         if card := paths.find_card_file(data[key].get("card"), file):
             data[key]["card"] = card
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():
-            own_word = any(one == key or one.startswith(f"{key}.") for one in said)
+            from_user = any(text == key or text.startswith(f"{key}.") for text in overridden)
             where = f"{file.name}: {key}.{name}"
-            used += _resolve_models(kind, name, options, file, None if own_word else allowed, where)
-    data["roots"] = used
+            roots += _resolve_models(kind, name, options, file, None if from_user else allowed, where)
+    data["roots"] = roots
     return Recipe.model_validate(data)
 
 
 def _resolve_models(
     kind: str, name: str, options: Options, file: Path, allowed: list[Path] | None, where: str
 ) -> list[str]:
-    """Resolves, in place, the options of a part that name models; the local folders among them."""
-    used = []
+    """Resolve, in place, the options of a component that name models; return the local folders among them."""
+    folders = []
     for option in registry.find(kind, name).models:
-        given = options.get(option)
-        if isinstance(given, str):
-            options[option] = paths.resolve_path(given, file, allowed, f"{where}.{option}")
-        elif isinstance(given, list):
+        value = options.get(option)
+        if isinstance(value, str):
+            options[option] = paths.resolve_path(value, file, allowed, f"{where}.{option}")
+        elif isinstance(value, list):
             options[option] = [
-                paths.resolve_path(str(one), file, allowed, f"{where}.{option}") for one in given
+                paths.resolve_path(str(path), file, allowed, f"{where}.{option}") for path in value
             ]
-        found = options.get(option) or []
-        used += [path for path in ([found] if isinstance(found, str) else found) if Path(path).is_absolute()]
+        resolved = options.get(option) or []
+        names = [resolved] if isinstance(resolved, str) else resolved
+        folders += [path for path in names if Path(path).is_absolute()]
     within = options.get("objective")  # the objective inside matryoshka
     for inner, more in within.items() if isinstance(within, dict) else ():
-        used += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.objective.{inner}")
-    return used
+        folders += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.objective.{inner}")
+    return folders

@@ -1,4 +1,4 @@
-"""`key=value`: a recipe's keys said differently on the command line."""
+"""Overrides of a recipe's keys on the command line: `key=value`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The recipe: one YAML file that names the base, the corpus, what learns, from what, and what is measured.
+"""The recipe: base model, corpus, strategy, objectives, schedule and probes of one run, from one YAML file.
 
-Reading checks every key and type before anything is downloaded; `resolved` is the same recipe with every
-default written out, and gives the same run again.
+Every key and type is checked before anything is downloaded. `resolved` is the same recipe with every default
+written out; it reproduces the run.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Base(_Strict):
 
 
 class CorpusSource(BaseModel):
-    """A corpus: its card, its path, and any key of the card said differently for this run."""
+    """A corpus: its card, its path, and overrides of any key of the card for this run."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     card: str | None = None
     path: str
 
     def overrides(self) -> Options:
-        """The card keys that the recipe says differently."""
+        """The keys of the card that the recipe overrides."""
         return dict(self.model_extra or {})
 
 
@@ -51,16 +51,16 @@ class AnchorTexts(_Strict):
 
 
 class EvaluationConfig(_Strict):
-    """How the run is measured."""
+    """How base and adapted model are evaluated."""
 
     bootstrap_samples: int = Field(2000, ge=100)
     seed: int = Field(0, ge=0, lt=2**32)
     split: Literal["validation", "test"] = "test"
-    cache_embeddings: bool = True  # in the user's cache, so that measuring again costs seconds
+    cache_embeddings: bool = True  # in the disk cache, so that another evaluation takes seconds
 
 
 class WeightInterpolation(_Strict):
-    """How far to go from base to adapted weights, chosen on the validation split [arXiv:2109.01903]."""
+    """Interpolation between base and adapted weights, selected on the validation split [arXiv:2109.01903]."""
 
     citation: ClassVar[str] = "arXiv:2109.01903"
 
@@ -72,26 +72,26 @@ class WeightInterpolation(_Strict):
     @classmethod
     def _in_range(cls, value: list[float]) -> list[float]:
         if not value or min(value) <= 0 or max(value) > 1:
-            raise ValueError("each alpha lies above 0 (the base) and at most at 1 (the adapted model)")
+            raise ValueError("each alpha must be above 0 (the base model) and at most 1 (the adapted model)")
         return sorted(set(value))
 
 
 class ReportConfig(_Strict):
-    """What the report may show."""
+    """Title, licence and content of the report."""
 
     title: str | None = None
-    license: str = "unknown"  # of the adapted weights, as the Hub names licences; stands in the card
-    examples: bool = False  # pictures and captions of the corpus: they may hold what must not leave
+    license: str = "unknown"  # of the adapted weights, by the Hub's name for it; part of the model card
+    examples: bool = False  # show images and captions of the corpus, which may identify people
 
 
 class Recipe(_Strict):
-    """One run, whole."""
+    """All settings of one run."""
 
     name: str
     base: Base
     corpus: CorpusSource
     strategy: dict[str, Options]
-    objectives: dict[str, Options] = {}  # empty: what the family of the base was trained with
+    objectives: dict[str, Options] = {}  # empty: the loss that the base model's family was trained with
     curation: dict[str, Options] = {}
     train: TrainConfig = TrainConfig()
     anchor_texts: AnchorTexts = AnchorTexts()
@@ -100,13 +100,15 @@ class Recipe(_Strict):
     retention: CorpusSource | None = None
     evaluate: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
-    roots: list[str] = []  # folders that paths may lie in, beside the working and the recipe's folder
+    roots: list[
+        str
+    ] = []  # further folders that paths may lie in; always: the working and the recipe's folder
 
     @field_validator("name")
     @classmethod
     def _no_path(cls, value: str) -> str:
         if re.search(r"[/\\]", value) or not value.strip(". "):
-            raise ValueError("a name, not a path: the run's folder is called by it")
+            raise ValueError("must be a name, not a path: the run folder is named after it")
         return value
 
     @field_validator("strategy")
@@ -121,14 +123,16 @@ class Recipe(_Strict):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def identity(self) -> Options:
-        """What decides the trained weights: a run resumes only when this is unchanged."""
+        """The settings that determine the trained weights; a run resumes only when they are unchanged."""
         data = self.model_dump(mode="json")
         for key in ("name", "evaluate", "report", "roots"):
             data.pop(key)
-        swept = data.pop("weight_interpolation") or {}
-        if self.train.steers and swept.get("max_retention_drop") is not None:
-            data["weight_interpolation"] = "max_retention_drop"  # half of the general set steers then
-        kept = [
+        interpolation = data.pop("weight_interpolation") or {}
+        if self.train.steers and interpolation.get("max_retention_drop") is not None:
+            data["weight_interpolation"] = (
+                "max_retention_drop"  # half of the retention set then steers training
+            )
+        without_effect = [
             "cache_features",
             "feature_cache_gb",
             "pixel_cache_gb",
@@ -138,10 +142,11 @@ class Recipe(_Strict):
             "fsdp",
             "log_to",
         ]
-        if not self.train.steers:  # then no figure, and no look at one, changes a weight
+        if not self.train.steers:  # then validation changes no weight
             data.pop("probes"), data.pop("retention")
-            kept += ["validate_every", "max_retention_drop", "on_retention_drop"]
-        for key in ("log_every", "save_every", "keep_checkpoints", "time_limit", "requeue", "workers", *kept):
+            without_effect += ["validate_every", "max_retention_drop", "on_retention_drop"]
+        without_effect += ["log_every", "save_every", "keep_checkpoints", "time_limit", "requeue", "workers"]
+        for key in without_effect:
             data["train"].pop(key)
         return data
 

@@ -59,7 +59,7 @@ def load_yaml(text: str, name: str) -> Any:
 
 
 def read_yaml(file: Path, what: str) -> dict[str, Any]:
-    """The mapping in a file; `what` is meant to stand there, such as "a recipe", for messages.
+    """The mapping in a file; `what` names its content for messages, e.g. "a recipe".
 
     Raises: RecipeError as `load` does, and for other bytes than UTF-8 or another value; OSError.
     """
@@ -98,7 +98,7 @@ def _refuse_repeated_keys(node: yaml.Node, name: str) -> None:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.value in seen:
-                raise RecipeError(f'{name}, line {line}: key "{key.value}" stands here twice')
+                raise RecipeError(f'{name}, line {line}: key "{key.value}" occurs twice')
             seen.add(str(key.value))
             _refuse_repeated_keys(value, name)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""How long, how fast and how carefully a run trains: the section `train` of a recipe."""
+"""The section `train` of a recipe: schedule, optimizer, checkpoints, validation and resources."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
-    """The schedule. `null` means: the strategy's own, or measured."""
+    """Settings of training; `null` means the strategy's default or a measured value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: float = Field(5, gt=0)
-    batch_size: int = Field(128, ge=2)  # pairs that see each other, over all processes
-    # Pairs held at once, a process; null: all; auto: measured before the first step.
+    batch_size: int = Field(128, ge=2)  # pairs in one loss, over all processes
+    # Pairs per process in memory at once; null: all; auto: measured before the first step.
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.1, ge=0)
@@ -30,24 +30,26 @@ class TrainConfig(BaseModel):
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
     workers: int = Field(0, ge=0)
     log_every: int = Field(1, ge=1)
-    log_to: Literal["tensorboard"] | None = None  # the numbers of metrics.jsonl, in the run folder as well
+    log_to: Literal["tensorboard"] | None = None  # also write the metrics as event files into the run folder
     save_every: int = Field(200, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
-    time_limit: str | None = None  # 3h50m: save and end then, to be continued with --resume
+    time_limit: str | None = None  # e.g. 3h50m: save a checkpoint and stop then; continue with --resume
     requeue: bool = False  # put the SLURM job back into its queue when it is stopped
-    timeout: str = "30m"  # longest that one process waits for another before the run ends
-    validate_every: int | None = Field(None, ge=1)  # steps between looks at held-out data; null: none
-    keep_best_checkpoint: bool = False  # never prune the step whose validation loss is lowest
-    final_weights: Literal["last", "best"] = "last"  # which step's weights the run ends with
-    max_retention_drop: float = Field(0.05, ge=0)  # most that the general figure may fall below the base's
+    timeout: str = "30m"  # the run ends when one process has waited this long for another
+    validate_every: int | None = Field(None, ge=1)  # steps between two validations; null: none
+    keep_best_checkpoint: bool = False  # never delete the checkpoint with the lowest validation loss
+    final_weights: Literal["last", "best"] = (
+        "last"  # weights of the last step, or of the lowest validation loss
+    )
+    max_retention_drop: float = Field(0.05, ge=0)  # allowed drop of the headline metric on the retention set
     on_retention_drop: Literal["warn", "stop", "lower_rate"] = "warn"
-    cache_features: bool = True  # what a locked tower, or locked layers, say is computed once
-    feature_cache_gb: float = Field(20, gt=0)  # most that may lie on disk, of all runs together
-    pixel_cache_gb: float = Field(20, ge=0)  # most that prepared pictures may take on disk; 0: none are kept
+    cache_features: bool = True  # compute the outputs of frozen towers and layers once
+    feature_cache_gb: float = Field(20, gt=0)  # disk limit, for all runs together
+    pixel_cache_gb: float = Field(20, ge=0)  # disk limit of decoded images; 0: no cache
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    activation_checkpointing: bool = False  # a third more arithmetic for a fraction of the memory
-    compile: bool = False  # the layers of the towers, by torch.compile
-    fsdp: bool = False  # each process holds one part of every weight and moment
+    activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
+    compile: bool = False  # compile the transformer layers with torch.compile
+    fsdp: bool = False  # shard weights and moments over the processes
 
     @field_validator("time_limit", "timeout")
     @classmethod
@@ -60,30 +62,32 @@ class TrainConfig(BaseModel):
     @classmethod
     def _waits(cls, value: str) -> str:
         if durations.seconds(value) == 0:
-            raise ValueError(f"{value}: every process waits for another a little: say 1m or more")
+            raise ValueError(f"{value}: processes wait for each other in every step; set 1m or more")
         return value
 
     @model_validator(mode="after")
-    def _looks(self) -> TrainConfig:
-        looking = {
+    def _requires_validation(self) -> TrainConfig:
+        requested = {
             "keep_best_checkpoint": self.keep_best_checkpoint,
             "final_weights: best": self.final_weights == "best",
             f"on_retention_drop: {self.on_retention_drop}": self.on_retention_drop != "warn",
         }
-        if self.validate_every is None and (key := next((k for k, asked in looking.items() if asked), None)):
-            raise ValueError(f"{key} needs validate_every: say how many steps lie between two looks")
+        if self.validate_every is None and (
+            key := next((k for k, is_set in requested.items() if is_set), None)
+        ):
+            raise ValueError(f"{key} needs validate_every: set the number of steps between two validations")
         return self
 
     @model_validator(mode="after")
-    def _parts(self) -> TrainConfig:
+    def _fsdp_limits(self) -> TrainConfig:
         clash = {"compile": self.compile, "optimizer: adamw8bit": self.optimizer == "adamw8bit"}
-        if self.fsdp and (key := next((key for key, asked in clash.items() if asked), None)):
+        if self.fsdp and (key := next((key for key, is_set in clash.items() if is_set), None)):
             raise ValueError(
-                f"fsdp: true works on parts of tensors, and {key} does not: leave one of them out"
+                f"fsdp: true shards every tensor, which {key} does not support: use only one of them"
             )
         return self
 
     @property
     def steers(self) -> bool:
-        """Whether the general set decides about the rate or the end."""
+        """Whether the retention set decides about the learning rate or the end of training."""
         return self.on_retention_drop != "warn"

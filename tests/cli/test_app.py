@@ -69,7 +69,7 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
             2,
             "strategy.full: with these options no weight learns",
         ),
-        ("name=../up", 2, "squares.yaml: name: a name, not a path: the run's folder is called by it"),
+        ("name=../up", 2, "squares.yaml: name: must be a name, not a path: the run folder is named after it"),
         (
             "anchor_texts.templates=[]",
             2,

@@ -16,6 +16,6 @@ def test_durations(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "3", "3h 50m", "h", "3x", "-3h", "3h50"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration") as caught:
+    with pytest.raises(ValueError, match="is not a duration") as caught:
         seconds(text)
-    assert str(caught.value) == f'"{text}" is no duration: write it as 3h50m, 90m or 1d12h'
+    assert str(caught.value) == f'"{text}" is not a duration: write it as 3h50m, 90m or 1d12h'

@@ -79,7 +79,7 @@ def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
         (["strategy=[lora, full]"], "mine.yaml: strategy: name exactly one strategy, not 2"),
         (
             ["weight_interpolation.alphas=[0, 1]"],
-            "mine.yaml: weight_interpolation.alphas: each alpha lies above 0 (the base) and at most at 1 (the adapted model)",
+            "mine.yaml: weight_interpolation.alphas: each alpha must be above 0 (the base model) and at most 1 (the adapted model)",
         ),
         (["train.epochs"], 'override "train.epochs": write it as key=value, as in train.epochs=3'),
         (["train epochs=3"], 'override "train epochs=3": write it as key=value, as in train.epochs=3'),
@@ -107,7 +107,7 @@ def test_unknown_recipe(folder: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         loading.load_recipe("medical_xrays")
     assert (
-        str(caught.value) == 'recipes: no file or shipped name "medical_xrays": did you mean "medical_xray"?'
+        str(caught.value) == 'recipes: no file or built-in name "medical_xrays": did you mean "medical_xray"?'
     )
 
 

@@ -42,7 +42,7 @@ def test_scalars(text: str, value: object) -> None:
             "r.yaml, line 1: tag tag:yaml.org,2002:python/object/apply:os.system: tags are not allowed here",
         ),
         ("a: &x [1]\nb: *x", "r.yaml, line 2: alias *x: write the value out instead"),
-        ("a: 1\nb: {c: 1, c: 2}", 'r.yaml, line 2: key "c" stands here twice'),
+        ("a: 1\nb: {c: 1, c: 2}", 'r.yaml, line 2: key "c" occurs twice'),
         ("a: [1", "r.yaml: not valid YAML: line 1: expected ',' or ']', but got '<stream end>'"),
         ("a: 1\n---\nb: 2", "r.yaml: not valid YAML: line 2: but found another document"),
         ("[" * 100_000, "r.yaml: not valid YAML: nested too deeply"),

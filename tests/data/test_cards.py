@@ -102,7 +102,7 @@ def test_text_without_front_matter_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_name_suggests_one_that_ships() -> None:
     with pytest.raises(RecipeError) as caught:
         load_card("astronom")
-    assert str(caught.value) == 'data_cards: no file or shipped name "astronom": did you mean "astronomy"?'
+    assert str(caught.value) == 'data_cards: no file or built-in name "astronom": did you mean "astronomy"?'
 
 
 @pytest.mark.parametrize("name", SHIPPED)

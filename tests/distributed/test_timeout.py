@@ -114,5 +114,5 @@ def test_no_time_at_all_is_refused(recipe_file: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         loading.load_recipe(str(recipe_file), ["train.timeout=0s"])
     assert str(caught.value) == (
-        "squares.yaml: train.timeout: 0s: every process waits for another a little: say 1m or more"
+        "squares.yaml: train.timeout: 0s: processes wait for each other in every step; set 1m or more"
     )

@@ -104,7 +104,7 @@ def test_what_was_not_used_for_long_is_removed(age: str, left: int) -> None:
         ),
         (["a"], False, None, 'data cache clear: "a": several entries begin so'),
         (["b"], False, None, 'data cache clear: "b": no such entry: known: aaaaaaaaaaaa, abababababab.'),
-        ([], False, "soon", '--older-than: "soon" is no duration: write it as 3h50m, 90m or 1d12h'),
+        ([], False, "soon", '--older-than: "soon" is not a duration: write it as 3h50m, 90m or 1d12h'),
     ],
 )
 def test_errors(names: list[str], everything: bool, older_than: str | None, text: str) -> None:

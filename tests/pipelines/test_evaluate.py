@@ -96,7 +96,7 @@ def test_every_suite_that_ships_loads_and_builds() -> None:
 
 
 ERRORS = {
-    "no such suite": (None, 'suites: no file or shipped name "cor": did you mean "core"?'),
+    "no such suite": (None, 'suites: no file or built-in name "cor": did you mean "core"?'),
     "unknown key": ("probs: {}", 'own.yaml: probs: unknown key: did you mean "probes"?'),
     "no probes": ("sets: {}", "own.yaml: probes: field required"),
     "a list": ("[zero_shot]", "own.yaml: a suite is a mapping of keys to values"),

@@ -202,11 +202,11 @@ def test_one_process_shares_nothing(bases: dict[str, Path]) -> None:
     [
         (
             {"compile": True},
-            "fsdp: true works on parts of tensors, and compile does not: leave one of them out",
+            "fsdp: true shards every tensor, which compile does not support: use only one of them",
         ),
         (
             {"optimizer": "adamw8bit"},
-            "fsdp: true works on parts of tensors, and optimizer: adamw8bit does not: leave one of them out",
+            "fsdp: true shards every tensor, which optimizer: adamw8bit does not support: use only one of them",
         ),
     ],
 )

@@ -200,7 +200,7 @@ def test_asking_without_looking(recipe_file: Path, changes: list[str], said: str
     with pytest.raises(RecipeError) as caught:
         loading_config.load_recipe(str(recipe_file), changes)
     assert str(caught.value) == (
-        f"squares.yaml: train: {said} needs validate_every: say how many steps lie between two looks"
+        f"squares.yaml: train: {said} needs validate_every: set the number of steps between two validations"
     )
 
 
