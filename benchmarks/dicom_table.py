@@ -27,7 +27,7 @@ from domainclip.data.dicom import reading, rendering
 from domainclip.data.dicom.reading import read_dicom
 from domainclip.errors import UnreadableImage
 
-PAGE = Path(__file__).parent.parent / "docs" / "dicom.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "dicom.md"
 EQUAL, DIFFERENT = "equal", "different"
 _MAX = 10**9
 

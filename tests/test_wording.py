@@ -46,7 +46,7 @@ BANNED = {
 }
 # Where a word is the right one: a name, or an English verb in its usual sense.
 ALLOWED = re.compile(
-    r"generated_pictures|a \{\} in a picture|a picture of|/pictures|pictures/|unreadable_pictures|\w+_pictures?\b|\bverb phrase"
+    r"generated_pictures|a \{\} in a picture|A picture of|telescope picture of|image=picture|picture\.png|a picture of|/pictures|pictures/|unreadable_pictures|\w+_pictures?\b|\bverb phrase"
 )
 MESSAGE_CALLS = {
     "RecipeError",

@@ -120,7 +120,7 @@ class Card(_Strict):
     columns: Columns = Columns()
     splits: Splits = Splits()
     captions: Captions = Captions()
-    pictures: ImageOptions = ImageOptions()
+    images: ImageOptions = ImageOptions()
     # Of an item with several views, each epoch shows a random one, or always the first.
     views: Literal["random", "first"] = "random"
     multi_label: bool = False

@@ -156,7 +156,7 @@ def _item(
         meta[captions.REWRITES] = list(rewrites.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
-        image=fits.with_fits_settings(row.image, card.pictures.fits),
+        image=fits.with_fits_settings(row.image, card.images.fits),
         texts=list(texts),
         language=list(texts.values()),
         labels=labels,
@@ -164,7 +164,7 @@ def _item(
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         location=row.location,
-        views=[fits.with_fits_settings(view, card.pictures.fits) for view in row.views],
+        views=[fits.with_fits_settings(view, card.images.fits) for view in row.views],
     )
 
 

@@ -130,7 +130,7 @@ def test_the_root_of_a_table_is_its_folder(tmp_path: Path) -> None:
 
 
 def test_every_key_of_a_card_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "data.md").read_text(encoding="utf-8")
     models: list[type[BaseModel]] = [
         Card,
         Columns,
@@ -147,7 +147,7 @@ def test_every_key_of_a_card_is_documented() -> None:
 
 
 def test_every_option_of_a_reader_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "data.md").read_text(encoding="utf-8")
     readers = registry.names("readers")
     assert {"dicom", "folder", "hub", "table"} <= set(readers)
     for reader in readers:

@@ -118,24 +118,24 @@ def test_fits_settings_of_a_card_reach_the_decoder(tmp_path: Path) -> None:
         [fits.PrimaryHDU(), fits.ImageHDU(values, name="SCI"), fits.ImageHDU(values.T, name="ERR")]
     ).writeto(tmp_path / "1.png", overwrite=True)
     settings = {"stretch": "linear", "percentiles": [0, 100], "hdu": "ERR"}
-    corpus = load_corpus(card(pictures={"fits": settings}), str(file))
+    corpus = load_corpus(card(images={"fits": settings}), str(file))
     images = corpus.splits["train"]["image"][:]
     assert np.asarray(decode_image(images[1]))[..., 0].tolist() == [[64, 255], [0, 128]]
     assert [locations.split_location(image["path"])[1] for image in (images[0], images[2])] == [{}, {}]
     # What a row says of its own file counts before.
     (tmp_path / "metadata.csv").write_text("file_name,text,split\n1.png#hdu=SCI,x,train\n")
-    (image,) = load_corpus(card(pictures={"fits": settings}), str(file)).splits["train"]["image"][:]
+    (image,) = load_corpus(card(images={"fits": settings}), str(file)).splits["train"]["image"][:]
     assert np.asarray(decode_image(image))[..., 0].tolist() == [[128, 255], [0, 64]]
 
 
 def test_a_wrong_fits_setting_is_found_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match="three bands"):
-        card(pictures={"fits": {"bands": ["a", "b"]}})
+        card(images={"fits": {"bands": ["a", "b"]}})
     with pytest.raises(ValueError, match="the lower first"):
-        card(pictures={"fits": {"percentiles": [99, 1]}})
+        card(images={"fits": {"percentiles": [99, 1]}})
     for value in (5, [1, 2, 3], ["a", "b"], None, "x"):
         with pytest.raises(ValueError, match="percentiles"):
-            card(pictures={"fits": {"percentiles": value}})
+            card(images={"fits": {"percentiles": value}})
 
 
 @pytest.mark.parametrize(

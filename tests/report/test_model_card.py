@@ -38,7 +38,7 @@ def test_front_matter_is_what_the_hub_reads() -> None:
         for r in data.eval_results
     ] == [
         ("chest-phantom", "Chest phantoms", "test", "macro_accuracy", 0.554),
-        ("general", "General pictures", "general", "macro_accuracy", 0.058),
+        ("general", "General images", "general", "macro_accuracy", 0.058),
     ]
     assert problem(_card()) is None
     plain: Any = ModelCard(_card(adapter=False)).data

@@ -67,7 +67,7 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
         "card": "chest_phantom",
         "splits": {"train": [800, 410], "test": [354, 354]},
     }
-    corpus |= {"retention": {"set": "general", "name": "General pictures", "card": "general"}}
+    corpus |= {"retention": {"set": "general", "name": "General images", "card": "general"}}
     data: dict[str, Any] = {
         "run": {"title": "Made run", "command": "domainclip finetune"},
         "base": {"name": "base", "revision": None, "family": "clip"},
