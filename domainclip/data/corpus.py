@@ -114,13 +114,13 @@ def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream
         return None
     from domainclip.distributed import collectives  # torch, which nothing else here needs
 
-    found: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, log))
-    if found is not None:
+    stream: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, log))
+    if stream is not None:
         log.add_note(
-            f"{len(found)} training pairs in {len(found.shard_sizes)} shards are streamed; duplicates, "
-            f"captions and images are checked in the first {min(SAMPLE_SIZE, len(found))} of them"
+            f"{len(stream)} training pairs in {len(stream.shard_sizes)} shards are streamed; duplicates, "
+            f"captions and images are checked in the first {min(SAMPLE_SIZE, len(stream))} of them"
         )
-    return found
+    return stream
 
 
 def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:

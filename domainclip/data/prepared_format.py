@@ -107,8 +107,8 @@ def read_tar_shard(file: Path, split: str) -> Iterator[Item]:
     with file.open("rb") as stream:
         for sample in index.samples:
             offset, size = sample.members["json"]
-            told = json.loads(os.pread(stream.fileno(), size, offset))
-            pictures = [
+            fields = json.loads(os.pread(stream.fileno(), size, offset))
+            images = [
                 {"path": locations.join_location(str(file), {"offset": at, "size": size}), "bytes": None}
                 for at, size in (
                     sample.members[suffix]
@@ -117,11 +117,11 @@ def read_tar_shard(file: Path, split: str) -> Iterator[Item]:
                 )
             ]
             yield Item(
-                **told,
-                image=pictures[0],
-                views=pictures[1:],
+                **fields,
+                image=images[0],
+                views=images[1:],
                 split=split,
-                location=f"{file.name} {told['id']}",
+                location=f"{file.name} {fields['id']}",
             )
 
 

@@ -1,6 +1,6 @@
 """The order of a stream: a pure function of the seed and the position, for any number of readers.
 
-A stream is read in `lanes`: each lane has a position of its own in the stream, and fills the same places of
+A stream is read in `lanes`: each lane has a separate position in the stream, and fills the same places of
 every batch. In an epoch the shards are put in the order of (seed, epoch), laid end to end, and cut into one
 segment per lane, so that every pair is in one segment and the segments are equally long, to a pair. A lane
 shuffles its segment window by window. Processes and workers divide the lanes among them, so that neither

@@ -1,6 +1,6 @@
 """The order of a run, as pure functions of (seed, epoch, position).
 
-No state is kept, so a resumed run, any number of workers and any number of processes see the same items in
+There is no state, so a resumed run, any number of workers and any number of processes see the same items in
 the same order, with the same captions.
 """
 

@@ -83,7 +83,7 @@ class StreamedPairs(Pairs):
                 f"corpus: none of {window.size} samples in a row can be used; the first: {reason}"
             )
         item_of_row = _usable_rows(rows, [log.locations[id] for id in items["id"][:]])
-        # Each window draws captions and crops from a seed of its own.
+        # Each window draws captions and crops from a separate seed.
         pairs = self.make_pairs(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
         groups = items["group"][:]
         for row in window.order(self.seed).tolist():
@@ -107,7 +107,7 @@ class StreamedPairs(Pairs):
 
 
 def _usable_rows(rows: Sequence[SourceRow | None], usable_locations: Sequence[str]) -> list[int]:
-    """For each row of a window, the number of the usable item that is shown: its own, or the next one."""
+    """For each row of a window, the number of the usable item that is shown: its item, or the next one."""
     item_at = {location: item for item, location in enumerate(usable_locations)}
     items, following = [0] * len(rows), 0
     for place in reversed(range(len(rows))):

@@ -1,4 +1,4 @@
-"""Balanced classes: frequent ones are subsampled, rare ones kept whole."""
+"""Balanced classes: frequent ones are subsampled, rare ones stay whole."""
 
 from __future__ import annotations
 

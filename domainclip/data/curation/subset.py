@@ -26,7 +26,7 @@ class Subset(Curation):
 
     ClipCov proves that such subsets generalise best [arXiv:2403.12267]. Here they are chosen greedily, one
     item at a time, so that ‖1/m Σ_S x_j y_jᵀ − 1/n Σ x_i y_iᵀ‖ falls fastest (kernel herding with the kernel
-    (x_i·x_j)(y_i·y_j)); the paper's own greedy also looks at latent classes. With `by_label` the share is
+    (x_i·x_j)(y_i·y_j)); the paper's greedy method also uses latent classes. With `by_label` the share is
     kept in each label, so that rare classes stay. Costs one pass of the base and n m d multiplications.
     Items left out stay available to other recipes, and the run reports how many items are selected.
     """

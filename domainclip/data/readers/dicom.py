@@ -33,7 +33,7 @@ class Dicom(CorpusReader):
     """Reads DICOM files, recognised by their content, not by their names.
 
     The reports are a table that names the files in its image column, or one whose `key` column holds an
-    attribute of the files (`attribute`), or a .txt beside each file, or structured reports (SR) of the same
+    attribute of the files (`attribute`), or a .txt next to each file, or structured reports (SR) of the same
     study. Attributes of the files, by keyword (PatientSex, ViewPosition …), can be used like columns; those
     that the card does not name are dropped here. Groups are patients (PatientID, or else the study) unless
     the card names another column.

@@ -1,4 +1,4 @@
-"""A folder of images: a folder for each class, or a text file beside each image."""
+"""A folder of images: a folder for each class, or a text file next to each image."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SUFFIXES = (
     *(".mpo", ".dcm", ".dicom", *_FITS, ".fz"),
     *(f"{suffix}.gz" for suffix in _FITS),
 )
-# Files of these kinds beside images are left out without a note.
+# Files of these kinds among images are left out without a note.
 _COMMON = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
 _COMMON_SUFFIXES = frozenset(_COMMON.split())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(CorpusReader):
-    """Reads [split/]class/name.jpg, with name.txt beside it where there are captions, one a line.
+    """Reads [split/]class/name.jpg, with name.txt next to it where there are captions, one a line.
 
     A template may name the columns `text`, `label` (the class folder) and `name`.
     """

@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset lays them out: `KEY.jpg` beside `KEY.txt` or `KEY.json`."""
+"""Tar shards as WebDataset lays them out: `KEY.jpg` next to `KEY.txt` or `KEY.json`."""
 
 from __future__ import annotations
 

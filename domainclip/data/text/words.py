@@ -1,4 +1,4 @@
-"""The words of a text with the punctuation around each, so that words can be exchanged and the rest kept."""
+"""The words of a text with the punctuation around each, so that words can be exchanged and the rest stays."""
 
 from __future__ import annotations
 

@@ -124,9 +124,9 @@ def test_parts_of_a_stream_are_joined_in_order(tmp_path: Path) -> None:
     assert whole.first(2).texts["parrot"] == whole.texts["parrot"][:2]
 
 
-@pytest.mark.parametrize(("value", "found"), [("1.5", 1.5), (2, 2.0), (True, 1.0)])
-def test_a_number_may_stand_as_text(value: object, found: float) -> None:
-    assert to_number(value) == found
+@pytest.mark.parametrize(("value", "result"), [("1.5", 1.5), (2, 2.0), (True, 1.0)])
+def test_a_number_may_stand_as_text(value: object, result: float) -> None:
+    assert to_number(value) == result
 
 
 @pytest.mark.parametrize("value", [None, "high", [1]])

@@ -36,10 +36,10 @@ def test_clusters_are_found(by: str) -> None:
     )
     curation = ClusterBatches(clusters=3, by=by)  # type: ignore[arg-type]
     before = items([[str(i)] for i in range(90)])
-    found = curation.strata(before, encoder)
-    assert adjusted_rand_score(which, found) == 1.0
+    result = curation.strata(before, encoder)
+    assert adjusted_rand_score(which, result) == 1.0
     assert curation(before, encoder) is before
-    assert np.array_equal(found, curation.strata(before, encoder))
+    assert np.array_equal(result, curation.strata(before, encoder))
 
 
 def test_more_clusters_than_items_is_one_each() -> None:

@@ -104,6 +104,6 @@ def test_what_is_alike_in_several_blocks_is_joined_as_by_all_pairs(least: float)
 def test_a_corpus_of_one_kind_does_not_list_every_pair() -> None:
     """1,500 images that are all alike are a million pairs; with 100,000 X-rays no memory would hold them."""
     rows = np.full((1500, 4), 0.5, np.float32)
-    found = list(_similar_embeddings(rows, 0.95))
-    assert set(_first_of_set(1500, found)) == {0}
-    assert len(found) < 2 * 1500
+    result = list(_similar_embeddings(rows, 0.95))
+    assert set(_first_of_set(1500, result)) == {0}
+    assert len(result) < 2 * 1500

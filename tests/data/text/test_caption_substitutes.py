@@ -27,15 +27,15 @@ ITEMS = Dataset.from_dict(
 
 def test_another_item_with_exactly_the_same_labels() -> None:
     for seed in range(20):
-        found = substitute_captions(ITEMS, seed)
-        assert found[0] in ("c2", "c6")
-        assert found[1] == "d5"
-        assert found[2] in ("c0", "c6")
-        assert found[4] == "cd7"
-        assert found[5] == "d1"
-        assert found[8] == "f8"  # the only one of its kind
-        assert found[3] == "n3"  # without labels nothing says what is alike
-        assert found[9] == ""
+        result = substitute_captions(ITEMS, seed)
+        assert result[0] in ("c2", "c6")
+        assert result[1] == "d5"
+        assert result[2] in ("c0", "c6")
+        assert result[4] == "cd7"
+        assert result[5] == "d1"
+        assert result[8] == "f8"  # the only one of its kind
+        assert result[3] == "n3"  # without labels nothing says what is alike
+        assert result[9] == ""
 
 
 def test_a_pure_function_of_the_seed() -> None:

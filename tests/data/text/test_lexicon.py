@@ -71,7 +71,7 @@ def test_the_signs_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "found"),
+    ("text", "language", "result"),
     [
         ("A dog on the grass", "", "en"),
         ("Ein kleines Mädchen klettert in ein Haus", "", "de"),
@@ -87,8 +87,8 @@ def test_the_signs_of_the_table() -> None:
         ("Mtoto anacheza", "sw", ""),
     ],
 )
-def test_which_language(text: str, language: str, found: str) -> None:
-    assert find_lexicon(text, language).language == found
+def test_which_language(text: str, language: str, result: str) -> None:
+    assert find_lexicon(text, language).language == result
 
 
 def test_a_language_without_a_list_has_nothing() -> None:

@@ -8,11 +8,11 @@ from domainclip.data.text.negative_captions import make_negatives
 
 
 def _made(text: str, rule: str, language: str = "en", seeds: int = 40) -> set[str]:
-    return {found for seed in range(seeds) for found in make_negatives(text, [rule], seed, language)}
+    return {result for seed in range(seeds) for result in make_negatives(text, [rule], seed, language)}
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a 5 mm nodule", {"a 6 mm nodule", "a 4 mm nodule", "a 10 mm nodule", "a 2 mm nodule"}),
         ("a 5mm nodule", {"a 6mm nodule", "a 4mm nodule", "a 10mm nodule", "a 2mm nodule"}),
@@ -26,8 +26,8 @@ def _made(text: str, rule: str, language: str = "en", seeds: int = 40) -> set[st
         ("COVID-19, T2, L4/5, 12:30, 3-4 days, 1.2.3", set()),  # names and dates, not sizes
     ],
 )
-def test_numbers_in_any_writing(text: str, wanted: set[str]) -> None:
-    assert _made(text, "numbers") == wanted
+def test_numbers_in_any_writing(text: str, expected: set[str]) -> None:
+    assert _made(text, "numbers") == expected
 
 
 def test_counts_in_chinese_only_before_a_measure_word() -> None:
@@ -104,16 +104,16 @@ def test_a_polite_denial_in_japanese() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("There is a (pleural effusion).", {"There is a (edema)."}),
         ("Pleural effusion and fever", {"Edema and fever"}),
         ("Pleural fluid", set()),
     ],
 )
-def test_the_name_of_a_class_of_several_words(text: str, wanted: set[str]) -> None:
+def test_the_name_of_a_class_of_several_words(text: str, expected: set[str]) -> None:
     given = ["pleural effusion"], ["Pleural effusion", "edema"]
-    assert set(make_negatives(text, ["classes"], 0, "en", *given)) == wanted
+    assert set(make_negatives(text, ["classes"], 0, "en", *given)) == expected
 
 
 def test_rules_take_turns() -> None:

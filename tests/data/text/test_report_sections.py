@@ -39,9 +39,9 @@ ASKED = {"findings": ["Befund", "Constatations", "Hallazgos"], "impression": ["B
     ],
 )
 def test_headings(text: str, expected: list[str | None]) -> None:
-    found = extract_sections(text, ASKED)
-    assert [found.get("findings"), found.get("impression")] == expected
-    assert list(found) == [name for name in ASKED if name in found]
+    result = extract_sections(text, ASKED)
+    assert [result.get("findings"), result.get("impression")] == expected
+    assert list(result) == [name for name in ASKED if name in result]
 
 
 def test_only_what_is_asked_for() -> None:

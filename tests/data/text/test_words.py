@@ -15,7 +15,7 @@ def test_punctuation_stays_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "by", "wanted"),
+    ("text", "by", "expected"),
     [
         ("Cardiomegaly with effusion.", {0: "effusion", 2: "Cardiomegaly"}, "Effusion with cardiomegaly."),
         ("Hund und Katze", {0: "Katze", 2: "Hund"}, "Katze und Hund"),  # nouns stay large
@@ -27,8 +27,8 @@ def test_punctuation_stays_where_it_is() -> None:
         ("कुत्ता घास पर।", {0: "घास", 1: "कुत्ता"}, "घास कुत्ता पर।"),
     ],
 )
-def test_capitals_follow_the_place(text: str, by: dict[int, str], wanted: str) -> None:
-    assert SpacedText.of(text).replace_words(by) == wanted
+def test_capitals_follow_the_place(text: str, by: dict[int, str], expected: str) -> None:
+    assert SpacedText.of(text).replace_words(by) == expected
 
 
 def test_words_that_say_much() -> None:
