@@ -200,12 +200,12 @@ def test_a_cache_that_cannot_be_used_is_said(
     assert room.used == 0
 
 
-@pytest.mark.parametrize("cached", ["reused", "cached"])
+@pytest.mark.parametrize("state", ["reused", "cached"])
 def test_what_another_run_removes_meanwhile_is_not_missed(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     loaded = _model(base, Full(last_layers=1))
-    if kept == "reused":
+    if state == "reused":
         feature_cache.cache_text_features(loaded, TokenCache(loaded.text_tokenizer), TEXTS, CacheBudget(1e9))
     reads: list[str] = []
     original = disk_cache.read
