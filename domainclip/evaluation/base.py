@@ -34,7 +34,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure, kept as the per-item scores it is made of, so that it can be resampled.
+    """One metric as the scores per item that it is computed from, so that it can be resampled.
 
     `aggregate(scores, weights)` takes the scores (n, ...) and bootstrap weights (r, n), how often each
     item was drawn, and gives the r values of the figure, NaN where it is undefined.
@@ -56,7 +56,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one probe found on one set; `details` is JSON and goes into the protocol box."""
+    """The metrics of one probe on one set; `details` is JSON and goes into the protocol box."""
 
     probe: str
     dataset: str
