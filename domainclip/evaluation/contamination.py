@@ -32,12 +32,12 @@ class TrainingRecord:
     """The training images of a model, by digest; `whole` is false where a stream had more than is listed."""
 
     salt: str
-    pictures: frozenset[str]
+    images: frozenset[str]
     whole: bool = True
 
     def items_of(self, measured: Sequence[Sequence[str]]) -> int:
         """How many items, given by the digests of their images, have an image that was trained on."""
-        return sum(any(_salted(digest, self.salt) in self.pictures for digest in item) for item in measured)
+        return sum(any(_salted(digest, self.salt) in self.images for digest in item) for item in measured)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingReco
         for id in corpus.splits["train"]["id"][:]
         for digest in (corpus.digests[id], *corpus.view_digests.get(id, []))
     ]
-    known = before.pictures if before else frozenset()
+    known = before.images if before else frozenset()
     whole = corpus.stream is None and (before is None or before.whole)
     return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole)
 
@@ -78,7 +78,7 @@ def save(folder: Path, known: TrainingRecord) -> None:
         "version": _VERSION,
         "salt": known.salt,
         "whole": known.whole,
-        "pictures": sorted(known.pictures),
+        "pictures": sorted(known.images),
     }
     file = folder / FILE
     try:
@@ -107,7 +107,7 @@ def load(name: str) -> TrainingRecord | None:
         return TrainingRecord(str(data["salt"]), frozenset(data["pictures"]), bool(data["whole"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
-            f"{Path(name) / FILE}: not a list of training pictures that this version reads: restore it, or "
+            f"{Path(name) / FILE}: not a record of training images that this version reads: restore it, or "
             "delete it to measure without knowing what was trained on"
         ) from None
 
@@ -119,16 +119,16 @@ def find_overlap(models: Mapping[str, TrainingRecord | None], sets: Sequence[Eva
     statements: list[str] = []
     for label, known in models.items():
         if known is None:
-            statements.append(f"{label}: no list of the pictures it was trained on, so nothing can be said")
+            statements.append(f"{label}: no record of its training images, so the overlap is unknown")
             continue
         counts = {name: known.items_of(items) for name, items in measured.items()}
         invalid += [
-            f"{name}: {label} was trained on {n} of its {len(measured[name])} items: its figures say nothing "
-            "of pictures it has not seen; measure on others"
+            f"{name}: {label} was trained on {n} of its {len(measured[name])} items: their metrics "
+            "say nothing about new images; measure on other items"
             for name, n in counts.items()
             if n
         ]
-        listed = f"{len(known.pictures):,} pictures that it was trained on"
+        listed = f"{len(known.images):,} images that it was trained on"
         listed += "" if known.whole else ", and a stream held more"
         statements.append(f"{label}: {sum(counts.values()):,} measured items are among the {listed}")
     return Overlap(tuple(invalid), tuple(statements))

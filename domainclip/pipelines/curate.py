@@ -68,7 +68,7 @@ def curate(
     """
     ordering = [name for name, step in curation.items() if isinstance(step, BatchOrdering)]
     if len(ordering) > 1:
-        raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both order the batches: leave one out")
+        raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both define the batch order: use one")
     encoder = None
     if base is not None and any("base" in step.needs for step in curation.values()):
         encoder = CachedEncoder(base.to(PartialState().device), EmbeddingCache.make(on_disk))
@@ -79,7 +79,7 @@ def curate(
             readable = _readable(items, step_encoder)
             if lost := len(items) - len(readable):
                 warnings.append(
-                    f"curation {name}: {lost} training items with an unreadable picture are left out"
+                    f"curation {name}: {lost} training items with an unreadable image are left out"
                 )
             items = readable
         before, items = len(items), step(items, step_encoder)

@@ -24,7 +24,8 @@ def check_examples(recipe: Recipe, card: Card) -> None:
     if recipe.report.examples and not safe:
         raise RecipeError(
             f"report.examples: card {card.name} says identifiers {privacy.identifiers}, burned-in text "
-            f"{privacy.burned_in_text}: look at the pictures and say so under privacy, or leave examples out"
+            f"{privacy.burned_in_text}: inspect the images and set both keys under privacy, or leave "
+            "examples out"
         )
 
 
@@ -99,5 +100,5 @@ def check_evaluation_split(recipe: Recipe, corpus: Corpus) -> list[str]:
     if not len(corpus.splits[split]):
         raise DataError(f"corpus {corpus.card.name}: the {split} split is empty: nothing to measure")
     if recipe.weight_interpolation is not None and split == "validation":
-        return ["evaluate.split: α was chosen on the validation split, so figures on it flatter"]
+        return ["evaluate.split: α was selected on the validation split, so metrics on it are too high"]
     return []

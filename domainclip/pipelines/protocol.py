@@ -80,7 +80,7 @@ def reported_sets(
         return list(sets)
     if all(data.name != RETENTION for data in sets):
         raise RecipeError(
-            "weight_interpolation.max_retention_drop: no general set is measured: name one with "
+            "weight_interpolation.max_retention_drop: no retention set is measured: name one with "
             "retention.path=FOLDER "
             "retention.card=CARD, or leave it out"
         )
@@ -114,8 +114,8 @@ def _half(data: EvaluationSet, reported: bool) -> EvaluationSet:
     rows = [i for i, group in enumerate(data.items["group"][:]) if _side(str(group)) == reported]
     if not rows or len(rows) == len(data.items):
         raise DataError(
-            "weight_interpolation.max_retention_drop: the general set has too few groups to choose on one "
-            f"half and report the other: {len(data.items)} items; leave it out"
+            "weight_interpolation.max_retention_drop: the retention set has too few groups to select on "
+            f"one half and report the other: {len(data.items)} items; leave it out"
         )
     return replace(data, items=data.items.select(rows, keep_in_memory=True))
 

@@ -10,7 +10,7 @@ from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.errors import DataError
 
 _UNMEASURED = (
-    "what was forgotten is not measured: {}; name one with retention.path=FOLDER retention.card=CARD"
+    "forgetting is not measured: {}; name a retention set with retention.path=FOLDER retention.card=CARD"
 )
 
 
@@ -21,14 +21,16 @@ def load_retention(recipe: Recipe, card: Card) -> tuple[Corpus | None, tuple[str
     """
     source = recipe.retention or _source_of_card(card.retention, recipe.corpus.path)
     if source is None:
-        return None, (_UNMEASURED.format("no general set is named"),)
+        return None, (_UNMEASURED.format("the recipe names no retention set"),)
     retention_card = load_card(source.card, source.overrides())
     if retention_card.reader != "hub" and not Path(source.path).exists():
         if recipe.retention is not None:
             raise DataError(f"retention.path: {source.path} does not exist")
         # As the card has it, not as an absolute path: warnings stand in reports and cards.
         path = card.retention.path if card.retention else source.path
-        return None, (_UNMEASURED.format(f"the card's general set, {path} from the corpus, does not exist"),)
+        return None, (
+            _UNMEASURED.format(f"the retention set of the card, {path} from the corpus, does not exist"),
+        )
     return load_corpus(retention_card, source.path), ()
 
 

@@ -101,8 +101,8 @@ def choose_alpha(tried: Sequence[AlphaScore], floor: float | None = None) -> flo
 
 _BOOTSTRAP_SAMPLES = 200  # for a standard error
 _UNCHANGED = (
-    "weight_interpolation.max_retention_drop: no α gains and keeps the general figure within it: "
-    "the model is as before training"
+    "weight_interpolation.max_retention_drop: no α improves the metric within this drop: "
+    "the model has the weights of the base"
 )
 
 
@@ -163,15 +163,15 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
     metric = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
     if metric is None:
         raise RecipeError(
-            "weight_interpolation: no probe has a headline on the validation split that can choose: add "
-            "zero_shot or retrieval to probes, or leave weight_interpolation out"
+            "weight_interpolation: no probe has a primary metric on the validation split that can select α: "
+            "add zero_shot or retrieval to probes, or leave weight_interpolation out"
         )
     if settings.max_retention_drop is not None:
         general = _score(0.0, _measure_selection(base, protocol, metric), metric).general
         if general is None or not isfinite(general):
             raise RecipeError(
                 f"weight_interpolation.max_retention_drop: {metric.probe} {metric.metric} cannot be measured "
-                "on the general set: leave it out"
+                "on the retention set: leave it out"
             )
     return metric
 

@@ -80,8 +80,8 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
         (
             "report.examples=true corpus.privacy.burned_in_text=unknown",
             2,
-            "report.examples: card unnamed says identifiers none, burned-in text unknown: look at the pictures "
-            "and say so under privacy, or leave examples out",
+            "report.examples: card unnamed says identifiers none, burned-in text unknown: inspect the "
+            "images and set both keys under privacy, or leave examples out",
         ),
     ],
 )

@@ -64,7 +64,7 @@ def figures(*models: Path | str, **options: Any) -> dict[str, Any]:
 
 
 def training(folder: Path) -> int:
-    return len(contamination.load(str(folder)).pictures)  # type: ignore[union-attr]
+    return len(contamination.load(str(folder)).images)  # type: ignore[union-attr]
 
 
 def test_splits_that_are_drawn_anew_are_no_test(drawn: Path, tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_splits_that_are_drawn_anew_are_no_test(drawn: Path, tmp_path: Path) -> 
     own = figures(made, against="base")
     assert own["valid"] is True
     assert own["protocol"]["trained_on"] == [
-        "base, clip: no list of the pictures it was trained on, so nothing can be said",
-        f"made: 0 measured items are among the {training(made)} pictures that it was trained on",
+        "base, clip: no record of its training images, so the overlap is unknown",
+        f"made: 0 measured items are among the {training(made)} images that it was trained on",
     ]
     assert "measured items are among" in own["page"]
     corpora = [loading.load_recipe(str(drawn), [f"corpus.splits.seed={seed}"]).corpus for seed in (0, 5)]
@@ -81,8 +81,8 @@ def test_splits_that_are_drawn_anew_are_no_test(drawn: Path, tmp_path: Path) -> 
     again, measured = len(split[0] & split[1]), len(split[1])
     assert 0 < again < measured
     said = (
-        f"test: made was trained on {again} of its {measured} items: its figures say nothing of pictures it has "
-        "not seen; measure on others"
+        f"test: made was trained on {again} of its {measured} items: their metrics say nothing about "
+        "new images; measure on other items"
     )
     for options in ({"against": "base"}, {}):
         found = figures(made, overrides=["corpus.splits.seed=5"], **options)
@@ -94,7 +94,7 @@ def test_splits_that_are_drawn_anew_are_no_test(drawn: Path, tmp_path: Path) -> 
     assert (other["valid"], other["warnings"][0]) == (False, said)
     three = figures(made, "base", "base", against="base", overrides=["corpus.splits.seed=5"])
     assert (three["valid"], three["warnings"][0]) == (False, said)
-    assert "no list of the pictures" in three["page"]
+    assert "no record of its training images" in three["page"]
 
 
 def _ids(source: Any, split: str) -> set[str]:
@@ -117,8 +117,8 @@ def test_the_own_corpus_as_a_further_set_is_no_test(recipe_file: Path, corpus: P
         assert found["valid"] is (n == 0)
         assert [said for said in found["warnings"] if "was trained on" in said] == (
             [
-                "more: made was trained on 40 of its 64 items: its figures say nothing of pictures it has not "
-                "seen; measure on others"
+                "more: made was trained on 40 of its 64 items: their metrics say nothing about "
+                "new images; measure on other items"
             ]
             if n
             else []
@@ -139,8 +139,8 @@ def test_a_general_set_that_was_trained_on_makes_the_run_itself_invalid(
     found = json.loads((made / "results.json").read_text())
     assert found["valid"] is False
     assert found["warnings"][0] == (
-        "general: the adapted model was trained on 40 of its 64 items: its figures say nothing of pictures it "
-        "has not seen; measure on others"
+        "general: the adapted model was trained on 40 of its 64 items: their metrics say nothing about "
+        "new images; measure on other items"
     )
 
 
@@ -182,7 +182,7 @@ def test_a_broken_list_is_no_list_of_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(ModelError) as error:
         contamination.load(str(tmp_path))
     assert str(error.value) == (
-        f"{tmp_path}/trained_on.json: not a list of training pictures that this version reads: restore it, or "
+        f"{tmp_path}/trained_on.json: not a record of training images that this version reads: restore it, or "
         "delete it to measure without knowing what was trained on"
     )
     assert contamination.load("openai/clip-vit-base-patch32") is None

@@ -434,7 +434,7 @@ def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path
         ).warnings
         for split in ("validation", "test")
     ]
-    flatters = "locked image: α was chosen on the validation split, so figures on it flatter"
+    flatters = "locked image: α was selected on the validation split, so metrics on it are too high"
     assert [flatters in one for one in said] == [True, False]
     halved = "weight_interpolation.max_retention_drop chooses on half of the general set: the other half is measured"
     assert all(halved in one for one in said)

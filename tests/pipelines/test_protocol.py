@@ -133,10 +133,10 @@ def test_no_alpha_within_the_floor_leaves_the_base(
     ("said", "line"),
     [
         (["probes=[modality_gap]", "weight_interpolation={}"],
-         "weight_interpolation: no probe has a headline on the validation split that can choose: add zero_shot or retrieval "
+         "weight_interpolation: no probe has a primary metric on the validation split that can select α: add zero_shot or retrieval "
          "to probes, or leave weight_interpolation out"),
         (["probes=[knn]", "weight_interpolation={max_retention_drop: 0.1}"],
-         "weight_interpolation.max_retention_drop: knn macro_accuracy cannot be measured on the general set: leave it out"),
+         "weight_interpolation.max_retention_drop: knn macro_accuracy cannot be measured on the retention set: leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_choose_fails_before_training(
@@ -219,14 +219,14 @@ def test_a_floor_needs_a_general_set_of_some_size(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         protocol.reported_sets([data], asked.weight_interpolation)
     assert str(caught.value) == (
-        "weight_interpolation.max_retention_drop: no general set is measured: name one with retention.path=FOLDER retention.card=CARD, "
+        "weight_interpolation.max_retention_drop: no retention set is measured: name one with retention.path=FOLDER retention.card=CARD, "
         "or leave it out"
     )
     alone = replace(data, name="general", items=data.items.select([0]))
     with pytest.raises(DataError) as small:
         protocol.reported_sets([data, alone], asked.weight_interpolation)
     assert str(small.value) == (
-        "weight_interpolation.max_retention_drop: the general set has too few groups to choose on one half and report the other: 1 items; "
+        "weight_interpolation.max_retention_drop: the retention set has too few groups to select on one half and report the other: 1 items; "
         "leave it out"
     )
     assert protocol.reported_sets([data, alone], None) == [data, alone]

@@ -83,7 +83,8 @@ def _warnings(ablation: Ablation, has_floor: bool) -> Iterator[str]:
         )
     interpolated = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
     if recipe.evaluate.split == "validation" and interpolated:
-        yield f"{', '.join(interpolated)}: α was chosen on the validation split, so figures on it flatter"
+        names = ", ".join(interpolated)
+        yield f"{names}: α was selected on the validation split, so metrics on it are too high"
     if has_floor:
         yield (
             "weight_interpolation.max_retention_drop chooses on half of the general set: the other half "
@@ -103,8 +104,8 @@ def measure_run(baseline: AblationBaseline, run: Run) -> RunResults:
         invalid = (f"{run.variant} prepares images differently from the base: not comparable",)
     if model.frames != base.frames:
         warnings = (
-            f"{run.variant} looks at {model.frames} pictures of an item, and the base at "
-            f"{base.frames}: its gain is of the further pictures too",
+            f"{run.variant} uses {model.frames} images of an item, and the base {base.frames}: part of its "
+            "gain may come from the additional images",
         )
     protocol = replace(baseline.protocol, embeddings=baseline.protocol.embeddings.branch())
     results = {

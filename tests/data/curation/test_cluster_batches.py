@@ -109,8 +109,8 @@ def test_two_that_order_are_refused(recipe_file: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         inputs.load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
     assert str(caught.value) == (
-        "curation: cluster_batches and domainclip.data.curation.cluster_batches:ClusterBatches both order the "
-        "batches: leave one out"
+        "curation: cluster_batches and domainclip.data.curation.cluster_batches:ClusterBatches both define "
+        "the batch order: use one"
     )
 
 

@@ -89,7 +89,7 @@ def test_an_unreadable_image_is_left_out_and_given(recipe_file: Path, corpus: Pa
     except DataError as error:  # the check of the corpus may refuse it first
         pytest.fail(str(error))
     said = [warning for warning in ready.warnings if warning.startswith("curation deduplicate")]
-    assert said[0] == "curation deduplicate: 1 training items with an unreadable picture are left out"
+    assert said[0] == "curation deduplicate: 1 training items with an unreadable image are left out"
 
 
 @pytest.mark.parametrize("least", [0.9, 0.99, 0.999])
