@@ -92,8 +92,8 @@ class Checks(_Strict):
     near_duplicates: Severity | None = None  # nearly the same image in two splits: an error
     near_duplicates_within: Severity | None = None
     laterality: Severity | None = None  # captions name left or right, and training mirrors
-    blank_pictures: Severity | None = None
-    small_pictures: Severity | None = None
+    blank_images: Severity | None = None
+    small_images: Severity | None = None
     missing_class: Severity | None = None
     common_class: Severity | None = None
     repeated_captions: Severity | None = None

@@ -78,7 +78,7 @@ def save(folder: Path, known: TrainingRecord) -> None:
         "version": _VERSION,
         "salt": known.salt,
         "whole": known.whole,
-        "pictures": sorted(known.images),
+        "images": sorted(known.images),
     }
     file = folder / FILE
     try:
@@ -104,7 +104,7 @@ def load(name: str) -> TrainingRecord | None:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["version"] != _VERSION:
             raise ValueError
-        return TrainingRecord(str(data["salt"]), frozenset(data["pictures"]), bool(data["whole"]))
+        return TrainingRecord(str(data["salt"]), frozenset(data["images"]), bool(data["whole"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             f"{Path(name) / FILE}: not a record of training images that this version reads: restore it, or "

@@ -149,11 +149,11 @@ def test_the_list_goes_with_the_weights_and_tells_nothing(drawn: Path, tmp_path:
     file = made / contamination.FILE
     assert file.stat().st_mode & 0o077 == 0
     data = json.loads(file.read_text())
-    assert sorted(data) == ["pictures", "salt", "version", "whole"]
-    assert data["pictures"] == sorted(data["pictures"])
-    assert {len(one) for one in [data["salt"], *data["pictures"]]} == {32}
+    assert sorted(data) == ["images", "salt", "version", "whole"]
+    assert data["images"] == sorted(data["images"])
+    assert {len(one) for one in [data["salt"], *data["images"]]} == {32}
     source = loading.load_recipe(str(drawn)).corpus
-    assert not _ids(source, "train") & set(data["pictures"])  # salted
+    assert not _ids(source, "train") & set(data["images"])  # salted
     assert contamination.load(str(made / "model")) == contamination.load(str(made))
     assert contamination.FILE not in {Path(file.path).name for file in files_to_push(made)}
     # A second run on top of it knows both.
@@ -165,7 +165,7 @@ def test_the_list_goes_with_the_weights_and_tells_nothing(drawn: Path, tmp_path:
         f"corpus.path={other}",
         "corpus.splits.seed=3",
     )
-    assert set(data["pictures"]) < set(json.loads((then / contamination.FILE).read_text())["pictures"])
+    assert set(data["images"]) < set(json.loads((then / contamination.FILE).read_text())["images"])
 
 
 def test_merged_weights_keep_the_list(drawn: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_merged_weights_keep_the_list(drawn: Path, tmp_path: Path) -> None:
     assert contamination.load(str(tmp_path / "plain")) == contamination.load(str(made))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 9}', '{"version": 1, "salt": "00", "pictures": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 9}', '{"version": 1, "salt": "00", "images": 3}'])
 def test_a_broken_list_is_no_list_of_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / contamination.FILE).write_text(text)
     with pytest.raises(ModelError) as error:

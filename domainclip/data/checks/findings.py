@@ -13,7 +13,7 @@ Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 MAX_LOCATIONS = 5  # that a finding names
 # The model was evaluated on items it was trained on: no metric on this corpus is valid.
-LEAK_CODES = ("group_leak", "picture_leak", "near_duplicates")
+LEAK_CODES = ("group_leak", "image_leak", "near_duplicates")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
         f"{len(unreadable)} of {inspected.count_text()} cannot be read "
         f"({len(unreadable) / len(reasons):.1%}, limit {card.max_unusable:.1%}): "
         f"{count_reasons(unreadable)}; first: {first}; fix them or raise corpus.max_unusable",
-        "unreadable_pictures",
+        "unreadable_images",
         len(unreadable),
         tuple(item.location for item in unreadable[:MAX_LOCATIONS]),
     )
@@ -144,7 +144,7 @@ def blank_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     if len(blank):
         where = tuple(inspected.location(index) for index in blank[:MAX_LOCATIONS])
         text = f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where)}"
-        yield Finding("warning", text, "blank_pictures", len(blank), where)
+        yield Finding("warning", text, "blank_images", len(blank), where)
     usable = (inspections["reason"] == b"") & ~inspections["blank"]
     small = usable & (np.minimum(inspections["width"], inspections["height"]) < THUMBNAIL_SIDE)
     plain = usable & ~small & (detail_level(inspections["thumbnail"]) < 1)
@@ -174,7 +174,7 @@ def image_sizes(inspected: InspectedCorpus, side: int | None) -> Iterator[Findin
         text += f"; {rotated} rotated upright by EXIF"
     if animated := int(readable["animated"].sum()):
         text += f"; {animated} animated, of which the first frame is used"
-    yield Finding("info", text, "picture_sizes", len(readable))
+    yield Finding("info", text, "image_sizes", len(readable))
     if side is None:
         return
     enlarged, doubled = int((short < side).sum()), int((short * 2 < side).sum())
@@ -183,7 +183,7 @@ def image_sizes(inspected: InspectedCorpus, side: int | None) -> Iterator[Findin
         text = (
             f"{enlarged} of {inspected.count_text()} are enlarged to {side} pixels, {doubled} of them more "
         )
-        yield Finding(level, f"{text}than twice", "small_pictures", enlarged)
+        yield Finding(level, f"{text}than twice", "small_images", enlarged)
 
 
 def missing_decoders(files: Sequence[str]) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ def identical_images(corpus: Corpus) -> Iterator[Finding]:
                 "error",
                 f"the same image in two splits: {len(shared)} in {first} and {second}; one of them: "
                 f"{location}, {other}; {_REMEDY}",
-                "picture_leak",
+                "image_leak",
                 len(shared),
                 (location, other),
             )
@@ -59,7 +59,7 @@ def identical_images(corpus: Corpus) -> Iterator[Finding]:
         yield Finding(
             "info",
             f"{number} images are repeated in their split; first: {', '.join(repeated[0][:MAX_LOCATIONS])}",
-            "same_picture",
+            "same_image",
             number,
             tuple(" and ".join(copies) for copies in repeated),
         )

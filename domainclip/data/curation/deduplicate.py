@@ -40,7 +40,7 @@ class Deduplicate(Curation):
 
     citation: ClassVar[str] = "arXiv:2303.09540"
 
-    pictures: bool = True  # compare the images themselves
+    images: bool = True  # compare the images themselves
     similarity: Annotated[float, Field(gt=0, le=1)] | None = None  # minimum cosine; 0.95 is usual
 
     @property
@@ -53,7 +53,7 @@ class Deduplicate(Curation):
         images = items["image"]
         names = list(digests.image_digests(images[row] for row in range(len(items))))
         pair_sources: list[Iterable[tuple[int, int]]] = [_equal_bytes(names)]
-        if self.pictures:
+        if self.images:
             pair_sources.append(_similar_images(inspection.inspect_images(images, names)))
         if self.similarity is not None and base is not None:
             pair_sources.append(_similar_embeddings(base.images(items), self.similarity))

@@ -32,7 +32,7 @@ _TAR_KEYS = ("offset", "size")  # of a fragment: where the file begins in a tar,
 
 
 class FitsSettings(BaseModel):
-    """Rendering of a FITS file, from `pictures.fits` of a card and from the fragment of a location."""
+    """Rendering of a FITS file, from `images.fits` of a card and from the fragment of a location."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

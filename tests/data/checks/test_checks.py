@@ -43,7 +43,7 @@ def test_a_sound_corpus_has_no_findings_but_its_sizes(tmp_path: Path) -> None:
             *("info", "not_compared", 6),
             "6 images with a side below 64 pixels and 0 without any detail are compared byte for byte only",
         ),
-        ("info", "picture_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
+        ("info", "image_sizes", 6, "short sides of 6 to 6 pixels, half of them at most 6; stored as 6 RGB"),
         ("info", "burned_in_text", 0, "burned-in text: unknown according to the card"),
     ]
     refuse_errors(findings)

@@ -180,11 +180,11 @@ def test_images_that_are_enlarged_for_the_base(tmp_path: Path) -> None:
         film(i, side).save(tmp_path / f"{i}.png")
     findings = corpus_findings(load_corpus(card(), str(file)), None, 4, side=224)
     texts = {finding.code: finding for finding in findings}
-    assert texts["small_pictures"].level == "warning"
-    assert texts["small_pictures"].text == (
+    assert texts["small_images"].level == "warning"
+    assert texts["small_images"].text == (
         "2 of 4 images are enlarged to 224 pixels, 2 of them more than twice"
     )
-    assert texts["picture_sizes"].text == (
+    assert texts["image_sizes"].text == (
         "short sides of 80 to 300 pixels, half of them at most 162; stored as 4 RGB"
     )
 
@@ -197,7 +197,7 @@ def test_rotated_images_and_modes_are_counted(tmp_path: Path) -> None:
     film(1).convert("L").save(tmp_path / "1.png")
     film(2).save(tmp_path / "2.png")
     (finding,) = [
-        f for f in corpus_findings(load_corpus(card(), str(file)), None, 4) if f.code == "picture_sizes"
+        f for f in corpus_findings(load_corpus(card(), str(file)), None, 4) if f.code == "image_sizes"
     ]
     assert finding.text.endswith("stored as 2 RGB, 1 L; 1 rotated upright by EXIF")
 

@@ -59,7 +59,7 @@ def test_copies_become_one_that_says_all(tmp_path: Path) -> None:
 
 def test_without_looking_only_equal_bytes_are_one(tmp_path: Path) -> None:
     before = items(TEXTS, LABELS, _pictures(tmp_path))
-    assert Deduplicate(pictures=False)(before)["id"][:] == ["0", "1", "3", "4"]
+    assert Deduplicate(images=False)(before)["id"][:] == ["0", "1", "3", "4"]
 
 
 def test_embeddings_decide_where_they_are_asked(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_embeddings_decide_where_they_are_asked(tmp_path: Path) -> None:
     turns = np.radians([0, 40, 90, 50, 95])
     base = TableEncoder(np.stack([np.cos(turns), np.sin(turns)], 1))
     # cos 10° = 0.985 joins 1 with 3, cos 5° = 0.996 joins 2 with 4; 0 is 2's copy byte for byte.
-    assert Deduplicate(pictures=False, similarity=0.98)(before, base)["id"][:] == ["0", "1"]
-    assert Deduplicate(pictures=False, similarity=0.99)(before, base)["id"][:] == ["0", "1", "3"]
+    assert Deduplicate(images=False, similarity=0.98)(before, base)["id"][:] == ["0", "1"]
+    assert Deduplicate(images=False, similarity=0.99)(before, base)["id"][:] == ["0", "1", "3"]
     # A chain is one set: 0 – 1 – 3 – 2 – 4 at 40° and less.
-    assert Deduplicate(pictures=False, similarity=0.76)(before, base)["id"][:] == ["0"]
+    assert Deduplicate(images=False, similarity=0.76)(before, base)["id"][:] == ["0"]
 
 
 def test_what_is_needed_follows_the_options() -> None:
