@@ -198,8 +198,8 @@ def test_no_checkpoint_that_is_whole(recipe_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         _finetune(recipe_file, folder, resume=True)
     assert str(caught.value) == (
-        f"--resume: none of the 3 checkpoints in {folder}/checkpoints is complete; remove that folder to begin "
-        "again at the first step"
+        f"--resume: none of the 3 checkpoints in {folder}/checkpoints is complete; remove that folder to start "
+        "from the first step"
     )
     assert caught.value.code == 4
 

@@ -1,1 +1,1 @@
-"""What `domainclip data check` and `data preview` do: a corpus looked at before anything is trained."""
+"""The commands `data check` and `data preview`: the checks of a corpus, before anything is trained."""

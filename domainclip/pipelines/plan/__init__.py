@@ -1,0 +1,1 @@
+"""The command `plan`: what a run would do and cost."""
