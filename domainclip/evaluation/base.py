@@ -17,66 +17,68 @@ from domainclip.registry import Component
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The items that a probe measures on: one split of one corpus, with its card."""
+    """The items that a probe measures: one split of one corpus, with its card."""
 
-    name: str  # as it stands in the report, "test" or "general"
-    items: Dataset  # the columns above
+    name: str  # as in the report: "test" or "general"
+    items: Dataset  # with the columns of data.schema.COLUMNS
     card: Card
-    classes: dict[str, Prompts]  # what zero-shot chooses among; empty when the corpus has no classes
-    # The other splits of the same corpus, for probes that fit something: never the measured items. None on
+    classes: dict[str, Prompts]  # the classes of zero-shot classification; empty when the corpus has none
+    # The other splits of the same corpus, for probes that fit something: never the measured items. None for
     # a set that is for evaluation only.
     train: Dataset | None = None
     validation: Dataset | None = None
-    # What the ledger counts its readings under; empty for a set that nobody counts.
-    fingerprint: str = ""  # of its corpus
+    # The key under which `split_usage` counts evaluations; empty for a set that is not counted.
+    fingerprint: str = ""  # of the corpus
     split: str = ""  # train, validation, test, or all
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric as the scores per item that it is computed from, so that it can be resampled.
+    """One metric, as the scores per item that it is computed from, so that it can be resampled.
 
-    `aggregate(scores, weights)` takes the scores (n, ...) and bootstrap weights (r, n), how often each
-    item was drawn, and gives the r values of the figure, NaN where it is undefined.
+    `aggregate(scores, weights)` takes the scores (n, ...) and bootstrap weights (r, n), the number of times
+    each item was drawn, and returns the r values of the metric, NaN where it is undefined.
     """
 
     name: str
     ids: Sequence[str]  # (n,)
-    groups: Sequence[str]  # (n,) what is resampled together: the patient, the object
+    groups: Sequence[str]  # (n,) the unit of resampling: the patient, the object
     scores: np.ndarray  # (n, ...)
     aggregate: Callable[[np.ndarray, np.ndarray], np.ndarray]
     higher_is_better: bool = True
-    chance: float | None = None  # what a model that knows nothing reaches
+    chance: float | None = None  # the value of a model without any knowledge
     # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine" and "ratio" do not.
     unit: str = "share"
-    # False for what only describes, and for figures with a bias that grows with the noise: the worst of
-    # several cells, a gap between them, a calibration error. Their difference is shown, and called nothing.
-    judged: bool = True
+    # False for a descriptive metric, and for one whose bias grows with the noise: the worst of several cells,
+    # a gap between cells, a calibration error. Its difference is shown without a verdict.
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The metrics of one probe on one set; `details` is JSON and goes into the protocol box."""
+    """The metrics of one probe on one set; `details` is JSON and is shown in the protocol box."""
 
     probe: str
     dataset: str
     metrics: list[Metric]
-    primary: str  # the name of the metric that selects and headlines
+    primary: str  # the name of the headline metric, which also selects α
     version: int
     details: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    # What the figures mean, in words, where that depends on the model: two meanings are not compared.
-    meaning: str = ""
+    # The definition of the metrics in words, where it depends on the model: two variants are not compared.
+    variant: str = ""
 
 
 class Probe(Component, ABC):
     """One measurement of a model. One file of probes/ each."""
 
-    version: ClassVar[int] = 1  # raised with every change of a metric: two versions are not compared
+    version: ClassVar[int] = (
+        1  # raised with every change of a metric: results of two versions are not compared
+    )
 
     @abstractmethod
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """The metrics of a model on one set, each from scores per item."""
+        """Measure a model on one set and return the metrics, each with its scores per item."""
 
 
-RETENTION = "general"  # the name of the set that shows what was forgotten
+RETENTION = "general"  # the name of the retention set, which shows what the model forgot

@@ -121,7 +121,7 @@ def compare_models(
 
 
 def _enough(row: ComparisonRow) -> bool:
-    return row.judged and row.groups >= MIN_GROUPS
+    return row.comparable and row.groups >= MIN_GROUPS
 
 
 def _control(pair: Sequence[ProbeResult], row: ComparisonRow, seed: int) -> NullControl:

@@ -50,7 +50,7 @@ class ComparisonRow(MetricHeader):
     adapted_scores: np.ndarray | None
     verdict: str | None = None  # one of the five verdicts above; None for a single model
     least_p: float = 0.0  # smallest p that any difference could reach
-    judged: bool = True  # whether its difference may be called better or worse
+    comparable: bool = True  # whether its difference may be called better or worse
 
     @property
     def whole(self) -> str:
@@ -90,7 +90,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         base_scores=first.scores,
         adapted_scores=other,
         least_p=compared.least_p,
-        judged=first.judged,
+        comparable=first.comparable,
     )
 
 
@@ -99,9 +99,9 @@ def are_comparable(results: Sequence[ProbeResult]) -> tuple[list[str], list[str]
 
     Items are not removed here to make the sets equal: some aggregates depend on their number.
     """
-    meanings = list(dict.fromkeys(result.meaning for result in results if result.metrics))
-    if len(meanings) > 1:
-        return [], [f"not compared, since the models are measured differently: {'; '.join(meanings)}"]
+    variants = list(dict.fromkeys(result.variant for result in results if result.metrics))
+    if len(variants) > 1:
+        return [], [f"not compared, since the models are measured differently: {'; '.join(variants)}"]
     names = list(dict.fromkeys(metric.name for result in results for metric in result.metrics))
     by_name = {name: [m for result in results for m in result.metrics if m.name == name] for name in names}
     missing = [name for name in names if len(by_name[name]) < len(results)]
@@ -154,7 +154,7 @@ def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: 
     warnings = []
     for (probe, dataset, metric, _), members in _families(models).items():
         rows = [models[model][place] for model, place in members]
-        least = [row.least_p for row in rows if row.judged and not np.isnan(_p(row))]
+        least = [row.least_p for row in rows if row.comparable and not np.isnan(_p(row))]
         if len(least) > 1 and len(least) * min(least) > 0.05:
             warnings.append(
                 f"{probe} on {dataset}: {metric}: {len(least)} differences are compared together, of which "
@@ -183,7 +183,7 @@ def _p(row: ComparisonRow) -> float:
 def _verdict(row: ComparisonRow, significant: bool) -> str | None:
     if row.difference is None:
         return None
-    if not row.judged:
+    if not row.comparable:
         return NO_VERDICT
     if np.isnan(row.difference.low):
         return UNKNOWN

@@ -47,7 +47,7 @@ class AblationRow(MetricHeader):
 
     base: Estimate
     trials: Mapping[str, Trials]  # by variant
-    judged: bool = True
+    comparable: bool = True
     verdicts: Mapping[str, str] = field(default_factory=dict)  # against the base, by variant
     reference_verdicts: Mapping[str, str] = field(default_factory=dict)  # against the reference variant
 

@@ -184,7 +184,7 @@ def _cell(figure: Estimate, row: ComparisonRow | None, unit: str, best: bool, va
 
 def _best(rows: Sequence[ComparisonRow]) -> float:
     values = [figure.value for figure in _figures(rows) if not math.isnan(figure.value)]
-    if not values or not rows[0].judged:
+    if not values or not rows[0].comparable:
         return math.nan
     return max(values) if rows[0].higher_is_better else min(values)
 

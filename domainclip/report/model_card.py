@@ -253,7 +253,7 @@ def _row(one: Result, entry: dict[str, Any]) -> ComparisonRow:
         owners=(),
         base_scores=np.empty(0),
         adapted_scores=None,
-        judged=one.verdict != NO_VERDICT,
+        comparable=one.verdict != NO_VERDICT,
     )
 
 

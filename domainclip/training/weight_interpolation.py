@@ -160,7 +160,7 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
     if settings is None or not len(protocol.selection[0].items):  # an empty split is refused with the setup
         return None
     rows = _measure(base, protocol, protocol.selection[:1], protocol.probes)
-    metric = next((r for r in rows if r.primary and r.judged and isfinite(r.base.value)), None)
+    metric = next((r for r in rows if r.primary and r.comparable and isfinite(r.base.value)), None)
     if metric is None:
         raise RecipeError(
             "weight_interpolation: no probe has a primary metric on the validation split that can select α: "

@@ -139,8 +139,8 @@ def test_figures_on_other_items_or_of_one_model_alone_are_named_and_left_out() -
 
 
 def test_figures_of_two_meanings_are_not_measured() -> None:
-    one = figures_of(range(20), "ece", meaning="by prompts")
-    other = figures_of(range(20), "ece", meaning="by bias")
+    one = figures_of(range(20), "ece", variant="by prompts")
+    other = figures_of(range(20), "ece", variant="by bias")
     probes: dict[str, Probe] = {
         "made": _Fixed({1.0: one, 2.0: other}),
         "also": _Fixed(dict.fromkeys((1.0, 2.0), one)),

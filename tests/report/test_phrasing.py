@@ -184,7 +184,7 @@ def test_what_is_not_judged_is_told_without_a_claim() -> None:
         difference=(0.1, 0.05, 0.15, 0.001),
         probe="calibration",
         higher_is_better=False,
-        judged=False,
+        comparable=False,
         verdict=NO_VERDICT,
     )
     assert phrasing.claim(moved, "general") == (

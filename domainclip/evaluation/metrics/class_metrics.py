@@ -119,7 +119,7 @@ def spread(
             scores=scores,
             aggregate=partial(_picked, aggregate=aggregate, pick=how),
             chance=chance,
-            judged=pick == "median",  # a lowest and a highest of several are too low and too high by luck
+            comparable=pick == "median",  # a lowest and a highest of several are too low and too high by luck
         )
         for pick, how in _PICKS.items()
     ]

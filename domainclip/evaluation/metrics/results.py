@@ -23,7 +23,7 @@ def metric(
     chance: float | None = None,
     higher_is_better: bool = True,
     unit: str = "share",
-    judged: bool = True,
+    comparable: bool = True,
 ) -> Metric:
     """A figure over some rows of a set; `scores` are in the order of `rows`."""
     ids, groups = list(items["id"]), list(items["group"])
@@ -36,7 +36,7 @@ def metric(
         higher_is_better,
         chance,
         unit,
-        judged,
+        comparable,
     )
 
 

@@ -107,8 +107,8 @@ class Calibration(Probe):
         details["temperature"] = temperature or "not fitted: no validation split with such items"
         if temperature is not None:
             metrics += self._metrics(data.items, found, temperature, "_fitted")
-        meaning = _meaning(encoder) if several else ""
-        return ProbeResult("calibration", data.name, metrics, "ece", self.version, details, meaning=meaning)
+        variant = _variant(encoder) if several else ""
+        return ProbeResult("calibration", data.name, metrics, "ece", self.version, details, variant=variant)
 
     def _metrics(self, items: Dataset, found: Forecasts, temperature: float, suffix: str) -> list[Metric]:
         blind = Forecasts(found.rows, np.zeros_like(found.logits), found.truth)
@@ -122,7 +122,7 @@ class Calibration(Probe):
                     name=name + suffix,
                     scores=scores,
                     aggregate=aggregates.calibration_error,
-                    judged=False,
+                    comparable=False,
                 )
             )
         for name, values, unit in (
@@ -183,7 +183,7 @@ def _answerable(encoder: Encoder, data: EvaluationSet) -> tuple[dict[str, Prompt
     return kept, [name for name in data.classes if name not in kept]
 
 
-def _meaning(encoder: Encoder) -> str:
+def _variant(encoder: Encoder) -> str:
     """Which probability a yes has: other classes have one, and it is another one, with a bias."""
     return "sigmoid of cosine and bias" if encoder.bias is not None else "positive against negative prompts"
 

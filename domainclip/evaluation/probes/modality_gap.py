@@ -53,7 +53,7 @@ class ModalityGap(Probe):
             "image_uniformity": (_potentials(images), _log_mean),
             "text_uniformity": (_potentials(texts), _log_mean),
         }
-        described = partial(metric, higher_is_better=False, unit="distance", judged=False)
+        described = partial(metric, higher_is_better=False, unit="distance", comparable=False)
         metrics = [
             described(name, data.items, rows, np.round(scores, 9), aggregate)
             for name, (scores, aggregate) in figures.items()

@@ -113,8 +113,8 @@ def _recalls(
     for name, aggregate in (("mean_r1", mean_of_columns), ("worst_language_r1", _worst)):
         chance = aggregates.point_estimate(aggregate, chances)
         # The lowest of several is too low by luck, and the more so the noisier: shown, not judged.
-        judged = aggregate is not _worst
-        metrics.append(metric(name, data.items, rows, scores, aggregate, chance, judged=judged))
+        comparable = aggregate is not _worst
+        metrics.append(metric(name, data.items, rows, scores, aggregate, chance, comparable=comparable))
     for i, language in enumerate(languages):
         own = np.flatnonzero(~np.isnan(scores[:, i]))
         chance = float(chances[own, i].mean())

@@ -45,7 +45,7 @@ class SetDifficulty(Probe):
             return not_measured("set_difficulty", data, self.version, "two groups of items")
         images = encoder.images(data.items)[rows]
         nearest = _nearest(images, owner[rows])
-        described = partial(metric, higher_is_better=False, unit="cosine", judged=False)
+        described = partial(metric, higher_is_better=False, unit="cosine", comparable=False)
         metrics = [described("nearest_image", data.items, rows, nearest)]
         details = {"items": len(rows), "effective_images": round(vendi(images), 1)}
 
@@ -57,7 +57,7 @@ class SetDifficulty(Probe):
             metrics.append(described("nearest_caption", data.items, told, same))
             counts = Counter(normalise(first[int(row)]) for row in told)
             shares = np.array([1 / counts[normalise(first[int(row)])] for row in told])
-            metrics.append(metric("ceiling_r1", data.items, told, shares, judged=False))
+            metrics.append(metric("ceiling_r1", data.items, told, shares, comparable=False))
             details |= {"different_captions": len(counts), "effective_captions": round(vendi(texts), 1)}
         return ProbeResult("set_difficulty", data.name, metrics, "nearest_image", self.version, details)
 

@@ -148,7 +148,7 @@ def _metrics(
         # The lowest of several cells is too low by luck alone, a gap too wide, and the more so the noisier
         # the answers: a difference of two models may be one of noise. Verdicts stand on the cells.
         return results.metric(
-            title, data.items, everyone, measured.scores, aggregate, chance, worst, judged=False
+            title, data.items, everyone, measured.scores, aggregate, chance, worst, comparable=False
         )
 
     metrics = [metric(f"{name}_worst_group", single, True), metric(f"{name}_gap", single, False)]
@@ -189,7 +189,7 @@ def _opportunity(
                 title = f"tpr_gap/{_title(key)}: {name}"
                 metrics.append(
                     results.metric(
-                        title, data.items, measured.rows, said, aggregate, None, False, judged=False
+                        title, data.items, measured.rows, said, aggregate, None, False, comparable=False
                     )
                 )
     return metrics

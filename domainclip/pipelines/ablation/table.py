@@ -116,7 +116,7 @@ def _rows(
                 groups=alone.groups,
                 base=alone.base,
                 trials=trials,
-                judged=metric.judged,
+                comparable=metric.comparable,
             )
 
 
@@ -140,18 +140,21 @@ def _judged(rows: Sequence[AblationRow]) -> list[AblationRow]:
 
 def _verdicts(rows: Sequence[tuple[AblationRow, Mapping[str, Estimate | None]]]) -> list[dict[str, str]]:
     """By variant, for each row; descriptive metrics take no part in the adjustment."""
-    judged = [row.judged for row, _ in rows]
+    comparable = [row.comparable for row, _ in rows]
     places = [
         (place, variant, change)
         for place, (_, changes) in enumerate(rows)
         for variant, change in changes.items()
         if change is not None
     ]
-    p = [change.p if judged[place] and change.p is not None else float("nan") for place, _, change in places]
+    p = [
+        change.p if comparable[place] and change.p is not None else float("nan")
+        for place, _, change in places
+    ]
     verdicts_by_row: list[dict[str, str]] = [{} for _ in rows]
     for (place, variant, change), adjusted in zip(places, closed_form.holm(p), strict=True):
         row = rows[place][0]
-        verdict = _verdict(change, adjusted, row.higher_is_better) if row.judged else NO_VERDICT
+        verdict = _verdict(change, adjusted, row.higher_is_better) if row.comparable else NO_VERDICT
         verdicts_by_row[place][variant] = verdict
     return verdicts_by_row
 
