@@ -15,7 +15,7 @@ import tracemalloc
 import numpy as np
 from scipy.sparse import identity
 
-from domainclip.evaluation.metrics.ranking import search
+from domainclip.evaluation.metrics.ranking import rank_answers
 
 
 def measured(size: int, width: int) -> tuple[float, float]:
@@ -24,7 +24,7 @@ def measured(size: int, width: int) -> tuple[float, float]:
     images, texts = (rng.normal(size=(size, width)).astype(np.float32) for _ in range(2))
     tracemalloc.start()
     began = time.perf_counter()
-    search(images, texts, [identity(size, dtype=bool, format="csr")])
+    rank_answers(images, texts, [identity(size, dtype=bool, format="csr")])
     seconds = time.perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

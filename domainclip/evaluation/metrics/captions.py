@@ -14,7 +14,7 @@ from domainclip.evaluation.base import EvaluationSet
 
 @dataclass(frozen=True)
 class Caption:
-    """One text of one item, with the position of that item in its set."""
+    """One caption of one item, with the position of that item in its set."""
 
     row: int
     language: str
@@ -22,7 +22,7 @@ class Caption:
 
 
 def captions(data: EvaluationSet) -> list[Caption]:
-    """Every text that says something, in the order of the items."""
+    """Every text that is not blank, in the order of the items."""
     rows = enumerate(zip(data.items["texts"], data.items["language"], strict=True))
     return [
         Caption(row, language, text)
@@ -33,19 +33,19 @@ def captions(data: EvaluationSet) -> list[Caption]:
 
 
 def caption_vectors(encoder: Encoder, data: EvaluationSet, texts: Sequence[str]) -> np.ndarray:
-    """(q, d) of captions of the set, asked for as `retrieval` does: all of a language at once, in order.
+    """(q, d) embeddings of captions of the set, requested as `retrieval` does: a language at a time, sorted.
 
-    An encoder keeps what a request gave, so captions that several probes need are encoded once. One wording
-    stands for all that read the same.
+    An encoder caches each request, so captions that several probes need are encoded once. Texts that are
+    equal once normalised share one representative.
     """
-    said: dict[str, dict[str, str]] = {}
-    for one in captions(data):
-        wordings, key = said.setdefault(one.language, {}), normalise(one.text)
-        wordings[key] = min(one.text, wordings.get(key, one.text))
-    wanted = [normalise(text) for text in texts]
-    found: dict[str, np.ndarray] = {}
-    for language in sorted(said):
-        keys = sorted(said[language])
-        if not set(wanted).isdisjoint(keys):
-            found |= zip(keys, encoder.texts([said[language][key] for key in keys]), strict=True)
-    return np.stack([found[key] for key in wanted])
+    representatives: dict[str, dict[str, str]] = {}
+    for caption in captions(data):
+        by_key, key = representatives.setdefault(caption.language, {}), normalise(caption.text)
+        by_key[key] = min(caption.text, by_key.get(key, caption.text))
+    requested = [normalise(text) for text in texts]
+    vectors: dict[str, np.ndarray] = {}
+    for language in sorted(representatives):
+        keys = sorted(representatives[language])
+        if not set(requested).isdisjoint(keys):
+            vectors |= zip(keys, encoder.texts([representatives[language][key] for key in keys]), strict=True)
+    return np.stack([vectors[key] for key in requested])

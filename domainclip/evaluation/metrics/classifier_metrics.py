@@ -16,20 +16,20 @@ from domainclip.evaluation.metrics.results import metric
 from domainclip.evaluation.statistics import aggregates
 
 
-def always_commonest(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(n,) hits of a model that sees nothing and always says the commonest class, ties by lot."""
+def majority_class_hits(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(n,) hits of always predicting the most frequent class; classes that tie share the hit."""
     hits: np.ndarray = top1_shares(counts[None, :])[0][truth]
     return hits
 
 
-def classifier_metric(scores: np.ndarray, labels: np.ndarray, several: bool) -> float:
-    """Macro accuracy, or macro AUROC where an item may hold several classes; to choose by."""
-    if several:
-        both = has_both_classes(labels)
-        if not both.any():
+def selection_score(scores: np.ndarray, labels: np.ndarray, multi_label: bool) -> float:
+    """Macro accuracy, or macro AUROC for multi-label items: the criterion of model selection."""
+    if multi_label:
+        two_sided = has_both_classes(labels)
+        if not two_sided.any():
             return 0.0
         return aggregates.point_estimate(
-            partial(aggregates.macro_auroc, labels=labels[:, both]), scores[:, both]
+            partial(aggregates.macro_auroc, labels=labels[:, two_sided]), scores[:, two_sided]
         )
     rows, truth = single_label_rows(labels)
     return aggregates.point_estimate(
@@ -40,9 +40,9 @@ def classifier_metric(scores: np.ndarray, labels: np.ndarray, several: bool) -> 
 def classifier_metrics(
     data: EvaluationSet, names: Sequence[str], scores: np.ndarray, labels: np.ndarray, train: Examples
 ) -> list[Metric]:
-    """What a classifier that was fitted on `train` reaches: accuracies, or AUROCs by `multi_label`.
+    """Accuracy and macro accuracy of a classifier fitted on `train`, or AUROCs for a multi-label card.
 
-    Chance is what the classifier would reach that saw only how common each class is in `train`.
+    Chance level: a classifier that knows only the class frequencies of `train`.
     """
     if data.card.multi_label:
         return _areas(
@@ -51,30 +51,30 @@ def classifier_metrics(
     rows, truth = single_label_rows(labels)
     if not len(rows):
         return []
-    found, macro = top_k_hits(scores[rows], truth), partial(aggregates.macro_mean, classes=truth)
+    hits, macro = top_k_hits(scores[rows], truth), partial(aggregates.macro_mean, classes=truth)
     counts = np.bincount(single_label_rows(train.labels)[1], minlength=len(names))
-    blind = always_commonest(counts, truth)
+    majority = majority_class_hits(counts, truth)
     return [
-        metric("macro_accuracy", data.items, rows, found, macro, aggregates.point_estimate(macro, blind)),
+        metric("macro_accuracy", data.items, rows, hits, macro, aggregates.point_estimate(macro, majority)),
         metric(
             "accuracy",
             data.items,
             rows,
-            found,
+            hits,
             aggregates.mean,
-            aggregates.point_estimate(aggregates.mean, blind),
+            aggregates.point_estimate(aggregates.mean, majority),
         ),
     ]
 
 
 def _areas(
-    items: Dataset, names: Sequence[str], scores: np.ndarray, labels: np.ndarray, both: np.ndarray
+    items: Dataset, names: Sequence[str], scores: np.ndarray, labels: np.ndarray, two_sided: np.ndarray
 ) -> list[Metric]:
-    if not both.any():
+    if not two_sided.any():
         return []
-    macro = partial(aggregates.macro_auroc, labels=labels[:, both])
-    metrics = [metric("macro_auroc", items, np.arange(len(labels)), scores[:, both], macro, 0.5)]
-    for i in np.flatnonzero(both).tolist():
+    macro = partial(aggregates.macro_auroc, labels=labels[:, two_sided])
+    metrics = [metric("macro_auroc", items, np.arange(len(labels)), scores[:, two_sided], macro, 0.5)]
+    for i in np.flatnonzero(two_sided).tolist():
         known = np.flatnonzero(~np.isnan(labels[:, i]))
         area = partial(aggregates.auroc, labels=labels[known, i])
         metrics.append(metric(f"auroc/{names[i]}", items, known, scores[known, i], area, 0.5))

@@ -1,6 +1,6 @@
-"""What several probes need besides scores: captions, samples, labelled examples, a first-found image.
+"""Labelled training images of a probe, and samples of items that depend on their ids alone.
 
-Legend: n items, q queries, m candidates, c classes, d width.
+Legend: n items, c classes, d width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet
-from domainclip.evaluation.metrics.labels import several_classes
+from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.seeding import sample
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled images that a probe may fit on; never the measured ones."""
+    """Embeddings and labels of images that a probe may fit on; never the measured ones."""
 
     features: np.ndarray  # (n, d)
     labels: np.ndarray  # (n, c) of 1 and 0, NaN where unknown
@@ -31,12 +31,12 @@ class Examples:
     groups: list[str]
 
     def pick(self, rows: Sequence[int] | np.ndarray) -> Examples:
-        """Some of the examples."""
+        """The examples at these rows."""
         ids, groups = [self.ids[i] for i in rows], [self.groups[i] for i in rows]
         return Examples(self.features[rows], self.labels[rows], ids, groups)
 
     def join(self, other: Examples) -> Examples:
-        """These and the others."""
+        """These examples followed by the others."""
         return Examples(
             np.concatenate([self.features, other.features]),
             np.concatenate([self.labels, other.labels]),
@@ -45,39 +45,39 @@ class Examples:
         )
 
 
-def sample_items(data: EvaluationSet, rows: Iterable[int], most: int, purpose: str) -> list[int]:
-    """At most so many of the rows, in order; which ones depends on their ids alone."""
+def sample_items(data: EvaluationSet, rows: Iterable[int], max_items: int, purpose: str) -> list[int]:
+    """At most `max_items` of the rows, in order; the sample depends on their ids alone."""
     ids = list(data.items["id"])
     candidates = sorted(set(rows))
-    drawn = sample([ids[row] for row in candidates], most, purpose)
-    return sorted(candidates[place] for place in drawn)
+    drawn = sample([ids[row] for row in candidates], max_items, purpose)
+    return sorted(candidates[i] for i in drawn)
 
 
 def labelled_examples(
-    encoder: Encoder, items: Dataset | None, names: Sequence[str], most: int
+    encoder: Encoder, items: Dataset | None, names: Sequence[str], max_items: int
 ) -> Examples | None:
-    """At most so many readable items with their embeddings; None when there are none.
+    """At most `max_items` items that can be read, with their embeddings; None when there are none.
 
-    They stand in an order that depends on their ids alone, so that what is fitted on them does too.
+    Their order depends on their ids alone, so that a fit on them does too.
     """
     if items is None or not len(items):
         return None
     ids = list(items["id"])
-    order = sample(ids, most, "examples")
-    left = readable_items(encoder, items.select(order, keep_in_memory=True))
-    if not len(left):
+    order = sample(ids, max_items, "examples")
+    readable = readable_items(encoder, items.select(order, keep_in_memory=True))
+    if not len(readable):
         return None
-    features = encoder.images(left).astype(np.float64)
-    return Examples(features, several_classes(left, names), list(left["id"]), list(left["group"]))
+    features = encoder.images(readable).astype(np.float64)
+    return Examples(features, label_matrix(readable, names), list(readable["id"]), list(readable["group"]))
 
 
 def readable_items(encoder: Encoder, items: Dataset) -> Dataset:
-    """The items whose image can be decoded, embedded by now."""
+    """The items whose image can be decoded; their embeddings are cached afterwards."""
     try:
         encoder.images(items)
     except DataError as error:
-        left: Dataset | None = getattr(error, "readable", None)
-        if left is None:
+        readable: Dataset | None = getattr(error, "readable", None)
+        if readable is None:
             raise
-        return left
+        return readable
     return items

@@ -1,4 +1,4 @@
-"""Which labels a set of items has, and which items have exactly one."""
+"""Labels of a set of items: class names, label matrix, items with exactly one class."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from domainclip.evaluation.base import EvaluationSet
 
 
 def class_names(data: EvaluationSet) -> list[str]:
-    """The classes of the card, else those that the training split holds, in sorted order."""
+    """The classes of the card, else the labels of the training split, sorted."""
     if data.classes:
         return sorted(data.classes)
     return sorted({label for labels in data.train["labels"] for label in labels} if data.train else ())
 
 
 def single_label_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with exactly one class, and which one it is, from labels (n, c)."""
+    """Rows with exactly one class, and the index of that class, from labels (n, c)."""
     rows = np.flatnonzero(np.nansum(labels, axis=1) == 1)
     return rows, np.nan_to_num(labels[rows]).argmax(axis=1)
 
 
 def has_both_classes(labels: np.ndarray) -> np.ndarray:
-    """(c,) whether a class has items with it and items without."""
-    sides: np.ndarray = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
-    return sides
+    """(c,) whether a class has both positive and negative items."""
+    both: np.ndarray = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+    return both
 
 
-def one_class(items: Dataset, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the items that hold exactly one of these classes, and which one, as places in `names`."""
-    place = {name: i for i, name in enumerate(names)}
-    held = [[place[label] for label in labels if label in place] for labels in items["labels"]]
-    rows = np.array([row for row, classes in enumerate(held) if len(classes) == 1], dtype=int)
-    return rows, np.array([held[row][0] for row in rows], dtype=int)
+def single_label_items(items: Dataset, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the items with exactly one of these classes, and the index of that class in `names`."""
+    index = {name: i for i, name in enumerate(names)}
+    known_labels = [[index[label] for label in labels if label in index] for labels in items["labels"]]
+    rows = np.array([row for row, classes in enumerate(known_labels) if len(classes) == 1], dtype=int)
+    return rows, np.array([known_labels[row][0] for row in rows], dtype=int)
 
 
-def several_classes(items: Dataset, names: Sequence[str]) -> np.ndarray:
-    """(n, c) of 1 and 0, NaN where the item's meta names the class under `unknown_labels`."""
+def label_matrix(items: Dataset, names: Sequence[str]) -> np.ndarray:
+    """(n, c) of 1 and 0; NaN where the item's meta lists the class under `unknown_labels`."""
     labels = np.zeros((len(items), len(names)))
-    place = {name: i for i, name in enumerate(names)}
-    for row, (holding, meta) in enumerate(zip(items["labels"], items["meta"], strict=True)):
-        labels[row, [place[name] for name in holding if name in place]] = 1.0
+    index = {name: i for i, name in enumerate(names)}
+    for row, (present, meta) in enumerate(zip(items["labels"], items["meta"], strict=True)):
+        labels[row, [index[name] for name in present if name in index]] = 1.0
         unknown = json.loads(meta or "{}").get("unknown_labels") or []
-        labels[row, [place[name] for name in unknown if name in place]] = np.nan
+        labels[row, [index[name] for name in unknown if name in index]] = np.nan
     return labels

@@ -1,4 +1,4 @@
-"""The named ways to ask zero-shot questions, as others publish them: prompts are data, with a version."""
+"""Prompt presets: published zero-shot protocols, each with its version."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
 from domainclip.evaluation.base import EvaluationSet
-from domainclip.evaluation.metrics.labels import several_classes
-from domainclip.evaluation.metrics.zero_shot_scores import PromptEnsemble, by_template, class_margins
+from domainclip.evaluation.metrics.labels import label_matrix
+from domainclip.evaluation.metrics.zero_shot_scores import PromptEnsemble, class_margins, margins_by_template
 
 Preset = Literal[
     "normalise_mean_normalise", "raw_mean", "mean_of_scores", "bare", "cxr.chexzero", "cxr.biovil"
@@ -27,18 +27,18 @@ VERSIONS: Mapping[Preset, int] = {
     "cxr.chexzero": 2,
     "cxr.biovil": 1,
 }
-# The labels whose mean CheXzero reports [doi:10.1038/s41551-022-00936-9].
+# The labels that the headline AUROC of CheXzero averages [doi:10.1038/s41551-022-00936-9].
 _COMPETITION = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
-# "no No Finding" asks for the opposite: it once gave an AUROC of 0.07.
+# Names of the normal class. "no No Finding" has the opposite meaning: it once gave an AUROC of 0.07.
 _NORMAL = re.compile(
     r"no (\w+ )?(findings?|abnormality|abnormalities)|(normal|healthy|unremarkable)"
     r"( (chest|lungs?|heart|brain|eyes?|fundus|retina|skin|tissue|mucosa|control|study|exam|examination"
     r"|image|scan|film|radiograph|x ray|xray|cxr|ct|mri))*|(chest|lungs?) normal"
 )
 _NEGATION = r"(?:no|not|without)"
-# "no evidence of no finding" is one, "no fluid and no air" is none: only what hands the negation on may stand
-# between the two.
-_TWICE = re.compile(
+# "no evidence of no finding" matches, "no fluid and no air" does not: only words that carry the negation on
+# may stand between the two.
+_DOUBLE_NEGATION = re.compile(
     rf"\b(?:{_NEGATION}|absence of|negative for|free of)\s+"
     r"(?:(?:\w+\s+){0,2}(?:evidence|signs?|indications?|suggestions?|presence|features?|findings?)\s+(?:of|for)\s+)?"
     rf"(?:(?:any|an?|the)\s+)?{_NEGATION}\b"
@@ -61,74 +61,78 @@ _PNEUMONIA = Prompts(
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked of a set. With `yes_no`, each class is a question of its own, whatever the card says."""
+class ZeroShotTask:
+    """Classes, prompts and ensemble of a preset. `binary`: a yes-or-no task per class, whatever the card."""
 
     classes: dict[str, Prompts]
     ensemble: PromptEnsemble
-    yes_no: bool = False
-    labels: dict[str, list[str]] = field(default_factory=dict)  # class -> the corpus's labels that count
-    averaged: Sequence[str] = ()  # the classes of the headline; empty: all
-    absence: str | None = None  # the class that holds when no other does
+    binary: bool = False
+    labels: dict[str, list[str]] = field(default_factory=dict)  # class -> its labels in the corpus
+    headline: Sequence[str] = ()  # classes that the headline metric averages; empty: all
+    normal_class: str | None = None  # the class that holds when no other does, such as "no finding"
 
-    def scores(self, encoder: Encoder, data: EvaluationSet, on: str = "items") -> np.ndarray:
-        """(n, c) margins of the items, or of another split."""
-        return self._with_absence(class_margins(encoder, getattr(data, on), self.classes, self.ensemble))
+    def scores(self, encoder: Encoder, data: EvaluationSet, split: str = "items") -> np.ndarray:
+        """(n, c) margins of the items, or of the field `on` of the set."""
+        return self._with_absence(class_margins(encoder, getattr(data, split), self.classes, self.ensemble))
 
     def by_template(self, encoder: Encoder, data: EvaluationSet) -> list[np.ndarray]:
-        """(n, c) margins of the items by one template at a time."""
-        return [self._with_absence(one) for one in by_template(encoder, data.items, self.classes)]
+        """(n, c) margins of the items for each template."""
+        return [
+            self._with_absence(margins) for margins in margins_by_template(encoder, data.items, self.classes)
+        ]
 
-    def _with_absence(self, found: np.ndarray) -> np.ndarray:
-        if self.absence is not None and len(self.classes) > 1:
-            place = list(self.classes).index(self.absence)
-            found[:, place] = -np.delete(found, place, axis=1).max(axis=1)
-        return found
+    def _with_absence(self, margins: np.ndarray) -> np.ndarray:
+        if self.normal_class is not None and len(self.classes) > 1:
+            column = list(self.classes).index(self.normal_class)
+            margins[:, column] = -np.delete(margins, column, axis=1).max(axis=1)
+        return margins
 
-    def truth(self, data: EvaluationSet, on: str = "items") -> np.ndarray:
+    def truth(self, data: EvaluationSet, split: str = "items") -> np.ndarray:
         """(n, c) of 1, 0 and NaN: a class holds when one of its labels does."""
         columns = []
         for name in self.classes:
-            each = several_classes(getattr(data, on), self.labels.get(name, [name]))
-            holds, unknown = (each == 1).any(axis=1), np.isnan(each).any(axis=1)
+            held = label_matrix(getattr(data, split), self.labels.get(name, [name]))
+            holds, unknown = (held == 1).any(axis=1), np.isnan(held).any(axis=1)
             columns.append(np.where(holds, 1.0, np.where(unknown, np.nan, 0.0)))
         return np.stack(columns, axis=1)
 
 
-def plain(text: str) -> str:
-    """As it is compared: no case, and words that "_" or "-" join stand apart."""
+def comparable_text(text: str) -> str:
+    """The text for comparisons: lower case, with words joined by "_" or "-" separated."""
     return normalise(re.sub(r"(?<=\w)[_-]+(?=\w)|_+", " ", text))
 
 
-def negates_twice(prompt: str) -> bool:
-    """Whether a prompt says "no No Finding", however it is spelled."""
-    return bool(_TWICE.search(plain(prompt)))
+def has_double_negation(prompt: str) -> bool:
+    """Whether a prompt contains a double negation such as "no No Finding", in any spelling."""
+    return bool(_DOUBLE_NEGATION.search(comparable_text(prompt)))
 
 
-def questions(preset: Preset, data: EvaluationSet) -> Questions:
-    """What the preset asks about the classes of a set."""
-    given = data.classes
+def zero_shot_task(preset: Preset, data: EvaluationSet) -> ZeroShotTask:
+    """The classes and prompts of a preset for the classes of a set."""
+    classes = data.classes
     if preset == "bare":
-        return Questions({name: Prompts(positive=[name]) for name in given}, "normalise_mean_normalise")
+        return ZeroShotTask({name: Prompts(positive=[name]) for name in classes}, "normalise_mean_normalise")
     if preset == "cxr.chexzero":
-        return _chexzero(given)
+        return _chexzero(classes)
     if preset == "cxr.biovil":
-        meant = [name for name in given if re.search(r"\bpneumonia\b", plain(name))]
-        asked = {"pneumonia": _PNEUMONIA} if meant else {}
-        return Questions(asked, "raw_mean", yes_no=True, labels={"pneumonia": meant})
-    return Questions(given, preset)
+        names = [name for name in classes if re.search(r"\bpneumonia\b", comparable_text(name))]
+        prompts = {"pneumonia": _PNEUMONIA} if names else {}
+        return ZeroShotTask(prompts, "raw_mean", binary=True, labels={"pneumonia": names})
+    return ZeroShotTask(classes, preset)
 
 
-def _chexzero(given: Mapping[str, Prompts]) -> Questions:
-    asked, absence = {}, None
-    for name, prompts in given.items():
-        words = name.replace("_", " ")
-        if not _NORMAL.fullmatch(plain(name)):
-            asked[name] = Prompts(positive=[words], negative=[f"no {words}"])
+def _chexzero(classes: Mapping[str, Prompts]) -> ZeroShotTask:
+    by_class, normal_class = {}, None
+    for name, prompts in classes.items():
+        class_text = name.replace("_", " ")
+        if not _NORMAL.fullmatch(comparable_text(name)):
+            by_class[name] = Prompts(positive=[class_text], negative=[f"no {class_text}"])
         elif prompts.negative:
-            asked[name] = prompts
+            by_class[name] = prompts
         else:
-            asked[name], absence = Prompts(positive=[words]), name
-    competition = [name for name in given if plain(name) in _COMPETITION]
-    averaged = competition if len(competition) == len(_COMPETITION) else ()
-    return Questions(asked, "normalise_mean_normalise", yes_no=True, averaged=averaged, absence=absence)
+            by_class[name], normal_class = Prompts(positive=[class_text]), name
+    competition = [name for name in classes if comparable_text(name) in _COMPETITION]
+    headline = competition if len(competition) == len(_COMPETITION) else ()
+    return ZeroShotTask(
+        by_class, "normalise_mean_normalise", binary=True, headline=headline, normal_class=normal_class
+    )

@@ -10,7 +10,7 @@ from datasets import Dataset
 from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
 from domainclip.evaluation.statistics import aggregates
 
-# A class or cell with fewer items gets no figure of its own: it would say little, and may point at a person.
+# A class or cell with fewer items has no metric: it would be too noisy, and could identify a person.
 MIN_ITEMS = 10
 
 
@@ -25,7 +25,7 @@ def metric(
     unit: str = "share",
     comparable: bool = True,
 ) -> Metric:
-    """A figure over some rows of a set; `scores` are in the order of `rows`."""
+    """A metric over some rows of a set; `scores` are in the order of `rows`."""
     ids, groups = list(items["id"]), list(items["group"])
     return Metric(
         name,
@@ -40,7 +40,7 @@ def metric(
     )
 
 
-def not_measured(probe: str, data: EvaluationSet, version: int, missing: str, **details: Any) -> ProbeResult:
-    """The results of a probe that lacks something: `missing` ends the sentence "there are no …"."""
-    said = {"not_measured": f"there are no {missing}", **details}
-    return ProbeResult(probe, data.name, [], "", version, said)
+def not_measured(probe: str, data: EvaluationSet, version: int, missing: str, **extra: Any) -> ProbeResult:
+    """The result of a probe without metrics: `missing` completes the sentence "there are no …"."""
+    details = {"not_measured": f"there are no {missing}", **extra}
+    return ProbeResult(probe, data.name, [], "", version, details)

@@ -1,4 +1,4 @@
-"""Dividing items by what is known of them, without showing anyone: cells, and which of them stay hidden."""
+"""Subgroup cells: items divided by attributes, with suppression of small cells."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MISSING = "not given"
-_NOT_ATTRIBUTES = ("unknown_labels", "boxes")  # what other probes read in the meta column
-_MANY = 20  # values beyond which a column that nobody named is not an attribute
-Table = Mapping[tuple[str, ...], np.ndarray]  # values, one a column -> rows
+_RESERVED = ("unknown_labels", "boxes")  # keys of the meta column that other probes read
+_MAX_VALUES, _MAX_NUMBERS = (
+    20,
+    5,
+)  # distinct values, of texts and of numbers, up to which a column is categorical
+Table = Mapping[tuple[str, ...], np.ndarray]  # a value per column -> rows
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ class Column:
     name: str
     bins: tuple[float, ...] = ()
 
-    def value(self, given: object) -> str:
-        """The cell that a value lies in, as it is shown."""
-        if given is None or str(given).strip() == "":
+    def value(self, raw: object) -> str:
+        """The displayed name of the cell of a raw value."""
+        if raw is None or str(raw).strip() == "":
             return f"{self.name} {MISSING}"
         if not self.bins:
-            return f"{self.name}={str(given).strip()}"
+            return f"{self.name}={str(raw).strip()}"
         try:
-            number = float(str(given))
+            number = float(str(raw))
         except ValueError:
             return f"{self.name} {MISSING}"
         i = int(np.searchsorted(self.bins, number, side="right"))
@@ -44,72 +47,79 @@ class Column:
         return f"{self.name} ≥{self.bins[i - 1]:g}{above}"
 
 
-def parse(asked: str) -> Column:
-    """`sex`, or `age=40,60`.
+def parse_column(text: str) -> Column:
+    """The column of a text such as `sex` or `age=40,60`.
 
-    Raises: ValueError for bins that are no ascending numbers.
+    Raises: ValueError for bins that are not ascending numbers.
     """
-    name, equals, bins = asked.partition("=")
+    name, equals, bins = text.partition("=")
     try:
         limits = tuple(float(limit) for limit in bins.split(",")) if equals else ()
     except ValueError:
         limits = (0.0, 0.0)
     if not name.strip() or any(a >= b for a, b in pairwise(limits)):
-        raise ValueError(
-            f'by: "{asked}" is neither a column nor a column with ascending limits, as age=40,60'
-        )
+        raise ValueError(f'by: "{text}" is neither a column nor a column with ascending limits, as age=40,60')
     return Column(name.strip(), limits)
 
 
-def attributes(items: Dataset) -> dict[str, list[object]]:
-    """What is known of each item, by name: the meta columns, and the language of the captions."""
+def item_attributes(items: Dataset) -> dict[str, list[object]]:
+    """The attributes of the items, by name: the meta columns, and the language of the captions."""
     metas = [json.loads(meta or "{}") for meta in items["meta"]]
-    known = sorted({key for meta in metas for key in meta if key not in _NOT_ATTRIBUTES})
-    found: dict[str, list[object]] = {key: [meta.get(key) for meta in metas] for key in known}
-    spoken = [sorted({language for language in languages if language}) for languages in items["language"]]
-    if len({language for each in spoken for language in each}) > 1:
-        found.setdefault("language", ["+".join(each) or None for each in spoken])
-    return found
+    names = sorted({key for meta in metas for key in meta if key not in _RESERVED})
+    columns: dict[str, list[object]] = {key: [meta.get(key) for meta in metas] for key in names}
+    languages_of = [
+        sorted({language for language in languages if language}) for languages in items["language"]
+    ]
+    if len({language for each in languages_of for language in each}) > 1:
+        columns.setdefault("language", ["+".join(each) or None for each in languages_of])
+    return columns
 
 
-def suitable(values: Sequence[object]) -> bool:
-    """Whether a column that nobody named divides the items into groups worth a look."""
+def is_categorical(values: Sequence[object]) -> bool:
+    """Whether a column has few enough distinct values to divide the items by default."""
     distinct = {str(value) for value in values if value is not None and str(value).strip()}
     numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in distinct)
-    return 1 < len(distinct) <= (_MANY if not numbers else 5)
+    return 1 < len(distinct) <= (_MAX_NUMBERS if numbers else _MAX_VALUES)
 
 
-def divide(columns: Sequence[Column], known: Mapping[str, Sequence[object]], rows: np.ndarray) -> Table:
-    """Which of the rows lie in which cell of a table with these columns; places in `rows`."""
+def split_into_cells(
+    columns: Sequence[Column], values: Mapping[str, Sequence[object]], rows: np.ndarray
+) -> Table:
+    """The cells of a table with these columns; each cell holds indices into `rows`."""
     cells: dict[tuple[str, ...], list[int]] = {}
-    for place, row in enumerate(rows):
-        key = tuple(column.value(known[column.name][row]) for column in columns)
-        cells.setdefault(key, []).append(place)
+    for index, row in enumerate(rows):
+        key = tuple(column.value(values[column.name][row]) for column in columns)
+        cells.setdefault(key, []).append(index)
     return {key: np.array(cells[key]) for key in sorted(cells)}
 
 
-def hidden(
-    people: dict[tuple[str, ...], int], smallest: int, start: Iterable[tuple[str, ...]] = ()
+def suppressed_cells(
+    group_counts: dict[tuple[str, ...], int], smallest: int, start: Iterable[tuple[str, ...]] = ()
 ) -> set[tuple[str, ...]]:
-    """The cells that are not shown: small ones, and others so that none can be worked out by subtraction.
+    """The suppressed cells: small ones, and further ones so that none can be derived by subtraction.
 
-    `people` counts patients or objects, not pictures. In each line of the table, whose sum may be known, the
-    hidden cells are at least two and hold at least `smallest` together; cells of `start` are hidden anyway.
+    `group_counts` count patients or objects, not images. In each line of the table, whose sum may be known,
+    the suppressed cells are at least two, with at least `smallest` groups together; cells of `start` are
+    suppressed in any case.
     """
-    found = {key for key, count in people.items() if count < smallest} | set(start)
-    width = len(next(iter(people), ()))
-    # A line is what is left when one column varies and the others are held.
+    suppressed = {key for key, count in group_counts.items() if count < smallest} | set(start)
+    width = len(next(iter(group_counts), ()))
+    # A line is the cells in which one column varies and the others are fixed.
     lines: dict[tuple[int, tuple[str, ...]], list[tuple[str, ...]]] = {}
-    for key in people:
+    for key in group_counts:
         for varying in range(width):
             lines.setdefault((varying, key[:varying] + key[varying + 1 :]), []).append(key)
     changed = True
     while changed:
         changed = False
         for line in lines.values():
-            dark = [key for key in line if key in found]
-            light = sorted((people[key], key) for key in line if key not in found)
-            if dark and light and (len(dark) < 2 or sum(people[key] for key in dark) < smallest):
-                found.add(light[0][1])
+            hidden = [key for key in line if key in suppressed]
+            visible = sorted((group_counts[key], key) for key in line if key not in suppressed)
+            if (
+                hidden
+                and visible
+                and (len(hidden) < 2 or sum(group_counts[key] for key in hidden) < smallest)
+            ):
+                suppressed.add(visible[0][1])
                 changed = True
-    return found
+    return suppressed

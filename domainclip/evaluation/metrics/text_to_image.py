@@ -12,15 +12,13 @@ from domainclip.data.text.captions import normalise
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.decisions import top1_shares
 
-_DIGITS = 6  # single-precision towers do not mean more: what is closer is a tie
-
-
-_BLOCK = 512  # queries compared with all images at once
+_DECIMALS = 6  # the accuracy of single-precision embeddings: closer cosines are ties
+_BLOCK = 512  # queries per comparison with all images
 
 
 def rounded_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(q, m) between unit rows (q, d) and (m, d), rounded so that what means the same is a tie."""
-    rounded: np.ndarray = np.round(a.astype(np.float64) @ b.astype(np.float64).T, _DIGITS)
+    """(q, m) cosines of unit rows (q, d) and (m, d), rounded so that numerically equal ones tie."""
+    rounded: np.ndarray = np.round(a.astype(np.float64) @ b.astype(np.float64).T, _DECIMALS)
     return rounded
 
 
@@ -30,32 +28,41 @@ def recall_at_1(
     rows: Sequence[int],
     texts: Sequence[str],
     encode: Callable[[list[str]], np.ndarray] | None = None,
-    also: Sequence[tuple[int, str]] = (),
+    also_relevant: Sequence[tuple[int, str]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(q,) chances that the image found first for a text is right, and the same for a random image.
+    """(q,) probability that the top image of a text is relevant, and the same for a random image.
 
-    `texts[i]` asks for the item `rows[i]`; all images of the set are candidates. Right are the images of
-    that item's group, and those of every item that is asked for with the same words, or stands with them
-    in `also`.
+    `texts[i]` is a query for the item `rows[i]`; all images of the set are the gallery. Relevant are the
+    images of that item's group, and of every item with an equal query text, here or in `also`.
     """
-    owner = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
-    said: dict[str, str] = {}
+    group = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
+    representatives: dict[str, str] = {}
     for text in texts:
-        said[normalise(text)] = min(text, said.get(normalise(text), text))
-    place = {key: i for i, key in enumerate(sorted(said))}
-    asked = np.array([place[normalise(text)] for text in texts])
-    pairs = [*zip(rows, asked, strict=True)]
-    pairs += [(row, place[key]) for row, text in also if (key := normalise(text)) in place]
-    items, keys = np.array(pairs).T
-    marks = (np.ones(len(pairs), dtype=bool), (keys, owner[items]))
-    accepted = csr_matrix(marks, shape=(len(place), int(owner.max()) + 1))
-    images, queries = encoder.images(data.items), (encode or encoder.texts)([said[key] for key in place])
-    found = []
-    for start in range(0, len(queries), _BLOCK):
+        representatives[normalise(text)] = min(text, representatives.get(normalise(text), text))
+    query_index = {key: i for i, key in enumerate(sorted(representatives))}
+    queries_of = np.array([query_index[normalise(text)] for text in texts])
+    relevant_pairs = [*zip(rows, queries_of, strict=True)]
+    relevant_pairs += [
+        (row, query_index[key]) for row, text in also_relevant if (key := normalise(text)) in query_index
+    ]
+    item_rows, query_keys = np.array(relevant_pairs).T
+    entries = (np.ones(len(relevant_pairs), dtype=bool), (query_keys, group[item_rows]))
+    accepted = csr_matrix(entries, shape=(len(query_index), int(group.max()) + 1))
+    images, query_vectors = (
+        encoder.images(data.items),
+        (encode or encoder.texts)([representatives[key] for key in query_index]),
+    )
+    blocks = []
+    for start in range(0, len(query_vectors), _BLOCK):
         block = slice(start, start + _BLOCK)
-        right = accepted[block].toarray()[:, owner]
-        found.append(
-            np.stack([(top1_shares(rounded_cosines(queries[block], images)) * right).sum(1), right.mean(1)])
+        relevant = accepted[block].toarray()[:, group]
+        blocks.append(
+            np.stack(
+                [
+                    (top1_shares(rounded_cosines(query_vectors[block], images)) * relevant).sum(1),
+                    relevant.mean(1),
+                ]
+            )
         )
-    hits, guesses = np.concatenate(found, axis=1)
-    return hits[asked], guesses[asked]
+    hits, guesses = np.concatenate(blocks, axis=1)
+    return hits[queries_of], guesses[queries_of]

@@ -1,4 +1,4 @@
-"""An encoder whose embeddings are cut short: what a smaller index would search in."""
+"""An encoder with truncated embeddings, as a smaller search index would use them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 
 
-class Narrow:
-    """The first `width` dimensions of another encoder's embeddings, at unit length again [arXiv:2205.13147].
+class TruncatedEncoder:
+    """The first `dimensions` of another encoder's embeddings, normalised again [arXiv:2205.13147].
 
-    Raises: RecipeError when the embeddings have fewer; `key` is where the recipe asks for them.
+    Raises: RecipeError when the embeddings have fewer; it names `key`, the recipe key of `dimensions`.
     """
 
-    def __init__(self, encoder: Encoder, width: int, key: str) -> None:
-        self.encoder, self.width, self.key = encoder, width, key
+    def __init__(self, encoder: Encoder, dimensions: int, key: str) -> None:
+        self.encoder, self.dimensions, self.key = encoder, dimensions, key
         self.scale, self.bias = encoder.scale, encoder.bias
 
     def images(self, items: Dataset) -> np.ndarray:
-        """(n, width)"""
-        return self._cut(self.encoder.images(items))
+        """(n, dimensions) of unit length."""
+        return self._truncate(self.encoder.images(items))
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(len(texts), width)"""
-        return self._cut(self.encoder.texts(texts))
+        """(len(texts), dimensions) of unit length."""
+        return self._truncate(self.encoder.texts(texts))
 
-    def _cut(self, rows: np.ndarray) -> np.ndarray:
-        if self.width > rows.shape[1]:
+    def _truncate(self, rows: np.ndarray) -> np.ndarray:
+        if self.dimensions > rows.shape[1]:
             raise RecipeError(
-                f"{self.key}: {self.width} is more than the {rows.shape[1]} dimensions that the embeddings "
-                "have: name smaller ones"
+                f"{self.key}: {self.dimensions} is more than the {rows.shape[1]} dimensions of the "
+                "embeddings: choose a smaller number"
             )
-        short = rows[:, : self.width]
-        cut: np.ndarray = short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
-        return cut
+        leading = rows[:, : self.dimensions]
+        unit: np.ndarray = leading / np.maximum(np.linalg.norm(leading, axis=1, keepdims=True), 1e-12)
+        return unit

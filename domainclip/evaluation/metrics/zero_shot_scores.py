@@ -1,4 +1,4 @@
-"""What several probes share: vectors of classes, who holds which class, and scores that treat ties fairly.
+"""Zero-shot scores: class vectors from prompts, cosines of images with them, margins over negative prompts.
 
 Legend: n items, c classes, d width.
 """
@@ -16,8 +16,8 @@ from domainclip.data.interfaces import Encoder
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# How the prompts of a class become one: the mean of unit vectors, made unit again (CLIP, open_clip); the mean
-# of vectors as long as the tower made them, made unit (BioViL); or the mean of the cosines (MedCLIP), which
+# How the prompts of a class form one class vector: the normalised mean of unit vectors (CLIP, open_clip); the
+# normalised mean of raw vectors, before normalisation (BioViL); or the mean of the cosines (MedCLIP), which
 # favours classes whose prompts agree.
 PromptEnsemble = Literal["normalise_mean_normalise", "raw_mean", "mean_of_scores"]
 
@@ -27,18 +27,18 @@ def class_vectors(
     prompts: Sequence[Sequence[str]],
     ensemble: PromptEnsemble = "normalise_mean_normalise",
 ) -> np.ndarray:
-    """(c, d) float64: one vector a class, from its prompts; `raw_mean` needs `encoder.raw_texts`."""
+    """(c, d) float64: one vector per class, from its prompts; `raw_mean` needs `encoder.raw_texts`."""
     encode = encoder.raw_texts if ensemble == "raw_mean" else encoder.texts  # type: ignore[attr-defined]
     vectors = encode([text for texts in prompts for text in texts]).astype(np.float64)
     ends = np.cumsum([len(texts) for texts in prompts])
-    means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])])
+    means = np.stack([class_rows.mean(axis=0) for class_rows in np.split(vectors, ends[:-1])])
     if ensemble != "mean_of_scores":
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     return means
 
 
 def cosines(encoder: Encoder, items: Dataset, vectors: np.ndarray) -> np.ndarray:
-    """(n, c). Rounded, for single-precision towers do not mean more than six digits: closer is a tie."""
+    """(n, c), rounded to six decimals, the accuracy of single-precision embeddings: closer values tie."""
     rounded: np.ndarray = np.round(encoder.images(items).astype(np.float64) @ vectors.T, 6)
     return rounded
 
@@ -49,25 +49,33 @@ def class_margins(
     classes: Mapping[str, Prompts],
     ensemble: PromptEnsemble = "normalise_mean_normalise",
 ) -> np.ndarray:
-    """(n, c): cosine with the positive prompts, less that with the negative ones where a class has any."""
-    given = list(classes.values())
-    scores = cosines(encoder, items, class_vectors(encoder, [one.positive for one in given], ensemble))
-    opposed = [i for i, one in enumerate(given) if one.negative]
-    if opposed:
-        against = class_vectors(encoder, [given[i].negative for i in opposed], ensemble)
-        scores[:, opposed] -= cosines(encoder, items, against)
+    """(n, c): cosine with the positive prompts, minus that with the negative ones where a class has any."""
+    class_prompts = list(classes.values())
+    scores = cosines(
+        encoder, items, class_vectors(encoder, [prompts.positive for prompts in class_prompts], ensemble)
+    )
+    with_negatives = [i for i, prompts in enumerate(class_prompts) if prompts.negative]
+    if with_negatives:
+        negative_vectors = class_vectors(
+            encoder, [class_prompts[i].negative for i in with_negatives], ensemble
+        )
+        scores[:, with_negatives] -= cosines(encoder, items, negative_vectors)
     return np.round(scores, 6)
 
 
-def by_template(encoder: Encoder, items: Dataset, classes: Mapping[str, Prompts]) -> list[np.ndarray]:
-    """(n, c) margins of one prompt a class at a time; none when the classes have not equally many, or one.
+def margins_by_template(encoder: Encoder, items: Dataset, classes: Mapping[str, Prompts]) -> list[np.ndarray]:
+    """(n, c) margins for each template; empty unless all classes have the same number of prompts, above one.
 
-    The prompts are encoded all together, as for their mean: towers may round otherwise in other company.
+    All prompts are encoded in one batch, as for their mean: rounding may depend on the batch.
     """
-    given = list(classes.values())
-    counts = {len(one.positive) for one in given}
-    opposed = [i for i, one in enumerate(given) if one.negative]
-    if len(counts) != 1 or counts == {1} or not {len(given[i].negative) for i in opposed} <= counts:
+    class_prompts = list(classes.values())
+    counts = {len(prompts.positive) for prompts in class_prompts}
+    with_negatives = [i for i, prompts in enumerate(class_prompts) if prompts.negative]
+    if (
+        len(counts) != 1
+        or counts == {1}
+        or not {len(class_prompts[i].negative) for i in with_negatives} <= counts
+    ):
         return []
     k = counts.pop()
 
@@ -75,10 +83,10 @@ def by_template(encoder: Encoder, items: Dataset, classes: Mapping[str, Prompts]
         rows = encoder.texts([text for texts in prompts for text in texts]).astype(np.float64)
         return rows.reshape(len(prompts), k, -1)
 
-    positive = vectors([one.positive for one in given])
-    found = [cosines(encoder, items, positive[:, i]) for i in range(k)]
-    if opposed:
-        negative = vectors([given[i].negative for i in opposed])
-        for i, scores in enumerate(found):
-            scores[:, opposed] -= cosines(encoder, items, negative[:, i])
-    return [np.round(scores, 6) for scores in found]
+    positive = vectors([prompts.positive for prompts in class_prompts])
+    margins = [cosines(encoder, items, positive[:, i]) for i in range(k)]
+    if with_negatives:
+        negative = vectors([class_prompts[i].negative for i in with_negatives])
+        for i, scores in enumerate(margins):
+            scores[:, with_negatives] -= cosines(encoder, items, negative[:, i])
+    return [np.round(scores, 6) for scores in margins]

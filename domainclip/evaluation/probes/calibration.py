@@ -191,12 +191,12 @@ def _variant(encoder: Encoder) -> str:
 def _forecasts(encoder: Encoder, items: Dataset, classes: dict[str, Prompts], several: bool) -> Forecasts:
     names = list(classes)
     if several:
-        rows, truth = np.arange(len(items)), labels.several_classes(items, names)
+        rows, truth = np.arange(len(items)), labels.label_matrix(items, names)
         bias = encoder.bias or 0.0
         return Forecasts(
             rows, zero_shot_scores.class_margins(encoder, items, classes) * encoder.scale + bias, truth
         )
-    rows, truth = labels.one_class(items, names)
+    rows, truth = labels.single_label_items(items, names)
     positives: Sequence[Sequence[str]] = [one.positive for one in classes.values()]
     cosines = zero_shot_scores.cosines(encoder, items, zero_shot_scores.class_vectors(encoder, positives))
     return Forecasts(rows, cosines[rows] * encoder.scale, truth)

@@ -13,10 +13,10 @@ from scipy.special import log_softmax, softmax
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics.classifier_metrics import always_commonest
+from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
 from domainclip.evaluation.metrics.decisions import top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
-from domainclip.evaluation.metrics.labels import one_class, single_label_rows
+from domainclip.evaluation.metrics.labels import single_label_items, single_label_rows
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
 from domainclip.evaluation.statistics import aggregates
@@ -46,7 +46,7 @@ class FewShot(Probe):
         names = sorted(data.classes)
         if data.card.multi_label or len(names) < 2:
             return not_measured("few_shot", data, self.version, "two classes of which an item holds one")
-        rows, truth = one_class(data.items, names)
+        rows, truth = single_label_items(data.items, names)
         train = labelled_examples(encoder, data.train, names, self.max_items)
         if train is None or not len(rows) or not len(single_label_rows(train.labels)[0]):
             return not_measured(
@@ -64,7 +64,7 @@ class FewShot(Probe):
                 head = _fitted(support, start, encoder.scale)
                 logits = np.round(encoder.scale * images @ head.T, 4)
                 scores[i] += top_k_hits(logits, truth) / self.seeds
-                blind[i] += always_commonest(support.labels.sum(axis=0), truth) / self.seeds
+                blind[i] += majority_class_hits(support.labels.sum(axis=0), truth) / self.seeds
         macro = partial(aggregates.macro_mean, classes=truth)
         metrics = [
             metric(

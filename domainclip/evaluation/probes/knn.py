@@ -10,9 +10,9 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics.classifier_metrics import classifier_metric, classifier_metrics
+from domainclip.evaluation.metrics.classifier_metrics import classifier_metrics, selection_score
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
-from domainclip.evaluation.metrics.labels import class_names, several_classes, single_label_rows
+from domainclip.evaluation.metrics.labels import class_names, label_matrix, single_label_rows
 from domainclip.evaluation.metrics.results import not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 
@@ -46,7 +46,7 @@ class Knn(Probe):
         k, chosen_on = self._choose(
             train, labelled_examples(encoder, data.validation, names, self.max_items), several
         )
-        labels = several_classes(data.items, names)
+        labels = label_matrix(data.items, names)
         votes = self._votes(encoder.images(data.items).astype(np.float64), train, k)
         # Whole figures only: those of single classes stand beside the linear probe, and cost as much each.
         metrics = [
@@ -69,7 +69,7 @@ class Knn(Probe):
 
         def good(k: int) -> float:
             return float(
-                np.nan_to_num(classifier_metric(self._votes(held.features, train, k), held.labels, several))
+                np.nan_to_num(selection_score(self._votes(held.features, train, k), held.labels, several))
             )
 
         return max(among, key=good), "validation"

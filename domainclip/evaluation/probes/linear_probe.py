@@ -11,12 +11,12 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics.classifier_metrics import classifier_metric, classifier_metrics
+from domainclip.evaluation.metrics.classifier_metrics import classifier_metrics, selection_score
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
 from domainclip.evaluation.metrics.labels import (
     class_names,
     has_both_classes,
-    several_classes,
+    label_matrix,
     single_label_rows,
 )
 from domainclip.evaluation.metrics.results import not_measured
@@ -57,9 +57,9 @@ class LinearProbe(Probe):
             not data.card.multi_label and len(np.unique(single_label_rows(fitted.labels)[1])) < 2
         ):
             return not_measured("linear_probe", data, self.version, "two classes with training items")
-        several, labels = data.card.multi_label, several_classes(data.items, names)
+        several, labels = data.card.multi_label, label_matrix(data.items, names)
         strength, tried = _sweep(
-            lambda c: classifier_metric(predict(fitted, chosen_by.features, c), chosen_by.labels, several)
+            lambda c: selection_score(predict(fitted, chosen_by.features, c), chosen_by.labels, several)
         )
         everything = train if chosen_by is fitted else fitted.join(chosen_by)
         scores = predict(everything, encoder.images(data.items).astype(np.float64), strength)

@@ -59,9 +59,9 @@ class LongCaptions(Probe):
 
         def asked(name: str, part: Callable[[str], str], of: np.ndarray) -> Metric:
             # Whoever says the same in that part of a caption, asked for or not, is right as well.
-            also = [(one.row, part(one.text)) for one in told]
+            also_relevant = [(one.row, part(one.text)) for one in told]
             parts = [part(texts[i]) for i in of]
-            hits, guesses = recall_at_1(encoder, data, rows[of].tolist(), parts, also=also)
+            hits, guesses = recall_at_1(encoder, data, rows[of].tolist(), parts, also_relevant=also_relevant)
             return metric(name, data.items, rows[of], hits, chance=float(guesses.mean()))
 
         everyone = np.arange(len(rows))

@@ -13,7 +13,7 @@ from domainclip.data.images.boxes import read_boxes
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.labelled_examples import sample_items
-from domainclip.evaluation.metrics.labels import class_names, several_classes
+from domainclip.evaluation.metrics.labels import class_names, label_matrix
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.seeding import stable
 
@@ -77,7 +77,7 @@ class MultiObject(Probe):
 
     def _scenes(self, data: EvaluationSet) -> list[Scene]:
         names = class_names(data) or sorted({label for labels in data.items["labels"] for label in labels})
-        labels, ids = several_classes(data.items, names), list(data.items["id"])
+        labels, ids = label_matrix(data.items, names), list(data.items["id"])
         several = ((labels == 1).sum(axis=1) > 1) & (labels == 0).any(axis=1)
         scenes = []
         for row in sample_items(data, np.flatnonzero(several).tolist(), self.max_items, "multi object"):

@@ -13,7 +13,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.decisions import top_k_hits
-from domainclip.evaluation.metrics.labels import one_class
+from domainclip.evaluation.metrics.labels import single_label_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
@@ -56,7 +56,7 @@ class OpenVocabulary(Probe):
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Stability, extensibility, and the closed accuracy that both are compared with."""
         names = sorted(data.classes)
-        rows, truth = one_class(data.items, names)
+        rows, truth = single_label_items(data.items, names)
         if data.card.multi_label or len(names) < 2 or not len(rows):
             return not_measured(
                 "open_vocabulary", data, self.version, "items that hold one of two classes or more"

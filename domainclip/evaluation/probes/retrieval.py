@@ -1,4 +1,4 @@
-"""Finding the right caption for an image, and the right image for a caption."""
+"""Retrieval of captions by image, of images by caption, and of images by image."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics.image_neighbours import alike
-from domainclip.evaluation.metrics.ranking import Standing, search
+from domainclip.evaluation.metrics.image_to_image import image_to_image
+from domainclip.evaluation.metrics.ranking import Ranks, rank_answers
 from domainclip.evaluation.metrics.results import metric, not_measured
-from domainclip.evaluation.metrics.retrieval_sets import Gallery, galleries
-from domainclip.evaluation.metrics.truncated_encoder import Narrow
+from domainclip.evaluation.metrics.retrieval_gallery import Gallery, build_galleries
+from domainclip.evaluation.metrics.truncated_encoder import TruncatedEncoder
 from domainclip.evaluation.statistics import aggregates
 
-_CUTS = (1, 5, 10)
-Score = Callable[[Standing], np.ndarray]
+_RECALL_AT = (1, 5, 10)
+RankScore = Callable[[Ranks], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Found:
-    """One direction in one language: whose the queries are, and where the answers stand."""
+class DirectionRanks:
+    """The queries of one direction in one language, and the ranks of their answers."""
 
     language: str
     ids: list[str]
     groups: list[str]
-    standing: Standing
+    ranks: Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(Probe):
-    """Recall, ranks and mean precision, in both directions, and image to image. [arXiv:2103.00020]
+    """Recall, ranks and mean average precision in both directions, and image to image. [arXiv:2103.00020]
 
-    A caption that stands under several images is one entry of the gallery and right for all of them;
-    captions and images of one group are right for each other. Recall means that any right answer is among
-    the first k. The headline is image to text at 1: one score an item, and the figure most often quoted.
-    `pairwise` is open_clip's training-time figure: the first caption of each item, and only that is right.
+    A caption of several images is one entry of the gallery and relevant for all of them; captions and images
+    of one group are relevant for each other. Recall at k: any relevant answer is among the first k. The
+    headline is image-to-text R@1: one score per item, and the metric most often quoted. `pairwise` is
+    open_clip's training-time metric: the first caption of each item, and only that one is relevant.
     Recall at a share of the gallery compares galleries of different sizes [arXiv:2403.08851]. `widths` also
-    searches in the first dimensions of the embeddings alone, as a smaller index would [arXiv:2205.13147].
+    searches with the first dimensions of the embeddings alone, as a smaller index would [arXiv:2205.13147].
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 2
 
     preset: Literal["multi", "pairwise"] = "multi"
-    group_truth: bool = True  # images of one object or patient accept each other's captions
-    percent: tuple[int, ...] = (10,)  # shares of the gallery at which recall is taken as well
-    gallery: int | None = None  # images a gallery: fixed, so that figures of other corpora compare
-    widths: tuple[int, ...] = ()  # of embeddings that are cut short
-    seed: int = 0  # of the gallery's draw and of the shuffled control
+    group_truth: bool = True  # images of one object or patient share their relevant captions
+    percent: tuple[int, ...] = (10,)  # shares of the gallery at which recall is also measured
+    gallery: int | None = None  # images per gallery: fixed, so that metrics of different corpora compare
+    widths: tuple[int, ...] = ()  # of truncated embeddings
+    seed: int = 0  # of the sample of the gallery and of the shuffled control
 
     def __post_init__(self) -> None:
         if any(not 0 < share < 100 for share in self.percent):
@@ -63,132 +63,151 @@ class Retrieval(Probe):
             raise ValueError("widths: each is at least 1")
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """All languages together, each in its own gallery; also each alone when there are several."""
-        made = galleries(data, self.group_truth, self.preset == "pairwise", self.gallery, self.seed)
-        used = [gallery for gallery in made if len(gallery.texts) > 1]
-        if not used:
+        """Metrics over all languages, each in its own gallery; also per language when there are several."""
+        all_galleries = build_galleries(
+            data, self.group_truth, self.preset == "pairwise", self.gallery, self.seed
+        )
+        searchable = [gallery for gallery in all_galleries if len(gallery.texts) > 1]
+        if not searchable:
             return not_measured("retrieval", data, self.version, "two different captions")
         images = encoder.images(data.items)
         to_text, shuffled, to_image = zip(
-            *(self._found(encoder, data, images, one) for one in used), strict=True
+            *(self._rank(encoder, data, images, gallery) for gallery in searchable), strict=True
         )
         metrics = []
-        for direction, found in (("image_to_text", to_text), ("text_to_image", to_image)):
-            metrics += self._metrics(direction, found)
-            if len(found) > 1:
-                for one in found:
-                    metrics += self._metrics(direction, [one], f"/{one.language}")
+        for direction, by_language in (("image_to_text", to_text), ("text_to_image", to_image)):
+            metrics += self._metrics(direction, by_language)
+            if len(by_language) > 1:
+                for single in by_language:
+                    metrics += self._metrics(direction, [single], f"/{single.language}")
         metrics.append(_metric("image_to_text_r1_shuffled", shuffled, _recall(1)))
-        metrics += [one for width in self.widths for one in self._cut_short(encoder, data, used, width)]
+        for width in self.widths:
+            metrics += self._truncated_recall(encoder, data, searchable, width)
         details = {
             "preset": self.preset,
             "preset_version": 1,
             "group_truth": self.group_truth,
-            "control": "image_to_text_r1_shuffled gives every item another's captions: it stands at chance",
-            **_sizes(data, used, self.gallery),
+            "control": "image_to_text_r1_shuffled gives every item another's captions: chance is expected",
+            **_sizes(data, searchable, self.gallery),
         }
-        kinds = alike(images, data.items, self.seed)
-        if any(one.standing.precision is None for one in (*to_text, *to_image)):
-            details["map_left_out"] = (
-                "some queries have so many right answers that ranking each costs too much"
-            )
-        if kinds is not None:
-            chance = float(kinds.blind.mean())
+        same_kind = image_to_image(images, data.items, self.seed)
+        if any(direction.ranks.precision is None for direction in (*to_text, *to_image)):
+            details["map_left_out"] = "some queries have too many relevant answers to rank each of them"
+        if same_kind is not None:
+            chance = float(same_kind.at_chance.mean())
             metrics.append(
-                metric("image_to_image_map", data.items, kinds.rows, kinds.scores, aggregates.mean, chance)
+                metric(
+                    "image_to_image_map",
+                    data.items,
+                    same_kind.rows,
+                    same_kind.scores,
+                    aggregates.mean,
+                    chance,
+                )
             )
             details["image_to_image"] = {
-                "right_is_the_same": kinds.truth,
-                "images": kinds.gallery,
-                "queries": len(kinds.rows),
+                "right_is_the_same": same_kind.truth,
+                "images": same_kind.gallery,
+                "queries": len(same_kind.rows),
             }
         return ProbeResult("retrieval", data.name, metrics, "image_to_text_r1", self.version, details)
 
-    def _found(
+    def _rank(
         self, encoder: Encoder, data: EvaluationSet, images: np.ndarray, gallery: Gallery
-    ) -> tuple[Found, Found, Found]:
+    ) -> tuple[DirectionRanks, DirectionRanks, DirectionRanks]:
         """Image to text, the same with shuffled captions, and text to image."""
-        pictures, texts = images[gallery.rows], encoder.texts(gallery.texts)
-        said, shuffled = search(pictures, texts, [gallery.by_image, gallery.shuffled(self.seed)])
-        # Equal captions are looked up once and count as often as they stand.
-        (seen,) = search(texts, pictures, [gallery.by_text])
-        ids, groups = _of(data, gallery, np.arange(len(gallery.rows)))
-        text_ids, text_groups = _of(data, gallery, gallery.pairs[:, 0])
+        gallery_images, texts = images[gallery.rows], encoder.texts(gallery.texts)
+        to_text, shuffled = rank_answers(
+            gallery_images, texts, [gallery.by_image, gallery.shuffled(self.seed)]
+        )
+        # Equal captions are ranked once and count as often as they occur.
+        (to_image,) = rank_answers(texts, gallery_images, [gallery.by_text])
+        ids, groups = _ids_and_groups(data, gallery, np.arange(len(gallery.rows)))
+        text_ids, text_groups = _ids_and_groups(data, gallery, gallery.pairs[:, 0])
         numbered = [f"{name}#{i}" for i, name in enumerate(text_ids)]
         return (
-            Found(gallery.language, ids, groups, said),
-            Found(gallery.language, ids, groups, shuffled),
-            Found(gallery.language, numbered, text_groups, seen.pick(gallery.pairs[:, 1])),
+            DirectionRanks(gallery.language, ids, groups, to_text),
+            DirectionRanks(gallery.language, ids, groups, shuffled),
+            DirectionRanks(gallery.language, numbered, text_groups, to_image.take(gallery.pairs[:, 1])),
         )
 
-    def _cut_short(
-        self, encoder: Encoder, data: EvaluationSet, used: Sequence[Gallery], width: int
+    def _truncated_recall(
+        self, encoder: Encoder, data: EvaluationSet, searchable: Sequence[Gallery], width: int
     ) -> list[Metric]:
-        """Recall at 1 in the first dimensions alone."""
-        narrow = Narrow(encoder, width, "probes.retrieval.widths")
-        images = narrow.images(data.items)
-        to_text, _, to_image = zip(*(self._found(narrow, data, images, one) for one in used), strict=True)
+        """Recall at 1 with embeddings truncated to the first `width` dimensions."""
+        truncated = TruncatedEncoder(encoder, width, "probes.retrieval.widths")
+        images = truncated.images(data.items)
+        to_text, _, to_image = zip(
+            *(self._rank(truncated, data, images, gallery) for gallery in searchable), strict=True
+        )
         sides = (("image_to_text", to_text), ("text_to_image", to_image))
         return [
-            _metric(f"{direction}_r1_in_{width}_dimensions", found, _recall(1)) for direction, found in sides
+            _metric(f"{direction}_r1_in_{width}_dimensions", ranks, _recall(1)) for direction, ranks in sides
         ]
 
-    def _metrics(self, direction: str, found: Sequence[Found], suffix: str = "") -> list[Metric]:
-        """The figures of one direction; those of one language are parts, `suffix`, and only the main ones."""
-        # A cut as large as the gallery is always hit, and says nothing.
-        size = min(one.standing.size for one in found)
-        metrics = [_metric(f"{direction}_r{k}{suffix}", found, _recall(k)) for k in _CUTS if k < size]
-        rank = partial(_metric, found=found, score=Standing.rank, unit="rank")
+    def _metrics(
+        self, direction: str, directions: Sequence[DirectionRanks], suffix: str = ""
+    ) -> list[Metric]:
+        """The metrics of one direction; those of one language have a `suffix`, and only the main ones."""
+        # Recall at the size of the gallery is always 1.
+        size = min(queries.ranks.size for queries in directions)
+        metrics = [
+            _metric(f"{direction}_r{k}{suffix}", directions, _recall(k)) for k in _RECALL_AT if k < size
+        ]
+        rank = partial(_metric, directions=directions, score=Ranks.expected_rank, unit="rank")
         metrics.append(rank(f"{direction}_median_rank{suffix}", aggregate=aggregates.median))
         if suffix:
             return metrics
         metrics.append(rank(f"{direction}_mean_rank", aggregate=aggregates.mean))
-        if all(one.standing.precision is not None for one in found):
-            metrics.append(_metric(f"{direction}_map", found, _precision))
+        if all(queries.ranks.precision is not None for queries in directions):
+            metrics.append(_metric(f"{direction}_map", directions, _precision))
         shares = [share for share in self.percent if share * size >= 100]
         return metrics + [
-            _metric(f"{direction}_top_{share}_percent", found, partial(_within, percent=share))
+            _metric(f"{direction}_top_{share}_percent", directions, partial(_within, percent=share))
             for share in shares
         ]
 
 
-def _recall(k: int) -> Score:
-    return partial(Standing.hit, k=k)
+def _recall(k: int) -> RankScore:
+    return partial(Ranks.hits_at, k=k)
 
 
-def _within(standing: Standing, percent: int) -> np.ndarray:
-    return standing.hit(percent * standing.size // 100)
+def _within(ranks: Ranks, percent: int) -> np.ndarray:
+    return ranks.hits_at(percent * ranks.size // 100)
 
 
-def _precision(standing: Standing) -> np.ndarray:
-    assert standing.precision is not None  # asked for only where it was worked out
-    return standing.precision
+def _precision(ranks: Ranks) -> np.ndarray:
+    assert ranks.precision is not None  # called only where it was computed
+    return ranks.precision
 
 
 def _metric(
     name: str,
-    found: Sequence[Found],
-    score: Score,
+    directions: Sequence[DirectionRanks],
+    score: RankScore,
     aggregate: aggregates.Aggregate = aggregates.mean,
     unit: str = "share",
 ) -> Metric:
-    ids = [name for one in found for name in one.ids]
-    groups = [name for one in found for name in one.groups]
-    scores = np.concatenate([score(one.standing) for one in found])
+    ids = [name for queries in directions for name in queries.ids]
+    groups = [name for queries in directions for name in queries.groups]
+    scores = np.concatenate([score(queries.ranks) for queries in directions])
     chance = aggregates.point_estimate(
-        aggregate, np.concatenate([score(one.standing.blind()) for one in found])
+        aggregate, np.concatenate([score(queries.ranks.at_chance()) for queries in directions])
     )
     return Metric(name, ids, groups, scores, aggregate, unit == "share", chance, unit)
 
 
-def _of(data: EvaluationSet, gallery: Gallery, items: np.ndarray) -> tuple[list[str], list[str]]:
+def _ids_and_groups(data: EvaluationSet, gallery: Gallery, items: np.ndarray) -> tuple[list[str], list[str]]:
     ids, groups = list(data.items["id"]), list(data.items["group"])
     rows = gallery.rows[items]
     return [ids[row] for row in rows], [groups[row] for row in rows]
 
 
-def _sizes(data: EvaluationSet, used: Sequence[Gallery], asked: int | None) -> dict[str, Any]:
-    sizes = {one.language or "all": {"images": len(one.rows), "captions": len(one.texts)} for one in used}
-    told = sum(any(text.strip() for text in texts) for texts in data.items["texts"])
-    found = {"items_without_text": len(data.items) - told, "galleries": sizes}
-    return found if asked is None else found | {"images_asked_for": asked}
+def _sizes(data: EvaluationSet, searchable: Sequence[Gallery], max_images: int | None) -> dict[str, Any]:
+    sizes = {
+        gallery.language or "all": {"images": len(gallery.rows), "captions": len(gallery.texts)}
+        for gallery in searchable
+    }
+    with_text = sum(any(text.strip() for text in texts) for texts in data.items["texts"])
+    details = {"items_without_text": len(data.items) - with_text, "galleries": sizes}
+    return details if max_images is None else details | {"images_asked_for": max_images}

@@ -18,7 +18,7 @@ from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.decisions import top1_shares, top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import sample_items
-from domainclip.evaluation.metrics.labels import one_class
+from domainclip.evaluation.metrics.labels import single_label_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
@@ -58,7 +58,7 @@ class ShortcutMark(Probe):
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Two figures, both lower where marks and borders decide less."""
         names = sorted(data.classes)
-        held, truth = one_class(data.items, names)
+        held, truth = single_label_items(data.items, names)
         if data.card.multi_label or len(names) < 2 or not len(held):
             return not_measured(
                 "shortcut_mark", data, self.version, "items that hold one of two classes or more"

@@ -1,4 +1,4 @@
-"""Classification by prompts alone, without having seen a labelled example."""
+"""Zero-shot classification: the class whose prompts are nearest to the image."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics import class_metrics, decisions, results, zero_shot_scores
+from domainclip.evaluation.metrics import decisions, results, zero_shot_metrics, zero_shot_scores
 from domainclip.evaluation.metrics import labels as metrics_labels
-from domainclip.evaluation.metrics.prompt_presets import VERSIONS, Preset, Questions, negates_twice, questions
+from domainclip.evaluation.metrics.prompt_presets import (
+    VERSIONS,
+    Preset,
+    ZeroShotTask,
+    has_double_negation,
+    zero_shot_task,
+)
 from domainclip.evaluation.statistics import aggregates
 
-_SHOWN = 30  # classes whose prompts are written out; the hash covers them all
-_TURNS = 64  # AUROCs that a spread over templates may cost
+_SHOWN = 30  # classes whose prompts are listed in the details; the hash covers all
+_MAX_AUROCS = 64  # AUROCs that a spread over templates may compute
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot(Probe):
-    """Which class's prompts lie nearest to the image. [arXiv:2103.00020]
+    """Zero-shot classification by the class prompts nearest to the image. [arXiv:2103.00020]
 
-    One class an item: accuracy, macro accuracy and macro F1, with the truth counted as 1/t when t classes tie
-    at the top. Several (`multi_label` in the card), or a preset of yes-or-no questions: AUROC and AUPRC of
-    each class, from the cosine with its positive prompts less that with its negative ones
+    Single-label: accuracy, macro accuracy and macro F1; the true class counts 1/t when t classes tie at the
+    top. Multi-label (`multi_label` in the card), or a preset of yes-or-no tasks: AUROC and AUPRC of each
+    class, from the cosine with its positive prompts minus that with its negative ones
     [doi:10.1038/s41551-022-00936-9]; sensitivity and specificity at a threshold chosen on validation.
     Legend: n items, c classes, k templates.
     """
@@ -39,35 +45,35 @@ class ZeroShot(Probe):
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 2
 
-    # How prompts become a class: three ways to join the card's own, the bare name of the class, or the
-    # protocol of a published model, with its own prompts.
+    # The prompts of a class: those of the card, in one of three ensembles; the bare name of the class; or the
+    # prompts of a published protocol.
     preset: Preset = "normalise_mean_normalise"
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Accuracy, or AUROC for questions with several answers.
+        """Accuracy, or AUROC for multi-label and yes-or-no tasks.
 
         Raises: RecipeError for prompts with a double negation.
         """
-        asked = questions(self.preset, data)
-        _refuse_double_negation(asked.classes)
-        several = data.card.multi_label or asked.yes_no
-        if len(asked.classes) < (1 if several else 2):
-            few = "classes" if several else "two classes to choose among"
-            return results.not_measured("zero_shot", data, self.version, few)
-        if asked.ensemble == "raw_mean" and not hasattr(encoder, "raw_texts"):
-            raw = "text embeddings as long as the tower makes them"
+        task = zero_shot_task(self.preset, data)
+        _refuse_double_negation(task.classes)
+        several = data.card.multi_label or task.binary
+        if len(task.classes) < (1 if several else 2):
+            missing = "classes" if several else "two classes to choose among"
+            return results.not_measured("zero_shot", data, self.version, missing)
+        if task.ensemble == "raw_mean" and not hasattr(encoder, "raw_texts"):
+            raw = "text embeddings before normalisation"
             return results.not_measured("zero_shot", data, self.version, raw)
-        return self._several(encoder, data, asked) if several else self._single(encoder, data, asked)
+        return self._several(encoder, data, task) if several else self._single(encoder, data, task)
 
-    def _single(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> ProbeResult:
-        names = list(asked.classes)
-        rows, truth = metrics_labels.one_class(data.items, names)
+    def _single(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:
+        names = list(task.classes)
+        rows, truth = metrics_labels.single_label_items(data.items, names)
         if not len(rows):
             return results.not_measured(
                 "zero_shot", data, self.version, "items with exactly one of the classes"
             )
-        positives = {name: Prompts(positive=asked.classes[name].positive) for name in names}
-        scores = zero_shot_scores.class_margins(encoder, data.items, positives, asked.ensemble)[rows]
+        positives = {name: Prompts(positive=task.classes[name].positive) for name in names}
+        scores = zero_shot_scores.class_margins(encoder, data.items, positives, task.ensemble)[rows]
         hits, chance = decisions.top_k_hits(scores, truth), 1 / len(names)
         metric = partial(results.metric, items=data.items, rows=rows)
         macro_f1 = partial(aggregates.macro_f1, classes=truth)
@@ -83,114 +89,122 @@ class ZeroShot(Probe):
             metric(name="macro_f1", scores=decisions.top1_shares(scores), aggregate=macro_f1, chance=guess),
         ]
         if len(names) > 5:
-            top = decisions.top_k_hits(scores, truth, 5)
+            top5 = decisions.top_k_hits(scores, truth, 5)
             metrics.append(
-                metric(name="top5_accuracy", scores=top, aggregate=aggregates.mean, chance=5 * chance)
+                metric(name="top5_accuracy", scores=top5, aggregate=aggregates.mean, chance=5 * chance)
             )
         by_template = [
-            decisions.top_k_hits(one[rows], truth)
-            for one in zero_shot_scores.by_template(encoder, data.items, positives)
+            decisions.top_k_hits(margins[rows], truth)
+            for margins in zero_shot_scores.margins_by_template(encoder, data.items, positives)
         ]
-        metrics += class_metrics.spread("accuracy", metric, by_template, aggregates.mean, chance)
+        metrics += zero_shot_metrics.template_spread("accuracy", metric, by_template, aggregates.mean, chance)
         for i, name in enumerate(names):
-            own = truth == i
-            if own.sum() >= results.MIN_ITEMS:
+            positives = truth == i
+            if positives.sum() >= results.MIN_ITEMS:
                 part = results.metric(
-                    f"accuracy/{name}", data.items, rows[own], hits[own], aggregates.mean, chance
+                    f"accuracy/{name}", data.items, rows[positives], hits[positives], aggregates.mean, chance
                 )
                 metrics.append(part)
-        details = self._details(data, asked) | {
+        details = self._details(data, task) | {
             "items_without_exactly_one_class": len(data.items) - len(rows),
             "classes_without_items": len(names) - len(set(truth.tolist())),
         }
-        warnings = _rare(data, names, np.bincount(truth, minlength=len(names)), "macro accuracy")
+        warnings = _rare_class_warnings(
+            data, names, np.bincount(truth, minlength=len(names)), "macro accuracy"
+        )
         return ProbeResult("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
 
-    def _several(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> ProbeResult:
-        names, labels = list(asked.classes), asked.truth(data)
-        both = [i for i in range(len(names)) if {0.0, 1.0} <= set(labels[:, i])]
-        undefined = [name for i, name in enumerate(names) if i not in both]
+    def _several(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:
+        names, labels = list(task.classes), task.truth(data)
+        two_sided = [i for i in range(len(names)) if {0.0, 1.0} <= set(labels[:, i])]
+        undefined = [name for i, name in enumerate(names) if i not in two_sided]
         warnings = []
         if undefined:
             listed = ", ".join(f'"{name}"' for name in undefined)
-            warnings.append(f"zero_shot on {data.name}: no AUROC for {listed}: all items are of one kind")
-        mean_of = [i for i in both if not asked.averaged or names[i] in asked.averaged]
+            warnings.append(f"zero_shot on {data.name}: no AUROC for {listed}: all items have the same label")
+        mean_of = [i for i in two_sided if not task.headline or names[i] in task.headline]
         if not mean_of:
             missing = "classes with both positive and negative items"
             return results.not_measured("zero_shot", data, self.version, missing)
-        scores = self._answer(encoder, asked.scores(encoder, data), asked)
-        thresholds = self._thresholds(encoder, data, asked)
-        metrics = class_metrics.areas(data.items, names, scores, labels, mean_of, both)
-        by_template = [one[:, mean_of] for one in asked.by_template(encoder, data)]
-        if len(by_template) * len(mean_of) <= _TURNS:
+        scores = self._answer(encoder, task.scores(encoder, data), task)
+        thresholds = self._thresholds(encoder, data, task)
+        metrics = zero_shot_metrics.auroc_and_auprc(data.items, names, scores, labels, mean_of, two_sided)
+        by_template = [margins[:, mean_of] for margins in task.by_template(encoder, data)]
+        if len(by_template) * len(mean_of) <= _MAX_AUROCS:
             macro = partial(aggregates.macro_auroc, labels=labels[:, mean_of])
             everyone = partial(results.metric, items=data.items, rows=np.arange(len(data.items)))
-            metrics += class_metrics.spread("auroc", everyone, by_template, macro, 0.5)
+            metrics += zero_shot_metrics.template_spread("auroc", everyone, by_template, macro, 0.5)
         sides = np.stack([(labels == 1).sum(axis=0), (labels == 0).sum(axis=0)]).min(axis=0)
-        warnings += _rare(data, [names[i] for i in mean_of], sides[mean_of], "macro AUROC")
-        decided = [i for i in both if names[i] in thresholds]
-        limits = np.array([thresholds[names[i]] for i in decided])
-        metrics += class_metrics.answers(
-            data.items, [names[i] for i in decided], scores[:, decided], labels[:, decided], limits
+        warnings += _rare_class_warnings(data, [names[i] for i in mean_of], sides[mean_of], "macro AUROC")
+        with_threshold = [i for i in two_sided if names[i] in thresholds]
+        threshold_values = np.array([thresholds[names[i]] for i in with_threshold])
+        metrics += zero_shot_metrics.sensitivity_and_specificity(
+            data.items,
+            [names[i] for i in with_threshold],
+            scores[:, with_threshold],
+            labels[:, with_threshold],
+            threshold_values,
         )
-        details = self._details(data, asked) | {
+        details = self._details(data, task) | {
             "averaged_over": [names[i] for i in mean_of],
-            "positive_items": {names[i]: int(np.nansum(labels[:, i])) for i in both},
-            "unknown_items": {names[i]: int(np.isnan(labels[:, i]).sum()) for i in both},
+            "positive_items": {names[i]: int(np.nansum(labels[:, i])) for i in two_sided},
+            "unknown_items": {names[i]: int(np.isnan(labels[:, i]).sum()) for i in two_sided},
             "thresholds": thresholds or "not chosen: no validation split with both kinds of items",
             "thresholds_chosen_by": "largest sensitivity + specificity on validation (Youden)",
         }
         return ProbeResult("zero_shot", data.name, metrics, "macro_auroc", self.version, details, warnings)
 
-    def _answer(self, encoder: Encoder, margins: np.ndarray, asked: Questions) -> np.ndarray:
-        """The published protocols take the softmax of two bare cosines; else the margin in logits."""
-        answers: np.ndarray = expit(margins) if asked.yes_no else margins * encoder.scale
+    def _answer(self, encoder: Encoder, margins: np.ndarray, task: ZeroShotTask) -> np.ndarray:
+        """Published protocols apply a softmax to two unscaled cosines; otherwise the margin in logits."""
+        answers: np.ndarray = expit(margins) if task.binary else margins * encoder.scale
         return answers
 
-    def _thresholds(self, encoder: Encoder, data: EvaluationSet, asked: Questions) -> dict[str, float]:
+    def _thresholds(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> dict[str, float]:
         if data.validation is None or not len(data.validation):
             return {}
-        scores = self._answer(encoder, asked.scores(encoder, data, "validation"), asked)
-        labels = asked.truth(data, "validation")
-        found = {
+        scores = self._answer(encoder, task.scores(encoder, data, "validation"), task)
+        labels = task.truth(data, "validation")
+        thresholds = {
             name: decisions.youden_threshold(scores[:, i], labels[:, i])
-            for i, name in enumerate(asked.classes)
+            for i, name in enumerate(task.classes)
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in thresholds.items() if value is not None}
 
-    def _details(self, data: EvaluationSet, asked: Questions) -> dict[str, Any]:
-        prompts = {name: value.model_dump() for name, value in asked.classes.items()}
+    def _details(self, data: EvaluationSet, task: ZeroShotTask) -> dict[str, Any]:
+        prompts = {name: value.model_dump() for name, value in task.classes.items()}
         text = json.dumps(prompts, sort_keys=True, ensure_ascii=False)
-        own = asked.classes == data.classes
+        from_card = task.classes == data.classes
         details = {
             "preset": self.preset,
             "preset_version": VERSIONS[self.preset],
-            "ensemble": asked.ensemble,
+            "ensemble": task.ensemble,
             "classes": len(prompts),
-            "prompts_version": data.card.prompts_version if own else None,
+            "prompts_version": data.card.prompts_version if from_card else None,
             "prompts_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "prompts": dict(list(prompts.items())[:_SHOWN]),
         }
-        if asked.absence is not None:
-            details["scored_as_absence_of_the_others"] = asked.absence
-        return details | ({"labels_that_count": asked.labels} if asked.labels else {})
+        if task.normal_class is not None:
+            details["scored_as_absence_of_the_others"] = task.normal_class
+        return details | ({"labels_that_count": task.labels} if task.labels else {})
 
 
-def _rare(data: EvaluationSet, names: Sequence[str], counts: np.ndarray, figure: str) -> list[str]:
-    """A class of one item weighs as much in a mean over classes as a class of a hundred."""
+def _rare_class_warnings(
+    data: EvaluationSet, names: Sequence[str], counts: np.ndarray, metric_name: str
+) -> list[str]:
+    """Warnings for rare classes: in a macro mean, a class of one item weighs as much as one of a hundred."""
     least = results.MIN_ITEMS
-    few = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < least]
-    if not few or counts.max() < least:  # a set with few items of every class is even, not lopsided
+    rare = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < least]
+    if not rare or counts.max() < least:  # few items of every class: balanced
         return []
-    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-    return [f"zero_shot on {data.name}: {figure} rests on few items of {', '.join(few[:5])}{more}"]
+    more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+    return [f"zero_shot on {data.name}: {metric_name} rests on few items of {', '.join(rare[:5])}{more}"]
 
 
 def _refuse_double_negation(classes: dict[str, Prompts]) -> None:
-    # A template around a negative class name gives "no No Finding"; it once made an AUROC of 0.07.
+    # A template around a negative class name gives "no No Finding", which once led to an AUROC of 0.07.
     for name, prompts in classes.items():
         for prompt in [*prompts.positive, *prompts.negative]:
-            if negates_twice(prompt):
+            if has_double_negation(prompt):
                 raise RecipeError(
                     f'classes.{name}: prompt "{prompt}" negates twice: write this class\'s prompts out'
                 )

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from domainclip.errors import DataError
 from domainclip.evaluation.metrics.captions import caption_vectors
-from domainclip.evaluation.metrics.classifier_metrics import always_commonest
+from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
 from domainclip.evaluation.metrics.labelled_examples import labelled_examples, sample_items
 from domainclip.evaluation.metrics.labels import single_label_rows
 from domainclip.evaluation.metrics.text_to_image import recall_at_1
@@ -138,4 +138,4 @@ def test_classes_of_examples_and_the_commonest_of_them() -> None:
     labels = np.array([[1.0, 0, np.nan], [1, 1, 0], [0, 0, 1], [0, 0, 0]])
     rows, truth = single_label_rows(labels)
     assert (rows.tolist(), truth.tolist()) == ([0, 2], [0, 2])
-    assert always_commonest(np.array([3, 3, 1]), np.array([0, 1, 2, 0])).tolist() == [0.5, 0.5, 0, 0.5]
+    assert majority_class_hits(np.array([3, 3, 1]), np.array([0, 1, 2, 0])).tolist() == [0.5, 0.5, 0, 0.5]

@@ -29,12 +29,12 @@ def test_margins_are_positive_less_negative() -> None:
 def test_margins_by_template() -> None:
     classes = {"x": Prompts(positive=["a", "c"], negative=["b", "a"]), "y": Prompts(positive=["b", "a"])}
     data = items([{"id": "0"}, {"id": "1"}])
-    first, second = zero_shot_scores.by_template(model(), data, classes)
+    first, second = zero_shot_scores.margins_by_template(model(), data, classes)
     assert first == pytest.approx(np.array([[1, 0], [-1, 1]]))
     assert second == pytest.approx(np.array([[-0.292893, 1], [0.707107, 0]]))
     uneven = {**classes, "y": Prompts(positive=["b"])}
-    assert zero_shot_scores.by_template(model(), data, uneven) == []
-    assert zero_shot_scores.by_template(model(), data, {"y": Prompts(positive=["b"])}) == []
+    assert zero_shot_scores.margins_by_template(model(), data, uneven) == []
+    assert zero_shot_scores.margins_by_template(model(), data, {"y": Prompts(positive=["b"])}) == []
 
 
 def test_who_holds_which_class() -> None:
@@ -46,9 +46,9 @@ def test_who_holds_which_class() -> None:
             {"id": "3", "meta": {"unknown_labels": ["y", "other"]}},
         ]
     )
-    chosen, truth = metrics_labels.one_class(rows, ["x", "y"])
+    chosen, truth = metrics_labels.single_label_items(rows, ["x", "y"])
     assert (chosen.tolist(), truth.tolist()) == ([0, 2], [0, 1])
-    several = metrics_labels.several_classes(rows, ["x", "y"])
+    several = metrics_labels.label_matrix(rows, ["x", "y"])
     assert several[:3].tolist() == [[1, 0], [1, 1], [0, 1]]
     assert several[3, 0] == 0
     assert np.isnan(several[3, 1])

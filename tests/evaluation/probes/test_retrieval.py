@@ -16,7 +16,7 @@ from domainclip import registry
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import ranking
-from domainclip.evaluation.metrics.ranking import Standing
+from domainclip.evaluation.metrics.ranking import Ranks
 from domainclip.evaluation.probes.retrieval import Retrieval
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 
@@ -46,11 +46,11 @@ def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
     """Fault 39. Every order of the tied answers is tried."""
     for right in range(1, tied + 1):
         one_right = np.array([right])
-        standing = Standing(np.array([above]), np.array([tied]), one_right, one_right, size=12)
+        ranks = Ranks(np.array([above]), np.array([tied]), one_right, one_right, size=12)
         firsts = [order.index(True) for order in permutations([True] * right + [False] * (tied - right))]
-        assert standing.rank() == pytest.approx(np.mean([above + first + 1 for first in firsts]))
+        assert ranks.expected_rank() == pytest.approx(np.mean([above + first + 1 for first in firsts]))
         for k in range(1, 9):
-            assert standing.hit(k) == pytest.approx(np.mean([above + first < k for first in firsts]))
+            assert ranks.hits_at(k) == pytest.approx(np.mean([above + first < k for first in firsts]))
 
 
 def test_recall_and_rank_by_hand() -> None:
@@ -207,20 +207,20 @@ def test_far_cuts_equal_the_product_of_factors(k: int, monkeypatch: pytest.Monke
     rng = np.random.default_rng(k)
     tied = rng.integers(1, 25, 200)
     right = np.minimum(tied, rng.integers(1, 6, 200))
-    standing = Standing(rng.integers(0, 35, 200), tied, right, right, 60)
-    quick = standing.hit(k)
-    monkeypatch.setattr(ranking, "_FEW", 100)
-    assert quick == pytest.approx(standing.hit(k), abs=1e-9)
+    ranks = Ranks(rng.integers(0, 35, 200), tied, right, right, 60)
+    quick = ranks.hits_at(k)
+    monkeypatch.setattr(ranking, "_MAX_EXACT", 100)
+    assert quick == pytest.approx(ranks.hits_at(k), abs=1e-9)
 
 
 def test_reference_values_of_torchmetrics() -> None:
     """p = [.9, .8, .7, .1], t = [1, 0, 1, 1]: hit@2 is 1, mAP 0.805556."""
     cosines = np.array([[0.9, 0.8, 0.7, 0.1]])
-    (found,) = ranking.search(np.eye(1), cosines.T, [csr_matrix([[True, False, True, True]])])
+    (found,) = ranking.rank_answers(np.eye(1), cosines.T, [csr_matrix([[True, False, True, True]])])
     assert found.precision == pytest.approx([0.805556], abs=5e-7)
-    assert found.hit(2).tolist() == [1.0]
-    (flat,) = ranking.search(np.eye(1), np.zeros((10, 1)), [csr_matrix(np.eye(10, dtype=bool)[:1])])
-    assert flat.hit(1) == pytest.approx([0.1])  # a collapsed model, where sorting gives 0.1 or 1.0
+    assert found.hits_at(2).tolist() == [1.0]
+    (flat,) = ranking.rank_answers(np.eye(1), np.zeros((10, 1)), [csr_matrix(np.eye(10, dtype=bool)[:1])])
+    assert flat.hits_at(1) == pytest.approx([0.1])  # a collapsed model, where sorting gives 0.1 or 1.0
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -229,7 +229,7 @@ def test_mean_precision_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
     queries, answers = rng.normal(size=(9, 4)), rng.normal(size=(31, 4))
     truth = rng.random((9, 31)) < 0.15
     truth[np.arange(9), rng.integers(0, 31, 9)] = True
-    (found,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    (found,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
     cosines = np.round(queries @ answers.T, 6)
     expected = [average_precision_score(row, scores) for row, scores in zip(truth, cosines, strict=True)]
     assert found.precision == pytest.approx(expected)
@@ -254,12 +254,12 @@ def test_tiles_of_any_size_give_the_same_digits(
     truth = rng.random((40, 67)) < rng.random((40, 1)) * 0.1
     truth[np.arange(40), rng.integers(0, 67, 40)] = True
     other = np.roll(truth, 1, axis=0)
-    plain = ranking.search(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    plain = ranking.rank_answers(queries, answers, [csr_matrix(truth), csr_matrix(other)])
     monkeypatch.setattr(ranking, "BLOCK", block)
     monkeypatch.setattr(ranking, "TILE", tile)
-    tiled = ranking.search(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    tiled = ranking.rank_answers(queries, answers, [csr_matrix(truth), csr_matrix(other)])
     for one, two in zip(plain, tiled, strict=True):
-        for name in ("above", "tied", "right", "answers"):
+        for name in ("above", "tied", "relevant_tied", "relevant"):
             assert (getattr(one, name) == getattr(two, name)).all(), name
         assert one.precision is not None
         assert two.precision is not None
@@ -271,7 +271,7 @@ def test_memory_does_not_grow_with_the_gallery() -> None:
     texts = rng.normal(size=(20_000, 8)).astype(np.float32)
     truth = csr_matrix((np.ones(600, dtype=bool), (np.arange(600), np.arange(600))), shape=(600, 20_000))
     tracemalloc.start()
-    ranking.search(texts[:600], texts, [truth])
+    ranking.rank_answers(texts[:600], texts, [truth])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 600 * 20_000 * 8  # less than the one matrix that never stands
@@ -397,13 +397,13 @@ def test_too_many_right_answers_leave_the_mean_precision_out_and_say_so(
     model = random_model(rows)
     whole = Retrieval()(model, evaluation_set(rows))
     assert "text_to_image_map" in [metric.name for metric in whole.metrics]
-    monkeypatch.setattr(ranking, "_MOST", 9)
+    monkeypatch.setattr(ranking, "_MAX_RELEVANT", 9)
     results = Retrieval()(model, evaluation_set(rows))
     names = [metric.name for metric in results.metrics]
     assert "text_to_image_map" not in names
     assert "image_to_text_map" in names
     assert results.details["map_left_out"] == (
-        "some queries have so many right answers that ranking each costs too much"
+        "some queries have too many relevant answers to rank each of them"
     )
     assert figure(results, "text_to_image_r5") == figure(whole, "text_to_image_r5")
 
@@ -417,14 +417,14 @@ def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: py
     monkeypatch.setattr(ranking, "BLOCK", 40)
     monkeypatch.setattr(ranking, "TILE", 300)
     sorted_once = []
-    count = ranking._count_sorted
-    monkeypatch.setattr(ranking, "_count_sorted", lambda *given: sorted_once.append(1) or count(*given))
-    (found,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    count = ranking._add_counts_sorted
+    monkeypatch.setattr(ranking, "_add_counts_sorted", lambda *given: sorted_once.append(1) or count(*given))
+    (found,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
     assert len(sorted_once) == 9  # three blocks by three tiles
-    monkeypatch.setattr(ranking, "_SORTED", 1000)
-    (expected,) = ranking.search(queries, answers, [csr_matrix(truth)])
+    monkeypatch.setattr(ranking, "_MAX_COMPARED", 1000)
+    (expected,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
     assert len(sorted_once) == 9
-    for name in ("above", "tied", "right", "precision"):
+    for name in ("above", "tied", "relevant_tied", "precision"):
         assert (getattr(found, name) == getattr(expected, name)).all()
     assert found.tied.max() > 1
 
@@ -466,5 +466,5 @@ def test_a_width_beyond_the_embeddings_is_refused() -> None:
     with pytest.raises(RecipeError) as error:
         Retrieval(widths=(64,))(random_model(rows), evaluation_set(rows))
     assert str(error.value) == (
-        "probes.retrieval.widths: 64 is more than the 3 dimensions that the embeddings have: name smaller ones"
+        "probes.retrieval.widths: 64 is more than the 3 dimensions of the embeddings: choose a smaller number"
     )

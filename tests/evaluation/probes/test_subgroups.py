@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from domainclip import registry
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics.subgroup_cells import Column, hidden
+from domainclip.evaluation.metrics.subgroup_cells import Column, suppressed_cells
 from domainclip.evaluation.probes.subgroups import Subgroups
 from domainclip.evaluation.statistics import estimates
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
@@ -111,9 +111,9 @@ def test_no_small_cell_can_be_subtracted_out() -> None:
 
 def test_hidden_cells_hold_enough_people_together() -> None:
     counts: dict[tuple[str, ...], int] = {("a",): 1, ("b",): 2, ("c",): 11, ("d",): 12, ("e",): 30}
-    assert hidden(counts, 10) == {("a",), ("b",), ("c",)}
-    assert hidden({("a",): 5, ("b",): 6, ("c",): 30}, 10) == {("a",), ("b",)}
-    assert hidden({("a",): 15, ("b",): 16}, 10) == set()
+    assert suppressed_cells(counts, 10) == {("a",), ("b",), ("c",)}
+    assert suppressed_cells({("a",): 5, ("b",): 6, ("c",): 30}, 10) == {("a",), ("b",)}
+    assert suppressed_cells({("a",): 15, ("b",): 16}, 10) == set()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -122,7 +122,7 @@ def test_every_line_of_a_table_hides_none_or_enough(seed: int) -> None:
     table: dict[tuple[str, ...], int] = {
         (f"r{i}", f"c{j}"): int(rng.integers(1, 60)) for i in range(4) for j in range(5) if rng.random() < 0.9
     }
-    dark = hidden(table, 10)
+    dark = suppressed_cells(table, 10)
     assert {key for key, count in table.items() if count < 10} <= dark
     for position in range(2):
         for value in {key[position] for key in table}:

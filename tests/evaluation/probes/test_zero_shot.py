@@ -18,7 +18,7 @@ from sklearn.metrics import (
 from domainclip.data.cards import Prompts
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics.prompt_presets import questions
+from domainclip.evaluation.metrics.prompt_presets import zero_shot_task
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 
@@ -155,7 +155,7 @@ def test_unknown_labels_and_one_sided_classes() -> None:
     ]
     assert metric_of(results, "auroc/fluid").ids == ["0", "1", "2", "3"]
     assert results.details["unknown_items"] == {"fluid": 1}
-    assert results.warnings == ['zero_shot on test: no AUROC for "air": all items are of one kind']
+    assert results.warnings == ['zero_shot on test: no AUROC for "air": all items have the same label']
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_raw_mean_lets_long_vectors_weigh_more() -> None:
     assert figure(ZeroShot()(model, data), "accuracy") == 0.5  # both point between the axes: a tie
     assert figure(ZeroShot(preset="raw_mean")(model, data), "accuracy") == 1
     without = ZeroShot(preset="raw_mean")(ArrayEncoder({"0": [1, 0]}, texts), data)
-    assert without.details == {"not_measured": "there are no text embeddings as long as the tower makes them"}
+    assert without.details == {"not_measured": "there are no text embeddings before normalisation"}
 
 
 CHEXPERT = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
@@ -339,9 +339,9 @@ def test_chexzero_is_the_softmax_of_two_cosines_over_five_labels() -> None:
     results = ZeroShot(preset="cxr.chexzero")(model, data)
     assert results.primary == "macro_auroc"
     assert results.details["averaged_over"] == CHEXPERT
-    asked = np.exp(unit[:, :6]) / (np.exp(unit[:, :6]) + np.exp(unit[:, 6:]))
-    assert metric_of(results, "auroc/Edema").scores == pytest.approx(asked[:, 3], abs=1e-6)
-    each = [roc_auc_score(truth[:, i], asked[:, i]) for i in range(6)]
+    task = np.exp(unit[:, :6]) / (np.exp(unit[:, :6]) + np.exp(unit[:, 6:]))
+    assert metric_of(results, "auroc/Edema").scores == pytest.approx(task[:, 3], abs=1e-6)
+    each = [roc_auc_score(truth[:, i], task[:, i]) for i in range(6)]
     assert figure(results, "macro_auroc") == pytest.approx(np.mean(each[:5]))
     assert figure(results, "auroc/Fracture") == pytest.approx(each[5])
     assert results.details["prompts"]["Edema"] == {"positive": ["Edema"], "negative": ["no Edema"]}
@@ -429,17 +429,17 @@ def test_names_spelled_with_joined_words_mean_the_same(normal: str) -> None:
     results = ZeroShot(preset="cxr.chexzero")(model, replace(data, items=items, classes=classes))
     assert results.details["averaged_over"] == [names.get(name, name) for name in CHEXPERT]
     assert results.details["scored_as_absence_of_the_others"] == normal
-    asked = {"positive": ["Pleural Effusion"], "negative": ["no Pleural Effusion"]}
-    assert results.details["prompts"]["Pleural_Effusion"] == asked
+    task = {"positive": ["Pleural Effusion"], "negative": ["no Pleural Effusion"]}
+    assert results.details["prompts"]["Pleural_Effusion"] == task
     assert figure(results, "macro_auroc") == figure(expected, "macro_auroc")
     assert figure(results, f"auroc/{normal}") == figure(expected, "auroc/No Finding")
 
 
 def test_an_illness_called_normal_is_still_asked_for() -> None:
     name = "normal pressure hydrocephalus"
-    asked = questions("cxr.chexzero", evaluation_set(animals(), {name: ["a"], "other": ["b"]}))
-    assert asked.classes[name].negative == [f"no {name}"]
-    assert asked.absence is None
+    task = zero_shot_task("cxr.chexzero", evaluation_set(animals(), {name: ["a"], "other": ["b"]}))
+    assert task.classes[name].negative == [f"no {name}"]
+    assert task.normal_class is None
 
 
 def test_auprc_stands_beside_its_prevalence() -> None:

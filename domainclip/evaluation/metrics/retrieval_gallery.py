@@ -1,0 +1,92 @@
+"""Galleries of retrieval: the images and captions of one language, and which of them match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from domainclip.data.text.captions import normalise
+from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.metrics.captions import Caption
+from domainclip.evaluation.metrics.captions import captions as set_captions
+from domainclip.seeding import sample, stable
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The captions and images of one language. n items, m distinct captions, g groups, q captions in all."""
+
+    language: str
+    rows: np.ndarray  # (n,) positions of the items in the set
+    texts: list[str]  # (m,)
+    group: np.ndarray  # (n,) index of the group, or of the item itself
+    group_names: np.ndarray  # (g,)
+    relevant: csr_matrix  # (g, m) whether a caption is relevant for the images of a group
+    pairs: np.ndarray  # (q, 2) item and caption, as indices into rows and texts
+
+    @property
+    def by_image(self) -> csr_matrix:
+        """(n, m) the relevant captions of each image."""
+        return self.relevant[self.group]
+
+    @property
+    def by_text(self) -> csr_matrix:
+        """(m, n) the relevant images of each caption."""
+        return self.relevant.T.tocsr()[:, self.group].tocsr()
+
+    def shuffled(self, seed: int) -> csr_matrix:
+        """(n, m) as `by_image`, but every group has the captions of another: the control."""
+        groups = np.unique(self.group)
+        order = sorted(
+            groups, key=lambda i: (stable(seed, str(self.group_names[i]), "shuffled"), self.group_names[i])
+        )
+        donor = np.arange(len(self.group_names))
+        donor[order] = np.roll(order, 1)
+        return self.relevant[donor][self.group]
+
+
+def build_galleries(
+    data: EvaluationSet, group_truth: bool, pairwise: bool, max_images: int | None, seed: int
+) -> Iterator[Gallery]:
+    """One gallery per language, of at most `max_images` images, sampled by their ids.
+
+    Pairwise: only the first caption of an item, and it alone is relevant, even if others have equal text.
+    """
+    owners = data.items["group"] if group_truth and not pairwise else data.items["id"]
+    group_names, group = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)
+    captions = set_captions(data)
+    for language in sorted({caption.language for caption in captions}):
+        in_language = [caption for caption in captions if caption.language == language]
+        if pairwise:
+            in_language = list({caption.row: caption for caption in reversed(in_language)}.values())[::-1]
+        sampled = _sample(in_language, list(data.items["id"]), max_images, seed)
+        yield _gallery(language, group_names, group, sampled, pairwise)
+
+
+def _sample(captions: list[Caption], ids: list[str], max_images: int | None, seed: int) -> list[Caption]:
+    rows = sorted({caption.row for caption in captions})
+    if max_images is None or len(rows) <= max_images:
+        return captions
+    sampled = {rows[i] for i in sample([ids[row] for row in rows], max_images, "gallery", seed)}
+    return [caption for caption in captions if caption.row in sampled]
+
+
+def _gallery(
+    language: str, group_names: np.ndarray, group: np.ndarray, captions: list[Caption], pairwise: bool
+) -> Gallery:
+    keys = [f"{caption.row:012d}" if pairwise else normalise(caption.text) for caption in captions]
+    representatives: dict[str, str] = {}
+    for key, caption in zip(keys, captions, strict=True):
+        # Texts that are equal once normalised share one representative.
+        representatives[key] = min(caption.text, representatives.get(key, caption.text))
+    columns = {key: i for i, key in enumerate(sorted(representatives))}
+    rows, item = np.unique([caption.row for caption in captions], return_inverse=True)
+    pairs = np.stack([item, [columns[key] for key in keys]], axis=1)
+    entries = (np.ones(len(pairs), dtype=bool), (group[rows][pairs[:, 0]], pairs[:, 1]))
+    relevant = csr_matrix(entries, shape=(len(group_names), len(columns)))
+    return Gallery(
+        language, rows, [representatives[key] for key in columns], group[rows], group_names, relevant, pairs
+    )
