@@ -1,1 +1,1 @@
-"""Shares a run: from an allow-list, searched before it leaves, private unless said otherwise."""
+"""Push a run to the Hub: allow-listed files only, searched for private data; private by default."""

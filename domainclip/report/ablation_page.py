@@ -109,7 +109,7 @@ def _changed(change: Estimate, verdict: str, row: AblationRow, value: str = "", 
 
 def _cost(one: Variant) -> tuple[str, str, str, str, str]:
     """Name, what it says differently, seeds, seconds of training, weights that learn."""
-    said = "; ".join(one.said) or "the recipe as it is"
+    said = "; ".join(one.said) or "none"
     if not one.seeds:
         return one.name, said, "none", "–", "–"
     seeds = ", ".join(map(str, one.seeds))
@@ -123,7 +123,7 @@ def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[st
     """What each variant did, and which of them did nothing that this table can show."""
     for one in table.variants:
         if not one.seeds:
-            yield f"{one.name}: no run is complete; see below."
+            yield f"{one.name}: no complete run; see the failed runs below."
             continue
         told = [(row, row.trials[one.name].from_base, row.verdicts[one.name]) for row in rows]
         yield f"{one.name}: {_moved(told, 'the base')}."
@@ -135,20 +135,20 @@ def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[st
             if (change := row.trials[one.name].from_reference) is not None
         ]
         if told:
-            yield f"{one.name} beside {table.reference}: {_moved(told, table.reference)}."
+            yield f"{one.name} compared with {table.reference}: {_moved(told, table.reference)}."
 
 
 def _moved(told: Told, other: str) -> str:
     judged = [(row, verdict) for row, _, verdict in told if verdict != NO_VERDICT]
     if judged and all(verdict == SAME for _, verdict in judged):
-        many = f"any of {len(judged)} figures" if len(judged) > 1 else _where(judged[0][0])
-        return f"no measurable difference from {other} in {many}"
+        many = f"any of {len(judged)} metrics" if len(judged) > 1 else _where(judged[0][0])
+        return f"no significant difference from {other} in {many}"
     ways = {
         BETTER: "better in",
         WORSE: "worse in",
-        SAME: f"no measurable difference from {other} in",
-        UNKNOWN: "too few groups to tell in",
-        NO_VERDICT: "shown and not judged:",
+        SAME: f"no significant difference from {other} in",
+        UNKNOWN: "too few groups for a verdict on",
+        NO_VERDICT: "not judged:",
     }
     sized = (BETTER, WORSE, NO_VERDICT)
     said = []

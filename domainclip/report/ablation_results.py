@@ -22,10 +22,10 @@ from domainclip.report.results_file import (
 )
 
 INTERVAL = (
-    "95 %, Student's, of the mean over the seeds: the variance of a bootstrap over groups, all models on the "
-    "same draws, plus the variance between seeds, pooled over the variants"
+    "95 %, Student's t, of the mean over the seeds: the variance of a bootstrap over groups, with the same "
+    "resamples for all models, plus the variance between seeds, pooled over the variants"
 )
-ADJUSTMENT = "p ≤ 0.05 after Holm's adjustment over all figures and variants of the table"
+ADJUSTMENT = "p ≤ 0.05 after Holm's adjustment over all metrics and variants of the table"
 
 
 @dataclass(frozen=True)

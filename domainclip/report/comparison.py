@@ -86,7 +86,7 @@ def to_file(
     shared = to_results(found[0], context)
     protocol = dict(shared.protocol)
     protocol["against"] = next(iter(models))
-    protocol["adjustment"] = "Holm over the models of each figure, and over the parts of a figure"
+    protocol["adjustment"] = "Holm over the models of each metric, and over its classes and groups"
     return ComparisonFile(
         run=shared.run,
         models={label: dict(facts) for label, facts in models.items()},
@@ -198,7 +198,7 @@ def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool)
         return f"{start}; not valid, see above."
     said = []
     words_of = {
-        BETTER: "better than it",
+        BETTER: "better",
         WORSE: "worse",
         SAME: "no difference shown",
         NO_VERDICT: "not judged",
@@ -211,7 +211,7 @@ def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool)
         ]
         if named:
             said.append(f"{text}: {', '.join(named)}")
-    return f"{start}; {'; '.join(said) or 'too few groups to tell the others from it'}."
+    return f"{start}; {'; '.join(said) or 'too few groups for a verdict on the other models'}."
 
 
 def _csv(rows: Sequence[Sequence[ComparisonRow]], labels: Sequence[str], valid: bool) -> str:

@@ -47,7 +47,7 @@ class Example:
     base_rank: float
     adapted_rank: float | None
     kind: str = "First items"  # the heading it stands under
-    told: str = ""  # what the models made of it
+    nearest: str = ""  # the caption nearest to the image, by model
     heat: bytes | None = None  # PNG: where the last model finds the caption in the picture
 
 

@@ -53,7 +53,7 @@ def gallery_examples(recipe: Recipe, data: EvaluationSet, encoders: Sequence[Cac
             base_rank=ranks[0][i],
             adapted_rank=ranks[1][i] if len(ranks) > 1 else None,
             kind=kind,
-            told=_told([captions[int(one[i].argmax())] for one in scores]),
+            nearest=_nearest_captions([captions[int(one[i].argmax())] for one in scores]),
             heat=heat,
         )
         for (kind, i), heat in zip(chosen, heats, strict=True)
@@ -73,7 +73,7 @@ def _ranks(scores: np.ndarray) -> list[float]:
     return ranks
 
 
-def _told(nearest: Sequence[str]) -> str:
+def _nearest_captions(nearest: Sequence[str]) -> str:
     """The nearest caption of each model."""
     names = ("base", "adapted") if len(nearest) > 1 else ("nearest",)
     return "; ".join(f"{name}: {text}" for name, text in zip(names, nearest, strict=True))

@@ -100,7 +100,7 @@ def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
         keep_trailing_newline=True,
     )
     front = yaml.safe_dump(_front(results, facts, adapter), sort_keys=False, allow_unicode=True)
-    body = pages.get_template("card.md.j2").render(_sections(results, facts, adapter), words=phrasing)
+    body = pages.get_template("card.md.j2").render(_sections(results, facts, adapter), phrasing=phrasing)
     return f"---\n{front}---\n\n{body}"
 
 
@@ -198,7 +198,7 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "corpus": str(results.corpus.get("name") or facts.corpus.pretty_name or facts.corpus.name),
         "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
         "corpus_license": facts.corpus.license,
-        "corpus_says": _first_paragraph(facts.corpus.description),
+        "corpus_description": _first_paragraph(facts.corpus.description),
         "splits": {name: tuple(sizes) for name, sizes in dict(results.corpus.get("splits") or {}).items()},
         "valid": results.valid,
         "warnings": results.warnings,

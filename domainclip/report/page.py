@@ -233,8 +233,8 @@ def _curves(context: ReportContext) -> list[tuple[str, charts.Curve]]:
         ("Logit scale", "scale", "logit scale", None),
         ("Learning rate", "learning_rate", "learning rate", None),
         ("Loss on held-out pairs", "validation_loss", "held-out loss", None),
-        ("First probe on held-out pairs", "validation_figure", "figure on held-out pairs", None),
-        ("Retention while training", "retention", "retention", None),
+        ("First probe on held-out pairs", "validation_figure", "metric on held-out pairs", None),
+        ("Retention during training", "retention", "retention", None),
     )
     drawn = [(title, charts.curve(context.training, key, name, line)) for title, key, name, line in wanted]
     return [(title, curve) for title, curve in drawn if curve]

@@ -87,11 +87,11 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
         return f"{place}, {name} is {base} before and {after} after: not valid, see above."
     if row.verdict == UNKNOWN:
         return (
-            f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to say "
-            "whether that is a real difference."
+            f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to "
+            "test the difference."
         )
     if row.verdict == NO_VERDICT:
-        return f"{place}, {name} went from {base} to {after}; this figure is shown, and not judged."
+        return f"{place}, {name} went from {base} to {after}; this metric is not judged."
     if row.verdict == SAME:
         return (
             f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% "
@@ -101,7 +101,7 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     kind = "gain" if row.verdict == BETTER else "loss"
     return (
         f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
-        f"(95\u00a0% interval {_width(row)}): a real {kind}."
+        f"(95\u00a0% interval {_width(row)}): a significant {kind}."
     )
 
 
@@ -111,39 +111,39 @@ def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, val
     The headlines of the first two probes are named, the others counted; no change without its verdict.
     """
     if not valid:
-        return "This evaluation is not valid: no figure below may be believed, and none is called a change."
+        return "This evaluation is not valid: do not rely on the values below; none is reported as a change."
     if all(row.adapted is None for row in rows):
-        return f"One model was measured on {_count(len(rows), 'figure')}; nothing is compared."
+        return f"One model was measured on {_count(len(rows), 'metric')}; no models are compared."
     named = list(dict.fromkeys(row.probe for row in rows))[:2]
     head = [row for row in rows if row.primary and row.probe in named]
     inside = [row for row in head if row.dataset != retention_set]
     outside = [row for row in head if row.dataset == retention_set]
     told = [f"In the domain, {subject} {_moved(inside)}."]
     if outside:
-        told.append(f"On general pictures it {_moved(outside, ('gained', 'lost'))}.")
+        told.append(f"On the retention set, it {_moved(outside)}.")
     else:
-        told.append("What it forgot outside the domain was not measured.")
+        told.append("Forgetting outside the domain was not measured.")
     better, worse = (sum(row.verdict == verdict for row in rows) for verdict in (BETTER, WORSE))
-    told.append(f"Of {_count(len(rows), 'figure')}, {better} got better and {worse} got worse.")
+    told.append(f"Of {_count(len(rows), 'metric')}, {better} got better and {worse} got worse.")
     return " ".join(told)
 
 
-def _moved(head: Sequence[ComparisonRow], verbs: tuple[str, str] = ("improved", "got worse in")) -> str:
+def _moved(head: Sequence[ComparisonRow]) -> str:
     """What happened to the headline figures, the sure changes first."""
     said = []
-    for verdict, verb in zip((BETTER, WORSE), verbs, strict=True):
+    for verdict, verb in ((BETTER, "improved"), (WORSE, "got worse in")):
         named = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == verdict]
         if named:
-            said.append(f"{verb} {'in ' if verb in ('gained', 'lost') else ''}{_listed(named)}")
+            said.append(f"{verb} {_listed(named)}")
     quiet = [_name(row) for row in head if row.verdict == SAME]
     if quiet:
         said.append(f"shows no difference in {_listed(quiet)}")
     few = [_name(row) for row in head if row.verdict == UNKNOWN]
     if few:
-        said.append(f"was measured on too few groups to tell in {_listed(few)}")
+        said.append(f"has too few groups for a verdict on {_listed(few)}")
     told = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == NO_VERDICT]
     if told:
-        said.append(f"moved in {_listed(told)}, which {'is' if len(told) == 1 else 'are'} not judged")
+        said.append(f"changed {_listed(told)}, which {'is' if len(told) == 1 else 'are'} not judged")
     return ", and ".join(said) or "was not measured"
 
 
@@ -180,7 +180,7 @@ def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
 
 def nothing(rows: Sequence[ComparisonRow], verdict: str) -> str:
     """What is said when no figure got better, or worse."""
-    return f"Nothing got significantly {verdict} of {len(rows)} measured."
+    return f"None of {_count(len(rows), 'metric')} got significantly {verdict}."
 
 
 def duration(seconds: float) -> str:

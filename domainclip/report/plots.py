@@ -60,7 +60,7 @@ def reliability(title: str, details: Mapping[str, Any], changed: Mapping[str, An
         return None
     ticks = [Tick(100 * i / 4, f"{i / 4:g}") for i in range(5)]
     down = [Tick(100 - tick.at, tick.label) for tick in ticks]
-    return Lines(title, series, ticks, down, True, None, "confidence", "share that is right")
+    return Lines(title, series, ticks, down, True, None, "confidence", "accuracy")
 
 
 def over_numbers(rows: Sequence[ComparisonRow]) -> Lines | None:
@@ -120,8 +120,11 @@ def interpolation(facts: Mapping[str, Any]) -> Lines | None:
     said = ", ".join(f"{alpha:g}: {score:.3f}" for alpha, score in points)
     across = [Tick(100 * value, f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
     swept = facts["interpolation"]
-    chosen, by = swept.get("alpha"), "validation" + ("" if swept.get("floor") is None else ", above a floor")
-    title = f"How far to go from the base (chosen on {by}: α = {chosen:g})" if chosen is not None else "α"
+    chosen, by = (
+        swept.get("alpha"),
+        "validation" + ("" if swept.get("floor") is None else ", above a minimum"),
+    )
+    title = f"Weight interpolation (α = {chosen:g}, chosen on {by})" if chosen is not None else "α"
     return Lines(title, [Series("adapted", dots, said)], across, ticks, x_name="α", y_name="validation score")
 
 
@@ -134,7 +137,9 @@ def _reliable(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> 
 
 
 def _told(points: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"sure {p['confidence']:.2f}, right {p['accuracy']:.2f}, n {p['n']}" for p in points)
+    return ", ".join(
+        f"confidence {p['confidence']:.2f}, accuracy {p['accuracy']:.2f}, n {p['n']}" for p in points
+    )
 
 
 def _dot(x: float, figure: Estimate, top: float) -> Dot:

@@ -28,7 +28,7 @@ def run(run: RunFacts | None) -> Pairs:
     share = run.learning / max(1, run.weights)
     rows = [
         ("Strategy", run.strategy.replace("_", " ")),
-        ("Weights that learned", f"{run.learning:,} of {run.weights:,} ({share:.2%})"),
+        ("Trained parameters", f"{run.learning:,} of {run.weights:,} ({share:.2%})"),
         ("Steps", f"{run.steps:,} of {run.batch_size} pairs"),
         ("Time", f"{phrasing.duration(run.seconds)} on {run.device}"),
         *((label(key), text(value)) for key, value in run.facts.items()),
@@ -52,20 +52,20 @@ def corpus(facts: CorpusFacts) -> dict[str, Any]:
 
 def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
     """How intervals and verdicts are made, on what, and how often that was looked at."""
-    several = [str(context.readings)] if context.readings else []
+    usages = [str(context.readings)] if context.readings else []
     return [
         (
             "Intervals",
-            "95 %, percentiles of a bootstrap over groups, widened for few; all models on the same draws",
+            "95 %, percentile bootstrap over groups, widened for few; the same resamples for all models",
         ),
         ("Resamples", f"{evaluation.resamples:,}, seed {evaluation.seed}"),
         (
-            "Real difference",
+            "Significant difference",
             "the interval of the paired difference excludes zero and p ≤ 0.05; for classes and languages, "
             "p after Holm's adjustment",
         ),
-        *(("Trained on", said) for said in context.trained_on),
-        *(("Ledger", f"{said}, as far as this machine knows") for said in several),
+        *(("Training data", overlap) for overlap in context.trained_on),
+        *(("Test-set use", f"{usage}, as recorded on this machine") for usage in usages),
         *((("Software", _versions(context.versions)),) if context.versions else ()),
     ]
 
@@ -75,8 +75,8 @@ def controls(evaluation: Evaluation) -> Pairs:
     return [
         (
             f"{phrasing.probe_name(one.probe)} {phrasing.metric_name(one.metric)} on {one.dataset}",
-            f"base against itself: {one.itself}; models swapped by lot, group by group: a difference was "
-            f"claimed in {round(one.share * one.swaps)} of {one.swaps} swaps (one in twenty is expected)",
+            f"base against itself: {one.itself}; models swapped at random, group by group: a significant "
+            f"difference in {round(one.share * one.swaps)} of {one.swaps} swaps (one in twenty is expected)",
         )
         for one in evaluation.controls
     ]
@@ -121,7 +121,7 @@ def example(example: Example) -> dict[str, Any]:
         "heat": "" if example.heat is None else _address(example.heat),
         "caption": example.caption,
         "kind": example.kind,
-        "told": example.told,
+        "nearest": example.nearest,
         "before": phrasing.number(example.base_rank, "rank"),
         "after": "" if example.adapted_rank is None else phrasing.number(example.adapted_rank, "rank"),
     }

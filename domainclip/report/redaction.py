@@ -29,13 +29,13 @@ _FORBIDDEN = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "an e-mail address": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b",
     "a local path": rf"\bfile:/|\b[A-Za-z]:\\+Users|~/\w|{_PATH}",
-    "the place of a corpus": r"\b(?:corpus|retention)(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
+    "the location of a corpus": r"\b(?:corpus|retention)(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
     # The root 1.2.840.10008 is the standard's own: transfer syntaxes and classes, not persons.
     "a DICOM UID": r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
     "a patient or accession number": (
         rf"(?i)\bMRN\W{{0,4}}{_NUMBER}|\b(?:accession(?: n\w+)?|patient[ _]?(?:id|n\w+))\W{{1,4}}{_NUMBER}"
     ),
-    "a mark that reverses text": "[\u202a-\u202e\u2066-\u2069]",
+    "a character that reverses text": "[\u202a-\u202e\u2066-\u2069]",
 }
 _ESCAPED = {
     "&": "(?:&amp;|&)",

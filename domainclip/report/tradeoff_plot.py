@@ -90,7 +90,7 @@ def plane_of(
     points = [
         Cross(
             label=name if len(name) <= _NAME else f"{name[: _NAME - 1].rstrip()}…",
-            spoken=f"{name}: domain {_said(gain)}, general {_said(loss)}",
+            spoken=f"{name}: domain {_said(gain)}, retention {_said(loss)}",
             x=_at(loss.value, reach_x),
             x_low=_at(loss.low, reach_x),
             x_high=_at(loss.high, reach_x),
@@ -109,7 +109,7 @@ def plane_of(
         ]
     )
     spoken = ", ".join(
-        f"α {alpha:g}: validation {phrasing.signed(gain)}, general {phrasing.signed(loss)}"
+        f"α {alpha:g}: validation {phrasing.signed(gain)}, retention {phrasing.signed(loss)}"
         for alpha, gain, loss in steps
     )
     ticks = [Tick(round(100 - tick.at, 2), tick.label) for tick in _ticks(reach_y)]

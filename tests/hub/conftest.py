@@ -16,16 +16,16 @@ from tests.support.run_folders import made_run, recipe
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose base the recipe finds on the Hub, and whose corpus lies where a patient's name stands."""
-    place = "/srv/PACS/DOE_JANE_19610417/MRN_00482913/1.2.840.113619.2.55.3.604688119.969"
-    run = made_run(tmp_path_factory.mktemp("hub") / "run", settings=recipe("lab/base-clip", place))
-    command = f"domainclip finetune --recipe /srv/PACS/knee_left.yaml corpus.path={place}"
-    found = json.loads((run / "results.json").read_text())
-    found["run"]["command"] = command
-    (run / "results.json").write_text(json.dumps(found))
-    told = (run / "recipe.yaml").read_text()
-    (run / "report.md").write_text(f"# Made run\n\n```\n{command}\n```\n\n```\n{told}\n```\n")
-    (run / "report.html").write_text(f"<!doctype html><code>{command}</code><pre>{told}</pre>\n")
+    """A run with a base on the Hub, and a corpus in a folder that is named after a patient."""
+    folder = "/srv/PACS/DOE_JANE_19610417/MRN_00482913/1.2.840.113619.2.55.3.604688119.969"
+    run = made_run(tmp_path_factory.mktemp("hub") / "run", settings=recipe("lab/base-clip", folder))
+    command = f"domainclip finetune --recipe /srv/PACS/knee_left.yaml corpus.path={folder}"
+    results = json.loads((run / "results.json").read_text())
+    results["run"]["command"] = command
+    (run / "results.json").write_text(json.dumps(results))
+    recipe_text = (run / "recipe.yaml").read_text()
+    (run / "report.md").write_text(f"# Made run\n\n```\n{command}\n```\n\n```\n{recipe_text}\n```\n")
+    (run / "report.html").write_text(f"<!doctype html><code>{command}</code><pre>{recipe_text}</pre>\n")
     plant(run)
     return run
 
@@ -36,8 +36,8 @@ def run(template: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No token, cache, proxy or large-file service of whoever runs this."""
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No token, cache, proxy or large-file service of the user who runs the tests."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))

@@ -1,4 +1,4 @@
-"""A Hub on this machine that does what a push needs, and writes down every byte that reaches it."""
+"""A local Hub server with the endpoints that a push uses; it records every request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Request:
-    """One call as it arrived."""
+    """One recorded request."""
 
     method: str
     path: str
@@ -22,16 +22,16 @@ class Request:
 
 @dataclass
 class LocalHub:
-    """The server's state; `fail` maps a part of a path to the status that it answers."""
+    """The server's state; `fail` maps a part of a path to the status of the response."""
 
-    private: bool = True  # what a repository that exists already is
+    private: bool = True  # visibility of an existing repository
     exists: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     fail: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
-    silent: bool = False  # answers nothing at all
+    silent: bool = False  # sends no response
 
     def __enter__(self) -> LocalHub:
         self.done = threading.Event()
@@ -72,15 +72,15 @@ class LocalHub:
         siblings = [{"rfilename": name} for name in self.files]
         return 200, {"id": "lab/clip-cxr", "private": self.private, "siblings": siblings}
 
-    def _create(self, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        address = {"url": f"{self.url}/{wanted['organization']}/{wanted['name']}"}
+    def _create(self, payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        address = {"url": f"{self.url}/{payload['organization']}/{payload['name']}"}
         if self.exists:
             return 409, address
-        self.exists, self.private = True, wanted.get("visibility") == "private"
+        self.exists, self.private = True, payload.get("visibility") == "private"
         return 200, address
 
-    def _slot(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        return {**wanted, "actions": {"upload": {"href": f"{self.url}/lfs/{wanted['oid']}"}}}
+    def _slot(self, payload: dict[str, Any]) -> dict[str, Any]:
+        return {**payload, "actions": {"upload": {"href": f"{self.url}/lfs/{payload['oid']}"}}}
 
     def _commit(self, body: bytes) -> tuple[int, dict[str, Any]]:
         for line in body.splitlines():

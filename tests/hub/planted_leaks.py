@@ -1,4 +1,4 @@
-"""A run whose base the recipe finds on the Hub, and whose corpus lies where a patient's name stands."""
+"""Private data of a fictitious person, planted in a run folder that is pushed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from domainclip.errors import DomainclipError, ExitCode, HubError
 
 TOKEN = "hf_CanaryTokenThatNobodyMaySee0"
-# A name, a record number, a DICOM UID, a date, a file and a place of a person who is made up.
+# Name, record number, DICOM UID, date, file name and location of a fictitious person.
 CANARIES = ("DOE_JANE", "00482913", "1.2.840.113619.2.55.3.604688119.969", "19610417", "knee_left", "PACS")
 
 
 def plant(run: Path) -> None:
-    """What lies about in a run folder, and must stay there."""
+    """Write files to a run folder that must not be pushed."""
     (run / "checkpoints" / "step-000200").mkdir(parents=True)
     (run / "features").mkdir()
     for name in (
@@ -27,7 +27,7 @@ def plant(run: Path) -> None:
 
 
 def fault(call: Callable[[], object]) -> str:
-    """The one line of a fault of the Hub's kind."""
+    """The message of the HubError that the call raises: one line, without the token."""
     with pytest.raises(DomainclipError) as caught:
         call()
     assert isinstance(caught.value, HubError)

@@ -1,4 +1,4 @@
-"""The allow-list and the search: what may leave is listed, what must not is named and not told."""
+"""The allow-list, and the search for private data, which is reported by kind and never quoted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.support.run_folders import made_run, recipe, result
         ("study 1.2.840.113619.2.55.3.604688119.969", "a DICOM UID"),
         ("MRN: 00482913", "a patient or accession number"),
         ("see /srv/export/doe.png", "a local path"),
-        ("corpus.path=exports/doe", "the place of a corpus"),
-        ("turned \u202egnp.eod", "a mark that reverses text"),
+        ("corpus.path=exports/doe", "the location of a corpus"),
+        ("turned \u202egnp.eod", "a character that reverses text"),
     ],
 )
-def test_a_text_that_must_not_leave_is_named_not_told(run: Path, planted: str, kind: str) -> None:
+def test_private_data_is_reported_but_not_quoted(run: Path, planted: str, kind: str) -> None:
     with (run / "report.md").open("a", encoding="utf-8") as stream:
         stream.write(f"\n{planted}\n")
     line = len((run / "report.md").read_text(encoding="utf-8").splitlines())
     assert fault(lambda: files_to_push(run)) == (
-        f"report.md, line {line}: {kind} must not leave: take it out, then push again"
+        f"report.md, line {line}: {kind} must not be pushed: remove it and push again"
     )
 
 
@@ -41,18 +41,18 @@ def test_a_file_below_a_known_path_is_refused(run: Path) -> None:
     with (run / "report.md").open("a", encoding="utf-8") as stream:
         stream.write(f"\nunreadable: {run}/DOE JANE.png\n")
     assert re.fullmatch(
-        r"report\.md, line \d+: a local path must not leave: take it out, then push again",
+        r"report\.md, line \d+: a local path must not be pushed: remove it and push again",
         fault(lambda: files_to_push(run)),
     )
 
 
-def test_notes_in_weights_are_read(run: Path) -> None:
+def test_metadata_of_weights_are_searched(run: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     file = run / "model" / "adapter_model.safetensors"
     save_file(load_file(file), file, {"author": "jane.doe@example.org"})
     assert fault(lambda: files_to_push(run)) == (
-        "adapter_model.safetensors, line 1: an e-mail address must not leave: take it out, then push again"
+        "adapter_model.safetensors, line 1: an e-mail address must not be pushed: remove it and push again"
     )
 
 
@@ -65,32 +65,32 @@ def test_a_name_that_reverses_text_is_written_out(tmp_path: Path) -> None:
     assert json.loads(sent["results.json"])["results"][0]["metric"] == "accuracy/\u202eeod"
 
 
-def test_pictures_stay_unless_attested(run: Path) -> None:
+def test_images_are_pushed_only_if_attested(run: Path) -> None:
     (run / "report.html").write_text('<img src="data:image/png;base64,/a/b/c/doe@x.org">')
     assert "report.html" not in [file.path for file in files_to_push(run)]
     assert "report.html" in [file.path for file in files_to_push(run, include_examples=True)]
     _privacy(run, identifiers="de-identified", burned_in_text="unknown")
     assert fault(lambda: files_to_push(run, include_examples=True)) == (
-        "report.html: shows pictures, but the card says identifiers: de-identified, burned_in_text: unknown; "
-        'they leave only with "none" or "de-identified", and "no": state it in the card, or push without '
+        "report.html: shows images, but the card has identifiers: de-identified, burned_in_text: unknown; "
+        'only "none" or "de-identified", with "no", may be pushed: correct the card, or push without '
         "--include-examples"
     )
 
 
 @pytest.mark.parametrize("name", ["model/config.json", "report.md"])
-def test_links_do_not_leave(run: Path, tmp_path: Path, name: str) -> None:
+def test_links_are_not_pushed(run: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(tmp_path / "secret.json")
     assert fault(lambda: files_to_push(run)) == (
-        f"{run}/{name}: is a link or a folder: only what lies in the run itself leaves"
+        f"{run}/{name}: a link or a folder: only regular files of the run are pushed"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model/adapter_config.json", b"{", "is no JSON object: the adapter is damaged"),
+        ("model/adapter_config.json", b"{", "not a JSON object: the adapter is damaged"),
         ("model/tokenizer_config.json", b"\xff", "not UTF-8 text, at byte 0"),
         ("report.md", b"a\xff", "not UTF-8 text, at byte 1"),
         (
@@ -109,12 +109,12 @@ def test_an_invalid_report_is_not_published(run: Path) -> None:
     found = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps(found | {"valid": False}))
     assert fault(lambda: files_to_push(run)) == (
-        f"{run}: its report is marked invalid, so its figures must not be published: see the warnings in "
-        "report.md, mend them and run again"
+        f"{run}: its report is marked invalid, so its results must not be published: resolve the "
+        "warnings in report.md and run again"
     )
 
 
-def test_a_card_that_the_hub_would_refuse(run: Path) -> None:
+def test_an_invalid_card(run: Path) -> None:
     text = (run / "README.md").read_text()
     (run / "README.md").write_text(text.replace("license: unknown", "license: apache2"))
     assert fault(lambda: files_to_push(run)) == (
@@ -125,11 +125,11 @@ def test_a_card_that_the_hub_would_refuse(run: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("model", "{run}: no model there: name the folder of a finished run, as runs/art-1"),
-        ("README.md", "{run}: no README.md there: name the folder of a finished run, as runs/art-1"),
+        ("model", "{run}: no model there: give the folder of a finished run, for example runs/art-1"),
+        ("README.md", "{run}: no README.md there: give the folder of a finished run, for example runs/art-1"),
         (
             "model/adapter_model.safetensors",
-            "{run}/model: no weights as safetensors there: name the folder of a finished run",
+            "{run}/model: no safetensors weights there: give the folder of a finished run",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is allowed to leave arrives, byte for byte and in private; nothing else does, whatever lies about."""
+"""A push sends exactly the allowed files, byte for byte and to a private repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.hub.local_hub import LocalHub
 from tests.hub.planted_leaks import CANARIES, TOKEN, fault
 from tests.support.run_folders import made_run
 
-# huggingface_hub hands files to its HTTP library in an old way; nothing of ours is concerned.
+# huggingface_hub passes files to its HTTP library in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 ADAPTER = [
     *("README.md", "adapter_config.json", "adapter_model.safetensors", "calibration.safetensors"),
@@ -44,24 +44,24 @@ def test_exactly_the_allowed_files_arrive(run: Path, server: LocalHub) -> None:
     assert server.private
 
 
-def test_no_byte_of_any_request_tells_of_a_patient(run: Path, server: LocalHub) -> None:
+def test_no_request_contains_private_data(run: Path, server: LocalHub) -> None:
     push(run, "lab/clip-cxr")
     assert len(server.requests) >= 7
     for call in server.requests:
-        said = " ".join([call.path, *call.headers.values()]).encode() + call.body + _decoded(call.body)
+        sent = " ".join([call.path, *call.headers.values()]).encode() + call.body + _decoded(call.body)
         for canary in (*CANARIES, str(run), str(run.parent), str(Path.home())):
-            assert canary.encode() not in said, f"{canary} in {call.method} {call.path}"
+            assert canary.encode() not in sent, f"{canary} in {call.method} {call.path}"
 
 
-def test_the_canaries_would_be_found(run: Path) -> None:
-    """The search above is worth something only if what it looks for is there."""
+def test_the_run_folder_contains_the_canaries(run: Path) -> None:
+    """The test above is meaningful only if the run folder contains the canaries."""
     here = b"".join(file.read_bytes() for file in run.rglob("*") if file.is_file())
     here += " ".join(str(file) for file in run.rglob("*")).encode()
     for canary in CANARIES:
         assert canary.encode() in here
 
 
-def test_the_token_stands_in_its_header_only(
+def test_the_token_is_only_in_its_header(
     run: Path, server: LocalHub, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 35."""
@@ -69,27 +69,31 @@ def test_the_token_stands_in_its_header_only(
     for call in server.requests:
         assert TOKEN.encode() not in call.path.encode() + call.body
         carrying = [name.lower() for name, value in call.headers.items() if TOKEN in value]
-        # Weights go to a store with an address of its own, which needs no token.
+        # Weights go to a store at another address, which needs no token.
         assert carrying == ([] if call.path.startswith("/lfs/") else ["authorization"])
     assert TOKEN not in "".join(capfd.readouterr())
 
 
-def test_what_arrives_can_be_loaded_by_others(run: Path, server: LocalHub) -> None:
+def test_a_pushed_model_names_a_public_base(run: Path, server: LocalHub) -> None:
     push(run, "lab/clip-cxr")
     config = json.loads(server.files["adapter_config.json"])
     assert (config["base_model_name_or_path"], config["revision"]) == ("lab/base-clip", None)
-    kept = json.loads((run / "model" / "adapter_config.json").read_text())
-    assert Path(kept["base_model_name_or_path"]).is_dir()  # the run itself is as it was
-    told = yaml.safe_load(server.files["recipe.yaml"])
-    assert (told["base"]["path"], told["corpus"]["path"], told["roots"]) == ("lab/base-clip", "(local)", [])
+    local = json.loads((run / "model" / "adapter_config.json").read_text())
+    assert Path(local["base_model_name_or_path"]).is_dir()  # the run folder is unchanged
+    pushed = yaml.safe_load(server.files["recipe.yaml"])
+    assert (pushed["base"]["path"], pushed["corpus"]["path"], pushed["roots"]) == (
+        "lab/base-clip",
+        "(local)",
+        [],
+    )
     assert "command" not in json.loads(server.files["results.json"])["run"]
     assert b'repo = "lab/clip-cxr"' in server.files["README.md"]
 
 
-def test_a_public_repository_needs_the_word(run: Path, server: LocalHub) -> None:
+def test_a_public_repository_needs_the_option(run: Path, server: LocalHub) -> None:
     server.exists, server.private = True, False
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        "push to lab/clip-cxr: this repository is public: say --public, or name another one"
+        "push to lab/clip-cxr: this repository is public: add --public, or choose another"
     )
     assert server.files == {}
     assert not any("preupload" in call.path for call in server.requests)
@@ -97,7 +101,7 @@ def test_a_public_repository_needs_the_word(run: Path, server: LocalHub) -> None
     assert sorted(server.files) == ADAPTER
 
 
-def test_a_second_push_takes_away_what_no_longer_belongs(run: Path, server: LocalHub) -> None:
+def test_a_second_push_deletes_outdated_files(run: Path, server: LocalHub) -> None:
     server.exists = True
     server.files = {"model.safetensors": b"", "report.md": b"", ".gitattributes": b"", "thanks.txt": b""}
     (run / "report.md").unlink()
@@ -105,27 +109,27 @@ def test_a_second_push_takes_away_what_no_longer_belongs(run: Path, server: Loca
     assert sorted(server.files) == sorted({*ADAPTER, ".gitattributes", "thanks.txt"} - {"report.md"})
 
 
-def test_a_dry_run_shows_all_and_asks_nobody(
+def test_a_dry_run_prints_all_and_sends_no_request(
     run: Path, server: LocalHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert push(run, "lab/clip-cxr", dry_run=True) == f"{server.url}/lab/clip-cxr"
     assert server.requests == []
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     files = files_to_push(run, repo_id="lab/clip-cxr")
-    assert said == preview(files, "lab/clip-cxr", private=True) + "\n"
+    assert printed == preview(files, "lab/clip-cxr", private=True) + "\n"
     for file in files:
-        assert f"{file.size:>14,}  {file.sha256[:12]}  {file.path}  ({file.why})\n" in said
+        assert f"{file.size:>14,}  {file.sha256[:12]}  {file.path}  ({file.why})\n" in printed
     for name in ("README.md", "recipe.yaml", "report.md", "results.json"):
         text = next(file.text for file in files if file.path == name)
-        assert f"===== {name} =====\n{text}" in said
+        assert f"===== {name} =====\n{text}" in printed
     total = sum(file.size for file in files)
-    assert said.startswith(f"lab/clip-cxr (private): 11 files, {total:,} bytes would leave\n")
+    assert printed.startswith(f"lab/clip-cxr (private): 11 files, {total:,} bytes would be pushed\n")
 
 
 def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
     run = made_run(tmp_path / "run")
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        f"{run}/model/adapter_config.json: this adapter needs a base that lies only on this machine; "
+        f"{run}/model/adapter_config.json: this adapter needs a base model that is only on this machine; "
         f"merge first: domainclip merge {run} {run}/merged"
     )
     assert server.requests == []
@@ -137,18 +141,18 @@ def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
 
 
 @pytest.mark.parametrize("name", ["clip-cxr", "lab/clip cxr", "lab/a/b", "../clip", "lab/clip--cxr"])
-def test_a_name_that_cannot_be(run: Path, name: str) -> None:
+def test_an_invalid_name(run: Path, name: str) -> None:
     assert fault(lambda: push(run, name)) == (
-        f'"{name}" cannot be a name on the Hub: write it as OWNER/NAME, as lab/clip-cxr'
+        f'"{name}" is not a repository name: write it as OWNER/NAME, for example lab/clip'
     )
 
 
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (401, "the Hub does not accept the token: log in again with `hf auth login`"),
-        (403, 'the token may not write to "lab": make one with write access to it, or name another owner'),
-        (404, "the Hub does not find it: check the name, and that the token may see it"),
+        (401, "the Hub rejects the token: log in again with `hf auth login`"),
+        (403, 'the token has no write access to "lab": create a token that has, or choose another owner'),
+        (404, "not found on the Hub: check the name and the access of the token"),
         (500, "the Hub answered 500: try again later"),
     ],
 )
@@ -160,12 +164,12 @@ def test_a_refusal_is_one_line(run: Path, server: LocalHub, status: int, reason:
 def test_a_refused_commit_leaves_nothing(run: Path, server: LocalHub) -> None:
     server.fail = {"/commit/": 403}
     assert fault(lambda: push(run, "lab/clip-cxr")).startswith(
-        "push to lab/clip-cxr: the token may not write"
+        "push to lab/clip-cxr: the token has no write access"
     )
     assert server.files == {}
 
 
-def test_nobody_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalHub() as gone:
         monkeypatch.setenv("HF_ENDPOINT", gone.url)
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
@@ -177,14 +181,14 @@ def test_no_answer(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch)
     server.silent = True
     monkeypatch.setattr(upload, "TIMEOUT", (1.0, 0.2, 0.2, 1.0))
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        f"push to lab/clip-cxr: {server.url} does not answer: try again later; nothing is lost"
+        f"push to lab/clip-cxr: {server.url} does not answer: try again later; the run is unchanged"
     )
 
 
 def test_offline(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        "push to lab/clip-cxr: HF_HUB_OFFLINE is set: unset it, or see what would leave with --dry-run"
+        "push to lab/clip-cxr: HF_HUB_OFFLINE is set: unset it, or preview the push with --dry-run"
     )
     assert server.requests == []
 

@@ -210,7 +210,9 @@ def test_what_was_interrupted_goes_on_and_what_failed_is_written_down(
         "01", "strategy.full: with these options no weight learns"
     )
     assert [one.metric for one in table.results] == ["macro_accuracy", "macro_f1"]
-    assert "- nothing learns: no run is complete; see below." in (out / "ablation.md").read_text()
+    assert (
+        "- nothing learns: no complete run; see the failed runs below." in (out / "ablation.md").read_text()
+    )
     assert (
         "- nothing learns, seed 1: strategy.full: with these options no weight learns"
         in (out / "ablation.md").read_text()
@@ -245,7 +247,7 @@ def test_what_is_not_valid_of_one_run_is_not_of_the_table(
     assert {one.verdict for result in table.results for one in result.variants} == {None}
     page = (tmp_path / "out" / "ablation.html").read_text()
     assert "This table is not valid" in page
-    assert "In short" not in page
+    assert "Summary" not in page
     assert 'class="plane"' not in page
 
 

@@ -135,8 +135,8 @@ def test_the_sheet_shows_what_training_sees(
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert not re.search(r'(?:src|href)="(?!data:)', text)
     assert text.count("<img") == 12
-    # The tail that the base does not read is struck through; the rest is a beginning that fits.
-    (cut,) = re.findall(r"<del><span[^>]*>not read: </span>([^<]*)</del>", text)
+    # The truncated end of a caption is struck through; the rest fits into the token limit.
+    (cut,) = re.findall(r"<del><span[^>]*>truncated: </span>([^<]*)</del>", text)
     model = loading.load_model(base)
     whole = ("a red cat " * 40).strip()
     read = whole[: -len(cut)]
@@ -182,7 +182,7 @@ def test_a_page_of_findings_holds_no_picture_and_no_caption(recipe: Path, tmp_pa
     page = data_check_page.write_page(found, tmp_path / "check.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert "red cat" not in page
-    assert "Nothing stops a training on this corpus." in page
+    assert "No error prevents training on this corpus." in page
     with pytest.raises(RecipeError) as caught:
         data_check_page.write_page(found, tmp_path / "check.html" / "x.html")
     assert str(caught.value) == (

@@ -64,7 +64,7 @@ def test_every_alpha_is_measured_on_both_sets(
     assert facts["general"][str(facts["alpha"])] == pytest.approx(general.adapted.value)
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count('class="path chosen"') == 1
-    assert "Thin line: the way of zero-shot macro accuracy from the base (α = 0)" in page
+    assert "Thin line: zero-shot macro accuracy of the weights interpolated from the base (α = 0)" in page
     assert '<a href="https://arxiv.org/abs/2109.01903">arXiv:2109.01903</a>' in page
     assert (
         "weight interpolation: [arXiv:2109.01903](https://arxiv.org/abs/2109.01903)"

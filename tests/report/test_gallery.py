@@ -53,7 +53,7 @@ def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder
     own = [1 + int((row > row[i]).sum()) for i, row in enumerate(scores)]
     assert max(own) == ranks[0] == hardest[0].base_rank
     told = captions[int(scores[0].argmax())]
-    assert first[0].told == f"base: {told}; adapted: {told}"
+    assert first[0].nearest == f"base: {told}; adapted: {told}"
     assert first[0].heat is not None
     picture, heat = (Image.open(io.BytesIO(data)) for data in (first[0].picture, first[0].heat))
     assert picture.size == heat.size

@@ -77,7 +77,7 @@ def _attacked(text: str) -> tuple[Evaluation, ReportContext]:
         warnings=[text],
         citations=[text],
         versions={text: text},
-        examples=[Example(PIXEL, text, 3, 1, kind=text, told=text)],
+        examples=[Example(PIXEL, text, 3, 1, kind=text, nearest=text)],
     )
 
 

@@ -80,7 +80,7 @@ def test_what_got_worse_stands_first_and_whole() -> None:
     assert "normal (0.400 → 0.300)" in text[worse:better]
     assert (
         "- **▼ worse.** Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
-        "(95 % interval 0.420 to 0.460): a real loss.\n"
+        "(95 % interval 0.420 to 0.460): a significant loss.\n"
     ) in text
     assert (
         "| zero-shot macro accuracy | test | 354 | 354 | 0.079 (0.049 to 0.109) | 0.554 (0.524 to 0.584) | "
@@ -93,9 +93,9 @@ def test_parts_are_judged_together() -> None:
     """Of twenty classes one differs by luck: after Holm's correction p = .01 is no difference."""
     parts = [result(f"accuracy/{i}", 0.5, 0.47, p=0.01) for i in range(20)]
     found = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
-    assert "### ▼ Got worse\n\nNothing got significantly worse of 21 measured." in _card(found)
+    assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(found)
     alone = results(results=[result("macro_accuracy", 0.5, 0.6), parts[0]])
-    assert "Nothing got significantly worse" not in _card(alone)
+    assert "got significantly worse" not in _card(alone)
 
 
 def test_a_rank_may_fall() -> None:
@@ -105,14 +105,17 @@ def test_a_rank_may_fall() -> None:
 
 def test_forgetting_that_nobody_measured_is_said() -> None:
     text = _card(results(corpus={"name": "Chest phantoms"}))
-    assert "**What was forgotten outside the domain was not measured.**" in text
+    assert "**Forgetting outside the domain was not measured.**" in text
 
 
 def test_an_invalid_evaluation_is_said() -> None:
     text = _card(results(valid=False, warnings=["3 patients are in two splits"]))
-    assert "> **This evaluation is not valid.** Believe no figure below; the warnings say why." in text
+    assert (
+        "> **This evaluation is not valid.** Do not rely on the values below; the warnings give the reasons."
+        in text
+    )
     assert "- 3 patients are in two splits\n" in text
-    assert "a real gain" not in text
+    assert "a significant gain" not in text
 
 
 @pytest.mark.parametrize(
@@ -132,13 +135,13 @@ def test_limits(corpus: dict[str, Any], medical: bool) -> None:
 def test_the_data_class_is_said() -> None:
     text = _card(privacy={"identifiers": "de-identified", "burned_in_text": "unknown"})
     assert (
-        "**Data.** Chest phantoms: data of persons, de-identified; text burned into the pictures: unknown.\n"
+        "**Data.** Chest phantoms: data of persons, de-identified; text burned into the images: unknown.\n"
         in text
     )
 
 
-def test_only_the_first_paragraph_of_the_cards_prose() -> None:
-    text = _card(prose="# Chest phantoms\n\nGenerated,\nnot recorded.\n\nPatient Doe, 4711.")
+def test_only_the_first_paragraph_of_the_cards_description() -> None:
+    text = _card(description="# Chest phantoms\n\nGenerated,\nnot recorded.\n\nPatient Doe, 4711.")
     assert "licence cc0-1.0). Generated, not recorded.\n" in text
     assert "4711" not in text
 
@@ -150,7 +153,7 @@ def test_hostile_data_means_nothing() -> None:
         warnings=[HOSTILE],
     )
     given = recipe("lab/base-clip", report={"title": HOSTILE})
-    facts = _facts(given, pretty_name=HOSTILE, license=HOSTILE, prose=HOSTILE, language=[HOSTILE, "en"])
+    facts = _facts(given, pretty_name=HOSTILE, license=HOSTILE, description=HOSTILE, language=[HOSTILE, "en"])
     facts = CardFacts(given, facts.corpus, [HOSTILE], HOSTILE)
     text = render(found, facts, adapter=True)
     assert problem(text) is None
@@ -264,7 +267,7 @@ def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     code = code.replace('"OWNER/NAME"', repr(str(model))).replace('"BASE"', repr(str(folder / "base")))
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
-        folder / "picture.png"
+        folder / "image.png"
     )
     monkeypatch.chdir(folder)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: f"{repo}/{name}")
@@ -275,7 +278,7 @@ def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _agrees(out: Any, model: dual_encoder.DualEncoder, folder: Path) -> None:
-    picture = model.image_preprocessor(Image.open(folder / "picture.png").convert("RGB"))["pixels"]
+    picture = model.image_preprocessor(Image.open(folder / "image.png").convert("RGB"))["pixels"]
     with torch.no_grad():
         image = model.encode_image({"pixels": torch.from_numpy(picture)[None]})
         text = model.encode_text(model.text_tokenizer(["one description", "another description"]))

@@ -10,12 +10,12 @@ CLAIMS = {
     "gain": (
         GAIN,
         "On test, zero-shot macro accuracy rose from 0.079 to 0.554, by 0.475 "
-        "(95 % interval 0.420 to 0.530): a real gain.",
+        "(95 % interval 0.420 to 0.530): a significant gain.",
     ),
     "loss": (
         LOSS,
         "Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
-        "(95 % interval 0.410 to 0.470): a real loss.",
+        "(95 % interval 0.410 to 0.470): a significant loss.",
     ),
     "no difference": (
         ALIKE,
@@ -24,8 +24,8 @@ CLAIMS = {
     ),
     "few groups": (
         FEW,
-        "On test, zero-shot macro accuracy went from 0.200 to 0.600; 4 groups are too few to say "
-        "whether that is a real difference.",
+        "On test, zero-shot macro accuracy went from 0.200 to 0.600; 4 groups are too few to "
+        "test the difference.",
     ),
     "single": (
         ALONE,
@@ -58,7 +58,7 @@ def test_a_rank_that_falls_is_a_gain() -> None:
     )
     assert phrasing.claim(fewer, "general").replace("\u00a0", " ") == (
         "On test, retrieval image-to-text median rank fell from 12.5 to 3, by 9.5 "
-        "(95 % interval 7 to 12): a real gain."
+        "(95 % interval 7 to 12): a significant gain."
     )
 
 
@@ -71,7 +71,7 @@ def test_changes_name_every_figure_and_join_the_parts() -> None:
         "zero-shot macro accuracy on test: 0.079 → 0.554, +0.475",
         "zero-shot accuracy on test, 2 of its 3 parts: Realism (0.079 → 0.554); Baroque (0.079 → 0.554)",
     ]
-    assert phrasing.nothing(rows, WORSE) == "Nothing got significantly worse of 6 measured."
+    assert phrasing.nothing(rows, WORSE) == "None of 6 metrics got significantly worse."
 
 
 @pytest.mark.parametrize(
@@ -140,22 +140,22 @@ def test_a_fence_is_longer_than_what_it_holds() -> None:
 def test_the_summary_says_gain_cost_and_counts() -> None:
     assert phrasing.summary([GAIN, ALIKE, PART, LOSS], "adapting by lora", "general", True) == (
         "In the domain, adapting by lora improved zero-shot macro accuracy (0.079 → 0.554), and shows no "
-        "difference in retrieval image-to-text R@1. On general pictures it lost in zero-shot macro accuracy "
-        "(0.498 → 0.058). Of 4 figures, 2 got better and 1 got worse."
+        "difference in retrieval image-to-text R@1. On the retention set, it got worse in zero-shot macro accuracy "
+        "(0.498 → 0.058). Of 4 metrics, 2 got better and 1 got worse."
     )
 
 
 def test_the_summary_claims_nothing_that_no_verdict_says() -> None:
     few = phrasing.summary([FEW], "adapting by lora", "general", True)
     assert few == (
-        "In the domain, adapting by lora was measured on too few groups to tell in zero-shot macro accuracy. "
-        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+        "In the domain, adapting by lora has too few groups for a verdict on zero-shot macro accuracy. "
+        "Forgetting outside the domain was not measured. Of 1 metric, 0 got better and 0 got worse."
     )
     assert phrasing.summary([GAIN], "adapting by lora", "general", False) == (
-        "This evaluation is not valid: no figure below may be believed, and none is called a change."
+        "This evaluation is not valid: do not rely on the values below; none is reported as a change."
     )
     assert phrasing.summary([ALONE], "the second model", "general", True) == (
-        "One model was measured on 1 figure; nothing is compared."
+        "One model was measured on 1 metric; no models are compared."
     )
 
 
@@ -188,10 +188,10 @@ def test_what_is_not_judged_is_told_without_a_claim() -> None:
         verdict=NO_VERDICT,
     )
     assert phrasing.claim(moved, "general") == (
-        "On test, calibration ECE went from 0.100 to 0.200; this figure is shown, and not judged."
+        "On test, calibration ECE went from 0.100 to 0.200; this metric is not judged."
     )
     assert phrasing.summary([moved], "the model", "general", valid=True) == (
-        "In the domain, the model moved in calibration ECE (0.100 → 0.200), which is not judged. "
-        "What it forgot outside the domain was not measured. Of 1 figure, 0 got better and 0 got worse."
+        "In the domain, the model changed calibration ECE (0.100 → 0.200), which is not judged. "
+        "Forgetting outside the domain was not measured. Of 1 metric, 0 got better and 0 got worse."
     )
     assert phrasing.changes([moved], WORSE) == phrasing.changes([moved], BETTER) == []

@@ -18,7 +18,9 @@ def test_gain_and_forgetting_stand_on_their_sides() -> None:
     assert point.x_high == pytest.approx(50 - 50 * 0.41 / (1.15 * 0.47), abs=0.01)
     assert point.y == pytest.approx(50 - 50 * 0.475 / (1.15 * 0.53), abs=0.01)
     assert point.y_high < point.y < point.y_low < drawn.y_zero == 50  # upwards is better
-    assert point.spoken == ("zero-shot: domain +0.475 (+0.420 to +0.530), general −0.440 (−0.470 to −0.410)")
+    assert point.spoken == (
+        "zero-shot: domain +0.475 (+0.420 to +0.530), retention −0.440 (−0.470 to −0.410)"
+    )
     labels = {tick.label: tick.at for tick in drawn.x_ticks}
     assert labels["0"] == 50
     assert all((at < 50) == label.startswith("−") for label, at in labels.items() if label != "0")
@@ -77,7 +79,7 @@ def test_every_alpha_that_was_tried_is_drawn() -> None:
     assert drawn is not None
     assert [dot.x for dot in drawn.series[0].dots] == [25, 50, 100]
     assert drawn.series[0].dots[1].y < drawn.series[0].dots[2].y < drawn.series[0].dots[0].y
-    assert drawn.title == "How far to go from the base (chosen on validation: α = 0.5)"
+    assert drawn.title == "Weight interpolation (α = 0.5, chosen on validation)"
     assert plots.interpolation({}) is None
 
 
@@ -96,7 +98,7 @@ def test_the_way_from_the_base_stands_on_the_plane() -> None:
     assert drawn.path[1].x == pytest.approx(50 - 50 * 0.1 / (1.15 * 0.47), abs=0.01)
     assert drawn.path[1].y == pytest.approx(50 - 50 * 0.2 / (1.15 * 0.53), abs=0.01)
     assert drawn.path_spoken.startswith(
-        "α 0: validation 0.000, general 0.000, α 0.5: validation +0.200, general −0.1"
+        "α 0: validation 0.000, retention 0.000, α 0.5: validation +0.200, retention −0.1"
     )
     # A way that leads further than every interval widens the axes.
     far = swept | {"general": {"0.0": 1.0, "0.5": 0.5, "1.0": 0.0}}

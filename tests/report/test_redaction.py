@@ -93,13 +93,13 @@ def test_known_paths_are_hidden_where_they_stand_whole(text: str, hidden: str) -
         ("see file:/x", "a local path"),
         ("below (local)/doe.png", "a local path"),
         ("at /kept", "a local path"),
-        ("finetune corpus.path=scans/doe", "the place of a corpus"),
+        ("finetune corpus.path=scans/doe", "the location of a corpus"),
         (f"instance {UID}", "a DICOM UID"),
         ("instance 2.25.329800735698586629295641978511506172918", "a DICOM UID"),
         ("MRN 12345", "a patient or accession number"),
         ("Accession number: A-20231", "a patient or accession number"),
         ("patient_id: 004711", "a patient or accession number"),
-        ("\u202eabc", "a mark that reverses text"),
+        ("\u202eabc", "a character that reverses text"),
     ],
 )
 def test_what_must_not_leave(line: str, kind: str) -> None:

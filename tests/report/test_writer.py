@@ -145,7 +145,7 @@ def test_the_page_can_be_heard(tmp_path: Path) -> None:
     spoken = [attributes for tag, attributes in page.elements if attributes.get("role") == "img"]
     assert len(spoken) == 7  # three figures, one class, two curves, gain against forgetting
     assert all(attributes.get("aria-label") for attributes in spoken)
-    assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Picture described by: a cat"]
+    assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Image with caption: a cat"]
     captions = sum(tag == "caption" for tag, _ in page.elements)
     assert captions == sum(tag == "table" for tag, _ in page.elements) > 2
 
@@ -153,20 +153,20 @@ def test_the_page_can_be_heard(tmp_path: Path) -> None:
 def test_the_sections_stand_in_order(tmp_path: Path) -> None:
     page = Page(written(tmp_path, evaluation(), context())["html"]).text
     headings = [
-        "In short",
-        "Figures",
+        "Summary",
+        "Results",
         "What changed",
         "Before and after",
-        "Class by class",
+        "Results by class",
         "Training",
         "Data",
         "How this was measured",
         "Sources",
-        "Run it again",
+        "Reproduce",
     ]
     places = [page.index(heading) for heading in headings]
     assert places == sorted(places)
-    assert "Weights that learned 1,000 of 4,000 (25.00%)" in page
+    assert "Trained parameters 1,000 of 4,000 (25.00%)" in page
     assert "ln 128 = 4.85" in page
 
 
@@ -177,7 +177,7 @@ def test_losses_are_as_loud_as_gains(tmp_path: Path) -> None:
         assert "zero-shot macro accuracy on general: 0.498 → 0.058, −0.440" in text
     quiet = written(tmp_path, evaluation([GAIN, ALIKE, PART]), context())
     for text in (Page(quiet["html"]).text, quiet["md"]):
-        assert "Nothing got significantly worse of 3 measured." in text
+        assert "None of 3 metrics got significantly worse." in text
 
 
 def test_an_invalid_evaluation_says_so_first_and_claims_nothing(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_an_invalid_evaluation_says_so_first_and_claims_nothing(tmp_path: Path) 
         assert (
             text.index("This evaluation is not valid")
             < text.index("patient-level leak")
-            < text.index("In short")
+            < text.index("Summary")
         )
-        assert "a real gain" not in text
+        assert "a significant gain" not in text
         assert "▲" not in text
 
 
@@ -292,9 +292,9 @@ def test_controls_ledger_and_calibration_stand_in_both_twins(tmp_path: Path) -> 
     texts = written(tmp_path, evaluation(controls=[control], protocol=[entry]), context(readings=readings))
     for text in (Page(texts["html"]).text, texts["md"]):
         assert "the test split has been read 7 times with 4 models, 2 sets of prompts" in text
-        assert "a difference was claimed in 4 of 100 swaps (one in twenty is expected)" in text
-    assert "Does it know when it is right?" in Page(texts["html"]).text
-    assert "base: sure 0.90, right 0.50, n 8" in texts["html"]
+        assert "a significant difference in 4 of 100 swaps (one in twenty is expected)" in text
+    assert "Calibration" in Page(texts["html"]).text
+    assert "base: confidence 0.90, accuracy 0.50, n 8" in texts["html"]
     assert "reliability" not in texts["md"].lower()  # a list of points is no line of a protocol
 
 
@@ -307,8 +307,8 @@ def test_many_probes_leave_the_top_short(tmp_path: Path) -> None:
     ]
     page = written(tmp_path, evaluation(rows), context())["html"]
     assert page.count('class="big"') == 4  # two probes, in the domain and outside it
-    assert "12 more headline figures, in words" in page
-    assert "All 48 figures" in page
+    assert "12 more headline metrics" in page
+    assert "All 48 metrics" in page
 
 
 def test_headings_and_folds_are_in_order(tmp_path: Path) -> None:
