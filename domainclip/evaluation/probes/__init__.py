@@ -1,1 +1,1 @@
-"""What is measured, one probe a file: per-item scores first, figures from them."""
+"""Probes, one per file: each scores every item, and aggregates the scores into metrics."""

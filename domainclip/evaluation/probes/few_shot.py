@@ -1,4 +1,4 @@
-"""How much a handful of labelled images a class adds to the prompts."""
+"""Few-shot classification: the gain over the prompts from a few labelled images per class."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from domainclip.seeding import stable
 
 @dataclass(frozen=True, kw_only=True)
 class FewShot(Probe):
-    """A linear head started from the prompts and held near them, on few images a class. [arXiv:2312.12730]
+    """A linear head, initialised from the prompts and regularised towards them. [arXiv:2312.12730]
 
     CLAP in closed form: minimise the mean over the shots of CE(scale · x W^T) plus the sum over classes of
     l_c |w_c - t_c|^2, where t_c is the class's prompt vector and l_c the mean zero-shot probability of c on
-    its own shots. No number is tuned, so no validation split is needed. Two departures: the weights are not
-    normalised again, so the problem is convex and has one answer, and no image is augmented.
-    Legend: n items, m shots in all, c classes, d width.
+    its own shots. Nothing is tuned, so no validation split is needed. Two departures: the weights are not
+    normalised again, so the problem is convex with one solution, and images are not augmented.
+    Legend: n items, m shots in total, c classes, d width.
     """
 
     citation: ClassVar[str] = "arXiv:2312.12730"
@@ -42,10 +42,10 @@ class FewShot(Probe):
     max_items: int = 5000  # training images to draw from
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Macro accuracy, the mean over seeds for each item; whole, and for each number of shots."""
+        """Macro accuracy, over all numbers of shots and for each; item scores are means over seeds."""
         names = sorted(data.classes)
         if data.card.multi_label or len(names) < 2:
-            return not_measured("few_shot", data, self.version, "two classes of which an item holds one")
+            return not_measured("few_shot", data, self.version, "two classes, of which each item has one")
         rows, truth = single_label_items(data.items, names)
         train = labelled_examples(encoder, data.train, names, self.max_items)
         if train is None or not len(rows) or not len(single_label_rows(train.labels)[0]):
@@ -53,18 +53,18 @@ class FewShot(Probe):
                 "few_shot", data, self.version, "items with one class in train and measured set"
             )
         train = train.pick(single_label_rows(train.labels)[0])
-        # Who holds one class holds no other, also none that the item is said to be unknown in.
+        # An item with exactly one class is negative in all others, including those marked unknown.
         train = replace(train, labels=np.nan_to_num(train.labels))
-        start = class_vectors(encoder, [data.classes[name].positive for name in names])
+        text_weights = class_vectors(encoder, [data.classes[name].positive for name in names])
         images = encoder.images(data.items).astype(np.float64)[rows]
-        scores, blind = np.zeros((2, len(self.shots), len(rows)))
+        scores, majority = np.zeros((2, len(self.shots), len(rows)))
         for i, shots in enumerate(self.shots):
             for seed in range(self.seeds):
-                support = train.pick(_drawn(train, shots, seed))
-                head = _fitted(support, start, encoder.scale)
+                support = train.pick(_draw_shots(train, shots, seed))
+                head = _fit_head(support, text_weights, encoder.scale)
                 logits = np.round(encoder.scale * images @ head.T, 4)
                 scores[i] += top_k_hits(logits, truth) / self.seeds
-                blind[i] += majority_class_hits(support.labels.sum(axis=0), truth) / self.seeds
+                majority[i] += majority_class_hits(support.labels.sum(axis=0), truth) / self.seeds
         macro = partial(aggregates.macro_mean, classes=truth)
         metrics = [
             metric(
@@ -73,47 +73,55 @@ class FewShot(Probe):
                 rows,
                 scores.mean(0),
                 macro,
-                aggregates.point_estimate(macro, blind.mean(0)),
+                aggregates.point_estimate(macro, majority.mean(0)),
             )
         ]
-        for shots, score, guess in zip(self.shots, scores, blind, strict=True):
+        for shots, score, chance in zip(self.shots, scores, majority, strict=True):
             name = f"macro_accuracy/{shots}-shot"
             metrics.append(
-                metric(name, data.items, rows, score, macro, aggregates.point_estimate(macro, guess))
+                metric(name, data.items, rows, score, macro, aggregates.point_estimate(macro, chance))
             )
         available = {name: int(train.labels[:, i].sum()) for i, name in enumerate(names)}
         details = {"shots": list(self.shots), "seeds": self.seeds, "training_items": available}
         return ProbeResult("few_shot", data.name, metrics, "macro_accuracy", self.version, details)
 
 
-def _drawn(train: Examples, shots: int, seed: int) -> np.ndarray:
-    """Rows of the shots: of each class, items of different groups first; more shots hold the fewer ones."""
-    classes, place = train.labels.argmax(axis=1), range(len(train.ids))
-    taken: dict[tuple[int, str], int] = {}
+def _draw_shots(train: Examples, shots: int, seed: int) -> np.ndarray:
+    """Rows of the shots: per class, items of different groups first; larger draws include smaller ones."""
+    classes, indices = train.labels.argmax(axis=1), range(len(train.ids))
+    occurrences: dict[tuple[int, str], int] = {}
     keys = []
-    for row in sorted(place, key=lambda row: (stable("shot", seed, train.ids[row]), train.ids[row])):
-        owner = (int(classes[row]), train.groups[row])
-        turn = taken[owner] = taken.get(owner, 0) + 1
-        keys.append((owner[0], turn, stable("shots of", seed, owner[1]), owner[1], row))
+    for row in sorted(indices, key=lambda row: (stable("shot", seed, train.ids[row]), train.ids[row])):
+        class_and_group = (int(classes[row]), train.groups[row])
+        occurrence = occurrences[class_and_group] = occurrences.get(class_and_group, 0) + 1
+        keys.append(
+            (
+                class_and_group[0],
+                occurrence,
+                stable("shots of", seed, class_and_group[1]),
+                class_and_group[1],
+                row,
+            )
+        )
     rows: list[int] = []
     for label in range(train.labels.shape[1]):
         rows += [key[-1] for key in sorted(key for key in keys if key[0] == label)[:shots]]
     return np.array(rows)
 
 
-def _fitted(support: Examples, start: np.ndarray, scale: float) -> np.ndarray:
+def _fit_head(support: Examples, text_weights: np.ndarray, scale: float) -> np.ndarray:
     """(c, d) the weights of the head."""
     x, y = support.features, support.labels
-    zero_shot = softmax(scale * x @ start.T, axis=1)
+    zero_shot = softmax(scale * x @ text_weights.T, axis=1)
     strength = (y * zero_shot).sum(axis=0) / np.maximum(y.sum(axis=0), 1)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        head = flat.reshape(start.shape)
-        away, logits = head - start, scale * x @ head.T
-        value = -(y * log_softmax(logits, axis=1)).sum() / len(x) + (strength * (away**2).sum(axis=1)).sum()
-        slope = scale * (softmax(logits, axis=1) - y).T @ x / len(x) + 2 * strength[:, None] * away
-        return float(value), slope.ravel()
+        head = flat.reshape(text_weights.shape)
+        shift, logits = head - text_weights, scale * x @ head.T
+        value = -(y * log_softmax(logits, axis=1)).sum() / len(x) + (strength * (shift**2).sum(axis=1)).sum()
+        gradient = scale * (softmax(logits, axis=1) - y).T @ x / len(x) + 2 * strength[:, None] * shift
+        return float(value), gradient.ravel()
 
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    head: np.ndarray = found.x.reshape(start.shape)
+    solution = minimize(loss, text_weights.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    head: np.ndarray = solution.x.reshape(text_weights.shape)
     return head

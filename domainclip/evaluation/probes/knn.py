@@ -1,4 +1,4 @@
-"""What the nearest training images say: labels by likeness alone, nothing fitted."""
+"""k-nearest-neighbour classification by image embeddings; no parameters are fitted."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from domainclip.evaluation.metrics.labels import class_names, label_matrix, sing
 from domainclip.evaluation.metrics.results import not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 
-_BLOCK = 512  # queries compared with all neighbours at once
+_BLOCK = 512  # queries per comparison with all neighbours
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knn(Probe):
     """Votes of the k nearest training images, weighted exp(cosine / 0.07). [arXiv:1805.01978]
 
-    The k is chosen on the validation split among those given, as the smallest of the best. Where several
-    tie for the last of the k places, they share it. Legend: n items, m neighbours, c classes.
+    The k is selected on the validation split, as the smallest of the best. Neighbours that tie for the last
+    of the k places share it. Legend: n items, m neighbours, c classes.
     """
 
     citation: ClassVar[str] = "arXiv:1805.01978"
@@ -48,9 +48,11 @@ class Knn(Probe):
         )
         labels = label_matrix(data.items, names)
         votes = self._votes(encoder.images(data.items).astype(np.float64), train, k)
-        # Whole figures only: those of single classes stand beside the linear probe, and cost as much each.
+        # No metrics of single classes: the linear probe has them, and each costs as much as a whole metric.
         metrics = [
-            one for one in classifier_metrics(data, names, votes, labels, train) if "/" not in one.name
+            metric
+            for metric in classifier_metrics(data, names, votes, labels, train)
+            if "/" not in metric.name
         ]
         if not metrics:
             return not_measured("knn", data, self.version, "items with one of the classes")
@@ -58,34 +60,36 @@ class Knn(Probe):
         return ProbeResult("knn", data.name, metrics, metrics[0].name, self.version, details)
 
     def _choose(self, train: Examples, validation: Examples | None, several: bool) -> tuple[int, str]:
-        among = sorted(set(self.k))
-        if len(among) == 1:
-            return among[0], "given"
-        # Without a validation split nothing may choose, so the middle one stands.
+        candidates = sorted(set(self.k))
+        if len(candidates) == 1:
+            return candidates[0], "given"
+        # Without a validation split there is no selection: the middle value is used.
         if validation is None or not np.nansum(validation.labels):
-            return among[len(among) // 2], "not chosen: there is no validation split"
+            return candidates[len(candidates) // 2], "not chosen: there is no validation split"
 
-        held = validation
+        held_out = validation
 
-        def good(k: int) -> float:
+        def score(k: int) -> float:
             return float(
-                np.nan_to_num(selection_score(self._votes(held.features, train, k), held.labels, several))
+                np.nan_to_num(
+                    selection_score(self._votes(held_out.features, train, k), held_out.labels, several)
+                )
             )
 
-        return max(among, key=good), "validation"
+        return max(candidates, key=score), "validation"
 
     def _votes(self, queries: np.ndarray, train: Examples, k: int) -> np.ndarray:
-        """(n, c) shares of the votes; unknown labels abstain."""
-        held = np.nan_to_num(train.labels)
+        """(n, c) shares of the votes; unknown labels do not vote."""
+        positive = np.nan_to_num(train.labels)
         known = (~np.isnan(train.labels)).astype(np.float64)
-        k, blocks = min(k, len(held)), []
+        k, blocks = min(k, len(positive)), []
         for start in range(0, len(queries), _BLOCK):
             cosines = rounded_cosines(queries[start : start + _BLOCK], train.features)
             last = -np.partition(-cosines, k - 1, axis=1)[:, k - 1 : k]
-            inside, tied = cosines > last, cosines == last
-            places = (k - inside.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
-            # Taken from the nearest, so that no power of e overflows.
+            nearer, tied = cosines > last, cosines == last
+            share = (k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+            # Relative to the nearest, so that exp cannot overflow.
             weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / self.temperature)
-            weights *= inside + tied * places
-            blocks.append((weights @ held) / np.maximum(weights @ known, 1e-300))
+            weights *= nearer + tied * share
+            blocks.append((weights @ positive) / np.maximum(weights @ known, 1e-300))
         return np.round(np.concatenate(blocks), 6)

@@ -1,4 +1,4 @@
-"""Several objects in one picture: are both found, and does the first one named count for more?"""
+"""Images with several objects: matching of both, and bias to the first named and to the larger one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Vectors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: two of its classes, and some that are known to be absent."""
+    """One image: two of its classes, and some that are known to be absent."""
 
     row: int
     present: tuple[str, str]
@@ -33,23 +33,23 @@ class Scene:
 class MultiObject(Probe):
     """Matching of two named objects, and the bias to the first named and the larger. [arXiv:2502.19842]
 
-    Of a picture with several labels two are drawn. `matching` (the paper's image-text matching): a text that
-    names both against texts in which an absent class replaces one of them, in both orders of naming.
-    `first_named` (its text-based object retrieval): how often a text of two lies nearer to the text of the
-    object that it names first, in both orders, so that no class's own weight counts. `larger_object` (its
-    image-based object retrieval), where boxes are given: how often a picture lies nearer to the text of its
-    larger object. For the last two 0.5 is no bias; models lean to more, so less is shown as better.
+    Two labels of an image with several are sampled. `matching` (the paper's image-text matching): the text
+    that names both against texts in which an absent class replaces one of them, in both orders of naming.
+    `first_named` (its text-based object retrieval): how often a text of two is nearer to the text of the
+    object that it names first, in both orders, so that differences between classes cancel. `larger_object`
+    (its image-based object retrieval), where boxes exist: how often an image is nearer to the text of its
+    larger object. For the last two 0.5 is no bias; models tend to be above, so lower counts as better.
     """
 
     citation: ClassVar[str] = "arXiv:2502.19842"
     version: ClassVar[int] = 1
 
-    pair: str = "{} and {}"  # how a text names two classes
-    absent: Annotated[int, Field(ge=1)] = 3  # absent classes that a pair is set against
+    pair: str = "{} and {}"  # the text that names two classes
+    absent: Annotated[int, Field(ge=1)] = 3  # absent classes per pair
     max_items: Annotated[int, Field(ge=1)] = 1000
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Two figures, and a third where boxes are given."""
+        """Two metrics, and a third where boxes exist."""
         scenes = self._scenes(data)
         if not scenes:
             return not_measured(
@@ -60,16 +60,18 @@ class MultiObject(Probe):
         vectors = dict(zip(sorted(texts), encoder.texts(sorted(texts)).astype(np.float64), strict=True))
         rows = np.array([scene.row for scene in scenes])
         images = encoder.images(data.items)[rows].astype(np.float64)
-        matching, first = np.zeros((2, len(scenes)))
+        matching, first_named = np.zeros((2, len(scenes)))
         for i, (scene, image) in enumerate(zip(scenes, images, strict=True)):
             for order in self._orders(scene):
-                matching[i] += _first_place(image, [vectors[text] for text in order]) / 2
-            for named in (scene.present, scene.present[::-1]):
-                first[i] += _first_place(vectors[self._say(*named)], [vectors[name] for name in named]) / 2
+                matching[i] += _top1_share(image, [vectors[text] for text in order]) / 2
+            for naming in (scene.present, scene.present[::-1]):
+                first_named[i] += (
+                    _top1_share(vectors[self._pair_text(*naming)], [vectors[name] for name in naming]) / 2
+                )
         chance = float(np.mean([1 / (1 + 2 * len(scene.absent)) for scene in scenes]))
         metrics = [
             metric("matching", data.items, rows, matching, chance=chance),
-            metric("first_named", data.items, rows, first, chance=0.5, higher_is_better=False),
+            metric("first_named", data.items, rows, first_named, chance=0.5, higher_is_better=False),
             *_larger(data, scenes, images, vectors),
         ]
         details = {"items": len(scenes), "pair": self.pair, "texts": len(texts)}
@@ -78,48 +80,52 @@ class MultiObject(Probe):
     def _scenes(self, data: EvaluationSet) -> list[Scene]:
         names = class_names(data) or sorted({label for labels in data.items["labels"] for label in labels})
         labels, ids = label_matrix(data.items, names), list(data.items["id"])
-        several = ((labels == 1).sum(axis=1) > 1) & (labels == 0).any(axis=1)
+        eligible = ((labels == 1).sum(axis=1) > 1) & (labels == 0).any(axis=1)
         scenes = []
-        for row in sample_items(data, np.flatnonzero(several).tolist(), self.max_items, "multi object"):
+        for row in sample_items(data, np.flatnonzero(eligible).tolist(), self.max_items, "multi object"):
 
-            def drawn(places: np.ndarray, item: str = ids[row]) -> list[str]:
+            def by_hash(indices: np.ndarray, item: str = ids[row]) -> list[str]:
                 return sorted(
-                    (names[i] for i in places), key=lambda name: (stable("object", item, name), name)
+                    (names[i] for i in indices), key=lambda name: (stable("object", item, name), name)
                 )
 
-            one, two, *_ = drawn(np.flatnonzero(labels[row] == 1))
-            scenes.append(Scene(row, (one, two), drawn(np.flatnonzero(labels[row] == 0))[: self.absent]))
+            first, second, *_ = by_hash(np.flatnonzero(labels[row] == 1))
+            scenes.append(
+                Scene(row, (first, second), by_hash(np.flatnonzero(labels[row] == 0))[: self.absent])
+            )
         return scenes
 
     def _orders(self, scene: Scene) -> list[list[str]]:
         """For each order of naming, the true text and those in which one class is replaced."""
-        one, two = scene.present
-        wrong = [(one, other) for other in scene.absent] + [(other, two) for other in scene.absent]
-        pairs = [(one, two), *wrong]
-        return [[self._say(*pair) for pair in pairs], [self._say(*pair[::-1]) for pair in pairs]]
+        first, second = scene.present
+        distractors = [(first, absent_class) for absent_class in scene.absent] + [
+            (absent_class, second) for absent_class in scene.absent
+        ]
+        pairs = [(first, second), *distractors]
+        return [[self._pair_text(*pair) for pair in pairs], [self._pair_text(*pair[::-1]) for pair in pairs]]
 
-    def _say(self, one: str, two: str) -> str:
+    def _pair_text(self, first: str, second: str) -> str:
         before, _, rest = self.pair.partition("{}")
         between, _, after = rest.partition("{}")
-        return f"{before}{one}{between}{two}{after}"
+        return f"{before}{first}{between}{second}{after}"
 
 
-def _first_place(query: np.ndarray, answers: list[np.ndarray]) -> float:
-    """The chance that the first answer comes first, ties being broken by lot."""
+def _top1_share(query: np.ndarray, answers: list[np.ndarray]) -> float:
+    """The probability that the first answer is ranked first, with ties in random order."""
     cosines = np.round(np.stack(answers) @ query, 6)
     return float((cosines[0] == cosines.max()) / (cosines == cosines.max()).sum())
 
 
 def _larger(data: EvaluationSet, scenes: list[Scene], images: np.ndarray, vectors: Vectors) -> list[Metric]:
     boxes, _ = read_boxes(data.items)
-    rows, leans = [], []
+    rows, shares = [], []
     for scene, image in zip(scenes, images, strict=True):
         areas = [sum(b.area for b in boxes[scene.row] if b.label == name) for name in scene.present]
         if min(areas) > 0 and areas[0] != areas[1]:
             large, small = scene.present if areas[0] > areas[1] else scene.present[::-1]
             rows.append(scene.row)
-            leans.append(_first_place(image, [vectors[large], vectors[small]]))
+            shares.append(_top1_share(image, [vectors[large], vectors[small]]))
     if not rows:
         return []
-    places, scores = np.array(rows), np.array(leans)
-    return [metric("larger_object", data.items, places, scores, chance=0.5, higher_is_better=False)]
+    indices, scores = np.array(rows), np.array(shares)
+    return [metric("larger_object", data.items, indices, scores, chance=0.5, higher_is_better=False)]

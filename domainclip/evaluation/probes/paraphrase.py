@@ -1,4 +1,4 @@
-"""Whether two wordings of the same thing find the same images."""
+"""Consistency of retrieval under paraphrase: overlap of the images of two captions of one item."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 
-_BLOCK = 256  # queries compared with all images at once
+_BLOCK = 256  # queries per comparison with all images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paraphrase(Probe):
-    """Overlap of the first ten images found by two captions of one item. [arXiv:2402.15120]
+    """Overlap of the first ten images of two captions of one item. [arXiv:2402.15120]
 
-    The two are the first captions of an item that read differently and are of one language. The paper's
-    two rank similarities: average overlap, the mean over depths d of |A_d & B_d| / d, which looks at the
-    very first places most; and Jaccard similarity, |A & B| / |A | B| of the first ten. Where images tie
-    across a depth, overlaps are expected ones, each list's ties broken by lot on its own.
+    The two are the first captions of an item in one language whose normalised texts differ. The paper's two
+    rank similarities: average overlap, the mean over depths d of |A_d & B_d| / d, which weights the first
+    ranks most; and Jaccard similarity, |A & B| / |A | B| of the first ten. Where images tie across a depth,
+    overlaps are expected values, with the ties of each list in independent random order.
     Legend: q queries, n images, k depth.
     """
 
@@ -38,24 +38,28 @@ class Paraphrase(Probe):
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Average overlap and Jaccard similarity."""
-        wordings = _wordings(data)
-        if not wordings or len(data.items) < 2:
+        caption_pairs = _caption_pairs(data)
+        if not caption_pairs or len(data.items) < 2:
             return not_measured("paraphrase", data, self.version, "items with two captions of one language")
-        rows = np.array(sample_items(data, wordings, self.max_items, "paraphrase"))
+        rows = np.array(sample_items(data, caption_pairs, self.max_items, "paraphrase"))
         depth = min(self.depth, len(data.items) - 1)
         images = encoder.images(data.items)
-        one, two = (
-            caption_vectors(encoder, data, [wordings[int(row)][side] for row in rows]) for side in (0, 1)
+        first_vectors, second_vectors = (
+            caption_vectors(encoder, data, [caption_pairs[int(row)][side] for row in rows]) for side in (0, 1)
         )
         blocks = [slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK)]
         overlaps = np.concatenate(
             [
-                _overlaps(rounded_cosines(one[block], images), rounded_cosines(two[block], images), depth)
+                _overlaps(
+                    rounded_cosines(first_vectors[block], images),
+                    rounded_cosines(second_vectors[block], images),
+                    depth,
+                )
                 for block in blocks
             ]
         )
         depths = np.arange(1, depth + 1)
-        last, blind = overlaps[:, -1], depth**2 / len(images)
+        final, chance = overlaps[:, -1], depth**2 / len(images)
         metrics = [
             metric(
                 f"average_overlap_{depth}",
@@ -68,47 +72,49 @@ class Paraphrase(Probe):
                 f"jaccard_{depth}",
                 data.items,
                 rows,
-                last / (2 * depth - last),
-                chance=blind / (2 * depth - blind),
+                final / (2 * depth - final),
+                chance=chance / (2 * depth - chance),
             ),
         ]
-        details = {"items": len(rows), "with_two_wordings": len(wordings), "images": len(images)}
+        details = {"items": len(rows), "with_two_wordings": len(caption_pairs), "images": len(images)}
         return ProbeResult("paraphrase", data.name, metrics, metrics[0].name, self.version, details)
 
 
-def _wordings(data: EvaluationSet) -> dict[int, tuple[str, str]]:
-    """By item, its first two captions of one language that read differently."""
-    said: dict[tuple[int, str], dict[str, str]] = {}
-    for one in captions(data):
-        said.setdefault((one.row, one.language), {}).setdefault(normalise(one.text), one.text)
-    found: dict[int, tuple[str, str]] = {}
-    for (row, _), texts in said.items():
-        if len(texts) > 1 and row not in found:
+def _caption_pairs(data: EvaluationSet) -> dict[int, tuple[str, str]]:
+    """The first two captions of one language with different normalised texts, by item."""
+    texts_of: dict[tuple[int, str], dict[str, str]] = {}
+    for caption in captions(data):
+        texts_of.setdefault((caption.row, caption.language), {}).setdefault(
+            normalise(caption.text), caption.text
+        )
+    pairs: dict[int, tuple[str, str]] = {}
+    for (row, _), texts in texts_of.items():
+        if len(texts) > 1 and row not in pairs:
             first, second, *_ = texts.values()
-            found[row] = (first, second)
-    return found
+            pairs[row] = (first, second)
+    return pairs
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray, depth: int) -> np.ndarray:
     """(q, k) expected number of images that are among the first d of both lists, d from 1 to k."""
-    tops = [_standings(scores, depth) for scores in (a, b)]
+    ranks = [_ranks_with_ties(scores) for scores in (a, b)]
     overlaps = np.empty((len(a), depth))
     for d in range(1, depth + 1):
-        # How surely an image is among the first d: 1 above a tie across d, a share of the places inside it.
-        one, two = (np.clip((d - above) / tied, 0, 1) for above, tied in tops)
-        overlaps[:, d - 1] = (one * two).sum(axis=1)
+        # Probability that an image is among the first d: 1 above a tie across d, a share within it.
+        in_a, in_b = (np.clip((d - above) / tied, 0, 1) for above, tied in ranks)
+        overlaps[:, d - 1] = (in_a * in_b).sum(axis=1)
     return overlaps
 
 
-def _standings(scores: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """(q, n) how many images score higher and how many the same; far down the list, only "too many"."""
+def _ranks_with_ties(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(q, n) number of images with a higher score, and with an equal score."""
     order = np.argsort(-scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, order, axis=1)
-    place = np.arange(scores.shape[1])
-    fresh = np.ones(scores.shape, dtype=bool)
-    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    above = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
-    ends = np.where(np.roll(fresh, -1, axis=1), place + 1, scores.shape[1])
+    positions = np.arange(scores.shape[1])
+    starts_tie = np.ones(scores.shape, dtype=bool)
+    starts_tie[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    above = np.maximum.accumulate(np.where(starts_tie, positions, 0), axis=1)
+    ends = np.where(np.roll(starts_tie, -1, axis=1), positions + 1, scores.shape[1])
     ends[:, -1] = scores.shape[1]
     below = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
     tables = (np.empty(scores.shape), np.empty(scores.shape))

@@ -1,4 +1,4 @@
-"""Whether a mark in a corner, or the border alone, decides what the model says."""
+"""Shortcuts: the effect of a mark in a corner, and the accuracy from the border alone."""
 
 from __future__ import annotations
 
@@ -29,75 +29,75 @@ from domainclip.seeding import stable
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_LARGEST = 512  # pixels of an edge: models see less, and copies are made quickly
-_SHARE = 0.125  # of the shorter edge that a mark covers, about one patch in fifty
-_BORDER = 0.15  # of each edge that is left when the centre is covered
+_MAX_EDGE = 512  # pixels of an edge: more than models use, and small enough to copy quickly
+_MARK_SHARE = 0.125  # of the shorter edge; about one patch in fifty
+_BORDER_SHARE = 0.15  # of each edge that stays visible when the centre is covered
 _GREY = (128, 128, 128)
 
-Change = Callable[[Image.Image], Image.Image]
+Edit = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortcutMark(Probe):
-    """Attack success of a planted mark [arXiv:2106.09667], and what the border alone gives away.
+    """Attack success of a planted mark [arXiv:2106.09667], and accuracy from the border alone.
 
-    `attack_success`: among the items of other classes, the share whose prediction turns into the target
-    class when the mark is pasted into the lower right corner; the highest over the target classes. A clean
-    model gives little; a corpus in which a mark goes with a class gives much. `border_accuracy`: macro
-    accuracy when the centre of the picture is covered. Above chance, the label can be read from what is not
-    its subject: letters, collimation, the source of the picture [doi:10.1038/s42256-021-00338-7].
+    `attack_success`: among the items of other classes, the share whose prediction changes to the target class
+    when the mark is pasted into the lower right corner; the maximum over the target classes. It is low for a
+    clean model, and high after training on a corpus in which a mark goes with a class. `border_accuracy`:
+    macro accuracy with the centre of the image covered. Above chance, the label can be predicted from other
+    than its subject: letters, collimation, the source of the image [doi:10.1038/s42256-021-00338-7].
     """
 
     citation: ClassVar[str] = "arXiv:2106.09667, doi:10.1038/s42256-021-00338-7"
     version: ClassVar[int] = 1
 
     mark: Literal["square", "noise", "letter"] = "square"
-    letter: str = "L"  # for `letter`: what corpora write into a corner
-    max_items: Annotated[int, Field(ge=1)] = 48  # items; each runs the image tower two or three times
+    letter: str = "L"  # for `letter`: a marker as corpora have it in a corner
+    max_items: Annotated[int, Field(ge=1)] = 48  # items; each is encoded two or three times
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Two figures, both lower where marks and borders decide less."""
+        """Two metrics, both lower for a weaker effect of marks and borders."""
         names = sorted(data.classes)
-        held, truth = single_label_items(data.items, names)
-        if data.card.multi_label or len(names) < 2 or not len(held):
+        single_label, truth = single_label_items(data.items, names)
+        if data.card.multi_label or len(names) < 2 or not len(single_label):
             return not_measured(
-                "shortcut_mark", data, self.version, "items that hold one of two classes or more"
+                "shortcut_mark", data, self.version, "items with exactly one of two classes or more"
             )
-        label = dict(zip(held.tolist(), truth.tolist(), strict=True))
-        rows, pictures, cut = _pictures(data, sample_items(data, label, self.max_items, "backdoor"))
+        label = dict(zip(single_label.tolist(), truth.tolist(), strict=True))
+        rows, images, cropped = _square_images(data, sample_items(data, label, self.max_items, "backdoor"))
         if not rows:
-            return not_measured("shortcut_mark", data, self.version, "pictures that can be changed")
+            return not_measured("shortcut_mark", data, self.version, "images that can be decoded")
         prompts = class_vectors(encoder, [data.classes[name].positive for name in names])
 
-        def scores(name: str, change: Change) -> np.ndarray:
+        def scores(name: str, edit: Edit) -> np.ndarray:
             return rounded_cosines(
-                encoder.images(_changed(data.items.select(rows), pictures, name, change)), prompts
+                encoder.images(_edited_items(data.items.select(rows), images, name, edit)), prompts
             )
 
-        # Copies that are cut or smaller are compared with copies, or cutting would count as a mark.
-        own = rounded_cosines(encoder.images(data.items)[rows], prompts)
-        clean = scores("as it is", lambda picture: picture) if cut else own
-        marked = scores(self.mark, self._marked)
-        right = np.array([label[row] for row in rows])
-        # Lots that decide ties count as shares, so a model that says all classes alike turns to none.
-        turned = np.maximum(top1_shares(marked) - top1_shares(clean), 0.0)
-        turned[np.arange(len(rows)), right] = np.nan
-        border = top_k_hits(scores("border", _border), right)
-        macro = partial(aggregates.macro_mean, classes=right)
-        places, chance = np.array(rows), 1 / len(names)
+        # Cropped or resized copies are compared with unmarked copies, else cropping would count as a mark.
+        original_scores = rounded_cosines(encoder.images(data.items)[rows], prompts)
+        clean = scores("as it is", lambda image: image) if cropped else original_scores
+        marked = scores(self.mark, self._add_mark)
+        true_classes = np.array([label[row] for row in rows])
+        # Ties count as shares, so a model with equal scores for all classes has no flips.
+        flips = np.maximum(top1_shares(marked) - top1_shares(clean), 0.0)
+        flips[np.arange(len(rows)), true_classes] = np.nan
+        border = top_k_hits(scores("border", _cover_center), true_classes)
+        macro = partial(aggregates.macro_mean, classes=true_classes)
+        indices, chance = np.array(rows), 1 / len(names)
         metrics = [
-            metric("attack_success", data.items, places, turned, _highest, higher_is_better=False),
-            metric("border_accuracy", data.items, places, border, macro, chance, higher_is_better=False),
+            metric("attack_success", data.items, indices, flips, _highest, higher_is_better=False),
+            metric("border_accuracy", data.items, indices, border, macro, chance, higher_is_better=False),
         ]
-        each = np.nan_to_num(column_means(turned, np.ones((1, len(rows)))))[0]
-        details: dict[str, Any] = {"items": len(rows), "mark": self.mark, "border": _BORDER}
-        details["target"] = names[int(each.argmax())] if each.any() else None
+        by_target = np.nan_to_num(column_means(flips, np.ones((1, len(rows)))))[0]
+        details: dict[str, Any] = {"items": len(rows), "mark": self.mark, "border": _BORDER_SHARE}
+        details["target"] = names[int(by_target.argmax())] if by_target.any() else None
         return ProbeResult("shortcut_mark", data.name, metrics, "attack_success", self.version, details)
 
-    def _marked(self, picture: Image.Image) -> Image.Image:
-        edge = max(1, round(_SHARE * min(picture.size)))
-        corner = (picture.width - edge, picture.height - edge)
-        marked = picture.copy()
+    def _add_mark(self, image: Image.Image) -> Image.Image:
+        edge = max(1, round(_MARK_SHARE * min(image.size)))
+        corner = (image.width - edge, image.height - edge)
+        marked = image.copy()
         marked.paste(self._mark(edge), corner)
         return marked
 
@@ -113,46 +113,46 @@ class ShortcutMark(Probe):
         return sheet.crop(box).resize((edge, edge), Image.Resampling.NEAREST).convert("RGB")
 
 
-def _pictures(data: EvaluationSet, rows: Sequence[int]) -> tuple[list[int], list[Image.Image], bool]:
-    """The rows whose picture can be decoded, its central square, and whether that is another picture.
+def _square_images(data: EvaluationSet, rows: Sequence[int]) -> tuple[list[int], list[Image.Image], bool]:
+    """The rows whose image can be decoded, its central square, and whether any differs from its image.
 
-    Most families see only the central square: a mark in the corner of a wide picture would be cut away.
+    Most model families use only the central square: a mark in the corner of a wide image would be cropped.
     """
-    good, pictures, cut = [], [], False
+    decoded_rows, images, cropped = [], [], False
     for row in rows:
         try:
-            picture = decode_image(data.items[row]["image"])
+            image = decode_image(data.items[row]["image"])
         except DataError:
             continue
-        edge = min(*picture.size, _LARGEST)
-        cut |= picture.size != (edge, edge)
-        good.append(row)
-        pictures.append(ImageOps.fit(picture, (edge, edge), Image.Resampling.BICUBIC))
-    return good, pictures, cut
+        edge = min(*image.size, _MAX_EDGE)
+        cropped |= image.size != (edge, edge)
+        decoded_rows.append(row)
+        images.append(ImageOps.fit(image, (edge, edge), Image.Resampling.BICUBIC))
+    return decoded_rows, images, cropped
 
 
-def _changed(items: Dataset, pictures: Sequence[Image.Image], name: str, change: Change) -> Dataset:
-    """The items with changed pictures, under ids of their own: they are other items."""
+def _edited_items(items: Dataset, images: Sequence[Image.Image], name: str, edit: Edit) -> Dataset:
+    """The items with edited images, under new ids, as embeddings are cached by item."""
     from datasets import Dataset
 
     rows = []
-    for item, picture in zip(items, pictures, strict=True):
-        file = io.BytesIO()
-        change(picture).save(file, "PNG", compress_level=1)
+    for item, image in zip(items, images, strict=True):
+        buffer = io.BytesIO()
+        edit(image).save(buffer, "PNG", compress_level=1)
         rows.append(
-            {**item, "id": f"{item['id']} ({name})", "image": {"path": None, "bytes": file.getvalue()}}
+            {**item, "id": f"{item['id']} ({name})", "image": {"path": None, "bytes": buffer.getvalue()}}
         )
     return Dataset.from_list(rows, features=items.features)
 
 
-def _border(picture: Image.Image) -> Image.Image:
-    left, top = (round(_BORDER * edge) for edge in picture.size)
-    covered = picture.copy()
-    covered.paste(_GREY, (left, top, picture.width - left, picture.height - top))
+def _cover_center(image: Image.Image) -> Image.Image:
+    left, top = (round(_BORDER_SHARE * edge) for edge in image.size)
+    covered = image.copy()
+    covered.paste(_GREY, (left, top, image.width - left, image.height - top))
     return covered
 
 
 def _highest(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(r,) the highest of the classes' means; one without items of other classes cannot be it."""
-    means = np.where(np.isnan(each := column_means(scores, weights)), -np.inf, each).max(axis=1)
+    """(r,) the highest class mean, among the classes with items of other classes."""
+    means = np.where(np.isnan(by_target := column_means(scores, weights)), -np.inf, by_target).max(axis=1)
     return np.where(np.isinf(means), np.nan, means)

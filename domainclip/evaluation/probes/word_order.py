@@ -1,4 +1,4 @@
-"""Whether the order of the words counts: a caption against the same words in another order."""
+"""Sensitivity to word order: a caption against the same words in another order."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.seeding import stable
 
-_FEWEST = 4
+_MIN_WORDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordOrder(Probe):
-    """The true caption against orders made from it by rule, each image on its own. [arXiv:2210.01936]
+    """The true caption against reordered variants of it, for each image. [arXiv:2210.01936]
 
     The paper's perturbations that need no grammar (all words shuffled, trigrams shuffled, words inside the
     trigrams shuffled), and two swaps: neighbours, and the two longest words, which in most languages are
-    content words. Captions of fewer than four words are left out, and of long ones the first forty words
-    are used. Ties count 1/t: the paper's own scripts count them as wrong on two tasks and right on two.
+    content words. Captions of fewer than four words are left out, and long ones are cut to their first forty
+    words. Ties count 1/t: the paper's scripts count them as wrong on two tasks and as correct on two.
     """
 
     citation: ClassVar[str] = "arXiv:2210.01936"
@@ -36,59 +36,63 @@ class WordOrder(Probe):
     max_items: Annotated[int, Field(ge=1)] = 96  # items; each costs up to six texts
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
-        """Share of items whose caption beats all its other orders; then against each order alone."""
-        candidates: dict[int, dict[str, str]] = {}
+        """Share of items whose caption scores above all its variants; then against each variant alone."""
+        variants_of: dict[int, dict[str, str]] = {}
         ids = list(data.items["id"])
-        for one in captions(data):
-            if one.row not in candidates and (made := orders(one.text, ids[one.row])):
-                candidates[one.row] = made
-        if not candidates:
+        for caption in captions(data):
+            if caption.row not in variants_of and (variants := orders(caption.text, ids[caption.row])):
+                variants_of[caption.row] = variants
+        if not variants_of:
             return not_measured(
                 "word_order", data, self.version, "captions of four words that can be reordered"
             )
-        rows = np.array(sample_items(data, candidates, self.max_items, "word order"))
-        asked = [candidates[int(row)] for row in rows]
-        vectors = encoder.texts([text for made in asked for text in made.values()]).astype(np.float64)
+        rows = np.array(sample_items(data, variants_of, self.max_items, "word order"))
+        variants_by_item = [variants_of[int(row)] for row in rows]
+        vectors = encoder.texts([text for variants in variants_by_item for text in variants.values()]).astype(
+            np.float64
+        )
         images = encoder.images(data.items)[rows].astype(np.float64)
-        ends = np.cumsum([len(made) for made in asked])
+        ends = np.cumsum([len(variants) for variants in variants_by_item])
         cosines = [
-            np.round(part @ image, 6)
-            for part, image in zip(np.split(vectors, ends[:-1]), images, strict=True)
+            np.round(text_vectors @ image, 6)
+            for text_vectors, image in zip(np.split(vectors, ends[:-1]), images, strict=True)
         ]
-        hits = np.array([(one[0] == one.max()) / (one == one.max()).sum() for one in cosines])
-        chance = float(np.mean([1 / len(one) for one in cosines]))
+        hits = np.array([(scores[0] == scores.max()) / (scores == scores.max()).sum() for scores in cosines])
+        chance = float(np.mean([1 / len(scores) for scores in cosines]))
         metrics = [metric("accuracy", data.items, rows, hits, chance=chance)]
         for rule in _RULES:
-            having = [i for i, made in enumerate(asked) if rule in made]
-            if not having:
+            with_rule = [i for i, variants in enumerate(variants_by_item) if rule in variants]
+            if not with_rule:
                 continue
-            other = [cosines[i][list(asked[i]).index(rule)] for i in having]
-            wins = np.array([_beats(cosines[i][0], value) for i, value in zip(having, other, strict=True)])
-            metrics.append(metric(f"accuracy/{rule}", data.items, rows[having], wins, chance=0.5))
-        details = {"items": len(rows), "with_captions_long_enough": len(candidates)}
+            reordered = [cosines[i][list(variants_by_item[i]).index(rule)] for i in with_rule]
+            wins = np.array(
+                [_win(cosines[i][0], value) for i, value in zip(with_rule, reordered, strict=True)]
+            )
+            metrics.append(metric(f"accuracy/{rule}", data.items, rows[with_rule], wins, chance=0.5))
+        details = {"items": len(rows), "with_captions_long_enough": len(variants_of)}
         return ProbeResult("word_order", data.name, metrics, "accuracy", self.version, details)
 
 
 def orders(text: str, item: str) -> dict[str, str]:
-    """The caption under "", and its other orders by rule; empty when it has none.
+    """The caption under "", and its reordered variants by rule; empty when there are none.
 
-    Which order a shuffle gives depends on the item's id alone.
+    Shuffles depend on the item's id alone.
     """
     words, glue = split_words(text)
-    if len(words) < _FEWEST:
+    if len(words) < _MIN_WORDS:
         return {}
     true = glue.join(words)
-    made = {"": true}
+    variants = {"": true}
     for rule, reorder in _RULES.items():
         draw = np.random.Generator(np.random.Philox(key=stable("word order", rule, item)))
-        other = glue.join(reorder(words, draw))
-        if other not in made.values():
-            made[rule] = other
-    return made if len(made) > 1 else {}
+        reordered = glue.join(reorder(words, draw))
+        if reordered not in variants.values():
+            variants[rule] = reordered
+    return variants if len(variants) > 1 else {}
 
 
-def _beats(own: float, other: float) -> float:
-    return float(own > other) + 0.5 * float(own == other)
+def _win(true: float, reordered: float) -> float:
+    return float(true > reordered) + 0.5 * float(true == reordered)
 
 
 def _neighbours(words: Sequence[str], draw: np.random.Generator) -> list[str]:
@@ -108,9 +112,9 @@ def _longest(words: Sequence[str], draw: np.random.Generator) -> list[str]:
 
 
 def _swapped(words: Sequence[str], i: int, j: int) -> list[str]:
-    other = list(words)
-    other[i], other[j] = other[j], other[i]
-    return other
+    reordered = list(words)
+    reordered[i], reordered[j] = reordered[j], reordered[i]
+    return reordered
 
 
 def _all_words(words: Sequence[str], draw: np.random.Generator) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
-from domainclip.evaluation.probes.few_shot import FewShot, _drawn, _fitted
+from domainclip.evaluation.probes.few_shot import FewShot, _draw_shots, _fit_head
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from tests.evaluation.probes.array_encoder import CollapsedEncoder
 from tests.evaluation.probes.synthetic_sets import clusters, figure, metric_of, scores_by_id, shuffled
@@ -25,7 +25,7 @@ def test_one_shot_a_class_by_hand() -> None:
     The penalty is l·2u² a class with l = p(0), and two classes halve the CE: (1-p) s / 2 = 2 l u.
     """
     support = Examples(np.eye(2), np.eye(2), ["a", "b"], ["a", "b"])
-    head = _fitted(support, np.eye(2), scale=2.0)
+    head = _fit_head(support, np.eye(2), scale=2.0)
     u = head[0, 0] - 1
     start = 1 / (1 + np.exp(-2.0))
     margin = 1 / (1 + np.exp(-2.0 * (1 + 2 * u)))
@@ -39,7 +39,7 @@ def test_the_head_is_where_the_loss_is_least() -> None:
     labels = np.eye(3)[rng.integers(3, size=12)]
     support = Examples(rng.normal(size=(12, 5)), labels, [""] * 12, [""] * 12)
     start = rng.normal(size=(3, 5))
-    head = _fitted(support, start, scale=1.5)
+    head = _fit_head(support, start, scale=1.5)
 
     def loss(weights: np.ndarray) -> float:
         def log_softmax(z: np.ndarray) -> np.ndarray:
@@ -79,21 +79,21 @@ def test_shots_are_nested_and_come_from_different_groups() -> None:
     model, data = clusters(n=60)
     train = labelled_examples(model, data.train, ["class0", "class1", "class2"], 100)
     assert train is not None
-    few, more = _drawn(train, 4, seed=1), _drawn(train, 8, seed=1)
+    few, more = _draw_shots(train, 4, seed=1), _draw_shots(train, 8, seed=1)
     assert len(few) == 12
     assert set(few) < set(more)
     for label in range(3):
         groups = [train.groups[row] for row in few if train.labels[row, label]]
         assert len(set(groups)) == 4
-    assert set(_drawn(train, 4, seed=2)) != set(few)
+    assert set(_draw_shots(train, 4, seed=2)) != set(few)
 
 
 def test_a_group_gives_a_second_item_only_when_all_have_given_one() -> None:
     labels = np.ones((6, 1))
     train = Examples(np.eye(6), labels, list("abcdef"), ["p", "p", "p", "p", "q", "r"])
     for seed in range(5):
-        assert {train.groups[row] for row in _drawn(train, 3, seed)} == {"p", "q", "r"}
-        assert [train.groups[row] for row in _drawn(train, 5, seed)].count("p") == 3
+        assert {train.groups[row] for row in _draw_shots(train, 3, seed)} == {"p", "q", "r"}
+        assert [train.groups[row] for row in _draw_shots(train, 5, seed)].count("p") == 3
 
 
 def test_a_collapsed_model_scores_chance() -> None:
@@ -114,7 +114,7 @@ def test_the_order_of_rows_is_moot() -> None:
     ("lack", "why"),
     [
         ("train", "there are no items with one class in train and measured set"),
-        ("classes", "there are no two classes of which an item holds one"),
+        ("classes", "there are no two classes, of which each item has one"),
     ],
 )
 def test_what_is_missing_is_said(lack: str, why: str) -> None:

@@ -154,7 +154,7 @@ def test_the_order_of_rows_is_moot() -> None:
         (
             [boxed("0", ("nodule", [90, 0, 99, 9]))],
             PatchEncoder({"0": [[A, B], [B, B]]}, TEXTS),
-            "boxes inside what the model sees",
+            "boxes inside the input of the model",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.probes.open_vocabulary import OpenVocabulary, _growing
+from domainclip.evaluation.probes.open_vocabulary import OpenVocabulary, _growing_subsets
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
@@ -35,7 +35,7 @@ def test_stability_by_hand() -> None:
     model = WordEncoder({"0": [1, 0, 0], "1": [0.1, 1, 0.2]}, texts)
     probe = OpenVocabulary(words=("worm", "sofa"), template="{}", steps=2, orders=4)
     results = probe(model, evaluation_set(ROWS, CLASSES))
-    first = [_growing(["worm", "sofa"], 2, order)[0].tolist() for order in range(4)]
+    first = [_growing_subsets(["worm", "sofa"], 2, order)[0].tolist() for order in range(4)]
     dog = np.mean([(0.5 if joined == [1] else 0.0) for joined in first])
     assert scores_by_id(results, "stability") == {"0": 1.0, "1": dog}
     assert {tuple(joined) for joined in first} == {(0,), (1,)}
@@ -54,7 +54,7 @@ def test_extensibility_is_the_mean_over_steps_of_who_is_there() -> None:
     )
     wanted = []
     for order in range(2):
-        for there in _growing(names, 2, order):
+        for there in _growing_subsets(names, 2, order):
             # The d item looks like c: wrong exactly when c is among the candidates.
             wanted.append(np.mean([not (i == 3 and 2 in there) for i in there]))
     assert len(wanted) == 4
@@ -114,4 +114,4 @@ def test_the_order_of_rows_is_moot() -> None:
 def test_what_is_missing_is_said() -> None:
     model, data = clusters()
     results = OpenVocabulary()(model, replace(data, classes={}))
-    assert results.details == {"not_measured": "there are no items that hold one of two classes or more"}
+    assert results.details == {"not_measured": "there are no items with exactly one of two classes or more"}

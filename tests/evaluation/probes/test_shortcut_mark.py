@@ -13,7 +13,7 @@ from PIL import Image
 from domainclip.data.images.decode import decode_image
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.probes.shortcut_mark import ShortcutMark, _pictures
+from domainclip.evaluation.probes.shortcut_mark import ShortcutMark, _square_images
 from domainclip.models.loading import load_model
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import figure, metric_of, scores_by_id, shuffled
@@ -100,11 +100,11 @@ def test_a_mark_that_is_not_the_planted_one_does_nothing() -> None:
 def test_a_mark_covers_one_corner_and_nothing_else(mark: str) -> None:
     picture = Image.new("RGB", (64, 48), (9, 9, 9))
     probe = ShortcutMark(mark=mark)  # type: ignore[arg-type]
-    changed = np.asarray(probe._marked(picture)) != 9
+    changed = np.asarray(probe._add_mark(picture)) != 9
     assert changed.any()
     assert not changed[:42].any()
     assert not changed[:, :58].any()
-    assert np.asarray(probe._marked(picture)).tolist() == np.asarray(probe._marked(picture)).tolist()
+    assert np.asarray(probe._add_mark(picture)).tolist() == np.asarray(probe._add_mark(picture)).tolist()
 
 
 def test_a_mark_stands_where_a_centre_crop_leaves_it(tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ def test_a_mark_stands_where_a_centre_crop_leaves_it(tmp_path: Path) -> None:
     encoder = CachedEncoder(load_model(str(tiny_clip(tmp_path / "clip"))))
     rows = [{"id": "0", "labels": ["red"], "image": painted("red", "red", (200, 50))}]
     data = evaluation_set(rows, CLASSES)
-    _, pictures, cut = _pictures(data, [0])
+    _, pictures, cut = _square_images(data, [0])
     assert cut
     clean, marked = (
         encoder.model.image_preprocessor(one)["pixels"]
-        for one in (pictures[0], ShortcutMark()._marked(pictures[0]))
+        for one in (pictures[0], ShortcutMark()._add_mark(pictures[0]))
     )
     assert pictures[0].size == (50, 50)
     assert (clean != marked).any(axis=-1).mean() == pytest.approx(0.125**2, abs=0.01)
@@ -185,9 +185,9 @@ def test_the_order_of_rows_is_moot() -> None:
 def test_what_is_missing_is_said() -> None:
     data = pictures()
     assert ShortcutMark()(Looking(), replace(data, classes={})).details == {
-        "not_measured": "there are no items that hold one of two classes or more"
+        "not_measured": "there are no items with exactly one of two classes or more"
     }
     unreadable = evaluation_set([{"id": "0", "labels": ["red"]}], CLASSES)
     assert ShortcutMark()(Looking(), unreadable).details == {
-        "not_measured": "there are no pictures that can be changed"
+        "not_measured": "there are no images that can be decoded"
     }
