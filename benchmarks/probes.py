@@ -24,6 +24,7 @@ from PIL import Image
 
 from domainclip import registry
 from domainclip.data.cards import Card
+from domainclip.data.interfaces import Encoder
 from domainclip.data.rows import FEATURES
 from domainclip.evaluation.base import EvaluationSet, ProbeResult
 from domainclip.evaluation.verdicts import compare_metric
@@ -34,10 +35,11 @@ SINGLE = [f"kind{i}" for i in range(10)]
 SEVERAL = [f"finding{i}" for i in range(14)]
 
 
-class Counting:
+class Counting(Encoder):
     """Random vectors, half of them the class's own; counts the texts and pictures that are new to it."""
 
     scale, bias = 100.0, None
+    has_raw_texts = True
 
     def __init__(self) -> None:
         self.kept: dict[str, np.ndarray] = {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from domainclip.errors import DataError
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
@@ -18,20 +19,45 @@ if TYPE_CHECKING:
     from domainclip.data.streaming import Stream
 
 
-class Encoder(Protocol):
-    """A model that is measured. Calls with equal arguments return the same cached array.
+class UnreadableImages(DataError):
+    """Some images of a set cannot be decoded; `readable` are the other items, already encoded."""
 
-    One whose patches form a grid may also have `patches(items)`; see `CachedEncoder.patches`.
-    """
+    def __init__(self, lost: int, items: Dataset, readable: Dataset) -> None:
+        super().__init__(f"{lost} of {len(items)} images cannot be read: measure the readable ones")
+        self.readable = readable
+
+
+class Encoder(ABC):
+    """A model that curation and probes use. Calls with equal arguments return the same cached array."""
 
     scale: float
     bias: float | None
+    has_raw_texts: bool = False  # whether `raw_texts` exists
+    has_patches: bool = False  # whether `patches` exists
 
+    @abstractmethod
     def images(self, items: Dataset) -> np.ndarray:
-        """(n, d) float32 of unit length, in the order of the items."""
+        """(n, d) float32 of unit length, in the order of the items.
 
+        Raises: UnreadableImages.
+        """
+
+    @abstractmethod
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32 of unit length."""
+
+    def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(len(texts), d) float32, not normalised: some protocols average such vectors."""
+        raise NotImplementedError
+
+    def patches(self, items: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(n, rows, columns, d) float32 of unit length, one vector for each patch that the model receives.
+
+        And (n, 4), the window of the image that the patches cover: left, top, right, bottom, in pixels.
+
+        Raises: DataError when an image cannot be read; ModelError for a family without a grid of patches.
+        """
+        raise NotImplementedError
 
 
 class CorpusReader(Component, ABC):

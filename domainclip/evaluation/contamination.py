@@ -1,7 +1,7 @@
-"""Record of the images that a model was trained on, so that `eval` finds those among the measured ones.
+"""Record of the training images of a model, so that `eval` can detect them among the measured images.
 
-A run writes a list of salted digests of their content; it identifies no one, stays in the run folder and is
-never pushed. It covers images, not patients: another image of the same patient is another image.
+A run writes a list of salted digests of their content; the list identifies no one, stays in the run folder
+and is never pushed. It covers images, not patients: another image of the same patient is another image.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from domainclip.evaluation.base import EvaluationSet
 
 FILE = "trained_on.json"
 _VERSION = 1
-_ABOVE = 2  # folders over the weights that may be the run's: RUN/model, RUN/checkpoints/step-8
+_PARENTS = 2  # levels between the weights and the run folder at most: RUN/model, RUN/checkpoints/step-8
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The training images of a model, by digest; `whole` is false where a stream had more than is listed."""
+    """The training images of a model, by digest; `whole` is False if a stream had more than are listed."""
 
     salt: str
     images: frozenset[str]
     whole: bool = True
 
     def items_of(self, measured: Sequence[Sequence[str]]) -> int:
-        """How many items, given by the digests of their images, have an image that was trained on."""
+        """The number of items, given by the digests of their images, with an image that was trained on."""
         return sum(any(_salted(digest, self.salt) in self.images for digest in item) for item in measured)
 
 
@@ -44,7 +44,7 @@ class TrainingRecord:
 class Overlap:
     """Measured items that a model was trained on."""
 
-    invalid: tuple[str, ...] = ()  # why metrics are invalid
+    invalid: tuple[str, ...] = ()  # reasons why metrics are invalid
     statements: tuple[str, ...] = ()  # for each model, the number of such items, or that it is unknown
 
 
@@ -92,12 +92,13 @@ def save(folder: Path, known: TrainingRecord) -> None:
 def load(name: str) -> TrainingRecord | None:
     """The record of a run, of a folder inside one, or of merged weights; None for a model without one.
 
-    Raises: ModelError for a broken record: without it, a model would count as one that saw nothing.
+    Raises: ModelError for a broken record: ignored, it would let a model count as never trained.
     """
     if not Path(name).is_dir():
         return None
     folder = Path(name).resolve()
-    file = next((one / FILE for one in (folder, *folder.parents[:_ABOVE]) if (one / FILE).is_file()), None)
+    candidates = [parent / FILE for parent in (folder, *folder.parents[:_PARENTS])]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         return None
     try:
@@ -136,9 +137,9 @@ def find_overlap(models: Mapping[str, TrainingRecord | None], sets: Sequence[Eva
 
 def _digests(items: Dataset) -> list[list[str]]:
     """The digests of each item's images."""
-    rows = items.select_columns(["image", "views"])  # row by row: they may hold their images whole
-    each = digests.image_digests(image for row in rows for image in (row["image"], *row["views"]))
-    return [list(islice(each, 1 + len(views))) for views in items["views"][:]]
+    rows = items.select_columns(["image", "views"])  # row by row: images may be held as bytes
+    all_digests = digests.image_digests(image for row in rows for image in (row["image"], *row["views"]))
+    return [list(islice(all_digests, 1 + len(views))) for views in items["views"][:]]
 
 
 def _salted(digest: str, salt: str) -> str:

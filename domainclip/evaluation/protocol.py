@@ -1,4 +1,4 @@
-"""How models are measured: the evaluation sets, probes and statistics that all models of a command share."""
+"""The evaluation sets, probes and statistics that all models of a command share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from domainclip.evaluation.embedding_cache import EmbeddingCache
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, and how."""
+    """The sets that are measured, the probes, and the parameters of the statistics."""
 
     reported: Sequence[EvaluationSet]  # the set of the corpus first
     probes: Mapping[str, Probe]
     bootstrap_samples: int = 2000
     seed: int = 0
-    # The sets that α is selected on, the validation split first, and how; none where α is not selected.
+    # The sets on which α is selected, the validation split first, and how; empty if α is not selected.
     selection: Sequence[EvaluationSet] = ()
     interpolation: WeightInterpolation | None = None
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)

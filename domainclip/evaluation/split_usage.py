@@ -1,7 +1,7 @@
-"""How often a split was measured, and with how many models: one measured until a metric pleases is no test.
+"""Number of times a split was measured, and of models: one measured until a metric pleases is no test.
 
 One line for each model and measurement, in the run folder and, by fingerprint of the corpus, in the user's
-cache. It counts what this user measured on this machine; no name, path or identifier is written.
+cache. It counts the measurements of this user on this machine; no name, path or identifier is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ALL = "all"  # the split of a set that takes all items of a corpus
 
 @dataclass(frozen=True)
 class SplitUsage:
-    """How often one split of one corpus was measured so far."""
+    """The measurements of one split of one corpus so far."""
 
     split: str
     times: int
@@ -41,9 +41,9 @@ class SplitUsage:
 def record(
     corpus: str, split: str, models: Iterable[str], prompts: str = "", run: Path | None = None
 ) -> SplitUsage:
-    """Write a line for each model (sha256 of its weights); the usage that all lines add up to.
+    """Write a line for each model (sha256 of its weights) and return the usage by all lines of the corpus.
 
-    A file that cannot be written stops nothing: then the lines that it holds are counted.
+    A file that cannot be written raises no error: then the lines that it holds are counted, or the new ones.
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     lines = [
@@ -109,7 +109,7 @@ def record_split_usage(
     encoders: Sequence[CachedEncoder],
     run: Path | None = None,
 ) -> SplitUsage:
-    """Record that these models were measured on each set; the usage of the first set."""
+    """Record that these models were measured on each set, and return the usage of the first set."""
     models = [encoder.model.fingerprint("all") for encoder in encoders]
     usages = []
     for data in sets:

@@ -1,4 +1,4 @@
-"""A suite: what is measured, as data. Probes with their options, further sets, and prompts of its own."""
+"""Evaluation suites: probes with their options, further sets, and prompts, as data."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from domainclip.data.cards import Card, Prompts
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
 
-TEMPLATES = ["a photo of a {}"]  # around bare class names, when neither card nor caller has any
+TEMPLATES = ["a photo of a {}"]  # for bare class names, when neither the card nor the caller has templates
 
 
 class ExtraSet(CorpusSource):
-    """A set that is measured beside the corpus's own; nothing is trained on it."""
+    """A set that is measured in addition to that of the corpus; it is never trained on."""
 
     split: Literal["validation", "test", "all"] = "test"
 
 
 class Suite(BaseModel):
-    """A file of `suites/`, or one of yours."""
+    """A built-in suite, or a suite file of the user."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     probes: dict[str, Options]
     sets: dict[str, ExtraSet] = {}
-    classes: dict[str, Prompts] = {}  # instead of the card's, on the corpus's own set
+    classes: dict[str, Prompts] = {}  # replace the classes of the card on the set of the corpus
     templates: list[str] = []
 
     def assemble(self) -> dict[str, Probe]:
-        """The probes, built.
+        """Build the probes.
 
-        Raises: RecipeError for an unknown probe or option, with the key.
+        Raises: RecipeError naming the key of an unknown probe or option.
         """
         return {name: registry.build("probes", name, o, f"probes.{name}") for name, o in self.probes.items()}
 
 
 def load(name: str) -> Suite:
-    """The suite in a file, or one that ships.
+    """Read a suite from a file, or a built-in suite by its name.
 
-    Raises: RecipeError naming file, key and way out.
+    Raises: RecipeError naming the file, the key and the remedy.
     """
     file = builtin.find_file("suites", name, ".yaml")
     data = strict_yaml.read_yaml(file, "a suite")
@@ -58,65 +58,77 @@ def load(name: str) -> Suite:
         suite = Suite.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{file.name}: {registry.format_validation_error(error, '')}") from None
-    # A suite may come from anyone: what it names lies where a recipe's paths may.
+    # A suite may come from anyone: its paths must lie where those of a recipe may lie.
     allowed = [Path.cwd(), file.parent, builtin.builtin_folder("suites").parent]
     resolved = {
-        key: one.model_copy(
-            update={"path": paths.resolve_path(one.path, file, allowed, f"{file.name}: sets.{key}")}
+        name: source.model_copy(
+            update={"path": paths.resolve_path(source.path, file, allowed, f"{file.name}: sets.{name}")}
         )
-        for key, one in suite.sets.items()
+        for name, source in suite.sets.items()
     }
     return suite.model_copy(update={"sets": resolved})
 
 
-def classes(said: str) -> dict[str, Prompts]:
-    """The classes that `--classes` means: "cat,dog", or a YAML file of names or of names with prompts.
+def parse_classes(argument: str) -> dict[str, Prompts]:
+    """The classes of `--classes`: "cat,dog", or a YAML file of names or of names with prompts.
 
-    A class without prompts of its own has the bare name, for templates to be put around.
+    A class without prompts has its bare name as prompt, which templates may enclose.
 
-    Raises: RecipeError for a file that is neither, or fewer than one name.
+    Raises: RecipeError for a file that is neither, or without a name.
     """
-    file = Path(said)
+    file = Path(argument)
     if _is_file(file):
         try:
             data = strict_yaml.load_yaml(file.read_text(encoding="utf-8"), file.name)
         except UnicodeDecodeError as error:
-            raise RecipeError(f"--classes: {said}: not UTF-8 text, at byte {error.start}") from None
+            raise RecipeError(f"--classes: {argument}: not UTF-8 text, at byte {error.start}") from None
         except OSError as error:
-            raise RecipeError(f"--classes: {said}: {error.strerror}: make it readable") from None
+            raise RecipeError(f"--classes: {argument}: {error.strerror}: make it readable") from None
         return _prompts(data, file.name)
     if file.suffix in (".yaml", ".yml", ".txt"):
-        raise RecipeError(f"--classes: {said} does not exist; name a file, or classes as in cat,dog")
-    return _prompts([name.strip() for name in said.split(",") if name.strip()], "--classes")
+        raise RecipeError(f"--classes: {argument} does not exist; name a file, or classes as in cat,dog")
+    return _prompts([name.strip() for name in argument.split(",") if name.strip()], "--classes")
 
 
 def _is_file(file: Path) -> bool:
     try:
         return file.is_file()
-    except (OSError, ValueError):  # a list of names may be longer than any name of a file
+    except (OSError, ValueError):  # a list of names may be longer than the longest file name
         return False
 
 
-def with_templates(chosen: dict[str, Prompts], templates: list[str], bare: bool = True) -> dict[str, Prompts]:
-    """The classes with every template around their names; `bare` keeps prompts that say more than a name."""
+def with_templates(
+    classes: dict[str, Prompts], templates: list[str], only_names: bool = True
+) -> dict[str, Prompts]:
+    """The classes with their names in every template.
+
+    With `only_names`, a class keeps its prompts where they are more than its name.
+
+    Raises: RecipeError for a template that does not hold {} once.
+    """
     for template in templates:
         if template.count("{}") != 1:
             raise RecipeError(
                 f'--prompt-template: "{template}" must hold {{}} once, where the class name goes'
             )
     return {
-        name: Prompts(
-            positive=[template.replace("{}", name) for template in templates], negative=own.negative
+        name: prompts
+        if only_names and prompts.positive != [name]
+        else Prompts(
+            positive=[template.replace("{}", name) for template in templates], negative=prompts.negative
         )
-        if not bare or own.positive == [name]
-        else own
-        for name, own in chosen.items()
+        for name, prompts in classes.items()
     }
 
 
-def own_classes(card: Card, chosen: dict[str, Prompts], templates: list[str]) -> dict[str, Prompts]:
-    """Classes named by the caller, in the caller's templates, the card's, or CLIP's first."""
-    return with_templates(chosen, templates or card.templates or TEMPLATES)
+def with_default_templates(
+    card: Card, classes: dict[str, Prompts], templates: list[str]
+) -> dict[str, Prompts]:
+    """The classes in the given templates; without any, in those of the card, or else in CLIP's first.
+
+    Raises: RecipeError for a template that does not hold {} once.
+    """
+    return with_templates(classes, templates or card.templates or TEMPLATES)
 
 
 def _prompts(data: object, where: str) -> dict[str, Prompts]:

@@ -1,4 +1,4 @@
-"""A trained model in Python: embeddings, similarities and classes, by the code that the commands use.
+"""A trained model in Python: embeddings, similarities and classes, computed by the code of the commands.
 
 Legend: n images, m texts, c classes, d embedding width.
 """
@@ -19,7 +19,7 @@ from domainclip.data.cards import Prompts
 from domainclip.data.images import frames
 from domainclip.data.images.decode import decode_image, upright_rgb
 from domainclip.errors import RecipeError
-from domainclip.evaluation import suites
+from domainclip.evaluation import chunks, suites
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
@@ -27,19 +27,18 @@ from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 
 ImageInput = str | Path | Image.Image
-_CHUNK = 32  # images that are encoded together
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The class of one image, and the probability of each class: a softmax over scaled cosines."""
+    """The most probable class of one image, and the probability of each class."""
 
     label: str
-    probabilities: dict[str, float]
+    probabilities: dict[str, float]  # by class: the softmax of the scaled cosines
 
 
 class AdaptedModel:
-    """Encodes images and texts with the model of a run. All embeddings are float32 of unit length."""
+    """Encodes images and texts with a trained model. All embeddings are float32 of unit length."""
 
     def __init__(self, model: DualEncoder) -> None:
         self.model = model
@@ -57,20 +56,20 @@ class AdaptedModel:
 
         Raises: DataError naming the first image that cannot be read.
         """
-        rows = [np.zeros((0, self.width), np.float32)]
-        for start in range(0, len(images), _CHUNK):
-            chunk = [self._preprocess(image) for image in images[start : start + _CHUNK]]
-            rows.append(self._encoder.image_rows(chunk))
-        return np.concatenate(rows)
+        embeddings = [np.zeros((0, self.width), np.float32)]
+        for chunk in chunks.split(images):
+            inputs = [self._preprocess(image) for image in chunk]
+            embeddings.append(self._encoder.encode_image_chunk(inputs))
+        return np.concatenate(embeddings)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(m, d) embeddings; what exceeds the model's token limit is cut."""
+        """(m, d) embeddings; a text is truncated to the model's token limit."""
         return self._encoder.texts(list(texts)) if texts else np.zeros((0, self.width), np.float32)
 
     def similarity(
         self, images: Sequence[ImageInput | Sequence[ImageInput]], texts: Sequence[str]
     ) -> np.ndarray:
-        """(n, m) cosines between images and texts, rounded as the reports round them."""
+        """(n, m) cosines of images and texts, rounded as in reports."""
         return rounded_cosines(self.encode_images(images), self.encode_texts(texts))
 
     def classify(
@@ -79,11 +78,12 @@ class AdaptedModel:
         classes: Sequence[str] | Mapping[str, Sequence[str]],
         templates: Sequence[str] = tuple(suites.TEMPLATES),
     ) -> list[Classification]:
-        """The most similar of the classes for each image.
+        """The most probable class of each image.
 
-        `classes` are names, put into each of the `templates` at {}, or names with prompts written out.
+        `classes` are names, which replace {} in each of the `templates`, or a mapping of names to prompts.
 
-        Raises: RecipeError for a template without {}, or fewer than two classes.
+        Raises: RecipeError for a template without {}, or fewer than two classes; DataError naming the first
+        image that cannot be read.
         """
         prompts = _class_prompts(classes, templates)
         vectors = class_vectors(self._encoder, list(prompts.values()))
@@ -92,16 +92,16 @@ class AdaptedModel:
 
     def _preprocess(self, image: ImageInput | Sequence[ImageInput]) -> dict[str, np.ndarray]:
         views = [image] if isinstance(image, str | Path | Image.Image) else list(image)
-        chosen = frames.sample_frames(views, self.model.frames)
-        return self._encoder.prepare([_open(view) for view in chosen])
+        sampled = frames.sample_frames(views, self.model.frames)
+        return self._encoder.preprocess([_open(view) for view in sampled])
 
 
 def load_model(run: str | Path, device: str | torch.device | None = None) -> AdaptedModel:
-    """The model of a run folder, of a model folder, or of a Hub id, ready to encode.
+    """The model of a run folder, of a model folder, or of a Hub id.
 
     `device` defaults to the GPU where there is one.
 
-    Raises: ModelError in one line, for whatever cannot be found or read.
+    Raises: ModelError when the model does not exist or cannot be read.
     """
     folder = Path(run) / "model"
     model = loading.load_model(folder if folder.is_dir() else run)
@@ -121,10 +121,11 @@ def _class_prompts(
         raise RecipeError(f"classes: {len(classes)} given; name two or more to choose among")
     if isinstance(classes, Mapping):
         return {name: list(prompts) for name, prompts in classes.items()}
-    bare = {name: Prompts(positive=[name]) for name in classes}
-    return {name: p.positive for name, p in suites.with_templates(bare, list(templates)).items()}
+    names_only = {name: Prompts(positive=[name]) for name in classes}
+    filled = suites.with_templates(names_only, list(templates))
+    return {name: prompts.positive for name, prompts in filled.items()}
 
 
 def _most_probable(names: Sequence[str], probabilities: np.ndarray) -> Classification:
-    pairs = {name: float(value) for name, value in zip(names, probabilities, strict=True)}
-    return Classification(max(pairs, key=pairs.__getitem__), pairs)
+    by_name = {name: float(value) for name, value in zip(names, probabilities, strict=True)}
+    return Classification(max(by_name, key=by_name.__getitem__), by_name)

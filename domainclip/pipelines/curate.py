@@ -11,10 +11,10 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from domainclip.data.corpus import Corpus
-from domainclip.data.interfaces import BatchOrdering, Curation
+from domainclip.data.interfaces import BatchOrdering, Curation, UnreadableImages
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
-from domainclip.evaluation.encoder import CachedEncoder, UnreadableImages
+from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.models.dual_encoder import DualEncoder
 
 

@@ -120,13 +120,15 @@ def _recipe(request: EvalRequest, names: Sequence[str]) -> Recipe:
 def _sets(request: EvalRequest, suite: Suite | None, sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
     """The set of the corpus with the requested classes, the retention set, and the sets of the suite."""
     first, *others = sets
-    chosen = suites.classes(request.classes) if request.classes else dict(suite.classes) if suite else {}
+    chosen = (
+        suites.parse_classes(request.classes) if request.classes else dict(suite.classes) if suite else {}
+    )
     templates = [*request.templates] or (suite.templates if suite else [])
     if chosen:
-        first = replace(first, classes=suites.own_classes(first.card, chosen, templates))
+        first = replace(first, classes=suites.with_default_templates(first.card, chosen, templates))
         _check_classes(first)
     elif templates:
-        first = replace(first, classes=suites.with_templates(first.classes, templates, bare=False))
+        first = replace(first, classes=suites.with_templates(first.classes, templates, only_names=False))
     taken = {data.name for data in sets}
     for name, source in (suite.sets if suite else {}).items():
         if name in taken:

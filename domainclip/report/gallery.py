@@ -17,7 +17,7 @@ from domainclip.data.images.decode import decode_image
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
-from domainclip.evaluation.evaluate import sort_results
+from domainclip.evaluation.evaluate import sort_items
 from domainclip.evaluation.probes.localisation import heat_maps
 from domainclip.report.context import Example
 
@@ -34,7 +34,7 @@ def gallery_examples(recipe: Recipe, data: EvaluationSet, encoders: Sequence[Cac
     if not recipe.report.examples:
         return []
     # The selection that was measured: its embeddings are there, and no picture goes through a tower again.
-    measured = encode_images(encoders, sort_results(data))
+    measured = encode_images(encoders, sort_items(data))
     shown = [i for i, texts in enumerate(measured["texts"][:_MOST]) if texts]
     if not shown:
         return []

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from domainclip.config import loading
 from domainclip.distributed import collectives, heartbeat
 from domainclip.errors import RecipeError
-from domainclip.evaluation import encoder
+from domainclip.evaluation import chunks
 from tests.support.processes import started
 
 
@@ -38,7 +38,7 @@ def _slow(folder: str) -> dict[str, Any]:
         time.sleep(5 * rank)  # the other process has much more to do
         return np.array(rows)
 
-    shares = encoder._in_chunks(work, list(range(40)))
+    shares = chunks.map_chunks(work, list(range(40)))
     slow = time.monotonic() - began
     quick = time.monotonic()
     for _ in range(20):

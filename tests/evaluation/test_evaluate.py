@@ -1,3 +1,5 @@
+"""Evaluation of models: verdicts, unreadable images, and results that do not depend on order or processes."""
+
 from __future__ import annotations
 
 import io
@@ -14,7 +16,8 @@ import torch
 from PIL import Image
 
 from domainclip.errors import DataError, ModelError, RecipeError
-from domainclip.evaluation import encoder as evaluation_encoder
+from domainclip.evaluation import chunks
+from domainclip.evaluation import encoder as encoder_module
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
@@ -33,8 +36,8 @@ AXES = {"a cat": [1.0, 0.0], "a dog": [0.0, 1.0]}
 PROBES: dict[str, Probe] = {"zero_shot": ZeroShot(), "retrieval": Retrieval()}
 
 
-def row_of(found: Evaluation, metric: str, dataset: str = "test") -> ComparisonRow:
-    return next(row for row in found.rows if (row.metric, row.dataset) == (metric, dataset))
+def row_of(evaluation: Evaluation, metric: str, dataset: str = "test") -> ComparisonRow:
+    return next(row for row in evaluation.rows if (row.metric, row.dataset) == (metric, dataset))
 
 
 def animals(n: int, groups: int = 0) -> list[dict[str, Any]]:
@@ -45,7 +48,7 @@ def animals(n: int, groups: int = 0) -> list[dict[str, Any]]:
 
 
 def skilled(n: int, right: float, seed: int = 0) -> ArrayEncoder:
-    """A model that is right about this share of the animals."""
+    """A model that classifies this share of the animals correctly."""
     rng = np.random.default_rng(seed)
     vectors = {}
     for i in range(n):
@@ -54,23 +57,23 @@ def skilled(n: int, right: float, seed: int = 0) -> ArrayEncoder:
     return ArrayEncoder(vectors, AXES)
 
 
-def test_gain_loss_and_no_difference_get_their_words() -> None:
+def test_verdicts_on_gain_loss_and_no_difference() -> None:
     data = evaluation_set(animals(120), CLASSES)
-    poor, good, alike = skilled(120, 0.6), skilled(120, 0.95, seed=1), skilled(120, 0.6, seed=2)
-    for before, after, verdict in ((poor, good, BETTER), (good, poor, WORSE), (poor, alike, SAME)):
-        found = evaluate_pair(before, after, Protocol([data], {"zero_shot": ZeroShot()}, 400))
-        row = row_of(found, "macro_accuracy")
+    poor, strong, alike = skilled(120, 0.6), skilled(120, 0.95, seed=1), skilled(120, 0.6, seed=2)
+    for before, after, verdict in ((poor, strong, BETTER), (strong, poor, WORSE), (poor, alike, SAME)):
+        evaluation = evaluate_pair(before, after, Protocol([data], {"zero_shot": ZeroShot()}, 400))
+        row = row_of(evaluation, "macro_accuracy")
         assert (row.verdict, row.primary, row.n, row.groups) == (verdict, True, 120, 120)
         assert row.base.low <= row.base.value <= row.base.high
 
 
-def test_identical_models_differ_by_nothing_with_p_one() -> None:
+def test_identical_models_have_a_difference_of_zero_with_p_one() -> None:
     rows = [{**row, "texts": [f"text {i}"]} for i, row in enumerate(animals(40))]
     vectors = {f"text {i}": [float(i % 7), 3.0] for i in range(40)}
     model = ArrayEncoder(skilled(40, 0.7).image_vectors, {**AXES, **vectors})
-    found = evaluate_pair(model, model, Protocol([evaluation_set(rows, CLASSES)], PROBES, 200))
-    assert len(found.rows) > 8
-    for row in found.rows:
+    evaluation = evaluate_pair(model, model, Protocol([evaluation_set(rows, CLASSES)], PROBES, 200))
+    assert len(evaluation.rows) > 8
+    for row in evaluation.rows:
         assert row.difference is not None
         assert (row.difference.value, row.difference.low, row.difference.high) == (0, 0, 0)
         assert (row.difference.p, row.verdict) == (1.0, SAME)
@@ -81,37 +84,37 @@ def test_a_lower_rank_is_better() -> None:
     images = {f"{i}": np.eye(8)[i].tolist() for i in range(8)}
     right = {f"text {i}": np.eye(8)[i].tolist() for i in range(8)}
     wrong = {f"text {i}": np.eye(8)[(i + 1) % 8].tolist() for i in range(8)}
-    found = evaluate_pair(
+    evaluation = evaluate_pair(
         ArrayEncoder(images, wrong),
         ArrayEncoder(images, right),
         Protocol([evaluation_set(rows)], PROBES, 200),
     )
-    row = row_of(found, "image_to_text_median_rank")
+    row = row_of(evaluation, "image_to_text_median_rank")
     assert row.difference is not None
     assert row.difference.value < 0
     assert row.verdict == BETTER
-    assert found.protocol[0]["details"] == {"not_measured": "there are no two classes to choose among"}
+    assert evaluation.protocol[0]["details"] == {"not_measured": "there are no two classes to choose among"}
 
 
-def test_parts_are_judged_after_holm() -> None:
-    """Twelve classes of equal skill, one of which happens to look better: by its own interval, it is."""
+def test_verdicts_on_classes_are_corrected_by_holm() -> None:
+    """One of twelve classes is better by chance: significant by its interval, but not after the correction."""
     names = [f"c{i:02d}" for i in range(12)]
     classes = {name: f"a {name}" for name in names}
     texts = {f"a {name}": np.eye(12)[i].tolist() for i, name in enumerate(names)}
     rows = [{"id": f"{i:03d}", "labels": [names[i % 12]]} for i in range(240)]
 
     def model(lucky: int) -> ArrayEncoder:
-        # In each class every other item is right; of the lucky one, `lucky` more are.
+        # In each class every second item is correct; in c00, `lucky` further items are.
         def axis(i: int) -> int:
             right = (i // 12) % 2 == 0 or (i % 12 == 0 and i // 12 < 2 * lucky)
             return i % 12 if right else (i + 1) % 12
 
         return ArrayEncoder({f"{i:03d}": np.eye(12)[axis(i)].tolist() for i in range(240)}, texts)
 
-    found = evaluate_pair(
+    evaluation = evaluate_pair(
         model(0), model(7), Protocol([evaluation_set(rows, classes)], {"zero_shot": ZeroShot()})
     )
-    lucky = row_of(found, "accuracy/c00")
+    lucky = row_of(evaluation, "accuracy/c00")
     assert lucky.difference is not None
     assert lucky.difference.p is not None
     assert 0.001 < lucky.difference.p < 0.05
@@ -123,20 +126,24 @@ def test_parts_are_judged_after_holm() -> None:
     assert row_of(sure, "accuracy/c00").verdict == BETTER
 
 
-def test_few_groups_are_said() -> None:
+def test_few_groups_are_reported() -> None:
     five, ten = (evaluation_set(animals(40, groups=n), CLASSES) for n in (5, 10))
-    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), Protocol([five], {"zero_shot": ZeroShot()}, 200))
-    assert row_of(found, "accuracy").verdict == UNKNOWN
-    assert found.warnings == ["test: only 5 groups: no interval can be given below 6"]
-    found = evaluate_pair(skilled(40, 0.5), skilled(40, 1), Protocol([ten], {"zero_shot": ZeroShot()}, 200))
-    assert found.warnings == ["test: only 10 groups: intervals are narrower than they should be"]
+    evaluation = evaluate_pair(
+        skilled(40, 0.5), skilled(40, 1), Protocol([five], {"zero_shot": ZeroShot()}, 200)
+    )
+    assert row_of(evaluation, "accuracy").verdict == UNKNOWN
+    assert evaluation.warnings == ["test: only 5 groups: no interval can be given below 6"]
+    evaluation = evaluate_pair(
+        skilled(40, 0.5), skilled(40, 1), Protocol([ten], {"zero_shot": ZeroShot()}, 200)
+    )
+    assert evaluation.warnings == ["test: only 10 groups: intervals are narrower than they should be"]
 
 
 def test_a_single_model_has_no_difference() -> None:
-    found = evaluate_pair(
+    evaluation = evaluate_pair(
         skilled(30, 0.8), None, Protocol([evaluation_set(animals(30), CLASSES)], PROBES, 200)
     )
-    row = row_of(found, "accuracy")
+    row = row_of(evaluation, "accuracy")
     assert (row.adapted, row.difference, row.verdict, row.adapted_scores) == (None, None, None, None)
 
 
@@ -149,23 +156,23 @@ def test_nothing_to_measure_is_refused() -> None:
     )
 
 
-# --- with real towers ---------------------------------------------------------------------------------
+# --- with real models ---------------------------------------------------------------------------------
 
 
-def picture(seed: int) -> dict[str, Any]:
+def image(seed: int) -> dict[str, Any]:
     pixels = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels.repeat(6, axis=0).repeat(6, axis=1)).save(stream, "PNG")
     return {"path": None, "bytes": stream.getvalue()}
 
 
-def pictures(n: int, broken: Sequence[int] = ()) -> list[dict[str, Any]]:
+def samples(n: int, broken: Sequence[int] = ()) -> list[dict[str, Any]]:
     return [
         {
             "id": f"{i:03d}",
             "labels": ["cat" if i % 3 else "dog"],
             "texts": [f"a photo of {'cat ' * (i % 5)}{i}"],
-            "image": {"path": None, "bytes": b"no picture"} if i in broken else picture(i),
+            "image": {"path": None, "bytes": b"no image"} if i in broken else image(i),
             "group": f"g{i // 2}",
         }
         for i in range(n)
@@ -185,8 +192,8 @@ def model(folders: tuple[Path, Path]) -> tuple[DualEncoder, DualEncoder]:
     return load_model(folders[0]), load_model(folders[1])
 
 
-def told(found: Evaluation) -> list[Any]:
-    """Every figure to its last bit."""
+def exact_values(evaluation: Evaluation) -> list[Any]:
+    """Every metric to its last bit."""
     return [
         (
             row.dataset,
@@ -197,12 +204,12 @@ def told(found: Evaluation) -> list[Any]:
             row.base_scores.tolist(),
             list(row.ids),
         )
-        for row in found.rows
+        for row in evaluation.rows
     ]
 
 
-def test_embeddings_equal_the_towers_own(model: tuple[DualEncoder, DualEncoder]) -> None:
-    data = items(pictures(5))
+def test_embeddings_equal_those_of_the_model(model: tuple[DualEncoder, DualEncoder]) -> None:
+    data = items(samples(5))
     encoder = CachedEncoder(model[0])
     prepared = [model[0].image_preprocessor(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in data]
     pixels = torch.stack([torch.from_numpy(one["pixels"]) for one in prepared])
@@ -215,7 +222,7 @@ def test_embeddings_equal_the_towers_own(model: tuple[DualEncoder, DualEncoder])
     assert encoder.texts(["a cat"]) is encoder.texts(["a cat"])
 
 
-def test_the_mode_of_the_towers_is_left_as_it_was(model: tuple[DualEncoder, DualEncoder]) -> None:
+def test_encoding_restores_the_training_mode(model: tuple[DualEncoder, DualEncoder]) -> None:
     model[0].train()
     CachedEncoder(model[0]).texts(["a cat"])
     assert model[0].training
@@ -223,31 +230,31 @@ def test_the_mode_of_the_towers_is_left_as_it_was(model: tuple[DualEncoder, Dual
 
 def test_unreadable_images_are_left_out_for_both_and_counted(model: tuple[DualEncoder, DualEncoder]) -> None:
     base, adapted = map(CachedEncoder, model)
-    data = evaluation_set(pictures(40, broken=(3, 33)), CLASSES)
-    found = evaluate_pair(base, adapted, Protocol([data], PROBES, 100))
-    assert found.valid
-    assert "test: 2 of 40 images cannot be read; left out for both models" in found.warnings
-    accuracy = row_of(found, "accuracy")
+    data = evaluation_set(samples(40, broken=(3, 33)), CLASSES)
+    evaluation = evaluate_pair(base, adapted, Protocol([data], PROBES, 100))
+    assert evaluation.valid
+    assert "test: 2 of 40 images cannot be read; left out for both models" in evaluation.warnings
+    accuracy = row_of(evaluation, "accuracy")
     assert accuracy.n == 38
     assert not {"003", "033"} & set(accuracy.ids)
-    assert found.protocol[0]["unreadable"] == 2
+    assert evaluation.protocol[0]["unreadable"] == 2
 
 
 def test_a_set_without_one_readable_image_is_refused(model: tuple[DualEncoder, DualEncoder]) -> None:
-    data = evaluation_set(pictures(2, broken=(0, 1)), CLASSES)
+    data = evaluation_set(samples(2, broken=(0, 1)), CLASSES)
     with pytest.raises(DataError) as error:
         evaluate_pair(CachedEncoder(model[0]), None, Protocol([data], PROBES))
     assert str(error.value) == "test: none of its 2 images can be read: check the corpus path"
 
 
-def test_asking_for_an_unreadable_image_is_refused(model: tuple[DualEncoder, DualEncoder]) -> None:
+def test_encoding_an_unreadable_image_raises(model: tuple[DualEncoder, DualEncoder]) -> None:
     with pytest.raises(DataError) as error:
-        CachedEncoder(model[0]).images(items(pictures(3, broken=[1])))
+        CachedEncoder(model[0]).images(items(samples(3, broken=[1])))
     assert str(error.value) == "1 of 3 images cannot be read: measure the readable ones"
 
 
 def test_no_digit_depends_on_the_order_of_the_rows(model: tuple[DualEncoder, DualEncoder]) -> None:
-    data = evaluation_set(pictures(45, broken=[7]), CLASSES)
+    data = evaluation_set(samples(45, broken=[7]), CLASSES)
     order = np.random.default_rng(0).permutation(45)
     permuted = replace(data, items=data.items.select(order))
     base, adapted = model
@@ -255,11 +262,11 @@ def test_no_digit_depends_on_the_order_of_the_rows(model: tuple[DualEncoder, Dua
         evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), Protocol([one], PROBES, 100))
         for one in (data, permuted)
     )
-    assert told(plain) == told(other)
+    assert exact_values(plain) == exact_values(other)
     assert plain.protocol == other.protocol
 
 
-def test_base_and_adapted_share_what_a_locked_tower_gives(
+def test_base_and_adapted_share_the_embeddings_of_a_locked_tower(
     model: tuple[DualEncoder, DualEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, adapted = model
@@ -267,31 +274,31 @@ def test_base_and_adapted_share_what_a_locked_tower_gives(
         if name.startswith("image/"):
             adapted.weights()[name].data.copy_(weight.data)
     runs: list[int] = []
-    plain = CachedEncoder.image_rows
+    plain = CachedEncoder.encode_image_chunk
 
     def counted(self: CachedEncoder, prepared: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         runs.append(len(prepared))
         return plain(self, prepared)
 
-    monkeypatch.setattr(CachedEncoder, "image_rows", counted)
+    monkeypatch.setattr(CachedEncoder, "encode_image_chunk", counted)
     cache = EmbeddingCache()
     pair = [CachedEncoder(one, cache) for one in (base, adapted)]
-    readable = encode_images(pair, items(pictures(3)))
+    readable = encode_images(pair, items(samples(3)))
     assert runs == [3]
     assert pair[0].images(readable) is pair[1].images(readable)
-    assert encode_images([CachedEncoder(base, cache)], items(pictures(3))) is not readable
-    assert runs == [3]  # equal pictures, equal weights: nothing is run again
+    assert encode_images([CachedEncoder(base, cache)], items(samples(3))) is not readable
+    assert runs == [3]  # equal images and weights: the tower does not run again
     assert (pair[0].texts(["a cat"]) != pair[1].texts(["a cat"])).any()
 
 
-def test_differing_preparation_makes_the_evaluation_invalid(model: tuple[DualEncoder, DualEncoder]) -> None:
+def test_different_preprocessing_makes_the_evaluation_invalid(model: tuple[DualEncoder, DualEncoder]) -> None:
     base, adapted = map(CachedEncoder, model)
-    adapted.preparation = "other"
+    adapted.preprocessing = "other"
     adapted.image_key = (adapted.image_key[0], "other")
-    found = evaluate_pair(base, adapted, Protocol([evaluation_set(pictures(20), CLASSES)], PROBES, 100))
-    assert not found.valid
-    assert found.warnings[0] == (
-        "base and adapted model prepare images differently: their figures must not be compared"
+    evaluation = evaluate_pair(base, adapted, Protocol([evaluation_set(samples(20), CLASSES)], PROBES, 100))
+    assert not evaluation.valid
+    assert evaluation.warnings[0] == (
+        "base and adapted model preprocess images differently: their metrics must not be compared"
     )
 
 
@@ -299,38 +306,41 @@ def test_a_broken_model_is_named(model: tuple[DualEncoder, DualEncoder]) -> None
     next(weight for name, weight in model[0].weights().items() if "visual" in name).data.fill_(float("nan"))
     model[0].base = "runs/one"
     with pytest.raises(ModelError) as error:
-        CachedEncoder(model[0]).images(items(pictures(2)))
+        CachedEncoder(model[0]).images(items(samples(2)))
     assert str(error.value) == "runs/one: an image embedding is not a finite number; retrain it"
 
 
-class Meeting:
-    """Threads that exchange objects as processes do."""
+class ObjectExchange:
+    """Exchanges objects among threads as `gather_objects` does among processes."""
 
     def __init__(self, world: int) -> None:
         self.barrier = threading.Barrier(world)
-        self.own = threading.local()
+        self.thread = threading.local()
         self.values: list[Any] = [None] * world
 
     def gather(self, value: Any) -> list[Any]:
-        self.values[self.own.rank] = value
+        self.values[self.thread.rank] = value
         self.barrier.wait(60)
-        found = list(self.values)
+        gathered = list(self.values)
         self.barrier.wait(60)
-        return found
+        return gathered
 
 
-def shared_out(folders: tuple[Path, Path], world: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    meeting = Meeting(world)
-    monkeypatch.setattr(evaluation_encoder, "process_count", lambda: world)
-    monkeypatch.setattr(evaluation_encoder, "rank", lambda: meeting.own.rank)
-    monkeypatch.setattr(evaluation_encoder, "gather_objects", meeting.gather)
+def evaluate_on_processes(
+    folders: tuple[Path, Path], world: int, monkeypatch: pytest.MonkeyPatch
+) -> list[Any]:
+    exchange = ObjectExchange(world)
+    monkeypatch.setattr(chunks, "process_count", lambda: world)
+    for module in (chunks, encoder_module):
+        monkeypatch.setattr(module, "rank", lambda: exchange.thread.rank)
+        monkeypatch.setattr(module, "gather_objects", exchange.gather)
     models = [(load_model(folders[0]), load_model(folders[1])) for _ in range(world)]
 
     def measure(rank: int) -> Any:
-        meeting.own.rank = rank
-        data = evaluation_set(pictures(110, broken=[5]), CLASSES)
+        exchange.thread.rank = rank
+        data = evaluation_set(samples(110, broken=[5]), CLASSES)
         base, adapted = map(CachedEncoder, models[rank])
-        return told(evaluate_pair(base, adapted, Protocol([data], PROBES, 100)))
+        return exact_values(evaluate_pair(base, adapted, Protocol([data], PROBES, 100)))
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(measure, range(world)))
@@ -339,16 +349,14 @@ def shared_out(folders: tuple[Path, Path], world: int, monkeypatch: pytest.Monke
 def test_no_digit_depends_on_the_number_of_processes(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 38. Four chunks, the last short, over 1, 2 and 3 processes; each holds the whole result."""
-    alone = shared_out(folders, 1, monkeypatch)
+    """Four chunks, the last short, over 1, 2 and 3 processes; each returns the whole result."""
+    alone = evaluate_on_processes(folders, 1, monkeypatch)
     assert len(alone[0]) > 4
-    assert shared_out(folders, 2, monkeypatch) == alone * 2
-    assert shared_out(folders, 3, monkeypatch) == alone * 3
+    assert evaluate_on_processes(folders, 2, monkeypatch) == alone * 2
+    assert evaluate_on_processes(folders, 3, monkeypatch) == alone * 3
 
 
-def test_chunks_cover_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_encoder, "_CHUNK", 4)
+def test_chunks_cover_every_row_once() -> None:
     for n in (0, 1, 4, 5, 13):
-        assert [row for chunk in evaluation_encoder._in_chunks(list, range(n)) for row in chunk] == list(
-            range(n)
-        )
+        results = chunks.map_chunks(list, range(n), size=4)
+        assert [row for chunk in results for row in chunk] == list(range(n))

@@ -126,28 +126,30 @@ def test_a_wrong_suite_is_named(case: str, tmp_path: Path) -> None:
 
 def test_classes_may_be_many_and_their_file_may_be_wrong(tmp_path: Path) -> None:
     names = [f"class number {i}" for i in range(40)]
-    assert list(suites.classes(",".join(names))) == names  # longer than any name of a file
+    assert list(suites.parse_classes(",".join(names))) == names  # longer than any name of a file
     file = tmp_path / "classes.yaml"
     file.write_bytes(b"- cat\n\xff\xfe")
     with pytest.raises(RecipeError) as error:
-        suites.classes(str(file))
+        suites.parse_classes(str(file))
     assert str(error.value) == f"--classes: {file}: not UTF-8 text, at byte 6"
 
 
 def test_classes_of_ones_own(tmp_path: Path) -> None:
-    assert list(suites.classes("cat, dog,")) == ["cat", "dog"]
+    assert list(suites.parse_classes("cat, dog,")) == ["cat", "dog"]
     file = tmp_path / "classes.yaml"
     file.write_text("- cat\n- dog\n")
-    assert suites.classes(str(file)) == suites.classes("cat,dog")
+    assert suites.parse_classes(str(file)) == suites.parse_classes("cat,dog")
     file.write_text("cat: [a cat, one cat]\ndog: dog\n")
-    chosen = suites.own_classes(Card(), suites.classes(str(file)), [])
+    chosen = suites.with_default_templates(Card(), suites.parse_classes(str(file)), [])
     # Prompts that were written out stay; a bare name gets CLIP's template.
     assert chosen["cat"].positive == ["a cat", "one cat"]
     assert chosen["dog"].positive == ["a photo of a dog"]
-    assert suites.own_classes(Card(templates=["a {}!"]), suites.classes("dog"), [])["dog"].positive == [
-        "a dog!"
-    ]
-    assert suites.own_classes(Card(), suites.classes("dog"), ["{}", "my {}"])["dog"].positive == [
+    assert suites.with_default_templates(Card(templates=["a {}!"]), suites.parse_classes("dog"), [])[
+        "dog"
+    ].positive == ["a dog!"]
+    assert suites.with_default_templates(Card(), suites.parse_classes("dog"), ["{}", "my {}"])[
+        "dog"
+    ].positive == [
         "dog",
         "my dog",
     ]
@@ -163,7 +165,7 @@ def test_classes_of_ones_own(tmp_path: Path) -> None:
 )
 def test_wrong_classes_are_named(said: str, templates: list[str], message: str) -> None:
     with pytest.raises(RecipeError) as error:
-        suites.own_classes(Card(), suites.classes(said), templates)
+        suites.with_default_templates(Card(), suites.parse_classes(said), templates)
     assert str(error.value) == message
 
 

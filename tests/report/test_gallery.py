@@ -66,7 +66,9 @@ def test_what_was_measured_goes_through_no_tower_again(
 ) -> None:
     data = evaluation_set(list(reversed(pictures(20, broken=broken))))
     evaluate_pair(encoder, None, Protocol([data], {"retrieval": Retrieval()}, 20))
-    monkeypatch.setattr(CachedEncoder, "image_rows", lambda *_: pytest.fail("a picture was encoded again"))
+    monkeypatch.setattr(
+        CachedEncoder, "encode_image_chunk", lambda *_: pytest.fail("a picture was encoded again")
+    )
     shown = gallery.gallery_examples(recipe, data, [encoder])
     captions = [row["texts"][0] for row in pictures(20, broken=broken)]
     first = [text for i, text in enumerate(captions) if i not in broken][:8]

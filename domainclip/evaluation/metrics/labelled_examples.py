@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainclip.data.interfaces import Encoder
-from domainclip.errors import DataError
+from domainclip.data.interfaces import Encoder, UnreadableImages
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.seeding import sample
@@ -75,9 +74,6 @@ def readable_items(encoder: Encoder, items: Dataset) -> Dataset:
     """The items whose image can be decoded; their embeddings are cached afterwards."""
     try:
         encoder.images(items)
-    except DataError as error:
-        readable: Dataset | None = getattr(error, "readable", None)
-        if readable is None:
-            raise
-        return readable
+    except UnreadableImages as error:
+        return error.readable
     return items

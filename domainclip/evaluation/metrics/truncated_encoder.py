@@ -11,7 +11,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 
 
-class TruncatedEncoder:
+class TruncatedEncoder(Encoder):
     """The first `dimensions` of another encoder's embeddings, normalised again [arXiv:2205.13147].
 
     Raises: RecipeError when the embeddings have fewer; it names `key`, the recipe key of `dimensions`.

@@ -28,7 +28,7 @@ def class_vectors(
     ensemble: PromptEnsemble = "normalise_mean_normalise",
 ) -> np.ndarray:
     """(c, d) float64: one vector per class, from its prompts; `raw_mean` needs `encoder.raw_texts`."""
-    encode = encoder.raw_texts if ensemble == "raw_mean" else encoder.texts  # type: ignore[attr-defined]
+    encode = encoder.raw_texts if ensemble == "raw_mean" else encoder.texts
     vectors = encode([text for texts in prompts for text in texts]).astype(np.float64)
     ends = np.cumsum([len(texts) for texts in prompts])
     means = np.stack([class_rows.mean(axis=0) for class_rows in np.split(vectors, ends[:-1])])

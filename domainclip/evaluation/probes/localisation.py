@@ -47,7 +47,7 @@ class Localisation(Probe):
         with_boxes = [row for row, item_boxes in enumerate(boxes) if item_boxes]
         if not with_boxes:
             return not_measured("localisation", data, self.version, "items with boxes")
-        if not hasattr(encoder, "patches"):
+        if not encoder.has_patches:
             return not_measured("localisation", data, self.version, "embeddings of patches for this model")
         rows = sample_items(data, with_boxes, self.max_items, "localisation")
         queries = [
@@ -84,7 +84,7 @@ class Localisation(Probe):
         return ProbeResult("localisation", data.name, metrics, "pointing", self.version, details)
 
 
-def heat_maps(encoder: Any, items: Dataset, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def heat_maps(encoder: Encoder, items: Dataset, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(n, rows, columns) cosines of each item's patches with its text, and (n, 4) the window of each image
     that the map covers: left, top, right, bottom, in pixels. For plots; `encoder` has `patches`.
 

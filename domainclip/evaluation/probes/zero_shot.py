@@ -60,7 +60,7 @@ class ZeroShot(Probe):
         if len(task.classes) < (1 if several else 2):
             missing = "classes" if several else "two classes to choose among"
             return results.not_measured("zero_shot", data, self.version, missing)
-        if task.ensemble == "raw_mean" and not hasattr(encoder, "raw_texts"):
+        if task.ensemble == "raw_mean" and not encoder.has_raw_texts:
             raw = "text embeddings before normalisation"
             return results.not_measured("zero_shot", data, self.version, raw)
         return self._several(encoder, data, task) if several else self._single(encoder, data, task)

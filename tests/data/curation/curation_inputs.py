@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 
+from domainclip.data.interfaces import Encoder
 from domainclip.data.rows import FEATURES
 
 
-class TableEncoder:
-    """Implements interfaces.Encoder: row i of `images` belongs to the item with the id i."""
+class TableEncoder(Encoder):
+    """Row i of `images` belongs to the item with the id i."""
 
     scale, bias = 1.0, None
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from domainclip.data.interfaces import UnreadableImages
 from domainclip.errors import DataError
 from domainclip.evaluation.metrics.captions import caption_vectors
 from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
@@ -115,10 +116,9 @@ class Failing(WordEncoder):
     def images(self, items: Dataset) -> np.ndarray:
         good = [row for row, name in enumerate(items["id"]) if name not in "02"]
         if len(good) < len(items):
-            error = DataError("2 of 4 images cannot be read")
             if self.tells:
-                error.readable = items.select(good)  # type: ignore[attr-defined]
-            raise error
+                raise UnreadableImages(len(items) - len(good), items, items.select(good))
+            raise DataError("2 of 4 images cannot be read")
         return super().images(items)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.data.cards import Card
+from domainclip.data.interfaces import Encoder
 from domainclip.data.rows import FEATURES
 from domainclip.evaluation.base import EvaluationSet
 
 
-class ArrayEncoder:
+class ArrayEncoder(Encoder):
     """Embeddings looked up by item id and by text, made unit; an unknown text gets one of its own."""
 
     def __init__(
@@ -34,11 +35,11 @@ class ArrayEncoder:
         return _unit([self.text_vectors[text] for text in texts])
 
 
-class CollapsedEncoder:
+class CollapsedEncoder(Encoder):
     """A model that gives everything the same embedding."""
 
-    scale: float = 100.0
-    bias: float | None = None
+    scale = 100.0
+    bias = None
 
     def images(self, items: Dataset) -> np.ndarray:
         return np.full((len(items), 4), 0.5, dtype=np.float32)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
 from domainclip.seeding import stable
 from tests.evaluation.probes.array_encoder import evaluation_set, items
 
 
-class WordEncoder:
+class WordEncoder(Encoder):
     """Given vectors for items and texts; any other text gets a direction of its own, fixed by its words."""
 
     bias: float | None = None

@@ -15,6 +15,7 @@ from datasets import Dataset
 from PIL import Image
 
 from domainclip import registry
+from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.statistics import aggregates, bootstrap
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -31,10 +32,11 @@ def vector(*of: object) -> np.ndarray:
     return drawn
 
 
-class Seeing:
+class Seeing(Encoder):
     """A model that half knows: a picture looks like its name, a text like the class it names."""
 
     scale, bias = 20.0, None
+    has_raw_texts = has_patches = True
 
     def __init__(self, knows: float = 1.0) -> None:
         self.knows = knows

@@ -31,6 +31,8 @@ CLASSES = {"nodule": "a nodule", "tube": "a tube"}
 class PatchEncoder(WordEncoder):
     """A 2 by 2 grid of given vectors a picture, over a view of 80 by 80 pixels."""
 
+    has_patches = True
+
     def __init__(self, grids: dict[str, Any], texts: dict[str, Any], window: Any = (0, 0, 80, 80)) -> None:
         super().__init__({name: np.ones(2) for name in grids}, texts)
         self.grids, self.window = grids, window

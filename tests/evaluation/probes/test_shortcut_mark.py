@@ -11,6 +11,7 @@ from datasets import Dataset
 from PIL import Image
 
 from domainclip.data.images.decode import decode_image
+from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probes.shortcut_mark import ShortcutMark, _square_images
@@ -23,7 +24,7 @@ CLASSES = {"red": "red", "green": "green", "blue": "blue"}
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 
 
-class Looking:
+class Looking(Encoder):
     """Reads the colour of the centre or of the border; a spoiled one says blue where a corner is white."""
 
     scale, bias = 100.0, None

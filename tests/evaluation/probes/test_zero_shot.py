@@ -291,6 +291,8 @@ def test_bare_asks_with_the_name_alone() -> None:
 class RawEncoder(ArrayEncoder):
     """Its texts have lengths of their own."""
 
+    has_raw_texts = True
+
     def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
         return np.asarray([self.text_vectors[text] for text in texts], dtype=np.float32)
 
