@@ -1,4 +1,4 @@
-"""Number of times a split was measured, and of models: one measured until a metric pleases is no test.
+"""How often a split was measured, and with how many models: one measured until a metric pleases is no test.
 
 One line for each model and measurement, in the run folder and, by fingerprint of the corpus, in the user's
 cache. It counts the measurements of this user on this machine; no name, path or identifier is written.

@@ -1,6 +1,6 @@
-"""CLIP_benchmark's definitions, written again from its metrics/, on the same embeddings: the same figures.
+"""Metrics equal those of CLIP_benchmark, whose definitions in metrics/ are repeated here, on the same embeddings.
 
-Where answers tie they differ on purpose: there the order of rows decides, here expectation does.
+Ties are an intended difference: CLIP_benchmark resolves them by the order of rows, this project by expectation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = tuple(f"thing {i}" for i in range(7))
 WIDTH = 6
 
 
-def figure(results: ProbeResult, name: str) -> float:
+def value_of(results: ProbeResult, name: str) -> float:
     metric = next(metric for metric in results.metrics if metric.name == name)
     return aggregates.point_estimate(metric.aggregate, metric.scores)
 
@@ -57,21 +57,21 @@ def test_classification(seed: int) -> None:
     logits = 100.0 * torch.tensor(model.images(data.items)).double() @ classifier(model)
     acc1, acc5 = accuracy(logits, torch.tensor(truth), (1, 5))
     results = ZeroShot()(model, data)
-    assert figure(results, "accuracy") == pytest.approx(acc1)
-    assert figure(results, "top5_accuracy") == pytest.approx(acc5)
+    assert value_of(results, "accuracy") == pytest.approx(acc1)
+    assert value_of(results, "top5_accuracy") == pytest.approx(acc5)
     recall = balanced_accuracy_score(truth, logits.argmax(dim=1).numpy())
-    assert figure(results, "macro_accuracy") == pytest.approx(recall)
+    assert value_of(results, "macro_accuracy") == pytest.approx(recall)
 
 
 def average_precision_per_class(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """average_precision_per_class of metrics/zeroshot_classification.py."""
-    found = torch.zeros(scores.size(1))
+    precision = torch.zeros(scores.size(1))
     rank = torch.arange(1, scores.size(0) + 1).float()
     for k in range(scores.size(1)):
         order = torch.sort(scores[:, k], 0, True)[1]
         truth = targets[:, k][order]
-        found[k] = truth.float().cumsum(0).div(rank)[truth.bool()].sum() / max(float(truth.sum()), 1)
-    return found
+        precision[k] = truth.float().cumsum(0).div(rank)[truth.bool()].sum() / max(float(truth.sum()), 1)
+    return precision
 
 
 def test_mean_average_precision_of_several_labels() -> None:
@@ -87,7 +87,7 @@ def test_mean_average_precision_of_several_labels() -> None:
     data = evaluation_set(rows, classes, multi_label=True)
     logits = torch.tensor(model.images(data.items)).double() @ classifier(model)
     expected = average_precision_per_class(logits, torch.tensor(truth)).mean()
-    assert figure(ZeroShot()(model, data), "macro_auprc") == pytest.approx(float(expected), abs=1e-6)
+    assert value_of(ZeroShot()(model, data), "macro_auprc") == pytest.approx(float(expected), abs=1e-6)
 
 
 def recall_at_k(scores: torch.Tensor, positive: torch.Tensor, k: int) -> torch.Tensor:
@@ -99,7 +99,7 @@ def recall_at_k(scores: torch.Tensor, positive: torch.Tensor, k: int) -> torch.T
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_retrieval(seed: int, k: int) -> None:
-    """Captions are all different and images stand alone: there the two define the same."""
+    """All captions differ and each image is alone in its group: then both definitions agree."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = [
         {"id": f"{i:02d}", "texts": [f"text {i} {j}" for j in range(rng.integers(1, 4))]} for i in range(25)
@@ -116,11 +116,11 @@ def test_retrieval(seed: int, k: int) -> None:
     to_image = (recall_at_k(scores, positive, k) > 0).float().mean().item()
     to_text = (recall_at_k(scores.T, positive.T, k) > 0).float().mean().item()
     results = Retrieval()(model, data)
-    assert figure(results, f"text_to_image_r{k}") == pytest.approx(to_image)
-    assert figure(results, f"image_to_text_r{k}") == pytest.approx(to_text)
+    assert value_of(results, f"text_to_image_r{k}") == pytest.approx(to_image)
+    assert value_of(results, f"image_to_text_r{k}") == pytest.approx(to_text)
 
 
-def test_ties_are_where_the_two_differ() -> None:
+def test_the_two_differ_in_ties() -> None:
     labels = torch.tensor([[1], [0], [1], [0]])
     flat = torch.zeros(4, 1)
     theirs = [
@@ -132,5 +132,5 @@ def test_ties_are_where_the_two_differ() -> None:
     rows = [{"id": f"{i}", "labels": [NAMES[0]]} for i in range(4)]
     data = evaluation_set(rows, {name: [name] for name in NAMES})
     acc1 = accuracy(torch.zeros(4, 7), torch.zeros(4, dtype=torch.long), (1,))[0]
-    assert acc1 in (0.0, 1.0)  # which of the seven a sort puts first decides for all items
-    assert figure(ZeroShot()(CollapsedEncoder(), data), "accuracy") == pytest.approx(1 / 7)
+    assert acc1 in (0.0, 1.0)  # a sort puts the same one of the seven first for all items
+    assert value_of(ZeroShot()(CollapsedEncoder(), data), "accuracy") == pytest.approx(1 / 7)

@@ -211,8 +211,10 @@ def exact_values(evaluation: Evaluation) -> list[Any]:
 def test_embeddings_equal_those_of_the_model(model: tuple[DualEncoder, DualEncoder]) -> None:
     data = items(samples(5))
     encoder = CachedEncoder(model[0])
-    prepared = [model[0].image_preprocessor(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in data]
-    pixels = torch.stack([torch.from_numpy(one["pixels"]) for one in prepared])
+    preprocessed = [
+        model[0].image_preprocessor(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in data
+    ]
+    pixels = torch.stack([torch.from_numpy(inputs["pixels"]) for inputs in preprocessed])
     with torch.no_grad():
         expected = model[0].eval().encode_image({"pixels": pixels}).numpy()
         words = model[0].encode_text(model[0].text_tokenizer(["a cat", "a dog"])).numpy()
@@ -259,8 +261,8 @@ def test_no_digit_depends_on_the_order_of_the_rows(model: tuple[DualEncoder, Dua
     permuted = replace(data, items=data.items.select(order))
     base, adapted = model
     plain, other = (
-        evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), Protocol([one], PROBES, 100))
-        for one in (data, permuted)
+        evaluate_pair(CachedEncoder(base), CachedEncoder(adapted), Protocol([ordered], PROBES, 100))
+        for ordered in (data, permuted)
     )
     assert exact_values(plain) == exact_values(other)
     assert plain.protocol == other.protocol
@@ -276,13 +278,13 @@ def test_base_and_adapted_share_the_embeddings_of_a_locked_tower(
     runs: list[int] = []
     plain = CachedEncoder.encode_image_chunk
 
-    def counted(self: CachedEncoder, prepared: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-        runs.append(len(prepared))
-        return plain(self, prepared)
+    def counted(self: CachedEncoder, inputs: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+        runs.append(len(inputs))
+        return plain(self, inputs)
 
     monkeypatch.setattr(CachedEncoder, "encode_image_chunk", counted)
     cache = EmbeddingCache()
-    pair = [CachedEncoder(one, cache) for one in (base, adapted)]
+    pair = [CachedEncoder(dual_encoder, cache) for dual_encoder in (base, adapted)]
     readable = encode_images(pair, items(samples(3)))
     assert runs == [3]
     assert pair[0].images(readable) is pair[1].images(readable)

@@ -1,3 +1,5 @@
+"""Split usage: how often a split was measured, with how many models and prompts."""
+
 from __future__ import annotations
 
 import json
@@ -15,21 +17,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_readings_add_up_by_corpus_and_split(tmp_path: Path) -> None:
+def test_measurements_add_up_by_corpus_and_split(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     assert record("c1", "test", ["base"], "p1", run) == SplitUsage("test", 1, 1, 1)
     assert record("c1", "test", ["base", "adapted"], "p1") == SplitUsage("test", 3, 2, 1)
     assert record("c1", "validation", ["adapted"], "p1") == SplitUsage("validation", 1, 1, 1)
     assert record("c2", "test", ["adapted"], "p1") == SplitUsage("test", 1, 1, 1)
-    found = record("c1", "test", ["adapted"], "p2")
-    assert found == SplitUsage("test", 4, 2, 2)
-    assert str(found) == "the test split has been read 4 times with 2 models, 2 sets of prompts"
-    own = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
-    assert [(line["corpus"], line["split"], line["model"]) for line in own] == [("c1", "test", "base")]
+    usage = record("c1", "test", ["adapted"], "p2")
+    assert usage == SplitUsage("test", 4, 2, 2)
+    assert str(usage) == "the test split has been read 4 times with 2 models, 2 sets of prompts"
+    lines = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    assert [(line["corpus"], line["split"], line["model"]) for line in lines] == [("c1", "test", "base")]
 
 
-def test_one_reading_is_said_as_one() -> None:
+def test_one_measurement_is_in_the_singular() -> None:
     assert str(record("c1", "test", ["m"])) == "the test split has been read once with 1 model"
 
 
@@ -42,28 +44,28 @@ def test_a_line_holds_only_hashes_and_a_date(cache: Path) -> None:
     assert sorted(line) == ["corpus", "model", "prompts", "split", "when"]
 
 
-def test_a_broken_line_is_passed_over(cache: Path) -> None:
+def test_a_broken_line_is_skipped(cache: Path) -> None:
     record("c1", "test", ["m"])
     with (cache / "ledgers/c1.jsonl").open("a") as stream:
         stream.write('{"split": "te\n[1]\n')
     assert record("c1", "test", ["n"]) == SplitUsage("test", 2, 2, 1)
 
 
-def test_who_measured_on_everything_read_the_test_split_too() -> None:
+def test_a_measurement_of_all_items_counts_for_the_test_split() -> None:
     record("c1", "all", ["m"])
     assert record("c1", "test", ["n"]) == SplitUsage("test", 2, 2, 1)
     assert record("c1", "all", ["m"]) == SplitUsage("all", 2, 1, 1)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
-def test_a_full_disk_stops_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_raises_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cache / "ledgers").mkdir(parents=True)
     (cache / "ledgers" / "c1.jsonl").symlink_to("/dev/full")
     monkeypatch.setattr(split_usage, "_lines", lambda file: [])  # /dev/full has no end to read to
     assert record("c1", "test", ["m"]) == SplitUsage("test", 1, 1, 1)
 
 
-def test_a_ledger_that_cannot_be_written_stops_nothing(
+def test_a_file_that_cannot_be_written_raises_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""The Python API of a trained model: equal to the encoder of evaluation, and to plain transformers."""
+"""The Python API of a trained model: embeddings equal those of evaluation and of plain transformers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images(corpus: Path) -> list[Path]:
     return sorted((corpus / "images").glob("*.png"))[:40]
 
 
-def test_images_are_encoded_as_evaluation_encodes_them(model: AdaptedModel, images: list[Path]) -> None:
+def test_image_embeddings_equal_those_of_evaluation(model: AdaptedModel, images: list[Path]) -> None:
     rows = {
         "id": [str(i) for i in range(len(images))],
         "image": [{"path": str(file), "bytes": None} for file in images],
@@ -49,7 +49,7 @@ def test_images_are_encoded_as_evaluation_encodes_them(model: AdaptedModel, imag
     np.testing.assert_array_equal(embeddings, CachedEncoder(model.model).images(items))
 
 
-def test_texts_are_those_of_transformers(model: AdaptedModel, base: Path) -> None:
+def test_text_embeddings_equal_those_of_transformers(model: AdaptedModel, base: Path) -> None:
     texts = ["a red square", "a blue square 7"]
     plain, tokenizer = AutoModel.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_texts_are_those_of_transformers(model: AdaptedModel, base: Path) -> Non
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-5)
 
 
-def test_a_pil_image_is_the_file_it_came_from(model: AdaptedModel, images: list[Path]) -> None:
+def test_a_pil_image_is_encoded_as_its_file(model: AdaptedModel, images: list[Path]) -> None:
     """Transparency, orientation and colour profile are handled as in a corpus."""
     turned = io.BytesIO()
     exif = Image.Exif()
@@ -86,8 +86,8 @@ def test_similarity_is_the_cosine(model: AdaptedModel, images: list[Path]) -> No
     np.testing.assert_allclose(cosines, expected, atol=1e-6)
 
 
-def test_classes_are_chosen_by_the_mean_of_their_prompts(model: AdaptedModel, images: list[Path]) -> None:
-    """Worked out with numpy: unit mean of unit prompt vectors, softmax of scaled cosines."""
+def test_classes_are_predicted_by_the_mean_of_their_prompts(model: AdaptedModel, images: list[Path]) -> None:
+    """Recomputed with numpy: unit mean of unit prompt vectors, softmax of scaled cosines."""
     templates = ["a {} square", "the colour {}"]
     answers = model.classify(images[:6], CLASSES, templates)
     prompts = model.encode_texts([t.format(name) for name in CLASSES for t in templates]).astype(np.float64)
@@ -102,13 +102,13 @@ def test_classes_are_chosen_by_the_mean_of_their_prompts(model: AdaptedModel, im
         assert sum(answer.probabilities.values()) == pytest.approx(1)
 
 
-def test_prompts_written_out_are_used_as_they_are(model: AdaptedModel, images: list[Path]) -> None:
+def test_a_mapping_of_prompts_needs_no_templates(model: AdaptedModel, images: list[Path]) -> None:
     named = model.classify(images[:3], ["red", "blue"], ["a {} square"])
     written = model.classify(images[:3], {"red": ["a red square"], "blue": ["a blue square"]})
     assert named == written
 
 
-def test_nothing_to_encode_has_no_rows(model: AdaptedModel) -> None:
+def test_no_input_gives_no_rows(model: AdaptedModel) -> None:
     assert model.encode_images([]).shape == (0, model.width)
     assert model.encode_texts([]).shape == (0, model.width)
 
@@ -120,14 +120,14 @@ def test_nothing_to_encode_has_no_rows(model: AdaptedModel) -> None:
         (CLASSES, ["a square"], "must hold {} once, where the class name goes"),
     ],
 )
-def test_what_cannot_be_classified(
+def test_invalid_classes_and_templates(
     model: AdaptedModel, images: list[Path], classes: list[str], templates: list[str], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message.replace("{", r"\{")):
         model.classify(images[:1], classes, templates)
 
 
-def test_a_missing_image_and_a_missing_model_are_named(model: AdaptedModel, tmp_path: Path) -> None:
+def test_errors_name_a_missing_image_and_a_missing_model(model: AdaptedModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.png"):
         model.encode_images([tmp_path / "absent.png"])
     with pytest.raises(ModelError, match="no such folder"):

@@ -18,7 +18,7 @@ from domainclip.evaluation.protocol import Protocol
 from domainclip.models.loading import load_model
 from domainclip.report import gallery
 from tests.evaluation.probes.array_encoder import evaluation_set
-from tests.evaluation.test_evaluate import pictures
+from tests.evaluation.test_evaluate import samples
 from tests.support.tiny_models import tiny_clip
 
 
@@ -34,17 +34,17 @@ def encoder(tmp_path: Path) -> CachedEncoder:
 
 def test_nothing_is_shown_unless_it_is_allowed(recipe_file: Path, encoder: CachedEncoder) -> None:
     assert (
-        gallery.gallery_examples(load_recipe(str(recipe_file)), evaluation_set(pictures(4)), [encoder]) == []
+        gallery.gallery_examples(load_recipe(str(recipe_file)), evaluation_set(samples(4)), [encoder]) == []
     )
 
 
 def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder: CachedEncoder) -> None:
-    data = evaluation_set(pictures(20, broken=[1]))
+    data = evaluation_set(samples(20, broken=[1]))
     shown = gallery.gallery_examples(recipe, data, [encoder, encoder])
     first = [one for one in shown if one.kind == "First items"]
     hardest = [one for one in shown if one.kind == "Hardest items"]
     assert (len(first), len(hardest)) == (8, 8)
-    captions = [row["texts"][0] for row in pictures(20) if row["id"] != "001"]
+    captions = [row["texts"][0] for row in samples(20) if row["id"] != "001"]
     assert [one.caption for one in first] == captions[:8]
     ranks = [one.adapted_rank for one in hardest]
     assert ranks == sorted(ranks, key=lambda rank: -(rank or 0))
@@ -64,13 +64,13 @@ def test_the_hardest_items_are_those_with_the_worst_rank(recipe: Recipe, encoder
 def test_what_was_measured_goes_through_no_tower_again(
     recipe: Recipe, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch, broken: list[int]
 ) -> None:
-    data = evaluation_set(list(reversed(pictures(20, broken=broken))))
+    data = evaluation_set(list(reversed(samples(20, broken=broken))))
     evaluate_pair(encoder, None, Protocol([data], {"retrieval": Retrieval()}, 20))
     monkeypatch.setattr(
         CachedEncoder, "encode_image_chunk", lambda *_: pytest.fail("a picture was encoded again")
     )
     shown = gallery.gallery_examples(recipe, data, [encoder])
-    captions = [row["texts"][0] for row in pictures(20, broken=broken)]
+    captions = [row["texts"][0] for row in samples(20, broken=broken)]
     first = [text for i, text in enumerate(captions) if i not in broken][:8]
     assert [one.caption for one in shown if one.kind == "First items"] == first
 

@@ -1,4 +1,4 @@
-"""A loss that the base was not born with is said, under whatever name a term trains it."""
+"""Checks of objectives: a loss other than that of the base, citations, and teachers that do not exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from domainclip.pipelines.inputs import load_inputs
 from domainclip.report.citations import sources
 from tests.support.tiny_models import tiny_siglip
 
-IN_ITS_PLACE: list[tuple[str, dict[str, Any]]] = [
+CONTRASTIVE_VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("adaptive_temperature", {}),
     ("caption_rewrites", {}),
     ("relevance_weighted", {"column": "stars"}),
@@ -30,21 +30,21 @@ def _terms(*named: tuple[str, dict[str, Any]]) -> components.WeightedObjectives:
     return components.build_objectives(dict(named))
 
 
-@pytest.mark.parametrize("named", IN_ITS_PLACE)
-def test_what_trains_like_contrastive_says_so(named: tuple[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("named", CONTRASTIVE_VARIANTS)
+def test_a_variant_of_contrastive_replaces_it(named: tuple[str, dict[str, Any]]) -> None:
     assert _terms(named).losses_replaced == {named[0]: "contrastive"}
 
 
-def test_what_stands_beside_a_loss_takes_the_place_of_none() -> None:
-    beside = ["anchor", "align_uniform", "rank_consistency", "three_towers", "two_views", "paraphrases"]
-    within = ("matryoshka", {"widths": [4], "objective": {"anchor": {}}})
-    assert _terms(*((name, {}) for name in beside), within, ("sigmoid", {})).losses_replaced == {
+def test_an_additional_objective_replaces_no_loss() -> None:
+    additional = ["anchor", "align_uniform", "rank_consistency", "three_towers", "two_views", "paraphrases"]
+    inner = ("matryoshka", {"widths": [4], "objective": {"anchor": {}}})
+    assert _terms(*((name, {}) for name in additional), inner, ("sigmoid", {})).losses_replaced == {
         "sigmoid": "sigmoid"
     }
 
 
 @pytest.mark.parametrize(
-    ("objectives", "said"),
+    ("objectives", "named"),
     [
         ("{hard_negatives: {}}", "hard_negatives"),
         ("{matryoshka: {widths: [4]}, anchor: {}}", "matryoshka"),
@@ -53,26 +53,24 @@ def test_what_stands_beside_a_loss_takes_the_place_of_none() -> None:
     ],
 )
 def test_a_sigmoid_base_under_another_loss(
-    recipe_file: Path, tmp_path: Path, objectives: str, said: str
+    recipe_file: Path, tmp_path: Path, objectives: str, named: str
 ) -> None:
     base = tiny_siglip(tmp_path / "siglip")
-    ready = load_inputs(
+    inputs = load_inputs(
         loading.load_recipe(str(recipe_file), [f"base={base}", f"objectives={objectives}"]), "train"
     )
-    found = [line for line in ready.warnings if line.startswith("objectives")]
+    warnings = [line for line in inputs.warnings if line.startswith("objectives")]
     expected = (
-        f"objectives: {said}, but family siglip was trained with sigmoid: its scale and bias may not fit"
+        f"objectives: {named}, but family siglip was trained with sigmoid: its scale and bias may not fit"
     )
-    assert found == ([expected] if said else [])
+    assert warnings == ([expected] if named else [])
 
 
-def test_the_sources_name_what_stands_inside_another_objective(recipe_file: Path) -> None:
+def test_citations_include_objectives_inside_another_objective(recipe_file: Path) -> None:
     inner = "objectives={contrastive: {}, matryoshka: {widths: [4], objective: {hard_negatives: {}}}}"
     recipe = loading.load_recipe(str(recipe_file), [inner, "probes=[retrieval]"])
-    found = [
-        line for line in sources(recipe, components.build_components(recipe)) if line.startswith("objective")
-    ]
-    assert found == [
+    citations = sources(recipe, components.build_components(recipe))
+    assert [line for line in citations if line.startswith("objective")] == [
         "objective contrastive: arXiv:2103.00020",
         "objective matryoshka: arXiv:2205.13147",
         "objective matryoshka, of hard negatives: arXiv:2301.02280",
@@ -90,7 +88,7 @@ def test_the_sources_name_what_stands_inside_another_objective(recipe_file: Path
         ),
     ],
 )
-def test_a_teacher_that_is_not_there_is_said_before_anything_is_measured(
+def test_a_missing_teacher_is_reported_before_anything_is_measured(
     recipe_file: Path, tmp_path: Path, objectives: str, key: str
 ) -> None:
     for name, fault in (
@@ -99,6 +97,6 @@ def test_a_teacher_that_is_not_there_is_said_before_anything_is_measured(
     ):
         teacher = str((tmp_path / name).resolve())
         changes = [f"objectives={objectives.replace('TEACHER', teacher)}"]
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(ModelError) as error:
             load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
-        assert str(caught.value) == f'{key}: "{teacher}": {fault}'
+        assert str(error.value) == f'{key}: "{teacher}": {fault}'
