@@ -58,7 +58,9 @@ def parse_column(text: str) -> Column:
     except ValueError:
         limits = (0.0, 0.0)
     if not name.strip() or any(a >= b for a, b in pairwise(limits)):
-        raise ValueError(f'by: "{text}" is neither a column nor a column with ascending limits, as age=40,60')
+        raise ValueError(
+            f'by: "{text}" is neither a column nor a column with ascending limits, such as age=40,60'
+        )
     return Column(name.strip(), limits)
 
 

@@ -54,9 +54,9 @@ class Subgroups(Probe):
         names = [parse_column(text).name for text in self.by or ()]
         if twice := [name for name in names if names.count(name) > 1]:
             # Two divisions of one column give small cells by subtraction.
-            raise ValueError(f'by: column "{twice[0]}" stands twice')
+            raise ValueError(f'by: column "{twice[0]}" is listed twice: list each column once')
         if self.smallest < 2:
-            raise ValueError("smallest: at least 2, for a cell of one is a person")
+            raise ValueError("smallest: at least 2: a cell of one is a person")
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """The metric of each cell; worst cell and gap by column and over all columns."""

@@ -14,16 +14,16 @@ def model() -> ArrayEncoder:
 
 
 def test_class_vectors_by_hand() -> None:
-    joined = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]])
-    assert joined == pytest.approx(np.array([[2**-0.5, 2**-0.5], [0, 1]]), abs=1e-7)
-    plain = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]], "mean_of_scores")
-    assert plain == pytest.approx(np.array([[0.5, 0.5], [0, 1]]))
+    normalised = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]])
+    assert normalised == pytest.approx(np.array([[2**-0.5, 2**-0.5], [0, 1]]), abs=1e-7)
+    mean_of_scores = zero_shot_scores.class_vectors(model(), [["a", "b"], ["b"]], "mean_of_scores")
+    assert mean_of_scores == pytest.approx(np.array([[0.5, 0.5], [0, 1]]))
 
 
-def test_margins_are_positive_less_negative() -> None:
+def test_margins_are_positive_minus_negative() -> None:
     classes = {"x": Prompts(positive=["a"], negative=["b"]), "y": Prompts(positive=["c"])}
-    found = zero_shot_scores.class_margins(model(), items([{"id": "0"}, {"id": "1"}]), classes)
-    assert found == pytest.approx(np.array([[1, 0.707107], [-1, 0.707107]]))
+    margins = zero_shot_scores.class_margins(model(), items([{"id": "0"}, {"id": "1"}]), classes)
+    assert margins == pytest.approx(np.array([[1, 0.707107], [-1, 0.707107]]))
 
 
 def test_margins_by_template() -> None:
@@ -37,7 +37,7 @@ def test_margins_by_template() -> None:
     assert zero_shot_scores.margins_by_template(model(), data, {"y": Prompts(positive=["b"])}) == []
 
 
-def test_who_holds_which_class() -> None:
+def test_single_label_items_and_label_matrix() -> None:
     rows = items(
         [
             {"id": "0", "labels": ["x"]},
@@ -54,7 +54,7 @@ def test_who_holds_which_class() -> None:
     assert np.isnan(several[3, 1])
 
 
-def test_hits_share_ties() -> None:
+def test_ties_share_the_hit() -> None:
     scores = np.array([[3, 3, 1, 0], [0, 0, 0, 0], [1, 2, 3, 4]])
     truth = np.array([0, 2, 0])
     assert decisions.top_k_hits(scores, truth).tolist() == [0.5, 0.25, 0]
@@ -68,7 +68,9 @@ def test_youden() -> None:
     assert decisions.youden_threshold(np.array([0.8, 0.4, 0.2, -0.6, 99]), labels) == pytest.approx(0.3)
     assert decisions.youden_threshold(np.array([0.2, 0.9, 0.5, 0.1, 99]), labels) == pytest.approx(
         0.7
-    )  # of two, the higher
-    assert decisions.youden_threshold(np.ones(4), labels[:4]) == 1.0  # all alike: everyone is called positive
+    )  # the higher of two optima
+    assert (
+        decisions.youden_threshold(np.ones(4), labels[:4]) == 1.0
+    )  # equal scores: all are answered positive
     assert decisions.youden_threshold(np.ones(2), np.ones(2)) is None
     assert decisions.youden_threshold(np.ones(2), np.array([0.0, np.nan])) is None

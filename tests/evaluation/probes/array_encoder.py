@@ -1,4 +1,4 @@
-"""A model that is nothing but given vectors, and small sets to measure it on."""
+"""An encoder of given vectors, and small evaluation sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from domainclip.evaluation.base import EvaluationSet
 
 
 class ArrayEncoder(Encoder):
-    """Embeddings looked up by item id and by text, made unit; an unknown text gets one of its own."""
+    """Embeddings looked up by item id and by text, normalised; an unknown text is a KeyError."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ArrayEncoder(Encoder):
 
 
 class CollapsedEncoder(Encoder):
-    """A model that gives everything the same embedding."""
+    """A model with the same embedding for every input."""
 
     scale = 100.0
     bias = None
@@ -49,14 +49,14 @@ class CollapsedEncoder(Encoder):
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """A set in the standard columns; what a row does not say is empty, its group is its own id."""
+    """A set in the standard columns; missing values are empty, the default group is the id."""
     whole = []
     for row in rows:
         texts = row.get("texts", [])
         empty = {"texts": texts, "labels": [], "image": {"path": None, "bytes": None}, "group": row["id"]}
         empty["views"] = []
-        made = {**empty, **row, "language": [row.get("language", "")] * len(texts)}
-        whole.append({**made, "meta": json.dumps(row.get("meta", {}))})
+        columns = {**empty, **row, "language": [row.get("language", "")] * len(texts)}
+        whole.append({**columns, "meta": json.dumps(row.get("meta", {}))})
     return Dataset.from_list(whole, features=FEATURES)
 
 
@@ -66,7 +66,7 @@ def evaluation_set(
     name: str = "test",
     multi_label: bool = False,
 ) -> EvaluationSet:
-    """The items with a card that names these classes."""
+    """The items with a card of these classes."""
     card = Card.model_validate({"classes": dict(classes or {}), "multi_label": multi_label})
     return EvaluationSet(name, items(rows), card, card.classes)
 

@@ -1,4 +1,4 @@
-"""Small worlds with known structure, and an encoder that knows every text without being told."""
+"""Small sets with known structure, and an encoder with a vector for every text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.evaluation.probes.array_encoder import evaluation_set, items
 
 
 class WordEncoder(Encoder):
-    """Given vectors for items and texts; any other text gets a direction of its own, fixed by its words."""
+    """Given vectors for items and texts; any other text has a random direction, seeded by the text."""
 
     bias: float | None = None
 
@@ -37,14 +37,14 @@ class WordEncoder(Encoder):
 
 
 def direction(text: str, width: int) -> np.ndarray:
-    """A vector that is the same on every machine."""
+    """A random vector, seeded by the text: the same on every machine."""
     return np.random.default_rng(stable(text)).normal(size=width)
 
 
 def clusters(
     n: int = 60, classes: int = 3, width: int = 8, noise: float = 0.3, seed: int = 0, **options: Any
 ) -> tuple[WordEncoder, EvaluationSet]:
-    """Items around one axis a class, in three splits; prompts lie on the axes, captions on their images."""
+    """Items around one axis per class, in three splits; prompts lie on the axes, captions on their images."""
     rng = np.random.default_rng(seed)
     names = [f"class{i}" for i in range(classes)]
     axes = np.eye(width)[:classes]
@@ -67,13 +67,15 @@ def shuffled(data: EvaluationSet, seed: int = 5) -> EvaluationSet:
     """The same set with the rows of every split in another order."""
     rng = np.random.default_rng(seed)
 
-    def mixed(rows: Dataset | None) -> Dataset | None:
+    def permuted(rows: Dataset | None) -> Dataset | None:
         return None if rows is None else rows.select(rng.permutation(len(rows)))
 
-    return replace(data, items=mixed(data.items), train=mixed(data.train), validation=mixed(data.validation))
+    return replace(
+        data, items=permuted(data.items), train=permuted(data.train), validation=permuted(data.validation)
+    )
 
 
-def figure(results: ProbeResult, name: str) -> float:
+def metric_value(results: ProbeResult, name: str) -> float:
     metric = metric_of(results, name)
     return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
 

@@ -11,14 +11,14 @@ from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_e
 from domainclip.evaluation.probes.few_shot import FewShot, _draw_shots, _fit_head
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from tests.evaluation.probes.array_encoder import CollapsedEncoder
-from tests.evaluation.probes.synthetic_sets import clusters, figure, metric_of, scores_by_id, shuffled
+from tests.evaluation.probes.synthetic_sets import clusters, metric_of, metric_value, scores_by_id, shuffled
 
 
 def test_it_is_a_probe() -> None:
     assert isinstance(FewShot(), Probe)
 
 
-def test_one_shot_a_class_by_hand() -> None:
+def test_one_shot_per_class_by_hand() -> None:
     """Two classes in two dimensions, prompts on the axes, one shot each, both on its prompt.
 
     By symmetry W = [[1+u, -u], [-u, 1+u]] with CE slope -(1-p) on a margin of s(1 + 2u), p its probability.
@@ -34,7 +34,7 @@ def test_one_shot_a_class_by_hand() -> None:
     assert (1 - margin) * 2.0 / 2 == pytest.approx(2 * start * u, abs=1e-4)
 
 
-def test_the_head_is_where_the_loss_is_least() -> None:
+def test_the_head_minimises_the_loss() -> None:
     rng = np.random.default_rng(3)
     labels = np.eye(3)[rng.integers(3, size=12)]
     support = Examples(rng.normal(size=(12, 5)), labels, [""] * 12, [""] * 12)
@@ -62,17 +62,17 @@ def test_shots_help_where_prompts_are_wrong() -> None:
     }
     model.text_vectors = {**model.text_vectors, **turned}
     results = FewShot()(model, data)
-    curve = [figure(results, f"macro_accuracy/{shots}-shot") for shots in (1, 2, 4, 8, 16)]
-    assert figure(ZeroShot()(model, data), "macro_accuracy") < 0.2
+    curve = [metric_value(results, f"macro_accuracy/{shots}-shot") for shots in (1, 2, 4, 8, 16)]
+    assert metric_value(ZeroShot()(model, data), "macro_accuracy") < 0.2
     assert curve[-1] > 0.9
     assert curve[0] <= curve[-1]
-    assert figure(results, "macro_accuracy") == pytest.approx(np.mean(curve))
+    assert metric_value(results, "macro_accuracy") == pytest.approx(np.mean(curve))
 
 
-def test_images_that_have_nothing_to_do_with_the_labels_stay_near_chance() -> None:
+def test_images_unrelated_to_the_labels_score_near_chance() -> None:
     model, data = clusters(n=120, noise=50.0)
     results = FewShot(shots=(16,))(model, data)
-    assert figure(results, "macro_accuracy") == pytest.approx(1 / 3, abs=0.13)
+    assert metric_value(results, "macro_accuracy") == pytest.approx(1 / 3, abs=0.13)
 
 
 def test_shots_are_nested_and_come_from_different_groups() -> None:
@@ -88,7 +88,7 @@ def test_shots_are_nested_and_come_from_different_groups() -> None:
     assert set(_draw_shots(train, 4, seed=2)) != set(few)
 
 
-def test_a_group_gives_a_second_item_only_when_all_have_given_one() -> None:
+def test_every_group_is_used_once_before_any_twice() -> None:
     labels = np.ones((6, 1))
     train = Examples(np.eye(6), labels, list("abcdef"), ["p", "p", "p", "p", "q", "r"])
     for seed in range(5):
@@ -100,11 +100,11 @@ def test_a_collapsed_model_scores_chance() -> None:
     _, data = clusters(n=31)
     results = FewShot()(CollapsedEncoder(), data)
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
     assert metric_of(results, "macro_accuracy").chance == pytest.approx(1 / 3)
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     model, data = clusters(noise=0.7)
     first, second = FewShot()(model, data), FewShot()(model, shuffled(data))
     assert scores_by_id(first, "macro_accuracy") == scores_by_id(second, "macro_accuracy")
@@ -117,19 +117,19 @@ def test_the_order_of_rows_is_moot() -> None:
         ("classes", "there are no two classes, of which each item has one"),
     ],
 )
-def test_what_is_missing_is_said(lack: str, why: str) -> None:
+def test_missing_input_is_reported(lack: str, why: str) -> None:
     model, data = clusters()
     results = FewShot()(model, replace(data, **{lack: {} if lack == "classes" else None}))
     assert results.metrics == []
     assert results.details == {"not_measured": why}
 
 
-def test_classes_that_are_unknown_do_not_hold_where_another_does() -> None:
+def test_unknown_classes_are_negative_for_items_with_another_class() -> None:
     model, data = clusters(n=30)
     expected = FewShot(shots=(2,))(model, data)
     assert data.train is not None
     meta = [json.dumps({"unknown_labels": ["class2"]} if i % 3 == 0 else {}) for i in range(30)]
     train = data.train.remove_columns("meta").add_column("meta", meta)
     results = FewShot(shots=(2,))(model, replace(data, train=train))
-    assert figure(results, "macro_accuracy") == figure(expected, "macro_accuracy")
+    assert metric_value(results, "macro_accuracy") == metric_value(expected, "macro_accuracy")
     assert results.details["training_items"] == {"class0": 10, "class1": 10, "class2": 10}

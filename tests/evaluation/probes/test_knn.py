@@ -12,8 +12,8 @@ from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_s
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
     clusters,
-    figure,
     metric_of,
+    metric_value,
     scores_by_id,
     shuffled,
 )
@@ -30,12 +30,12 @@ def test_it_equals_scikit_learn(k: int) -> None:
     model, data = clusters(noise=0.7, seed=k)
     results = Knn(k=(k,))(model, data)
     oracle = KNeighborsClassifier(k, metric="cosine", weights=lambda away: np.exp((1 - away) / 0.07))
-    oracle.fit(model.images(data.train).astype(float), [one[0] for one in data.train["labels"]])
-    wanted = oracle.predict(model.images(data.items).astype(float)) == [
-        one[0] for one in data.items["labels"]
+    oracle.fit(model.images(data.train).astype(float), [labels[0] for labels in data.train["labels"]])
+    expected = oracle.predict(model.images(data.items).astype(float)) == [
+        labels[0] for labels in data.items["labels"]
     ]
-    assert 0.3 < wanted.mean() < 1
-    assert metric_of(results, "accuracy").scores.tolist() == wanted.tolist()
+    assert 0.3 < expected.mean() < 1
+    assert metric_of(results, "accuracy").scores.tolist() == expected.tolist()
     assert results.details == {"k": k, "chosen_on": "given", "neighbours": 60}
 
 
@@ -62,7 +62,7 @@ def _train(images: dict[str, list[int]], rows: list[dict[str, object]], data: ob
 
 
 def test_k_is_chosen_on_validation_and_never_on_the_measured_items() -> None:
-    # Each item's nearest neighbour lies about its class; the three nearest together do not.
+    # Each item's nearest neighbour has a wrong label; the majority of the three nearest is correct.
     images, splits = {}, {}
     for split in ("train", "validation", "test"):
         rows = []
@@ -76,39 +76,39 @@ def test_k_is_chosen_on_validation_and_never_on_the_measured_items() -> None:
     data = replace(evaluation_set(splits["test"], CLASSES), train=items(splits["train"]))
     fitted = Knn(k=(1, 3))(WordEncoder(images), replace(data, validation=items(splits["validation"])))
     assert (fitted.details["k"], fitted.details["chosen_on"]) == (3, "validation")
-    assert figure(fitted, "accuracy") == 1
-    assert figure(Knn(k=(1,))(WordEncoder(images), data), "accuracy") == pytest.approx(5 / 6)
+    assert metric_value(fitted, "accuracy") == 1
+    assert metric_value(Knn(k=(1,))(WordEncoder(images), data), "accuracy") == pytest.approx(5 / 6)
     blind = Knn()(WordEncoder(images), data)
     assert (blind.details["k"], blind.details["chosen_on"]) == (5, "not chosen: there is no validation split")
 
 
 def test_a_collapsed_model_scores_chance() -> None:
-    _, data = clusters(n=31)  # ragged: one class has one more item
+    _, data = clusters(n=31)  # one class has one more item
     results = Knn()(CollapsedEncoder(), data)
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
     assert metric_of(results, "macro_accuracy").chance == pytest.approx(1 / 3)
 
 
-def test_several_classes_an_item_give_auroc_and_unknown_labels_abstain() -> None:
+def test_multi_label_gives_auroc_and_unknown_labels_do_not_vote() -> None:
     images = {"a": [1, 0], "b": [0.9, 0.1], "c": [0, 1], "d": [0.1, 0.9], "q": [1, 0], "r": [0, 1]}
     train = [{"id": "a", "labels": ["x"]}, {"id": "c"}, {"id": "d"}]
     train.append({"id": "b", "meta": {"unknown_labels": ["x"]}})
     data = evaluation_set([{"id": "q", "labels": ["x"]}, {"id": "r"}], {"x": "an x"}, multi_label=True)
     results = Knn(k=(2,))(WordEncoder(images), replace(data, train=items(train)))
-    assert figure(results, "macro_auroc") == 1
+    assert metric_value(results, "macro_auroc") == 1
     assert scores_by_id(results, "macro_auroc") == {"q": [1.0], "r": [0.0]}
     assert len(results.metrics) == 1
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     model, data = clusters(noise=0.7)
     first, second = Knn()(model, data), Knn()(model, shuffled(data))
     assert scores_by_id(first, "accuracy") == scores_by_id(second, "accuracy")
     assert first.details == second.details
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_input_is_reported() -> None:
     model, data = clusters()
     results = Knn()(model, replace(data, train=None))
     assert results.details == {"not_measured": "there are no training items with a class"}

@@ -13,8 +13,8 @@ from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_s
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
     clusters,
-    figure,
     metric_of,
+    metric_value,
     scores_by_id,
     shuffled,
 )
@@ -31,10 +31,10 @@ def test_it_equals_scikit_learn_with_the_chosen_penalty() -> None:
     x = np.concatenate([model.images(data.train), model.images(data.validation)])
     y = [labels[0] for labels in [*data.train["labels"], *data.validation["labels"]]]
     oracle = LogisticRegression(C=strength, max_iter=300).fit(x, y)
-    wanted = oracle.predict(model.images(data.items)) == [labels[0] for labels in data.items["labels"]]
-    assert 0.4 < wanted.mean() < 1
-    assert figure(results, "accuracy") == pytest.approx(wanted.mean())
-    assert metric_of(results, "accuracy").scores.tolist() == wanted.tolist()
+    expected = oracle.predict(model.images(data.items)) == [labels[0] for labels in data.items["labels"]]
+    assert 0.4 < expected.mean() < 1
+    assert metric_value(results, "accuracy") == pytest.approx(expected.mean())
+    assert metric_of(results, "accuracy").scores.tolist() == expected.tolist()
 
 
 def test_the_penalty_is_chosen_on_the_validation_split() -> None:
@@ -49,31 +49,31 @@ def test_the_penalty_is_chosen_on_the_validation_split() -> None:
     assert results.details["inverse_penalty"] == pytest.approx(first, rel=1e-2)
 
 
-def test_a_line_reads_what_prompts_do_not_name() -> None:
+def test_a_linear_classifier_learns_classes_without_prompts() -> None:
     model, data = clusters(noise=0.2)
     model.text_vectors = {name: [0.0] * 7 + [1.0] for name in model.text_vectors}
-    assert figure(LinearProbe()(model, data), "macro_accuracy") > 0.95
+    assert metric_value(LinearProbe()(model, data), "macro_accuracy") > 0.95
 
 
-def test_images_that_have_nothing_to_do_with_the_labels_stay_near_chance() -> None:
+def test_images_unrelated_to_the_labels_score_near_chance() -> None:
     model, data = clusters(n=120, noise=50.0)
-    assert figure(LinearProbe()(model, data), "macro_accuracy") == pytest.approx(1 / 3, abs=0.13)
+    assert metric_value(LinearProbe()(model, data), "macro_accuracy") == pytest.approx(1 / 3, abs=0.13)
 
 
 def test_a_collapsed_model_scores_chance() -> None:
     _, data = clusters()
     results = LinearProbe()(CollapsedEncoder(), data)
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
     assert metric_of(results, "accuracy").chance == pytest.approx(1 / 3)
 
 
-def test_chance_is_what_the_commonest_class_reaches() -> None:
+def test_chance_level_is_that_of_the_majority_class() -> None:
     rows = [{"id": f"{i}", "labels": ["cat" if i < 6 else "dog"]} for i in range(10)]
     data = replace(evaluation_set(rows, {"cat": "a cat", "dog": "a dog"}), train=items(rows))
     results = LinearProbe()(CollapsedEncoder(), data)
-    assert metric_of(results, "accuracy").chance == figure(results, "accuracy") == 0.6
-    assert metric_of(results, "macro_accuracy").chance == figure(results, "macro_accuracy") == 0.5
+    assert metric_of(results, "accuracy").chance == metric_value(results, "accuracy") == 0.6
+    assert metric_of(results, "macro_accuracy").chance == metric_value(results, "macro_accuracy") == 0.5
 
 
 def test_without_a_validation_split_a_fifth_of_the_groups_is_held_back() -> None:
@@ -83,7 +83,7 @@ def test_without_a_validation_split_a_fifth_of_the_groups_is_held_back() -> None
     assert results.details["training_items"] == 60
 
 
-def test_several_classes_an_item_give_auroc() -> None:
+def test_multi_label_gives_auroc() -> None:
     rng = np.random.default_rng(1)
     images = {f"{split}{i}": rng.normal(size=5) for split in "abc" for i in range(40)}
 
@@ -104,11 +104,11 @@ def test_several_classes_an_item_give_auroc() -> None:
     assert len(metric_of(results, "auroc/x").ids) == 39
     metric = metric_of(results, "auroc/y")
     truth = ["y" in row["labels"] for row in rows("a")]
-    assert figure(results, "auroc/y") == pytest.approx(roc_auc_score(truth, metric.scores))
-    assert figure(results, "macro_auroc") > 0.9
+    assert metric_value(results, "auroc/y") == pytest.approx(roc_auc_score(truth, metric.scores))
+    assert metric_value(results, "macro_auroc") > 0.9
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     model, data = clusters(noise=0.6)
     first, second = LinearProbe()(model, data), LinearProbe()(model, shuffled(data))
     assert scores_by_id(first, "accuracy") == scores_by_id(second, "accuracy")
@@ -122,7 +122,7 @@ def test_the_order_of_rows_is_moot() -> None:
         ({"train": "unlabelled"}, "there are no two classes with training items"),
     ],
 )
-def test_what_is_missing_is_said(change: dict[str, object], why: str) -> None:
+def test_missing_input_is_reported(change: dict[str, object], why: str) -> None:
     model, data = clusters()
     if change["train"] == "unlabelled":
         change = {"train": items([{"id": "train0000"}])}

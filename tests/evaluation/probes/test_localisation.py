@@ -22,14 +22,20 @@ from domainclip.evaluation.probes.localisation import Localisation, heat_maps
 from domainclip.models import patch_embeddings
 from domainclip.models.loading import load_model
 from tests.evaluation.probes.array_encoder import evaluation_set
-from tests.evaluation.probes.synthetic_sets import WordEncoder, figure, metric_of, scores_by_id, shuffled
+from tests.evaluation.probes.synthetic_sets import (
+    WordEncoder,
+    metric_of,
+    metric_value,
+    scores_by_id,
+    shuffled,
+)
 from tests.support.tiny_models import noise, tiny_clip, tiny_siglip2_naflex
 
 CLASSES = {"nodule": "a nodule", "tube": "a tube"}
 
 
 class PatchEncoder(WordEncoder):
-    """A 2 by 2 grid of given vectors a picture, over a view of 80 by 80 pixels."""
+    """A 2 by 2 grid of given vectors per image, over a window of 80 by 80 pixels."""
 
     has_patches = True
 
@@ -54,7 +60,7 @@ def test_it_is_a_probe() -> None:
     assert isinstance(Localisation(), Probe)
 
 
-def test_three_figures_by_hand() -> None:
+def test_three_metrics_by_hand() -> None:
     """The nodule's patch is the upper left one, cosine 1 there and 0 elsewhere.
 
     Its box covers that patch exactly: the map points into it; inside mean 1, outside 0, no noise at all, so
@@ -62,8 +68,8 @@ def test_three_figures_by_hand() -> None:
     """
     model = PatchEncoder({"0": [[A, B], [B, B]]}, TEXTS)
     results = Localisation()(model, evaluation_set([boxed("0", ("nodule", [0, 0, 40, 40]))], CLASSES))
-    assert figure(results, "pointing") == 1
-    assert figure(results, "mean_iou") == 1
+    assert metric_value(results, "pointing") == 1
+    assert metric_value(results, "mean_iou") == 1
     assert metric_of(results, "pointing").chance == 0.25
     assert results.details["unreadable_boxes"] == 0
 
@@ -76,43 +82,43 @@ def test_contrast_and_overlap_by_hand() -> None:
     """
     model = PatchEncoder({"0": [[A, [0.6, 0.8]], [B, B]]}, TEXTS)
     results = Localisation()(model, evaluation_set([boxed("0", ("nodule", [0, 0, 40, 80]))], CLASSES))
-    assert figure(results, "contrast_to_noise") == pytest.approx(0.2 / np.sqrt(0.34), abs=1e-5)
-    assert figure(results, "mean_iou") == pytest.approx(1 / 3)
+    assert metric_value(results, "contrast_to_noise") == pytest.approx(0.2 / np.sqrt(0.34), abs=1e-5)
+    assert metric_value(results, "mean_iou") == pytest.approx(1 / 3)
     assert metric_of(results, "pointing").chance == 0.5
 
 
-def test_a_map_that_points_away_counts_against_the_model() -> None:
+def test_a_map_that_points_away_has_negative_contrast() -> None:
     model = PatchEncoder({"0": [[[0.1, 1], [0.9, 0.5]], [A, A]]}, TEXTS)
     results = Localisation()(model, evaluation_set([boxed("0", ("nodule", [0, 0, 40, 40]))], CLASSES))
-    assert figure(results, "pointing") == 0
-    assert figure(results, "contrast_to_noise") < -1
-    assert figure(results, "mean_iou") == 0
+    assert metric_value(results, "pointing") == 0
+    assert metric_value(results, "contrast_to_noise") < -1
+    assert metric_value(results, "mean_iou") == 0
 
 
 def test_ties_point_with_the_share_that_lies_inside() -> None:
     model = PatchEncoder({"0": [[A, A], [B, B]]}, TEXTS)
     results = Localisation()(model, evaluation_set([boxed("0", ("nodule", [0, 0, 40, 40]))], CLASSES))
-    assert figure(results, "pointing") == 0.5
+    assert metric_value(results, "pointing") == 0.5
 
 
 def test_an_item_is_the_mean_of_its_labels_and_boxes_of_one_label_belong_together() -> None:
     model = PatchEncoder({"0": [[A, B], [B, A]]}, TEXTS)
     row = boxed("0", ("nodule", [0, 0, 40, 40]), ("nodule", [40, 40, 80, 80]), ("tube", [0, 0, 40, 40]))
     results = Localisation()(model, evaluation_set([row], CLASSES))
-    assert figure(results, "pointing") == 0.5  # right for the nodules, wrong for the tube
+    assert metric_value(results, "pointing") == 0.5  # correct for the nodules, wrong for the tube
     assert metric_of(results, "pointing").chance == pytest.approx((0.5 + 0.25) / 2)
 
 
-def test_boxes_are_taken_in_pixels_of_the_picture_not_of_the_view() -> None:
-    """The view is the middle of a wide picture: the box of its left half starts at pixel 60."""
+def test_boxes_are_in_pixels_of_the_image_not_of_the_window() -> None:
+    """The window is the middle of a wide image: the box of its left half starts at pixel 60."""
     row = boxed("0", ("nodule", [60, 0, 100, 80]))
     model = PatchEncoder({"0": [[A, B], [A, B]]}, TEXTS, window=(60, 0, 140, 80))
-    assert figure(Localisation()(model, evaluation_set([row], CLASSES)), "mean_iou") == 1
+    assert metric_value(Localisation()(model, evaluation_set([row], CLASSES)), "mean_iou") == 1
     whole = PatchEncoder({"0": [[A, B], [A, B]]}, TEXTS, window=(0, 0, 160, 80))
-    assert figure(Localisation()(whole, evaluation_set([row], CLASSES)), "mean_iou") < 0.5
+    assert metric_value(Localisation()(whole, evaluation_set([row], CLASSES)), "mean_iou") < 0.5
 
 
-def test_boxes_outside_the_view_are_left_out_and_counted() -> None:
+def test_boxes_outside_the_window_are_left_out_and_counted() -> None:
     rows = [boxed("0", ("nodule", [90, 0, 95, 9])), boxed("1", ("nodule", [0, 0, 40, 40]))]
     model = PatchEncoder({"0": [[A, B], [B, B]], "1": [[A, B], [B, B]]}, TEXTS)
     results = Localisation()(model, evaluation_set(rows, CLASSES))
@@ -120,21 +126,21 @@ def test_boxes_outside_the_view_are_left_out_and_counted() -> None:
     assert results.details["maps_outside_the_view_or_filling_it"] == 1
 
 
-def test_a_label_that_is_no_class_is_asked_for_by_its_own_name() -> None:
+def test_a_label_without_class_uses_its_name_as_prompt() -> None:
     model = PatchEncoder({"0": [[A, B], [B, B]]}, {"pacemaker": A})
     results = Localisation()(model, evaluation_set([boxed("0", ("pacemaker", [0, 0, 40, 40]))]))
-    assert figure(results, "pointing") == 1
+    assert metric_value(results, "pointing") == 1
 
 
 def test_a_collapsed_model_points_at_chance() -> None:
     rows = [boxed(f"{i}", ("nodule", [0, 0, 10 + 7 * i, 40])) for i in range(5)]
     model = PatchEncoder({f"{i}": [[A, A], [A, A]] for i in range(5)}, {"a nodule": A, "a tube": A})
     results = Localisation()(model, evaluation_set(rows, CLASSES))
-    assert figure(results, "pointing") == pytest.approx(metric_of(results, "pointing").chance)
-    assert figure(results, "contrast_to_noise") == metric_of(results, "contrast_to_noise").chance == 0
+    assert metric_value(results, "pointing") == pytest.approx(metric_of(results, "pointing").chance)
+    assert metric_value(results, "contrast_to_noise") == metric_of(results, "contrast_to_noise").chance == 0
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     rng = np.random.default_rng(0)
     rows = [boxed(f"{i:02d}", ("nodule", [0, 0, 10 + i, 40])) for i in range(20)]
     model = PatchEncoder({row["id"]: rng.normal(size=(2, 2, 2)) for row in rows}, TEXTS)
@@ -160,22 +166,22 @@ def test_the_order_of_rows_is_moot() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_said(rows: list[dict[str, Any]], model: WordEncoder, why: str) -> None:
+def test_missing_input_is_reported(rows: list[dict[str, Any]], model: WordEncoder, why: str) -> None:
     results = Localisation()(model, evaluation_set(rows, CLASSES))
     assert results.metrics == []
     assert results.details == {"not_measured": f"there are no {why}"}
 
 
-def picture(folder: Any, name: str, size: tuple[int, int]) -> dict[str, Any]:
+def image_file(folder: Any, name: str, size: tuple[int, int]) -> dict[str, Any]:
     noise(*size, seed=len(name)).save(folder / f"{name}.png")
     return {"image": {"path": str(folder / f"{name}.png"), "bytes": None}}
 
 
-def test_a_real_tower_gives_maps_over_what_it_sees(tmp_path: Any) -> None:
+def test_maps_of_a_real_model_cover_its_window(tmp_path: Any) -> None:
     encoder = CachedEncoder(load_model(str(tiny_clip(tmp_path / "clip"))))
     rows = [
-        {**boxed("a", ("nodule", [20, 0, 40, 30])), **picture(tmp_path, "a", (100, 50))},
-        {**boxed("bb", ("nodule", [5, 5, 20, 30])), **picture(tmp_path, "bb", (40, 64))},
+        {**boxed("a", ("nodule", [20, 0, 40, 30])), **image_file(tmp_path, "a", (100, 50))},
+        {**boxed("bb", ("nodule", [5, 5, 20, 30])), **image_file(tmp_path, "bb", (40, 64))},
     ]
     data = evaluation_set(rows, CLASSES)
     maps, windows = heat_maps(encoder, data.items, ["a nodule", "a tube"])
@@ -189,10 +195,10 @@ def test_a_real_tower_gives_maps_over_what_it_sees(tmp_path: Any) -> None:
     ]
 
 
-def test_a_family_without_a_grid_says_so(tmp_path: Any) -> None:
+def test_a_family_without_a_patch_grid_is_reported(tmp_path: Any) -> None:
     folder = tiny_siglip2_naflex(tmp_path / "naflex")
     encoder = CachedEncoder(load_model(str(folder)))
-    row = {**boxed("a", ("nodule", [2, 0, 20, 20])), **picture(tmp_path, "a", (32, 32))}
+    row = {**boxed("a", ("nodule", [2, 0, 20, 20])), **image_file(tmp_path, "a", (32, 32))}
     data = evaluation_set([row], CLASSES)
     why = f'base "{folder}": its image tower takes images of any shape; a map of patches needs a fixed grid'
     assert Localisation()(encoder, data).details == {"not_measured": why}
@@ -207,14 +213,14 @@ GENERAL, BASE = SHARED / "corpora" / "general", SHARED / "weights" / "vit-tiny-c
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (GENERAL.is_dir() and BASE.is_dir()), reason="nothing at $DOMAINCLIP_SHARED")
-def test_a_real_base_finds_photographs_planted_in_a_quarter_of_a_grey_picture(
+def test_a_real_base_localises_photographs_in_a_quarter_of_a_grey_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An oracle: where the thing is, is known. Without MaskCLIP's change the map has no contrast."""
+    """With known positions. Without MaskCLIP's change the map has no contrast."""
     corpus = load_corpus(load_card("general"), str(GENERAL))
-    having = [row for row, labels in enumerate(corpus.splits["test"]["labels"]) if labels][:120:5]
+    labelled = [row for row, labels in enumerate(corpus.splits["test"]["labels"]) if labels][:120:5]
     rows = []
-    for i, row in enumerate(corpus.splits["test"].select(having)):
+    for i, row in enumerate(corpus.splits["test"].select(labelled)):
         left, top = i % 2 * 112, i // 2 % 2 * 112
         sheet, file = Image.new("RGB", (224, 224), (128, 128, 128)), io.BytesIO()
         sheet.paste(decode_image(row["image"]).resize((112, 112)), (left, top))
@@ -223,9 +229,9 @@ def test_a_real_base_finds_photographs_planted_in_a_quarter_of_a_grey_picture(
         rows.append({"id": f"{i}", "image": {"path": None, "bytes": file.getvalue()}, "meta": {"boxes": box}})
     data = replace(evaluation_set(rows), classes=corpus.classes)
     encoder = CachedEncoder(load_model(str(BASE)))
-    found = Localisation()(encoder, data)
-    assert metric_of(found, "pointing").chance == 0.25
-    assert figure(found, "pointing") > 0.5
+    results = Localisation()(encoder, data)
+    assert metric_of(results, "pointing").chance == 0.25
+    assert metric_value(results, "pointing") > 0.5
     monkeypatch.setattr(patch_embeddings, "_own_value_only", lambda attention: nullcontext())
     plain = Localisation()(encoder, data)
-    assert figure(found, "contrast_to_noise") > figure(plain, "contrast_to_noise") + 0.1
+    assert metric_value(results, "contrast_to_noise") > metric_value(plain, "contrast_to_noise") + 0.1

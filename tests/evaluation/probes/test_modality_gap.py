@@ -9,8 +9,8 @@ from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder
 from tests.evaluation.probes.synthetic_sets import (
     WordEncoder,
     clusters,
-    figure,
     metric_of,
+    metric_value,
     scores_by_id,
     shuffled,
 )
@@ -23,34 +23,36 @@ def test_it_is_a_probe() -> None:
     assert isinstance(ModalityGap(), Probe)
 
 
-def test_four_figures_by_hand() -> None:
+def test_four_metrics_by_hand() -> None:
     """Images e1, e2; captions e1, e3: means (1/2, 1/2, 0) and (1/2, 0, 1/2), squared distances 0 and 2."""
     model = ArrayEncoder(
         {"0": [1, 0, 0], "1": [0, 1, 0]}, {"a": [1, 0, 0], "b": [0, 0, 1], "ignored": [1, 1, 1]}
     )
     results = ModalityGap()(model, evaluation_set(ROWS))
-    assert figure(results, "modality_gap") == pytest.approx(np.sqrt(0.5))
-    assert figure(results, "alignment") == pytest.approx((0 + 2) / 2)
-    assert figure(results, "image_uniformity") == pytest.approx(-2 * 2)  # one pair, at squared distance 2
-    assert figure(results, "text_uniformity") == pytest.approx(-2 * 2)
+    assert metric_value(results, "modality_gap") == pytest.approx(np.sqrt(0.5))
+    assert metric_value(results, "alignment") == pytest.approx((0 + 2) / 2)
+    assert metric_value(results, "image_uniformity") == pytest.approx(
+        -2 * 2
+    )  # one pair, at squared distance 2
+    assert metric_value(results, "text_uniformity") == pytest.approx(-2 * 2)
     assert [metric.chance for metric in results.metrics] == [None] * 4
     assert not any(metric.higher_is_better for metric in results.metrics)
 
 
-def test_uniformity_equals_the_papers_own_lines() -> None:
+def test_uniformity_equals_the_code_of_the_paper() -> None:
     from scipy.spatial.distance import pdist
 
     model, data = clusters(n=45)
     results = ModalityGap()(model, data)
     images = model.images(data.items).astype(float)
     # The paper's code: torch.pdist(x, p=2).pow(2).mul(-t).exp().mean().log(), with t = 2.
-    assert figure(results, "image_uniformity") == pytest.approx(
+    assert metric_value(results, "image_uniformity") == pytest.approx(
         np.log(np.exp(-2 * pdist(images) ** 2).mean())
     )
 
 
-def test_resampling_a_mean_over_pairs_is_as_uncertain_as_it_should_be() -> None:
-    """The spread of the figure over many sets of 80, against the spread that one set's resamples give."""
+def test_resamples_of_a_mean_over_pairs_have_the_correct_spread() -> None:
+    """The standard deviation of the metric over many sets of 80, against that of the resamples of one set."""
     rng = np.random.default_rng(0)
     values, spreads = [], []
     for _ in range(60):
@@ -59,7 +61,7 @@ def test_resampling_a_mean_over_pairs_is_as_uncertain_as_it_should_be() -> None:
         results = ModalityGap()(WordEncoder(images), data)
         metric = metric_of(results, "image_uniformity")
         weights = bootstrap_weights(metric.ids, 200, 0)
-        values.append(figure(results, "image_uniformity"))
+        values.append(metric_value(results, "image_uniformity"))
         spreads.append(metric.aggregate(metric.scores, weights).std())
     assert np.mean(spreads) / np.std(values) == pytest.approx(1, abs=0.25)
 
@@ -74,19 +76,19 @@ def test_moving_all_captions_away_widens_the_gap_alone() -> None:
         ModalityGap()(ArrayEncoder(images, near), data),
         ModalityGap()(ArrayEncoder(images, far), data),
     )
-    assert figure(together, "modality_gap") == pytest.approx(0, abs=1e-6)
-    assert figure(apart, "modality_gap") > 0.5
-    assert figure(apart, "alignment") > figure(together, "alignment")
-    assert figure(apart, "image_uniformity") == figure(together, "image_uniformity")
+    assert metric_value(together, "modality_gap") == pytest.approx(0, abs=1e-6)
+    assert metric_value(apart, "modality_gap") > 0.5
+    assert metric_value(apart, "alignment") > metric_value(together, "alignment")
+    assert metric_value(apart, "image_uniformity") == metric_value(together, "image_uniformity")
 
 
 def test_a_collapsed_model_has_no_gap_and_no_spread() -> None:
     _, data = clusters()
     results = ModalityGap()(CollapsedEncoder(), data)
-    assert [figure(results, metric.name) for metric in results.metrics] == pytest.approx([0, 0, 0, 0])
+    assert [metric_value(results, metric.name) for metric in results.metrics] == pytest.approx([0, 0, 0, 0])
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     model, data = clusters()
     first, second = ModalityGap(max_items=40)(model, data), ModalityGap(max_items=40)(model, shuffled(data))
     for metric in first.metrics:
@@ -94,6 +96,6 @@ def test_the_order_of_rows_is_moot() -> None:
     assert first.details["items"] == 40
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_input_is_reported() -> None:
     results = ModalityGap()(CollapsedEncoder(), evaluation_set([{"id": "0", "texts": ["a"]}, {"id": "1"}]))
     assert results.details == {"not_measured": "there are no two items with captions"}

@@ -8,14 +8,20 @@ import pytest
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.probes.multi_object import MultiObject
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
-from tests.evaluation.probes.synthetic_sets import WordEncoder, figure, metric_of, scores_by_id, shuffled
+from tests.evaluation.probes.synthetic_sets import (
+    WordEncoder,
+    metric_of,
+    metric_value,
+    scores_by_id,
+    shuffled,
+)
 
 AXES = {"cat": np.eye(4)[0], "dog": np.eye(4)[1], "owl": np.eye(4)[2], "yak": np.eye(4)[3]}
 CLASSES = {name: f"a {name}" for name in AXES}
 
 
 class Naming(WordEncoder):
-    """Texts are sums of what they name, the first with a weight of its own."""
+    """Texts are sums of the classes that they name, the first with a given weight."""
 
     def __init__(self, images: dict[str, Any], first: float) -> None:
         super().__init__(images)
@@ -38,8 +44,8 @@ def test_it_is_a_probe() -> None:
     assert isinstance(MultiObject(), Probe)
 
 
-def test_a_model_that_sees_both_matches_and_one_that_sees_one_ties() -> None:
-    """A picture of cat alone: "cat and dog" ties with "cat and owl" and "cat and yak" (three at the top)."""
+def test_a_model_of_both_objects_matches_and_a_model_of_one_ties() -> None:
+    """An image of a cat only: "cat and dog" ties with "cat and owl" and "cat and yak" (three at the top)."""
     images = {"both": AXES["cat"] + AXES["dog"], "one": AXES["cat"]}
     data = evaluation_set(
         [scene("both", "cat", "dog"), scene("one", "cat", "dog")], CLASSES, multi_label=True
@@ -51,15 +57,15 @@ def test_a_model_that_sees_both_matches_and_one_that_sees_one_ties() -> None:
 
 
 @pytest.mark.parametrize(("weight", "share"), [(2.0, 1.0), (1.0, 0.5), (0.5, 0.0)])
-def test_the_first_named_wins_by_its_weight_alone(weight: float, share: float) -> None:
+def test_first_named_depends_on_the_weight_of_the_first_word(weight: float, share: float) -> None:
     data = evaluation_set([scene("0", "cat", "dog"), scene("1", "owl", "yak")], CLASSES, multi_label=True)
     results = MultiObject()(Naming({"0": AXES["cat"], "1": AXES["owl"]}, weight), data)
-    assert figure(results, "first_named") == share
+    assert metric_value(results, "first_named") == share
     assert metric_of(results, "first_named").chance == 0.5
     assert not metric_of(results, "first_named").higher_is_better
 
 
-def test_a_class_that_is_strong_everywhere_is_no_bias() -> None:
+def test_a_dominant_class_is_not_a_bias() -> None:
     class Strong(Naming):
         def texts(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
             rows = super().texts(texts)
@@ -67,10 +73,10 @@ def test_a_class_that_is_strong_everywhere_is_no_bias() -> None:
             return rows / np.linalg.norm(rows, axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     data = evaluation_set([scene("0", "cat", "dog")], CLASSES, multi_label=True)
-    assert figure(MultiObject()(Strong({"0": AXES["cat"]}, 1.0), data), "first_named") == 0.5
+    assert metric_value(MultiObject()(Strong({"0": AXES["cat"]}, 1.0), data), "first_named") == 0.5
 
 
-def test_where_boxes_are_given_the_larger_object_is_told() -> None:
+def test_boxes_give_the_larger_object_metric() -> None:
     def boxes(cat: int, dog: int) -> dict[str, Any]:
         return {"boxes": [{"label": "cat", "box": [0, 0, cat, 10]}, {"label": "dog", "box": [0, 0, dog, 10]}]}
 
@@ -94,10 +100,10 @@ def test_a_collapsed_model_scores_chance() -> None:
     rows = [scene(f"{i}", *sorted(AXES)[: 2 + i % 2]) for i in range(9)]
     results = MultiObject()(CollapsedEncoder(), evaluation_set(rows, CLASSES, multi_label=True))
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     rows = [scene(f"{i}", *sorted(AXES)[: 2 + i % 2]) for i in range(30)]
     model = Naming({f"{i}": np.random.default_rng(i).normal(size=4) for i in range(30)}, 1.0)
     data = evaluation_set(rows, CLASSES, multi_label=True)
@@ -106,7 +112,7 @@ def test_the_order_of_rows_is_moot() -> None:
     assert first.details["items"] == 20
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_input_is_reported() -> None:
     data = evaluation_set([scene("0", "cat"), scene("1", *AXES)], CLASSES, multi_label=True)
     results = MultiObject()(CollapsedEncoder(), data)
     assert results.details == {"not_measured": "there are no items with two classes and a third one absent"}

@@ -12,18 +12,24 @@ from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.probes import multilingual
 from domainclip.evaluation.probes.multilingual import Multilingual
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
-from tests.evaluation.probes.synthetic_sets import WordEncoder, figure, metric_of, scores_by_id, shuffled
+from tests.evaluation.probes.synthetic_sets import (
+    WordEncoder,
+    metric_of,
+    metric_value,
+    scores_by_id,
+    shuffled,
+)
 
 N = 12
 
 
-def told(captions: list[list[tuple[str, str]]]) -> EvaluationSet:
+def multilingual_set(captions: list[list[tuple[str, str]]]) -> EvaluationSet:
     """One item for each list of (language, text)."""
-    rows = [{"id": f"{i:02d}", "texts": [text for _, text in one]} for i, one in enumerate(captions)]
+    rows = [{"id": f"{i:02d}", "texts": [text for _, text in item]} for i, item in enumerate(captions)]
     data = evaluation_set(rows)
     whole = [
-        {**row, "language": [language for language, _ in one]}
-        for row, one in zip(data.items, captions, strict=True)
+        {**row, "language": [language for language, _ in item]}
+        for row, item in zip(data.items, captions, strict=True)
     ]
     return replace(data, items=Dataset.from_list(whole, features=data.items.features))
 
@@ -31,29 +37,31 @@ def told(captions: list[list[tuple[str, str]]]) -> EvaluationSet:
 def world(
     languages: str = "en de", wrong: tuple[int, ...] = (), n: int = N
 ) -> tuple[WordEncoder, EvaluationSet]:
-    """Each language's caption lies on its image, but German's on the next one where `wrong` says so."""
+    """Every caption lies on its image, but German captions of the items in `wrong` on the next one."""
     captions = [[(language, f"{language} {i}") for language in languages.split()] for i in range(n)]
     texts = {
         text: np.eye(n)[(i + 1) % n if language == "de" and i in wrong else i]
-        for i, said in enumerate(captions)
-        for language, text in said
+        for i, pairs in enumerate(captions)
+        for language, text in pairs
     }
-    return WordEncoder({f"{i:02d}": np.eye(n)[i] for i in range(n)}, texts), told(captions)
+    return WordEncoder({f"{i:02d}": np.eye(n)[i] for i in range(n)}, texts), multilingual_set(captions)
 
 
 def test_recall_by_language_by_hand() -> None:
     model, data = world(wrong=(0, 1, 2))
     results = Multilingual()(model, data)
-    assert figure(results, "r1/en") == 1
-    assert figure(results, "r1/de") == pytest.approx(9 / 12)
-    assert figure(results, "mean_r1") == pytest.approx((1 + 9 / 12) / 2)
-    assert figure(results, "worst_language_r1") == pytest.approx(9 / 12)
-    assert figure(results, "agreement") == pytest.approx(9 / 12)
-    assert [metric_of(results, f"r1/{one}").chance for one in ("de", "en")] == pytest.approx([1 / 12] * 2)
+    assert metric_value(results, "r1/en") == 1
+    assert metric_value(results, "r1/de") == pytest.approx(9 / 12)
+    assert metric_value(results, "mean_r1") == pytest.approx((1 + 9 / 12) / 2)
+    assert metric_value(results, "worst_language_r1") == pytest.approx(9 / 12)
+    assert metric_value(results, "agreement") == pytest.approx(9 / 12)
+    assert [metric_of(results, f"r1/{language}").chance for language in ("de", "en")] == pytest.approx(
+        [1 / 12] * 2
+    )
     assert results.details == {"items": {"de": 12, "en": 12}}
 
 
-def test_the_worst_language_is_sought_in_each_resample_anew() -> None:
+def test_the_worst_language_is_selected_in_each_resample() -> None:
     model, data = world(wrong=(0, 1, 2))
     metric = metric_of(Multilingual()(model, data), "worst_language_r1")
     weights = np.zeros((3, N))
@@ -70,27 +78,30 @@ def test_spearman_equals_scipy() -> None:
     results = Multilingual()(model, data)
     images = model.images(data.items).astype(float)
     for i in range(N):
-        a, b = (np.round(images @ model.texts([f"{one} {i}"])[0].astype(float), 6) for one in ("de", "en"))
+        a, b = (
+            np.round(images @ model.texts([f"{language} {i}"])[0].astype(float), 6)
+            for language in ("de", "en")
+        )
         assert scores_by_id(results, "spearman")[f"{i:02d}"] == pytest.approx(spearmanr(a, b).statistic)
 
 
-def test_several_captions_of_a_language_make_one_score() -> None:
+def test_captions_of_one_language_are_averaged_per_item() -> None:
     model, _ = world()
     captions = [[("en", f"en {i}"), ("en", f"en more {i}"), ("de", f"de {i}")] for i in range(N)]
     for i in range(N):
         model.text_vectors[f"en more {i}"] = np.eye(N)[i if i < 3 else 0]
-    results = Multilingual()(model, told(captions))
+    results = Multilingual()(model, multilingual_set(captions))
     assert scores_by_id(results, "r1/en") == {f"{i:02d}": 1.0 if i < 3 else 0.5 for i in range(N)}
-    assert figure(results, "mean_r1") == pytest.approx(((3 + 9 / 2) / 12 + 1) / 2)
+    assert metric_value(results, "mean_r1") == pytest.approx(((3 + 9 / 2) / 12 + 1) / 2)
 
 
-def test_a_language_of_few_items_counts_in_no_figure() -> None:
+def test_a_language_with_few_items_is_left_out() -> None:
     model, _ = world()
     captions = [[("en", f"en {i}"), ("de", f"de {i}")] for i in range(N)]
     for i in range(3):
         captions[i].append(("fr", f"fr {i}"))
     captions[3].append(("", "in an unknown language"))
-    results = Multilingual()(model, told(captions))
+    results = Multilingual()(model, multilingual_set(captions))
     assert results.details == {"items": {"de": 12, "en": 12}, "languages_with_few_items": {"fr": 3}}
     assert "r1/fr" not in [metric.name for metric in results.metrics]
 
@@ -99,10 +110,10 @@ def test_a_collapsed_model_scores_chance() -> None:
     _, data = world()
     results = Multilingual()(CollapsedEncoder(), data)
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
 
 
-def test_the_order_of_rows_is_moot() -> None:
+def test_results_do_not_depend_on_row_order() -> None:
     model, data = world("en de fr", wrong=(0, 5), n=40)
     first, second = (
         Multilingual(max_items=30, ranked=20)(model, data),
@@ -112,7 +123,7 @@ def test_the_order_of_rows_is_moot() -> None:
         assert scores_by_id(first, name) == pytest.approx(scores_by_id(second, name))
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_input_is_reported() -> None:
     model, data = world("en")
     assert Multilingual()(model, data).details == {
         "not_measured": "there are no two languages with 10 items or more each"
@@ -120,18 +131,20 @@ def test_what_is_missing_is_said() -> None:
 
 
 @pytest.mark.parametrize("cells", [1, 40, 100, 4_000_000])
-def test_blocks_of_any_size_agree_alike_and_stay_small(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_does_not_depend_on_block_size_and_blocks_stay_small(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, data = world("en de fr", wrong=(0, 1, 2))
     expected = Multilingual()(model, data)
     sizes = []
 
-    def seen(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
+    def counting_cosines(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
         sizes.append(len(queries) * len(images))
         return rounded_cosines(queries, images)
 
     monkeypatch.setattr(multilingual, "_CELLS", cells)
-    monkeypatch.setattr(multilingual, "rounded_cosines", seen)
-    found = Multilingual()(model, data)
+    monkeypatch.setattr(multilingual, "rounded_cosines", counting_cosines)
+    results = Multilingual()(model, data)
     assert max(sizes) <= max(cells, 3 * N)
     for name in ("agreement", "spearman"):
-        assert scores_by_id(found, name) == scores_by_id(expected, name)
+        assert scores_by_id(results, name) == scores_by_id(expected, name)

@@ -25,7 +25,7 @@ def metric_of(results: ProbeResult, name: str) -> Metric:
     return next(metric for metric in results.metrics if metric.name == name)
 
 
-def figure(results: ProbeResult, name: str) -> float:
+def metric_value(results: ProbeResult, name: str) -> float:
     metric = metric_of(results, name)
     return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
 
@@ -43,7 +43,7 @@ def test_it_is_a_probe() -> None:
 
 @pytest.mark.parametrize(("above", "tied"), list(product(range(4), range(1, 5))))
 def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
-    """Fault 39. Every order of the tied answers is tried."""
+    """Fault 39. The mean over every order of the tied answers."""
     for right in range(1, tied + 1):
         one_right = np.array([right])
         ranks = Ranks(np.array([above]), np.array([tied]), one_right, one_right, size=12)
@@ -69,7 +69,7 @@ def test_recall_and_rank_by_hand() -> None:
     assert [m.name for m in results.metrics if "_r5" in m.name] == []  # a gallery of three
 
 
-def test_a_caption_under_several_images_is_right_for_all_of_them() -> None:
+def test_a_caption_of_several_images_is_relevant_for_all_of_them() -> None:
     """Fault 39."""
     rows = [
         {"id": f"{i:02d}", "texts": [text]} for i, text in enumerate(["No finding.", "no  FINDING.", "mass"])
@@ -77,8 +77,8 @@ def test_a_caption_under_several_images_is_right_for_all_of_them() -> None:
     images: dict[str, list[float]] = {"00": [1, 0], "01": [1, 0.1], "02": [0, 1]}
     texts = {"No finding.": [1, 0], "no  FINDING.": [1, 0], "mass": [0, 1]}
     results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
-    assert figure(results, "image_to_text_r1") == 1
-    # The caption finds image 00 first, which is right for the item 01 that says the same.
+    assert metric_value(results, "image_to_text_r1") == 1
+    # The caption ranks image 00 first, which is relevant for item 01 with an equal caption.
     assert metric_of(results, "text_to_image_r1").scores.tolist() == [1, 1, 1]
     assert results.details["galleries"] == {"all": {"images": 3, "captions": 2}}
     assert metric_of(results, "image_to_text_r1").chance == pytest.approx(1 / 2)
@@ -86,7 +86,7 @@ def test_a_caption_under_several_images_is_right_for_all_of_them() -> None:
 
 
 @pytest.mark.parametrize(("group_truth", "expected"), [(True, [1, 1, 1]), (False, [0, 0, 1])])
-def test_images_of_one_group_accept_each_others_captions(group_truth: bool, expected: list[int]) -> None:
+def test_captions_are_relevant_for_all_images_of_their_group(group_truth: bool, expected: list[int]) -> None:
     rows = [{"id": name, "texts": [f"text {name}"], "group": name[0]} for name in ("m31a", "m31b", "n7")]
     images = {"m31a": [1, 0, 0], "m31b": [0, 1, 0], "n7": [0, 0, 1]}
     texts = {"text m31a": [0, 1, 0], "text m31b": [1, 0, 0], "text n7": [0, 0, 1]}
@@ -98,15 +98,15 @@ def test_images_of_one_group_accept_each_others_captions(group_truth: bool, expe
 def test_a_collapsed_model_scores_chance() -> None:
     rows = [{"id": f"{i}", "texts": [f"text {i}"]} for i in range(10)]
     results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
-    assert figure(results, "image_to_text_r1") == pytest.approx(0.1)
-    assert figure(results, "text_to_image_r5") == pytest.approx(0.5)
-    assert figure(results, "text_to_image_median_rank") == 5.5
+    assert metric_value(results, "image_to_text_r1") == pytest.approx(0.1)
+    assert metric_value(results, "text_to_image_r5") == pytest.approx(0.5)
+    assert metric_value(results, "text_to_image_median_rank") == 5.5
     for metric in results.metrics:
-        assert metric.chance == pytest.approx(figure(results, metric.name))
+        assert metric.chance == pytest.approx(metric_value(results, metric.name))
 
 
 def brute_force(rows: list[dict[str, Any]], model: ArrayEncoder) -> dict[str, float]:
-    """The definitions, read aloud: one loop a query, no blocks, no sparse matrices."""
+    """The plain definitions: one loop per query, no blocks, no sparse matrices."""
     data = evaluation_set(rows)
     images = model.images(data.items).astype(float)
     distinct = sorted({str(text) for row in rows for text in row["texts"]})
@@ -118,13 +118,13 @@ def brute_force(rows: list[dict[str, Any]], model: ArrayEncoder) -> dict[str, fl
 
     truth = np.array([[right(row, text) for text in distinct] for row in rows])
     to_text = [truth[i, np.argsort(-cosines[i])[:5]].any() for i, row in enumerate(rows) if row["texts"]]
-    told = [i for i, row in enumerate(rows) if row["texts"]]
+    with_text = [i for i, row in enumerate(rows) if row["texts"]]
     to_image = []
     for row in rows:
         for text in row["texts"]:
             column = distinct.index(text)
-            best = np.argsort(-cosines[told, column])[:5]
-            to_image.append(truth[np.array(told)[best], column].any())
+            best = np.argsort(-cosines[with_text, column])[:5]
+            to_image.append(truth[np.array(with_text)[best], column].any())
     return {"image_to_text_r5": float(np.mean(to_text)), "text_to_image_r5": float(np.mean(to_image))}
 
 
@@ -146,7 +146,7 @@ def test_blocks_equal_the_plain_definition_on_a_ragged_set(
     model = random_model(rows)
     results = Retrieval()(model, evaluation_set(rows))
     for name, expected in brute_force(rows, model).items():
-        assert figure(results, name) == pytest.approx(expected)
+        assert metric_value(results, name) == pytest.approx(expected)
     assert results.details["items_without_text"] == sum(not row["texts"] for row in rows)
 
 
@@ -165,16 +165,16 @@ def test_each_language_has_its_own_gallery() -> None:
     texts: dict[str, list[float]] = {f"en {i}": np.eye(5)[i].tolist() for i in range(4)}
     texts |= {f"de {i}": [0, 0, 0, 0, 1] for i in range(4)}
     results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
-    assert figure(results, "image_to_text_r1/en") == 1
-    assert figure(results, "image_to_text_r1/de") == pytest.approx(1 / 4)  # four captions alike
-    assert figure(results, "image_to_text_r1") == pytest.approx((1 + 1 / 4) / 2)
+    assert metric_value(results, "image_to_text_r1/en") == 1
+    assert metric_value(results, "image_to_text_r1/de") == pytest.approx(1 / 4)  # four equal captions
+    assert metric_value(results, "image_to_text_r1") == pytest.approx((1 + 1 / 4) / 2)
     assert results.details["galleries"] == {
         "de": {"images": 4, "captions": 4},
         "en": {"images": 4, "captions": 4},
     }
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_reason_is_given_when_nothing_is_measured() -> None:
     rows = [{"id": "0", "texts": ["one"]}, {"id": "1", "texts": ["One "]}, {"id": "2", "texts": [" "]}]
     results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
     assert (results.metrics, results.primary) == ([], "")
@@ -182,14 +182,14 @@ def test_what_cannot_be_measured_says_why() -> None:
 
 
 def expected_precision(tied: int, right: int, above: int, earlier: int) -> float:
-    """The mean over all orders of a tie of the sum of precisions at its right answers."""
+    """The mean over all orders of a tie of the sum of precisions at its relevant answers."""
     sums = []
     for order in set(permutations([True] * right + [False] * (tied - right))):
-        found, total = earlier, 0.0
+        hits, total = earlier, 0.0
         for place, good in enumerate(order):
             if good:
-                found += 1
-                total += found / (above + place + 1)
+                hits += 1
+                total += hits / (above + place + 1)
         sums.append(total)
     return float(np.mean(sums))
 
@@ -198,12 +198,12 @@ def expected_precision(tied: int, right: int, above: int, earlier: int) -> float
 def test_precision_of_ties_is_the_mean_over_all_their_orders(tied: int, above: int) -> None:
     for right, earlier in product(range(1, tied + 1), range(min(above, 2) + 1)):
         counts = [np.array([value]) for value in (above, tied, earlier, right)]
-        found = ranking.precision_terms(*counts)
-        assert found == pytest.approx(expected_precision(tied, right, above, earlier))
+        terms = ranking.precision_terms(*counts)
+        assert terms == pytest.approx(expected_precision(tied, right, above, earlier))
 
 
 @pytest.mark.parametrize("k", [17, 20, 30])
-def test_far_cuts_equal_the_product_of_factors(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hits_at_large_k_equal_the_product_of_factors(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(k)
     tied = rng.integers(1, 25, 200)
     right = np.minimum(tied, rng.integers(1, 6, 200))
@@ -233,7 +233,7 @@ def test_mean_precision_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
     cosines = np.round(queries @ answers.T, 6)
     expected = [average_precision_score(row, scores) for row, scores in zip(truth, cosines, strict=True)]
     assert found.precision == pytest.approx(expected)
-    # torchmetrics leaves out what scores below zero, so it is given ranks.
+    # torchmetrics ignores scores below 0, so it gets ranks.
     theirs = [
         float(retrieval_average_precision(torch.tensor(rankdata(scores)), torch.tensor(row)))
         for row, scores in zip(truth, cosines, strict=True)
@@ -246,7 +246,7 @@ def test_tiles_of_any_size_give_the_same_digits(
     block: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)
-    # Few distinct vectors, so that ties are everywhere, and queries with one to seven right answers.
+    # Few distinct vectors, so many ties, and queries with one to seven relevant answers.
     queries, answers = (
         rng.normal(size=(6, 3))[rng.integers(0, 6, 40)],
         rng.normal(size=(9, 3))[rng.integers(0, 9, 67)],
@@ -274,7 +274,7 @@ def test_memory_does_not_grow_with_the_gallery() -> None:
     ranking.rank_answers(texts[:600], texts, [truth])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 600 * 20_000 * 8  # less than the one matrix that never stands
+    assert peak < 600 * 20_000 * 8  # less than the whole matrix
 
 
 def test_ranks_and_shares_of_the_gallery() -> None:
@@ -287,10 +287,10 @@ def test_ranks_and_shares_of_the_gallery() -> None:
         6,
     )
     ranks = (cosines > np.diag(cosines)[:, None]).sum(axis=1) + 1
-    assert figure(results, "image_to_text_mean_rank") == pytest.approx(ranks.mean())
-    assert figure(results, "image_to_text_map") == pytest.approx((1 / ranks).mean())
-    assert figure(results, "image_to_text_top_10_percent") == pytest.approx((ranks <= 2).mean())
-    assert figure(results, "text_to_image_top_50_percent") == pytest.approx(
+    assert metric_value(results, "image_to_text_mean_rank") == pytest.approx(ranks.mean())
+    assert metric_value(results, "image_to_text_map") == pytest.approx((1 / ranks).mean())
+    assert metric_value(results, "image_to_text_top_10_percent") == pytest.approx((ranks <= 2).mean())
+    assert metric_value(results, "text_to_image_top_50_percent") == pytest.approx(
         (((cosines > np.diag(cosines)).sum(axis=0) + 1) <= 10).mean()
     )
     assert metric_of(results, "image_to_text_top_10_percent").chance == pytest.approx(0.1)
@@ -313,23 +313,23 @@ def test_pairwise_counts_only_the_first_caption_of_the_same_item() -> None:
     assert metric_of(pairwise, "image_to_text_r1").scores == pytest.approx([0.5, 0.5, 1])
     assert pairwise.details["galleries"] == {"all": {"images": 3, "captions": 3}}
     multi = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
-    # "No finding." is one entry now, right for both; for b it ties with "clear".
+    # "No finding." is one entry, relevant for both; for b it ties with "clear".
     assert metric_of(multi, "image_to_text_r1").scores.tolist() == [1, 0.5, 1]
 
 
-def test_shuffled_captions_stand_at_chance() -> None:
+def test_shuffled_captions_score_chance() -> None:
     rows = [{"id": f"{i:03d}", "texts": [f"text {i}"], "group": f"g{i // 2}"} for i in range(100)]
     images = {str(row["id"]): np.eye(100)[i].tolist() for i, row in enumerate(rows)}
     model = ArrayEncoder(images, {f"text {i}": np.eye(100)[i].tolist() for i in range(100)})
     results = Retrieval()(model, evaluation_set(rows))
-    assert figure(results, "image_to_text_r1") == 1
-    # A perfect model never finds another item's caption first; a blind one would in 2 of 100.
-    assert figure(results, "image_to_text_r1_shuffled") == 0
+    assert metric_value(results, "image_to_text_r1") == 1
+    # A perfect model never ranks another item's caption first; chance is 2 of 100.
+    assert metric_value(results, "image_to_text_r1_shuffled") == 0
     blind = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
-    assert figure(blind, "image_to_text_r1_shuffled") == pytest.approx(2 / 100)
+    assert metric_value(blind, "image_to_text_r1_shuffled") == pytest.approx(2 / 100)
     again = Retrieval(seed=1)(random_model(rows), evaluation_set(rows))
     other = Retrieval(seed=2)(random_model(rows), evaluation_set(rows))
-    first, second = (metric_of(one, "image_to_text_r1_shuffled").scores for one in (again, other))
+    first, second = (metric_of(run, "image_to_text_r1_shuffled").scores for run in (again, other))
     assert (first != second).any()
 
 
@@ -346,7 +346,7 @@ def test_a_gallery_of_fixed_size_is_drawn_by_id() -> None:
     assert few.details["galleries"] == {"all": {"images": 30, "captions": 30}}
 
 
-def test_images_of_one_label_find_each_other_and_those_of_one_patient_do_not_count() -> None:
+def test_image_to_image_relevance_is_the_label_and_excludes_the_same_patient() -> None:
     rows = [
         {
             "id": f"{i:02d}",
@@ -362,8 +362,8 @@ def test_images_of_one_label_find_each_other_and_those_of_one_patient_do_not_cou
     cosines = np.round(unit @ unit.T, 6)
     expected = []
     for i in range(18):
-        kept = [j for j in range(18) if j // 2 != i // 2]
-        expected.append(average_precision_score([j % 3 == i % 3 for j in kept], cosines[i, kept]))
+        gallery = [j for j in range(18) if j // 2 != i // 2]
+        expected.append(average_precision_score([j % 3 == i % 3 for j in gallery], cosines[i, gallery]))
     assert metric_of(results, "image_to_image_map").scores == pytest.approx(expected)
     assert results.details["image_to_image"] == {"right_is_the_same": "label", "images": 18, "queries": 18}
     by_group = Retrieval()(model, evaluation_set([{**row, "labels": []} for row in rows]))
@@ -384,13 +384,13 @@ def test_images_of_one_label_find_each_other_and_those_of_one_patient_do_not_cou
         ({"widths": [0]}, "probes.retrieval: widths: each is at least 1"),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as error:
         registry.build("probes", "retrieval", options, "probes.retrieval")
     assert str(error.value) == message
 
 
-def test_too_many_right_answers_leave_the_mean_precision_out_and_say_so(
+def test_too_many_relevant_answers_leave_map_out_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = [{"id": f"{i:02d}", "texts": [["clear", "mass"][i % 2]]} for i in range(20)]
@@ -405,10 +405,10 @@ def test_too_many_right_answers_leave_the_mean_precision_out_and_say_so(
     assert results.details["map_left_out"] == (
         "some queries have too many relevant answers to rank each of them"
     )
-    assert figure(results, "text_to_image_r5") == figure(whole, "text_to_image_r5")
+    assert metric_value(results, "text_to_image_r5") == metric_value(whole, "text_to_image_r5")
 
 
-def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sorting_gives_the_same_ranks_as_comparing_each(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     queries, answers = rng.normal(size=(2, 700, 3)) / 3
     queries, answers = queries[:90], np.round(answers, 1)  # with ties
@@ -418,7 +418,7 @@ def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: py
     monkeypatch.setattr(ranking, "TILE", 300)
     sorted_once = []
     count = ranking._add_counts_sorted
-    monkeypatch.setattr(ranking, "_add_counts_sorted", lambda *given: sorted_once.append(1) or count(*given))
+    monkeypatch.setattr(ranking, "_add_counts_sorted", lambda *args: sorted_once.append(1) or count(*args))
     (found,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
     assert len(sorted_once) == 9  # three blocks by three tiles
     monkeypatch.setattr(ranking, "_MAX_COMPARED", 1000)
@@ -429,24 +429,24 @@ def test_many_right_answers_stand_where_comparing_each_puts_them(monkeypatch: py
     assert found.tied.max() > 1
 
 
-def test_embeddings_cut_short_search_in_their_first_dimensions() -> None:
-    # The third coordinate alone tells the images apart; in two, each image is nearest the other's caption.
+def test_truncated_embeddings_use_their_first_dimensions() -> None:
+    # Only the third coordinate separates the images; in two, each is nearest to the other's caption.
     rows = [{"id": "a", "texts": ["one"]}, {"id": "b", "texts": ["two"]}]
     images: dict[str, list[float]] = {"a": [0.3, 0.1, 1], "b": [0.1, 0.3, -1]}
     texts = {"one": [0.1, 0.3, 1], "two": [0.3, 0.1, -1]}
     model = ArrayEncoder(images, texts)
     found = Retrieval(widths=(2, 3))(model, evaluation_set(rows))
-    assert figure(found, "image_to_text_r1") == 1
+    assert metric_value(found, "image_to_text_r1") == 1
     for side in ("image_to_text", "text_to_image"):
-        assert figure(found, f"{side}_r1_in_3_dimensions") == 1
-        assert figure(found, f"{side}_r1_in_2_dimensions") == 0
+        assert metric_value(found, f"{side}_r1_in_3_dimensions") == 1
+        assert metric_value(found, f"{side}_r1_in_2_dimensions") == 0
     plain = Retrieval()(model, evaluation_set(rows))
-    assert [one.name for one in found.metrics if "dimensions" not in one.name] == [
-        one.name for one in plain.metrics
+    assert [metric.name for metric in found.metrics if "dimensions" not in metric.name] == [
+        metric.name for metric in plain.metrics
     ]
 
 
-def test_embeddings_cut_short_equal_a_narrow_model() -> None:
+def test_truncated_embeddings_equal_a_narrow_model() -> None:
     rows = [{"id": str(i), "texts": [f"caption {i}"]} for i in range(9)]
     wide = random_model(rows, seed=5, width=7)
     short = [

@@ -19,7 +19,7 @@ CLASSES = {"cat": ["a cat"], "dog": ["a dog"]}
 AXES: dict[str, list[float]] = {"a cat": [1, 0], "a dog": [0, 1]}
 
 
-def figure(results: ProbeResult, name: str) -> float:
+def metric_value(results: ProbeResult, name: str) -> float:
     metric = metric_of(results, name)
     return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
 
@@ -33,13 +33,13 @@ def named(results: ProbeResult) -> list[str]:
 
 
 def people(right: dict[str, tuple[int, int]], **more: Any) -> tuple[ArrayEncoder, EvaluationSet]:
-    """By sex, how many are cats and how many of these are seen as cats; others are seen as dogs."""
+    """By sex, (number of cats, number of these classified as cats); the others are classified as dogs."""
     rows, images = [], {}
-    for sex, (n, seen) in right.items():
+    for sex, (n, recognised) in right.items():
         for i in range(n):
             name = f"{sex}{i:03d}"
             rows.append({"id": name, "labels": ["cat"], "meta": {"sex": sex, "age": 20 + i, **more}})
-            images[name] = [1.0, 0.0] if i < seen else [0.0, 1.0]
+            images[name] = [1.0, 0.0] if i < recognised else [0.0, 1.0]
     return ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES)
 
 
@@ -58,17 +58,17 @@ def test_cells_worst_group_and_gap_by_hand() -> None:
         "accuracy/sex=M",
     ]
     assert results.primary == "accuracy_worst_group"
-    assert figure(results, "accuracy/sex=F") == 0.75
-    assert figure(results, "accuracy/sex=M") == 0.9
-    assert figure(results, "accuracy_worst_group") == 0.75
-    assert figure(results, "accuracy_gap") == pytest.approx(0.15)
-    assert figure(results, "tpr_gap/sex: cat") == pytest.approx(0.15)
+    assert metric_value(results, "accuracy/sex=F") == 0.75
+    assert metric_value(results, "accuracy/sex=M") == 0.9
+    assert metric_value(results, "accuracy_worst_group") == 0.75
+    assert metric_value(results, "accuracy_gap") == pytest.approx(0.15)
+    assert metric_value(results, "tpr_gap/sex: cat") == pytest.approx(0.15)
     assert metric_of(results, "accuracy_gap").higher_is_better is False
     assert len(metric_of(results, "accuracy/sex=F").ids) == 20
     assert 0 < results.details["gap_by_luck"]["sex"] < 0.15
 
 
-def test_the_worst_group_is_found_anew_in_every_resample() -> None:
+def test_the_worst_group_is_selected_in_every_resample() -> None:
     model, data = people({"F": (20, 15), "M": (40, 36)})
     metric = metric_of(Subgroups(by=["sex"])(model, data), "accuracy_gap")
     weights = np.random.default_rng(0).integers(0, 3, (25, 60)).astype(float)
@@ -78,7 +78,7 @@ def test_the_worst_group_is_found_anew_in_every_resample() -> None:
         assert value == pytest.approx(max(cells) - min(cells))
 
 
-def test_bins_and_what_is_not_given() -> None:
+def test_bins_and_missing_values() -> None:
     column = Column("age", (40.0, 60.0))
     values = [39, 40, "59.9", 60, None, "", "old"]
     assert [column.value(value) for value in values] == [
@@ -92,14 +92,14 @@ def test_bins_and_what_is_not_given() -> None:
     ]
     model, data = people({"F": (30, 20), "M": (30, 25)})
     results = Subgroups(by=["age=30,40"])(model, data)
-    assert figure(results, "accuracy/age <30") == 1
-    assert figure(results, "accuracy/age ≥40") == pytest.approx(5 / 20)
+    assert metric_value(results, "accuracy/age <30") == 1
+    assert metric_value(results, "accuracy/age ≥40") == pytest.approx(5 / 20)
 
 
-def test_no_small_cell_can_be_subtracted_out() -> None:
+def test_no_small_cell_can_be_derived_by_subtraction() -> None:
     model, data = people({"F": (20, 15), "M": (40, 36), "X": (3, 1)})
     results = Subgroups(by=["sex"])(model, data)
-    # With F and M shown, X would be all less both: so the smaller of the two is hidden as well.
+    # With F and M shown, X would be the total minus both, so the smaller of the two is suppressed too.
     assert results.metrics == []
     assert results.details["cells_not_shown"] == {"sex": 3}
     assert results.details["not_measured"] == "there are no two cells of at least 10 patients or objects"
@@ -109,7 +109,7 @@ def test_no_small_cell_can_be_subtracted_out() -> None:
     assert results.details["cells_not_shown"] == {"sex": 2}
 
 
-def test_hidden_cells_hold_enough_people_together() -> None:
+def test_suppressed_cells_have_enough_groups_together() -> None:
     counts: dict[tuple[str, ...], int] = {("a",): 1, ("b",): 2, ("c",): 11, ("d",): 12, ("e",): 30}
     assert suppressed_cells(counts, 10) == {("a",), ("b",), ("c",)}
     assert suppressed_cells({("a",): 5, ("b",): 6, ("c",): 30}, 10) == {("a",), ("b",)}
@@ -117,7 +117,7 @@ def test_hidden_cells_hold_enough_people_together() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_line_of_a_table_hides_none_or_enough(seed: int) -> None:
+def test_every_line_of_a_table_suppresses_none_or_enough(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table: dict[tuple[str, ...], int] = {
         (f"r{i}", f"c{j}"): int(rng.integers(1, 60)) for i in range(4) for j in range(5) if rng.random() < 0.9
@@ -133,12 +133,12 @@ def test_every_line_of_a_table_hides_none_or_enough(seed: int) -> None:
                 assert sum(table[key] for key in gone) >= 10
 
 
-def test_patients_are_counted_not_pictures() -> None:
+def test_patients_are_counted_not_images() -> None:
     model, data = people({"F": (30, 20), "M": (30, 25)})
     groups = [f"{name[0]}{int(name[1:]) // (5 if name[0] == 'F' else 1)}" for name in data.items["id"]]
     data = replace(data, items=data.items.map(lambda row, i: {**row, "group": groups[i]}, with_indices=True))
     results = Subgroups(by=["sex"])(model, data)
-    assert results.metrics == []  # 30 pictures of 6 women
+    assert results.metrics == []  # 30 images of 6 women
     assert Subgroups(by=["sex"], smallest=6)(model, data).metrics
 
 
@@ -147,16 +147,16 @@ def test_intersections_of_two_columns() -> None:
     results = Subgroups(by=["sex", "age=40"], intersections=True)(model, data)
     cells = [name for name in named(results) if name.startswith("accuracy/") and "," in name]
     assert cells == [f"accuracy/sex={sex}, age {age}" for sex in "FM" for age in ("<40", "≥40")]
-    assert figure(results, "accuracy/sex=F, age <40") == 1
-    assert figure(results, "accuracy/sex=F, age ≥40") == 0
-    assert figure(results, "accuracy_worst_group/sex × age") == 0
-    assert figure(results, "accuracy_gap/sex × age") == 1
+    assert metric_value(results, "accuracy/sex=F, age <40") == 1
+    assert metric_value(results, "accuracy/sex=F, age ≥40") == 0
+    assert metric_value(results, "accuracy_worst_group/sex × age") == 0
+    assert metric_value(results, "accuracy_gap/sex × age") == 1
     assert (
-        figure(results, "accuracy_worst_group") == 0.4
-    )  # over single columns: age ≥40, where F are all missed
+        metric_value(results, "accuracy_worst_group") == 0.4
+    )  # over single columns: age ≥40, where all F are misclassified
 
 
-def test_a_hidden_value_hides_its_intersections() -> None:
+def test_a_suppressed_value_suppresses_its_intersections() -> None:
     rows, images = [], {}
     sizes = {
         ("F", 30): 12,
@@ -177,7 +177,7 @@ def test_a_hidden_value_hides_its_intersections() -> None:
     )
     shown = [name.removeprefix("accuracy/") for name in named(results) if name.startswith("accuracy/")]
     assert "sex=X" not in shown
-    assert "sex=F" not in shown  # the next smallest, so that X is not the rest
+    assert "sex=F" not in shown  # the next smallest, so that X is not the difference
     assert not [name for name in shown if name.startswith(("sex=X", "sex=F"))]
 
 
@@ -196,15 +196,15 @@ def test_several_labels_are_measured_by_auroc_in_each_cell() -> None:
             for i in range(60)
         ]
 
-    rows, before = split("t"), split("v")
-    vectors = {str(row["id"]): rng.normal(size=4) for row in rows + before}
-    for row in rows + before:
+    rows, validation_rows = split("t"), split("v")
+    vectors = {str(row["id"]): rng.normal(size=4) for row in rows + validation_rows}
+    for row in rows + validation_rows:
         for name in row["labels"]:
             vectors[row["id"]][list(classes).index(name)] += 1
     model = ArrayEncoder({name: vector.tolist() for name, vector in vectors.items()}, texts)
     data = replace(
         evaluation_set(rows, classes, multi_label=True),
-        validation=evaluation_set(before, classes, multi_label=True).items,
+        validation=evaluation_set(validation_rows, classes, multi_label=True).items,
     )
     results = Subgroups()(model, data)
     unit = model.images(data.items).astype(float)
@@ -214,12 +214,12 @@ def test_several_labels_are_measured_by_auroc_in_each_cell() -> None:
         inside = np.arange(60) % 2 == side
         truth = [
             [name in row["labels"] for name in classes]
-            for row, kept in zip(rows, inside, strict=True)
-            if kept
+            for row, included in zip(rows, inside, strict=True)
+            if included
         ]
         each.append(roc_auc_score(np.array(truth), margins[inside], average="macro"))
-    assert figure(results, "macro_auroc/sex=F") == pytest.approx(each[0])
-    assert figure(results, "macro_auroc_gap") == pytest.approx(abs(each[0] - each[1]))
+    assert metric_value(results, "macro_auroc/sex=F") == pytest.approx(each[0])
+    assert metric_value(results, "macro_auroc_gap") == pytest.approx(abs(each[0] - each[1]))
     assert {"tpr_gap/sex: fluid", "tpr_gap/sex: air"} <= set(named(results))
     assert not [n for n in named(Subgroups()(model, replace(data, validation=None))) if "tpr" in n]
 
@@ -236,32 +236,36 @@ def test_without_classes_retrieval_is_measured_by_language() -> None:
     }
     results = Subgroups()(ArrayEncoder(images, texts), evaluation_set(rows))
     assert results.primary == "image_to_text_r1_worst_group"
-    assert figure(results, "image_to_text_r1/language=en") == 1
-    assert figure(results, "image_to_text_r1_worst_group") == pytest.approx(1 / 15)
+    assert metric_value(results, "image_to_text_r1/language=en") == 1
+    assert metric_value(results, "image_to_text_r1_worst_group") == pytest.approx(1 / 15)
 
 
 def test_a_collapsed_model_has_no_gap() -> None:
     _, data = people({"F": (20, 15), "M": (40, 36)})
     results = Subgroups(by=["sex"])(CollapsedEncoder(), data)
-    assert figure(results, "accuracy_gap") == 0
-    assert figure(results, "accuracy_worst_group") == metric_of(results, "accuracy_worst_group").chance == 0.5
+    assert metric_value(results, "accuracy_gap") == 0
+    assert (
+        metric_value(results, "accuracy_worst_group")
+        == metric_of(results, "accuracy_worst_group").chance
+        == 0.5
+    )
 
 
-def test_a_gap_of_equal_groups_is_what_luck_makes_of_it() -> None:
-    """Negative control: the sexes are dealt by lot, and luck explains the gap."""
+def test_the_gap_of_equal_groups_equals_the_gap_at_chance() -> None:
+    """Negative control: sexes are assigned at random."""
     rng = np.random.default_rng(1)
-    found = []
+    excess = []
     for _ in range(12):
         rows = [
             {"id": f"{i:03d}", "labels": ["cat"], "meta": {"sex": "FM"[rng.integers(2)]}} for i in range(60)
         ]
         images = {str(row["id"]): [1.0, 0.0] if rng.random() < 0.7 else [0.0, 1.0] for row in rows}
         results = Subgroups()(ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES))
-        found.append(figure(results, "accuracy_gap") - results.details["gap_by_luck"]["sex"])
-    assert abs(np.mean(found)) < 0.05
+        excess.append(metric_value(results, "accuracy_gap") - results.details["gap_by_luck"]["sex"])
+    assert abs(np.mean(excess)) < 0.05
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_a_missing_column_is_named() -> None:
     model, data = people({"F": (20, 15), "M": (40, 36)})
     card = data.card.model_copy(
         update={"columns": data.card.columns.model_copy(update={"meta": ["sex", "age"]})}
@@ -276,11 +280,11 @@ def test_a_column_that_is_not_there_is_named() -> None:
     both = Subgroups(by=["sexx", "sex"])(model, data)
     assert both.warnings == results.warnings
     assert both.metrics
-    # A set whose card lists none, as the general one, is not to blame.
+    # No warning for a set whose card lists no columns, such as the retention set.
     assert Subgroups(by=["sexx"])(*people({"F": (20, 15)})).warnings == []
 
 
-def test_columns_with_many_values_are_left_alone_unless_named() -> None:
+def test_columns_with_many_values_need_to_be_named() -> None:
     model, data = people({"F": (20, 15), "M": (40, 36)})
     assert Subgroups()(model, data).details["columns"] == ["sex"]  # ages are numbers: they need bins
 
@@ -290,17 +294,17 @@ def test_columns_with_many_values_are_left_alone_unless_named() -> None:
     [
         (
             {"by": ["age=60,40"]},
-            'by: "age=60,40" is neither a column nor a column with ascending limits, as age=40,60',
+            'by: "age=60,40" is neither a column nor a column with ascending limits, such as age=40,60',
         ),
         (
             {"by": ["age=x"]},
-            'by: "age=x" is neither a column nor a column with ascending limits, as age=40,60',
+            'by: "age=x" is neither a column nor a column with ascending limits, such as age=40,60',
         ),
-        ({"by": ["age", "age=40"]}, 'by: column "age" stands twice'),
-        ({"smallest": 1}, "smallest: at least 2, for a cell of one is a person"),
+        ({"by": ["age", "age=40"]}, 'by: column "age" is listed twice: list each column once'),
+        ({"smallest": 1}, "smallest: at least 2: a cell of one is a person"),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as error:
         registry.build("probes", "subgroups", options, "probes.subgroups")
     assert str(error.value) == f"probes.subgroups: {message}"
@@ -309,6 +313,6 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_intervals_of_cells_and_gap() -> None:
     model, data = people({"F": (40, 15), "M": (40, 36)})
     metric = metric_of(Subgroups(by=["sex"])(model, data), "accuracy_gap")
-    found = estimates.compare_paired(metric.aggregate, metric.scores, None, metric.groups, 400, 0).base
-    assert found.low > 0.2
-    assert found.high < 0.8
+    estimate = estimates.compare_paired(metric.aggregate, metric.scores, None, metric.groups, 400, 0).base
+    assert estimate.low > 0.2
+    assert estimate.high < 0.8

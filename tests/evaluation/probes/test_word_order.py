@@ -9,7 +9,13 @@ from domainclip.data.text.words import split_words
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.probes.word_order import WordOrder, orders
 from tests.evaluation.probes.array_encoder import CollapsedEncoder, evaluation_set
-from tests.evaluation.probes.synthetic_sets import WordEncoder, figure, metric_of, scores_by_id, shuffled
+from tests.evaluation.probes.synthetic_sets import (
+    WordEncoder,
+    metric_of,
+    metric_value,
+    scores_by_id,
+    shuffled,
+)
 
 CAPTION = "a red square above the blue circle on white ground"
 
@@ -18,7 +24,7 @@ def test_it_is_a_probe() -> None:
     assert isinstance(WordOrder(), Probe)
 
 
-def test_every_order_has_the_same_words_and_none_is_the_caption() -> None:
+def test_every_variant_has_the_same_words_in_another_order() -> None:
     made = orders(CAPTION, "item 1")
     assert made.pop("") == CAPTION
     assert len(made) == 5
@@ -27,7 +33,7 @@ def test_every_order_has_the_same_words_and_none_is_the_caption() -> None:
         assert other != CAPTION
 
 
-def test_each_rule_changes_what_it_says() -> None:
+def test_each_rule_makes_its_change() -> None:
     for item in range(20):
         made = orders(CAPTION, str(item))
         words = CAPTION.split()
@@ -66,7 +72,7 @@ def test_long_captions_are_cut_before_they_are_reordered() -> None:
 
 
 def test_accuracy_and_ties_by_hand() -> None:
-    """Three items: one caption beats all orders, one ties with two of them, one loses to one."""
+    """Three items: one caption is above all variants, one ties with two of them, one is below one."""
     texts = {f"{i} red square above blue circle": [1.0, 0.0] for i in range(3)}
     rows = [{"id": str(i), "texts": [text]} for i, text in enumerate(texts)]
     for item, text in enumerate(list(texts)):
@@ -86,7 +92,7 @@ def test_accuracy_and_ties_by_hand() -> None:
 
 
 def test_a_model_of_words_without_order_scores_chance() -> None:
-    """The negative control that the paper is about: a bag of words ties on every order."""
+    """The negative control of the paper: a bag of words ties on every order."""
 
     class Bag(WordEncoder):
         def texts(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
@@ -96,17 +102,17 @@ def test_a_model_of_words_without_order_scores_chance() -> None:
     images = {f"{i}": np.random.default_rng(i).normal(size=6) for i in range(30)}
     results = WordOrder()(Bag(images), evaluation_set(rows))
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
 
 
 def test_a_collapsed_model_scores_chance() -> None:
     rows = [{"id": f"{i}", "texts": [f"{i} {CAPTION}"]} for i in range(7)]
     results = WordOrder()(CollapsedEncoder(), evaluation_set(rows))
     for metric in results.metrics:
-        assert figure(results, metric.name) == pytest.approx(metric.chance)
+        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
 
 
-def test_the_order_of_rows_is_moot_and_the_sample_too() -> None:
+def test_row_order_changes_neither_results_nor_sample() -> None:
     rows = [{"id": f"{i}", "texts": [f"{i} {CAPTION}"]} for i in range(30)]
     model = WordEncoder({f"{i}": np.random.default_rng(i).normal(size=6) for i in range(30)})
     data = evaluation_set(rows)
@@ -115,6 +121,6 @@ def test_the_order_of_rows_is_moot_and_the_sample_too() -> None:
     assert first.details == {"items": 20, "with_captions_long_enough": 30}
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_input_is_reported() -> None:
     results = WordOrder()(CollapsedEncoder(), evaluation_set([{"id": "0", "texts": ["a cat"]}]))
     assert results.details == {"not_measured": "there are no captions of four words that can be reordered"}

@@ -26,7 +26,7 @@ CLASSES = {"cat": "a cat", "dog": "a dog", "owl": "an owl"}
 AXES = {"a cat": [1, 0, 0], "a dog": [0, 1, 0], "an owl": [0, 0, 1]}
 
 
-def figure(results: ProbeResult, name: str) -> float:
+def metric_value(results: ProbeResult, name: str) -> float:
     metric = metric_of(results, name)
     return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
 
@@ -47,8 +47,8 @@ def test_accuracies_by_hand() -> None:
     model = ArrayEncoder({"0": [1, 0, 0], "1": [1, 0, 0], "2": [0, 0, 1], "3": [1, 0, 0]}, AXES)
     results = ZeroShot()(model, evaluation_set(animals(), CLASSES))
     assert results.primary == "macro_accuracy"
-    assert figure(results, "accuracy") == pytest.approx(2 / 4)
-    assert figure(results, "macro_accuracy") == pytest.approx((2 / 3 + 0) / 2)
+    assert metric_value(results, "accuracy") == pytest.approx(2 / 4)
+    assert metric_value(results, "macro_accuracy") == pytest.approx((2 / 3 + 0) / 2)
     assert metric_of(results, "accuracy").chance == pytest.approx(1 / 3)
     assert results.details["classes_without_items"] == 1
 
@@ -62,10 +62,10 @@ def test_a_tie_at_the_top_counts_its_share() -> None:
 def test_a_collapsed_model_scores_chance() -> None:
     rows = [{"id": f"{i}", "labels": ["cat" if i % 5 else "dog"]} for i in range(30)]
     results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
-    assert figure(results, "accuracy") == pytest.approx(1 / 3)
-    assert figure(results, "macro_accuracy") == pytest.approx(1 / 3)
+    assert metric_value(results, "accuracy") == pytest.approx(1 / 3)
+    assert metric_value(results, "macro_accuracy") == pytest.approx(1 / 3)
     several = evaluation_set(rows, CLASSES, multi_label=True)
-    assert figure(ZeroShot()(CollapsedEncoder(), several), "macro_auroc") == 0.5
+    assert metric_value(ZeroShot()(CollapsedEncoder(), several), "macro_auroc") == 0.5
 
 
 def test_items_without_exactly_one_of_the_classes_are_left_out_and_counted() -> None:
@@ -77,7 +77,7 @@ def test_items_without_exactly_one_of_the_classes_are_left_out_and_counted() -> 
     assert results.details["items_without_exactly_one_class"] == 3
 
 
-def test_ten_items_make_a_figure_of_their_own() -> None:
+def test_classes_with_ten_items_have_a_metric() -> None:
     rows = [
         {"id": f"{i:02d}", "labels": ["cat" if i < 10 else "dog"], "group": f"g{i // 2}"} for i in range(19)
     ]
@@ -89,11 +89,11 @@ def test_ten_items_make_a_figure_of_their_own() -> None:
         "macro_f1",
         "accuracy/cat",
     ]
-    assert figure(results, "accuracy/cat") == 0.5
+    assert metric_value(results, "accuracy/cat") == 0.5
     assert metric_of(results, "accuracy/cat").groups == [f"g{i // 2}" for i in range(10)]
 
 
-def test_classes_of_few_items_are_named_where_others_have_many() -> None:
+def test_rare_classes_are_named_where_others_have_many_items() -> None:
     rows = [{"id": f"{i:02d}", "labels": ["cat" if i else "dog"]} for i in range(12)]
     results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
     assert results.warnings == ['zero_shot on test: macro accuracy rests on few items of "dog" (1)']
@@ -108,22 +108,22 @@ def test_macro_accuracy_equals_scikit_learn() -> None:
     rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
     model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, AXES)
     results = ZeroShot()(model, evaluation_set(rows, CLASSES))
-    assert figure(results, "macro_accuracy") == pytest.approx(
+    assert metric_value(results, "macro_accuracy") == pytest.approx(
         balanced_accuracy_score(truth, vectors.argmax(axis=1))
     )
 
 
-def test_the_ensemble_decides_how_prompts_are_joined() -> None:
-    # "cat" has two prompts at right angles: their mean is 0.707 long before it is made unit again.
+def test_prompt_ensembles_differ() -> None:
+    # "cat" has two orthogonal prompts: the length of their mean is 0.707 before normalisation.
     classes = {"cat": ["a cat", "an owl"], "dog": ["a dog"]}
     rows = [{"id": "0", "labels": ["cat"]}]
     model = ArrayEncoder({"0": [0.6, 0.65, 0.45]}, AXES)
-    assert figure(ZeroShot()(model, evaluation_set(rows, classes)), "accuracy") == 1
+    assert metric_value(ZeroShot()(model, evaluation_set(rows, classes)), "accuracy") == 1
     plain = ZeroShot(preset="mean_of_scores")
-    assert figure(plain(model, evaluation_set(rows, classes)), "accuracy") == 0
+    assert metric_value(plain(model, evaluation_set(rows, classes)), "accuracy") == 0
 
 
-def test_auroc_of_several_labels_equals_scikit_learn() -> None:
+def test_multi_label_auroc_equals_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     classes = {"fluid": {"positive": ["fluid"], "negative": ["no fluid"]}, "air": {"positive": ["air"]}}
     texts = {"fluid": [1, 0, 0], "no fluid": [0, 1, 0], "air": [0, 0, 1]}
@@ -135,9 +135,9 @@ def test_auroc_of_several_labels_equals_scikit_learn() -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     fluid, air = roc_auc_score(truth[:, 0], unit[:, 0] - unit[:, 1]), roc_auc_score(truth[:, 1], unit[:, 2])
     assert results.primary == "macro_auroc"
-    assert figure(results, "auroc/fluid") == pytest.approx(fluid)
-    assert figure(results, "auroc/air") == pytest.approx(air)
-    assert figure(results, "macro_auroc") == pytest.approx((fluid + air) / 2)
+    assert metric_value(results, "auroc/fluid") == pytest.approx(fluid)
+    assert metric_value(results, "auroc/air") == pytest.approx(air)
+    assert metric_value(results, "macro_auroc") == pytest.approx((fluid + air) / 2)
     assert metric_of(results, "auroc/air").scores == pytest.approx(100 * unit[:, 2], abs=1e-4)
 
 
@@ -202,7 +202,7 @@ def test_a_single_negation_is_not(prompt: str) -> None:
     assert measured.metrics
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_reason_is_given_when_nothing_is_measured() -> None:
     nothing = ZeroShot()(CollapsedEncoder(), evaluation_set(animals()))
     assert (nothing.metrics, nothing.details) == (
         [],
@@ -229,7 +229,7 @@ def template_set() -> tuple[ArrayEncoder, Any]:
     return model, evaluation_set(rows, classes)
 
 
-def test_the_spread_over_templates_is_that_of_each_template_alone() -> None:
+def test_the_spread_over_templates_equals_each_template_alone() -> None:
     model, data = template_set()
     alone = []
     for k in range(3):
@@ -237,10 +237,12 @@ def test_the_spread_over_templates_is_that_of_each_template_alone() -> None:
         single = evaluation_set(
             [{"id": f"{i:02d}", "labels": ["cat" if i % 3 else "dog"]} for i in range(30)], one
         )
-        alone.append(figure(ZeroShot()(model, single), "accuracy"))
+        alone.append(metric_value(ZeroShot()(model, single), "accuracy"))
     results = ZeroShot()(model, data)
-    found = [figure(results, f"accuracy_over_templates/{pick}") for pick in ("lowest", "median", "highest")]
-    assert found == pytest.approx([min(alone), np.median(alone), max(alone)])
+    spread = [
+        metric_value(results, f"accuracy_over_templates/{pick}") for pick in ("lowest", "median", "highest")
+    ]
+    assert spread == pytest.approx([min(alone), np.median(alone), max(alone)])
     assert min(alone) < max(alone)
 
 
@@ -262,7 +264,7 @@ def test_top5_accuracy_with_more_than_five_classes() -> None:
     )
     results = ZeroShot()(model, evaluation_set(rows, {name: [name] for name in names}))
     expected = top_k_accuracy_score(truth, vectors, k=5, labels=range(8))
-    assert figure(results, "top5_accuracy") == pytest.approx(expected)
+    assert metric_value(results, "top5_accuracy") == pytest.approx(expected)
     assert metric_of(results, "top5_accuracy").chance == pytest.approx(5 / 8)
     few = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, {name: [name] for name in names[:5]}))
     assert "top5_accuracy" not in [metric.name for metric in few.metrics]
@@ -275,21 +277,23 @@ def test_macro_f1_equals_scikit_learn() -> None:
     rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
     model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, AXES)
     expected = f1_score(truth, vectors.argmax(axis=1), average="macro")
-    assert figure(ZeroShot()(model, evaluation_set(rows, CLASSES)), "macro_f1") == pytest.approx(expected)
+    assert metric_value(ZeroShot()(model, evaluation_set(rows, CLASSES)), "macro_f1") == pytest.approx(
+        expected
+    )
 
 
-def test_bare_asks_with_the_name_alone() -> None:
+def test_bare_uses_the_class_name_as_prompt() -> None:
     model = ArrayEncoder({"0": [1, 0]}, {"a cat": [0, 1], "a dog": [1, 0], "cat": [1, 0], "dog": [0, 1]})
     data = evaluation_set([{"id": "0", "labels": ["cat"]}], {"cat": "a cat", "dog": "a dog"})
-    assert figure(ZeroShot()(model, data), "accuracy") == 0
+    assert metric_value(ZeroShot()(model, data), "accuracy") == 0
     results = ZeroShot(preset="bare")(model, data)
-    assert figure(results, "accuracy") == 1
+    assert metric_value(results, "accuracy") == 1
     assert (results.details["preset"], results.details["preset_version"]) == ("bare", 1)
     assert results.details["prompts_version"] is None  # the card's prompts were not used
 
 
 class RawEncoder(ArrayEncoder):
-    """Its texts have lengths of their own."""
+    """An encoder with text vectors before normalisation."""
 
     has_raw_texts = True
 
@@ -297,14 +301,14 @@ class RawEncoder(ArrayEncoder):
         return np.asarray([self.text_vectors[text] for text in texts], dtype=np.float32)
 
 
-def test_raw_mean_lets_long_vectors_weigh_more() -> None:
-    # "cat" is 10 × [1, 0] and 1 × [0, 1]: raw, it points along the first axis; unit vectors point between.
+def test_raw_mean_weights_vectors_by_length() -> None:
+    # "cat" is 10 × [1, 0] and 1 × [0, 1]: the raw mean is near the first axis, the unit mean on the diagonal.
     texts: dict[str, list[float]] = {"a cat": [10, 0], "one cat": [0, 1], "a dog": [0.5, 0.5]}
     classes = {"cat": ["a cat", "one cat"], "dog": ["a dog"]}
     data = evaluation_set([{"id": "0", "labels": ["cat"]}], classes)
     model = RawEncoder({"0": [1, 0]}, texts)
-    assert figure(ZeroShot()(model, data), "accuracy") == 0.5  # both point between the axes: a tie
-    assert figure(ZeroShot(preset="raw_mean")(model, data), "accuracy") == 1
+    assert metric_value(ZeroShot()(model, data), "accuracy") == 0.5  # both are on the diagonal: a tie
+    assert metric_value(ZeroShot(preset="raw_mean")(model, data), "accuracy") == 1
     without = ZeroShot(preset="raw_mean")(ArrayEncoder({"0": [1, 0]}, texts), data)
     assert without.details == {"not_measured": "there are no text embeddings before normalisation"}
 
@@ -317,10 +321,10 @@ def chest(seed: int = 0, n: int = 60) -> tuple[ArrayEncoder, Any, np.ndarray, np
     rng = np.random.default_rng(seed)
     names = [*CHEXPERT, "Fracture"]
     truth = rng.integers(0, 2, (n, 6)) * (rng.random(n) < 0.7)[:, None]
-    said = [
+    answers = [
         [name for name, holds in zip(names, row, strict=True) if holds] or ["No Finding"] for row in truth
     ]
-    rows = [{"id": f"{i:02d}", "labels": labels} for i, labels in enumerate(said)]
+    rows = [{"id": f"{i:02d}", "labels": labels} for i, labels in enumerate(answers)]
     texts = {name: np.eye(12)[i].tolist() for i, name in enumerate(names)}
     texts |= {f"no {name}": np.eye(12)[6 + i].tolist() for i, name in enumerate(names)}
     texts["No Finding"] = np.ones(12).tolist()
@@ -344,8 +348,8 @@ def test_chexzero_is_the_softmax_of_two_cosines_over_five_labels() -> None:
     task = np.exp(unit[:, :6]) / (np.exp(unit[:, :6]) + np.exp(unit[:, 6:]))
     assert metric_of(results, "auroc/Edema").scores == pytest.approx(task[:, 3], abs=1e-6)
     each = [roc_auc_score(truth[:, i], task[:, i]) for i in range(6)]
-    assert figure(results, "macro_auroc") == pytest.approx(np.mean(each[:5]))
-    assert figure(results, "auroc/Fracture") == pytest.approx(each[5])
+    assert metric_value(results, "macro_auroc") == pytest.approx(np.mean(each[:5]))
+    assert metric_value(results, "auroc/Fracture") == pytest.approx(each[5])
     assert results.details["prompts"]["Edema"] == {"positive": ["Edema"], "negative": ["no Edema"]}
 
 
@@ -356,18 +360,18 @@ def test_the_normal_class_is_the_absence_of_the_others() -> None:
     assert results.details["scored_as_absence_of_the_others"] == "No Finding"
     absence = -(unit[:, :6] - unit[:, 6:]).max(axis=1)
     expected = roc_auc_score(truth.sum(axis=1) == 0, absence)
-    assert figure(results, "auroc/No Finding") == pytest.approx(expected)
+    assert metric_value(results, "auroc/No Finding") == pytest.approx(expected)
     assert expected > 0.6
-    own = {**data.classes, "No Finding": Prompts(positive=["clear"], negative=["abnormal"])}
+    classes = {**data.classes, "No Finding": Prompts(positive=["clear"], negative=["abnormal"])}
     model.text_vectors = {**model.text_vectors, "clear": [1.0] * 12, "abnormal": [-1.0] * 12}
-    pair = ZeroShot(preset="cxr.chexzero")(model, replace(data, classes=own))
+    pair = ZeroShot(preset="cxr.chexzero")(model, replace(data, classes=classes))
     assert "scored_as_absence_of_the_others" not in pair.details
-    assert figure(pair, "auroc/No Finding") == pytest.approx(
+    assert metric_value(pair, "auroc/No Finding") == pytest.approx(
         roc_auc_score(truth.sum(axis=1) == 0, np.round(unit.sum(axis=1), 6))
     )
 
 
-def test_biovil_asks_about_pneumonia_with_four_sentences_on_each_side() -> None:
+def test_biovil_has_four_positive_and_four_negative_prompts_for_pneumonia() -> None:
     rng = np.random.default_rng(0)
     rows = [
         {"id": f"{i:02d}", "labels": [["Viral pneumonia"], ["Normal"], ["Pneumonia"]][i % 3]}
@@ -397,13 +401,13 @@ def test_biovil_asks_about_pneumonia_with_four_sentences_on_each_side() -> None:
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     margin = unit @ (sides[0] / np.linalg.norm(sides[0]) - sides[1] / np.linalg.norm(sides[1]))
     truth = np.array([i % 3 != 1 for i in range(30)])
-    assert figure(results, "auroc/pneumonia") == pytest.approx(roc_auc_score(truth, margin))
+    assert metric_value(results, "auroc/pneumonia") == pytest.approx(roc_auc_score(truth, margin))
     alone = [
         roc_auc_score(truth, unit @ (one - other))
         for one, other in zip(*(model.texts(prompts[side]) for side in ("positive", "negative")), strict=True)
     ]
-    assert figure(results, "auroc_over_templates/lowest") == pytest.approx(min(alone))
-    assert figure(results, "auroc_over_templates/highest") == pytest.approx(max(alone))
+    assert metric_value(results, "auroc_over_templates/lowest") == pytest.approx(min(alone))
+    assert metric_value(results, "auroc_over_templates/highest") == pytest.approx(max(alone))
     elsewhere = ZeroShot(preset="cxr.biovil")(model, evaluation_set(animals(), CLASSES))
     assert elsewhere.details["not_measured"] == "there are no classes"
 
@@ -420,7 +424,7 @@ def test_biovil_asks_about_pneumonia_with_four_sentences_on_each_side() -> None:
         "Healthy_lungs",
     ],
 )
-def test_names_spelled_with_joined_words_mean_the_same(normal: str) -> None:
+def test_names_with_joined_words_are_equal_to_spaced_ones(normal: str) -> None:
     model, data, _, _ = chest()
     expected = ZeroShot(preset="cxr.chexzero")(model, data)
     names = {"Pleural Effusion": "Pleural_Effusion", "No Finding": normal}
@@ -433,23 +437,23 @@ def test_names_spelled_with_joined_words_mean_the_same(normal: str) -> None:
     assert results.details["scored_as_absence_of_the_others"] == normal
     task = {"positive": ["Pleural Effusion"], "negative": ["no Pleural Effusion"]}
     assert results.details["prompts"]["Pleural_Effusion"] == task
-    assert figure(results, "macro_auroc") == figure(expected, "macro_auroc")
-    assert figure(results, f"auroc/{normal}") == figure(expected, "auroc/No Finding")
+    assert metric_value(results, "macro_auroc") == metric_value(expected, "macro_auroc")
+    assert metric_value(results, f"auroc/{normal}") == metric_value(expected, "auroc/No Finding")
 
 
-def test_an_illness_called_normal_is_still_asked_for() -> None:
+def test_an_illness_called_normal_is_not_the_normal_class() -> None:
     name = "normal pressure hydrocephalus"
     task = zero_shot_task("cxr.chexzero", evaluation_set(animals(), {name: ["a"], "other": ["b"]}))
     assert task.classes[name].negative == [f"no {name}"]
     assert task.normal_class is None
 
 
-def test_auprc_stands_beside_its_prevalence() -> None:
+def test_the_chance_level_of_auprc_is_the_prevalence() -> None:
     model, data, truth, unit = chest()
     results = ZeroShot(preset="cxr.chexzero")(model, data)
     assert metric_of(results, "auprc/Edema").chance == pytest.approx(truth[:, 3].mean())
     expected = average_precision_score(truth[:, 3], np.round(unit[:, 3] - unit[:, 9], 6))
-    assert figure(results, "auprc/Edema") == pytest.approx(expected)
+    assert metric_value(results, "auprc/Edema") == pytest.approx(expected)
 
 
 def test_thresholds_come_from_validation_and_are_recorded() -> None:
@@ -470,31 +474,34 @@ def test_thresholds_come_from_validation_and_are_recorded() -> None:
     model = ArrayEncoder(images, texts, scale=10.0)
     results = ZeroShot()(model, data)
     assert results.details["thresholds"] == {"fluid": pytest.approx(3.0, abs=1e-4)}
-    # Of the measured four, t1 (ill, 0.25) is missed and t2 (well, 0.35) is called ill.
+    # Of the four measured items, t1 (ill, 0.25) is a false negative and t2 (well, 0.35) a false positive.
     assert metric_of(results, "macro_sensitivity").scores.tolist() == [[1], [0], [1], [0]]
-    assert (figure(results, "macro_sensitivity"), figure(results, "macro_specificity")) == (0.5, 0.5)
-    assert figure(results, "macro_balanced_accuracy") == 0.5
-    assert "sensitivity/fluid" not in [metric.name for metric in results.metrics]  # of two people
+    assert (metric_value(results, "macro_sensitivity"), metric_value(results, "macro_specificity")) == (
+        0.5,
+        0.5,
+    )
+    assert metric_value(results, "macro_balanced_accuracy") == 0.5
+    assert "sensitivity/fluid" not in [metric.name for metric in results.metrics]  # two items
     without = ZeroShot()(model, plain)
     assert without.details["thresholds"] == "not chosen: no validation split with both kinds of items"
     assert not [metric.name for metric in without.metrics if "sensitivity" in metric.name]
 
 
-def test_answers_of_classes_with_ten_items_have_figures_of_their_own() -> None:
+def test_classes_with_ten_items_have_sensitivity_and_specificity() -> None:
     model, data, truth, _ = chest(n=60)
     same = replace(data, validation=data.items)
     results = ZeroShot(preset="cxr.chexzero")(model, same)
     limit = results.details["thresholds"]["Edema"]
-    said = metric_of(results, "auroc/Edema").scores >= limit
-    caught, spared = said[truth[:, 3] == 1].mean(), (~said[truth[:, 3] == 0]).mean()
-    assert figure(results, "sensitivity/Edema") == pytest.approx(caught)
-    assert figure(results, "specificity/Edema") == pytest.approx(spared)
-    # No other threshold does better on the split that chose it: scikit-learn's curve.
+    answers = metric_of(results, "auroc/Edema").scores >= limit
+    sensitivity, specificity = answers[truth[:, 3] == 1].mean(), (~answers[truth[:, 3] == 0]).mean()
+    assert metric_value(results, "sensitivity/Edema") == pytest.approx(sensitivity)
+    assert metric_value(results, "specificity/Edema") == pytest.approx(specificity)
+    # No other threshold is better on the selecting split: scikit-learn's curve.
     false, true, _ = roc_curve(truth[:, 3], metric_of(results, "auroc/Edema").scores)
-    assert caught + spared - 1 == pytest.approx((true - false).max())
+    assert sensitivity + specificity - 1 == pytest.approx((true - false).max())
 
 
-def test_a_mean_over_rare_findings_is_doubted() -> None:
+def test_a_mean_over_rare_findings_gets_a_warning() -> None:
     classes = {"fluid": ["fluid"], "air": ["air"]}
     rows = [{"id": f"{i:02d}", "labels": ["fluid"] * (i < 15) + ["air"] * (i == 0)} for i in range(30)]
     model = ArrayEncoder({f"{i:02d}": [30 - i, 9] for i in range(30)}, {"fluid": [1, 0], "air": [0, 1]})
