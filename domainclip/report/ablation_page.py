@@ -1,4 +1,4 @@
-"""The table of an ablation before it is drawn: the same text and numbers for HTML, Markdown and CSV."""
+"""The table of an ablation as text and numbers, shared by HTML, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from domainclip.report.citations import linked, linked_in_markdown
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands of one variant under one figure."""
+    """A cell of the table: the result of one variant for one metric."""
 
     value: str
-    seeds: str  # their range
+    seeds: str  # range over the seeds
     difference: str
     span: str
     verdict: str
@@ -27,11 +27,11 @@ class Cell:
 
 
 def build(table: AblationTable) -> dict[str, Any]:
-    """Everything that the templates of an ablation name."""
+    """The variables of the templates of an ablation."""
     valid = not table.invalid
-    # The domain first, what was kept of the rest beside it.
+    # The domain first, then the retention set.
     rows = sorted(table.rows, key=lambda row: row.dataset == table.general)
-    alone = [one.name for one in table.variants if one.name != table.reference]
+    alone = [variant.name for variant in table.variants if variant.name != table.reference]
     return {
         "title": f"{table.name.replace('_', ' ')}: {len(table.variants)} variants on {table.corpus.name}",
         "base": str(table.base.get("name", "the base")),
@@ -40,18 +40,22 @@ def build(table: AblationTable) -> dict[str, Any]:
         "invalid": list(table.invalid),
         "sentences": list(_sentences(table, rows)) if valid else [],
         "failures": [
-            f"{one.name}, seed {seed}: {why}" for one in table.variants for seed, why in one.failed.items()
+            f"{variant.name}, seed {seed}: {why}"
+            for variant in table.variants
+            for seed, why in variant.failed.items()
         ],
         "warnings": list(table.warnings),
         "columns": [_heading(row) for row in rows],
         "base_cells": [
             (phrasing.number(row.base.value, row.unit), phrasing.span(row.base, row.unit)) for row in rows
         ],
-        "lines": [(one.name, [_cell(row, one.name, valid) for row in rows]) for one in table.variants],
+        "lines": [
+            (variant.name, [_cell(row, variant.name, valid) for row in rows]) for variant in table.variants
+        ],
         "against": [(name, [_against(row, name, valid) for row in rows]) for name in alone]
         if table.reference
         else [],
-        "costs": [_cost(one) for one in table.variants],
+        "costs": [_cost(variant) for variant in table.variants],
         "planes": list(_planes(table, rows)) if valid else [],
         "interval": INTERVAL,
         "adjustment": ADJUSTMENT,
@@ -59,8 +63,8 @@ def build(table: AblationTable) -> dict[str, Any]:
         "seed": table.seed,
         "readings": table.readings,
         "versions": ", ".join(f"{name} {version}" for name, version in table.versions.items()),
-        "citations": [linked(one) for one in table.citations],
-        "sources": [linked_in_markdown(one) for one in table.citations],
+        "citations": [linked(citation) for citation in table.citations],
+        "sources": [linked_in_markdown(citation) for citation in table.citations],
         "command": table.command,
         "download": csv_links.address(csv(table)),
     }
@@ -75,10 +79,10 @@ def _name(row: AblationRow) -> str:
 
 
 def _cell(row: AblationRow, variant: str, valid: bool) -> Cell | None:
-    one = row.trials.get(variant)
-    if one is None:
+    trials = row.trials.get(variant)
+    if trials is None:
         return None
-    values = sorted(one.values.values())
+    values = sorted(trials.values.values())
     several = len(values) > 1
     seeds = (
         f"{phrasing.number(values[0], row.unit)} to {phrasing.number(values[-1], row.unit)}"
@@ -86,14 +90,14 @@ def _cell(row: AblationRow, variant: str, valid: bool) -> Cell | None:
         else ""
     )
     verdict = row.verdicts.get(variant, "") if valid else ""
-    return _changed(one.from_base, verdict, row, phrasing.number(one.mean, row.unit), seeds)
+    return _changed(trials.from_base, verdict, row, phrasing.number(trials.mean, row.unit), seeds)
 
 
 def _against(row: AblationRow, variant: str, valid: bool) -> Cell | None:
-    one = row.trials.get(variant)
-    if one is None or one.from_reference is None:
+    trials = row.trials.get(variant)
+    if trials is None or trials.from_reference is None:
         return None
-    return _changed(one.from_reference, row.reference_verdicts.get(variant, "") if valid else "", row)
+    return _changed(trials.from_reference, row.reference_verdicts.get(variant, "") if valid else "", row)
 
 
 def _changed(change: Estimate, verdict: str, row: AblationRow, value: str = "", seeds: str = "") -> Cell:
@@ -107,39 +111,45 @@ def _changed(change: Estimate, verdict: str, row: AblationRow, value: str = "", 
     )
 
 
-def _cost(one: Variant) -> tuple[str, str, str, str, str]:
-    """Name, what it says differently, seeds, seconds of training, weights that learn."""
-    said = "; ".join(one.said) or "none"
-    if not one.seeds:
-        return one.name, said, "none", "–", "–"
-    seeds = ", ".join(map(str, one.seeds))
-    return one.name, said, seeds, phrasing.duration(one.seconds), f"{one.learning:,} of {one.weights:,}"
+def _cost(variant: Variant) -> tuple[str, str, str, str, str]:
+    """Name, overrides, seeds, training time, trained parameters."""
+    overrides = "; ".join(variant.overrides) or "none"
+    if not variant.seeds:
+        return variant.name, overrides, "none", "–", "–"
+    seeds = ", ".join(map(str, variant.seeds))
+    return (
+        variant.name,
+        overrides,
+        seeds,
+        phrasing.duration(variant.seconds),
+        f"{variant.learning:,} of {variant.weights:,}",
+    )
 
 
-Told = Sequence[tuple[AblationRow, Estimate, str]]  # a figure, its change, and the verdict on it
+Changes = Sequence[tuple[AblationRow, Estimate, str]]  # metric, change, verdict
 
 
 def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[str]:
-    """What each variant did, and which of them did nothing that this table can show."""
-    for one in table.variants:
-        if not one.seeds:
-            yield f"{one.name}: no complete run; see the failed runs below."
+    """A sentence on each variant against the base, and one against the reference."""
+    for variant in table.variants:
+        if not variant.seeds:
+            yield f"{variant.name}: no complete run; see the failed runs below."
             continue
-        told = [(row, row.trials[one.name].from_base, row.verdicts[one.name]) for row in rows]
-        yield f"{one.name}: {_moved(told, 'the base')}."
-        if table.reference is None or one.name == table.reference:
+        changes = [(row, row.trials[variant.name].from_base, row.verdicts[variant.name]) for row in rows]
+        yield f"{variant.name}: {_in_words(changes, 'the base')}."
+        if table.reference is None or variant.name == table.reference:
             continue
-        told = [
-            (row, change, row.reference_verdicts[one.name])
+        changes = [
+            (row, change, row.reference_verdicts[variant.name])
             for row in rows
-            if (change := row.trials[one.name].from_reference) is not None
+            if (change := row.trials[variant.name].from_reference) is not None
         ]
-        if told:
-            yield f"{one.name} compared with {table.reference}: {_moved(told, table.reference)}."
+        if changes:
+            yield f"{variant.name} compared with {table.reference}: {_in_words(changes, table.reference)}."
 
 
-def _moved(told: Told, other: str) -> str:
-    judged = [(row, verdict) for row, _, verdict in told if verdict != NO_VERDICT]
+def _in_words(changes: Changes, other: str) -> str:
+    judged = [(row, verdict) for row, _, verdict in changes if verdict != NO_VERDICT]
     if judged and all(verdict == SAME for _, verdict in judged):
         many = f"any of {len(judged)} metrics" if len(judged) > 1 else _where(judged[0][0])
         return f"no significant difference from {other} in {many}"
@@ -151,16 +161,16 @@ def _moved(told: Told, other: str) -> str:
         NO_VERDICT: "not judged:",
     }
     sized = (BETTER, WORSE, NO_VERDICT)
-    said = []
+    clauses = []
     for verdict, start in ways.items():
         named = [
             _where(row) + (f" ({phrasing.signed(change.value, row.unit)})" if verdict in sized else "")
-            for row, change, found in told
-            if found == verdict
+            for row, change, row_verdict in changes
+            if row_verdict == verdict
         ]
         if named:
-            said.append(f"{start} {', '.join(named)}")
-    return "; ".join(said)
+            clauses.append(f"{start} {', '.join(named)}")
+    return "; ".join(clauses)
 
 
 def _where(row: AblationRow) -> str:
@@ -168,18 +178,18 @@ def _where(row: AblationRow) -> str:
 
 
 def _planes(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[tuple[str, tradeoff_plot.Plane]]:
-    """A headline that was measured in the domain and outside of it: every variant is a point."""
+    """A trade-off plot for each headline metric that was also measured on the retention set."""
     heads = {
         (row.probe, row.dataset == table.general): row for row in rows if row.primary and row.unit == "share"
     }
-    for (probe, general), inside in heads.items():
+    for (probe, retention), inside in heads.items():
         outside = heads.get((probe, True))
-        if general or outside is None:
+        if retention or outside is None:
             continue
         points = [
-            (one.name, _upward(inside, one.name), _upward(outside, one.name))
-            for one in table.variants
-            if one.seeds
+            (variant.name, _upward(inside, variant.name), _upward(outside, variant.name))
+            for variant in table.variants
+            if variant.seeds
         ]
         points = [point for point in points if not math.isnan(point[1].low) and not math.isnan(point[2].low)]
         if points:
@@ -192,8 +202,8 @@ def _upward(row: AblationRow, variant: str) -> Estimate:
 
 
 def csv(table: AblationTable) -> str:
-    """A line for each figure and variant, for whoever wants to compute on."""
-    header = ["probe", "set", "figure", "n", "groups", "base", "base_low", "base_high"]
+    """The table as CSV: a line for each metric and variant."""
+    header = ["probe", "set", "metric", "n", "groups", "base", "base_low", "base_high"]
     header += ["variant", "mean", "seeds"]
     for other in ("base", "reference"):
         header += [f"from_{other}{what}" for what in ("", "_low", "_high", "_p")] + [f"verdict_{other}"]
@@ -201,15 +211,15 @@ def csv(table: AblationTable) -> str:
     for row in table.rows:
         start = [row.probe, row.dataset, row.metric, row.n, row.groups]
         start += [row.base.value, row.base.low, row.base.high]
-        for name, one in row.trials.items():
-            seeds = " ".join(f"{seed}:{value!r}" for seed, value in one.values.items())
-            line = [*start, name, one.mean, seeds]
+        for name, trials in row.trials.items():
+            seeds = " ".join(f"{seed}:{value!r}" for seed, value in trials.values.items())
+            line = [*start, name, trials.mean, seeds]
             for change, verdicts in (
-                (one.from_base, row.verdicts),
-                (one.from_reference, row.reference_verdicts),
+                (trials.from_base, row.verdicts),
+                (trials.from_reference, row.reference_verdicts),
             ):
-                figure = [None] * 4 if change is None else [change.value, change.low, change.high, change.p]
+                interval = [None] * 4 if change is None else [change.value, change.low, change.high, change.p]
                 verdict = verdicts.get(name, "") if not table.invalid else "not valid"
-                line += [*figure, verdict]
+                line += [*interval, verdict]
             body.append(line)
     return csv_links.table(header, body)

@@ -1,4 +1,4 @@
-"""Variants of one recipe in one table: what was found, and ablation.json, which other programs read."""
+"""The results of an ablation, and the format of ablation.json, for other programs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from domainclip.report.results_file import (
     Strict,
     change,
     finite,
-    heading,
     interval,
+    metric_fields,
 )
 
 INTERVAL = (
@@ -30,20 +30,20 @@ ADJUSTMENT = "p ≤ 0.05 after Holm's adjustment over all metrics and variants o
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train, and what it took; means over its seeds."""
+    """One variant and its training cost; means over its seeds."""
 
     name: str
-    said: Sequence[str]  # what its recipe says differently
-    seeds: Sequence[int]  # of the runs that are complete
-    failed: Mapping[int, str]  # by seed: the one line of its fault
+    overrides: Sequence[str]  # of the recipe
+    seeds: Sequence[int]  # of the complete runs
+    failed: Mapping[int, str]  # by seed: the error message
     seconds: float  # of training
-    learning: int  # weights that learned,
-    weights: int  # of so many
+    learning: int  # number of trained parameters
+    weights: int  # number of all parameters
 
 
 @dataclass(frozen=True)
 class AblationRow(MetricHeader):
-    """One figure of all variants, on the same items."""
+    """One metric of all variants, on the same items."""
 
     base: Estimate
     trials: Mapping[str, Trials]  # by variant
@@ -54,11 +54,11 @@ class AblationRow(MetricHeader):
 
 @dataclass(frozen=True)
 class AblationTable:
-    """All that is written."""
+    """The content of the table and its context."""
 
     name: str
     split: str
-    general: str  # the set that shows what was forgotten
+    general: str  # name of the retention set
     base: Mapping[str, Any]
     corpus: CorpusFacts
     variants: Sequence[Variant]
@@ -75,7 +75,7 @@ class AblationTable:
 
 
 class VariantResult(Strict):
-    """What one variant reaches; `seeds` are the values of each."""
+    """The result of one variant; `seeds` has the value of each seed."""
 
     variant: str
     mean: float | None
@@ -87,14 +87,14 @@ class VariantResult(Strict):
 
 
 class AblationResult(MetricFields):
-    """One figure."""
+    """One metric."""
 
     base: Interval
     variants: list[VariantResult]
 
 
 class AblationFile(Strict):
-    """The whole of ablation.json, version 1."""
+    """The content of ablation.json, version 1."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -110,7 +110,7 @@ class AblationFile(Strict):
 
 
 def to_file(table: AblationTable) -> AblationFile:
-    """The table as the file has it."""
+    """The table in the format of the file."""
     valid = not table.invalid
     return AblationFile(
         name=table.name,
@@ -120,15 +120,15 @@ def to_file(table: AblationTable) -> AblationFile:
         reference=table.reference,
         variants=[
             {
-                "name": one.name,
-                "said": list(one.said),
-                "seeds": list(one.seeds),
-                "failed": {str(seed): why for seed, why in one.failed.items()},
-                "training_seconds": one.seconds if one.seeds else None,
-                "weights_that_learn": one.learning if one.seeds else None,
-                "weights": one.weights if one.seeds else None,
+                "name": variant.name,
+                "said": list(variant.overrides),
+                "seeds": list(variant.seeds),
+                "failed": {str(seed): why for seed, why in variant.failed.items()},
+                "training_seconds": variant.seconds if variant.seeds else None,
+                "weights_that_learn": variant.learning if variant.seeds else None,
+                "weights": variant.weights if variant.seeds else None,
             }
-            for one in table.variants
+            for variant in table.variants
         ],
         protocol={
             "split": table.split,
@@ -149,18 +149,18 @@ def to_file(table: AblationTable) -> AblationFile:
 
 def _result(row: AblationRow, valid: bool) -> AblationResult:
     return AblationResult(
-        **heading(row),
+        **metric_fields(row),
         base=interval(row.base),
         variants=[
             VariantResult(
                 variant=name,
-                mean=finite(one.mean),
-                seeds={str(seed): finite(value) for seed, value in one.values.items()},
-                difference=change(one.from_base),
+                mean=finite(trials.mean),
+                seeds={str(seed): finite(value) for seed, value in trials.values.items()},
+                difference=change(trials.from_base),
                 verdict=row.verdicts.get(name) if valid else None,
-                from_reference=change(one.from_reference) if one.from_reference else None,
+                from_reference=change(trials.from_reference) if trials.from_reference else None,
                 reference_verdict=row.reference_verdicts.get(name) if valid else None,
             )
-            for name, one in row.trials.items()
+            for name, trials in row.trials.items()
         ],
     )

@@ -1,6 +1,6 @@
-"""Where the marks of the charts stand, in per cent of their box; templates/charts.html.j2 draws them.
+"""Positions of the marks of charts, in per cent of their box; templates/charts.html.j2 draws them.
 
-Per cent, and not a scaled picture, so that text keeps its size on a telephone.
+Per cent, and not a scaled drawing, so that text has the same size on a narrow screen.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.report import phrasing
 
-_MARGIN = 2.0  # per cent left free on both sides, so that a mark at the edge is whole
-_POINTS = 300  # of a training curve; more would not be seen
+_MARGIN = 2.0  # per cent of margin on both sides, so that a mark at the edge is not cut
+_POINTS = 300  # maximum of a training curve; more would not be visible
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A value with its interval on an axis from left to right."""
+    """A value with its interval on a horizontal axis."""
 
     at: float
     low: float
@@ -34,7 +34,7 @@ class Dumbbell:
     label: str
     detail: str
     verdict: str
-    spoken: str  # the same for those who hear the page
+    spoken: str  # the same as text, for screen readers
     base: Mark
     adapted: Mark | None
     chance: float | None
@@ -69,7 +69,7 @@ class Curve:
 
 
 def dumbbells(rows: Sequence[ComparisonRow], label: Callable[[ComparisonRow], str]) -> Dumbbells | None:
-    """Shares before and after with their intervals; None when there is nothing to draw."""
+    """Shares of the base and the adapted model with intervals; None if no row has a share."""
     shares = [row for row in rows if row.unit == "share" and not math.isnan(row.base.value)]
     if not shares:
         return None
@@ -81,7 +81,7 @@ def dumbbells(rows: Sequence[ComparisonRow], label: Callable[[ComparisonRow], st
 def curve(
     lines: Sequence[Mapping[str, Any]], key: str, name: str, chance: float | None = None
 ) -> Curve | None:
-    """A training curve; `chance` is what a model that knows nothing has."""
+    """A curve over the training steps; None for fewer than two points. `chance` is the value at chance."""
     points = [
         (line["step"], float(line[key])) for line in lines if math.isfinite(float(line.get(key, math.nan)))
     ]
@@ -104,25 +104,25 @@ def curve(
 
 
 def _dumbbell(row: ComparisonRow, label: str, top: float) -> Dumbbell:
-    told = [f"base {phrasing.number(row.base.value)} ({phrasing.span(row.base)})"]
+    values = [f"base {phrasing.number(row.base.value)} ({phrasing.span(row.base)})"]
     if row.adapted:
-        told.append(f"adapted {phrasing.number(row.adapted.value)} ({phrasing.span(row.adapted)})")
+        values.append(f"adapted {phrasing.number(row.adapted.value)} ({phrasing.span(row.adapted)})")
     return Dumbbell(
         label=label,
         detail=f"n {row.n}" + (f", {row.groups} groups" if row.groups != row.n else ""),
         verdict=row.verdict or "",
-        spoken=f"{label}: {', '.join(told)}" + (f", {row.verdict}" if row.verdict else ""),
+        spoken=f"{label}: {', '.join(values)}" + (f", {row.verdict}" if row.verdict else ""),
         base=_mark(row.base, top),
         adapted=None if row.adapted is None else _mark(row.adapted, top),
         chance=None if row.chance is None else _across(row.chance, top),
     )
 
 
-def _mark(figure: Estimate, top: float) -> Mark:
-    at = _across(figure.value, top)
-    if math.isnan(figure.low):
+def _mark(estimate: Estimate, top: float) -> Mark:
+    at = _across(estimate.value, top)
+    if math.isnan(estimate.low):
         return Mark(at, at, at)
-    return Mark(at, _across(figure.low, top), _across(figure.high, top))
+    return Mark(at, _across(estimate.low, top), _across(estimate.high, top))
 
 
 def _across(value: float, top: float) -> float:
@@ -130,8 +130,10 @@ def _across(value: float, top: float) -> float:
 
 
 def _reach(row: ComparisonRow) -> float:
-    figures = [row.base] + ([row.adapted] if row.adapted else [])
-    return max(edge for figure in figures for edge in (figure.value, figure.high) if not math.isnan(edge))
+    estimates = [row.base] + ([row.adapted] if row.adapted else [])
+    return max(
+        edge for estimate in estimates for edge in (estimate.value, estimate.high) if not math.isnan(edge)
+    )
 
 
 def round_axis(reach: float) -> tuple[float, float]:
@@ -151,7 +153,7 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Means of runs of neighbouring steps; the first and the last stay as they are."""
+    """Means over neighbouring steps; the first and the last point are unchanged."""
     size = math.ceil(len(points) / _POINTS)
     if size == 1:
         return list(points)

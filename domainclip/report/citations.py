@@ -1,4 +1,4 @@
-"""Where the parts of a run come from: each by name, with its citation."""
+"""The citations of the components of a run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from domainclip.report import phrasing
 _ARXIV = r"arXiv:(\d{4}\.\d{4,5})"
 
 
-def sources(recipe: Recipe, parts: Components, terms: WeightedObjectives | None = None) -> list[str]:
-    """`strategy lora: arXiv:2106.09685` for each part that the run uses, each once.
+def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None = None) -> list[str]:
+    """`strategy lora: arXiv:2106.09685` for each component of the run.
 
-    `terms` are the objectives where the recipe names none, and the family of the base decides.
+    `terms` are the objectives if the recipe names none and the family of the base decides.
     """
     (strategy,) = recipe.strategy
-    objectives = (terms or parts.objectives).by_name
-    used: list[tuple[str, Component | type[WeightInterpolation]]] = [(f"strategy {strategy}", parts.strategy)]
+    objectives = (terms or built.objectives).by_name
+    used: list[tuple[str, Component | type[WeightInterpolation]]] = [(f"strategy {strategy}", built.strategy)]
     kinds: dict[str, Mapping[str, Component]] = {
         "objective": objectives,
-        "curation": parts.curation,
-        "probe": parts.probes,
+        "curation": built.curation,
+        "probe": built.probes,
     }
-    used += [(f"{kind} {name}", part) for kind, each in kinds.items() for name, part in each.items()]
+    used += [
+        (f"{kind} {name}", component)
+        for kind, by_name in kinds.items()
+        for name, component in by_name.items()
+    ]
     used += [
         (f"objective {name}, of {inner_name}", inner)
         for name, objective in objectives.items()
@@ -36,16 +40,16 @@ def sources(recipe: Recipe, parts: Components, terms: WeightedObjectives | None 
     ]
     if recipe.weight_interpolation is not None:
         used.append(("weight interpolation", WeightInterpolation))
-    return [f"{name.replace('_', ' ')}: {part.citation}" for name, part in used]
+    return [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
 
 
 def linked(text: str) -> Markup:
-    """The text for a page of HTML, where a paper on arXiv is a link."""
+    """The text as HTML, with links to arXiv."""
     link = Markup('<a href="https://arxiv.org/abs/{0}">arXiv:{0}</a>')
-    pieces = re.split(_ARXIV, str(phrasing.plain(text)))  # every second one is a number
+    pieces = re.split(_ARXIV, str(phrasing.plain(text)))  # every second piece is an identifier
     return Markup().join(link.format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
 
 
 def linked_in_markdown(text: str) -> Markup:
-    """The same for Markdown."""
+    """The text as Markdown, with links to arXiv."""
     return Markup(re.sub(_ARXIV, r"[arXiv:\1](https://arxiv.org/abs/\1)", str(phrasing.markdown(text))))

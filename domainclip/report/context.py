@@ -1,4 +1,4 @@
-"""What a report says besides the figures: the run, the data, the base."""
+"""The contents of a report besides the metrics: the run, the data, the base model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from domainclip.evaluation.split_usage import SplitUsage
 
 @dataclass(frozen=True)
 class RunFacts:
-    """How the adapted model came to be."""
+    """The training run of the adapted model."""
 
     strategy: str
-    learning: int  # weights that learned,
-    weights: int  # of so many
+    learning: int  # number of trained parameters
+    weights: int  # number of all parameters
     steps: int
     seconds: float
     device: str
-    batch_size: int  # pairs that saw each other: a model that knows nothing has a loss of its logarithm
+    batch_size: int  # pairs contrasted with each other: the loss at chance is its logarithm
     versions: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)  # anything else worth a line
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further rows, by key
 
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What the model was adapted to, or measured on. Counts only: no caption, path or identifier."""
+    """The corpus that a model was adapted to or measured on. Counts only: no caption, path or identifier."""
 
     name: str
     card: str = ""
@@ -34,40 +34,40 @@ class CorpusFacts:
     fingerprint: str = ""
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # split -> items, groups
     quarantine: Mapping[str, int] = field(default_factory=dict)  # reason -> items left out
-    notes: Sequence[str] = ()  # guesses made while reading
-    findings: Sequence[str] = ()  # what the checks said: truncation, repeated captions …
+    notes: Sequence[str] = ()  # assumptions made while reading
+    findings: Sequence[str] = ()  # of the checks: truncation, repeated captions …
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture and where its caption stood; only for corpora that may be shown."""
+    """One image and the rank of its caption; only for corpora that may be shown."""
 
-    picture: bytes  # PNG
+    image: bytes  # PNG
     caption: str
     base_rank: float
     adapted_rank: float | None
-    kind: str = "First items"  # the heading it stands under
+    kind: str = "First items"  # the heading of its group
     nearest: str = ""  # the caption nearest to the image, by model
-    heat: bytes | None = None  # PNG: where the last model finds the caption in the picture
+    heat: bytes | None = None  # PNG: similarity of the patches to the caption, by the last model
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """All that `write` needs besides the evaluation."""
+    """The input of `write` besides the evaluation."""
 
     title: str
     command: str
-    recipe: str  # YAML, every default written out
-    base: Mapping[str, Any]  # name, revision, and what else identifies it
+    recipe: str  # YAML with all defaults
+    base: Mapping[str, Any]  # name, revision and other identifying facts
     corpus: CorpusFacts
     retention: CorpusFacts | None = None
-    retention_set: str = "general"  # the evaluation set that shows what was forgotten
-    run: RunFacts | None = None  # None when a finished model is measured
+    retention_set: str = "general"  # name of the evaluation set that measures forgetting
+    run: RunFacts | None = None  # None when only finished models are measured
     training: Sequence[Mapping[str, Any]] = ()  # lines of metrics.jsonl: step, loss, scale, …
     warnings: Sequence[str] = ()
-    invalid: Sequence[str] = ()  # reasons, such as a leak, why no figure may be believed
+    invalid: Sequence[str] = ()  # reasons, such as a leak, why the results are not valid
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()
-    trained_on: Sequence[str] = ()  # by model: whether it was trained on what is measured
-    readings: SplitUsage | None = None  # how often the measured split has been read
-    versions: Mapping[str, str] = field(default_factory=dict)  # of the software that measured
+    trained_on: Sequence[str] = ()  # by model: overlap of its training images with the measured items
+    readings: SplitUsage | None = None  # how often the split was measured
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the software that was used

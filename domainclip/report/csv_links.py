@@ -1,4 +1,4 @@
-"""The figures as CSV inside the page, for whoever wants to compute on; nothing is fetched."""
+"""The metrics as CSV, embedded in the page for further analysis."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.report import phrasing
 from domainclip.report.context import ReportContext
 
-_COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of show
+_COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula in a spreadsheet
 
 
 def links(evaluation: Evaluation, context: ReportContext) -> list[tuple[str, str, Markup]]:
     """Label, file name and data address of each download."""
     valid = evaluation.valid and not context.invalid
-    tables = [("figures", "figures.csv", _figures(evaluation.rows, valid))]
+    tables = [("metrics", "metrics.csv", _metrics(evaluation.rows, valid))]
     if context.training:
-        tables.append(("steps of the training", "training.csv", _training(context)))
+        tables.append(("training steps", "training.csv", _training(context)))
     return [(label, name, address(text)) for label, name, text in tables]
 
 
 def address(text: str) -> Markup:
-    """A CSV file as an address that holds it; every letter that could end an attribute is written out."""
+    """A CSV file as a data: URI; every character that could end an attribute is escaped."""
     return Markup("data:text/csv;charset=utf-8,{}").format(Markup(quote("\ufeff" + text, safe="")))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Text of a CSV file in which no cell of text is a formula."""
+    """The text of a CSV file in which no text cell is a formula."""
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(header)
@@ -45,21 +45,21 @@ def _cell(value: Any) -> Any:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return "" if value != value else value  # NaN is no number to compute with
+        return "" if value != value else value  # NaN is empty
     text = str(phrasing.plain(value))
     return f"'{text}" if text.lstrip(" ").startswith(_COMMANDS) else text
 
 
-def _figures(rows: Sequence[ComparisonRow], valid: bool) -> str:
-    header = ["probe", "set", "figure", "part", "n", "groups", "higher_is_better", "chance"]
+def _metrics(rows: Sequence[ComparisonRow], valid: bool) -> str:
+    header = ["probe", "set", "metric", "part", "n", "groups", "higher_is_better", "chance"]
     for model in ("base", "adapted", "difference"):
         header += [model, f"{model}_low", f"{model}_high"]
     body = []
     for row in rows:
         line: list[Any] = [row.probe, row.dataset, row.whole, row.part, row.n, row.groups]
         line += [str(row.higher_is_better).lower(), row.chance]
-        for figure in (row.base, row.adapted, row.difference):
-            line += [None, None, None] if figure is None else [figure.value, figure.low, figure.high]
+        for estimate in (row.base, row.adapted, row.difference):
+            line += [None, None, None] if estimate is None else [estimate.value, estimate.low, estimate.high]
         p = row.difference.p if row.difference else None
         body.append([*line, p, (row.verdict or "") if valid else "not valid"])
     return table([*header, "p", "verdict"], body)

@@ -1,4 +1,4 @@
-"""The model card: what a person who finds the model must know, losses as loudly as gains."""
+"""The model card, with losses as prominent as gains."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _LICENSES = frozenset(_KNOWN.split())
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says besides the figures."""
+    """The contents of a card besides the metrics."""
 
     recipe: Recipe
     corpus: Card
@@ -62,7 +62,7 @@ class CardFacts:
 
     @classmethod
     def of(cls, run: Path) -> CardFacts:
-        """The facts that a run folder holds.
+        """Read the facts from a run folder.
 
         Raises: RecipeError when its recipe or the card of its corpus cannot be read.
         """
@@ -74,7 +74,7 @@ class CardFacts:
 
 
 def _trained_with(run: Path) -> components.WeightedObjectives | None:
-    """The objective of the base's family, where the recipe names none: the results do."""
+    """The objectives by the results, where the recipe names none and the base's family decides."""
     if not (run / "results.json").is_file():
         return None
     facts = results_of(run / "results.json").run.get("facts") or {}
@@ -83,7 +83,7 @@ def _trained_with(run: Path) -> components.WeightedObjectives | None:
 
 
 def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:
-    """The text of README.md, which is written into the run folder."""
+    """Write README.md to the run folder; returns its text."""
     adapter = (run / "model" / "adapter_config.json").is_file()
     text = render(results, facts or CardFacts.of(run), adapter)
     (run / "README.md").write_text(text, encoding="utf-8")
@@ -92,7 +92,7 @@ def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) 
 
 def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
     """The card of an adapter, or of plain weights, as Markdown with the front matter that the Hub reads."""
-    # Every value goes through `markdown`: no call can forget it. What is ours is Markup, and passes.
+    # All values pass through `markdown`: no template can omit it. Markup is made here, and is unchanged.
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,
@@ -105,38 +105,38 @@ def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
 
 
 def problem(text: str) -> str | None:
-    """What the Hub would not accept in a card, found without asking it; None when there is nothing."""
+    """The reason why the Hub would reject a card, checked offline; None for a valid card."""
     try:
         data: Any = ModelCard(text).data
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         return f"its front matter cannot be read: {next(iter(str(error).splitlines()), 'it is empty')}"
     if data.license not in _LICENSES:
         hint = did_you_mean(str(data.license), _LICENSES)
-        return f'license: "{data.license}" is none that the Hub knows: {hint}'
+        return f'license: "{data.license}" is not a licence of the Hub: {hint}'
     if data.license == "other" and not data.license_name:
         return "license: other needs license_name"
     bases = data.base_model if isinstance(data.base_model, list) else [data.base_model]
     if any(base is not None and hub_id(str(base)) is None for base in bases):
-        return "base_model: must be a name on the Hub, OWNER/NAME"
+        return "base_model: must be a repository name, OWNER/NAME"
     return None
 
 
 def run_recipe(run: Path) -> Recipe:
-    """The recipe that a run folder holds, its paths as they stand there.
+    """Read the recipe of a run folder, with its paths unchanged.
 
-    Raises: RecipeError when there is none, or it is not valid.
+    Raises: RecipeError for a missing or invalid recipe.
     """
     file = run / "recipe.yaml"
     try:
         return Recipe.model_validate(strict_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file)))
     except OSError as error:
-        raise RecipeError(f"{file}: {error.strerror}: name a run folder, as runs/art_paintings-1") from None
+        raise RecipeError(f"{file}: {error.strerror}: give a run folder, for example runs/art-1") from None
     except ValidationError as error:
         raise RecipeError(f"{file}: {registry.format_validation_error(error, '')}") from None
 
 
 def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
-    """What the Hub reads: validated names only, or nothing."""
+    """The front matter for the Hub; it has only validated names."""
     base = hub_id(facts.recipe.base.path)
     known = facts.license in _LICENSES
     data = ModelCardData(
@@ -153,7 +153,7 @@ def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, A
         eval_results=list(_measured(results, facts)) or None,
     )
     front: dict[str, Any] = data.to_dict()
-    front.pop("model_name", None)  # stays behind when there is no figure
+    front.pop("model_name", None)  # not removed by the library if there are no results
     return front
 
 
@@ -167,7 +167,7 @@ def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:
         name = str(phrasing.plain(str(about.get("name") or facts.corpus.name)))
         yield EvalResult(
             task_type=_TASKS.get(row.probe, "zero-shot-image-classification"),
-            # A name of the Hub or a plain word, never a path.
+            # A repository name or a plain word, never a path.
             dataset_type=(about is results.corpus and _public_corpus(facts))
             or _slug(str(about.get("card") or name)),
             dataset_name=name,
@@ -183,14 +183,14 @@ def _public_corpus(facts: CardFacts) -> str | None:
 
 
 def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
-    """Everything that the template names."""
+    """The variables of the template."""
     rows = _rows(results)
     general = str((results.corpus.get("retention") or {}).get("set", ""))
     base = hub_id(facts.recipe.base.path)
     privacy = facts.corpus.privacy
     return {
         "name": facts.recipe.name.replace("_", " "),
-        "base": base and Markup(base),  # a validated name: nothing in it means anything
+        "base": base and Markup(base),  # a validated name, without markup
         "base_code": Markup(json.dumps(base or "BASE")),
         "revision": facts.recipe.base.revision or results.base.get("revision"),
         "revision_code": _revision_code(facts.recipe.base.revision or results.base.get("revision")),
@@ -209,8 +209,8 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "rows": [row for row in rows if not row.part],
         "worse": phrasing.changes(rows, WORSE),
         "better": phrasing.changes(rows, BETTER),
-        "nothing_worse": phrasing.nothing(rows, WORSE),
-        "nothing_better": phrasing.nothing(rows, BETTER),
+        "nothing_worse": phrasing.no_changes(rows, WORSE),
+        "nothing_better": phrasing.no_changes(rows, BETTER),
         "forgetting_measured": bool(general),
         "persons": _PERSONS[privacy.identifiers],
         "burned_in": privacy.burned_in_text,
@@ -219,45 +219,47 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "sigmoid": str(results.base.get("family", "")).startswith("siglip"),
         "license": facts.license,
         "recipe": phrasing.fence(public_recipe(facts.recipe).rstrip()),
-        "citations": [linked_in_markdown(one) for one in facts.citations],
+        "citations": [linked_in_markdown(citation) for citation in facts.citations],
     }
 
 
 def _rows(results: ResultsFile) -> list[ComparisonRow]:
-    """The figures of the file as the report room has them, with the verdicts worked out again."""
+    """The rows of the results file, with verdicts computed again."""
     protocols = {(entry["probe"], entry["dataset"]): entry for entry in results.protocol.get("probes", [])}
     rows: list[ComparisonRow] = []
-    for key in dict.fromkeys((one.probe, one.dataset) for one in results.results):
+    for key in dict.fromkeys((result.probe, result.dataset) for result in results.results):
         entry = protocols.get(key, {})
-        rows += add_verdicts([_row(one, entry) for one in results.results if (one.probe, one.dataset) == key])
+        rows += add_verdicts(
+            [_row(result, entry) for result in results.results if (result.probe, result.dataset) == key]
+        )
     return rows
 
 
-def _row(one: Result, entry: dict[str, Any]) -> ComparisonRow:
-    difference = one.difference
+def _row(result: Result, entry: dict[str, Any]) -> ComparisonRow:
+    difference = result.difference
     return ComparisonRow(
-        probe=one.probe,
-        dataset=one.dataset,
-        metric=one.metric,
-        higher_is_better=one.higher_is_better,
-        unit="rank" if "rank" in one.metric else one.unit,  # files from before the key have ranks as shares
-        chance=dict(entry.get("chance") or {}).get(one.metric) if one.chance is None else one.chance,
-        primary=entry.get("primary") == one.metric if one.primary is None else one.primary,
-        n=one.n,
-        groups=one.groups,
+        probe=result.probe,
+        dataset=result.dataset,
+        metric=result.metric,
+        higher_is_better=result.higher_is_better,
+        unit="rank" if "rank" in result.metric else result.unit,  # older files have no unit for ranks
+        chance=dict(entry.get("chance") or {}).get(result.metric) if result.chance is None else result.chance,
+        primary=entry.get("primary") == result.metric if result.primary is None else result.primary,
+        n=result.n,
+        groups=result.groups,
         undefined=0.0,
-        base=_figure(one.base),
-        adapted=_figure(one.adapted) if one.adapted else None,
-        difference=_figure(difference, _number(difference.p)) if difference else None,
+        base=_estimate(result.base),
+        adapted=_estimate(result.adapted) if result.adapted else None,
+        difference=_estimate(difference, _number(difference.p)) if difference else None,
         ids=(),
         owners=(),
         base_scores=np.empty(0),
         adapted_scores=None,
-        comparable=one.verdict != NO_VERDICT,
+        comparable=result.verdict != NO_VERDICT,
     )
 
 
-def _figure(interval: Interval, p: float | None = None) -> Estimate:
+def _estimate(interval: Interval, p: float | None = None) -> Estimate:
     return Estimate(_number(interval.value), _number(interval.low), _number(interval.high), p)
 
 
@@ -265,9 +267,9 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _first_paragraph(prose: str) -> str:
-    """What the card's author says of the corpus, up to the first empty line."""
-    paragraphs = (paragraph.strip() for paragraph in re.split(r"\n\s*\n", prose))
+def _first_paragraph(description: str) -> str:
+    """The first paragraph of the description of the corpus."""
+    paragraphs = (paragraph.strip() for paragraph in re.split(r"\n\s*\n", description))
     return next((text for text in paragraphs if text and not text.startswith("#")), "")
 
 
@@ -276,5 +278,5 @@ def _revision_code(revision: Any) -> Markup:
 
 
 def _slug(text: str) -> str:
-    """A word of lower-case letters, digits and hyphens."""
+    """The text as a word of lower-case letters, digits, dots and hyphens."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"

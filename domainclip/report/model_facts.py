@@ -9,14 +9,14 @@ from domainclip.models.dual_encoder import DualEncoder
 
 
 def model_label(name: str, model: DualEncoder) -> str:
-    """What a model of the command line is called in a table: no path stands there."""
+    """The name of a model in a table, without a path."""
     if name == "base":
         return f"base, {_public_name(model.base)}"
     return Path(name).name if Path(name).exists() else name
 
 
 def model_facts(model: DualEncoder) -> dict[str, Any]:
-    """What identifies a model, without its path."""
+    """The facts that identify a model, without its path."""
     act = {
         getattr(side, "hidden_act", None)
         for side in (model.hf_base.config.text_config, model.hf_base.config.vision_config)
@@ -28,11 +28,11 @@ def model_facts(model: DualEncoder) -> dict[str, Any]:
         "weights_sha256": model.fingerprint("all"),
         "preprocessing": model.image_preprocessor.fingerprint(),
         "resolution": list(model.image_size),
-        "activation": sorted(str(one) for one in act),
+        "activation": sorted(str(name) for name in act),
         "max_tokens": model.max_tokens,
     }
 
 
 def _public_name(base: str) -> str:
-    """A Hub id as it is; of a local folder only its last name, for paths name people and projects."""
+    """A Hub id unchanged; of a local folder only the last name, as paths may name persons and projects."""
     return Path(base).name if Path(base).is_dir() else base

@@ -1,4 +1,4 @@
-"""The report before it is drawn: its sections, as text and numbers, the same for HTML and Markdown."""
+"""The sections of a report as text and numbers, shared by the HTML and Markdown templates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from domainclip.report import charts, csv_links, phrasing, plots, provenance, tr
 from domainclip.report.citations import linked, linked_in_markdown
 from domainclip.report.context import ReportContext
 
-_ALARM = "while training, "  # how a warning begins that was raised between two steps
-_SHOWN = 40  # lines of one chart
-_LOUD = 2  # probes whose headline figures are drawn large; those of the others follow as sentences
+_ALARM = "while training, "  # prefix of the warnings that were raised during training
+_CHART_LINES = 40  # maximum of one chart
+_LARGE = 2  # probes with large headline metrics; those of the others follow as sentences
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A headline figure: two numbers and the sentence about them."""
+    """A headline metric: two numbers and a sentence about them."""
 
     verdict: str
     mark: str
@@ -32,7 +32,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table of figures, as text."""
+    """One row of a table of metrics, as text."""
 
     name: str
     dataset: str
@@ -51,25 +51,25 @@ class Line:
 
 @dataclass(frozen=True)
 class PartSection:
-    """One figure class by class, or language by language."""
+    """One metric by class, group or language."""
 
     title: str
     chart: charts.Dumbbells | None
-    left_out: int  # lines that the chart has no room for
+    left_out: int  # number of lines that the chart leaves out
     lines: Sequence[Line]
-    curve: plots.Lines | None = None  # where the parts are numbers, as shots are
-    folded: bool = False  # the chart of a later figure of a probe stands in the fold, with its table
+    curve: plots.Lines | None = None  # if the parts are numbers, for example shots
+    folded: bool = False  # whether the chart is folded with the table: all but the first of a probe
 
 
 def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
-    """Everything that the templates name."""
+    """The variables of the templates."""
     valid = evaluation.valid and not context.invalid
-    # What is not valid is neither better nor worse.
+    # An invalid evaluation has no verdicts.
     rows = evaluation.rows if valid else [replace(row, verdict=None) for row in evaluation.rows]
     whole = [row for row in rows if not row.part]
-    leading = list(dict.fromkeys(row.probe for row in whole))[:_LOUD]
-    loud = [row for row in whole if row.probe in leading]
-    crowded = len(whole) > _SHOWN
+    leading = list(dict.fromkeys(row.probe for row in whole))[:_LARGE]
+    large = [row for row in whole if row.probe in leading]
+    crowded = len(whole) > _CHART_LINES
     return {
         "title": context.title,
         "subtitle": _subtitle(context),
@@ -78,8 +78,8 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "valid": valid,
         "invalid": [*context.invalid, *([] if evaluation.valid else evaluation.warnings[:1])],
         "summary": phrasing.summary(rows, _subject(context), context.retention_set, valid),
-        # Domain and retention of the first probes are drawn large, side by side; the rest are sentences.
-        "claims": _claims(loud, context.retention_set, valid),
+        # The first probes are large, with domain and retention side by side; the rest are sentences.
+        "claims": _claims(large, context.retention_set, valid),
         "more_claims": _claims(
             [row for row in whole if row.probe not in leading], context.retention_set, valid
         ),
@@ -88,15 +88,15 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "lines": [_line(row) for row in whole],
         "worse": phrasing.changes(rows, WORSE),
         "better": phrasing.changes(rows, BETTER),
-        "nothing_worse": phrasing.nothing(rows, WORSE),
-        "nothing_better": phrasing.nothing(rows, BETTER),
+        "nothing_worse": phrasing.no_changes(rows, WORSE),
+        "nothing_better": phrasing.no_changes(rows, BETTER),
         "warnings": [*evaluation.warnings, *context.warnings],
         "overview": _overview([row for row in whole if row.primary] if crowded else whole),
         "rest": _overview([row for row in whole if not row.primary]) if crowded else [],
         "parts": list(_parts(rows)),
         "reliability": _reliability(evaluation),
         "curves": _curves(context),
-        "alarms": [said for said in context.warnings if said.startswith(_ALARM)],
+        "alarms": [warning for warning in context.warnings if warning.startswith(_ALARM)],
         "alphas": plots.interpolation(_facts(context)),
         "run": provenance.run(context.run),
         "corpora": [
@@ -112,12 +112,12 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "readings": str(context.readings) if context.readings else "",
         "protocol": [provenance.protocol(entry) for entry in evaluation.protocol],
         "examples": [
-            (kind, [provenance.example(one) for one in shown])
-            for kind, shown in groupby(context.examples, lambda one: one.kind)
+            (kind, [provenance.example(example) for example in examples])
+            for kind, examples in groupby(context.examples, lambda example: example.kind)
         ],
         "downloads": csv_links.links(evaluation, context),
-        "citations": [linked(one) for one in dict.fromkeys(context.citations)],
-        "sources": [linked_in_markdown(one) for one in dict.fromkeys(context.citations)],
+        "citations": [linked(citation) for citation in dict.fromkeys(context.citations)],
+        "sources": [linked_in_markdown(citation) for citation in dict.fromkeys(context.citations)],
         "command": context.command,
         "recipe": context.recipe,
     }
@@ -139,7 +139,7 @@ def _subject(context: ReportContext) -> str:
 
 
 def _claims(whole: Sequence[ComparisonRow], retention_set: str, valid: bool) -> list[Claim]:
-    """The domain first, then what was kept of the rest."""
+    """The headline metrics: the domain first, then the retention set."""
     primary = sorted((row for row in whole if row.primary), key=lambda row: row.dataset == retention_set)
     return [
         Claim(
@@ -173,21 +173,21 @@ def _line(row: ComparisonRow) -> Line:
 
 
 def _overview(whole: Sequence[ComparisonRow]) -> list[tuple[str, charts.Dumbbells]]:
-    """One chart a set: figures of different sets do not share an axis."""
-    found = []
+    """One chart for each set: metrics of different sets do not share an axis."""
+    overview = []
     for name in dict.fromkeys(row.dataset for row in whole):
         chart = charts.dumbbells(
             [row for row in whole if row.dataset == name],
             lambda row: f"{phrasing.probe_name(row.probe)} {phrasing.metric_name(row.metric)}",
         )
         if chart:
-            found.append((name, chart))
-    return found
+            overview.append((name, chart))
+    return overview
 
 
 def _parts(rows: Sequence[ComparisonRow]) -> Iterator[PartSection]:
-    """Worst change first. The first figure of a probe is drawn openly, the others in their folds."""
-    drawn = set()
+    """Metrics by class and group, worst change first. The first chart of a probe is open."""
+    charted = set()
     for key in dict.fromkeys((row.probe, row.dataset, row.whole) for row in rows if row.part):
         members = [row for row in rows if row.part and (row.probe, row.dataset, row.whole) == key]
         members.sort(key=lambda row: (row.difference.value if row.difference else row.base.value, row.part))
@@ -197,17 +197,17 @@ def _parts(rows: Sequence[ComparisonRow]) -> Iterator[PartSection]:
             chart = charts.dumbbells(_ends(members), lambda row: row.part)
         probe, dataset, metric = key
         title = f"{phrasing.probe_name(probe)} {phrasing.metric_name(metric)} on {dataset}"
-        left_out = max(0, len(members) - _SHOWN)
-        folded = key[:2] in drawn
-        drawn.add(key[:2])
+        left_out = max(0, len(members) - _CHART_LINES)
+        folded = key[:2] in charted
+        charted.add(key[:2])
         yield PartSection(title, chart, left_out, [_line(row) for row in members], curve, folded)
 
 
 def _ends(members: Sequence[ComparisonRow]) -> Sequence[ComparisonRow]:
-    """Those that changed most, downwards and upwards, when there are too many to draw."""
-    if len(members) <= _SHOWN:
+    """The largest changes in both directions, if there are too many lines for a chart."""
+    if len(members) <= _CHART_LINES:
         return members
-    return [*members[: _SHOWN // 2], *members[-_SHOWN // 2 :]]
+    return [*members[: _CHART_LINES // 2], *members[-_CHART_LINES // 2 :]]
 
 
 def _reliability(evaluation: Evaluation) -> list[plots.Lines]:
@@ -225,16 +225,16 @@ def _reliability(evaluation: Evaluation) -> list[plots.Lines]:
 def _curves(context: ReportContext) -> list[tuple[str, charts.Curve]]:
     batch = context.run.batch_size if context.run else 0
     terms = context.run.facts.get("objectives") if context.run else None
-    # Of another loss, or a sum of several, it is not known.
+    # The value at chance is known for the contrastive loss alone.
     chance = math.log(batch) if batch > 1 and terms == {"contrastive": 1.0} else None
-    named = f"Loss; dashed: chance, ln {batch} = {chance:.2f}" if chance else "Loss"
-    wanted = (
-        (named, "loss", "loss", chance),
+    loss_title = f"Loss; dashed: chance, ln {batch} = {chance:.2f}" if chance else "Loss"
+    series = (
+        (loss_title, "loss", "loss", chance),
         ("Logit scale", "scale", "logit scale", None),
         ("Learning rate", "learning_rate", "learning rate", None),
         ("Loss on held-out pairs", "validation_loss", "held-out loss", None),
         ("First probe on held-out pairs", "validation_figure", "metric on held-out pairs", None),
         ("Retention during training", "retention", "retention", None),
     )
-    drawn = [(title, charts.curve(context.training, key, name, line)) for title, key, name, line in wanted]
-    return [(title, curve) for title, curve in drawn if curve]
+    curves = [(title, charts.curve(context.training, key, name, line)) for title, key, name, line in series]
+    return [(title, curve) for title, curve in curves if curve]

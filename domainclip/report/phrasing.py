@@ -1,4 +1,4 @@
-"""Figures as words: every sentence that claims something is made here."""
+"""Metrics in words: every sentence that states a result is made here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAMES = {
 
 
 def metric_name(metric: str) -> str:
-    """A metric as people call it: "image_to_text_r5/de" is "image-to-text R@5, de"."""
+    """The usual name of a metric: "image_to_text_r5/de" is "image-to-text R@5, de"."""
     whole, _, part = metric.partition("/")
     for code, words in _METRICS.items():
         if whole == code or whole.startswith(f"{code}_"):
@@ -47,35 +47,35 @@ def metric_name(metric: str) -> str:
 
 
 def probe_name(probe: str) -> str:
-    """A probe as people call it: "zero_shot" is "zero-shot"."""
+    """The usual name of a probe: "zero_shot" is "zero-shot"."""
     return {"knn": "k-NN"}.get(probe, probe.replace("_", "-"))
 
 
 def number(value: float | None, unit: str = "share") -> str:
-    """Three digits of a share; a rank, to a tenth."""
+    """A value as text: three decimals of a share, one of a rank."""
     if value is None or math.isnan(value):
         return "–"
     return f"{round(value, 1):g}" if unit == "rank" else f"{value:.3f}"
 
 
 def signed(value: float, unit: str = "share") -> str:
-    """The same with its sign, which zero has not."""
+    """A value with its sign; zero has none."""
     text = number(abs(value), unit)
     if not re.search(r"[1-9]", text):
         return text
     return (MINUS if value < 0 else "+") + text
 
 
-def span(figure: Estimate, unit: str = "share", sign: bool = False) -> str:
+def span(estimate: Estimate, unit: str = "share", sign: bool = False) -> str:
     """An interval, as "0.410 to 0.470"."""
-    if math.isnan(figure.low):
+    if math.isnan(estimate.low):
         return "no interval"
     show = signed if sign else number
-    return f"{show(figure.low, unit)} to {show(figure.high, unit)}"
+    return f"{show(estimate.low, unit)} to {show(estimate.high, unit)}"
 
 
 def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
-    """One sentence: what happened to this figure, how surely, and whether it is a real difference."""
+    """One sentence: the change of a metric, its interval, and whether it is significant."""
     place = f"Retention ({row.dataset})" if row.dataset == retention_set else f"On {row.dataset}"
     name = f"{probe_name(row.probe)} {metric_name(row.metric)}"
     base = number(row.base.value, row.unit)
@@ -101,14 +101,14 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     kind = "gain" if row.verdict == BETTER else "loss"
     return (
         f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
-        f"(95\u00a0% interval {_width(row)}): a significant {kind}."
+        f"(95\u00a0% interval {_size_interval(row)}): a significant {kind}."
     )
 
 
 def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, valid: bool) -> str:
-    """What a reader in a hurry must take along: gain, cost, and how many figures moved.
+    """The summary in words: gain, cost, and the number of metrics that changed.
 
-    The headlines of the first two probes are named, the others counted; no change without its verdict.
+    The headline metrics of the first two probes are named, the others counted; changes follow the verdicts.
     """
     if not valid:
         return "This evaluation is not valid: do not rely on the values below; none is reported as a change."
@@ -118,33 +118,35 @@ def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, val
     head = [row for row in rows if row.primary and row.probe in named]
     inside = [row for row in head if row.dataset != retention_set]
     outside = [row for row in head if row.dataset == retention_set]
-    told = [f"In the domain, {subject} {_moved(inside)}."]
+    sentences = [f"In the domain, {subject} {_changes_in_words(inside)}."]
     if outside:
-        told.append(f"On the retention set, it {_moved(outside)}.")
+        sentences.append(f"On the retention set, it {_changes_in_words(outside)}.")
     else:
-        told.append("Forgetting outside the domain was not measured.")
+        sentences.append("Forgetting outside the domain was not measured.")
     better, worse = (sum(row.verdict == verdict for row in rows) for verdict in (BETTER, WORSE))
-    told.append(f"Of {_count(len(rows), 'metric')}, {better} got better and {worse} got worse.")
-    return " ".join(told)
+    sentences.append(f"Of {_count(len(rows), 'metric')}, {better} got better and {worse} got worse.")
+    return " ".join(sentences)
 
 
-def _moved(head: Sequence[ComparisonRow]) -> str:
-    """What happened to the headline figures, the sure changes first."""
-    said = []
+def _changes_in_words(head: Sequence[ComparisonRow]) -> str:
+    """The changes of the headline metrics in words, significant ones first."""
+    clauses = []
     for verdict, verb in ((BETTER, "improved"), (WORSE, "got worse in")):
         named = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == verdict]
         if named:
-            said.append(f"{verb} {_listed(named)}")
-    quiet = [_name(row) for row in head if row.verdict == SAME]
-    if quiet:
-        said.append(f"shows no difference in {_listed(quiet)}")
+            clauses.append(f"{verb} {_listed(named)}")
+    same = [_name(row) for row in head if row.verdict == SAME]
+    if same:
+        clauses.append(f"shows no difference in {_listed(same)}")
     few = [_name(row) for row in head if row.verdict == UNKNOWN]
     if few:
-        said.append(f"has too few groups for a verdict on {_listed(few)}")
-    told = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == NO_VERDICT]
-    if told:
-        said.append(f"changed {_listed(told)}, which {'is' if len(told) == 1 else 'are'} not judged")
-    return ", and ".join(said) or "was not measured"
+        clauses.append(f"has too few groups for a verdict on {_listed(few)}")
+    untested = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == NO_VERDICT]
+    if untested:
+        clauses.append(
+            f"changed {_listed(untested)}, which {'is' if len(untested) == 1 else 'are'} not judged"
+        )
+    return ", and ".join(clauses) or "was not measured"
 
 
 def _name(row: ComparisonRow) -> str:
@@ -160,7 +162,7 @@ def _count(n: int, word: str) -> str:
 
 
 def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
-    """What got better, or worse: a line for each figure, and one for all classes of a figure together."""
+    """The metrics that got better (or worse): a line for each, one for all classes of a metric."""
     chosen = [row for row in rows if row.verdict == verdict and row.adapted and row.difference]
     lines = [
         f"{probe_name(row.probe)} {metric_name(row.metric)} on {row.dataset}: {_change(row)}, "
@@ -178,13 +180,13 @@ def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
     return lines
 
 
-def nothing(rows: Sequence[ComparisonRow], verdict: str) -> str:
-    """What is said when no figure got better, or worse."""
+def no_changes(rows: Sequence[ComparisonRow], verdict: str) -> str:
+    """The sentence for no metric that got better (or worse)."""
     return f"None of {_count(len(rows), 'metric')} got significantly {verdict}."
 
 
 def duration(seconds: float) -> str:
-    """A time, as "2 h 05 min", "3 min 20 s" or "12 s"."""
+    """A duration, for example "2 h 05 min", "3 min 20 s" or "12 s"."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
@@ -192,9 +194,9 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: object) -> object:
-    """Text in which nothing is hidden: control and direction marks are written out, as \\u202e.
+    """Text with control and direction characters as escapes, such as \\u202e.
 
-    A caption could otherwise turn the reading order of the page around it.
+    A caption could otherwise reverse the text of the page around it.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -207,7 +209,7 @@ def plain(value: object) -> object:
 
 
 def markdown(value: object) -> object:
-    """Text that means nothing to Markdown, HTML or a spreadsheet; Markup is ours and passes."""
+    """Text escaped for Markdown, HTML and spreadsheets; Markup, which the package made, is unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     line = " ".join(str(plain(value)).split())
@@ -217,7 +219,7 @@ def markdown(value: object) -> object:
 
 
 def fence(text: str) -> Markup:
-    """A block of code that its own content cannot close."""
+    """A block of code with a fence longer than any in its content."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     bars = "`" * max(3, longest + 1)
     return Markup(f"{bars}\n{plain(text)}\n{bars}")
@@ -236,8 +238,8 @@ def _code(char: str) -> str:
     return f"\\u{ord(char):04x}"
 
 
-def _width(row: ComparisonRow) -> str:
-    """The interval of a change in the direction that the verb names."""
+def _size_interval(row: ComparisonRow) -> str:
+    """The interval of the size of a change, without signs, as the verb gives the direction."""
     assert row.difference is not None
     low, high = sorted(abs(edge) for edge in (row.difference.low, row.difference.high))
     return f"{number(low, row.unit)} to {number(high, row.unit)}"

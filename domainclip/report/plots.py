@@ -1,4 +1,4 @@
-"""Charts of two axes, in per cent of their box: reliability, figures over a number, how far to go."""
+"""Line charts, in per cent of their box: reliability, metrics over a number, weight interpolation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dot:
 class Series:
     """The points of one model."""
 
-    kind: str  # "base" or "adapted": how it is drawn
+    kind: str  # "base" or "adapted": the style
     dots: Sequence[Dot]
     spoken: str
 
@@ -48,13 +48,13 @@ class Lines:
     y_name: str = ""
 
 
-def reliability(title: str, details: Mapping[str, Any], changed: Mapping[str, Any]) -> Lines | None:
-    """How often each model is right where it says it is this sure; None when nothing was measured."""
-    known = {"base": details.get("reliability"), "adapted": changed.get("reliability")}
+def reliability(title: str, details: Mapping[str, Any], adapted_details: Mapping[str, Any]) -> Lines | None:
+    """The reliability diagram: accuracy over confidence of each model; None if it was not measured."""
+    by_model = {"base": details.get("reliability"), "adapted": adapted_details.get("reliability")}
     series = [
-        Series(kind, dots, f"{kind}: {_told(points)}")
-        for kind, points in known.items()
-        if points and (dots := [_reliable(point, points) for point in points])
+        Series(kind, dots, f"{kind}: {_in_words(points)}")
+        for kind, points in by_model.items()
+        if points and (dots := [_reliability_dot(point, points) for point in points])
     ]
     if not series:
         return None
@@ -64,35 +64,35 @@ def reliability(title: str, details: Mapping[str, Any], changed: Mapping[str, An
 
 
 def over_numbers(rows: Sequence[ComparisonRow]) -> Lines | None:
-    """Parts that differ by a number, as 1-shot and 16-shot, over that number; None when they do not."""
+    """Parts that differ by a number, such as 1-shot and 16-shot, over that number; None for other parts."""
     numbers = [re.fullmatch(r"(\d+(?:\.\d+)?)[-\s]?(\w*)", row.part) for row in rows]
-    if len(rows) < 2 or any(found is None for found in numbers):
+    if len(rows) < 2 or any(match is None for match in numbers):
         return None
-    at = [float(found[1]) for found in numbers if found]
-    units = {found[2] for found in numbers if found}
+    at = [float(match[1]) for match in numbers if match]
+    units = {match[2] for match in numbers if match}
     if len(units) > 1 or len(set(at)) < len(at):
         return None
     top = max(
         edge
         for row in rows
-        for f in (row.base, row.adapted)
-        if f
-        for edge in (f.value, f.high, 0)
+        for estimate in (row.base, row.adapted)
+        if estimate
+        for edge in (estimate.value, estimate.high, 0)
         if not math.isnan(edge)
     )
     step, top = round_axis(top)
-    # Numbers such as 1, 2, 4, 8, 16 stand evenly: what doubles is one step.
+    # Numbers such as 1, 2, 4, 8, 16 are spaced evenly: a doubling is one step.
     order = sorted(at)
     across = {value: round(4 + 92 * place / (len(order) - 1), 2) for place, value in enumerate(order)}
     series = []
     for kind, pick in (("base", lambda row: row.base), ("adapted", lambda row: row.adapted)):
-        figures = [
-            (value, pick(row)) for value, row in sorted(zip(at, rows, strict=True), key=lambda one: one[0])
+        estimates = [
+            (value, pick(row)) for value, row in sorted(zip(at, rows, strict=True), key=lambda pair: pair[0])
         ]
-        if any(figure is None or math.isnan(figure.value) for _, figure in figures):
+        if any(estimate is None or math.isnan(estimate.value) for _, estimate in estimates):
             continue
-        dots = [_dot(across[value], figure, top) for value, figure in figures]
-        spoken = ", ".join(f"{value:g}: {phrasing.number(figure.value)}" for value, figure in figures)
+        dots = [_dot(across[value], estimate, top) for value, estimate in estimates]
+        spoken = ", ".join(f"{value:g}: {phrasing.number(estimate.value)}" for value, estimate in estimates)
         series.append(Series(kind, dots, f"{kind} at {spoken}"))
     ticks = [Tick(across[value], f"{value:g}") for value in order]
     down = [Tick(100 - 100 * i * step / top, f"{i * step:g}") for i in range(round(top / step) + 1)]
@@ -101,9 +101,9 @@ def over_numbers(rows: Sequence[ComparisonRow]) -> Lines | None:
 
 
 def interpolation(facts: Mapping[str, Any]) -> Lines | None:
-    """What each distance from the base reached on the validation split, the chosen one last said."""
-    tried = dict(facts.get("interpolation") or {}).get("validation") or {}
-    points = [(float(alpha), float(score)) for alpha, score in tried.items() if math.isfinite(float(score))]
+    """The validation score over α, the weight of the adapted model; None without interpolation."""
+    scores = dict(facts.get("interpolation") or {}).get("validation") or {}
+    points = [(float(alpha), float(score)) for alpha, score in scores.items() if math.isfinite(float(score))]
     if len(points) < 2:
         return None
     low, high = min(score for _, score in points), max(score for _, score in points)
@@ -117,35 +117,37 @@ def interpolation(facts: Mapping[str, Any]) -> Lines | None:
     step, _ = round_axis(high - low)
     first = math.ceil(low / step)
     ticks = [Tick(down(i * step), f"{i * step:g}") for i in range(first, math.floor(high / step) + 1)]
-    said = ", ".join(f"{alpha:g}: {score:.3f}" for alpha, score in points)
+    spoken = ", ".join(f"{alpha:g}: {score:.3f}" for alpha, score in points)
     across = [Tick(100 * value, f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
-    swept = facts["interpolation"]
+    result = facts["interpolation"]
     chosen, by = (
-        swept.get("alpha"),
-        "validation" + ("" if swept.get("floor") is None else ", above a minimum"),
+        result.get("alpha"),
+        "validation" + ("" if result.get("floor") is None else ", above a minimum"),
     )
     title = f"Weight interpolation (α = {chosen:g}, chosen on {by})" if chosen is not None else "α"
-    return Lines(title, [Series("adapted", dots, said)], across, ticks, x_name="α", y_name="validation score")
+    return Lines(
+        title, [Series("adapted", dots, spoken)], across, ticks, x_name="α", y_name="validation score"
+    )
 
 
-def _reliable(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Dot:
-    most = max(float(one["n"]) for one in points) or 1.0
+def _reliability_dot(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Dot:
+    most = max(float(other["n"]) for other in points) or 1.0
     y = round(100 - 100 * float(point["accuracy"]), 2)
     return Dot(
         round(100 * float(point["confidence"]), 2), y, y, y, round(2.5 + 4 * math.sqrt(point["n"] / most), 2)
     )
 
 
-def _told(points: Sequence[Mapping[str, Any]]) -> str:
+def _in_words(points: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(
         f"confidence {p['confidence']:.2f}, accuracy {p['accuracy']:.2f}, n {p['n']}" for p in points
     )
 
 
-def _dot(x: float, figure: Estimate, top: float) -> Dot:
+def _dot(x: float, estimate: Estimate, top: float) -> Dot:
     def down(value: float) -> float:
         return round(100 - 100 * value / top, 2)
 
-    if math.isnan(figure.low):
-        return Dot(x, down(figure.value), down(figure.value), down(figure.value))
-    return Dot(x, down(figure.value), down(figure.low), down(figure.high))
+    if math.isnan(estimate.low):
+        return Dot(x, down(estimate.value), down(estimate.value), down(estimate.value))
+    return Dot(x, down(estimate.value), down(estimate.low), down(estimate.high))

@@ -1,4 +1,4 @@
-"""How a figure came about: the run, the data, the protocol and its controls, as pairs of words."""
+"""The provenance of the results, as pairs of label and value: run, data, protocol and null controls."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from markupsafe import Markup
 
 from domainclip import __version__
 from domainclip.distributed import collectives
-from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.evaluate import Evaluation, NullControl
 from domainclip.report import phrasing
 from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
 
 Pairs = list[tuple[str, str]]
-_DRAWN = ("reliability", "prompts")  # details that stand as a chart or a table of their own
+_SEPARATE = ("reliability", "prompts")  # details that have a chart or a table
 
 
 def run(run: RunFacts | None) -> Pairs:
-    """How the adapted model came to be."""
+    """The training run; empty if only finished models were measured."""
     if run is None:
         return []
     share = run.learning / max(1, run.weights)
@@ -39,11 +39,11 @@ def run(run: RunFacts | None) -> Pairs:
 
 
 def corpus(facts: CorpusFacts) -> dict[str, Any]:
-    """What the figures are about: counts, and what was left out."""
-    told = [("Card", facts.card), ("Licence", facts.license), ("Fingerprint", facts.fingerprint[:16])]
+    """A corpus: its card, sizes of splits, and counts of items that were left out."""
+    rows = [("Card", facts.card), ("Licence", facts.license), ("Fingerprint", facts.fingerprint[:16])]
     return {
         "name": facts.name,
-        "facts": [(key, value) for key, value in told if value],
+        "facts": [(key, value) for key, value in rows if value],
         "splits": [(name, f"{items:,}", f"{groups:,}") for name, (items, groups) in facts.splits.items()],
         "quarantine": [(reason, f"{count:,}") for reason, count in facts.quarantine.items()],
         "remarks": [*facts.findings, *facts.notes],
@@ -51,7 +51,7 @@ def corpus(facts: CorpusFacts) -> dict[str, Any]:
 
 
 def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
-    """How intervals and verdicts are made, on what, and how often that was looked at."""
+    """The statistical method, the training overlap, and how often the split was measured."""
     usages = [str(context.readings)] if context.readings else []
     return [
         (
@@ -71,15 +71,20 @@ def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
 
 
 def controls(evaluation: Evaluation) -> Pairs:
-    """What the same procedure claims where there is nothing to claim."""
-    return [
-        (
-            f"{phrasing.probe_name(one.probe)} {phrasing.metric_name(one.metric)} on {one.dataset}",
-            f"base against itself: {one.itself}; models swapped at random, group by group: a significant "
-            f"difference in {round(one.share * one.swaps)} of {one.swaps} swaps (one in twenty is expected)",
-        )
-        for one in evaluation.controls
-    ]
+    """The null controls: how often the same procedure reports a difference where there is none."""
+    return [(_control_name(control), _control_result(control)) for control in evaluation.controls]
+
+
+def _control_name(control: NullControl) -> str:
+    return f"{phrasing.probe_name(control.probe)} {phrasing.metric_name(control.metric)} on {control.dataset}"
+
+
+def _control_result(control: NullControl) -> str:
+    significant = round(control.share * control.swaps)
+    return (
+        f"base against itself: {control.itself}; models swapped at random, group by group: a significant "
+        f"difference in {significant} of {control.swaps} swaps (one in twenty is expected)"
+    )
 
 
 def _versions(versions: Mapping[str, str]) -> str:
@@ -87,12 +92,12 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 def protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """One probe on one set: its source, its choices and its prompts."""
-    details = {key: value for key, value in entry["details"].items() if key not in _DRAWN}
+    """One probe on one set: its source, options and prompts."""
+    details = {key: value for key, value in entry["details"].items() if key not in _SEPARATE}
     changed = {
         f"{key}, adapted": value
         for key, value in entry.get("adapted_details", {}).items()
-        if key not in _DRAWN
+        if key not in _SEPARATE
     }
     prompts = entry["details"].get("prompts", {})
     pairs = [
@@ -110,15 +115,15 @@ def protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
         )
         pairs.append(("Chance", ", ".join(shown)))
     title = f"{phrasing.probe_name(entry['probe'])} on {entry['dataset']}"
-    said = [(name, "; ".join(p["positive"]), "; ".join(p["negative"])) for name, p in prompts.items()]
-    return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": said}
+    prompt_rows = [(name, "; ".join(p["positive"]), "; ".join(p["negative"])) for name, p in prompts.items()]
+    return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": prompt_rows}
 
 
 def example(example: Example) -> dict[str, Any]:
-    """A picture with what was said of it."""
+    """An image with its caption, the nearest captions and the ranks."""
     return {
-        "source": _address(example.picture),
-        "heat": "" if example.heat is None else _address(example.heat),
+        "source": _data_uri(example.image),
+        "heat": "" if example.heat is None else _data_uri(example.heat),
         "caption": example.caption,
         "kind": example.kind,
         "nearest": example.nearest,
@@ -127,17 +132,17 @@ def example(example: Example) -> dict[str, Any]:
     }
 
 
-def _address(png: bytes) -> Markup:
+def _data_uri(png: bytes) -> Markup:
     return Markup("data:image/png;base64,{}").format(base64.b64encode(png).decode("ascii"))
 
 
 def label(key: str) -> str:
-    """A key as a heading."""
+    """The label of a key."""
     return key.replace("_", " ").capitalize()
 
 
 def text(value: Any) -> str:
-    """A value of the protocol as a person would write it."""
+    """A value of the protocol as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -152,7 +157,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "pydicom
 
 
 def environment() -> dict[str, Any]:
-    """Versions and device; no user, host or path."""
+    """Versions and device, without user, host or path."""
     return {
         "domainclip": __version__,
         "python": platform.python_version(),
@@ -164,5 +169,6 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    """Versions of the software, by name."""
     facts = environment()
     return {"domainclip": facts["domainclip"], "python": facts["python"], **facts["libraries"]}

@@ -1,4 +1,4 @@
-"""results.json, version 1: what other programs read. Raise the version when a field changes."""
+"""The format of results.json, version 1, for other programs. Raise the version when a field changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from domainclip.report.context import CorpusFacts, ReportContext
 
 
 class Strict(BaseModel):
-    """No other keys, no NaN."""
+    """Base of the models: no other keys, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ class Difference(Interval):
 
 
 class MetricFields(Strict):
-    """What the tables of several models say of a figure, whoever reached what."""
+    """The facts of a metric that are the same for every model: `MetricHeader` as JSON."""
 
     probe: str
     dataset: str
@@ -52,7 +52,7 @@ class MetricFields(Strict):
 
 
 class Result(Strict):
-    """One figure. A metric with a slash, `accuracy/cat`, is a part of the one before it."""
+    """One metric. A metric with a slash, `accuracy/cat`, is a part of the metric before the slash."""
 
     probe: str
     dataset: str
@@ -61,30 +61,30 @@ class Result(Strict):
     n: int
     groups: int
     base: Interval
-    adapted: Interval | None  # null when a single model was measured
+    adapted: Interval | None  # null for a single model
     difference: Difference | None
-    # Added to version 1; a file from before them is still read.
+    # Added later to version 1; a file without them is valid.
     unit: str = "share"  # "share" of 0 to 1, "rank", …
-    verdict: str | None = None  # what may be said of the difference, in the words of the report
-    primary: bool | None = None  # whether it headlines its probe
-    chance: float | None = None  # what a model that knows nothing reaches
+    verdict: str | None = None  # on the difference, in the words of the report
+    primary: bool | None = None  # whether it is the headline metric of its probe
+    chance: float | None = None  # the value at chance
 
 
 class ResultsFile(Strict):
-    """The whole file."""
+    """The content of results.json, version 1."""
 
     schema_version: Literal[1] = 1
     run: dict[str, Any]
     base: dict[str, Any]
     corpus: dict[str, Any]
     protocol: dict[str, Any]
-    valid: bool  # false when a leak or differing preparation was found: believe no figure then
+    valid: bool  # false after a leak or different preprocessing: do not rely on the values
     warnings: list[str]
     results: list[Result]
 
 
 def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
-    """The evaluation and its circumstances as the file has them."""
+    """The evaluation and its context in the format of the file."""
     corpus = _corpus(context.corpus)
     if context.retention is not None:
         corpus["retention"] = {"set": context.retention_set, **_corpus(context.retention)}
@@ -111,7 +111,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
 
 
 def load(file: Path) -> ResultsFile:
-    """The results that a run left.
+    """Read the results of a run.
 
     Raises: ModelError for a file that is missing, broken or of another version.
     """
@@ -130,35 +130,35 @@ def _corpus(facts: CorpusFacts) -> dict[str, Any]:
 
 def _result(row: ComparisonRow, valid: bool) -> Result:
     return Result(
-        **heading(row),
+        **metric_fields(row),
         base=interval(row.base),
         adapted=None if row.adapted is None else interval(row.adapted),
         difference=difference(row),
-        # What is not valid is neither better nor worse.
+        # An invalid evaluation has no verdicts.
         verdict=row.verdict if valid else None,
     )
 
 
-def heading(row: MetricHeader) -> dict[str, Any]:
-    """What is said of a figure, as JSON has it."""
+def metric_fields(row: MetricHeader) -> dict[str, Any]:
+    """The shared facts of a metric as JSON values."""
     return {name: getattr(row, name) for name in MetricFields.model_fields} | {"chance": finite(row.chance)}
 
 
 def difference(row: ComparisonRow) -> Difference | None:
-    """The change of a row, when two models were measured."""
+    """The difference of a row as JSON; None for a single model."""
     return None if row.difference is None else change(row.difference)
 
 
-def change(figure: Estimate) -> Difference:
-    """The figure of a difference as JSON has it."""
-    return Difference(**interval(figure).model_dump(), p=finite(figure.p))
+def change(estimate: Estimate) -> Difference:
+    """A difference as JSON: null where it is undefined."""
+    return Difference(**interval(estimate).model_dump(), p=finite(estimate.p))
 
 
-def interval(figure: Estimate) -> Interval:
-    """The figure as JSON has it: null where it does not exist."""
-    return Interval(value=finite(figure.value), low=finite(figure.low), high=finite(figure.high))
+def interval(estimate: Estimate) -> Interval:
+    """A value with its interval as JSON: null where it is undefined."""
+    return Interval(value=finite(estimate.value), low=finite(estimate.low), high=finite(estimate.high))
 
 
 def finite(value: float | None) -> float | None:
-    """The number as JSON has it, which knows no NaN."""
+    """The number, or None for NaN and infinity, which JSON does not have."""
     return value if value is not None and math.isfinite(value) else None

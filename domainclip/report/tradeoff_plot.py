@@ -1,4 +1,4 @@
-"""Gain against forgetting, in per cent of its box: what was gained in the domain and lost outside of it."""
+"""The trade-off plot, in per cent of its box: gain in the domain against forgetting on the retention set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.report import phrasing
 from domainclip.report.charts import Tick, round_axis
 
-_NAME = 24  # characters of a name that stand on a narrow page; the tables have all of it
-_REACH = 1.15  # how far an axis goes beyond the outermost interval
+_NAME = 24  # maximum length of a label, for narrow pages; the tables have the full name
+_REACH = 1.15  # length of an axis relative to the outermost interval
 
 
 @dataclass(frozen=True)
 class Cross:
-    """A point with an interval both ways."""
+    """A point with intervals on both axes."""
 
     label: str
     spoken: str
@@ -28,14 +28,14 @@ class Cross:
     y: float  # from the top
     y_low: float
     y_high: float
-    name_y: float  # where the label stands: no two of them on each other
+    name_y: float  # of the label, without overlap
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A place on the way from the base to the adapted weights."""
+    """The weights interpolated with one α."""
 
-    label: str  # empty where a more telling one stands
+    label: str  # empty where it would overlap a more important one
     x: float
     y: float
     chosen: bool
@@ -43,7 +43,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Plane:
-    """What was gained in the domain (up) against what changed outside it (left: forgotten)."""
+    """Change in the domain (vertical) against change on the retention set (horizontal)."""
 
     points: Sequence[Cross]
     x_ticks: Sequence[Tick]
@@ -52,45 +52,46 @@ class Plane:
     y_zero: float
     path: Sequence[Stop] = ()
     path_spoken: str = ""
-    path_of: str = ""  # the figure of the path
+    path_of: str = ""  # name of the metric of the path
 
 
 def plane(
     rows: Sequence[ComparisonRow], retention_set: str, facts: Mapping[str, Any] | None = None
 ) -> Plane | None:
-    """Each probe's headline in the domain against the same on the general set; None without both.
+    """Each probe's headline metric in the domain against the same on the retention set; None without both.
 
-    `facts` of the run say which distances from the base were tried: they are drawn as a path.
+    The values of α in the `facts` of the run are drawn as a path.
     """
     head = {(row.probe, row.dataset == retention_set): row for row in reversed(rows) if row.primary}
     pairs = [
         (row, head[probe, True])
-        for (probe, general), row in head.items()
-        if not general and (probe, True) in head
+        for (probe, retention), row in head.items()
+        if not retention and (probe, True) in head
     ]
     pairs = [pair for pair in reversed(pairs) if all(_drawable(row) for row in pair)]
     named = [
-        (phrasing.probe_name(inside.probe), _upward(inside), _upward(general)) for inside, general in pairs
+        (phrasing.probe_name(inside.probe), _upward(inside), _upward(outside)) for inside, outside in pairs
     ]
     return plane_of(named, dict((facts or {}).get("interpolation") or {})) if named else None
 
 
 def plane_of(
-    named: Sequence[tuple[str, Estimate, Estimate]], swept: Mapping[str, Any] | None = None
+    named: Sequence[tuple[str, Estimate, Estimate]], interpolation: Mapping[str, Any] | None = None
 ) -> Plane:
-    """Names with their gain and their change on general pictures, better being upwards in both."""
+    """The plot of names with their gain and their retention; positive is better for both."""
     gains, losses = [gain for _, gain, _ in named], [loss for _, _, loss in named]
-    steps = _steps(swept or {})
+    steps = _steps(interpolation or {})
     reach_y = _REACH * max([_reach(gains), *(abs(gain) for _, gain, _ in steps)])
     reach_x = _REACH * max([_reach(losses), *(abs(loss) for _, _, loss in steps)])
     across, down = (
-        [_at(f.value, reach) for f in each] for each, reach in ((losses, reach_x), (gains, reach_y))
+        [_at(estimate.value, reach) for estimate in axis]
+        for axis, reach in ((losses, reach_x), (gains, reach_y))
     )
     names = _apart([(x, 100 - y) for x, y in zip(across, down, strict=True)])
     points = [
         Cross(
             label=name if len(name) <= _NAME else f"{name[: _NAME - 1].rstrip()}…",
-            spoken=f"{name}: domain {_said(gain)}, retention {_said(loss)}",
+            spoken=f"{name}: domain {_in_words(gain)}, retention {_in_words(loss)}",
             x=_at(loss.value, reach_x),
             x_low=_at(loss.low, reach_x),
             x_high=_at(loss.high, reach_x),
@@ -101,7 +102,7 @@ def plane_of(
         )
         for (name, gain, loss), name_y in zip(named, names, strict=True)
     ]
-    chosen = (swept or {}).get("alpha")
+    chosen = (interpolation or {}).get("alpha")
     path = _legible(
         [
             Stop(f"{alpha:g}", _at(loss, reach_x), round(100 - _at(gain, reach_y), 2), alpha == chosen)
@@ -113,39 +114,39 @@ def plane_of(
         for alpha, gain, loss in steps
     )
     ticks = [Tick(round(100 - tick.at, 2), tick.label) for tick in _ticks(reach_y)]
-    probe, _, metric = str((swept or {}).get("figure") or "").partition(" ")
+    probe, _, metric = str((interpolation or {}).get("figure") or "").partition(" ")
     of = f"{phrasing.probe_name(probe)} {phrasing.metric_name(metric)}" if metric else ""
     return Plane(points, _ticks(reach_x), ticks, _at(0, reach_x), 100 - _at(0, reach_y), path, spoken, of)
 
 
 def _apart(places: Sequence[tuple[float, float]]) -> list[float]:
-    """Heights of labels beside their points: one that would stand on another goes a line lower."""
+    """Vertical positions of labels: one that would overlap another is moved a line down."""
     line, wide = 5.0, 50.0  # of the box
     taken: list[tuple[float, float]] = []
-    found = [0.0] * len(places)
-    for number in sorted(range(len(places)), key=lambda one: places[one][1]):
+    heights = [0.0] * len(places)
+    for number in sorted(range(len(places)), key=lambda index: places[index][1]):
         x, y = places[number]
-        for other_x, other_y in sorted(taken, key=lambda one: one[1]):
+        for other_x, other_y in sorted(taken, key=lambda place: place[1]):
             if abs(x - other_x) < wide and abs(y - other_y) < line:
                 y = round(other_y + line, 2)
         taken.append((x, y))
-        found[number] = y
-    return found
+        heights[number] = y
+    return heights
 
 
 def _legible(path: Sequence[Stop]) -> list[Stop]:
-    """The stops, unlabelled where another one stands: the chosen one is named first, then the two ends."""
+    """The path without overlapping labels; the chosen α has priority, then the two ends."""
     named: list[Stop] = []
-    for stop in sorted(path, key=lambda one: (not one.chosen, one.label not in ("0", "1"))):
-        if all(abs(stop.x - one.x) > 5 or abs(stop.y - one.y) > 5 for one in named):
+    for stop in sorted(path, key=lambda stop: (not stop.chosen, stop.label not in ("0", "1"))):
+        if all(abs(stop.x - other.x) > 5 or abs(stop.y - other.y) > 5 for other in named):
             named.append(stop)
     return [stop if stop in named else replace(stop, label="") for stop in path]
 
 
-def _steps(swept: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """α, its gain on the validation split and its change on the general set, where both are shares."""
-    inside, outside = (dict(swept.get(key) or {}) for key in ("validation", "general"))
-    if swept.get("unit") != "share" or "0.0" not in inside or "0.0" not in outside:
+def _steps(interpolation: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """α, its gain on the validation split and its change on the retention set, if both are shares."""
+    inside, outside = (dict(interpolation.get(key) or {}) for key in ("validation", "general"))
+    if interpolation.get("unit") != "share" or "0.0" not in inside or "0.0" not in outside:
         return []
     return [
         (float(alpha), inside[alpha] - inside["0.0"], outside[alpha] - outside["0.0"])
@@ -159,14 +160,19 @@ def _drawable(row: ComparisonRow) -> bool:
 
 
 def _upward(row: ComparisonRow) -> Estimate:
-    """The change with better upwards."""
+    """The change, with the sign such that positive is better."""
     change = row.difference
     assert change is not None
     return change if row.higher_is_better else Estimate(-change.value, -change.high, -change.low, change.p)
 
 
-def _reach(figures: Sequence[Estimate]) -> float:
-    return max([0.02, *(abs(edge) for figure in figures for edge in (figure.value, figure.low, figure.high))])
+def _reach(estimates: Sequence[Estimate]) -> float:
+    return max(
+        [
+            0.02,
+            *(abs(edge) for estimate in estimates for edge in (estimate.value, estimate.low, estimate.high)),
+        ]
+    )
 
 
 def _at(value: float, reach: float) -> float:
@@ -182,5 +188,5 @@ def _ticks(reach: float) -> list[Tick]:
     ]
 
 
-def _said(change: Estimate) -> str:
+def _in_words(change: Estimate) -> str:
     return f"{phrasing.signed(change.value)} ({phrasing.span(change, sign=True)})"

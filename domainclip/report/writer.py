@@ -1,4 +1,4 @@
-"""Writes the files of a report, or of a comparison, into their folder."""
+"""Write the files of a report, a comparison or an ablation to their folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
-    """Writes results.json, items.parquet, report.md and report.html; returns the last."""
+    """Write results.json, items.parquet, report.md and report.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
     results = _json(to_results(evaluation, context))
     sections = page.build(evaluation, context)
@@ -39,24 +39,24 @@ def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
 
 def write_comparison(
     folder: Path,
-    found: Sequence[Evaluation],
+    evaluations: Sequence[Evaluation],
     context: ReportContext,
     models: Mapping[str, Mapping[str, Any]],
 ) -> Path:
-    """Writes results_compare.json, compare.md and compare.html; returns the last."""
+    """Write results_compare.json, compare.md and compare.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = comparison.to_file(found, context, models)
-    sections = comparison.build(found, context, models)
-    figures = _json(file)
-    _place(folder / "results_compare.json", lambda place: place.write_text(figures, encoding="utf-8"))
-    told, drawn = _markdown(sections, "compare.md.j2"), _html(sections, "compare.html.j2")
-    _place(folder / "compare.md", lambda place: place.write_text(told, encoding="utf-8"))
-    _place(folder / "compare.html", lambda place: place.write_text(drawn, encoding="utf-8"))
+    file = comparison.to_file(evaluations, context, models)
+    sections = comparison.build(evaluations, context, models)
+    results = _json(file)
+    _place(folder / "results_compare.json", lambda path: path.write_text(results, encoding="utf-8"))
+    markdown, html = _markdown(sections, "compare.md.j2"), _html(sections, "compare.html.j2")
+    _place(folder / "compare.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+    _place(folder / "compare.html", lambda path: path.write_text(html, encoding="utf-8"))
     return folder / "compare.html"
 
 
 def write_ablation(folder: Path, table: AblationTable) -> Path:
-    """Writes ablation.json, ablation.csv, ablation.md and ablation.html; returns the last."""
+    """Write ablation.json, ablation.csv, ablation.md and ablation.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = ablation_page.build(table)
     texts = {
@@ -71,13 +71,13 @@ def write_ablation(folder: Path, table: AblationTable) -> Path:
 
 
 def _json(file: Strict) -> str:
-    """JSON in which no mark turns the reading order around: written out, it is the same text."""
+    """JSON in which characters that reverse text are escaped: the same data, safe to display."""
     text = file.model_dump_json(indent=1) + "\n"
     return _HIDDEN.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
-    # Everything that is printed goes through `plain`, then through the escape: no call can forget it.
+    # All output passes through `plain` and then through the HTML escape: no template can omit it.
     pages = _environment(autoescape=True, finalize=phrasing.plain)
     style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return pages.get_template(template).render(sections, style=style, marks=phrasing.MARKS)
@@ -89,7 +89,7 @@ def _markdown(sections: dict[str, Any], template: str = "report.md.j2") -> str:
 
 
 def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Environment:
-    # The suffix .j2 would switch jinja's own choice of escaping off, so it is set by hand.
+    # jinja's automatic choice would turn escaping off for the suffix .j2, so it is set explicitly.
     return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=autoescape,
@@ -100,14 +100,14 @@ def _environment(autoescape: bool, finalize: Callable[[object], object]) -> Envi
 
 
 def _items(evaluation: Evaluation) -> pa.Table:
-    """Scores by item, under pseudonyms that only this machine can make; no caption, path or label."""
+    """Scores by item, under pseudonyms keyed with the secret of this machine; no caption, path or label."""
     key = pseudonym_key()
     known = cache(lambda value: pseudonym(value, key))
     columns: dict[str, list[Any]] = {name: [] for name in _ITEMS.names}
     for row in evaluation.rows:
-        if row.base_scores.ndim > 1:  # a mean over classes, whose own scores stand in rows of their own
+        if row.base_scores.ndim > 1:  # a mean over classes, which have rows of their scores
             continue
-        if row.probe == "subgroups":  # a pseudonym in the cell sex=F would be tied to what it says
+        if row.probe == "subgroups":  # sex=F would tie a pseudonym to an attribute
             continue
         adapted = [None] * row.n if row.adapted_scores is None else row.adapted_scores.tolist()
         columns["probe"] += [row.probe] * row.n
@@ -127,7 +127,7 @@ _ITEMS = pa.schema(
 
 
 def _place(file: Path, fill: Callable[[Path], object]) -> None:
-    """A reader finds the old file or the new one, never half of it."""
+    """Write a file atomically: a reader sees the old content or the new one, never a part."""
     draft = file.with_name(f".{file.name}.draft")
     fill(draft)
     os.replace(draft, file)

@@ -118,7 +118,7 @@ def test_an_invalid_card(run: Path) -> None:
     text = (run / "README.md").read_text()
     (run / "README.md").write_text(text.replace("license: unknown", "license: apache2"))
     assert fault(lambda: files_to_push(run)) == (
-        f'{run}/README.md: license: "apache2" is none that the Hub knows: did you mean "apache-2.0"?'
+        f'{run}/README.md: license: "apache2" is not a licence of the Hub: did you mean "apache-2.0"?'
     )
 
 

@@ -176,7 +176,7 @@ def test_two_variants_with_two_seeds(done: Done, tmp_path: Path, here: list[str]
 def _written(out: Path) -> None:
     """Markdown, CSV and page say what the file says."""
     told = (out / "ablation.md").read_text()
-    assert "- locked image beside full: " in told
+    assert "- locked image compared with full: " in told
     assert "2 variants are compared on the test split: the best of them flatters" in told
     assert "| zero-shot macro accuracy, test, n 16, 8 groups |" in told
     assert told.index("test, n 16") < told.index("general, n 24")  # the domain first, what was kept beside it

@@ -1,4 +1,4 @@
-"""No test reads or writes the secret of whoever runs it."""
+"""Tests neither read nor write the secret of the user."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def fixed_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOMAINCLIP_SECRET", "for tests")

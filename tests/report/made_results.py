@@ -1,4 +1,4 @@
-"""Evaluations made by hand, for reports of them."""
+"""Evaluations and contexts with fixed values, for tests of reports."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def row(
     verdict: str | None = BETTER,
     **facts: Any,
 ) -> ComparisonRow:
-    """The gain of the design's own example, where nothing else is said."""
+    """A row with a significant gain, unless other values are given."""
     n = facts.pop("n", 8)
-    whole: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "probe": "zero_shot",
         "higher_is_better": True,
         "unit": "share",
@@ -47,7 +47,7 @@ def row(
         adapted=None if adapted is None else Estimate(*adapted),
         difference=None if adapted is None else Estimate(*difference),
         verdict=None if adapted is None else verdict,
-        **{**whole, **facts},
+        **{**defaults, **facts},
     )
 
 
@@ -102,12 +102,12 @@ def evaluation(rows: Sequence[ComparisonRow] = (GAIN, ALIKE, PART, LOSS), **fact
             "prompts": {"cat": {"positive": ["a cat"], "negative": []}},
         },
     }
-    whole = {"protocol": [entry], "warnings": [], "valid": True, "resamples": 2000, "seed": 0}
-    return Evaluation(rows=list(rows), **{**whole, **facts})
+    defaults = {"protocol": [entry], "warnings": [], "valid": True, "resamples": 2000, "seed": 0}
+    return Evaluation(rows=list(rows), **{**defaults, **facts})
 
 
 def context(**facts: Any) -> ReportContext:
-    whole: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "title": "Ten styles of painting",
         "command": "domainclip finetune --recipe art_paintings.yaml",
         "recipe": "name: art_paintings\nstrategy:\n  locked_image: {}\n",
@@ -121,4 +121,4 @@ def context(**facts: Any) -> ReportContext:
         "training": [{"step": i, "loss": 5 - i / 20, "scale": 20 + i} for i in range(1, 51)],
         "citations": ["arXiv:2111.07991"],
     }
-    return ReportContext(**{**whole, **facts})
+    return ReportContext(**{**defaults, **facts})

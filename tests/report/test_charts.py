@@ -8,8 +8,8 @@ from domainclip.report import charts
 from tests.report.made_results import ALONE, FEW, GAIN, row
 
 
-def test_marks_stand_where_the_values_are() -> None:
-    chart = charts.dumbbells([GAIN], lambda one: one.metric)
+def test_positions_of_marks() -> None:
+    chart = charts.dumbbells([GAIN], lambda row: row.metric)
     assert chart is not None
     line = chart.lines[0]
     # The axis ends at 0.8, and has a margin of two per cent on both sides.
@@ -23,16 +23,16 @@ def test_marks_stand_where_the_values_are() -> None:
     )
 
 
-def test_no_interval_is_a_mark_without_a_bar() -> None:
-    chart = charts.dumbbells([FEW, ALONE], lambda one: one.metric)
+def test_a_mark_without_interval_has_no_bar() -> None:
+    chart = charts.dumbbells([FEW, ALONE], lambda row: row.metric)
     assert chart is not None
     assert chart.lines[0].base.low == chart.lines[0].base.at == chart.lines[0].base.high
     assert chart.lines[1].adapted is None
 
 
-def test_ranks_and_undefined_figures_are_not_drawn() -> None:
+def test_ranks_and_undefined_metrics_are_not_drawn() -> None:
     undefined = row(base=(math.nan, math.nan, math.nan))
-    assert charts.dumbbells([row(unit="rank"), undefined], lambda one: one.metric) is None
+    assert charts.dumbbells([row(unit="rank"), undefined], lambda row: row.metric) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_curve_runs_from_left_to_right_and_up_is_more() -> None:
     assert curve.spoken == "loss from 5 at step 0 to 3 at step 2"
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+def test_a_long_curve_is_thinned_except_for_its_ends() -> None:
     lines = [{"step": i, "loss": float(i % 7)} for i in range(5001)]
     curve = charts.curve(lines, "loss", "loss")
     assert curve is not None

@@ -17,16 +17,16 @@ def read(address: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(unquote(text).removeprefix("\ufeff"))))
 
 
-def figures(*rows: object, **facts: object) -> list[dict[str, str]]:
+def metrics(*rows: object, **facts: object) -> list[dict[str, str]]:
     links = csv_links.links(evaluation(rows), context(**facts))  # type: ignore[arg-type]
     return read(links[0][2])
 
 
-def test_the_figures_are_all_there() -> None:
-    (line,) = figures(GAIN)
+def test_every_value_is_in_the_file() -> None:
+    (line,) = metrics(GAIN)
     assert line["base"] == "0.079"
     assert (line["adapted_low"], line["difference_high"], line["p"]) == ("0.5", "0.53", "0.001")
-    assert (line["probe"], line["set"], line["figure"], line["part"]) == (
+    assert (line["probe"], line["set"], line["metric"], line["part"]) == (
         "zero_shot",
         "test",
         "macro_accuracy",
@@ -35,32 +35,32 @@ def test_the_figures_are_all_there() -> None:
     assert (line["higher_is_better"], line["verdict"]) == ("true", "better")
 
 
-def test_what_is_undefined_is_empty() -> None:
-    few, alone = figures(FEW, ALONE)
+def test_undefined_values_are_empty() -> None:
+    few, alone = metrics(FEW, ALONE)
     assert (few["difference"], few["difference_low"], few["p"]) == ("0.4", "", "")
     assert (alone["adapted"], alone["difference"], alone["verdict"]) == ("", "", "")
 
 
-def test_what_is_not_valid_says_so_in_every_line() -> None:
-    (line,) = figures(GAIN, invalid=["a leak"])
+def test_every_line_of_an_invalid_evaluation_is_marked() -> None:
+    (line,) = metrics(GAIN, invalid=["a leak"])
     assert line["verdict"] == "not valid"
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "  =1+1"])
 def test_no_text_is_a_formula(text: str) -> None:
-    (line,) = figures(row(metric=f"accuracy/{text}", dataset=text))
+    (line,) = metrics(row(metric=f"accuracy/{text}", dataset=text))
     assert line["set"].startswith("'")
     assert line["part"].startswith("'")
     assert line["set"][1:] == text
 
 
-def test_a_return_at_the_start_is_written_out() -> None:
-    (line,) = figures(row(dataset="\rx"))
+def test_a_return_at_the_start_is_escaped() -> None:
+    (line,) = metrics(row(dataset="\rx"))
     assert line["set"] == "\\u000dx"
 
 
 def test_numbers_below_zero_stay_numbers() -> None:
-    (line,) = figures(replace(GAIN, difference=replace(GAIN.difference, value=-0.44)))
+    (line,) = metrics(replace(GAIN, difference=replace(GAIN.difference, value=-0.44)))
     assert line["difference"] == "-0.44"
 
 
@@ -68,8 +68,8 @@ def test_the_steps_of_the_training_are_a_table() -> None:
     lines = [{"step": 1, "loss": 2.0, "terms": {"a": 1}}, {"step": 2, "loss": float("nan"), "retention": 0.5}]
     links = csv_links.links(evaluation(), context(training=lines))
     assert [(label, name) for label, name, _ in links] == [
-        ("figures", "figures.csv"),
-        ("steps of the training", "training.csv"),
+        ("metrics", "metrics.csv"),
+        ("training steps", "training.csv"),
     ]
     assert read(links[1][2]) == [
         {"step": "1", "loss": "2.0", "retention": ""},

@@ -31,7 +31,7 @@ PIXEL = bytes.fromhex(
 
 
 def attacks(origin: str) -> list[str]:
-    """What would run, ask, or hide, if any of it came alive."""
+    """Attacks that would run code, send requests or hide text if they were not escaped."""
     return [
         f"<script>document.title='owned';fetch('{origin}/script')</script>",
         f'"><img src={origin}/img onerror="document.title=\'owned\'">',
@@ -45,7 +45,7 @@ def attacks(origin: str) -> list[str]:
 
 
 def reports(folder: Path, origin: str) -> list[str]:
-    """A report, and a comparison, that hold every attack in every place that takes text."""
+    """A report and a comparison with every attack in every text field."""
     for number, text in enumerate(attacks(origin)):
         found, about = _attacked(text)
         write(folder / f"report{number}", found, about)
@@ -83,7 +83,7 @@ def _attacked(text: str) -> tuple[Evaluation, ReportContext]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A site that holds the folder, and every request that reached it."""
+    """A server of the folder, and the requests that it received."""
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -107,7 +107,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def shown(page: str, profile: Path) -> tuple[str, list[str]]:
-    """The page as the browser built it, and what its console said."""
+    """The DOM of the page in a browser, and the console output."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no browser here")
@@ -134,8 +134,8 @@ def test_a_browser_sees_no_dialog_no_request_and_no_error(
     assert len([path for path in asked if path.endswith(".html")]) == 1 + len(pages)
 
 
-def test_the_browser_would_have_seen_them(tmp_path: Path, server: tuple[str, list[str]]) -> None:
-    """The same attacks in a page that escapes nothing: else the test above could not fail."""
+def test_the_browser_detects_unescaped_attacks(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    """The same attacks in a page without escaping, to show that the test above can fail."""
     origin, asked = server
     raw = "".join(f"<p>{text}</p>" for text in attacks(origin))
     (tmp_path / "raw.html").write_text(f"<!doctype html><title>raw</title>{raw}", encoding="utf-8")
@@ -148,7 +148,7 @@ def test_the_browser_would_have_seen_them(tmp_path: Path, server: tuple[str, lis
     assert console  # what a policy stops is said there
 
 
-def test_rendered_markdown_holds_no_living_element(tmp_path: Path) -> None:
+def test_rendered_markdown_has_no_active_element(tmp_path: Path) -> None:
     reports(tmp_path, "http://x.invalid")
     # HTML is let through, as on most sites: only the escaping stands between a name and the page.
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
@@ -165,7 +165,7 @@ def test_rendered_markdown_holds_no_living_element(tmp_path: Path) -> None:
         assert "\u202e" not in page.text
 
 
-def test_json_says_exactly_the_text_and_turns_no_line_around(tmp_path: Path) -> None:
+def test_json_preserves_the_text_and_reverses_none(tmp_path: Path) -> None:
     reports(tmp_path, "http://x.invalid")
     for number, text in enumerate(attacks("http://x.invalid")):
         for name in ("results.json", "results_compare.json"):

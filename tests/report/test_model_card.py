@@ -1,4 +1,4 @@
-"""The card is valid for the Hub, says losses as loudly as gains, and holds nothing that its data could turn."""
+"""The card is valid for the Hub, shows losses as prominently as gains, and escapes hostile data."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_licences(said: str, license: str, name: str | None) -> None:
     assert problem(text) is None
 
 
-def test_what_got_worse_stands_first_and_whole() -> None:
+def test_losses_come_first_and_are_complete() -> None:
     text = _card()
     worse, better = text.index("### ▼ Got worse"), text.index("### ▲ Got better")
     assert worse < better
@@ -90,7 +90,7 @@ def test_what_got_worse_stands_first_and_whole() -> None:
 
 
 def test_parts_are_judged_together() -> None:
-    """Of twenty classes one differs by luck: after Holm's correction p = .01 is no difference."""
+    """Of twenty classes one differs by chance: after Holm's correction p = .01 is no difference."""
     parts = [result(f"accuracy/{i}", 0.5, 0.47, p=0.01) for i in range(20)]
     found = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
     assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(found)
@@ -103,12 +103,12 @@ def test_a_rank_may_fall() -> None:
     assert "| 30 (30 to 30) | 12 (12 to 12) | −18 (−18 to −18) | ▲ better |" in _card(results(rank))
 
 
-def test_forgetting_that_nobody_measured_is_said() -> None:
+def test_unmeasured_forgetting_is_stated() -> None:
     text = _card(results(corpus={"name": "Chest phantoms"}))
     assert "**Forgetting outside the domain was not measured.**" in text
 
 
-def test_an_invalid_evaluation_is_said() -> None:
+def test_an_invalid_evaluation_is_stated() -> None:
     text = _card(results(valid=False, warnings=["3 patients are in two splits"]))
     assert (
         "> **This evaluation is not valid.** Do not rely on the values below; the warnings give the reasons."
@@ -132,7 +132,7 @@ def test_limits(corpus: dict[str, Any], medical: bool) -> None:
     assert "**Embeddings are not anonymous.**" in text
 
 
-def test_the_data_class_is_said() -> None:
+def test_the_kind_of_data_is_stated() -> None:
     text = _card(privacy={"identifiers": "de-identified", "burned_in_text": "unknown"})
     assert (
         "**Data.** Chest phantoms: data of persons, de-identified; text burned into the images: unknown.\n"
@@ -146,7 +146,7 @@ def test_only_the_first_paragraph_of_the_cards_description() -> None:
     assert "4711" not in text
 
 
-def test_hostile_data_means_nothing() -> None:
+def test_hostile_data_is_escaped() -> None:
     found = results(
         result(f"accuracy/{HOSTILE}", 0.5, 0.1),
         corpus={"name": HOSTILE, "card": HOSTILE, "splits": {HOSTILE: [1, 1]}, "retention": {"set": HOSTILE}},
@@ -178,10 +178,10 @@ def test_hostile_data_means_nothing() -> None:
     [
         (
             ("license: cc-by-4.0", "license: cc-by4"),
-            'license: "cc-by4" is none that the Hub knows: did you mean "cc-by-4.0"?',
+            'license: "cc-by4" is not a licence of the Hub: did you mean "cc-by-4.0"?',
         ),
         (("license: cc-by-4.0", "license: other"), "license: other needs license_name"),
-        (("lab/base-clip\n", "/srv/DOE/clip\n"), "base_model: must be a name on the Hub, OWNER/NAME"),
+        (("lab/base-clip\n", "/srv/DOE/clip\n"), "base_model: must be a repository name, OWNER/NAME"),
         (
             ("language:\n- en", "language: [en"),
             "its front matter cannot be read: while parsing a flow sequence",
@@ -192,17 +192,17 @@ def test_hostile_data_means_nothing() -> None:
         ),
     ],
 )
-def test_what_the_hub_would_refuse(change: tuple[str, str], message: str) -> None:
+def test_problems_of_a_card(change: tuple[str, str], message: str) -> None:
     assert (problem(_card().replace(*change, 1)) or "").startswith(message)
 
 
 @pytest.mark.parametrize("lora", [True, False])
-def test_the_usage_runs_without_this_package(
+def test_the_usage_example_runs_without_this_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool
 ) -> None:
     run = made_run(tmp_path / "run", lora=lora)
     out = _use(write_card(run, results()), run / "model", tmp_path, monkeypatch)
-    ((first, second),) = out.logits_per_image.tolist()  # one picture, two descriptions, told apart
+    ((first, second),) = out.logits_per_image.tolist()  # one image, two descriptions with different scores
     assert first != second
     _agrees(out, loading.load_model(run / "model"), tmp_path)
 
@@ -240,7 +240,7 @@ def test_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         run_recipe(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/recipe.yaml: No such file or directory: name a run folder, as runs/art_paintings-1"
+        f"{tmp_path}/recipe.yaml: No such file or directory: give a run folder, for example runs/art-1"
     )
     (tmp_path / "recipe.yaml").write_text("name: x\nbase: {path: a/b}\ncorpus: {path: c}\n")
     with pytest.raises(RecipeError) as caught:
@@ -278,9 +278,9 @@ def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _agrees(out: Any, model: dual_encoder.DualEncoder, folder: Path) -> None:
-    picture = model.image_preprocessor(Image.open(folder / "image.png").convert("RGB"))["pixels"]
+    pixels = model.image_preprocessor(Image.open(folder / "image.png").convert("RGB"))["pixels"]
     with torch.no_grad():
-        image = model.encode_image({"pixels": torch.from_numpy(picture)[None]})
+        image = model.encode_image({"pixels": torch.from_numpy(pixels)[None]})
         text = model.encode_text(model.text_tokenizer(["one description", "another description"]))
         logits = model.scale * image @ text.T + (0.0 if model.bias is None else model.bias)
     torch.testing.assert_close(out.logits_per_image, logits, atol=2e-4, rtol=1e-4)

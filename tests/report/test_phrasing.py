@@ -40,7 +40,7 @@ def test_claims(case: str) -> None:
     assert phrasing.claim(measured, "general").replace("\u00a0", " ") == expected
 
 
-def test_nothing_is_real_in_an_evaluation_that_is_not_valid() -> None:
+def test_an_invalid_evaluation_has_no_significant_change() -> None:
     assert phrasing.claim(GAIN, "general", valid=False) == (
         "On test, zero-shot macro accuracy is 0.079 before and 0.554 after: not valid, see above."
     )
@@ -62,7 +62,7 @@ def test_a_rank_that_falls_is_a_gain() -> None:
     )
 
 
-def test_changes_name_every_figure_and_join_the_parts() -> None:
+def test_changes_name_every_metric_and_join_the_parts() -> None:
     other = row(metric="accuracy/Realism", verdict=BETTER, difference=(0.5, 0.4, 0.6, 0.001))
     still = row(metric="accuracy/Cubism", verdict="no difference shown")
     rows: list[ComparisonRow] = [GAIN, ALIKE, PART, other, still, LOSS]
@@ -71,7 +71,7 @@ def test_changes_name_every_figure_and_join_the_parts() -> None:
         "zero-shot macro accuracy on test: 0.079 → 0.554, +0.475",
         "zero-shot accuracy on test, 2 of its 3 parts: Realism (0.079 → 0.554); Baroque (0.079 → 0.554)",
     ]
-    assert phrasing.nothing(rows, WORSE) == "None of 6 metrics got significantly worse."
+    assert phrasing.no_changes(rows, WORSE) == "None of 6 metrics got significantly worse."
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_durations(seconds: float, expected: str) -> None:
     assert phrasing.duration(seconds) == expected
 
 
-def test_hidden_characters_are_written_out() -> None:
+def test_hidden_characters_are_escaped() -> None:
     assert phrasing.plain("cat\u202egpj.exe\x00\ufeff") == "cat\\u202egpj.exe\\u0000\\ufeff"
     assert phrasing.plain("गुलाबी क्\u200dष 猫 🐈\n") == "गुलाबी क्\u200dष 猫 🐈\n"
     assert phrasing.plain(3) == 3
@@ -129,15 +129,15 @@ def test_hidden_characters_are_written_out() -> None:
         ("A & B", "A &amp; B"),
     ],
 )
-def test_markdown_means_nothing_but_itself(text: str, expected: str) -> None:
+def test_markdown_is_escaped(text: str, expected: str) -> None:
     assert phrasing.markdown(text) == expected
 
 
-def test_a_fence_is_longer_than_what_it_holds() -> None:
+def test_a_fence_is_longer_than_any_in_its_content() -> None:
     assert phrasing.fence("a\n```\n# b") == "````\na\n```\n# b\n````"
 
 
-def test_the_summary_says_gain_cost_and_counts() -> None:
+def test_the_summary_names_gain_cost_and_counts() -> None:
     assert phrasing.summary([GAIN, ALIKE, PART, LOSS], "adapting by lora", "general", True) == (
         "In the domain, adapting by lora improved zero-shot macro accuracy (0.079 → 0.554), and shows no "
         "difference in retrieval image-to-text R@1. On the retention set, it got worse in zero-shot macro accuracy "
@@ -145,7 +145,7 @@ def test_the_summary_says_gain_cost_and_counts() -> None:
     )
 
 
-def test_the_summary_claims_nothing_that_no_verdict_says() -> None:
+def test_the_summary_follows_the_verdicts() -> None:
     few = phrasing.summary([FEW], "adapting by lora", "general", True)
     assert few == (
         "In the domain, adapting by lora has too few groups for a verdict on zero-shot macro accuracy. "
@@ -172,11 +172,11 @@ NAMES = {
 
 
 @pytest.mark.parametrize("metric", NAMES)
-def test_metrics_are_called_what_people_call_them(metric: str) -> None:
+def test_names_of_more_metrics(metric: str) -> None:
     assert phrasing.metric_name(metric) == NAMES[metric]
 
 
-def test_what_is_not_judged_is_told_without_a_claim() -> None:
+def test_a_metric_that_is_not_judged() -> None:
     moved = row(
         "ece",
         base=(0.1, 0.08, 0.12),

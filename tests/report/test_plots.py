@@ -9,11 +9,11 @@ from domainclip.report import plots, tradeoff_plot
 from tests.report.made_results import ALIKE, FEW, GAIN, LOSS, row
 
 
-def test_gain_and_forgetting_stand_on_their_sides() -> None:
-    """Gain +0.475 (0.42 to 0.53), change of the general set −0.44 (−0.47 to −0.41), axes 15 % beyond."""
+def test_gain_and_forgetting_are_on_their_axes() -> None:
+    """Gain +0.475 (0.42 to 0.53), change on the retention set −0.44 (−0.47 to −0.41), axes 15 % beyond."""
     drawn = tradeoff_plot.plane([GAIN, ALIKE, LOSS], "general")
     assert drawn is not None
-    (point,) = drawn.points  # retrieval was not measured on the general set
+    (point,) = drawn.points  # retrieval was not measured on the retention set
     assert point.x == pytest.approx(50 - 50 * 0.44 / (1.15 * 0.47), abs=0.01)
     assert point.x_high == pytest.approx(50 - 50 * 0.41 / (1.15 * 0.47), abs=0.01)
     assert point.y == pytest.approx(50 - 50 * 0.475 / (1.15 * 0.53), abs=0.01)
@@ -39,7 +39,7 @@ def test_no_plane_without_both_sides_or_intervals() -> None:
     assert tradeoff_plot.plane([FEW, LOSS], "general") is None
 
 
-def test_reliability_puts_each_bin_where_it_belongs() -> None:
+def test_positions_of_reliability_bins() -> None:
     points = [
         {"confidence": 0.25, "accuracy": 0.5, "n": 4},
         {"confidence": 0.75, "accuracy": 0.5, "n": 16},
@@ -49,12 +49,12 @@ def test_reliability_puts_each_bin_where_it_belongs() -> None:
     assert [(dot.x, dot.y) for dot in drawn.series[0].dots] == [(25, 50), (75, 50)]
     small, large = drawn.series[0].dots
     assert large.size - 2.5 == pytest.approx(2 * (small.size - 2.5))  # four times the items, twice the radius
-    assert [one.kind for one in drawn.series] == ["base", "adapted"]
+    assert [series.kind for series in drawn.series] == ["base", "adapted"]
     assert drawn.diagonal
     assert plots.reliability("nothing", {}, {}) is None
 
 
-def test_shots_stand_over_their_number_in_order() -> None:
+def test_shots_are_ordered_by_number() -> None:
     rows = [
         row(metric=f"macro_accuracy/{n}-shot", base=(n / 40, 0, 0.5), adapted=(0.4, 0.3, 0.5))
         for n in (16, 1, 4)
@@ -69,11 +69,11 @@ def test_shots_stand_over_their_number_in_order() -> None:
 
 
 @pytest.mark.parametrize("parts", [["cat", "dog"], ["1-shot"], ["1-shot", "2-way"], ["4", "4-shot"]])
-def test_parts_that_are_no_numbers_of_one_kind_make_no_curve(parts: list[str]) -> None:
+def test_parts_without_numbers_of_one_unit_have_no_curve(parts: list[str]) -> None:
     assert plots.over_numbers([row(metric=f"accuracy/{part}") for part in parts]) is None
 
 
-def test_every_alpha_that_was_tried_is_drawn() -> None:
+def test_every_alpha_is_drawn() -> None:
     tried = {"0.25": 0.4, "0.5": 0.6, "1.0": 0.5, "0.75": math.nan}
     drawn = plots.interpolation({"interpolation": {"alpha": 0.5, "validation": tried}})
     assert drawn is not None
@@ -83,7 +83,7 @@ def test_every_alpha_that_was_tried_is_drawn() -> None:
     assert plots.interpolation({}) is None
 
 
-def test_the_way_from_the_base_stands_on_the_plane() -> None:
+def test_the_interpolation_path_is_in_the_trade_off_plot() -> None:
     """α = 0.5 gained 0.2 of a reach of 1.15 · 0.53, and lost 0.1 of 1.15 · 0.47."""
     swept = {
         "alpha": 0.5,

@@ -1,4 +1,4 @@
-"""What was typed stands in a report; what it names on this machine does not."""
+"""The command line is part of a report, without local paths."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_path_is_shown(typed: str, shown: str, tmp_path: Path, monkeypatch: p
     assert public_command() == f"domainclip {shown}"
 
 
-def test_long_lists_and_templates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lists_and_templates_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = ",".join(f"class number {i}" for i in range(40))
     monkeypatch.setattr(
         sys, "argv", ["domainclip", "eval", "--classes", classes, "--prompt-template", "a scan of {}"]

@@ -1,4 +1,4 @@
-"""Local paths are taken out of recipes and texts; what must never leave is found, and nothing else is."""
+"""Local paths are removed from recipes and texts; the search reports private data and nothing else."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ UID = "1.2.840.113619.2.55.3.604688119.969"
         ("lab/clip--x", False),
     ],
 )
-def test_names_of_the_hub(text: str, there: bool) -> None:
+def test_repository_names(text: str, there: bool) -> None:
     assert hub_id(text) == (text if there else None)
 
 
-def test_a_folder_is_no_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_is_not_a_repository_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab" / "clip").mkdir(parents=True)
     assert hub_id("lab/clip") is None
 
 
-def test_a_public_recipe_names_no_place() -> None:
+def test_a_public_recipe_has_no_local_path() -> None:
     told = public_recipe(_recipe())
     data = yaml.safe_load(told)
     assert "DOE" not in told
@@ -51,7 +51,7 @@ def test_a_public_recipe_names_no_place() -> None:
     assert data["train"]["epochs"] == 5.0
 
 
-def test_every_place_that_a_recipe_names_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_paths_of_a_recipe_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/jane")
     monkeypatch.chdir(tmp_path)
     found = local_paths(_recipe(), tmp_path / "run")
@@ -75,7 +75,7 @@ def test_every_place_that_a_recipe_names_is_known(tmp_path: Path, monkeypatch: p
         ("R&amp;D at /R&amp;D&#39;s", "R&amp;D at (local)"),
     ],
 )
-def test_known_paths_are_hidden_where_they_stand_whole(text: str, hidden: str) -> None:
+def test_complete_known_paths_are_hidden(text: str, hidden: str) -> None:
     assert hide(text, ["/srv/a b_c", "/R&D's", ""]) == hidden
 
 
@@ -102,7 +102,7 @@ def test_known_paths_are_hidden_where_they_stand_whole(text: str, hidden: str) -
         ("\u202eabc", "a character that reverses text"),
     ],
 )
-def test_what_must_not_leave(line: str, kind: str) -> None:
+def test_private_data_is_reported(line: str, kind: str) -> None:
     assert list(search(f"first\n{line}\nlast", ["/kept"])) == [(2, kind)]
 
 
@@ -119,11 +119,11 @@ def test_what_must_not_leave(line: str, kind: str) -> None:
         "data_cards/medical_xray.md and recipes/quickstart.yaml",
     ],
 )
-def test_what_may(line: str) -> None:
+def test_other_text_is_not_reported(line: str) -> None:
     assert list(search(line, ["/kept"])) == []
 
 
-def test_long_lines_take_no_time() -> None:
+def test_long_lines_are_searched_quickly() -> None:
     began = time.perf_counter()
     long = "/srv/" + "a_b&c" * 40
     for line in ("a" * 300_000, "a." * 150_000, "/a" * 150_000, "1." * 150_000, long[:-1] * 500):

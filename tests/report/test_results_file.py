@@ -47,7 +47,7 @@ def test_the_file_is_version_one_of_the_format() -> None:
     assert data["protocol"]["probes"][0]["primary"] == "macro_accuracy"
 
 
-def test_a_file_from_before_the_added_keys_is_still_read(tmp_path: Path) -> None:
+def test_a_file_without_the_added_keys_is_valid(tmp_path: Path) -> None:
     data = json.loads(results_file.to_results(evaluation([GAIN]), context()).model_dump_json())
     for key in ("unit", "verdict", "primary", "chance"):
         del data["results"][0][key]
@@ -56,12 +56,12 @@ def test_a_file_from_before_the_added_keys_is_still_read(tmp_path: Path) -> None
     assert (old.unit, old.verdict, old.primary, old.chance) == ("share", None, None, None)
 
 
-def test_what_is_not_valid_has_no_verdict() -> None:
+def test_an_invalid_evaluation_has_no_verdict() -> None:
     (row,) = results_file.to_results(evaluation([GAIN]), context(invalid=["a leak"])).results
     assert row.verdict is None
 
 
-def test_the_ledger_and_the_controls_stand_in_the_protocol() -> None:
+def test_split_usage_and_controls_are_in_the_protocol() -> None:
     control = NullControl("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
     file = results_file.to_results(
         evaluation(controls=[control]), context(readings=SplitUsage("test", 3, 2, 1))
@@ -79,7 +79,7 @@ def test_the_ledger_and_the_controls_stand_in_the_protocol() -> None:
     ]
 
 
-def test_what_is_undefined_is_null() -> None:
+def test_undefined_values_are_null() -> None:
     few, alone = results_file.to_results(evaluation([FEW, ALONE]), context(run=None)).results
     assert few.difference == results_file.Difference(value=0.4, low=None, high=None, p=None)
     assert (alone.adapted, alone.difference) == (None, None)

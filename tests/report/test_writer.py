@@ -97,7 +97,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
 
 
-def test_hostile_text_is_inert_in_the_page(tmp_path: Path) -> None:
+def test_hostile_text_is_inert_in_html(tmp_path: Path) -> None:
     page = Page(written(tmp_path, *hostile())["html"])
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "link", "object", "embed", "base", "form"}
@@ -127,30 +127,30 @@ def test_hostile_text_is_inert_in_markdown_and_json(tmp_path: Path) -> None:
     assert data["run"]["title"] == HOSTILE
 
 
-def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
+def test_the_page_loads_no_resources(tmp_path: Path) -> None:
     text = written(tmp_path, evaluation(), context())["html"]
     assert "<script" not in text
-    # Papers are links that somebody may follow; nothing is fetched.
+    # Links to papers are allowed; nothing is loaded.
     assert "http" not in text.replace("http-equiv", "").replace('<a href="https://arxiv.org/abs/', "")
     assert "url(" not in text
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert ("meta", {"http-equiv": "Content-Security-Policy", "content": policy}) in Page(text).elements
 
 
-def test_the_page_can_be_heard(tmp_path: Path) -> None:
+def test_the_page_works_with_a_screen_reader(tmp_path: Path) -> None:
     page = Page(written(tmp_path, evaluation(), context(examples=[Example(PIXEL, "a cat", 2, 1)]))["html"])
     scopes = [attributes.get("scope") for tag, attributes in page.elements if tag == "th"]
     assert scopes
     assert set(scopes) == {"col", "row"}
     spoken = [attributes for tag, attributes in page.elements if attributes.get("role") == "img"]
-    assert len(spoken) == 7  # three figures, one class, two curves, gain against forgetting
+    assert len(spoken) == 7  # three metrics, one class, two curves, gain against forgetting
     assert all(attributes.get("aria-label") for attributes in spoken)
     assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Image with caption: a cat"]
     captions = sum(tag == "caption" for tag, _ in page.elements)
     assert captions == sum(tag == "table" for tag, _ in page.elements) > 2
 
 
-def test_the_sections_stand_in_order(tmp_path: Path) -> None:
+def test_the_order_of_sections(tmp_path: Path) -> None:
     page = Page(written(tmp_path, evaluation(), context())["html"]).text
     headings = [
         "Summary",
@@ -170,7 +170,7 @@ def test_the_sections_stand_in_order(tmp_path: Path) -> None:
     assert "ln 128 = 4.85" in page
 
 
-def test_losses_are_as_loud_as_gains(tmp_path: Path) -> None:
+def test_losses_are_as_prominent_as_gains(tmp_path: Path) -> None:
     texts = written(tmp_path, evaluation(), context())
     for text in (Page(texts["html"]).text, texts["md"]):
         assert "▼ Got worse" in text
@@ -180,7 +180,7 @@ def test_losses_are_as_loud_as_gains(tmp_path: Path) -> None:
         assert "None of 3 metrics got significantly worse." in text
 
 
-def test_an_invalid_evaluation_says_so_first_and_claims_nothing(tmp_path: Path) -> None:
+def test_an_invalid_evaluation_comes_first_without_verdicts(tmp_path: Path) -> None:
     texts = written(tmp_path, evaluation(), context(invalid=["patient-level leak: 3 groups"]))
     for text in (Page(texts["html"]).text, texts["md"]):
         assert (
@@ -200,7 +200,7 @@ def test_a_single_model_is_reported_without_a_difference(tmp_path: Path) -> None
         assert "Got worse" not in text
 
 
-def test_scores_leave_under_pseudonyms(tmp_path: Path) -> None:
+def test_scores_are_under_pseudonyms(tmp_path: Path) -> None:
     matrix = replace(GAIN, metric="macro_auroc", base_scores=GAIN.base_scores[:, None], adapted_scores=None)
     texts = written(tmp_path, evaluation([GAIN, ALONE, matrix]), context())
     table = pq.read_table(tmp_path / "items.parquet").to_pydict()
@@ -222,10 +222,10 @@ def test_no_pseudonym_is_tied_to_a_subgroup(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "items.parquet").to_pydict()
     assert set(table["probe"]) == {"zero_shot"}
     assert len(table["item"]) == 8
-    assert "sex=F" in texts["html"]  # the figure itself is reported
+    assert "sex=F" in texts["html"]  # the metric itself is reported
 
 
-def test_what_went_wrong_while_training_stands_with_the_training(tmp_path: Path) -> None:
+def test_alarms_are_in_the_training_section(tmp_path: Path) -> None:
     alarm = "while training, step 50: the loss has stood at chance"
     run = replace(RUN, facts={"objectives": {"contrastive": 1.0}, "alarms": ["chance"]})
     texts = written(tmp_path, evaluation(), context(run=run, warnings=["few groups", alarm]))
@@ -251,12 +251,12 @@ def test_what_went_wrong_while_training_stands_with_the_training(tmp_path: Path)
         ({"contrastive": 1.0, "anchor_to_base": 0.1}, False),
     ],
 )
-def test_chance_is_drawn_where_it_is_known(tmp_path: Path, terms: dict[str, float], shown: bool) -> None:
+def test_chance_is_drawn_if_it_is_known(tmp_path: Path, terms: dict[str, float], shown: bool) -> None:
     texts = written(tmp_path, evaluation(), context(run=replace(RUN, facts={"objectives": terms})))
     assert ("Loss; dashed: chance, ln 128 = 4.85" in texts["html"]) is shown
 
 
-def test_a_telephone_meets_no_wide_page(tmp_path: Path) -> None:
+def test_the_page_fits_a_narrow_screen(tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no browser here")
@@ -283,7 +283,7 @@ def test_a_telephone_meets_no_wide_page(tmp_path: Path) -> None:
     assert int(width[1]) <= int(width[2]) <= 390
 
 
-def test_controls_ledger_and_calibration_stand_in_both_twins(tmp_path: Path) -> None:
+def test_controls_split_usage_and_calibration_are_in_html_and_markdown(tmp_path: Path) -> None:
     control = NullControl("zero_shot", "test", "macro_accuracy", "no difference shown", 0.04, 100)
     points = [{"confidence": 0.9, "accuracy": 0.5, "n": 8}]
     entry = evaluation().protocol[0]
@@ -295,10 +295,10 @@ def test_controls_ledger_and_calibration_stand_in_both_twins(tmp_path: Path) -> 
         assert "a significant difference in 4 of 100 swaps (one in twenty is expected)" in text
     assert "Calibration" in Page(texts["html"]).text
     assert "base: confidence 0.90, accuracy 0.50, n 8" in texts["html"]
-    assert "reliability" not in texts["md"].lower()  # a list of points is no line of a protocol
+    assert "reliability" not in texts["md"].lower()  # the list of points is not a row of the protocol
 
 
-def test_many_probes_leave_the_top_short(tmp_path: Path) -> None:
+def test_many_probes_have_a_short_summary(tmp_path: Path) -> None:
     rows = [
         row(probe=f"probe_{i}", metric=metric, dataset=name, primary=metric == "main")
         for name in ("test", "general")
@@ -312,7 +312,7 @@ def test_many_probes_leave_the_top_short(tmp_path: Path) -> None:
 
 
 def test_headings_and_folds_are_in_order(tmp_path: Path) -> None:
-    """Headings go down one step at a time, and each fold says what is in it."""
+    """Heading levels increase by one, and each fold has a summary."""
     page = Page(written(tmp_path, *hostile())["html"])
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
@@ -322,8 +322,8 @@ def test_headings_and_folds_are_in_order(tmp_path: Path) -> None:
     assert folds.count("details") == folds.count("summary") > 0
 
 
-def test_colours_can_be_told_apart_from_their_ground() -> None:
-    """WCAG 2.2: text at 4.5, marks at 3, in light and in dark."""
+def test_colours_have_sufficient_contrast() -> None:
+    """WCAG 2.2: contrast of text at least 4.5, of marks 3, in light and dark mode."""
     style = (Path(writer.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     light, dark = (
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media (prefers")[:2]
@@ -354,8 +354,8 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_a_report_passes_the_gate_of_a_push(tmp_path: Path) -> None:
-    """The downloads are long lines of code: nothing in them may look like what must not leave."""
+def test_a_report_contains_no_private_data(tmp_path: Path) -> None:
+    """The encoded downloads must not match a pattern of private data."""
     texts = written(tmp_path, evaluation(), context())
     assert "data:text/csv" in texts["html"]
-    assert [found for text in texts.values() for found in redaction.search(text)] == []
+    assert [match for text in texts.values() for match in redaction.search(text)] == []

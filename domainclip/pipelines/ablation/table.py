@@ -175,7 +175,7 @@ def _variants(ablation: Ablation, ended: Sequence[Ended]) -> Iterator[Variant]:
         runs = [results_file.load(end.run.folder / "results.json").run for end in complete]
         yield Variant(
             name=name,
-            said=[_public(line) for line in lines],
+            overrides=[_public(line) for line in lines],
             seeds=[end.run.seed for end in complete],
             failed={end.run.seed: _public_error(end) for end in ends if end.error},
             seconds=sum(float(run["seconds"]) for run in runs) / len(runs) if runs else 0.0,
