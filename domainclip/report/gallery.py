@@ -17,7 +17,7 @@ from domainclip.data.images.decode import decode_image
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
-from domainclip.evaluation.evaluate import sort_items
+from domainclip.evaluation.probe_runs import sort_items
 from domainclip.evaluation.probes.localisation import heat_maps
 from domainclip.report.context import Example
 

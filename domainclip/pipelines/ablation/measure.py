@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from domainclip.errors import RecipeError, did_you_mean
 from domainclip.evaluation.base import ProbeResult
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.evaluate import run_probes
+from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder

@@ -1,0 +1,117 @@
+"""Runs every probe on every set for all models, before any comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+
+from domainclip.data.interfaces import Encoder, UnreadableImages
+from domainclip.errors import DataError
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.encoder import CachedEncoder, encode_images
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """The results of one probe on one set, for every model."""
+
+    results: list[ProbeResult]
+    protocol: dict[str, Any]
+    warnings: list[str]
+    groups: int  # number of groups in the whole set
+
+
+def run_probes(
+    encoders: Sequence[Encoder], sets: Sequence[EvaluationSet], probes: Mapping[str, Probe]
+) -> Iterator[ModelEvaluation]:
+    """Run every probe on every set and yield its scores by item, before any comparison.
+
+    Raises: DataError when no image of a set can be read.
+    """
+    for data in sets:
+        readable, lost = _readable_items(encoders, data)
+        warnings = []
+        if lost:
+            warnings.append(
+                f"{data.name}: {lost} of {len(data.items)} images cannot be read; left out for both models"
+            )
+        for probe in probes.values():
+            results, readable, left_out = _run_probe(encoders, readable, probe)
+            warnings += left_out
+            # A probe may warn of one model only, depending on its embeddings.
+            of_models = [text for result in results for text in result.warnings]
+            entry = _protocol_entry(probe, results, readable, lost)
+            groups = len(set(readable.items["group"][:]))
+            yield ModelEvaluation(results, entry, [*warnings, *of_models], groups)
+
+
+def _run_probe(
+    encoders: Sequence[Encoder], data: EvaluationSet, probe: Probe
+) -> tuple[list[ProbeResult], EvaluationSet, list[str]]:
+    """The results of one probe for every model, the set that it measured, and warnings.
+
+    The splits that a probe fits on are encoded only when the probe reads them; their unreadable items are
+    removed from the returned set.
+    """
+    try:
+        return [probe(encoder, data) for encoder in encoders], data, []
+    except UnreadableImages:
+        cached = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
+        fitted = {"train": data.train, "validation": data.validation}
+        splits = {name: items for name, items in fitted.items() if items is not None}
+        usable = {name: encode_images(cached, items) for name, items in splits.items()}
+        lost = {name: len(items) - len(usable[name]) for name, items in splits.items()}
+        if not any(lost.values()):
+            raise
+        data = replace(data, train=usable.get("train"), validation=usable.get("validation"))
+        warnings = [
+            f"{data.name}: {n} images of its {name} split cannot be read; no probe is fitted on them"
+            for name, n in lost.items()
+            if n
+        ]
+        return [probe(encoder, data) for encoder in encoders], data, warnings
+
+
+def _readable_items(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
+    """The set with its readable items in order of their ids, and the number of unreadable items.
+
+    Raises: DataError when no image can be read.
+    """
+    items = sort_items(data)
+    cached = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
+    readable = encode_images(cached, items) if cached else items
+    if not len(readable):
+        raise DataError(f"{data.name}: none of its {len(items)} images can be read: check the corpus path")
+    return replace(data, items=readable), len(items) - len(readable)
+
+
+def sort_items(data: EvaluationSet) -> Dataset:
+    """The items of a set by id, in the order in which they are measured and their embeddings are cached."""
+    order = sorted(range(len(data.items)), key=list(data.items["id"]).__getitem__)
+    return data.items.select(order, keep_in_memory=True)
+
+
+def _protocol_entry(
+    probe: Probe, results: Sequence[ProbeResult], data: EvaluationSet, lost: int
+) -> dict[str, Any]:
+    first = results[0]
+    return {
+        "probe": first.probe,
+        "version": first.version,
+        "citation": probe.citation,
+        "dataset": first.dataset,
+        "items": len(data.items),
+        "unreadable": lost,
+        "primary": first.primary,
+        "chance": {metric.name: metric.chance for metric in first.metrics if "/" not in metric.name},
+        "details": first.details,
+        # Only details that depend on the model, such as its calibration: prompts and gallery are equal.
+        "adapted_details": _changed_details(first.details, results[1].details) if len(results) == 2 else {},
+    }
+
+
+def _changed_details(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in other.items() if first.get(key) != value}
