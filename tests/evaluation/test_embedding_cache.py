@@ -28,8 +28,9 @@ from domainclip.evaluation.protocol import Protocol
 from domainclip.models import onednn
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from tests.evaluation.example_sets import CLASSES, samples
 from tests.evaluation.probes.array_encoder import evaluation_set, items
-from tests.evaluation.test_evaluate import CLASSES, evaluate_on_processes, exact_values, samples
+from tests.evaluation.test_evaluate import evaluate_on_processes, exact_values
 from tests.support.tiny_models import retokenised, tiny_clip
 
 

@@ -28,33 +28,15 @@ from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from tests.evaluation.example_sets import AXES, CLASSES, animals, samples, skilled
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set, items
 from tests.support.tiny_models import tiny_clip
 
-CLASSES = {"cat": "a cat", "dog": "a dog"}
-AXES = {"a cat": [1.0, 0.0], "a dog": [0.0, 1.0]}
 PROBES: dict[str, Probe] = {"zero_shot": ZeroShot(), "retrieval": Retrieval()}
 
 
 def row_of(evaluation: Evaluation, metric: str, dataset: str = "test") -> ComparisonRow:
     return next(row for row in evaluation.rows if (row.metric, row.dataset) == (metric, dataset))
-
-
-def animals(n: int, groups: int = 0) -> list[dict[str, Any]]:
-    return [
-        {"id": f"{i:03d}", "labels": ["cat" if i % 2 else "dog"], "group": f"g{i % (groups or n):03d}"}
-        for i in range(n)
-    ]
-
-
-def skilled(n: int, right: float, seed: int = 0) -> ArrayEncoder:
-    """A model that classifies this share of the animals correctly."""
-    rng = np.random.default_rng(seed)
-    vectors = {}
-    for i in range(n):
-        cat = bool(i % 2) == (rng.random() < right)
-        vectors[f"{i:03d}"] = [1.0, 0.1] if cat else [0.1, 1.0]
-    return ArrayEncoder(vectors, AXES)
 
 
 def test_verdicts_on_gain_loss_and_no_difference() -> None:
@@ -157,26 +139,6 @@ def test_nothing_to_measure_is_refused() -> None:
 
 
 # --- with real models ---------------------------------------------------------------------------------
-
-
-def image(seed: int) -> dict[str, Any]:
-    pixels = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.repeat(6, axis=0).repeat(6, axis=1)).save(stream, "PNG")
-    return {"path": None, "bytes": stream.getvalue()}
-
-
-def samples(n: int, broken: Sequence[int] = ()) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"{i:03d}",
-            "labels": ["cat" if i % 3 else "dog"],
-            "texts": [f"a photo of {'cat ' * (i % 5)}{i}"],
-            "image": {"path": None, "bytes": b"no image"} if i in broken else image(i),
-            "group": f"g{i // 2}",
-        }
-        for i in range(n)
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
 from domainclip.report.comparison import ComparisonFile
 from domainclip.report.writer import write_comparison
 from domainclip.training.run_context import RunOptions
+from tests.evaluation.example_sets import CLASSES, animals, skilled
 from tests.evaluation.probes.array_encoder import evaluation_set
-from tests.evaluation.test_evaluate import CLASSES, animals, skilled
 from tests.report.made_results import context, row
 from tests.support.tiny_models import tiny_clip
 

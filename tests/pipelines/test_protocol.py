@@ -26,8 +26,8 @@ from domainclip.training.run_context import RunOptions
 from domainclip.training.validation import make_validation_set, validation_warnings
 from domainclip.training.weight_interpolation import AlphaScore
 from tests import conftest
+from tests.evaluation.example_sets import CLASSES, animals
 from tests.evaluation.probes.array_encoder import evaluation_set
-from tests.evaluation.test_evaluate import CLASSES, animals
 from tests.report.made_results import row
 
 

@@ -17,8 +17,8 @@ from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.protocol import Protocol
 from domainclip.models.loading import load_model
 from domainclip.report import gallery
+from tests.evaluation.example_sets import samples
 from tests.evaluation.probes.array_encoder import evaluation_set
-from tests.evaluation.test_evaluate import samples
 from tests.support.tiny_models import tiny_clip
 
 
