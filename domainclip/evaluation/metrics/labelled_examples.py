@@ -29,7 +29,7 @@ class Examples:
     ids: list[str]
     groups: list[str]
 
-    def pick(self, rows: Sequence[int] | np.ndarray) -> Examples:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Examples:
         """The examples at these rows."""
         ids, groups = [self.ids[i] for i in rows], [self.groups[i] for i in rows]
         return Examples(self.features[rows], self.labels[rows], ids, groups)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from datasets import Dataset
 
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
@@ -71,15 +72,13 @@ class ZeroShotTask:
     headline: Sequence[str] = ()  # classes that the headline metric averages; empty: all
     normal_class: str | None = None  # the class that holds when no other does, such as "no finding"
 
-    def scores(self, encoder: Encoder, data: EvaluationSet, split: str = "items") -> np.ndarray:
-        """(n, c) margins of the items, or of the field `on` of the set."""
-        return self._with_absence(class_margins(encoder, getattr(data, split), self.classes, self.ensemble))
+    def scores(self, encoder: Encoder, items: Dataset) -> np.ndarray:
+        """(n, c) margins of the items."""
+        return self._with_absence(class_margins(encoder, items, self.classes, self.ensemble))
 
-    def by_template(self, encoder: Encoder, data: EvaluationSet) -> list[np.ndarray]:
+    def by_template(self, encoder: Encoder, items: Dataset) -> list[np.ndarray]:
         """(n, c) margins of the items for each template."""
-        return [
-            self._with_absence(margins) for margins in margins_by_template(encoder, data.items, self.classes)
-        ]
+        return [self._with_absence(margins) for margins in margins_by_template(encoder, items, self.classes)]
 
     def _with_absence(self, margins: np.ndarray) -> np.ndarray:
         if self.normal_class is not None and len(self.classes) > 1:
@@ -87,11 +86,11 @@ class ZeroShotTask:
             margins[:, column] = -np.delete(margins, column, axis=1).max(axis=1)
         return margins
 
-    def truth(self, data: EvaluationSet, split: str = "items") -> np.ndarray:
+    def truth(self, items: Dataset) -> np.ndarray:
         """(n, c) of 1, 0 and NaN: a class holds when one of its labels does."""
         columns = []
         for name in self.classes:
-            held = label_matrix(getattr(data, split), self.labels.get(name, [name]))
+            held = label_matrix(items, self.labels.get(name, [name]))
             holds, unknown = (held == 1).any(axis=1), np.isnan(held).any(axis=1)
             columns.append(np.where(holds, 1.0, np.where(unknown, np.nan, 0.0)))
         return np.stack(columns, axis=1)

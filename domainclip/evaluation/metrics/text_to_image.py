@@ -33,7 +33,7 @@ def recall_at_1(
     """(q,) probability that the top image of a text is relevant, and the same for a random image.
 
     `texts[i]` is a query for the item `rows[i]`; all images of the set are the gallery. Relevant are the
-    images of that item's group, and of every item with an equal query text, here or in `also`.
+    images of that item's group, and of every item with an equal query text, here or in `also_relevant`.
     """
     group = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
     representatives: dict[str, str] = {}
@@ -48,21 +48,13 @@ def recall_at_1(
     item_rows, query_keys = np.array(relevant_pairs).T
     entries = (np.ones(len(relevant_pairs), dtype=bool), (query_keys, group[item_rows]))
     accepted = csr_matrix(entries, shape=(len(query_index), int(group.max()) + 1))
-    images, query_vectors = (
-        encoder.images(data.items),
-        (encode or encoder.texts)([representatives[key] for key in query_index]),
-    )
+    images = encoder.images(data.items)
+    query_vectors = (encode or encoder.texts)([representatives[key] for key in query_index])
     blocks = []
     for start in range(0, len(query_vectors), _BLOCK):
         block = slice(start, start + _BLOCK)
         relevant = accepted[block].toarray()[:, group]
-        blocks.append(
-            np.stack(
-                [
-                    (top1_shares(rounded_cosines(query_vectors[block], images)) * relevant).sum(1),
-                    relevant.mean(1),
-                ]
-            )
-        )
-    hits, guesses = np.concatenate(blocks, axis=1)
-    return hits[queries_of], guesses[queries_of]
+        shares = top1_shares(rounded_cosines(query_vectors[block], images))
+        blocks.append(np.stack([(shares * relevant).sum(1), relevant.mean(1)]))
+    hits, chances = np.concatenate(blocks, axis=1)
+    return hits[queries_of], chances[queries_of]

@@ -52,7 +52,7 @@ class FewShot(Probe):
             return not_measured(
                 "few_shot", data, self.version, "items with one class in train and measured set"
             )
-        train = train.pick(single_label_rows(train.labels)[0])
+        train = train.take(single_label_rows(train.labels)[0])
         # An item with exactly one class is negative in all others, including those marked unknown.
         train = replace(train, labels=np.nan_to_num(train.labels))
         text_weights = class_vectors(encoder, [data.classes[name].positive for name in names])
@@ -60,7 +60,7 @@ class FewShot(Probe):
         scores, majority = np.zeros((2, len(self.shots), len(rows)))
         for i, shots in enumerate(self.shots):
             for seed in range(self.seeds):
-                support = train.pick(_draw_shots(train, shots, seed))
+                support = train.take(_draw_shots(train, shots, seed))
                 head = _fit_head(support, text_weights, encoder.scale)
                 logits = np.round(encoder.scale * images @ head.T, 4)
                 scores[i] += top_k_hits(logits, truth) / self.seeds

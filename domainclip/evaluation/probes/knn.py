@@ -42,7 +42,7 @@ class Knn(Probe):
             return not_measured("knn", data, self.version, "training items with a class")
         several = data.card.multi_label
         if not several:
-            train = train.pick(single_label_rows(train.labels)[0])
+            train = train.take(single_label_rows(train.labels)[0])
         k, chosen_on = self._choose(
             train, labelled_examples(encoder, data.validation, names, self.max_items), several
         )

@@ -107,8 +107,8 @@ def _model_selection_split(train: Examples, validation: Examples | None) -> tupl
     if in_held_out.all() or not in_held_out.any():
         return train, train, "train (too few groups to hold any back)"
     return (
-        train.pick(np.flatnonzero(~in_held_out)),
-        train.pick(np.flatnonzero(in_held_out)),
+        train.take(np.flatnonzero(~in_held_out)),
+        train.take(np.flatnonzero(in_held_out)),
         "a fifth of train, by group",
     )
 

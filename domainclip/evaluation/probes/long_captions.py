@@ -62,10 +62,10 @@ class LongCaptions(Probe):
             # Items whose caption has an equal extract are relevant too, whether they are queried or not.
             also_relevant = [(caption.row, extract(caption.text)) for caption in all_captions]
             queries = [extract(texts[i]) for i in subset]
-            hits, guesses = recall_at_1(
+            hits, chances = recall_at_1(
                 encoder, data, rows[subset].tolist(), queries, also_relevant=also_relevant
             )
-            return metric(name, data.items, rows[subset], hits, chance=float(guesses.mean()))
+            return metric(name, data.items, rows[subset], hits, chance=float(chances.mean()))
 
         all_indices = np.arange(len(rows))
         whole = recall("whole_r1", str, all_indices)

@@ -115,7 +115,7 @@ class ZeroShot(Probe):
         return ProbeResult("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
 
     def _several(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:
-        names, labels = list(task.classes), task.truth(data)
+        names, labels = list(task.classes), task.truth(data.items)
         two_sided = [i for i in range(len(names)) if {0.0, 1.0} <= set(labels[:, i])]
         undefined = [name for i, name in enumerate(names) if i not in two_sided]
         warnings = []
@@ -126,10 +126,10 @@ class ZeroShot(Probe):
         if not mean_of:
             missing = "classes with both positive and negative items"
             return results.not_measured("zero_shot", data, self.version, missing)
-        scores = self._answer(encoder, task.scores(encoder, data), task)
+        scores = self._answer(encoder, task.scores(encoder, data.items), task)
         thresholds = self._thresholds(encoder, data, task)
         metrics = zero_shot_metrics.auroc_and_auprc(data.items, names, scores, labels, mean_of, two_sided)
-        by_template = [margins[:, mean_of] for margins in task.by_template(encoder, data)]
+        by_template = [margins[:, mean_of] for margins in task.by_template(encoder, data.items)]
         if len(by_template) * len(mean_of) <= _MAX_AUROCS:
             macro = partial(aggregates.macro_auroc, labels=labels[:, mean_of])
             everyone = partial(results.metric, items=data.items, rows=np.arange(len(data.items)))
@@ -162,8 +162,8 @@ class ZeroShot(Probe):
     def _thresholds(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> dict[str, float]:
         if data.validation is None or not len(data.validation):
             return {}
-        scores = self._answer(encoder, task.scores(encoder, data, "validation"), task)
-        labels = task.truth(data, "validation")
+        scores = self._answer(encoder, task.scores(encoder, data.validation), task)
+        labels = task.truth(data.validation)
         thresholds = {
             name: decisions.youden_threshold(scores[:, i], labels[:, i])
             for i, name in enumerate(task.classes)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,65 +8,12 @@ from datasets import Dataset
 
 from domainclip.data.interfaces import UnreadableImages
 from domainclip.errors import DataError
-from domainclip.evaluation.metrics.captions import caption_vectors
 from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
 from domainclip.evaluation.metrics.labelled_examples import labelled_examples, sample_items
 from domainclip.evaluation.metrics.labels import single_label_rows
-from domainclip.evaluation.metrics.text_to_image import recall_at_1
-from domainclip.evaluation.probes.modality_gap import ModalityGap
-from domainclip.evaluation.probes.paraphrase import Paraphrase
-from domainclip.evaluation.probes.retrieval import Retrieval
-from domainclip.evaluation.probes.set_difficulty import SetDifficulty
 from domainclip.evaluation.statistics.aggregates import column_means, mean_of_columns
-from tests.evaluation.probes.array_encoder import evaluation_set, items
+from tests.evaluation.probes.array_encoder import items
 from tests.evaluation.probes.synthetic_sets import WordEncoder, clusters, shuffled
-
-
-def test_recall_at_1_by_hand() -> None:
-    """Images 0 and 1 are of one group. The text of 0 retrieves 1, which is relevant; that of 2 ties 2 with 0."""
-    rows = [{"id": "0", "group": "g"}, {"id": "1", "group": "g"}, {"id": "2"}, {"id": "3"}]
-    texts = {"a": [0, 1, 0, 0], "b": [1, 0, 1, 0], "c": [0, 0, 0, 1]}
-    model = WordEncoder({f"{i}": np.eye(4)[i] for i in range(4)}, texts)
-    hits, guesses = recall_at_1(model, evaluation_set(rows), [0, 2, 2], ["a", "b", "c"])
-    assert hits.tolist() == [1.0, 0.5, 0.0]
-    assert guesses.tolist() == [0.5, 0.25, 0.25]
-
-
-def test_items_with_equal_queries_are_all_relevant() -> None:
-    model = WordEncoder({f"{i}": np.eye(3)[i] for i in range(3)}, {"A cat": [0, 1, 0]})
-    hits, guesses = recall_at_1(
-        model, evaluation_set([{"id": f"{i}"} for i in range(3)]), [0, 1], ["a  cat", "A cat"]
-    )
-    assert hits.tolist() == [1.0, 1.0]
-    assert guesses == pytest.approx([2 / 3, 2 / 3])
-
-
-def test_captions_that_several_probes_need_are_encoded_once() -> None:
-    """With an encoder that records its requests, each of which would be cached."""
-
-    class RecordingEncoder(WordEncoder):
-        requests: ClassVar[set[tuple[str, ...]]] = set()
-
-        def texts(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
-            self.requests.add(tuple(texts))
-            return super().texts(texts)
-
-    rows = [{"id": f"{i}", "texts": [f"one {i}", f"two {i % 3}"], "language": "en"} for i in range(9)]
-    model = RecordingEncoder({f"{i}": np.random.default_rng(i).normal(size=4) for i in range(9)})
-    data = evaluation_set(rows)
-    Retrieval()(model, data)
-    after_retrieval = set(model.requests)
-    assert len(after_retrieval) == 1
-    for probe in (ModalityGap(), SetDifficulty(), Paraphrase()):
-        assert probe(model, data).metrics  # type: ignore[operator]
-    assert model.requests == after_retrieval
-
-
-def test_caption_vectors_are_in_the_requested_order() -> None:
-    rows = [{"id": "0", "texts": ["b", "a"]}, {"id": "1", "texts": ["c", "A"]}]
-    model = WordEncoder({"0": [1, 0], "1": [0, 1]}, {"A": [1, 0], "b": [0, 1], "c": [-1, 0]})
-    vectors = caption_vectors(model, evaluation_set(rows), ["c", "b", "a", "b"])
-    assert vectors.tolist() == [[-1, 0], [0, 1], [1, 0], [0, 1]]
 
 
 def test_column_means_ignore_nan() -> None:

@@ -13,20 +13,12 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 
 from domainclip import registry
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.probes.calibration import Calibration
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
+from tests.evaluation.probes.synthetic_sets import metric_of, metric_value
 
 NAMES = ("cat", "dog", "owl")
-
-
-def metric_value(results: ProbeResult, name: str) -> float:
-    metric = metric_of(results, name)
-    return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
-
-
-def metric_of(results: ProbeResult, name: str) -> Metric:
-    return next(metric for metric in results.metrics if metric.name == name)
 
 
 def single_label_world(

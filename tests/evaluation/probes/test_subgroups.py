@@ -9,23 +9,15 @@ from sklearn.metrics import roc_auc_score
 
 from domainclip import registry
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics.subgroup_cells import Column, suppressed_cells
+from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.metrics.subgroup_cells import Column
 from domainclip.evaluation.probes.subgroups import Subgroups
 from domainclip.evaluation.statistics import estimates
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
+from tests.evaluation.probes.synthetic_sets import metric_of, metric_value
 
 CLASSES = {"cat": ["a cat"], "dog": ["a dog"]}
 AXES: dict[str, list[float]] = {"a cat": [1, 0], "a dog": [0, 1]}
-
-
-def metric_value(results: ProbeResult, name: str) -> float:
-    metric = metric_of(results, name)
-    return float(metric.aggregate(metric.scores, np.ones((1, len(metric.scores))))[0])
-
-
-def metric_of(results: ProbeResult, name: str) -> Metric:
-    return next(metric for metric in results.metrics if metric.name == name)
 
 
 def named(results: ProbeResult) -> list[str]:
@@ -107,30 +99,6 @@ def test_no_small_cell_can_be_derived_by_subtraction() -> None:
     results = Subgroups(by=["sex"])(model, data)
     assert [name for name in named(results) if "=" in name] == ["accuracy/sex=D", "accuracy/sex=M"]
     assert results.details["cells_not_shown"] == {"sex": 2}
-
-
-def test_suppressed_cells_have_enough_groups_together() -> None:
-    counts: dict[tuple[str, ...], int] = {("a",): 1, ("b",): 2, ("c",): 11, ("d",): 12, ("e",): 30}
-    assert suppressed_cells(counts, 10) == {("a",), ("b",), ("c",)}
-    assert suppressed_cells({("a",): 5, ("b",): 6, ("c",): 30}, 10) == {("a",), ("b",)}
-    assert suppressed_cells({("a",): 15, ("b",): 16}, 10) == set()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_every_line_of_a_table_suppresses_none_or_enough(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    table: dict[tuple[str, ...], int] = {
-        (f"r{i}", f"c{j}"): int(rng.integers(1, 60)) for i in range(4) for j in range(5) if rng.random() < 0.9
-    }
-    dark = suppressed_cells(table, 10)
-    assert {key for key, count in table.items() if count < 10} <= dark
-    for position in range(2):
-        for value in {key[position] for key in table}:
-            line = [key for key in table if key[position] == value]
-            gone = [key for key in line if key in dark]
-            if gone and len(gone) < len(line):
-                assert len(gone) >= 2
-                assert sum(table[key] for key in gone) >= 10
 
 
 def test_patients_are_counted_not_images() -> None:

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import tracemalloc
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
+from torchmetrics.functional.retrieval import retrieval_average_precision
+
+from domainclip.evaluation.metrics import ranking
+from domainclip.evaluation.metrics.ranking import Ranks
+
+
+@pytest.mark.parametrize(("above", "tied"), list(product(range(4), range(1, 5))))
+def test_ties_are_the_mean_over_all_their_orders(above: int, tied: int) -> None:
+    """Fault 39. The mean over every order of the tied answers."""
+    for right in range(1, tied + 1):
+        one_right = np.array([right])
+        ranks = Ranks(np.array([above]), np.array([tied]), one_right, one_right, size=12)
+        firsts = [order.index(True) for order in permutations([True] * right + [False] * (tied - right))]
+        assert ranks.expected_rank() == pytest.approx(np.mean([above + first + 1 for first in firsts]))
+        for k in range(1, 9):
+            assert ranks.hits_at(k) == pytest.approx(np.mean([above + first < k for first in firsts]))
+
+
+def expected_precision(tied: int, right: int, above: int, earlier: int) -> float:
+    """The mean over all orders of a tie of the sum of precisions at its relevant answers."""
+    sums = []
+    for order in set(permutations([True] * right + [False] * (tied - right))):
+        hits, total = earlier, 0.0
+        for place, good in enumerate(order):
+            if good:
+                hits += 1
+                total += hits / (above + place + 1)
+        sums.append(total)
+    return float(np.mean(sums))
+
+
+@pytest.mark.parametrize(("tied", "above"), list(product(range(1, 6), (0, 1, 4))))
+def test_precision_of_ties_is_the_mean_over_all_their_orders(tied: int, above: int) -> None:
+    for right, earlier in product(range(1, tied + 1), range(min(above, 2) + 1)):
+        counts = [np.array([value]) for value in (above, tied, earlier, right)]
+        terms = ranking.precision_terms(*counts)
+        assert terms == pytest.approx(expected_precision(tied, right, above, earlier))
+
+
+@pytest.mark.parametrize("k", [17, 20, 30])
+def test_hits_at_large_k_equal_the_product_of_factors(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(k)
+    tied = rng.integers(1, 25, 200)
+    right = np.minimum(tied, rng.integers(1, 6, 200))
+    ranks = Ranks(rng.integers(0, 35, 200), tied, right, right, 60)
+    quick = ranks.hits_at(k)
+    monkeypatch.setattr(ranking, "_MAX_EXACT", 100)
+    assert quick == pytest.approx(ranks.hits_at(k), abs=1e-9)
+
+
+def test_reference_values_of_torchmetrics() -> None:
+    """p = [.9, .8, .7, .1], t = [1, 0, 1, 1]: hit@2 is 1, mAP 0.805556."""
+    cosines = np.array([[0.9, 0.8, 0.7, 0.1]])
+    (found,) = ranking.rank_answers(np.eye(1), cosines.T, [csr_matrix([[True, False, True, True]])])
+    assert found.precision == pytest.approx([0.805556], abs=5e-7)
+    assert found.hits_at(2).tolist() == [1.0]
+    (flat,) = ranking.rank_answers(np.eye(1), np.zeros((10, 1)), [csr_matrix(np.eye(10, dtype=bool)[:1])])
+    assert flat.hits_at(1) == pytest.approx([0.1])  # a collapsed model, where sorting gives 0.1 or 1.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mean_precision_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, answers = rng.normal(size=(9, 4)), rng.normal(size=(31, 4))
+    truth = rng.random((9, 31)) < 0.15
+    truth[np.arange(9), rng.integers(0, 31, 9)] = True
+    (found,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
+    cosines = np.round(queries @ answers.T, 6)
+    expected = [average_precision_score(row, scores) for row, scores in zip(truth, cosines, strict=True)]
+    assert found.precision == pytest.approx(expected)
+    # torchmetrics ignores scores below 0, so it gets ranks.
+    theirs = [
+        float(retrieval_average_precision(torch.tensor(rankdata(scores)), torch.tensor(row)))
+        for row, scores in zip(truth, cosines, strict=True)
+    ]
+    assert found.precision == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize(("block", "tile"), [(1, 1), (3, 5), (64, 7), (512, 4096)])
+def test_tiles_of_any_size_give_the_same_digits(
+    block: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    # Few distinct vectors, so many ties, and queries with one to seven relevant answers.
+    queries, answers = (
+        rng.normal(size=(6, 3))[rng.integers(0, 6, 40)],
+        rng.normal(size=(9, 3))[rng.integers(0, 9, 67)],
+    )
+    truth = rng.random((40, 67)) < rng.random((40, 1)) * 0.1
+    truth[np.arange(40), rng.integers(0, 67, 40)] = True
+    other = np.roll(truth, 1, axis=0)
+    plain = ranking.rank_answers(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(ranking, "TILE", tile)
+    tiled = ranking.rank_answers(queries, answers, [csr_matrix(truth), csr_matrix(other)])
+    for one, two in zip(plain, tiled, strict=True):
+        for name in ("above", "tied", "relevant_tied", "relevant"):
+            assert (getattr(one, name) == getattr(two, name)).all(), name
+        assert one.precision is not None
+        assert two.precision is not None
+        assert (one.precision == two.precision).all()
+
+
+def test_memory_does_not_grow_with_the_gallery() -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(20_000, 8)).astype(np.float32)
+    truth = csr_matrix((np.ones(600, dtype=bool), (np.arange(600), np.arange(600))), shape=(600, 20_000))
+    tracemalloc.start()
+    ranking.rank_answers(texts[:600], texts, [truth])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 600 * 20_000 * 8  # less than the whole matrix
+
+
+def test_sorting_gives_the_same_ranks_as_comparing_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, answers = rng.normal(size=(2, 700, 3)) / 3
+    queries, answers = queries[:90], np.round(answers, 1)  # with ties
+    truth = rng.random((90, 700)) < np.linspace(0.002, 0.06, 90)[:, None]
+    truth[:, 0] = True
+    monkeypatch.setattr(ranking, "BLOCK", 40)
+    monkeypatch.setattr(ranking, "TILE", 300)
+    sorted_once = []
+    count = ranking._add_counts_sorted
+    monkeypatch.setattr(ranking, "_add_counts_sorted", lambda *args: sorted_once.append(1) or count(*args))
+    (found,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9  # three blocks by three tiles
+    monkeypatch.setattr(ranking, "_MAX_COMPARED", 1000)
+    (expected,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
+    assert len(sorted_once) == 9
+    for name in ("above", "tied", "relevant_tied", "precision"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    assert found.tied.max() > 1
