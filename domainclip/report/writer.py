@@ -79,7 +79,8 @@ def _json(file: Strict) -> str:
 def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
     # All output passes through `plain` and then through the HTML escape: no template can omit it.
     pages = _environment(autoescape=True, finalize=phrasing.plain)
-    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    sheets = (_TEMPLATES / name for name in ("base.css", "style.css"))
+    style = Markup("\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
     return pages.get_template(template).render(sections, style=style, marks=phrasing.MARKS)
 
 

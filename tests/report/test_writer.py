@@ -324,14 +324,14 @@ def test_headings_and_folds_are_in_order(tmp_path: Path) -> None:
 
 def test_colours_have_sufficient_contrast() -> None:
     """WCAG 2.2: contrast of text at least 4.5, of marks 3, in light and dark mode."""
-    style = (Path(writer.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    style = (Path(writer.__file__).parent / "templates" / "base.css").read_text(encoding="utf-8")
     light, dark = (
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media (prefers")[:2]
     )
     assert len(light) == len(dark) > 10
     for colours in (light, dark):
         for ground in ("paper", "card", "faint"):
-            for text in ("ink", "soft", "adapted"):
+            for text in ("ink", "soft", "accent"):
                 assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
             assert contrast(colours["base"], colours[ground]) >= 3, ground
         for verdict in ("better", "worse", "care"):
@@ -339,7 +339,7 @@ def test_colours_have_sufficient_contrast() -> None:
                 assert contrast(colours[verdict], colours[ground]) >= 4.5, (verdict, ground)
         for ground in ("better-wash", "worse-wash", "care-wash"):
             assert contrast(colours["ink"], colours[ground]) >= 4.5
-            assert contrast(colours["adapted"], colours[ground]) >= 4.5
+            assert contrast(colours["accent"], colours[ground]) >= 4.5
 
 
 def contrast(one: str, other: str) -> float:

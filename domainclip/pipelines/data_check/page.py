@@ -8,13 +8,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from domainclip import __version__
+from domainclip import __version__, report
 from domainclip.data.schema import SPLITS
 from domainclip.errors import RecipeError
 from domainclip.pipelines.data_check import contact_sheet
 from domainclip.pipelines.data_check.check import CorpusCheck
 
 LEVELS = {"error": "✕ error", "warning": "▲ warning", "info": "· note"}
+# Of this page, and of all reports: base.css.
+_TEMPLATES = [Path(__file__).parent / "templates", Path(report.__file__).parent / "templates"]
 _CLASSES = 60  # rows of the table of classes
 
 
@@ -72,7 +74,7 @@ def _classes(corpus_check: CorpusCheck) -> list[tuple[str, list[int]]]:
 
 def _write(out: Path, page: dict[str, Any], mode: int = 0o666) -> Path:
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
