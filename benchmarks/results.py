@@ -104,7 +104,7 @@ def protocols() -> str:
         for row in found:
             if row["dataset"] == "test" and row["metric"].split("/")[0] in ("macro_auroc", "auroc"):
                 rows.append(f"| {name} | {row['metric']} | {row['base']['value']:.3f} | {change(row)} |")
-    return "\n".join([ASKED, "| protocol | figure | base | LoRA |", "|---|---|--:|--:|", *rows, ""])
+    return "\n".join([ASKED, "| protocol | metric | base | LoRA |", "|---|---|--:|--:|", *rows, ""])
 
 
 FIGURES = [
@@ -137,7 +137,7 @@ def section(recipe: str, found: dict[str, dict[str, Any]]) -> str:
             f"{first['corpus']['name']}: {test['n']} held-out items of {test['groups']} groups.",
             f"Training: {minutes}.",
             "",
-            "| figure | base | " + " | ".join(found) + " |",
+            "| metric | base | " + " | ".join(found) + " |",
             "|---|--:|" + "--:|" * len(found),
             *rows,
             "",
@@ -168,32 +168,32 @@ PROTOCOLS = {"CheXzero": "cxr.chexzero", "BioViL": "cxr.biovil"}
 ASKED = """## The X-ray run under two published protocols
 
 `domainclip eval RUN --against base "probes={zero_shot: {preset: cxr.chexzero}}"`, and `cxr.biovil`: prompts
-and scores as those papers have them, on this corpus, which is not theirs. AUROC; a single test item is
-Streptococcus. Adaptation taught four classes against each other, and captions of COVID-19 speak of pneumonia
-too: asked alone, "pneumonia" is now found less often where it is the label. Macro figures alone would not
-show that.
+and scores as in those papers, on this corpus, which is another than theirs. AUROC; a single test item is
+Streptococcus. Training contrasted four classes with each other, and captions of COVID-19 mention pneumonia
+too: as a separate question, "pneumonia" now has a lower AUROC where it is the label. Macro metrics alone
+would not show it.
 """
 
 HEAD = """# Results on real corpora
 
-Made by `make results` (benchmarks/results.py), one seed. Each cell: the adapted model's figure, and in
-brackets its difference from the base with the paired 95 % interval, resampling groups (patients, works).
-The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general photos that no run
-trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with five captions
-each (R@1).
+Made by `make results` (benchmarks/results.py), one seed. Each cell gives the metric of the adapted model
+and, in brackets, its difference from the base with the paired 95 % interval, resampling groups (patients,
+works). The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general photos that
+no run trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with five
+captions each (R@1).
 
-*Plain* is what one would write without a tool: image tower locked, the text tower learning at 5e-4 for ten
-epochs, the contrastive loss alone. The others add, as the shipped recipes do, captions made of the labels
-and the anchor to general sentences: *locked image* for five epochs; *LoRA* (rank 16, all layers, both
-towers) and *full* for one epoch in batches of 32. `medical_xray` ships as LoRA, `art_paintings` as locked
-image, since these runs with more general sentences, and interpolated ([ablations.md](ablations.md), three
-seeds). The recipe, with every default written out, stands in each run's report.
+*Plain* is fine-tuning without protection: image tower locked, the text tower trained at 5e-4 for ten
+epochs, the contrastive loss alone. The others add, as the built-in recipes do, captions made of the
+labels and the anchor: *locked image* for five epochs; *LoRA* (rank 16, all layers, both towers) and
+*full* for one epoch in batches of 32. The built-in recipe `medical_xray` uses LoRA. `art_paintings` uses
+a locked image tower, since these runs with more anchor texts, and interpolation
+([ablations.md](ablations.md), three seeds). The report of each run has the recipe with every default.
 
-Read the X-rays with care. One of the four classes has a single held-out image, which none of these runs
-recognises; with it right, each macro accuracy would be 0.25 higher. And `domainclip data check` finds eleven
-radiographs of this corpus in two splits, eight of them in training and test: the same picture under two
-patient numbers of two sources. They were left where they are, with `corpus.checks.near_duplicates=warning`;
-at most eight of the held-out items are known from training.
+Limits of the X-ray results: one of the four classes has a single held-out image, which none of these runs
+classifies correctly; with it correct, each macro accuracy would be 0.25 higher. And `domainclip data
+check` detects eleven radiographs of this corpus in two splits, eight of them in training and test: the
+same image under two patient numbers of two sources. They were not removed
+(`corpus.checks.near_duplicates=warning`); at most eight of the held-out items are known from training.
 
 """
 

@@ -245,7 +245,7 @@ def test_a_public_card_says_how_to_get_it_and_what_was_not_verified(name: str) -
     assert card.verified
     assert card.not_verified
     assert card.privacy.identifiers in ("none", "de-identified")
-    assert "Before you believe a number" in card.description
+    assert "**Limits.**" in card.description
 
 
 def test_every_domain_has_two_and_every_card_of_the_folder_is_covered() -> None:
