@@ -106,8 +106,8 @@ def test_damaged_files_are_named(run: Path, name: str, content: bytes, message: 
 
 
 def test_an_invalid_report_is_not_published(run: Path) -> None:
-    found = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps(found | {"valid": False}))
+    data = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(data | {"valid": False}))
     assert fault(lambda: files_to_push(run)) == (
         f"{run}: its report is marked invalid, so its results must not be published: resolve the "
         "warnings in report.md and run again"

@@ -203,4 +203,6 @@ def test_not_logged_in(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPa
 
 def _decoded(body: bytes) -> bytes:
     """Whatever a request holds in base64: samples and files of a commit."""
-    return b"".join(base64.b64decode(found) for found in re.findall(rb'"([A-Za-z0-9+/]{16,}={0,2})"', body))
+    return b"".join(
+        base64.b64decode(encoded) for encoded in re.findall(rb'"([A-Za-z0-9+/]{16,}={0,2})"', body)
+    )

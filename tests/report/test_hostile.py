@@ -23,7 +23,7 @@ from domainclip.report.writer import write, write_comparison
 from tests.report.made_results import GAIN, LOSS, context, evaluation, row
 from tests.report.test_writer import Page
 
-# A picture of one point: the examples of a report are real pictures.
+# An image of one pixel, as the examples of a report are real images.
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f"
     "0005fe02fe0def46b80000000049454e44ae426082"
@@ -47,10 +47,10 @@ def attacks(origin: str) -> list[str]:
 def reports(folder: Path, origin: str) -> list[str]:
     """A report and a comparison with every attack in every text field."""
     for number, text in enumerate(attacks(origin)):
-        found, about = _attacked(text)
-        write(folder / f"report{number}", found, about)
+        measured, about = _attacked(text)
+        write(folder / f"report{number}", measured, about)
         models = {text: {"name": text}, f"{text} again": {"revision": text}, f"{text} third": {}}
-        write_comparison(folder / f"report{number}", [found, found], about, models)
+        write_comparison(folder / f"report{number}", [measured, measured], about, models)
     return [
         f"report{number}/{name}.html"
         for number in range(len(attacks(origin)))
@@ -66,9 +66,9 @@ def _attacked(text: str) -> tuple[Evaluation, ReportContext]:
     entry["details"] = {text: text, "prompts": prompts, "reliability": reliability}
     entry["adapted_details"] = {text: [text], "reliability": reliability}
     rows = [replace(GAIN, dataset=text), row(metric=f"accuracy/{text}", dataset=text), LOSS]
-    found = evaluation(rows, protocol=[entry], warnings=[text])
+    measured = evaluation(rows, protocol=[entry], warnings=[text])
     facts = CorpusFacts(text, text, text, text, {text: (1, 1)}, {text: 1}, notes=[text], findings=[text])
-    return found, context(
+    return measured, context(
         title=text,
         command=text,
         recipe=text,
@@ -113,9 +113,9 @@ def shown(page: str, profile: Path) -> tuple[str, list[str]]:
         pytest.skip("no browser here")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     command += [f"--user-data-dir={profile}", "--virtual-time-budget=2000", "--dump-dom", page]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "<html" in found.stdout, found.stderr[-500:]
-    return found.stdout, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "<html" in process.stdout, process.stderr[-500:]
+    return process.stdout, [line for line in process.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_a_browser_sees_no_dialog_no_request_and_no_error(
@@ -145,7 +145,7 @@ def test_the_browser_detects_unescaped_attacks(tmp_path: Path, server: tuple[str
     policy = "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\">"
     (tmp_path / "raw.html").write_text(f"<!doctype html>{policy}<title>raw</title>{raw}", encoding="utf-8")
     _, console = shown(f"{origin}/raw.html", tmp_path / "profile")
-    assert console  # what a policy stops is said there
+    assert console  # blocked requests are reported there
 
 
 def test_rendered_markdown_has_no_active_element(tmp_path: Path) -> None:

@@ -62,14 +62,14 @@ def test_a_corpus_of_the_hub_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "license", "name"),
+    ("text", "license", "name"),
     [("mit", "mit", None), ("", "other", "unnamed"), ("Our: own\nlicence", "other", "our-own-licence")],
 )
-def test_licences(said: str, license: str, name: str | None) -> None:
-    text = _card(license=said)
-    data: Any = ModelCard(text).data
+def test_licences(text: str, license: str, name: str | None) -> None:
+    card = _card(license=text)
+    data: Any = ModelCard(card).data
     assert (data.license, data.license_name) == (license, name)
-    assert problem(text) is None
+    assert problem(card) is None
 
 
 def test_losses_come_first_and_are_complete() -> None:
@@ -92,8 +92,8 @@ def test_losses_come_first_and_are_complete() -> None:
 def test_parts_are_judged_together() -> None:
     """Of twenty classes one differs by chance: after Holm's correction p = .01 is no difference."""
     parts = [result(f"accuracy/{i}", 0.5, 0.47, p=0.01) for i in range(20)]
-    found = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
-    assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(found)
+    measured = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
+    assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(measured)
     alone = results(results=[result("macro_accuracy", 0.5, 0.6), parts[0]])
     assert "got significantly worse" not in _card(alone)
 
@@ -147,7 +147,7 @@ def test_only_the_first_paragraph_of_the_cards_description() -> None:
 
 
 def test_hostile_data_is_escaped() -> None:
-    found = results(
+    measured = results(
         result(f"accuracy/{HOSTILE}", 0.5, 0.1),
         corpus={"name": HOSTILE, "card": HOSTILE, "splits": {HOSTILE: [1, 1]}, "retention": {"set": HOSTILE}},
         warnings=[HOSTILE],
@@ -155,7 +155,7 @@ def test_hostile_data_is_escaped() -> None:
     given = recipe("lab/base-clip", report={"title": HOSTILE})
     facts = _facts(given, pretty_name=HOSTILE, license=HOSTILE, description=HOSTILE, language=[HOSTILE, "en"])
     facts = CardFacts(given, facts.corpus, [HOSTILE], HOSTILE)
-    text = render(found, facts, adapter=True)
+    text = render(measured, facts, adapter=True)
     assert problem(text) is None
     data: Any = ModelCard(text).data
     assert (data.license, data.language, data.base_model) == ("other", ["en"], "lab/base-clip")
@@ -211,8 +211,8 @@ def test_the_usage_example_runs_without_this_package(
 def test_the_usage_of_a_sigmoid_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool) -> None:
     model = adapted(tiny_siglip(tmp_path / "base"), lora)
     save_model(model, tmp_path / "model")
-    found = results(base={"name": "base", "family": "siglip"})
-    text = render(found, _facts(recipe(str(tmp_path / "base"))), adapter=lora)
+    measured = results(base={"name": "base", "family": "siglip"})
+    text = render(measured, _facts(recipe(str(tmp_path / "base"))), adapter=lora)
     assert "torch.sigmoid(out.logits_per_image)" in text
     _agrees(_use(text, tmp_path / "model", tmp_path, monkeypatch), model, tmp_path)
 
@@ -226,8 +226,14 @@ def test_the_revision_of_the_base_is_used() -> None:
 def test_citations_are_links(tmp_path: Path) -> None:
     text = _card()
     assert "- [arXiv:2106.09685](https://arxiv.org/abs/2106.09685)\n" in text
-    said = {"title": "Made run", "command": "", "facts": {"objectives": {"contrastive": 1.0, "gone": 1.0}}}
-    run = made_run(tmp_path / "run", run=said)  # the recipe names no objective: the base's family decided
+    run_facts = {
+        "title": "Made run",
+        "command": "",
+        "facts": {"objectives": {"contrastive": 1.0, "gone": 1.0}},
+    }
+    run = made_run(
+        tmp_path / "run", run=run_facts
+    )  # the recipe names no objective: the base's family decided
     assert CardFacts.of(run).citations == [
         "strategy lora: arXiv:2106.09685",
         "objective contrastive: arXiv:2103.00020",
@@ -258,12 +264,12 @@ def _facts(given: Any, license: str = "cc-by-4.0", **corpus: Any) -> CardFacts:
     return CardFacts(given, Card.model_validate(card | corpus), ["arXiv:2106.09685"], license)
 
 
-def _card(found: Any = None, adapter: bool = True, license: str = "cc-by-4.0", **corpus: Any) -> str:
-    return render(found or results(), _facts(recipe("lab/base-clip"), license, **corpus), adapter)
+def _card(measured: Any = None, adapter: bool = True, license: str = "cc-by-4.0", **corpus: Any) -> str:
+    return render(measured or results(), _facts(recipe("lab/base-clip"), license, **corpus), adapter)
 
 
 def _use(text: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the card's own code computes, with folders in place of names on the Hub."""
+    """The output of the card's code, with folders instead of repository names."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     code = code.replace('"OWNER/NAME"', repr(str(model))).replace('"BASE"', repr(str(folder / "base")))
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(

@@ -37,9 +37,9 @@ def test_a_local_folder_is_not_a_repository_name(tmp_path: Path, monkeypatch: py
 
 
 def test_a_public_recipe_has_no_local_path() -> None:
-    told = public_recipe(_recipe())
-    data = yaml.safe_load(told)
-    assert "DOE" not in told
+    public = public_recipe(_recipe())
+    data = yaml.safe_load(public)
+    assert "DOE" not in public
     assert data["base"] == {"path": "lab/clip", "revision": "abc"}
     assert data["corpus"] == {
         "card": "mine",
@@ -54,12 +54,12 @@ def test_a_public_recipe_has_no_local_path() -> None:
 def test_all_paths_of_a_recipe_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/jane")
     monkeypatch.chdir(tmp_path)
-    found = local_paths(_recipe(), tmp_path / "run")
-    assert set(found) == {
+    paths = local_paths(_recipe(), tmp_path / "run")
+    assert set(paths) == {
         *("/srv/DOE", "/srv/DOE/general", "/srv/DOE/cxr", "/srv/DOE/reports.csv", "/srv/DOE/mine.md"),
         *(str(tmp_path / "run"), str(tmp_path), "/home/jane"),
     }
-    assert found == sorted(found, key=len, reverse=True)
+    assert paths == sorted(paths, key=len, reverse=True)
 
 
 @pytest.mark.parametrize(

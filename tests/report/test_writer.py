@@ -45,8 +45,8 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def written(folder: Path, found: Evaluation, about: ReportContext) -> dict[str, str]:
-    page = write(folder, found, about)
+def written(folder: Path, measured: Evaluation, about: ReportContext) -> dict[str, str]:
+    page = write(folder, measured, about)
     assert page == folder / "report.html"
     return {name: (folder / f"report.{name}").read_text(encoding="utf-8") for name in ("html", "md")}
 
@@ -55,7 +55,7 @@ def hostile() -> tuple[Evaluation, ReportContext]:
     entry = evaluation().protocol[0]
     entry["dataset"] = HOSTILE
     entry["details"] = {HOSTILE: HOSTILE, "prompts": {HOSTILE: {"positive": [HOSTILE], "negative": []}}}
-    found = evaluation(
+    measured = evaluation(
         [replace(GAIN, dataset=HOSTILE), row(metric=f"accuracy/{HOSTILE}"), LOSS],
         protocol=[entry],
         warnings=[HOSTILE],
@@ -81,7 +81,7 @@ def hostile() -> tuple[Evaluation, ReportContext]:
         citations=[HOSTILE],
         examples=[Example(PIXEL, HOSTILE, 3, 1)],
     )
-    return found, about
+    return measured, about
 
 
 def test_four_files_and_nothing_else(tmp_path: Path) -> None:
