@@ -57,7 +57,7 @@ def check_max_unusable(unusable: Sequence[UnusableItem], total: int, card: Card)
     raise DataError(
         f"corpus {card.name}: {n} of {total} items are unusable ({n / total:.1%}, limit "
         f"{card.max_unusable:.1%}): {count_reasons(unusable)}; first: {', '.join(named)}{more}; "
-        f"mend them or raise corpus.max_unusable{_list_path(unusable, card)}"
+        f"repair them or raise corpus.max_unusable{_list_path(unusable, card)}"
     )
 
 

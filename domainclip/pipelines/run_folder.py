@@ -39,7 +39,7 @@ def locate(
         return loading.load_recipe(name or str(folder / "recipe.yaml"), overrides), folder
     if name is None:
         raise RecipeError(
-            "finetune: name a recipe with --recipe; domainclip recipes list shows those that ship"
+            "finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones"
         )
     return loading.load_recipe(name, overrides), folder
 

@@ -57,8 +57,8 @@ class MultiFrame(Strategy):
         base = model.frame_pooling or pooling
         if base != pooling:
             raise RecipeError(
-                "strategy.multi_frame: the base pools its pictures already: say "
-                f"frames {base.frames}, pooling {base.pool}, layers {base.layers}, as it does"
+                "strategy.multi_frame: the base already pools its images: use "
+                f"frames {base.frames}, pooling {base.pool}, layers {base.layers}, as the base does"
             )
         if model.frame_pooling is None:
             model.set_frame_pooling(pooling)

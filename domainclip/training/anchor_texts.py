@@ -35,7 +35,7 @@ def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]
     known = whole_words(tokenizer)
     if len(known) < 2:
         raise ModelError(
-            "the base's tokeniser has no whole words to make general sentences of: leave out the anchor"
+            "the base's tokeniser has no whole words to make anchor texts of: leave out the objective anchor"
         )
     draw = np.random.Generator(np.random.Philox(key=seed))
     picks = draw.integers(len(known), size=(anchors.count, 2))

@@ -143,7 +143,7 @@ def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 64 items are unusable (1.6%, limit 1.0%): 1 empty caption; first: row 1 "
-        f"000.png (empty caption); mend them or raise corpus.max_unusable (list: {listed})\n",
+        f"000.png (empty caption); repair them or raise corpus.max_unusable (list: {listed})\n",
     )
     # Allowed, it is counted and said.
     assert finetune(f"corpus.path={folder}", "corpus.max_unusable=0.02")[0] == 0
@@ -179,7 +179,7 @@ def test_a_dicom_file_that_is_no_picture(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 13 items are unusable (7.7%, limit 1.0%): 1 not an image (RTPLAN); first: "
-        f"row 13 plan.dcm (not an image (RTPLAN)); mend them or raise corpus.max_unusable (list: {listed})\n",
+        f"row 13 plan.dcm (not an image (RTPLAN)); repair them or raise corpus.max_unusable (list: {listed})\n",
     )
 
 
@@ -199,7 +199,7 @@ def test_no_recipe_and_no_run(run: Run, tmp_path: Path) -> None:
     assert run("finetune") == (
         2,
         "",
-        "domainclip: finetune: name a recipe with --recipe; domainclip recipes list shows those that ship\n",
+        "domainclip: finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones\n",
     )
     assert run("finetune", "--resume") == (
         2,

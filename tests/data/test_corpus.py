@@ -90,7 +90,7 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> N
         "corpus test: 8 of 10 items are unusable (80.0%, limit 1.0%): 7 missing file, 1 empty file; first: "
         "row 3 2.png (empty file), row 4 3.png (missing file), row 5 4.png (missing file), "
         "row 6 5.png (missing file), "
-        f"row 7 6.png (missing file) and 3 more; mend them or raise corpus.max_unusable (list: {_list()})"
+        f"row 7 6.png (missing file) and 3 more; repair them or raise corpus.max_unusable (list: {_list()})"
     )
     loaded = load_corpus(card(max_unusable=0.8), str(file))
     assert loaded.splits["train"]["texts"][:] == [["caption 0"], ["caption 1"]]
@@ -103,7 +103,7 @@ def test_empty_captions_are_counted(tmp_path: Path) -> None:
     rows[2]["text"], rows[5]["text"] = "  ", "nan"
     assert _error(table(tmp_path, rows)) == (
         "corpus test: 2 of 8 items are unusable (25.0%, limit 1.0%): 2 empty caption; first: row 3 2.png "
-        f"(empty caption), row 6 5.png (empty caption); mend them or raise corpus.max_unusable (list: {_list()})"
+        f"(empty caption), row 6 5.png (empty caption); repair them or raise corpus.max_unusable (list: {_list()})"
     )
 
 
@@ -211,7 +211,7 @@ def test_without_a_place_for_the_list_the_fault_is_reported_all_the_same(
     (own_home / ".cache").write_text("a file in the way", encoding="utf-8")
     assert _error(table(tmp_path, _rows(1), images=False)) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "
-        "(missing file); mend them or raise corpus.max_unusable"
+        "(missing file); repair them or raise corpus.max_unusable"
     )
 
 

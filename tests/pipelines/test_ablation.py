@@ -362,7 +362,7 @@ def test_a_signal_asks_every_run_to_save_and_starts_no_other(
     planned = plan.load(str(plan_file), [], tmp_path / "out")
     with pytest.raises(Interrupted) as caught:
         runs.run_all(planned.runs, jobs=1, processes=None, quiet=True, say=lambda _: None)
-    assert str(caught.value) == "stopped with 0 of 4 runs complete; the same command goes on"
+    assert str(caught.value) == "stopped with 0 of 4 runs complete; the same command continues them"
     assert caught.value.code == 143
     assert (tmp_path / "ready").read_text() == "x"
     assert signal.signal(number, before) == signal.SIG_DFL

@@ -188,8 +188,8 @@ def test_saved_it_loads_here_and_its_towers_in_plain_transformers(
     with pytest.raises(RecipeError) as caught:
         MultiFrame(frames=8, pooling=pool).learning_rates(again)
     assert str(caught.value) == (
-        "strategy.multi_frame: the base pools its pictures already: "
-        f"say frames 4, pooling {pool}, layers 2, as it does"
+        "strategy.multi_frame: the base already pools its images: "
+        f"use frames 4, pooling {pool}, layers 2, as the base does"
     )
 
 

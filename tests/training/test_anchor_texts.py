@@ -63,5 +63,5 @@ def test_a_vocabulary_without_words() -> None:
     with pytest.raises(ModelError) as caught:
         anchor_texts.make_sentences(Bytes(), AnchorTexts(), 0)
     assert str(caught.value) == (
-        "the base's tokeniser has no whole words to make general sentences of: leave out the anchor"
+        "the base's tokeniser has no whole words to make anchor texts of: leave out the objective anchor"
     )

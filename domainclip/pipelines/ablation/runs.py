@@ -59,7 +59,7 @@ def run_all(
 ) -> list[Ended]:
     """Run what is not complete, at most `jobs` at once; the end of each run, in the order of the plan.
 
-    Raises: RecipeError for a folder of another run; Interrupted after a signal: the same command goes on.
+    Raises: RecipeError for a folder of another run; Interrupted after a signal.
     """
     complete = {run.folder: is_complete(run) for run in runs}
     ends = {run.folder: Ended(run) for run in runs if complete[run.folder]}
@@ -80,7 +80,9 @@ def run_all(
     if children.stopped:
         code = ExitCode.INTERRUPTED if children.stopped == signal.SIGINT else ExitCode.TERMINATED
         done = sum(not ended.error for ended in ends.values())
-        raise Interrupted(f"stopped with {done} of {len(runs)} runs complete; the same command goes on", code)
+        raise Interrupted(
+            f"stopped with {done} of {len(runs)} runs complete; the same command continues them", code
+        )
     return [ends[run.folder] for run in runs]
 
 
