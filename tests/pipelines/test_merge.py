@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.models import dual_encoder, loading
 from domainclip.models.saving import save_model
-from domainclip.pipelines.merge import _difference, _said, merge
+from domainclip.pipelines.merge import _difference, _outputs, merge
 from domainclip.strategies.lora import Lora
 from tests.support import tiny_models
 from tests.support.run_folders import made_run
@@ -54,7 +54,7 @@ def test_merged_is_not_the_base(run: Path, template: Path, tmp_path: Path) -> No
     """Fault 16."""
     merge(run, tmp_path / "out")
     base, merged = loading.load_model(template.parent / "base"), loading.load_model(tmp_path / "out")
-    for before, after in zip(_said(base)[:3], _said(merged)[:3], strict=True):
+    for before, after in zip(_outputs(base)[:3], _outputs(merged)[:3], strict=True):
         assert (before - after).abs().max() > 1e-2
 
 

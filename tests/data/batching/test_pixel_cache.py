@@ -87,7 +87,7 @@ def test_images_are_not_read_again(tmp_path: Path) -> None:
     again = _kept(pairs, build=False)  # as a later run finds it
     assert _same(before, _all(again))
     (entry,) = disk_cache.entries("pixels")
-    assert entry.what == "10 training images as the model takes them"
+    assert entry.description == "10 training images as the model takes them"
     assert 10 * (1 + 8 * 8 * 3) < entry.size < 10 * (1 + 8 * 8 * 3) + 1000
 
 

@@ -148,7 +148,7 @@ def test_the_record_contains_no_file_name(tmp_path: Path) -> None:
     assert b"Smith" not in cached
     assert str(tmp_path).encode() not in cached
     (entry,) = disk_cache.entries()
-    assert (entry.kind, entry.what) == ("digests", "sha256 of files that were read")
+    assert (entry.kind, entry.description) == ("digests", "sha256 of files that were read")
     assert (tmp_path / "cache" / "digests" / entry.name).stat().st_mode & 0o77 == 0
     disk_cache.remove(entry.kind, entry.name)
     assert disk_cache.entries() == []
@@ -193,7 +193,7 @@ def test_images_given_as_bytes_are_never_all_in_memory() -> None:
     splits = DatasetDict({"train": to_dataset(rows), "validation": to_dataset([]), "test": to_dataset([])})
     del rows
     tracemalloc.start()
-    readable, hashes = corpus._with_pictures(splits, ReadLog())
+    readable, hashes = corpus._with_readable_images(splits, ReadLog())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < whole / 2
