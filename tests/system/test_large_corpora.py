@@ -149,7 +149,7 @@ def test_what_a_stream_cannot_do_is_refused(shard_recipe: Path, tmp_path: Path) 
 
 
 def test_a_recipe_may_not_run_a_pipe(recipe_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^corpus.path: pipe: is not read, and nothing is ever run"):
+    with pytest.raises(DataError, match=r"^corpus.path: pipe: is not read, and no command is ever run"):
         _train(
             recipe_file,
             tmp_path / "a",
