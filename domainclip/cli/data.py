@@ -121,7 +121,9 @@ def prepare(
         int, typer.Option(min=1, help="Items per shard; an interruption loses at most one shard of work.")
     ] = 500,
 ) -> None:
-    """Write a corpus as resized, de-identified shards with a manifest. Can be interrupted and continued.
+    """Write a corpus as resized shards with a manifest. Can be interrupted and continued.
+
+    Ids and groups become pseudonyms; captions and labels are written unchanged, names in them included.
 
     \b
     domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr
