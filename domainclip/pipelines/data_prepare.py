@@ -1,4 +1,4 @@
-"""The command `data prepare`: write a corpus as resized shards with pseudonymous ids, in parallel and restartable.
+"""The command `data prepare`: resized shards with pseudonymous ids, written in parallel, restartable.
 
 A run that was stopped, at whatever moment, is continued by the same command. The files do not depend on the
 number of workers or of interruptions.
