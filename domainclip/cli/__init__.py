@@ -1,0 +1,1 @@
+"""The commands as typed, one file a group; heavy imports stand inside each command."""

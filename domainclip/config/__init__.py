@@ -1,0 +1,1 @@
+"""YAML in, typed values out: recipe, training settings, overrides, built-in files."""

@@ -1,0 +1,1 @@
+"""Measure models on the same items: encoding, probes, metrics, statistics, verdicts."""

@@ -1,0 +1,1 @@
+"""Files of a corpus: locations inside files, folders, tables, tars, remote ranges."""

@@ -1,0 +1,1 @@
+"""Captions and reports as text: sections, sentences, languages, negative and related texts."""

@@ -1,0 +1,1 @@
+"""Numerical kernels of the losses: row blocks, rings over processes, symmetric sums."""
