@@ -5,9 +5,6 @@
 The names are imported on first use, so that `import domainclip` and `domainclip --help` stay fast.
 """
 
-from importlib import import_module
-from typing import Any
-
 __version__ = "0.1.0"
 __all__ = ["AdaptedModel", "Recipe", "__version__", "evaluate", "finetune", "load_model", "load_recipe"]
 
@@ -21,7 +18,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
