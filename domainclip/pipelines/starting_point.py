@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from domainclip.distributed.collectives import on_first_process
+from domainclip.distributed import collectives
 from domainclip.pipelines.inputs import Inputs
 from domainclip.training.checkpointing import resume
 from domainclip.training.run_context import RunContext
@@ -35,5 +36,5 @@ def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
     if not run.options.resume:
         return StartingPoint(identity, None)
     # One process decides for all.
-    checkpoint = on_first_process(lambda: resume.find_checkpoint(run.folder, identity))
+    checkpoint = collectives.on_first_process(partial(resume.find_checkpoint, run.folder, identity))
     return StartingPoint(identity, checkpoint)

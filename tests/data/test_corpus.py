@@ -253,7 +253,7 @@ def test_a_missing_view_is_counted_and_its_item_stays(
         _studies(tmp_path, monkeypatch)
     assert str(caught.value) == (
         "corpus test: 3 of 7 items are unusable (42.9%, limit 1.0%): 2 missing file, 1 empty file; first: "
-        "row 0 view 1 01.png (missing file), row 1 10.png (empty file), row 2 20.png (missing file); mend "
+        "row 0 view 1 01.png (missing file), row 1 10.png (empty file), row 2 20.png (missing file); repair "
         f"them or raise corpus.max_unusable (list: {_list()})"
     )
     left = _studies(tmp_path, monkeypatch, max_unusable=0.9)

@@ -19,8 +19,7 @@ import torch
 
 from domainclip.config import loading as loading_config
 from domainclip.errors import DomainclipError
-from domainclip.models import loading
-from domainclip.pipelines import finetune
+from domainclip.pipelines import base_model, finetune
 from domainclip.training import stage_run
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.run_context import RunOptions
@@ -35,9 +34,9 @@ OPTIONS = [
 
 def _double() -> None:
     """The whole run in double precision; for processes that end with it."""
-    plain = loading.load_model
+    plain = base_model.load_model
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
-    loading.load_model = lambda *a, **k: plain(*a, **k).double()  # type: ignore[assignment]
+    base_model.load_model = lambda *a, **k: plain(*a, **k).double()  # type: ignore[assignment]
 
 
 def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, world: int, port: int) -> None:

@@ -344,7 +344,7 @@ def test_one_process_says_for_all_where_a_run_goes_on(
 def test_a_strategy_that_refuses_leaves_the_folder_free(recipe_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(RecipeError, match="leave nothing to learn"):
-        _finetune(recipe_file, folder, "strategy={prompt_learning: {tokens: 0}}")
+        _finetune(recipe_file, folder, "strategy={prompt_learning: {context_tokens: 0}}")
     # The base has been measured, and that stays on record.
     assert [path.name for path in sorted(folder.iterdir())] == ["environment.json", "ledger.jsonl"]
     assert _finetune(recipe_file, folder) == folder / "report.html"

@@ -82,7 +82,7 @@ def test_a_run_learns_the_same_whether_anyone_looks(recipe_file: Path, tmp_path:
     assert {"figure", "retention", "lost"} <= seeing[1][-1]["validation"].keys()
     report = (tmp_path / "seeing" / "report.html").read_text()
     assert "Loss on held-out pairs" in report
-    assert "Retention while training" in report
+    assert "Retention during training" in report
     assert "Loss on held-out pairs" not in (tmp_path / "blind" / "report.html").read_text()
 
 

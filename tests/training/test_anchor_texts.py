@@ -34,7 +34,7 @@ def test_other_vocabularies(tmp_path: Path, make: Any) -> None:
 
 
 def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
-    settings = AnchorTexts(sentences=200, per_step=20)
+    settings = AnchorTexts(count=200, per_step=20)
     first = anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first == anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first != anchor_texts.make_sentences(tokenizer, settings, 6)
@@ -45,7 +45,7 @@ def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
 
 
 def test_what_a_step_draws(tokenizer: Any) -> None:
-    settings = AnchorTexts(sentences=50, per_step=20)
+    settings = AnchorTexts(count=50, per_step=20)
     assert anchor_texts.drawn_indices(3, settings, 0) == anchor_texts.drawn_indices(3, settings, 0)
     assert anchor_texts.drawn_indices(3, settings, 0) != anchor_texts.drawn_indices(4, settings, 0)
     assert len(set(anchor_texts.drawn_indices(3, settings, 0))) == 20
