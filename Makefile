@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak
 
 install: $(VENV)/installed
 
@@ -21,6 +21,10 @@ demo: install
 
 test: install
 	$(TEST_ENV) $(BIN)/pytest -n 2
+
+# While you work: no whole runs, no processes. Under 90 seconds.
+test-fast: install
+	$(TEST_ENV) $(BIN)/pytest -n 2 -q -m "not run and not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,6 +15,61 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), 
 ITEMS = 64
 
 
+# Files that train whole runs, start processes or wait: `make test-fast` leaves them out. Measured with --durations.
+WHOLE_RUNS = {
+    *("cli/test_app.py", "test_extending.py", "distributed/test_timeout.py"),
+    *("data/images/test_image_faults.py", "data/test_streaming.py", "data/batching/test_pixel_cache.py"),
+    *(
+        "data/checks/test_leakage.py",
+        "data/readers/test_webdataset.py",
+        "data/images/test_near_duplicates.py",
+    ),
+    *(
+        "evaluation/test_contamination.py",
+        "evaluation/test_evaluate.py",
+        "evaluation/test_embedding_cache.py",
+    ),
+    *("evaluation/test_verdicts.py", "evaluation/statistics/test_intervals.py"),
+    *("evaluation/probes/test_all_probes.py", "models/test_onednn.py", "models/test_loading.py"),
+    *(
+        "objectives/test_three_towers.py",
+        "objectives/test_extra_text_objectives.py",
+        "report/test_hostile.py",
+    ),
+    *("pipelines/test_ablation.py", "pipelines/test_api.py", "pipelines/test_data_prepare.py"),
+    *("pipelines/test_evaluate.py", "pipelines/test_protocol.py", "pipelines/test_merge.py"),
+    *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
+    *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),
+    *(
+        "training/test_stages.py",
+        "training/test_fsdp.py",
+        "training/test_precompute.py",
+        "training/test_step.py",
+    ),
+    *(
+        "data/curation/test_cluster_batches.py",
+        "objectives/losses/test_blockwise.py",
+        "training/test_views.py",
+    ),
+    *(
+        "evaluation/probes/test_modality_gap.py",
+        "training/test_validation.py",
+        "pipelines/plan/test_cluster.py",
+    ),
+    *("examples/test_quickstart_base.py", "examples/test_generated_pictures.py"),
+    *("training/test_micro_batch_size.py", "training/monitoring/test_tensorboard.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole runs: all of tests/system, and the files listed above."""
+    tests = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(tests).as_posix()
+        if file.startswith("system/") or file in WHOLE_RUNS:
+            item.add_marker("run")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
