@@ -143,8 +143,9 @@ def test_the_browser_detects_unescaped_attacks(tmp_path: Path, server: tuple[str
     assert "<title>owned</title>" in dom
     assert {"/script", "/img", "/frame"} <= set(asked)
     policy = "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\">"
-    (tmp_path / "raw.html").write_text(f"<!doctype html>{policy}<title>raw</title>{raw}", encoding="utf-8")
-    _, console = shown(f"{origin}/raw.html", tmp_path / "profile")
+    # Another name and profile: a page from the browser's cache would report nothing.
+    (tmp_path / "policy.html").write_text(f"<!doctype html>{policy}<title>raw</title>{raw}", encoding="utf-8")
+    _, console = shown(f"{origin}/policy.html", tmp_path / "profile2")
     assert console  # blocked requests are reported there
 
 
