@@ -232,6 +232,6 @@ def test_a_real_base_localises_photographs_in_a_quarter_of_a_grey_image(
     results = Localisation()(encoder, data)
     assert metric_of(results, "pointing").chance == 0.25
     assert metric_value(results, "pointing") > 0.5
-    monkeypatch.setattr(patch_embeddings, "_own_value_only", lambda attention: nullcontext())
+    monkeypatch.setattr(patch_embeddings, "_value_only", lambda attention: nullcontext())
     plain = Localisation()(encoder, data)
     assert metric_value(results, "contrast_to_noise") > metric_value(plain, "contrast_to_noise") + 0.1
