@@ -13,7 +13,7 @@ from domainclip.data.interfaces import Curation
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
-from domainclip.objectives.base import Objective, ObjectiveInputs
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs
 from domainclip.strategies.base import Strategy
 
 
@@ -66,6 +66,15 @@ class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
         """The loss of a family that an objective takes the place of, by the name of that objective."""
         replaced = {name: objective.replaces for name, objective in self.by_name.items()}
         return {name: loss for name, loss in replaced.items() if loss is not None}
+
+    @property
+    def negatives(self) -> dict[str, Negatives]:
+        """Which pairs of a batch are negatives, by objective; without those that compare no pairs."""
+        return {
+            name: objective.negatives
+            for name, objective in self.by_name.items()
+            if objective.negatives != "none"
+        }
 
     @property
     def supports_ring(self) -> bool:

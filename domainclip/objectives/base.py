@@ -8,13 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# The pairs of a batch that an objective tells a pair apart from: those of other groups; those of other groups
+# that also have other labels; or none, since it reads each pair by itself.
+Negatives = Literal["other_groups", "other_labels", "none"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,11 @@ class Objective(Component, ABC):
     def replaces(self) -> str | None:
         """The loss of a family (contrastive, sigmoid) that it takes the place of; None: it adds."""
         return None
+
+    @property
+    def negatives(self) -> Negatives:
+        """The negatives of a pair; a batch in which no pair has one teaches the objective nothing."""
+        return "none" if self.replaces is None else "other_groups"
 
     @property
     def supports_ring(self) -> bool:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import cross_entropy, soft_cross_entropy
 from domainclip.objectives.losses.label_matching import label_sets, matching_pairs
 from domainclip.objectives.losses.symmetric import symmetric_loss
@@ -37,6 +37,11 @@ class Contrastive(Objective):
     def needs(self) -> frozenset[str]:
         """The labels, where they decide the target."""
         return frozenset({"labels"} if self.targets == "labels" else ())
+
+    @property
+    def negatives(self) -> Negatives:
+        """Pairs that the target does not match."""
+        return "other_labels" if self.targets == "labels" else "other_groups"
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Chance is ln b when no group repeats."""

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, ObjectiveInputs, Teacher, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Teacher, Views
 from domainclip.objectives.losses.blockwise import Kernel, soft_cross_entropy
 from domainclip.objectives.losses.symmetric import symmetric_loss
 
@@ -33,6 +33,7 @@ class Distillation(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2311.17049"
+    negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"teachers"})
     models: ClassVar[tuple[str, ...]] = ("teachers",)
 

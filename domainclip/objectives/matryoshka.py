@@ -13,7 +13,7 @@ from torch import Tensor
 from domainclip import registry
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Objective, ObjectiveInputs, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Views
 
 _Width = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0)]
@@ -75,6 +75,11 @@ class Matryoshka(Objective):
     def replaces(self) -> str | None:
         """The loss that the inner objective takes the place of."""
         return self.term.replaces
+
+    @property
+    def negatives(self) -> Negatives:
+        """Those of the inner objective."""
+        return self.term.negatives
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The further texts of the inner objective."""

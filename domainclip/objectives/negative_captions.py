@@ -21,7 +21,7 @@ from domainclip.data.text.related_texts import (
     draw_texts,
 )
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.extra_texts import (
     EQUAL_TEXT_COSINE,
     cross_entropy_among,
@@ -45,6 +45,7 @@ class NegativeCaptions(Objective):
 
     citation: ClassVar[str] = "arXiv:2210.01936"
     replaces: ClassVar[str] = "contrastive"
+    negatives: ClassVar[Negatives] = "none"  # a pair brings its own
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     rules: list[Rule] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import kernel_from_losses, mean_over_rows
 
 _Weight = Annotated[float, Field(ge=0)]
@@ -32,6 +32,7 @@ class RankConsistency(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2404.09387"
+    negatives: ClassVar[Negatives] = "other_groups"
 
     across: _Weight = 1.0  # images against texts
     within: _Weight = 1.0  # images among themselves against texts among themselves

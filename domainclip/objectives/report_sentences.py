@@ -15,7 +15,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import caption_language, draw_texts
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.extra_texts import (
     ColumnMask,
     cross_entropy_among,
@@ -42,6 +42,7 @@ class ReportSentences(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2403.17007"
+    negatives: ClassVar[Negatives] = "other_groups"
 
     max_sentences: Annotated[int, Field(ge=1, le=32)] = 4  # the authors' code draws 6
     patches: bool = False

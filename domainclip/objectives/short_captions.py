@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import cross_entropy
 from domainclip.objectives.losses.label_matching import matching_pairs, number_equal_texts
 from domainclip.objectives.losses.symmetric import symmetric_loss
@@ -35,6 +35,7 @@ class ShortCaptions(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
+    negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     components: Annotated[int, Field(ge=1)] = 32

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows, sigmoid_pairs
 from domainclip.objectives.losses.label_matching import label_sets, matching_pairs
 from domainclip.objectives.losses.ring import ring_mean
@@ -35,6 +35,11 @@ class Sigmoid(Objective):
     def needs(self) -> frozenset[str]:
         """The labels, where they decide what is positive."""
         return frozenset({"labels"} if self.targets == "labels" else ())
+
+    @property
+    def negatives(self) -> Negatives:
+        """Pairs that the target does not match."""
+        return "other_labels" if self.targets == "labels" else "other_groups"
 
     @property
     def supports_ring(self) -> bool:

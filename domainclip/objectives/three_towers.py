@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, ObjectiveInputs, ThirdTower, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, ThirdTower, Views
 from domainclip.objectives.losses.blockwise import cross_entropy
 from domainclip.objectives.losses.symmetric import symmetric_loss
 
@@ -32,6 +32,7 @@ class ThreeTowers(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2305.16999"
+    negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"third_tower"})
     models: ClassVar[tuple[str, ...]] = ("third_tower",)
 

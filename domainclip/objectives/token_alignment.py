@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.extra_texts import same_pair_or_group
 from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
@@ -34,6 +34,11 @@ class TokenAlignment(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"image_tokens", "text_tokens"})
 
     mode: Literal["filip", "sparc"] = "sparc"
+
+    @property
+    def negatives(self) -> Negatives:
+        """Other pairs, which `sparc` does not compare."""
+        return "other_groups" if self.mode == "filip" else "none"
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process; a pair without words counts 0."""

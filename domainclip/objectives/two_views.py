@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.extra_texts import pair_losses
 
 
@@ -28,6 +28,7 @@ class TwoViews(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2110.05208"
+    negatives: ClassVar[Negatives] = "other_groups"
 
     second_text: bool = False
 

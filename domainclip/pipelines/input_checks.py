@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
+from domainclip.data.batching import caption_sampling
+from domainclip.data.batching.negative_groups import why_no_negatives
 from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.checks.run_checks import corpus_findings
@@ -51,7 +53,7 @@ def check_training(
 ) -> list[str]:
     """Warnings about the learning rate, the objectives and the batch size.
 
-    Raises: DataError when there is no training pair.
+    Raises: DataError when there is no training pair, or no pair has a negative.
     """
     warnings = []
     limit = components.strategy.max_learning_rate
@@ -73,7 +75,32 @@ def check_training(
         )
     if not pairs:
         raise DataError(f"corpus {recipe.corpus.card or recipe.corpus.path}: no training pair is left")
-    return warnings
+    return warnings + check_negatives(objectives, corpus)
+
+
+def check_negatives(objectives: WeightedObjectives, corpus: Corpus) -> list[str]:
+    """A warning when no pair in the sample of a stream is a negative of another.
+
+    Raises: DataError when that is so for the whole corpus: the loss and its gradient would be the same
+    whatever the model says.
+    """
+    items = corpus.splits["train"]
+    pools = caption_sampling.caption_pools(items, corpus.card.captions)
+    texts, groups, labels = [pool.texts for pool in pools], items["group"][:], items["labels"][:]
+    for name, negatives in objectives.negatives.items():
+        reason = why_no_negatives(texts, groups, labels if negatives == "other_labels" else None)
+        if not reason:
+            continue
+        remedy = "check corpus.columns (texts, labels, group) and the training split, or leave it out"
+        if corpus.stream is None or len(corpus.stream) <= len(items):
+            raise DataError(
+                f"objectives.{name}: {reason}, so no pair has a negative and nothing can be learned: {remedy}"
+            )
+        return [
+            f"objectives.{name}: in a sample of {len(items)} of {len(corpus.stream)} pairs, {reason}: "
+            f"batches without a negative teach nothing; {remedy}"
+        ]
+    return []
 
 
 @first_process

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from datasets import Dataset
@@ -93,6 +94,10 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
         facts["weights_of_step"] = trained.weights_of_step
     if trained.unusable:
         facts["unreadable_in_training"] = len(trained.unusable)
+    records = read_metrics(folder)
+    alone = [line["without_negative"] for line in records if "without_negative" in line]
+    if any(alone):
+        facts["pairs_without_negative"] = f"{fmean(alone):.1%} of those in the logged steps"
     if trained.alarms:
         facts["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(
@@ -100,7 +105,7 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
         learning=sum(size for name, size in sizes.items() if setup.factors[name] > 0),
         weights=sum(sizes.values()),
         steps=trained.steps,
-        seconds=next((line["seconds"] for line in reversed(read_metrics(folder))), 0.0),
+        seconds=next((line["seconds"] for line in reversed(records)), 0.0),
         device=environment()["device"],
         batch_size=min(setup.settings.batch_size, len(setup.pairs)),
         versions=versions(),

@@ -162,6 +162,7 @@ class StageRun:
             "grad_norm": norm,
             "image_cosine": output.image_cosine,
             "text_cosine": output.text_cosine,
+            "without_negative": output.without_negative,
         }
 
     def validate(self) -> bool:

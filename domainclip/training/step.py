@@ -26,6 +26,8 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
+from domainclip.objectives.base import Views
+from domainclip.objectives.losses.label_matching import label_sets, without_negative
 from domainclip.training import fsdp, microbatches
 from domainclip.training.views import StepBatch, build_views, pad_and_join_tokens
 
@@ -43,6 +45,7 @@ class StepOutput:
     non_finite_rows: list[int]  # rows of this process whose embedding is not finite
     image_cosine: float  # mean between different pairs of the whole batch; 1 when all are equal
     text_cosine: float
+    without_negative: float = 0.0  # share of the batch's pairs, under the objective where it is largest
 
 
 def compute_gradients(
@@ -200,7 +203,22 @@ def _loss(
         non_finite_rows=[] if isfinite(total) else (~finite).nonzero().flatten().tolist(),
         image_cosine=_mean_cosine(views.image, views.local_only),
         text_cosine=_mean_cosine(views.text, views.local_only),
+        without_negative=_share_without_negative(views, terms),
     )
+
+
+@torch.no_grad()
+def _share_without_negative(views: Views, terms: WeightedObjectives) -> float:
+    """The share of the pairs of all processes that have no negative in the batch."""
+    if views.group is None:
+        return 0.0
+    group = collectives.gather(views.group) if views.local_only else views.group
+    numbers = {
+        kind: [group, label_sets(views.labels)] if kind == "other_labels" else [group]
+        for kind in terms.negatives.values()
+    }
+    shares = [float(without_negative(of_kind).float().mean()) for of_kind in numbers.values()]
+    return max(shares, default=0.0)
 
 
 def _mean_cosine(rows: Tensor, local_only: bool) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 
 from domainclip import components
 from domainclip.config import loading
-from domainclip.errors import ModelError
+from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.errors import DataError, ModelError
+from domainclip.pipelines.input_checks import check_negatives
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.report.citations import sources
+from tests.data.made_corpora import card, table
 from tests.support.tiny_models import tiny_siglip
 
 CONTRASTIVE_VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -100,3 +104,62 @@ def test_a_missing_teacher_is_reported_before_anything_is_measured(
         with pytest.raises(ModelError) as error:
             load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
         assert str(error.value) == f'{key}: "{teacher}": {fault}'
+
+
+def _one_class(folder: Path, **changed: str) -> Corpus:
+    rows = [
+        {"file_name": f"{i}.png", "text": f"thing {i}", "group": f"g{i}", "label": "cat", "split": "train"}
+        | changed
+        for i in range(4)
+    ]
+    return load_corpus(card(), str(table(folder, rows)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named", "reason"),
+    [
+        ({"text": "a film"}, ("contrastive", {}), "all 4 training pairs have the same captions"),
+        ({"group": "g"}, ("contrastive", {"targets": "soft"}), "all 4 training pairs are of one group"),
+        ({"group": "g"}, ("sigmoid", {}), "all 4 training pairs are of one group"),
+        ({}, ("contrastive", {"targets": "labels"}), "all 4 training pairs have the same labels"),
+        ({}, ("sigmoid", {"targets": "labels"}), "all 4 training pairs have the same labels"),
+        *(({"text": "a film"}, named, "all 4 training pairs have the same captions") for named in CONTRASTIVE_VARIANTS
+          if named[0] != "negative_captions"),
+        ({"group": "g"}, ("token_alignment", {"mode": "filip"}), "all 4 training pairs are of one group"),
+        ({"group": "g"}, ("rank_consistency", {}), "all 4 training pairs are of one group"),
+    ],
+)  # fmt: skip
+def test_a_corpus_with_nothing_to_contrast_is_refused(
+    tmp_path: Path, changed: dict[str, str], named: tuple[str, dict[str, Any]], reason: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        check_negatives(_terms(named), _one_class(tmp_path, **changed))
+    assert str(error.value).startswith(f"objectives.{named[0]}: {reason}, so no pair has a negative")
+
+
+def test_objectives_that_compare_no_pairs_need_no_negatives(tmp_path: Path) -> None:
+    corpus = _one_class(tmp_path, group="g", text="a film")
+    terms = _terms(("negative_captions", {}), ("anchor", {}), ("token_alignment", {}))
+    assert terms.negatives == {}
+    assert check_negatives(terms, corpus) == []
+    assert check_negatives(_terms(("contrastive", {})), _one_class(tmp_path / "labels")) == []
+
+
+def test_the_sample_of_a_stream_warns_and_a_whole_stream_is_refused(tmp_path: Path) -> None:
+    class Stream(list[int]):
+        """Of so many pairs."""
+
+    corpus = replace(_one_class(tmp_path, text="a film"), stream=Stream(range(9)))  # type: ignore[arg-type]
+    (warning,) = check_negatives(_terms(("contrastive", {})), corpus)
+    assert warning.startswith(
+        "objectives.contrastive: in a sample of 4 of 9 pairs, all 4 training pairs have the same captions"
+    )
+    with pytest.raises(DataError, match="no pair has a negative"):
+        check_negatives(_terms(("contrastive", {})), replace(corpus, stream=Stream(range(4))))  # type: ignore[arg-type]
+
+
+def test_a_run_without_negatives_is_refused_before_anything_is_measured(recipe_file: Path) -> None:
+    changes = ["corpus.columns.group=split"]
+    with pytest.raises(DataError, match="so no pair has a negative and nothing can be learned"):
+        load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
+    load_inputs(loading.load_recipe(str(recipe_file), changes), "evaluate")

@@ -295,6 +295,23 @@ def test_a_row_that_is_not_finite_is_named(bases: dict[str, Path], accelerator: 
     assert taken.loss != taken.loss
 
 
+def test_the_share_of_pairs_without_a_negative(bases: dict[str, Path], accelerator: Accelerator) -> None:
+    loaded = _model(bases["sigmoid"])
+    batch = _batch(loaded, prose=slice(0, 0))
+    batch = replace(batch, base_anchor_text=None)
+    one_group = replace(batch, group=torch.zeros_like(batch.group))
+    shares = []
+    for name, loss in (("contrastive", Contrastive()), ("sigmoid", Sigmoid()), ("anchor", Anchor())):
+        for of_batch in (batch, one_group):
+            for micro in (None, 5) if name != "anchor" else ():
+                terms = WeightedObjectives({name: (1.0, loss)})
+                taken = step.compute_gradients(loaded, loaded, of_batch, terms, micro, 0, accelerator)
+                shares.append(taken.without_negative)
+                if of_batch is one_group and name == "contrastive":
+                    assert taken.loss == 0
+    assert shares == [0.0, 0.0, 1.0, 1.0] * 2
+
+
 # --- two real processes with different data: started once, for all cases -------------------------------
 
 CASES = [(objective, micro, False) for objective in ("contrastive", "sigmoid") for micro in (None, 4)]
@@ -318,12 +335,12 @@ def _detached() -> Iterator[None]:
         yield
 
 
-def _half(bases: dict[str, Path]) -> dict[str, tuple[float, dict[str, Tensor]]]:
+def _half(bases: dict[str, Path]) -> dict[str, Any]:
     """What one of two processes finds by case: its half of the batch, through the data-parallel wrapper."""
     accelerator, rank = Accelerator(cpu=True), collectives.rank()
     half = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
     general = slice(rank * PROSE // 2, (rank + 1) * PROSE // 2)
-    found = {}
+    found: dict[str, Any] = {}
     for objective, micro, detach in [*CASES, CONTROL]:
         loaded = _model(bases[objective], STRATEGIES.get(objective))
         batch = _batch(loaded, half, general)
@@ -334,7 +351,22 @@ def _half(bases: dict[str, Path]) -> dict[str, tuple[float, dict[str, Tensor]]]:
                 loaded.zero_grad(set_to_none=True)
                 taken = step.compute_gradients(model, loaded, batch, _terms(objective), micro, 0, accelerator)
         found[f"{objective}/{micro}/{detach}"] = (taken.loss, _gradients(loaded))
+    # The pairs of this process are one group: the negatives are on the other one.
+    loaded = _model(bases["sigmoid"])
+    batch = replace(_batch(loaded, half, slice(0, 0)), base_anchor_text=None)
+    batch = replace(batch, group=torch.full_like(batch.group, rank))
+    for name, loss in (("contrastive", Contrastive()), ("sigmoid", Sigmoid())):
+        model, terms = accelerator.prepare(loaded), WeightedObjectives({name: (1.0, loss)})
+        for of_batch in (batch, replace(batch, group=torch.zeros_like(batch.group))):
+            loaded.zero_grad(set_to_none=True)
+            taken = step.compute_gradients(model, loaded, of_batch, terms, None, 0, accelerator)
+            found.setdefault(f"{name}/negatives", []).append(taken.without_negative)
     return found
+
+
+def test_negatives_on_another_process_count(two: list[Any]) -> None:
+    for process in two:
+        assert process["contrastive/negatives"] == process["sigmoid/negatives"] == [0.0, 1.0]
 
 
 @pytest.fixture(scope="module")

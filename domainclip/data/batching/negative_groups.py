@@ -34,3 +34,24 @@ def loss_groups(texts: Sequence[Sequence[str]], groups: Sequence[str]) -> list[l
         [number(text, group) for text in item_captions]
         for item_captions, group in zip(captions, groups, strict=True)
     ]
+
+
+def why_no_negatives(
+    texts: Sequence[Sequence[str]],
+    groups: Sequence[str],
+    labels: Sequence[Sequence[str]] | None = None,
+) -> str:
+    """Why no pair can be a negative of another, in words; empty when some can.
+
+    `texts` are all that each item may show. With `labels`, items with the same classes match as well.
+    """
+    n = len(groups)
+    if n == 1:
+        return "there is only one training pair"
+    if len(set(groups)) == 1:
+        return f"all {n} training pairs are of one group"
+    if len({frozenset(map(normalise, item_texts)) for item_texts in texts}) == 1:
+        return f"all {n} training pairs have the same captions"
+    if labels is not None and all(labels) and len({frozenset(names) for names in labels}) == 1:
+        return f"all {n} training pairs have the same labels"
+    return ""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from domainclip.data.batching import caption_sampling
+from domainclip.data.batching.negative_groups import why_no_negatives
 from domainclip.data.checks import laterality
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.corpus import Corpus
@@ -63,6 +64,23 @@ def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
         "repeated_captions",
         number,
     )
+
+
+def no_negatives(corpus: Corpus) -> Iterator[Finding]:
+    """Training items none of which can be a negative of another: an objective that compares pairs refuses."""
+    items = corpus.splits["train"]
+    if not len(items):
+        return
+    pools = caption_sampling.caption_pools(items, corpus.card.captions)
+    reason = why_no_negatives([pool.texts for pool in pools], items["group"][:])
+    if reason:
+        yield Finding(
+            "warning",
+            f"{reason}, so no pair has a negative and a contrastive objective learns nothing: check "
+            "corpus.columns (texts, group) and the training split",
+            "no_negatives",
+            len(items),
+        )
 
 
 def truncated_captions(

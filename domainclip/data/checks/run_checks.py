@@ -37,6 +37,7 @@ def corpus_findings(
         *leakage.shared_groups(corpus),
         *leakage.identical_images(corpus),
         *structure.class_coverage(corpus),
+        *captions.no_negatives(corpus),
         *captions.repeated_captions(corpus, batch_size),
     ]
     if count_tokens is not None and len(corpus.splits["train"]):

@@ -42,3 +42,18 @@ def matching_pairs(target: Tensor, pairs: int, numbers: Sequence[Tensor | None])
         if number is not None:
             matches |= number[target][:, None] == number
     return matches
+
+
+def without_negative(numbers: Sequence[Tensor]) -> Tensor:
+    """(b,) bool: the pairs that match every pair of the batch, each by one of one or two `numbers` (b,)."""
+    matches = sum(_repeats(number) for number in numbers)
+    if len(numbers) == 2:  # pairs that match by both were counted twice
+        matches = matches - _repeats(torch.stack([number.long() for number in numbers], dim=1))
+    alone: Tensor = matches == len(numbers[0])
+    return alone
+
+
+def _repeats(rows: Tensor) -> Tensor:
+    """(b,) how often the value or row of each pair occurs."""
+    _, place, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
+    return counts[place]

@@ -18,6 +18,7 @@ _CHANCE = 0.02  # relative distance from the loss of guessing that counts as non
 _SPIKE = 10.0  # times the usual gradient norm
 _COLLAPSED = 0.98  # mean cosine between embeddings of different pairs
 _STALL = 0.3  # share of the time that is spent waiting for data
+_NO_NEGATIVE = 0.2  # share of the pairs that may have no negative in their batch
 _RISES = 3  # consecutive validations with a higher loss than the one before
 _ACTIONS = {
     "warn": "training continues",
@@ -101,6 +102,16 @@ class AlarmMonitor:
     def _check_step(
         self, record: Mapping[str, Any], before: list[Mapping[str, Any]]
     ) -> Iterator[tuple[str, str]]:
+        # From the first step on: such a run is not worth fifty steps.
+        alone = fmean(line.get("without_negative", 0.0) for line in self.window)
+        if alone > _NO_NEGATIVE:
+            yield (
+                "no-negative",
+                f"{alone:.0%} of the pairs of the last {len(self.window)} steps had no negative, since all "
+                "other pairs of their batch have the same caption, group or labels: they teach nothing; "
+                "raise train.batch_size, check corpus.columns.group and the captions, or leave out "
+                "curation.cluster_batches",
+            )
         if len(self.window) == _WINDOW:
             yield from self._check_window(list(self.window))
         norms = [line["grad_norm"] for line in before if line["grad_norm"] > 0]

@@ -211,6 +211,8 @@ def test_one_group_with_nearly_all_items(tmp_path: Path) -> None:
     assert _texts(_findings(tmp_path, rows), "warning") == [
         "corpus.columns.group: one group holds 24 of 24 items of train: check that it is the right column",
         "the test split is empty: check corpus.columns.split",
+        "all 24 training pairs are of one group, so no pair has a negative and a contrastive objective learns "
+        "nothing: check corpus.columns (texts, group) and the training split",
     ]
 
 

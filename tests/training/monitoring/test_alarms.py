@@ -49,6 +49,15 @@ def test_the_loss_at_chance() -> None:
     ]
 
 
+def test_batches_without_negatives_are_reported_at_the_first_step() -> None:
+    (text,) = _raised(*[{"without_negative": 1.0}] * 60)
+    assert text.startswith("step 1: 100% of the pairs of the last 1 steps had no negative")
+    # A quarter of the steps, from the fourth step on; one in fifty is none of our business.
+    (text,) = _raised(*[{"without_negative": float(i % 4 == 3)} for i in range(60)])
+    assert text.startswith("step 4: 25% of the pairs of the last 4 steps had no negative")
+    assert _raised(*[{"without_negative": float(i % 50 == 30)} for i in range(120)]) == []
+
+
 def test_another_loss_has_no_known_chance() -> None:
     watch = AlarmMonitor(batch_size=32, max_scale=100.0, terms=frozenset({"sigmoid"}))
     assert [watch.update(_record(i, terms={"sigmoid": log(32)})) for i in range(80)] == [[]] * 80
