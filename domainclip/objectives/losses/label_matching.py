@@ -46,9 +46,9 @@ def matching_pairs(target: Tensor, pairs: int, numbers: Sequence[Tensor | None])
 
 def without_negative(numbers: Sequence[Tensor]) -> Tensor:
     """(b,) bool: the pairs that match every pair of the batch, each by one of one or two `numbers` (b,)."""
-    matches = sum(_repeats(number) for number in numbers)
+    matches = torch.stack([_repeats(number) for number in numbers]).sum(dim=0)
     if len(numbers) == 2:  # pairs that match by both were counted twice
-        matches = matches - _repeats(torch.stack([number.long() for number in numbers], dim=1))
+        matches -= _repeats(torch.stack([number.long() for number in numbers], dim=1))
     alone: Tensor = matches == len(numbers[0])
     return alone
 
@@ -56,4 +56,5 @@ def without_negative(numbers: Sequence[Tensor]) -> Tensor:
 def _repeats(rows: Tensor) -> Tensor:
     """(b,) how often the value or row of each pair occurs."""
     _, place, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
-    return counts[place]
+    repeats: Tensor = counts[place]
+    return repeats
