@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak fuzz
 
 install: $(VENV)/installed
 
@@ -72,6 +72,11 @@ chaos: install
 # Twenty thousand steps of a tiny model: neither memory nor open files may grow.
 soak: install
 	$(BIN)/python benchmarks/soak.py
+
+# Files that people really have, and every way to break them: the table of docs/internals/fuzzing.md. 40 minutes.
+FUZZ ?= 200000
+fuzz: install
+	DOMAINCLIP_FUZZ=$(FUZZ) $(TEST_ENV) $(BIN)/pytest tests/fuzz -q -p no:cacheprovider
 
 docs: install
 	$(BIN)/python -m tools.generate_docs

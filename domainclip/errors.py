@@ -29,6 +29,9 @@ class ExitCode(IntEnum):
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+_MAX_WORD = 600  # characters of a word in a message: more than any path that people have
+
+
 class DomainclipError(Exception):
     """An error that the user can correct: one line with the place, the fault and the remedy."""
 
@@ -94,6 +97,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return "there is none to choose from."
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"known: {', '.join(names[:12])}{more}."
+
+
+def one_line(message: str) -> str:
+    """A message as one line of printable characters, long words cut in the middle.
+
+    A file name or a word of the command line may hold a line break, or commands for the terminal.
+    """
+    printable = "".join(char if char.isprintable() else _escaped(char) for char in message)
+    words = printable.split(" ")
+    return " ".join(w if len(w) <= _MAX_WORD else f"{w[:120]}…{w[-60:]}" for w in words)
+
+
+def _escaped(char: str) -> str:
+    return " " if char in "\n\t\r" else repr(char)[1:-1]
 
 
 class UnreadableImage(DataError):

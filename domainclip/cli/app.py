@@ -13,7 +13,7 @@ import typer
 
 from domainclip import __version__
 from domainclip.cli import ablate, data, evaluate, export, finetune, plan, recipes
-from domainclip.errors import DomainclipError, ExitCode
+from domainclip.errors import DomainclipError, ExitCode, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,6 +84,7 @@ def _exit(message: str, code: int, echo: bool = False) -> None:
     """Print one line and exit; where several processes run, their launcher prints it."""
     from domainclip.distributed.failures import report_failure
 
+    message = one_line(message)
     if not report_failure(message, code, echo):
         print(f"domainclip: {message}", file=sys.stderr)
     sys.exit(code)

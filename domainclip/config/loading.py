@@ -93,7 +93,7 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
             from_user = any(text == key or text.startswith(f"{key}.") for text in overridden)
             where = f"{file.name}: {key}.{name}"
             roots += _resolve_models(kind, name, options, file, None if from_user else allowed, where)
-    data["roots"] = roots
+    data["roots"] = list(dict.fromkeys(roots))  # reading the resolved recipe adds none twice
     return Recipe.model_validate(data)
 
 

@@ -11,9 +11,9 @@ import json
 import re
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from domainclip.config import strict_yaml
 from domainclip.config.training import Share, TrainConfig
 
 Options = dict[str, Any]
@@ -120,7 +120,7 @@ class Recipe(_Strict):
 
     def resolved(self) -> str:
         """The recipe as YAML with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return strict_yaml.dump_yaml(self.model_dump(mode="json"))
 
     def identity(self) -> Options:
         """The settings that determine the trained weights; a run resumes only when they are unchanged."""

@@ -23,8 +23,17 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (pyyaml's own class attribute)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1, for other programs, or the schema above reads as another value."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """True: `load_yaml` refuses aliases, so a value that occurs twice is written twice."""
+        return True
+
+
 def _implicit(tag: str, pattern: str, first: list[str]) -> None:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+    for kind in (_Loader, _Dumper):
+        kind.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
 
 
 _SIGNS = list("-+.0123456789")
@@ -70,6 +79,25 @@ def read_yaml(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RecipeError(f"{file.name}: {what} is a mapping of keys to values")
     return data
+
+
+def dump_yaml(value: Any, *, one_line: bool = False) -> str:
+    """The value as YAML that `load_yaml` reads back unchanged, keys in their order."""
+    width = 10**9 if one_line else None
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=one_line, width=width
+    )
+    # A scalar alone is followed by the mark that ends a document.
+    return text.removesuffix("\n").removesuffix("\n...") if one_line else text
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Between single quotes, pyyaml writes U+0085 as the end of a line.
+    style = None if text.isprintable() or "\n" in text else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def parse_scalar(text: str) -> Any:

@@ -99,7 +99,7 @@ def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
         finalize=phrasing.markdown,
         keep_trailing_newline=True,
     )
-    front = yaml.safe_dump(_front(results, facts, adapter), sort_keys=False, allow_unicode=True)
+    front = strict_yaml.dump_yaml(_front(results, facts, adapter))
     body = pages.get_template("card.md.j2").render(_sections(results, facts, adapter), phrasing=phrasing)
     return f"---\n{front}---\n\n{body}"
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from domainclip.config import strict_yaml
 from domainclip.config.paths import is_local_path
 from domainclip.config.recipe import Recipe
 
@@ -65,7 +65,7 @@ def public_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML without local paths; a base on the Hub keeps its name."""
     public = _without_paths(recipe.model_dump(mode="json") | {"roots": []})
     public["base"]["path"] = hub_id(recipe.base.path) or LOCAL
-    return yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
+    return strict_yaml.dump_yaml(public)
 
 
 def local_paths(recipe: Recipe, run: Path) -> list[str]:

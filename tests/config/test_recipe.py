@@ -159,3 +159,14 @@ def test_a_section_that_is_no_mapping(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         loading.load_recipe("quickstart", ["train=3"])
     assert str(caught.value) == "quickstart.yaml: train: input should be a mapping, got 3"
+
+
+@pytest.mark.parametrize(
+    "change", ["base.revision='12e4567'", "report.title='1e5'", "objectives.three_towers.third_tower=./tower"]
+)
+def test_the_resolved_recipe_keeps_texts_that_could_be_numbers_and_names_a_root_once(
+    folder: Path, change: str
+) -> None:
+    read = loading.load_recipe("mine.yaml", [change])
+    (folder / "again.yaml").write_text(read.resolved())
+    assert loading.load_recipe("again.yaml") == read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.config.strict_yaml import load_yaml, parse_scalar
+from domainclip.config.strict_yaml import dump_yaml, load_yaml, parse_scalar
 from domainclip.errors import RecipeError
 
 
@@ -68,3 +68,49 @@ def test_override_values() -> None:
     assert parse_scalar("[1, 2]") == [1, 2]
     assert parse_scalar("/data/cxr") == "/data/cxr"
     assert parse_scalar("*star") == "*star"  # not YAML: the text itself
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "12e4567",
+            "1e5",
+            "+.5",
+            "1.e5",
+            "010",
+            "0x1F",
+            "1_000",
+            "no",
+            "null",
+            "True",
+            ".inf",
+            "12:30:45",
+            "2024-01-01",
+        ),
+        *(
+            "=",
+            "<<",
+            "- a",
+            "a\x85b",
+            "\x85",
+            "a\u2028b",
+            "\ufeffa",
+            "a\tb",
+            " a ",
+            "a\n\nb\n",
+            "é",
+            "",
+            "x" * 200,
+        ),
+        *(1e-9, 1e308, -0.0, 10**40, True, None, [], {}, ["1e5", {"1e5": [1e5]}]),
+    ],
+)
+def test_what_is_written_is_read_back_unchanged(value: object) -> None:
+    assert load_yaml(dump_yaml({"a": value}), "r.yaml") == {"a": value}
+    assert parse_scalar(dump_yaml(value, one_line=True)) == value
+
+
+def test_a_value_that_occurs_twice_is_written_twice() -> None:
+    shared = ["a"]
+    assert load_yaml(dump_yaml([shared, shared]), "r.yaml") == [["a"], ["a"]]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from domainclip import components, registry
@@ -129,13 +128,7 @@ def _lines(value: Any) -> Any:
         return []
     if not isinstance(value, dict):
         return value
-    return [f"{key}={_flow_style(item)}" for key, item in value.items()]
-
-
-def _flow_style(value: Any) -> str:
-    # One line, without the end-of-document mark after a scalar.
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return [f"{key}={strict_yaml.dump_yaml(item, one_line=True)}" for key, item in value.items()]
 
 
 def _recipe_file(name: str, file: Path) -> str:

@@ -1,0 +1,55 @@
+"""Rooms of the fuzzer, and the table of their counts at the end: `make fuzz` runs them at full size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.oracle import Room
+
+_ROOMS: list[Room] = []
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], Room]]:
+    """Make a room; at the end of the test its faults fail it. The working folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+    made: list[Room] = []
+
+    def make(name: str) -> Room:
+        made.append(Room(name))
+        return made[-1]
+
+    yield make
+    _ROOMS.extend(made)
+    for one in made:
+        one.check()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, when the size was asked for."""
+    if "DOMAINCLIP_FUZZ" in os.environ and _ROOMS:
+        terminalreporter.section("inputs")
+        terminalreporter.write_line(table(_ROOMS))
+
+
+def table(rooms: list[Room]) -> str:
+    """The counts of each room and of all, as a Markdown table."""
+    codes = sorted({code for one in rooms for code in one.refused})
+    kinds = ("traceback", "silent loss")
+    head = ["room", "inputs", "accepted", *(f"exit {code}" for code in codes), "items left out"]
+    head += ["tracebacks", "silent losses", "other faults"]
+    rows = [[one.name, *map(str, _counts(one, codes, kinds))] for one in rooms]
+    sums = [sum(int(row[i]) for row in rows) for i in range(1, len(head))]
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows, ["all", *map(str, sums)]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _counts(room: Room, codes: list[int], kinds: tuple[str, ...]) -> list[int]:
+    faults = [sum(f.count for f in room.faults.values() if f.kind == kind) for kind in kinds]
+    others = sum(f.count for f in room.faults.values() if f.kind not in kinds)
+    refused = [room.refused[code] for code in codes]
+    return [room.inputs, room.accepted, *refused, room.quarantined, *faults, others]
