@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 
 import pytest
@@ -32,6 +33,13 @@ def test_a_share_of_zero_stays_empty(shares: tuple[float, float, float], expecte
     assert {split_of(str(i), splits) for i in range(300)} == expected
 
 
+def test_a_share_ends_before_its_bound() -> None:
+    """A group whose place in 0 … 1 is exactly the bound of a share belongs to the next split."""
+    place = int.from_bytes(hashlib.blake2b(b"0\0scan 1", digest_size=8).digest(), "big") / 2**64
+    assert split_of("scan 1", Splits(train=place, validation=1 - place, test=0)) == "validation"
+    assert split_of("scan 1", Splits(train=0, validation=place, test=1 - place)) == "test"
+
+
 @pytest.mark.parametrize("word", ["val", "Valid", " validation ", "DEV"])
 def test_words_for_validation(word: str) -> None:
     assert parse_split(word, "row 1") == "validation"
@@ -55,6 +63,15 @@ def test_leak_counts_groups_and_names_rows_but_never_the_group() -> None:
         "validation); one of them: row 1, row 9, row 3; mend the split column, or set "
         'corpus.columns.split="" to split by group'
     )
+
+
+def test_one_leaking_group_is_singular_and_six_of_its_rows_are_named() -> None:
+    groups = {"train": ["smith"] * 6, "validation": [], "test": ["smith"]}
+    places = {"train": [f"row {i}" for i in range(1, 7)], "validation": [], "test": ["row 7"]}
+    leak = describe_leak(groups, places)
+    assert leak is not None
+    assert leak.startswith("patient-level leak: 1 group is in more than one split (1 in train and test); ")
+    assert "one of them: row 1, row 2, row 3, row 4, row 5, row 6; mend" in leak
 
 
 def test_no_leak_without_shared_groups() -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from domainclip.config.training import TrainConfig
+from domainclip.errors import RecipeError
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.training.optimizer import learning_rate_factor, make_optimizer, moment, set_rate
+from domainclip.training.optimizer import (
+    learning_rate_factor,
+    make_optimizer,
+    moment,
+    require_optimizer,
+    set_rate,
+)
 
 # Every parameter of the tiny model's text tower that weight decay leaves alone, without its layer.
 UNDECAYED_TEXT = {
@@ -50,8 +58,13 @@ def test_warm_up_and_cosine(total: int, warmup: float, factors: list[float]) -> 
     assert values == pytest.approx(factors, abs=1e-7)
 
 
-def test_the_cosine_ends_at_zero_one_step_after_the_last() -> None:
-    assert learning_rate_factor(10, 10, 0.4) == pytest.approx(0, abs=1e-12)
+@pytest.mark.parametrize(("total", "warmup"), [(10, 0.4), (2, 0.5)])
+def test_the_cosine_ends_at_zero_one_step_after_the_last(total: int, warmup: float) -> None:
+    assert learning_rate_factor(total, total, warmup) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_run_of_one_step_has_no_cosine_to_divide_by() -> None:
+    assert learning_rate_factor(1, 1, 0.0) == 1.0
 
 
 def _group_of_each_weight(
@@ -119,6 +132,13 @@ def test_without_a_gradient_decay_alone_moves_a_weight(model: DualEncoder) -> No
         decayed = name.startswith("text/") and _without_layer(name) in DECAYED_TEXT
         factor = 1 - 5e-5 if decayed else 1.0
         torch.testing.assert_close(weight.detach(), before[name] * factor, rtol=1e-7, atol=0, msg=name)
+
+
+def test_a_missing_library_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    require_optimizer(TrainConfig(optimizer="adamw"))
+    with pytest.raises(RecipeError, match=r"^train\.optimizer: adamw8bit needs bitsandbytes: pip install"):
+        require_optimizer(TrainConfig(optimizer="adamw8bit"))
 
 
 def test_adamw_keeps_the_step_as_a_tensor_and_others_as_a_number() -> None:
