@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
-from domainclip.data.images.fits import FitsSettings
+from domainclip.data.images.fits_settings import FitsSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
 

@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_da
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
-from domainclip.data.images import fits
+from domainclip.data.images import fits_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import cell_text
 from domainclip.data.schema import COLUMNS, SPLITS
@@ -156,7 +156,7 @@ def _item(
         meta[captions.REWRITES] = list(rewrites.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
-        image=fits.with_fits_settings(row.image, card.images.fits),
+        image=fits_settings.with_fits_settings(row.image, card.images.fits),
         texts=list(texts),
         language=list(texts.values()),
         labels=labels,
@@ -164,7 +164,7 @@ def _item(
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         location=row.location,
-        views=[fits.with_fits_settings(view, card.images.fits) for view in row.views],
+        views=[fits_settings.with_fits_settings(view, card.images.fits) for view in row.views],
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from domainclip import registry
 from domainclip.config.builtin import builtin_folder
 from domainclip.data.cards import Card, Columns, Privacy, Prompts, Retention, Splits, corpus_root, load_card
-from domainclip.data.images.fits import FitsSettings
+from domainclip.data.images.fits_settings import FitsSettings
 from domainclip.data.text.captions import Captions
 from domainclip.errors import ExitCode, RecipeError
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
-from domainclip.data.images import color, fits
+from domainclip.data.images import color, fits, fits_settings
 from domainclip.errors import UnreadableImage
 
 # Formats whose decoders run no other program, as those of EPS and PDF do. FITS is decoded by `fits`.
@@ -30,7 +30,7 @@ _STRIP_PIXELS = 2**20  # pixels whose grey levels are computed at once
 # Transparent pixels become white, as web pages show them: captions were written for that appearance.
 BACKGROUND = (255, 255, 255)
 # Part of the cache keys of everything computed from pixels: raise it when a file decodes to other pixels.
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 
 
 def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -54,14 +54,18 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if reading.is_dicom(data):
                 frame, window = fragment.get("frame", 0), fragment.get("window", 0)
-                return rendering.render_image(data, name, max_pixels, frame, window)
-            if fits.is_fits(data):
-                return fits.render_fits(data, file, fragment, max_pixels)
-            return _decode_with_pillow(data, name, max_pixels)
+                decoded = rendering.render_image(data, name, max_pixels, frame, window)
+            elif fits_settings.is_fits(data):
+                decoded = fits.render_fits(data, file, fragment, max_pixels)
+            else:
+                decoded = _decode_with_pillow(data, name, max_pixels)
     except UnreadableImage:
         raise
     except Exception as error:
         raise UnreadableImage(name, _reason(error, data)) from None
+    if not all(decoded.size):  # nothing can be resized, shown or encoded
+        raise UnreadableImage(name, "no pixels")
+    return decoded
 
 
 @dataclass(frozen=True)

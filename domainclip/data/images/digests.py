@@ -22,7 +22,7 @@ from typing import Any
 
 from domainclip import disk_cache
 from domainclip.data.files import locations
-from domainclip.data.images import fits
+from domainclip.data.images import fits_settings
 
 MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
 _CHUNK_IMAGES = 64  # images given as bytes are in memory together
@@ -117,7 +117,7 @@ def _image_ranges(image: Mapping[str, Any]) -> list[_FileRange | None]:
     """What has to be read for an image: its file, unless its bytes are given, then its band files."""
     path, fragment = locations.split_location(image["path"] or "")
     file = [] if image["bytes"] is not None else [_file_range(path, fragment)]
-    return [*file, *(_file_range(str(band), {}) for band in fits.band_files(path, fragment))]
+    return [*file, *(_file_range(str(band), {}) for band in fits_settings.band_files(path, fragment))]
 
 
 def _file_range(path: str, fragment: Mapping[str, str]) -> _FileRange | None:

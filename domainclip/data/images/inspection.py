@@ -19,14 +19,17 @@ from domainclip import disk_cache
 from domainclip.data.dicom.reading import is_dicom
 from domainclip.data.files import locations
 from domainclip.data.images.decode import decode_image, image_header
-from domainclip.data.images.fits import is_fits
+from domainclip.data.images.fits_settings import is_fits
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE, hash_thumbnail
 from domainclip.errors import UnreadableImage
 
-VERSION = 1  # raise it when an inspection, or the decoding before it, changes
+VERSION = 2  # raise it when an inspection, or the decoding before it, changes
 BLOCK = 1024  # images of a cache entry: appending to a corpus leaves earlier entries valid
 # Reasons that only another file, with another digest, can remove; b"" is a readable image.
-_PERMANENT_REASONS = (b"", b"truncated image", b"not an image", b"no pixel data", b"decompression bomb")
+_PERMANENT_REASONS = (
+    *(b"", b"truncated image", b"not an image", b"no pixel data", b"no pixels", b"decompression bomb"),
+    *(b"no image in this FITS file", b"no finite value in this FITS image"),
+)
 _MIN_FOR_PROCESSES = 2 * BLOCK  # with fewer images, starting processes costs more than it saves
 
 INSPECTION = np.dtype(

@@ -18,6 +18,8 @@ from domainclip.data.batching.pairs import Pairs, preprocess_image
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
 from domainclip.data.images.decode import MAX_PIXELS, decode_image
+from domainclip.data.images.fits import describe_fits
+from domainclip.data.images.fits_settings import is_fits
 from domainclip.data.schema import SPLITS
 from domainclip.errors import UnreadableImage
 from domainclip.models.dual_encoder import DualEncoder
@@ -39,7 +41,7 @@ class ShownItem:
     cut: str  # the part that is truncated
     tokens: int
     labels: list[str]
-    pipeline: str  # how a DICOM file was rendered
+    pipeline: str  # how a DICOM or FITS file was rendered
 
 
 def items(corpus_check: CorpusCheck, number: int) -> Iterator[ShownItem]:
@@ -82,7 +84,7 @@ def _draw(corpus_check: CorpusCheck, split: str, rows: Dataset) -> Callable[[int
             cut=cut,
             tokens=tokens,
             labels=list(item["labels"]),
-            pipeline=_pipeline(item["image"]),
+            pipeline="" if problem else _pipeline(item["image"]),
         )
 
     return shown
@@ -147,13 +149,15 @@ def _source(picture: Image.Image) -> str:
 
 
 def _pipeline(image: dict[str, Any]) -> str:
-    """ "modality rescale 1 -1024; window 40/400; 8 bit", or nothing for a file that is no DICOM."""
+    """ "modality rescale 1 -1024; window 40/400; 8 bit"; of FITS, the HDU and the stretch; else nothing."""
     name = str(image["path"] or "")
+    file, inside = locations.split_location(name)
     try:
         data = image["bytes"] if image["bytes"] is not None else locations.read_location(name)
+        if is_fits(data):
+            return describe_fits(data, file, inside, MAX_PIXELS)
         if not reading.is_dicom(data):
             return ""
-        inside = locations.split_location(name)[1]
         return rendering.describe_rendering(
             data, name, MAX_PIXELS, inside.get("frame", 0), inside.get("window", 0)
         )
