@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
@@ -109,6 +110,8 @@ def _kind(name: str) -> str | None:
 def _model_file(file: Path, why: str, recipe: Recipe, run: Path) -> PushPlan:
     if file.name == "adapter_config.json":
         return _of_bytes(file.name, _adapter_config(file, recipe, run), why)
+    if file.suffix == ".json" and why != "tokens" and (public := _without_local_names(file)) is not None:
+        return _of_bytes(file.name, public, why)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return PushPlan(file.name, file.stat().st_size, digest, why, file)
@@ -133,6 +136,28 @@ def _adapter_config(file: Path, recipe: Recipe, run: Path) -> bytes:
     revision = config.get("revision") or recipe.base.revision
     config |= {"base_model_name_or_path": base, "revision": revision}
     return json.dumps(config, indent=2, sort_keys=True).encode()
+
+
+def _without_local_names(file: Path) -> bytes | None:
+    """A config without the folder that transformers loaded it from; None: it names no folder."""
+    try:
+        config = json.loads(_read_text(file))
+    except ValueError:
+        raise HubError(f"{file}: not JSON: the file is damaged: train or merge again") from None
+    public = _public_names(config)
+    return None if public == config else json.dumps(public, indent=2, ensure_ascii=False).encode()
+
+
+def _public_names(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _public_names(inner, name) for name, inner in value.items()}
+    if (
+        key in ("_name_or_path", "name_or_path")
+        and isinstance(value, str)
+        and redaction.hub_id(value) is None
+    ):
+        return ""
+    return value
 
 
 def _texts(
@@ -187,8 +212,12 @@ def _refuse_secrets(file: PushPlan, paths: list[str]) -> None:
     # The vocabulary comes from the base model, and any string may be a token in it.
     if file.why == "tokens":
         return
-    for line, what in redaction.search(file.text, paths):
-        raise HubError(f"{file.path}, line {line}: {what} must not be pushed: remove it and push again")
+    for line, what in redaction.search(
+        file.text, paths, json=not file.path.endswith((".md", ".yaml", ".html"))
+    ):
+        raise HubError(
+            f"{file.path}, line {line}: {what} must not leave this machine: remove it and push again"
+        )
 
 
 def _refuse_links(file: Path) -> None:

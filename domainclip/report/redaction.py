@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,27 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from domainclip.config import strict_yaml
 from domainclip.config.paths import is_local_path
 from domainclip.config.recipe import Recipe
+from domainclip.report.path_search import holds_path
+from domainclip.report.readings import json_line, readings
 
 LOCAL = "(local)"  # the replacement of a local path
 
-# A path of at least two levels, but not the end of a URL, a date or a closing tag.
-_PATH = r"(?<![\w.:/<+])/(?:[\w.+@-]+/)+[\w.+@-]+"
 _NUMBER = r"(?:[a-z]{1,4}-?)?\d{4,}"
 _FORBIDDEN = {
-    "an access token": r"\b(?:hf|api_org|ghp)_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b",
+    "an access token": r"\b(?:hf|api_org|ghp)_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|(?i:[?&;](?:\w*token|sig|signature|x-amz-\w+|x-goog-\w+|api_?key|password)=[\w%+/-]{8,})"
+    r"|https?://[^/\s:@<>\"']+:[^/\s:@<>\"']+@",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "an e-mail address": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b",
-    "a local path": rf"\bfile:/|\b[A-Za-z]:\\+Users|~/\w|{_PATH}",
     "the location of a corpus": r"\b(?:corpus|retention)(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
     # The root 1.2.840.10008 belongs to the standard: transfer syntaxes and classes, not persons.
     "a DICOM UID": r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
     "a patient or accession number": (
         rf"(?i)\bMRN\W{{0,4}}{_NUMBER}|\b(?:accession(?: n\w+)?|patient[ _]?(?:id|n\w+))\W{{1,4}}{_NUMBER}"
     ),
-    "a character that reverses text": "[\u202a-\u202e\u2066-\u2069]",
 }
+# As a JSON escape, which `readings` resolves, such a character has no effect.
+_REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _ESCAPED = {
     "&": "(?:&amp;|&)",
     "<": "(?:&lt;|<)",
@@ -87,18 +89,26 @@ def hide(text: str, paths: Iterable[str]) -> str:
     return text
 
 
-def search(text: str, paths: Iterable[str] = ()) -> Iterator[tuple[int, str]]:
-    """Line number and kind of all private data in the text; never the data itself."""
+def search(text: str, paths: Iterable[str] = (), *, json: bool = False) -> Iterator[tuple[int, str]]:
+    """Line number and kind of all private data in the text; never the data itself.
+
+    `paths` are known local paths. In a JSON file (`json`) a backslash is written twice.
+    """
     known = [re.compile(_written(path)) for path in paths]
     for number, line in enumerate(text.splitlines(), 1):
-        line = re.sub(r"data:image/[\w;+,/=-]+", "", line)  # base64 data may match anything
-        # Markdown and HTML may have escaped a part of the private data.
-        shown = re.sub(r"\\([^a-zA-Z0-9\s\\])", r"\1", html.unescape(line))
-        for what, pattern in _SEARCHES.items():
-            if pattern.search(line) or pattern.search(shown):
-                yield number, what
-        if f"{LOCAL}/" in shown or any(pattern.search(line) for pattern in known):
-            yield number, "a local path"
+        written = {*readings(json_line(line) if json else line)}
+        kinds = [what for what, pattern in _SEARCHES.items() if any(map(pattern.search, written))]
+        if any(_is_local(reading, known) for reading in written):
+            kinds.append("a local path")
+        if _REVERSING.search(html.unescape(line)):
+            kinds.append("a character that reverses text")
+        for what in kinds:
+            yield number, what
+
+
+def _is_local(text: str, known: Sequence[re.Pattern[str]]) -> bool:
+    below = f"{LOCAL}/" in text or f"{LOCAL}\\" in text
+    return below or holds_path(text) or any(path.search(text) for path in known)
 
 
 def _without_paths(value: Any, key: str = "") -> Any:
@@ -111,7 +121,7 @@ def _without_paths(value: Any, key: str = "") -> Any:
     if key == "card":
         return Path(value).stem  # the file name of a user's card
     # The location of a data set is private, even if it looks like a name on the Hub.
-    return LOCAL if key == "path" or is_local_path(value) else value
+    return LOCAL if key == "path" or is_local_path(value) or holds_path(value) else value
 
 
 def _strings(value: Any) -> Iterator[str]:

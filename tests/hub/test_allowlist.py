@@ -33,15 +33,49 @@ def test_private_data_is_reported_but_not_quoted(run: Path, planted: str, kind: 
         stream.write(f"\n{planted}\n")
     line = len((run / "report.md").read_text(encoding="utf-8").splitlines())
     assert fault(lambda: files_to_push(run)) == (
-        f"report.md, line {line}: {kind} must not be pushed: remove it and push again"
+        f"report.md, line {line}: {kind} must not leave this machine: remove it and push again"
     )
+
+
+@pytest.mark.parametrize("path", [r"D:\PACS\Doe_Jane\scan.dcm", r"\\nas01\radiology\doe", "s3://bucket/doe"])
+@pytest.mark.parametrize("name", ["README.md", "report.md", "report.html", "results.json", "recipe.yaml"])
+def test_a_path_of_any_system_leaves_in_no_text(run: Path, name: str, path: str) -> None:
+    text = (run / name).read_text(encoding="utf-8")
+    if name == "results.json":
+        text = json.dumps({**json.loads(text), "warnings": [f"from {path}"]})
+    elif name == "recipe.yaml":
+        data = yaml.safe_load(text)
+        text = yaml.safe_dump({**data, "report": {**data["report"], "title": f"from {path}"}})
+    else:
+        text += f"\nfrom {path}\n"
+    (run / name).write_text(text, encoding="utf-8")
+    if name == "recipe.yaml":  # it is written anew, without such a value
+        sent = {file.path: file.text for file in files_to_push(run)}
+        assert path.split("\\")[-1] not in "".join(sent.values())
+    else:
+        assert fault(lambda: files_to_push(run)).endswith(
+            "a local path must not leave this machine: remove it and push again"
+        )
+
+
+def test_the_folder_of_the_base_is_not_in_a_config(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", lora=False, settings=recipe("lab/base-clip"))
+    file = run / "model" / "config.json"
+    config = json.loads(file.read_text())
+    config["_name_or_path"] = "/srv/doe/base"
+    config["text_config"]["_name_or_path"] = "lab/bert"
+    file.write_text(json.dumps(config))
+    sent = next(one for one in files_to_push(run) if one.path == "config.json")
+    names = json.loads(sent.text)
+    assert (names["_name_or_path"], names["text_config"]["_name_or_path"]) == ("", "lab/bert")
+    assert names["projection_dim"] == config["projection_dim"]
 
 
 def test_a_file_below_a_known_path_is_refused(run: Path) -> None:
     with (run / "report.md").open("a", encoding="utf-8") as stream:
         stream.write(f"\nunreadable: {run}/DOE JANE.png\n")
     assert re.fullmatch(
-        r"report\.md, line \d+: a local path must not be pushed: remove it and push again",
+        r"report\.md, line \d+: a local path must not leave this machine: remove it and push again",
         fault(lambda: files_to_push(run)),
     )
 
@@ -52,7 +86,7 @@ def test_metadata_of_weights_are_searched(run: Path) -> None:
     file = run / "model" / "adapter_model.safetensors"
     save_file(load_file(file), file, {"author": "jane.doe@example.org"})
     assert fault(lambda: files_to_push(run)) == (
-        "adapter_model.safetensors, line 1: an e-mail address must not be pushed: remove it and push again"
+        "adapter_model.safetensors, line 1: an e-mail address must not leave this machine: remove it and push again"
     )
 
 
