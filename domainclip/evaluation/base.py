@@ -52,6 +52,9 @@ class Metric:
     # False for a descriptive metric, and for one whose bias grows with the noise: the worst of several cells,
     # a gap between cells, a calibration error. Its difference is shown without a verdict.
     comparable: bool = True
+    # A control, such as retrieval with shuffled captions: better than chance, it shows that something is
+    # wrong, and nothing that the probe measures on the set is judged. It has a `chance`.
+    control: bool = False
 
 
 @dataclass(frozen=True)

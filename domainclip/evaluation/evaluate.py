@@ -9,29 +9,15 @@ from typing import Any
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
-from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Probe
+from domainclip.evaluation.controls import NullControl, control_fault, not_judged, null_control
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
-from domainclip.evaluation.statistics import controls as statistics_controls
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS
-from domainclip.evaluation.verdicts import ComparisonRow, add_verdicts, add_verdicts_together
+from domainclip.evaluation.verdicts import ComparisonRow, add_verdicts_together
 
-# Swaps of a null control: enough to tell 5 % from 15 %; a fifth of that where one metric takes seconds.
-_SWAPS, _MIN_SWAPS, _RESAMPLES = 100, 20, 200
-_MAX_SCORES = 400_000  # number of scores, summed over all swaps
-
-
-@dataclass(frozen=True)
-class NullControl:
-    """False positives of the procedure where no difference exists, for one headline metric."""
-
-    probe: str
-    dataset: str
-    metric: str
-    itself: str  # the verdict on the base against itself
-    share: float  # of the random swaps of the models, by group, for which a difference was claimed
-    swaps: int
+_MODELS = ("the base", "the adapted model")  # as reports call the first and the second
 
 
 @dataclass(frozen=True)
@@ -88,10 +74,15 @@ def compare_models(
             pair = [first] + ([evaluation.results[other]] if other else [])
             rows = [verdicts.compare_metric(pair, name, resamples, seed) for name in names]
             warnings += [*evaluation.warnings, *verdicts.interval_warnings(rows, evaluation.groups)]
-            table += rows
             # One headline metric a set: the swaps take as long as a hundred metrics.
             if other and all(control.dataset != first.dataset for control in table_controls):
-                table_controls += [_control(pair, row, seed) for row in rows if row.primary and _enough(row)]
+                table_controls += [
+                    null_control(pair, row, seed) for row in rows if row.primary and _enough(row)
+                ]
+            fault = control_fault(dict(zip(_MODELS, pair, strict=False)), resamples, seed)
+            rows = _without_judgement(rows, fault, table_controls)
+            table += rows
+            warnings += verdicts.control_warnings(rows)
         protocol.append(_with_reasons(evaluation.protocol, left_out if not names else []))
     if not any(tables):
         raise RecipeError(f"nothing can be measured: {_reasons(protocol)}")
@@ -119,20 +110,18 @@ def _reasons(protocol: Sequence[dict[str, Any]]) -> str:
     return "; ".join(reasons) or "name at least one probe and one set"
 
 
+def _without_judgement(
+    rows: Sequence[ComparisonRow], fault: str, controls: Sequence[NullControl]
+) -> list[ComparisonRow]:
+    """The rows of a probe: none is judged when a control failed, nor one with a failed null control."""
+    faults = {(control.probe, control.dataset, control.metric): control.fault for control in controls}
+    return [
+        not_judged([row], fault or faults.get((row.probe, row.dataset, row.whole), ""))[0] for row in rows
+    ]
+
+
 def _enough(row: ComparisonRow) -> bool:
     return row.comparable and row.groups >= MIN_GROUPS
-
-
-def _control(pair: Sequence[ProbeResult], row: ComparisonRow, seed: int) -> NullControl:
-    """The procedure where no difference exists: the base against itself, and models swapped at random."""
-    base, adapted = (next(m for m in result.metrics if m.name == row.metric) for result in pair)
-    with_itself = verdicts.compare_metric([pair[0], pair[0]], row.metric, _RESAMPLES, seed)
-    itself = add_verdicts([with_itself])[0].verdict
-    swaps = min(_SWAPS, max(_MIN_SWAPS, _MAX_SCORES // max(1, base.scores.size)))
-    share = statistics_controls.false_positive_rate(
-        base.aggregate, base.scores, adapted.scores, base.groups, swaps, _RESAMPLES, seed
-    )
-    return NullControl(row.probe, row.dataset, row.metric, str(itself), share, swaps)
 
 
 def _different_preprocessing(encoders: Sequence[Encoder]) -> list[str]:

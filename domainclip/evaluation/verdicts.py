@@ -15,7 +15,7 @@ from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 _FEW_GROUPS = 20  # below which a percentile interval is too narrow
 _MAX_UNDEFINED = 0.05  # share of resamples with an undefined metric, above which there is a warning
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
-NO_VERDICT = "not judged"  # a descriptive metric, or one that its own noise biases
+NO_VERDICT = "not judged"  # a descriptive metric, one that its own noise biases, or one whose control failed
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class ComparisonRow(MetricHeader):
     verdict: str | None = None  # one of the five verdicts above; None for a single model
     least_p: float = 0.0  # smallest p that any difference could reach
     comparable: bool = True  # whether its difference may be called better or worse
+    control_fault: str = ""  # why it is not judged although it could be: a control that failed
 
     @property
     def whole(self) -> str:
@@ -183,12 +184,23 @@ def _p(row: ComparisonRow) -> float:
 def _verdict(row: ComparisonRow, significant: bool) -> str | None:
     if row.difference is None:
         return None
-    if not row.comparable:
+    if not row.comparable or row.control_fault:
         return NO_VERDICT
     if np.isnan(row.difference.low):
         return UNKNOWN
     sign = row.difference.sign if row.higher_is_better else -row.difference.sign
     return {1: BETTER, -1: WORSE, 0: SAME}[sign if significant else 0]
+
+
+def control_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
+    """A warning for each control that failed, with the reason."""
+    return list(
+        dict.fromkeys(
+            f"{row.probe} on {row.dataset}: not judged, since {row.control_fault}"
+            for row in rows
+            if row.control_fault
+        )
+    )
 
 
 def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:

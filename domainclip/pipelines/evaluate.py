@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from domainclip.evaluation import contamination, suites
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.contamination import TrainingRecord, find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.evaluate import compare_models
+from domainclip.evaluation.evaluate import Evaluation, compare_models
 from domainclip.evaluation.split_usage import record_split_usage
 from domainclip.evaluation.suites import ExtraSet, Suite
 from domainclip.models.dual_encoder import DualEncoder
@@ -30,7 +31,10 @@ from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import report_context
 from domainclip.report import model_facts, writer
+from domainclip.report.context import ReportContext
 from domainclip.report.gallery import gallery_examples
+
+log = logging.getLogger("domainclip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +97,20 @@ def evaluate_models(request: EvalRequest) -> Path | None:
         readings=record_split_usage(protocol.reported, evaluations[0], encoders),
         examples=examples,
     )
+    _announce(context, evaluations)
     if len(evaluations) == 1:
         return writer.write(folder, evaluations[0], context)
     about = [model_facts.model_facts(model) for model in models]
     return writer.write_comparison(folder, evaluations, context, dict(zip(labels, about, strict=True)))
+
+
+def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None:
+    """Print what the report says about the validity of the metrics: exit code 0 alone would hide it."""
+    for reason in context.invalid:
+        log.warning("not valid: %s", reason)
+    measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
+    for warning in dict.fromkeys([*context.warnings, *measured]):
+        log.warning("warning: %s", warning)
 
 
 def _training_records(

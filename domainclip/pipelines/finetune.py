@@ -36,4 +36,5 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
     save_adapted_model(adapted.model, run.folder)
     base = reload_base(inputs, protocol, run)
     evaluation = evaluate_pair(base, adapted.encoder, protocol)
+    run.warn(*evaluation.warnings)
     return write_run_report(evaluation, base, adapted, inputs, protocol, run)

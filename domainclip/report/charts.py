@@ -109,9 +109,13 @@ def _dumbbell(row: ComparisonRow, label: str, top: float) -> Dumbbell:
         values.append(f"adapted {phrasing.number(row.adapted.value)} ({phrasing.span(row.adapted)})")
     return Dumbbell(
         label=label,
-        detail=f"n {row.n}" + (f", {row.groups} groups" if row.groups != row.n else ""),
+        detail=f"n {row.n}"
+        + (f", {row.groups} groups" if row.groups != row.n else "")
+        + (", control failed" if row.control_fault else ""),
         verdict=row.verdict or "",
-        spoken=f"{label}: {', '.join(values)}" + (f", {row.verdict}" if row.verdict else ""),
+        spoken=f"{label}: {', '.join(values)}"
+        + (f", {row.verdict}" if row.verdict else "")
+        + (f", since {row.control_fault}" if row.control_fault else ""),
         base=_mark(row.base, top),
         adapted=None if row.adapted is None else _mark(row.adapted, top),
         chance=None if row.chance is None else _across(row.chance, top),

@@ -40,6 +40,7 @@ class ComparedResult(MetricFields):
     """One metric of all models, on the same items."""
 
     values: list[Value]  # in the order of `models`
+    control_fault: str = ""  # why a model is not judged, where a control failed
 
 
 class ComparisonFile(Strict):
@@ -153,7 +154,13 @@ def _result(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -
             Value(model=label, value=interval(estimate), difference=change, verdict=verdict)
             for label, estimate, change, verdict in columns
         ],
+        control_fault=_fault(rows),
     )
+
+
+def _fault(rows: Sequence[ComparisonRow]) -> str:
+    """The first control that failed for a metric, of any model; empty when none did."""
+    return next((row.control_fault for row in rows if row.control_fault), "")
 
 
 def _line(rows: Sequence[ComparisonRow], valid: bool) -> CompareLine:
@@ -213,7 +220,8 @@ def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool)
             if row.verdict == verdict and row.adapted
         ]
         if named:
-            clauses.append(f"{text}: {', '.join(named)}")
+            why = f", since {fault}" if verdict == NO_VERDICT and (fault := _fault(rows)) else ""
+            clauses.append(f"{text}: {', '.join(named)}{why}")
     return f"{start}; {'; '.join(clauses) or 'too few groups for a verdict on the other models'}."
 
 

@@ -161,7 +161,7 @@ def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:
     general = results.corpus.get("retention") or {}
     for row in results.results:
         value = row.adapted.value if row.adapted else None
-        if value is None or "/" in row.metric:
+        if value is None or "/" in row.metric or row.control_fault:
             continue
         about = general if row.dataset == general.get("set") else results.corpus
         name = str(phrasing.plain(str(about.get("name") or facts.corpus.name)))
@@ -256,6 +256,7 @@ def _row(result: Result, entry: dict[str, Any]) -> ComparisonRow:
         base_scores=np.empty(0),
         adapted_scores=None,
         comparable=result.verdict != NO_VERDICT,
+        control_fault=result.control_fault,
     )
 
 

@@ -81,7 +81,8 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     base = number(row.base.value, row.unit)
     if row.adapted is None or row.difference is None:
         chance = "" if row.chance is None else f"; chance is {number(row.chance, row.unit)}"
-        return f"{place}, {name} is {base} (95\u00a0% interval {span(row.base, row.unit)}{chance})."
+        doubt = f"; do not rely on it, since {row.control_fault}" if row.control_fault else ""
+        return f"{place}, {name} is {base} (95\u00a0% interval {span(row.base, row.unit)}{chance}){doubt}."
     after = number(row.adapted.value, row.unit)
     if not valid:
         return f"{place}, {name} is {base} before and {after} after: not valid, see above."
@@ -90,6 +91,8 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
             f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to "
             "test the difference."
         )
+    if row.control_fault:
+        return f"{place}, {name} went from {base} to {after}; this is not judged, since {row.control_fault}."
     if row.verdict == NO_VERDICT:
         return f"{place}, {name} went from {base} to {after}; this metric is not judged."
     if row.verdict == SAME:
@@ -145,6 +148,7 @@ def _changes_in_words(head: Sequence[ComparisonRow]) -> str:
     if untested:
         clauses.append(
             f"changed {_listed(untested)}, which {'is' if len(untested) == 1 else 'are'} not judged"
+            + (", since a control failed" if any(row.control_fault for row in head) else "")
         )
     return ", and ".join(clauses) or "was not measured"
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from domainclip import __version__
 from domainclip.distributed import collectives
-from domainclip.evaluation.evaluate import Evaluation, NullControl
+from domainclip.evaluation.controls import NullControl
+from domainclip.evaluation.evaluate import Evaluation
 from domainclip.report import phrasing
 from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
 

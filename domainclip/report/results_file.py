@@ -68,6 +68,7 @@ class Result(Strict):
     verdict: str | None = None  # on the difference, in the words of the report
     primary: bool | None = None  # whether it is the headline metric of its probe
     chance: float | None = None  # the value at chance
+    control_fault: str = ""  # why it is not judged, where a control failed: do not rely on the values
 
 
 class ResultsFile(Strict):
@@ -136,6 +137,7 @@ def _result(row: ComparisonRow, valid: bool) -> Result:
         difference=difference(row),
         # An invalid evaluation has no verdicts.
         verdict=row.verdict if valid else None,
+        control_fault=row.control_fault,
     )
 
 

@@ -53,12 +53,15 @@ class Plane:
     path: Sequence[Stop] = ()
     path_spoken: str = ""
     path_of: str = ""  # name of the metric of the path
+    left_out: str = ""  # names of the probes that are not drawn, since a control failed
 
 
 def plane(
     rows: Sequence[ComparisonRow], retention_set: str, facts: Mapping[str, Any] | None = None
 ) -> Plane | None:
     """Each probe's headline metric in the domain against the same on the retention set; None without both.
+
+    A metric whose control failed on either set is not drawn, but named in `left_out`.
 
     The values of α in the `facts` of the run are drawn as a path.
     """
@@ -68,11 +71,15 @@ def plane(
         for (probe, retention), row in head.items()
         if not retention and (probe, True) in head
     ]
+    failed = [phrasing.probe_name(pair[0].probe) for pair in pairs if any(row.control_fault for row in pair)]
     pairs = [pair for pair in reversed(pairs) if all(_drawable(row) for row in pair)]
     named = [
         (phrasing.probe_name(inside.probe), _upward(inside), _upward(outside)) for inside, outside in pairs
     ]
-    return plane_of(named, dict((facts or {}).get("interpolation") or {})) if named else None
+    if not named:
+        return None
+    drawn = plane_of(named, dict((facts or {}).get("interpolation") or {}))
+    return replace(drawn, left_out=", ".join(reversed(failed)))
 
 
 def plane_of(
@@ -156,7 +163,8 @@ def _steps(interpolation: Mapping[str, Any]) -> list[tuple[float, float, float]]
 
 
 def _drawable(row: ComparisonRow) -> bool:
-    return row.difference is not None and not math.isnan(row.difference.low) and row.unit == "share"
+    drawn = row.difference is not None and not math.isnan(row.difference.low)
+    return drawn and row.unit == "share" and not row.control_fault
 
 
 def _upward(row: ComparisonRow) -> Estimate:

@@ -45,6 +45,24 @@ def test_front_matter_is_what_the_hub_reads() -> None:
     assert (plain.library_name, plain["base_model_relation"]) == ("transformers", "finetune")
 
 
+def test_a_metric_whose_control_failed_is_not_claimed() -> None:
+    fault = "the control image_to_text_r1_shuffled of the base is 0.371, where chance is 0.039"
+    failed = result(
+        "image_to_text_r1",
+        0.6,
+        0.4,
+        probe="retrieval",
+        control_fault=fault,
+        primary=True,
+        verdict="not judged",
+    )
+    text = _card(results(failed))
+    assert "went from 0.600 to 0.400; this is not judged, since the control image" in text
+    data: Any = ModelCard(text).data
+    assert "image_to_text_r1" not in [measured.metric_type for measured in data.eval_results]
+    assert "R@1 on test" not in text.split("Got worse")[1].split("Got better")[0]
+
+
 def test_a_local_base_and_corpus_are_not_named() -> None:
     text = render(results(), _facts(recipe("/srv/DOE/clip", "/srv/DOE/cxr")), adapter=True)
     assert "DOE" not in text

@@ -195,3 +195,19 @@ def test_a_metric_that_is_not_judged() -> None:
         "Forgetting outside the domain was not measured. Of 1 metric, 0 got better and 0 got worse."
     )
     assert phrasing.changes([moved], WORSE) == phrasing.changes([moved], BETTER) == []
+
+
+def test_a_metric_whose_control_failed() -> None:
+    fault = "the control image_to_text_r1_shuffled of the base is 0.371 (95 % interval 0.300 to 0.440), where chance is 0.039"
+    failed = row(
+        "image_to_text_r1", probe="retrieval", control_fault=fault, verdict=NO_VERDICT, base=(0.6, 0.5, 0.7)
+    )
+    assert phrasing.claim(failed, "general") == (
+        f"On test, retrieval image-to-text R@1 went from 0.600 to 0.554; this is not judged, since {fault}."
+    )
+    alone = row("image_to_text_r1", probe="retrieval", control_fault=fault, adapted=None)
+    assert phrasing.claim(alone, "general").endswith(f"chance is 0.100); do not rely on it, since {fault}.")
+    assert "which is not judged, since a control failed." in phrasing.summary(
+        [failed], "it", "general", valid=True
+    )
+    assert phrasing.changes([failed], WORSE) == phrasing.changes([failed], BETTER) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domainclip.errors import ModelError
-from domainclip.evaluation.evaluate import NullControl
+from domainclip.evaluation.controls import NullControl
 from domainclip.evaluation.split_usage import SplitUsage
 from domainclip.report import results_file
 from tests.report.made_results import ALONE, FEW, GAIN, context, evaluation
@@ -41,6 +41,7 @@ def test_the_file_is_version_one_of_the_format() -> None:
             "verdict": "better",
             "primary": True,
             "chance": 0.1,
+            "control_fault": "",
         }
     ]
     assert data["run"]["strategy"] == "locked_image"

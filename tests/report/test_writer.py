@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from domainclip.evaluation.evaluate import Evaluation, NullControl
+from domainclip.evaluation.controls import NullControl
+from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.split_usage import SplitUsage
-from domainclip.evaluation.verdicts import WORSE
+from domainclip.evaluation.verdicts import NO_VERDICT, WORSE
 from domainclip.report import redaction, writer
 from domainclip.report.context import CorpusFacts, Example, ReportContext
 from domainclip.report.writer import write
@@ -359,3 +360,30 @@ def test_a_report_contains_no_private_data(tmp_path: Path) -> None:
     texts = written(tmp_path, evaluation(), context())
     assert "data:text/csv" in texts["html"]
     assert [match for text in texts.values() for match in redaction.search(text)] == []
+
+
+def test_a_failed_control_stands_beside_its_metric_wherever_that_is_shown(tmp_path: Path) -> None:
+    fault = "the control r1_shuffled of the base is 0.371, where chance is 0.039"
+    failed = [
+        replace(one, control_fault=fault, verdict=NO_VERDICT, probe="retrieval") for one in (GAIN, LOSS)
+    ]
+    measured = evaluation([GAIN, LOSS, *failed])
+    texts = written(tmp_path / "run", measured, context())
+    page = Page(texts["html"])
+    assert page.text.count(f"this is not judged, since {fault}") == 2
+    assert texts["md"].count("this is not judged, since the control r1\\_shuffled of the base is 0.371") == 2
+    # The plots: not drawn against forgetting, and marked before and after.
+    assert "Not drawn, since a control failed: retrieval." in page.text
+    assert page.text.count("n 8, control failed") == 2
+    spoken = [label for _, values in page.elements if (label := values.get("aria-label"))]
+    assert not any("retrieval: domain" in label for label in spoken)
+    assert sum(f"not judged, since {fault}" in label for label in spoken) == 2
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert [(one["verdict"], one["control_fault"]) for one in results] == [
+        *(("better", ""), ("worse", "")),
+        *[("not judged", fault)] * 2,
+    ]
+    writer.write_comparison(tmp_path / "three", [measured, measured], context(), {"a": {}, "b": {}, "c": {}})
+    assert f"since {fault}" in (tmp_path / "three" / "compare.html").read_text()
+    compared = json.loads((tmp_path / "three" / "results_compare.json").read_text())["results"]
+    assert [one["control_fault"] for one in compared] == ["", "", fault, fault]

@@ -58,14 +58,6 @@ class Ranks:
         ranks: np.ndarray = self.above + (self.tied + 1) / (self.relevant_tied + 1)
         return ranks
 
-    def at_chance(self) -> Ranks:
-        """The same queries at chance level: the whole gallery is one tie."""
-        zeros, everything = np.zeros_like(self.above), np.full_like(self.tied, self.size)
-        precision = None
-        if self.precision is not None:
-            precision = precision_terms(zeros, everything, zeros, self.relevant) / self.relevant
-        return Ranks(zeros, everything, self.relevant, self.relevant, self.size, precision)
-
     def take(self, queries: np.ndarray) -> Ranks:
         """The ranks of these queries; a query may occur several times."""
         above, tied, relevant_tied, relevant = (
@@ -111,6 +103,25 @@ def rank_answers(queries: np.ndarray, answers: np.ndarray, truths: Sequence[csr_
     return [_concatenate(block, truth, len(answers)) for block, truth in zip(blocks, truths, strict=True)]
 
 
+def commonest_first(truth: csr_matrix, queries: np.ndarray | None = None) -> Ranks:
+    """The ranks under a truth (q, m) of a model without knowledge: always the commonest answer first.
+
+    An answer is as common as it is relevant, over all queries, each of which occurs `queries` (q,) times, by
+    default once. Equally common answers are a tie; where all are, this is a random order.
+    """
+    weights = np.ones(truth.shape[0]) if queries is None else queries
+    frequency = np.asarray(truth.T @ weights, dtype=np.float64).ravel()
+    ascending, size, every = np.sort(frequency), len(frequency), ranks_every_answer(truth)
+    blocks = []
+    for start in range(0, truth.shape[0], BLOCK):
+        rows = truth[start : start + BLOCK]
+        targets = _best_first(rows, frequency[rows.indices])
+        upto = np.searchsorted(ascending, targets, side="right")
+        tied = upto - np.searchsorted(ascending, targets, side="left")
+        blocks.append(_block_ranks(targets, (size - upto).astype(float), tied.astype(float), every))
+    return _concatenate(blocks, truth, size)
+
+
 def ranks_every_answer(truth: csr_matrix) -> bool:
     """Whether every relevant answer is ranked, as the average precision needs, or only the best."""
     per_query = np.diff(truth.indptr)
@@ -122,14 +133,21 @@ def _relevant_cosines(queries: np.ndarray, answers: np.ndarray, truth: csr_matri
 
     Rounded to six decimals, the accuracy of single-precision embeddings: closer cosines are ties.
     """
-    per_query = np.diff(truth.indptr)
-    rows = np.repeat(np.arange(len(queries)), per_query)
-    padded = np.full((len(queries), int(per_query.max())), -np.inf)
-    column = np.arange(len(rows)) - np.repeat(truth.indptr[:-1], per_query)
+    rows = np.repeat(np.arange(len(queries)), np.diff(truth.indptr))
+    values = np.empty(len(rows))
     for start in range(0, len(rows), BLOCK * 16):
         part = slice(start, start + BLOCK * 16)
         pairs = np.einsum("ij,ij->i", queries[rows[part]], answers[truth.indices[part]])
-        padded[rows[part], column[part]] = np.round(pairs, 6)
+        values[part] = np.round(pairs, 6)
+    return _best_first(truth, values)
+
+
+def _best_first(truth: csr_matrix, values: np.ndarray) -> np.ndarray:
+    """The values of the entries of a truth (q, m), best first in each row; NaN where a row has fewer."""
+    per_query = np.diff(truth.indptr)
+    padded = np.full((len(per_query), int(per_query.max())), -np.inf)
+    rows = np.repeat(np.arange(len(per_query)), per_query)
+    padded[rows, np.arange(len(rows)) - np.repeat(truth.indptr[:-1], per_query)] = values
     padded = -np.sort(-padded, axis=1)
     padded[np.isinf(padded)] = np.nan
     return padded

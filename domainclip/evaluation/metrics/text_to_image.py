@@ -30,7 +30,10 @@ def recall_at_1(
     encode: Callable[[list[str]], np.ndarray] | None = None,
     also_relevant: Sequence[tuple[int, str]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(q,) probability that the top image of a text is relevant, and the same for a random image.
+    """(q,) probability that the top image of a text is relevant, and the same at chance.
+
+    At chance the image is random or, where images of several groups share a text, the one that is relevant
+    for most queries, whatever the text.
 
     `texts[i]` is a query for the item `rows[i]`; all images of the set are the gallery. Relevant are the
     images of that item's group, and of every item with an equal query text, here or in `also_relevant`.
@@ -50,11 +53,24 @@ def recall_at_1(
     accepted = csr_matrix(entries, shape=(len(query_index), int(group.max()) + 1))
     images = encoder.images(data.items)
     query_vectors = (encode or encoder.texts)([representatives[key] for key in query_index])
+    commonest = _commonest_images(accepted, group, np.bincount(queries_of))
     blocks = []
     for start in range(0, len(query_vectors), _BLOCK):
         block = slice(start, start + _BLOCK)
         relevant = accepted[block].toarray()[:, group]
         shares = top1_shares(rounded_cosines(query_vectors[block], images))
-        blocks.append(np.stack([(shares * relevant).sum(1), relevant.mean(1)]))
+        blocks.append(np.stack([(shares * relevant).sum(1), relevant[:, commonest].mean(1)]))
     hits, chances = np.concatenate(blocks, axis=1)
     return hits[queries_of], chances[queries_of]
+
+
+def _commonest_images(accepted: csr_matrix, group: np.ndarray, occurrences: np.ndarray) -> np.ndarray:
+    """(m,) bool: the images that are relevant for most queries; all of them where no groups share a text.
+
+    `accepted` (k, g) are the groups of each text, `occurrences` (k,) how many queries have it.
+    """
+    if np.diff(accepted.indptr).max() == 1:
+        return np.ones(len(group), dtype=bool)
+    frequency = (accepted.astype(float).T @ occurrences)[group]
+    most: np.ndarray = frequency == frequency.max()
+    return most

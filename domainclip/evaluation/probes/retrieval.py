@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.image_to_image import image_to_image
-from domainclip.evaluation.metrics.ranking import Ranks, rank_answers
+from domainclip.evaluation.metrics.ranking import Ranks, commonest_first, rank_answers
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.retrieval_gallery import Gallery, build_galleries
 from domainclip.evaluation.metrics.truncated_encoder import TruncatedEncoder
@@ -30,6 +30,7 @@ class DirectionRanks:
     ids: list[str]
     groups: list[str]
     ranks: Ranks
+    at_chance: Ranks  # of the commonest answer first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +81,16 @@ class Retrieval(Probe):
             if len(by_language) > 1:
                 for single in by_language:
                     metrics += self._metrics(direction, [single], f"/{single.language}")
-        metrics.append(_metric("image_to_text_r1_shuffled", shuffled, _recall(1)))
+        control = _metric("image_to_text_r1_shuffled", shuffled, _recall(1))
+        metrics.append(replace(control, comparable=False, control=True))
         for width in self.widths:
             metrics += self._truncated_recall(encoder, data, searchable, width)
         details = {
             "preset": self.preset,
             "preset_version": 1,
             "group_truth": self.group_truth,
-            "control": "image_to_text_r1_shuffled gives every item another's captions: chance is expected",
+            "control": "image_to_text_r1_shuffled gives every item another's captions: chance at most",
+            "chance": "the commonest answer first, for every query",
             **_sizes(data, searchable, self.gallery),
         }
         same_kind = image_to_image(images, data.items, self.seed)
@@ -117,18 +120,28 @@ class Retrieval(Probe):
     ) -> tuple[DirectionRanks, DirectionRanks, DirectionRanks]:
         """Image to text, the same with shuffled captions, and text to image."""
         gallery_images, texts = images[gallery.rows], encoder.texts(gallery.texts)
-        to_text, shuffled = rank_answers(
-            gallery_images, texts, [gallery.by_image, gallery.shuffled(self.seed)]
-        )
+        truths = [gallery.by_image, gallery.shuffled(self.seed)]
+        to_text, shuffled = rank_answers(gallery_images, texts, truths)
+        text_at_chance, shuffled_at_chance = (commonest_first(truth) for truth in truths)
         # Equal captions are ranked once and count as often as they occur.
+        occurrences = gallery.pairs[:, 1]
         (to_image,) = rank_answers(texts, gallery_images, [gallery.by_text])
+        image_at_chance = commonest_first(
+            gallery.by_text, np.bincount(occurrences, minlength=len(gallery.texts))
+        )
         ids, groups = _ids_and_groups(data, gallery, np.arange(len(gallery.rows)))
         text_ids, text_groups = _ids_and_groups(data, gallery, gallery.pairs[:, 0])
         numbered = [f"{name}#{i}" for i, name in enumerate(text_ids)]
         return (
-            DirectionRanks(gallery.language, ids, groups, to_text),
-            DirectionRanks(gallery.language, ids, groups, shuffled),
-            DirectionRanks(gallery.language, numbered, text_groups, to_image.take(gallery.pairs[:, 1])),
+            DirectionRanks(gallery.language, ids, groups, to_text, text_at_chance),
+            DirectionRanks(gallery.language, ids, groups, shuffled, shuffled_at_chance),
+            DirectionRanks(
+                gallery.language,
+                numbered,
+                text_groups,
+                to_image.take(occurrences),
+                image_at_chance.take(occurrences),
+            ),
         )
 
     def _truncated_recall(
@@ -192,7 +205,7 @@ def _metric(
     groups = [name for queries in directions for name in queries.groups]
     scores = np.concatenate([score(queries.ranks) for queries in directions])
     chance = aggregates.point_estimate(
-        aggregate, np.concatenate([score(queries.ranks.at_chance()) for queries in directions])
+        aggregate, np.concatenate([score(queries.at_chance) for queries in directions])
     )
     return Metric(name, ids, groups, scores, aggregate, unit == "share", chance, unit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from domainclip.errors import RecipeError, did_you_mean
 from domainclip.evaluation.base import ProbeResult
+from domainclip.evaluation.controls import control_fault
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
@@ -33,6 +34,7 @@ class AblationBaseline:
     protocol: Protocol  # its cache holds the base's embeddings: a frozen tower of a variant is not run again
     results: Results  # only the metrics of the table
     warnings: tuple[str, ...]
+    control_faults: Mapping[ResultKey, str]  # why a probe is not judged on a set, where a control failed
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class RunResults:
     results: Results
     warnings: tuple[str, ...]
     invalid: tuple[str, ...]  # why they must not be compared with the base's
+    control_faults: Mapping[ResultKey, str]
 
 
 def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
@@ -71,6 +74,7 @@ def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
         protocol,
         {key: _select(result, _metrics_of(ablation, key, result)) for key, result in results.items()},
         (*inputs.warnings, *_warnings(ablation, has_floor=bool(floors))),
+        _control_faults(results, "the base", protocol),
     )
 
 
@@ -108,13 +112,23 @@ def measure_run(baseline: AblationBaseline, run: Run) -> RunResults:
             "gain may come from the additional images",
         )
     protocol = replace(baseline.protocol, embeddings=baseline.protocol.embeddings.branch())
+    measured = dict(_measure(model, protocol))
     results = {
         key: _select(result, [metric.name for metric in baseline.results[key].metrics])
-        for key, result in _measure(model, protocol)
+        for key, result in measured.items()
     }
     del model
     _free_memory()
-    return RunResults(results, warnings, invalid)
+    return RunResults(results, warnings, invalid, _control_faults(measured, run.variant, protocol))
+
+
+def _control_faults(results: Results, model: str, protocol: Protocol) -> dict[ResultKey, str]:
+    """The reasons of the probes and sets whose controls fail for a model."""
+    faults = {
+        key: control_fault({model: result}, protocol.bootstrap_samples, protocol.seed)
+        for key, result in results.items()
+    }
+    return {key: fault for key, fault in faults.items() if fault}
 
 
 def _measure(model: DualEncoder, protocol: Protocol) -> Iterator[tuple[ResultKey, ProbeResult]]:

@@ -30,14 +30,19 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
     complete = [end for end in ended if not end.error]
     invalid, warnings = list(baseline.inputs.invalid), list(baseline.warnings)
     results: dict[tuple[str, int], Results] = {}
+    faults = dict(baseline.control_faults)
     for end in complete:
         measured = measure_run(baseline, end.run)
         results[end.run.variant, end.run.seed] = measured.results
         warnings += measured.warnings
+        faults = {**measured.control_faults, **faults}
         invalid += measured.invalid
         file = results_file.load(end.run.folder / "results.json")
         if not file.valid:
             invalid += [f"{end.run.folder.name} is not valid: {why}" for why in file.warnings[:1]]
+    warnings += [
+        f"{probe} on {dataset}: not judged, since {fault}" for (probe, dataset), fault in faults.items()
+    ]
     names_by_key, left_out = _comparable(baseline.results, results)
     retention = next((data for data in protocol.reported if data.name == RETENTION), None)
     context = report_context(
@@ -55,7 +60,7 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
         base=context.base,
         corpus=context.corpus,
         variants=list(_variants(ablation, ended)),
-        rows=_judged(list(_rows(baseline, results, names_by_key))),
+        rows=_judged(list(_rows(baseline, results, names_by_key, faults))),
         reference=ablation.plan.reference,
         resamples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
@@ -87,6 +92,7 @@ def _rows(
     baseline: AblationBaseline,
     runs: Mapping[tuple[str, int], Results],
     names_by_key: Mapping[ResultKey, Sequence[str]],
+    faults: Mapping[ResultKey, str],
 ) -> Iterator[AblationRow]:
     recipe, plan = baseline.ablation.measured, baseline.ablation.plan
     bootstrap = (recipe.evaluate.bootstrap_samples, recipe.evaluate.seed)
@@ -116,7 +122,7 @@ def _rows(
                 groups=alone.groups,
                 base=alone.base,
                 trials=trials,
-                comparable=metric.comparable,
+                comparable=metric.comparable and key not in faults,
             )
 
 

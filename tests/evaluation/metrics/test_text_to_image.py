@@ -24,4 +24,4 @@ def test_items_with_equal_queries_are_all_relevant() -> None:
         model, evaluation_set([{"id": f"{i}"} for i in range(3)]), [0, 1], ["a  cat", "A cat"]
     )
     assert hits.tolist() == [1.0, 1.0]
-    assert guesses == pytest.approx([2 / 3, 2 / 3])
+    assert guesses == pytest.approx([1, 1])  # either image is right for every query

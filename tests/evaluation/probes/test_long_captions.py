@@ -91,7 +91,8 @@ def test_a_collapsed_model_scores_chance() -> None:
     rows = [{"id": f"{i:02d}", "texts": [caption(f"n{i % 5}", 70)], "group": f"{i // 2}"} for i in range(21)]
     results = LongCaptions()(CollapsedEncoder(), evaluation_set(rows))
     for metric in results.metrics:
-        assert metric_value(results, metric.name) == pytest.approx(metric.chance)
+        assert metric.chance is not None  # the commonest caption is no worse than a random image
+        assert metric_value(results, metric.name) <= metric.chance + 1e-9
 
 
 def test_results_do_not_depend_on_row_order() -> None:
