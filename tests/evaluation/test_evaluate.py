@@ -25,7 +25,7 @@ from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.protocol import Protocol
-from domainclip.evaluation.verdicts import BETTER, ComparisonRow, NO_VERDICT, SAME, UNKNOWN, WORSE
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from tests.evaluation.example_sets import AXES, CLASSES, animals, samples, skilled
