@@ -32,6 +32,7 @@ from domainclip.config.recipe import AnchorTexts
 from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import onednn
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.strategies.base import Stage
@@ -160,7 +161,7 @@ def _ours(stage: StageInputs, rounds: int, device: torch.device) -> Iterator[Con
 
     def go(batch: views.StepBatch, optimizer: torch.optim.Optimizer) -> float:
         # No pair is left out of another's denominator: the peers know no groups.
-        batch = replace(batch, group=torch.arange(len(batch.group), device=device))
+        batch = replace(batch, keys=MatchKeys.of_groups(torch.arange(len(batch.keys), device=device)))
         held = settings.micro_batch_size if settings.batch_size > (settings.micro_batch_size or 0) else None
         taken = step.compute_gradients(
             setup.model, setup.model, batch, setup.objectives, held, 0, accelerator

@@ -39,4 +39,4 @@ class AdaptiveTemperature(Objective):
         cosine = (views.image * views.text).sum(-1).mean().detach()
         # Below zero with an α near 1 and pairs that turn away from each other: then the bound holds.
         factor = (1 + self.alpha * (cosine - self.agreement)).clamp_min(0.1)
-        return symmetric_loss(replace(views, scale=views.scale / factor), cross_entropy, group=views.group)
+        return symmetric_loss(replace(views, scale=views.scale / factor), cross_entropy, masks=views.masks)

@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.blockwise import mean_over_rows
+from domainclip.objectives.losses.blockwise import MAX_LOGITS, mean_over_rows
 
 _Weight = Annotated[float, Field(ge=0)]
 
@@ -22,7 +23,7 @@ _Weight = Annotated[float, Field(ge=0)]
 class AlignUniform(Objective):
     """align · E‖x_i − y_i‖² + within · ½[U(x, x) + U(y, y)] + across · U(x, y).
 
-    U(a, b) = log E exp(−t ‖a_i − b_j‖²) over i ≠ j of different groups [arXiv:2005.10242]. Added to a
+    U(a, b) = log E exp(−t ‖a_i − b_j‖²) over i ≠ j that share no right text [arXiv:2005.10242]. Added to a
     contrastive loss it closes the gap between the modalities, which that loss alone opens [arXiv:2405.18570].
     Costs the similarities of image to image and of text to text as well.
     """
@@ -38,24 +39,23 @@ class AlignUniform(Objective):
         """A scalar between −4 t (within + across) and 4 align."""
         image, text = views.image, views.text
         distance = (image[views.local_slice] - text[views.local_slice]).square().sum(-1).mean()
-        within = (self._spread(views, image, image) + self._spread(views, text, text)) / 2
-        return self.align * distance + self.within * within + self.across * self._spread(views, image, text)
+        same_side, across = views.pair_mask, self._spread(views, image, text, views.masks[0])
+        within = self._spread(views, image, image, same_side) + self._spread(views, text, text, same_side)
+        return self.align * distance + self.within * within / 2 + self.across * across
 
-    def _spread(self, views: Views, queries: Tensor, candidates: Tensor) -> Tensor:
+    def _spread(self, views: Views, queries: Tensor, candidates: Tensor, mask: RowMask | None) -> Tensor:
         """U: the mean over the processes is that of the whole batch, in value and in gradient."""
-        different_pairs = _count_different(views)
+        different_pairs = _count_different(queries, mask)
         if not different_pairs:
             return queries.sum() * 0
         # −t ‖a − b‖² = 2 t a·b − 2 t: a logit and a bias. The mean over other processes is a constant here.
         scale = queries.new_tensor(2 * self.t)
         rows, share = views.local_slice, len(queries) / different_pairs
         local = share * mean_over_rows(
-            _gaussian_potential, queries[rows], candidates, scale, -scale, views.group, rows.start
+            _gaussian_potential, queries[rows], candidates, scale, -scale, mask, rows.start
         )
         with torch.no_grad():
-            total = share * mean_over_rows(
-                _gaussian_potential, queries, candidates, scale, -scale, views.group
-            )
+            total = share * mean_over_rows(_gaussian_potential, queries, candidates, scale, -scale, mask)
         return total.log() + local / total - 1
 
 
@@ -67,10 +67,11 @@ def _gaussian_potential(logits: Tensor, target: Tensor, excluded: Tensor | None)
     return logits.sum(dim=1), logits
 
 
-def _count_different(views: Views) -> int:
-    """The number of ordered pairs (i, j) of different groups, or of different pairs without groups."""
-    b = len(views.image)
-    if views.group is None:
+def _count_different(queries: Tensor, mask: RowMask | None) -> int:
+    """The number of ordered pairs (i, j), i ≠ j, that are not masked."""
+    b = len(queries)
+    if mask is None:
         return b * (b - 1)
-    _, sizes = views.group.unique(return_counts=True)
-    return b * b - int(sizes.square().sum())
+    rows = torch.arange(b, device=queries.device)
+    blocks = [(at, mask(at)) for at in rows.split(max(1, MAX_LOGITS // b))]
+    return b * (b - 1) - sum(int(block.scatter_(1, at[:, None], False).sum()) for at, block in blocks)

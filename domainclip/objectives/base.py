@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from domainclip.data.batching.matches import Matches, RowMask
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.registry import Component
 
@@ -30,7 +31,7 @@ class Views:
     text: Tensor  # (b, d) unit length
     scale: Tensor  # () inverse temperature
     bias: Tensor | None = None  # () of a sigmoid loss only
-    group: Tensor | None = None  # (b,) int64; pairs of one group are never each other's negatives
+    matches: Matches | None = None  # which texts are right for which images, and so no negatives of them
     # The pairs of this process; None: all. The loss is the mean over the processes of an objective's values,
     # so an objective takes the mean over these rows only, or gives the same everywhere.
     local_rows: slice | None = None
@@ -59,6 +60,16 @@ class Views:
     def local_slice(self) -> slice:
         """`local_rows`, where None is written out as all pairs."""
         return slice(0, len(self.image)) if self.local_rows is None else self.local_rows
+
+    @property
+    def masks(self) -> tuple[RowMask | None, RowMask | None]:
+        """The right texts of images, and the right images of texts; None: only those of the same pair."""
+        return (None, None) if self.matches is None else (self.matches.right_texts, self.matches.right_images)
+
+    @property
+    def pair_mask(self) -> RowMask | None:
+        """The pairs that a pair shares a right text with, where two images or two texts are compared."""
+        return None if self.matches is None else self.matches.either
 
     def truncate(self, width: int) -> Views:
         """The same batch in the first dimensions of the space, at unit length again; teachers keep theirs."""

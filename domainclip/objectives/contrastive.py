@@ -5,12 +5,13 @@ Legend: b pairs, k rows of a block, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import cross_entropy, soft_cross_entropy
 from domainclip.objectives.losses.label_matching import label_sets, matching_pairs
@@ -21,10 +22,11 @@ from domainclip.objectives.losses.symmetric import symmetric_loss
 class Contrastive(Objective):
     """½ [CE(s/τ, T) + CE(sᵀ/τ, T)] with s_ij = x_i · y_j, and T after `targets`.
 
-    Two X-rays with the same report would be pushed apart although they are equal [arXiv:2103.00020]. So:
-    mask: T = I, and pairs of one group are not each other's negatives;
-    soft: pairs of one group share the target equally;
-    labels: pairs with exactly the same labels, or of one group, share it equally, as in UniCL and SupCon
+    Two X-rays with the same report would be pushed apart although they are equal [arXiv:2103.00020]. A text
+    is right for the images of its group, and for any image that may show the same caption. So:
+    mask: T = I, and a text is no negative of an image that it is right for;
+    soft: all right texts of an image share the target equally, and all right images of a text;
+    labels: those of pairs with exactly the same labels share it too, as in UniCL and SupCon
     [arXiv:2204.03610, arXiv:2004.11362]. A pair without labels has no other match by label.
     """
 
@@ -44,18 +46,21 @@ class Contrastive(Objective):
         return "other_labels" if self.targets == "labels" else "other_groups"
 
     def __call__(self, views: Views) -> Tensor:
-        """A scalar: nats per pair of this process. Chance is ln b when no group repeats."""
+        """A scalar: nats per pair of this process. Chance is ln b when no text is right for two images."""
         if self.targets == "mask":
-            return symmetric_loss(views, cross_entropy, group=views.group)
-        return symmetric_loss(views, soft_cross_entropy(_shares(views, by_labels=self.targets == "labels")))
+            return symmetric_loss(views, cross_entropy, masks=views.masks)
+        numbers = [label_sets(views.labels)] if self.targets == "labels" else []
+        to_text, to_image = (soft_cross_entropy(_shares(views, numbers, mask)) for mask in views.masks)
+        return symmetric_loss(views, to_text, to_image)
 
 
-def _shares(views: Views, by_labels: bool) -> Callable[[Tensor, Tensor | None], Tensor]:
+def _shares(
+    views: Views, numbers: Sequence[Tensor], mask: RowMask | None
+) -> Callable[[Tensor, Tensor | None], Tensor]:
     """The targets of a block: 1, shared equally among all matches of a row."""
-    numbers = [views.group, label_sets(views.labels) if by_labels else None]
 
     def targets(target: Tensor, _: Tensor | None) -> Tensor:
-        matches = matching_pairs(target, len(views.image), numbers).to(views.image.dtype)
+        matches = matching_pairs(target, len(views.image), numbers, mask).to(views.image.dtype)
         return matches / matches.sum(dim=1, keepdim=True)
 
     return targets

@@ -71,7 +71,7 @@ def _teacher_loss(views: Views, teacher: Teacher, scale: float) -> Tensor:
         partial(_teacher_distribution, image, text, scale),
         partial(_teacher_distribution, text, image, scale),
     )
-    return symmetric_loss(views, _divergence(to_text), _divergence(to_image), group=views.group)
+    return symmetric_loss(views, _divergence(to_text), _divergence(to_image), masks=views.masks)
 
 
 def _teacher_distribution(

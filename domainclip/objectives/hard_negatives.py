@@ -46,7 +46,7 @@ class HardNegatives(Objective):
         """A scalar: nats per pair of this process."""
         embeddings = views.text if self.judged_by == "texts" else views.image
         kernel = kernel_from_losses(partial(self._losses, partial(self._log_false_weight, embeddings)))
-        return symmetric_loss(views, kernel, group=views.group)
+        return symmetric_loss(views, kernel, masks=views.masks)
 
     def _log_false_weight(self, embeddings: Tensor, target: Tensor) -> Tensor | None:
         """(k, b) log v, without the groups: what a negative counts; None where all count alike."""

@@ -25,7 +25,7 @@ from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.extra_texts import (
     EQUAL_TEXT_COSINE,
     cross_entropy_among,
-    same_pair_or_group,
+    matching_pair_mask,
 )
 
 
@@ -82,14 +82,14 @@ class NegativeCaptions(Objective):
             columns = torch.cat([columns, views.extra_text[views.extra_text_mask]])
             of = torch.cat([of, views.extra_text_mask.nonzero()[:, 0]])
         to_text = cross_entropy_among(
-            image, text, columns, same_pair_or_group(views, local_rows, of), views.scale
+            image, text, columns, matching_pair_mask(views, local_rows, of), views.scale
         )
         # Its own negatives, which belong to its group and have left the denominator with it, come back.
         to_text = _add_negatives(
             to_text, image, text, views.extra_text[local], views.extra_text_mask[local], views.scale
         )
         to_image = cross_entropy_among(
-            text, image, views.image, same_pair_or_group(views, local_rows, every_row), views.scale
+            text, image, views.image, matching_pair_mask(views, local_rows, every_row), views.scale
         )
         return (to_text + to_image).mean() / 2
 

@@ -46,7 +46,7 @@ class NoiseRobust(Objective):
         """A scalar: nats per pair of this process."""
         doubt = self.strength * (1 - clean_probability(_losses(views)))
         if self.mode == "weigh":
-            return symmetric_loss(views, weighted_kernel(cross_entropy, 1 - doubt), group=views.group)
+            return symmetric_loss(views, weighted_kernel(cross_entropy, 1 - doubt), masks=views.masks)
 
         def targets(target: Tensor, excluded: Tensor | None) -> Tensor:
             others = torch.ones(len(target), len(doubt), dtype=doubt.dtype, device=doubt.device)
@@ -58,14 +58,15 @@ class NoiseRobust(Objective):
             others *= (share / number.clamp_min(1))[:, None]
             return others.scatter_(1, target[:, None], (1 - share)[:, None])
 
-        return symmetric_loss(views, soft_cross_entropy(targets), group=views.group)
+        return symmetric_loss(views, soft_cross_entropy(targets), masks=views.masks)
 
 
 def _losses(views: Views) -> Tensor:
     """(b,) the plain loss of every pair of the batch, without gradient: all processes see the same."""
-    sides = ((views.image, views.text), (views.text, views.image))
+    (to_text, to_image), image, text = views.masks, views.image, views.text
+    sides = ((image, text, to_text), (text, image, to_image))
     losses = [
-        loss_per_row(cross_entropy, queries, candidates, views.scale, views.group)
-        for queries, candidates in sides
+        loss_per_row(cross_entropy, queries, candidates, views.scale, mask)
+        for queries, candidates, mask in sides
     ]
     return torch.stack(losses).mean(dim=0)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.blockwise import kernel_from_losses, mean_over_rows
 
@@ -26,9 +27,9 @@ class RankConsistency(Objective):
     Rows of similarities over τ: s_i of image i to all texts, s'_i of text i to all images, x_i of image i to
     all images, y_i of text i to all texts. PL(z | r) = 1/b Σ_k [log Σ_{j≥k} exp z_π(j) − z_π(k)], with π the
     order of r from the largest: the list-wise likelihood of Plackett and Luce. The order is held constant.
-    Pairs of one group are left out of each other's lists. Beside `contrastive`, which has one positive per
-    row; a weight near 0.05 is usual. Costs a sort of each row: on a CPU ten times the arithmetic of
-    `contrastive`. [arXiv:2404.09387]
+    Pairs that share a right text are left out of each other's lists. Beside `contrastive`, which has one
+    positive per row; a weight near 0.05 is usual. Costs a sort of each row: on a CPU ten times the arithmetic
+    of `contrastive`. [arXiv:2404.09387]
     """
 
     citation: ClassVar[str] = "arXiv:2404.09387"
@@ -40,15 +41,17 @@ class RankConsistency(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per place of a list; one that has b places and no preference has (ln b!) / b."""
         image, text = views.image, views.text
-        across = _agreement(views, (image, text), (text, image))
-        within = _agreement(views, (image, image), (text, text))
+        across = _agreement(views, (image, text), (text, image), views.masks)
+        within = _agreement(views, (image, image), (text, text), (views.pair_mask, views.pair_mask))
         return self.across * across + self.within * within
 
 
 _Pair = tuple[Tensor, Tensor]
 
 
-def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
+def _agreement(
+    views: Views, first: _Pair, second: _Pair, masks: tuple[RowMask | None, RowMask | None]
+) -> Tensor:
     """() each of two kinds of lists in the order of the other."""
     rows = views.local_slice
     losses = [
@@ -57,10 +60,10 @@ def _agreement(views: Views, first: _Pair, second: _Pair) -> Tensor:
             queries[rows],
             candidates,
             views.scale,
-            group=views.group,
+            mask=mask,
             first=rows.start,
         )
-        for (queries, candidates), ranking in ((first, second), (second, first))
+        for (queries, candidates), ranking, mask in ((first, second, masks[0]), (second, first, masks[1]))
     ]
     return torch.stack(losses).mean()
 

@@ -42,7 +42,7 @@ class RelevanceWeighted(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        return symmetric_loss(views, weighted_kernel(cross_entropy, self._weights(views)), group=views.group)
+        return symmetric_loss(views, weighted_kernel(cross_entropy, self._weights(views)), masks=views.masks)
 
     def _weights(self, views: Views) -> Tensor:
         """(b,) of mean 1 over the batch of all processes; 1 for all where no pair has a value above 0."""

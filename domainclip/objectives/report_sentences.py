@@ -12,15 +12,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.data.text.related_texts import caption_language, draw_texts
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses.extra_texts import (
-    ColumnMask,
     cross_entropy_among,
     is_local,
-    same_pair_or_group,
+    matching_pair_mask,
 )
 from domainclip.objectives.losses.label_matching import number_equal_texts
 from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
@@ -90,12 +90,12 @@ class ReportSentences(Objective):
 
 def _positive_sentences(
     views: Views, pair: Tensor, pair_of: Tensor, number: Tensor, pair_numbers: Tensor
-) -> ColumnMask:
+) -> RowMask:
     """The positive sentences of an image: those of its pair and group, and any equal to one of its pair.
 
     Shapes: `number` (m,) of each sentence, `pair_numbers` (b, k) those of each pair, -1 where it has none.
     """
-    same = same_pair_or_group(views, pair, pair_of)
+    same = matching_pair_mask(views, pair, pair_of)
 
     def excluded(at: Tensor) -> Tensor:
         mask = same(at)
@@ -106,9 +106,9 @@ def _positive_sentences(
     return excluded
 
 
-def _positive_images(views: Views, pair: Tensor, number: Tensor, pair_numbers: Tensor) -> ColumnMask:
+def _positive_images(views: Views, pair: Tensor, number: Tensor, pair_numbers: Tensor) -> RowMask:
     """The positive images of a sentence: those of its pair and group, and of pairs with an equal sentence."""
-    same = same_pair_or_group(views, pair, torch.arange(len(pair_numbers), device=pair.device))
+    same = matching_pair_mask(views, pair, torch.arange(len(pair_numbers), device=pair.device))
 
     def excluded(at: Tensor) -> Tensor:
         mask = same(at)

@@ -6,6 +6,7 @@ Legend: b pairs, d width, k rows of a block, c components.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class ShortCaptions(Objective):
     batch, μ their mean. Beside `contrastive`, which matches the whole image with the whole caption, so that a
     model that reads long captions (`long_text`) keeps its embeddings of short ones. [arXiv:2403.15378] The
     directions are held constant, because an eigenvector has no gradient where two eigenvalues are equal;
-    those without variance are left out. Pairs of one group, or with the same first sentence, are not each
+    those without variance are left out. Pairs that share a right text, or the first sentence, are not each
     other's negatives. With as many components as the batch has directions, x̂ = x. Costs a second, short text
     per pair, and a decomposition of (b, d).
     """
@@ -50,16 +51,12 @@ class ShortCaptions(Objective):
         assert views.extra_text_mask is not None
         # A pair without a sentence keeps its caption.
         short = torch.where(views.extra_text_mask[:, :1], views.extra_text[:, 0], views.text)
-        numbers = [views.group, number_equal_texts(short)]
-
-        def kernel(logits: Tensor, target: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-            excluded = matching_pairs(target, len(short), numbers)
-            excluded[torch.arange(len(target), device=target.device), target] = False
-            return cross_entropy(logits, target, excluded)
-
-        return symmetric_loss(
-            replace(views, image=_project(views.image, self.components), text=short), kernel
+        number = number_equal_texts(short)
+        right_texts, right_images = (
+            partial(matching_pairs, pairs=len(short), numbers=[number], mask=mask) for mask in views.masks
         )
+        projected = replace(views, image=_project(views.image, self.components), text=short)
+        return symmetric_loss(projected, cross_entropy, masks=(right_texts, right_images))
 
 
 def _project(image: Tensor, components: int) -> Tensor:

@@ -21,8 +21,9 @@ from domainclip.objectives.losses.ring import ring_mean
 class Sigmoid(Objective):
     """−1/b Σ_ij log σ(z_ij (t s_ij + β)), z = +1 for a positive combination and −1 for all others.
 
-    `targets: mask`: only an image and its text are positive; other combinations within a group are left out.
-    `targets: labels`: pairs with exactly the same labels, or of one group, are positive too.
+    `targets: mask`: only an image and its text are positive; other texts that are right for it are left out:
+    those of its group, and captions that it may show itself.
+    `targets: labels`: these, and the texts of pairs with exactly the same labels, are positive too.
     [arXiv:2303.15343]
     """
 
@@ -49,14 +50,12 @@ class Sigmoid(Objective):
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         if views.local_only:
-            return ring_mean(views.image, views.text, views.scale, views.bias, views.group)
-        rows, kernel, group = views.local_slice, sigmoid_pairs, views.group
+            return ring_mean(views.image, views.text, views.scale, views.bias, views.matches)
+        rows, kernel, mask = views.local_slice, sigmoid_pairs, views.masks[0]
         if self.targets == "labels":
-            numbers = [views.group, label_sets(views.labels)]
-            kernel = partial(
-                sigmoid_pairs, positives=partial(matching_pairs, pairs=len(views.image), numbers=numbers)
-            )
-            group = None
+            numbers = [label_sets(views.labels)]
+            positives = partial(matching_pairs, pairs=len(views.image), numbers=numbers, mask=mask)
+            kernel, mask = partial(sigmoid_pairs, positives=positives), None
         return mean_over_rows(
-            kernel, views.image[rows], views.text, views.scale, views.bias, group, rows.start
+            kernel, views.image[rows], views.text, views.scale, views.bias, mask, rows.start
         )

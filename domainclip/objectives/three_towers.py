@@ -22,7 +22,7 @@ from domainclip.objectives.losses.symmetric import symmetric_loss
 class ThreeTowers(Objective):
     """½ [L(x A, z A') + L(y B, z B')], z those of the third tower, A and B learnable. [arXiv:2305.16999]
 
-    L is the contrastive loss, masked by group, at the same temperature. Beside `contrastive`, which is L(x,
+    L is the contrastive loss, with its mask, at the same temperature. Beside `contrastive`, which is L(x,
     y), a weight of 2 gives three times the mean of the three losses in the paper. The image tower may learn,
     which it may not under `locked_image`, and is still held by what was known before. The third tower is the
     image tower of the base, or a better image model. It runs once per image, whole whatever
@@ -58,11 +58,17 @@ class ThreeTowers(Objective):
         assert views.third_tower is not None
         assert views.third_tower_heads is not None
         t = views.third_tower.shape[-1]
+        right_texts, right_images = views.masks
+        # The third tower encodes images too, so only the second loss compares images with texts.
+        sides = (
+            (views.image, views.third_tower_heads[0], (views.pair_mask, views.pair_mask)),
+            (views.text, views.third_tower_heads[1], (right_images, right_texts)),
+        )
         losses = []
-        for rows, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
+        for rows, head, masks in sides:
             projected = F.normalize(rows @ head[: rows.shape[-1]], dim=-1)
             third = F.normalize(views.third_tower @ head[-t:], dim=-1)
             losses.append(
-                symmetric_loss(replace(views, image=projected, text=third), cross_entropy, group=views.group)
+                symmetric_loss(replace(views, image=projected, text=third), cross_entropy, masks=masks)
             )
         return torch.stack(losses).mean()

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from domainclip.objectives.base import Negatives, Objective, Views
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.extra_texts import same_pair_or_group
+from domainclip.objectives.losses.extra_texts import matching_pair_mask
 from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 
 
@@ -61,7 +61,7 @@ def _late_interaction(
 ) -> Tensor:
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
     local = torch.arange(views.local_slice.start, views.local_slice.stop, device=queries.device)
-    excluded_by_group = same_pair_or_group(views, local, torch.arange(len(queries), device=queries.device))
+    excluded_by_group = matching_pair_mask(views, local, torch.arange(len(queries), device=queries.device))
     size = max(1, blockwise.MAX_LOGITS // (len(candidates) * queries.shape[1] * candidates.shape[1]))
 
     def nats(at: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching import caption_sampling
-from domainclip.data.batching.negative_groups import why_no_negatives
+from domainclip.data.batching.matches import why_no_negatives
 from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.checks.run_checks import corpus_findings

@@ -31,11 +31,11 @@ def find_micro_batch_size(
     With micro-batches everything is encoded twice, so the smallest one that is about as fast as the next
     larger one is chosen. All processes agree. The weights do not change.
     """
-    device, pairs = batch.group.device, len(batch.group)
+    device, pairs = batch.keys.group.device, len(batch.keys)
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     probe = batch.first(min(_MIN_PAIRS, pairs))
     memory = _MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
-    largest = int(memory // (activation_bytes(model, probe) / len(probe.group)))
+    largest = int(memory // (activation_bytes(model, probe) / len(probe.keys)))
     largest = max(1, -collectives.max_over_processes(-largest))  # the smallest of all processes
     if largest >= pairs:
         return None
@@ -83,5 +83,5 @@ def _seconds(
         step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
         model.zero_grad(set_to_none=True)
 
-    seconds = seconds_per_call(compute, batch.group.device, calls=1)
+    seconds = seconds_per_call(compute, batch.keys.group.device, calls=1)
     return max(1, collectives.max_over_processes(round(1e9 * seconds))) / 1e9

@@ -139,7 +139,7 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         text_embeddings=None
         if kept.text_features is None
         else kept.text_features.embeddings(rows.texts).to(device),
-        group=rows.group.to(device),
+        keys=rows.keys.map(lambda key: key.to(device)),
         base_anchor_text=anchors,
         captions=stage.captions,
         extras=rows.extras.to(device),

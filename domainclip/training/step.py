@@ -21,18 +21,20 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from domainclip.components import WeightedObjectives
+from domainclip.data.batching.matches import Matches
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.objectives.base import Views
-from domainclip.objectives.losses.label_matching import label_sets, without_negative
+from domainclip.objectives.losses.label_matching import label_sets
 from domainclip.training import fsdp, microbatches
-from domainclip.training.views import StepBatch, build_views, pad_and_join_tokens
+from domainclip.training.views import StepBatch, build_views, gather_keys, pad_and_join_tokens
 
 _TOWERS: tuple[Modality, ...] = ("image", "text")
 _TOWER_OF_OUTPUT = {"image": "image", "text": "text", "image_tokens": "image", "text_tokens": "text"}
+_SAMPLE = 256  # images of a process that are searched for a negative in each step
 MicroBatch = dict[str, Any]  # arguments of the model's forward
 
 
@@ -82,9 +84,9 @@ def split_batch(
     """Split the part of a batch that the towers have to encode into micro-batches."""
     texts = [] if batch.text_embeddings is not None else batch.all_texts()
     captions = batch.captions or TokenCache(model.text_tokenizer)
-    device, in_lockstep = batch.group.device, fsdp.is_sharded(model)
+    device, in_lockstep = batch.keys.group.device, fsdp.is_sharded(model)
     return microbatches.split_rows(
-        batch.image, texts, captions, len(batch.group), micro_batch_size, device, in_lockstep=in_lockstep
+        batch.image, texts, captions, len(batch.keys), micro_batch_size, device, in_lockstep=in_lockstep
     )
 
 
@@ -194,8 +196,9 @@ def _loss(
     )
     zeros = [tensor.sum() * 0 for tensor in outputs if tensor is not None and tensor.requires_grad]
     loss = torch.stack([*values.values(), *zeros]).sum()
-    total, *each = collectives.mean(torch.stack([loss, *values.values()]).detach()).tolist()
-    pairs = len(batch.group)
+    measured = torch.stack([loss, _share_without_negative(views, terms), *values.values()])
+    total, without_negative, *each = collectives.mean(measured.detach()).tolist()
+    pairs = len(batch.keys)
     finite = local.image[:pairs].detach().isfinite().all(-1) & local.text[:pairs].detach().isfinite().all(-1)
     return loss, StepOutput(
         loss=total,
@@ -203,22 +206,25 @@ def _loss(
         non_finite_rows=[] if isfinite(total) else (~finite).nonzero().flatten().tolist(),
         image_cosine=_mean_cosine(views.image, views.local_only),
         text_cosine=_mean_cosine(views.text, views.local_only),
-        without_negative=_share_without_negative(views, terms),
+        without_negative=without_negative,
     )
 
 
 @torch.no_grad()
-def _share_without_negative(views: Views, terms: WeightedObjectives) -> float:
-    """The share of the pairs of all processes that have no negative in the batch."""
-    if views.group is None:
-        return 0.0
-    group = collectives.gather(views.group) if views.local_only else views.group
-    numbers = {
-        kind: [group, label_sets(views.labels)] if kind == "other_labels" else [group]
-        for kind in terms.negatives.values()
-    }
-    shares = [float(without_negative(of_kind).float().mean()) for of_kind in numbers.values()]
-    return max(shares, default=0.0)
+def _share_without_negative(views: Views, terms: WeightedObjectives) -> Tensor:
+    """Return () the share of a sample of this process's images that have no negative in the batch."""
+    none, kinds = views.scale.new_zeros(()), set(terms.negatives.values())
+    if views.matches is None or not kinds:
+        return none
+    images, texts = views.matches.images, views.matches.texts
+    matches = Matches(images, gather_keys(texts) if views.local_only else texts)
+    start, stop = views.local_slice.start, views.local_slice.stop
+    sample = torch.arange(start, min(stop, start + _SAMPLE), device=views.image.device)
+    right = matches.right_texts(sample)
+    if kinds == {"other_labels"}:
+        label = label_sets(views.labels)
+        right |= label[sample][:, None] == label
+    return none + right.all(dim=1).float().mean()
 
 
 def _mean_cosine(rows: Tensor, local_only: bool) -> float:

@@ -21,7 +21,7 @@ from domainclip import components, registry
 from domainclip.config.recipe import Recipe
 from domainclip.config.training import TrainConfig
 from domainclip.data.batching import caption_sampling
-from domainclip.data.batching.negative_groups import loss_groups
+from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers, number
 from domainclip.data.corpus import Corpus
 from domainclip.distributed import collectives
 from domainclip.errors import DataError, RecipeError
@@ -45,7 +45,7 @@ class ValidationSet:
 
     pairs: EvaluationSet  # readable, at most 256
     texts: list[str]  # one for each pair
-    groups: list[int]  # one for each pair, as in training
+    keys: MatchKeys  # of each pair, as in training
     batch_size: int
     loss: Objective
     probes: list[Probe]
@@ -79,12 +79,11 @@ class ValidationSet:
         )
         scale = torch.tensor(encoder.scale)
         bias = None if encoder.bias is None else torch.tensor(encoder.bias)
-        groups = torch.tensor(self.groups)
         total = 0.0
-        for rows in _batches(len(groups), self.batch_size):
-            views = Views(image[rows], text[rows], scale, bias, groups[rows])
+        for rows in _batches(len(self.keys), self.batch_size):
+            views = Views(image[rows], text[rows], scale, bias, Matches.within(self.keys[rows]))
             total += float(self.loss(views)) * (rows.stop - rows.start)
-        return total / len(groups)
+        return total / len(self.keys)
 
 
 def make_validation_set(
@@ -124,7 +123,11 @@ def make_validation_set(
     validation = ValidationSet(
         pairs=pairs,
         texts=[texts[0] for texts in captions],
-        groups=[groups[0] for groups in loss_groups(captions, pairs.items["group"][:])],
+        keys=MatchKeys.of(
+            [number("group", group) for group in pairs.items["group"][:]],
+            [0] * len(captions),
+            [caption_numbers(texts) for texts in captions],
+        ),
         batch_size=settings.batch_size,
         loss=registry.build("objectives", name, {}, "objectives"),
         probes=[probe for name, probe in probes.items() if name in _CHEAP_PROBES],

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.batching.matches import Matches, MatchKeys
 from domainclip.distributed import collectives
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.objectives.base import Teacher, Views
@@ -27,7 +28,7 @@ class StepBatch:
     image_embeddings: Tensor | None  # (b, d), of a locked image tower
     texts: list[str]  # b captions, then m anchor texts
     text_embeddings: Tensor | None  # (b, d), of a locked text tower; then there are no anchor texts
-    group: Tensor  # (b,)
+    keys: MatchKeys  # b rows
     base_anchor_text: Tensor | None  # (m, d)
     captions: microbatches.Captions | None = None  # how texts become tokens; None: anew in each step
     # Inputs that objectives ask for; with second views `image` has 2 b rows.
@@ -42,7 +43,7 @@ class StepBatch:
 
     def first(self, pairs: int) -> StepBatch:
         """Return the first pairs with all anchor texts, to measure speed and memory."""
-        b = len(self.group)
+        b = len(self.keys)
         image = self.image
         if image is not None:
             second = len(next(iter(image.values()))) > b
@@ -54,7 +55,7 @@ class StepBatch:
             image_embeddings=None if self.image_embeddings is None else self.image_embeddings[:pairs],
             texts=[*self.texts[:pairs], *self.texts[b:]],
             text_embeddings=None if self.text_embeddings is None else self.text_embeddings[:pairs],
-            group=self.group[:pairs],
+            keys=self.keys[:pairs],
             extras=self.extras.first(pairs),
             base_image=None if self.base_image is None else self.base_image[:pairs],
             third_tower=None if self.third_tower is None else self.third_tower[:pairs],
@@ -95,8 +96,9 @@ def build_views(
     assert text is not None
     local = LocalOutputs(image, text)
     if local_only:
-        b = len(batch.group)
-        views = Views(image[:b], text[:b], output.scale, output.bias, batch.group, local_only=True)
+        b = len(batch.keys)
+        matches = Matches.within(batch.keys)
+        views = Views(image[:b], text[:b], output.scale, output.bias, matches, local_only=True)
         return views, lambda _: views, local
     shared = _shared_views(output, batch, local, row_of_text, needs)
     extra = _extra_text(text, len(batch.texts), batch.extras.texts)
@@ -129,7 +131,7 @@ def _shared_views(
     needs: Set[str],
 ) -> Views:
     """Gather the views that all objectives share; all processes gather them in this order."""
-    b, m = len(batch.group), len(batch.texts) - len(batch.group)
+    b, m = len(batch.keys), len(batch.texts) - len(batch.keys)
     second = local.image[b:] if len(local.image) > b else None
     anchor_text = local.text[b : b + m] if m and batch.text_embeddings is None else None
     patches = output.image_tokens[:b] if output.image_tokens is not None and "image_tokens" in needs else None
@@ -142,7 +144,7 @@ def _shared_views(
         text=collectives.gather(local.text[:b]),
         scale=output.scale,
         bias=output.bias,
-        group=collectives.gather(batch.group),
+        matches=Matches.within(gather_keys(batch.keys)),
         local_rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
         anchor_text=_gathered(anchor_text),
         base_anchor_text=_gathered(batch.base_anchor_text),
@@ -186,6 +188,11 @@ def _padded_everywhere(rows: Tensor | None) -> Tensor | None:
 def _padded(rows: Tensor, length: int) -> Tensor:
     missing = length - rows.shape[1]
     return rows if not missing else F.pad(rows, (*(0, 0) * (rows.ndim - 2), 0, missing))
+
+
+def gather_keys(keys: MatchKeys) -> MatchKeys:
+    """Return the keys of the pairs of all processes."""
+    return keys.padded(collectives.max_over_processes(keys.pool.shape[1])).map(collectives.gather)
 
 
 def _gathered(rows: Tensor | None) -> Tensor | None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from domainclip.data.batching.batch import Batch
+from domainclip.data.batching.matches import Matches
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.cards import Card
@@ -99,7 +101,8 @@ def test_pixels_captions_and_groups_are_the_same_too(corpus: Corpus) -> None:
         pixels = np.concatenate([part.image["pixels"].numpy() for part in parts if part.image is not None])
         assert np.array_equal(one.image["pixels"].numpy(), pixels)
         assert one.texts == [text for part in parts for text in part.texts]
-        assert one.group.tolist() == [n for part in parts for n in part.group.tolist()]
+        assert one.keys.group.tolist() == [n for part in parts for n in part.keys.group.tolist()]
+        assert one.keys.caption.tolist() == [n for part in parts for n in part.keys.caption.tolist()]
         for id, text, picture in zip(one.ids, one.texts, pixels, strict=True):
             shard, at = map(int, id.split("/")[1].split("-"))
             assert text == f"caption {shard}-{at}"
@@ -194,11 +197,11 @@ def test_pairs_that_say_the_same_are_no_negatives(tmp_path: Path) -> None:
     tar(tmp_path / "s" / "train.tar", members)
     for columns in ({}, {"group": "patient"}):
         (batch,) = (s[0] for s in _batches(_pairs(_corpus(tmp_path / "s", columns=columns)), 0, 1, size=8))
-        for i in range(8):
-            for j in range(8):
-                if batch.texts[i] == batch.texts[j]:
-                    assert batch.group[i] == batch.group[j]
-        assert len(set(batch.group.tolist())) == 3  # each caption is of both patients
+        numbers = [int(id[-1]) for id in batch.ids]
+        expected = [
+            [i % 3 == j % 3 or (bool(columns) and i // 4 == j // 4) for j in numbers] for i in numbers
+        ]
+        assert Matches.within(batch.keys).right_texts(torch.arange(8)).tolist() == expected
 
 
 def test_one_patient_is_one_group(tmp_path: Path) -> None:
@@ -207,9 +210,9 @@ def test_one_patient_is_one_group(tmp_path: Path) -> None:
     corpus = _corpus(tmp_path / "s", columns={"group": "patient"})
     (batch,) = (step[0] for step in _batches(_pairs(corpus), 0, 1, size=8))
     by_patient = {
-        int(id[-1]) // 4: number for id, number in zip(batch.ids, batch.group.tolist(), strict=True)
+        int(id[-1]) // 4: number for id, number in zip(batch.ids, batch.keys.group.tolist(), strict=True)
     }
-    assert batch.group.tolist() == [by_patient[int(id[-1]) // 4] for id in batch.ids]
+    assert batch.keys.group.tolist() == [by_patient[int(id[-1]) // 4] for id in batch.ids]
     assert by_patient[0] != by_patient[1]
 
 

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from domainclip import components
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import last_layer, layers, loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.contrastive import Contrastive
@@ -268,7 +269,7 @@ def test_with_gradient_caching(
         0, 256, (7, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
     )
     texts = [f"a red circle {'and a dog ' * (i % 4)}{i}" for i in range(7)]
-    batch = StepBatch({"pixels": pixels}, None, texts, None, torch.arange(7), None)
+    batch = StepBatch({"pixels": pixels}, None, texts, None, MatchKeys.of_groups(torch.arange(7)), None)
     results = []
     for _ in range(2):
         terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import loading, onednn
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.contrastive import Contrastive
@@ -251,7 +252,9 @@ def _compute(loaded: DualEncoder, micro: int | None = None) -> tuple[float, dict
     generator = torch.Generator().manual_seed(3)
     shape = (len(TEXTS), 32, 32, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    batch = StepBatch({"pixels": pixels}, None, TEXTS, None, torch.arange(len(TEXTS)), None)
+    batch = StepBatch(
+        {"pixels": pixels}, None, TEXTS, None, MatchKeys.of_groups(torch.arange(len(TEXTS))), None
+    )
     terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
     loss = step.compute_gradients(loaded, loaded, batch, terms, micro, 0, Accelerator(cpu=True)).loss
     gradients = {name: w.grad.clone() for name, w in loaded.weights().items() if w.grad is not None}

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainclip.objectives.base import Teacher, Views
+from tests.support.matches import related
 
 Loss = Callable[[Views], Tensor]
 # What learns, or may; the rest is the base's or a teacher's.
@@ -40,7 +41,10 @@ def filled(
     dtype: torch.dtype = torch.float64,
     teachers: int = 1,
 ) -> Views:
-    """Views with what `needs` names; two pairs of a group among the first four, labels that repeat."""
+    """Views with what `needs` names; labels that repeat.
+
+    Of five pairs or more, 0 and 1 are of one group, and the text of pair 2 is right for image 3 too.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def rows(*shape: int) -> Tensor:
@@ -68,11 +72,12 @@ def filled(
     found = {name: made[name] for name in needs if name in made}
     for name in needs & masks.keys():
         found |= masks[name]
-    group = torch.arange(b)
-    group[1:2] = 0
+    group, pools = [0, 0, *range(2, b)], [[10 + i] for i in range(b)]
+    if b > 4:
+        pools[3] += pools[2]
     views = Views(
         rows(b, d), rows(b, d), torch.tensor(6.0, dtype=dtype), torch.tensor(-2.0, dtype=dtype),
-        group=group if grouped else None, **found,  # type: ignore[arg-type]
+        matches=related(group, pools) if grouped else None, **found,  # type: ignore[arg-type]
     )  # fmt: skip
     for one in learning(views):
         one.requires_grad_()

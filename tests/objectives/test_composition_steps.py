@@ -13,6 +13,7 @@ from torch import Tensor
 
 from domainclip import components, registry
 from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.base import Teacher
@@ -64,7 +65,7 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         None,
         TEXTS + prose,
         None,
-        torch.tensor([0, 0, *range(2, PAIRS)]),
+        MatchKeys.of_groups(torch.tensor([0, 0, *range(2, PAIRS)])),
         rows[0][:PROSE] if prose else None,
         extras=BatchExtras(
             {name: said} if said else {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
 
 import pytest
@@ -13,13 +14,13 @@ from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 from tests.objectives.references import open_clip_losses
+from tests.support.matches import grouped, related, right_texts
 
 
 def _views(
     image: torch.Tensor, text: torch.Tensor, scale: float = 1.0, group: list[int] | None = None
 ) -> Views:
-    numbers = None if group is None else torch.tensor(group)
-    return Views(image, text, torch.tensor(scale, dtype=image.dtype), group=numbers)
+    return Views(image, text, torch.tensor(scale, dtype=image.dtype), matches=grouped(group))
 
 
 @pytest.mark.parametrize(("n", "scale", "value"), [(4, 1.0, 0.7436683806), (8, 14.285714, 4.374116e-6)])
@@ -54,6 +55,34 @@ def test_a_group_leaves_each_others_denominators() -> None:
     assert Contrastive()(_views(eye, eye, group=[7, 8, 9])).item() != pytest.approx(expected, abs=1e-6)
 
 
+def test_a_caption_that_an_image_may_show_is_no_negative_by_hand() -> None:
+    # Images 0 and 1 may show caption 7; image 0 shows it now, image 1 shows 8, image 2 shows 9.
+    # Image 1 has one negative, the text of 2; the others have two, and so have all texts but the first.
+    eye = torch.eye(3, dtype=torch.float64)
+    views = replace(_views(eye, eye), matches=related([0, 1, 2], [[7], [8, 7], [9]]))
+    one, two = log(1 + exp(-1)), log(1 + 2 * exp(-1))
+    expected = ((two + one + two) / 3 + (one + two + two) / 3) / 2
+    assert Contrastive()(views).item() == pytest.approx(expected, abs=1e-12)
+    # Negative control: by the captions that are shown alone, nothing is masked.
+    shown = replace(views, matches=related([0, 1, 2], [[7], [8], [9]]))
+    assert Contrastive()(shown).item() == pytest.approx(two, abs=1e-12)
+
+
+def test_masked_losses_are_the_dense_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = filled(b=7)
+    hidden = right_texts(views.matches, 7) & ~torch.eye(7, dtype=torch.bool)
+
+    def dense(given: Views) -> torch.Tensor:
+        logits = given.scale * given.image @ given.text.T
+        own = torch.arange(7)
+        sides = ((logits, hidden), (logits.T, hidden.T))
+        return sum(F.cross_entropy(z.masked_fill(mask, -torch.inf), own) for z, mask in sides) / 2
+
+    for logits in (1, 15, 2**20):
+        monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
+        check_equal(Contrastive(), dense, views)
+
+
 def test_all_of_one_group_has_nothing_to_learn() -> None:
     image = F.normalize(torch.randn(4, 3, dtype=torch.float64, generator=torch.manual_seed(0)), dim=-1)
     image.requires_grad_()
@@ -67,10 +96,11 @@ def test_gradients() -> None:
     torch.manual_seed(0)
     image, text = (torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    group = torch.tensor([0, 1, 1, 2, 3])
+    matches = related([0, 1, 1, 2, 3], [[10], [11], [12], [13], [14, 10]])
 
     def loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return Contrastive()(Views(F.normalize(image, dim=-1), F.normalize(text, dim=-1), scale, group=group))
+        sides = (F.normalize(side, dim=-1) for side in (image, text))
+        return Contrastive()(Views(*sides, scale, matches=matches))
 
     assert torch.autograd.gradcheck(loss, (image, text, scale))
 
@@ -78,12 +108,8 @@ def test_gradients() -> None:
 def _dense(views: Views, together: torch.Tensor) -> torch.Tensor:
     """By whole matrices: the target shared among all that belong together, in both directions."""
     logits = views.scale * views.image @ views.text.T
-    target = together.to(logits.dtype) / together.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def _same(marks: torch.Tensor) -> torch.Tensor:
-    return marks[:, None] == marks
+    to_text, to_image = (side.to(logits.dtype) / side.sum(1, keepdim=True) for side in (together, together.T))
+    return (F.cross_entropy(logits, to_text) + F.cross_entropy(logits.T, to_image)) / 2
 
 
 def test_plain_is_open_clip() -> None:
@@ -103,10 +129,11 @@ def test_soft_by_hand() -> None:
 
 def test_soft_is_the_dense_form(monkeypatch: pytest.MonkeyPatch) -> None:
     views = filled(b=7)
-    views.group[5] = views.group[3]
+    together = right_texts(views.matches, 7)
+    assert not torch.equal(together, together.T)
     for logits in (1, 15, 2**20):
         monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
-        check_equal(Contrastive(targets="soft"), lambda seen: _dense(seen, _same(seen.group)), views)
+        check_equal(Contrastive(targets="soft"), lambda seen: _dense(seen, together), views)
 
 
 def test_soft_without_groups_is_plain() -> None:
@@ -114,13 +141,13 @@ def test_soft_without_groups_is_plain() -> None:
 
 
 def _labelled(rows: list[list[int]], group: bool = False) -> Views:
-    views = filled(b=len(rows), grouped=group)
+    views = filled(b=len(rows), grouped=False)
     return Views(
         views.image,
         views.text,
         views.scale,
         views.bias,
-        views.group,
+        grouped([0, 0, *range(2, len(rows))] if group else None),
         labels=torch.tensor(rows, dtype=torch.bool),
     )
 

@@ -17,6 +17,7 @@ from domainclip.objectives.distillation import Distillation
 from domainclip.objectives.losses import blockwise
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled, gradients
 from tests.objectives.references import open_clip_losses
+from tests.support.matches import right_texts
 
 NEEDS = frozenset({"teachers"})
 ONE = Distillation(teachers=["a/teacher"])
@@ -32,12 +33,11 @@ def test_by_hand() -> None:
 
 
 def _divergence(seen: Views, teacher: Teacher, scale: float) -> Tensor:
-    same = seen.group[:, None] == seen.group if seen.group is not None else torch.eye(len(seen.image)) > 0
-    hidden = same & ~torch.eye(len(seen.image), dtype=torch.bool)
+    masked = right_texts(seen.matches, len(seen.image)) & ~torch.eye(len(seen.image), dtype=torch.bool)
     found = []
-    for one, other, x, y in (
-        (seen.image, seen.text, teacher.image, teacher.text),
-        (seen.text, seen.image, teacher.text, teacher.image),
+    for one, other, x, y, hidden in (
+        (seen.image, seen.text, teacher.image, teacher.text, masked),
+        (seen.text, seen.image, teacher.text, teacher.image, masked.T),
     ):
         mine = (seen.scale * one @ other.T).masked_fill(hidden, -1e4).log_softmax(1)
         theirs = (scale * x @ y.T).masked_fill(hidden, -1e4).softmax(1)

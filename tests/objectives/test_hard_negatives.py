@@ -16,6 +16,7 @@ from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.hard_negatives import HardNegatives
 from domainclip.objectives.losses import blockwise
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled, gradients
+from tests.support.matches import grouped, right_texts
 
 # s = [[1, .6, 0], [.6, 1, .8], [0, .8, 1]] on both sides, scale 1.
 THREE = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
@@ -57,11 +58,13 @@ def test_false_negatives_by_hand() -> None:
 def _whole(views: Views, alpha: float, beta: float, focal: float, above: float, left: float) -> torch.Tensor:
     """The same by whole matrices, as HN-NCE is usually written, with DCLR's weights and a focal factor."""
     own = torch.eye(len(views.image), dtype=torch.bool)
-    same = views.group[:, None] == views.group
+    right = right_texts(views.matches, len(views.image))
     valued = torch.ones_like(views.text @ views.text.T)
-    valued = valued.masked_fill(views.text @ views.text.T >= above, left).masked_fill(same, 0.0)
+    alike = valued.masked_fill(views.text @ views.text.T >= above, left)
     found = []
-    for logits in (views.scale * views.image @ views.text.T, views.scale * views.text @ views.image.T):
+    logits_of_images = views.scale * views.image @ views.text.T
+    for logits, masked in ((logits_of_images, right), (logits_of_images.T, right.T)):
+        valued = alike.masked_fill(masked, 0.0)
         hard = (beta * logits).exp()
         weight = valued.sum(1, keepdim=True) * hard / (valued * hard).sum(1, keepdim=True)
         below = alpha * logits[own].exp() + (weight * valued * logits.exp()).sum(1)
@@ -112,7 +115,7 @@ def test_a_hard_negative_is_pushed_harder_and_an_easy_one_less() -> None:
 def test_a_pair_without_negatives_is_finite() -> None:
     views = filled(b=5)
     for objective in (HardNegatives(), HardNegatives(focal=0.5), HardNegatives(false_above=-0.99, focal=0.5)):
-        alone = replace(views, group=torch.zeros(5, dtype=torch.long))
+        alone = replace(views, matches=grouped([0] * 5))
         assert objective(alone).item() == pytest.approx(0.0, abs=1e-9)
         assert all(bool(grad.isfinite().all()) for grad in gradients(objective(alone), alone))
 

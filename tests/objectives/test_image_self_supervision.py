@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.image_self_supervision import ImageSelfSupervision
+from tests.support.matches import grouped
 from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 
@@ -25,7 +26,7 @@ def test_hand_worked() -> None:
     expected = log(1 + 2 * exp(-2))
     assert ImageSelfSupervision(temperature=0.5)(views).item() == pytest.approx(expected, abs=1e-12)
     # Of one group they are no negatives, and nothing is left to learn.
-    alone = replace(views, group=torch.tensor([4, 4]))
+    alone = replace(views, matches=grouped([4, 4]))
     assert ImageSelfSupervision(temperature=0.5)(alone).item() == 0.0
 
 

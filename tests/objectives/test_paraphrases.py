@@ -11,6 +11,7 @@ import torch
 from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.paraphrases import Paraphrases
+from tests.support.matches import grouped
 from tests.support.text_objectives import (
     batch,
     shown,
@@ -40,7 +41,7 @@ def test_its_two_terms() -> None:
 
 
 def test_equal_wordings_of_two_pairs_are_no_negatives() -> None:
-    views = replace(batch([1, 1, 1]), group=torch.arange(3))
+    views = replace(batch([1, 1, 1]), matches=grouped(range(3)))
     said = views.extra_text.clone()
     said[1] = said[0]
     mask = torch.tensor([[True], [False], [True]])

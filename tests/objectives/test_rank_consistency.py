@@ -13,6 +13,7 @@ from domainclip.objectives.base import Views
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.rank_consistency import RankConsistency
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
+from tests.support.matches import right_texts
 
 
 def test_by_hand() -> None:
@@ -43,12 +44,11 @@ def _written_out(scores: Tensor, judged: Tensor, kept: Tensor) -> Tensor:
 
 def _plain(seen: Views) -> Tensor:
     x, y = seen.image, seen.text
-    kept = torch.ones(7, 7, dtype=torch.bool)
-    if seen.group is not None:
-        kept = (seen.group[:, None] != seen.group) | torch.eye(7, dtype=torch.bool)
+    eye, right = torch.eye(7, dtype=torch.bool), right_texts(seen.matches, 7)
+    across, within = (~right | eye, ~right.T | eye), (~(right | right.T) | eye,) * 2
     values = []
-    for weight, one, other in ((0.7, x @ y.T, y @ x.T), (0.4, x @ x.T, y @ y.T)):
-        for scores, judged in ((one, other), (other, one)):
+    for weight, one, other, lists in ((0.7, x @ y.T, y @ x.T, across), (0.4, x @ x.T, y @ y.T, within)):
+        for scores, judged, kept in ((one, other, lists[0]), (other, one, lists[1])):
             rows = [_written_out(seen.scale * scores[i], judged[i], kept[i]) for i in range(7)]
             values.append(weight / 2 * torch.stack(rows).mean())
     return torch.stack(values).sum()

@@ -14,6 +14,7 @@ from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.patch_grouping import contrast_within_pair, group_patches
 from domainclip.objectives.report_sentences import ReportSentences
+from tests.support.matches import either, grouped
 from tests.support.text_objectives import (
     batch,
     shown,
@@ -53,14 +54,15 @@ def test_hand_worked() -> None:
 def _open(views: Views) -> torch.Tensor:
     """The definition, one sentence at a time."""
     b, total = len(views.image), torch.tensor(0.0, dtype=torch.float64)
+    together = either(views.matches, b)
     there = [
         (i, k) for i in range(b) for k in range(views.extra_text.shape[1]) if views.extra_text_mask[i, k]
     ]
     for i, k in there:
         mine, scale = views.extra_text[i, k], views.scale
-        foreign = [views.extra_text[j, q] for j, q in there if views.group[j] != views.group[i]]
+        foreign = [views.extra_text[j, q] for j, q in there if not together[i, j]]
         z = torch.stack([views.image[i] @ mine, *(views.image[i] @ t for t in foreign)]) * scale
-        images = [views.image[j] for j in range(b) if views.group[j] != views.group[i]]
+        images = [views.image[j] for j in range(b) if not together[i, j]]
         w = torch.stack([views.image[i] @ mine, *(x @ mine for x in images)]) * scale
         total = total + (z.logsumexp(0) - z[0] + w.logsumexp(0) - w[0]) / 2 / views.extra_text_mask[i].sum()
     return total / b
@@ -86,13 +88,13 @@ def test_a_sentence_of_two_reports_is_right_for_both() -> None:
     views = batch([2, 2, 1, 1])
     said = views.extra_text.clone()
     said[1, 0] = said[0, 1]  # "The heart is normal." in both
-    twin, loss = replace(views, extra_text=said, group=torch.arange(4)), ReportSentences()
+    twin, loss = replace(views, extra_text=said, matches=grouped(range(4))), ReportSentences()
     _, grads = slopes(lambda v: loss(replace(v, local_rows=slice(0, 1))), twin)
     # The first pair's loss draws its picture to its own sentence, and does not push the other's away.
     assert grads["extra_text"][0, 1].abs().sum() > 0
     assert not grads["extra_text"][1, 0].any()
     _, other = slopes(
-        lambda v: loss(replace(v, local_rows=slice(0, 1))), replace(views, group=torch.arange(4))
+        lambda v: loss(replace(v, local_rows=slice(0, 1))), replace(views, matches=grouped(range(4)))
     )
     assert other["extra_text"][1, 0].abs().sum() > 0  # another sentence there is pushed away
 

@@ -15,6 +15,7 @@ from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.matryoshka import Matryoshka
 from domainclip.objectives.short_captions import ShortCaptions, _project
+from tests.support.matches import grouped
 
 
 def _rows(b: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -85,8 +86,8 @@ def test_the_same_sentence_and_the_same_group_are_no_negatives() -> None:
     down += [scores[:, 2].logsumexp(0).item() - scores[2, 2].item()]
     found = ShortCaptions()(_views(image, said)).item()
     assert found == pytest.approx((sum(left) + sum(down)) / 6, abs=1e-8)
-    group = torch.tensor([5, 5, 5])
-    assert ShortCaptions()(_views(image, torch.eye(3, dtype=torch.float64), group=group)).item() == 0.0
+    alone = _views(image, torch.eye(3, dtype=torch.float64), matches=grouped([5, 5, 5]))
+    assert ShortCaptions()(alone).item() == 0.0
 
 
 def test_the_same_sentence_of_a_process_in_bf16_is_no_negative() -> None:

@@ -13,14 +13,14 @@ from domainclip.objectives.losses import blockwise
 from domainclip.objectives.sigmoid import Sigmoid
 from tests.objectives.filled_views import check_equal, check_gradients, check_processes, filled
 from tests.objectives.references import open_clip_losses
+from tests.support.matches import grouped, related, right_texts
 
 
 def _views(
     image: torch.Tensor, text: torch.Tensor, scale: float, bias: float, group: list[int] | None = None
 ) -> Views:
     to = torch.float64
-    numbers = None if group is None else torch.tensor(group)
-    return Views(image, text, torch.tensor(scale, dtype=to), torch.tensor(bias, dtype=to), numbers)
+    return Views(image, text, torch.tensor(scale, dtype=to), torch.tensor(bias, dtype=to), grouped(group))
 
 
 def test_identity_similarity() -> None:
@@ -50,10 +50,10 @@ def test_gradients() -> None:
     torch.manual_seed(0)
     image, text = (torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (3.0, -2.0))
-    group = torch.tensor([0, 1, 1, 2, 3])
+    matches = related([0, 1, 1, 2, 3], [[10], [11], [12], [13], [14, 10]])
 
     def loss(i: torch.Tensor, t: torch.Tensor, s: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return Sigmoid()(Views(F.normalize(i, dim=-1), F.normalize(t, dim=-1), s, b, group))
+        return Sigmoid()(Views(F.normalize(i, dim=-1), F.normalize(t, dim=-1), s, b, matches))
 
     assert torch.autograd.gradcheck(loss, (image, text, scale, bias))
 
@@ -79,7 +79,7 @@ def test_labels_by_hand() -> None:
 def test_labels_and_groups_are_the_dense_form() -> None:
     views = filled(frozenset({"labels"}), b=7)
     same_labels = (views.labels[:, None] == views.labels).all(-1) & views.labels.any(1)
-    together = same_labels | (views.group[:, None] == views.group) | torch.eye(7, dtype=torch.bool)
+    together = same_labels | right_texts(views.matches, 7)
     assert together.sum() > 9
 
     def dense(seen: Views) -> torch.Tensor:

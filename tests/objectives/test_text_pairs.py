@@ -13,6 +13,7 @@ from domainclip import registry
 from domainclip.errors import RecipeError
 from domainclip.objectives.base import Views
 from domainclip.objectives.text_pairs import TextPairs
+from tests.support.matches import grouped
 from tests.support.text_objectives import (
     batch,
     shown,
@@ -64,7 +65,7 @@ def test_images_and_a_fixed_temperature_get_no_gradient(temperature: float | Non
 
 
 def test_a_caption_that_is_anothers_partner_is_no_negative() -> None:
-    views = replace(batch([1, 1, 1]), group=torch.arange(3))
+    views = replace(batch([1, 1, 1]), matches=grouped(range(3)))
     said = views.extra_text.clone()
     said[1, 0] = views.text[0]  # the second pair's translation reads like the first pair's caption
     _, grads = slopes(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from domainclip import components, registry
 from domainclip.config import loading as loading_config
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, image_model, loading
 from domainclip.objectives.base import Views
@@ -28,6 +29,7 @@ from domainclip.training.checkpointing import checkpoint
 from domainclip.training.run_context import RunOptions
 from domainclip.training.views import StepBatch
 from tests.support import tiny_models
+from tests.support.matches import grouped
 from tests.support.processes import finetuned
 from tests.support.tiny_models import noise, stack
 
@@ -42,9 +44,9 @@ def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float3
     draw = torch.Generator().manual_seed(0)
     sides = [F.normalize(torch.randn(b, w, generator=draw, dtype=dtype), dim=-1) for w in (d, d, t)]
     heads = torch.randn(2, d + t, d, generator=draw, dtype=dtype)
-    group = torch.tensor([0, 1, 2, 3, 4, 5, 1][:b])
+    matches = grouped([0, 1, 2, 3, 4, 5, 1][:b])
     scale = torch.tensor(5.0, dtype=dtype)
-    return Views(sides[0], sides[1], scale, group=group, third_tower=sides[2], third_tower_heads=heads)
+    return Views(sides[0], sides[1], scale, matches=matches, third_tower=sides[2], third_tower_heads=heads)
 
 
 def test_a_value_worked_by_hand() -> None:
@@ -72,11 +74,11 @@ def test_it_is_contrastive_with_the_projected_third_side() -> None:
     expected = (Contrastive()(image) + Contrastive()(text)) / 2
     assert ThreeTowers()(views).item() == pytest.approx(expected.item(), abs=1e-6)
     # Negative control: the pair of another's group is no negative.
-    assert ThreeTowers()(replace(views, group=None)).item() > expected.item() + 1e-3
+    assert ThreeTowers()(replace(views, matches=None)).item() > expected.item() + 1e-3
 
 
 def test_beside_contrastive_at_weight_2_the_three_losses_count_alike() -> None:
-    views, scale = replace(_views(), group=None), 5.0
+    views, scale = replace(_views(), matches=None), 5.0
     sides = [(views.image, views.text)]
     for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
         sides.append((one @ head[:6], views.third_tower @ head[6:]))
@@ -93,7 +95,7 @@ def test_beside_contrastive_at_weight_2_the_three_losses_count_alike() -> None:
 def test_parity_with_the_loss_of_transformers() -> None:
     from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
-    views = replace(_views(), group=None)
+    views = replace(_views(), matches=None)
     expected = [
         image_text_contrastive_loss(
             5 * F.normalize(views.third_tower @ head[6:], dim=-1) @ F.normalize(one @ head[:6], dim=-1).T
@@ -147,7 +149,9 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
     pixels = stack(loaded.image_preprocessor(noise(40, 36, seed=i)) for i in range(9))
     third = F.normalize(torch.randn(9, 9, generator=torch.Generator().manual_seed(1)), dim=-1)
     texts = [f"a red circle {i}" for i in range(9)]
-    batch = StepBatch(pixels, None, texts, None, torch.arange(9), None, third_tower=third)
+    batch = StepBatch(
+        pixels, None, texts, None, MatchKeys.of_groups(torch.arange(9)), None, third_tower=third
+    )
     terms = components.WeightedObjectives(
         {"contrastive": (1.0, Contrastive()), "three_towers": (2.0, ThreeTowers())}
     )

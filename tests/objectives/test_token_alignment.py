@@ -14,6 +14,7 @@ from domainclip.errors import RecipeError
 from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.token_alignment import TokenAlignment
+from tests.support.matches import either
 from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 FILIP, SPARC = TokenAlignment(mode="filip"), TokenAlignment(mode="sparc")
@@ -40,11 +41,12 @@ def test_late_interaction_by_hand() -> None:
 def _filip(views: Views) -> torch.Tensor:
     """The definition, one combination at a time."""
     b, total = len(views.image), torch.tensor(0.0, dtype=torch.float64)
+    together = either(views.matches, b)
     words = [row[there] for row, there in zip(views.text_tokens, views.text_mask, strict=True)]
     for i in range(b):
         if not len(words[i]):
             continue
-        others = [j for j in range(b) if views.group[j] != views.group[i]]
+        others = [j for j in range(b) if not together[i, j]]
         s = [(views.image_tokens[i] @ words[j].T).amax(1).mean() for j in [i, *others] if len(words[j])]
         t = [(words[i] @ views.image_tokens[j].T).amax(1).mean() for j in [i, *others]]
         for scores in (s, t):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.short_captions import ShortCaptions
@@ -63,7 +64,9 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice) -> StepBatch:
     said = {"short": [[text.split(".")[0]] for text in texts[rows]]}
     group = torch.arange(PAIRS)
     group[5] = 2
-    return StepBatch(image, None, texts[rows], None, group[rows], None, extras=BatchExtras(said))
+    return StepBatch(
+        image, None, texts[rows], None, MatchKeys.of_groups(group[rows]), None, extras=BatchExtras(said)
+    )
 
 
 def _taken(base: Path, name: str, rows: slice, micro: int | None) -> tuple[float, dict[str, Tensor]]:

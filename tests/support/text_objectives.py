@@ -12,6 +12,7 @@ from torch import Tensor
 
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Views
+from tests.support.matches import grouped
 
 Loss = Callable[[Views], Tensor]
 FIELDS = ("image", "text", "scale", "extra_text", "image_tokens", "text_tokens", "image_2")
@@ -32,7 +33,7 @@ def batch(counts: Sequence[int], group: Sequence[int] | None = None, d: int = 5,
         unit(b, d, seed=seed + 1),
         unit(b, d, seed=seed + 2),
         torch.tensor(4.0, dtype=torch.float64),
-        group=None if group is None else torch.tensor(group),
+        matches=grouped(group),
         extra_text=said,
         extra_text_mask=mask,
         image_tokens=unit(b, 4, d, seed=seed + 4),

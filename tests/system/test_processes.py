@@ -24,6 +24,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.data.batching.loader import batches
+from domainclip.data.batching.matches import Matches, MatchKeys
 from domainclip.distributed import collectives
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
@@ -35,6 +36,7 @@ from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
 from domainclip.training import fsdp, step, views
+from tests.support.matches import related
 from tests.support.processes import started
 from tests.support.tiny_models import tiny_clip, tiny_siglip
 
@@ -114,8 +116,12 @@ def _batch(case: Case, loaded: dual_encoder.DualEncoder, rank: int, world: int) 
     texts = [f"{'a small red circle ' * (1 + i % 5)}{i}" for i in range(PAIRS)]
     texts[9] = texts[2]  # in one process, or in two
     texts[27] = texts[26] = texts[0]  # the last process and the first
-    group = torch.arange(PAIRS)
-    group[[5, 6, 20]], group[9], group[26:] = 5, 2, 0
+    # Group 5 is of several processes; equal captions are, and text 4 is right for an image of the last one.
+    group = [5 if i in (5, 6, 20) else i for i in range(PAIRS)]
+    caption = [2 if i == 9 else 0 if i >= 26 else i for i in range(PAIRS)]
+    keys = related(
+        group, [[number, 4, 11] if i == 25 else [number] for i, number in enumerate(caption)]
+    ).images
     anchors = torch.nn.functional.normalize(torch.randn(PROSE, loaded.width, generator=draw), dim=-1)
     rows = slice(PAIRS * rank // world, PAIRS * (rank + 1) // world)
     said = slice(PROSE * rank // world, PROSE * (rank + 1) // world)
@@ -126,7 +132,7 @@ def _batch(case: Case, loaded: dual_encoder.DualEncoder, rank: int, world: int) 
         None,
         texts[rows] + general,
         None,
-        group[rows],
+        keys[rows],
         anchors[said] if case.prose else None,
     )
 
@@ -200,11 +206,11 @@ class Ring:
         found = {"image": image, "text": text, "scale": torch.tensor(7.0, dtype=dtype)}
         return found | ({"bias": torch.tensor(-3.0, dtype=dtype)} if self.biased else {})
 
-    def group(self) -> Tensor | None:
-        """Some of one process, some of several."""
-        group = torch.arange(PAIRS)
-        group[1::3], group[6:8] = 1, 6
-        return group if self.grouped else None
+    def keys(self) -> MatchKeys | None:
+        """Groups of one process and of several; texts that are right for images of other processes."""
+        group = [1 if i % 3 == 1 else 6 if i in (6, 7) else i for i in range(PAIRS)]
+        pools = [[100 + i, 100 + (i + 9) % PAIRS] for i in range(PAIRS)]
+        return related(group, pools).images if self.grouped else None
 
 
 RINGS = [Ring(grouped, biased) for grouped in (True, False) for biased in (True, False)]
@@ -217,13 +223,13 @@ def _around(case: Ring) -> tuple[Tensor, dict[str, Tensor], int]:
     rows = slice(PAIRS * rank // world, PAIRS * (rank + 1) // world)
     own = {name: one[rows] if one.ndim else one for name, one in case.given().items()}
     leaves = {name: one.clone().requires_grad_() for name, one in own.items()}
-    group = case.group()
+    keys = case.keys()
     alive: list[weakref.ref[Tensor]] = []
     most, honest = 0, collectives.ring_exchange
 
     def watched(tensors: Sequence[Tensor]) -> Any:
         nonlocal most
-        if len(tensors) == 1:  # gradients; with texts their groups go too
+        if len(tensors) == 1:  # gradients; with texts their keys go too
             return (lambda: list(tensors)) if case.fault else honest(tensors)
         arrived = honest(tensors)
         most = max(most, sum(ref() is not None for ref in alive) + 1)  # and the one that is under way
@@ -241,7 +247,7 @@ def _around(case: Ring) -> tuple[Tensor, dict[str, Tensor], int]:
             leaves["text"],
             leaves["scale"],
             leaves.get("bias"),
-            None if group is None else group[rows],
+            None if keys is None else Matches.within(keys[rows]),
         )
         found = torch.autograd.grad(loss, list(leaves.values()))
     # As the step does: sums where processes share rows, the mean over the processes everywhere.
@@ -351,9 +357,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(many: Any) -> None:
 def test_texts_that_go_round_give_what_gathered_ones_give(many: Any, case: Ring) -> None:
     leaves = {name: one.requires_grad_() for name, one in case.given().items()}
     image, text, scale = (leaves[name] for name in ("image", "text", "scale"))
-    loss = blockwise.mean_over_rows(
-        blockwise.sigmoid_pairs, image, text, scale, leaves.get("bias"), case.group()
-    )
+    keys = case.keys()
+    mask = None if keys is None else Matches.within(keys).right_texts
+    loss = blockwise.mean_over_rows(blockwise.sigmoid_pairs, image, text, scale, leaves.get("bias"), mask)
     wanted = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
     alone, gradients, _ = _around(case)
     results = [(alone, gradients, 0), *(process["rings"][case] for process in many)]

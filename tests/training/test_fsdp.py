@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from domainclip.components import WeightedObjectives
 from domainclip.config import loading as loading_config
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.sigmoid import Sigmoid
@@ -132,7 +133,14 @@ def _batch(at: int, loaded: dual_encoder.DualEncoder) -> views.StepBatch:
     texts[7] = texts[0]
     rank, world = collectives.rank(), collectives.process_count()
     rows = slice(PAIRS * rank // world, PAIRS * (rank + 1) // world)
-    return views.StepBatch({"pixels": pixels[rows]}, None, texts[rows], None, torch.arange(PAIRS)[rows], None)
+    return views.StepBatch(
+        {"pixels": pixels[rows]},
+        None,
+        texts[rows],
+        None,
+        MatchKeys.of_groups(torch.arange(PAIRS)[rows]),
+        None,
+    )
 
 
 def _work(bases: dict[str, Path]) -> dict[str, Ran]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.distributed import collectives
 from domainclip.errors import RecipeError
 from domainclip.models import loading
@@ -47,7 +48,9 @@ def _model(base: Path, strategy: Any = None) -> DualEncoder:
 def _batch(loaded: DualEncoder, pairs: int = PAIRS) -> StepBatch:
     prepared = [loaded.image_preprocessor(tiny_models.noise(33 + i, 40, seed=i)) for i in range(pairs)]
     texts = [f"a {'red circle ' * (i % 4)}{i}" for i in range(pairs)]
-    return StepBatch(tiny_models.stack(prepared), None, texts, None, torch.arange(pairs), None)
+    return StepBatch(
+        tiny_models.stack(prepared), None, texts, None, MatchKeys.of_groups(torch.arange(pairs)), None
+    )
 
 
 def _step(
@@ -83,7 +86,7 @@ def test_no_more_than_fits(
     room = pairs_that_fit * micro_batch_size.activation_bytes(loaded, eight) / 8 + 12 * learning
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * room + 16)
     monkeypatch.setattr(
-        micro_batch_size, "_seconds", lambda model, batch, *_: float(len(batch.group))
+        micro_batch_size, "_seconds", lambda model, batch, *_: float(len(batch.keys))
     )  # no gain
     assert micro_batch_size.find_micro_batch_size(loaded, batch, TERMS, accelerator) == expected
     assert all(torch.equal(before[name], weight) for name, weight in loaded.weights().items())
@@ -106,10 +109,10 @@ def test_twice_as_many_only_for_a_gain(
 ) -> None:
     loaded = _model(base)
     monkeypatch.setattr(micro_batch_size, "_MIN_PAIRS", 4)
-    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch: 1000 * len(batch.group))
+    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch: 1000 * len(batch.keys))
     learning = sum(weight.numel() for weight in loaded.parameters())
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * (12 * learning + 18_000))
-    monkeypatch.setattr(micro_batch_size, "_seconds", lambda model, batch, *_: seconds(len(batch.group)))
+    monkeypatch.setattr(micro_batch_size, "_seconds", lambda model, batch, *_: seconds(len(batch.keys)))
     assert micro_batch_size.find_micro_batch_size(loaded, _batch(loaded), TERMS, accelerator) == expected
 
 

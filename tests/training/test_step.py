@@ -16,6 +16,8 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.components import WeightedObjectives
+from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.batching.matches import Matches, MatchKeys
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
 from domainclip.models.text_tokenizer import TokenCache
@@ -29,6 +31,7 @@ from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
 from domainclip.training import microbatches, step
 from domainclip.training.views import StepBatch
+from tests.support.matches import related
 from tests.support.processes import started
 from tests.support.tiny_models import tiny_clip, tiny_siglip
 
@@ -71,7 +74,7 @@ def _model(base: Path, strategy: Any = None, train: bool = True) -> dual_encoder
 def _batch(
     loaded: dual_encoder.DualEncoder, rows: slice = slice(None), prose: slice = slice(None)
 ) -> StepBatch:
-    """Different pixels and words in every row; the pairs 2 and 7 are of one group."""
+    """Different pixels and words in every row; 2 and 7 are of one group, and text 3 is right for image 9."""
     draw = torch.Generator().manual_seed(3)
     height, width = loaded.image_size
     pixels = torch.randint(0, 256, (PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
@@ -79,9 +82,10 @@ def _batch(
     texts[11], texts[5] = texts[0], texts[4]  # equal captions, in one process and in two
     general = [f"the word {i}" for i in range(PROSE)]
     anchors = torch.nn.functional.normalize(torch.randn(PROSE, loaded.width, generator=draw), dim=-1)
-    group = torch.tensor([i if i != 7 else 2 for i in range(PAIRS)])
+    group = [i if i != 7 else 2 for i in range(PAIRS)]
+    keys = related(group, [[100 + i, 103] if i == 9 else [100 + i] for i in range(PAIRS)]).images
     return StepBatch(
-        {"pixels": pixels[rows]}, None, texts[rows] + general[prose], None, group[rows], anchors[prose]
+        {"pixels": pixels[rows]}, None, texts[rows] + general[prose], None, keys[rows], anchors[prose]
     )
 
 
@@ -130,7 +134,7 @@ def test_caching_with_an_adapter_and_dropout(
     batch, terms = _batch(loaded), _terms("contrastive")
     images, texts = [], []
     split = microbatches.split_rows(
-        batch.image, batch.texts, TokenCache(loaded.text_tokenizer), PAIRS, micro, batch.group.device
+        batch.image, batch.texts, TokenCache(loaded.text_tokenizer), PAIRS, micro, batch.keys.group.device
     )
     for number, chunk in enumerate(split.inputs):
         step._seed(11, number)
@@ -244,7 +248,7 @@ def test_equal_captions_are_encoded_once_and_their_gradients_add_up(
     batch = replace(batch, texts=["a red circle", "a small dog"] * (PAIRS // 2))
     terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
     image, text, scale, _ = loaded(batch.image, loaded.text_tokenizer(batch.texts))  # each by itself
-    Contrastive()(Views(image, text, scale, group=batch.group)).backward()
+    Contrastive()(Views(image, text, scale, matches=Matches.within(batch.keys))).backward()
     expected = _gradients(loaded)
     for micro in (None, 5):
         step.compute_gradients(loaded, loaded, batch, terms, micro, 0, accelerator)
@@ -299,7 +303,7 @@ def test_the_share_of_pairs_without_a_negative(bases: dict[str, Path], accelerat
     loaded = _model(bases["sigmoid"])
     batch = _batch(loaded, prose=slice(0, 0))
     batch = replace(batch, base_anchor_text=None)
-    one_group = replace(batch, group=torch.zeros_like(batch.group))
+    one_group = replace(batch, keys=MatchKeys.of_groups(torch.zeros(PAIRS, dtype=torch.int64)))
     shares = []
     for name, loss in (("contrastive", Contrastive()), ("sigmoid", Sigmoid()), ("anchor", Anchor())):
         for of_batch in (batch, one_group):
@@ -310,6 +314,13 @@ def test_the_share_of_pairs_without_a_negative(bases: dict[str, Path], accelerat
                 if of_batch is one_group and name == "contrastive":
                     assert taken.loss == 0
     assert shares == [0.0, 0.0, 1.0, 1.0] * 2
+    # Where labels decide, pairs of one label match: pairs 0 to 3 have both labels, the others one.
+    labels = torch.arange(2 * PAIRS).reshape(PAIRS, 2) % 2 == 0
+    terms = WeightedObjectives({"contrastive": (1.0, Contrastive(targets="labels"))})
+    for rows, share in ((labels, 1.0), (labels | (torch.arange(PAIRS) < 4)[:, None], 0.0)):
+        labelled = replace(batch, extras=BatchExtras(labels=rows))
+        taken = step.compute_gradients(loaded, loaded, labelled, terms, None, 0, accelerator)
+        assert taken.without_negative == share
 
 
 # --- two real processes with different data: started once, for all cases -------------------------------
@@ -354,10 +365,11 @@ def _half(bases: dict[str, Path]) -> dict[str, Any]:
     # The pairs of this process are one group: the negatives are on the other one.
     loaded = _model(bases["sigmoid"])
     batch = replace(_batch(loaded, half, slice(0, 0)), base_anchor_text=None)
-    batch = replace(batch, group=torch.full_like(batch.group, rank))
+    batch = replace(batch, keys=MatchKeys.of_groups(torch.full((PAIRS // 2,), rank)))
+    one_group = replace(batch, keys=MatchKeys.of_groups(torch.zeros(PAIRS // 2, dtype=torch.int64)))
     for name, loss in (("contrastive", Contrastive()), ("sigmoid", Sigmoid())):
         model, terms = accelerator.prepare(loaded), WeightedObjectives({name: (1.0, loss)})
-        for of_batch in (batch, replace(batch, group=torch.zeros_like(batch.group))):
+        for of_batch in (batch, one_group):
             loaded.zero_grad(set_to_none=True)
             taken = step.compute_gradients(model, loaded, of_batch, terms, None, 0, accelerator)
             found.setdefault(f"{name}/negatives", []).append(taken.without_negative)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from domainclip import components
 from domainclip.data.batching.extras import BatchExtras
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.base import Objective, Teacher, Views
@@ -71,7 +72,7 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice = slice(None)) -> StepB
         None,
         [*texts[rows], "general words", "more of them"],
         None,
-        torch.arange(PAIRS)[rows],
+        MatchKeys.of_groups(torch.arange(PAIRS)[rows]),
         None,
         extras=BatchExtras(
             {name: all_of[rows] for name, all_of in said.items()},

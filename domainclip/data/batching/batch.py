@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from domainclip.data.batching.extras import BatchExtras, PairExtras, join_extras, stack_extras
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.data.quarantine import UnusableItem
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -25,7 +26,9 @@ class Pair:
 
     image: dict[str, np.ndarray] | None
     text: str
-    group: int  # pairs of one group are never each other's negatives
+    group: int  # the number of its group
+    shown: int  # the place of the text in `captions`
+    captions: np.ndarray  # (p,) int64, the numbers of all captions that the item may show
     index: int
     id: str
     requested: int  # the row that the order requested; differs from `index` when its image is unreadable
@@ -40,7 +43,7 @@ class Batch:
 
     image: dict[str, Tensor] | None  # (b, …) uint8 for each output of the preprocessing
     texts: list[str]
-    group: Tensor  # (b,) int64
+    keys: MatchKeys  # which pairs are not each other's negatives
     index: Tensor  # (b,) int64: the row of each pair
     ids: list[str]
     requested: Tensor  # (b,) int64: the row that the order requested
@@ -54,7 +57,11 @@ def collate(pairs: Sequence[Pair]) -> Batch:
     return Batch(
         image=_join_arrays([pair.image for pair in pairs], _stack),
         texts=[pair.text for pair in pairs],
-        group=torch.tensor([pair.group for pair in pairs]),
+        keys=MatchKeys.of(
+            [pair.group for pair in pairs],
+            [pair.shown for pair in pairs],
+            [pair.captions for pair in pairs],
+        ),
         index=torch.tensor([pair.index for pair in pairs]),
         ids=[pair.id for pair in pairs],
         requested=torch.tensor([pair.requested for pair in pairs]),
@@ -71,7 +78,7 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
     return Batch(
         image=_join_arrays([batch.image for batch in batches], torch.cat),
         texts=[text for batch in batches for text in batch.texts],
-        group=torch.cat([batch.group for batch in batches]),
+        keys=MatchKeys.join(batch.keys for batch in batches),
         index=torch.cat([batch.index for batch in batches]),
         ids=[id for batch in batches for id in batch.ids],
         requested=torch.cat([batch.requested for batch in batches]),

@@ -16,7 +16,7 @@ from domainclip import seeding
 from domainclip.data.batching import caption_sampling, order
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, augmented_view
-from domainclip.data.batching.negative_groups import loss_groups
+from domainclip.data.batching.matches import caption_numbers, number
 from domainclip.data.images.decode import decode_image
 from domainclip.data.images.frames import sample_frames, stack_frames
 from domainclip.data.quarantine import UnusableItem
@@ -73,7 +73,8 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.caption_pools = caption_sampling.caption_pools(items, captions or Captions(), token_limit)
         self.texts = [pool.texts for pool in self.caption_pools]  # all texts that an item may show
         self.ids: list[str] = items["id"][:]
-        self.groups = loss_groups(self.texts, items["group"][:])
+        self.captions = [caption_numbers(texts) for texts in self.texts]
+        self.groups = [number("group", group) for group in items["group"][:]]
         self.extra_spec = extra_spec or ExtraSpec()
         self.extra_columns = ExtraColumns(items, self.extra_spec)
 
@@ -120,9 +121,20 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             unusable += unreadable
             second_view = self._second_view(epoch, index) if self.extra_spec.second_view else None
         choice = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
-        text, group, id = self.texts[index][choice], self.groups[index][choice], self.ids[index]
-        extras = self.extra_columns.extras_of(index, text, self.seed, epoch)
-        return Pair(image, text, group, index, id, requested, unusable, second_view, extras)
+        text = self.texts[index][choice]
+        return Pair(
+            image=image,
+            text=text,
+            group=self.groups[index],
+            shown=choice,
+            captions=self.captions[index],
+            index=index,
+            id=self.ids[index],
+            requested=requested,
+            unusable=unusable,
+            second_view=second_view,
+            extras=self.extra_columns.extras_of(index, text, self.seed, epoch),
+        )
 
     def _second_view(self, epoch: int, index: int) -> Pixels:
         """A strong augmentation of the item's first readable image."""

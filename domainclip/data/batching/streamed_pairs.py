@@ -16,16 +16,11 @@ from domainclip.data.batching.batch import Batch, Pair, collate, join_batches
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import SourceRow
 from domainclip.data.streaming import EpochReader, Stream, Window, lane_count, windows
-from domainclip.data.text import captions
 from domainclip.errors import DataError
 
 
 class StreamedPairs(Pairs):
-    """The pairs of a stream. Its items are a sample of it, which can be indexed; `batches` returns all.
-
-    Pairs with the same caption are never each other's negatives where the corpus has no groups. Where it has,
-    a caption counts as shared when two groups of the sample share it: the whole stream is never in memory.
-    """
+    """The pairs of a stream. Its items are a sample of it, which can be indexed; `batches` returns all."""
 
     is_streamed: ClassVar[bool] = True
 
@@ -36,11 +31,6 @@ class StreamedPairs(Pairs):
         self.sample = sample
         self.stream = stream
         self.make_pairs = make_pairs
-        groups_of: dict[str, set[str]] = {}
-        for texts, group in zip(sample.texts, items["group"][:], strict=True):
-            for text in texts:
-                groups_of.setdefault(captions.normalise(text), set()).add(group)
-        self.shared_captions = {text for text, groups in groups_of.items() if len(groups) > 1}
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -85,25 +75,11 @@ class StreamedPairs(Pairs):
         item_of_row = _usable_rows(rows, [log.locations[id] for id in items["id"][:]])
         # Each window draws captions and crops from a separate seed.
         pairs = self.make_pairs(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
-        groups = items["group"][:]
         for row in window.order(self.seed).tolist():
             pair = pairs[window.epoch, item_of_row[row]]
-            group = self._group(pair.text, groups[pair.index])
             position = window.start + row
-            yield replace(
-                pair,
-                group=group,
-                index=position,
-                requested=position,
-                unusable=(*unusable, *pair.unusable),
-            )
+            yield replace(pair, index=position, requested=position, unusable=(*unusable, *pair.unusable))
             unusable = ()  # reported once, with the first pair
-
-    def _group(self, text: str, group: str) -> int:
-        """The number that is shared by pairs which are never each other's negatives."""
-        caption = captions.normalise(text)
-        by_caption = bool(caption) and (not self.stream.columns.group or caption in self.shared_captions)
-        return seeding.stable(*(("caption", caption) if by_caption else ("group", group))) >> 1  # fits int64
 
 
 def _usable_rows(rows: Sequence[SourceRow | None], usable_locations: Sequence[str]) -> list[int]:

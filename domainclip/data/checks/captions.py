@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from domainclip.data.batching import caption_sampling
-from domainclip.data.batching.negative_groups import why_no_negatives
+from domainclip.data.batching.matches import why_no_negatives
 from domainclip.data.checks import laterality
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.corpus import Corpus

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from domainclip.data.batching.matches import RowMask
+
 MAX_LOGITS = 2**20  # of one block: 4 MiB in fp32
 
 # Takes (k, b) logits, (k,) the target column of each row, and (k, b) bool, the combinations that are neither
@@ -29,27 +31,25 @@ def mean_over_rows(
     columns: Tensor,
     scale: Tensor,
     bias: Tensor | None = None,
-    group: Tensor | None = None,
+    mask: RowMask | None = None,
     first: int = 0,
 ) -> Tensor:
     """() the mean of the losses of all rows; the target of row i is column `first` + i.
 
-    Shapes: rows (r, d), columns (b, d), group (b,): within its group, a row has no positive and no negative
-    but its target.
+    Shapes: rows (r, d), columns (b, d). `mask` takes the targets of some rows: among the columns that it
+    returns, a row has no positive and no negative but its target.
     """
-    total: Tensor = _Blocked.apply(kernel, rows, columns, scale, bias, group, first)
+    total: Tensor = _Blocked.apply(kernel, rows, columns, scale, bias, mask, first)
     return total / len(rows)
 
 
 def loss_per_row(
-    kernel: Kernel, rows: Tensor, columns: Tensor, scale: Tensor, group: Tensor | None = None, first: int = 0
+    kernel: Kernel, rows: Tensor, columns: Tensor, scale: Tensor, mask: RowMask | None = None, first: int = 0
 ) -> Tensor:
     """(r,) the loss of each row, without gradient."""
     with torch.no_grad():
         blocks = _blocks(rows, columns, scale, None, first)
-        return torch.cat(
-            [kernel(logits, target, _excluded(target, group))[0] for _, target, logits in blocks]
-        )
+        return torch.cat([kernel(logits, target, _excluded(target, mask))[0] for _, target, logits in blocks])
 
 
 def kernel_from_losses(losses: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Kernel:
@@ -133,7 +133,7 @@ class _Blocked(torch.autograd.Function):
         columns: Tensor,
         scale: Tensor,
         bias: Tensor | None,
-        group: Tensor | None,
+        mask: RowMask | None,
         first: int,
     ) -> Tensor:
         grad_rows = torch.zeros_like(rows) if ctx.needs_input_grad[1] else None
@@ -142,7 +142,7 @@ class _Blocked(torch.autograd.Function):
         losses = []
         for block_rows, target, logits in _blocks(rows, columns, scale, bias, first):
             block = rows[block_rows]
-            loss, gradients = kernel(logits, target, _excluded(target, group))
+            loss, gradients = kernel(logits, target, _excluded(target, mask))
             losses.append(loss)
             weighted_columns = gradients @ columns  # (k, d)
             grad_scale += (weighted_columns * block).sum()
@@ -177,10 +177,6 @@ def _blocks(
         yield block_rows, target, logits
 
 
-def _excluded(target: Tensor, group: Tensor | None) -> Tensor | None:
-    """(k, b) bool: the other pairs of the group of a row, never its target."""
-    if group is None:
-        return None
-    same = group[target][:, None] == group[None, :]
-    same[torch.arange(len(target), device=target.device), target] = False
-    return same
+def _excluded(target: Tensor, mask: RowMask | None) -> Tensor | None:
+    """(k, b) bool: the masked columns of a row, never its target."""
+    return None if mask is None else mask(target).scatter_(1, target[:, None], False)

@@ -1,19 +1,19 @@
 """Cross-entropy of rows among candidates other than the batch's texts, such as further texts of each pair.
 
-Columns that are positive too leave the denominator: those of the pair of a row and of its group, and those
-that the towers cannot tell from the target or from the row itself, such as a sentence of two reports.
+Columns that are positive too leave the denominator: those of the pair of a row and of pairs that share a
+right text with it, and those that the towers cannot tell from the target or from the row itself, such as a
+sentence of two reports.
 
 Legend: r rows, c columns, d width, b pairs, n pairs of a selection, k rows of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.objectives.base import Views
 from domainclip.objectives.losses import blockwise
 
@@ -22,11 +22,9 @@ from domainclip.objectives.losses import blockwise
 # more similar than this (measured with a ViT-Ti/16). With dropout, equal texts of two processes differ.
 EQUAL_TEXT_COSINE = 1 - 1e-4
 
-ColumnMask = Callable[[Tensor], Tensor]  # (k,) row numbers -> (k, c) bool: columns that leave the denominator
-
 
 def cross_entropy_among(
-    rows: Tensor, targets: Tensor, columns: Tensor, excluded: ColumnMask, scale: Tensor
+    rows: Tensor, targets: Tensor, columns: Tensor, excluded: RowMask, scale: Tensor
 ) -> Tensor:
     """(r,) nats: −log of the softmax of the target of each row among itself and the columns.
 
@@ -58,7 +56,7 @@ def pair_losses(
     local, start = pairs[is_local(pairs, views.local_slice)], views.local_slice.start
     losses = first.new_zeros(views.local_slice.stop - start)
     for queries, candidates in ((first, second), (second, first)):
-        excluded = same_pair_or_group(views, local, pairs)
+        excluded = matching_pair_mask(views, local, pairs)
         nats = cross_entropy_among(queries[local], candidates[local], candidates[pairs], excluded, scale)
         losses = losses.index_add(0, local - start, nats / 2)
     return losses
@@ -73,7 +71,7 @@ def nt_xent(views: Views, first: Tensor, second: Tensor, exists: Tensor, tempera
     local = pairs[is_local(pairs, views.local_slice)]
     rows, targets = torch.cat([first[local], second[local]]), torch.cat([second[local], first[local]])
     columns = torch.cat([first[pairs], second[pairs]])
-    excluded = same_pair_or_group(views, local.repeat(2), pairs.repeat(2))
+    excluded = matching_pair_mask(views, local.repeat(2), pairs.repeat(2))
     nats = cross_entropy_among(rows, targets, columns, excluded, views.scale.new_tensor(1 / temperature))
     return first.new_zeros(views.local_slice.stop - start).index_add(0, local.repeat(2) - start, nats / 2)
 
@@ -84,19 +82,22 @@ def is_local(pairs: Tensor, local: slice) -> Tensor:
     return mask
 
 
-def same_pair_or_group(views: Views, rows: Tensor, columns: Tensor) -> ColumnMask:
-    """Which columns belong to the pair of a row or to its group; `rows` (r,) and `columns` (c,) pairs."""
-    group = torch.arange(len(views.image), device=rows.device) if views.group is None else views.group
+def matching_pair_mask(views: Views, rows: Tensor, columns: Tensor) -> RowMask:
+    """Which columns belong to the pair of a row or to one that it shares a right text with.
+
+    Shapes: rows (r,) and columns (c,), numbers of pairs.
+    """
+    mask = views.pair_mask
 
     def excluded(at: Tensor) -> Tensor:
-        row_pairs, column_groups = rows[at], group[columns]
-        return (row_pairs[:, None] == columns) | (group[row_pairs][:, None] == column_groups)
+        same = rows[at][:, None] == columns
+        return same if mask is None else same | mask(rows[at])[:, columns]
 
     return excluded
 
 
 def _block_losses(
-    rows: Tensor, targets: Tensor, columns: Tensor, at: Tensor, excluded: ColumnMask, scale: Tensor
+    rows: Tensor, targets: Tensor, columns: Tensor, at: Tensor, excluded: RowMask, scale: Tensor
 ) -> Tensor:
     cosines = rows @ columns.T
     like_row = cosines.detach() > EQUAL_TEXT_COSINE

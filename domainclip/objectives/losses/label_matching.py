@@ -1,4 +1,4 @@
-"""Which pairs of a batch match each other: by labels, groups or equal texts, never by a model's similarity.
+"""Which pairs of a batch match each other: by labels or equal texts, never by a model's similarity.
 
 Legend: b pairs, c classes, k rows of a block, m texts, d width.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.extra_texts import EQUAL_TEXT_COSINE
 
@@ -35,26 +36,14 @@ def number_equal_texts(texts: Tensor) -> Tensor:
     )
 
 
-def matching_pairs(target: Tensor, pairs: int, numbers: Sequence[Tensor | None]) -> Tensor:
-    """(k, b) bool: the target of each row, and the pairs with the same number in one of `numbers` (b,)."""
+def matching_pairs(
+    target: Tensor, pairs: int, numbers: Sequence[Tensor | None], mask: RowMask | None = None
+) -> Tensor:
+    """(k, b) bool: the target of each row, masked pairs, and those with its number in `numbers` (b,)."""
     matches = target[:, None] == torch.arange(pairs, device=target.device)
+    if mask is not None:
+        matches |= mask(target)
     for number in numbers:
         if number is not None:
             matches |= number[target][:, None] == number
     return matches
-
-
-def without_negative(numbers: Sequence[Tensor]) -> Tensor:
-    """(b,) bool: the pairs that match every pair of the batch, each by one of one or two `numbers` (b,)."""
-    matches = torch.stack([_repeats(number) for number in numbers]).sum(dim=0)
-    if len(numbers) == 2:  # pairs that match by both were counted twice
-        matches -= _repeats(torch.stack([number.long() for number in numbers], dim=1))
-    alone: Tensor = matches == len(numbers[0])
-    return alone
-
-
-def _repeats(rows: Tensor) -> Tensor:
-    """(b,) how often the value or row of each pair occurs."""
-    _, place, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
-    repeats: Tensor = counts[place]
-    return repeats

@@ -18,36 +18,39 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from domainclip.data.batching.matches import Matches, MatchKeys, RowMask
 from domainclip.distributed import collectives
 from domainclip.objectives.losses.blockwise import Kernel, mean_over_rows, sigmoid_pairs
 
 
 def ring_mean(
-    rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None = None, group: Tensor | None = None
+    rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None = None, matches: Matches | None = None
 ) -> Tensor:
     """() the value of `mean_over_rows(sigmoid_pairs, …)` for the rows of this process and all columns.
 
-    Shapes: rows and columns (r, d), group (r,), all of this process; the target of row i is column i. Every
-    process calls it with the same number of rows. The gradient of the columns is the sum over the processes,
-    as in gathering.
+    Shapes: rows, which are images, and columns, which are texts, (r, d), of this process, as `matches`; the
+    target of row i is column i. Every process calls it with the same number of rows. The gradient of the
+    columns is the sum over the processes, as in gathering.
     """
-    mean: Tensor = _RingMean.apply(rows, columns, scale, bias, group)
+    mean: Tensor = _RingMean.apply(rows, columns, scale, bias, matches)
     return mean
 
 
 class _RingMean(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None, group: Tensor | None
+        ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None, matches: Matches | None
     ) -> Tensor:
-        block = [columns] if group is None else [columns, group]
+        # Of a text, its group and caption decide which images it is right for; pools stay with their images.
+        block = [columns] if matches is None else [columns, matches.texts.group, matches.texts.caption]
         sums = _Sums(torch.zeros_like(scale), [torch.zeros_like(leaf) for leaf in (rows, scale, scale)])
         grad_block = torch.zeros_like(columns)
         for hop in range(collectives.process_count()):
             last = hop == collectives.process_count() - 1
             receive = None if last else collectives.ring_exchange(block)  # during the computation
-            kernel = _negatives_kernel(group, block[-1]) if hop else sigmoid_pairs
-            grad_block += sums.add(kernel, rows, block[0], scale, bias, None if hop else group)
+            kernel = _negatives_kernel(matches, *block[1:]) if hop else sigmoid_pairs
+            mask = None if hop or matches is None else matches.right_texts
+            grad_block += sums.add(kernel, rows, block[0], scale, bias, mask)
             # A gradient travels with its texts and is back after the last hop, so the backward pass needs no
             # communication.
             (grad_block,) = collectives.ring_exchange([grad_block])()
@@ -77,13 +80,13 @@ class _Sums:
         columns: Tensor,
         scale: Tensor,
         bias: Tensor | None,
-        group: Tensor | None,
+        mask: RowMask | None,
     ) -> Tensor:
         """Add one block of columns; (r, d) the gradient at them."""
         inputs = (rows, columns, scale, torch.zeros_like(scale) if bias is None else bias)
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         row_leaf, column_leaf, scale_leaf, bias_leaf = leaves
-        loss = mean_over_rows(kernel, row_leaf, column_leaf, scale_leaf, bias_leaf, group)
+        loss = mean_over_rows(kernel, row_leaf, column_leaf, scale_leaf, bias_leaf, mask)
         grad_rows, grad_columns, *others = torch.autograd.grad(loss, leaves)
         self.loss += loss.detach()
         for total, gradient in zip(self.gradients, (grad_rows, *others), strict=True):
@@ -91,11 +94,18 @@ class _Sums:
         return grad_columns
 
 
-def _negatives_kernel(row_group: Tensor | None, column_group: Tensor) -> Kernel:
-    """The kernel for texts of another process: all negatives, those of the group of a row left out."""
+def _negatives_kernel(matches: Matches | None, *text_keys: Tensor) -> Kernel:
+    """The kernel for texts of another process: all negatives, those that are right for a row left out.
+
+    `text_keys` are the group and the caption (r,) of each text.
+    """
+    across = None
+    if matches is not None:
+        group, caption = text_keys
+        across = Matches(matches.images, MatchKeys(group, caption, matches.texts.pool))
 
     def kernel(logits: Tensor, target: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        excluded = None if row_group is None else row_group[target][:, None] == column_group[None, :]
+        excluded = None if across is None else across.right_texts(target)
         return sigmoid_pairs(logits, target, excluded, positives=lambda target: target[:0])
 
     return kernel

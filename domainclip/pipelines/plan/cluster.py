@@ -144,7 +144,7 @@ def measure(
         with accelerator.autocast():
             model(**given)
 
-    small, large = len(few.group), len(many.group)
+    small, large = len(few.keys), len(many.keys)
     first, second = pass_seconds(few), pass_seconds(many)
     pair = max((second - first) / max(1, large - small), second / large / 4)
     weights = model.weights()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from domainclip import seeding
+from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.caption_sampling import CaptionPool, TokenLimit, caption_pools, choose_caption
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.checks.captions import same_caption_pairs
@@ -166,14 +167,18 @@ def test_windows_without_spaces() -> None:
     assert "".join(windows) == text
 
 
-def test_pairs_draw_from_the_pool_and_group_by_what_is_drawn() -> None:
+def _number(pair: Pair) -> int:
+    return int(pair.captions[pair.shown])
+
+
+def test_pairs_draw_from_the_pool_and_number_each_caption() -> None:
     items = _items(
         {"texts": ["Clear lungs. No effusion."]},
         {"texts": ["No effusion. Big heart."]},
         {"texts": ["Other."]},
     )
     pairs = Pairs(items, lambda picture: {}, pixels=False, captions=Captions(policy="sentence"))
-    shown = {(i, pairs[e, i].text): pairs[e, i].group for e in range(40) for i in range(3)}
+    shown = {(i, pairs[e, i].text): _number(pairs[e, i]) for e in range(40) for i in range(3)}
     assert {text for i, text in shown if i == 0} == {"Clear lungs.", "No effusion."}
     assert shown[0, "No effusion."] == shown[1, "No effusion."]  # never each other's negatives
     assert (
@@ -186,7 +191,7 @@ def test_pairs_draw_from_the_pool_and_group_by_what_is_drawn() -> None:
 def test_templates_that_make_two_pairs_say_the_same() -> None:
     items = _items({"texts": [], "labels": ["cat"]}, {"texts": ["Tom."], "labels": ["cat"]})
     pairs = Pairs(items, lambda picture: {}, pixels=False, captions=Captions(templates=["a {}"]))
-    shown = {(i, pairs[e, i].text): pairs[e, i].group for e in range(40) for i in range(2)}
+    shown = {(i, pairs[e, i].text): _number(pairs[e, i]) for e in range(40) for i in range(2)}
     assert set(shown) == {(0, "a cat"), (1, "a cat"), (1, "Tom.")}
     assert shown[0, "a cat"] == shown[1, "a cat"] != shown[1, "Tom."]
 

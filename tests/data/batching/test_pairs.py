@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from domainclip.data.batching.batch import Batch, collate
+from domainclip.data.batching.matches import Matches
 from domainclip.data.batching.order import batch_positions
 from domainclip.data.batching.pairs import Pairs, random_crop
 from domainclip.data.quarantine import UnusableItem
@@ -39,7 +40,9 @@ def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
 def _same(a: Batch, b: Batch) -> bool:
     assert a.image is not None
     assert b.image is not None
-    tensors = zip((a.image["pixels"], a.group, a.index), (b.image["pixels"], b.group, b.index), strict=True)
+    tensors = zip(
+        (a.image["pixels"], a.keys.group, a.index), (b.image["pixels"], b.keys.group, b.index), strict=True
+    )
     return all(torch.equal(x, y) for x, y in tensors) and (a.texts, a.ids) == (b.texts, b.ids)
 
 
@@ -53,9 +56,11 @@ def test_a_batch_holds_pixels_captions_groups_and_rows(tmp_path: Path) -> None:
     assert batch.index.tolist() == batch.requested.tolist() == [4, 1, 5]
     assert batch.ids == ["id4", "id1", "id5"]
     assert [text[0] for text in batch.texts] == ["4", "1", "5"]
-    assert batch.group.dtype == batch.index.dtype == torch.int64
+    assert batch.keys.group.dtype == batch.keys.pool.dtype == batch.index.dtype == torch.int64
     # 4 and 5 are of one group, and no caption is shared.
-    assert batch.group[0] == batch.group[2] != batch.group[1]
+    assert batch.keys.group[0] == batch.keys.group[2] != batch.keys.group[1]
+    assert batch.keys.pool.shape == (3, 3)
+    assert len(set(batch.keys.pool.flatten().tolist())) == 9
     assert batch.unusable == []
 
 
@@ -84,16 +89,21 @@ def test_each_epoch_draws_a_caption(tmp_path: Path) -> None:
     assert Pairs(items, preprocess, pixels=False, seed=1)[(0, 0)].image is None
 
 
-def test_the_group_is_that_of_the_caption_that_was_drawn(tmp_path: Path) -> None:
+def test_a_pair_holds_the_caption_that_was_drawn_and_all_that_may_be(tmp_path: Path) -> None:
     items = _items(tmp_path, n=2, captions=1)
     texts = [["common", "one"], ["common", "two"]]
     items = (
         items.remove_columns(["texts", "group"]).add_column("texts", texts).add_column("group", ["a", "b"])
     )
     pairs = Pairs(items, preprocess, pixels=False)
-    seen = {(p.text, p.group) for epoch in range(20) for p in (pairs[(epoch, 0)], pairs[(epoch, 1)])}
-    assert len(seen) == 3
-    assert len({group for _, group in seen}) == 3
+    drawn = [p for epoch in range(20) for p in (pairs[(epoch, 0)], pairs[(epoch, 1)])]
+    assert len({(p.text, int(p.captions[p.shown])) for p in drawn}) == 3
+    assert len({p.group for p in drawn}) == 2
+    chosen = [(0, "common"), (0, "one"), (1, "two")]
+    keys = collate([next(p for p in drawn if (p.index, p.text) == pair) for pair in chosen]).keys
+    right = Matches.within(keys).right_texts(torch.arange(3))
+    # The images are those of items 0, 0 and 1: the common caption is right for all, a rare one for its item.
+    assert right.tolist() == [[True, True, False], [True, True, False], [True, False, True]]
 
 
 def test_a_image_that_cannot_be_read_is_replaced_and_reported(tmp_path: Path) -> None:
@@ -150,7 +160,7 @@ def test_the_same_pairs_without_images(tmp_path: Path) -> None:
     bare = pairs.without_pixels({})
     for position in [(0, 0), (1, 0), (2, 5)]:
         assert bare[position].image is None
-        assert (bare[position].text, bare[position].group) == (pairs[position].text, pairs[position].group)
+        assert (bare[position].text, bare[position].shown) == (pairs[position].text, pairs[position].shown)
 
 
 def _with_views(folder: Path, views: int = 2, broken: tuple[str, ...] = ()) -> Dataset:

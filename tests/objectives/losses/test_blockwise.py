@@ -15,6 +15,7 @@ from domainclip.objectives.base import Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.sigmoid import Sigmoid
+from tests.support.matches import related, right_texts
 from tests.support.processes import started
 
 Loss = Callable[[Views], Tensor]
@@ -23,8 +24,8 @@ OBJECTIVES: dict[str, Loss] = {"contrastive": Contrastive(), "sigmoid": Sigmoid(
 
 def _dense_contrastive(views: Views) -> Tensor:
     logits = views.scale * views.image @ views.text.T
-    if views.group is not None:
-        same = views.group[:, None] == views.group[None, :]
+    if views.matches is not None:
+        same = right_texts(views.matches, len(logits))
         logits = logits.masked_fill(same & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
     own = torch.arange(len(logits))
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -36,8 +37,8 @@ def _dense_sigmoid(views: Views) -> Tensor:
         logits = logits + views.bias
     own = torch.eye(len(logits), dtype=torch.bool)
     terms = -F.logsigmoid(torch.where(own, logits, -logits))
-    if views.group is not None:
-        same = views.group[:, None] == views.group[None, :]
+    if views.matches is not None:
+        same = right_texts(views.matches, len(logits))
         terms = terms.masked_fill(same & ~own, 0.0)
     return terms.sum() / len(logits)
 
@@ -52,9 +53,10 @@ def _views(pairs: int, grouped: bool, biased: bool, dtype: torch.dtype = torch.f
         for _ in range(2)
     )
     scale, bias = (torch.tensor(value, dtype=dtype, requires_grad=True) for value in (7.0, -3.0))
-    group = torch.arange(pairs) // 2 * (torch.arange(pairs) < 6) + torch.arange(pairs) * 100
-    group[1::3] = group[0]
-    return Views(image, text, scale, bias if biased else None, group if grouped else None)
+    group = [0 if i % 3 == 1 else 100 * i for i in range(pairs)]
+    # The text of each pair is right for the image of the next but one, too; those of 0 and 4 are the same.
+    pools = [[10 + i % 4, 10 + (i - 2) % 4] for i in range(pairs)]
+    return Views(image, text, scale, bias if biased else None, related(group, pools) if grouped else None)
 
 
 def _gradients(loss: Tensor, views: Views) -> list[Tensor]:
@@ -96,7 +98,7 @@ def test_the_loss_is_the_mean_of_what_each_process_finds(name: str) -> None:
     wanted = _gradients(expected, views)
     parts = []
     for rows in (slice(0, 4), slice(4, 8), slice(8, 12)):
-        own = Views(views.image, views.text, views.scale, views.bias, views.group, rows)
+        own = Views(views.image, views.text, views.scale, views.bias, views.matches, rows)
         parts.append(OBJECTIVES[name](own))
     assert max(part.item() for part in parts) - min(part.item() for part in parts) > 1e-3  # each has its own
     loss = torch.stack(parts).mean()
@@ -108,7 +110,7 @@ def test_the_loss_is_the_mean_of_what_each_process_finds(name: str) -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_kept_embeddings_get_no_gradient(name: str) -> None:
     views = _views(7, grouped=True, biased=name == "sigmoid")
-    kept = Views(views.image.detach(), views.text, views.scale, views.bias, views.group)
+    kept = Views(views.image.detach(), views.text, views.scale, views.bias, views.matches)
     (found,) = torch.autograd.grad(OBJECTIVES[name](kept), [views.text])
     (wanted,) = torch.autograd.grad(DENSE[name](kept), [views.text])
     assert torch.allclose(found, wanted, atol=1e-12)
@@ -134,7 +136,7 @@ def test_gradcheck_in_blocks(monkeypatch: pytest.MonkeyPatch, name: str) -> None
 
     def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         return OBJECTIVES[name](
-            Views(F.normalize(image, dim=-1), F.normalize(text, dim=-1), scale, bias, views.group)
+            Views(F.normalize(image, dim=-1), F.normalize(text, dim=-1), scale, bias, views.matches)
         )
 
     given = [one for one in (views.image, views.text, views.scale, views.bias) if one is not None]
@@ -154,7 +156,7 @@ def _half() -> dict[str, tuple[Tensor, ...]]:
         whole = _views(10, grouped=True, biased=name == "sigmoid")
         image, text = (one[half].detach().requires_grad_() for one in (whole.image, whole.text))
         views = Views(
-            *(collectives.gather(one) for one in (image, text)), whole.scale, whole.bias, whole.group, half
+            *(collectives.gather(one) for one in (image, text)), whole.scale, whole.bias, whole.matches, half
         )
         loss = objective(views)
         given = [image, text, whole.scale, *([whole.bias] if whole.bias is not None else [])]
@@ -203,7 +205,7 @@ def test_kernels_from_losses_or_from_targets_are_the_hand_made_one(
     for logits in (1, 40, 2**20):
         monkeypatch.setattr(blockwise, "MAX_LOGITS", logits)
         found, wanted = (
-            blockwise.mean_over_rows(one, views.image, views.text, views.scale, group=views.group)
+            blockwise.mean_over_rows(one, views.image, views.text, views.scale, mask=views.masks[0])
             for one in (kernel, blockwise.cross_entropy)
         )
         assert found.item() == pytest.approx(wanted.item(), abs=1e-12)
@@ -215,13 +217,13 @@ def test_each_row_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "MAX_LOGITS", 40)
     views = _views(10, grouped=True, biased=False)
     given = (views.image[4:], views.text, views.scale)
-    each = blockwise.loss_per_row(blockwise.cross_entropy, *given, group=views.group, first=4)
-    whole = blockwise.mean_over_rows(blockwise.cross_entropy, *given, group=views.group, first=4)
+    each = blockwise.loss_per_row(blockwise.cross_entropy, *given, mask=views.masks[0], first=4)
+    whole = blockwise.mean_over_rows(blockwise.cross_entropy, *given, mask=views.masks[0], first=4)
     assert not each.requires_grad
     assert each.mean().item() == pytest.approx(whole.item(), abs=1e-12)
     weight = torch.rand(10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernel = blockwise.weighted_kernel(blockwise.cross_entropy, weight)
-    weighed = blockwise.mean_over_rows(kernel, *given, group=views.group, first=4)
+    weighed = blockwise.mean_over_rows(kernel, *given, mask=views.masks[0], first=4)
     assert weighed.item() == pytest.approx((each * weight[4:]).mean().item(), abs=1e-12)
 
 

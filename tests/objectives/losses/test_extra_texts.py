@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
-from domainclip.objectives.losses.extra_texts import cross_entropy_among, pair_losses, same_pair_or_group
+from domainclip.objectives.losses.extra_texts import cross_entropy_among, matching_pair_mask, pair_losses
+from tests.support.matches import grouped
 from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
@@ -87,7 +88,7 @@ def test_only_what_is_there_is_chosen_from() -> None:
     views = batch([1, 0, 1, 1], group=[0, 1, 2, 3])
     there = views.extra_text_mask[:, 0]
     kept = torch.tensor([0, 2, 3])
-    small = replace(views, image=views.image[kept], group=views.group[kept])
+    small = replace(views, image=views.image[kept], matches=grouped([0, 2, 3]))
     whole = pair_losses(views, views.image, views.extra_text[:, 0], there)
     part = pair_losses(small, small.image, views.extra_text[kept, 0], torch.ones(3, dtype=torch.bool))
     torch.testing.assert_close(whole[kept], part)
@@ -107,5 +108,5 @@ def test_shares_of_processes_add_up(world: int) -> None:
 
 def test_together_without_groups_is_the_pair_alone() -> None:
     views = batch([1, 1, 1])
-    out = same_pair_or_group(views, torch.tensor([2, 0]), torch.tensor([0, 0, 2]))
+    out = matching_pair_mask(views, torch.tensor([2, 0]), torch.tensor([0, 0, 2]))
     assert out(torch.tensor([0, 1])).tolist() == [[False, False, True], [True, True, False]]
