@@ -18,36 +18,42 @@ from domainclip.data.text import captions, languages
 from domainclip.data.text.captions import normalise
 
 _MAX_TRUNCATED = 0.05  # share of captions, above which truncation is a warning
-_MAX_SAME_CAPTION = 0.05  # share of the pairs of a batch, above which repetition is a warning
+_MAX_RIGHT = 0.05  # share of the other texts of a batch that are right for an image, above which it warns
 
 
-def same_caption_pairs(
-    texts: Sequence[Sequence[str]], batch_size: int, shares: Sequence[Sequence[float] | None] | None = None
+def right_text_share(
+    texts: Sequence[Sequence[str]],
+    groups: Sequence[str],
+    shares: Sequence[Sequence[float] | None] | None = None,
 ) -> float:
-    """The expected number of pairs in a batch that have the same caption.
+    """The probability that the text of another random pair is right for an image, as `Matches` defines it.
 
-    Item i is drawn with caption k with probability p_ik (1/m for each of its m captions, without `shares`),
-    and two of n items are in one batch of b with probability b(b-1) / n(n-1), so the sum over unordered
-    pairs is b(b-1) / n(n-1) * ½ Σ_k [(Σ_i p_ik)² - Σ_i p_ik²].
+    Item i is drawn with caption k with probability p_ik (1/m for each of its m captions, without `shares`).
+    The text of j is right for another image i of n when both are of one group, or when caption k of j is a
+    caption of i: 1/n(n-1) [Σ_g n_g (n_g - 1) + Σ_k (S_k N_k - Σ_g S_kg N_kg)], with n_g the items of a group,
+    S the sum of p_ik over items and N the number of items that have the caption, of all and of one group.
     """
-    n, b = len(texts), min(batch_size, len(texts))
+    n = len(texts)
     if n < 2:
         return 0.0
-    total: defaultdict[str, float] = defaultdict(float)
-    squares: defaultdict[str, float] = defaultdict(float)
-    for captions_of_item, item_shares in zip(texts, shares or [None] * n, strict=True):
+    drawn: Counter[tuple[str, str | None]] = Counter()  # S, by caption and group; None: of all groups
+    items: Counter[tuple[str, str | None]] = Counter()  # N
+    for captions_of_item, group, item_shares in zip(texts, groups, shares or [None] * n, strict=True):
         m = len(captions_of_item)
         probabilities: defaultdict[str, float] = defaultdict(float)
         for text, share in zip(captions_of_item, item_shares or [1 / max(1, m)] * m, strict=True):
             probabilities[normalise(text)] += share
         for text, share in probabilities.items():
-            total[text] += share
-            squares[text] += share**2
-    return b * (b - 1) / (n * (n - 1)) * sum(total[k] ** 2 - squares[k] for k in total) / 2
+            if text:
+                drawn.update({(text, None): share, (text, group): share})
+                items.update([(text, None), (text, group)])
+    in_group = sum(size * (size - 1) for size in Counter(groups).values())
+    by_caption = sum((1 if key[1] is None else -1) * drawn[key] * items[key] for key in drawn)
+    return (in_group + by_caption) / (n * (n - 1))
 
 
 def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
-    """Training captions that occur more than once, and the expected number of such pairs in a batch."""
+    """Training captions that occur more than once, and how many texts of a batch are right for an image."""
     # All that training draws from, without the limit of tokens.
     pools = caption_sampling.caption_pools(corpus.splits["train"], corpus.card.captions)
     texts = [pool.texts for pool in pools]
@@ -55,12 +61,13 @@ def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     number = sum(n for n in tally.values() if n > 1)
     if not number:
         return
-    b = min(batch_size, len(texts))
-    pairs = same_caption_pairs(texts, batch_size, [pool.probabilities for pool in pools])
+    others = min(batch_size, len(texts)) - 1
+    groups = corpus.splits["train"]["group"][:]
+    share = right_text_share(texts, groups, [pool.probabilities for pool in pools])
     yield Finding(
-        "warning" if pairs > _MAX_SAME_CAPTION * b * (b - 1) / 2 else "info",
-        f"{number} of {tally.total()} training captions repeat; on average {pairs:.1f} of the "
-        f"{b * (b - 1) // 2} pairs in a batch of {b} have the same caption: they are never negatives",
+        "warning" if share > _MAX_RIGHT else "info",
+        f"{number} of {tally.total()} training captions repeat; on average {share * others:.1f} of the "
+        f"{others} other texts in a batch of {others + 1} are right for an image too: they are not its negatives",
         "repeated_captions",
         number,
     )

@@ -23,7 +23,7 @@ class LabelsToCaptions(Curation):
 
     A long caption teaches names and details, which a small corpus lets a model learn by heart; the label
     alone teaches what zero-shot classification will ask. Each epoch draws one of an item's captions, and
-    items that show the same one are never each other's negatives. Held-out items are unchanged.
+    none that an item may show is a negative of its image. Held-out items are unchanged.
     With `most_similar`, an item takes only so many of its label's captions: those most similar to its image
     by the base's embeddings, among candidates that all contain the label [GIST, arXiv:2307.11315]; that costs
     one pass of the base.

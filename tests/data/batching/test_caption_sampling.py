@@ -11,7 +11,7 @@ from domainclip import seeding
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.caption_sampling import CaptionPool, TokenLimit, caption_pools, choose_caption
 from domainclip.data.batching.pairs import Pairs
-from domainclip.data.checks.captions import same_caption_pairs
+from domainclip.data.checks.captions import right_text_share
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
 
@@ -196,21 +196,20 @@ def test_templates_that_make_two_pairs_say_the_same() -> None:
     assert shown[0, "a cat"] == shown[1, "a cat"] != shown[1, "Tom."]
 
 
-def test_the_check_counts_what_is_shown_and_not_what_was_read() -> None:
-    # Two cats that say "a cat" always, by their label alone: one pair of a batch of two, every time.
+def test_the_check_counts_the_texts_that_are_right_for_another_image() -> None:
+    # Two cats with the caption "a cat" alone, made of their label: each text is right for the other image.
     items = _items({"texts": [], "labels": ["cat"]}, {"texts": [], "labels": ["cat"]})
     (first, second) = caption_pools(items, Captions(templates=["a {}"]))
-    assert (
-        same_caption_pairs([first.texts, second.texts], 2, [first.probabilities, second.probabilities]) == 1
-    )
-    # One shows it with 0.2, the other with 0.5: both at once with 0.1.
+    shares = [first.probabilities, second.probabilities]
+    assert right_text_share([first.texts, second.texts], ["p", "q"], shares) == 1
+    # One shows it with 0.2, the other with 0.5: right for the other image whatever that shows.
     rows = ({"texts": ["x"], "labels": ["cat"]}, {"texts": ["y", "a cat"]})
     one = caption_pools(_items(rows[0]), Captions(templates=["a {}"], template_share=0.2))
     other = caption_pools(_items(rows[1]), Captions())
     texts, shares = [one[0].texts, other[0].texts], [one[0].probabilities, other[0].probabilities]
-    assert same_caption_pairs(texts, 2, shares) == pytest.approx(0.1)
+    assert right_text_share(texts, ["p", "q"], shares) == pytest.approx((0.2 + 0.5) / 2)
 
 
 def test_the_same_text_twice_in_an_item_is_one_caption_with_both_shares() -> None:
-    assert same_caption_pairs([["A", "a"], ["a"]], 2) == pytest.approx(1)
-    assert same_caption_pairs([[], ["a"]], 2) == 0
+    assert right_text_share([["A", "a"], ["a"]], ["p", "q"]) == pytest.approx(1)
+    assert right_text_share([[], ["a"]], ["p", "q"]) == 0

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from domainclip.data.checks.captions import same_caption_pairs
+from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers
+from domainclip.data.checks.captions import right_text_share
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import load_corpus
@@ -138,10 +140,10 @@ def test_blank_images(tmp_path: Path) -> None:
 def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
     rows = _rows()
     rows[0]["text"], rows[2]["text"] = "A Star.", "a star."
-    # Two of the 4 training items have the same caption: 1 of 6 pairs.
+    # Two of the 4 training items have the same caption: each of them is right for one other image.
     assert _texts(_findings(tmp_path, rows), "warning") == [
-        "2 of 4 training captions repeat; on average 1.0 of the 6 pairs in a batch of 4 have the same "
-        "caption: they are never negatives"
+        "2 of 4 training captions repeat; on average 0.5 of the 3 other texts in a batch of 4 are right for "
+        "an image too: they are not its negatives"
     ]
 
 
@@ -153,21 +155,25 @@ def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
         [["a", "a", "b"], ["a"], ["b", "b"]],
     ],
 )
-@pytest.mark.parametrize("batch_size", [2, 3])
-def test_the_closed_form_is_the_mean_over_all_batches(texts: list[list[str]], batch_size: int) -> None:
-    total, weight = 0.0, 0.0
-    for batch in combinations(texts, batch_size):
-        draws = list(product(*batch))
-        same = [sum(a.casefold() == b.casefold() for a, b in combinations(draw, 2)) for draw in draws]
-        total += sum(same) / len(draws)
-        weight += 1
-    assert same_caption_pairs(texts, batch_size) == pytest.approx(total / weight, abs=1e-12)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_closed_form_is_the_mean_over_all_batches(texts: list[list[str]], grouped: bool) -> None:
+    n = len(texts)
+    groups = [1, 2, 1, 3, 2][:n] if grouped else list(range(n))
+    pools = [caption_numbers(item_texts) for item_texts in texts]
+    total, weight = 0.0, 0
+    for shown in product(*(range(len(item_texts)) for item_texts in texts)):
+        matches = Matches.within(MatchKeys.of(groups, shown, pools))
+        total += float(matches.right_texts(torch.arange(n)).sum()) - n
+        weight += n * (n - 1)
+    assert right_text_share(texts, list(map(str, groups))) == pytest.approx(total / weight, abs=1e-12)
 
 
 def test_the_closed_form_at_its_edges() -> None:
-    assert same_caption_pairs([], 4) == 0
-    assert same_caption_pairs([["a"]], 4) == 0
-    assert same_caption_pairs([["a"]] * 3, 10) == pytest.approx(3)
+    assert right_text_share([], []) == 0
+    assert right_text_share([["a"]], ["p"]) == 0
+    assert right_text_share([["a"]] * 3, ["p", "q", "r"]) == pytest.approx(1)
+    assert right_text_share([["a"], ["b"]], ["p", "p"]) == pytest.approx(1)
+    assert right_text_share([[""], [""]], ["p", "q"]) == 0
 
 
 def test_truncated_captions(tmp_path: Path) -> None:
