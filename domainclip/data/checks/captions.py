@@ -67,7 +67,8 @@ def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     yield Finding(
         "warning" if share > _MAX_RIGHT else "info",
         f"{number} of {tally.total()} training captions repeat; on average {share * others:.1f} of the "
-        f"{others} other texts in a batch of {others + 1} are right for an image too: they are not its negatives",
+        f"{others} other texts in a batch of {others + 1} are right for an image too: they are "
+        "not its negatives",
         "repeated_captions",
         number,
     )
