@@ -21,10 +21,11 @@ import pydicom
 import pydicom.data
 from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_color_lut, apply_icc_profile, apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless
+from pydicom.uid import JPEGExtended12Bit, JPEGLossless
 
-from domainclip.data.dicom import reading, rendering
+from domainclip.data.dicom import attributes, reading, rendering
 from domainclip.data.dicom.reading import read_dicom
+from domainclip.data.dicom.transfer_syntaxes import stated_syntax, syntax_name
 from domainclip.errors import UnreadableImage
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "dicom.md"
@@ -65,7 +66,10 @@ def outcome(file: Path) -> Outcome:
             ours = np.asarray(rendering.render_image(file.read_bytes(), str(file), _MAX))
         except UnreadableImage as error:
             return Outcome(syntax, photometric, error.reason)
-        theirs = pydicoms(pydicom.dcmread(file))
+        reference = pydicom.dcmread(file)
+        if not attributes.integer(reference, "NumberOfFrames"):  # pydicom refuses a text
+            reference.NumberOfFrames = 1
+        theirs = pydicoms(reference)
     theirs = theirs if theirs.ndim == 3 else np.repeat(theirs[..., None], 3, axis=-1)
     return Outcome(syntax, photometric, EQUAL if np.array_equal(ours, theirs) else DIFFERENT)
 
@@ -75,8 +79,7 @@ def _kind(file: Path) -> tuple[str, str]:
         header = read_dicom(file, str(file), ["PhotometricInterpretation"])
     except UnreadableImage:
         return "none given", "none"
-    syntax = UID(str(header.file_meta.get("TransferSyntaxUID") or "")).name or "none given"
-    return syntax, str(header.get("PhotometricInterpretation") or "none")
+    return syntax_name(stated_syntax(header)), str(header.get("PhotometricInterpretation") or "none")
 
 
 def pydicoms(dataset: FileDataset) -> np.ndarray:

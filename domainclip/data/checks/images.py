@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding, Level
 from domainclip.data.corpus import Corpus
-from domainclip.data.dicom import decoders, reading
+from domainclip.data.dicom import decoders, doubts, reading
 from domainclip.data.files import locations
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
@@ -192,6 +192,18 @@ def missing_decoders(files: Sequence[str]) -> Iterator[Finding]:
         if not row.decoder:
             text = f"no decoder for {row.syntax}: {row.files} files; {row.install}"
             yield Finding("warning", text, "missing_decoder", row.files)
+
+
+def unused_attributes(files: Sequence[str]) -> Iterator[Finding]:
+    """Attributes of DICOM headers that are not allowed, or missing: the image is shown without them."""
+    counts = doubts.count_doubts(files)
+    if counts:
+        named = ", ".join(f"{number} {doubt}" for doubt, number in counts.most_common())
+        text = (
+            f"DICOM attributes that are not used, of {len(files)} files: {named}; the images are shown "
+            "without them: look at these images with domainclip data preview"
+        )
+        yield Finding("warning", text, "unused_attributes", max(counts.values()))
 
 
 def burned_in_text(corpus: Corpus, files: Sequence[str]) -> Iterator[Finding]:

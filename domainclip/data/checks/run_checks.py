@@ -49,7 +49,8 @@ def corpus_findings(
     findings += images.blank_images(inspected)
     findings += images.image_sizes(inspected, side)
     files = sorted(images.dicom_files(corpus))
-    findings += [*images.missing_decoders(files), *images.burned_in_text(corpus, files)]
+    findings += [*images.missing_decoders(files), *images.unused_attributes(files)]
+    findings += images.burned_in_text(corpus, files)
     if corpus.card.checks.near_duplicates != "off":
         findings += leakage.near_duplicate_images(corpus, inspected, embed, workers)
     return apply_card_levels(findings, corpus.card.checks)

@@ -16,17 +16,10 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from domainclip.data.dicom.reading import read_header
+from domainclip.data.dicom.transfer_syntaxes import DEFLATED_FRAME, NATIVE, syntax_name
 from domainclip.data.files import locations
 from domainclip.errors import UnreadableImage
 
-# Frames of raw deflate data [PS3.5 A.4.13]; decoded by Python's zlib.
-DEFLATED_FRAME = UID("1.2.840.10008.1.2.8.1")
-_UNCOMPRESSED = (
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-)
 _GDCM, _PILLOW, _OPENJPEG, _CHARLS = "gdcm", "pillow", "pylibjpeg", "pyjpegls"
 # pydicom's names of its plugins, the best first. Pillow cannot decode colour of more than 8 bits.
 _PLUGINS: dict[UID, tuple[str, ...]] = {
@@ -86,7 +79,7 @@ def decoder_rows(file_counts: Mapping[tuple[str, int], int]) -> list[DecoderRow]
     rows = []
     for (syntax, bits), files in file_counts.items():
         plugin = find_plugin(UID(syntax), bits)
-        name = "Deflated Image Frame" if syntax == DEFLATED_FRAME else UID(syntax).name or "none given"
+        name = syntax_name(syntax)
         decoder = "+".join(_PACKAGES.get(plugin, (plugin,)))
         rows.append(
             DecoderRow(
@@ -101,7 +94,7 @@ def decoder_rows(file_counts: Mapping[tuple[str, int], int]) -> list[DecoderRow]
 
 def find_plugin(syntax: UID, bits: int = 8) -> str:
     """The installed plugin of pydicom that decodes a transfer syntax; "" if there is none."""
-    if syntax in _UNCOMPRESSED:
+    if syntax in NATIVE:
         return "pydicom"
     if syntax == DEFLATED_FRAME:
         return "zlib"

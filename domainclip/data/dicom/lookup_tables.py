@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from domainclip.data.dicom import attributes
 
-@dataclass(frozen=True)
+_MAX_DEPTH = 16  # bits of an entry
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity
 class LookupTable:
     """Output values for consecutive inputs, beginning with the input `first`."""
 
@@ -27,14 +32,43 @@ class LookupTable:
         return outputs
 
 
-def read_lookup_table(item: Dataset, dataset: Dataset) -> LookupTable:
-    """The table in an item of a sequence; the encoding of `dataset` determines the byte order."""
-    count, first, depth = (int(value) for value in item.LUTDescriptor)
-    count = count or 2**16  # 65536 does not fit into the descriptor's two bytes and is stored as 0
-    data = item["LUTData"].value
-    if isinstance(data, bytes):
-        little_endian = dataset.original_encoding[1] is not False
-        is_words = len(data) >= 2 * count  # entries of 8 bits may be stored as bytes or as words
-        data = np.frombuffer(data, ("<u2" if little_endian else ">u2") if is_words else "u1", count)
-    entries = np.atleast_1d(np.asarray(data)).astype(np.int64)
+def read_lookup_table(item: Dataset, dataset: Dataset) -> LookupTable | None:
+    """The table in an item of a sequence; None if it is not usable.
+
+    The encoding of `dataset` determines the byte order of the entries.
+    """
+    descriptor = [
+        None if value is None else int(value) for value in attributes.numbers(item, "LUTDescriptor")
+    ]
+    if len(descriptor) != 3 or None in descriptor or "LUTData" not in item:
+        return None
+    count, first, depth = (value or 0 for value in descriptor)
+    count = count % 2**16 or 2**16  # 65536 does not fit into the descriptor's two bytes and is stored as 0
+    if not 1 <= depth <= _MAX_DEPTH:
+        return None
+    little_endian = dataset.original_encoding[1] is not False
+    entries = _entries(item, count, little_endian)
+    if entries is None or len(entries) < count:
+        return None
+    if first >= 2**15 and _has_negative_inputs(dataset):  # its type depends on other attributes
+        first -= 2**16
     return LookupTable(entries[:count], first, 2**depth - 1)
+
+
+def _has_negative_inputs(dataset: Dataset) -> bool:
+    intercept = attributes.number(dataset, "RescaleIntercept")
+    return attributes.integer(dataset, "PixelRepresentation") == 1 or (intercept or 0) < 0
+
+
+def _entries(item: Dataset, count: int, little_endian: bool) -> np.ndarray | None:
+    element = item.get_item("LUTData")
+    data = None if element is None else element.value
+    if isinstance(element, RawDataElement) or isinstance(data, (bytes, bytearray)):
+        data = bytes(data or b"")
+        is_words = len(data) >= 2 * count  # entries of 8 bits may be stored as bytes or as words
+        kind = ("<u2" if little_endian else ">u2") if is_words else "u1"
+        return np.frombuffer(data[: len(data) // 2 * 2 if is_words else None], kind).astype(np.int64)
+    try:
+        return np.atleast_1d(np.asarray(data)).astype(np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return None

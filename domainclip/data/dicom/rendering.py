@@ -13,14 +13,14 @@ import warnings
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.pixels import apply_color_lut, apply_icc_profile, apply_rescale
+from pydicom.pixels import apply_color_lut, apply_icc_profile
 
-from domainclip.data.dicom import frames, lookup_tables, reading, stored_values, windowing
+from domainclip.data.dicom import attributes, frames, reading, stored_values, windowing
+from domainclip.data.dicom.display import Display, read_display
+from domainclip.data.dicom.pixel_format import PALETTE, PixelFormat, read_pixel_format
 from domainclip.errors import UnreadableImage
 
-_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-_COLOUR_MODELS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", *_YBR)
-_UNREAD_COLOUR_MODELS = ("YBR_PARTIAL_420", "YBR_PARTIAL_422", "ARGB", "CMYK", "HSV", "XYB")
+_PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue"))
 
 
 def render_image(
@@ -54,35 +54,36 @@ def render(
         warnings.simplefilter("ignore")
         dataset = reading.read_dicom(io.BytesIO(data), name)
         reading.check_is_image(dataset, name)
-        reading.check_pixel_attributes(dataset, name)
+        form = read_pixel_format(dataset, name)
+        if form.rows * form.columns > max_pixels:
+            raise UnreadableImage(name, f"more than {max_pixels} pixels")
+        index = frames.frame_index(frame, form.frames, name)
         try:
-            if int(dataset.Rows) * int(dataset.Columns) > max_pixels:
-                raise UnreadableImage(name, f"more than {max_pixels} pixels")
-            model = str(dataset.PhotometricInterpretation)
-            if model not in _COLOUR_MODELS:
-                quoted = f" ({model})" if model in _UNREAD_COLOUR_MODELS else ""
-                raise UnreadableImage(name, f"a colour model that is not read{quoted}")
-            index = frames.frame_index(frame, int(dataset.get("NumberOfFrames") or 1), name)
-            values = stored_values.read_stored_values(dataset, name, index)
-            frames.apply_frame_groups(dataset, index)
-            if values.ndim == 3 or model == "PALETTE COLOR":
-                pixels, steps = _render_colour(values, dataset)
+            values = stored_values.read_stored_values(dataset, form, name, index)
+            if values.ndim == 3 or form.color_model == PALETTE:
+                pixels, steps = _render_colour(values, dataset, form, name)
             else:
-                pixels, steps = _render_grey(values, dataset, windowing.parse_window(window))
+                frames.apply_frame_groups(dataset, index)
+                display = read_display(dataset, form.keyword.removesuffix("PixelData"))
+                pixels, steps = _render_grey(values, form, display, windowing.parse_window(window))
             return Image.fromarray(pixels).convert("RGB"), "; ".join(steps)
         except UnreadableImage:
             raise
+        except MemoryError:
+            raise UnreadableImage(name, "more memory than there is") from None
         except Exception as error:
             # The text of the error may quote a value of the file, so only its type is reported.
             raise UnreadableImage(name, f"broken DICOM image ({type(error).__name__})") from None
 
 
-def _render_colour(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarray, list[str]]:
+def _render_colour(
+    values: np.ndarray, dataset: FileDataset, form: PixelFormat, name: str
+) -> tuple[np.ndarray, list[str]]:
     """uint8 (rows, columns, 3) in sRGB."""
-    steps = [str(dataset.PhotometricInterpretation)]
-    maximum = 2.0 ** int(dataset.BitsStored) - 1
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)[..., :3]
+    steps = [form.color_model]
+    maximum = 2.0**form.stored - 1
+    if form.color_model == PALETTE:
+        values = _apply_palette(values, dataset, form, name)
         maximum = float(np.iinfo(values.dtype).max)
     pixels = to_eight_bits(values / maximum * 255)
     if _has_icc_profile(dataset):
@@ -94,47 +95,63 @@ def _render_colour(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarray
     return pixels, [*steps, "8 bit"]
 
 
+def _apply_palette(values: np.ndarray, dataset: FileDataset, form: PixelFormat, name: str) -> np.ndarray:
+    """(rows, columns, 3) colours of the indices.
+
+    Raises: UnreadableImage for a palette that is not usable.
+    """
+    dataset.BitsAllocated, dataset.PixelRepresentation = form.allocated, int(form.signed)
+    try:
+        colours: np.ndarray = apply_color_lut(values, dataset)[..., :3]
+    except Exception:  # pydicom raises arbitrary exceptions on a broken palette
+        missing = next((k for k in _PALETTE_KEYWORDS if not attributes.is_present(dataset, k)), "")
+        reason = f"the attribute {missing} is missing" if missing else "a palette that is not usable"
+        raise UnreadableImage(name, reason) from None
+    return colours
+
+
 def _has_icc_profile(dataset: Dataset) -> bool:
     """Whether there is a colour profile; that of a slide is moved from its optical path to the dataset."""
-    paths = list(dataset.get("OpticalPathSequence") or [])
+    paths = attributes.items(dataset, "OpticalPathSequence")
     if "ICCProfile" not in dataset and paths and "ICCProfile" in paths[0]:
-        dataset.ICCProfile = paths[0].ICCProfile
-    return bool(dataset.get("ICCProfile"))
+        dataset.ICCProfile = paths[0].get_item("ICCProfile").value
+    return attributes.is_present(dataset, "ICCProfile")
 
 
 def _render_grey(
-    values: np.ndarray, dataset: FileDataset, window: windowing.WindowChoice
+    values: np.ndarray, form: PixelFormat, display: Display, window: windowing.WindowChoice
 ) -> tuple[np.ndarray, list[str]]:
     """uint8 (rows, columns)."""
     low = values.min()
     span = 0 if values.dtype.kind == "f" else int(values.max()) - int(low) + 1
     if not 0 < span <= 2**16:
-        return _grey_levels(values, dataset, window)
+        return _grey_levels(values, form, display, window)
     # A grey level depends on the stored value only, so it is computed once for each value that occurs.
     offsets = (values - low).astype(np.uint16, copy=False)
     occurs = np.zeros(span, bool)
     occurs[offsets] = True
-    levels, steps = _grey_levels(np.flatnonzero(occurs).astype(np.int64) + int(low), dataset, window)
+    levels, steps = _grey_levels(np.flatnonzero(occurs).astype(np.int64) + int(low), form, display, window)
     table = np.zeros(span, np.uint8)
     table[occurs] = levels
     return table[offsets], steps
 
 
 def _grey_levels(
-    values: np.ndarray, dataset: FileDataset, window: windowing.WindowChoice
+    values: np.ndarray, form: PixelFormat, display: Display, window: windowing.WindowChoice
 ) -> tuple[np.ndarray, list[str]]:
-    """uint8, the shape of the stored values."""
-    padding = _padding_mask(values, dataset)
-    values, steps = _apply_modality(values, dataset)
-    grey, description = windowing.apply_window(values, dataset, window, padding)
+    """uint8 of the same shape, and the steps."""
+    padding = np.zeros(values.shape, bool)
+    if display.padding is not None:
+        padding = (values >= display.padding[0]) & (values <= display.padding[1])
+    values, steps = _apply_modality(values, display)
+    grey, description = windowing.apply_window(values, form, display, window, padding)
     steps.append(description)
-    if dataset.get("PresentationLUTSequence"):
-        table = lookup_tables.read_lookup_table(dataset.PresentationLUTSequence[0], dataset)
+    table = display.presentation_table
+    if table is not None:
         inputs = np.rint(np.nan_to_num(grey) / 255 * (len(table.entries) - 1))
         grey = table.look_up(inputs + table.first) / table.maximum * 255
         steps.append("presentation table")
-    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
-    if dataset.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE":
+    if form.color_model == "MONOCHROME1" or display.is_inverse:
         grey = 255 - grey
         steps.append("inverted")
     pixels = to_eight_bits(grey)
@@ -145,38 +162,14 @@ def _grey_levels(
     return pixels, [*steps, "8 bit"]
 
 
-def _apply_modality(values: np.ndarray, dataset: FileDataset) -> tuple[np.ndarray, list[str]]:
+def _apply_modality(values: np.ndarray, display: Display) -> tuple[np.ndarray, list[str]]:
     """Stored values in the units of the modality, such as Hounsfield units."""
-    if dataset.get("ModalityLUTSequence"):
-        table = lookup_tables.read_lookup_table(dataset.ModalityLUTSequence[0], dataset)
-        return table.look_up(values), ["modality table"]
-    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
+    if display.modality_table is not None:
+        return display.modality_table.look_up(values), ["modality table"]
+    if display.rescale is None:
         return values, []
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    return apply_rescale(values, dataset), [f"rescale {slope:g} {intercept:g}"]
-
-
-def _padding_mask(values: np.ndarray, dataset: FileDataset) -> np.ndarray:
-    """bool, the shape of the stored values: where the scanner measured nothing."""
-    prefix = _padding_prefix(dataset)
-    value = dataset.get(f"{prefix}PixelPaddingValue")
-    if value is None:
-        return np.zeros(values.shape, bool)
-    limit = dataset.get(f"{prefix}PixelPaddingRangeLimit")
-    low, high = sorted(_as_signed(float(end), dataset) for end in (value, value if limit is None else limit))
-    return (values >= low) & (values <= high)
-
-
-def _padding_prefix(dataset: Dataset) -> str:
-    if "PixelData" in dataset:
-        return ""
-    return "Float" if "FloatPixelData" in dataset else "DoubleFloat"
-
-
-def _as_signed(value: float, dataset: Dataset) -> float:
-    """A padding value of signed pixels that was written as an unsigned number: 63536 means -2000."""
-    bits = int(dataset.get("BitsAllocated") or 16)
-    return value - 2**bits if dataset.get("PixelRepresentation") == 1 and value >= 2 ** (bits - 1) else value
+    slope, intercept = display.rescale
+    return values.astype(np.float64) * slope + intercept, [f"rescale {slope:g} {intercept:g}"]
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:

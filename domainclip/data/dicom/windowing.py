@@ -7,15 +7,14 @@ of a preset. The default for a file without the chosen window is its first windo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.pixels import apply_windowing
 
-from domainclip.data.dicom import lookup_tables
+from domainclip.data.dicom.display import Display, Window
+from domainclip.data.dicom.lookup_tables import LookupTable
+from domainclip.data.dicom.pixel_format import PixelFormat
 
 WindowChoice = int | str  # 0, 1 … or "LUNG" or "soft_tissue"
 # Centre and width in Hounsfield units: soft_tissue, lung, liver, bone and brain as in the OHIF viewer's
@@ -41,48 +40,51 @@ _NAME_KEYWORDS = ("VOILUTSequence", "WindowCenterWidthExplanation")
 WINDOW_KEYWORDS = ("Modality", "NumberOfFrames", *_COUNT_KEYWORDS, *_NAME_KEYWORDS)
 
 
-@dataclass(frozen=True)
-class Window:
-    """A linear or sigmoid window."""
-
-    centre: float
-    width: float
-    function: str  # LINEAR, LINEAR_EXACT, SIGMOID
-    origin: str  # "preset lung", "1 of 2"; "" for the only window of a file
-
-    def __str__(self) -> str:
-        shape = "" if self.function == "LINEAR" else f" {self.function.lower()}"
-        origin = f" ({self.origin})" if self.origin else ""
-        return f"window {self.centre:g}/{self.width:g}{shape}{origin}"
-
-
 def apply_window(
-    values: np.ndarray, dataset: Dataset, choice: WindowChoice, padding: np.ndarray
+    values: np.ndarray, form: PixelFormat, display: Display, choice: WindowChoice, padding: np.ndarray
 ) -> tuple[np.ndarray, str]:
     """Grey levels from 0 (black) to 255 as float64, and a description of the mapping.
 
     `padding` (rows, columns) is True where pixels hold no measurement.
     """
-    tables = list(dataset.get("VOILUTSequence") or [])
-    windows = _read_windows(dataset)
-    preset = _find_preset(dataset, choice)
-    names = [str(item.get("LUTExplanation") or "").strip() for item in tables]
-    names += _explanations(dataset, len(windows))
-    index = _find_index(choice, names)
-    if index is None and preset is None:
-        index = 0  # the reader counts files without the chosen window
-    if index is not None and index < len(tables):
-        table = lookup_tables.read_lookup_table(tables[index], dataset)
-        origin = f" ({index + 1} of {len(tables)})" if len(tables) > 1 else ""
-        return table.look_up(values) / table.maximum * 255, f"VOI table{origin}"
-    position = None if index is None else index - len(tables)
-    window = windows[position] if position is not None and position < len(windows) else None
-    window = window or preset
-    if window is None and str(dataset.get("Modality") or "") == "CT" and _is_rescaled(dataset):
-        window = Window(*PRESETS[DEFAULT_CT], "LINEAR", f"no window in the file: preset {DEFAULT_CT}")
-    if window is None:
-        return _stretch_range(values, dataset, padding)
-    return _apply_function(values, window), str(window)
+    transform = _choose(form, display, choice)
+    if transform is None:
+        return _stretch_range(values, form, padding)
+    if isinstance(transform, Window):
+        return _apply_function(values, transform), str(transform)
+    tables = display.voi_tables
+    position = f" ({tables.index(transform) + 1} of {len(tables)})" if len(tables) > 1 else ""
+    return transform.look_up(values) / transform.maximum * 255, f"VOI table{position}"
+
+
+def _choose(form: PixelFormat, display: Display, choice: WindowChoice) -> Window | LookupTable | None:
+    """The chosen table or window, or what replaces one that is not there or not usable."""
+    transforms = [*display.voi_tables, *display.windows]
+    index = _find_index(choice, list(display.explanations))
+    chosen = transforms[index] if index is not None and index < len(transforms) else None
+    preset = _find_preset(display, choice)
+    if index is None and preset is None and transforms:
+        chosen = transforms[0]  # the reader counts files without the chosen window
+    if chosen is None:
+        chosen = preset
+    if chosen is None:  # the first usable one
+        chosen = next((other for other in transforms if other is not None), None)
+    if isinstance(chosen, Window) and chosen is not preset and is_outside(chosen, form, display):
+        chosen = None
+    if chosen is None and display.modality == "CT" and display.rescale is not None:
+        return Window(*PRESETS[DEFAULT_CT], "LINEAR", f"no window in the file: preset {DEFAULT_CT}")
+    return chosen
+
+
+def is_outside(window: Window, form: PixelFormat, display: Display) -> bool:
+    """Whether a window shows no value that the pixels can have: the image would be black or white."""
+    if form.keyword != "PixelData" or display.modality_table is not None or window.function == "SIGMOID":
+        return False
+    bits = form.allocated  # not those stored: headers often state too few
+    low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if form.signed else (0.0, 2.0**bits - 1)
+    slope, intercept = display.rescale or (1.0, 0.0)
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return window.centre + window.width / 2 < ends[0] or window.centre - window.width / 2 > ends[1]
 
 
 def parse_window(value: WindowChoice) -> WindowChoice:
@@ -113,40 +115,11 @@ def _find_index(choice: WindowChoice, names: list[str]) -> int | None:
     return next((i for i, name in enumerate(names) if name.casefold() == choice.casefold()), None)
 
 
-def _find_preset(dataset: Dataset, choice: WindowChoice) -> Window | None:
+def _find_preset(display: Display, choice: WindowChoice) -> Window | None:
     """The chosen preset; None for a modality other than CT, since presets are in Hounsfield units."""
-    if not isinstance(choice, str) or choice not in PRESETS or str(dataset.get("Modality") or "") != "CT":
+    if not isinstance(choice, str) or choice not in PRESETS or display.modality != "CT":
         return None
     return Window(*PRESETS[choice], "LINEAR", f"preset {choice}")
-
-
-def _is_rescaled(dataset: Dataset) -> bool:
-    return dataset.get("RescaleIntercept") is not None
-
-
-def _explanations(dataset: Dataset, count: int) -> list[str]:
-    names = [str(name).strip() for name in _as_list(dataset.get("WindowCenterWidthExplanation"))]
-    return [*names, *[""] * count][:count]
-
-
-def _read_windows(dataset: Dataset) -> list[Window | None]:
-    """The windows of a file in its order; None for an unusable width, such as the 0 in some files."""
-    centres, widths = _as_list(dataset.get("WindowCenter")), _as_list(dataset.get("WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    min_width = 1.0 if function == "LINEAR" else 1e-12
-    count = min(len(centres), len(widths))
-    return [
-        Window(float(centre), float(width), function, f"{i} of {count}" if count > 1 else "")
-        if float(width) >= min_width
-        else None
-        for i, (centre, width) in enumerate(zip(centres, widths, strict=False), start=1)
-    ]
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
 
 
 def _apply_function(values: np.ndarray, window: Window) -> np.ndarray:
@@ -161,13 +134,13 @@ def _apply_function(values: np.ndarray, window: Window) -> np.ndarray:
     return grey
 
 
-def _stretch_range(values: np.ndarray, dataset: Dataset, padding: np.ndarray) -> tuple[np.ndarray, str]:
+def _stretch_range(values: np.ndarray, form: PixelFormat, padding: np.ndarray) -> tuple[np.ndarray, str]:
     """Grey levels without a window: 8 bits unchanged; of more bits, the range of the measured pixels."""
     measured = values[~padding & np.isfinite(values)]
     if not measured.size:
         return np.zeros(values.shape), "nothing but padding"
     low, high = float(measured.min()), float(measured.max())
-    bits = int(dataset.get("BitsStored", 16))
+    bits = form.stored
     full = 2.0**bits - 1
     if low >= 0 and high <= full <= 255:
         low, high, description = 0.0, full, f"{bits} bits as they are"

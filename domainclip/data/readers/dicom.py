@@ -13,7 +13,7 @@ from pydicom.datadict import DicomDictionary, tag_for_keyword
 
 from domainclip.data.cards import Card, Columns, corpus_root
 from domainclip.data.dicom import decoders, reading, windowing
-from domainclip.data.dicom.frames import SIZE_KEYWORDS, FramePolicy, check_frame_count
+from domainclip.data.dicom.frames import FramePolicy
 from domainclip.data.files import corpus_folder, locations, tables
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
@@ -24,8 +24,7 @@ from domainclip.data.rows import SourceRow, standardise
 from domainclip.errors import DataError, RecipeError, UnreadableImage, did_you_mean
 
 _SUFFIXES = (".dcm", ".dicom")
-_STORED = (*SIZE_KEYWORDS, "TransferSyntaxUID", "BitsAllocated", "BitsStored")
-_INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, *_STORED)
+_INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, "TransferSyntaxUID", "BitsStored")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +153,6 @@ class Dicom(CorpusReader):
             return DicomFile(source, {})
         requested = [*keywords, *_INTERNAL, *filter(None, [self.attribute])]
         attributes = reading.read_header(real, [*dict.fromkeys(requested)])
-        check_frame_count(attributes, real.stat().st_size, name)
         values = {**{word: attributes[word] for word in keywords}, **row}
         source = SourceRow(values, location, source.image, name)
         return DicomFile(

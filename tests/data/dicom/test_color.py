@@ -123,9 +123,9 @@ def test_a_profile_of_a_grey_image_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("CMYK", "a colour model that is not read (CMYK)"),
-        ("YBR_PARTIAL_420", "a colour model that is not read (YBR_PARTIAL_420)"),
-        ("SMITH_JOHN", "a colour model that is not read"),
+        ("CMYK", "a colour model (PhotometricInterpretation) that is not read (CMYK)"),
+        ("YBR_PARTIAL_420", "a colour model (PhotometricInterpretation) that is not read (YBR_PARTIAL_420)"),
+        ("SMITH_JOHN", "a colour model (PhotometricInterpretation) that is not read"),
     ],
 )
 def test_colour_models_that_are_not_read(tmp_path: Path, model: str, reason: str) -> None:

@@ -12,6 +12,8 @@ import pytest
 from pydicom.pixels import apply_modality_lut, apply_presentation_lut, apply_voi
 
 from domainclip.data.dicom import lookup_tables, reading, rendering, windowing
+from domainclip.data.dicom.display import read_display
+from domainclip.data.dicom.pixel_format import read_pixel_format
 from domainclip.data.images.decode import decode_image
 from tests.data.made_corpora import dicom_file
 from tests.data.made_dicom import table_item
@@ -144,11 +146,9 @@ def test_tables_agree_with_pydicom(entry: str) -> None:
     expected = apply_voi(values, dataset)
     if entry == "bytes":  # pydicom cannot read these
         lut.LUTData, lut["LUTData"].VR = bytes([*entries, 0]), "OW"
-    assert (
-        lookup_tables.read_lookup_table(lut, dataset).look_up(values).tolist()
-        == expected.tolist()
-        == [[7, 7, 1, 255, 255]]
-    )
+    table = lookup_tables.read_lookup_table(lut, dataset)
+    assert table is not None
+    assert table.look_up(values).tolist() == expected.tolist() == [[7, 7, 1, 255, 255]]
 
 
 def test_a_modality_table_comes_before_the_window(tmp_path: Path) -> None:
@@ -244,11 +244,10 @@ def test_computing_each_value_once_changes_nothing(tmp_path: Path, kind: Any) ->
     for i, keys in enumerate(variants):
         dataset = pydicom.dcmread(dicom_file(tmp_path / f"{i}", stored, **keys))
         with np.errstate(over="ignore"):
-            once, steps = rendering._render_grey(stored, dataset, 0)
-            each, direct_steps = rendering._grey_levels(stored, dataset, 0)
+            how = (read_pixel_format(dataset, "a"), read_display(dataset), 0)
+            once, steps = rendering._render_grey(stored, *how)
+            each, direct_steps = rendering._grey_levels(stored, *how)
         assert np.array_equal(once, each)
         assert steps == direct_steps
     wide = stored.astype(np.uint32) * 10**5  # too many values for a table
-    assert np.array_equal(
-        rendering._render_grey(wide, dataset, 0)[0], rendering._grey_levels(wide, dataset, 0)[0]
-    )
+    assert np.array_equal(rendering._render_grey(wide, *how)[0], rendering._grey_levels(wide, *how)[0])

@@ -323,10 +323,8 @@ def test_a_hundred_thousand_frames_in_a_small_file(tmp_path: Path) -> None:
         (tmp_path / f"study{i}" / "IM0001.txt").write_text("Report.", encoding="utf-8")
     dicom_file(tmp_path / "study1" / "IM0001", STORED, NumberOfFrames=100_000)
     splits, log = _read(tmp_path, frames="all")
-    assert len(splits["train"]) == 2
-    assert [(bad.location, bad.reason) for bad in log.unusable] == [
-        ("file 2", "more frames (NumberOfFrames) than the file can hold")
-    ]
+    assert [len(views) for views in splits["train"]["views"]] == [0, 0, 0]  # each file has one frame
+    assert log.unusable == []
 
 
 def _study_of_views(folder: Path) -> None:
@@ -511,13 +509,12 @@ def test_a_report_that_is_cut_off_is_counted(tmp_path: Path, monkeypatch: pytest
     ]
 
 
-def test_a_file_whose_numbers_are_none_is_no_traceback(tmp_path: Path) -> None:
+def test_a_number_of_frames_that_is_none_is_not_used(tmp_path: Path) -> None:
     """Fault 28: badVR, whose number of frames is "1A"."""
     shutil.copy(str(get_testdata_file("badVR.dcm", download=False)), tmp_path / "a.dcm")
     (tmp_path / "a.txt").write_text("Report.", encoding="utf-8")
     splits, _ = _read(tmp_path, frames="all", study="study", window=0)
-    with pytest.raises(UnreadableImage, match="the attribute NumberOfFrames is no number"):
-        decode_image(splits["train"][0]["image"])
+    assert np.asarray(decode_image(splits["train"][0]["image"])).std() > 10
 
 
 def test_other_objects_are_counted_beside_a_keyed_table_too(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from domainclip.data.dicom import frames
+from domainclip.data.dicom.attributes import parse_number
 from domainclip.data.dicom.windowing import WindowChoice
 from domainclip.data.files import locations
 from domainclip.data.row_captions import cell_text
@@ -47,8 +48,9 @@ def select_frames(
     Options in the path, as in `heart.dcm#frame=12`, take precedence over policy and window.
     """
     path, options = locations.split_location(str(source.image["path"]))
-    count = _integer(attributes.get("NumberOfFrames")) or 1
-    chosen = frames.select_frames(policy, count, _integer(attributes.get("RepresentativeFrameNumber")))
+    count = int(_number(attributes.get("NumberOfFrames")) or 1)
+    representative = _number(attributes.get("RepresentativeFrameNumber"))
+    chosen = frames.select_frames(policy, count, None if representative is None else int(representative))
     shown = [options["frame"]] if "frame" in options else [str(at) for at in chosen]
     images = [_image(path, frame, options.get("window", str(window))) for frame in shown]
     return replace(source, image=images[0], views=images[1:])
@@ -87,10 +89,10 @@ def _texts(cells: Iterable[Any]) -> Iterator[str]:
         yield from map(cell_text, cell if isinstance(cell, (list, tuple)) else [cell])
 
 
-def _order(file: DicomFile) -> tuple[int, int, int, str]:
+def _order(file: DicomFile) -> tuple[int, float, float, str]:
     view = file.attributes.get("ViewPosition", "").upper()
     series, instance = (
-        _integer(file.attributes.get(word)) or 0 for word in ("SeriesNumber", "InstanceNumber")
+        _number(file.attributes.get(word)) or 0 for word in ("SeriesNumber", "InstanceNumber")
     )
     return _FIRST.index(view) if view in _FIRST else len(_FIRST), series, instance, file.source.name
 
@@ -103,5 +105,5 @@ def _image(path: str, frame: str, window: str) -> dict[str, Any]:
     }
 
 
-def _integer(value: str | None) -> int | None:
-    return int(value) if value and value.isdecimal() else None
+def _number(value: str | None) -> float | None:
+    return parse_number(value or "")
