@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from domainclip.data.batching.matches import Matches, RowMask
+from domainclip.data.batching.matches import Matches, MatchKeys, RowMask
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.registry import Component
 
@@ -54,6 +54,7 @@ class Views:
     # Optional, and of this objective alone; see `Objective.extra_texts` and `ObjectiveInputs.value_column`:
     extra_text: Tensor | None = None  # (b, k, d) embeddings of further texts of each pair
     extra_text_mask: Tensor | None = None  # (b, k) bool: which of these texts exist
+    extra_caption: Tensor | None = None  # (b, k) int64: their numbers, as in `matches`
     pair_value: Tensor | None = None  # (b,) fp32, a number of each pair; NaN where the corpus has none
 
     @property
@@ -70,6 +71,13 @@ class Views:
     def pair_mask(self) -> RowMask | None:
         """The pairs that a pair shares a right text with, where two images or two texts are compared."""
         return None if self.matches is None else self.matches.either
+
+    def extra_matches(self, pair: Tensor, place: Tensor) -> Matches | None:
+        """Which extra texts are right for which images, by the pair (n,) and the place (n,) of each text."""
+        if self.matches is None or self.extra_caption is None:
+            return None
+        keys = self.matches.images
+        return Matches(keys, MatchKeys(keys.group[pair], self.extra_caption[pair, place], keys.pool[pair]))
 
     def truncate(self, width: int) -> Views:
         """The same batch in the first dimensions of the space, at unit length again; teachers keep theirs."""

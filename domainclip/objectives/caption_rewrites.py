@@ -15,7 +15,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import caption_language, draw_texts, other_captions, rewrites
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Objective, Views
-from domainclip.objectives.losses.extra_texts import pair_losses
+from domainclip.objectives.losses.extra_texts import first_extra_matches, pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class CaptionRewrites(Objective):
         assert views.extra_text_mask is not None
         rewrite, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
         plain = pair_losses(views, views.image, views.text, torch.ones_like(exists))
-        second = pair_losses(views, views.image, rewrite, exists)
+        second = pair_losses(views, views.image, rewrite, exists, matches=first_extra_matches(views))
         with torch.no_grad():
             u, v = self._weights(views.image, views.text, rewrite, exists)
         local = views.local_slice

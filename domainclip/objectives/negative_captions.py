@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from domainclip.data.batching.matches import RowMask
 from domainclip.data.text.negative_captions import Rule, make_negatives
 from domainclip.data.text.related_texts import (
     caption_language,
@@ -77,13 +78,11 @@ class NegativeCaptions(Objective):
             torch.arange(s.start, s.stop, device=views.image.device) for s in (local, slice(0, b))
         )
         image, text = views.image[local], views.text[local]
-        columns, of = views.text, every_row
+        columns, mask = views.text, matching_pair_mask(views, local_rows, every_row)
         if self.shared:
             columns = torch.cat([columns, views.extra_text[views.extra_text_mask]])
-            of = torch.cat([of, views.extra_text_mask.nonzero()[:, 0]])
-        to_text = cross_entropy_among(
-            image, text, columns, matching_pair_mask(views, local_rows, of), views.scale
-        )
+            mask = _with_negatives_of_others(views, mask, local_rows)
+        to_text = cross_entropy_among(image, text, columns, mask, views.scale)
         # Its own negatives, which belong to its group and have left the denominator with it, come back.
         to_text = _add_negatives(
             to_text, image, text, views.extra_text[local], views.extra_text_mask[local], views.scale
@@ -92,6 +91,22 @@ class NegativeCaptions(Objective):
             text, image, views.image, matching_pair_mask(views, local_rows, every_row), views.scale
         )
         return (to_text + to_image).mean() / 2
+
+
+def _with_negatives_of_others(views: Views, mask: RowMask, rows: Tensor) -> RowMask:
+    """The mask of the texts of all pairs, followed by that of all negatives; `rows` (r,) are pairs.
+
+    An error in the caption of another pair may be a caption of this image.
+    """
+    assert views.extra_text_mask is not None
+    pair, place = views.extra_text_mask.nonzero().unbind(dim=1)
+    of_pair, matches = matching_pair_mask(views, rows, pair), views.extra_matches(pair, place)
+
+    def excluded(at: Tensor) -> Tensor:
+        negatives = of_pair(at) if matches is None else of_pair(at) | matches.right_texts(rows[at])
+        return torch.cat([mask(at), negatives], dim=1)
+
+    return excluded
 
 
 def _add_negatives(

@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Negatives, Objective, Views
-from domainclip.objectives.losses.extra_texts import pair_losses
+from domainclip.objectives.losses.extra_texts import first_extra_matches, pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class Paraphrases(Objective):
         assert views.extra_text is not None  # the run fills what `needs` names
         assert views.extra_text_mask is not None
         paraphrase, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        to_images, to_texts = (
-            pair_losses(views, side, paraphrase, exists) for side in (views.image, views.text)
-        )
+        to_images = pair_losses(views, views.image, paraphrase, exists, matches=first_extra_matches(views))
+        to_texts = pair_losses(views, views.text, paraphrase, exists)
         return (self.share * to_images + (1 - self.share) * to_texts).mean()

@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.objectives.base import Negatives, Objective, Views
-from domainclip.objectives.losses.extra_texts import pair_losses
+from domainclip.objectives.losses.extra_texts import first_extra_matches, pair_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +51,9 @@ class TwoViews(Objective):
         assert views.extra_text is not None
         assert views.extra_text_mask is not None
         other_caption, exists = views.extra_text[:, 0], views.extra_text_mask[:, 0]
-        others = [pair_losses(views, image, other_caption, exists) for image in (views.image, views.image_2)]
+        matches = first_extra_matches(views)
+        others = [
+            pair_losses(views, image, other_caption, exists, matches=matches)
+            for image in (views.image, views.image_2)
+        ]
         return torch.where(exists[views.local_slice], (plain + others[0] + others[1]) / 3, plain).mean()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainclip.data.batching.extras import BatchExtras
-from domainclip.data.batching.matches import Matches, MatchKeys
+from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers
 from domainclip.distributed import collectives
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.objectives.base import Teacher, Views
@@ -104,11 +104,12 @@ def build_views(
     extra = _extra_text(text, len(batch.texts), batch.extras.texts)
 
     def of(name: str) -> Views:
-        rows, mask = extra.get(name, (None, None))
+        rows, mask, numbers = extra.get(name, (None, None, None))
         return replace(
             shared,
             extra_text=_gathered(_padded_everywhere(rows)),
             extra_text_mask=_gathered(_padded_everywhere(mask)),
+            extra_caption=_gathered(_padded_everywhere(numbers)),
             pair_value=_gathered(batch.extras.values.get(name)),
             teachers=tuple(
                 replace(
@@ -161,15 +162,25 @@ def _shared_views(
 
 def _extra_text(
     text: Tensor, start: int, texts: Mapping[str, Sequence[Sequence[str]]]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return extra texts (b, k, d) and mask (b, k) by objective; their rows of `text` begin at `start`."""
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return extra texts (b, k, d), mask (b, k) and numbers (b, k) by objective.
+
+    Their rows of `text` begin at `start`.
+    """
     extra = {}
     for name, rows in texts.items():
         counts = torch.tensor([len(row) for row in rows], device=text.device)
         mask = torch.arange(max(1, int(counts.max())), device=text.device) < counts[:, None]
         padded = text.new_zeros(*mask.shape, text.shape[-1])
         stop = start + int(counts.sum())
-        extra[name] = (padded.masked_scatter(mask[..., None].expand_as(padded), text[start:stop]), mask)
+        numbers = torch.from_numpy(caption_numbers([extra_text for row in rows for extra_text in row])).to(
+            text.device
+        )
+        extra[name] = (
+            padded.masked_scatter(mask[..., None].expand_as(padded), text[start:stop]),
+            mask,
+            torch.zeros_like(mask, dtype=torch.int64).masked_scatter(mask, numbers),
+        )
         start = stop
     return extra
 

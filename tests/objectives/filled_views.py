@@ -66,7 +66,10 @@ def filled(
     }
     masks = {
         "text_tokens": {"text_mask": torch.arange(length) < 1 + torch.arange(b)[:, None] % length},
-        "extra_text": {"extra_text_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1)},
+        "extra_text": {
+            "extra_text_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1),
+            "extra_caption": 10 + (torch.arange(b)[:, None] + 2 + torch.arange(k)) % b,  # of other pairs
+        },
         "third_tower": {"third_tower_heads": rows(2, d + 9, d)},
     }
     found = {name: made[name] for name in needs if name in made}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from domainclip.data.batching.matches import RowMask
+from domainclip.data.batching.matches import Matches, RowMask
 from domainclip.objectives.base import Views
 from domainclip.objectives.losses import blockwise
 
@@ -44,19 +44,26 @@ def cross_entropy_among(
 
 
 def pair_losses(
-    views: Views, first: Tensor, second: Tensor, exists: Tensor, scale: Tensor | None = None
+    views: Views,
+    first: Tensor,
+    second: Tensor,
+    exists: Tensor,
+    scale: Tensor | None = None,
+    matches: Matches | None = None,
 ) -> Tensor:
     """(r,) nats of the pairs of this process, in both directions; 0 for a pair that does not exist.
 
     Shapes: first and second (b, d), row by row of one pair; exists (b,) bool. Pairs that do not exist are no
-    candidates. `scale` is that of the model by default.
+    candidates. `scale` is that of the model by default. Where the first are images and the second are extra
+    texts, `matches` is their relation.
     """
     scale = views.scale if scale is None else scale
     pairs = exists.nonzero().flatten()
     local, start = pairs[is_local(pairs, views.local_slice)], views.local_slice.start
     losses = first.new_zeros(views.local_slice.stop - start)
-    for queries, candidates in ((first, second), (second, first)):
-        excluded = matching_pair_mask(views, local, pairs)
+    masks = (None, None) if matches is None else (matches.right_texts, matches.right_images)
+    for queries, candidates, mask in ((first, second, masks[0]), (second, first, masks[1])):
+        excluded = matching_pair_mask(views, local, pairs, mask)
         nats = cross_entropy_among(queries[local], candidates[local], candidates[pairs], excluded, scale)
         losses = losses.index_add(0, local - start, nats / 2)
     return losses
@@ -76,22 +83,30 @@ def nt_xent(views: Views, first: Tensor, second: Tensor, exists: Tensor, tempera
     return first.new_zeros(views.local_slice.stop - start).index_add(0, local.repeat(2) - start, nats / 2)
 
 
+def first_extra_matches(views: Views) -> Matches | None:
+    """Which first extra texts, one of each pair, are right for which images."""
+    pairs = torch.arange(len(views.image), device=views.image.device)
+    return views.extra_matches(pairs, torch.zeros_like(pairs))
+
+
 def is_local(pairs: Tensor, local: slice) -> Tensor:
     """(n,) bool: which of these pairs belong to this process."""
     mask: Tensor = (pairs >= local.start) & (pairs < local.stop)
     return mask
 
 
-def matching_pair_mask(views: Views, rows: Tensor, columns: Tensor) -> RowMask:
+def matching_pair_mask(views: Views, rows: Tensor, columns: Tensor, others: RowMask | None = None) -> RowMask:
     """Which columns belong to the pair of a row or to one that it shares a right text with.
 
-    Shapes: rows (r,) and columns (c,), numbers of pairs.
+    Shapes: rows (r,) and columns (c,), numbers of pairs. `others` returns further pairs for some pairs.
     """
-    mask = views.pair_mask
+    masks = [mask for mask in (views.pair_mask, others) if mask is not None]
 
     def excluded(at: Tensor) -> Tensor:
         same = rows[at][:, None] == columns
-        return same if mask is None else same | mask(rows[at])[:, columns]
+        for mask in masks:
+            same |= mask(rows[at])[:, columns]
+        return same
 
     return excluded
 

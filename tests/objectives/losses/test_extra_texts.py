@@ -9,10 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from domainclip.objectives.base import Objective
+from domainclip.objectives.caption_rewrites import CaptionRewrites
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.losses import blockwise
 from domainclip.objectives.losses.extra_texts import cross_entropy_among, matching_pair_mask, pair_losses
-from tests.support.matches import grouped
+from domainclip.objectives.negative_captions import NegativeCaptions
+from domainclip.objectives.paraphrases import Paraphrases
+from domainclip.objectives.two_views import TwoViews
+from tests.support.matches import grouped, related
 from tests.support.text_objectives import assert_gradients, assert_shares_add_up, batch, slopes, unit
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
@@ -110,3 +115,26 @@ def test_together_without_groups_is_the_pair_alone() -> None:
     views = batch([1, 1, 1])
     out = matching_pair_mask(views, torch.tensor([2, 0]), torch.tensor([0, 0, 2]))
     assert out(torch.tensor([0, 1])).tolist() == [[False, False, True], [True, True, False]]
+
+
+OF_EXTRA_TEXTS = [
+    Paraphrases(share=1),
+    TwoViews(second_text=True),
+    CaptionRewrites(),
+    NegativeCaptions(shared=True, rules=["swap"]),
+]
+
+
+@pytest.mark.parametrize("loss", OF_EXTRA_TEXTS, ids=lambda loss: type(loss).__name__)
+def test_an_extra_text_that_an_image_may_show_is_not_its_negative(loss: Objective) -> None:
+    """Of three pairs, image 0 may show caption 11, which is the extra text of pair 1."""
+    views = replace(batch([1, 1, 1]), image_2=unit(3, 5, seed=9))
+    captions = torch.tensor([[20], [11], [22]])
+    pushed = {}
+    for pool in ([10], [10, 11]):
+        given = replace(views, matches=related(range(3), [pool, [15], [16]]), extra_caption=captions)
+        _, grads = slopes(lambda v: loss(replace(v, local_rows=slice(0, 1))), given)
+        pushed[len(pool)] = grads["extra_text"][:, 0].abs().sum(dim=1)
+    assert pushed[2][1] == 0
+    assert pushed[2][2] > 0
+    assert pushed[1][1] > 0  # negative control: a caption of another pair alone is pushed away
