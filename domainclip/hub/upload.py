@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from domainclip import __version__
-from domainclip.errors import HubError
+from domainclip.data.files import hub_answers
+from domainclip.errors import DomainclipError, HubError
 from domainclip.hub.allowlist import PushPlan, files_to_push, is_pushed_name
 from domainclip.report.redaction import is_hub_name
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, ModelInfo
+
 # Seconds to connect, read, write and get a connection; huggingface_hub has no timeout by default.
 TIMEOUT = (10.0, 300.0, 300.0, 10.0)
+_log = logging.getLogger("domainclip")
+_CONFLICTS = 10
 _PRINTED = (".md", ".yaml", "results.json")
 
 
@@ -36,13 +46,17 @@ def push(
     files = files_to_push(run, include_examples, repo_id)
     if dry_run:
         print(preview(files, repo_id, private))
-        return f"{_endpoint()}/{repo_id}"
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    try:
-        return _send(files, repo_id, private, message)
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise HubError(f"push to {repo_id}: {_reason(error, repo_id)}") from None
+        return f"{hub_answers.endpoint()}/{repo_id}"
+    with _exchange() as exchange:
+        try:
+            url = _send(files, repo_id, private, message)
+        except DomainclipError:
+            raise
+        except Exception as error:  # an answer of another form can make the client fail in any way
+            raise HubError(f"push to {repo_id}: {_reason(error, repo_id, exchange.answers)}") from None
+    for remark in exchange.remarks:
+        _log.warning("push to %s: the Hub remarks: %s", repo_id, hub_answers.one_line(remark))
+    return url
 
 
 def preview(files: list[PushPlan], repo_id: str, private: bool) -> str:
@@ -58,16 +72,16 @@ def preview(files: list[PushPlan], repo_id: str, private: bool) -> str:
 
 
 def _send(files: list[PushPlan], repo_id: str, private: bool, message: str) -> str:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     if get_token() is None:
         raise HubError(f"push to {repo_id}: no token: log in with `hf auth login`, or set HF_TOKEN")
     # With token=True the token is used even if HF_HUB_DISABLE_IMPLICIT_TOKEN is set.
-    api = HfApi(endpoint=_endpoint(), token=True, library_name="domainclip", library_version=__version__)
-    get_session().timeout = TIMEOUT
-    api.create_repo(repo_id, private=private, exist_ok=True)
+    api = HfApi(
+        endpoint=hub_answers.endpoint(), token=True, library_name="domainclip", library_version=__version__
+    )
+    existing = _created_or_existing(api, repo_id, private)
     # The Hub ignores `private` for an existing repository, so its visibility is checked.
-    existing = api.model_info(repo_id, timeout=TIMEOUT[1])
     if private and not existing.private:
         raise HubError(f"push to {repo_id}: this repository is public: add --public, or choose another")
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -81,43 +95,72 @@ def _send(files: list[PushPlan], repo_id: str, private: bool, message: str) -> s
     return f"{api.endpoint}/{repo_id}"
 
 
+def _created_or_existing(api: HfApi, repo_id: str, private: bool) -> ModelInfo:
+    """The repository, created unless it exists."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_repo(repo_id, private=private)
+    except HfHubHTTPError as error:
+        # A token for one repository may not create any, and write to this one.
+        if error.response.status_code not in (401, 402, 403, 409):
+            raise
+        try:
+            return api.model_info(repo_id, timeout=TIMEOUT[1])
+        except HfHubHTTPError:
+            raise error from None
+    return api.model_info(repo_id, timeout=TIMEOUT[1])
+
+
 def _check_name(repo_id: str) -> None:
     if not is_hub_name(repo_id):
         raise HubError(f'"{repo_id}" is not a repository name: write it as OWNER/NAME, for example lab/clip')
 
 
-def _endpoint() -> str:
-    from huggingface_hub import constants
+@dataclass(frozen=True)
+class _Exchange:
+    """What the Hub answered during a push."""
 
-    return os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    answers: list[Any] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def record(self, answer: Any) -> None:
+        """Record an answer. The client repeats a request without end while the Hub answers 409."""
+        self.answers.append(answer)
+        if [one.status_code for one in self.answers[-_CONFLICTS:]] == [409] * _CONFLICTS:
+            raise HubError("push: the repository is being changed by another request: push again later")
 
 
-def _reason(error: Exception, repo_id: str) -> str:
-    """The cause and its remedy; of an unknown error, the first line of its message without tokens."""
+@contextmanager
+def _exchange() -> Iterator[_Exchange]:
+    """Inside, requests have timeouts, and the client prints nothing: its lines hold signed addresses."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import logging as client
+
+    exchange, session, verbosity = _Exchange(), get_session(), client.get_verbosity()
+    session.timeout = TIMEOUT
+    hooks = session.event_hooks
+    session.event_hooks = {**hooks, "response": [*hooks.get("response", []), exchange.record]}
+    client.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield exchange
+        exchange.remarks.extend(str(one.message) for one in caught if issubclass(one.category, UserWarning))
+    finally:
+        session.event_hooks = hooks
+        client.set_verbosity(verbosity)
+
+
+def _reason(error: Exception, repo_id: str, answers: list[Any]) -> str:
+    """The cause and its remedy."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        return _reason(error.__cause__, repo_id)  # the outer error of an upload only names the file
-    code = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it, or preview the push with --dry-run"
-    if code is not None:
-        return _refusal(int(code), repo_id)
-    if "Timeout" in type(error).__name__:
-        return f"{_endpoint()} does not answer: try again later; the run is unchanged"
-    if "Connect" in type(error).__name__ or isinstance(error, ConnectionError):
-        return f"{_endpoint()} cannot be reached: check the network and HF_ENDPOINT"
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return re.sub(r"hf_\w+", "(token)", first)
-
-
-def _refusal(code: int, repo_id: str) -> str:
-    owner = repo_id.split("/")[0]
-    known = {
-        401: "the Hub rejects the token: log in again with `hf auth login`",
-        403: f'the token has no write access to "{owner}": create a token that has, or choose another owner',
-        404: "not found on the Hub: check the name and the access of the token",
-        413: "a file is too large for the Hub",
-        429: "too many requests: wait a few minutes and push again",
-    }
-    return known.get(code, f"the Hub answered {code}: try again later")
+    if str(error).startswith("Invalid metadata"):  # and one reason in every further line
+        reasons = "; ".join(line.removeprefix("- ").rstrip(" .") for line in str(error).splitlines()[1:])
+        shown = hub_answers.one_line(reasons)
+        return f"the Hub refuses the front matter of README.md: {shown}: correct it, then push again"
+    owner, last = repo_id.split("/")[0], answers[-1] if answers else None
+    return hub_answers.explain(error, "push again", owner=owner, response=last)

@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.errors as hub_errors
 
+from domainclip.data.files import hub_answers
 from domainclip.errors import ModelError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -19,6 +20,7 @@ CALIBRATION = "calibration.safetensors"
 # How several images of a study become one embedding.
 POOLING = "pooling.json"
 POOLING_WEIGHTS = "pooling.safetensors"
+_UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
 # All that is ever downloaded: no pickles, no code, no second copy of the weights for another framework.
 # transformers itself, asked for a checkpoint without safetensors, would post name and token for a conversion.
 _DOWNLOADED = [
@@ -45,10 +47,10 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
         fault = "no such folder, and no such model on the Hub; if it is private, run: hf auth login"
     except hub_errors.HFValidationError:
         fault = "no such folder, and not a name that the Hub could have"
-    except (hub_errors.LocalEntryNotFoundError, ConnectionError):
-        fault = "no such folder, not in the local cache, and the Hub cannot be reached"
     except Exception as error:
-        fault = f"cannot be fetched from the Hub: {in_one_line(error)}"
+        fault = "no such folder, not in the local cache, and the Hub cannot be reached"
+        if hub_answers.is_answer(error) or not isinstance(error, _UNREACHABLE):
+            fault = f"cannot be fetched from the Hub: {hub_answers.explain(error, 'try again')}"
     else:
         # The cache has a folder for each commit, of that name.
         return folder, folder.name

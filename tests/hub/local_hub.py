@@ -20,16 +20,26 @@ class Request:
     body: bytes
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is no success, or not of the form that the client expects."""
+
+    status: int
+    body: bytes = b'{"error": "no"}'
+    headers: dict[str, str] = field(default_factory=dict)
+    dropped: bool = False  # the connection is closed without an answer
+
+
 @dataclass
 class LocalHub:
-    """The server's state; `fail` maps a part of a path to the status of the response."""
+    """The server's state; `fail` maps a part of a path to the response."""
 
     private: bool = True  # visibility of an existing repository
     exists: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
-    fail: dict[str, int] = field(default_factory=dict)
+    fail: dict[str, Refusal] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     silent: bool = False  # sends no response
 
@@ -49,9 +59,6 @@ class LocalHub:
 
     def answer(self, call: Request) -> tuple[int, dict[str, Any]]:
         """Status and JSON."""
-        for part, status in self.fail.items():
-            if part in call.path:
-                return status, {"error": "no"}
         if call.path == "/api/repos/create":
             return self._create(json.loads(call.body))
         if call.path.endswith("/preupload/main"):
@@ -110,10 +117,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.silent:
             self.hub.done.wait()
             return
-        status, answer = self.hub.answer(call)
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        refusal = next((one for part, one in self.hub.fail.items() if part in call.path), None)
+        if refusal is None:
+            status, answer = self.hub.answer(call)
+            refusal = Refusal(status, json.dumps(answer).encode())
+        elif refusal.dropped:
+            self.close_connection = True
+            return
+        data = refusal.body
+        self.send_response(refusal.status)
+        for name, value in ({"Content-Type": "application/json"} | refusal.headers).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

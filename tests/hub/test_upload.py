@@ -147,28 +147,6 @@ def test_an_invalid_name(run: Path, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (401, "the Hub rejects the token: log in again with `hf auth login`"),
-        (403, 'the token has no write access to "lab": create a token that has, or choose another owner'),
-        (404, "not found on the Hub: check the name and the access of the token"),
-        (500, "the Hub answered 500: try again later"),
-    ],
-)
-def test_a_refusal_is_one_line(run: Path, server: LocalHub, status: int, reason: str) -> None:
-    server.fail = {"/api/": status}
-    assert fault(lambda: push(run, "lab/clip-cxr")) == f"push to lab/clip-cxr: {reason}"
-
-
-def test_a_refused_commit_leaves_nothing(run: Path, server: LocalHub) -> None:
-    server.fail = {"/commit/": 403}
-    assert fault(lambda: push(run, "lab/clip-cxr")).startswith(
-        "push to lab/clip-cxr: the token has no write access"
-    )
-    assert server.files == {}
-
-
 def test_no_server(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalHub() as gone:
         monkeypatch.setenv("HF_ENDPOINT", gone.url)
@@ -181,7 +159,7 @@ def test_no_answer(run: Path, server: LocalHub, monkeypatch: pytest.MonkeyPatch)
     server.silent = True
     monkeypatch.setattr(upload, "TIMEOUT", (1.0, 0.2, 0.2, 1.0))
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        f"push to lab/clip-cxr: {server.url} does not answer: try again later; the run is unchanged"
+        f"push to lab/clip-cxr: {server.url} does not answer: push again later"
     )
 
 

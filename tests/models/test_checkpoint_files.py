@@ -43,7 +43,7 @@ def response(status: int) -> Any:
             errors.OfflineModeIsEnabled("offline"),
             "no such folder, not in the local cache, and the Hub cannot be reached",
         ),
-        (OSError("disk\n full"), "cannot be fetched from the Hub: disk full"),
+        (OSError("disk\n full"), "cannot be fetched from the Hub: disk full: try again"),
     ],
     ids=lambda value: type(value).__name__,
 )

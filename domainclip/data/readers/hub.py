@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
 
 from domainclip.data.cards import Card, Columns
-from domainclip.data.files import corpus_folder
+from domainclip.data.files import corpus_folder, hub_answers
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources import columns, parquet
@@ -103,7 +103,9 @@ class Hub(CorpusReader):
             commit = self._commit(path)
             loaded = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
-            raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
+            raise HubError(
+                f"data set {path}: cannot be fetched: {hub_answers.explain(error, 'try again')}"
+            ) from None
         log.add_note(f"data set {path} at commit {commit}")
         # A stream of JSON and similar formats has columns only after a row is read.
         return (
@@ -176,7 +178,9 @@ def _builder(path: str, config: str | None, revision: str | None) -> Any:
     try:
         return datasets.load_dataset_builder(path, config, revision=revision)
     except Exception as error:  # the errors are those of an HTTP library that changes with the client
-        raise HubError(f"data set {path}: cannot be fetched: {str(error).splitlines()[0]}") from None
+        raise HubError(
+            f"data set {path}: cannot be fetched: {hub_answers.explain(error, 'try again')}"
+        ) from None
 
 
 @dataclass(frozen=True)

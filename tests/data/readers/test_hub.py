@@ -90,12 +90,12 @@ def test_a_data_set_of_the_hub_streams_at_a_noted_commit(monkeypatch: pytest.Mon
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise ConnectionError("no route\nand more")
+        raise ValueError("no route\nand more")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
     with pytest.raises(HubError) as caught:
         _read("lab/birds")
-    assert str(caught.value) == "data set lab/birds: cannot be fetched: no route"
+    assert str(caught.value) == "data set lab/birds: cannot be fetched: no route and more: try again"
     assert caught.value.code == ExitCode.HUB
 
 
