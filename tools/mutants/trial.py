@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -27,8 +28,7 @@ from tools.mutants.code import ChangedModule, Functions
 from tools.mutants.forks import Fork, in_fork
 from tools.mutants.reach import Reach, Recorder
 
-_MIN_SECONDS, _TIMES_SLOWER = 20.0, 5.0  # after which a changed test is taken to hang
-_WHOLE_MODULE_SECONDS = 3600.0
+_MIN_SECONDS, _TIMES_SLOWER = 10, 4  # of the processor, after which a changed test is taken to hang
 
 
 @dataclass
@@ -46,9 +46,7 @@ def try_changes(module: str, files: Sequence[str], changes: Sequence[Change]) ->
     Raises: RuntimeError when the tests fail without a change, or with one that changes nothing.
     """
     with tempfile.TemporaryDirectory() as folder:
-        fork = in_fork(
-            lambda: _run_pytest(files, folder, _Loop(module, changes, Path(folder))), _WHOLE_MODULE_SECONDS
-        )
+        fork = in_fork(lambda: _run_pytest(files, folder, _Loop(module, changes, Path(folder))))
         answer = Path(folder, "trials")
         if not answer.exists():
             raise RuntimeError(f"{module}: its tests fail without a change:\n{fork.output}")
@@ -76,7 +74,7 @@ class _Loop:
             measured.write_bytes(pickle.dumps((recorder.reach(), _libraries())))
             return failed
 
-        fork = in_fork(measure, _WHOLE_MODULE_SECONDS)
+        fork = in_fork(measure)
         print(fork.output)
         if fork.code == 0:
             reach, libraries = pickle.loads(measured.read_bytes())
@@ -178,5 +176,5 @@ def _preload(libraries: Sequence[str]) -> None:
             importlib.import_module(name)
 
 
-def _limit(reach: Reach, tests: Sequence[str]) -> float:
-    return max(_MIN_SECONDS, _TIMES_SLOWER * sum(reach.seconds[test] for test in tests))
+def _limit(reach: Reach, tests: Sequence[str]) -> int:
+    return _MIN_SECONDS + _TIMES_SLOWER * ceil(sum(reach.seconds[test] for test in tests))

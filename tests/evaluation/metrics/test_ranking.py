@@ -142,3 +142,67 @@ def test_sorting_gives_the_same_ranks_as_comparing_each(monkeypatch: pytest.Monk
     for name in ("above", "tied", "relevant_tied", "precision"):
         assert (getattr(found, name) == getattr(expected, name)).all()
     assert found.tied.max() > 1
+
+
+def test_chance_level_is_one_tie_of_the_whole_gallery() -> None:
+    """Two relevant answers of five: first at rank 2 in the mean; the mean precision of its ten orders is 0.5925."""
+    two = np.array([2.0])
+    ranks = Ranks(np.array([1.0]), np.array([1.0]), np.array([1.0]), two, 5, np.array([0.9]))
+    chance = ranks.at_chance()
+    assert chance.expected_rank().tolist() == [2.0]
+    assert chance.hits_at(1) == pytest.approx([2 / 5])
+    assert chance.hits_at(2) == pytest.approx([1 - 3 / 5 * 2 / 4])
+    assert chance.precision == pytest.approx([0.5925])
+    assert chance.size == 5
+    without = Ranks(ranks.above, ranks.tied, ranks.relevant_tied, two, 5).at_chance()
+    assert without.precision is None
+
+
+def test_taken_queries_may_repeat() -> None:
+    columns = [np.array([0.0, 3.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([4.0, 5.0])]
+    taken = Ranks(*columns, 9, np.array([0.5, 0.25])).take(np.array([1, 0, 1]))
+    assert [taken.above.tolist(), taken.tied.tolist()] == [[3, 0, 3], [2, 1, 2]]
+    assert [taken.relevant_tied.tolist(), taken.relevant.tolist()] == [[2, 1, 2], [5, 4, 5]]
+    assert taken.precision is not None
+    assert (taken.size, taken.precision.tolist()) == (9, [0.25, 0.5, 0.25])
+    assert Ranks(*columns, 9).take(np.array([0])).precision is None
+
+
+@pytest.mark.parametrize(
+    ("relevant", "measured"),
+    [([50], True), ([51], False), ([500] + [1] * 10, True), ([501] + [1] * 10, False)],
+)
+def test_the_average_precision_is_left_out_where_it_costs_too_much(
+    relevant: list[int], measured: bool
+) -> None:
+    """More than 50 relevant answers a query in the mean, or 500 for one: only the best is ranked."""
+    answers = np.linspace(1, -1, 510)[:, None]  # cosines in descending order, all different
+    rows = np.repeat(np.arange(len(relevant)), relevant)
+    columns = np.concatenate([np.arange(2, 2 + count) for count in relevant])
+    truth = csr_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(relevant), 510))
+    assert ranking.ranks_every_answer(truth) is measured
+    (found,) = ranking.rank_answers(np.ones((len(relevant), 1)), answers, [truth])
+    assert (found.precision is not None) is measured
+    assert found.above.tolist() == [2.0] * len(relevant)  # two answers precede the best relevant one
+    assert found.tied.tolist() == found.relevant_tied.tolist() == [1.0] * len(relevant)
+    assert found.relevant.tolist() == relevant
+    assert found.size == 510
+
+
+def test_equal_relevant_answers_are_one_tie() -> None:
+    """Cosines .9 .5 .5 .5 .1, relevant the second, third and last: rank and precision by hand."""
+    cosines, truth = np.array([0.9, 0.5, 0.5, 0.5, 0.1]), csr_matrix([[False, True, True, False, True]])
+    (found,) = ranking.rank_answers(np.eye(1), cosines[:, None], [truth])
+    counts = (found.above.tolist(), found.tied.tolist(), found.relevant_tied.tolist())
+    assert counts == ([1.0], [3.0], [2.0])
+    assert found.expected_rank().tolist() == [1 + 4 / 3]
+    # The tie in its three orders (RRI, RIR, IRR): 1/2 + 2/3, 1/2 + 2/4, 1/3 + 2/4; then 3 of 5.
+    mean_of_orders = (1 / 2 + 2 / 3 + 1 / 2 + 2 / 4 + 1 / 3 + 2 / 4) / 3
+    assert found.precision == pytest.approx([(mean_of_orders + 3 / 5) / 3])
+    assert found.at_chance().precision == pytest.approx([expected_precision(5, 3, 0, 0) / 3])
+
+
+def test_cosines_within_six_decimals_are_ties() -> None:
+    answers = np.array([[0.5000004], [0.5], [0.500002]])
+    (found,) = ranking.rank_answers(np.eye(1), answers, [csr_matrix([[False, True, False]])])
+    assert (found.above.tolist(), found.tied.tolist()) == ([1.0], [2.0])

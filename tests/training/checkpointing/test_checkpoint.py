@@ -164,3 +164,104 @@ def test_the_best_step_is_spared(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000004"]
     checkpoint.save(tmp_path, 5, GROUPS, {"step": 5}, keep=1, protected=[5])  # a better one: the old one goes
     assert [path.name for path in tmp_path.iterdir()] == ["step-000005"]
+
+
+def test_every_file_reaches_the_disk_before_the_folder_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename without a flush can survive a loss of power as a folder of empty files."""
+    order: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def flush(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        order.append("staging" if path.name.startswith(".staging-") else path.name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "rename", lambda *paths: order.append("rename") or rename(*paths))
+    _save(tmp_path, 1)
+    files = ["MANIFEST.json", "optimizer.safetensors", "state.json", "weights.safetensors"]
+    assert sorted(order[:4]) == files
+    assert order[4:] == ["staging", "rename", tmp_path.name]
+
+
+def test_flushing_leaves_no_file_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    _save(tmp_path, 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_error_that_is_no_full_disk_keeps_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(ModelError) as caught:
+        _save(tmp_path / "new", 2)
+    assert str(caught.value) == (
+        f"{tmp_path / 'new'}: cannot save step 2: Read-only file system; there is no complete checkpoint yet; "
+        "correct that, then continue with --resume"
+    )
+    assert list((tmp_path / "new").iterdir()) == []  # the staged folder is gone
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = _save(tmp_path, 1, keep=1)
+    remove = checkpoint.shutil.rmtree
+
+    def refuse(path: Path, **options: Any) -> None:
+        if path == older:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        remove(path, **options)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", refuse)
+    newer = _save(tmp_path, 2, keep=1)
+    assert checkpoint.all_checkpoints(tmp_path) == [newer, older]
+    assert caplog.messages == [f"could not remove the old checkpoint {older}: Permission denied"]
+
+
+def test_an_existing_folder_of_the_step_is_replaced_whole(tmp_path: Path) -> None:
+    path = _save(tmp_path, 1)
+    (path / "stray").write_text("left from before")
+    _save(tmp_path, 1)
+    assert not (path / "stray").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "step-best").mkdir()
+    (tmp_path / "step-000003").write_text("a file")
+    assert checkpoint.all_checkpoints(tmp_path) == []
+    assert checkpoint.verify_checkpoint(tmp_path / "step-best") == "MANIFEST.json is missing or unreadable"
+
+
+def test_a_file_of_another_size_or_content_is_a_fault(tmp_path: Path) -> None:
+    path = _save(tmp_path, 1)
+    assert checkpoint.verify_checkpoint(path) is None
+    (path / "state.json").write_text((path / "state.json").read_text() + " ")
+    assert checkpoint.verify_checkpoint(path) == "state.json has changed since it was written"
+    (path / "state.json").unlink()
+    assert checkpoint.verify_checkpoint(path) == "state.json is missing"
+
+
+def test_the_end_of_the_loop_waits_for_a_save_in_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, plain = threading.Event(), checkpoint.save_file
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        assert gate.wait(30)
+        plain(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_file", slowly)
+    with checkpoint.AsyncCheckpointWriter() as writer:
+        writer.save(tmp_path, 1, GROUPS, {"step": 1}, keep=1)
+        threading.Timer(0.1, gate.set).start()
+    assert checkpoint.newest_checkpoint(tmp_path) == tmp_path / "step-000001"
+    with checkpoint.AsyncCheckpointWriter() as idle:  # nothing to wait for
+        idle.wait()
