@@ -1,0 +1,205 @@
+"""Which interval and which p a comparison gets: by hand, at the borders between the methods."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, controls
+from domainclip.evaluation.statistics.estimates import Estimate, PairedComparison, compare_paired
+
+NAN = float("nan")
+RAMP = np.arange(1.0, 13) / 13
+
+
+def names(n: int) -> list[str]:
+    return [f"p{i:03d}" for i in range(n)]
+
+
+def compared(base: np.ndarray, adapted: np.ndarray, groups: list[str], **options: object) -> PairedComparison:
+    return compare_paired(aggregates.mean, base, adapted, groups, 200, 0, **options)  # type: ignore[arg-type]
+
+
+def change_of(found: PairedComparison) -> Estimate:
+    assert found.difference is not None
+    return found.difference
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "sign"),
+    [
+        (0.1, 0.2, 0.05, 1),  # p of exactly 0.05 is significant
+        (0.1, 0.2, 0.051, 0),
+        (-0.2, -0.1, 0.01, -1),
+        (-0.1, 0.1, 0.01, 0),
+        (0.0, 0.1, 0.01, 0),  # an interval that touches zero
+        (-0.1, 0.0, 0.01, 0),
+        (0.1, 0.2, None, 1),
+        (NAN, NAN, NAN, 0),
+    ],
+)
+def test_sign(low: float, high: float, p: float | None, sign: int) -> None:
+    assert Estimate(0.0, low, high, p).sign == sign
+
+
+def test_without_an_adapted_model_there_is_no_difference() -> None:
+    found = compare_paired(aggregates.mean, RAMP, None, names(12), 200, 0)
+    assert (found.adapted, found.difference, found.groups) == (None, None, 12)
+    assert (found.undefined, found.least_p, found.method) == (0.0, 0.0, "expanded")
+
+
+def test_each_method_gives_its_own_interval() -> None:
+    groups = names(12)
+    (drawn,) = bootstrap.resampled(aggregates.mean, [RAMP], groups, 200, 0)
+    (without,) = bootstrap.jackknife(aggregates.mean, [RAMP], groups)
+    value, df = float(RAMP.mean()), bootstrap.degrees_of_freedom(without, 12)
+    expected = {
+        "expanded": bootstrap.share_interval(drawn, value, df),
+        "percentile": bootstrap.interval(drawn),
+        "bca": bootstrap.bca(drawn, value, without, df=df),
+    }
+    for method, bounds in expected.items():
+        found = compare_paired(aggregates.mean, RAMP, None, groups, 200, 0, method=method)  # type: ignore[arg-type]
+        assert (found.base.low, found.base.high) == bounds
+        assert found.method == method
+    rank = compare_paired(aggregates.mean, RAMP, None, groups, 200, 0, share=False)
+    assert (rank.base.low, rank.base.high) == bootstrap.interval(drawn, df=df)
+
+
+def test_a_difference_is_no_share() -> None:
+    """It may be negative, so its interval is that of percentiles, also where base and adapted are shares."""
+    base = np.tile([0.2, 0.4, 0.9], 4)
+    found = compared(base, base[::-1] / 2 + 0.3, names(12))
+    drawn = np.subtract(
+        *bootstrap.resampled(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12), 200, 0)
+    )
+    left = np.subtract(*bootstrap.jackknife(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12)))
+    df = bootstrap.degrees_of_freedom(np.round(left, 12), 12)
+    assert (change_of(found).low, change_of(found).high) == pytest.approx(bootstrap.interval(drawn, df=df))
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_all_right_or_all_wrong_has_wilsons_interval(right: float) -> None:
+    flat = np.full(12, right)
+    groups = [f"p{i // 2}" for i in range(12)]  # six groups count, not twelve items
+    found = compare_paired(aggregates.mean, flat, None, groups, 200, 0).base
+    assert (found.low, found.high) == closed_form.wilson(6 * right, 6)
+    plain = compare_paired(aggregates.mean, flat, None, groups, 200, 0, share=False).base
+    assert (plain.low, plain.high) == (right, right)
+    half = compare_paired(aggregates.mean, np.full(12, 0.5), None, groups, 200, 0).base
+    assert (half.low, half.high) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("groups", "defined"), [(5, False), (6, True)])
+def test_six_groups_are_the_fewest_with_an_interval(groups: int, defined: bool) -> None:
+    """Six changes of one sign reach p = 2·2⁻⁶ = 0.03125; five cannot be significant."""
+    found = compared(np.zeros(groups), np.ones(groups), names(groups))
+    bounds = [found.base.low, found.base.high, change_of(found).low, change_of(found).high, found.least_p]
+    assert np.isnan(bounds).tolist() == [not defined] * 5
+    assert change_of(found).p == pytest.approx(0.03125 if defined else NAN, nan_ok=True)
+
+
+def test_mcnemar_judges_right_answers_of_independent_items_only() -> None:
+    base, adapted = np.zeros(12), np.array([1.0] * 8 + [0.0] * 4)
+    base[8] = 1.0  # eight gained, one lost
+    found = compared(base, adapted, names(12))
+    assert change_of(found).p == closed_form.mcnemar(8, 1) == 20 / 512
+    assert found.least_p == 2.0**-11  # of twelve groups
+    in_pairs = compared(base, adapted, [f"p{i // 2}" for i in range(12)])
+    assert in_pairs.least_p >= 2.0**-4  # five of six groups changed
+    halves = compared(base, adapted / 2, names(12))  # no right or wrong answers
+    assert change_of(halves).p != closed_form.mcnemar(8, 1)
+    median = compare_paired(aggregates.median, base, adapted, names(12), 200, 0)
+    assert change_of(median).p != closed_form.mcnemar(8, 1)
+
+
+def test_no_p_below_what_the_changed_groups_allow() -> None:
+    """Six of forty groups change, all upwards: 2·2⁻⁶, and never below what the resamples can show."""
+    base, adapted = np.full(40, 0.2), np.full(40, 0.2)
+    adapted[:6] = 0.9
+    found = compared(base, adapted, names(40))
+    assert found.least_p == change_of(found).p == 2.0**-5
+    adapted[:] = 0.9
+    many = compared(base, adapted, names(40))
+    df = bootstrap.degrees_of_freedom(np.full(40, 0.7), 40)
+    assert many.least_p == bootstrap.p_value(np.ones(200), df)
+    assert change_of(many).p == many.least_p
+
+
+def test_equal_models_have_p_one() -> None:
+    found = compared(RAMP, RAMP.copy(), names(12))
+    assert change_of(found) == Estimate(0.0, 0.0, 0.0, 1.0)
+    assert found.least_p == 1.0 + 1.0  # no group changed: nothing could be shown
+
+
+def auroc_case(positives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forty items, of which some are positive; the adapted model ranks them better."""
+    rng = np.random.default_rng(3)
+    labels = (np.arange(40) < positives).astype(float)
+    base = rng.normal(size=40) + 0.3 * labels
+    return labels, base, base + rng.normal(size=40) / 2 + 0.5 * labels
+
+
+def test_delong_judges_an_auroc_of_independent_items() -> None:
+    labels, base, adapted = auroc_case(20)
+    labels[[5, 25]] = NAN
+    aggregate = partial(aggregates.auroc, labels=labels)
+    known = ~np.isnan(labels)
+    _, _, expected = closed_form.delong_test(base[known], adapted[known], labels[known])
+    found = compare_paired(aggregate, base, adapted, names(40), 200, 0)
+    assert change_of(found).p == expected
+    assert found.least_p == 2.0**-39
+    grouped = compare_paired(aggregate, base, adapted, [f"p{i // 2}" for i in range(40)], 200, 0)
+    assert change_of(grouped).p != expected
+
+
+@pytest.mark.parametrize(("positives", "exact"), [(1, False), (2, True), (38, True), (39, False)])
+def test_delong_needs_two_items_of_each_class(positives: int, exact: bool) -> None:
+    labels, base, adapted = auroc_case(positives)
+    aggregate = partial(aggregates.auroc, labels=labels)
+    found = compare_paired(aggregate, base, adapted, names(40), 200, 0)
+    assert (found.least_p == 2.0**-39) is exact
+    if exact:
+        _, _, expected = closed_form.delong_test(base, adapted, labels)
+        assert change_of(found).p == expected
+
+
+def test_an_auroc_that_no_item_changes_has_p_one() -> None:
+    labels, base, _ = auroc_case(20)
+    aggregate = partial(aggregates.auroc, labels=labels)
+    found = compare_paired(aggregate, base, 2 * base + 1, names(40), 200, 0)  # the same order
+    assert (change_of(found).value, change_of(found).p) == (0.0, 1.0)
+
+
+def test_undefined_resamples_are_a_share_of_all() -> None:
+    scores = np.array([[1.0, 1.0]] + [[1.0, 0.0]] * 5)  # without the first item no word is counted
+
+    def words(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return aggregates.ratio_of(weights @ scores[:, 0], weights @ scores[:, 1])
+
+    found = compare_paired(words, scores, None, names(6), 200, 0, share=False)
+    weights = np.concatenate(list(bootstrap.weight_blocks(names(6), 200, 0)))
+    assert found.undefined == (weights[:, 0] == 0).mean() > 0.2
+
+
+def test_models_are_swapped_by_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the groups in the mean; a claim in one of four comparisons is a rate of 0.25."""
+    groups = [f"p{i // 3}" for i in range(60)]
+    base, adapted = np.zeros((60, 2)), np.ones((60, 2))
+    swapped, seeds = [], []
+
+    def compare(aggregate, first, second, names, resamples, seed):  # type: ignore[no-untyped-def]
+        assert (first + second == 1).all()
+        by_group = first.reshape(20, 6)
+        assert (by_group == by_group[:, :1]).all()
+        swapped.append(by_group[:, 0].mean())
+        seeds.append(seed)
+        change = Estimate(1.0, 0.5, 1.5, 0.01 if len(seeds) % 4 == 0 else 0.5)
+        return PairedComparison(change, change, change, 20, 0.0)
+
+    monkeypatch.setattr(controls, "compare_paired", compare)
+    assert controls.false_positive_rate(aggregates.mean, base, adapted, groups) == 0.25
+    assert len(set(seeds)) == len(seeds) == 200  # every comparison draws other resamples
+    assert np.mean(swapped) == pytest.approx(0.5, abs=0.03)  # 4000 draws: 3.8 standard errors
