@@ -25,6 +25,8 @@ def edits(source: str) -> list[str]:
         ("x = 0 <= a", ["0 <= a → 0 < a", "0 → 1"]),
         ("x = a * 2", ["a * 2 → a / 2", "2 → 3", "2 → 1"]),
         ("x = 'a' + b", []),
+        ("x = a + (a + b)", ["a + (a + b) → a - (a + b)", "a + b → a - b"]),
+        ("x = a - 1, b - 1", ["a - 1 → a + 1", "1 → 2", "1 → 0", "b - 1 → b + 1", "1 → 2 (2)", "1 → 0 (2)"]),
         ("x = a and not b", ["a and (not b) → a or not b", "not b → b"]),
         ("x = f(flag=True)", ["True → False"]),
         ("x = zip(a, b, strict=True)", []),

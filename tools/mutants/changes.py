@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Change:
     module: str
     lines: range  # of the statement, or of its head
     text: str  # the line of the change, without indentation
-    edit: str  # "old → new"
+    edit: str  # "old → new"; with its number where the line has several of these
     tree: ast.Module
 
     @property
@@ -43,12 +44,16 @@ class Change:
 def changes_of(module: str, source: str) -> list[Change]:
     """Every change of the module, in the order of its lines."""
     tree, lines = ast.parse(source), source.splitlines()
-    found = []
+    found: list[Change] = []
+    alike: Counter[tuple[int, str]] = Counter()
     for node, statement in _places(tree):
         for edited in _edits(node):
             place = ast.copy_location(edited, node)
             ast.fix_missing_locations(place)
             edit = f"{_short(node)} → {_short(edited)}"
+            alike[node.lineno, edit] += 1
+            if alike[node.lineno, edit] > 1:
+                edit = f"{edit} ({alike[node.lineno, edit]})"
             text = lines[node.lineno - 1].strip()
             found.append(Change(module, _head(statement), text, edit, _replaced(tree, node, place)))
     return found
