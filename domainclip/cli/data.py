@@ -220,6 +220,10 @@ def _print_findings(checked: CorpusCheck, with_places: bool) -> None:
         table.add_row(Text(finding.level, style=styles[finding.level]), Text(finding.text))
         if places:
             table.add_row("", Text(places, style="dim"))
+    for note in checked.corpus.notes:
+        if not console.is_terminal:
+            typer.echo(f"{'note':8} {note}")
+        table.add_row(Text("note", style="dim"), Text(note))
     if console.is_terminal:
         console.print(table)
     counts = Counter(finding.level for finding in checked.findings)

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
+from domainclip.data.files.column_names import column_name
 from domainclip.data.images.fits_settings import FitsSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
@@ -22,21 +31,27 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# In the form in which the columns of a table are named.
+ColumnName = Annotated[str, AfterValidator(column_name)]
+
+
 class Columns(_Strict):
     """The column of the source for each role.
 
     `null`: guessed from the names, and the guess is printed; `""` or `[]`: this corpus has none.
     """
 
-    id: str | None = None
-    image: str | None = None
-    texts: list[str] | None = None  # several captions of one image
-    language: str | None = None  # a column with a language code …
-    languages: dict[str, str] = {}  # … or the language of each caption column
-    group: str | None = None  # patient, study, object: in one split only, resampled together
-    labels: str | list[str] | None = None  # one column of class names, or one 0/1/-1 column a class
-    split: str | None = None
-    meta: list[str] = []  # for subgroups; all other columns are dropped when read
+    id: ColumnName | None = None
+    image: ColumnName | None = None
+    texts: list[ColumnName] | None = None  # several captions of one image
+    language: ColumnName | None = None  # a column with a language code …
+    languages: dict[ColumnName, str] = {}  # … or the language of each caption column
+    group: ColumnName | None = None  # patient, study, object: in one split only, resampled together
+    labels: ColumnName | list[ColumnName] | None = (
+        None  # one column of class names, or one 0/1/-1 column a class
+    )
+    split: ColumnName | None = None
+    meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
 
     @field_validator("texts", mode="before")
     @classmethod

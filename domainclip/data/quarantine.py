@@ -31,11 +31,22 @@ class ReadLog:
     notes: list[str] = field(default_factory=list)
     unusable: list[UnusableItem] = field(default_factory=list)
     locations: dict[str, str] = field(default_factory=dict)  # by id: the location of the row in the source
+    counts: Counter[str] = field(default_factory=Counter)  # by the text of a note that begins with a number
 
     def add_note(self, text: str) -> None:
         """Add a line for the user, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def add_count(self, number: int, text: str) -> None:
+        """Add to the number that a line for the user begins with: "3 members .npy are not read"."""
+        before = f"{self.counts[text]} {text}"
+        self.counts[text] += number
+        after = f"{self.counts[text]} {text}"
+        if before in self.notes:
+            self.notes[self.notes.index(before)] = after
+        else:
+            self.notes.append(after)
 
 
 def count_reasons(unusable: Sequence[UnusableItem]) -> str:

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.text import captions, languages
+from domainclip.data.text.cells import caption_texts, cell_text, of_column, template_text
 
 # Templates of notes; each is counted, and filled with its count once all rows are read.
 _NFC = "{} captions and class names were not in composed form (NFC), and are now"
 _BROKEN = "{} captions and class names contain broken characters (shown as \N{REPLACEMENT CHARACTER})"
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can contain, but no file
 _WHOLE = "{} captions have none of the sections that the card names, and are used whole"
-
-
-def cell_text(value: Any) -> str:
-    """A cell as text: empty for null, NaN and the "nan" that some writers store for it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", str(value)).strip()
-    return "" if text in ("nan", "NaN") else text  # but Nan is a name
-
-
-def cell_values(value: Any) -> list[Any]:
-    """The values of a cell, which may hold several."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+_EMPTY_WORDS = "{} captions are words for a missing value, and count as empty (corpus.captions.empty_words)"
 
 
 def compose_and_count(text: str, note_counts: Counter[str]) -> str:
@@ -42,11 +28,17 @@ def compose_and_count(text: str, note_counts: Counter[str]) -> str:
 def captions_in_columns(
     values: Mapping[str, Any], names: list[str], columns: Columns, card: Card, note_counts: Counter[str]
 ) -> dict[str, str]:
-    """The texts of some columns, each once, with their languages; of reports, the sections of the card."""
+    """The texts of some columns, each once, with their languages; of reports, the sections of the card.
+
+    Raises: CellFault for a cell that is no text and of no known form.
+    """
     default, by_section = _language(values, columns, card), card.captions.policy == "section"
     language_of: dict[str, str] = {}
     for name in names:
-        for cell in filter(None, map(cell_text, cell_values(values.get(name)))):
+        for cell in of_column(caption_texts, values, name):
+            if cell in card.captions.empty_words:
+                note_counts[_EMPTY_WORDS] += 1
+                continue
             text = compose_and_count(cell, note_counts)
             sections = captions.section_captions(text, card.captions) if by_section else []
             note_counts[_WHOLE] += by_section and not sections
@@ -57,27 +49,38 @@ def captions_in_columns(
 def captions_of_row(
     values: Mapping[str, Any], columns: Columns, card: Card, labels: list[str], note_counts: Counter[str]
 ) -> dict[str, str]:
-    """Each caption of a row once, with its language."""
-    texts = list(captions_in_columns(values, columns.texts or [], columns, card, note_counts).items())
+    """Each caption of a row once, with its language.
+
+    Raises: CellFault for a cell that is no text and of no known form.
+    """
     template = card.captions.template
+    named = [] if template is None else captions.template_columns(template)
+    # A template without {text} makes one caption, whatever the number of texts.
+    text_columns = (columns.texts or []) if template is None or "text" in named else []
+    texts = captions_in_columns(values, text_columns, columns, card, note_counts)
     if template is None:
-        return dict(texts)
+        return texts
     default = _language(values, columns, card)
     cells = {
-        name: compose_and_count(cell_text(values.get(name)), note_counts)
-        for name in captions.template_columns(template)
+        name: compose_and_count(
+            _without_empty_words(of_column(template_text, values, name), card), note_counts
+        )
+        for name in named
+        if name != "text" and not (name == "label" and columns.labels)
     }
     if columns.labels:
         cells["label"] = ", ".join(labels)
-    if "text" not in cells:
-        texts = []  # the template makes one caption, whatever the number of texts
     filled = [
         (captions.fill_template(template, {**cells, "text": text}), language)
-        for text, language in texts or [("", default)]
+        for text, language in texts.items() or [("", default)]
     ]
     return {text: language for text, language in filled if text}
 
 
 def _language(values: Mapping[str, Any], columns: Columns, card: Card) -> str:
-    language = cell_text(values.get(columns.language)) if columns.language else ""
+    language = of_column(cell_text, values, columns.language) if columns.language else ""
     return language or (card.language[0] if len(card.language) == 1 else "")
+
+
+def _without_empty_words(text: str, card: Card) -> str:
+    return "" if text in card.captions.empty_words else text

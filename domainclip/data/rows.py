@@ -6,6 +6,7 @@ and logs the rows that are usable neither for training nor for evaluation.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +19,9 @@ from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
 from domainclip.data.images import fits_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.row_captions import cell_text
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.text import captions
+from domainclip.data.text.cells import CellFault, cell_text, label_texts, of_column
 from domainclip.errors import DataError
 
 _IMAGE = {"path": Value("string"), "bytes": Value("binary")}
@@ -71,13 +72,6 @@ class Item:
     views: list[dict[str, Any]] = field(default_factory=list)
 
 
-def image_from_cell(cell: Any) -> dict[str, Any]:
-    """{path, bytes} of a cell that holds a name, the bytes of a file, or both, as Parquet does."""
-    if isinstance(cell, Mapping):
-        return {"path": cell.get("path"), "bytes": cell.get("bytes")}
-    return {"path": None, "bytes": cell} if isinstance(cell, bytes) else {"path": cell, "bytes": None}
-
-
 def standardise(
     rows: Iterable[SourceRow],
     columns: Columns,
@@ -100,12 +94,18 @@ def usable_items(
     """The usable rows as items, by split.
 
     A row is usable when it has a caption, or when it has a class and is not in training: zero-shot
-    evaluation needs no caption, but training does, unless templates make one of the class.
+    evaluation needs no caption, but training does, unless templates make one of the class. A row with a cell
+    that is neither text nor of a known form is unusable.
 
     Raises: DataError with the location of a row whose label, split or id is invalid.
     """
     note_counts: Counter[str] = Counter()
-    items = [_item(row, columns, card, label_separator, note_counts) for row in rows]
+    items = list[Item]()
+    for row in rows:
+        try:
+            items.append(_item(row, columns, card, label_separator, note_counts))
+        except CellFault as fault:
+            log.unusable.append(UnusableItem(row.location, str(fault), str(row.image["path"] or "")))
     if card.captions.merge_captions:
         items = _merge_rows(items)
     items = _with_unique_ids(items, from_column=bool(columns.id))
@@ -148,7 +148,7 @@ def _item(
         split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
     else:
         split = row.split or splits.split_of(group, card.splits)
-    meta: dict[str, Any] = {name: cell_text(row.values.get(name)) for name in columns.meta}
+    meta: dict[str, Any] = {name: of_column(cell_text, row.values, name) for name in columns.meta}
     if card.captions.rewrites and row.with_texts:
         rewrites = row_captions.captions_in_columns(
             row.values, card.captions.rewrites, columns, card, note_counts
@@ -172,7 +172,7 @@ def _merge_rows(items: list[Item]) -> list[Item]:
     """Rows of one image in one split as one item, at the position of the first."""
     merged: dict[tuple[str, str], Item] = {}
     for number, item in enumerate(items):
-        key = (item.split, item.image["path"] or f"\0{number}")
+        key = (item.split, _image_key(item.image) or f"\0{number}")
         first = merged.setdefault(key, item)
         if first is item:
             continue
@@ -188,13 +188,20 @@ def _merge_rows(items: list[Item]) -> list[Item]:
     return list(merged.values())
 
 
+def _image_key(image: Mapping[str, Any]) -> str:
+    """What two rows of one image share: its location, or the digest of its bytes."""
+    # Images inside a table may all have the same inner path.
+    data = image["bytes"]
+    return str(image["path"] or "") if data is None else f"\0{hashlib.sha256(data).hexdigest()}"
+
+
 def _rewrites(first: Item, other: Item) -> dict[str, Any]:
     both = [*first.meta.get(captions.REWRITES, ()), *other.meta.get(captions.REWRITES, ())]
     return {captions.REWRITES: both} if both else {}
 
 
 def _cell(row: SourceRow, column: str | None) -> str:
-    return cell_text(row.values.get(column)) if column else ""
+    return of_column(cell_text, row.values, column) if column else ""
 
 
 def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
@@ -203,7 +210,7 @@ def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[li
         return _flags(row, columns.labels)
     if not columns.labels:
         return [], []
-    cells = [cell_text(value) for value in row_captions.cell_values(row.values.get(columns.labels))]
+    cells = of_column(label_texts, row.values, columns.labels)
     if separator:
         cells = [part.strip() for cell in cells for part in cell.split(separator)]
     return list(dict.fromkeys(cell for cell in cells if cell)), []
@@ -212,7 +219,7 @@ def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[li
 def _flags(row: SourceRow, names: list[str]) -> tuple[list[str], list[str]]:
     present, unknown = [], []
     for name in names:
-        cell = cell_text(row.values.get(name)).casefold()
+        cell = _cell(row, name).casefold()
         if cell in _UNKNOWN:
             unknown.append(name)
         elif cell not in _FLAG_VALUES:

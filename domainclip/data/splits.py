@@ -13,6 +13,7 @@ from domainclip.errors import DataError
 _SPLIT_NAMES = {
     "train": "train",
     "training": "train",
+    "restval": "train",  # of the Karpathy splits of COCO
     "val": "validation",
     "valid": "validation",
     "validate": "validation",

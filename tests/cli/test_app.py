@@ -62,7 +62,7 @@ def finetune(run: Run, recipe_file: Path, tmp_path: Path) -> Run:
         (
             "corpus.options.delimiter=;",
             2,
-            "corpus.options.delimiter: unknown option: known: encoding, image_folder, label_separator, labels_where, separator, texts_where, where.",
+            "corpus.options.delimiter: unknown option: known: encoding, image_folder, label_separator, labels_where, quoting, separator, texts_where, where.",
         ),
         (
             "strategy.full.image_lr_factor=0 strategy.full.text_lr_factor=0 strategy.full.train_logit_scale=false",

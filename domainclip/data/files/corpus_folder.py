@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from domainclip.errors import DataError
 def path_inside(root: Path, name: str, where: str) -> Path:
     """The location in the corpus folder `root` that a table names; its fragment is preserved.
 
+    A name may have the separators of Windows, or letters in another form (NFC, NFD) than the disk has.
+
     Raises: DataError, beginning with `where`, if the file lies outside the folder, by `..`, an absolute path
         or a link: a table may come from anyone, and must not reach other files of this machine.
     """
+    if not name.isascii() or "\\" in name:
+        name = _name_on_disk(root, name)
     file, fragment = locations.split_location(str(root / name))  # "link.dcm#frame=1" may be a link as well
     try:
         path = Path(file).resolve()
@@ -24,6 +29,19 @@ def path_inside(root: Path, name: str, where: str) -> Path:
     if not path.is_relative_to(root):
         raise DataError(f"{where}: the file lies outside the corpus folder {root}: move or copy it inside")
     return Path(locations.join_location(str(path), fragment))
+
+
+def _name_on_disk(root: Path, name: str) -> str:
+    """The name in the form in which the file exists; unchanged when there is no such file."""
+    file, fragment = locations.split_location(str(root / name))
+    if os.path.exists(file) or "\0" in name:
+        return name
+    file, fragment = locations.split_location(name.replace("\\", "/"))
+    path = Path()
+    for part in Path(file).parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        path /= next((form for form in forms if os.path.lexists(root / path / form)), part)
+    return locations.join_location(str(path), fragment) if os.path.exists(root / path) else name
 
 
 def read_text(file: Path, encoding: str, place: str) -> str:
@@ -42,9 +60,23 @@ def read_text(file: Path, encoding: str, place: str) -> str:
         raise DataError(f'corpus.options.encoding: unknown encoding "{encoding}"') from None
 
 
-def walk_files(root: Path) -> Iterator[Path]:
-    """Every file below a folder, in sorted order; hidden files and links to folders are skipped."""
-    for folder, subfolders, names in os.walk(root):
+def walk_files(root: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
+    """Every file below a folder, in sorted order; hidden files and links to folders are skipped.
+
+    A link without a target counts as a file, which is missing. Skipped links and pipes go into `skipped`.
+
+    Raises: DataError for a folder that cannot be read.
+    """
+    skipped = [] if skipped is None else skipped
+    for folder, subfolders, names in os.walk(root, onerror=_refuse_unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files = (Path(folder) / name for name in sorted(names) if not name.startswith("."))
-        yield from (file for file in files if file.is_file())  # not a pipe, which would never end
+        skipped += [path for path in map(Path(folder).joinpath, subfolders) if path.is_symlink()]
+        for file in (Path(folder) / name for name in sorted(names) if not name.startswith(".")):
+            if file.is_file() or (file.is_symlink() and not file.exists()):
+                yield file
+            else:  # a pipe, which would never end
+                skipped.append(file)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise DataError(f"corpus.path: a folder in it cannot be read ({error.strerror}): check its permissions")

@@ -1,20 +1,31 @@
-"""Tables: the unchanged rows of a CSV, TSV, JSON-lines or Parquet file, or an error that names the place."""
+"""Tables: the rows of a CSV, TSV, JSON, Parquet or Excel file by column, or an error that names the place."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from domainclip.data.files import text_files, workbooks
+from domainclip.data.files.column_names import column_name
+from domainclip.data.files.delimited import parse_delimited
+from domainclip.data.files.json_tables import parse_json, parse_json_lines
 from domainclip.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_SEPARATORS = ("\t", ",", ";", "|")
-_MAX_FIELD_LENGTH = 16 * 2**20  # characters; the csv module's default of 131,072 would refuse long reports
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")  # of a table that is searched in a folder
+_JSON_LINES = (".jsonl", ".ndjson")
+_READ = (*SUFFIXES, ".json", ".xlsx")
+_REMEDIES = {
+    ".xls": "save it as .xlsx or CSV UTF-8",
+    ".ods": "save it as CSV UTF-8",
+    ".numbers": "export it as CSV UTF-8",
+    ".txt": "name it .csv, or .tsv when tabs separate its columns",
+    ".tab": "name it .tsv",
+    ".feather": "write it as Parquet",
+    ".arrow": "write it as Parquet, or set corpus.reader=hub for a folder of save_to_disk",
+    ".zip": "unpack it",
+    ".gz": "unpack it",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Table:
     file: Path
     columns: list[str]
     rows: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 def find_table(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | None:
@@ -33,104 +45,54 @@ def find_table(path: Path, names: tuple[str, ...] = ("metadata",)) -> Path | Non
     return next((path / f"{n}{s}" for n in names for s in SUFFIXES if (path / f"{n}{s}").is_file()), None)
 
 
-def read_table(file: Path, encoding: str = "utf-8-sig", separator: str | None = None) -> Table:
-    """The whole table.
+def read_table(
+    file: Path,
+    encoding: str = text_files.DEFAULT,
+    separator: str | None = None,
+    quoting: bool | None = None,
+) -> Table:
+    """The whole table; names of columns are without outer space and in composed form (NFC).
 
     Raises: DataError naming the file, the row or byte, and the remedy.
     """
     if not file.is_file():
         raise DataError(f"{file}: no such file: check corpus.path")
     suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f'{file.name}: unknown kind of table "{suffix}": use one of {", ".join(SUFFIXES)}')
+    if suffix not in _READ:
+        remedy = _REMEDIES.get(suffix, f"use one of {', '.join(_READ)}")
+        raise DataError(f'{file.name}: unknown kind of table "{suffix}": {remedy}')
     if suffix == ".parquet":
         table = _read_parquet(file)
+    elif suffix == ".xlsx":
+        table = Table(file, *workbooks.read_workbook(file))
     else:
-        text = _read_text(file, encoding)
-        is_json = suffix in (".jsonl", ".ndjson")
-        table = _parse_json_lines(file, text) if is_json else _parse_delimited(file, text, separator)
+        text, note = text_files.read_text_file(file, encoding)
+        notes = [note] if note else []
+        if suffix in (".csv", ".tsv"):
+            columns, rows, further = parse_delimited(text, file.name, separator, quoting)
+            table = Table(file, columns, rows, (*notes, *further))
+        else:
+            rows = (parse_json_lines if suffix in _JSON_LINES else parse_json)(text, file.name)
+            table = Table(file, list(dict.fromkeys(name for row in rows for name in row)), rows, tuple(notes))
     if not table.rows:
         raise DataError(f"{file.name}: the table has no rows")
-    return table
+    return _with_column_names(table)
 
 
-def _read_text(file: Path, encoding: str) -> str:
-    data = file.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8-sig":
-        raise DataError(f"{file.name}: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{file.name}: line {line}, byte {error.start} is not {encoding.removesuffix('-sig').upper()}: "
-            "save it as UTF-8, or name its encoding, as in corpus.options.encoding=latin-1"
-        ) from None
-    except LookupError:
-        raise DataError(f'corpus.options.encoding: unknown encoding "{encoding}"') from None
-    # The csv module of Python 3.11 would accept it as a character.
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{file.name}: line {line} holds a NUL byte: the file is broken or not text")
-    return text
-
-
-def _parse_delimited(file: Path, text: str, separator: str | None) -> Table:
-    csv.field_size_limit(_MAX_FIELD_LENGTH)
-    first = text.split("\n", 1)[0]
-    separator = separator or ("\t" if file.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count))
-    if len(separator) != 1:
-        raise DataError(f'corpus.options.separator: must be one character, got "{separator}"')
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    columns: list[str] = []
-    rows: list[dict[str, Any]] = []
-    try:
-        for fields in reader:
-            if not columns:
-                columns = _check_header([name.strip() for name in fields], file)
-            elif fields:
-                rows.append(_parse_row(fields, columns, file, len(rows) + 1))
-    except csv.Error as error:
-        raise DataError(f"{file.name}: line {reader.line_num}: {error}: check the quotes") from None
-    return Table(file, columns, rows)
-
-
-def _check_header(columns: list[str], file: Path) -> list[str]:
+def _with_column_names(table: Table) -> Table:
+    """The table with its columns named by `column_name`."""
+    names = {name: column_name(name) for name in table.columns}
+    if all(name == new for name, new in names.items()):
+        return table
+    columns = list(names.values())
     for name in columns:
         if columns.count(name) > 1:
-            raise DataError(f'{file.name}: column "{name}" occurs twice in the header')
-    return columns
-
-
-def _parse_row(fields: list[str], columns: list[str], file: Path, number: int) -> dict[str, Any]:
-    if len(fields) != len(columns):
-        raise DataError(
-            f"{file.name}: row {number} has {len(fields)} fields, the header {len(columns)}: check its "
-            "quotes, or set corpus.options.separator"
-        )
-    return dict(zip(columns, fields, strict=True))
-
-
-def _parse_json_lines(file: Path, text: str) -> Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in _numbered_lines(text):
-        try:
-            row = json.loads(line)
-        except RecursionError:
             raise DataError(
-                f"{file.name}: line {number} is nested too deeply: a row must be a flat object of columns"
-            ) from None
-        except ValueError as error:
-            raise DataError(f"{file.name}: line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{file.name}: line {number} is not a JSON object of columns")
-        rows.append(row)
-    return Table(file, list(dict.fromkeys(name for row in rows for name in row)), rows)
-
-
-def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    # Not splitlines(): a caption may contain U+2028, which is not a line end in JSON.
-    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+                f'{table.file.name}: column "{name}" occurs twice: two names differ only in space, invisible '
+                "characters or the form of letters: rename one"
+            )
+    rows = [{names[name]: value for name, value in row.items()} for row in table.rows]
+    return Table(table.file, columns, rows, table.notes)
 
 
 def _read_parquet(file: Path) -> Table:
@@ -141,4 +103,22 @@ def _read_parquet(file: Path) -> Table:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file.name}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    return Table(file, table.column_names, table.to_pylist())
+    columns = list(table.column_names)
+    for name in columns:
+        if columns.count(name) > 1:
+            raise DataError(f'{file.name}: column "{name}" occurs twice: rename one')
+    try:
+        return Table(file, columns, table.to_pylist())
+    except (ValueError, OverflowError, ImportError, pyarrow.ArrowException):
+        name = next(name for name in columns if not _is_readable(table[name]))
+        raise DataError(
+            f'{file.name}: column "{name}" is not valid {table[name].type}: write it again, or without it'
+        ) from None
+
+
+def _is_readable(column: Any) -> bool:
+    try:
+        column.to_pylist()
+    except Exception:  # of any kind: dates out of range, text that is not UTF-8
+        return False
+    return True

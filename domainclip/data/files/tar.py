@@ -18,47 +18,20 @@ from typing import Any
 import numpy as np
 
 from domainclip import disk_cache
-
-IMAGE_SUFFIXES = (
-    *("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp", "jp2", "avif", "ppm"),
-    *("dcm", "fits"),
+from domainclip.data.files.tar_samples import (
+    IMAGE_SUFFIXES,
+    OTHER_SUFFIX,
+    REPORTABLE_SUFFIXES,
+    IgnoredMember,
+    Sample,
+    SampleFamily,
+    split_name,
 )
-TEXT_SUFFIXES = ("txt", "json", "cls")
-# Members that other readers unpickle or import.
-CODE_SUFFIXES = ("pkl", "pickle", "pyd", "pth", "pt", "py", "so", "joblib")
-# Suffixes that messages may show. After a dot may stand anything, as in a.DOE_JANE: all others are "other".
-_OTHER_SUFFIXES = """
-    npy npz mat h5 hdf5 parquet csv tsv jsonl yaml yml xml html md pdf doc docx log bin zip gz mp4 avi mov
-    webm mkv wav mp3 flac ogg nii nrrd heic svg eps psd raw jfif fit fz dicom
-"""
-REPORTABLE_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *TEXT_SUFFIXES, *CODE_SUFFIXES, *_OTHER_SUFFIXES.split()))
-OTHER_SUFFIX = "other"
-# Further images of a sample: our own extension of the layout.
-_VIEW_SUFFIX = re.compile(r"view\d+\.(" + "|".join(IMAGE_SUFFIXES) + ")")
+
 _MAX_IMAGE_BYTES, _MAX_TEXT_BYTES = 2**30, 2**24
-_VERSION = 2  # of the index in the cache
+_VERSION = 3  # of the index in the cache
 # Everything that tarfile was observed to raise on broken files.
 _TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError, MemoryError)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Members that share a key, by suffix: each is (offset, size) in the file, or its bytes in a stream."""
-
-    key: str
-    number: int  # of its first member, from 1
-    members: dict[str, Any]
-
-    @property
-    def image_suffix(self) -> str | None:
-        """The suffix of its image; None: it has none."""
-        return next((suffix for suffix in IMAGE_SUFFIXES if suffix in self.members), None)
-
-    @property
-    def view_suffixes(self) -> list[str]:
-        """The suffixes of its further images, in the order of their numbers."""
-        suffixes = [suffix for suffix in self.members if _VIEW_SUFFIX.fullmatch(suffix)]
-        return sorted(suffixes, key=lambda suffix: int(suffix[4:].partition(".")[0]))
 
 
 @dataclass(frozen=True)
@@ -68,13 +41,6 @@ class MemberFault:
     number: int  # from 1
     reason: str
     name: str  # may be a person's name
-
-
-@dataclass(frozen=True)
-class IgnoredMember:
-    """A member that is neither an image nor a text."""
-
-    suffix: str  # one of REPORTABLE_SUFFIXES, or OTHER_SUFFIX
 
 
 Entry = Sample | MemberFault | IgnoredMember
@@ -105,7 +71,7 @@ class _Member:
 
     number: int  # from 1
     key: str
-    suffix: str  # everything after the first dot, in lower case
+    suffix: str  # "png", "view0.png" or "txt", in lower case
     info: tarfile.TarInfo
 
 
@@ -147,31 +113,29 @@ def scan_tar(stream: Any, *, size: int | None = None, skip: int = 0) -> Iterator
 
 
 def _group_members(archive: tarfile.TarFile, size: int | None, skip: int) -> Iterator[Entry]:
-    current: Sample | None = None
+    family = SampleFamily()
     keys: set[str] = set()
-    complete = 0  # samples
+    yielded = 0  # samples
     for member in _members(archive, size):
         if not isinstance(member, _Member):
             yield member
             continue
-        key, suffix = member.key, member.suffix
-        if current is None or key != current.key:
-            if current is not None and current.members:
-                yield current
-                complete += 1
-            current = Sample(key, member.number, {})
         # The members of a sample are adjacent. If they are not, which belong together is unknown.
-        if suffix in current.members or (key in keys and not current.members):
-            yield MemberFault(member.number, "duplicate key", f"{key}.{suffix}")
+        if member.key in keys and not family.has_room(member.key, member.suffix):
+            yield MemberFault(member.number, "duplicate key", f"{member.key}.{member.suffix}")
             continue
-        keys.add(key)
-        content = _read_member(archive, member.info, size, with_bytes=complete >= skip)
+        if not family.is_related(member.key):
+            entries = family.close()
+            yielded += sum(isinstance(entry, Sample) for entry in entries)
+            yield from entries
+        keys.add(member.key)
+        position = family.open(member.key, member.number)
+        content = _read_member(archive, member.info, size, with_bytes=yielded + position >= skip)
         if content is None:
             yield MemberFault(member.number, "cut tar", member.info.name)
             break
-        current.members[suffix] = content
-    if current is not None and current.members:
-        yield current
+        family.samples[member.key].members[member.suffix] = content
+    yield from family.close()
 
 
 def _members(archive: tarfile.TarFile, size: int | None) -> Iterator[_Member | MemberFault | IgnoredMember]:
@@ -200,13 +164,11 @@ def _members(archive: tarfile.TarFile, size: int | None) -> Iterator[_Member | M
 def _classify(info: tarfile.TarInfo, number: int) -> _Member | MemberFault | IgnoredMember:
     name = info.name.removeprefix("./")
     folder, _, file = name.rpartition("/")
-    stem, _, suffix = file.partition(".")
-    suffix = suffix.lower()
-    last_suffix = suffix.rpartition(".")[2]
-    is_read = suffix in IMAGE_SUFFIXES or suffix in TEXT_SUFFIXES or _VIEW_SUFFIX.fullmatch(suffix)
+    stem, suffix = split_name(file)
+    last_suffix = file.lower().rpartition(".")[2]
     if reason := _unsafe_reason(info, name):
         return MemberFault(number, reason, name)
-    if not stem or not is_read:
+    if not suffix:
         return IgnoredMember(last_suffix if last_suffix in REPORTABLE_SUFFIXES else OTHER_SUFFIX)
     if info.size > (_MAX_IMAGE_BYTES if last_suffix in IMAGE_SUFFIXES else _MAX_TEXT_BYTES):
         return MemberFault(number, "member too large", name)

@@ -19,8 +19,9 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import columns, dicom_reports, dicom_structured_reports, dicom_studies
 from domainclip.data.readers.sources.dicom_studies import DicomFile, GroupLevel
-from domainclip.data.row_captions import cell_text
+from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.text.cells import CellFault, of_column
 from domainclip.errors import DataError, RecipeError, UnreadableImage, did_you_mean
 
 _SUFFIXES = (".dcm", ".dicom")
@@ -43,6 +44,7 @@ class Dicom(CorpusReader):
     attribute: str | None = None  # … this attribute; null: the file's name, with or without suffix
     encoding: str = "utf-8-sig"
     separator: str | None = None
+    quoting: bool | None = None  # whether quotes enclose cells; null: guessed
     label_separator: str | None = None
     frames: FramePolicy = "first"  # of a multi-frame file; all: the frames are views of one item
     study: GroupLevel | None = None  # files of one study, or series, are views of one item
@@ -69,6 +71,8 @@ class Dicom(CorpusReader):
             name for name in (*keywords, roles.group, self._attribute()) if name and name not in table_columns
         }
         keywords = sorted(used)
+        for note in table.notes if table else ():
+            log.add_note(note)
         if table is not None and self.key is None:
             image = columns.require_image_column(roles, table_columns, source)
             files = list(self._named_files(table, image, root, keywords, log))
@@ -88,14 +92,19 @@ class Dicom(CorpusReader):
             file: Path | None = corpus_folder.path_inside(root, self.reports, "corpus.options.reports")
         else:
             file = tables.find_table(path, ("metadata", "reports"))
-        return None if file is None else tables.read_table(file, self.encoding, self.separator)
+        return None if file is None else tables.read_table(file, self.encoding, self.separator, self.quoting)
 
     def _named_files(
         self, table: tables.Table, column: str, root: Path, keywords: list[str], log: ReadLog
     ) -> Iterator[DicomFile]:
         """The files named by the rows of a table."""
         for number, row in enumerate(table.rows, start=1):
-            name, location = cell_text(row.get(column)), f"row {number}"
+            location = f"row {number}"
+            try:
+                name = of_column(image_from_cell, row, column)["path"] or ""
+            except CellFault as fault:
+                log.unusable.append(UnusableItem(location, str(fault)))
+                continue
             file = corpus_folder.path_inside(root, name or "?", f"{location}, column {column}")
             try:
                 yield self._read_file(file, name or location, location, row, keywords)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from domainclip.data.cards import Card, Columns
-from domainclip.data.files import corpus_folder, tar
+from domainclip.data.files import corpus_folder, tar_samples
 from domainclip.data.images import decode
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
@@ -30,6 +31,8 @@ _SUFFIXES = (
 # Files of these kinds among images are left out without a note.
 _COMMON = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
 _COMMON_SUFFIXES = frozenset(_COMMON.split())
+
+_TextKey = tuple[Path, str]  # the folder, and the name without .txt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +53,19 @@ class Folder(CorpusReader):
         root = Path(path).resolve()
         if not root.is_dir():
             raise DataError(f"{path}: no such folder: check corpus.path")
-        files = list(corpus_folder.walk_files(root))
+        skipped: list[Path] = []
+        files = list(corpus_folder.walk_files(root, skipped))
+        if skipped:
+            log.add_note(f"{len(skipped)} links to folders, pipes and devices are not read")
         images = [file for file in files if _suffix(file)]
         _note_other_files([file for file in files if not _suffix(file)], log)
+        texts = {_text_key(file, file.name[:-4]): file for file in files if file.suffix.lower() == ".txt"}
+        unused = set(texts.values()) - {_text_file(file, texts) for file in images}
+        if unused:
+            log.add_note(f"{len(unused)} .txt files have no image of their name: they are not read")
         if not images:
             raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
-        rows = [self._row(file, root, f"file {number}") for number, file in enumerate(images, start=1)]
+        rows = [self._row(file, root, f"file {number}", texts) for number, file in enumerate(images, start=1)]
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         if labelled and template is None and not any(row.values["text"] for row in rows):
@@ -67,25 +77,40 @@ class Folder(CorpusReader):
         card = card.model_copy(update={"captions": card.captions.model_copy(update={"template": template})})
         return standardise(rows, columns, card, log)
 
-    def _row(self, file: Path, root: Path, location: str) -> SourceRow:
+    def _row(self, file: Path, root: Path, location: str, texts: Mapping[_TextKey, Path]) -> SourceRow:
         relative = file.relative_to(root)
         folders = list(relative.parts[:-1])
         split = parse_split(folders.pop(0), location) if folders and is_split(folders[0]) else None
         path = corpus_folder.path_inside(root, str(relative), location)
-        stem = file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
-        captions = corpus_folder.read_text(file.with_name(f"{stem}.txt"), self.encoding, location)
+        text = _text_file(file, texts)
+        captions = corpus_folder.read_text(text, self.encoding, location) if text else ""
         return SourceRow(
             values={
                 "text": [line.strip() for line in captions.splitlines() if line.strip()],
                 # Underscores in folder names are spaces, but never in a caption.
                 "label": folders[0].replace("_", " ") if folders else "",
-                "name": stem,
+                "name": _stem(file),
             },
             location=location,
             image={"path": str(path), "bytes": None},
             name=relative.as_posix(),
             split=split,
         )
+
+
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
+
+
+def _text_key(file: Path, stem: str) -> _TextKey:
+    # The letters of the two names may have different forms.
+    return file.parent, unicodedata.normalize("NFC", stem)
+
+
+def _text_file(image: Path, texts: Mapping[_TextKey, Path]) -> Path | None:
+    """The text of an image: of a.png, a.txt or a.png.txt."""
+    keys = (_text_key(image, stem) for stem in (_stem(image), image.name))
+    return next((texts[key] for key in keys if key in texts), None)
 
 
 def _suffix(file: Path) -> str:
@@ -99,7 +124,7 @@ def _note_other_files(others: Sequence[Path], log: ReadLog) -> None:
     for file in others:
         suffix = file.suffix.lower()
         if suffix not in _COMMON_SUFFIXES:  # an unusual suffix can be a patient's name
-            known = suffix[1:] in tar.REPORTABLE_SUFFIXES or suffix in _PILLOW_FORMATS
+            known = suffix[1:] in tar_samples.REPORTABLE_SUFFIXES or suffix in _PILLOW_FORMATS
             counts[suffix if known else "of other kinds" if suffix else "without a suffix"] += 1
     if counts:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))

@@ -17,13 +17,16 @@ from pydantic import Field
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder, hub_answers
+from domainclip.data.files.column_names import column_name
 from domainclip.data.interfaces import CorpusReader
-from domainclip.data.quarantine import ReadLog
+from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import columns, parquet
+from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.readers.sources.parquet import ParquetShards
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import parse_split
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
+from domainclip.data.text.cells import CellFault
 from domainclip.errors import DataError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
@@ -51,11 +54,11 @@ class Hub(CorpusReader):
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the source's order."""
-        source = self._source(str(path), log)
+        source = _with_column_names(self._source(str(path), log))
         available = list(next(iter(source.values())).features)
         roles = columns.resolve_columns(card, available, str(path), log)
         image = columns.require_image_column(roles, available, str(path))
-        rows = self._rows(source, str(path), image, roles)
+        rows = self._rows(_selected(source, card, roles), str(path), image, roles, log)
         return standardise(rows, roles, card, log, self.label_separator)
 
     def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
@@ -121,7 +124,12 @@ class Hub(CorpusReader):
         return commit
 
     def _rows(
-        self, source: DatasetDict | IterableDatasetDict, path: str, image: str, roles: Columns
+        self,
+        source: DatasetDict | IterableDatasetDict,
+        path: str,
+        image: str,
+        roles: Columns,
+        log: ReadLog,
     ) -> Iterator[SourceRow]:
         for split, rows in source.items():
             undecoded = _undecoded(rows, image, path)
@@ -134,7 +142,11 @@ class Hub(CorpusReader):
                 limit = SAMPLE_SIZE if own_split == "train" else self.held_out
             for number, row in enumerate(islice(undecoded, limit), start=1):
                 location = f"{split} row {number}"
-                cell = {"path": None, "bytes": None, **(row.pop(image) or {})}
+                try:
+                    cell = image_from_cell(row.pop(image))
+                except CellFault as fault:
+                    log.unusable.append(UnusableItem(location, f"column {image}: {fault}"))
+                    continue
                 if cell["bytes"] is None and cell["path"]:
                     cell["path"] = str(
                         corpus_folder.path_inside(_root(path, cell["path"]), cell["path"], location)
@@ -146,6 +158,23 @@ class Hub(CorpusReader):
                     name=location,
                     split=own_split,
                 )
+
+
+def _with_column_names(source: DatasetDict | IterableDatasetDict) -> DatasetDict | IterableDatasetDict:
+    """The source with its columns named by `column_name`."""
+    names = {name: column_name(name) for name in next(iter(source.values())).features}
+    changed = {name: new for name, new in names.items() if name != new and new not in names}
+    return source.rename_columns(changed) if changed else source
+
+
+def _selected(
+    source: DatasetDict | IterableDatasetDict, card: Card, roles: Columns
+) -> DatasetDict | IterableDatasetDict:
+    """The source with the columns that are used: others may hold images, sounds or values that break."""
+    features = next(iter(source.values())).features
+    used = {*columns.named_columns(card.model_copy(update={"columns": roles})), "text", "label"}
+    names = [name for name in features if name in used]
+    return source if len(names) == len(features) else source.select_columns(names)
 
 
 def _saved(path: str) -> DatasetDict:

@@ -46,7 +46,12 @@ class Prepared(CorpusReader):
         for shard in manifest["shards"]:
             file = folder / Path(shard["file"]).name  # the name only, never a path out of the folder
             self._refuse_changed(file, shard)
-            parts[shard["split"]].append(self._rows(file, shard["split"], manifest["form"], log))
+            rows = self._rows(file, shard["split"], manifest["form"], log)
+            if len(rows) != shard.get("items", len(rows)):
+                raise DataError(
+                    f"{file}: holds {len(rows)} items and not {shard['items']}: prepare the corpus again"
+                )
+            parts[shard["split"]].append(rows)
         return DatasetDict(
             {
                 split: concatenate_datasets(datasets).select_columns(list(COLUMNS))

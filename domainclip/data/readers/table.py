@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +12,11 @@ from datasets import DatasetDict
 from domainclip.data.cards import Card, corpus_root
 from domainclip.data.files import corpus_folder, tables
 from domainclip.data.interfaces import CorpusReader
-from domainclip.data.quarantine import ReadLog
+from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import columns
-from domainclip.data.row_captions import cell_text
-from domainclip.data.rows import SourceRow, image_from_cell, standardise
+from domainclip.data.readers.sources.image_cells import image_from_cell
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.text.cells import CellFault, label_texts, of_column
 from domainclip.errors import DataError
 
 Condition = dict[
@@ -28,6 +30,7 @@ class Table(CorpusReader):
 
     encoding: str = "utf-8-sig"
     separator: str | None = None  # null: guessed from the header
+    quoting: bool | None = None  # whether quotes enclose cells; null: guessed from their positions
     image_folder: str = ""  # the folder that image names are relative to, inside the corpus folder
     label_separator: str | None = None  # "|" when a cell may hold several classes, as in a|b
     where: Condition | None = None  # only rows with these values are used
@@ -44,29 +47,35 @@ class Table(CorpusReader):
                 f"{path}: no metadata.csv, .tsv, .jsonl or .parquet in this folder: name the table in "
                 "corpus.path, or set corpus.reader=folder for class folders"
             )
-        table = tables.read_table(file, self.encoding, self.separator)
+        table = tables.read_table(file, self.encoding, self.separator, self.quoting)
         roles = columns.resolve_columns(card, table.columns, file.name, log)
         column = columns.require_image_column(roles, table.columns, file.name)
         for key in ("where", "texts_where", "labels_where"):
             _refuse_unknown(getattr(self, key), f"corpus.options.{key}", table)
         root = (corpus_root(path) / self.image_folder).resolve()
-        rows = [
-            self._row(row, f"row {number}", column, root)
-            for number, row in enumerate(table.rows, start=1)
-            if _matches(self.where, row)
-        ]
-        if len(rows) < len(table.rows):
-            log.add_note(f"{len(rows)} of {len(table.rows)} rows are selected (corpus.options.where)")
-        return standardise(rows, roles, card, log, self.label_separator)
+        rows, selected = list[SourceRow](), 0
+        for number, row in enumerate(table.rows, start=1):
+            try:
+                if not _matches(self.where, row):
+                    continue
+                selected += 1
+                rows.append(self._row(row, f"row {number}", column, root))
+            except CellFault as fault:
+                log.unusable.append(UnusableItem(f"row {number}", str(fault)))
+        if selected < len(table.rows):
+            log.add_note(f"{selected} of {len(table.rows)} rows are selected (corpus.options.where)")
+        for note in table.notes:
+            log.add_note(note)
+        return standardise(_with_names(rows), roles, card, log, self.label_separator)
 
     def _row(self, row: dict[str, Any], location: str, column: str, root: Path) -> SourceRow:
-        cell = image_from_cell(row.get(column))  # Parquet may hold the image itself
-        name = cell_text(cell["path"])
-        image = {"path": name, "bytes": cell["bytes"]}
-        if not isinstance(image["bytes"], bytes):  # JSON may have any value there
-            image["bytes"] = None
+        image = of_column(image_from_cell, row, column)
+        name = image["path"] or ""
+        if image["bytes"] is None:
             # A row without a name gets a missing file, and is counted with the missing ones.
             image["path"] = str(corpus_folder.path_inside(root, name or "?", f"{location}, column {column}"))
+        else:
+            image["path"] = name
         return SourceRow(
             values=row,
             location=location,
@@ -77,10 +86,20 @@ class Table(CorpusReader):
         )
 
 
+def _with_names(rows: list[SourceRow]) -> list[SourceRow]:
+    """The rows; different images inside the table that share an inner name get that of their row."""
+    digests: dict[str, set[bytes]] = {}
+    for row in rows:
+        if row.image["bytes"] is not None:
+            digests.setdefault(row.name, set()).add(hashlib.sha256(row.image["bytes"]).digest())
+    return [replace(row, name=row.location) if len(digests.get(row.name, ())) > 1 else row for row in rows]
+
+
 def _matches(condition: Condition | None, row: dict[str, Any]) -> bool:
     for column, required in (condition or {}).items():
         values = required if isinstance(required, list) else [required]
-        if cell_text(row.get(column)) not in [str(value) for value in values]:
+        cells = of_column(label_texts, row, column)
+        if not {str(value) for value in values} & set(cells or [""]):
             return False
     return True
 

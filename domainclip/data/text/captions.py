@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from domainclip.data.text import report_sections
 
+# Words that programs write for a missing caption. Some are class names as well ("None"): classes keep them.
+EMPTY_WORDS = (
+    *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "None", "none", "NONE"),
+    *("NULL", "Null", "null", "nil", "\\N", "-", "--", "\N{EN DASH}", "\N{EM DASH}"),
+)
 REWRITES = "rewrites"  # the key of an item's meta with its rewritten captions, as [text, language]
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 # Between clauses: punctuation, or the space between two adjacent columns.
@@ -24,6 +29,7 @@ class Captions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     template: str | None = None
+    empty_words: list[str] = list(EMPTY_WORDS)  # captions that count as empty, in this spelling
     # The text that an epoch shows of an item's captions: one of them, always the first, one sentence of one
     # of them, or one of the report's `sections`.
     policy: Literal["random", "first", "sentence", "section"] = "random"
@@ -49,7 +55,7 @@ class Captions(BaseModel):
         rest = re.sub(r"\{[^{}]+\}", "", value or "")
         if value is not None and (rest == value or "{" in rest or "}" in rest):
             raise ValueError('write each column in braces, as in "{style} painting, {text}"')
-        return value
+        return value and unicodedata.normalize("NFC", value)  # as the columns of a table are named
 
     @field_validator("templates")
     @classmethod

@@ -83,6 +83,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
     ]
     notes = [finding for finding in inputs.findings if finding.level == "info"]
     lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in notes]
+    lines += [("read", note) for note in inputs.corpus.notes]
     if benchmark or cluster is not None:  # real steps
         setup = teachers.precompute_teachers(setup)
     if benchmark:

@@ -53,16 +53,18 @@ def test_fault_29_a_field_of_200_kb_is_read_completely(tmp_path: Path) -> None:
 
 
 def test_fault_29_other_encodings_must_be_set(tmp_path: Path) -> None:
-    """Fault 29: Latin-1 and UTF-16 are neither guessed nor read in another encoding."""
+    """Fault 29: Latin-1 is not guessed; UTF-16 is read by its byte order mark."""
     file = _file(tmp_path, "a\nMünchen\n".encode("latin-1"))
     assert read_table(file, encoding="latin-1").rows == [{"a": "München"}]
     assert _error(file) == (
         "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
-        "corpus.options.encoding=latin-1"
+        "corpus.options.encoding=cp1252"
     )
     wide = _file(tmp_path, "a\nü\n".encode("utf-16"))
     assert read_table(wide, encoding="utf-16").rows == [{"a": "ü"}]
-    assert _error(wide) == "t.csv: is UTF-16: set corpus.options.encoding=utf-16, or save it as UTF-8"
+    by_mark = read_table(wide)
+    assert by_mark.rows == [{"a": "ü"}]
+    assert by_mark.notes == ("t.csv: is read as UTF-16, by its byte order mark",)
     assert _error(wide, encoding="utf8000") == 'corpus.options.encoding: unknown encoding "utf8000"'
 
 
@@ -79,7 +81,16 @@ def test_fault_29_other_encodings_must_be_set(tmp_path: Path) -> None:
             "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator",
         ),
         ("a,a\n1,2\n", 't.csv: column "a" occurs twice in the header'),
-        ('a,b\n1,"two\n', "t.csv: line 2: unexpected end of data: check the quotes"),
+        (
+            'a,b\n1,"two\n3,four\n',
+            "t.csv: row 1 (line 2): a cell opens with a quote that is never closed: write a quote inside a cell "
+            'twice (""), or set corpus.options.quoting=false',
+        ),
+        (
+            'a,b\n1,"two" three\n',
+            "t.csv: row 1 (line 2): text follows the closing quote of a cell: write a quote inside a cell twice "
+            '(""), or set corpus.options.quoting=false',
+        ),
         ("a,b\n", "t.csv: the table has no rows"),
         ("", "t.csv: the table has no rows"),
     ],
@@ -99,10 +110,12 @@ def test_fault_29_utf_16_of_either_end_and_a_truncated_letter(tmp_path: Path) ->
         assert "is not UTF-8: save it as UTF-8, or name its encoding" in _error(file)
         # With ASCII letters only, it is valid UTF-8 with NUL bytes, and is reported as such.
         plain = _file(tmp_path, "a,b\n1,u\n".encode(encoding))
-        assert _error(plain) == "t.csv: line 1 holds a NUL byte: the file is broken or not text"
+        assert _error(plain) == (
+            f"t.csv: line 1 holds a NUL byte: it may be UTF-16: set corpus.options.encoding={encoding}"
+        )
     assert _error(_file(tmp_path, "a\nMün".encode()[:-2])) == (
         "t.csv: line 2, byte 3 is not UTF-8: save it as UTF-8, or name its encoding, as in "
-        "corpus.options.encoding=latin-1"
+        "corpus.options.encoding=cp1252"
     )
 
 
@@ -125,7 +138,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert (table.columns, table.rows) == (["a", "b", "c"], rows)
     broken = _file(tmp_path, '{"a": 1}\n{"a": \n', "t.jsonl")
     assert _error(broken) == "t.jsonl: line 2 is not JSON: Expecting value: line 1 column 7 (char 6)"
-    assert _error(_file(tmp_path, "[1]\n", "t.jsonl")) == "t.jsonl: line 1 is not a JSON object of columns"
+    assert _error(_file(tmp_path, "1\n", "t.jsonl")) == "t.jsonl: line 1 is not a JSON object of columns"
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -137,8 +150,11 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_missing_files_and_files_that_are_not_tables(tmp_path: Path) -> None:
     assert _error(tmp_path / "none.csv") == f"{tmp_path / 'none.csv'}: no such file: check corpus.path"
-    assert _error(_file(tmp_path, "x", "t.xlsx")) == (
-        't.xlsx: unknown kind of table ".xlsx": use one of .csv, .tsv, .jsonl, .ndjson, .parquet'
+    assert _error(_file(tmp_path, "x", "t.docx")) == (
+        't.docx: unknown kind of table ".docx": use one of .csv, .tsv, .jsonl, .ndjson, .parquet, .json, .xlsx'
+    )
+    assert _error(_file(tmp_path, "x", "t.xls")) == (
+        't.xls: unknown kind of table ".xls": save it as .xlsx or CSV UTF-8'
     )
 
 

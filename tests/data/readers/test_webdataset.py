@@ -224,9 +224,9 @@ def test_fault_31_pickles_are_never_loaded(tmp_path: Path, streaming: bool) -> N
     assert not flag.exists()
     said = [note for note in corpus.notes if "members" in note]
     assert said == [
-        "shard 1: 1 members .npy not read",
+        "1 tar members .npy are not read",
         *(
-            f"shard 1: 1 members .{kind} never read, for it can run code"
+            f"1 tar members .{kind} are never read, because they can run code"
             for kind in sorted(kinds)
             if kind != "npy"
         ),
@@ -239,8 +239,8 @@ def test_fault_34_a_suffix_may_be_a_name(tmp_path: Path, streaming: bool) -> Non
     tar(tmp_path / "s" / "train.tar", [*pair("a"), *((name, b"x") for name in others)])
     corpus = _load(tmp_path / "s", options={"streaming": streaming})
     assert [note for note in corpus.notes if "members" in note] == [
-        "shard 1: 1 members .mp4 not read",
-        "shard 1: 3 members of other kinds not read",
+        "1 tar members .mp4 are not read",
+        "3 tar members of other kinds are not read",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from domainclip.data.cards import Card, Columns
+from domainclip.data.files.column_names import describe_difference
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.text.captions import template_columns
 from domainclip.errors import DataError, did_you_mean
@@ -12,7 +13,10 @@ from domainclip.errors import DataError, did_you_mean
 # The usual names of the column of each role, the most likely first; case is ignored.
 _USUAL_NAMES = {
     "image": ("image", "file_name", "image_path", "filepath", "filename", "file", "path", "img"),
-    "texts": ("text", "caption", "captions", "texts", "report", "description", "sentence", "title"),
+    "texts": (
+        *("text", "caption", "captions", "texts", "report", "description", "sentence", "title"),
+        *("sentences", "conversations"),
+    ),
     "labels": ("label", "labels", "class", "class_name", "category"),
     "group": ("group_id", "group", "patient_id", "patientid", "subject_id", "object_id", "study_id"),
     "split": ("split", "subset", "partition"),
@@ -40,7 +44,7 @@ def resolve_columns(card: Card, available: Sequence[str], source: str, log: Read
         if role == "texts" and template and "text" not in template_columns(template):
             guesses[role] = []  # the template makes the captions without texts
             continue
-        guess = _guess(usual_names, available)
+        guess = _guess(role, usual_names, available, source)
         guesses[role] = ([guess] if guess else []) if role == "texts" else guess
         if guess:
             log.add_note(f"column {role}: {guess} (guessed; set corpus.columns.{role} to change it)")
@@ -86,13 +90,22 @@ def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
 def suggest_columns(name: str, available: Sequence[str]) -> str:
     """The end of a message about a missing column: the most similar one, and all that exist."""
     suggestion = did_you_mean(name, available)
+    equal = next((f"({text}) " for text in (describe_difference(name, n) for n in available) if text), "")
     if suggestion.startswith("known") and len(available) <= 12:
         return suggestion
     rest = f" and {len(available) - _MAX_NAMED} more" if len(available) > _MAX_NAMED else ""
-    similar = f"{suggestion} " if suggestion.startswith("did") else ""
+    similar = f"{suggestion} {equal}" if suggestion.startswith("did") else ""
     return f"{similar}there are: {', '.join(available[:_MAX_NAMED])}{rest}."
 
 
-def _guess(usual_names: Sequence[str], available: Sequence[str]) -> str:
-    by_name = {name.casefold(): name for name in reversed(available)}
-    return next((by_name[name] for name in usual_names if name in by_name), "")
+def _guess(role: str, usual_names: Sequence[str], available: Sequence[str], source: str) -> str:
+    by_name: dict[str, list[str]] = {}
+    for name in available:
+        by_name.setdefault(name.casefold(), []).append(name)
+    guesses = next((by_name[name] for name in usual_names if name in by_name), [""])
+    if len(guesses) > 1:
+        named = " and ".join(f'"{name}"' for name in guesses)
+        raise DataError(
+            f"{source}: columns {named} differ in capitals only: name one in corpus.columns.{role}"
+        )
+    return guesses[0]

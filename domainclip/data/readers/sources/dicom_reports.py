@@ -10,7 +10,7 @@ from typing import Any
 from domainclip.data.files.tables import Table
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources.dicom_studies import DicomFile
-from domainclip.data.row_captions import cell_text
+from domainclip.data.text.cells import cell_text, distinct_cells, of_column
 from domainclip.errors import DataError
 
 
@@ -65,7 +65,7 @@ def _by_key(table: Table, key: str, log: ReadLog) -> _Rows:
     """The rows by key; a row without a key matches no file, also none without the attribute."""
     rows: _Rows = {}
     for number, row in enumerate(table.rows, start=1):
-        rows.setdefault(cell_text(row.get(key)).strip(), []).append((number, row))
+        rows.setdefault(of_column(cell_text, row, key), []).append((number, row))
     if without_key := rows.pop("", []):
         log.add_note(f"{len(without_key)} of {len(table.rows)} rows have an empty {key}: they are not used")
     return rows
@@ -110,12 +110,9 @@ def _merge(
         return
     for column in dict.fromkeys(name for row in rows for name in row):
         cells = [row.get(column) for row in rows]
+        distinct = distinct_cells(cells)
         if column in multi_valued:
-            texts = [
-                value for cell in cells for value in (cell if isinstance(cell, (list, tuple)) else [cell])
-            ]
-            yield column, list(dict.fromkeys(text for text in map(cell_text, texts) if text))
+            yield column, distinct
         else:
-            filled = list(dict.fromkeys(text for text in map(cell_text, cells) if text))
-            differing[column] += len(filled) > 1
-            yield column, next((cell for cell in cells if cell_text(cell)), "")
+            differing[column] += len(distinct) > 1
+            yield column, next(iter(distinct), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,8 +10,8 @@ from domainclip.data.dicom import frames
 from domainclip.data.dicom.attributes import parse_number
 from domainclip.data.dicom.windowing import WindowChoice
 from domainclip.data.files import locations
-from domainclip.data.row_captions import cell_text
 from domainclip.data.rows import SourceRow
+from domainclip.data.text.cells import distinct_cells
 
 GroupLevel = Literal["series", "study"]
 _LEVELS = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID"}
@@ -78,15 +78,10 @@ def _merge(sources: Sequence[SourceRow], text_columns: Sequence[str]) -> SourceR
     values: dict[str, Any] = {}
     for name in dict.fromkeys(name for source in sources for name in source.values):
         cells = [source.values.get(name) for source in sources]
-        texts = list(dict.fromkeys(text for text in _texts(cells) if text))
-        values[name] = texts if name in text_columns else next(iter(texts), "")
+        distinct = distinct_cells(cells)
+        values[name] = distinct if name in text_columns else next(iter(distinct), "")
     images = [image for source in sources for image in (source.image, *source.views)]
     return replace(sources[0], values=values, image=images[0], views=images[1:])
-
-
-def _texts(cells: Iterable[Any]) -> Iterator[str]:
-    for cell in cells:
-        yield from map(cell_text, cell if isinstance(cell, (list, tuple)) else [cell])
 
 
 def _order(file: DicomFile) -> tuple[int, float, float, str]:

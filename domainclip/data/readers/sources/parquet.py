@@ -12,7 +12,9 @@ from datasets import Features
 from datasets.utils.file_utils import xopen
 
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.rows import SourceRow, image_from_cell
+from domainclip.data.readers.sources.image_cells import image_from_cell
+from domainclip.data.rows import SourceRow
+from domainclip.data.text.cells import CellFault
 from domainclip.errors import DataError
 
 _ROWS = 64  # decoded at once
@@ -38,14 +40,19 @@ class ParquetShards:
         """The rows of a file from the `start`-th on; None for a row without an image."""
         name = self.names[shard]
         for at, row in self._rows(shard, start):
-            image = image_from_cell(row.pop(self.image))
             location = f"shard {shard + 1} row {at + 1}"
+            try:
+                data = image_from_cell(row.pop(self.image))["bytes"]
+            except CellFault as fault:
+                log.unusable.append(UnusableItem(location, f"column {self.image}: {fault}"))
+                yield None
+                continue
             # A path would be of the machine that wrote the file.
-            if not isinstance(image["bytes"], bytes) or not image["bytes"]:
+            if not data:
                 log.unusable.append(UnusableItem(location, "missing image"))
                 yield None
                 continue
-            yield SourceRow(row, location, {"path": None, "bytes": image["bytes"]}, f"{name}/{at}")
+            yield SourceRow(row, location, {"path": None, "bytes": data}, f"{name}/{at}")
 
     def _count(self, shard: int) -> int:
         with closing(self._opened(shard)) as data:

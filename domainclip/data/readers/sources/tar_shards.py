@@ -9,11 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from domainclip.data.files import locations, remote, tar
+from domainclip.data.files import locations, remote, tar, tar_samples
+from domainclip.data.files.column_names import column_name
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources.shard_files import ShardFile
-from domainclip.data.row_captions import cell_text
 from domainclip.data.rows import SourceRow
+from domainclip.data.text.cells import cell_text
 from domainclip.errors import DataError
 
 
@@ -64,7 +65,7 @@ def stream_shard(shard: ShardFile, start: int, log: ReadLog) -> Iterator[SourceR
     with _ShardStream(shard) as data:
         try:
             for entry in tar.scan_tar(data, skip=start):
-                if not isinstance(entry, tar.Sample):
+                if not isinstance(entry, tar_samples.Sample):
                     others.append(entry)
                     continue
                 if number >= start:
@@ -79,7 +80,7 @@ def count_samples(shard: ShardFile) -> int:
     if not shard.remote:
         return len(tar.index_tar(Path(shard.address)).samples)
     with _ShardStream(shard) as data:
-        return sum(isinstance(entry, tar.Sample) for entry in tar.scan_tar(data, skip=2**62))
+        return sum(isinstance(entry, tar_samples.Sample) for entry in tar.scan_tar(data, skip=2**62))
 
 
 def shard_sizes(shards: list[ShardFile], log: ReadLog) -> list[int]:
@@ -112,9 +113,14 @@ def log_shard(shard: ShardFile, index: tar.TarIndex, log: ReadLog) -> None:
         location, name = f"shard {shard.number} member {fault.number}", f"{shard.name}:{fault.name}"
         log.unusable.append(UnusableItem(location, fault.reason, name))
     for suffix, count in sorted(index.ignored.items()):
-        reason = "never read, for it can run code" if suffix in tar.CODE_SUFFIXES else "not read"
-        kind = "of other kinds" if suffix == tar.OTHER_SUFFIX else f".{suffix}"
-        log.add_note(f"shard {shard.number}: {count} members {kind} {reason}")
+        reason = (
+            "never read, because they can run code" if suffix in tar_samples.CODE_SUFFIXES else "not read"
+        )
+        kind = f"KEY.{suffix}" if suffix.startswith("*") else f".{suffix}"
+        log.add_count(
+            count,
+            f"tar members {'of other kinds' if suffix == tar_samples.OTHER_SUFFIX else kind} are {reason}",
+        )
 
 
 class _FileMembers:
@@ -146,7 +152,7 @@ class _UnusableSample(Exception):
 
 
 def _row(
-    sample: tar.Sample, shard: ShardFile, log: ReadLog, members: _FileMembers | _MemoryMembers
+    sample: tar_samples.Sample, shard: ShardFile, log: ReadLog, members: _FileMembers | _MemoryMembers
 ) -> SourceRow | None:
     """A sample as a row; None for an unusable one, which is logged."""
     location = f"shard {shard.number} sample {sample.number}"
@@ -168,7 +174,7 @@ def _row(
     )
 
 
-def _values(sample: tar.Sample, members: _FileMembers | _MemoryMembers) -> dict[str, Any]:
+def _values(sample: tar_samples.Sample, members: _FileMembers | _MemoryMembers) -> dict[str, Any]:
     """The values of its .json by key, its .txt as `text`, its .cls as `label`."""
     values: dict[str, Any] = {}
     try:
@@ -176,6 +182,7 @@ def _values(sample: tar.Sample, members: _FileMembers | _MemoryMembers) -> dict[
             values = json.loads(members.text(sample.members["json"]).decode("utf-8-sig"))
         if not isinstance(values, dict):
             raise _UnusableSample("its .json is not a mapping")
+        values = {column_name(name): value for name, value in values.items()}
         for suffix, column in (("txt", "text"), ("cls", "label")):
             if suffix in sample.members:
                 values[column] = members.text(sample.members[suffix]).decode("utf-8-sig").strip()

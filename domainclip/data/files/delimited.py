@@ -1,0 +1,179 @@
+"""Rows of CSV and TSV text. An open quote that swallows rows is an error that names the row it begins in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domainclip.data.files.column_names import check_header, column_name
+from domainclip.errors import DataError
+
+Rows = list[dict[str, Any]]
+
+_SEPARATORS = ("\t", ",", ";", "|")
+_MAX_FIELD_LENGTH = 16 * 2**20  # characters; the csv module's default of 131,072 would refuse long reports
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # the first line of Excel
+_LINE = re.compile(r"[^\r\n]*")
+_QUOTED = re.compile(r'"[^"]*"')
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}(?:\.gz)?$")
+_REMEDY = 'write a quote inside a cell twice (""), or set corpus.options.quoting=false'
+
+
+def parse_delimited(
+    text: str, name: str, separator: str | None, quoting: bool | None
+) -> tuple[list[str], Rows, list[str]]:
+    """The columns, the rows by column, and notes.
+
+    `quoting`: a cell in quotes may hold separators and line ends; false: quotes are characters; None: true,
+    but for text separated by tabs whose quotes do not enclose cells, as in the releases of CC3M and CC12M.
+
+    Raises: DataError naming the row, the line and the remedy.
+    """
+    csv.field_size_limit(_MAX_FIELD_LENGTH)
+    first_line = 1
+    if match := _SEPARATOR_LINE.match(text):
+        text, separator, first_line = text[match.end() :], separator or match[1], 2
+    first = _QUOTED.sub("", _LINE.match(text)[0])  # type: ignore[index]
+    guess = "\t" if name.lower().endswith(".tsv") else max(_SEPARATORS, key=first.count)
+    separator = separator or guess
+    if len(separator) != 1 or separator in '"\r\n':
+        raise DataError("corpus.options.separator: must be one character, and no quote or line end")
+    notes, is_guessed = [], quoting is None
+    if quoting is None:
+        quoting = separator != "\t" or _encloses_cells(text, separator)
+        if not quoting and _opening_quotes(text, separator):
+            notes.append(f"{name}: quotes are read as characters (set corpus.options.quoting to change it)")
+    columns, rows = _Parser(name, separator, quoting, is_guessed, first_line).parse(text)
+    if columns and not all(columns):
+        unnamed = columns.count("")
+        notes.append(f"{name}: {unnamed} columns without a name are not read")
+        columns = [column for column in columns if column]
+    return columns, rows, notes
+
+
+@dataclass
+class _Parser:
+    """Reads the rows of one text."""
+
+    name: str  # of the file
+    separator: str
+    quoting: bool
+    refuses_swallowed: bool
+    line: int  # in which the current row begins
+
+    def parse(self, text: str) -> tuple[list[str], Rows]:
+        """The columns and the rows."""
+        lines: list[str] = []  # of the current row
+        reader = csv.reader(
+            _recorded(text, lines),
+            delimiter=self.separator,
+            strict=True,
+            quoting=csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE,
+        )
+        columns: list[str] = []
+        rows: Rows = []
+        try:
+            for fields in reader:
+                if not columns:
+                    columns = [column_name(field) for field in fields]
+                    check_header(columns, self.name)
+                elif any(fields):  # a spreadsheet ends with rows of empty cells
+                    if len(lines) > 1 and self.refuses_swallowed:
+                        self._refuse_swallowed(lines, len(columns), len(rows) + 1)
+                    rows.append(_row(fields, columns, self.name, len(rows) + 1))
+                self.line += len(lines)
+                lines.clear()
+        except csv.Error as error:
+            place = f"row {len(rows) + 1}" if columns else "the header"
+            raise DataError(f"{self.name}: {place} (line {self.line}): {_fault(error)}: {_REMEDY}") from None
+        return columns, rows
+
+    def _refuse_swallowed(self, lines: Sequence[str], columns: int, number: int) -> None:
+        if is_swallowed(lines, self.separator, columns):
+            lines_of_row = f"from line {self.line} to line {self.line + len(lines) - 1}"
+            raise DataError(
+                f"{self.name}: row {number}: a cell in quotes goes {lines_of_row}, and each line is a row by "
+                f"itself: {_REMEDY}; if it is one cell, set corpus.options.quoting=true"
+            )
+
+
+def _fault(error: csv.Error) -> str:
+    if "expected after" in str(error):
+        return "text follows the closing quote of a cell"
+    if "field limit" in str(error) or "field larger" in str(error):
+        return f"a cell is longer than {_MAX_FIELD_LENGTH} characters"
+    return "a cell opens with a quote that is never closed"
+
+
+def _recorded(text: str, lines: list[str]) -> Iterator[str]:
+    """The lines of a text, each also appended to `lines`."""
+    for line in io.StringIO(text, newline=""):
+        lines.append(line)
+        yield line
+
+
+def _row(fields: list[str], columns: list[str], name: str, number: int) -> dict[str, Any]:
+    if len(fields) != len(columns):
+        raise DataError(
+            f"{name}: row {number} has {len(fields)} fields, the header {len(columns)}: check its "
+            "quotes, or set corpus.options.separator"
+        )
+    row = dict(zip(columns, fields, strict=True))
+    row.pop("", None)
+    return row
+
+
+def _opening_quotes(text: str, separator: str) -> int:
+    """The number of cells that begin with a quote."""
+    return sum(1 for _ in re.finditer(rf'(?:\A|[{re.escape(separator)}\r\n])"', text))
+
+
+def _encloses_cells(text: str, separator: str) -> bool:
+    """Whether the quotes of a text enclose cells; false when they are characters of the cells."""
+    opening, between = _opening_quotes(text, separator), re.escape(separator)
+    closed = rf'(?:\A|[{between}\r\n])"(?:[^"\r\n]|"")*"(?=[{between}\r\n]|\Z)'
+    if opening == sum(1 for _ in re.finditer(closed, text)):
+        return opening > 0
+    # A cell that is not closed in its line: where every line has all its cells, no quote encloses one.
+    return len({line.count(separator) for line in io.StringIO(text, newline="") if line.strip("\r\n")}) > 1
+
+
+def is_swallowed(lines: Sequence[str], separator: str, columns: int) -> bool:
+    """Whether the lines of one row, which has a cell of several lines, are rows by themselves.
+
+    Lines of a report in quotes are none: they have other numbers of cells, or no file name, number or word
+    where the first line has one.
+    """
+    first, *others = (_cells(text.rstrip("\r\n"), separator, columns) for text in lines)
+    if first is None or columns < 2:
+        return False
+    for column, kind in enumerate(map(_kind, first)):
+        alike = sum(other is not None and _kind(other[column]) == kind for other in others)
+        if kind and 2 * alike >= len(others):
+            return True
+    return False
+
+
+def _cells(line: str, separator: str, columns: int) -> list[str] | None:
+    """The cells of a line by itself; None when it has another number of them."""
+    plain = line.split(separator)
+    if len(plain) == columns:
+        return plain
+    cells = next(csv.reader([line], delimiter=separator), [])
+    return cells if len(cells) == columns else None
+
+
+def _kind(value: str) -> str:
+    """What marks a cell as no text: the suffix of a file name, or being one word or number; else ""."""
+    value = value.strip()
+    if _FILE_SUFFIX.search(value):
+        return "file name"
+    if not value or '"' in value or re.search(r"\s", value):
+        return ""
+    if value.isdecimal():
+        return "number"
+    return "code" if re.search(r"\d", value) else "word"
