@@ -22,7 +22,7 @@ from pydantic import (
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
 from domainclip.data.files.column_names import column_name
-from domainclip.data.images.fits_settings import FitsSettings
+from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
 
@@ -89,12 +89,6 @@ class Retention(_Strict):
     path: str
 
 
-class ImageOptions(_Strict):
-    """Options for decoding images of some formats."""
-
-    fits: FitsSettings = FitsSettings()
-
-
 Severity = Literal["error", "warning", "info", "off"]
 
 
@@ -108,6 +102,8 @@ class Checks(_Strict):
     near_duplicates_within: Severity | None = None
     laterality: Severity | None = None  # captions name left or right, and training mirrors
     blank_images: Severity | None = None
+    low_contrast: Severity | None = None  # images that come out nearly black, nearly white or flat
+    fits_planes: Severity | None = None  # FITS files of several images, where the card names no HDU
     small_images: Severity | None = None
     missing_class: Severity | None = None
     common_class: Severity | None = None
@@ -135,7 +131,7 @@ class Card(_Strict):
     columns: Columns = Columns()
     splits: Splits = Splits()
     captions: Captions = Captions()
-    images: ImageOptions = ImageOptions()
+    images: ImageSettings = ImageSettings()
     # Of an item with several views, each epoch shows a random one, or always the first.
     views: Literal["random", "first"] = "random"
     multi_label: bool = False

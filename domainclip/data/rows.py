@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_da
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
-from domainclip.data.images import fits_settings
+from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.text import captions
@@ -156,7 +156,7 @@ def _item(
         meta[captions.REWRITES] = list(rewrites.items())
     return Item(
         id=_cell(row, columns.id) or row.name,
-        image=fits_settings.with_fits_settings(row.image, card.images.fits),
+        image=with_settings(row.image, card.images),
         texts=list(texts),
         language=list(texts.values()),
         labels=labels,
@@ -164,7 +164,7 @@ def _item(
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         location=row.location,
-        views=[fits_settings.with_fits_settings(view, card.images.fits) for view in row.views],
+        views=[with_settings(view, card.images) for view in row.views],
     )
 
 

@@ -143,7 +143,10 @@ def blank_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     blank = np.flatnonzero(inspections["blank"])
     if len(blank):
         where = tuple(inspected.location(index) for index in blank[:MAX_LOCATIONS])
-        text = f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where)}"
+        text = (
+            f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where)}; "
+            "leave them out, or set corpus.checks.blank_images=info"
+        )
         yield Finding("warning", text, "blank_images", len(blank), where)
     usable = (inspections["reason"] == b"") & ~inspections["blank"]
     small = usable & (np.minimum(inspections["width"], inspections["height"]) < THUMBNAIL_SIDE)

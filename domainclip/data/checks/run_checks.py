@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.checks import captions, images, leakage, structure
+from domainclip.data.checks import captions, image_levels, images, leakage, structure
 from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
@@ -47,6 +47,7 @@ def corpus_findings(
     inspected = images.inspect_corpus(corpus, sample, workers)
     findings += images.unreadable_images(inspected)
     findings += images.blank_images(inspected)
+    findings += [*image_levels.low_contrast(inspected), *image_levels.fits_planes(inspected)]
     findings += images.image_sizes(inspected, side)
     files = sorted(images.dicom_files(corpus))
     findings += [*images.missing_decoders(files), *images.unused_attributes(files)]

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import ValidationError
 
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
-from domainclip.data.images import color, fits, fits_settings
+from domainclip.data.images import bit_depth, color, fits, fits_settings, tiff
+from domainclip.data.images.bit_depth import BitDepthSettings, NoFiniteValue, colour_levels, grey_levels
 from domainclip.errors import UnreadableImage
 
 # Formats whose decoders run no other program, as those of EPS and PDF do. FITS is decoded by `fits`.
@@ -26,7 +29,7 @@ Image.init()
 FORMATS = tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)  # Pillow may lack some
 # Pillow's own limit: a larger image is a mistake or an attack, and takes 270 MB of memory.
 MAX_PIXELS = 89_478_485
-_STRIP_PIXELS = 2**20  # pixels whose grey levels are computed at once
+_ORIENTATION = 0x0112  # tag of EXIF
 # Transparent pixels become white, as web pages show them: captions were written for that appearance.
 BACKGROUND = (255, 255, 255)
 # Part of the cache keys of everything computed from pixels: raise it when a file decodes to other pixels.
@@ -58,7 +61,7 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
             elif fits_settings.is_fits(data):
                 decoded = fits.render_fits(data, file, fragment, max_pixels)
             else:
-                decoded = _decode_with_pillow(data, name, max_pixels)
+                decoded = _decode_with_pillow(data, name, max_pixels, _bit_depth_settings(fragment, name))
     except UnreadableImage:
         raise
     except Exception as error:
@@ -66,6 +69,15 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
     if not all(decoded.size):  # nothing can be resized, shown or encoded
         raise UnreadableImage(name, "no pixels")
     return decoded
+
+
+def _bit_depth_settings(fragment: Mapping[str, str], name: str) -> BitDepthSettings:
+    chosen = {key: fragment[key] for key in BitDepthSettings.model_fields if key in fragment}
+    try:
+        return BitDepthSettings.model_validate(chosen) if chosen else bit_depth.DEFAULT
+    except ValidationError as error:
+        key = error.errors(include_url=False)[0]["loc"][0]
+        raise UnreadableImage(name, f"no such setting of the bit depth: {key}") from None
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,17 @@ class ImageHeader:
 def image_header(data: bytes) -> ImageHeader | None:
     """The header of an image file; None for DICOM, FITS, and files that are not images."""
     try:
+        page = _tiff_page(data, "")
+        if page is not None and page.needs_own_decoder:
+            return ImageHeader(
+                kind="TIFF",
+                mode=page.sample_type,
+                width=page.value(256, 0),
+                height=page.value(257, 0),
+                frames=1 + page.has_more,
+                rotated=page.value(274, 1) not in (0, 1),
+                has_icc_profile=34675 in page.tags,
+            )
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             warnings.simplefilter("ignore")
             return ImageHeader(
@@ -92,21 +115,71 @@ def image_header(data: bytes) -> ImageHeader | None:
                 width=opened.width,
                 height=opened.height,
                 frames=getattr(opened, "n_frames", 1),
-                rotated=opened.getexif().get(0x0112, 1) not in (0, 1),
+                rotated=opened.getexif().get(_ORIENTATION, 1) not in (0, 1),
                 has_icc_profile="icc_profile" in opened.info,
             )
     except Exception:
         return None
 
 
-def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _decode_with_pillow(data: bytes, name: str, max_pixels: int, settings: BitDepthSettings) -> Image.Image:
+    page = _tiff_page(data, name)
+    if page is not None and page.needs_own_decoder:
+        try:
+            return upright_rgb(tiff.decode_samples(page, data, max_pixels, settings))
+        except tiff.TooManyPixels:
+            raise UnreadableImage(name, f"more than {max_pixels} pixels") from None
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         # Only the header was read so far: refuse before memory is allocated.
         if opened.width * opened.height > max_pixels:
             raise UnreadableImage(name, f"more than {max_pixels} pixels")
-        opened.seek(0)  # the first frame of an animation
+        opened.seek(page.number if page else 0)  # the first frame of an animation
+        if opened.width * opened.height > max_pixels:  # of the page, which may be larger than its preview
+            raise UnreadableImage(name, f"more than {max_pixels} pixels")
+        has_deep_colours = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
         opened.load()
-        return upright_rgb(opened)
+        inverted = page is not None and page.white_is_zero
+        image = _with_low_bytes(opened, data) if has_deep_colours else opened
+        return _to_rgb(_apply_orientation(image), settings, inverted)
+
+
+def _tiff_page(data: bytes, name: str) -> tiff.TiffPage | None:
+    """The page of a TIFF that is shown; None for other files, and for broken tags, which Pillow reports."""
+    try:
+        return tiff.read_page(data, name)
+    except UnreadableImage:
+        raise
+    except Exception:
+        return None
+
+
+def _with_low_bytes(image: Image.Image, data: bytes) -> Image.Image:
+    """A colour image of 16 bits, of which Pillow keeps the high bytes, in 8 bits by its real depth.
+
+    Values of 12-bit cameras would be nearly black: their low bytes are read by the opposite byte order.
+    """
+    high = np.asarray(image)
+    if np.quantile(high[..., :3], 0.999, method="higher") >= 16:
+        return image
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        opened.tile = [tile._replace(args=_opposite_order(tile.args)) for tile in opened.tile]
+        low = np.asarray(opened)
+    values = high[..., :3].astype(np.uint16) * 256 + low[..., :3]
+    levels = np.concatenate([colour_levels(values), high[..., 3:]], axis=2)
+    deep = Image.fromarray(np.ascontiguousarray(levels))
+    deep.info = dict(image.info)
+    if orientation := image.getexif().get(_ORIENTATION):
+        deep.getexif()[_ORIENTATION] = orientation
+    return deep
+
+
+def _opposite_order(args: Any) -> Any:
+    """The arguments of a decoder with the two bytes of each sample exchanged."""
+    if isinstance(args, tuple):
+        return (_opposite_order(args[0]), *args[1:])
+    native = "L" if sys.byteorder == "little" else "B"
+    order = args[-1] if args[-1] != "N" else native
+    return args[:-1] + ("B" if order == "L" else "L")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -122,9 +195,12 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(
+    image: Image.Image, settings: BitDepthSettings = bit_depth.DEFAULT, inverted: bool = False
+) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
+        # Pillow's own conversion would turn all levels above 255 white.
+        return Image.fromarray(grey_levels(np.asarray(image), settings, inverted)).convert("RGB")
     profile = image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -137,43 +213,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return color.to_srgb(unpacked, profile).convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> np.ndarray:
-    """(rows, columns) uint8 from grey levels of any depth; Pillow would turn all levels above 255 white.
-
-    The depth is 8, 12 or 16 bits, the first that holds the brightest pixel: images of 12-bit detectors are
-    stored in 16 bits. Floats, negative and 32-bit values have no such depth: their range is stretched.
-    """
-    low, high, integers = np.inf, -np.inf, True
-    for _, values in _strips(image):
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            integers = integers and bool((finite == np.rint(finite)).all())
-    grey = np.zeros((image.height, image.width), np.uint8)
-    depth = next((bits for bits in (8, 12, 16) if high < 2**bits), None)
-    if depth is not None and 0 <= low <= high and integers:
-        low, high = 0.0, float(2**depth - 1)
-    if high <= low:  # a single level, or no finite value
-        return grey
-    for top, values in _strips(image):
-        # NaN was not measured: it becomes black, and does not affect the range.
-        shares = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low)
-        grey[top : top + len(values)] = np.rint(shares * 255).astype(np.uint8)
-    return grey
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-    """Strips of a grey image, float64, with their first row: all at once would take 8 bytes a pixel."""
-    height = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, height):
-        strip = image.crop((0, top, image.width, min(image.height, top + height)))
-        yield top, np.asarray(strip).astype(np.float64)
-
-
 def _reason(error: Exception, data: bytes) -> str:
     """A few words that quote no value of the file, so that equal faults are counted together."""
+    if isinstance(error, NoFiniteValue):
+        return "no finite value"
     if isinstance(error, UnidentifiedImageError):
-        return next(
+        return tiff.unread_reason(data) or next(
             (reason for pattern, reason in _OTHER_KINDS if re.match(pattern, data, re.DOTALL)), "not an image"
         )
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)

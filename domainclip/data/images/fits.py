@@ -6,6 +6,7 @@ since FITS counts rows from the bottom.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def render_fits(data: bytes, name: str, fragment: Mapping[str, str], max_pixels:
     Raises: UnreadableImage with the reason; without astropy, with the command that installs it.
     """
     settings = fits_hdus.read_settings(name, fragment)
-    planes = list(fits_hdus.read_planes(data, name, settings, max_pixels))
+    planes = [_smooth(plane, settings) for plane in fits_hdus.read_planes(data, name, settings, max_pixels)]
     if len({plane.shape for plane in planes}) > 1:
         raise UnreadableImage(name, "FITS bands of different sizes")
     if len(planes) == 1:
@@ -43,7 +44,8 @@ def describe_fits(data: bytes, name: str, fragment: Mapping[str, str], max_pixel
     """
     settings = fits_hdus.read_settings(name, fragment)
     bands = ", ".join(map(str, settings.bands))
-    with fits_hdus.open_hdus(data, name, max_pixels) as hdus:
+    with warnings.catch_warnings(), fits_hdus.open_hdus(data, name, max_pixels) as hdus:
+        warnings.simplefilter("ignore")
         if bands and not any(isinstance(band, int) for band in settings.bands):
             source = f"bands {bands}"
         else:
@@ -51,11 +53,28 @@ def describe_fits(data: bytes, name: str, fragment: Mapping[str, str], max_pixel
             label = f" ({selected.hdu.name})" if selected.number and selected.hdu.name else ""
             several = f" of {selected.images} images" if selected.images > 1 else ""
             source = f"HDU {selected.number}{label}{several}" + (f", planes {bands}" if bands else "")
+    if settings.smooth:
+        source += f"; smoothed by {settings.smooth:g} pixels"
     if settings.stretch == "zscale":
         return f"{source}; zscale"
     low, high = settings.percentiles
     softening = f", softening {settings.softening:g}" if settings.stretch == "asinh" else ""
     return f"{source}; {settings.stretch} between percentiles {low:g} and {high:g}{softening}"
+
+
+def _smooth(values: np.ndarray, settings: FitsSettings) -> np.ndarray:
+    """The values, smoothed if the settings ask for it; NaN stays NaN and has no weight."""
+    if not settings.smooth:
+        return values
+    from scipy.ndimage import gaussian_filter
+
+    # A hot pixel would become a bright disc.
+    low, high = percentile_limits(values[np.isfinite(values)], settings.percentiles)
+    measured = ~np.isnan(values)
+    clipped = np.clip(np.where(measured, values, 0), low, high) * measured
+    weights = gaussian_filter(measured.astype(np.float64), settings.smooth, mode="nearest")
+    smoothed = gaussian_filter(clipped, settings.smooth, mode="nearest") / np.maximum(weights, 1e-12)
+    return np.where(measured, smoothed, np.nan)
 
 
 def _value_limits(values: np.ndarray, settings: FitsSettings) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,13 @@ def select_hdu(hdus: HDUList, order: Sequence[int | str], name: str) -> Selected
     else:
         selected = min(images, key=lambda number: (_rank(images[number].name), number))
     return SelectedHdu(images[selected], selected, len(images))
+
+
+def count_images(data: bytes, name: str, max_pixels: int) -> int:
+    """The number of images of at least one pixel in a file that can be read."""
+    with warnings.catch_warnings(), open_hdus(data, name, max_pixels) as hdus:
+        warnings.simplefilter("ignore")
+        return sum(_has_pixels(hdu) for hdu in _each_hdu(hdus, name))
 
 
 def _each_hdu(hdus: HDUList, name: str) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from domainclip.data.files import locations
+from domainclip.data.images.value_limits import check_percentiles
 
 MAGIC = b"SIMPLE  ="
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,6 +28,8 @@ class FitsSettings(BaseModel):
     stretch: Literal["asinh", "linear", "log", "sqrt", "zscale"] = "asinh"
     percentiles: tuple[float, float] = (0.5, 99.5)  # of the finite values: black, white; unused by zscale
     softening: float = Field(default=0.1, gt=0)  # of asinh, as a share of white: linear below
+    # Gaussian sigma in pixels, 0: none; counts of few photons are points that vanish when they are resized.
+    smooth: float = Field(default=0, ge=0, le=100)
     # Numbers or EXTNAMEs, the most wanted first; null: SCI, else the first image that is no weight or mask.
     hdu: int | str | list[int | str] | None = None
     # Red, green and blue: planes of a cube, names of HDUs, or files in the same folder, as "{stem}_i.fits".
@@ -53,9 +55,7 @@ class FitsSettings(BaseModel):
     @field_validator("percentiles")
     @classmethod
     def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= value[0] < value[1] <= 100:
-            raise ValueError("two numbers from 0 to 100, the lower first")
-        return value
+        return check_percentiles(value)
 
     @field_validator("hdu", mode="before")
     @classmethod
@@ -88,31 +88,6 @@ def is_fits(data: bytes) -> bool:
         except zlib.error:
             return False
     return data.startswith(MAGIC)
-
-
-def with_fits_settings(image: dict[str, Any], settings: FitsSettings) -> dict[str, Any]:
-    """A FITS image of a corpus with the settings in its location; any other image unchanged."""
-    fragment = settings.fragment()
-    if not fragment:
-        return image
-    # An image given as bytes needs a name that can carry the fragment.
-    file, own_fragment = locations.split_location(
-        image["path"] or ("" if image["bytes"] is None else "image")
-    )
-    head = _read_head(file, own_fragment) if image["bytes"] is None else image["bytes"][:HEAD_BYTES]
-    if not is_fits(head):
-        return image
-    # The settings of a row override those of the card.
-    return {**image, "path": locations.join_location(file, fragment | own_fragment)}
-
-
-def _read_head(file: str, fragment: Mapping[str, str]) -> bytes:
-    try:
-        with open(file, "rb") as stream:
-            stream.seek(int(fragment.get("offset", 0)))
-            return stream.read(HEAD_BYTES)
-    except (OSError, ValueError):  # missing files are reported with all others
-        return b""
 
 
 def band_files(name: str, fragment: Mapping[str, str]) -> list[Path]:

@@ -18,7 +18,8 @@ from PIL import Image
 from domainclip import disk_cache
 from domainclip.data.dicom.reading import is_dicom
 from domainclip.data.files import locations
-from domainclip.data.images.decode import decode_image, image_header
+from domainclip.data.images.decode import MAX_PIXELS, decode_image, image_header
+from domainclip.data.images.fits_hdus import count_images
 from domainclip.data.images.fits_settings import is_fits
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE, hash_thumbnail
 from domainclip.errors import UnreadableImage
@@ -41,6 +42,7 @@ INSPECTION = np.dtype(
         ("rotated", "?"),  # to be upright, by its EXIF orientation
         ("animated", "?"),  # only the first frame is decoded
         ("blank", "?"),
+        ("planes", "u2"),  # images in a FITS file, of which one is shown; 0 for other files
         ("thumbnail", "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),  # grey
         ("hashes", "u8", (8, 2)),
         ("colour", "u1", (2,)),  # mean Cb and Cr
@@ -81,7 +83,12 @@ def inspect_image(image: Mapping[str, Any]) -> np.ndarray:
         inspection["reason"] = error.reason.encode("ascii", "replace")[:96]
         return inspection
     inspection["width"], inspection["height"] = decoded.size
-    inspection["mode"], inspection["rotated"], inspection["animated"] = _stored_form(image)
+    (
+        inspection["mode"],
+        inspection["rotated"],
+        inspection["animated"],
+        inspection["planes"],
+    ) = _stored_form(image)
     low, high = decoded.reduce(4).convert("L").getextrema()
     inspection["blank"] = float(high) - float(low) <= 2  # type: ignore[arg-type]
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
@@ -122,14 +129,16 @@ def _cache_key(digests: Sequence[str]) -> str:
     return disk_cache.key("looks", VERSION, list(digests))
 
 
-def _stored_form(image: Mapping[str, Any]) -> tuple[bytes, bool, bool]:
-    """The mode that the file stores, whether EXIF rotates it, and whether it has several frames."""
+def _stored_form(image: Mapping[str, Any]) -> tuple[bytes, bool, bool, int]:
+    """The stored mode, whether EXIF rotates it, whether it has several frames; images of FITS."""
     path = str(image.get("path") or "")
     data = image["bytes"] if image.get("bytes") is not None else locations.read_location(path)
+    if is_fits(data):
+        return b"FITS", False, False, min(count_images(data, path, MAX_PIXELS), 2**16 - 1)
     header = image_header(data)
     if header is None:
-        return b"DICOM" if is_dicom(data) else b"FITS" if is_fits(data) else b"", False, False
-    return header.mode.encode()[:16], header.rotated, header.frames > 1
+        return b"DICOM" if is_dicom(data) else b"", False, False, 0
+    return header.mode.encode()[:16], header.rotated, header.frames > 1, 0
 
 
 @contextmanager

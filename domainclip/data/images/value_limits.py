@@ -7,6 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def check_percentiles(value: tuple[float, float]) -> tuple[float, float]:
+    """The two percentiles of black and white.
+
+    Raises: ValueError, which pydantic reports with the key.
+    """
+    if not 0 <= value[0] < value[1] <= 100:
+        raise ValueError("two numbers from 0 to 100, the lower first")
+    return value
+
+
 def percentile_limits(values: np.ndarray, percentiles: Sequence[float]) -> tuple[float, float]:
     """The values shown as black and as white: two percentiles of finite `values`.
 

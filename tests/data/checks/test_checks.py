@@ -134,7 +134,9 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
 def test_blank_images(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     Image.new("RGB", (64, 64), (17, 17, 17)).save(tmp_path / "3.png")
-    assert _texts(_findings(file), "warning") == ["1 of 6 images are blank; first: row 4"]
+    assert _texts(_findings(file), "warning") == [
+        "1 of 6 images are blank; first: row 4; leave them out, or set corpus.checks.blank_images=info"
+    ]
 
 
 def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:
