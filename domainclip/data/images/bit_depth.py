@@ -124,7 +124,7 @@ def colour_levels(values: np.ndarray) -> np.ndarray:
         brightest = np.quantile(sample, 1 - _MAX_ABOVE_DEPTH, method="higher")
         depth = next(bits for bits in _DEPTHS if brightest < 2**bits)
         limited = np.minimum(values, 2**depth - 1).astype(np.uint16)
-        return (limited >> (depth - 8)).astype(np.uint8)
+        return np.asarray(limited >> (depth - 8), np.uint8)
     if integers or low < 0 or high > 1:
         return grey_levels(values.reshape(len(values), -1)).reshape(values.shape)
-    return np.rint(np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * 255), np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -57,7 +57,7 @@ class TiffPage:
 
     tags: dict[int, Any]
     number: int  # from 0
-    byte_order: str  # of numpy: "<" or ">"
+    byte_order: Literal["<", ">"]  # of numpy: "<" or ">"
     has_more: bool  # pages behind it
 
     def values(self, tag: int, default: int) -> tuple[Any, ...]:
@@ -106,7 +106,7 @@ def read_page(data: bytes, name: str) -> TiffPage | None:
     stream = io.BytesIO(data)
     header_size = 8 if data[2:3] in b"*" or data[3:4] in b"*" else 16
     directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(header_size))
-    order = "<" if data[:2] == b"II" else ">"
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
     pages: list[TiffPage] = []
     while directory.next and len(pages) < _MAX_PAGES:
         stream.seek(directory.next)
