@@ -31,15 +31,12 @@ from domainclip.errors import UnreadableImage
 # pydicom would print invalid values, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
 
-# Every term that the standard defines for Modality, the retired ones last [PS3.3 C.7.3.1.1.1].
-_MODALITY_TERMS = """
-    ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL
-    IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG
-    RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN
-    TEXTUREMAP TG US VA XA XAPROTOCOL XC
-    AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
+# The terms of Modality, of those that the standard defines, that are no images [PS3.3 C.7.3.1.1.1].
+_OTHER_MODALITY_TERMS = """
+    ANN AR ASMT AU CTPROTOCOL DOC ECG EEG EMG EOG EPS FID HC HD KER KO LEN M3D OAM PLAN POS PR REG RESP
+    RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SMR SR SRF STAIN TEXTUREMAP TG VA XAPROTOCOL
 """
-_MODALITIES = frozenset(_MODALITY_TERMS.split())
+_OTHER_MODALITIES = frozenset(_OTHER_MODALITY_TERMS.split())
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _HEAD_BYTES = 132  # preamble and "DICM"
 _MAX_DEFLATE_RATIO = 1032  # inflated bytes of each deflated one
@@ -217,7 +214,7 @@ def check_is_image(dataset: FileDataset, name: str) -> None:
     storage = attributes.uid_name(_attribute_text(dataset, "SOPClassUID"))
     # Modality may contain any text, even a name: only terms of the standard are quoted.
     modality = _attribute_text(dataset, "Modality")
-    kind = modality if modality in _MODALITIES else storage
+    kind = modality if modality in _OTHER_MODALITIES else storage
     # An image class without pixels was cut off; a plan or a report never had pixels.
     is_cut_off = "Image Storage" in storage or not kind
     raise UnreadableImage(name, "no pixel data" if is_cut_off else f"not an image ({kind})")

@@ -17,14 +17,19 @@ from domainclip.data.dicom.frames import FramePolicy
 from domainclip.data.files import corpus_folder, locations, tables
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.readers.sources import columns, dicom_reports, dicom_structured_reports, dicom_studies
+from domainclip.data.readers.sources import (
+    columns,
+    dicom_folder,
+    dicom_reports,
+    dicom_structured_reports,
+    dicom_studies,
+)
 from domainclip.data.readers.sources.dicom_studies import DicomFile, GroupLevel
 from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.text.cells import CellFault, of_column
 from domainclip.errors import DataError, RecipeError, UnreadableImage, did_you_mean
 
-_SUFFIXES = (".dcm", ".dicom")
 _INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, "TransferSyntaxUID", "BitsStored")
 
 
@@ -57,7 +62,7 @@ class Dicom(CorpusReader):
         root = corpus_root(path).resolve()
         if not root.exists():
             raise DataError(f"{path}: no such file or folder: check corpus.path")
-        table = self._table(Path(path), root)
+        table = self._table(root if Path(path).name.upper() == "DICOMDIR" else Path(path), root)
         table_columns = table.columns if table else ["text"]
         keywords = [
             name
@@ -125,9 +130,11 @@ class Dicom(CorpusReader):
         files: list[DicomFile] = []
         broken: list[str] = []
         others: list[tuple[str, str, Path]] = []
-        for number, file in enumerate(_dicom_files(root), start=1):
+        for number, file in enumerate(dicom_folder.walk_dicom(root, log), start=1):
             location, name = f"file {number}", file.relative_to(root).as_posix()
             try:
+                if not file.exists():  # a link to nowhere
+                    raise UnreadableImage(name, "missing file")
                 dicom_file = self._read_file(
                     corpus_folder.path_inside(root, name, location), name, location, {}, keywords
                 )
@@ -144,6 +151,8 @@ class Dicom(CorpusReader):
                 if table is not None
                 else dicom_file.with_report(self._adjacent_report(dicom_file, file))
             )
+        directories = [file for kind, _, file in others if kind == "(DICOMDIR)"]
+        dicom_folder.count_missing_references(directories, root, log)
         if table is None:
             return _with_structured(files, others, log)
         _note_ignored(Counter(kind for kind, _, _ in others), log)
@@ -207,17 +216,6 @@ class Dicom(CorpusReader):
 def _multi_valued(roles: Columns) -> list[str]:
     """The columns that may have several values per item: captions and classes."""
     return [*(roles.texts or []), *([roles.labels] if isinstance(roles.labels, str) else [])]
-
-
-def _dicom_files(root: Path) -> Iterator[Path]:
-    for file in corpus_folder.walk_files(root):
-        try:
-            with file.open("rb") as stream:
-                begins = reading.is_dicom(stream.read(132))
-        except OSError:  # reported when its header cannot be read
-            begins = True
-        if begins or file.suffix.lower() in _SUFFIXES:  # a file with only the suffix is counted as broken
-            yield file
 
 
 def _with_structured(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,13 +14,14 @@ from datasets import DatasetDict
 from PIL import Image
 
 from domainclip.data.cards import Card, Columns
-from domainclip.data.files import corpus_folder, tar_samples
+from domainclip.data.dicom import reading
+from domainclip.data.files import corpus_folder, file_kinds
 from domainclip.data.images import decode
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import is_split, parse_split
-from domainclip.errors import DataError, RecipeError
+from domainclip.errors import DataError, RecipeError, UnreadableImage
 
 _PILLOW_FORMATS = Image.registered_extensions()  # by suffix
 _FITS = (".fits", ".fit", ".fts")
@@ -28,9 +30,7 @@ _SUFFIXES = (
     *(".mpo", ".dcm", ".dicom", *_FITS, ".fz"),
     *(f"{suffix}.gz" for suffix in _FITS),
 )
-# Files of these kinds among images are left out without a note.
-_COMMON = ".txt .csv .tsv .md .rst .json .jsonl .ndjson .parquet .yaml .yml .xml .html .pdf .log .py .db .ini"
-_COMMON_SUFFIXES = frozenset(_COMMON.split())
+_HEAD_BYTES = 512  # enough to recognise the kind of a file
 
 _TextKey = tuple[Path, str]  # the folder, and the name without .txt
 
@@ -57,8 +57,9 @@ class Folder(CorpusReader):
         files = list(corpus_folder.walk_files(root, skipped))
         if skipped:
             log.add_note(f"{len(skipped)} links to folders, pipes and devices are not read")
-        images = [file for file in files if _suffix(file)]
-        _note_other_files([file for file in files if not _suffix(file)], log)
+        by_content = _dicom_by_content([file for file in files if not _suffix(file)])
+        images = [file for file in files if _suffix(file) or file in by_content]
+        _note_other_files([file for file in files if not _suffix(file) and file not in by_content], log)
         texts = {_text_key(file, file.name[:-4]): file for file in files if file.suffix.lower() == ".txt"}
         unused = set(texts.values()) - {_text_file(file, texts) for file in images}
         if unused:
@@ -99,7 +100,7 @@ class Folder(CorpusReader):
 
 
 def _stem(file: Path) -> str:
-    return file.name.removesuffix(file.name[-len(_suffix(file)) :])  # of a.fits.gz: a
+    return file.name[: len(file.name) - len(_suffix(file))]  # of a.fits.gz: a
 
 
 def _text_key(file: Path, stem: str) -> _TextKey:
@@ -119,12 +120,39 @@ def _suffix(file: Path) -> str:
     return max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
+def _dicom_by_content(files: Sequence[Path]) -> frozenset[Path]:
+    """The files without a known suffix that are DICOM images, as archives export them, and damaged ones.
+
+    Beside such images, a file that is empty or of no known kind is a damaged one: it is counted as unusable.
+    """
+    images, damaged = [], []
+    for file in files:
+        if file_kinds.is_common(file) or file_kinds.is_known(file):
+            continue
+        with suppress(OSError), file.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            if reading.is_dicom(head):
+                images += [file] if _is_image(file) else []
+            elif not file_kinds.kind_of_content(head):
+                damaged.append(file)
+    return frozenset([*images, *damaged] if images else [])
+
+
+def _is_image(file: Path) -> bool:
+    """Whether a DICOM file is an image, or a broken one; not a report or a directory."""
+    try:
+        reading.read_header(file, ["Modality"])
+    except UnreadableImage as error:
+        return not error.reason.startswith("not an image")
+    return True
+
+
 def _note_other_files(others: Sequence[Path], log: ReadLog) -> None:
     counts: Counter[str] = Counter()
     for file in others:
         suffix = file.suffix.lower()
-        if suffix not in _COMMON_SUFFIXES:  # an unusual suffix can be a patient's name
-            known = suffix[1:] in tar_samples.REPORTABLE_SUFFIXES or suffix in _PILLOW_FORMATS
+        if not file_kinds.is_common(file):
+            known = file_kinds.is_known(file)
             counts[suffix if known else "of other kinds" if suffix else "without a suffix"] += 1
     if counts:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))

@@ -523,3 +523,57 @@ def test_other_objects_are_counted_beside_a_keyed_table_too(tmp_path: Path) -> N
     table(tmp_path, [{"accession": "A0", "text": "Report."}], "texts.csv", images=False)
     _, log = _read(tmp_path, reports="texts.csv", key="accession", attribute="AccessionNumber")
     assert "DICOM files that are not images are left out: 1 (RTPLAN)" in log.notes
+
+
+def test_damaged_files_without_a_suffix_are_counted(tmp_path: Path) -> None:
+    """An empty file and one with a broken beginning; texts and other known files are noted, not counted."""
+    _studies(tmp_path)
+    for i in range(3):
+        (tmp_path / f"study{i}" / "IM0001.txt").write_text("Report.", encoding="utf-8")
+    whole = (tmp_path / "study1" / "IM0001").read_bytes()
+    damaged = {
+        "IM0002": b"",
+        "IM0003": b"\x01" + whole[1:128] + b"XXXX" + whole[132:],
+        "1.2.840.5": b"\0" * 99,
+    }
+    for name, content in damaged.items():
+        (tmp_path / "study1" / name).write_bytes(content)
+    (tmp_path / "study1" / "bare").write_bytes(whole[132:])  # only the preamble is missing
+    (tmp_path / "study1" / "bare.txt").write_text("Bare.", encoding="utf-8")
+    (tmp_path / "README").write_text("A text.", encoding="utf-8")
+    (tmp_path / "logo").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (tmp_path / "logo.png").write_bytes(b"")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    splits, log = _read(tmp_path, {"max_unusable": 1.0})
+    assert len(splits["train"]) == 4
+    assert sorted(bad.reason for bad in log.unusable) == [
+        "empty file",
+        "missing file",
+        "no DICOM preamble",
+        "no DICOM preamble",
+    ]
+    assert (
+        "files that are not DICOM files are left out: 1 .png, 1 PNG without a known suffix, "
+        "1 text without a known suffix" in log.notes
+    )
+
+
+def test_an_image_that_a_dicomdir_lists_is_counted_if_it_is_missing(tmp_path: Path) -> None:
+    source = Path(str(get_testdata_file("dicomdirtests/DICOMDIR", download=False)))
+    shutil.copy(source, tmp_path / "DICOMDIR")
+    dataset = pydicom.dcmread(source)
+    images = [r for r in dataset.DirectoryRecordSequence if r.DirectoryRecordType == "IMAGE"]
+    first = tmp_path.joinpath(*images[0].ReferencedFileID)
+    dicom_file(first, STORED)
+    first.with_name(f"{first.name}.txt").write_text("Report.", encoding="utf-8")
+    for path in (tmp_path, tmp_path / "DICOMDIR"):
+        log = ReadLog()
+        Dicom().read(card(reader="dicom", max_unusable=1.0, **TRAIN_ONLY), path, log)
+        missing = [bad for bad in log.unusable if bad.reason == "missing file"]
+        assert 0 < len(missing) < len(images)
+        assert all(bad.location.startswith("DICOMDIR record ") for bad in missing)
+        absent = len(images) - 1 - len(missing)
+        assert (
+            f"{absent} images that a DICOMDIR lists are not in the folder, nor others of their studies"
+            in log.notes
+        )

@@ -3,13 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import DatasetDict
 
+from domainclip.data.corpus import load_corpus
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.folder import Folder
 from domainclip.errors import DataError, RecipeError
-from tests.data.made_corpora import card, noise_image
+from tests.data.made_corpora import card, dicom_file, noise_image
+from tests.data.made_dicom import report_file
 
 
 def _read(path: Path, **keys: Any) -> tuple[DatasetDict, ReadLog]:
@@ -125,3 +128,24 @@ def test_every_kind_of_image_is_taken_and_what_is_left_is_counted(tmp_path: Path
     assert [row["texts"] for row in rows] == [[f"of {text}"] for text in texts]
     left = "1 .eps, 1 .gz, 2 .heic, 1 of other kinds, 1 without a suffix"
     assert log.notes == [f"files that are not images are left out: {left}"]
+
+
+def test_dicom_files_without_a_suffix_are_read_and_damaged_ones_are_counted(tmp_path: Path) -> None:
+    stored = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for name in ("a/IM0001", "b/1.2.840.3", "a/IM0002"):
+        dicom_file(tmp_path / name, stored, SeriesNumber=len(name))
+        (tmp_path / f"{name}.txt").write_text("Clear.", encoding="utf-8")
+    report_file(tmp_path / "a/SR0001", "1.2")
+    (tmp_path / "a/IM0002").write_bytes(b"")
+    (tmp_path / "a/README").write_text("A text.", encoding="utf-8")
+    splits, log = _read(tmp_path)
+    assert sorted(row["id"] for row in _all(splits)) == ["a/IM0001", "a/IM0002", "b/1.2.840.3"]
+    assert _all(splits)[0]["texts"] == ["Clear."]
+    assert log.notes == ["files that are not images are left out: 2 without a suffix"]
+    corpus = load_corpus(card(reader="folder", max_unusable=0.5), str(tmp_path))
+    assert [bad.reason for bad in corpus.unusable] == ["empty file"]
+    (tmp_path / "a/IM0001").unlink()
+    (tmp_path / "b/1.2.840.3").unlink()
+    noise_image(tmp_path / "a/c.png")
+    _, log = _read(tmp_path)  # without such images, an empty file is any file
+    assert "files that are not images are left out: 3 without a suffix" in log.notes
