@@ -45,9 +45,9 @@ REPORT = "HISTORY: Mr X.\nFINDINGS: Clear lungs.\nIMPRESSION: Normal."
 def test_sections_are_captions_of_their_own_and_what_has_none_is_counted() -> None:
     said = card(columns={"texts": ["report"]}, captions={"policy": "section"})
     train, log = _train(
-        said, {"report": REPORT}, {"report": "Two dogs."}, {"report": ""}, {"report": "Befund: frei"}
+        said, {"report": REPORT}, {"report": "Two dogs."}, {"report": ""}, {"report": "Lungen: frei"}
     )
-    assert train["texts"][:] == [["Clear lungs.", "Normal."], ["Two dogs."], ["Befund: frei"]]
+    assert train["texts"][:] == [["Clear lungs.", "Normal."], ["Two dogs."], ["Lungen: frei"]]
     assert log.notes == ["2 captions have none of the sections that the card names, and are used whole"]
     german = card(
         columns={"texts": ["report"]},

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-# Headings that end a section even when the section that they begin is not extracted: the usual ones of
-# radiology reports [LOINC 18748-4]. Others, and those of other languages, are named by the card.
-_USUAL = (
-    *("examination", "exam", "study", "procedure", "indication", "clinical indication", "reason for exam"),
-    *("reason for examination", "reason for study", "history", "clinical history", "clinical information"),
-    *("comparison", "comparisons", "technique", "contrast", "findings", "impression", "impressions"),
-    *("conclusion", "conclusions", "opinion", "summary", "recommendation", "recommendations", "addendum"),
-    *("notification", "wet read", "final report", "report", "attestation", "signed by", "dictated by"),
+from domainclip.data.text import report_headings
+
+_AND = r"(?:\s*[/&+,、・]\s*|\s+(?:and|und|et|y|e|en|og|och|i|a|и)\s+)"
+# A section ends at each of these, even when the section that they begin is not extracted.
+_ALL = (
+    *report_headings.OTHERS,
+    *(heading for name in report_headings.SYNONYMS for heading in report_headings.synonyms(name)),
 )
-_AND = r"(?:\s*[/&+,]\s*|\s+(?:and|und|et|y|e)\s+)"
 
 
 def extract_sections(text: str, headings: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The text of each section by its name, in the order of `headings`; absent sections are omitted.
 
-    `headings` lists the spellings of each section, case ignored; its name is always one. Recognised are
+    `headings` lists the spellings of each section, case ignored. Its name is always one, and so are the usual
+    synonyms of findings and impression, in many languages, unless another section has them. Recognised are
     "FINDINGS: …", "Findings - …", "## Findings", "**Findings**", "[FINDINGS]" and a heading alone on its
     line, and in running text a heading with a colon after a full stop. The text under "Findings and
     impression:" belongs to both.
     """
-    section_of = {
-        " ".join(spelling.casefold().split()): name
+    text = unicodedata.normalize("NFC", text)  # some systems write accents as separate characters
+    section_of = {heading: name for name in headings for heading in report_headings.synonyms(name.casefold())}
+    section_of |= {
+        " ".join(unicodedata.normalize("NFC", spelling).casefold().split()): name
         for name, spellings in headings.items()
         for spelling in (name, *spellings)
     }
-    matches = list(_pattern((*section_of, *_USUAL)).finditer(text))
+    matches = list(_pattern(tuple(sorted({*section_of, *_ALL}))).finditer(text))
     bodies: dict[str, list[str]] = {}
     ends = [match.start() for match in matches[1:]] + [len(text)]
     for match, end in zip(matches, ends, strict=False):
@@ -47,9 +50,10 @@ def _heading(match: re.Match[str]) -> str:
     return " ".join((match["line"] or match["inline"]).casefold().split())
 
 
-def _pattern(names: Sequence[str]) -> re.Pattern[str]:
+@lru_cache(maxsize=16)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     # The longest first, so that "clinical history" is not read as "history".
-    longest = sorted(set(names), key=len, reverse=True)
+    longest = sorted(names, key=len, reverse=True)
     words = "|".join(r"\s+".join(map(re.escape, name.split())) for name in longest)
     several = rf"(?:{words})(?:{_AND}(?:{words}))*"
     return re.compile(

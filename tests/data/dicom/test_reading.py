@@ -107,6 +107,24 @@ def test_sections_of_a_structured_report_can_be_left_out(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "meaning", "line"),
+    [
+        ("121076", "Conclusions", "Conclusions: Normal."),
+        ("121076", "Slotbeschouwing", "Impression: Normal."),
+        ("19005-8", "Radiology Imaging study [Impression]", "Impression: Normal."),
+        ("121070", "Zjistene zmeny", "Findings: Normal."),
+        ("121060", "History", "History: Normal."),
+    ],
+)
+def test_the_code_of_a_section_names_it_where_its_meaning_does_not(
+    tmp_path: Path, code: str, meaning: str, line: str
+) -> None:
+    section = container(meaning, text_item("Text", "Normal."))
+    section.ConceptNameCodeSequence[0].CodeValue = code
+    assert read_report_text(report_file(tmp_path / "a.dcm", "1.2.3", section))[1] == line
+
+
 def test_a_report_that_is_nested_too_deeply(tmp_path: Path) -> None:
     deep = text_item("Finding", "too deep")
     for _ in range(60):

@@ -55,3 +55,38 @@ def test_a_long_text_takes_no_long_time() -> None:
     began = time.monotonic()
     extract_sections("findings and " * 20_000 + "## " * 20_000 + "\n" * 20_000, ASKED)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "findings", "impression"),
+    [
+        ("Findings: a\nConclusions: b", "a", "b"),
+        ("FINDINGS: a\nSUMMARY: b", "a", "b"),
+        ("Findings: a. Opinion: b", "a.", "b"),
+        ("Befund: kein Erguss\nBeurteilung: normal\nEmpfehlung: keine", "kein Erguss", "normal"),
+        ("Résultats : clair.\nConclusion : normal.", "clair.", "normal."),
+        ("Re\u0301sultats : clair.\nSynthe\u0300se : normal.", "clair.", "normal."),  # decomposed accents
+        ("Hallazgos: claro.\nImpresión diagnóstica: normal.", "claro.", "normal."),
+        ("Reperti: chiaro.\nConclusioni: normale.", "chiaro.", "normale."),
+        ("Achados: a\nImpressão: b", "a", "b"),
+        ("Bevindingen: a\nConclusie: b", "a", "b"),
+        ("Fynd: a\nBedömning: b", "a", "b"),
+        ("Opis badania: a\nWnioski: b", "a", "b"),
+        ("Nález: a\nZávěr: b", "a", "b"),
+        ("ОПИСАНИЕ: a\nЗАКЛЮЧЕНИЕ: b", "a", "b"),
+        ("Bulgular: a\nSonuç: b", "a", "b"),
+        ("所見：a。 印象：b", "a。", "b"),
+        ("影像所见：a\n诊断意见：b", "a", "b"),
+        ("소견: a\n결론: b", "a", "b"),
+        ("النتائج: a\nالانطباع: b", "a", "b"),
+    ],
+)
+def test_synonyms_of_findings_and_impression(text: str, findings: str, impression: str) -> None:
+    headings: dict[str, list[str]] = {"findings": [], "impression": []}
+    assert extract_sections(text, headings) == {"findings": findings, "impression": impression}
+
+
+def test_a_section_of_the_card_has_its_heading_for_itself() -> None:
+    headings: dict[str, list[str]] = {"impression": [], "conclusions": [], "advice": ["Summary"]}
+    text = "IMPRESSION: a\nCONCLUSIONS: b\nSUMMARY: c"
+    assert extract_sections(text, headings) == {"impression": "a", "conclusions": "b", "advice": "c"}

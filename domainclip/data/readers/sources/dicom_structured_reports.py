@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from domainclip.data.dicom import attributes
 from domainclip.data.dicom.reading import read_dicom
+from domainclip.data.text import report_headings
 from domainclip.errors import UnreadableImage
 
 _DEPTH = 32  # real reports have five levels; a hostile one would have a thousand
@@ -34,29 +36,36 @@ def read_report_text(path: Path) -> tuple[str, str]:
             for heading, words in _texts(dataset, "", 0):
                 sections.setdefault(heading, []).append(words)
             lines = [f"{h}: {' '.join(texts)}" if h else " ".join(texts) for h, texts in sections.items()]
-            return str(dataset.get("StudyInstanceUID") or ""), "\n".join(lines)
-        except Exception as error:
-            raise UnreadableImage(str(path), f"broken DICOM report ({type(error).__name__})") from None
+            return _first(dataset, "StudyInstanceUID"), "\n".join(lines)
+        except Exception:  # pydicom raises arbitrary exceptions on broken items
+            raise UnreadableImage(str(path), "a report whose ContentSequence is broken") from None
 
 
 def _texts(item: Dataset, heading: str, depth: int) -> Iterator[tuple[str, str]]:
     """Every text below an item, with its heading."""
     if depth > _DEPTH:
         return
-    for below in item.get("ContentSequence") or []:
-        if below.get("RelationshipType") in _CONTEXT:
+    for below in attributes.items(item, "ContentSequence"):
+        if _first(below, "RelationshipType") in _CONTEXT:
             continue
-        name = _concept(below)
-        if below.get("ValueType") == "TEXT":
+        name, kind = _concept(below), _first(below, "ValueType")
+        if kind == "TEXT":
             # A text outside any section is a section of that name.
             words = " ".join(str(below.get("TextValue") or "").split())
             if words:
                 yield heading or name, words
-        yield from _texts(
-            below, name if below.get("ValueType") == "CONTAINER" and name else heading, depth + 1
-        )
+        yield from _texts(below, name if kind == "CONTAINER" and name else heading, depth + 1)
 
 
 def _concept(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence") or []
-    return str(names[0].get("CodeMeaning") or "").strip() if names else ""
+    """The name of a concept as a heading; where it is not a usual one, that of the section of its code."""
+    names = attributes.items(item, "ConceptNameCodeSequence")
+    if not names:
+        return ""
+    meaning = str(names[0].get("CodeMeaning") or "").strip()
+    section = report_headings.SECTION_OF_CODE.get(_first(names[0], "CodeValue"))
+    return meaning if section is None or report_headings.is_known(meaning) else section.capitalize()
+
+
+def _first(item: Dataset, keyword: str) -> str:
+    return next(iter(attributes.text_values(item, keyword)), "")
