@@ -13,7 +13,7 @@ from typing import Any
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.errors import HubError
-from domainclip.report import model_card, redaction, results_file
+from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 
 # Other files of the model folder are not pushed: peft, for one, writes a README with the path of the base.
@@ -181,8 +181,8 @@ def _card(folder: Path) -> str:
     file = folder / "README.md"
     if not file.exists():
         raise HubError(f"{file}: missing: merge again, to write the card of the merged weights")
-    text = _read_text(file)
-    if problem := model_card.problem(text):
+    text = front_matter.unmarked(_read_text(file))
+    if problem := front_matter.problem(text):
         raise HubError(f"{file}: {problem}")
     return text
 
@@ -230,7 +230,7 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise HubError(f"{file}: not UTF-8 text, at byte {error.start}") from None
+        raise HubError(f"{file}: not UTF-8 text, at byte {error.start}: save it as UTF-8") from None
 
 
 def _metadata(file: Path) -> str:

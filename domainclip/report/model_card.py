@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import ValidationError
@@ -21,11 +20,12 @@ from domainclip import components, registry
 from domainclip.config import strict_yaml
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
-from domainclip.errors import RecipeError, did_you_mean
+from domainclip.errors import RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow, add_verdicts
 from domainclip.report import phrasing
 from domainclip.report.citations import linked_in_markdown, sources
+from domainclip.report.front_matter import LICENSES, is_language
 from domainclip.report.redaction import hub_id, public_recipe
 from domainclip.report.results_file import Interval, Result, ResultsFile
 from domainclip.report.results_file import load as results_of
@@ -37,18 +37,6 @@ _PERSONS = {
     "identified": "data of persons, with identifiers",
     "unknown": "not stated whether it holds personal identifiers",
 }
-# https://huggingface.co/docs/hub/repositories-licenses
-_KNOWN = """
-afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
-bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
-cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
-cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
-cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
-etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1
-lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-
-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
-"""
-_LICENSES = frozenset(_KNOWN.split())
 
 
 @dataclass(frozen=True)
@@ -104,23 +92,6 @@ def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
     return f"---\n{front}---\n\n{body}"
 
 
-def problem(text: str) -> str | None:
-    """The reason why the Hub would reject a card, checked offline; None for a valid card."""
-    try:
-        data: Any = ModelCard(text).data
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        return f"its front matter cannot be read: {next(iter(str(error).splitlines()), 'it is empty')}"
-    if data.license not in _LICENSES:
-        hint = did_you_mean(str(data.license), _LICENSES)
-        return f'license: "{data.license}" is not a licence of the Hub: {hint}'
-    if data.license == "other" and not data.license_name:
-        return "license: other needs license_name"
-    bases = data.base_model if isinstance(data.base_model, list) else [data.base_model]
-    if any(base is not None and hub_id(str(base)) is None for base in bases):
-        return "base_model: must be a repository name, OWNER/NAME"
-    return None
-
-
 def run_recipe(run: Path) -> Recipe:
     """Read the recipe of a run folder, with its paths unchanged.
 
@@ -128,7 +99,7 @@ def run_recipe(run: Path) -> Recipe:
     """
     file = run / "recipe.yaml"
     try:
-        return Recipe.model_validate(strict_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file)))
+        return Recipe.model_validate(strict_yaml.read_yaml(file, "a recipe"))
     except OSError as error:
         raise RecipeError(f"{file}: {error.strerror}: give a run folder, for example runs/art-1") from None
     except ValidationError as error:
@@ -138,9 +109,9 @@ def run_recipe(run: Path) -> Recipe:
 def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
     """The front matter for the Hub; it has only validated names."""
     base = hub_id(facts.recipe.base.path)
-    known = facts.license in _LICENSES
+    known = facts.license in LICENSES
     data = ModelCardData(
-        language=[code for code in facts.corpus.language if re.fullmatch("[a-z]{2,3}", code)] or None,
+        language=[code for code in facts.corpus.language if is_language(code)] or None,
         license=facts.license if known else "other",
         license_name=None if known else _slug(facts.license),
         library_name="peft" if adapter else "transformers",

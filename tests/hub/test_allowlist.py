@@ -125,8 +125,8 @@ def test_links_are_not_pushed(run: Path, tmp_path: Path, name: str) -> None:
     ("name", "content", "message"),
     [
         ("model/adapter_config.json", b"{", "not a JSON object: the adapter is damaged"),
-        ("model/tokenizer_config.json", b"\xff", "not UTF-8 text, at byte 0"),
-        ("report.md", b"a\xff", "not UTF-8 text, at byte 1"),
+        ("model/tokenizer_config.json", b"\xff", "not UTF-8 text, at byte 0: save it as UTF-8"),
+        ("report.md", b"a\xff", "not UTF-8 text, at byte 1: save it as UTF-8"),
         (
             "model/calibration.safetensors",
             b"",

@@ -17,7 +17,8 @@ from domainclip.data.cards import Card
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
 from domainclip.models.saving import save_model
-from domainclip.report.model_card import CardFacts, problem, render, run_recipe, write_card
+from domainclip.report.front_matter import problem
+from domainclip.report.model_card import CardFacts, render, run_recipe, write_card
 from tests.support.run_folders import adapted, made_run, recipe, result, results
 from tests.support.tiny_models import tiny_siglip
 
@@ -202,11 +203,11 @@ def test_hostile_data_is_escaped() -> None:
         (("lab/base-clip\n", "/srv/DOE/clip\n"), "base_model: must be a repository name, OWNER/NAME"),
         (
             ("language:\n- en", "language: [en"),
-            "its front matter cannot be read: while parsing a flow sequence",
+            "its front matter: not valid YAML: line ",
         ),
         (
             ("- name: made-run", "- title: made-run"),
-            "its front matter cannot be read: Invalid `model_index` in metadata",
+            "model-index.0.name: field required: correct it, or remove model-index",
         ),
     ],
 )
