@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from domainclip.evaluation.statistics.aggregates import auroc, mean
+from domainclip.evaluation.statistics import bootstrap
+from domainclip.evaluation.statistics.aggregates import auroc, mean, mean_of_columns
 from domainclip.evaluation.statistics.seeds import over_seeds
 
 TEN = [f"g{i}" for i in range(10)]
@@ -119,3 +120,47 @@ def test_intervals_hold_the_truth_where_items_and_seeds_both_vary() -> None:
         narrow += alone.low <= 0.1 <= alone.high
     assert held / rounds >= 0.92
     assert narrow / rounds < 0.9
+
+
+def test_one_heavy_group_costs_degrees_of_freedom() -> None:
+    """One seed: df of the jackknife differences, 10 here and not 24; no variance between seeds is known."""
+    groups = [f"g{i:02d}" for i in range(25)]
+    base = np.linspace(0, 1, 25)
+    scores = base + np.where(np.arange(25) == 3, 0.9, 0.01)
+    found = over_seeds(mean, base, {"a": {4: scores}}, groups, 300, 0)["a"].from_base
+    drawn_base, drawn = bootstrap.resampled(mean, [base, scores], groups, 300, 0)
+    spread = float(np.var(drawn - drawn_base)) * 11 / 10
+    assert found.value == pytest.approx((0.9 + 24 * 0.01) / 25)
+    reach = 2.228139 * spread**0.5  # Student's t of 10 degrees
+    assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach))
+
+
+@pytest.mark.parametrize(("groups", "defined"), [(5, False), (6, True)])
+def test_six_groups_are_the_fewest_with_an_interval(groups: int, defined: bool) -> None:
+    names = [f"g{i}" for i in range(groups)]
+    found = over_seeds(mean, np.zeros(groups), {"a": {0: np.ones(groups)}}, names, 100, 0)["a"].from_base
+    assert found.value == 1.0
+    # All six moved by the same amount: p = 2·2⁻⁶, not 1 and not 0.
+    expected = (1.0, 1.0, 0.03125) if defined else (np.nan, np.nan, np.nan)
+    assert (found.low, found.high, found.p) == pytest.approx(expected, nan_ok=True)
+
+
+def test_only_groups_in_which_a_column_moved_count() -> None:
+    """Twelve items of two columns, the second not measured for half of them: six move, in the first alone."""
+    base = np.full((12, 2), 0.5)
+    base[::2, 1] = np.nan
+    scores = base.copy()
+    scores[:6, 0] = 0.9
+    names = [f"g{i:02d}" for i in range(12)]
+    found = over_seeds(mean_of_columns, base, {"a": {0: scores, 1: scores}}, names, 400, 0)["a"].from_base
+    assert found.value == pytest.approx(0.1)
+    assert found.p == 2.0**-5
+
+
+def test_resamples_in_which_a_metric_is_undefined_are_left_out() -> None:
+    labels = np.array([1.0] + [0.0] * 9)  # undefined in a third of the resamples
+    rng = np.random.default_rng(0)
+    base, scores = rng.random((2, 10))
+    found = over_seeds(partial(auroc, labels=labels), base, {"a": {0: scores}}, TEN, 200, 0)["a"].from_base
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.low < found.value < found.high
