@@ -144,18 +144,29 @@ def test_sorting_gives_the_same_ranks_as_comparing_each(monkeypatch: pytest.Monk
     assert found.tied.max() > 1
 
 
-def test_chance_level_is_one_tie_of_the_whole_gallery() -> None:
-    """Two relevant answers of five: first at rank 2 in the mean; the mean precision of its ten orders is 0.5925."""
-    two = np.array([2.0])
-    ranks = Ranks(np.array([1.0]), np.array([1.0]), np.array([1.0]), two, 5, np.array([0.9]))
-    chance = ranks.at_chance()
-    assert chance.expected_rank().tolist() == [2.0]
-    assert chance.hits_at(1) == pytest.approx([2 / 5])
-    assert chance.hits_at(2) == pytest.approx([1 - 3 / 5 * 2 / 4])
-    assert chance.precision == pytest.approx([0.5925])
-    assert chance.size == 5
-    without = Ranks(ranks.above, ranks.tied, ranks.relevant_tied, two, 5).at_chance()
-    assert without.precision is None
+@pytest.mark.parametrize("block", [1, 512])
+def test_the_commonest_answer_first(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relevant: 0, 0, 1, and 1 with 2. So 0 and 1 are a tie before 2, and 3, which is never relevant."""
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    truth = csr_matrix(np.array([[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]], dtype=bool))
+    found = ranking.commonest_first(truth)
+    assert found.expected_rank().tolist() == [1.5, 1.5, 1.5, 1.5]
+    assert found.hits_at(1).tolist() == [0.5] * 4
+    # One of two tied answers: (1 + 1/2)/2 in the mean; the second relevant answer is at rank 3.
+    assert found.precision == pytest.approx([0.75, 0.75, 0.75, (0.75 + 2 / 3) / 2])
+    assert (found.relevant.tolist(), found.size) == ([1, 1, 1, 2], 4)
+    # With the third query four times, 1 precedes 0.
+    weighted = ranking.commonest_first(truth, np.array([1.0, 1, 4, 1]))
+    assert (weighted.above.tolist(), weighted.tied.tolist()) == ([1, 1, 0, 0], [1, 1, 1, 1])
+    assert weighted.precision == pytest.approx([1 / 2, 1 / 2, 1, (1 + 2 / 3) / 2])
+
+
+def test_equally_common_answers_are_one_tie() -> None:
+    """Five queries with an answer each: a random order, with the mean of 1, 1/2 … 1/5 as precision."""
+    found = ranking.commonest_first(csr_matrix(np.eye(5, dtype=bool)))
+    assert found.expected_rank().tolist() == [3.0] * 5
+    assert found.hits_at(2) == pytest.approx([2 / 5] * 5)
+    assert found.precision == pytest.approx([np.mean([1 / i for i in range(1, 6)])] * 5)
 
 
 def test_taken_queries_may_repeat() -> None:
@@ -199,10 +210,31 @@ def test_equal_relevant_answers_are_one_tie() -> None:
     # The tie in its three orders (RRI, RIR, IRR): 1/2 + 2/3, 1/2 + 2/4, 1/3 + 2/4; then 3 of 5.
     mean_of_orders = (1 / 2 + 2 / 3 + 1 / 2 + 2 / 4 + 1 / 3 + 2 / 4) / 3
     assert found.precision == pytest.approx([(mean_of_orders + 3 / 5) / 3])
-    assert found.at_chance().precision == pytest.approx([expected_precision(5, 3, 0, 0) / 3])
 
 
 def test_cosines_within_six_decimals_are_ties() -> None:
     answers = np.array([[0.5000004], [0.5], [0.500002]])
     (found,) = ranking.rank_answers(np.eye(1), answers, [csr_matrix([[False, True, False]])])
     assert (found.above.tolist(), found.tied.tolist()) == ([1.0], [2.0])
+
+
+@pytest.mark.parametrize("compared", [0, 1000])
+def test_rows_at_the_ends_of_the_range_do_not_touch(compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosines of 1 and -1 in adjacent rows, in tiles whose range is smaller than that of the relevant answers."""
+    monkeypatch.setattr(ranking, "TILE", 2)
+    monkeypatch.setattr(ranking, "_MAX_COMPARED", compared)
+    queries, answers = np.array([[1.0], [-1.0], [1.0]]), np.array([[1.0], [-1.0], [0.1], [-0.1]])
+    truth = csr_matrix([[True, False, False, True], [True, False, False, True], [False, True, True, False]])
+    (found,) = ranking.rank_answers(queries, answers, [truth])
+    assert (found.above.tolist(), found.tied.tolist()) == ([0.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    # Relevant at ranks 1 and 3, 2 and 4, 2 and 4.
+    assert found.precision == pytest.approx([(1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, (1 / 2 + 2 / 4) / 2])
+
+
+def test_many_relevant_answers_of_one_query_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "BLOCK", 1)
+    answers = np.linspace(1, -1, 60)[:, None]
+    truth = csr_matrix(np.arange(60)[None] >= 20)  # ranks 21 to 60
+    (found,) = ranking.rank_answers(np.ones((1, 1)), answers, [truth])
+    assert (found.above.tolist(), found.relevant.tolist()) == ([20.0], [40.0])
+    assert found.precision == pytest.approx([np.mean([i / (20 + i) for i in range(1, 41)])])
