@@ -17,6 +17,15 @@ _WHOLE = "{} captions have none of the sections that the card names, and are use
 _EMPTY_WORDS = "{} captions are words for a missing value, and count as empty (corpus.captions.empty_words)"
 
 
+def used_columns(columns: Columns, card: Card) -> list[str]:
+    """Every column of the source that the items are made of; {text} and {label} of a template are none."""
+    labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
+    roles = [columns.id, columns.language, columns.group, columns.split]
+    texts = [*(columns.texts or []), *card.captions.rewrites]
+    template = captions.template_columns(card.captions.template or "")
+    return [name for name in (*roles, *texts, *labels, *columns.meta, *template) if name]
+
+
 def compose_and_count(text: str, note_counts: Counter[str]) -> str:
     """The text in composed form; `note_counts` counts the changed and the broken texts by their note."""
     composed = languages.to_nfc(text)

@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_da
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
+from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.schema import COLUMNS, SPLITS
@@ -80,7 +81,9 @@ def standardise(
     label_separator: str | None = None,
 ) -> DatasetDict:
     """The standard columns, in three splits and in the order of the source; see `usable_items`."""
-    by_split = usable_items(rows, columns, card, log, label_separator)
+    headers = HeaderColumns(header_columns(columns, card))
+    by_split = usable_items(rows, columns, card, log, label_separator, headers)
+    headers.refuse_unknown()
     return DatasetDict({split: to_dataset(items) for split, items in by_split.items()})
 
 
@@ -90,8 +93,9 @@ def usable_items(
     card: Card,
     log: ReadLog,
     label_separator: str | None = None,
+    headers: HeaderColumns | None = None,
 ) -> dict[str, list[Item]]:
-    """The usable rows as items, by split.
+    """The usable rows as items, by split; `headers` reads the columns that are in the files of the images.
 
     A row is usable when it has a caption, or when it has a class and is not in training: zero-shot
     evaluation needs no caption, but training does, unless templates make one of the class. A row with a cell
@@ -100,12 +104,16 @@ def usable_items(
     Raises: DataError with the location of a row whose label, split or id is invalid.
     """
     note_counts: Counter[str] = Counter()
+    headers = headers or HeaderColumns(header_columns(columns, card))
     items = list[Item]()
     for row in rows:
+        row = _with_header(row, card, headers)
         try:
             items.append(_item(row, columns, card, label_separator, note_counts))
         except CellFault as fault:
             log.unusable.append(UnusableItem(row.location, str(fault), str(row.image["path"] or "")))
+    for note in headers.notes():
+        log.add_note(note)
     if card.captions.merge_captions:
         items = _merge_rows(items)
     items = _with_unique_ids(items, from_column=bool(columns.id))
@@ -132,6 +140,17 @@ def to_dataset(items: Sequence[Item]) -> Dataset:
 def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:
     table = {name: [getattr(item, name) for item in items] for name in COLUMNS}
     return {**table, "meta": [json.dumps(item.meta, ensure_ascii=False) for item in items]}
+
+
+def header_columns(columns: Columns, card: Card) -> list[str]:
+    """The columns that are keywords of FITS headers."""
+    return [name for name in row_captions.used_columns(columns, card) if is_header_column(name)]
+
+
+def _with_header(row: SourceRow, card: Card, headers: HeaderColumns) -> SourceRow:
+    if not headers.columns:
+        return row
+    return replace(row, values={**row.values, **headers.read(with_settings(row.image, card.images))})
 
 
 def _item(

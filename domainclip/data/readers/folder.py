@@ -17,6 +17,7 @@ from domainclip.data.cards import Card, Columns
 from domainclip.data.dicom import reading
 from domainclip.data.files import corpus_folder, file_kinds
 from domainclip.data.images import decode
+from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import SourceRow, standardise
@@ -48,8 +49,7 @@ class Folder(CorpusReader):
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all images, in the order of their names."""
-        if card.columns != Columns():
-            raise RecipeError("corpus.columns: a folder has no columns: leave them out, or use a table")
+        _refuse_columns(card.columns)
         root = Path(path).resolve()
         if not root.is_dir():
             raise DataError(f"{path}: no such folder: check corpus.path")
@@ -69,12 +69,23 @@ class Folder(CorpusReader):
         rows = [self._row(file, root, f"file {number}", texts) for number, file in enumerate(images, start=1)]
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
-        if labelled and template is None and not any(row.values["text"] for row in rows):
+        of_files = card.columns
+        if (
+            (labelled or of_files.labels)
+            and template is None
+            and not of_files.texts
+            and not any(row.values["text"] for row in rows)
+        ):
             log.add_note(
                 "captions: the names of the class folders (set corpus.captions.template to change them)"
             )
             template = "{label}"
-        columns = Columns(id="", image="", texts=["text"], language="", group="", labels="label", split="")
+        columns = of_files.model_copy(
+            update={
+                "texts": ["text"] if of_files.texts is None else of_files.texts,
+                "labels": "label" if of_files.labels is None else of_files.labels,
+            }
+        )
         card = card.model_copy(update={"captions": card.captions.model_copy(update={"template": template})})
         return standardise(rows, columns, card, log)
 
@@ -97,6 +108,19 @@ class Folder(CorpusReader):
             name=relative.as_posix(),
             split=split,
         )
+
+
+def _refuse_columns(columns: Columns) -> None:
+    """Refuse columns that are not in the headers of the images.
+
+    Raises: RecipeError.
+    """
+    named = [columns.id, columns.image, columns.language, columns.group, columns.split, *columns.meta]
+    labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
+    if columns.languages or any(
+        name and not is_header_column(name) for name in (*named, *labels, *(columns.texts or []))
+    ):
+        raise RecipeError("corpus.columns: a folder has no columns: leave them out, or use a table")
 
 
 def _stem(file: Path) -> str:

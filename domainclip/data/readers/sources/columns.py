@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files.column_names import describe_difference
+from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.text.captions import template_columns
 from domainclip.errors import DataError, did_you_mean
@@ -83,7 +84,7 @@ def named_columns(card: Card) -> dict[str, str]:
 
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
     for name, key in named_columns(card).items():
-        if name not in available:
+        if name not in available and not is_header_column(name):
             raise DataError(f'{source}: no column "{name}" ({key}): {suggest_columns(name, available)}')
 
 
