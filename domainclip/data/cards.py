@@ -107,6 +107,12 @@ class Checks(_Strict):
     small_images: Severity | None = None
     missing_class: Severity | None = None
     common_class: Severity | None = None
+    similar_classes: Severity | None = None
+    number_classes: Severity | None = None
+    wordnet_classes: Severity | None = None
+    wrapper_classes: Severity | None = None
+    single_class: Severity | None = None
+    no_negatives: Severity | None = None
     repeated_captions: Severity | None = None
     truncated_captions: Severity | None = None
     split_script: Severity | None = None

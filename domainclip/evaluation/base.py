@@ -78,6 +78,8 @@ class Probe(Component, ABC):
     version: ClassVar[int] = (
         1  # raised with every change of a metric: results of two versions are not compared
     )
+    # Whether its metrics are about the classes of a set, whose names and items are then checked.
+    classifies: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:

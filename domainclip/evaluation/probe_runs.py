@@ -11,6 +11,7 @@ from datasets import Dataset
 from domainclip.data.interfaces import Encoder, UnreadableImages
 from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.class_warnings import class_warnings
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 
 
@@ -38,6 +39,8 @@ def run_probes(
             warnings.append(
                 f"{data.name}: {lost} of {len(data.items)} images cannot be read; left out for both models"
             )
+        if any(probe.classifies for probe in probes.values()):
+            warnings += class_warnings(readable)
         for probe in probes.values():
             results, readable, left_out = _run_probe(encoders, readable, probe)
             warnings += left_out

@@ -17,12 +17,13 @@ from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
 from domainclip.distributed import collectives
 from domainclip.distributed.collectives import first_process
-from domainclip.errors import DataError, RecipeError
-from domainclip.evaluation import contamination, suites
+from domainclip.errors import DataError, RecipeError, did_you_mean
+from domainclip.evaluation import contamination, run_classes, suites
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.contamination import TrainingRecord, find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, compare_models
+from domainclip.evaluation.run_classes import RunClasses
 from domainclip.evaluation.split_usage import record_split_usage
 from domainclip.evaluation.suites import ExtraSet, Suite
 from domainclip.models.dual_encoder import DualEncoder
@@ -68,7 +69,8 @@ def evaluate_models(request: EvalRequest) -> Path | None:
     if probes is not None:
         inputs = replace(inputs, components=replace(inputs.components, probes=probes))
     protocol = make_protocol(inputs)
-    protocol = replace(protocol, reported=_sets(request, suite, protocol.reported))
+    reported, classes = _sets(request, suite, protocol.reported)
+    protocol = replace(protocol, reported=reported)
     folder = _make_folder(request, names)  # one that cannot be made fails now
     models = _load(names, inputs.base)
     labels = _different(
@@ -93,7 +95,7 @@ def evaluate_models(request: EvalRequest) -> Path | None:
         protocol,
         models[0],
         command=request.command,
-        warnings=inputs.warnings,
+        warnings=[*inputs.warnings, *([classes] if classes else [])],
         readings=record_split_usage(protocol.reported, evaluations[0], encoders),
         examples=examples,
     )
@@ -131,24 +133,39 @@ def _recipe(request: EvalRequest, names: Sequence[str]) -> Recipe:
     return loading.load_recipe(request.recipe or str(recipe_of_run), [*request.overrides, *split])
 
 
-def _sets(request: EvalRequest, suite: Suite | None, sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
-    """The set of the corpus with the requested classes, the retention set, and the sets of the suite."""
+def _sets(
+    request: EvalRequest, suite: Suite | None, sets: Sequence[EvaluationSet]
+) -> tuple[list[EvaluationSet], str]:
+    """The set of the corpus with its classes, the retention set, and the sets of the suite.
+
+    Also which classes are measured, in words, where they are not simply those of the corpus.
+    """
     first, *others = sets
     chosen = (
         suites.parse_classes(request.classes) if request.classes else dict(suite.classes) if suite else {}
     )
     templates = [*request.templates] or (suite.templates if suite else [])
+    which = ""
     if chosen:
         first = replace(first, classes=suites.with_default_templates(first.card, chosen, templates))
         _check_classes(first)
-    elif templates:
+    else:
+        classes, which = run_classes.default_classes(first, _classes_of_run(request))
+        first = replace(first, classes=classes)
+    if templates and not chosen:
         first = replace(first, classes=suites.with_templates(first.classes, templates, only_names=False))
     taken = {data.name for data in sets}
     for name, source in (suite.sets if suite else {}).items():
         if name in taken:
             raise RecipeError(f'sets.{name}: there is a set "{name}" already: call it otherwise')
         others.append(_extra_set(name, source))
-    return [first, *others]
+    return [first, *others], which
+
+
+def _classes_of_run(request: EvalRequest) -> RunClasses | None:
+    """The classes of the first run among the models that has any."""
+    records = (run_classes.load(name) for name in request.models)
+    return next((record for record in records if record is not None), None)
 
 
 def _check_classes(data: EvaluationSet) -> None:
@@ -158,10 +175,9 @@ def _check_classes(data: EvaluationSet) -> None:
     """
     labels = {label for row in data.items["labels"][:] for label in row}
     if labels and not labels & set(data.classes):
-        shown = f"; labels there: {', '.join(sorted(labels)[:8])}" if data.card.names_may_show else ""
-        raise RecipeError(
-            f"--classes: no item of {data.name} has one of {', '.join(list(data.classes)[:8])}{shown}"
-        )
+        names = list(data.classes)
+        hint = f": {did_you_mean(names[0], labels)}" if data.card.names_may_show else ""
+        raise RecipeError(f"--classes: no item of {data.name} has one of {', '.join(names[:8])}{hint}")
 
 
 def _extra_set(name: str, source: ExtraSet) -> EvaluationSet:

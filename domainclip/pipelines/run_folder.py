@@ -10,9 +10,10 @@ from pathlib import Path
 from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
+from domainclip.data.corpus import Corpus
 from domainclip.distributed.collectives import first_process
 from domainclip.errors import RecipeError
-from domainclip.evaluation import contamination
+from domainclip.evaluation import contamination, run_classes
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.contamination import TrainingRecord
 from domainclip.evaluation.encoder import CachedEncoder
@@ -83,8 +84,8 @@ def record_baseline(
 
 
 @first_process
-def begin_run(folder: Path, recipe: Recipe, record: TrainingRecord | None) -> None:
-    """Write the resolved recipe, which gives the same run again, and the record of the training images.
+def begin_run(folder: Path, recipe: Recipe, record: TrainingRecord | None, corpus: Corpus) -> None:
+    """Write the resolved recipe, which gives the same run again, the record of the images, and the classes.
 
     From here on the run can be resumed.
 
@@ -93,6 +94,8 @@ def begin_run(folder: Path, recipe: Recipe, record: TrainingRecord | None) -> No
     write_recipe(folder, recipe)
     if record is not None:
         contamination.save(folder, record)
+    with _writing(folder):
+        run_classes.save(folder, corpus)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

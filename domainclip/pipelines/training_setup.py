@@ -41,7 +41,7 @@ def plan_training(inputs: Inputs, protocol: Protocol, start: StartingPoint, run:
     )
     torch.manual_seed(inputs.recipe.train.seed)
     setup = make_setup(inputs, start, validation)
-    begin_run(run.folder, inputs.recipe, inputs.training_record)
+    begin_run(run.folder, inputs.recipe, inputs.training_record, inputs.corpus)
     return precompute_teachers(setup)
 
 

@@ -282,7 +282,7 @@ def test_classes_that_no_item_has_are_refused(recipe_file: Path, base: Path) -> 
     with pytest.raises(RecipeError) as error:
         asked(recipe_file, base, classes="cat,dog")
     assert str(error.value) == (
-        "--classes: no item of test has one of cat, dog; labels there: blue, green, red, white"
+        "--classes: no item of test has one of cat, dog: known: blue, green, red, white."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.checks import captions, image_levels, images, leakage, structure
+from domainclip.data.checks import captions, class_names, image_levels, images, leakage, structure
 from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
@@ -37,6 +37,7 @@ def corpus_findings(
         *leakage.shared_groups(corpus),
         *leakage.identical_images(corpus),
         *structure.class_coverage(corpus),
+        *class_names.class_names(corpus),
         *captions.no_negatives(corpus),
         *captions.repeated_captions(corpus, batch_size),
     ]

@@ -105,7 +105,9 @@ def _class_names(corpus: Corpus) -> Iterator[Finding]:
             number,
         )
     for name in sorted(set(corpus.card.classes) - set(tally)):
-        yield Finding("warning", f'no item has the class "{name}" of the card', "unused_class")
+        hint = did_you_mean(name, unknown) if corpus.card.names_may_show else ""
+        meant = f", {hint}" if hint.startswith("did") else ""
+        yield Finding("warning", f'no item has the class "{name}" of the card{meant}', "unused_class")
 
 
 def _first_names(names: list[str]) -> str:

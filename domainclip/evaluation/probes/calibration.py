@@ -75,6 +75,7 @@ class Calibration(Probe):
 
     citation: ClassVar[str] = "arXiv:1706.04599"
     version: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     bins: int = 15
 

@@ -36,6 +36,7 @@ class FewShot(Probe):
 
     citation: ClassVar[str] = "arXiv:2312.12730"
     version: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
     seeds: Annotated[int, Field(ge=1)] = 3

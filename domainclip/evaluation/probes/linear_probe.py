@@ -38,6 +38,7 @@ class LinearProbe(Probe):
 
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     max_items: int = 5000  # training items; bounds the cost
     iterations: int = 300

@@ -47,6 +47,7 @@ class OpenVocabulary(Probe):
 
     citation: ClassVar[str] = "arXiv:2206.01986"
     version: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     words: tuple[str, ...] = tuple(word.replace("_", " ") for word in _CIFAR100.split())
     template: str = "a photo of a {}."

@@ -50,6 +50,7 @@ class ShortcutMark(Probe):
 
     citation: ClassVar[str] = "arXiv:2106.09667, doi:10.1038/s42256-021-00338-7"
     version: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     mark: Literal["square", "noise", "letter"] = "square"
     letter: str = "L"  # for `letter`: a marker as corpora have it in a corner

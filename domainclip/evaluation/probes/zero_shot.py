@@ -44,6 +44,7 @@ class ZeroShot(Probe):
 
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 2
+    classifies: ClassVar[bool] = True
 
     # The prompts of a class: those of the card, in one of three ensembles; the bare name of the class; or the
     # prompts of a published protocol.

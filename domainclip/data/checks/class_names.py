@@ -1,0 +1,86 @@
+"""Checks of class names: one name in several spellings, and names that say nothing in a prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from domainclip.data.checks.findings import Finding
+from domainclip.data.corpus import Corpus
+from domainclip.data.schema import SPLITS
+from domainclip.data.text.class_names import NameKind, alike, kind, quoted
+
+_MIN_ITEMS = 10  # of a label that may be shown although the corpus may hold names of persons
+_PROMPTS = 'write them out in the card, classes: {{"{}": "a photo of a …"}}'
+_FAULTS: dict[NameKind, tuple[str, str]] = {
+    "number": ("numbers", f"a prompt of a number says nothing: {_PROMPTS}"),
+    "wordnet": ("WordNet ids", f"no model knows these ids: {_PROMPTS}"),
+    "wrapper": (
+        "names of folders around the class folders",
+        "set corpus.path to the folder that holds one folder for each class, or corpus.columns.labels to the "
+        "column with the classes",
+    ),
+}
+
+
+def class_names(corpus: Corpus) -> Iterator[Finding]:
+    """Labels with one name in two spellings, names that say nothing, and a corpus with a single class."""
+    tally = Counter(
+        label for name in SPLITS for labels in corpus.splits[name]["labels"][:] for label in set(labels)
+    )
+    showable = {
+        name
+        for name, n in tally.items()
+        if corpus.card.names_may_show or name in corpus.classes or n >= max(_MIN_ITEMS, corpus.card.min_items)
+    } | set(corpus.classes)
+    yield from _alike(sorted(showable | set(tally)), showable, tally)
+    yield from _empty_names(corpus, sorted(showable), tally)
+    if len(tally) == 1 and tally.total() > 1 and kind(next(iter(tally))) != "wrapper":
+        yield Finding(
+            "warning",
+            f"all {tally.total()} labelled items have one class: there is nothing to classify; check "
+            "corpus.columns.labels or, where classes are folders, that corpus.path holds one for each class",
+            "single_class",
+            tally.total(),
+        )
+
+
+def _alike(names: Sequence[str], showable: set[str], tally: Counter[str]) -> Iterator[Finding]:
+    # A label that is a class but for its spelling is no person's name either.
+    groups = [group for group in alike(names) if showable.intersection(group)]
+    for group in groups[:_MIN_ITEMS]:
+        yield Finding(
+            "warning",
+            f"classes {quoted(group)} differ only in capitals, spaces, hyphens, underscores or Unicode form, "
+            f"and are counted as {len(group)}: give the {sum(tally[name] for name in group)} items one label",
+            "similar_classes",
+            sum(tally[name] for name in group),
+        )
+
+
+def _empty_names(corpus: Corpus, names: Sequence[str], tally: Counter[str]) -> Iterator[Finding]:
+    captions = {text for split in SPLITS for texts in corpus.splits[split]["texts"][:] for text in texts}
+    # Where the card writes the prompts out, and no caption is made of the labels, the name does not matter.
+    used = [
+        name
+        for name in names
+        if name in captions
+        or corpus.card.captions.templates
+        or (name in corpus.classes and any(name in text for text in corpus.classes[name].positive))
+    ]
+    for fault, (what, remedy) in _FAULTS.items():
+        members = [name for name in used if kind(name) == fault]
+        if not members or not _says_nothing(fault, members, used):
+            continue
+        yield Finding(
+            "warning",
+            f"{len(members)} of {len(names)} classes are {what} ({quoted(members, 3)}): "
+            + remedy.format(members[0]),
+            f"{fault}_classes",
+            sum(tally[name] for name in members),
+        )
+
+
+def _says_nothing(fault: NameKind, members: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the names are of this kind: "all" or "train" among other classes may be a class of its own."""
+    return fault != "wrapper" or len(members) == len(names)
