@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.statistics.drops import cannot_be_shown
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.base_model import load_base
@@ -37,7 +38,19 @@ def measure_baseline(base: DualEncoder, protocol: Protocol, run: RunContext) -> 
     primary = [f"{row.dataset} {row.metric} {row.base.value:.3f}" for row in evaluation.rows if row.primary]
     run.say(f"the base reaches: {', '.join(primary)}")
     record_baseline(run.folder, protocol.reported, evaluation, encoder)
-    return Baseline(evaluation, selection_metric(base, protocol))
+    metric = selection_metric(base, protocol)
+    run.warn(*_floor_warnings(protocol, metric))
+    return Baseline(evaluation, metric)
+
+
+def _floor_warnings(protocol: Protocol, metric: ComparisonRow | None) -> list[str]:
+    """A warning, before anything is trained, when the retention set is too small to show its floor."""
+    limit = None if protocol.interpolation is None else protocol.interpolation.max_retention_drop
+    if limit is None or metric is None:
+        return []
+    groups = {group for data in protocol.selection[1:] for group in data.items["group"][:]}
+    reason = cannot_be_shown(limit, len(groups), metric.unit)
+    return [f"weight_interpolation.max_retention_drop: {reason}"] if reason else []
 
 
 def reload_base(inputs: Inputs, protocol: Protocol, run: RunContext) -> CachedEncoder:

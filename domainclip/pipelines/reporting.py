@@ -49,6 +49,9 @@ def write_run_report(
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
+    floor = () if adapted.interpolation is None else adapted.interpolation.unmet(evaluation.rows)
+    run.warn(*adapted.warnings, *floor)
+    warnings = [*_warnings(inputs, protocol, adapted), *floor]
     # The base was recorded before it was trained.
     usage = record_split_usage(protocol.reported, evaluation, [adapted.encoder], folder)
     context = report_context(
@@ -56,7 +59,7 @@ def write_run_report(
         protocol,
         base.model,
         command=run.options.command,
-        warnings=_warnings(inputs, protocol, adapted),
+        warnings=warnings,
         readings=usage,
         examples=examples,
         run=run_facts(adapted, folder),
@@ -71,10 +74,12 @@ def write_run_report(
 def _warnings(inputs: Inputs, protocol: Protocol, adapted: AdaptedModel) -> list[str]:
     """The warnings of all hops in their order."""
     recipe = inputs.recipe
+    validation = adapted.trained.setup.validation
     halved = protocol.interpolation is not None and protocol.interpolation.max_retention_drop is not None
     return [
         *inputs.warnings,
         *validation_warnings(recipe.train, recipe.evaluate.split, halved),
+        *(validation.floor_warnings if validation is not None and recipe.train.steers else ()),
         *(f"while training, {alarm.text}" for alarm in adapted.trained.alarms),
         *adapted.warnings,
     ]

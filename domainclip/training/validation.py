@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -25,16 +25,19 @@ from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers
 from domainclip.data.corpus import Corpus
 from domainclip.distributed import collectives
 from domainclip.errors import DataError, RecipeError
-from domainclip.evaluation.base import EvaluationSet, Probe
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.statistics import aggregates
+from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most
+from domainclip.evaluation.statistics.estimates import compare_paired
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Objective, Views
 from domainclip.seeding import sample
 from domainclip.training import fsdp
 
 _MAX_PAIRS, _MAX_RETENTION_ITEMS = 256, 512  # seconds, where an evaluation takes minutes
+_RESAMPLES = 500  # for the bound of a drop
 # Probes of embeddings alone; others fit a model, or encode many more texts than images.
 _CHEAP_PROBES = ("zero_shot", "retrieval")
 
@@ -52,25 +55,59 @@ class ValidationSet:
     retention: EvaluationSet | None
     cache: EmbeddingCache  # embeddings by towers that do not change
     base_metrics: dict[str, Any]  # of the base, before the first step
+    base_retention: Metric | None = None  # the retention metric of the base, by item
+    # The limit on the drop is met by its bound, where the retention set is large enough to show that.
+    max_retention_drop: float = inf
+    seed: int = 0  # of the resamples
 
     def measure(self, model: DualEncoder) -> dict[str, Any]:
         """Return `loss` and `figure` of the pairs, and `retention`; equal on all processes.
 
-        `figure_of` and `retention_of` name the metric; `lost` is how far it fell below that of the base.
+        `figure_of` and `retention_of` name the metric; `lost` is how far it fell below that of the base, and
+        `lost_at_most` the bound of that, where a drop within train.max_retention_drop can be shown at all.
         """
         with fsdp.temporarily_gathered(model) as whole, _restored_modes(whole):
             encoder = CachedEncoder(whole, self.cache)
             metrics: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.retention)):
                 if data is not None and (headline := _headline(encoder, data, self.probes)) is not None:
-                    value, metrics[f"{key}_of"], sign = headline
-                    metrics[key] = value
+                    metric, metrics[f"{key}_of"] = headline
+                    metrics[key] = aggregates.point_estimate(metric.aggregate, metric.scores)
                     if key == "retention":
-                        metrics["lost"] = sign * (self.base_metrics.get(key, value) - value)
+                        metrics |= self._lost(metric, metrics[key])
         # Embeddings of earlier weights are of no further use.
         self.cache.retain((encoder.image_key, encoder.text_key, ("raw", encoder.text_key)))
         # All processes compute the same metrics; still, those of the first one decide for all.
         return dict(collectives.gather_objects(metrics)[0])
+
+    @property
+    def floor_warnings(self) -> list[str]:
+        """For the report: a limit on the drop that so few groups cannot show to be met."""
+        if self.base_retention is None:
+            return []
+        reason = cannot_be_shown(
+            self.max_retention_drop, len(set(self.base_retention.groups)), self.base_retention.unit
+        )
+        return [f"train.max_retention_drop: {reason}"] if reason else []
+
+    def _lost(self, metric: Metric, value: float) -> dict[str, float]:
+        sign = 1 if metric.higher_is_better else -1
+        lost = {"lost": sign * (self.base_metrics.get("retention", value) - value)}
+        base = self.base_retention
+        if base is None or list(base.ids) != list(metric.ids) or self.floor_warnings:
+            return lost
+        change = compare_paired(
+            base.aggregate,
+            base.scores,
+            metric.scores,
+            base.groups,
+            _RESAMPLES,
+            self.seed,
+            base.unit == "share",
+        ).difference
+        assert change is not None
+        bound = drop_at_most(change, len(set(base.groups)), base.unit, base.higher_is_better)
+        return lost | ({"lost_at_most": bound} if isfinite(bound) else {})
 
     def _loss(self, encoder: CachedEncoder) -> float:
         """Return the mean loss of the pairs, each among those of its batch."""
@@ -136,8 +173,14 @@ def make_validation_set(
         else _draw(retention, encoder, _MAX_RETENTION_ITEMS, settings.seed),
         cache=cache,
         base_metrics={},
+        max_retention_drop=settings.max_retention_drop,
+        seed=settings.seed,
     )
     validation = replace(validation, base_metrics=validation.measure(base))
+    measured = (
+        None if validation.retention is None else _headline(encoder, validation.retention, validation.probes)
+    )
+    validation = replace(validation, base_retention=None if measured is None else measured[0])
     if settings.steers and "retention" not in validation.base_metrics:
         raise RecipeError(
             f"train.on_retention_drop: {settings.on_retention_drop} has no metric to follow: add zero_shot "
@@ -190,14 +233,14 @@ def _draw(data: EvaluationSet, encoder: CachedEncoder, max_items: int, seed: int
 
 def _headline(
     encoder: CachedEncoder, data: EvaluationSet, probes: Sequence[Probe]
-) -> tuple[float, str, int] | None:
-    """Return the primary metric of the first probe that has one here, its name, and -1 if lower is better."""
+) -> tuple[Metric, str] | None:
+    """Return the primary metric of the first probe that has one here, and its name."""
     for probe in probes:
         results = probe(encoder, data)
         for metric in results.metrics:
             value = aggregates.point_estimate(metric.aggregate, metric.scores)
             if metric.name == results.primary and isfinite(value):
-                return value, f"{results.probe} {metric.name}", 1 if metric.higher_is_better else -1
+                return metric, f"{results.probe} {metric.name}"
     return None
 
 

@@ -68,7 +68,9 @@ class ValidationPolicy:
         metrics = self.validation.measure(model)
         if metrics["loss"] < (inf if self.best is None else self.best[1]):  # NaN is never the best
             self.best, self.improved = [step, metrics["loss"]], self.keeps_best_checkpoint
-        if metrics.get("lost", 0.0) > self.settings.max_retention_drop:
+        # By the bound, not the estimate, where the retention set is large enough to have one.
+        drop = metrics.get("lost_at_most", metrics.get("lost", 0.0))
+        if drop > self.settings.max_retention_drop:
             self.halvings += self.settings.on_retention_drop == "lower_rate"
             self.stopped_at = step if self.settings.on_retention_drop == "stop" else self.stopped_at
         return metrics

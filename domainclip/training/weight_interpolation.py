@@ -3,7 +3,8 @@
 The first steps away from the base bring most of the gain and cost least of what it knew. So the smallest α
 wins whose score on the validation split is within one standard error of the best: the usual rule for taking
 the simpler of two models that the data cannot tell apart. With a floor, the best score wins among those α
-that retain the metric on the retention set, the base itself (α = 0) among them.
+that are shown to retain the metric on the retention set, by the bound of the paired difference and not by its
+estimate; the base itself (α = 0) is among them.
 """
 
 from __future__ import annotations
@@ -18,23 +19,16 @@ from torch import Tensor, nn
 
 from domainclip.distributed import heartbeat
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe
+from domainclip.evaluation import verdicts
+from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.encoder import CachedEncoder
-from domainclip.evaluation.evaluate import compare_models
+from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.statistics.drops import drop_at_most
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
 from domainclip.training.stages import TrainedModel
-
-
-@dataclass(frozen=True)
-class AlphaScore:
-    """The score of one α; α = 0 is the base."""
-
-    alpha: float
-    score: float  # on the validation split; higher is better
-    error: float  # its standard error
-    general: float | None = None  # the same metric on the retention set, where there is one
 
 
 @torch.no_grad()
@@ -79,55 +73,7 @@ def _rescale(model: nn.Module, alpha: float) -> None:
             dora.weight.copy_(of_base * (base + share * update).norm(dim=1))
 
 
-def choose_alpha(tried: Sequence[AlphaScore], floor: float | None = None) -> float:
-    """The selected α.
-
-    Without a floor, the smallest above 0 whose score is within one standard error of the best. With one, the
-    best score of those whose metric on the retention set lies at most `floor` below the base's; of equals,
-    the smallest.
-    """
-    by_alpha = sorted(tried, key=lambda score: score.alpha)
-    if floor is not None:
-        base = next(score for score in by_alpha if score.alpha == 0)
-        assert base.general is not None
-        least = base.general - floor - 1e-12  # 0.50 - 0.49 is a hair more than 0.01
-        allowed = [score for score in by_alpha if score.general is not None and score.general >= least]
-        return max(allowed, key=lambda score: score.score).alpha
-    moved = [score for score in by_alpha if score.alpha > 0]
-    best = max(moved, key=lambda score: score.score)
-    error = best.error if isfinite(best.error) else 0.0  # too few groups for an interval: the best itself
-    return next(score.alpha for score in moved if score.score >= best.score - error)
-
-
 _BOOTSTRAP_SAMPLES = 200  # for a standard error
-_UNCHANGED = (
-    "weight_interpolation.max_retention_drop: no α improves the metric within this drop: "
-    "the model has the weights of the base"
-)
-
-
-@dataclass(frozen=True)
-class InterpolationResult:
-    """All α that were tried, and the selected one."""
-
-    alpha: float
-    tried: Sequence[AlphaScore]
-    floor: float | None
-    metric: str  # that selected
-    unit: str
-
-    def facts(self) -> dict[str, Any]:
-        """For the report: scores by α, 0 being the base."""
-        general = {str(score.alpha): score.general for score in self.tried if score.general is not None}
-        used = "not used for choosing" if self.floor is None else "half of the set, which is not reported"
-        return {
-            "alpha": self.alpha,
-            "figure": self.metric,
-            "unit": self.unit,
-            "validation": {str(score.alpha): score.score for score in self.tried},
-            **({"general": general, "general_is": used} if general else {}),
-            **({} if self.floor is None else {"floor": self.floor}),
-        }
 
 
 @dataclass(frozen=True)
@@ -146,7 +92,7 @@ class AdaptedModel:
     @property
     def warnings(self) -> tuple[str, ...]:
         """For the report."""
-        return (_UNCHANGED,) if self.interpolation is not None and self.interpolation.alpha == 0 else ()
+        return () if self.interpolation is None else self.interpolation.warnings()
 
 
 def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | None:
@@ -159,7 +105,8 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
     settings = protocol.interpolation
     if settings is None or not len(protocol.selection[0].items):  # an empty split is refused with the setup
         return None
-    rows = _measure(base, protocol, protocol.selection[:1], protocol.probes)
+    results = _measure(base, protocol, protocol.selection[:1], protocol.probes)
+    rows = [_row([result], metric.name, protocol) for result in results for metric in result.metrics]
     metric = next((r for r in rows if r.primary and r.comparable and isfinite(r.base.value)), None)
     if metric is None:
         raise RecipeError(
@@ -167,7 +114,8 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
             "add zero_shot or retrieval to probes, or leave weight_interpolation out"
         )
     if settings.max_retention_drop is not None:
-        general = _score(0.0, _measure_selection(base, protocol, metric), metric).general
+        results = _measure_selection(base, protocol, metric)
+        general = _score(0.0, results, results, metric, protocol).general
         if general is None or not isfinite(general):
             raise RecipeError(
                 f"weight_interpolation.max_retention_drop: {metric.probe} {metric.metric} cannot be measured "
@@ -195,19 +143,27 @@ def interpolate_weights(
         if name in start and not name.startswith("extra/third.")
     }
     end = {name: weight.detach().clone() for name, weight in weights.items()}
-    tried = []
+    tried, base_results = [], list[ProbeResult]()
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, model)
-        tried.append(_score(alpha, _measure_selection(model, protocol, metric), metric))
+        results = _measure_selection(model, protocol, metric)
+        base_results = base_results or results
+        tried.append(_score(alpha, results, base_results, metric, protocol))
     alpha = choose_alpha(tried, settings.max_retention_drop)
     set_alpha(weights, start, end, alpha, model)
+    general = _result_of(base_results, RETENTION, metric)
     result = InterpolationResult(
-        alpha, tried, settings.max_retention_drop, f"{metric.probe} {metric.metric}", metric.unit
+        alpha,
+        tried,
+        settings.max_retention_drop,
+        f"{metric.probe} {metric.metric}",
+        metric.unit,
+        0 if general is None else _row([general], metric.metric, protocol).groups,
     )
     return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), result)
 
 
-def _measure_selection(model: DualEncoder, protocol: Protocol, metric: ComparisonRow) -> list[ComparisonRow]:
+def _measure_selection(model: DualEncoder, protocol: Protocol, metric: ComparisonRow) -> list[ProbeResult]:
     """The selection sets under the probe whose metric selects; under all where it has another name here."""
     probes = {name: probe for name, probe in protocol.probes.items() if name == metric.probe}
     return _measure(model, protocol, protocol.selection, probes or protocol.probes)
@@ -215,17 +171,42 @@ def _measure_selection(model: DualEncoder, protocol: Protocol, metric: Compariso
 
 def _measure(
     model: DualEncoder, protocol: Protocol, sets: Sequence[EvaluationSet], probes: Mapping[str, Probe]
-) -> list[ComparisonRow]:
+) -> list[ProbeResult]:
     # On disk, embeddings of every α would take room for nothing.
     encoder = CachedEncoder(model, protocol.embeddings.memory_only)
-    return compare_models([encoder], sets, probes, resamples=_BOOTSTRAP_SAMPLES, seed=protocol.seed)[0].rows
+    return [evaluation.results[0] for evaluation in run_probes([encoder], sets, probes)]
 
 
-def _score(alpha: float, rows: Sequence[ComparisonRow], metric: ComparisonRow) -> AlphaScore:
-    by_set = {row.dataset: row for row in rows if (row.probe, row.metric) == (metric.probe, metric.metric)}
+def _result_of(results: Sequence[ProbeResult], dataset: str, metric: ComparisonRow) -> ProbeResult | None:
+    """The result that has the metric on a set; None where it is not measured."""
+    of_probe = (r for r in results if (r.probe, r.dataset) == (metric.probe, dataset))
+    return next((r for r in of_probe if any(m.name == metric.metric for m in r.metrics)), None)
+
+
+def _row(
+    results: Sequence[ProbeResult], name: str, protocol: Protocol, resamples: int = _BOOTSTRAP_SAMPLES
+) -> ComparisonRow:
+    return verdicts.compare_metric(results, name, resamples, protocol.seed)
+
+
+def _score(
+    alpha: float,
+    results: Sequence[ProbeResult],
+    base: Sequence[ProbeResult],
+    metric: ComparisonRow,
+    protocol: Protocol,
+) -> AlphaScore:
+    """The score of one α, and its drop on the retention set from the results of the base."""
     sign = 1 if metric.higher_is_better else -1
-    value, general = by_set[metric.dataset].base, by_set.get(RETENTION)
+    validation = _result_of(results, metric.dataset, metric)
+    assert validation is not None  # the base was measured on the same items
+    value = _row([validation], metric.metric, protocol).base
     error = (value.high - value.low) / (2 * 1.96)
-    return AlphaScore(
-        alpha, sign * value.value, error, None if general is None else sign * general.base.value
-    )
+    general, before = (_result_of(side, RETENTION, metric) for side in (results, base))
+    if general is None or before is None:
+        return AlphaScore(alpha, sign * value.value, error)
+    row = _row([before, general], metric.metric, protocol, protocol.bootstrap_samples)
+    assert row.adapted is not None
+    assert row.difference is not None
+    bound = drop_at_most(row.difference, row.groups, row.unit, row.higher_is_better)
+    return AlphaScore(alpha, sign * value.value, error, sign * row.adapted.value, bound)

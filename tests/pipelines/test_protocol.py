@@ -21,10 +21,10 @@ from domainclip.pipelines import finetune, protocol
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.report.results_file import load
-from domainclip.training import weight_interpolation
+from domainclip.training import alpha_choice, weight_interpolation
+from domainclip.training.alpha_choice import AlphaScore
 from domainclip.training.run_context import RunOptions
 from domainclip.training.validation import make_validation_set, validation_warnings
-from domainclip.training.weight_interpolation import AlphaScore
 from tests import conftest
 from tests.evaluation.example_sets import CLASSES, animals
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -109,8 +109,8 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 ) -> None:
     plain = weight_interpolation._score
 
-    def costly(alpha, rows, head):  # type: ignore[no-untyped-def]
-        one = plain(alpha, rows, head)
+    def costly(alpha, *measured):  # type: ignore[no-untyped-def]
+        one = plain(alpha, *measured)
         return AlphaScore(alpha, one.score, one.error, 0.5 - alpha)
 
     monkeypatch.setattr(weight_interpolation, "_score", costly)
@@ -120,7 +120,8 @@ def test_no_alpha_within_the_floor_leaves_the_base(
     finetune.finetune(asked, RunOptions(folder=tmp_path / "run", quiet=True))
     file = load(tmp_path / "run" / "results.json")
     assert file.run["facts"]["interpolation"]["alpha"] == 0.0
-    assert weight_interpolation._UNCHANGED in file.warnings
+    assert alpha_choice._UNCHANGED in file.warnings
+    assert any("cannot be shown with" in warning for warning in file.warnings)
     written, before = (
         models_loading.load_model(tmp_path / "run" / "model").weights(),
         models_loading.load_model(base).weights(),
@@ -189,9 +190,8 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
 
 
 def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        weight_interpolation, "_measure", lambda *_, **__: [row(dataset="validation", adapted=None)]
-    )
+    monkeypatch.setattr(weight_interpolation, "_measure", lambda *_, **__: [])
+    monkeypatch.setattr(weight_interpolation, "_score", lambda alpha, *_: AlphaScore(alpha, 0.5, 0.1))
     model = models_loading.load_model(base)
     model.added_modules["third"] = torch.nn.Linear(2, 2)
     start = {name: weight.detach().clone() for name, weight in model.weights().items()}

@@ -113,6 +113,23 @@ def test_what_was_lost_is_counted_from_the_base(make: Make, loaded: DualEncoder)
     assert found["lost"] == pytest.approx(0.35)
 
 
+def test_the_bound_of_what_was_lost(make: Make, loaded: DualEncoder) -> None:
+    small = make("train.on_retention_drop=stop")
+    assert small is not None
+    assert "lost_at_most" not in small.measure(loaded)  # 0.05 cannot be shown on so few groups
+    (warning,) = small.floor_warnings
+    assert warning.startswith("train.max_retention_drop: a drop of at most 0.05 cannot be shown with ")
+    held = replace(small, max_retention_drop=0.5)
+    assert held.floor_warnings == []
+    assert held.base_retention is not None
+    groups = len(set(held.base_retention.groups))
+    assert held.measure(loaded)["lost_at_most"] == pytest.approx(1.96 / (groups + 2))  # the base itself
+    with torch.no_grad():
+        loaded.hf_base.text_projection.weight.zero_()
+    found = held.measure(loaded)
+    assert found["lost_at_most"] > found["lost"]
+
+
 def test_nothing_is_touched(make: Make, loaded: DualEncoder) -> None:
     held = make()
     assert held is not None

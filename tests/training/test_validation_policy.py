@@ -93,6 +93,13 @@ def test_under_the_floor(action: str, share: float, end: int) -> None:
     assert course.rate_factor == share
 
 
+def test_the_bound_of_the_drop_decides_where_there_is_one() -> None:
+    figures = [{"loss": 1.0, "lost": 0.01, "lost_at_most": bound} for bound in (0.04, 0.05, 0.06)]
+    course = _course(figures, on_retention_drop="stop")
+    _walk(course, range(1, 7))
+    assert course.stopped_at == 6
+
+
 def test_a_resumed_course_is_the_same() -> None:
     figures = [{"loss": 3.0 - i, "lost": 0.1} for i in range(5)]
     whole = _course(figures, on_retention_drop="lower_rate", final_weights="best")

@@ -9,7 +9,9 @@ import torch
 
 from domainclip.models import dual_encoder, loading
 from domainclip.strategies.lora import Lora
-from domainclip.training.weight_interpolation import AlphaScore, choose_alpha, set_alpha
+from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
+from domainclip.training.weight_interpolation import set_alpha
+from tests.report.made_results import row
 
 
 def test_weights_in_between() -> None:
@@ -100,6 +102,47 @@ def test_a_floor_takes_the_best_that_keeps_what_the_base_knows() -> None:
     assert choose_alpha(tried, 0.01) == 0.5  # exactly at the floor is above it
     assert choose_alpha(tried, 0.05) == 0.75
     assert choose_alpha(tried, 0.9) == 1.0
+    # The set is too small to show anything, so the estimates decide, and the report says so.
+    (warning,) = _result(0.5, tried, 0.01, groups=60).warnings()
+    assert warning == (
+        "weight_interpolation.max_retention_drop: a drop of at most 0.01 cannot be shown with 60 groups of the "
+        "retention set, so the estimate decides: name a retention set of 194 groups or more, or allow a drop of 0.032"
+    )
     # Where every step costs more than the floor, or gains nothing, the base stays.
     assert choose_alpha([tried[0], AlphaScore(1.0, 0.9, 0.1, 0.49)], 0.001) == 0.0
     assert choose_alpha([tried[0], AlphaScore(1.0, 0.2, 0.1, 0.5)], 0.1) == 0.0
+
+
+def test_a_floor_is_met_by_the_bound_and_not_by_the_estimate() -> None:
+    bounds = {0.0: 0.004, 0.25: 0.008, 0.5: 0.012, 0.75: 0.009, 1.0: 0.05}
+    tried = [AlphaScore(alpha, alpha, 0.1, 0.5, bound) for alpha, bound in bounds.items()]
+    assert choose_alpha(tried, 0.01) == 0.25  # beyond the first that fails, nothing is tested
+    assert choose_alpha(tried, 0.012) == 0.75
+    assert choose_alpha(tried, 0.5) == 1.0
+    assert choose_alpha(tried[:1] + tried[2:], 0.01) == 0.0
+    (warning,) = _result(0.0, tried, 0.01, groups=500).warnings()
+    assert "is shown to stay within this drop: the model has the weights of the base" in warning
+    assert _result(0.25, tried, 0.01, groups=500).warnings() == ()
+    assert _result(0.25, tried, None, groups=500).warnings() == ()
+    assert _result(0.25, tried, 0.01, groups=500).facts()["drop_at_most"]["1.0"] == 0.05
+
+
+def _result(alpha: float, tried: list[AlphaScore], floor: float | None, groups: int) -> InterpolationResult:
+    return InterpolationResult(alpha, tried, floor, "zero_shot macro_accuracy", "share", groups)
+
+
+def test_the_half_that_nothing_was_chosen_on_is_held_against_the_floor() -> None:
+    result = _result(1.0, [], 0.01, groups=500)
+    lost = row(dataset="general", difference=(-0.038, -0.06, -0.016, 0.001), n=400)
+    assert result.unmet([lost]) == (
+        "weight_interpolation.max_retention_drop: on the reported half of the retention set, zero_shot "
+        "macro_accuracy dropped by 0.038 (at most 0.061 with 95 % confidence): the drop of 0.01 is not met",
+    )
+    unsure = row(dataset="general", difference=(-0.005, -0.02, 0.01, 0.5), n=400)
+    assert result.unmet([unsure])[0].endswith("the drop of 0.01 is not shown to be met")
+    few = row(dataset="general", difference=(-0.005, float("nan"), float("nan"), float("nan")), n=4)
+    assert "too few groups for a bound" in result.unmet([few])[0]
+    sure = row(dataset="general", difference=(0.02, 0.005, 0.035, 0.01), n=400)
+    assert result.unmet([sure]) == result.unmet([row()]) == ()
+    assert _result(0.0, [], 0.01, groups=500).unmet([lost]) == ()
+    assert _result(1.0, [], None, groups=500).unmet([lost]) == ()

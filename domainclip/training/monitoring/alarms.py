@@ -90,11 +90,13 @@ class AlarmMonitor:
                 "train.final_weights=best",
             )
         drop = metrics.get("lost", 0.0)
-        if drop > self.max_retention_drop:
+        bound = metrics.get("lost_at_most", drop)
+        if bound > self.max_retention_drop:
+            most = f" (at most {bound:.3g}, with 95 % confidence)" if "lost_at_most" in metrics else ""
             yield (
                 "retention",
                 f"{metrics['retention_of']} on the retention set is {metrics['retention']:.3g}, {drop:.3g} "
-                f"worse than the base's; train.max_retention_drop allows {self.max_retention_drop:g}: "
+                f"worse than the base's{most}; train.max_retention_drop allows {self.max_retention_drop:g}: "
                 f"{_ACTIONS[self.action]}; add the objective anchor, lower train.learning_rate, or set "
                 "weight_interpolation",
             )

@@ -137,4 +137,7 @@ def test_retention_under_its_floor(action: str, done: str) -> None:
         "set weight_interpolation"
     ]
     assert _looks((2.0, 1.0), **(fell | {"lost": 0.05})) == []
+    (bound,) = _looks((2.0, 1.0), action=action, **(fell | {"lost": 0.03, "lost_at_most": 0.07}))
+    assert "0.03 worse than the base's (at most 0.07, with 95 % confidence); train" in bound
+    assert _looks((2.0, 1.0), **(fell | {"lost": 0.03, "lost_at_most": 0.05})) == []
     assert _looks((2.0, 1.0), **(fell | {"lost": -0.2})) == []

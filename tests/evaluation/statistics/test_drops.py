@@ -1,0 +1,72 @@
+"""A limit on a drop is met by a bound, and a model that loses more is seldom taken."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from domainclip.evaluation.statistics.aggregates import mean
+from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most, groups_for, least_drop
+from domainclip.evaluation.statistics.estimates import Estimate, compare_paired
+from domainclip.training.alpha_choice import AlphaScore, choose_alpha
+
+
+def test_the_bound_by_hand() -> None:
+    change = Estimate(-0.02, -0.05, 0.01, 0.2)
+    assert drop_at_most(change, 98, "share") == pytest.approx(0.02 + np.hypot(0.03, 1.96 / 100))
+    assert drop_at_most(Estimate(3.0, -1.0, 7.0, 0.2), 98, "rank", higher_is_better=False) == pytest.approx(
+        7.0
+    )
+    # No group changed: resampling has no width, and three in a hundred may still have got worse.
+    assert drop_at_most(Estimate(0, 0, 0, 1), 98, "share") == least_drop(98) == pytest.approx(0.0196)
+    assert drop_at_most(Estimate(0, nan, nan, nan), 4, "share") == least_drop(4) == inf
+
+
+def test_the_size_of_set_that_shows_a_limit() -> None:
+    for limit in (0.005, 0.01, 0.02, 0.1):
+        groups = groups_for(limit)
+        assert groups is not None
+        assert least_drop(groups) <= limit < least_drop(groups - 1)
+        assert cannot_be_shown(limit, groups, "share") == ""
+        assert f"name a retention set of {groups} groups or more" in cannot_be_shown(
+            limit, groups - 1, "share"
+        )
+    assert groups_for(0.0) is None
+    assert "or measure 6 groups" not in cannot_be_shown(0.0, 50, "share")
+    assert cannot_be_shown(0.0, 4, "share").endswith("measure 6 groups")
+
+
+def _tried(rng: np.random.Generator, groups: int, loss: float) -> list[AlphaScore]:
+    """The base and a better model that loses so much, on groups of two images that change together."""
+    names = [f"{i // 2}" for i in range(2 * groups)]
+    base = np.repeat((rng.random(groups) < 0.7).astype(float), 2)
+    lost = np.repeat(rng.random(groups) < loss / 0.7, 2)
+    adapted = np.where(lost, 0.0, base)
+    change = compare_paired(mean, base, adapted, names, 200, int(rng.integers(1 << 30))).difference
+    assert change is not None
+    return [
+        AlphaScore(0.0, 0.0, 0.1, float(base.mean()), least_drop(groups)),
+        AlphaScore(1.0, 1.0, 0.1, float(adapted.mean()), drop_at_most(change, groups, "share")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "floor", "loss"), [(250, 0.02, 0.025), (100, 0.05, 0.055), (250, 0.01, 0.015)]
+)
+def test_a_model_that_loses_more_than_the_floor_is_seldom_chosen(
+    groups: int, floor: float, loss: float
+) -> None:
+    rng = np.random.default_rng(0)
+    trials = [_tried(rng, groups, loss) for _ in range(120)]
+    by_bound = np.mean([choose_alpha(tried, floor) == 1.0 for tried in trials])
+    assert by_bound <= 0.05
+    # The control: by the estimate, it is taken up to every third time.
+    by_estimate = np.mean([tried[1].general >= tried[0].general - floor for tried in trials])  # type: ignore[operator]
+    assert by_estimate > max(0.15, 3 * by_bound)
+
+
+def test_a_model_that_loses_nothing_is_chosen() -> None:
+    rng = np.random.default_rng(0)
+    assert all(choose_alpha(_tried(rng, 250, 0.0), 0.01) == 1.0 for _ in range(10))
