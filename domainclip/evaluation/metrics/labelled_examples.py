@@ -28,11 +28,12 @@ class Examples:
     labels: np.ndarray  # (n, c) of 1 and 0, NaN where unknown
     ids: list[str]
     groups: list[str]
+    unreadable: int = 0  # items beside these whose image cannot be read
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Examples:
         """The examples at these rows."""
         ids, groups = [self.ids[i] for i in rows], [self.groups[i] for i in rows]
-        return Examples(self.features[rows], self.labels[rows], ids, groups)
+        return Examples(self.features[rows], self.labels[rows], ids, groups, self.unreadable)
 
     def join(self, other: Examples) -> Examples:
         """These examples followed by the others."""
@@ -41,7 +42,13 @@ class Examples:
             np.concatenate([self.labels, other.labels]),
             self.ids + other.ids,
             self.groups + other.groups,
+            max(self.unreadable, other.unreadable),  # parts of one set carry the same number
         )
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """The number of unreadable items under its name in a probe's details; empty where all can be read."""
+        return {"unreadable_training_items": self.unreadable} if self.unreadable else {}
 
 
 def sample_items(data: EvaluationSet, rows: Iterable[int], max_items: int, purpose: str) -> list[int]:
@@ -67,7 +74,8 @@ def labelled_examples(
     if not len(readable):
         return None
     features = encoder.images(readable).astype(np.float64)
-    return Examples(features, label_matrix(readable, names), list(readable["id"]), list(readable["group"]))
+    labels, unreadable = label_matrix(readable, names), len(order) - len(readable)
+    return Examples(features, labels, list(readable["id"]), list(readable["group"]), unreadable)
 
 
 def readable_items(encoder: Encoder, items: Dataset) -> Dataset:

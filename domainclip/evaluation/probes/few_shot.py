@@ -83,7 +83,7 @@ class FewShot(Probe):
                 metric(name, data.items, rows, score, macro, aggregates.point_estimate(macro, chance))
             )
         available = {name: int(train.labels[:, i].sum()) for i, name in enumerate(names)}
-        details = {"shots": list(self.shots), "seeds": self.seeds, "training_items": available}
+        details = {"shots": list(self.shots), "seeds": self.seeds, "training_items": available, **train.lost}
         return ProbeResult("few_shot", data.name, metrics, "macro_accuracy", self.version, details)
 
 

@@ -57,7 +57,7 @@ class Knn(Probe):
         ]
         if not metrics:
             return not_measured("knn", data, self.version, "items with one of the classes")
-        details = {"k": k, "chosen_on": chosen_on, "neighbours": len(train.ids)}
+        details = {"k": k, "chosen_on": chosen_on, "neighbours": len(train.ids), **train.lost}
         return ProbeResult("knn", data.name, metrics, metrics[0].name, self.version, details)
 
     def _choose(self, train: Examples, validation: Examples | None, several: bool) -> tuple[int, str]:

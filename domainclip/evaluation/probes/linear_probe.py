@@ -72,6 +72,7 @@ class LinearProbe(Probe):
             "inverse_penalty": strength,
             "chosen_on": chosen_on,
             "tried": score_by_strength,
+            **train.lost,
         }
         return ProbeResult("linear_probe", data.name, metrics, metrics[0].name, self.version, details)
 

@@ -210,7 +210,7 @@ def test_classes_of_the_card_or_of_the_corpus_only(tmp_path: Path) -> None:
     findings = _findings(tmp_path, rows, classes={"cat": "a cat", "dog": "a dog"})
     assert _texts(findings, "warning") == [
         '1 labels outside the classes of the card: "dgo", did you mean "dog"?',
-        'no item has the class "dog" of the card',
+        'no item has the class "dog" of the card, did you mean "dgo"?',
     ]
 
 

@@ -75,6 +75,8 @@ def test_unreadable_training_images_are_left_out() -> None:
     )
     assert examples is not None
     assert sorted(examples.ids) == ["1", "3"]
+    assert examples.lost == {"unreadable_training_items": 2}
+    assert examples.take([0]).join(examples.take([1])).lost == examples.lost
     assert labelled_examples(UnreadableEncoder(names_readable=True), items([{"id": "0"}]), ["x"], 9) is None
 
 
