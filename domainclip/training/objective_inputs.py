@@ -33,7 +33,7 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
     rows = corpus.splits["train"]["meta"][:]
-    if all(isnan(to_number(json.loads(row).get(column))) for row in rows):
+    if all(isnan(to_number(json.loads(row).get(column), column)) for row in rows):
         raise DataError(
             f'{key}: no training item of corpus {corpus.card.name} has a number under "{column}" in its '
             "meta: name a column that has, and list it under columns.meta of the card"

@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from domainclip import seeding
+from domainclip.data.dicom import typed_values
 from domainclip.data.text.training_pair import TrainingPair
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ExtraColumns:
         pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
         return PairExtras(
             {name: make(pair) for name, make in self.spec.texts.items()},
-            {name: to_number(meta.get(key)) for name, key in self.spec.value_columns.items()},
+            {name: to_number(meta.get(key), key) for name, key in self.spec.value_columns.items()},
             np.isin(self.spec.classes, labels) if self.spec.classes else None,
         )
 
@@ -115,10 +116,12 @@ def join_extras(batches: Sequence[BatchExtras]) -> BatchExtras:
     )
 
 
-def to_number(value: Any) -> float:
-    """A number of a corpus, which may be stored as text; NaN for anything else."""
+def to_number(value: Any, column: str) -> float:
+    """A number of a corpus, which may be stored as text, or as a DICOM age or date; NaN for anything else."""
+    vr = typed_values.type_of(column, (value,))
+    typed: Any = typed_values.typed_value(value, vr) if typed_values.is_numeric(vr) else value
     try:
-        return float(value)
+        return float(typed)
     except (TypeError, ValueError):
         return float("nan")
 

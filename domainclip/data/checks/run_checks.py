@@ -38,6 +38,7 @@ def corpus_findings(
         *leakage.identical_images(corpus),
         *structure.class_coverage(corpus),
         *class_names.class_names(corpus),
+        *structure.unusable_attributes(corpus),
         *captions.no_negatives(corpus),
         *captions.repeated_captions(corpus, batch_size),
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.corpus import Corpus
+from domainclip.data.dicom import typed_values
 from domainclip.data.quarantine import count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.errors import did_you_mean
@@ -75,6 +77,20 @@ def class_coverage(corpus: Corpus) -> Iterator[Finding]:
                     "common_class",
                     class_items[name][split],
                 )
+
+
+def unusable_attributes(corpus: Corpus) -> Iterator[Finding]:
+    """Ages, dates and numbers of DICOM files whose values are none: subgroups do not show these items."""
+    metas = [json.loads(meta or "{}") for name in SPLITS for meta in corpus.splits[name]["meta"][:]]
+    for name in corpus.card.columns.meta:
+        values = [meta.get(name) for meta in metas]
+        vr = typed_values.type_of(name, ())
+        given = [value for value in values if value is not None and str(value).strip()]
+        bad = sum(not isinstance(typed_values.typed_value(value, vr), float) for value in given)
+        if typed_values.is_numeric(vr) and bad:
+            kind = typed_values.type_name(vr)
+            text = f"corpus.columns.meta: {name} is no {kind} in {bad} of {len(values)} items: subgroups "
+            yield Finding("warning", f"{text}do not show them", "unusable_attribute", bad)
 
 
 def class_counts(corpus: Corpus) -> dict[str, dict[str, int]]:

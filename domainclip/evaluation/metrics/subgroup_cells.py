@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from domainclip.data.dicom import typed_values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,10 +37,9 @@ class Column:
         if raw is None or str(raw).strip() == "":
             return f"{self.name} {MISSING}"
         if not self.bins:
-            return f"{self.name}={str(raw).strip()}"
-        try:
-            number = float(str(raw))
-        except ValueError:
+            return f"{self.name}={raw:g}" if isinstance(raw, float) else f"{self.name}={str(raw).strip()}"
+        number = _number(raw)
+        if number is None:
             return f"{self.name} {MISSING}"
         i = int(np.searchsorted(self.bins, number, side="right"))
         if i == 0:
@@ -68,7 +69,7 @@ def item_attributes(items: Dataset) -> dict[str, list[object]]:
     """The attributes of the items, by name: the meta columns, and the language of the captions."""
     metas = [json.loads(meta or "{}") for meta in items["meta"]]
     names = sorted({key for meta in metas for key in meta if key not in _RESERVED})
-    columns: dict[str, list[object]] = {key: [meta.get(key) for meta in metas] for key in names}
+    columns: dict[str, list[object]] = {key: _typed([meta.get(key) for meta in metas], key) for key in names}
     languages_of = [
         sorted({language for language in languages if language}) for languages in items["language"]
     ]
@@ -77,10 +78,50 @@ def item_attributes(items: Dataset) -> dict[str, list[object]]:
     return columns
 
 
+def _typed(values: list[object], name: str) -> list[object]:
+    vr = typed_values.type_of(name, values)
+    return [typed_values.typed_value(value, vr, name) for value in values] if vr else values
+
+
+def reason_not_shown(column: Column, values: Sequence[object]) -> str:
+    """Why a column divides no items, in words that quote no value; "" for one that does."""
+    given = [value for value in values if value is not None and str(value).strip()]
+    if not given:
+        return "no value"
+    bad = count_no_numbers(column, values)
+    return f"no number in {bad} of {len(values)}" if bad == len(given) else ""
+
+
+def count_no_numbers(column: Column, values: Sequence[object]) -> int:
+    """The number of values that a column with limits cannot place, for they are no numbers."""
+    given = [value for value in values if value is not None and str(value).strip()]
+    return sum(_number(value) is None for value in given) if column.bins else 0
+
+
+def reason_not_categorical(values: Sequence[object]) -> str:
+    """Why a column does not divide the items by default; "" for one that does."""
+    distinct = {str(value) for value in values if value is not None and str(value).strip()}
+    if is_categorical(values) or not distinct:
+        return "" if distinct else "no value"
+    if len(distinct) == 1:
+        return "one value"
+    if all(_number(value) is not None for value in distinct):
+        return f"{len(distinct)} distinct numbers: give limits, as in by=[NAME=40,60]"
+    return f"{len(distinct)} distinct values"
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def is_categorical(values: Sequence[object]) -> bool:
     """Whether a column has few enough distinct values to divide the items by default."""
     distinct = {str(value) for value in values if value is not None and str(value).strip()}
-    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in distinct)
+    numbers = all(_number(value) is not None for value in distinct)
     return 1 < len(distinct) <= (_MAX_NUMBERS if numbers else _MAX_VALUES)
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from domainclip.data.dicom import typed_values
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import did_you_mean
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
@@ -17,9 +18,12 @@ from domainclip.evaluation.metrics import results
 from domainclip.evaluation.metrics.subgroup_cells import (
     Column,
     Table,
+    count_no_numbers,
     is_categorical,
     item_attributes,
     parse_column,
+    reason_not_categorical,
+    reason_not_shown,
     split_into_cells,
     suppressed_cells,
 )
@@ -68,10 +72,20 @@ class Subgroups(Probe):
             for name in absent
             if data.card.columns.meta
         ]
+        hidden = self._not_shown(columns, attributes)
+        columns = [column for column in columns if column.name not in hidden]
+        warnings += [
+            f"subgroups on {data.name}: not shown: {name}, {reason}" for name, reason in hidden.items()
+        ]
+        for column in columns:
+            if bad := count_no_numbers(column, attributes[column.name]):
+                text = f"{column.name}: no number in {bad} of {len(data.items)}, counted as not given"
+                warnings.append(f"subgroups on {data.name}: {text}")
         metric_on_cells = make_subset_metric(encoder, data) if columns else None
         if metric_on_cells is None:
             missing = "classes or captions to measure" if columns else "metadata columns to divide by"
-            lacking = {"columns_not_there": absent} if absent else {}
+            lacking: dict[str, Any] = {"columns_not_there": absent} if absent else {}
+            lacking |= {"columns_not_shown": hidden} if hidden else {}
             result = results.not_measured("subgroups", data, self.version, missing, **lacking)
             return replace(result, warnings=warnings)
         groups = np.asarray(list(data.items["group"]), dtype=str)[metric_on_cells.rows]
@@ -90,6 +104,7 @@ class Subgroups(Probe):
             "smallest": self.smallest,
             "columns": [column.name for column in columns],
             "columns_not_there": absent,
+            "columns_not_shown": hidden,
             "cells_not_shown": {_title(key): len(tables[key]) - len(shown[key]) for key in tables},
             "gap_by_luck": {
                 _title(key): _gap_at_chance(metric_on_cells, list(shown[key].values()), groups)
@@ -111,6 +126,21 @@ class Subgroups(Probe):
         columns = [parse_column(text) for text in self.by]
         present = [column for column in columns if column.name in attributes]
         return present, [column.name for column in columns if column.name not in attributes]
+
+    def _not_shown(
+        self, columns: Sequence[Column], attributes: Mapping[str, Sequence[object]]
+    ) -> dict[str, str]:
+        """The columns that divide no items, with the reason: requested ones, or numbers without limits."""
+        if self.by is not None:
+            reasons = {column.name: reason_not_shown(column, attributes[column.name]) for column in columns}
+        else:
+            reasons = {
+                name: reason_not_categorical(values).replace("NAME", name)
+                for name, values in attributes.items()
+                if typed_values.is_numeric(typed_values.type_of(name, ()))
+                or any(isinstance(value, float) for value in values)
+            }
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def _shown(
         self, tables: Mapping[tuple[Column, ...], Table], groups: np.ndarray

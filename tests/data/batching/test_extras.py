@@ -126,12 +126,12 @@ def test_parts_of_a_stream_are_joined_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "result"), [("1.5", 1.5), (2, 2.0), (True, 1.0)])
 def test_a_number_may_stand_as_text(value: object, result: float) -> None:
-    assert to_number(value) == result
+    assert to_number(value, "score") == result
 
 
 @pytest.mark.parametrize("value", [None, "high", [1]])
 def test_what_is_no_number_is_none(value: object) -> None:
-    assert np.isnan(to_number(value))
+    assert np.isnan(to_number(value, "score"))
 
 
 def test_a_second_view_is_mirrored_only_where_images_may_be() -> None:

@@ -284,3 +284,43 @@ def test_intervals_of_cells_and_gap() -> None:
     estimate = estimates.compare_paired(metric.aggregate, metric.scores, None, metric.groups, 400, 0).base
     assert estimate.low > 0.2
     assert estimate.high < 0.8
+
+
+def _ages(values: list[str], name: str = "PatientAge") -> tuple[ArrayEncoder, EvaluationSet]:
+    rows, images = [], {}
+    for i, value in enumerate(values):
+        rows.append({"id": f"p{i:03d}", "labels": ["cat"], "meta": {name: value}})
+        images[f"p{i:03d}"] = [1.0, 0.0] if i % 2 else [0.0, 1.0]
+    return ArrayEncoder(images, AXES), evaluation_set(rows, CLASSES)
+
+
+@pytest.mark.parametrize("name", ["PatientAge", "Patient Age"])
+def test_ages_in_the_form_of_dicom(name: str) -> None:
+    model, data = _ages(["018M", "065Y", "300D", "080Y "] * 10, name)
+    results = Subgroups(by=[f"{name}=40"])(model, data)
+    assert {"accuracy/" + name + " <40", "accuracy/" + name + " ≥40"} <= set(named(results))
+    assert results.warnings == []
+
+
+def test_a_column_that_divides_nothing_is_named() -> None:
+    model, data = _ages(["unknown"] * 40)
+    results = Subgroups(by=["PatientAge=40,60"])(model, data)
+    assert results.metrics == []
+    assert [warning.split(": ", 1)[1] for warning in results.warnings] == [
+        "not shown: PatientAge, no number in 40 of 40"
+    ]
+    assert results.details["columns_not_shown"] == {"PatientAge": "no number in 40 of 40"}
+    model, data = _ages([f"{20 + i:03d}Y" for i in range(40)])
+    (warning,) = Subgroups()(model, data).warnings
+    assert "not shown: PatientAge, 40 distinct numbers: give limits, as in by=[PatientAge=40,60]" in warning
+    model, data = _ages(["065Y"] * 20 + ["030Y"] * 15 + ["050Y"] * 15 + ["old"] * 5)
+    results = Subgroups(by=["PatientAge=40,60"])(model, data)
+    assert "PatientAge: no number in 5 of 55, counted as not given" in results.warnings[0]
+    assert "accuracy/PatientAge ≥60" in named(results)
+
+
+def test_sex_codes_are_one_cell_in_any_case() -> None:
+    model, data = _ages(["M", "m ", "Male", "f"] * 10 + ["F"] * 10, "PatientSex")
+    results = Subgroups(by=["PatientSex"])(model, data)
+    assert {"accuracy/PatientSex=F", "accuracy/PatientSex=M"} <= set(named(results))
+    assert len([name for name in named(results) if name.startswith("accuracy/")]) == 2
