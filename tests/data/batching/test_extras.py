@@ -145,3 +145,8 @@ def test_a_second_view_is_mirrored_only_where_images_may_be() -> None:
 
     assert rising(False) == {True}
     assert rising(True) == {True, False}
+
+
+def test_ages_of_dicom_are_years() -> None:
+    assert to_number("065Y", "PatientAge") == to_number("065Y", "age") == 65
+    assert to_number("1,5", "PatientWeight") == 1.5
