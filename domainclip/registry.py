@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import re
 import sys
 import typing
@@ -84,9 +85,20 @@ def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
         if option not in known:
             raise RecipeError(f"{where}.{option}: unknown option: {did_you_mean(option, known)}")
     try:
-        return TypeAdapter(component).validate_python(options)
+        built = TypeAdapter(component).validate_python(options)
     except ValidationError as error:
         raise RecipeError(format_validation_error(error, where)) from None
+    for option in options:
+        _check_finite(getattr(built, option), f"{where}.{option}")
+    return built
+
+
+def _check_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where}: must be a finite number, got {value}")
+    if isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_finite(inner, where)
 
 
 def schema(kind: str, name: str) -> dict[str, Any]:
@@ -101,9 +113,19 @@ def format_validation_error(error: ValidationError, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", message)
     message = message[:1].lower() + message[1:]
-    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    given = "" if first["type"] in ("missing", "value_error") else f", got {_short(first['input'])}"
+    if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+        given += f', in quotes it is a text: "{first["input"]}"'
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key}: {message}{given}{more}"
+
+
+def _short(value: Any, most: int = 80) -> str:
+    """A value as in Python, cut where it is long; nothing is made of the rest of it."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of more than 77 digits"
+    text = repr(value[: most + 1] if isinstance(value, (str, list)) else value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def check_keys(model: type[BaseModel], data: Any, at: str, where: str) -> None:

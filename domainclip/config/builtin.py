@@ -5,6 +5,7 @@ In a checkout they are folders at the top; in a wheel they lie under `_shipped`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from domainclip.errors import RecipeError, did_you_mean
@@ -28,11 +29,13 @@ def find_file(kind: str, name: str, suffix: str) -> Path:
 
     Raises: RecipeError when there is neither.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
+    # os.path and not pathlib, which raises for a name that is too long. A pipe may be read, as of <(command).
+    if os.path.exists(name) and not os.path.isdir(name):
+        return Path(name)
     file = builtin_folder(kind) / (name if name.endswith(suffix) else name + suffix)
-    if file.is_file() and file.parent == builtin_folder(kind):
+    if os.path.isfile(file) and file.parent == builtin_folder(kind):
         return file
+    if os.path.isdir(name):
+        raise RecipeError(f'{kind}: "{name}" is a folder: name the file in it')
     known = builtin_names(kind, suffix)
-    raise RecipeError(f'{kind}: no file or built-in name "{name}": {did_you_mean(path.stem, known)}')
+    raise RecipeError(f'{kind}: no file or built-in name "{name}": {did_you_mean(Path(name).stem, known)}')

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainclip.config import builtin
+from domainclip.config import builtin, strict_yaml
 from domainclip.errors import RecipeError
 
 _LOCAL = re.compile(r"/\w|~[\w-]*[/\\]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]")
@@ -32,13 +32,16 @@ def resolve_path(text: str, file: Path, roots: Sequence[Path] | None, where: str
     A relative path is looked up in the working folder, in the recipe's folder and among the built-in
     files, in this order. `where` is the recipe's key, for messages.
 
-    Raises: RecipeError for a path outside the roots, with links resolved.
+    Raises: RecipeError for a path outside the roots, with links resolved, or one that no system can have.
     """
+    if strict_yaml.UNWRITABLE.search(text):
+        raise RecipeError(f"{where}: not UTF-8 text, or a NUL character: rename the file or folder")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
         return text  # a URL: its reader decides whether it may be read
     text = os.path.expanduser(text)  # a shell leaves the ~ of corpus.path=~/data as it is
     folders = [Path.cwd(), file.parent, builtin.builtin_folder("recipes").parent]
-    existing = next((folder / text for folder in folders if (folder / text).exists()), None)
+    # `os.path.exists` is false, and raises nothing, for a name that is too long.
+    existing = next((folder / text for folder in folders if os.path.exists(folder / text)), None)
     if existing is None and _is_hub_id(text):
         return text
     path = (existing or Path.cwd() / text).resolve()
@@ -50,7 +53,7 @@ def resolve_path(text: str, file: Path, roots: Sequence[Path] | None, where: str
 def find_card_file(name: str | None, file: Path) -> str | None:
     """Return the path of a card file in the working or the recipe's folder; None: a built-in card."""
     files = [Path(folder, name) for folder in (Path.cwd(), file.parent)] if name else []
-    return next((str(path.resolve()) for path in files if path.is_file()), None)
+    return next((str(path.resolve()) for path in files if os.path.isfile(path)), None)
 
 
 def _is_hub_id(text: str) -> bool:

@@ -14,16 +14,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from domainclip.config import strict_yaml
+from domainclip.config.strict_model import StrictModel
 from domainclip.config.training import Share, TrainConfig
 
 Options = dict[str, Any]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Base(_Strict):
+class Base(StrictModel):
     """The checkpoint to adapt: a local folder or a Hub id."""
 
     path: str
@@ -42,7 +39,7 @@ class CorpusSource(BaseModel):
         return dict(self.model_extra or {})
 
 
-class AnchorTexts(_Strict):
+class AnchorTexts(StrictModel):
     """General-domain texts made of the tokenizer's words, for objectives that use `anchor_texts`."""
 
     count: int = Field(4096, ge=2)
@@ -50,7 +47,7 @@ class AnchorTexts(_Strict):
     templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
 
 
-class EvaluationConfig(_Strict):
+class EvaluationConfig(StrictModel):
     """How base and adapted model are evaluated."""
 
     bootstrap_samples: int = Field(2000, ge=100)
@@ -59,7 +56,7 @@ class EvaluationConfig(_Strict):
     cache_embeddings: bool = True  # in the disk cache, so that another evaluation takes seconds
 
 
-class WeightInterpolation(_Strict):
+class WeightInterpolation(StrictModel):
     """Interpolation between base and adapted weights, selected on the validation split [arXiv:2109.01903]."""
 
     citation: ClassVar[str] = "arXiv:2109.01903"
@@ -76,7 +73,7 @@ class WeightInterpolation(_Strict):
         return sorted(set(value))
 
 
-class ReportConfig(_Strict):
+class ReportConfig(StrictModel):
     """Title, licence and content of the report."""
 
     title: str | None = None
@@ -84,7 +81,7 @@ class ReportConfig(_Strict):
     examples: bool = False  # show images and captions of the corpus, which may identify people
 
 
-class Recipe(_Strict):
+class Recipe(StrictModel):
     """All settings of one run."""
 
     name: str

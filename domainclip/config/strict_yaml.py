@@ -15,12 +15,14 @@ import yaml
 from domainclip.errors import RecipeError
 
 MAX_BYTES = 1_000_000
+_MAX_DEPTH = 50
+UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # no path and no UTF-8 file can hold them
 
 
 class _Loader(yaml.SafeLoader):
     """The YAML 1.2 core schema: its own table of implicit types, none inherited."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (pyyaml's own class attribute)
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -45,37 +47,33 @@ _implicit("float", r"^[-+]?[0-9]+[eE][-+]?[0-9]+$", _SIGNS)
 
 
 def load_yaml(text: str, name: str) -> Any:
-    """The value of a YAML document; `name` is the file, for messages.
+    """The value of a YAML document, its keys as text; `name` is the file, for messages.
 
-    Raises: RecipeError for a syntax error, a tag, an alias, a repeated key, or more than 1 MB.
+    Raises: RecipeError for a syntax error, a tag, an alias, a repeated key or one that is no text, a NUL
+    character, more than 50 levels, or more than 1 MB.
     """
     if len(text) > MAX_BYTES:
         raise RecipeError(f"{name}: {len(text)} characters; a recipe or card has at most {MAX_BYTES}")
     try:
+        _refuse_surprises(text, name)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _refuse_surprises(text, name)
-        _refuse_repeated_keys(node, name)
+        _check_node(node, name)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {_one_line(error)}") from None
-    except ValueError as error:
-        raise RecipeError(f"{name}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise RecipeError(f"{name}: not valid YAML: nested too deeply") from None
+    except ValueError:  # of int()
+        raise RecipeError(f"{name}: a number of thousands of digits: write a shorter one") from None
 
 
 def read_yaml(file: Path, what: str) -> dict[str, Any]:
     """The mapping in a file; `what` names its content for messages, e.g. "a recipe".
 
-    Raises: RecipeError as `load` does, and for other bytes than UTF-8 or another value; OSError.
+    Raises: RecipeError as `load_yaml` and `read_text` do, and for another value than a mapping.
     """
-    try:
-        data = load_yaml(file.read_text(encoding="utf-8"), file.name)
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
+    data = load_yaml(read_text(file), file.name)
     if not isinstance(data, dict):
         raise RecipeError(f"{file.name}: {what} is a mapping of keys to values")
     return data
@@ -100,18 +98,41 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def parse_scalar(text: str) -> Any:
-    """The value of a `key=value` override: as YAML reads it, or the text itself."""
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file of at most 1 MB, without a byte-order mark.
+
+    Raises: RecipeError for other bytes, a larger file, or one that cannot be read.
+    """
     try:
-        return load_yaml(text, "override")
-    except RecipeError:
+        with file.open("rb") as stream:  # a device or a pipe may have no end
+            data = stream.read(4 * MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(data) > 4 * MAX_BYTES:
+        raise RecipeError(f"{file.name}: more than {4 * MAX_BYTES} bytes: name a recipe, a card or a plan")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
+
+
+def parse_scalar(text: str) -> Any:
+    """The value of a word: the number, truth value or null that YAML reads in it, else the text."""
+    loader = _Loader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except ValueError:  # a number of thousands of digits
         return text
 
 
 def _refuse_surprises(text: str, name: str) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        mark = event.start_mark
-        line = mark.line + 1 if mark else 1
+        line = event.start_mark.line + 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise RecipeError(f"{name}, line {line}: more than {_MAX_DEPTH} levels of nesting: write fewer")
         if isinstance(event, yaml.AliasEvent):
             raise RecipeError(f"{name}, line {line}: alias *{event.anchor}: write the value out instead")
         tag = getattr(event, "tag", None)
@@ -120,18 +141,33 @@ def _refuse_surprises(text: str, name: str) -> None:
             raise RecipeError(f"{name}, line {line}: tag {tag}: tags are not allowed here")
 
 
-def _refuse_repeated_keys(node: yaml.Node, name: str) -> None:
+def _check_node(node: yaml.Node, name: str) -> None:
+    if isinstance(node, yaml.ScalarNode) and UNWRITABLE.search(node.value):
+        line = node.start_mark.line + 1
+        raise RecipeError(f"{name}, line {line}: a NUL character or half a character pair: remove it")
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        _check_keys(node, name)
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise RecipeError(f'{name}, line {line}: key "{key.value}" occurs twice')
-            seen.add(str(key.value))
-            _refuse_repeated_keys(value, name)
+            _check_node(key, name)
+            _check_node(value, name)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_repeated_keys(item, name)
+            _check_node(item, name)
+
+
+def _check_keys(node: yaml.MappingNode, name: str) -> None:
+    """Refuse repeated and empty keys, and make text of the others: `1:` names the class "1"."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or not key.value.strip():
+            raise RecipeError(
+                f"{name}, line {line}: a key must be a text, not a list or a mapping, nor empty"
+            )
+        if key.value in seen:
+            raise RecipeError(f'{name}, line {line}: key "{key.value}" occurs twice: remove one of them')
+        seen.add(key.value)
+        key.tag = "tag:yaml.org,2002:str"
 
 
 def _one_line(error: yaml.YAMLError) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from domainclip.config import durations
+from domainclip.config.strict_model import StrictModel
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(StrictModel):
     """Settings of training; `null` means the strategy's default or a measured value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: float = Field(5, gt=0)
     batch_size: int = Field(128, ge=2)  # pairs in one loss, over all processes

@@ -9,33 +9,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from domainclip import registry
 from domainclip.config import builtin, strict_yaml
+from domainclip.config.strict_model import StrictModel
 from domainclip.data.files.column_names import column_name
 from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 # In the form in which the columns of a table are named.
 ColumnName = Annotated[str, AfterValidator(column_name)]
 
 
-class Columns(_Strict):
+class Columns(StrictModel):
     """The column of the source for each role.
 
     `null`: guessed from the names, and the guess is printed; `""` or `[]`: this corpus has none.
@@ -53,13 +42,8 @@ class Columns(_Strict):
     split: ColumnName | None = None
     meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
 
-    @field_validator("texts", mode="before")
-    @classmethod
-    def _as_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
-
-class Splits(_Strict):
+class Splits(StrictModel):
     """Shares of groups by a stable hash; used only when the source has no split column."""
 
     train: float = Field(default=0.8, ge=0, le=1)
@@ -75,14 +59,14 @@ class Splits(_Strict):
         return self
 
 
-class Prompts(_Strict):
+class Prompts(StrictModel):
     """Texts for a class. With negatives, the class is a separate yes-or-no question."""
 
     positive: list[str] = Field(min_length=1)
     negative: list[str] = []
 
 
-class Retention(_Strict):
+class Retention(StrictModel):
     """The general-domain set that measures forgetting; a relative path starts at the corpus folder."""
 
     card: str = "general"
@@ -92,7 +76,7 @@ class Retention(_Strict):
 Severity = Literal["error", "warning", "info", "off"]
 
 
-class Checks(_Strict):
+class Checks(StrictModel):
     """Severity of findings, set by hand after an inspection; null: the default of the check.
 
     A group or an identical file in two splits is always an error, and has no key here.
@@ -118,14 +102,14 @@ class Checks(_Strict):
     split_script: Severity | None = None
 
 
-class Privacy(_Strict):
+class Privacy(StrictModel):
     """Whether the corpus has identifying content; unknown blocks examples and their push."""
 
     identifiers: Literal["none", "de-identified", "identified", "unknown"] = "unknown"
     burned_in_text: Literal["no", "yes", "unknown"] = "unknown"
 
 
-class Card(_Strict):
+class Card(StrictModel):
     """All options of a corpus."""
 
     name: str = "unnamed"
@@ -171,11 +155,13 @@ class Card(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _prompts_as_captions(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or (data.get("captions") or {}).get("templates") != "classes":
+        captions = data.get("captions") if isinstance(data, dict) else None
+        if not isinstance(captions, dict) or captions.get("templates") != "classes":
             return data
-        classes = cls._short_prompts(data.get("classes") or {})
-        prompts = {name: texts.get("positive", []) for name, texts in classes.items()}
-        return {**data, "captions": {**data["captions"], "templates": prompts}}
+        short = cls._short_prompts(data.get("classes"))  # wrong ones are reported for `classes` itself
+        texts = short if isinstance(short, dict) else {}
+        prompts = {name: each.get("positive", []) for name, each in texts.items() if isinstance(each, dict)}
+        return {**data, "captions": {**captions, "templates": prompts}}
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -197,11 +183,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     if not name:
         return _validated(dict(overrides or {}), "corpus")
     file = builtin.find_file("data_cards", name, ".md")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{file.name}: not UTF-8 text, at byte {error.start}") from None
-    front, description = _front_matter(text, file.name)
+    front, description = _front_matter(strict_yaml.read_text(file), file.name)
     options = front.get("domainclip")
     if not isinstance(options, dict):
         raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/guide/data.md for its keys')
@@ -209,14 +191,11 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     shared: dict[str, Any] = {
         key: front[key] for key in ("pretty_name", "license", "language") if key in front
     }
-    if isinstance(shared.get("language"), str):
-        shared["language"] = [shared["language"]]
     data = _merge({"name": file.stem, **shared, **options, "description": description}, overrides or {})
     return _validated(data, file.name)
 
 
 def _front_matter(text: str, name: str) -> tuple[dict[str, Any], str]:
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     match = re.match(r"---\n(.*?)\n---[ \t]*(?:\n|\Z)(.*)", text, re.DOTALL)
     if match is None:
         raise RecipeError(f"{name}: no front matter: begin the card with YAML between two lines of ---")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from domainclip import registry
 from domainclip.config import builtin, overrides, paths, strict_yaml
 from domainclip.config.recipe import CorpusSource, Options
+from domainclip.config.strict_model import StrictModel
 from domainclip.data.cards import Card, Prompts
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
@@ -23,10 +24,9 @@ class ExtraSet(CorpusSource):
     split: Literal["validation", "test", "all"] = "test"
 
 
-class Suite(BaseModel):
+class Suite(StrictModel):
     """A built-in suite, or a suite file of the user."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     probes: dict[str, Options]
     sets: dict[str, ExtraSet] = {}
     classes: dict[str, Prompts] = {}  # replace the classes of the card on the set of the corpus

@@ -98,10 +98,10 @@ def run_recipe(run: Path) -> Recipe:
     Raises: RecipeError for a missing or invalid recipe.
     """
     file = run / "recipe.yaml"
+    if not file.is_file():
+        raise RecipeError(f"{file}: no such file: give a run folder, for example runs/art-1")
     try:
         return Recipe.model_validate(strict_yaml.read_yaml(file, "a recipe"))
-    except OSError as error:
-        raise RecipeError(f"{file}: {error.strerror}: give a run folder, for example runs/art-1") from None
     except ValidationError as error:
         raise RecipeError(f"{file}: {registry.format_validation_error(error, '')}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from domainclip.config.overrides import parse_value
 from domainclip.config.strict_yaml import dump_yaml, load_yaml, parse_scalar
 from domainclip.errors import RecipeError
 
@@ -42,10 +43,11 @@ def test_scalars(text: str, value: object) -> None:
             "r.yaml, line 1: tag tag:yaml.org,2002:python/object/apply:os.system: tags are not allowed here",
         ),
         ("a: &x [1]\nb: *x", "r.yaml, line 2: alias *x: write the value out instead"),
-        ("a: 1\nb: {c: 1, c: 2}", 'r.yaml, line 2: key "c" occurs twice'),
+        ("a: 1\nb: {c: 1, c: 2}", 'r.yaml, line 2: key "c" occurs twice: remove one of them'),
         ("a: [1", "r.yaml: not valid YAML: line 1: expected ',' or ']', but got '<stream end>'"),
         ("a: 1\n---\nb: 2", "r.yaml: not valid YAML: line 2: but found another document"),
-        ("[" * 100_000, "r.yaml: not valid YAML: nested too deeply"),
+        ("[" * 100_000, "r.yaml, line 1: more than 50 levels of nesting: write fewer"),
+        ("a: " + "9" * 5000, "r.yaml: a number of thousands of digits: write a shorter one"),
         ("a" * 1_000_001, "r.yaml: 1000001 characters; a recipe or card has at most 1000000"),
     ],
 )
@@ -63,11 +65,11 @@ def test_alias_bomb_is_refused_at_its_first_alias() -> None:
         load_yaml(bomb, "bomb.yaml")
 
 
-def test_override_values() -> None:
+def test_scalars_alone() -> None:
     assert parse_scalar("1e-4") == 1e-4
-    assert parse_scalar("[1, 2]") == [1, 2]
-    assert parse_scalar("/data/cxr") == "/data/cxr"
-    assert parse_scalar("*star") == "*star"  # not YAML: the text itself
+    assert parse_scalar("") is None
+    assert parse_scalar("*star") == "*star"
+    assert parse_scalar("[1, 2]") == "[1, 2]"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_override_values() -> None:
 )
 def test_what_is_written_is_read_back_unchanged(value: object) -> None:
     assert load_yaml(dump_yaml({"a": value}), "r.yaml") == {"a": value}
-    assert parse_scalar(dump_yaml(value, one_line=True)) == value
+    assert parse_value(dump_yaml(value, one_line=True)) == value
 
 
 def test_a_value_that_occurs_twice_is_written_twice() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from domainclip.config.strict_model import StrictModel
 from domainclip.data.text import report_sections
 
 # Words that programs write for a missing caption. Some are class names as well ("None"): classes keep them.
@@ -23,10 +24,8 @@ _COLUMN = re.compile(r"\{([^{}]+)\}")
 _SEPARATOR = re.compile(r"([,.;:](?:\s+|$)|(?<=\})\s+(?=\{))")
 
 
-class Captions(BaseModel):
+class Captions(StrictModel):
     """The card's options for captions; `template` may name any column of the source."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     template: str | None = None
     empty_words: list[str] = list(EMPTY_WORDS)  # captions that count as empty, in this spelling
@@ -52,8 +51,10 @@ class Captions(BaseModel):
     @field_validator("template")
     @classmethod
     def _names_a_column(cls, value: str | None) -> str | None:
-        rest = re.sub(r"\{[^{}]+\}", "", value or "")
-        if value is not None and (rest == value or "{" in rest or "}" in rest):
+        if not value:
+            return None
+        rest = re.sub(r"\{[^{}]+\}", "", value)
+        if rest == value or "{" in rest or "}" in rest:
             raise ValueError('write each column in braces, as in "{style} painting, {text}"')
         return value and unicodedata.normalize("NFC", value)  # as the columns of a table are named
 

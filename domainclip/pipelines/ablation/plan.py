@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from domainclip import components, registry
 from domainclip.config import builtin, loading, strict_yaml
 from domainclip.config.recipe import Recipe
+from domainclip.config.strict_model import StrictModel
 from domainclip.errors import RecipeError, did_you_mean
 
 BASE = "base"  # the column of the base, which every variant is compared with
@@ -21,10 +23,9 @@ _MAX_NAME = 200  # bytes of a folder's name without the seed
 _VARIED_KEYS = ("captions", "views")  # of the corpus, those that a variant may change
 
 
-class Plan(BaseModel):
+class Plan(StrictModel):
     """A plan, as in its file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     recipe: str
     overrides: list[str] = []  # for all variants
     variants: dict[str, list[str]] = Field(min_length=1)
@@ -134,7 +135,7 @@ def _lines(value: Any) -> Any:
 def _recipe_file(name: str, file: Path) -> str:
     """A recipe in the folder of the plan, in the working folder, or a built-in one."""
     beside = file.parent / name
-    return str(beside if beside.is_file() else builtin.find_file("recipes", name, ".yaml"))
+    return str(beside if os.path.isfile(beside) else builtin.find_file("recipes", name, ".yaml"))
 
 
 def _folder_names(variants: Sequence[str], file: Path) -> dict[str, str]:

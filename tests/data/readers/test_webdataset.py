@@ -321,7 +321,7 @@ def test_nothing_is_written_beside_the_shards(tmp_path: Path) -> None:
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012
+    asked: list[str] = []
 
     def log_message(self, *_: object) -> None:
         pass
