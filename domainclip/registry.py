@@ -7,6 +7,7 @@ outside this package is named `package.module:Class`; the working folder is sear
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import math
@@ -85,12 +86,17 @@ def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
         if option not in known:
             raise RecipeError(f"{where}.{option}: unknown option: {did_you_mean(option, known)}")
     try:
-        built = TypeAdapter(component).validate_python(options)
+        built = _adapter(component).validate_python(options)
     except ValidationError as error:
         raise RecipeError(format_validation_error(error, where)) from None
     for option in options:
         _check_finite(getattr(built, option), f"{where}.{option}")
     return built
+
+
+@functools.cache  # a schema takes milliseconds
+def _adapter(component: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(component)
 
 
 def _check_finite(value: Any, where: str) -> None:
@@ -103,7 +109,7 @@ def _check_finite(value: Any, where: str) -> None:
 
 def schema(kind: str, name: str) -> dict[str, Any]:
     """The JSON schema of a component's options."""
-    return TypeAdapter(find(kind, name)).json_schema()
+    return _adapter(find(kind, name)).json_schema()
 
 
 def format_validation_error(error: ValidationError, where: str) -> str:

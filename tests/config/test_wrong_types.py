@@ -33,13 +33,10 @@ VALUES = {
     "mapping": "{a: 1}",
     "nested mapping": "{a: {b: {c: [1]}}}",
     "mapping of null": "{a: null}",
-    "empty mapping": "{}",
     "number as a key": "{1: 2}",
     "number": "3",
-    "negative": "-7",
     "fraction": "0.5",
     "infinite": "1e999",
-    "word for infinite": "inf",
     "not a number": "nan",
     "400 digits": "9" * 400,
     "5000 digits": "9" * 5000,
@@ -63,7 +60,7 @@ REFUSED = {
     "NUL": '"a\\0b"',
     "half a pair": '"\\ud800"',
     "deep": "[" * 60 + "]" * 60,
-    "very deep": "[" * 10_000,
+    "very deep": "[" * 300,
 }
 
 
