@@ -19,7 +19,6 @@ from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError
 
-
 # In the form in which the columns of a table are named.
 ColumnName = Annotated[str, AfterValidator(column_name)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
+from domainclip.config.strict_model import StrictModel
 from domainclip.data.images.value_limits import check_percentiles, percentile_limits
 
 _STRIP_PIXELS = 2**20  # whose levels are computed at once: all at once would take 8 bytes a pixel
@@ -19,10 +20,8 @@ _MIN_USED_RANGE = 0.25
 _MAX_ABOVE_DEPTH = 0.001
 
 
-class BitDepthSettings(BaseModel):
+class BitDepthSettings(StrictModel):
     """Grey levels of images of more than 8 bits: `images.bit_depth` of a card, or keys in a location."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # depth: by 8, 12 or 16 bits; range: from the lowest to the highest value; percentiles: between two.
     # auto: by depth, or by range where values are of 32 bits, negative or floats; but by percentiles where

@@ -8,9 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+<<<<<<< HEAD
 from domainclip.data.images.value_limits import check_percentiles
+=======
+from domainclip.config.strict_model import StrictModel
+from domainclip.data.files import locations
+>>>>>>> a6e2f7a (A fragment of a FITS location is checked as strictly as the card)
 
 MAGIC = b"SIMPLE  ="
 GZIP_MAGIC = b"\x1f\x8b"
@@ -18,10 +23,8 @@ HEAD_BYTES = 4096  # enough to recognise a FITS file, zipped or not
 TAR_KEYS = ("offset", "size")  # of a fragment: where the file begins in a tar, not how it is rendered
 
 
-class FitsSettings(BaseModel):
+class FitsSettings(StrictModel):
     """Rendering of a FITS file, from `images.fits` of a card and from the fragment of a location."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # asinh shows faint arms and bright cores at once [arXiv:astro-ph/0312483]; zscale is linear between the
     # limits of IRAF's algorithm.

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from domainclip.config.strict_model import StrictModel
 from domainclip.data.dicom.reading import is_dicom
 from domainclip.data.files import locations
 from domainclip.data.images.bit_depth import BitDepthSettings
 from domainclip.data.images.fits_settings import HEAD_BYTES, FitsSettings, is_fits
 
 
-class ImageSettings(BaseModel):
+class ImageSettings(StrictModel):
     """Options for decoding images of some formats."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     fits: FitsSettings = FitsSettings()
     bit_depth: BitDepthSettings = BitDepthSettings()  # of images of more than 8 bits, except DICOM and FITS
