@@ -10,12 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-<<<<<<< HEAD
-from domainclip.data.images.value_limits import check_percentiles
-=======
 from domainclip.config.strict_model import StrictModel
-from domainclip.data.files import locations
->>>>>>> a6e2f7a (A fragment of a FITS location is checked as strictly as the card)
+from domainclip.data.images.value_limits import check_percentiles
 
 MAGIC = b"SIMPLE  ="
 GZIP_MAGIC = b"\x1f\x8b"
