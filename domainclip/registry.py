@@ -7,7 +7,6 @@ outside this package is named `package.module:Class`; the working folder is sear
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import inspect
 import math
@@ -37,6 +36,7 @@ BASE_CLASSES = {
     "objectives": "domainclip.objectives.base.Objective",
     "probes": "domainclip.evaluation.base.Probe",
 }
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 class Component:
@@ -94,9 +94,11 @@ def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
     return built
 
 
-@functools.cache  # a schema takes milliseconds
 def _adapter(component: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(component)
+    """The schema of a component, which takes milliseconds to make."""
+    if component not in _ADAPTERS:
+        _ADAPTERS[component] = TypeAdapter(component)
+    return _ADAPTERS[component]
 
 
 def _check_finite(value: Any, where: str) -> None:

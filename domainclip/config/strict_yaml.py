@@ -129,7 +129,7 @@ def parse_scalar(text: str) -> Any:
 def _refuse_surprises(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             raise RecipeError(f"{name}, line {line}: more than {_MAX_DEPTH} levels of nesting: write fewer")
@@ -143,7 +143,7 @@ def _refuse_surprises(text: str, name: str) -> None:
 
 def _check_node(node: yaml.Node, name: str) -> None:
     if isinstance(node, yaml.ScalarNode) and UNWRITABLE.search(node.value):
-        line = node.start_mark.line + 1
+        line = node.start_mark.line + 1 if node.start_mark else 1
         raise RecipeError(f"{name}, line {line}: a NUL character or half a character pair: remove it")
     if isinstance(node, yaml.MappingNode):
         _check_keys(node, name)
