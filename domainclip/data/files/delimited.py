@@ -19,6 +19,9 @@ _MAX_FIELD_LENGTH = 16 * 2**20  # characters; the csv module's default of 131,07
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # the first line of Excel
 _LINE = re.compile(r"[^\r\n]*")
 _QUOTED = re.compile(r'"[^"]*"')
+_WEAK = ("word", "number")  # lines of a text may begin with these: only many lines in a row decide
+_MANY_LINES = 3
+_MIN_CODE = 3  # characters
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}(?:\.gz)?$")
 _REMEDY = 'write a quote inside a cell twice (""), or set corpus.options.quoting=false'
 
@@ -145,15 +148,16 @@ def _encloses_cells(text: str, separator: str) -> bool:
 def is_swallowed(lines: Sequence[str], separator: str, columns: int) -> bool:
     """Whether the lines of one row, which has a cell of several lines, are rows by themselves.
 
-    Lines of a report in quotes are none: they have other numbers of cells, or no file name, number or word
-    where the first line has one.
+    Lines of a report in quotes are none: they have other numbers of cells, or no file name or code where the
+    first line has one.
     """
     first, *others = (_cells(text.rstrip("\r\n"), separator, columns) for text in lines)
     if first is None or columns < 2:
         return False
     for column, kind in enumerate(map(_kind, first)):
         alike = sum(other is not None and _kind(other[column]) == kind for other in others)
-        if kind and 2 * alike >= len(others):
+        is_sure = 2 * alike >= len(others)
+        if kind and (is_sure if kind not in _WEAK else alike == len(others) >= _MANY_LINES):
             return True
     return False
 
@@ -168,12 +172,14 @@ def _cells(line: str, separator: str, columns: int) -> list[str] | None:
 
 
 def _kind(value: str) -> str:
-    """What marks a cell as no text: the suffix of a file name, or being one word or number; else ""."""
+    """What marks a cell as no text: the suffix of a file name, or being one word, number or code; else ""."""
     value = value.strip()
     if _FILE_SUFFIX.search(value):
         return "file name"
     if not value or '"' in value or re.search(r"\s", value):
         return ""
-    if value.isdecimal():
+    if not re.search(r"\d", value):
+        return "word"
+    if len(value) < _MIN_CODE:
         return "number"
-    return "code" if re.search(r"\d", value) else "word"
+    return f"code of {len(value)} digits" if value.isdecimal() else f"code of {len(value)} characters"

@@ -100,13 +100,13 @@ def _read_parquet(file: Path) -> Table:
     import pyarrow.parquet
 
     try:
+        columns = list(pyarrow.parquet.read_schema(file).names)
+        for name in columns:
+            if columns.count(name) > 1:
+                raise DataError(f'{file.name}: column "{name}" occurs twice: rename one')
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file.name}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    columns = list(table.column_names)
-    for name in columns:
-        if columns.count(name) > 1:
-            raise DataError(f'{file.name}: column "{name}" occurs twice: rename one')
     try:
         return Table(file, columns, table.to_pylist())
     except (ValueError, OverflowError, ImportError, pyarrow.ArrowException):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -26,7 +27,7 @@ from domainclip.data.readers.sources.parquet import ParquetShards
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import parse_split
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
-from domainclip.data.text.cells import CellFault
+from domainclip.data.text.cells import CellFault, of_column
 from domainclip.errors import DataError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
@@ -143,16 +144,17 @@ class Hub(CorpusReader):
             for number, row in enumerate(islice(undecoded, limit), start=1):
                 location = f"{split} row {number}"
                 try:
-                    cell = image_from_cell(row.pop(image))
+                    cell = of_column(image_from_cell, row, image)
+                    values = _named_classes(row, rows.features, image)
                 except CellFault as fault:
-                    log.unusable.append(UnusableItem(location, f"column {image}: {fault}"))
+                    log.unusable.append(UnusableItem(location, str(fault)))
                     continue
                 if cell["bytes"] is None and cell["path"]:
                     cell["path"] = str(
                         corpus_folder.path_inside(_root(path, cell["path"]), cell["path"], location)
                     )
                 yield SourceRow(
-                    values={name: _class_names(value, rows.features[name]) for name, value in row.items()},
+                    values=values,
                     location=location,
                     image=cell,
                     name=location,
@@ -221,11 +223,11 @@ class _WithClassNames:
 
     def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
         for row in self.shards(shard, start, log):
-            if row is None:
+            try:
+                yield row and replace(row, values=_named_classes(row.values, self.features))
+            except CellFault as fault:
+                log.unusable.append(UnusableItem(row.location if row else "", str(fault)))
                 yield None
-            else:
-                named = {name: _class_names(value, self.features[name]) for name, value in row.values.items()}
-                yield replace(row, values=named)
 
 
 def _root(path: str, name: str) -> Path:
@@ -235,11 +237,24 @@ def _root(path: str, name: str) -> Path:
     return next((root for root in roots if Path(name).is_relative_to(root)), roots[0])
 
 
-def _class_names(value: Any, feature: Any) -> Any:
-    """The names of class numbers; any other value unchanged."""
+def _named_classes(row: Mapping[str, Any], features: Any, without: str = "") -> dict[str, Any]:
+    """The values of a row, without one column, and with class names instead of numbers."""
+    return {
+        name: of_column(partial(_class_names, features[name]), row, name) for name in row if name != without
+    }
+
+
+def _class_names(feature: Any, value: Any) -> Any:
+    """The names of class numbers; any other value unchanged.
+
+    Raises: CellFault for a number without a name.
+    """
     inner = getattr(feature, "feature", feature)
-    if not isinstance(inner, ClassLabel):
+    if not isinstance(inner, ClassLabel) or value is None:
         return value
-    if isinstance(value, list):
-        return [inner.int2str(number) for number in value]
-    return None if value is None or value < 0 else inner.int2str(value)
+    numbers = value if isinstance(value, list) else [value]
+    try:
+        names = [inner.int2str(number) for number in numbers if number is not None and number >= 0]
+    except (ValueError, TypeError):
+        raise CellFault("a class number without a name") from None
+    return names if isinstance(value, list) else next(iter(names), None)

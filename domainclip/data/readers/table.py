@@ -87,12 +87,27 @@ class Table(CorpusReader):
 
 
 def _with_names(rows: list[SourceRow]) -> list[SourceRow]:
-    """The rows; different images inside the table that share an inner name get that of their row."""
-    digests: dict[str, set[bytes]] = {}
+    """The rows with names that differ where the images inside the table do, whatever their inner paths.
+
+    Rows of one image have one name, and so are one group.
+    """
+    digests = {
+        row.location: hashlib.sha256(row.image["bytes"]).digest()
+        for row in rows
+        if row.image["bytes"] is not None
+    }
+    first: dict[bytes, str] = {}
+    images: dict[str, set[bytes]] = {}
     for row in rows:
-        if row.image["bytes"] is not None:
-            digests.setdefault(row.name, set()).add(hashlib.sha256(row.image["bytes"]).digest())
-    return [replace(row, name=row.location) if len(digests.get(row.name, ())) > 1 else row for row in rows]
+        if digest := digests.get(row.location):
+            first.setdefault(digest, row.location)
+            images.setdefault(row.image["path"], set()).add(digest)
+    return [
+        replace(row, name=first[digests[row.location]])
+        if row.location in digests and (not row.image["path"] or len(images[row.image["path"]]) > 1)
+        else row
+        for row in rows
+    ]
 
 
 def _matches(condition: Condition | None, row: dict[str, Any]) -> bool:

@@ -197,4 +197,8 @@ def _kind(value: Any) -> str:
         return "a list"
     if isinstance(value, _NUMBERS):
         return "a number"
-    return "a date or time" if isinstance(value, (date, time, timedelta)) else f"a {type(value).__name__}"
+    return (
+        "a date or time"
+        if isinstance(value, (date, time, timedelta))
+        else f"a value of type {type(value).__name__}"
+    )

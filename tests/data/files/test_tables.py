@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow
@@ -169,3 +170,101 @@ def test_the_table_of_a_folder(tmp_path: Path) -> None:
 def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     file = _file(tmp_path, '{"a": 1}\n{"a":' + "[" * 200_000 + "\n", "t.jsonl")
     assert _error(file) == "t.jsonl: line 2 is nested too deeply: a row must be a flat object of columns"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"PK\x03\x04",
+            "is an Excel workbook or another zip file: save it as CSV UTF-8, or name it .xlsx or unpack it",
+        ),
+        (b"\xd0\xcf\x11\xe0", "is a workbook of an old Excel (.xls): save it as CSV UTF-8"),
+        (b"PAR1", "is a Parquet file: name it .parquet"),
+        (b"\x1f\x8b\x08", "is compressed: unpack it with gunzip"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "is a pointer of Git LFS and not the table: fetch it with git lfs pull",
+        ),
+        (b"<!DOCTYPE html>", "is a web page and not the table: download the file itself"),
+    ],
+)
+def test_files_of_other_kinds_under_the_name_of_a_table(tmp_path: Path, data: bytes, message: str) -> None:
+    assert _error(_file(tmp_path, data)) == f"t.csv: {message}"
+    assert _error(_file(tmp_path, data, "t.jsonl")) == f"t.jsonl: {message}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8"])
+def test_a_byte_order_mark_is_obeyed(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+    for name, text in (("t.csv", "a\tb\r\n1\tü\r\n"), ("t.jsonl", '{"a": "1", "b": "ü"}\n')):
+        file = _file(tmp_path, f"{mark}{text}".encode(encoding), name)
+        assert read_table(file).rows == read_table(file, encoding=encoding).rows == [{"a": "1", "b": "ü"}]
+
+
+def test_windows_1252_is_not_guessed(tmp_path: Path) -> None:
+    file = _file(tmp_path, "image;legende\r\na.png;l’été\r\n".encode("cp1252"))
+    assert "corpus.options.encoding=cp1252" in _error(file)
+    assert read_table(file, encoding="cp1252").rows == [{"image": "a.png", "legende": "l’été"}]
+
+
+def test_json_documents(tmp_path: Path) -> None:
+    rows = [{"a": 1}, {"a": 2, "b ": "x"}]
+    for document in (rows, {"images": rows, "dataset": "x"}):
+        table = read_table(_file(tmp_path, json.dumps(document, indent=1), "t.json"))
+        assert (table.columns, table.rows) == (["a", "b"], [{"a": 1}, {"a": 2, "b": "x"}])
+    assert read_table(_file(tmp_path, json.dumps(rows), "t.jsonl")).columns == ["a", "b"]
+    assert len(read_table(_file(tmp_path, '{"a": 1}\r{"a": 2}\r', "t.jsonl")).rows) == 2
+    coco = {"images": rows, "annotations": rows}
+    assert _error(_file(tmp_path, json.dumps(coco), "t.json")) == (
+        "t.json: holds 2 lists of objects, not one: join them, and write the rows as JSON lines"
+    )
+    assert _error(_file(tmp_path, "[1]", "t.json")) == (
+        "t.json: is no list of JSON objects: write one object of columns per row"
+    )
+    assert _error(_file(tmp_path, "[" * 200_000, "t.json")) == (
+        "t.json: is nested too deeply: write a list of objects"
+    )
+
+
+def test_names_that_become_equal_are_refused(tmp_path: Path) -> None:
+    for name, text in (("t.jsonl", '{"a": 1, "a ": 2}'), ("t.json", '[{"é": 1, "e\u0301": 2}]')):
+        assert "occurs twice: two names differ only in space" in _error(_file(tmp_path, text, name))
+    table = pyarrow.table([[1], [2]], names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert _error(tmp_path / "t.parquet") == 't.parquet: column "a" occurs twice: rename one'
+
+
+def test_values_of_parquet_that_python_cannot_hold(tmp_path: Path) -> None:
+    wrong = pyarrow.StringArray.from_buffers(
+        1, pyarrow.py_buffer(b"\0\0\0\0\x01\0\0\0"), pyarrow.py_buffer(b"\xff")
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x"], "b": wrong}), tmp_path / "t.parquet")
+    assert _error(tmp_path / "t.parquet") == (
+        't.parquet: column "b" is not valid string: write it again, or without it'
+    )
+
+
+def test_workbooks(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    workbook.active.append(["image ", "caption", "year", None])
+    workbook.active.append(["a.png", "a cat", 1984.0])
+    workbook.active.append([])
+    workbook.active.append(["b.png", None, True])
+    workbook.active.append(["c.png", datetime(2020, 1, 2), 0.5])
+    workbook.create_sheet("notes").append(["x"])
+    workbook.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx")
+    assert table.columns == ["image", "caption", "year"]
+    assert [list(row.values()) for row in table.rows] == [
+        ["a.png", "a cat", "1984"],
+        ["b.png", "", "TRUE"],
+        ["c.png", "2020-01-02", "0.5"],
+    ]
+    assert table.notes == ("t.xlsx: the first of 2 sheets is read",)
+    (tmp_path / "t.xlsx").rename(tmp_path / "t.csv")
+    assert "is an Excel workbook" in _error(tmp_path / "t.csv")
+    assert (
+        _error(_file(tmp_path, "x", "u.xlsx")) == "u.xlsx: not an Excel workbook (BadZipFile): save it again"
+    )

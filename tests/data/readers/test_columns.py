@@ -111,3 +111,20 @@ def test_a_wrong_column_of_a_wide_table_says_which_there_are() -> None:
         + ", ".join(names[:40])
         + " and 5 more."
     )
+
+
+def test_names_that_look_equal() -> None:
+    with pytest.raises(DataError) as caught:
+        resolve_columns(card(), ["image", "Caption", "caption"], "t.csv", ReadLog())
+    assert str(caught.value) == (
+        't.csv: columns "Caption" and "caption" differ in capitals only: name one in corpus.columns.texts'
+    )
+    assert resolve_columns(
+        card(columns={"texts": "caption "}), ["image", "Caption", "caption"], "t.csv", ReadLog()
+    ).texts == ["caption"]
+    with pytest.raises(DataError) as caught:
+        resolve_columns(card(columns={"texts": "caption"}), ["image", "\u0441aption"], "t.csv", ReadLog())
+    assert str(caught.value) == (
+        't.csv: no column "caption" (corpus.columns.texts): did you mean "\u0441aption"? '
+        "(its letter 1 is CYRILLIC SMALL LETTER ES) there are: image, \u0441aption."
+    )

@@ -149,3 +149,29 @@ def test_dicom_files_without_a_suffix_are_read_and_damaged_ones_are_counted(tmp_
     noise_image(tmp_path / "a/c.png")
     _, log = _read(tmp_path)  # without such images, an empty file is any file
     assert "files that are not images are left out: 3 without a suffix" in log.notes
+
+
+def test_texts_are_matched_by_stem_in_any_form_of_letters(tmp_path: Path) -> None:
+    for image, text in (
+        ("a.png", "a.TXT"),
+        ("b.png", "b.png.txt"),
+        ("\u00e9.png", "e\u0301.txt"),
+        ("1.2.840.7.png", "1.2.840.7.txt"),
+        ("fig. 3.png", "fig. 3.txt"),
+    ):
+        noise_image(tmp_path / image)
+        (tmp_path / text).write_text(f"of {text}", encoding="utf-8")
+    (tmp_path / "alone.txt").write_text("no image", encoding="utf-8")
+    splits, log = _read(tmp_path)
+    assert len(_all(splits)) == 5
+    assert log.unusable == []
+    assert log.notes[:1] == ["1 .txt files have no image of their name: they are not read"]
+
+
+def test_links_without_a_target_are_missing_images(tmp_path: Path) -> None:
+    noise_image(tmp_path / "x" / "a.png")
+    (tmp_path / "x" / "b.png").symlink_to(tmp_path / "x" / "gone.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "x")
+    corpus = load_corpus(card(reader="folder", max_unusable=0.9), str(tmp_path))
+    assert [(item.location, item.reason) for item in corpus.unusable] == [("file 2", "missing file")]
+    assert "1 links to folders, pipes and devices are not read" in corpus.notes

@@ -506,3 +506,18 @@ def test_a_stream_says_its_splits_by_its_shards(tmp_path: Path) -> None:
         "corpus.columns.split: the splits of a stream are in the names or folders of its shards, as in "
         "train-000.tar: leave it out"
     )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_keys_with_dots_are_read_and_the_rest_is_counted(tmp_path: Path, streaming: bool) -> None:
+    members = [m for i in range(9) for m in pair(f"{i:03}" if i % 3 else f"1.2.840.{i}", i)]
+    members += [("1.2.9.png", png(20)), ("1.3.txt", b"alone"), ("008.seg.png", png(21)), ("x.5", b"")]
+    tar(tmp_path / "s" / "train.tar", members)
+    corpus = _load(tmp_path / "s", options={"streaming": streaming})
+    assert len(_rows(corpus)["train"]) == 9
+    assert sorted(item.reason for item in corpus.unusable) == [
+        "missing image",
+        "missing text",
+        "missing text",
+    ]
+    assert "1 tar members of other kinds are not read" in corpus.notes
