@@ -104,7 +104,7 @@ def _edits(node: ast.stmt | ast.expr) -> Iterator[ast.stmt | ast.expr]:
             yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
         case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
             yield node.operand
-        case ast.If() | ast.While() | ast.IfExp() if _is_plain(node.test):
+        case ast.If() | ast.While() | ast.IfExp() if _is_plain(node.test) and not _is_for_types(node):
             edited = copy.copy(node)
             edited.test = ast.UnaryOp(ast.Not(), node.test)
             yield edited
@@ -126,6 +126,10 @@ def _edits(node: ast.stmt | ast.expr) -> Iterator[ast.stmt | ast.expr]:
             yield ast.Break()
         case ast.Break():
             yield ast.Continue()
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _is_plain(test: ast.expr) -> bool:

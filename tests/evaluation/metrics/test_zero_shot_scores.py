@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from domainclip.data.cards import Prompts
 from domainclip.evaluation.metrics import decisions, zero_shot_scores
 from domainclip.evaluation.metrics import labels as metrics_labels
-from tests.evaluation.probes.array_encoder import ArrayEncoder, items
+from tests.evaluation.probes.array_encoder import ArrayEncoder, evaluation_set, items
 
 
 def model() -> ArrayEncoder:
@@ -35,6 +37,31 @@ def test_margins_by_template() -> None:
     uneven = {**classes, "y": Prompts(positive=["b"])}
     assert zero_shot_scores.margins_by_template(model(), data, uneven) == []
     assert zero_shot_scores.margins_by_template(model(), data, {"y": Prompts(positive=["b"])}) == []
+
+
+def test_scores_have_six_decimals() -> None:
+    """1/√2 and its differences, exactly: closer values are ties."""
+    data, half = items([{"id": "0"}]), {"x": Prompts(positive=["c"], negative=["b"])}
+    assert zero_shot_scores.cosines(model(), data, np.array([[0.5**0.5, 0.5**0.5]])).tolist() == [[0.707107]]
+    assert zero_shot_scores.class_margins(model(), data, half).tolist() == [[0.707107]]
+    two = {"x": Prompts(positive=["c", "a"], negative=["a", "c"])}
+    first, second = zero_shot_scores.margins_by_template(model(), data, two)
+    assert (first.tolist(), second.tolist()) == ([[-0.292893]], [[0.292893]])
+
+
+def test_names_of_the_classes() -> None:
+    """Those of the card, else the labels of the training split; sorted."""
+    rows = [{"id": "0", "labels": ["owl", "cat"]}, {"id": "1", "labels": ["cat"]}]
+    data = evaluation_set(rows)
+    assert metrics_labels.class_names(data) == []
+    assert metrics_labels.class_names(replace(data, train=items(rows))) == ["cat", "owl"]
+    named = evaluation_set(rows, {"zebra": {"positive": ["a zebra"]}, "ant": {"positive": ["an ant"]}})
+    assert metrics_labels.class_names(replace(named, train=items(rows))) == ["ant", "zebra"]
+
+
+def test_classes_with_positive_and_negative_items() -> None:
+    labels = np.array([[1.0, 1, 0, 1, np.nan], [0, 1, 0, np.nan, 0], [1, 1, 0, 1, np.nan]])
+    assert metrics_labels.has_both_classes(labels).tolist() == [True, False, False, False, False]
 
 
 def test_single_label_items_and_label_matrix() -> None:

@@ -10,6 +10,7 @@ from domainclip import registry
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.metrics import ranking
+from domainclip.evaluation.metrics.retrieval_gallery import build_galleries
 from domainclip.evaluation.probes.retrieval import Retrieval
 from tests.evaluation.probes.array_encoder import ArrayEncoder, CollapsedEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import metric_of, metric_value
@@ -191,10 +192,21 @@ def test_pairwise_counts_only_the_first_caption_of_the_same_item() -> None:
     }
     pairwise = Retrieval(preset="pairwise")(ArrayEncoder(images, texts), evaluation_set(rows))
     assert metric_of(pairwise, "image_to_text_r1").scores == pytest.approx([0.5, 0.5, 1])
+    assert metric_of(pairwise, "text_to_image_r1").ids == ["a#0", "b#1", "c#2"]  # in the order of the items
     assert pairwise.details["galleries"] == {"all": {"images": 3, "captions": 3}}
     multi = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
     # "No finding." is one entry, relevant for both; for b it ties with "clear".
     assert metric_of(multi, "image_to_text_r1").scores.tolist() == [1, 0.5, 1]
+
+
+def test_shuffled_captions_are_those_of_another_group() -> None:
+    """Of two groups each gets the captions of the other; so does every one of five."""
+    for groups in (2, 5):
+        data = evaluation_set([{"id": f"{i}", "texts": [f"text {i}"]} for i in range(groups)])
+        (gallery,) = build_galleries(data, True, False, None, 0)
+        shuffled = gallery.shuffled(0).toarray()
+        assert shuffled.sum(axis=0).tolist() == shuffled.sum(axis=1).tolist() == [1] * groups
+        assert not (shuffled & gallery.by_image.toarray()).any()
 
 
 def test_shuffled_captions_score_chance() -> None:

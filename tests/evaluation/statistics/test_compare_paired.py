@@ -72,12 +72,47 @@ def test_a_difference_is_no_share() -> None:
     """It may be negative, so its interval is that of percentiles, also where base and adapted are shares."""
     base = np.tile([0.2, 0.4, 0.9], 4)
     found = compared(base, base[::-1] / 2 + 0.3, names(12))
+    assert found.adapted is not None
+    assert (found.base.value, found.adapted.value) == pytest.approx((0.5, 0.55))
     drawn = np.subtract(
         *bootstrap.resampled(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12), 200, 0)
     )
     left = np.subtract(*bootstrap.jackknife(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12)))
     df = bootstrap.degrees_of_freedom(np.round(left, 12), 12)
     assert (change_of(found).low, change_of(found).high) == pytest.approx(bootstrap.interval(drawn, df=df))
+
+
+def test_the_groups_of_a_difference_may_weigh_alike_where_those_of_the_models_do_not() -> None:
+    """One of 25 groups is heavy in both models and not in their difference: df 24, where their sum has 10."""
+    base = np.where(np.arange(25) == 3, 0.9, 0.01)
+    change = np.tile([0.02, 0.04, 0.03, 0.02, 0.04], 5)
+    found = change_of(compared(base, base + change, names(25)))
+    drawn = np.subtract(*bootstrap.resampled(aggregates.mean, [base + change, base], names(25), 200, 0))
+    assert (found.low, found.high) == pytest.approx(bootstrap.interval(np.round(drawn, 12), df=24))
+
+
+def test_six_groups_of_unequal_weight() -> None:
+    """The jackknife and BCa exist from six groups on: fewer degrees of freedom than 5."""
+    scores = np.array([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    (drawn,) = bootstrap.resampled(aggregates.mean, [scores], names(6), 200, 0)
+    df = bootstrap.degrees_of_freedom(bootstrap.jackknife(aggregates.mean, [scores], names(6))[0], 6)
+    assert df == pytest.approx(3.75)
+    found = compare_paired(aggregates.mean, scores, None, names(6), 200, 0)
+    assert (found.base.low, found.base.high) == bootstrap.share_interval(drawn, float(scores.mean()), df)
+    assert compare_paired(aggregates.mean, RAMP[:6], None, names(6), 200, 0, method="bca").method == "bca"
+
+
+def test_bca_is_used_for_both_models_or_for_none() -> None:
+    found = compared(RAMP, np.full(12, 0.5), names(12), method="bca")
+    assert found.method == "expanded"  # the second model has no spread
+    assert compared(RAMP, RAMP[::-1] ** 2, names(12), method="bca").method == "bca"
+
+
+def test_a_metric_of_one_that_varies_has_no_interval_of_wilson() -> None:
+    """Seven of twelve are right: the median is 1, and 0 in some resamples."""
+    scores = np.array([1.0] * 7 + [0.0] * 5)
+    found = compare_paired(aggregates.median, scores, None, names(12), 200, 0).base
+    assert (found.value, found.low, found.high) == (1.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
@@ -109,8 +144,8 @@ def test_mcnemar_judges_right_answers_of_independent_items_only() -> None:
     assert found.least_p == 2.0**-11  # of twelve groups
     in_pairs = compared(base, adapted, [f"p{i // 2}" for i in range(12)])
     assert in_pairs.least_p >= 2.0**-4  # five of six groups changed
-    halves = compared(base, adapted / 2, names(12))  # no right or wrong answers
-    assert change_of(halves).p != closed_form.mcnemar(8, 1)
+    for first, second in ((base, adapted / 2), (base / 2, adapted)):  # no right or wrong answers
+        assert change_of(compared(first, second, names(12))).p != closed_form.mcnemar(8, 1)
     median = compare_paired(aggregates.median, base, adapted, names(12), 200, 0)
     assert change_of(median).p != closed_form.mcnemar(8, 1)
 

@@ -1,0 +1,97 @@
+"""Metrics of zero-shot classification by hand: areas, decisions at thresholds, spread over templates."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from domainclip.evaluation.base import Metric
+from domainclip.evaluation.metrics import results
+from domainclip.evaluation.metrics.zero_shot_metrics import (
+    auroc_and_auprc,
+    sensitivity_and_specificity,
+    template_spread,
+)
+from domainclip.evaluation.statistics import aggregates
+from tests.evaluation.probes.array_encoder import items
+
+NAN = float("nan")
+
+
+def value(metric: Metric) -> float:
+    return aggregates.point_estimate(metric.aggregate, metric.scores)
+
+
+def some(n: int):  # type: ignore[no-untyped-def]
+    return items([{"id": f"{i:02d}"} for i in range(n)])
+
+
+def test_areas_and_their_chance_levels() -> None:
+    """x: the positive beats two of three; y: one item is unknown, and the positive is last of three."""
+    scores = np.array([[0.5, 0.1], [0.9, 0.2], [0.1, 0.3], [0.2, 0.9]])
+    labels = np.array([[1.0, 1], [0, 0], [0, 0], [0, NAN]])
+    found = {m.name: m for m in auroc_and_auprc(some(4), ["x", "y"], scores, labels, [0, 1], [0, 1])}
+    assert list(found) == ["macro_auroc", "macro_auprc", "auroc/x", "auroc/y", "auprc/x", "auprc/y"]
+    assert {name: value(metric) for name, metric in found.items()} == pytest.approx(
+        {
+            **{"macro_auroc": 1 / 3, "macro_auprc": (1 / 2 + 1 / 3) / 2},
+            **{"auroc/x": 2 / 3, "auroc/y": 0.0, "auprc/x": 1 / 2, "auprc/y": 1 / 3},
+        }
+    )
+    # Chance is one half of an AUROC, and of an AUPRC the share of the positives among the known items.
+    assert {name: metric.chance for name, metric in found.items()} == pytest.approx(
+        {
+            **{"macro_auroc": 0.5, "macro_auprc": (1 / 4 + 1 / 3) / 2},
+            **{"auroc/x": 0.5, "auroc/y": 0.5, "auprc/x": 1 / 4, "auprc/y": 1 / 3},
+        }
+    )
+    assert (len(found["auroc/x"].ids), found["auprc/y"].ids) == (4, ["00", "01", "02"])
+
+
+def test_sensitivity_and_specificity_at_a_threshold() -> None:
+    """Classes with 9 and 10 positives of 21: the first counts in the means alone. Ties with it are positive."""
+    scores, labels = np.zeros((21, 2)), np.zeros((21, 2))
+    labels[:9, 0] = labels[:10, 1] = 1
+    labels[20] = NAN
+    scores[:3, 0] = scores[:5, 1] = 0.5  # at the threshold: 3 of 9 and 5 of 10
+    scores[9:11, 0] = 0.9  # 2 of 11 negatives of x are answered positive, none of y
+    scores[20] = 0.9
+    thresholds = np.array([0.5, 0.5])
+    found = {m.name: m for m in sensitivity_and_specificity(some(21), ["x", "y"], scores, labels, thresholds)}
+    assert {name: value(metric) for name, metric in found.items()} == pytest.approx(
+        {
+            "macro_balanced_accuracy": ((3 / 9 + 5 / 10) / 2 + (9 / 11 + 1) / 2) / 2,
+            "macro_sensitivity": (3 / 9 + 5 / 10) / 2,
+            "macro_specificity": (9 / 11 + 1) / 2,
+            "sensitivity/y": 5 / 10,
+            "specificity/x": 9 / 11,
+            "specificity/y": 1.0,
+        }
+    )
+    chances = {name: metric.chance for name, metric in found.items() if metric.chance is not None}
+    assert chances == {"macro_balanced_accuracy": 0.5}
+    assert sensitivity_and_specificity(some(1), [], np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(0)) == []
+
+
+def test_the_spread_over_templates() -> None:
+    """The shares of right answers of three templates are 4/4, 1/4 and 2/4; the median of two is their mean."""
+    right = [np.repeat([[1.0], [0.0]], [k, 4 - k], axis=0) * [1, 9] for k in (4, 1, 2)]  # (n, c)
+
+    def first_column(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return aggregates.mean(scores[:, 0], weights)
+
+    make = partial(results.metric, items=some(4), rows=np.arange(4))
+    found = template_spread("accuracy", make, right, first_column, 0.25)
+    assert [(m.name, value(m), m.chance, m.comparable) for m in found] == [
+        ("accuracy_over_templates/lowest", 0.25, 0.25, False),
+        ("accuracy_over_templates/median", 0.5, 0.25, True),
+        ("accuracy_over_templates/highest", 1.0, 0.25, False),
+    ]
+    assert [value(m) for m in template_spread("accuracy", make, right[::2], first_column, 0.25)] == [
+        0.5,
+        0.75,
+        1.0,
+    ]
+    assert template_spread("accuracy", make, right[:1], first_column, 0.25) == []
