@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from collections import Counter
@@ -30,6 +31,7 @@ from domainclip.errors import UnreadableImage
 
 # pydicom would print invalid values, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its lines would break into those of the progress
 
 # The terms of Modality, of those that the standard defines, that are no images [PS3.3 C.7.3.1.1.1].
 _OTHER_MODALITY_TERMS = """

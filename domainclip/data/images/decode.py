@@ -6,10 +6,12 @@ Decoders raise arbitrary exceptions on broken files, so all of them are caught h
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 
-from domainclip.data.dicom import reading, rendering
+from domainclip.data.dicom import native_output, reading, rendering
 from domainclip.data.files import locations
 from domainclip.data.images import bit_depth, color, fits, fits_settings, tiff
 from domainclip.data.images.bit_depth import BitDepthSettings, NoFiniteValue, colour_levels, grey_levels
@@ -26,6 +28,7 @@ from domainclip.errors import UnreadableImage
 # Formats whose decoders run no other program, as those of EPS and PDF do. FITS is decoded by `fits`.
 _SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "MPO", "PPM", "ICO", "AVIF")
 Image.init()
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its lines would break into those of the progress
 FORMATS = tuple(name for name in _SAFE_FORMATS if name in Image.OPEN)  # Pillow may lack some
 # Pillow's own limit: a larger image is a mistake or an attack, and takes 270 MB of memory.
 MAX_PIXELS = 89_478_485
@@ -61,7 +64,10 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
             elif fits_settings.is_fits(data):
                 decoded = fits.render_fits(data, file, fragment, max_pixels)
             else:
-                decoded = _decode_with_pillow(data, name, max_pixels, _bit_depth_settings(fragment, name))
+                settings = _bit_depth_settings(fragment, name)
+                # libtiff prints a line for every broken tag and strip.
+                with native_output.captured() if data[:2] in (b"II", b"MM") else nullcontext():
+                    decoded = _decode_with_pillow(data, name, max_pixels, settings)
     except UnreadableImage:
         raise
     except Exception as error:
@@ -107,8 +113,10 @@ def image_header(data: bytes) -> ImageHeader | None:
                 rotated=page.value(274, 1) not in (0, 1),
                 has_icc_profile=34675 in page.tags,
             )
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            warnings.simplefilter("ignore")
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(data), formats=FORMATS) as opened,
+        ):
             return ImageHeader(
                 kind=str(opened.format),
                 mode=opened.mode,

@@ -29,6 +29,9 @@ _ACCOMPANYING_WORDS = (
 )
 _ACCOMPANYING = frozenset(_ACCOMPANYING_WORDS.split())
 _SCIENCE = "SCI"
+# The most axes of an image, and columns of a table: astropy reads a keyword for each that is stated.
+_MAX_COUNT = 999
+_COUNTS = re.compile(rb"(?:Z?NAXIS  ? ?|TFIELDS )= *(\d+)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def read_settings(name: str, fragment: Mapping[str, str]) -> FitsSettings:
 def open_hdus(data: bytes, name: str, max_pixels: int) -> HDUList:
     """The HDUs of a file, zipped or not.
 
-    Raises: UnreadableImage for a decompression bomb.
+    Raises: UnreadableImage for a decompression bomb, and for more axes or columns than the standard allows.
     """
     from astropy.io import fits
 
@@ -90,6 +93,8 @@ def open_hdus(data: bytes, name: str, max_pixels: int) -> HDUList:
         data = decompressor.decompress(data, max_bytes)
         if decompressor.unconsumed_tail:
             raise UnreadableImage(name, "decompression bomb")
+    if any(int(count[1]) > _MAX_COUNT for count in _COUNTS.finditer(data)):
+        raise UnreadableImage(name, f"FITS header with more than {_MAX_COUNT} axes or columns")
     return fits.open(io.BytesIO(data), memmap=False)
 
 

@@ -302,3 +302,25 @@ def test_tiff_tags_are_not_needed() -> None:
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[270] = "a description that is not needed"
     assert _decoded(Image.new("L", (2, 2), 9), "TIFF", tiffinfo=info).max() == 9
+
+
+def test_broken_files_print_no_line(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """libtiff writes past Python, and Pillow through its log and as warnings."""
+    stripes = Image.fromarray(np.tile(np.uint8([0, 255, 255]), (20, 8))).convert("1")
+    faxed = encoded(stripes, "TIFF", compression="group4")
+    many = encoded(stripes.convert("L"), "TIFF", compression="tiff_deflate").replace(
+        b"\x15\x01\x03\x00\x01\x00\x00\x00\x01\x00", b"\x15\x01\x03\x00\x01\x00\x00\x00\x00\x01"
+    )
+    pages = encoded(stripes.convert("L"), "MPO", save_all=True, append_images=[stripes.convert("L")])
+    for data in (
+        faxed[:8] + b"\x01\x0b" * 8 + faxed[24:],
+        many,
+        pages.replace(b"\x02\xb0\x07\x00 \x00", b"\x02\xb0\x07\x00 \x7f"),
+    ):
+        with contextlib.suppress(UnreadableImage):
+            decode_image({"path": "a", "bytes": data})
+        image_header(data)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []

@@ -233,6 +233,17 @@ def test_wrong_settings_in_a_location(place: str, reason: str) -> None:
     assert _reason(_file(fits.PrimaryHDU(RAMP)), f"a.fits#{place}") == reason
 
 
+@pytest.mark.parametrize(
+    "card",
+    ["NAXIS   =           2147483647", "ZNAXIS  =          99999999999", "TFIELDS =                 1000"],
+)
+def test_more_axes_or_columns_than_the_standard_allows_end_at_once(card: str) -> None:
+    data = _file(fits.PrimaryHDU(), fits.CompImageHDU(RAMP.astype(np.int16)))
+    place = data.index(f"{card[:8]}=".encode(), 2880)
+    data = data[:place] + card.ljust(80).encode() + data[place + 80 :]
+    assert _reason(data) == "FITS header with more than 999 axes or columns"
+
+
 def test_settings_survive_a_round_trip_through_a_location() -> None:
     assert FitsSettings().fragment() == {}
     how = FitsSettings(
