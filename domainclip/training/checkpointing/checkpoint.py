@@ -146,13 +146,18 @@ def verify_checkpoint(path: Path) -> str | None:
     """Return the fault of a checkpoint, or None when it is complete."""
     try:
         listing = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        written = {name: (facts["size"], facts["sha256"]) for name, facts in listing.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return f"{MANIFEST} is missing or unreadable"
-    for name, facts in listing.items():
+    # `load` reads every file of tensors, so one that is not listed would be read unverified.
+    for name in ("state.json", *(file.name for file in path.glob("*.safetensors"))):
+        if name not in written:
+            return f"{name} is not listed in {MANIFEST}"
+    for name, (size, digest) in written.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != facts["size"] or _sha256(file) != facts["sha256"]:
+        if file.stat().st_size != size or _sha256(file) != digest:
             return f"{name} has changed since it was written"
     return None
 

@@ -68,6 +68,15 @@ def test_one_flipped_byte_falls_back(tmp_path: Path, name: str, caplog: pytest.L
     ]
 
 
+@pytest.mark.parametrize(
+    "manifest", ["{}", "[]", "null", '{"state.json": 1}', '{"state.json": {"size": 1}}', "[" * 100_000]
+)
+def test_a_manifest_of_another_form_or_without_a_file_is_no_manifest(tmp_path: Path, manifest: str) -> None:
+    path = _save(tmp_path, 1)
+    (path / "MANIFEST.json").write_text(manifest)
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "MANIFEST.json"])
 def test_missing_file_falls_back(tmp_path: Path, name: str) -> None:
     """Fault 8."""
