@@ -170,7 +170,7 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
         "corpus_license": facts.corpus.license,
         "corpus_description": _first_paragraph(facts.corpus.description),
-        "splits": {name: tuple(sizes) for name, sizes in dict(results.corpus.get("splits") or {}).items()},
+        "splits": results.corpus.get("splits", {}),
         "valid": results.valid,
         "warnings": results.warnings,
         "claims": [

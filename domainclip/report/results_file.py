@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from domainclip.errors import ModelError
 from domainclip.evaluation.evaluate import Evaluation
@@ -71,6 +71,61 @@ class Result(Strict):
     control_fault: str = ""  # why it is not judged, where a control failed: do not rely on the values
 
 
+class _Open(BaseModel):
+    """Base of the forms of the open parts: further keys are allowed, and unchanged."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _Size(_Open):
+    items: int
+    groups: int
+
+
+class _Set(_Open):
+    """What model cards read of a corpus, or of the retention set."""
+
+    name: str = ""
+    set: str = ""
+    splits: dict[str, _Size] = {}
+
+
+class _CorpusForm(_Set):
+    retention: _Set | None = None
+
+
+class _ProbeForm(_Open):
+    probe: str
+    dataset: str
+    primary: str | None = None
+    chance: dict[str, float | None] | None = None
+
+
+class _ProtocolForm(_Open):
+    probes: list[_ProbeForm] = []
+
+
+class _FactsForm(_Open):
+    objectives: dict[str, Any] | None = None
+
+
+class _RunForm(_Open):
+    command: str = ""
+    facts: _FactsForm | None = None
+
+
+class _BaseForm(_Open):
+    revision: str | None = None
+
+
+_FORMS: dict[str, type[_Open]] = {
+    "run": _RunForm,
+    "base": _BaseForm,
+    "corpus": _CorpusForm,
+    "protocol": _ProtocolForm,
+}
+
+
 class ResultsFile(Strict):
     """The content of results.json, version 1."""
 
@@ -82,6 +137,16 @@ class ResultsFile(Strict):
     valid: bool  # false after a leak or different preprocessing: do not rely on the values
     warnings: list[str]
     results: list[Result]
+
+    @field_validator("run", "base", "corpus", "protocol")
+    @classmethod
+    def _readable(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Refuse values in the open parts that a model card could not show."""
+        try:
+            _FORMS[str(info.field_name)].model_validate(value)
+        except ValidationError as error:
+            raise ValueError(format_validation_error(error, "")) from None
+        return value
 
 
 def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
@@ -121,6 +186,8 @@ def load(file: Path) -> ResultsFile:
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}: run `domainclip eval` first") from None
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":  # pydantic would quote the whole file
+            raise ModelError(f"{file}: not valid JSON: run `domainclip eval` again") from None
         raise ModelError(f"{file}: {format_validation_error(error, 'results')}") from None
 
 

@@ -17,8 +17,10 @@ from domainclip.data.cards import Card
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
 from domainclip.models.saving import save_model
+from domainclip.report import results_file
 from domainclip.report.front_matter import problem
 from domainclip.report.model_card import CardFacts, render, run_recipe, write_card
+from tests.report.made_results import context, evaluation
 from tests.support.run_folders import adapted, made_run, recipe, result, results
 from tests.support.tiny_models import tiny_siglip
 
@@ -62,6 +64,13 @@ def test_a_metric_whose_control_failed_is_not_claimed() -> None:
     data: Any = ModelCard(text).data
     assert "image_to_text_r1" not in [measured.metric_type for measured in data.eval_results]
     assert "R@1 on test" not in text.split("Got worse")[1].split("Got better")[0]
+
+
+def test_the_sizes_of_the_splits() -> None:
+    text = _card(results_file.to_results(evaluation(), context()))
+    assert (
+        "| Split | Items | Groups |\n|---|--:|--:|\n| train | 1390 | 1390 |\n| test | 354 | 354 |\n" in text
+    )
 
 
 def test_a_local_base_and_corpus_are_not_named() -> None:
@@ -168,7 +177,12 @@ def test_only_the_first_paragraph_of_the_cards_description() -> None:
 def test_hostile_data_is_escaped() -> None:
     measured = results(
         result(f"accuracy/{HOSTILE}", 0.5, 0.1),
-        corpus={"name": HOSTILE, "card": HOSTILE, "splits": {HOSTILE: [1, 1]}, "retention": {"set": HOSTILE}},
+        corpus={
+            "name": HOSTILE,
+            "card": HOSTILE,
+            "splits": {HOSTILE: {"items": 1, "groups": 1}},
+            "retention": {"set": HOSTILE},
+        },
         warnings=[HOSTILE],
     )
     given = recipe("lab/base-clip", report={"title": HOSTILE})

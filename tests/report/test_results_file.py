@@ -110,3 +110,27 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         results_file.load(file)
     assert str(error.value) == f"{file}: results.schema_version: input should be 1, got 2"
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b'{"results": [Pat1947', "not valid JSON: run `domainclip eval` again"),
+        (b"\x00", "not valid JSON: run `domainclip eval` again"),
+        (
+            {"corpus": {"splits": {"train": [800]}}},
+            "results.corpus: splits.train: input should be a mapping, got [800]",
+        ),
+        ({"protocol": {"probes": None}}, "results.protocol: probes: input should be a valid list, got None"),
+        ({"run": {"facts": 1}}, "results.run: facts: input should be a mapping, got 1"),
+    ],
+)
+def test_a_broken_file_is_refused_before_a_card_is_made_of_it(
+    tmp_path: Path, data: bytes | dict[str, object], end: str
+) -> None:
+    file = tmp_path / "results.json"
+    whole = results_file.to_results(evaluation(), context()).model_dump()
+    file.write_bytes(data if isinstance(data, bytes) else json.dumps({**whole, **data}).encode())
+    with pytest.raises(ModelError) as error:
+        results_file.load(file)
+    assert str(error.value) == f"{file}: {end}"

@@ -65,7 +65,7 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
     corpus = {
         "name": "Chest phantoms",
         "card": "chest_phantom",
-        "splits": {"train": [800, 410], "test": [354, 354]},
+        "splits": {"train": {"items": 800, "groups": 410}, "test": {"items": 354, "groups": 354}},
     }
     corpus |= {"retention": {"set": "general", "name": "General images", "card": "general"}}
     data: dict[str, Any] = {
