@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import signal
+import tempfile
 import time
 import traceback
 import unicodedata
@@ -40,6 +41,8 @@ _UNSEEN_WARNINGS = (
     ImportWarning,
     ResourceWarning,
 )
+
+_NATIVE = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
 
 
 class Hang(BaseException):
@@ -97,6 +100,8 @@ class Room:
             self.refused[code] += 1
             self._check_refusal(code, seen.error.getvalue(), given)
         self._check_lines(seen.lines(), given, secret)
+        for line in seen.of_libraries()[:1]:
+            self.fault("line of a library", _beginning(line), given)
         if seconds > _SLOW:
             self.fault("slow", f"{seconds:.1f} s", given)
         if memory > _MEMORY:
@@ -145,12 +150,18 @@ class _Seen:
     error: io.StringIO = field(default_factory=io.StringIO)
     warned: list[warnings.WarningMessage] = field(default_factory=list)
     logged: list[logging.LogRecord] = field(default_factory=list)
+    native: str = ""  # what libraries in C wrote past Python
 
     def lines(self) -> list[str]:
         """The lines, of warnings and logs too."""
         printed = [*self.output.getvalue().splitlines(), *self.error.getvalue().split("\n")]
+        return [*printed, *self.of_libraries(), *(record.getMessage() for record in self.logged)]
+
+    def of_libraries(self) -> list[str]:
+        """The lines that no part of this program printed."""
         warned = [str(w.message) for w in self.warned if not issubclass(w.category, _UNSEEN_WARNINGS)]
-        return [*printed, *warned, *(record.getMessage() for record in self.logged)]
+        logged = [record.getMessage() for record in self.logged if not record.name.startswith("domainclip")]
+        return [*(line for line in self.native.splitlines() if line), *warned, *logged]
 
 
 class _Collector(logging.Handler):
@@ -166,6 +177,7 @@ def _captured() -> Iterator[_Seen]:
     logging.getLogger().addHandler(collector)
     try:
         with (
+            _native_errors(seen),
             contextlib.redirect_stdout(seen.output),
             contextlib.redirect_stderr(seen.error),
             warnings.catch_warnings(record=True) as warned,
@@ -175,6 +187,21 @@ def _captured() -> Iterator[_Seen]:
             seen.warned = warned or []
     finally:
         logging.getLogger().removeHandler(collector)
+
+
+@contextlib.contextmanager
+def _native_errors(seen: _Seen) -> Iterator[None]:
+    """Collect what is written to the file descriptor of errors."""
+    before = os.dup(2)
+    os.truncate(_NATIVE.fileno(), 0)
+    os.lseek(_NATIVE.fileno(), 0, os.SEEK_SET)
+    os.dup2(_NATIVE.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        seen.native = os.pread(_NATIVE.fileno(), 10_000, 0).decode("utf-8", "replace")
 
 
 def _run_main(call: Callable[[], Any]) -> tuple[Any, int | None, BaseException | None]:
