@@ -85,5 +85,11 @@ def check_named(room: Room, reading: Reading, names: set[str], given: object) ->
     """Every image that the source names is an item or an unusable one, and no caption holds a row."""
     room.quarantined += len(reading.unusable)
     room.require(names <= reading.names(), "silent loss", "an image is neither an item nor unusable", given)
-    captions = [text for item in reading.items for text in (*item.texts, *item.labels)]
-    room.require(not any(map(NAME.search, captions)), "silent loss", "a caption holds another row", given)
+    room.require(
+        not any(map(NAME.search, captions(reading))), "silent loss", "a caption holds another row", given
+    )
+
+
+def captions(reading: Reading) -> list[str]:
+    """Every caption and class name of the items."""
+    return [text for item in reading.items for text in (*item.texts, *item.labels)]
