@@ -19,8 +19,9 @@ from tests.fuzz.corpora import image_name
 from tests.fuzz.oracle import CANARY
 
 # Captions of one line that no reader may take for anything else than a text.
-_PLAIN = st.sampled_from(
-    [
+PLAIN_TEXTS = [
+    f"{text} {CANARY}"
+    for text in (
         *(
             "a red square",
             "chest x-ray, no finding.",
@@ -53,8 +54,9 @@ _PLAIN = st.sampled_from(
             "C:\\x",
             "<b>x</b>",
         ),
-    ]
-).map(lambda text: f"{text} {CANARY}")
+    )
+]
+_PLAIN = st.sampled_from(PLAIN_TEXTS)
 _WORDS = st.sampled_from(
     ["", " ", "NA", "N/A", "None", "null", "<NA>", "nan", "NaN", "-", "?", "\ufeff", "\u200b"]
 )

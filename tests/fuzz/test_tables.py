@@ -49,6 +49,9 @@ def _check_captions(room: Room, reading: Reading, sheet: tables.Sheet) -> None:
     """A caption is one of the texts of its cell, never what Python prints of a value."""
     for item in reading.items:
         cell = sheet.captions.get(Path(str(item.image["path"])).name)
+        if cell in tables.PLAIN_TEXTS and sheet.encoding.startswith("utf"):
+            kept = _plain(cell) in map(_plain, item.texts)
+            room.require(kept, "silent loss", "a caption is another one", sheet)
         if not isinstance(cell, (list, tuple, dict, bytes)):
             continue
         texts = {_plain(text) for text in _strings(cell)}
