@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_each_change_is_one_change_of_the_whole_module() -> None:
         "def f(a, b):\n    c = a + b\n    return c > 2",
         "def f(a, b):\n    c = a + b\n    return c > 0",
     ]
+
+
+def test_listed_modules_and_tests_exist() -> None:
+    folder = ROOT / "tools" / "mutants"
+    modules = tomllib.loads((folder / "modules.toml").read_text(encoding="utf-8"))["tests"]
+    equivalent = tomllib.loads((folder / "equivalent.toml").read_text(encoding="utf-8"))
+    files = {*modules, *(test for tests in modules.values() for test in tests)}
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    assert set(equivalent) <= set(modules)
 
 
 MODULE = """

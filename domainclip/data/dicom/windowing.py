@@ -146,6 +146,6 @@ def _stretch_range(values: np.ndarray, form: PixelFormat, padding: np.ndarray) -
         low, high, description = 0.0, full, f"{bits} bits as they are"
     else:  # the full range of some scanners would leave the image nearly black
         description = f"range {low:g} to {high:g}"
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # padding, where all other pixels are equal
         grey = (values.astype(np.float64) - low) / max(high - low, np.finfo(float).tiny) * 255
     return grey, description
