@@ -94,6 +94,7 @@ class Checks(StrictModel):
     number_classes: Severity | None = None
     wordnet_classes: Severity | None = None
     wrapper_classes: Severity | None = None
+    missing_classes: Severity | None = None
     single_class: Severity | None = None
     no_negatives: Severity | None = None
     repeated_captions: Severity | None = None

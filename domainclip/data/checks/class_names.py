@@ -15,6 +15,10 @@ _PROMPTS = 'write them out in the card, classes: {{"{}": "a photo of a …"}}'
 _FAULTS: dict[NameKind, tuple[str, str]] = {
     "number": ("numbers", f"a prompt of a number says nothing: {_PROMPTS}"),
     "wordnet": ("WordNet ids", f"no model knows these ids: {_PROMPTS}"),
+    "missing": (
+        "what a table writes for a missing value",
+        "leave these cells blank, so that no class is made",
+    ),
     "wrapper": (
         "names of folders around the class folders",
         "set corpus.path to the folder that holds one folder for each class, or corpus.columns.labels to the "

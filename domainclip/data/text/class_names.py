@@ -10,7 +10,7 @@ from typing import Literal
 
 # Between words; between digits it separates two numbers, as in 1-2.
 _JOINTS = re.compile(r"(?<=[^\W_])[\s_\-\u2010-\u2015]+(?=[^\W_])")
-_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+_NUMBER = re.compile(r"((class|cls|label|category|index|idx|id)[\s_-]*)?[+-]?\d+([.,]\d+)?", re.IGNORECASE)
 _WORDNET = re.compile(r"n\d{8}")
 # Folders that lie around the class folders: read as a class, all items have it.
 _WRAPPERS = frozenset(
@@ -18,11 +18,14 @@ _WRAPPERS = frozenset(
         *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "samples", "files"),
         *("jpg", "jpeg", "jpegs", "jpegimages", "png", "pngs", "data", "dataset", "datasets", "raw", "all"),
         *("train", "training", "test", "testing", "val", "valid", "validation", "split", "splits"),
-        *("classes", "labels"),
+        *("classes", "labels", "annotations", "masks", "original", "originals", "thumbnails", "unsorted"),
     ]
 )
 
-NameKind = Literal["number", "wordnet", "wrapper"]
+# What tables and data frames write into a cell without a value.
+_MISSING = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "nat", "?", "-", "--"])
+
+NameKind = Literal["number", "wordnet", "wrapper", "missing"]
 
 
 def fold(name: str) -> str:
@@ -45,12 +48,14 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def kind(name: str) -> NameKind | None:
-    """The kind of a name that says nothing in a prompt: number, WordNet id, folder around the classes."""
+    """The kind of a name that says nothing in a prompt; None for any other name."""
     text = name.strip()
     if _NUMBER.fullmatch(text):
         return "number"
     if _WORDNET.fullmatch(text):
         return "wordnet"
+    if text.casefold() in _MISSING:
+        return "missing"
     return "wrapper" if fold(text) in _WRAPPERS else None
 
 

@@ -109,7 +109,7 @@ class AlarmMonitor:
         if alone > _NO_NEGATIVE:
             yield (
                 "no-negative",
-                f"{alone:.0%} of the pairs of the last {len(self.window)} steps had no negative, since all "
+                f"{alone:.0%} of the pairs of the last {_steps(len(self.window))} had no negative, since all "
                 "other pairs of their batch have the same caption, group or labels: they teach nothing; "
                 "raise train.batch_size, check corpus.columns.group and the captions, or leave out "
                 "curation.cluster_batches",
@@ -158,3 +158,7 @@ class AlarmMonitor:
                 f"{waited:.0%} of the time is spent waiting for images: raise train.workers, or prepare "
                 "the corpus with domainclip data prepare",
             )
+
+
+def _steps(n: int) -> str:
+    return "step" if n == 1 else f"{n} steps"

@@ -62,6 +62,8 @@ def test_several_labels_an_item(tmp_path: Path) -> None:
     [
         (["0", "1", "2"], "number_classes", 'classes: {"0": "a photo of a …"}'),
         (["n02084071", "n02121808"], "wordnet_classes", 'classes: {"n02084071": "a photo of a …"}'),
+        (["?", "cat"], "missing_classes", "leave these cells blank"),
+        (["class_0", "class_1"], "number_classes", 'classes: {"class_0": "a photo of a …"}'),
         (["images"], "wrapper_classes", "set corpus.path to the folder that holds one folder for each class"),
         (["thing"], "single_class", "there is nothing to classify"),
     ],

@@ -44,8 +44,12 @@ def test_kinds_of_names_that_say_nothing() -> None:
         assert kind(number) == "number"
     for folder in ("images", "Train", "JPEGImages", "data_set", "raw", "all"):
         assert kind(folder) == "wrapper"
+    for number in ("class_0", "Label 12", "cls-3", "id7"):
+        assert kind(number) == "number"
+    for missing in ("nan", "None", "N/A", "<NA>", "-"):
+        assert kind(missing) == "missing"
     assert kind("n02084071") == "wordnet"
-    for name in ("cat", "n0208", "grade 1", "1st", "image quality", "x2", ""):
+    for name in ("cat", "n0208", "grade 1", "1st", "image quality", "x2", "", "type 2", "nanna", "ideal"):
         assert kind(name) is None
 
 

@@ -51,7 +51,9 @@ def test_the_loss_at_chance() -> None:
 
 def test_batches_without_negatives_are_reported_at_the_first_step() -> None:
     (text,) = _raised(*[{"without_negative": 1.0}] * 60)
-    assert text.startswith("step 1: 100% of the pairs of the last 1 steps had no negative")
+    assert text.startswith(
+        "step 1: 100% of the pairs of the last step had no negative, since all other pairs"
+    )
     # A quarter of the steps, from the fourth step on; one in fifty is none of our business.
     (text,) = _raised(*[{"without_negative": float(i % 4 == 3)} for i in range(60)])
     assert text.startswith("step 4: 25% of the pairs of the last 4 steps had no negative")
