@@ -113,3 +113,17 @@ def test_labels_match_pairs_only_where_they_decide() -> None:
     )
     assert why_no_negatives(texts, groups, [["cat"], ["dog"]]) == ""
     assert why_no_negatives(texts, groups, [[], []]) == ""
+
+
+def test_an_empty_caption_is_not_the_padding_of_a_pool() -> None:
+    """Image 0 has two captions, image 1 has one and so a padded pool, and pair 2 shows an empty caption."""
+    pools = [np.array([5, 6]), np.array([7]), caption_numbers([""])]
+    matches = Matches.within(MatchKeys.of([0, 1, 2], [0, 0, 0], pools))
+    assert torch.equal(matches.right_texts(torch.arange(3)), torch.eye(3, dtype=torch.bool))
+
+
+def test_pairs_of_which_only_the_groups_are_known() -> None:
+    keys = MatchKeys.of_groups(torch.tensor([4, 9, 4]))
+    assert keys.pool.shape == (3, 0)
+    right = Matches.of_groups(keys.group).right_texts(torch.arange(3))
+    assert right.int().tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]

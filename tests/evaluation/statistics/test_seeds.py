@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from domainclip.evaluation.statistics import bootstrap
 from domainclip.evaluation.statistics.aggregates import auroc, mean, mean_of_columns
@@ -47,8 +48,6 @@ def test_the_two_variances_add_up() -> None:
     found = over_seeds(mean, flat(0.5), {"a": seeds}, TEN, 40_000, 0)["a"].from_base
     items, between = 1 / 900, 0.01 / 3
     df = (items + between) ** 2 / (items**2 / 9 + between**2 / 2)
-    from scipy.stats import t
-
     assert df == pytest.approx(3.47, abs=0.01)
     assert found.high - found.value == pytest.approx(t.ppf(0.975, df) * (items + between) ** 0.5, rel=0.01)
 
@@ -164,3 +163,12 @@ def test_resamples_in_which_a_metric_is_undefined_are_left_out() -> None:
     found = over_seeds(partial(auroc, labels=labels), base, {"a": {0: scores}}, TEN, 200, 0)["a"].from_base
     assert np.isfinite([found.low, found.high]).all()
     assert found.low < found.value < found.high
+
+
+def test_six_groups_of_unequal_weight() -> None:
+    """One of six moves more than the others: 3.75 degrees of freedom, not 5."""
+    names, scores = [f"g{i}" for i in range(6)], np.array([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    found = over_seeds(mean, np.zeros(6), {"a": {0: scores}}, names, 100, 0)["a"].from_base
+    (drawn,) = bootstrap.resampled(mean, [scores], names, 100, 0)
+    reach = t.ppf(0.975, 3.75) * (float(np.var(drawn)) * 4.75 / 3.75) ** 0.5
+    assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach))
