@@ -25,8 +25,9 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-# A run saves a checkpoint and ends at these; SLURM warns of its time limit with SIGUSR1 when asked to.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# A run saves a checkpoint and ends at these; SLURM warns of its time limit with SIGUSR1 when asked to, and a
+# terminal that is closed sends SIGHUP.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 _MAX_WORD = 600  # characters of a word in a message: more than any path that people have

@@ -10,50 +10,60 @@ import typer
 recipes = typer.Typer(
     no_args_is_help=True, help="List, show and copy the built-in recipes.", rich_markup_mode=None
 )
+_PLANS = "recipes/ablations"
 Name = Annotated[str, typer.Argument(help="A built-in recipe, e.g. medical_xray.")]
 
 
 @recipes.command("list")
 def list_recipes() -> None:
-    """List the built-in recipes, with one line on each.
+    """List the built-in recipes and ablation plans, with one line on each.
 
     \b
     domainclip recipes list
     """
     from domainclip.config import builtin
 
-    names = builtin.builtin_names("recipes", ".yaml")
-    width = max(map(len, names))
-    for name in names:
-        comment = builtin.find_file("recipes", name, ".yaml").read_text(encoding="utf-8").splitlines()[0]
-        typer.echo(f"{name:{width}}  {comment.removeprefix('#').strip()}")
+    names = {kind: builtin.builtin_names(kind, ".yaml") for kind in ("recipes", _PLANS)}
+    width = max(len(name) for of_kind in names.values() for name in of_kind)
+    for kind, of_kind in names.items():
+        if kind == _PLANS:
+            typer.echo("\nAblation plans: domainclip ablate NAME; domainclip recipes show ablations/NAME")
+        for name in of_kind:
+            comment = builtin.find_file(kind, name, ".yaml").read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"{name:{width}}  {comment.removeprefix('#').strip()}")
 
 
 @recipes.command("show")
 def show_recipe(name: Name) -> None:
-    """Print a recipe.
+    """Print a recipe, or a plan.
 
     \b
     domainclip recipes show medical_xray
+    domainclip recipes show ablations/quickstart
     """
-    from domainclip.config import builtin
-
-    typer.echo(builtin.find_file("recipes", name, ".yaml").read_text(encoding="utf-8"), nl=False)
+    typer.echo(_find(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command("copy")
 def copy_recipe(name: Name, to: Annotated[Path, typer.Argument(help="A new file, or a folder.")]) -> None:
-    """Copy a recipe, to edit it; an existing file is not overwritten.
+    """Copy a recipe or a plan, to edit it; an existing file is not overwritten.
 
     \b
     domainclip recipes copy medical_xray mine.yaml
     """
-    from domainclip.config import builtin
     from domainclip.errors import RecipeError
 
     target = to / f"{Path(name).stem}.yaml" if to.is_dir() else to
     if target.exists():
         raise RecipeError(f"{target}: exists already; name another file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(builtin.find_file("recipes", name, ".yaml").read_bytes())
+    target.write_bytes(_find(name).read_bytes())
     typer.echo(target)
+
+
+def _find(name: str) -> Path:
+    """The file of a recipe, or of the plan ablations/NAME."""
+    from domainclip.config import builtin
+
+    plan = name.removeprefix("ablations/")
+    return builtin.find_file("recipes" if plan == name else _PLANS, plan, ".yaml")

@@ -82,7 +82,7 @@ def _check_config(config: Path | None) -> None:
 def _forward_signals() -> None:
     """Configure the signals that torch's launcher passes on, and how long it waits before it kills."""
     # A signal that is ignored, as under nohup, stays so: the processes would ignore it too, and be killed.
-    forwarded = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)
+    forwarded = (*STOP_SIGNALS, signal.SIGQUIT)
     names = [number.name for number in forwarded if signal.getsignal(number) is not signal.SIG_IGN]
     os.environ["PET_SIGNALS_TO_HANDLE"] = ",".join(names)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_SECONDS)

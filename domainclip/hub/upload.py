@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainclip import __version__
 from domainclip.data.files import hub_answers
+from domainclip.distributed.folder_lock import refuse_if_in_use
 from domainclip.errors import DomainclipError, HubError
 from domainclip.hub.allowlist import PushPlan, files_to_push, is_pushed_name
 from domainclip.report.redaction import is_hub_name
@@ -43,6 +44,7 @@ def push(
     Raises: HubError when a file must not be pushed, or the Hub refuses it or cannot be reached.
     """
     _check_name(repo_id)
+    refuse_if_in_use(run)
     files = files_to_push(run, include_examples, repo_id)
     if dry_run:
         print(preview(files, repo_id, private))

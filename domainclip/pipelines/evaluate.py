@@ -17,6 +17,7 @@ from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
 from domainclip.distributed import collectives
 from domainclip.distributed.collectives import first_process
+from domainclip.distributed.folder_lock import locked_folder, refuse_if_in_use
 from domainclip.errors import DataError, RecipeError, did_you_mean
 from domainclip.evaluation import contamination, run_classes, suites
 from domainclip.evaluation.base import EvaluationSet, Probe
@@ -36,6 +37,7 @@ from domainclip.report.context import ReportContext
 from domainclip.report.gallery import gallery_examples
 
 log = logging.getLogger("domainclip")
+_OTHER_FOLDER = "name another with --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,15 @@ def evaluate_models(request: EvalRequest) -> Path | None:
     """
     names = [*([request.against] if request.against else []), *request.models]
     recipe = _recipe(request, names)
+    folder = _report_folder(request, names)
+    # A report inside a run is written to the run, which must not train then; the others are only read.
+    locked = folder.parent if (folder.parent / "recipe.yaml").is_file() else folder
+    _refuse_runs_in_use([Path(name) for name in names if Path(name) != locked])
+    with locked_folder(locked, _OTHER_FOLDER):
+        return _evaluate(request, names, recipe, folder)
+
+
+def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder: Path) -> Path | None:
     suite = suites.load(request.suite) if request.suite else None
     probes: dict[str, Probe] | None = suite.assemble() if suite else None
     inputs = load_inputs(recipe, "evaluate")
@@ -71,7 +82,7 @@ def evaluate_models(request: EvalRequest) -> Path | None:
     protocol = make_protocol(inputs)
     reported, classes = _sets(request, suite, protocol.reported)
     protocol = replace(protocol, reported=reported)
-    folder = _make_folder(request, names)  # one that cannot be made fails now
+    _make_folder(folder)  # one that cannot be made fails now
     models = _load(names, inputs.base)
     labels = _different(
         [model_facts.model_label(name, model) for name, model in zip(names, models, strict=True)]
@@ -230,20 +241,27 @@ def _different(labels: Sequence[str]) -> list[str]:
     return [f"{label} ({place})" if label in repeated else label for place, label in enumerate(labels, 1)]
 
 
-@first_process
-def _make_folder(request: EvalRequest, names: Sequence[str]) -> Path:
+def _report_folder(request: EvalRequest, names: Sequence[str]) -> Path:
     last = Path(names[-1])
     if request.out is not None:
-        folder = request.out
-    elif len(names) > 2 or len(request.models) > 1:
-        folder = Path("eval") / "compare"
-    else:
-        folder = last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name
+        return request.out
+    if len(names) > 2 or len(request.models) > 1:
+        return Path("eval") / "compare"
+    return last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name
+
+
+@first_process
+def _refuse_runs_in_use(runs: Sequence[Path]) -> None:
+    for run in runs:
+        refuse_if_in_use(run)
+
+
+@first_process
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".draft.{os.getpid()}"
         draft.touch()
         draft.unlink()
     except OSError as error:
-        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another with --out") from None
-    return folder
+        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: {_OTHER_FOLDER}") from None

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from domainclip.distributed.folder_lock import refuse_if_in_use
 from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.evaluation import contamination
 from domainclip.models.dual_encoder import DualEncoder
@@ -41,6 +42,7 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
         raise RecipeError(f"{out}: exists already; name another folder")
     if not (run / "model").is_dir():
         raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
+    refuse_if_in_use(run)
     model = load_model(run / "model")
     before = _outputs(model)
     _make_plain(model, run)

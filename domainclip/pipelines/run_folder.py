@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
 from domainclip.data.corpus import Corpus
+from domainclip.distributed import collectives
 from domainclip.distributed.collectives import first_process
+from domainclip.distributed.folder_lock import FolderLock
 from domainclip.errors import RecipeError
 from domainclip.evaluation import contamination, run_classes
 from domainclip.evaluation.base import EvaluationSet
@@ -45,16 +48,28 @@ def locate(
     return loading.load_recipe(name, overrides), folder
 
 
-@first_process
-def choose_run_folder(name: str, options: RunOptions) -> Path:
-    """The folder to write to, by default the next free one.
+@contextmanager
+def locked_run_folder(name: str, options: RunOptions) -> Iterator[Path]:
+    """Make and lock the folder to write to, by default the next free one.
 
-    Raises: RecipeError for a folder that holds a run already, unless it is resumed.
+    Raises: RecipeError for a folder that another command uses, that cannot be written, or that holds a run
+    already, unless it is resumed.
     """
-    folder = options.folder
-    if folder is None:
-        return next_run_folder(Path("runs"), name)
+    held: list[FolderLock] = []
+    folder = collectives.on_first_process(partial(_lock_run_folder, name, options, held))
+    try:
+        yield folder
+    finally:
+        for lock in held:
+            lock.release()
+
+
+def _lock_run_folder(name: str, options: RunOptions, held: list[FolderLock]) -> Path:
+    folder = options.folder or next_run_folder(Path("runs"), name)
+    with _writing(folder):
+        held.append(FolderLock(folder).acquire(new=options.folder is None))
     if not options.resume and (folder / "recipe.yaml").exists():
+        held.pop().release()
         raise RecipeError(
             f"{folder}: holds a run already; continue it with --resume or name another --run-dir"
         )

@@ -296,6 +296,9 @@ def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:
 
 def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("recipes", "list")
+    out, _, plans = out.partition("\nAblation plans: ")
+    assert plans.startswith("domainclip ablate NAME; domainclip recipes show ablations/NAME\nmedical_xray ")
+    assert run("recipes", "show", "ablations/quickstart")[1].startswith("# The effect of each component")
     names = [line.split()[0] for line in out.splitlines()]
     assert code == 0
     assert names == builtin.builtin_names("recipes", ".yaml")
@@ -353,3 +356,36 @@ def test_the_main_job_without_torchvision(recipe_file: Path, tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/report.html").is_file()
+
+
+def test_a_run_folder_that_another_command_uses(
+    finetune: Run, run: Run, recipe_file: Path, tmp_path: Path, base: Path
+) -> None:
+    """The commands that write it and those that read it are refused before they load anything."""
+    from domainclip.config import loading
+    from domainclip.distributed.folder_lock import locked_folder
+
+    folder = tmp_path / "run"
+    (folder / "model").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(loading.load_recipe(str(recipe_file)).resolved())
+    line = f"domainclip: {folder}: in use by process {os.getpid()} on {os.uname().nodename}: wait until that has ended, or end it\n"
+    with locked_folder(folder):
+        assert finetune("--resume") == (2, "", line)
+        assert finetune() == (2, "", line)
+        assert run("eval", folder) == (2, "", line)
+        assert run("eval", folder, "--out", tmp_path / "other") == (2, "", line)
+        assert run("eval", base, "--against", folder, "--recipe", recipe_file) == (2, "", line)
+        assert run("merge", folder, tmp_path / "merged") == (2, "", line)
+        assert run("push", folder, "--repo-id", "lab/x", "--dry-run") == (2, "", line)
+    assert not (tmp_path / "other").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["model", "recipe.yaml"]
+
+
+def test_two_ablations_in_one_folder(run: Run, recipe_file: Path, tmp_path: Path) -> None:
+    from domainclip.distributed.folder_lock import locked_folder
+
+    (tmp_path / "plan.yaml").write_text(f"recipe: {recipe_file}\nvariants: {{a: []}}\n")
+    with locked_folder(tmp_path / "table"):
+        code, out, error = run("ablate", tmp_path / "plan.yaml", "--run-dir", tmp_path / "table")
+    assert (code, out) == (2, "")
+    assert error.startswith(f"domainclip: {tmp_path / 'table'}: in use by process {os.getpid()} on ")

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainclip.errors import DomainclipError, RecipeError
+from domainclip.distributed.folder_lock import locked_folder
+from domainclip.errors import DomainclipError
 from domainclip.pipelines.ablation import plan, runs
 from domainclip.pipelines.ablation.measure import measure_ablation_baseline
+from domainclip.pipelines.ablation.plan import Ablation
 from domainclip.pipelines.ablation.table import write_table
 
 
@@ -29,10 +31,15 @@ def ablate(
     """
     ablation = plan.load(str(file), changes, folder)
     folder = ablation.runs[0].folder.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"{folder}: cannot be written: {error.strerror}: name another --run-dir") from None
+    with locked_folder(folder, "name another --run-dir"):
+        return _run_and_compare(
+            ablation, folder, jobs=jobs, processes=processes, quiet=quiet, command=command
+        )
+
+
+def _run_and_compare(
+    ablation: Ablation, folder: Path, *, jobs: int, processes: int | None, quiet: bool, command: str
+) -> Path:
 
     def say(text: str) -> None:
         if not quiet:

@@ -22,7 +22,6 @@ from domainclip.report import model_card
 from domainclip.training.checkpointing import resume as checkpointing_resume
 
 _ERROR = "domainclip: "  # the line of an error begins with it
-_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)  # passed on to the runs
 _STOPPED = (int(ExitCode.INTERRUPTED), int(ExitCode.TERMINATED))
 
 
@@ -95,7 +94,11 @@ class _Children:
     _lock: threading.RLock = field(default_factory=threading.RLock)  # a handler may come while it is held
 
     def __enter__(self) -> _Children:
-        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+        handled = [
+            number
+            for number in STOP_SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
+        ]
         self._before = {number: signal.signal(number, self._pass_on) for number in handled}
         return self
 

@@ -14,7 +14,7 @@ from types import FrameType
 from domainclip.config.durations import seconds
 from domainclip.errors import STOP_SIGNALS
 
-_TIME_UP = 1  # stands among signal numbers for the time limit: 1 is a hang-up, which is not handled
+_TIME_UP = 10_000  # stands among signal numbers for the time limit
 
 
 class InterruptHandler:
@@ -33,12 +33,24 @@ class InterruptHandler:
         return self._received
 
     def __enter__(self) -> InterruptHandler:
-        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # false once it is closed
+        # One that is ignored, as SIGHUP under nohup, stays so.
+        handled = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
         signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGHUP:
+            self._leave_terminal()
+
+    def _leave_terminal(self) -> None:
+        # What is still printed is discarded: on a terminal that is gone it would be an error before the save.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for stream in self._terminals:
+            os.dup2(nothing, stream)
+        os.close(nothing)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():

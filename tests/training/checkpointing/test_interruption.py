@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from domainclip.training.checkpointing.interruption import InterruptHandler, req
         (signal.SIGINT, ExitCode.INTERRUPTED),
         (signal.SIGTERM, ExitCode.TERMINATED),
         (signal.SIGUSR1, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.TERMINATED),
     ],
 )
 def test_a_signal_is_noted(number: signal.Signals, code: ExitCode) -> None:
@@ -31,6 +33,33 @@ def test_a_signal_is_noted(number: signal.Signals, code: ExitCode) -> None:
         assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
     assert signal.getsignal(number) == before
     assert interrupted(number, "stopped").code == code
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with InterruptHandler(None) as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopping.requested() == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_no_error() -> None:
+    """The terminal hangs up; what is printed before the save goes nowhere, and the process goes on to it."""
+    child, terminal = pty.fork()
+    if child == 0:
+        with InterruptHandler(None) as stopping:
+            os.write(1, b"ready")
+            while not stopping.requested():
+                time.sleep(0.01)
+            os.write(1, b"saving")
+            os._exit(7)
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
