@@ -9,6 +9,7 @@ import huggingface_hub.errors as hub_errors
 
 from domainclip.data.files import hub_answers
 from domainclip.errors import ModelError
+from domainclip.models import folder_checks
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -37,6 +38,7 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
     local = Path(base).expanduser()
     if local.is_dir():
         return local, None
+    folder_checks.check_name(base)
     try:
         folder = Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=_DOWNLOADED))
     except hub_errors.GatedRepoError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +32,33 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_image_processor(folder: Path) -> Any:
-    """The image processor, of the Pillow backend, which gives the same pixels on every machine."""
-    return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    """The image processor, of the Pillow backend, which gives the same pixels on every machine.
+
+    Raises: ValueError for a type of processor that transformers does not have.
+    """
+    declared = _declared_processor(folder)
+    if declared is None:
+        return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    # Versions before 4.26 called it CLIPFeatureExtractor, and some later ones wrote that name anew.
+    kind = re.sub("(Fast|Pil)$", "", declared).replace("FeatureExtractor", "ImageProcessor")
+    processor = getattr(transformers, f"{kind}Pil", None) if kind.endswith("ImageProcessor") else None
+    if processor is None:
+        raise ValueError(
+            f"image_processor_type {declared} is unknown: write that of its family, as CLIPImageProcessor"
+        )
+    return processor.from_pretrained(folder)
+
+
+def _declared_processor(folder: Path) -> str | None:
+    """The type that the config of the image processor names; None: it is that of the model's family."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            config = json.loads((folder / name).read_text(encoding="utf-8-sig"))
+            config = config if name == "preprocessor_config.json" else config.get("image_processor", {})
+            kind = config.get("image_processor_type") or config.get("feature_extractor_type")
+            if isinstance(kind, str):
+                return kind
+    return None
 
 
 @contextmanager

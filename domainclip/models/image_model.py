@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainclip.errors import ModelError
-from domainclip.models import checkpoint_files, hf_loading, loading, parameters
+from domainclip.models import checkpoint_files, folder_checks, hf_loading, loading, parameters
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.hf_loading import quiet
 from domainclip.models.image_preprocessor import ImagePreprocessor
@@ -49,7 +49,8 @@ def load_image_model(name: str) -> DualEncoder | ImageModel:
     Raises: ModelError in one line, for whatever cannot be found, read or used.
     """
     try:
-        folder, _ = checkpoint_files.find_checkpoint(name, None)
+        folder, commit = checkpoint_files.find_checkpoint(name, None)
+        folder_checks.check_folder(name, folder, on_hub=commit is not None)
         checkpoint_files.require_files(name, folder, "model", ("config.json",))
         if _model_type(folder) in loading.families():
             return loading.load_model(name).requires_grad_(False)
@@ -88,6 +89,7 @@ def _checked(model: ImageModel, lacks_pooler: bool, name: str) -> ImageModel:
 
 def _model_type(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "config.json").read_text()).get("model_type")).replace("-", "_")
-    except ValueError:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str(dict(config).get("model_type")).replace("-", "_")
+    except (ValueError, TypeError):
         raise ModelError(f'base "{folder}": its config.json cannot be read') from None

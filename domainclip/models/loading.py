@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from domainclip.errors import DomainclipError, ModelError, did_you_mean
-from domainclip.models import checkpoint_files, hf_loading
+from domainclip.models import checkpoint_files, folder_checks, hf_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 from domainclip.models.hf_loading import quiet
@@ -30,6 +30,8 @@ def load_model(base: str | Path, revision: str | None = None) -> DualEncoder:
 
     Raises: ModelError in one line, for whatever cannot be found, read or used.
     """
+    if (inside := folder_checks.run_model(Path(base).expanduser())) is not None:
+        base = inside
     folder, commit = checkpoint_files.find_checkpoint(str(base), revision)
     is_adapter = (folder / checkpoint_files.ADAPTER_CONFIG).is_file()
     model = _load_adapter(str(base), folder) if is_adapter else _load_plain(str(base), folder, commit)
@@ -45,13 +47,16 @@ def families() -> list[str]:
 
 
 def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
+    folder_checks.check_folder(base, folder, on_hub=commit is not None)
     family = _family(base, folder)
-    hint = ", but a revision refs/pr/<number> may have them" if commit else ""
-    hint = f"; pickles such as pytorch_model.bin are not read, for they can run code{hint}"
+    hint = folder_checks.converted_weights(base, folder, on_hub=commit is not None)
     checkpoint_files.require_files(base, folder, "weights", checkpoint_files.WEIGHTS, hint)
     # Without its files, transformers makes up an empty tokenizer.
-    checkpoint_files.require_files(base, folder, "tokenizer", checkpoint_files.TOKENIZERS)
-    checkpoint_files.require_files(base, folder, "image processor", checkpoint_files.PROCESSORS)
+    hint = folder_checks.missing_tokenizer(folder)
+    checkpoint_files.require_files(base, folder, "tokenizer", checkpoint_files.TOKENIZERS, hint)
+    if not (folder / "tokenizer.json").is_file() and (folder / "vocab.json").is_file():
+        checkpoint_files.require_files(base, folder, "merges of the tokenizer", ("merges.txt",), hint)
+    checkpoint_files.require_files(base, folder, "image processor", checkpoint_files.PROCESSORS, hint)
     with _reading(base, "model"):
         hf_model = _load_hf_model(base, folder)
         # Otherwise an adapter would be recorded as belonging to a folder in the local cache.
@@ -67,7 +72,8 @@ def _load_hf_model(base: str, folder: Path) -> Any:
     hf_model, report = hf_loading.load_hf_model(folder, ignore_mismatched_sizes=True)
     # A model with weights initialized at random must not be evaluated.
     if report["missing_keys"]:
-        raise ModelError(f'base "{base}": its file has no weight "{min(report["missing_keys"])}"')
+        missing = f'its file has no weight "{min(report["missing_keys"])}"'
+        raise ModelError(f'base "{base}": {missing}: write the whole model with save_pretrained')
     for name, stored, expected in sorted(report["mismatched_keys"]):
         # Some checkpoints hold scale and bias as one-element vectors, some as scalars.
         if name not in ("logit_scale", "logit_bias") or stored.numel() != 1:
@@ -78,10 +84,12 @@ def _load_hf_model(base: str, folder: Path) -> Any:
 
 
 def _load_adapter(name: str, adapter: Path) -> DualEncoder:
-    checkpoint_files.require_files(name, adapter, "adapter weights", (checkpoint_files.ADAPTER,))
+    folder_checks.check_adapter(name, adapter)
+    hint = folder_checks.converted_adapter(adapter)
+    checkpoint_files.require_files(name, adapter, "adapter weights", (checkpoint_files.ADAPTER,), hint)
     with _reading(name, "adapter"):
-        config = json.loads((adapter / checkpoint_files.ADAPTER_CONFIG).read_text())
-        base, revision = str(config["base_model_name_or_path"]), config.get("revision")
+        config = json.loads((adapter / checkpoint_files.ADAPTER_CONFIG).read_text(encoding="utf-8-sig"))
+    base, revision = folder_checks.adapter_base(name, adapter, config)
     try:
         folder, commit = checkpoint_files.find_checkpoint(base, revision)
         if (folder / checkpoint_files.ADAPTER_CONFIG).is_file():
@@ -110,13 +118,14 @@ def _load_frame_pooling(model: DualEncoder, folder: Path) -> None:
 
 
 def _family(base: str, folder: Path) -> type[DualEncoder]:
-    checkpoint_files.require_files(base, folder, "model", ("config.json",))
+    hint = ": name the folder of a checkpoint, or one of the Hub, such as openai/clip-vit-base-patch32"
+    checkpoint_files.require_files(base, folder, "model", ("config.json",), hint)
     with _reading(base, "config.json"):
-        model_type = str(json.loads((folder / "config.json").read_text()).get("model_type"))
-    stem = model_type.replace("-", "_")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+    stem = folder_checks.check_config(base, config, families())
     if stem not in families():
         hint = did_you_mean(stem, families())
-        raise ModelError(f'base "{base}": the model type "{model_type}" is not supported; {hint}')
+        raise ModelError(f'base "{base}": the model type "{config["model_type"]}" is not supported; {hint}')
     module = importlib.import_module(f"domainclip.models.families.{stem}")
     family: type[DualEncoder] = getattr(module, "".join(word.capitalize() for word in stem.split("_")))
     return family
@@ -141,4 +150,6 @@ def _reading(base: str, component: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = checkpoint_files.in_one_line(error)
+        if isinstance(error, SafetensorError):
+            reason = f"{reason}; the file is incomplete or damaged: download it again"
         raise ModelError(f'base "{base}": its {component} cannot be read: {reason}') from error

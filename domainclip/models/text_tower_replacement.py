@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from domainclip.errors import ModelError
-from domainclip.models import checkpoint_files, hf_loading
+from domainclip.models import checkpoint_files, folder_checks, hf_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.families.vision_text_dual_encoder import VisionTextDualEncoder
 from domainclip.models.hf_loading import quiet
@@ -30,7 +30,8 @@ def replace_text_tower(base: DualEncoder, text: str, max_tokens: int, seed: int)
         families = ", ".join(SUPPORTED_ENCODERS)
         raise ModelError(f'base "{base.base}": is {kind}; a text tower can be replaced in {families}')
     try:
-        folder, _ = checkpoint_files.find_checkpoint(text, None)
+        folder, commit = checkpoint_files.find_checkpoint(text, None)
+        folder_checks.check_folder(text, folder, on_hub=commit is not None)
         checkpoint_files.require_files(text, folder, "model", ("config.json",))
         pickles = "; pickles such as pytorch_model.bin are not read, for they can run code"
         checkpoint_files.require_files(text, folder, "weights", checkpoint_files.WEIGHTS, pickles)
