@@ -76,7 +76,7 @@ soak: install
 # Files that people really have, and every way to break them: the table of docs/internals/fuzzing.md. 40 minutes.
 FUZZ ?= 200000
 fuzz: install
-	DOMAINCLIP_FUZZ=$(FUZZ) $(TEST_ENV) $(BIN)/pytest tests/fuzz -q -p no:cacheprovider
+	DOMAINCLIP_FUZZ=$(FUZZ) DOMAINCLIP_FUZZ_PAGE=docs/internals/fuzzing.md $(TEST_ENV) $(BIN)/pytest tests/fuzz -q
 
 # Single changes of the modules in which a silent error harms: their tests must catch nine of ten. By hand;
 # half an hour. MUTANTS="splits ranking --sample 50" for a part.

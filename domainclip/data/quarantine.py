@@ -78,7 +78,8 @@ def write_unusable_list(unusable: Sequence[UnusableItem], name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"unusable-{Path(name).name}.tsv"
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+    # A name of a file may hold bytes that are no text.
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["location", "reason", "source"])
         writer.writerows([item.location, item.reason, item.source] for item in unusable)

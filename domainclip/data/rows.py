@@ -107,8 +107,9 @@ def usable_items(
     headers = headers or HeaderColumns(header_columns(columns, card))
     items = list[Item]()
     for row in rows:
-        row = _with_header(row, card, headers)
         try:
+            _check_names(row)
+            row = _with_header(row, card, headers)
             items.append(_item(row, columns, card, label_separator, note_counts))
         except CellFault as fault:
             log.unusable.append(UnusableItem(row.location, str(fault), str(row.image["path"] or "")))
@@ -151,6 +152,16 @@ def _with_header(row: SourceRow, card: Card, headers: HeaderColumns) -> SourceRo
     if not headers.columns:
         return row
     return replace(row, values={**row.values, **headers.read(with_settings(row.image, card.images))})
+
+
+def _check_names(row: SourceRow) -> None:
+    """Refuse names of files in another encoding, as archives from Windows have them: no table can hold one.
+
+    Raises: CellFault.
+    """
+    names = [row.name, *(image["path"] or "" for image in (row.image, *row.views))]
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+        raise CellFault("a file name that is not UTF-8: rename the file or its folder")
 
 
 def _item(

@@ -30,10 +30,14 @@ def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, when the size was asked for."""
-    if "DOMAINCLIP_FUZZ" in os.environ and _ROOMS:
-        terminalreporter.section("inputs")
-        terminalreporter.write_line(table(_ROOMS))
+    """Print the table, when the size was asked for, and write it into the page that is named."""
+    if "DOMAINCLIP_FUZZ" not in os.environ or not _ROOMS:
+        return
+    terminalreporter.section("inputs")
+    terminalreporter.write_line(table(_ROOMS))
+    if page := os.environ.get("DOMAINCLIP_FUZZ_PAGE"):
+        text = Path(page).read_text(encoding="utf-8")
+        Path(page).write_text(f"{text[: text.index('| room |')]}{table(_ROOMS)}\n", encoding="utf-8")
 
 
 def table(rooms: list[Room]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,25 @@ def test_links_without_a_target_are_missing_images(tmp_path: Path) -> None:
     corpus = load_corpus(card(reader="folder", max_unusable=0.9), str(tmp_path))
     assert [(item.location, item.reason) for item in corpus.unusable] == [("file 2", "missing file")]
     assert "1 links to folders, pipes and devices are not read" in corpus.notes
+
+
+@pytest.mark.parametrize("reader", ["folder", "dicom"])
+def test_names_that_are_not_utf_8_are_counted(tmp_path: Path, reader: str) -> None:
+    """As archives from Windows are unpacked; no table can hold such a name, and json, the list and a terminal neither."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for number, file in enumerate(
+        (tmp_path / "a.dcm", tmp_path / os.fsdecode(b"b\xe9.dcm"), folder / "c.dcm")
+    ):
+        dicom_file(tmp_path / "made", np.full((4, 4), number, np.uint16)).rename(_parent_of(file))
+        file.with_suffix(".txt").write_text("a red square", encoding="utf-8")
+    corpus = load_corpus(card(reader=reader, max_unusable=0.9), str(tmp_path))
+    assert [row["id"] for row in _all(corpus.splits)] == ["a.dcm"]
+    reason = "a file name that is not UTF-8: rename the file or its folder"
+    assert [item.reason for item in corpus.unusable] == [reason, reason]
+    with pytest.raises(DataError, match=r"2 of 3 items are unusable .*list: "):
+        load_corpus(card(reader=reader), str(tmp_path))
+
+
+def _parent_of(file: Path) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    return file
