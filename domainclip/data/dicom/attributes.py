@@ -83,6 +83,13 @@ def is_present(dataset: Dataset, keyword: str) -> bool:
     return element is not None and element.value not in (None, b"", "") and element.value != []
 
 
+def raw_bytes(dataset: Dataset, keyword: str) -> bytes:
+    """The bytes of an attribute of binary data, whatever type the file states; b"" if it has none."""
+    element = dataset.get_item(keyword)
+    value = None if element is None else element.value
+    return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
+
+
 def parse_number(text: str) -> float | None:
     """A finite number, its decimal point possibly a comma; None for any other text."""
     if _DECIMAL_COMMA.fullmatch(text):

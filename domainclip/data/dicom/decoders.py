@@ -20,24 +20,24 @@ from domainclip.data.dicom.transfer_syntaxes import DEFLATED_FRAME, NATIVE, synt
 from domainclip.data.files import locations
 from domainclip.errors import UnreadableImage
 
-_GDCM, _PILLOW, _OPENJPEG, _CHARLS = "gdcm", "pillow", "pylibjpeg", "pyjpegls"
+GDCM, _PILLOW, _OPENJPEG, _CHARLS = "gdcm", "pillow", "pylibjpeg", "pyjpegls"
 # pydicom's names of its plugins, the best first. Pillow cannot decode colour of more than 8 bits.
 _PLUGINS: dict[UID, tuple[str, ...]] = {
     uid.RLELossless: ("pydicom",),
-    uid.JPEGBaseline8Bit: (_PILLOW, _GDCM),
-    uid.JPEGExtended12Bit: (_PILLOW, _GDCM),
-    uid.JPEGLossless: (_GDCM,),
-    uid.JPEGLosslessSV1: (_GDCM,),
-    uid.JPEGLSLossless: (_CHARLS, _GDCM),
-    uid.JPEGLSNearLossless: (_CHARLS, _GDCM),
-    uid.JPEG2000Lossless: (_OPENJPEG, _GDCM, _PILLOW),
-    uid.JPEG2000: (_OPENJPEG, _GDCM, _PILLOW),
+    uid.JPEGBaseline8Bit: (_PILLOW, GDCM),
+    uid.JPEGExtended12Bit: (_PILLOW, GDCM),
+    uid.JPEGLossless: (GDCM,),
+    uid.JPEGLosslessSV1: (GDCM,),
+    uid.JPEGLSLossless: (_CHARLS, GDCM),
+    uid.JPEGLSNearLossless: (_CHARLS, GDCM),
+    uid.JPEG2000Lossless: (_OPENJPEG, GDCM, _PILLOW),
+    uid.JPEG2000: (_OPENJPEG, GDCM, _PILLOW),
     uid.HTJ2KLossless: (_OPENJPEG,),
     uid.HTJ2KLosslessRPCL: (_OPENJPEG,),
     uid.HTJ2K: (_OPENJPEG,),
 }
 _PACKAGES = {
-    _GDCM: ("python-gdcm",),
+    GDCM: ("python-gdcm",),
     _PILLOW: ("pillow",),
     _OPENJPEG: ("pylibjpeg", "pylibjpeg-openjpeg"),
     _CHARLS: ("pyjpegls",),
@@ -106,7 +106,7 @@ def find_plugin(syntax: UID, bits: int = 8) -> str:
 def permissive_plugins(syntax: UID, bits: int = 8) -> tuple[str, ...]:
     """The permissive plugins that can decode a transfer syntax, installed or not, the best first."""
     # Pillow's JPEG library is built for 8 bits.
-    return (_GDCM,) if syntax == uid.JPEGExtended12Bit and bits > 8 else _PLUGINS.get(syntax, ())
+    return (GDCM,) if syntax == uid.JPEGExtended12Bit and bits > 8 else _PLUGINS.get(syntax, ())
 
 
 def remedy(syntax: UID, bits: int = 8) -> str:

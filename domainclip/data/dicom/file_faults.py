@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset
 from pydicom.filereader import read_dataset, read_partial, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from domainclip.data.dicom.attributes import attribute_name
+from domainclip.data.dicom.attributes import attribute_name, raw_bytes
 from domainclip.data.dicom.pixel_element import read_pixel_element
 from domainclip.errors import UnreadableImage
 
@@ -34,7 +34,7 @@ def read_cut_pixels(stream: BinaryIO, name: str) -> FileDataset | None:
         return None
     stream.seek(0)
     dataset = pydicom.dcmread(io.BytesIO(stream.read() + _DELIMITER), force=True)
-    if "PixelData" not in dataset or not _are_whole_items(dataset["PixelData"].value):
+    if "PixelData" not in dataset or not _are_whole_items(raw_bytes(dataset, "PixelData")):
         raise UnreadableImage(name, "pixel data cut off")
     return dataset
 
@@ -58,7 +58,7 @@ def broken_at(stream: BinaryIO, how: str) -> str:
     with suppress(Exception):
         stream.seek(0)
         read_partial(stream, stop_when=note, force=True)
-    where = f" at {attribute_name(last[-1])}" if last else ""
+    where = f" at {attribute_name(last[-1])}" if last else " in its file meta information"
     return f"DICOM file {how}{where}"
 
 

@@ -180,8 +180,7 @@ def _native_length(dataset: FileDataset, keyword: str, syntax: UID) -> int | Non
     """The bytes of uncompressed pixels; None for compressed ones, and for a dataset without its pixels."""
     if keyword not in dataset or transfer_syntaxes.is_encapsulated(syntax):
         return None
-    value = dataset[keyword].value
-    return len(value) if isinstance(value, (bytes, bytearray)) else 0
+    return len(attributes.raw_bytes(dataset, keyword))
 
 
 def _bits(reader: _Reader, keyword: str, sample_bytes: int | None) -> tuple[int, int]:

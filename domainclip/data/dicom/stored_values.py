@@ -15,7 +15,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from domainclip.data.dicom import attributes, decoders, native_output
+from domainclip.data.dicom import attributes, decoders, isolated_gdcm
 from domainclip.data.dicom.codestream import Codestream, read_codestream
 from domainclip.data.dicom.pixel_format import PixelFormat
 from domainclip.data.dicom.transfer_syntaxes import DEFLATED_FRAME, is_encapsulated, syntax_name
@@ -30,8 +30,8 @@ def read_stored_values(dataset: FileDataset, form: PixelFormat, name: str, frame
 
     Raises: UnreadableImage; for a missing decoder, with the command that installs it.
     """
-    data = dataset[form.keyword].value
-    if not isinstance(data, (bytes, bytearray)) or not data:
+    data = attributes.raw_bytes(dataset, form.keyword)
+    if not data:
         raise UnreadableImage(name, f"{form.keyword} without bytes")
     if form.syntax == DEFLATED_FRAME:
         packed = _frame(dataset, form, name, frame)
@@ -43,7 +43,7 @@ def read_stored_values(dataset: FileDataset, form: PixelFormat, name: str, frame
     if is_encapsulated(form.syntax):
         values = _decompress(dataset, form, name, frame)
     else:
-        values = _decode_native(dataset, bytes(data), form, name, frame)
+        values = _decode_native(dataset, data, form, name, frame)
     return _extract_bits(values, form)
 
 
@@ -66,7 +66,7 @@ def _decode_native(dataset: FileDataset, data: bytes, form: PixelFormat, name: s
     third_more = form.frame_bytes * 3 // 2
     if form.color_model == "YBR_FULL_422" and form.samples == 3 and len(data) >= third_more * form.frames:
         form = replace(form, color_model=_YBR)  # every pixel has its own colour
-    options = {**_options(form), "pixel_vr": dataset[form.keyword].VR}
+    options = {**_options(form), "pixel_vr": dataset.get_item(form.keyword).VR}
     return _decoded(get_decoder(syntax), data, frame, "", options)
 
 
@@ -85,12 +85,13 @@ def _decompress(dataset: FileDataset, form: PixelFormat, name: str, frame: int) 
     if syntax in _JPEG_DCT and form.samples == 3 and stream.precision == 8:
         return _decode_color_jpeg(packed, form, name)
     for plugin in decoders.permissive_plugins(syntax, bits):
-        decoder = get_decoder(_plugin_syntax(syntax, bits))
-        if plugin not in decoder.available_plugins:
+        plugin_syntax = _plugin_syntax(syntax, bits)
+        if plugin not in get_decoder(plugin_syntax).available_plugins:
             continue
         try:
-            with native_output.captured():
-                return _decoded(decoder, _as_item(packed), 0, plugin, _options(form))
+            if plugin == decoders.GDCM:
+                return isolated_gdcm.decode(plugin_syntax, _as_item(packed), _options(form))
+            return _decoded(get_decoder(plugin_syntax), _as_item(packed), 0, plugin, _options(form))
         except Exception:  # a plugin may raise anything; the next one is tried
             continue
     raise UnreadableImage(name, f"{syntax_name(syntax)} data that no installed decoder can read")
@@ -102,7 +103,9 @@ def _frame(dataset: FileDataset, form: PixelFormat, name: str, frame: int) -> by
     Raises: UnreadableImage if the file does not contain it.
     """
     try:
-        packed: bytes = get_frame(dataset[form.keyword].value, frame, number_of_frames=form.frames)
+        packed: bytes = get_frame(
+            attributes.raw_bytes(dataset, form.keyword), frame, number_of_frames=form.frames
+        )
         return packed
     except Exception:  # pydicom raises several types for broken items
         raise UnreadableImage(name, "compressed pixel data without the frame, or cut off") from None
@@ -131,8 +134,9 @@ def _of_stream(form: PixelFormat, stream: Codestream) -> PixelFormat:
         model = "MONOCHROME2"
     elif samples == 3 and form.samples == 1:
         model = "RGB" if stream.kind != "baseline" else _YBR
-    allocated = max(form.allocated, 8 if stream.precision <= 8 else 16 if stream.precision <= 16 else 32)
-    return replace(form, samples=samples, color_model=model, allocated=allocated)
+    allocated = next(bits for bits in (8, 16, 32, 64) if stream.precision <= bits)
+    stored = min(form.stored, allocated)
+    return replace(form, samples=samples, color_model=model, allocated=allocated, stored=stored)
 
 
 def _decode_color_jpeg(packed: bytes, form: PixelFormat, name: str) -> np.ndarray:
@@ -202,11 +206,11 @@ def _extract_bits(values: np.ndarray, form: PixelFormat) -> np.ndarray:
 
     A file whose bits below the stored ones hold values, and whose highest are empty, states a wrong HighBit.
     """
-    if not form.shift or values.dtype.kind not in "iu":
+    unused = values.dtype.itemsize * 8 - form.stored
+    if not form.shift or values.dtype.kind not in "iu" or unused < form.shift:
         return values
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     unsigned = values.view(f"u{values.dtype.itemsize}")
     is_low = int(unsigned.max(initial=0)) < 2**form.stored and bool((unsigned & (2**form.shift - 1)).any())
     bits = unsigned if is_low else unsigned >> form.shift
-    unused = values.dtype.itemsize * 8 - form.stored
     return ((bits << unused).view(values.dtype)) >> unused  # the sign, and no other bits

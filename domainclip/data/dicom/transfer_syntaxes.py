@@ -6,7 +6,7 @@ from pydicom import uid
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-from domainclip.data.dicom.attributes import uid_name
+from domainclip.data.dicom.attributes import raw_bytes, uid_name
 from domainclip.data.dicom.codestream import Codestream, read_codestream
 
 # Frames of raw deflate data [PS3.5 A.4.13]; decoded by Python's zlib.
@@ -62,10 +62,10 @@ def real_syntax(dataset: FileDataset) -> UID:
     A dataset without its pixels has the stated one, or that in which its header was read.
     """
     stated = stated_syntax(dataset)
-    data = dataset["PixelData"].value if "PixelData" in dataset else None
-    if not isinstance(data, (bytes, bytearray)):
+    data = raw_bytes(dataset, "PixelData")
+    if not data:
         return stated or header_syntax(dataset)
-    return resolve_syntax(stated, header_syntax(dataset), bytes(data[:_HEAD_BYTES]))
+    return resolve_syntax(stated, header_syntax(dataset), data[:_HEAD_BYTES])
 
 
 def resolve_syntax(stated: UID, of_header: UID, head: bytes) -> UID:

@@ -12,12 +12,13 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom import uid
+from pydicom.data import get_testdata_file
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from domainclip.data.checks.images import unused_attributes
-from domainclip.data.dicom import doubts, rendering
+from domainclip.data.dicom import doubts, isolated_gdcm, rendering
 from domainclip.data.dicom.attributes import parse_number, uid_name
 from domainclip.data.dicom.decoders import DecoderRow, decoder_table
 from domainclip.data.images.decode import decode_image
@@ -299,11 +300,21 @@ def test_a_necessary_attribute_is_named(
 
 
 def test_lines_of_a_decoder_are_captured(capfd: pytest.CaptureFixture[str]) -> None:
-    from pydicom.data import get_testdata_file
-
-    from domainclip.data.dicom import native_output
-
-    before = native_output.captured_lines()
+    before = isolated_gdcm.printed_lines()
     _pixels(Path(str(get_testdata_file("JPEG-lossy.dcm", download=False))))
-    assert native_output.captured_lines() > before  # GDCM's "Unsupported JPEG data precision 12"
+    assert isolated_gdcm.printed_lines() > before  # GDCM's "Unsupported JPEG data precision 12"
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_decoder_that_stops_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GDCM can abort its process by an exception of C++; the next file gets another process."""
+    lossy = Path(str(get_testdata_file("JPEG-lossy.dcm", download=False)))
+    expected = _pixels(lossy)
+    decoder = isolated_gdcm._decoder
+    assert decoder is not None
+    decoder.process.kill()
+    decoder.process.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated_gdcm, "_MODULE", "this")  # prints a text and ends
+        assert _reason(lossy) == "JPEG Extended (Process 2 and 4) data that no installed decoder can read"
+    assert np.array_equal(_pixels(lossy), expected)
