@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import ValidationError
 
-from domainclip.data.dicom import native_output, reading, rendering
+from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
-from domainclip.data.images import bit_depth, color, fits, fits_settings, tiff
+from domainclip.data.images import bit_depth, color, fits, fits_settings, native_output, tiff
 from domainclip.data.images.bit_depth import BitDepthSettings, NoFiniteValue, colour_levels, grey_levels
 from domainclip.errors import UnreadableImage
 
