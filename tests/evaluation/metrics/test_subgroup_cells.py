@@ -5,9 +5,12 @@ import pytest
 
 from domainclip.evaluation.metrics.subgroup_cells import (
     Column,
+    count_no_numbers,
     is_categorical,
     item_attributes,
     parse_column,
+    reason_not_categorical,
+    reason_not_shown,
     split_into_cells,
     suppressed_cells,
 )
@@ -49,6 +52,8 @@ def test_every_line_of_a_table_suppresses_none_or_enough(seed: int) -> None:
         (None, "age not given"),
         ("  ", "age not given"),
         ("old", "age not given"),
+        ("nan", "age not given"),
+        (float("inf"), "age not given"),
     ],
 )
 def test_a_limit_belongs_to_the_cell_above_it(raw: object, cell: str) -> None:
@@ -57,6 +62,7 @@ def test_a_limit_belongs_to_the_cell_above_it(raw: object, cell: str) -> None:
 
 def test_a_column_without_limits_has_a_cell_for_each_value() -> None:
     sex = Column("sex")
+    assert sex.value(2.50) == "sex=2.5"
     assert [sex.value(raw) for raw in (" F ", 0, "", None)] == [
         "sex=F",
         "sex=0",
@@ -128,3 +134,27 @@ def test_a_cell_that_others_would_give_away_is_suppressed_too() -> None:
     assert suppressed_cells(together, 10) == {("a",), ("b",)}  # ten groups together
     assert suppressed_cells({("a",): 4, ("b",): 5, ("c",): 30}, 10) == {("a",), ("b",), ("c",)}
     assert suppressed_cells({}, 10) == set()
+
+
+def test_reasons_why_a_column_shows_nothing() -> None:
+    age = Column("age", (40.0,))
+    values = ["65Y", None, " ", "70", "unknown"]
+    assert (count_no_numbers(age, values), count_no_numbers(Column("age"), values)) == (2, 0)
+    assert reason_not_shown(age, values) == ""  # one of them is a number
+    assert reason_not_shown(age, ["65Y", None, " "]) == "no number in 1 of 3"
+    assert reason_not_shown(age, [None, " "]) == reason_not_shown(Column("sex"), [None]) == "no value"
+    assert reason_not_shown(Column("sex"), ["F", None]) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (["F", "M", None], ""),
+        ([None, " "], "no value"),
+        (["F", "F", None], "one value"),
+        ([1, 2, 3, 4, 5, 6], "6 distinct numbers: give limits, as in by=[NAME=40,60]"),
+        ([*range(20), "old", None], "21 distinct values"),
+    ],
+)
+def test_reasons_why_a_column_is_not_categorical(values: list[object], reason: str) -> None:
+    assert reason_not_categorical(values) == reason
