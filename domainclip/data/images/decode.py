@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from domainclip.data.dicom import reading, rendering
 from domainclip.data.files import locations
-from domainclip.data.images import bit_depth, color, fits, fits_settings, native_output, tiff
-from domainclip.data.images.bit_depth import BitDepthSettings, NoFiniteValue, colour_levels, grey_levels
+from domainclip.data.images import bit_depth, color, fault_reasons, fits, fits_settings, native_output, tiff
+from domainclip.data.images.bit_depth import BitDepthSettings, colour_levels, grey_levels
 from domainclip.errors import UnreadableImage
 
 # Formats whose decoders run no other program, as those of EPS and PDF do. FITS is decoded by `fits`.
@@ -71,7 +70,7 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
     except UnreadableImage:
         raise
     except Exception as error:
-        raise UnreadableImage(name, _reason(error, data)) from None
+        raise UnreadableImage(name, fault_reasons.reason(error, data)) from None
     if not all(decoded.size):  # nothing can be resized, shown or encoded
         raise UnreadableImage(name, "no pixels")
     return decoded
@@ -219,34 +218,3 @@ def _to_rgb(
     # A profile applies to the colours of a palette as well.
     unpacked = image.convert("RGB") if image.mode == "P" else image
     return color.to_srgb(unpacked, profile).convert("RGB")
-
-
-def _reason(error: Exception, data: bytes) -> str:
-    """A few words that quote no value of the file, so that equal faults are counted together."""
-    if isinstance(error, NoFiniteValue):
-        return "no finite value"
-    if isinstance(error, UnidentifiedImageError):
-        return tiff.unread_reason(data) or next(
-            (reason for pattern, reason in _OTHER_KINDS if re.match(pattern, data, re.DOTALL)), "not an image"
-        )
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    if isinstance(error, bombs) or "MAX_TEXT" in str(error):  # a profile or a text chunk in a PNG
-        return "decompression bomb"
-    if isinstance(error, MemoryError):
-        return "more memory than there is"
-    if "truncated" in str(error).casefold():
-        return "truncated image"
-    return f"broken image ({type(error).__name__})"
-
-
-# Beginnings of files that often have the suffix of an image but cannot be decoded here.
-_CONVERT = "which is not read: convert it to PNG or JPEG"
-_OTHER_KINDS = (
-    (rb".{4}ftyp(hei|hev|mif1|msf1)", f"HEIC image, {_CONVERT}"),
-    (rb"8BPS", f"Photoshop file, {_CONVERT}"),
-    (rb"%PDF", f"PDF file, {_CONVERT}"),
-    (rb"%!PS", f"PostScript file, {_CONVERT}"),
-    (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", f"SVG drawing, {_CONVERT}"),
-    (rb"(?i)\s*<(!doctype )?html", "web page, not an image: fetch the file again"),
-    (rb"version https://git-lfs", "Git LFS pointer, not an image: run git lfs pull"),
-)

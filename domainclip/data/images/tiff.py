@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.Image import DecompressionBombError
 
 from domainclip.data.images.bit_depth import BitDepthSettings, colour_levels, grey_levels
 from domainclip.errors import UnreadableImage
@@ -44,6 +45,8 @@ _TAGS = (
     339,
     34675,
 )
+# Bytes of samples that are always allocated, and bytes that are allowed for each byte of a file.
+_MIN_UNZIPPED, _MAX_COMPRESSION = 2**24, 100
 _MAX_PAGES = 64  # in which a page of full size is looked for
 
 
@@ -170,6 +173,8 @@ def _samples(page: TiffPage, data: bytes, max_pixels: int) -> np.ndarray:
     # Files cannot be much smaller than their pixels: memory is not allocated for what is not there.
     if page.value(259, 1) in _NONE and width * height * count * kind.itemsize > len(data):
         raise ValueError("truncated")
+    if width * height * count * kind.itemsize > max(_MIN_UNZIPPED, _MAX_COMPRESSION * len(data)):
+        raise DecompressionBombError("more samples than the file can hold")
     samples = np.zeros((height, width, count), kind.newbyteorder("="))
     across, down = -(-width // block_width), -(-height // block_height)
     blocks = iter(zip(offsets, sizes, strict=True))

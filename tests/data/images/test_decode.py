@@ -324,3 +324,59 @@ def test_broken_files_print_no_line(
         image_header(data)
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x93NUMPY\x01\0" + b"x" * 99, "NumPy array, which is not read: save it as TIFF, PNG or FITS"),
+        (b"\x89HDF\r\n\x1a\n" + b"x" * 99, "HDF5 or NetCDF file, which is not read: save its arrays as TIFF"),
+        (
+            struct.pack("<i", 348) + bytes(340) + b"n+1\0",
+            "NIfTI volume, which is not read: save its slices as PNG",
+        ),
+        (b"PK\3\4" + b"x" * 99, "archive, not an image: unpack it"),
+        (b"\x1f\x8b\x08" + b"x" * 99, "archive, not an image: unpack it"),
+        (b"\0\0\0\x18ftypmp42" + bytes(50), "video, not an image: take frames from it"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC image, which is not read: convert it to PNG or JPEG"),
+        (b"\xff\x0a" + b"x" * 99, "JPEG XL image, which is not read: convert it to PNG or JPEG"),
+        (b"data:image/png;base64,iVBORw0K", "text with an image in it, not an image: decode it to a file"),
+        (b"iVBORw0KGgoAAAANSUhEUg" * 9, "text with an image in it, not an image: decode it to a file"),
+        (b"b'\\x89PNG\\r\\n" * 9, "text with an image in it, not an image: decode it to a file"),
+    ],
+)
+def test_other_files_are_named_and_never_quoted(data: bytes, reason: str) -> None:
+    assert _reason(data) == reason
+
+
+def _jpeg_frame(offset: int, value: bytes) -> bytes:
+    data = bytearray(encoded(Image.new("L", (16, 16), 90), "JPEG"))
+    place = data.index(b"\xff\xc0") + offset
+    data[place : place + len(value)] = value
+    return bytes(data)
+
+
+def test_jpegs_that_are_not_read_are_named() -> None:
+    remedy = "which is not read: convert it to PNG or JPEG"
+    assert _reason(_jpeg_frame(4, b"\x0c")) == f"JPEG of other than 8 bits, {remedy}"
+    assert _reason(_jpeg_frame(1, b"\xc3")) == f"lossless JPEG, {remedy}"
+    assert _reason(_jpeg_frame(5, bytes(4))) == "no pixels"
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_a_jpeg_in_colours_with_and_without_a_marker(marker: bool) -> None:
+    """YCbCr by libjpeg's rule, and RGB where the component numbers say so."""
+    colour = Image.new("RGB", (16, 16), (200, 30, 60))
+    for options in ({}, {"keep_rgb": True}):
+        data = encoded(colour, "JPEG", quality=100, subsampling=0, **options)
+        at = data.find(b"\xff\xe0" if b"\xff\xe0" in data[:64] else b"\xff\xee")
+        if not marker and at > 0:
+            data = data[:at] + data[at + 2 + struct.unpack_from(">H", data, at + 2)[0] :]
+        shown = np.asarray(decode_image({"bytes": data}))[4, 4].astype(int)
+        assert np.abs(shown - [200, 30, 60]).max() <= 2, options
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_with_alpha_in_sixteen_bits_loses_no_level_of_eight(kind: str) -> None:
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    assert (_decoded(Image.fromarray(ramp), kind)[..., 0] == ramp // 257).all()

@@ -206,6 +206,14 @@ def test_a_page_without_pixels(edge: int, kind: str) -> None:
     assert _reason(data[: place + 8] + b"\0\0\0\0" + data[place + 12 :]) == "no pixels"
 
 
+def test_a_decompression_bomb() -> None:
+    data = made_tiff(_SAMPLES["float64"], 1, compression=8)
+    for tag in (256, 257):
+        small, large = (struct.pack("<HHII", tag, 4, 1, edge) for edge in (6, 9000))
+        data = data.replace(small, large)
+    assert _reason(data) == "decompression bomb"
+
+
 def test_absurd_and_damaged_pages() -> None:
     data = made_tiff(_SAMPLES["float64"], 1)
     wide = data.replace(struct.pack("<HHII", 256, 4, 1, 6), struct.pack("<HHII", 256, 4, 1, 2**31))
