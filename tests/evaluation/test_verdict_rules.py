@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from domainclip.evaluation.base import ProbeResult
+from domainclip.evaluation.metrics.results import metric
+from domainclip.evaluation.statistics import aggregates, estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import (
     BETTER,
@@ -17,10 +20,13 @@ from domainclip.evaluation.verdicts import (
     ComparisonRow,
     add_verdicts,
     add_verdicts_together,
+    are_comparable,
+    compare_metric,
     control_warnings,
     interval_warnings,
     underpowered_families,
 )
+from tests.evaluation.probes.array_encoder import evaluation_set
 
 NAN = float("nan")
 HALF = Estimate(0.5, 0.4, 0.6)
@@ -85,6 +91,48 @@ def test_several_models_against_one_reference_are_a_family() -> None:
     assert [first[0].verdict, second[0].verdict] == [SAME, SAME]  # 0.06 and 0.06
 
 
+def result(*names: str, unit: str = "share") -> ProbeResult:
+    items = evaluation_set([{"id": f"{i:02d}"} for i in range(12)]).items
+    scores = np.linspace(0.1, 0.9, 12)
+    metrics = [metric(name, items, np.arange(12), scores, chance=0.25, unit=unit) for name in names]
+    return ProbeResult("made", "test", metrics, "first", 1)
+
+
+def test_the_row_of_a_metric_of_one_model() -> None:
+    found = compare_metric([result("first", "second")], "second", 100, 0)
+    assert (found.probe, found.dataset, found.metric, found.n, found.groups) == (
+        "made",
+        "test",
+        "second",
+        12,
+        12,
+    )
+    assert (found.primary, found.chance, found.adapted, found.difference) == (False, 0.25, None, None)
+    assert compare_metric([result("first")], "first", 100, 0).primary
+    assert are_comparable([result("first", "second")]) == (["first", "second"], [])
+
+
+def test_the_interval_of_a_rank_is_not_that_of_a_share() -> None:
+    share, rank = (
+        compare_metric([result("first", unit=unit)], "first", 100, 0) for unit in ("share", "rank")
+    )
+    scores, names = np.linspace(0.1, 0.9, 12), [f"{i:02d}" for i in range(12)]
+    for found, is_share in ((share, True), (rank, False)):
+        expected = estimates.compare_paired(aggregates.mean, scores, None, names, 100, 0, is_share).base
+        assert found.base == expected
+    assert share.base != rank.base
+
+
+def test_five_metrics_that_are_left_out_are_all_named() -> None:
+    names = [f"m{i}" for i in range(6)]
+    assert are_comparable([result("first", *names[:5]), result("first")])[1] == [
+        "left out, since not every model has it: m0, m1, m2, m3, m4"
+    ]
+    assert are_comparable([result("first", *names), result("first")])[1] == [
+        "left out, since not every model has it: m0, m1, m2, m3, m4 and 1 more"
+    ]
+
+
 def test_a_whole_metric_and_its_part() -> None:
     assert (row("accuracy/cat/old").whole, row("accuracy/cat/old").part) == ("accuracy", "cat/old")
     assert (row("accuracy").whole, row("accuracy").part) == ("accuracy", "")
@@ -98,6 +146,9 @@ def test_families_without_power() -> None:
         "and 400 resamples give no p below 0.02: raise evaluate.bootstrap_samples, or measure more groups"
     ]
     assert underpowered_families([parts[:2]], 400) == []
+    assert (
+        underpowered_families([[row(f"accuracy/{name}") for name in "abc"]], 400) == []
+    )  # any p is possible
     assert underpowered_families([[row("accuracy/a", 0.5, least_p=0.06)]], 400) == []
     assert underpowered_families([[*parts[:2], row("accuracy/d", 0.5, least_p=0.001)]], 400) == []
     not_judged = [

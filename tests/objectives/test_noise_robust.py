@@ -135,3 +135,15 @@ def test_exact(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     check_processes(objective, filled(b=12))
     _believed(monkeypatch, [0.9, 0.1, 0.5, 0.0, 1.0])  # what is believed is a constant for the gradient
     check_gradients(objective, filled(b=5, d=3))
+
+
+def test_the_mixture_does_not_depend_on_the_level_of_the_losses() -> None:
+    losses = torch.tensor([1.0, 1.1, 1.2, 3.0, 3.4], dtype=torch.float64)
+    found = clean_probability(losses)
+    assert ((found > 0.5).tolist(), len(found)) == ([True, True, True, False, False], 5)
+    for moved in (losses + 100, losses * 50):
+        torch.testing.assert_close(clean_probability(moved), found, rtol=0, atol=1e-9)
+
+
+def test_of_two_losses_the_smaller_is_clean() -> None:
+    assert clean_probability(torch.tensor([4.0, 3.0])).round().tolist() == [0.0, 1.0]

@@ -138,3 +138,18 @@ def test_an_extra_text_that_an_image_may_show_is_not_its_negative(loss: Objectiv
     assert pushed[2][1] == 0
     assert pushed[2][2] > 0
     assert pushed[1][1] > 0  # negative control: a caption of another pair alone is pushed away
+
+
+def test_each_direction_leaves_out_what_is_right_for_its_rows() -> None:
+    """Text 1 is right for image 0, and text 0 is not for image 1: they are a negative in one direction alone."""
+    views, everyone = batch([1] * 3), torch.ones(3, dtype=torch.bool)
+    matches = related(range(3), [[1, 2], [2], [3]])
+    plain = replace(views, matches=None)
+    z = views.scale * views.image @ views.text.T
+    to_text = [[0, 2], [0, 1, 2], [0, 1, 2]]  # the texts of each image
+    to_image = [[0, 1, 2], [1, 2], [0, 1, 2]]  # the images of each text
+    expected = [
+        (z[i, to_text[i]].logsumexp(0) + z[to_image[i], i].logsumexp(0)) / 2 - z[i, i] for i in range(3)
+    ]
+    found = pair_losses(plain, views.image, views.text, everyone, matches=matches)
+    torch.testing.assert_close(found, torch.stack(expected))
