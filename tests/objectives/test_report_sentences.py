@@ -113,6 +113,15 @@ def test_grouping_by_hand() -> None:
     torch.testing.assert_close(group_patches(patches, word)[0, 0], expected)
 
 
+def test_patches_below_an_equal_share_are_dropped() -> None:
+    """Cosines 1, 0.4, 0.2 and 0 of four patches: 0.4 is above 1/4 (and below a half, for d = 2), 0.2 is not."""
+    cosines = torch.tensor([1.0, 0.4, 0.2, 0.0], dtype=torch.float64)
+    patches = torch.stack([cosines, (1 - cosines**2).sqrt()], dim=-1)[None]
+    word = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
+    expected = F.normalize(patches[0, 0] + 0.4 * patches[0, 1], dim=0)
+    torch.testing.assert_close(group_patches(patches, word)[0, 0], expected)
+
+
 def test_grouping_leaves_out_what_is_least_alike() -> None:
     # Cosines 1, 0.8, 0.1 and 0 of four patches: the third lies below 1/4, the last sets the measure.
     cosines = torch.tensor([1.0, 0.8, 0.1, 0.0], dtype=torch.float64)

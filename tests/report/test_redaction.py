@@ -62,6 +62,20 @@ def test_all_paths_of_a_recipe_are_known(tmp_path: Path, monkeypatch: pytest.Mon
     assert paths == sorted(paths, key=len, reverse=True)
 
 
+def test_the_root_is_no_known_path_and_a_folder_in_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of `/`, as in containers, would be found in every address."""
+    monkeypatch.setenv("HOME", "/")
+    found = local_paths(_recipe().model_copy(update={"roots": ["/a"]}), Path("/runs/x"))
+    assert "/a" in found
+    assert "/" not in found
+    assert "" not in found
+
+
+def test_each_of_several_known_paths_is_reported() -> None:
+    text = "in /kept\nin /also\nin /other"
+    assert [*search(text, ["/kept", "/also"])] == [(1, "a local path"), (2, "a local path")]
+
+
 @pytest.mark.parametrize(
     ("text", "hidden"),
     [
