@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
@@ -41,7 +41,7 @@ def attribute_name(tag: BaseTag | int) -> str:
 
 def text_values(dataset: Dataset, keyword: str) -> list[str]:
     """The values of an attribute as text without padding; [] if it is absent, empty, or a sequence."""
-    element = dataset.get_item(keyword)
+    element = _element(dataset, keyword)
     value = element.value if element is not None else None
     if isinstance(element, RawDataElement):
         value = _raw_values(element, keyword)
@@ -79,13 +79,13 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
 
 def is_present(dataset: Dataset, keyword: str) -> bool:
     """Whether an attribute exists and is not empty."""
-    element = dataset.get_item(keyword)
+    element = _element(dataset, keyword)
     return element is not None and element.value not in (None, b"", "") and element.value != []
 
 
 def raw_bytes(dataset: Dataset, keyword: str) -> bytes:
     """The bytes of an attribute of binary data, whatever type the file states; b"" if it has none."""
-    element = dataset.get_item(keyword)
+    element = _element(dataset, keyword)
     value = None if element is None else element.value
     return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
 
@@ -103,6 +103,13 @@ def parse_number(text: str) -> float | None:
 def has_decimal_comma(texts: Sequence[str]) -> bool:
     """Whether one of several values is a number with a comma in place of its point."""
     return any(_DECIMAL_COMMA.fullmatch(text) for text in texts)
+
+
+def _element(dataset: Dataset, keyword: str) -> DataElement | RawDataElement | None:
+    try:
+        return dataset.get_item(keyword)
+    except Exception:  # of a value whose reading was deferred
+        return None
 
 
 def _text(value: Any) -> str:

@@ -30,6 +30,7 @@ class Codestream:
     columns: int = 0
     components: tuple[int, ...] = ()  # (c,) their identifiers
     coding: tuple[tuple[int, int], ...] = ()  # (c,) their sampling factors and quantization tables
+    segments: int = 0  # of RLE: one for each byte of a pixel
     is_jfif: bool = False
     adobe_transform: int | None = None  # of Adobe's marker: 0 none, 1 YCbCr
 
@@ -62,7 +63,7 @@ def read_codestream(frame: bytes) -> Codestream:
     if 0 <= position <= len(frame) - 42:
         return _jpeg_2000(frame, position)
     if len(frame) >= 64 and 1 <= frame[0] <= 15 and frame[1:8] == _RLE_SEGMENTS:
-        return Codestream(kind="RLE")
+        return Codestream(kind="RLE", segments=frame[0])
     return _jpeg(frame) if frame.startswith(b"\xff\xd8") else Codestream()
 
 

@@ -127,7 +127,8 @@ def _render_grey(
     if not 0 < span <= 2**16:
         return _grey_levels(values, form, display, window)
     # A grey level depends on the stored value only, so it is computed once for each value that occurs.
-    offsets = (values - low).astype(np.uint16, copy=False)
+    wide = values.astype(np.int16) if values.dtype.itemsize == 1 else values  # -128 to 127 span 256
+    offsets = (wide - wide.dtype.type(low)).astype(np.uint16, copy=False)
     occurs = np.zeros(span, bool)
     occurs[offsets] = True
     levels, steps = _grey_levels(np.flatnonzero(occurs).astype(np.int64) + int(low), form, display, window)

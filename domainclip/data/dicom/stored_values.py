@@ -44,7 +44,10 @@ def read_stored_values(dataset: FileDataset, form: PixelFormat, name: str, frame
         values = _decompress(dataset, form, name, frame)
     else:
         values = _decode_native(dataset, data, form, name, frame)
-    return _extract_bits(values, form)
+    if values.ndim == 2:
+        return _extract_bits(values, form)
+    is_ybr = form.color_model.startswith(_YBR) and values.dtype.itemsize > 1
+    return _to_rgb(values, form) if is_ybr else values
 
 
 def _has_decoder(syntax: UID) -> bool:
@@ -126,6 +129,9 @@ def _check_stream(stream: Codestream, form: PixelFormat, name: str) -> None:
 
 def _of_stream(form: PixelFormat, stream: Codestream) -> PixelFormat:
     """The format with the samples and bits of the stream, which a header may contradict."""
+    if stream.segments and stream.segments % form.samples == 0:
+        allocated = 8 * stream.segments // form.samples
+        return replace(form, allocated=allocated, stored=min(form.stored, allocated))
     if not stream.precision:
         return form
     samples = len(stream.components) or form.samples
@@ -135,7 +141,8 @@ def _of_stream(form: PixelFormat, stream: Codestream) -> PixelFormat:
     elif samples == 3 and form.samples == 1:
         model = "RGB" if stream.kind != "baseline" else _YBR
     allocated = next(bits for bits in (8, 16, 32, 64) if stream.precision <= bits)
-    stored = min(form.stored, allocated)
+    # GDCM wants the bits of the stream; `_extract_bits` removes those that are not stored.
+    stored = stream.precision if stream.kind == "lossless" else min(form.stored, allocated)
     return replace(form, samples=samples, color_model=model, allocated=allocated, stored=stored)
 
 
@@ -178,6 +185,7 @@ def _options(form: PixelFormat) -> dict[str, Any]:
         "pixel_representation": int(form.signed),
         "pixel_keyword": form.keyword,
         "allow_excess_frames": True,
+        "as_rgb": form.allocated <= 8,
     }
 
 
@@ -185,6 +193,14 @@ def _decoded(decoder: Any, data: bytes, frame: int, plugin: str, options: dict[s
     decoded: np.ndarray
     decoded, _ = decoder.as_array(data, index=frame, decoding_plugin=plugin, **options)
     return decoded
+
+
+def _to_rgb(values: np.ndarray, form: PixelFormat) -> np.ndarray:
+    """RGB of YCbCr values of more than 8 bits, which pydicom does not convert [PS3.3 C.7.6.3.1.2]."""
+    half = 2.0 ** (form.stored - 1)
+    y, cb, cr = (values[..., at].astype(np.float64) - half * (at > 0) for at in range(3))
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
+    return np.clip(np.rint(rgb), 0, 2 * half - 1).astype(values.dtype)
 
 
 def _as_item(packed: bytes) -> bytes:
@@ -207,10 +223,11 @@ def _extract_bits(values: np.ndarray, form: PixelFormat) -> np.ndarray:
     A file whose bits below the stored ones hold values, and whose highest are empty, states a wrong HighBit.
     """
     unused = values.dtype.itemsize * 8 - form.stored
-    if not form.shift or values.dtype.kind not in "iu" or unused < form.shift:
+    if values.dtype.kind not in "iu" or unused < max(1, form.shift):
         return values
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     unsigned = values.view(f"u{values.dtype.itemsize}")
     is_low = int(unsigned.max(initial=0)) < 2**form.stored and bool((unsigned & (2**form.shift - 1)).any())
+    is_low = is_low or not form.shift
     bits = unsigned if is_low else unsigned >> form.shift
     return ((bits << unused).view(values.dtype)) >> unused  # the sign, and no other bits

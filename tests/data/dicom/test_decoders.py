@@ -253,3 +253,56 @@ def test_after_a_decoder_that_fails_the_next_is_tried(
 
     monkeypatch.setattr(decoder, "_available", {**decoder._available, "pyjpegls": broken})
     assert np.array_equal(_pixels(tmp_path / "a.dcm"), _pixels(tmp_path / "plain.dcm"))
+
+
+_ANY = ("native", "big endian", "JPEG 2000")  # encodings of up to 32 bits
+_BITS = [
+    (syntax, *bits)
+    for bits in [
+        (8, 6, False),
+        (8, 8, True),
+        (16, 10, False),
+        (16, 12, True),
+        (32, 20, False),
+        (32, 12, True),
+    ]
+    for syntax in (*_ANY, *(("RLE", "JPEG-LS", "JPEG Lossless") if bits[0] < 32 else ()))
+]
+
+
+@pytest.mark.parametrize(("syntax", "allocated", "stored", "signed"), _BITS)
+def test_bits_of_every_encoding(
+    tmp_path: Path, syntax: str, allocated: int, stored: int, signed: bool
+) -> None:
+    """A ramp over all values is shown from black to white, whatever their number of bits."""
+    ramp = np.add.outer(np.arange(48), np.arange(48)) / 94
+    values = np.floor(ramp * (2**stored - 1)) - 2 ** (stored - 1) * signed
+    kind = f"<{'i' if signed else 'u'}{allocated // 8}"
+    bits = {"BitsStored": stored, "HighBit": stored - 1, "PixelRepresentation": int(signed)}
+    file = dicom_file(tmp_path / "a.dcm", values.astype(kind), **bits)
+    twin = tmp_path / "b.dcm"
+    dataset = pydicom.dcmread(file)
+    compressed = {"RLE": uid.RLELossless, "JPEG-LS": uid.JPEGLSLossless, "JPEG 2000": uid.JPEG2000Lossless}
+    if syntax in compressed:
+        dataset.compress(compressed[syntax], generate_instance_uid=False)
+        dataset.save_as(twin)
+    elif syntax == "big endian":
+        _reencoded(twin, file, uid.ExplicitVRBigEndian)
+    elif syntax == "JPEG Lossless":
+        by_gdcm(twin, file, "JPEGLosslessProcess14_1")
+    shown = _pixels(file if syntax == "native" else twin)[..., 0].astype(int)
+    low, high = values.min(), values.max()
+    assert np.abs(shown - (values - low) / (high - low) * 255).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["YBR_FULL", "YBR_FULL_422"])
+def test_sixteen_bits_of_luminance_and_chroma(tmp_path: Path, model: str) -> None:
+    ycc = np.array([[[40000, 20000, 50000], [10000, 20000, 50000]]], np.uint16)
+    stored = ycc if model == "YBR_FULL" else np.array([40000, 10000, 20000, 50000], np.uint16)
+    file = colour_file(tmp_path / "a.dcm", ycc, PhotometricInterpretation=model)
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = stored.tobytes()
+    dataset.save_as(file)
+    y, cb, cr = ycc.astype(float).transpose(2, 0, 1) - np.array([0, 32768, 32768])[:, None, None]
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
+    assert np.abs(_pixels(file) - np.clip(rgb, 0, 65535) / 257).max() <= 1
