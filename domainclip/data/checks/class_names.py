@@ -10,11 +10,12 @@ from domainclip.data.corpus import Corpus
 from domainclip.data.schema import SPLITS
 from domainclip.data.text.class_names import NameKind, alike, kind, quoted
 
-_MIN_ITEMS = 10  # of a label that may be shown although the corpus may hold names of persons
+_MAX_GROUPS = 10  # of similar classes that are listed
+_NO_PROMPT = "no model knows what such a name stands for"
 _PROMPTS = 'write them out in the card, classes: {{"{}": "a photo of a …"}}'
 _FAULTS: dict[NameKind, tuple[str, str]] = {
-    "number": ("numbers", f"a prompt of a number says nothing: {_PROMPTS}"),
-    "wordnet": ("WordNet ids", f"no model knows these ids: {_PROMPTS}"),
+    "number": ("numbers", f"{_NO_PROMPT}: {_PROMPTS}"),
+    "wordnet": ("WordNet ids", f"{_NO_PROMPT}: {_PROMPTS}"),
     "missing": (
         "what a table writes for a missing value",
         "leave these cells blank, so that no class is made",
@@ -32,11 +33,8 @@ def class_names(corpus: Corpus) -> Iterator[Finding]:
     tally = Counter(
         label for name in SPLITS for labels in corpus.splits[name]["labels"][:] for label in set(labels)
     )
-    showable = {
-        name
-        for name, n in tally.items()
-        if corpus.card.names_may_show or name in corpus.classes or n >= max(_MIN_ITEMS, corpus.card.min_items)
-    } | set(corpus.classes)
+    # If the column was mistaken for another, a label that is no class may be a person's name.
+    showable = set(corpus.classes) | (set(tally) if corpus.card.names_may_show else set())
     yield from _alike(sorted(showable | set(tally)), showable, tally)
     yield from _empty_names(corpus, sorted(showable), tally)
     if len(tally) == 1 and tally.total() > 1 and kind(next(iter(tally))) != "wrapper":
@@ -50,15 +48,16 @@ def class_names(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _alike(names: Sequence[str], showable: set[str], tally: Counter[str]) -> Iterator[Finding]:
-    # A label that is a class but for its spelling is no person's name either.
-    groups = [group for group in alike(names) if showable.intersection(group)]
-    for group in groups[:_MIN_ITEMS]:
+    for group in alike(names)[:_MAX_GROUPS]:
+        # A label that is a class but for its spelling is no person's name either.
+        which = f"classes {quoted(group)}" if showable.intersection(group) else f"{len(group)} labels"
+        items = sum(tally[name] for name in group)
         yield Finding(
             "warning",
-            f"classes {quoted(group)} differ only in capitals, spaces, hyphens, underscores or Unicode form, "
-            f"and are counted as {len(group)}: give the {sum(tally[name] for name in group)} items one label",
+            f"{which} differ only in capitals, spaces, hyphens, underscores or Unicode form, and are counted "
+            f"as {len(group)}: give the {items} items one label",
             "similar_classes",
-            sum(tally[name] for name in group),
+            items,
         )
 
 
@@ -76,6 +75,8 @@ def _empty_names(corpus: Corpus, names: Sequence[str], tally: Counter[str]) -> I
         members = [name for name in used if kind(name) == fault]
         if not members or not _says_nothing(fault, members, used):
             continue
+        if remedy.startswith(_NO_PROMPT) and captions.intersection(members):
+            remedy = f"{_NO_PROMPT}: rename these labels, which are captions as well"
         yield Finding(
             "warning",
             f"{len(members)} of {len(names)} classes are {what} ({quoted(members, 3)}): "

@@ -116,10 +116,23 @@ def test_a_label_that_may_be_a_name_is_not_quoted(tmp_path: Path) -> None:
         "cat",
         "Cat",
     ]
-    found = _found(tmp_path, labels, privacy={"identifiers": "unknown"}, min_items=5)
-    assert found == {"similar_classes": found["similar_classes"]}
-    assert '"Cat", "cat"' in found["similar_classes"]
-    assert "doe" not in str(found).lower()
+    rows = [
+        {"file_name": f"{i}.png", "text": f"thing {i}", "label": label, "split": "train"}
+        for i, label in enumerate(labels)
+    ]
+    keys = {**TEMPLATES, "min_items": 5, "privacy": {"identifiers": "unknown"}}
+    findings = list(class_names(load_corpus(card(**keys), str(table(tmp_path, rows)), b"key")))
+    assert [finding.text.split(" differ")[0] for finding in findings] == ['classes "Cat", "cat"', "2 labels"]
+    assert {finding.code for finding in findings} == {"similar_classes"}
+    assert "doe" not in str(findings).lower()
+
+
+def test_a_name_that_is_a_caption_too_has_to_be_renamed(tmp_path: Path) -> None:
+    for i in range(8):
+        noise_image(tmp_path / ("n02084071", "n02121808")[i % 2] / f"{i}.png", i)
+    corpus = load_corpus(card(reader="folder", **TEMPLATES), str(tmp_path))
+    (finding,) = (one for one in class_names(corpus) if one.code == "wordnet_classes")
+    assert finding.text.endswith("rename these labels, which are captions as well")
 
 
 def test_the_card_sets_the_level(tmp_path: Path) -> None:
