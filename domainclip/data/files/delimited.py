@@ -132,15 +132,17 @@ def _row(fields: list[str], columns: list[str], name: str, number: int) -> dict[
 
 def _opening_quotes(text: str, separator: str) -> int:
     """The number of cells that begin with a quote."""
-    return sum(1 for _ in re.finditer(rf'(?:\A|[{re.escape(separator)}\r\n])"', text))
+    return text.startswith('"') + sum(text.count(f'{before}"') for before in (separator, "\r", "\n"))
 
 
 def _encloses_cells(text: str, separator: str) -> bool:
     """Whether the quotes of a text enclose cells; false when they are characters of the cells."""
     opening, between = _opening_quotes(text, separator), re.escape(separator)
+    if not opening:
+        return False
     closed = rf'(?:\A|[{between}\r\n])"(?:[^"\r\n]|"")*"(?=[{between}\r\n]|\Z)'
     if opening == sum(1 for _ in re.finditer(closed, text)):
-        return opening > 0
+        return True
     # A cell that is not closed in its line: where every line has all its cells, no quote encloses one.
     return len({line.count(separator) for line in io.StringIO(text, newline="") if line.strip("\r\n")}) > 1
 
@@ -151,8 +153,12 @@ def is_swallowed(lines: Sequence[str], separator: str, columns: int) -> bool:
     Lines of a report in quotes are none: they have other numbers of cells, or no file name or code where the
     first line has one.
     """
+    # The usual report, at the least cost; its first and last line hold other cells and quotes as well.
+    between = lines[1:-1]
+    if columns < 2 or 2 * sum(line.count(separator) == columns - 1 for line in between) < len(between) - 1:
+        return False
     first, *others = (_cells(text.rstrip("\r\n"), separator, columns) for text in lines)
-    if first is None or columns < 2:
+    if first is None:
         return False
     for column, kind in enumerate(map(_kind, first)):
         alike = sum(other is not None and _kind(other[column]) == kind for other in others)

@@ -19,11 +19,21 @@ _PRINTED_OBJECT = re.compile(
     r"(?:array|tensor|OrderedDict|defaultdict|deque|frozenset|set)\(\s*[\[{(]|<[\w.]+ .*\bat 0x[0-9a-fA-F]+>"
 )
 
+_IMAGE_PREFIXES = ("data:", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
+# A data URI, or the first bytes of a JPEG, PNG, GIF, WebP or TIFF file in base64.
+_ENCODED_IMAGE = re.compile(
+    r"data:[\w/.+-]*(?:;[\w=.+-]+)*,|(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/_=\s-]{24}",
+)
 _MAX_BRACKETS = 10_000  # the parser of Python may end the process on deeper nesting
 
 
 class BrokenLiteral(ValueError):
     """A text that begins as a list or a mapping, and is not a complete one."""
+
+
+def is_encoded_image(text: str) -> bool:
+    """Whether a text is a data URI, or begins as an image in base64."""
+    return text.startswith(_IMAGE_PREFIXES) and _ENCODED_IMAGE.match(text) is not None
 
 
 def parse_literal(text: str) -> Any:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import numpy as np
 
-from domainclip.data.text.cell_literals import BrokenLiteral, parse_literal
+from domainclip.data.text.cell_literals import BrokenLiteral, is_encoded_image, parse_literal
 from domainclip.errors import DataError
 
 Result = TypeVar("Result")
@@ -127,6 +127,8 @@ def _structure(value: Any) -> Any:
         return value.tolist()
     if not isinstance(value, str):
         return value
+    if is_encoded_image(value):
+        raise CellFault("an image in base64, not text")
     try:
         return parse_literal(value.strip())
     except BrokenLiteral:

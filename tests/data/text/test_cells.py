@@ -78,6 +78,8 @@ REFUSED: list[tuple[Any, str]] = [
     ([QUESTION], "a conversation with 0 answers, not a caption"),
     ([{"from": "gpt", "value": "a"}] * 2, "a conversation with 2 answers, not a caption"),
     ([{"from": "Dr Doe", "value": "a"}], "a conversation of unknown form, not text"),
+    ("iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAA", "an image in base64, not text"),
+    ("data:image/png;base64,iVBORw0KGgo=", "an image in base64, not text"),
     (object(), "a value of type object, not text"),
 ]
 

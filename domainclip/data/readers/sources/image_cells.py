@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from domainclip.data.text.cell_literals import is_encoded_image
 from domainclip.data.text.cells import CellFault, cell_text
 
 _DATA_URI = re.compile(r"data:[\w/.+-]*(?:;[\w=.+-]+)*,", re.IGNORECASE)
-# The first bytes of JPEG, PNG, GIF, WebP and TIFF files, in base64.
-_BASE64_IMAGE = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/_=\s-]{24,}")
 _PRINTED_BYTES = re.compile(r"""(?:b['"]|\{['"](?:bytes|path)['"]:)""")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _MAX_NAME = 255  # bytes of a file name
@@ -28,6 +27,8 @@ def image_from_cell(cell: Any) -> dict[str, Any]:
     """
     if isinstance(cell, str) and _PRINTED_BYTES.match(cell):
         cell = _printed(cell)
+    if isinstance(cell, (list, tuple)) and len(cell) == 1:
+        cell = cell[0]
     if isinstance(cell, Mapping):
         if not {"path", "bytes"} & set(cell):
             raise CellFault("a mapping without path and bytes, not an image")
@@ -41,7 +42,7 @@ def image_from_cell(cell: Any) -> dict[str, Any]:
     if data is not None:
         return {"path": _inner_name(path), "bytes": bytes(data)}
     name = cell_text(path)
-    if _DATA_URI.match(name) or _BASE64_IMAGE.match(name):
+    if is_encoded_image(name):
         return {"path": None, "bytes": _from_base64(name)}
     return {"path": _file_name(name) or None, "bytes": None}
 
@@ -49,7 +50,9 @@ def image_from_cell(cell: Any) -> dict[str, Any]:
 def _file_name(name: str) -> str:
     if match := _ADDRESS.match(name):
         raise CellFault(f"an address ({match[0].lower()}), not a file name: images are not downloaded")
-    if any(len(part.encode(errors="replace")) > _MAX_NAME for part in re.split(r"[/\\]", name)):
+    if 4 * len(name) > _MAX_NAME and any(
+        len(part.encode(errors="replace")) > _MAX_NAME for part in re.split(r"[/\\]", name)
+    ):
         raise CellFault("not a file name: too long")
     return name
 
