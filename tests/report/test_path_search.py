@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Callable
@@ -137,6 +138,19 @@ def test_a_path_is_reported_in_every_encoding(path: str) -> None:
     missed = [name for name, write in WRITTEN.items() if not [*search(write(path))]]
     missed += [name for name, write in IN_JSON.items() if not [*search(write(path), json=True)]]
     assert missed == []
+
+
+@pytest.mark.parametrize("rest", ["", "a", "ab"])
+def test_base64_without_its_padding_is_read(rest: str) -> None:
+    encoded = base64.b64encode(f"/srv/PACS/doe{rest}".encode()).decode().rstrip("=")
+    assert [*search(f"data:text/plain;base64,{encoded}")] == [(1, "a local path")]
+    # One that is cut off, of five characters, hides no other.
+    assert [*search(f"data:a;base64,AAAAA data:a;base64,{encoded}")] == [(1, "a local path")]
+
+
+@pytest.mark.parametrize("text", [r"D:\d\Doe_Jane", r"PACS\new\Doe_Jane", r"\x2fsrv\x2fPACS\x2fdoe"])
+def test_one_step_that_resembles_an_escape_makes_no_path_an_expression(text: str) -> None:
+    assert [*search(text)] == [(1, "a local path")]
 
 
 @pytest.mark.parametrize("text", TEXTS)

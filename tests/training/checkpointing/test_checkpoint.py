@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from domainclip.errors import ExitCode, ModelError
 from domainclip.training.checkpointing import checkpoint
@@ -274,3 +275,60 @@ def test_the_end_of_the_loop_waits_for_a_save_in_progress(
     assert checkpoint.newest_checkpoint(tmp_path) == tmp_path / "step-000001"
     with checkpoint.AsyncCheckpointWriter() as idle:  # nothing to wait for
         idle.wait()
+
+
+def test_the_folder_of_a_first_checkpoint_is_made(tmp_path: Path) -> None:
+    assert _save(tmp_path / "run" / "checkpoints", 1).is_dir()
+
+
+def test_a_file_in_place_of_the_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(
+        ModelError, match=r"cannot save step 1: File exists; there is no complete checkpoint yet"
+    ):
+        _save(tmp_path / "checkpoints", 1)
+
+
+def test_remains_make_room_before_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk may be full of them. A file of that name is no obstacle."""
+    (tmp_path / ".staging-000001-dead").mkdir()
+    (tmp_path / ".staging-000001-file").write_text("")
+    plain = checkpoint.save_file
+
+    def look(*arguments: Any, **options: Any) -> None:
+        assert not (tmp_path / ".staging-000001-dead").exists()
+        plain(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_file", look)
+    assert _save(tmp_path, 2).is_dir()
+
+
+@pytest.mark.parametrize(
+    "error", [SafetensorError("I/O error: No space left on device"), OSError(errno.ENOSPC, "Voll")]
+)
+def test_a_full_disk_is_recognised_by_its_number_or_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(ModelError, match=r"the disk is full; .*; make room, then continue"):
+        _save(tmp_path, 2)
+
+
+def test_all_digits_of_a_step_count(tmp_path: Path) -> None:
+    (tmp_path / "step-x00001").mkdir()
+    damaged = _save(tmp_path, 2_000_000, keep=9)
+    saved = _save(tmp_path, 1_500_000, keep=1)
+    assert checkpoint.all_checkpoints(tmp_path) == [damaged, saved]
+    best = _save(tmp_path, 1_600_000, keep=9)
+    checkpoint.prune(tmp_path, 1, [1_600_000, 500_000])
+    assert checkpoint.all_checkpoints(tmp_path) == [damaged, best]
+
+
+def test_older_ones_than_a_protected_one_are_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _save(tmp_path, step, keep=9)
+    checkpoint.prune(tmp_path, 1, [2])
+    assert [path.name for path in checkpoint.all_checkpoints(tmp_path)] == ["step-000003", "step-000002"]

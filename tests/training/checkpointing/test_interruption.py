@@ -93,3 +93,17 @@ def test_requeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool.chmod(0o755)
     assert requeue() == "SLURM job 77 is in its queue again"
     assert (tmp_path / "said").read_text() == "requeue 77\n"
+
+
+def test_a_queue_that_refuses_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tool = tmp_path / "scontrol"
+    tool.write_text("#!/bin/sh\necho not allowed >&2\nexit 1\n")
+    tool.chmod(0o755)
+    assert requeue() == (
+        "could not put SLURM job 77 back into its queue (CalledProcessError): requeue it by hand"
+    )
+    assert capfd.readouterr() == ("", "")
