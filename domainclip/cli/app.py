@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -74,10 +76,22 @@ def main(arguments: list[str] | None = None) -> Any:
         _exit(f"{error.filename or 'file'}: {error.strerror or error}", int(ExitCode.MODEL))
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))
-    except RuntimeError as error:
-        if (message := launch.explain_loss(error)) is None:
-            raise
-        _exit(message, int(ExitCode.LOST), echo=True)
+    except Exception as error:
+        if isinstance(error, RuntimeError) and (message := launch.explain_loss(error)) is not None:
+            _exit(message, int(ExitCode.LOST), echo=True)
+        sys.excepthook = _print_bug
+        raise
+
+
+def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without the error's message, which may hold a value of a header, a cell or a path."""
+    if os.environ.get("DOMAINCLIP_TRACEBACK") == "full":
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("".join(traceback.format_tb(trace)), end="", file=sys.stderr)
+    report = f"domainclip: {kind.__name__}: a fault of domainclip; please report the lines above"
+    hint = "the message of the error may hold data of persons: set DOMAINCLIP_TRACEBACK=full to read it"
+    print(f"{report}; {hint}", file=sys.stderr)
 
 
 def _exit(message: str, code: int, echo: bool = False) -> None:

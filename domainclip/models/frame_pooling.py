@@ -38,7 +38,7 @@ class FramePooling:
             or not 1 < data["frames"] <= MAX_FRAMES
             or not 0 < data["layers"] <= 2
         ):
-            raise ValueError(f"it holds {dict(data)}, which is not supported")
+            raise ValueError("pool, frames or layers has a value that this version does not support")
         return cls(int(data["frames"]), str(data["pool"]), int(data["layers"]))
 
     def make_module(self, width: int) -> nn.Module | None:

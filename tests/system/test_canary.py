@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,208 @@ def test_no_suffix_in_a_tar_tells_of_her(
     assert "2 members of other kinds not read" in (out / "c.html").read_text(encoding="utf-8")
     assert [word for word in CANARIES if word.lower() in text.lower()] == []
     assert list(_held([out, tmp_path / "cache"], CANARIES)) == []
+
+
+# The same person in the places of each kind of corpus: names of files, columns and members, cells, headers.
+TABLE = "image,caption,label,note\n"
+
+
+def _images(folder: Path, count: int = 24) -> list[str]:
+    """Images in a folder that names her; the last file is broken, and one is empty."""
+    names = [f"{PATH}/Quimbywort_{RECORD}_{i:02d}.png" for i in range(count)]
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        film(i, 40).save(folder / name)
+    (folder / names[-1]).write_bytes(b"\x89PNG Quimbywort " + ACCESSION.encode())
+    (folder / names[-2]).write_bytes(b"")
+    return names
+
+
+def _cells(names: list[str]) -> list[dict[str, str]]:
+    """Rows whose notes, and one caption, label and file name, hold her data; others are unusable."""
+    rows = [{"image": name, "caption": f"film number {i}"} for i, name in enumerate(names)]
+    for i, row in enumerate(rows):
+        row |= {"label": ["normal", "effusion"][i % 2], "note": f"Zelda Quimbywort {ACCESSION}"}
+    rows[0]["label"] = "Quimbywort, Zelda"  # the class of a single item
+    rows[1]["caption"] = ""
+    rows.append({"image": f"{PATH}/{RECORD}_gone.png", "caption": "a film", "label": "", "note": "Zanzibar"})
+    rows.append({"image": "", "caption": f"film of {RECORD}", "label": "normal", "note": ""})
+    return rows
+
+
+def _csv(folder: Path) -> tuple[str, ...]:
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, TABLE.strip().split(","))
+        table.writeheader()
+        table.writerows(_cells(_images(folder)))
+    return ("table", "corpus.columns.meta=[note]", "corpus.columns.labels=label")
+
+
+def _outside(folder: Path) -> tuple[str, ...]:
+    kind = _csv(folder)
+    with (folder / "metadata.csv").open("a", encoding="utf-8") as stream:
+        stream.write(f"../{RECORD}.png,a film,normal,Zanzibar\n")
+    return kind
+
+
+def _jsonl(folder: Path) -> tuple[str, ...]:
+    rows = [json.dumps(row) for row in _cells(_images(folder))]
+    rows.append(json.dumps({"image": {"bytes": "UXVpbWJ5d29ydA==", "path": RECORD}, "caption": ["Zelda", 3]}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return ("table", "corpus.columns.meta=[note]", "corpus.columns.labels=label")
+
+
+def _broken_csv(folder: Path) -> tuple[str, ...]:
+    _images(folder)
+    row = f'{PATH}/Quimbywort_{RECORD}_00.png,"Zelda, {ACCESSION}\n'
+    (folder / "metadata.csv").write_text(TABLE + row * 4, encoding="utf-8")
+    return ("table",)
+
+
+def _broken_json(folder: Path) -> tuple[str, ...]:
+    _images(folder)
+    (folder / "metadata.jsonl").write_text(f'{{"image": "{RECORD}", "caption": Zelda {ACCESSION}\n')
+    return ("table",)
+
+
+def _no_header(folder: Path) -> tuple[str, ...]:
+    names = _images(folder)
+    rows = "".join(f"{name},Zelda Quimbywort {i},{ACCESSION}\n" for i, name in enumerate(names))
+    (folder / "metadata.csv").write_text(rows, encoding="utf-8")
+    return ("table",)
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    for i, name in enumerate(_images(folder)):
+        place = folder / "train" / ["normal", "effusion"][i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(place / Path(name).name)
+    (folder / "train" / "normal" / f"{RECORD}.Zanzibar").write_text("Zelda")
+    return ("folder",)
+
+
+def _folder_text(folder: Path) -> tuple[str, ...]:
+    kind = _folders(folder)
+    (folder / "train" / "normal" / f"Quimbywort_{RECORD}_00.txt").write_bytes(b"Zelda \xff")
+    return kind
+
+
+def _fits(folder: Path) -> tuple[str, ...]:
+    from astropy.io import fits
+
+    rows = []
+    for i in range(12):
+        name = f"{PATH}/Quimbywort_{RECORD}_{i:02d}.fits"
+        (folder / name).parent.mkdir(exist_ok=True)
+        header = fits.Header({"OBSERVER": "Quimbywort Zelda", "ORIGIN": "Wardenclyffe", "OBJECT": ACCESSION})
+        pixels = np.random.default_rng(i).normal(100, 9, (0, 4) if i == 3 else (24, 24)).astype("float32")
+        fits.PrimaryHDU(pixels, header).writeto(folder / name)
+        rows.append(f"{name},a star {i}\n")
+    (folder / PATH / f"Quimbywort_{RECORD}_04.fits").write_bytes(b"SIMPLE  = Quimbywort Zelda".ljust(2880))
+    (folder / "metadata.csv").write_text("image,caption\n" + "".join(rows), encoding="utf-8")
+    return ("table",)
+
+
+def _shards(folder: Path) -> tuple[str, ...]:
+    members = [
+        m for i in range(12) for m in pair(f"Quimbywort {i}", 9 * i, caption=f"film {i}", note=ACCESSION)
+    ]
+    members += [("Zelda.png", b"\x89PNG Zelda"), ("Zelda.json", b'{"caption": Zelda'), ("alone.json", b"{}")]
+    tar(folder / "train-000.tar", members)
+    return ("webdataset",)
+
+
+def _dicom_headers(folder: Path) -> tuple[str, ...]:
+    """Each file has one attribute that breaks the standard, and her data in it."""
+    canary = f"QUIMBYWORT^{RECORD}"
+    rows = []
+    for i in range(16):
+        name = f"{PATH}/Quimbywort_{i:02d}.dcm"
+        stored = np.asarray(film(i, 40).convert("L")).astype(np.uint16) * 16
+        dicom_file(folder / name, stored, **TAGS, PatientID=RECORD, AccessionNumber=ACCESSION)
+        data = pydicom.dcmread(folder / name)
+        with pydicom.config.disable_value_validation():
+            changes: list[tuple[str, str]] = [
+                *(("PhotometricInterpretation", canary), ("WindowCenter", canary), ("RescaleSlope", canary)),
+                *(("VOILUTFunction", canary), ("Modality", canary), ("PatientAge", canary)),
+                *(("SOPClassUID", canary), ("PresentationLUTShape", canary), ("StudyInstanceUID", canary)),
+            ]
+            if i < len(changes):
+                keyword, value = changes[i]
+                data[keyword] = pydicom.DataElement(
+                    pydicom.datadict.tag_for_keyword(keyword), "LO", value, already_converted=True
+                )
+            if i == 10:
+                data.file_meta.TransferSyntaxUID = canary
+            data.save_as(folder / name, enforce_file_format=False, implicit_vr=False, little_endian=True)
+        rows.append(f"{name},film {i}\n")
+    (folder / PATH / "cut.dcm").write_bytes((folder / PATH / "Quimbywort_15.dcm").read_bytes()[:700])
+    rows.append(f"{PATH}/cut.dcm,film\n")
+    (folder / "metadata.csv").write_text("image,caption\n" + "".join(rows), encoding="utf-8")
+    return ("table",)
+
+
+CARD = """---
+pretty_name: Films
+license: unknown
+domainclip:
+  reader: {reader}
+  privacy: {{identifiers: identified}}
+---
+Films.
+"""
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_traceback_does_not_tell_of_her(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """The message of an error of a library may hold a cell or a header: it is shown on demand only."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(f"could not convert string to float: {CANARIES[1]}") from KeyError(RECORD)
+
+    monkeypatch.setattr("domainclip.pipelines.merge.merge", fail)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setenv("DOMAINCLIP_TRACEBACK", "full" if full else "")
+    with pytest.raises(ValueError, match="Quimbywort") as caught:
+        main(["merge", str(tmp_path), str(tmp_path / "out")])
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    text = capfd.readouterr().err
+    assert ("Quimbywort" in text, RECORD in text) == (full, full)
+    assert "ValueError" in text
+    assert "in fail" in text
+
+
+KINDS = [
+    *(_csv, _outside, _jsonl, _broken_csv, _broken_json, _no_header, _folders, _folder_text, _fits, _shards),
+    _dicom_headers,
+]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__[1:])
+def test_no_reader_tells_of_her(
+    make: Callable[[Path], tuple[str, ...]],
+    tmp_path: Path,
+    home: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is broken in a corpus: neither the line of the error, nor a finding, page or cache names her."""
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    out.mkdir()
+    reader, *overrides = make(corpus)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "card.md").write_text(CARD.format(reader=reader), encoding="utf-8")
+    words = ["data", "check", "-c", "card.md", "corpus", *overrides, "corpus.max_unusable=0.9", "--all"]
+    words += ["--workers", "0", "--json", out / "c.json", "--html", out / "c.html", "--without-model"]
+    code, text = _run(capfd, *words)
+    assert code in (0, 3), text
+    assert "Traceback" not in text
+    assert [word for word in CANARIES if word.lower() in text.lower()] == [], text
+    assert list(_held([out], CANARIES)) == []
+    # The index of shards holds the keys of their members, and only the owner can read it.
+    cached = [place.partition(": ")[0] for place in _held([tmp_path / "cache"], CANARIES)]
+    assert all(make is _shards and (tmp_path / place).parent.stat().st_mode & 0o077 == 0 for place in cached)
+    assert [place for place in _held([home], CANARIES) if "unusable-" not in place] == []
