@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from domainclip.data.cards import Prompts
+from domainclip.errors import ModelError
+from domainclip.evaluation import run_classes
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.class_warnings import class_warnings
 from domainclip.evaluation.evaluate import compare_models
@@ -114,3 +118,23 @@ def test_the_card_and_foreign_labels_come_before_the_run() -> None:
     classes, which = default_classes(foreign, _run(red="red", blue="blue"))
     assert classes == foreign.classes
     assert "none of its labels is a class of the run" in which
+
+
+def test_the_classes_of_a_run_are_written_and_read(tmp_path: Path) -> None:
+    corpus: Any = SimpleNamespace(classes=_run(cat="a cat").classes, fingerprint="of the run")
+    run_classes.save(tmp_path, corpus)
+    assert run_classes.load(str(tmp_path)) is None  # a file of that name in a folder that is no run
+    (tmp_path / "recipe.yaml").write_text("base: b\n")
+    (tmp_path / "checkpoints" / "step-8").mkdir(parents=True)
+    for name in (tmp_path, tmp_path / "checkpoints" / "step-8"):
+        assert run_classes.load(str(name)) == RunClasses("of the run", corpus.classes)
+    assert run_classes.load("openai/clip-vit-base-patch32") is None
+    for text in (
+        "{",
+        "[]",
+        '{"version": 2}',
+        '{"version": 1, "corpus": "x", "classes": {"cat": {"positive": []}}}',
+    ):
+        (tmp_path / "classes.json").write_text(text)
+        with pytest.raises(ModelError, match="not the classes of a run that this version reads"):
+            run_classes.load(str(tmp_path))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from domainclip.evaluation import evaluate
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.controls import NullControl, control_fault
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
@@ -111,6 +112,24 @@ def test_a_random_model_seldom_fails_its_control() -> None:
         result = Retrieval(seed=seed)(_noisy(texts, random_targets, 1.0, seed), _set(texts))
         faults += bool(control_fault({"a model": result}, 200, 0))
     assert faults <= 3
+
+
+def test_a_null_control_that_claims_too_often_takes_the_verdict_of_its_metric(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(pair: Any, row: Any, seed: int) -> NullControl:
+        return _null(probe=row.probe, dataset=row.dataset, metric=row.metric, share=0.4)
+
+    monkeypatch.setattr(evaluate, "null_control", failing)
+    texts = [f"thing {i}" for i in range(40)]
+    found = _evaluate(_noisy(texts, texts, 2.0, 0), _noisy(texts, texts, 0.05, 1), _set(texts))
+    verdicts = {row.metric: row.verdict for row in found.rows}
+    assert verdicts["image_to_text_r1"] == NO_VERDICT
+    assert verdicts["image_to_text_r5"] == BETTER
+    (warning,) = [warning for warning in found.warnings if "swapped" in warning]
+    assert warning.startswith(
+        "retrieval on test: not judged, since with the models swapped at random, 40 of 100"
+    )
 
 
 def _null(**changes: Any) -> NullControl:
