@@ -11,10 +11,13 @@ import pytest
 from tests.fuzz.oracle import Room
 
 _ROOMS: list[Room] = []
+_SIZE = "DOMAINCLIP_FUZZ"
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], Room]]:
+def room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pytestconfig: pytest.Config
+) -> Iterator[Callable[[str], Room]]:
     """Make a room; at the end of the test its faults fail it. The working folder is an empty one."""
     monkeypatch.chdir(tmp_path)
     made: list[Room] = []
@@ -25,13 +28,18 @@ def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
 
     yield make
     _ROOMS.extend(made)
+    if _SIZE in os.environ:
+        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+        reporter.write_line(
+            f" {', '.join(f'{one.name}: {one.inputs} inputs, {len(one.faults)} faults' for one in made)}"
+        )
     for one in made:
         one.check()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table, when the size was asked for, and write it into the page that is named."""
-    if "DOMAINCLIP_FUZZ" not in os.environ or not _ROOMS:
+    if _SIZE not in os.environ or not _ROOMS:
         return
     terminalreporter.section("inputs")
     terminalreporter.write_line(table(_ROOMS))

@@ -33,7 +33,7 @@ def _validate(room: Room, given: object, overrides: list[str] | None = None) -> 
 def test_recipes(room: MakeRoom) -> None:
     here = room("recipes")
 
-    @here.each(0.05, data=documents.RECIPES)
+    @here.each(0.02, data=documents.RECIPES)
     def _(data: bytes) -> None:
         Path("recipe.yaml").write_bytes(data)
         _validate(here, data)
@@ -45,7 +45,7 @@ def test_cards(room: MakeRoom) -> None:
         documents.dump({**documents.RECIPE, "corpus": {"path": "squares", "card": "card.md"}})
     )
 
-    @here.each(0.05, data=documents.CARDS)
+    @here.each(0.015, data=documents.CARDS)
     def _(data: bytes) -> None:
         Path("card.md").write_bytes(data)
         _validate(here, data)
@@ -55,6 +55,6 @@ def test_overrides(room: MakeRoom) -> None:
     here = room("overrides")
     Path("recipe.yaml").write_text(documents.dump(documents.RECIPE))
 
-    @here.each(0.05, texts=documents.OVERRIDES)
+    @here.each(0.02, texts=documents.OVERRIDES)
     def _(texts: list[str]) -> None:
         _validate(here, texts, texts)

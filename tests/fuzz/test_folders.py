@@ -128,7 +128,7 @@ def _is_seen(file: File) -> bool:
 def test_folders(room: MakeRoom) -> None:
     here = room("folders")
 
-    @here.each(0.03, files=_files(), template=st.sampled_from([None, "{label}", "{label}. {text}"]))
+    @here.each(0.008, files=_files(), template=st.sampled_from([None, "{label}", "{label}. {text}"]))
     def _(files: list[File], template: str | None) -> None:
         _write(b"folder", files)
         card = Card.model_validate(
@@ -144,7 +144,7 @@ def test_corpora(room: MakeRoom) -> None:
     here = room("whole corpora")
 
     @here.each(
-        0.004,
+        0.001,
         files=_files(),
         sheet=tables.delimited() | tables.json_lines(),
         reader=st.sampled_from(["folder", "table"]),

@@ -248,7 +248,7 @@ def test_pushes(room: MakeRoom, answers: Answers, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(upload, "files_to_push", lambda *_: files)
     assert here.observe(lambda: upload.push(run, "lab/clip-cxr"), "correct", TOKEN)
 
-    @here.each(0.02, place=st.sampled_from(_PLACES), answer=_ANSWERS)
+    @here.each(0.006, place=st.sampled_from(_PLACES), answer=_ANSWERS)
     def _(place: str, answer: Any) -> None:
         answers.hub, answers.place, answers.answer = _new_hub(), place, answer
         here.observe(lambda: upload.push(run, "lab/clip-cxr"), _given(place, answer), TOKEN)
@@ -258,7 +258,7 @@ def test_downloads(room: MakeRoom, answers: Answers) -> None:
     here = room("Hub, downloads")
 
     @here.each(
-        0.01,
+        0.003,
         place=st.sampled_from(["", "/api/", "config.json", "safetensors"]),
         answer=_ANSWERS,
         data=st.booleans(),

@@ -31,7 +31,7 @@ def test_images(room: MakeRoom) -> None:
         decode(here, data, kind)
     assert here.accepted == len(pictures.samples())
 
-    @here.each(0.28, picture=pictures.broken())
+    @here.each(0.33, picture=pictures.broken())
     def _(picture: tuple[str, bytes]) -> None:
         decode(here, picture[1], picture)
 
@@ -39,7 +39,7 @@ def test_images(room: MakeRoom) -> None:
 def test_inspections(room: MakeRoom) -> None:
     here = room("inspections")
 
-    @here.each(0.01, picture=pictures.broken())
+    @here.each(0.005, picture=pictures.broken())
     def _(picture: tuple[str, bytes]) -> None:
         inspection = here.observe(lambda: inspect_image({"path": "image", "bytes": picture[1]}), picture)
         here.require(inspection is not None, "refused", "an inspection", picture)

@@ -73,7 +73,7 @@ def test_results(room: MakeRoom) -> None:
     (run / "recipe.yaml").write_text(recipe("lab/base").resolved())
     file = run / "results.json"
 
-    @here.each(0.03, data=_changed_json(text))
+    @here.each(0.05, data=_changed_json(text))
     def _(data: bytes) -> None:
         file.write_bytes(data)
         here.observe(lambda: render(results_file.load(file), CardFacts.of(run), adapter=True), data)
@@ -146,7 +146,7 @@ def test_run_folders(room: MakeRoom, tmp_path: Path) -> None:
         lambda run: push(run, "lab/clip", dry_run=True),
     ]
 
-    @here.each(0.004, change=_changed_files(whole, files), which=st.sampled_from([0, 0, 1, 2, 3, 4, 4]))
+    @here.each(0.002, change=_changed_files(whole, files), which=st.sampled_from([0, 0, 1, 2, 3, 4, 4]))
     def _(change: dict[Path, bytes | None], which: int) -> None:
         run = _copy(whole, tmp_path / "run", change)
         here.observe(lambda: reads[which](run), (which, change))

@@ -29,7 +29,7 @@ def _read(room: Room, shard: shards.Shard, options: dict[str, Any]) -> Reading |
 def test_correct_shards(room: MakeRoom) -> None:
     here = room("tar shards, correct")
 
-    @here.each(0.06, shard=shards.correct(), options=_OPTIONS)
+    @here.each(0.02, shard=shards.correct(), options=_OPTIONS)
     def _(shard: shards.Shard, options: dict[str, Any]) -> None:
         if (reading := _read(here, shard, options)) is None:
             return
@@ -51,7 +51,7 @@ def test_correct_shards(room: MakeRoom) -> None:
 def test_broken_shards(room: MakeRoom) -> None:
     here = room("tar shards, broken")
 
-    @here.each(0.08, shard=shards.BROKEN, options=_OPTIONS)
+    @here.each(0.03, shard=shards.BROKEN, options=_OPTIONS)
     def _(shard: shards.Shard, options: dict[str, Any]) -> None:
         if (reading := _read(here, shard, options)) is not None:
             here.quarantined += len(reading.unusable)

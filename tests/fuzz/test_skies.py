@@ -17,6 +17,6 @@ def test_fits_images(room: MakeRoom) -> None:
         decode(here, data, kind)
     assert here.accepted == len(skies.samples()) - 1, here.refused  # all but the table
 
-    @here.each(0.12, sky=skies.broken())
+    @here.each(0.11, sky=skies.broken())
     def _(sky: tuple[str, bytes]) -> None:
         decode(here, sky[1], sky)

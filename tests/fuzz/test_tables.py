@@ -62,7 +62,7 @@ def _check_captions(room: Room, reading: Reading, sheet: tables.Sheet) -> None:
 def test_correct_tables(room: MakeRoom) -> None:
     here = room("tables, correct")
 
-    @here.each(0.12, sheet=tables.delimited() | tables.json_lines() | tables.parquet())
+    @here.each(0.06, sheet=tables.delimited() | tables.json_lines() | tables.parquet())
     def _(sheet: tables.Sheet) -> None:
         encoding = sheet.encoding if sheet.encoding not in ("", "utf-8", "utf-8-sig") else None
         reading = _read(here, sheet, {"encoding": encoding} if encoding else {})
@@ -74,7 +74,7 @@ def test_correct_tables(room: MakeRoom) -> None:
 def test_broken_tables(room: MakeRoom) -> None:
     here = room("tables, broken")
 
-    @here.each(0.15, sheet=tables.unquoted() | tables.broken(), options=_OPTIONS)
+    @here.each(0.08, sheet=tables.unquoted() | tables.broken(), options=_OPTIONS)
     def _(sheet: tables.Sheet, options: dict[str, Any]) -> None:
         reading = _read(here, sheet, options)
         if reading is not None and sheet.encoding and not options.keys() & {"where", "separator", "encoding"}:
