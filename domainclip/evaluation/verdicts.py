@@ -52,6 +52,9 @@ class ComparisonRow(MetricHeader):
     least_p: float = 0.0  # smallest p that any difference could reach
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
+    too_few: str = ""  # why there is no interval, in words
+    adjusted_p: float | None = None  # after Holm, where several differences are judged together
+    comparisons: int = 1  # how many are
 
     @property
     def whole(self) -> str:
@@ -92,6 +95,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         adapted_scores=other,
         least_p=compared.least_p,
         comparable=first.comparable,
+        too_few=compared.too_few,
     )
 
 
@@ -134,20 +138,24 @@ def add_verdicts(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
 def add_verdicts_together(models: Sequence[Sequence[ComparisonRow]]) -> list[list[ComparisonRow]]:
     """The rows of each model against the same reference, with their verdicts.
 
-    A single comparison of a whole metric is judged by its own interval. Comparisons made together form a
-    family, whose p values are first adjusted for their number (Holm): the parts of a metric, since among 20
-    classes one would differ by chance, and several models against one, for the same reason.
+    A single comparison of a whole metric is judged by its own interval and p. Comparisons made together form
+    a family, whose p values are first adjusted for their number (Holm): the parts of a metric, since among 20
+    classes one would differ by chance, and several models against one, for the same reason. A difference that
+    is not judged takes no part.
     """
-    verdicts = {}
-    for (*_, parts), members in _families(models).items():
-        alone = not parts and len(members) == 1
-        p = [0.0] if alone else closed_form.holm([_p(models[model][place]) for model, place in members])
-        for (model, place), value in zip(members, p, strict=True):
-            verdicts[model, place] = _verdict(models[model][place], value <= 0.05)
-    return [
-        [replace(row, verdict=verdicts[model, place]) for place, row in enumerate(rows)]
-        for model, rows in enumerate(models)
-    ]
+    judged = {}
+    for members in _families(models).values():
+        rows = [models[model][place] for model, place in members]
+        p = [_p(row) if row.comparable and not row.control_fault else float("nan") for row in rows]
+        comparisons = int((~np.isnan(p)).sum())
+        for member, row, adjusted in zip(members, rows, closed_form.holm(p), strict=True):
+            judged[member] = replace(
+                row,
+                verdict=_verdict(row, adjusted <= 0.05),
+                adjusted_p=adjusted if comparisons > 1 and not np.isnan(adjusted) else None,
+                comparisons=max(1, comparisons),
+            )
+    return [[judged[model, place] for place in range(len(rows))] for model, rows in enumerate(models)]
 
 
 def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: int) -> list[str]:
@@ -156,7 +164,8 @@ def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: 
     for (probe, dataset, metric, _), members in _families(models).items():
         rows = [models[model][place] for model, place in members]
         least = [row.least_p for row in rows if row.comparable and not np.isnan(_p(row))]
-        if len(least) > 1 and len(least) * min(least) > 0.05:
+        changed = any(row.difference is not None and row.difference.value for row in rows)
+        if changed and len(least) > 1 and len(least) * min(least) > 0.05:
             warnings.append(
                 f"{probe} on {dataset}: {metric}: {len(least)} differences are compared together, of which "
                 f"none can be shown: {rows[0].groups} groups and {resamples} resamples give no p below "

@@ -44,6 +44,7 @@ class Line:
     adapted_span: str
     difference: str
     difference_span: str
+    p: str
     verdict: str
     mark: str
     primary: bool
@@ -166,6 +167,7 @@ def _line(row: ComparisonRow) -> Line:
         adapted_span=phrasing.span(adapted, row.unit) if adapted else "",
         difference=phrasing.signed(difference.value, row.unit) if difference else "",
         difference_span=phrasing.span(difference, row.unit, sign=True) if difference else "",
+        p=phrasing.p_values(row),
         verdict=row.verdict or "",
         mark=phrasing.MARKS.get(row.verdict or "", ""),
         primary=row.primary,

@@ -87,25 +87,45 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     if not valid:
         return f"{place}, {name} is {base} before and {after} after: not valid, see above."
     if row.verdict == UNKNOWN:
-        return (
-            f"{place}, {name} went from {base} to {after}; {row.groups} groups are too few to "
-            "test the difference."
-        )
+        return f"{place}, {name} went from {base} to {after}; this is not tested, since {row.too_few}."
     if row.control_fault:
         return f"{place}, {name} went from {base} to {after}; this is not judged, since {row.control_fault}."
     if row.verdict == NO_VERDICT:
         return f"{place}, {name} went from {base} to {after}; this metric is not judged."
     if row.verdict == SAME:
         return (
-            f"{place}, no difference shown in {name}: {base} before, {after} after; the 95\u00a0% "
-            f"interval of the difference, {span(row.difference, row.unit, sign=True)}, includes zero."
+            f"{place}, no difference shown in {name}: {base} before, {after} after (95\u00a0% interval of "
+            f"the difference {span(row.difference, row.unit, sign=True)}; {p_values(row)}){_at_most(row)}."
         )
     verb = "rose" if row.difference.value > 0 else "fell"
     kind = "gain" if row.verdict == BETTER else "loss"
     return (
         f"{place}, {name} {verb} from {base} to {after}, by {number(abs(row.difference.value), row.unit)} "
-        f"(95\u00a0% interval {_size_interval(row)}): a significant {kind}."
+        f"(95\u00a0% interval {_size_interval(row)}; {p_values(row)}): a significant {kind}."
     )
+
+
+def p_values(row: ComparisonRow) -> str:
+    """The p of a difference: "p = 0.012", or "p = 0.012, 0.063 after correction for 11 comparisons"."""
+    if row.difference is None or row.difference.p is None or math.isnan(row.difference.p):
+        return ""
+    plain = _p_value(row.difference.p)
+    if row.adjusted_p is None:
+        return f"p {plain}"
+    adjusted = _p_value(row.adjusted_p).removeprefix("= ")
+    return f"p {plain}, {adjusted} after correction for {row.comparisons} comparisons"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _at_most(row: ComparisonRow) -> str:
+    """How much may have been lost although no difference is shown: the outer end of the interval."""
+    assert row.difference is not None
+    worst = row.difference.low if row.higher_is_better else -row.difference.high
+    lost = number(abs(worst), row.unit)
+    return f": at most {lost} is lost" if worst < 0 and re.search(r"[1-9]", lost) else ""
 
 
 def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, valid: bool) -> str:

@@ -69,6 +69,9 @@ class Result(Strict):
     primary: bool | None = None  # whether it is the headline metric of its probe
     chance: float | None = None  # the value at chance
     control_fault: str = ""  # why it is not judged, where a control failed: do not rely on the values
+    too_few: str = ""  # why there is no interval, in words
+    adjusted_p: float | None = None  # p of the difference after correction (Holm) for `comparisons`
+    comparisons: int = 1  # differences that are judged together
 
 
 class _Open(BaseModel):
@@ -205,6 +208,9 @@ def _result(row: ComparisonRow, valid: bool) -> Result:
         # An invalid evaluation has no verdicts.
         verdict=row.verdict if valid else None,
         control_fault=row.control_fault,
+        too_few=row.too_few,
+        adjusted_p=finite(row.adjusted_p),
+        comparisons=row.comparisons,
     )
 
 

@@ -60,7 +60,10 @@ def test_classification(seed: int) -> None:
     assert value_of(results, "accuracy") == pytest.approx(acc1)
     assert value_of(results, "top5_accuracy") == pytest.approx(acc5)
     recall = balanced_accuracy_score(truth, logits.argmax(dim=1).numpy())
-    assert value_of(results, "macro_accuracy") == pytest.approx(recall)
+    rare = np.bincount(truth).min() < 10  # classes that the headline leaves out
+    assert value_of(results, "macro_accuracy_all_classes" if rare else "macro_accuracy") == pytest.approx(
+        recall
+    )
 
 
 def average_precision_per_class(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -21,10 +21,20 @@ from domainclip.evaluation.probes.modality_gap import ModalityGap
 from domainclip.evaluation.probes.set_difficulty import SetDifficulty
 from domainclip.evaluation.probes.subgroups import Subgroups
 from domainclip.evaluation.protocol import Protocol
-from domainclip.evaluation.statistics import aggregates, closed_form, estimates
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE
+from domainclip.evaluation.statistics import aggregates, estimates
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.verdicts import (
+    BETTER,
+    NO_VERDICT,
+    SAME,
+    WORSE,
+    ComparisonRow,
+    add_verdicts,
+    underpowered_families,
+)
 from tests.evaluation.probes.array_encoder import ArrayEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import clusters
+from tests.report.made_results import row
 
 TRIALS = 25
 AXES: dict[str, list[float]] = {"a cat": [1.0, 0.0], "a dog": [0.0, 1.0]}
@@ -187,8 +197,8 @@ def test_thirty_patients_can_show_that_one_of_fourteen_labels_changed() -> None:
     adapted[:, 3] = 9 * truth[:, 3] + rng.normal(size=30)
     base[:, 3] = -9 * truth[:, 3] + rng.normal(size=30) * 3
 
-    def results(scores: np.ndarray, groups: int) -> ProbeResult:
-        items = evaluation_set([{"id": f"{i:03d}", "group": f"g{i % groups}"} for i in range(30)]).items
+    def results(scores: np.ndarray) -> ProbeResult:
+        items = evaluation_set([{"id": f"{i:03d}", "group": f"g{i}"} for i in range(30)]).items
         rows = np.arange(30)
         areas = [partial(aggregates.auroc, labels=truth[:, i]) for i in range(14)]
         metrics = [
@@ -197,41 +207,18 @@ def test_thirty_patients_can_show_that_one_of_fourteen_labels_changed() -> None:
         return ProbeResult("made", "test", metrics, "", 1)
 
     data = evaluation_set([{"id": f"{i:03d}"} for i in range(30)])
-    for groups, verdict in ((30, BETTER), (29, SAME)):
-        probe: Probe = _Fixed({1.0: results(base, groups), 2.0: results(adapted, groups)})
-        evaluation = evaluate_pair(*models(), Protocol([data], {"made": probe}, 400))
+    probe: Probe = _Fixed({1.0: results(base), 2.0: results(adapted)})
+    for resamples, verdict in ((400, BETTER), (200, SAME)):
+        evaluation = evaluate_pair(*models(), Protocol([data], {"made": probe}, resamples))
         assert [row.verdict for row in evaluation.rows if row.part == names[3]] == [verdict]
-        assert sum(row.verdict != SAME for row in evaluation.rows) == (groups == 30)
-        least = evaluation.rows[0].least_p
+        assert sum(row.verdict != SAME for row in evaluation.rows) == (resamples == 400)
         warnings = [
-            "made on test: auroc: 14 differences are compared together, of which none can be shown: 29 groups and "
-            f"400 resamples give no p below {min(row.least_p for row in evaluation.rows):.2g}: raise evaluate.bootstrap_samples, "
+            "made on test: auroc: 14 differences are compared together, of which none can be shown: 30 groups and "
+            f"200 resamples give no p below {min(row.least_p for row in evaluation.rows):.2g}: raise evaluate.bootstrap_samples, "
             "or measure more groups"
         ]
-        assert evaluation.warnings == ([] if groups == 30 else warnings)
-        assert (least < 1e-6) == (groups == 30)
-
-
-def test_p_of_an_auroc_is_that_of_delong_if_every_group_is_one_item() -> None:
-    rng = np.random.default_rng(0)
-    labels = (np.arange(60) % 3 == 0).astype(float)
-    labels[7] = np.nan
-    base, adapted = rng.normal(size=60) + labels, rng.normal(size=60) + 2 * labels
-    base[7], adapted[7] = 0.0, 1.0
-    area = partial(aggregates.auroc, labels=labels)
-    known = ~np.isnan(labels)
-    groups = [f"{i}" for i in range(60)]
-    difference = estimates.compare_paired(area, base, adapted, groups, 400, 0).difference
-    assert difference is not None
-    assert difference.p == pytest.approx(
-        closed_form.delong_test(base[known], adapted[known], labels[known])[2]
-    )
-    # All scores tied against a perfect ranking: no variance, so the p of the bootstrap is used.
-    extreme = estimates.compare_paired(area, np.zeros(60), np.nan_to_num(labels), groups, 400, 0).difference
-    assert extreme is not None
-    assert extreme.value == 0.5
-    assert extreme.p is not None
-    assert extreme.p < 0.05
+        assert evaluation.warnings == ([] if resamples == 400 else warnings)
+        assert evaluation.rows[0].least_p == 1 / (1 + resamples)
 
 
 def test_a_curve_is_sorted_once_for_all_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +230,32 @@ def test_a_curve_is_sorted_once_for_all_resamples(monkeypatch: pytest.MonkeyPatc
     estimates.compare_paired(macro, base, adapted, [str(i) for i in range(4000)], 500, 0)
     assert aggregates._sorted.cache_info().misses == 6
     assert aggregates._sorted.cache_info().hits > 20
+
+
+def _row(p: float, judged: bool = True, part: str = "a") -> ComparisonRow:
+    return row(metric=f"accuracy/{part}", difference=(0.1, 0.05, 0.15, p), comparable=judged, verdict=None)
+
+
+def test_only_what_is_judged_is_counted_in_a_family() -> None:
+    """Of four parts, one is descriptive and one has a failed control: Holm corrects for two."""
+    rows = [
+        _row(0.02, part="a"),
+        _row(0.04, part="b"),
+        _row(0.001, judged=False, part="c"),
+        replace(_row(0.001, part="d"), control_fault="the control failed"),
+    ]
+    judged = add_verdicts(rows)
+    assert [one.adjusted_p for one in judged] == [0.04, 0.04, None, None]
+    assert [one.verdict for one in judged] == [BETTER, BETTER, NO_VERDICT, NO_VERDICT]
+    assert {one.comparisons for one in judged} == {2}
+    alone = add_verdicts([_row(0.04), replace(_row(0.001, part="b"), comparable=False)])
+    assert (alone[0].verdict, alone[0].adjusted_p, alone[0].comparisons) == (BETTER, None, 1)
+
+
+def test_a_family_in_which_nothing_changed_has_no_warning() -> None:
+    rows = [
+        replace(_row(1.0, part=name), difference=Estimate(0.0, -0.1, 0.1, 1.0), least_p=1.0) for name in "ab"
+    ]
+    assert underpowered_families([rows], 400) == []
+    rows[0] = replace(rows[0], difference=Estimate(0.1, -0.1, 0.3, 0.5))
+    assert len(underpowered_families([rows], 400)) == 1

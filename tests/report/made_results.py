@@ -68,7 +68,12 @@ ALIKE = row(
     verdict=SAME,
 )
 FEW = row(
-    base=(0.2, NAN, NAN), adapted=(0.6, NAN, NAN), difference=(0.4, NAN, NAN, NAN), verdict=UNKNOWN, n=4
+    base=(0.2, NAN, NAN),
+    adapted=(0.6, NAN, NAN),
+    difference=(0.4, NAN, NAN, NAN),
+    verdict=UNKNOWN,
+    n=4,
+    too_few="there are only 4 groups: at least 6 are needed",
 )
 ALONE = row(adapted=None)
 PART = row(metric="accuracy/Baroque", verdict=BETTER)

@@ -108,7 +108,7 @@ def test_losses_come_first_and_are_complete() -> None:
     assert "normal (0.400 → 0.300)" in text[worse:better]
     assert (
         "- **▼ worse.** Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
-        "(95 % interval 0.420 to 0.460): a significant loss.\n"
+        "(95 % interval 0.420 to 0.460; p = 0.001): a significant loss.\n"
     ) in text
     assert (
         "| zero-shot macro accuracy | test | 354 | 354 | 0.079 (0.049 to 0.109) | 0.554 (0.524 to 0.584) | "

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE, ComparisonRow
 from domainclip.report import phrasing
 from tests.report.made_results import ALIKE, ALONE, FEW, GAIN, LOSS, PART, row
 
@@ -10,22 +12,22 @@ CLAIMS = {
     "gain": (
         GAIN,
         "On test, zero-shot macro accuracy rose from 0.079 to 0.554, by 0.475 "
-        "(95 % interval 0.420 to 0.530): a significant gain.",
+        "(95 % interval 0.420 to 0.530; p = 0.001): a significant gain.",
     ),
     "loss": (
         LOSS,
         "Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
-        "(95 % interval 0.410 to 0.470): a significant loss.",
+        "(95 % interval 0.410 to 0.470; p = 0.001): a significant loss.",
     ),
     "no difference": (
         ALIKE,
-        "On test, no difference shown in retrieval image-to-text R@1: 0.023 before, 0.026 after; "
-        "the 95 % interval of the difference, −0.010 to +0.016, includes zero.",
+        "On test, no difference shown in retrieval image-to-text R@1: 0.023 before, 0.026 after "
+        "(95 % interval of the difference −0.010 to +0.016; p = 0.640): at most 0.010 is lost.",
     ),
     "few groups": (
         FEW,
-        "On test, zero-shot macro accuracy went from 0.200 to 0.600; 4 groups are too few to "
-        "test the difference.",
+        "On test, zero-shot macro accuracy went from 0.200 to 0.600; this is not tested, since "
+        "there are only 4 groups: at least 6 are needed.",
     ),
     "single": (
         ALONE,
@@ -58,8 +60,22 @@ def test_a_rank_that_falls_is_a_gain() -> None:
     )
     assert phrasing.claim(fewer, "general").replace("\u00a0", " ") == (
         "On test, retrieval image-to-text median rank fell from 12.5 to 3, by 9.5 "
-        "(95 % interval 7 to 12): a significant gain."
+        "(95 % interval 7 to 12; p = 0.001): a significant gain."
     )
+
+
+def test_p_stands_beside_an_interval_that_excludes_zero_without_a_verdict() -> None:
+    """Five of a hundred items gained, none lost: the interval alone would have claimed it."""
+    few = row(
+        base=(0.5, 0.4, 0.6), adapted=(0.55, 0.45, 0.65), difference=(0.05, 0.01, 0.1, 0.0625), verdict=SAME
+    )
+    sentence = phrasing.claim(few, "general").replace("\u00a0", " ")
+    assert "includes zero" not in sentence
+    assert sentence.endswith("(95 % interval of the difference +0.010 to +0.100; p = 0.062).")
+    of_eleven = replace(few, adjusted_p=0.6875, comparisons=11)
+    assert phrasing.p_values(of_eleven) == "p = 0.062, 0.688 after correction for 11 comparisons"
+    assert phrasing.p_values(replace(few, difference=replace(few.difference, p=0.0004))) == "p < 0.001"
+    assert phrasing.p_values(row(adapted=None)) == ""
 
 
 def test_changes_name_every_metric_and_join_the_parts() -> None:

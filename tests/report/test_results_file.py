@@ -42,6 +42,9 @@ def test_the_file_is_version_one_of_the_format() -> None:
             "primary": True,
             "chance": 0.1,
             "control_fault": "",
+            "too_few": "",
+            "adjusted_p": None,
+            "comparisons": 1,
         }
     ]
     assert data["run"]["strategy"] == "locked_image"

@@ -9,9 +9,15 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.evaluation.base import EvaluationSet, Metric
+from domainclip.evaluation.metrics import macro
 from domainclip.evaluation.metrics.decisions import top1_shares, top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples
-from domainclip.evaluation.metrics.labels import has_both_classes, single_label_rows
+from domainclip.evaluation.metrics.labels import (
+    frequent_classes,
+    groups_with_and_without,
+    has_both_classes,
+    single_label_rows,
+)
 from domainclip.evaluation.metrics.results import metric
 from domainclip.evaluation.statistics import aggregates
 
@@ -51,11 +57,11 @@ def classifier_metrics(
     rows, truth = single_label_rows(labels)
     if not len(rows):
         return []
-    hits, macro = top_k_hits(scores[rows], truth), partial(aggregates.macro_mean, classes=truth)
+    hits = top_k_hits(scores[rows], truth)
     counts = np.bincount(single_label_rows(train.labels)[1], minlength=len(names))
     majority = majority_class_hits(counts, truth)
     return [
-        metric("macro_accuracy", data.items, rows, hits, macro, aggregates.point_estimate(macro, majority)),
+        *macro.macro_accuracy(data.items, rows, hits, truth, majority),
         metric(
             "accuracy",
             data.items,
@@ -72,8 +78,18 @@ def _areas(
 ) -> list[Metric]:
     if not two_sided.any():
         return []
-    macro = partial(aggregates.macro_auroc, labels=labels[:, two_sided])
-    metrics = [metric("macro_auroc", items, np.arange(len(labels)), scores[:, two_sided], macro, 0.5)]
+    all_of = np.flatnonzero(two_sided)
+    sides = groups_with_and_without(labels[:, all_of], items["group"])
+    metrics = macro.macro_area(
+        "macro_auroc",
+        items,
+        scores,
+        labels,
+        aggregates.macro_auroc,
+        np.full(labels.shape[1], 0.5),
+        mean_of=all_of[frequent_classes(sides)].tolist(),
+        all_of=all_of.tolist(),
+    )
     for i in np.flatnonzero(two_sided).tolist():
         known = np.flatnonzero(~np.isnan(labels[:, i]))
         area = partial(aggregates.auroc, labels=labels[known, i])

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.metrics.results import MIN_ITEMS
 
 
 def class_names(data: EvaluationSet) -> list[str]:
@@ -28,6 +29,23 @@ def has_both_classes(labels: np.ndarray) -> np.ndarray:
     """(c,) whether a class has both positive and negative items."""
     both: np.ndarray = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
     return both
+
+
+def frequent_classes(counts: np.ndarray) -> np.ndarray:
+    """(c,) the classes of a macro mean, by their number of items (c,): those with enough items to measure.
+
+    A class of one item weighs as much as one of a hundred, and a resample that misses it measures another
+    mean. Where no class has enough, all classes that have items.
+    """
+    enough: np.ndarray = counts >= MIN_ITEMS
+    return enough if enough.any() else counts > 0
+
+
+def groups_with_and_without(labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """(c,) the smaller number of groups with and without each class; labels (n, c), NaN where unknown."""
+    names = np.asarray(groups, dtype=str)
+    sides = [min(len(set(names[column == truth])) for truth in (1, 0)) for column in labels.T]
+    return np.array(sides, dtype=int)
 
 
 def single_label_items(items: Dataset, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

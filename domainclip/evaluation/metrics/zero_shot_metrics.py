@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainclip.evaluation.base import Metric
-from domainclip.evaluation.metrics import results
+from domainclip.evaluation.metrics import macro, results
 from domainclip.evaluation.statistics import aggregates
 
 if TYPE_CHECKING:
@@ -27,32 +27,20 @@ def auroc_and_auprc(
     scores: np.ndarray,
     labels: np.ndarray,
     mean_of: Sequence[int],
+    all_of: Sequence[int],
     two_sided: Sequence[int],
 ) -> list[Metric]:
-    """AUROC and AUPRC of each class in `two_sided`, and their means over `mean_of`.
+    """AUROC and AUPRC of each class in `two_sided`, and their means over `mean_of` and over `all_of`.
 
     Scores and labels (n, c); `two_sided` are the classes with positives and negatives.
     """
-    rows = np.arange(len(items))
     prevalence = np.nanmean(labels, axis=0)
-    truth = labels[:, mean_of]
+    means = partial(
+        macro.macro_area, items=items, scores=scores, labels=labels, mean_of=mean_of, all_of=all_of
+    )
     metrics = [
-        results.metric(
-            "macro_auroc",
-            items,
-            rows,
-            scores[:, mean_of],
-            partial(aggregates.macro_auroc, labels=truth),
-            0.5,
-        ),
-        results.metric(
-            "macro_auprc",
-            items,
-            rows,
-            scores[:, mean_of],
-            partial(aggregates.macro_average_precision, labels=truth),
-            float(prevalence[mean_of].mean()),
-        ),
+        *means("macro_auroc", aggregate=aggregates.macro_auroc, chance=np.full(len(names), 0.5)),
+        *means("macro_auprc", aggregate=aggregates.macro_average_precision, chance=prevalence),
     ]
     for i in two_sided:
         known = np.flatnonzero(~np.isnan(labels[:, i]))

@@ -16,7 +16,7 @@ from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
 from domainclip.evaluation.metrics.decisions import top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
-from domainclip.evaluation.metrics.labels import single_label_items, single_label_rows
+from domainclip.evaluation.metrics.labels import frequent_classes, single_label_items, single_label_rows
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
 from domainclip.evaluation.statistics import aggregates
@@ -35,7 +35,7 @@ class FewShot(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2312.12730"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
     shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
@@ -66,6 +66,10 @@ class FewShot(Probe):
                 logits = np.round(encoder.scale * images @ head.T, 4)
                 scores[i] += top_k_hits(logits, truth) / self.seeds
                 majority[i] += majority_class_hits(support.labels.sum(axis=0), truth) / self.seeds
+        # Rare classes are left out of the mean, as everywhere.
+        counted = frequent_classes(np.bincount(truth))[truth]
+        rows, truth = rows[counted], truth[counted]
+        scores, majority = scores[:, counted], majority[:, counted]
         macro = partial(aggregates.macro_mean, classes=truth)
         metrics = [
             metric(

@@ -28,7 +28,7 @@ class Knn(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:1805.01978"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 20)

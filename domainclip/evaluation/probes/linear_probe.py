@@ -37,7 +37,7 @@ class LinearProbe(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
     max_items: int = 5000  # training items; bounds the cost

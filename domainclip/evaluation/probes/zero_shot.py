@@ -16,7 +16,7 @@ from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics import decisions, results, zero_shot_metrics, zero_shot_scores
+from domainclip.evaluation.metrics import decisions, macro, results, zero_shot_metrics, zero_shot_scores
 from domainclip.evaluation.metrics import labels as metrics_labels
 from domainclip.evaluation.metrics.prompt_presets import (
     VERSIONS,
@@ -43,7 +43,7 @@ class ZeroShot(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     classifies: ClassVar[bool] = True
 
     # The prompts of a class: those of the card, in one of three ensembles; the bare name of the class; or the
@@ -80,12 +80,7 @@ class ZeroShot(Probe):
         macro_f1 = partial(aggregates.macro_f1, classes=truth)
         guess = aggregates.point_estimate(macro_f1, np.full(scores.shape, chance))
         metrics = [
-            metric(
-                name="macro_accuracy",
-                scores=hits,
-                aggregate=partial(aggregates.macro_mean, classes=truth),
-                chance=chance,
-            ),
+            *macro.macro_accuracy(data.items, rows, hits, truth, np.full(len(rows), chance)),
             metric(name="accuracy", scores=hits, aggregate=aggregates.mean, chance=chance),
             metric(name="macro_f1", scores=decisions.top1_shares(scores), aggregate=macro_f1, chance=guess),
         ]
@@ -111,7 +106,7 @@ class ZeroShot(Probe):
             "classes_without_items": len(names) - len(set(truth.tolist())),
         }
         warnings = _rare_class_warnings(
-            data, names, np.bincount(truth, minlength=len(names)), "macro accuracy"
+            data, names, np.bincount(truth, minlength=len(names)), "macro accuracy", "items"
         )
         return ProbeResult("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
 
@@ -123,20 +118,28 @@ class ZeroShot(Probe):
         if undefined:
             listed = ", ".join(f'"{name}"' for name in undefined)
             warnings.append(f"zero_shot on {data.name}: no AUROC for {listed}: all items have the same label")
-        mean_of = [i for i in two_sided if not task.headline or names[i] in task.headline]
-        if not mean_of:
+        all_of = [i for i in two_sided if not task.headline or names[i] in task.headline]
+        if not all_of:
             missing = "classes with both positive and negative items"
             return results.not_measured("zero_shot", data, self.version, missing)
+        sides = metrics_labels.groups_with_and_without(labels[:, all_of], data.items["group"])
+        mean_of = all_of
+        if not task.headline:  # a published mean is over the published classes
+            frequent = metrics_labels.frequent_classes(sides)
+            mean_of = [i for i, keep in zip(all_of, frequent, strict=True) if keep]
+            warnings += _rare_class_warnings(
+                data, [names[i] for i in all_of], sides, "macro AUROC", "groups with and without them"
+            )
         scores = self._answer(encoder, task.scores(encoder, data.items), task)
         thresholds = self._thresholds(encoder, data, task)
-        metrics = zero_shot_metrics.auroc_and_auprc(data.items, names, scores, labels, mean_of, two_sided)
+        metrics = zero_shot_metrics.auroc_and_auprc(
+            data.items, names, scores, labels, mean_of, all_of, two_sided
+        )
         by_template = [margins[:, mean_of] for margins in task.by_template(encoder, data.items)]
         if len(by_template) * len(mean_of) <= _MAX_AUROCS:
             macro = partial(aggregates.macro_auroc, labels=labels[:, mean_of])
             everyone = partial(results.metric, items=data.items, rows=np.arange(len(data.items)))
             metrics += zero_shot_metrics.template_spread("auroc", everyone, by_template, macro, 0.5)
-        sides = np.stack([(labels == 1).sum(axis=0), (labels == 0).sum(axis=0)]).min(axis=0)
-        warnings += _rare_class_warnings(data, [names[i] for i in mean_of], sides[mean_of], "macro AUROC")
         with_threshold = [i for i in two_sided if names[i] in thresholds]
         threshold_values = np.array([thresholds[names[i]] for i in with_threshold])
         metrics += zero_shot_metrics.sensitivity_and_specificity(
@@ -190,15 +193,19 @@ class ZeroShot(Probe):
 
 
 def _rare_class_warnings(
-    data: EvaluationSet, names: Sequence[str], counts: np.ndarray, metric_name: str
+    data: EvaluationSet, names: Sequence[str], counts: np.ndarray, metric_name: str, unit: str
 ) -> list[str]:
-    """Warnings for rare classes: in a macro mean, a class of one item weighs as much as one of a hundred."""
-    least = results.MIN_ITEMS
-    rare = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if 0 < count < least]
-    if not rare or counts.max() < least:  # few items of every class: balanced
+    """A warning that names the classes that a macro mean leaves out, since they are rare."""
+    left_out = (counts > 0) & ~metrics_labels.frequent_classes(counts)
+    rare = [f'"{name}" ({count})' for name, count in zip(names, counts, strict=True) if count]
+    rare = [text for text, out in zip(rare, left_out[counts > 0], strict=True) if out]
+    if not rare:
         return []
     more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
-    return [f"zero_shot on {data.name}: {metric_name} rests on few items of {', '.join(rare[:5])}{more}"]
+    return [
+        f"zero_shot on {data.name}: {metric_name} leaves out classes with fewer than {results.MIN_ITEMS} "
+        f"{unit}: {', '.join(rare[:5])}{more}"
+    ]
 
 
 def _refuse_double_negation(classes: dict[str, Prompts]) -> None:

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 from math import ceil, inf, sqrt
 
-from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
+from scipy.stats import t
 
-_Z = 1.96  # of a 95 % interval
+from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 
 
 def drop_at_most(change: Estimate, groups: int, unit: str, higher_is_better: bool = True) -> float:
     """The largest drop that a paired difference leaves open, from its 95 % interval; infinity for few groups.
 
-    A share is bounded as if one more group had got better and one more worse [doi:10.1002/sim.1781]: where
-    no group changed, resampling gives an interval without width, although the next group may change.
+    Never less than if no group had changed: a resampled interval may then have no width, although the next
+    group may change.
     """
     if groups < MIN_GROUPS or change.low != change.low:
         return inf
     drop, worst = (-change.value, -change.low) if higher_is_better else (change.value, change.high)
-    width = max(0.0, worst - drop)
-    return drop + sqrt(width**2 + least_drop(groups, unit) ** 2)
+    return max(worst, drop + least_drop(groups, unit))
 
 
 def least_drop(groups: int, unit: str = "share") -> float:
-    """The smallest limit that any model can be shown to meet, even one in which no group changes."""
+    """The smallest limit that a model in which no group changes can be shown to meet: see `paired_shares`."""
     if groups < MIN_GROUPS:
         return inf
-    return _Z / (groups + 2) if unit == "share" else 0.0
+    return float(t.ppf(0.975, groups - 1)) * sqrt(2) / (groups + 2) if unit == "share" else 0.0
 
 
 def groups_for(limit: float) -> int | None:
     """The number of groups from which on a limit on the drop of a share can be shown; None for zero."""
-    return max(MIN_GROUPS, ceil(_Z / limit - 2)) if limit > 0 else None
+    if limit <= 0:
+        return None
+    groups = max(MIN_GROUPS, int(2.7 / limit) - 2)  # with 1.96 · √2 for t: a few too few
+    while least_drop(groups) > limit:
+        groups += 1
+    return groups
 
 
 def cannot_be_shown(limit: float, groups: int, unit: str) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics import results
@@ -32,7 +33,7 @@ def test_areas_and_their_chance_levels() -> None:
     """x: the positive beats two of three; y: one item is unknown, and the positive is last of three."""
     scores = np.array([[0.5, 0.1], [0.9, 0.2], [0.1, 0.3], [0.2, 0.9]])
     labels = np.array([[1.0, 1], [0, 0], [0, 0], [0, NAN]])
-    found = {m.name: m for m in auroc_and_auprc(some(4), ["x", "y"], scores, labels, [0, 1], [0, 1])}
+    found = {m.name: m for m in auroc_and_auprc(some(4), ["x", "y"], scores, labels, [0, 1], [0, 1], [0, 1])}
     assert list(found) == ["macro_auroc", "macro_auprc", "auroc/x", "auroc/y", "auprc/x", "auprc/y"]
     assert {name: value(metric) for name, metric in found.items()} == pytest.approx(
         {
@@ -95,3 +96,21 @@ def test_the_spread_over_templates() -> None:
         1.0,
     ]
     assert template_spread("accuracy", make, right[:1], first_column, 0.25) == []
+
+
+def test_the_mean_over_all_classes_is_beside_that_over_frequent_ones_and_not_judged() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(30, 3)), (rng.random((30, 3)) < 0.5).astype(float)
+    found = {
+        m.name: m for m in auroc_and_auprc(some(30), ["x", "y", "z"], scores, labels, [0, 2], [0, 1, 2], [])
+    }
+    assert list(found) == [
+        *("macro_auroc", "macro_auroc_all_classes"),
+        *("macro_auprc", "macro_auprc_all_classes"),
+    ]
+    assert [metric.comparable for metric in found.values()] == [True, False, True, False]
+    areas = [roc_auc_score(labels[:, i], scores[:, i]) for i in range(3)]
+    assert value(found["macro_auroc"]) == pytest.approx((areas[0] + areas[2]) / 2)
+    assert value(found["macro_auroc_all_classes"]) == pytest.approx(np.mean(areas))
+    prevalence = labels.mean(axis=0)
+    assert found["macro_auprc"].chance == pytest.approx((prevalence[0] + prevalence[2]) / 2)

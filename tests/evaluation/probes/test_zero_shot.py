@@ -9,6 +9,7 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     f1_score,
+    recall_score,
     roc_auc_score,
     roc_curve,
     top_k_accuracy_score,
@@ -69,10 +70,15 @@ def test_classes_with_ten_items_have_a_metric() -> None:
     results = ZeroShot()(model, evaluation_set(rows, CLASSES))
     assert [metric.name for metric in results.metrics] == [
         "macro_accuracy",
+        "macro_accuracy_all_classes",
         "accuracy",
         "macro_f1",
         "accuracy/cat",
     ]
+    # Nine dogs are too few for a mean over classes that is judged.
+    assert metric_of(results, "macro_accuracy").ids == metric_of(results, "accuracy/cat").ids
+    assert len(metric_of(results, "macro_accuracy_all_classes").ids) == 19
+    assert not metric_of(results, "macro_accuracy_all_classes").comparable
     assert metric_value(results, "accuracy/cat") == 0.5
     assert metric_of(results, "accuracy/cat").groups == [f"g{i // 2}" for i in range(10)]
 
@@ -80,7 +86,9 @@ def test_classes_with_ten_items_have_a_metric() -> None:
 def test_rare_classes_are_named_where_others_have_many_items() -> None:
     rows = [{"id": f"{i:02d}", "labels": ["cat" if i else "dog"]} for i in range(12)]
     results = ZeroShot()(CollapsedEncoder(), evaluation_set(rows, CLASSES))
-    assert results.warnings == ['zero_shot on test: macro accuracy rests on few items of "dog" (1)']
+    assert results.warnings == [
+        'zero_shot on test: macro accuracy leaves out classes with fewer than 10 items: "dog" (1)'
+    ]
     assert ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), CLASSES)).warnings == []
 
 
@@ -92,8 +100,13 @@ def test_macro_accuracy_equals_scikit_learn() -> None:
     rows = [{"id": f"{i:02d}", "labels": [names[c]]} for i, c in enumerate(truth)]
     model = ArrayEncoder({f"{i:02d}": row.tolist() for i, row in enumerate(vectors)}, AXES)
     results = ZeroShot()(model, evaluation_set(rows, CLASSES))
-    assert metric_value(results, "macro_accuracy") == pytest.approx(
-        balanced_accuracy_score(truth, vectors.argmax(axis=1))
+    answers = vectors.argmax(axis=1)
+    frequent = np.bincount(truth)[truth] >= 10
+    assert not frequent.all()
+    recalls = recall_score(truth, answers, average=None)
+    assert metric_value(results, "macro_accuracy") == pytest.approx(recalls[np.bincount(truth) >= 10].mean())
+    assert metric_value(results, "macro_accuracy_all_classes") == pytest.approx(
+        balanced_accuracy_score(truth, answers)
     )
 
 
@@ -302,4 +315,6 @@ def test_a_mean_over_rare_findings_gets_a_warning() -> None:
     rows = [{"id": f"{i:02d}", "labels": ["fluid"] * (i < 15) + ["air"] * (i == 0)} for i in range(30)]
     model = ArrayEncoder({f"{i:02d}": [30 - i, 9] for i in range(30)}, {"fluid": [1, 0], "air": [0, 1]})
     results = ZeroShot()(model, evaluation_set(rows, classes, multi_label=True))
-    assert results.warnings == ['zero_shot on test: macro AUROC rests on few items of "air" (1)']
+    assert results.warnings == [
+        'zero_shot on test: macro AUROC leaves out classes with fewer than 10 groups with and without them: "air" (1)'
+    ]

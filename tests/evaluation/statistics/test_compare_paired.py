@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, controls
+from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, controls, sign_flips
 from domainclip.evaluation.statistics.estimates import Estimate, PairedComparison, compare_paired
 
 NAN = float("nan")
@@ -68,16 +69,27 @@ def test_each_method_gives_its_own_interval() -> None:
     assert (rank.base.low, rank.base.high) == bootstrap.interval(drawn, df=df)
 
 
-def test_a_difference_is_no_share() -> None:
-    """It may be negative, so its interval is that of percentiles, also where base and adapted are shares."""
-    base = np.tile([0.2, 0.4, 0.9], 4)
-    found = compared(base, base[::-1] / 2 + 0.3, names(12))
-    assert found.adapted is not None
-    assert (found.base.value, found.adapted.value) == pytest.approx((0.5, 0.55))
-    drawn = np.subtract(
-        *bootstrap.resampled(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12), 200, 0)
-    )
-    left = np.subtract(*bootstrap.jackknife(aggregates.mean, [base[::-1] / 2 + 0.3, base], names(12)))
+def test_a_difference_of_means_has_one_added_group_of_each_sign() -> None:
+    """By hand, of twelve groups: 3 gained, 1 lost. Bonett and Price: (4 − 2) / 14 for the two added groups."""
+    base, adapted = np.zeros(12), np.zeros(12)
+    adapted[:3], base[3] = 1.0, 1.0
+    change = change_of(compared(base, adapted, names(12)))
+    centre = (3 - 1) / 14
+    # Σ (d − d̄)² = 4 − 12 · (2/12)², times 12 / 11 for the mean that is estimated, and 2 of the added groups.
+    variance = ((4 - 4 / 12) * 12 / 11 + 2) / 14**2
+    reach = t.ppf(0.975, 11) * np.sqrt(variance)
+    assert (change.low, change.high) == pytest.approx((centre - reach, centre + reach), abs=1e-12)
+    # Without an independent item for each group, p is that of the same interval.
+    thirds = change_of(compared(np.repeat(base, 2), np.repeat(adapted, 2), [f"p{i // 2}" for i in range(24)]))
+    assert (thirds.low, thirds.high) == pytest.approx((centre - reach, centre + reach), abs=1e-12)
+    assert thirds.p == pytest.approx(2 * t.sf(centre / np.sqrt(variance), 11))
+
+
+def test_a_difference_of_ranks_has_the_interval_of_percentiles() -> None:
+    base = np.tile([2.0, 4.0, 9.0], 4)
+    found = compared(base, base[::-1] / 2 + 3, names(12), share=False)
+    drawn = np.subtract(*bootstrap.resampled(aggregates.mean, [base[::-1] / 2 + 3, base], names(12), 200, 0))
+    left = np.subtract(*bootstrap.jackknife(aggregates.mean, [base[::-1] / 2 + 3, base], names(12)))
     df = bootstrap.degrees_of_freedom(np.round(left, 12), 12)
     assert (change_of(found).low, change_of(found).high) == pytest.approx(bootstrap.interval(drawn, df=df))
 
@@ -86,7 +98,7 @@ def test_the_groups_of_a_difference_may_weigh_alike_where_those_of_the_models_do
     """One of 25 groups is heavy in both models and not in their difference: df 24, where their sum has 10."""
     base = np.where(np.arange(25) == 3, 0.9, 0.01)
     change = np.tile([0.02, 0.04, 0.03, 0.02, 0.04], 5)
-    found = change_of(compared(base, base + change, names(25)))
+    found = change_of(compared(base, base + change, names(25), share=False))
     drawn = np.subtract(*bootstrap.resampled(aggregates.mean, [base + change, base], names(25), 200, 0))
     assert (found.low, found.high) == pytest.approx(bootstrap.interval(np.round(drawn, 12), df=24))
 
@@ -113,6 +125,35 @@ def test_a_metric_of_one_that_varies_has_no_interval_of_wilson() -> None:
     scores = np.array([1.0] * 7 + [0.0] * 5)
     found = compare_paired(aggregates.median, scores, None, names(12), 200, 0).base
     assert (found.value, found.low, found.high) == (1.0, 0.0, 1.0)
+
+
+def test_groups_of_a_large_size_count_for_more() -> None:
+    """One group of eight images and eight of one: the spread of sizes leaves few degrees of freedom."""
+    groups = ["large"] * 8 + [f"p{i}" for i in range(8)]
+    base, adapted = np.zeros(16), np.r_[np.ones(8), np.zeros(8)]
+    change = change_of(compared(base, adapted, groups))
+    sizes = np.r_[0.5, np.full(8, 1 / 16)]
+    unevenness = 9 * (sizes**2).sum()
+    off = np.r_[0.5 * 0.5, np.full(8, -0.5 / 16)]  # of each group, around the mean of 0.5
+    variance = ((off**2).sum() * 9 / 8 * 81 + 2 * unevenness) / 11**2
+    reach = t.ppf(0.975, 9 / unevenness - 1) * np.sqrt(variance)
+    assert (change.low, change.high) == pytest.approx((0.5 * 9 / 11 - reach, 0.5 * 9 / 11 + reach))
+    assert change.sign == 0
+
+
+def test_classes_weigh_alike_in_a_macro_mean_and_no_resample_can_miss_one() -> None:
+    classes = np.array([0] * 30 + [1] * 10)
+    base, adapted = np.zeros(40), np.zeros(40)
+    adapted[[0, 1, 2, 30]] = 1.0
+    macro = partial(aggregates.macro_mean, classes=classes)
+    change = change_of(compare_paired(macro, base, adapted, names(40), 50, 0))
+    assert change.value == pytest.approx(0.1)
+    # Within the classes Σ (d − d̄)²: 3 − 9/30 and 1 − 1/10; weights 1/60 and 1/20; 30/29 and 10/9 for the means.
+    squares = (3 - 9 / 30) * 30 / 29 / 60**2 + (1 - 1 / 10) * 10 / 9 / 20**2
+    unevenness = 40 * (30 / 60**2 + 10 / 20**2)
+    variance = (squares * 40**2 + 2 * unevenness) / 42**2
+    reach = t.ppf(0.975, 40 / unevenness - 1) * np.sqrt(variance)
+    assert (change.low, change.high) == pytest.approx((4 / 42 - reach, 4 / 42 + reach))
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
@@ -151,22 +192,27 @@ def test_mcnemar_judges_right_answers_of_independent_items_only() -> None:
 
 
 def test_no_p_below_what_the_changed_groups_allow() -> None:
-    """Six of forty groups change, all upwards: 2·2⁻⁶, and never below what the resamples can show."""
-    base, adapted = np.full(40, 0.2), np.full(40, 0.2)
-    adapted[:6] = 0.9
-    found = compared(base, adapted, names(40))
-    assert found.least_p == change_of(found).p == 2.0**-5
-    adapted[:] = 0.9
-    many = compared(base, adapted, names(40))
-    df = bootstrap.degrees_of_freedom(np.full(40, 0.7), 40)
+    """Four of forty groups change, all upwards: 2·2⁻⁴, whatever the resamples show."""
+    base, adapted = np.full(40, 2.0), np.full(40, 2.0)
+    adapted[:4] = 9.0
+    found = compared(base, adapted, names(40), share=False)
+    assert found.least_p == change_of(found).p == 2.0**-3
+    adapted[:] = 9.0
+    many = compared(base, adapted, names(40), share=False)
+    df = bootstrap.degrees_of_freedom(np.full(40, 7.0), 40)
     assert many.least_p == bootstrap.p_value(np.ones(200), df)
     assert change_of(many).p == many.least_p
+    shares = compared(base / 10, adapted / 10, names(40))
+    assert shares.least_p == 2.0**-39  # a mean of shares has no resamples
 
 
-def test_equal_models_have_p_one() -> None:
+def test_equal_models_have_p_one_and_an_interval_that_is_not_empty() -> None:
+    """That no item of twelve changed does not show that none ever would."""
     found = compared(RAMP, RAMP.copy(), names(12))
-    assert change_of(found) == Estimate(0.0, 0.0, 0.0, 1.0)
-    assert found.least_p == 1.0 + 1.0  # no group changed: nothing could be shown
+    reach = t.ppf(0.975, 11) * np.sqrt(2) / 14
+    assert (change_of(found).value, change_of(found).p) == (0.0, 1.0)
+    assert (change_of(found).low, change_of(found).high) == pytest.approx((-reach, reach))
+    assert found.least_p == 1.0  # no group changed: nothing could be shown
 
 
 def auroc_case(positives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -177,28 +223,34 @@ def auroc_case(positives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return labels, base, base + rng.normal(size=40) / 2 + 0.5 * labels
 
 
-def test_delong_judges_an_auroc_of_independent_items() -> None:
+def test_an_auroc_is_judged_by_swaps_of_whole_groups() -> None:
     labels, base, adapted = auroc_case(20)
     labels[[5, 25]] = NAN
     aggregate = partial(aggregates.auroc, labels=labels)
-    known = ~np.isnan(labels)
-    _, _, expected = closed_form.delong_test(base[known], adapted[known], labels[known])
-    found = compare_paired(aggregate, base, adapted, names(40), 200, 0)
-    assert change_of(found).p == expected
-    assert found.least_p == 2.0**-39
-    grouped = compare_paired(aggregate, base, adapted, [f"p{i // 2}" for i in range(40)], 200, 0)
-    assert change_of(grouped).p != expected
+    for groups in (names(40), [f"p{i % 20}" for i in range(40)]):
+        found = compare_paired(aggregate, base, adapted, groups, 200, 0)
+        shares = sign_flips.auroc_shares(base, adapted, labels, groups)
+        assert change_of(found).p == sign_flips.sign_flip_p(shares, 200, 0)
+        assert found.least_p == 1 / 201
 
 
-@pytest.mark.parametrize(("positives", "exact"), [(1, False), (2, True), (38, True), (39, False)])
-def test_delong_needs_two_items_of_each_class(positives: int, exact: bool) -> None:
+@pytest.mark.parametrize(("positives", "enough"), [(9, False), (10, True), (30, True), (31, False)])
+def test_an_auroc_needs_ten_groups_of_each_class(positives: int, enough: bool) -> None:
     labels, base, adapted = auroc_case(positives)
-    aggregate = partial(aggregates.auroc, labels=labels)
-    found = compare_paired(aggregate, base, adapted, names(40), 200, 0)
-    assert (found.least_p == 2.0**-39) is exact
-    if exact:
-        _, _, expected = closed_form.delong_test(base, adapted, labels)
-        assert change_of(found).p == expected
+    for area in (aggregates.auroc, aggregates.average_precision):
+        found = compare_paired(partial(area, labels=labels), base, adapted, names(40), 200, 0)
+        bounds = [found.base.low, found.base.high, change_of(found).low, change_of(found).high]
+        assert np.isnan(bounds).tolist() == [not enough] * 4
+        assert (change_of(found).p != change_of(found).p) is not enough
+        assert found.base.value == area(base, np.ones((1, 40)), labels)[0]
+        reason = (
+            f"{positives} groups have the class and {40 - positives} do not: at least 10 of each are needed"
+        )
+        assert found.too_few == ("" if enough else reason)
+    # Two images of one patient are one positive.
+    labels[:] = np.arange(40) < 12
+    pairs = [f"p{i // 2}" for i in range(40)]
+    assert compare_paired(partial(aggregates.auroc, labels=labels), base, None, pairs, 200, 0).too_few
 
 
 def test_an_auroc_that_no_item_changes_has_p_one() -> None:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
-from domainclip.evaluation.statistics import aggregates, closed_form, estimates
+from domainclip.evaluation.statistics import aggregates, closed_form, estimates, sign_flips
 from domainclip.evaluation.statistics import bootstrap as statistics_bootstrap
 
 NAN = float("nan")
@@ -134,12 +134,6 @@ def test_mcnemar() -> None:
             assert closed_form.mcnemar(gained, lost) == pytest.approx(expected, abs=1e-12)
 
 
-def delong(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """AUROC of one model and its standard error."""
-    areas, covariance = closed_form.delong_covariance(scores[None], labels)
-    return float(areas[0]), float(np.sqrt(max(0.0, covariance[0, 0])))
-
-
 def plain_delong(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """The 1988 definition read aloud: every positive against every negative."""
     positive, negative = scores[labels == 1], scores[labels == 0]
@@ -148,36 +142,12 @@ def plain_delong(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(wins.mean()), float(np.sqrt(variance))
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_delong_equals_the_plain_definition_under_ties(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = np.r_[1.0, 1, 0, 0, rng.integers(0, 2, int(rng.integers(1, 40)))]
-    scores = rng.integers(0, int(rng.choice([1, 3, 1000])), len(labels)) / 3
-    assert delong(scores, labels) == pytest.approx(plain_delong(scores, labels), abs=1e-12)
-    assert delong(scores, labels)[0] == pytest.approx(roc_auc_score(labels, scores))
-
-
-def test_delong_of_two_models() -> None:
-    rng = np.random.default_rng(3)
-    labels = np.r_[np.ones(20), np.zeros(80)]
-    first, second = (rng.normal(size=100) + labels for _ in range(2))
-    change, z, p = closed_form.delong_test(first, second, labels)
-    assert change == pytest.approx(roc_auc_score(labels, second) - roc_auc_score(labels, first))
-    # The paired difference, as the one-model formula applied to the difference of wins.
-    wins = [(one[labels == 1, None] > one[labels == 0]).astype(float) for one in (first, second)]
-    gap = wins[1] - wins[0]
-    error = np.sqrt(gap.mean(1).var(ddof=1) / 20 + gap.mean(0).var(ddof=1) / 80)
-    assert z == pytest.approx(change / error)
-    assert 0 < p < 1
-    assert closed_form.delong_test(first, first * 2 + 1, labels) == (0.0, 0.0, 1.0)
-
-
 def test_delong_and_the_bootstrap_agree() -> None:
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 2, 400).astype(float)
     scores = rng.normal(size=400) + labels
     names = [f"{i:03d}" for i in range(400)]
-    area, error = delong(scores, labels)
+    area, error = plain_delong(scores, labels)
     found = estimates.compare_paired(
         partial(aggregates.auroc, labels=labels), scores, None, names, 1000, 0, method="percentile"
     ).base
@@ -221,11 +191,34 @@ def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
     assert lone.method == "expanded"
 
 
-def test_delong_on_a_published_draw() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.r_[np.ones(20), np.zeros(80)]
-    first, second = rng.normal(size=100) + 1.2 * labels, rng.normal(size=100) + 0.8 * labels
-    assert delong(first, labels) == pytest.approx((0.744375, 0.058378), abs=5e-7)
-    assert delong(second, labels) == pytest.approx((0.769375, 0.063973), abs=5e-7)
-    change, z, p = closed_form.delong_test(first, second, labels)
-    assert (change, z, p) == pytest.approx((0.025, 0.291778, 0.770457), abs=5e-7)
+def test_shares_of_the_groups_add_up_to_the_difference_of_two_aurocs() -> None:
+    rng = np.random.default_rng(3)
+    for ties in (1000, 3):
+        labels = np.r_[np.ones(20), np.zeros(80)]
+        first, second = (rng.integers(0, ties, 100) + labels for _ in range(2))
+        groups = [f"{i // 3}" for i in range(100)]
+        shares = sign_flips.auroc_shares(first, second, labels, groups)
+        assert shares.shape == (34,)
+        assert shares.sum() == pytest.approx(roc_auc_score(labels, second) - roc_auc_score(labels, first))
+    # Of several classes the mean, without those that have one side only, and without unknown labels.
+    labels = np.stack([labels, np.ones(100), np.r_[np.full(10, np.nan), labels[10:]]], axis=1)
+    first, second = rng.normal(size=(2, 100, 3))
+    expected = [
+        roc_auc_score(labels[rows, c], scores[rows, c])
+        for scores in (second, first)
+        for c, rows in ((0, slice(None)), (2, slice(10, None)))
+    ]
+    shares = sign_flips.auroc_shares(first, second, labels, groups)
+    assert shares.sum() == pytest.approx((sum(expected[:2]) - sum(expected[2:])) / 2)
+
+
+def test_sign_flips_against_all_assignments() -> None:
+    shares = np.array([0.3, 0.2, -0.1, 0.25, 0.05, 0.0])
+    sums = [
+        abs(sum(s * v for s, v in zip(signs, shares, strict=True))) for signs in product((-1, 1), repeat=6)
+    ]
+    exact = np.mean([one >= abs(shares.sum()) - 1e-12 for one in sums])
+    assert sign_flips.sign_flip_p(shares, 20_000, 0) == pytest.approx(exact, abs=0.01)
+    assert sign_flips.sign_flip_p(np.zeros(4), 50, 0) == 1.0
+    assert sign_flips.sign_flip_p(np.ones(40), 99, 0) == pytest.approx(0.01)
+    assert np.isnan(sign_flips.sign_flip_p(np.array([np.nan, 1.0]), 99, 0))
