@@ -23,6 +23,7 @@ from domainclip.config import loading, overrides
 from domainclip.config.recipe import CorpusSource, Recipe
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, load_card
+from domainclip.data.checks.images import dicom_files, unused_attributes
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images.reencode import ImageFormat, Reencoder
 from domainclip.data.process_pool import available_cores
@@ -82,6 +83,8 @@ def write_prepared_corpus(
     """
     key = pseudonyms.pseudonym_key()
     corpus = load_corpus(card, path)
+    for finding in unused_attributes(sorted(dicom_files(corpus))):  # the shards have no headers
+        report(finding.text)
     fingerprint = pseudonyms.pseudonym(corpus.fingerprint, key)
     manifest_file = out / prepared_format.MANIFEST
     with _locked(out):

@@ -15,6 +15,7 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from domainclip.data.dicom.attributes import parse_number
 from domainclip.data.dicom.reading import read_header
 from domainclip.data.dicom.transfer_syntaxes import DEFLATED_FRAME, NATIVE, syntax_name
 from domainclip.data.files import locations
@@ -69,9 +70,9 @@ def decoder_table(paths: Iterable[Path | str]) -> list[DecoderRow]:
 
 
 def syntax_key(attributes: Mapping[str, str]) -> tuple[str, int]:
-    """What the decoder depends on: the transfer syntax and, for 12-bit JPEG, the bits of a sample."""
-    syntax, bits = attributes["TransferSyntaxUID"], attributes["BitsStored"]
-    return syntax, int(bits) if syntax == uid.JPEGExtended12Bit and bits.isdigit() else 8
+    """What the decoder depends on: the transfer syntax and, for JPEG Extended, 8 or 12 bits of a sample."""
+    syntax, bits = attributes["TransferSyntaxUID"], parse_number(attributes["BitsStored"])
+    return syntax, 12 if syntax == uid.JPEGExtended12Bit and (bits or 8) > 8 else 8
 
 
 def decoder_rows(file_counts: Mapping[tuple[str, int], int]) -> list[DecoderRow]:

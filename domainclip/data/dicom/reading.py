@@ -31,6 +31,8 @@ from domainclip.errors import UnreadableImage
 
 # pydicom would print invalid values, and a value may be a patient's name.
 settings.reading_validation_mode = pydicom.config.IGNORE
+for _library in ("pydicom", "pylibjpeg", "openjpeg"):  # nor may a handler of another library log them
+    logging.getLogger(_library).propagate = False
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its lines would break into those of the progress
 
 # The terms of Modality, of those that the standard defines, that are no images [PS3.3 C.7.3.1.1.1].

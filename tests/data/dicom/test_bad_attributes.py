@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,17 @@ def test_a_decoder_that_stops_costs_one_file(monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(isolated_gdcm, "_MODULE", "this")  # prints a text and ends
         assert _reason(lossy) == "JPEG Extended (Process 2 and 4) data that no installed decoder can read"
     assert np.array_equal(_pixels(lossy), expected)
+
+
+def test_what_pydicom_logs_reaches_no_handler_of_another_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its texts quote values, and other libraries add a handler to the root logger."""
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        logging.getLogger("pydicom.dataelem").warning("Invalid value: %s", CANARY)
+        _pixels(dicom_file(tmp_path / "a.dcm", RAMP, NumberOfFrames=7))
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().err == ""
