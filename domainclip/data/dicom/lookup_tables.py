@@ -47,7 +47,7 @@ def read_lookup_table(item: Dataset, dataset: Dataset) -> LookupTable | None:
     if not 1 <= depth <= _MAX_DEPTH:
         return None
     little_endian = dataset.original_encoding[1] is not False
-    entries = _entries(item, count, little_endian)
+    entries = _entries(item, count, depth, little_endian)
     if entries is None or len(entries) < count:
         return None
     if first >= 2**15 and _has_negative_inputs(dataset):  # its type depends on other attributes
@@ -60,12 +60,12 @@ def _has_negative_inputs(dataset: Dataset) -> bool:
     return attributes.integer(dataset, "PixelRepresentation") == 1 or (intercept or 0) < 0
 
 
-def _entries(item: Dataset, count: int, little_endian: bool) -> np.ndarray | None:
+def _entries(item: Dataset, count: int, depth: int, little_endian: bool) -> np.ndarray | None:
     element = item.get_item("LUTData")
     data = None if element is None else element.value
     if isinstance(element, RawDataElement) or isinstance(data, (bytes, bytearray)):
         data = bytes(data or b"")
-        is_words = len(data) >= 2 * count  # entries of 8 bits may be stored as bytes or as words
+        is_words = depth > 8 or len(data) >= 2 * count  # of 8 bits they may be bytes or words
         kind = ("<u2" if little_endian else ">u2") if is_words else "u1"
         return np.frombuffer(data[: len(data) // 2 * 2 if is_words else None], kind).astype(np.int64)
     try:
