@@ -21,7 +21,7 @@ from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.schema import COLUMNS, SPLITS
-from domainclip.data.text import captions
+from domainclip.data.text import captions, languages
 from domainclip.data.text.cells import CellFault, cell_text, label_texts, of_column
 from domainclip.errors import DataError
 
@@ -173,7 +173,7 @@ def _item(
         row_captions.captions_of_row(row.values, columns, card, labels, note_counts) if row.with_texts else {}
     )
     # Rows of one image are a group, also in a corpus without groups.
-    group = _cell(row, columns.group) or row.name
+    group = languages.to_nfc(_cell(row, columns.group) or row.name)  # one group in any form of letters
     if columns.split:
         split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
     else:

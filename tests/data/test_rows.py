@@ -187,3 +187,28 @@ def test_many_rows_stand_in_several_pieces() -> None:
     rows, _ = _standard(_rows(*({"t": f"text {i}"} for i in range(2500))), {"texts": ["t"]}, ALL_IN_TRAINING)
     assert [row["texts"] for row in rows] == [[f"text {i}"] for i in range(2500)]
     assert cell_text("Nan") == "Nan"
+
+
+def test_a_group_in_two_forms_of_letters_is_one() -> None:
+    names = [{"t": "x", "patient": name} for name in ("Rene\u0301", "René")]
+    rows, _ = _standard(_rows(*names), {"texts": ["t"], "group": "patient"})
+    assert [row["group"] for row in rows] == ["René", "René"]
+
+
+def test_cells_that_are_no_value_cost_their_row_only() -> None:
+    """Every role of a column: what is no value is counted by the name of the column, and never quoted."""
+    good = {"id": "1", "t": "x", "l": "cat", "g": "P1", "lang": "en", "age": 7}
+    bad = [
+        {**good, "id": str(n), name: {"Jane": "Doe"}} for n, name in enumerate(good, start=2) if name != "id"
+    ]
+    columns = {"id": "id", "texts": ["t"], "labels": "l", "group": "g", "language": "lang", "meta": ["age"]}
+    rows, log = _standard(_rows(good, *bad, {**good, "id": ["x"]}), columns)
+    assert [row["id"] for row in rows] == ["1"]
+    assert [(item.location, item.reason) for item in log.unusable] == [
+        ("row 2", "column t: a mapping, not text"),
+        ("row 3", "column l: a mapping, not a class name"),
+        ("row 4", "column g: a mapping, not one value"),
+        ("row 5", "column lang: a mapping, not one value"),
+        ("row 6", "column age: a mapping, not one value"),
+        ("row 7", "column id: a list, not one value"),
+    ]

@@ -220,3 +220,31 @@ def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
         ("shard 1 row 2", "missing image"),
         ("shard 1 row 3", "missing image"),
     ]
+
+
+def test_class_numbers_without_a_name_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (file,) = _parquet(tmp_path, (3,))
+    rows = pyarrow.parquet.read_table(file)
+    at = rows.schema.get_field_index("label")
+    rows = rows.set_column(at, rows.schema.field(at), pyarrow.array([0, 1, 7]))
+    pyarrow.parquet.write_table(rows, file)
+    _builder(monkeypatch, "parquet", train=[file], test=[file])
+    stream = Hub(streaming=True).open_stream(card(), "lab/birds", ReadLog())
+    assert stream is not None
+    log = ReadLog()
+    assert len(list(stream.rows(log))) == 2
+    fault = "column label: a class number without a name"
+    assert [(bad.location, bad.reason) for bad in log.unusable] == [("shard 1 row 3", fault)]
+
+
+def test_columns_that_are_not_used_are_not_read(tmp_path: Path) -> None:
+    """A second image column that is broken costs nothing."""
+    data = _data(2)
+    broken = [{"bytes": b"no image", "path": None}] * 2
+    data = data.add_column("mask", broken).cast_column("mask", datasets.Image())
+    data.save_to_disk(tmp_path)
+    splits, log = _read(tmp_path)
+    assert (sum(map(len, splits.values())), log.unusable) == (2, [])

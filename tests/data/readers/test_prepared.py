@@ -116,3 +116,18 @@ def test_a_manifest_that_is_not_whole(tmp_path: Path, change: dict[str, object],
     assert str(error.value) == (
         f"{folder}: its manifest.json is incomplete ({fault}): prepare the corpus again"
     )
+
+
+@pytest.mark.parametrize("form", ["tar", "arrow"])
+def test_a_shard_with_fewer_items_than_its_manifest_counts_is_refused(
+    tmp_path: Path, form: prepared_format.ShardFormat
+) -> None:
+    folder = _folder(tmp_path, form)
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["shards"][0]["items"] += 1
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(DataError) as error:
+        load_corpus(card(), str(folder))
+    name = folder / f"train-00000.{form}"
+    assert str(error.value) == f"{name}: holds 2 items and not 3: prepare the corpus again"
