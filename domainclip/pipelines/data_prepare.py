@@ -27,7 +27,7 @@ from domainclip.data.checks.images import dicom_files, unused_attributes
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images.reencode import ImageFormat, Reencoder
 from domainclip.data.process_pool import available_cores
-from domainclip.data.quarantine import UnusableItem, check_max_unusable
+from domainclip.data.quarantine import UnusableItem, check_max_unusable, count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.errors import DataError, RecipeError, did_you_mean
 from domainclip.pipelines import prepared_shards
@@ -100,7 +100,8 @@ def write_prepared_corpus(
         for note in notes:
             counts[note["split"]] += note["items"]
         check_max_unusable(of_shards, counts.total() + len(of_shards), corpus.card)
-        reasons = Counter(item.reason for item in [*corpus.unusable, *of_stream, *of_shards])
+        unusable = [*corpus.unusable, *of_stream, *of_shards]
+        reasons = Counter(item.reason for item in unusable)
         manifest: Row = {
             "format": prepared_format.FORMAT,
             "version": prepared_format.VERSION,
@@ -116,7 +117,8 @@ def write_prepared_corpus(
         prepared_format.write_atomically(manifest_file, text.encode())
         prepared_shards.remove_notes(out)
     by_split = ", ".join(f"{count} {split}" for split, count in counts.items())
-    report(f"{by_split} in {len(manifest['shards'])} shards")
+    left_out = f"; {len(unusable)} left out: {count_reasons(unusable)}" if unusable else ""
+    report(f"{by_split} in {len(manifest['shards'])} shards{left_out}")
     return manifest_file
 
 

@@ -282,7 +282,7 @@ def test_a_shard_that_is_lost_or_changed_is_made_again(tmp_path: Path) -> None:
         f"{out}: 2 of 5 shards are lost or changed, and made again: train-00001.tar, test-00000.tar",
         "train-00001.tar: 5 items",
         "test-00000.tar: 4 items",
-        "11 train, 5 validation, 4 test in 5 shards",
+        "11 train, 5 validation, 4 test in 5 shards; 2 left out: 2 not an image",
     ]
     assert _bytes(out) == _bytes(tmp_path / "whole")  # with the manifest, and what it says was left out
     assert (out / "train-00000.tar").stat().st_mtime_ns == kept

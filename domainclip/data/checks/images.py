@@ -126,11 +126,13 @@ def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     if not unreadable:
         return
     first = ", ".join(f"{item.location} ({item.reason})" for item in unreadable[:MAX_LOCATIONS])
+    # A corpus in which nothing is readable is refused whatever the limit.
+    remedy = "fix them" + (" or raise corpus.max_unusable" if len(unreadable) < len(reasons) else "")
     yield Finding(
         "error" if len(unreadable) > card.max_unusable * len(reasons) else "warning",
         f"{len(unreadable)} of {inspected.count_text()} cannot be read "
         f"({len(unreadable) / len(reasons):.1%}, limit {card.max_unusable:.1%}): "
-        f"{count_reasons(unreadable)}; first: {first}; fix them or raise corpus.max_unusable",
+        f"{count_reasons(unreadable)}; first: {first}; {remedy}",
         "unreadable_images",
         len(unreadable),
         tuple(item.location for item in unreadable[:MAX_LOCATIONS]),
