@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domainclip.data.cards import Card
 from domainclip.data.corpus import Corpus, load_corpus
-from tests.fuzz import corpora, dicoms, pictures, skies, tables
+from tests.fuzz import corpora, dicom_files, fits_files, image_files, tables
 from tests.fuzz.corpora import NAME, plain_rows  # noqa: F401
 from tests.fuzz.oracle import CANARY, Room
 
@@ -63,11 +63,11 @@ _SUFFIXES = [
     b".xyz",
 ]
 _CONTENTS = st.one_of(
-    st.sampled_from(sorted(pictures.samples())).map(lambda kind: pictures.samples()[kind]),
+    st.sampled_from(sorted(image_files.samples())).map(lambda kind: image_files.samples()[kind]),
     st.sampled_from([b"", b"x", b"\0" * 200, b"version https://git-lfs.github.com/spec/v1\n", b"<html>"]),
-    pictures.broken().map(lambda pair: pair[1]),
-    dicoms.BROKEN.map(lambda changed: changed.data),
-    skies.broken().map(lambda pair: pair[1]),
+    image_files.broken().map(lambda pair: pair[1]),
+    dicom_files.BROKEN.map(lambda changed: changed.data),
+    fits_files.broken().map(lambda pair: pair[1]),
 )
 _TEXTS = (
     st.none()
@@ -152,7 +152,7 @@ def test_corpora(room: MakeRoom) -> None:
     def _(files: list[File], sheet: tables.Sheet, reader: str) -> None:
         _write(b"corpus", files)
         for number in range(3):
-            (Path("corpus") / corpora.image_name(number)).write_bytes(pictures.samples()["png"])
+            (Path("corpus") / corpora.image_name(number)).write_bytes(image_files.samples()["png"])
         (Path("corpus") / sheet.name).write_bytes(sheet.data)
         card = Card.model_validate(
             {"reader": reader, "max_unusable": 1, "templates": ["a {}"], "min_items": 1}
