@@ -213,7 +213,7 @@ def check_is_image(dataset: FileDataset, name: str) -> None:
     """
     if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         return
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
+    if _DICOMDIR_CLASS in attributes.text_values(dataset.file_meta, "MediaStorageSOPClassUID"):
         raise UnreadableImage(name, "not an image (DICOMDIR)")
     storage = attributes.uid_name(_attribute_text(dataset, "SOPClassUID"))
     # Modality may contain any text, even a name: only terms of the standard are quoted.

@@ -333,3 +333,11 @@ def test_what_pydicom_logs_reaches_no_handler_of_another_library(
     finally:
         logging.getLogger().removeHandler(handler)
     assert capsys.readouterr().err == ""
+
+
+def test_an_unknown_type_of_an_attribute_is_no_traceback(tmp_path: Path) -> None:
+    """Found by mutation: the type of an attribute of the file meta information, in a file without pixels."""
+    data = dicom_file(tmp_path / "a.dcm", None).read_bytes()
+    position = data.index(b"\x02\x00\x02\x00UI") + 4
+    (tmp_path / "b.dcm").write_bytes(data[:position] + b"U\x06" + data[position + 2 :])
+    assert _reason(tmp_path / "b.dcm") == "no pixel data"
