@@ -109,6 +109,7 @@ def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder
         warnings=[*inputs.warnings, *([classes] if classes else [])],
         readings=record_split_usage(protocol.reported, evaluations[0], encoders),
         examples=examples,
+        adapted=model_facts.model_facts(models[1], labels[1]) if len(models) == 2 else None,
     )
     _announce(context, evaluations)
     if len(evaluations) == 1:

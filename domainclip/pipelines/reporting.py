@@ -64,6 +64,7 @@ def write_run_report(
         examples=examples,
         run=run_facts(adapted, folder),
         training=read_metrics(folder),
+        adapted=model_facts(adapted.encoder.model, folder.name),
     )
     page = writer.write(folder, evaluation, context)
     facts = CardFacts(recipe, inputs.corpus.card, context.citations, recipe.report.license)
@@ -129,6 +130,7 @@ def report_context(
     examples: Sequence[Example] = (),
     run: RunFacts | None = None,
     training: Sequence[dict[str, Any]] = (),
+    adapted: Mapping[str, Any] | None = None,
 ) -> ReportContext:
     """Everything in a report besides the metrics; `base` is the model that the others are compared with."""
     recipe, corpus = inputs.recipe, inputs.corpus
@@ -138,6 +140,7 @@ def report_context(
         command=command,
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
         base=model_facts(base),
+        adapted=adapted or {},
         corpus=_corpus_facts(
             corpus.card, corpus.fingerprint, corpus.splits, corpus.unusable, corpus.notes, inputs.findings
         ),

@@ -60,6 +60,7 @@ class ReportContext:
     recipe: str  # YAML with all defaults
     base: Mapping[str, Any]  # name, revision and other identifying facts
     corpus: CorpusFacts
+    adapted: Mapping[str, Any] = field(default_factory=dict)  # the same of the second model, if there is one
     retention: CorpusFacts | None = None
     retention_set: str = "general"  # name of the evaluation set that measures forgetting
     run: RunFacts | None = None  # None when only finished models are measured

@@ -15,14 +15,14 @@ def model_label(name: str, model: DualEncoder) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def model_facts(model: DualEncoder) -> dict[str, Any]:
-    """The facts that identify a model, without its path."""
+def model_facts(model: DualEncoder, name: str | None = None) -> dict[str, Any]:
+    """The facts that identify a model, without its path; its name by default is that of its base."""
     act = {
         getattr(side, "hidden_act", None)
         for side in (model.hf_base.config.text_config, model.hf_base.config.vision_config)
     }
     return {
-        "name": _public_name(model.base),
+        "name": name or _public_name(model.base),
         "revision": model.revision,
         "family": model.family,
         "weights_sha256": model.fingerprint("all"),

@@ -103,11 +103,8 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "corpora": [
             provenance.corpus(facts) for facts in (context.corpus, context.retention) if facts is not None
         ],
-        "base": [
-            (provenance.label(key), provenance.text(value))
-            for key, value in context.base.items()
-            if value not in (None, "")
-        ],
+        "base": _identity(context.base),
+        "adapted": _identity(context.adapted),
         "measuring": provenance.measuring(evaluation, context),
         "controls": provenance.controls(evaluation) if valid else [],
         "readings": str(context.readings) if context.readings else "",
@@ -136,7 +133,18 @@ def _subtitle(context: ReportContext) -> str:
 
 
 def _subject(context: ReportContext) -> str:
-    return f"adapting by {context.run.strategy.replace('_', ' ')}" if context.run else "the second model"
+    if context.run:
+        return f"adapting by {context.run.strategy.replace('_', ' ')}"
+    return str(context.adapted.get("name", "the adapted model"))
+
+
+def _identity(model: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The facts that identify a model, as labels and texts."""
+    return [
+        (provenance.label(key), provenance.text(value))
+        for key, value in model.items()
+        if value not in (None, "")
+    ]
 
 
 def _claims(whole: Sequence[ComparisonRow], retention_set: str, valid: bool) -> list[Claim]:

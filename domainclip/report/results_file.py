@@ -140,6 +140,8 @@ class ResultsFile(Strict):
     valid: bool  # false after a leak or different preprocessing: do not rely on the values
     warnings: list[str]
     results: list[Result]
+    # Added later to version 1; a file without it is valid.
+    adapted: dict[str, Any] = {}  # name, weights_sha256 and others of the second model, as `base`
 
     @field_validator("run", "base", "corpus", "protocol")
     @classmethod
@@ -162,6 +164,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
     return ResultsFile(
         run=run | (asdict(context.run) if context.run else {}),
         base=dict(context.base),
+        adapted=dict(context.adapted),
         corpus=corpus,
         protocol={
             "resamples": evaluation.resamples,

@@ -117,6 +117,7 @@ def context(**facts: Any) -> ReportContext:
         "command": "domainclip finetune --recipe art_paintings.yaml",
         "recipe": "name: art_paintings\nstrategy:\n  locked_image: {}\n",
         "base": {"name": "vit-tiny-clip", "revision": "3d74acf"},
+        "adapted": {"name": "art_paintings-1", "weights_sha256": "5e1f2a"},
         "corpus": CorpusFacts(
             "art_paintings",
             splits={"train": (1390, 1390), "test": (354, 354)},

@@ -24,6 +24,7 @@ def test_the_file_is_version_one_of_the_format() -> None:
         "valid",
         "warnings",
         "results",
+        "adapted",
     ]
     assert (data["schema_version"], data["valid"], data["warnings"]) == (1, True, ["mind"])
     assert data["results"] == [

@@ -194,7 +194,7 @@ def test_an_invalid_evaluation_comes_first_without_verdicts(tmp_path: Path) -> N
 
 
 def test_a_single_model_is_reported_without_a_difference(tmp_path: Path) -> None:
-    texts = written(tmp_path, evaluation([ALONE]), context(run=None, training=()))
+    texts = written(tmp_path, evaluation([ALONE]), context(run=None, training=(), adapted={}))
     for text in (Page(texts["html"]).text, texts["md"]):
         assert "zero-shot macro accuracy is 0.079" in text
         assert "Adapted" not in text
@@ -387,3 +387,14 @@ def test_a_failed_control_stands_beside_its_metric_wherever_that_is_shown(tmp_pa
     assert f"since {fault}" in (tmp_path / "three" / "compare.html").read_text()
     compared = json.loads((tmp_path / "three" / "results_compare.json").read_text())["results"]
     assert [one["control_fault"] for one in compared] == ["", "", fault, fault]
+
+
+def test_both_models_are_named_with_their_hash(tmp_path: Path) -> None:
+    write(tmp_path, evaluation(), context())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["adapted"] == {"name": "art_paintings-1", "weights_sha256": "5e1f2a"}
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / page).read_text()
+        assert "vit-tiny-clip" in text
+        assert "5e1f2a" in text
+        assert "second model" not in text
