@@ -40,6 +40,7 @@ def in_fork(child: Callable[[], int], seconds: int | None = None) -> Fork:
 
 def _run_and_exit(child: Callable[[], int], output: int, seconds: int | None) -> NoReturn:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a shell
     if seconds is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     for stream in (1, 2):

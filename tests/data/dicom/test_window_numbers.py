@@ -15,6 +15,7 @@ from domainclip.data.dicom.display import Display, Window
 from domainclip.data.dicom.lookup_tables import LookupTable
 from domainclip.data.dicom.pixel_format import PixelFormat, read_pixel_format
 from tests.data.made_corpora import dicom_file
+from tests.data.made_dicom import table_item
 
 HU = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0}
 
@@ -26,21 +27,23 @@ def _grey(path: Path, **place: Any) -> list[int]:
 
 # The values that turn black and white: (centre - 0.5) ∓ (width - 1) / 2 [DICOM PS3.3 C.11.2.1.2.1].
 @pytest.mark.parametrize(
-    ("name", "black", "white"),
+    ("name", "window", "black", "white"),
     [
-        ("abdomen", -150, 249),
-        ("bone", -770, 1729),
-        ("brain", 0, 79),
-        ("liver", 15, 164),
-        ("lung", -1350, 149),
-        ("mediastinum", -125, 224),
-        ("soft_tissue", -160, 239),
-        ("stroke", 20, 59),
-        ("subdural", -50, 249),
-        ("wide", -1150, 1349),
+        ("abdomen", "50/400", -150, 249),
+        ("bone", "480/2500", -770, 1729),
+        ("brain", "40/80", 0, 79),
+        ("liver", "90/150", 15, 164),
+        ("lung", "-600/1500", -1350, 149),
+        ("mediastinum", "50/350", -125, 224),
+        ("soft_tissue", "40/400", -160, 239),
+        ("stroke", "40/40", 20, 59),
+        ("subdural", "100/300", -50, 249),
+        ("wide", "100/2500", -1150, 1349),
     ],
 )
-def test_a_preset_spans_these_hounsfield_units(tmp_path: Path, name: str, black: int, white: int) -> None:
+def test_a_preset_spans_these_hounsfield_units(
+    tmp_path: Path, name: str, window: str, black: int, white: int
+) -> None:
     values = np.array([[black - 1, black, black + 12, white - 12, white, white + 1]], np.int16)
     file = dicom_file(tmp_path / "a", values, **HU, BitsStored=16, HighBit=15)
     grey = _grey(file, window=name)
@@ -50,7 +53,16 @@ def test_a_preset_spans_these_hounsfield_units(tmp_path: Path, name: str, black:
     levels = 255 * 12 / (white - black)
     assert grey[2] == pytest.approx(levels, abs=0.5001)
     assert grey[3] == pytest.approx(255 - levels, abs=0.5001)
+    steps = rendering.describe_rendering(file.read_bytes(), "a", 10**9, window=name)
+    assert steps == f"rescale 1 0; window {window} (preset {name}); 8 bit"
     assert len(windowing.PRESETS) == 10
+
+
+def test_the_only_table_of_a_file_has_no_number(tmp_path: Path) -> None:
+    file = dicom_file(
+        tmp_path / "a", np.array([[0, 1]], np.uint16), VOILUTSequence=[table_item(0, 16, [0, 65535])]
+    )
+    assert rendering.describe_rendering(file.read_bytes(), "a", 10**9) == "VOI table; 8 bit"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,8 @@ def test_a_preset_spans_these_hounsfield_units(tmp_path: Path, name: str, black:
     [
         (8, [10, 100, 200], [10, 100, 200]),  # 8 bits are shown as they are
         (8, [0, 1, 255], [0, 1, 255]),
+        (8, [0, 100, 200], [0, 100, 200]),
+        (8, [10, 100, 255], [10, 100, 255]),
         (7, [0, 1, 127], [0, 2, 255]),  # so are fewer, over their full range
         (9, [10, 100, 200], [0, 121, 255]),  # of more bits, the range of the pixels
         (12, [0, 100, 200], [0, 128, 255]),
@@ -139,6 +153,13 @@ def test_the_ends_are_those_after_the_rescale(form: PixelFormat, centre: float, 
     """-2·v + 100 of 0 … 65535 is -130970 … 100."""
     window = Window(100 + (100 - centre) if centre > 0 else centre, 20, "LINEAR", "")
     assert windowing.is_outside(window, form, Display(rescale=(-2.0, 100.0))) is outside
+
+
+@pytest.mark.parametrize(("centre", "outside"), [(-65546, False), (-65547, True)])
+def test_the_lowest_signed_value_is_rescaled_too(form: PixelFormat, centre: float, outside: bool) -> None:
+    """2·(-32768) is -65536."""
+    window = Window(centre, 20, "LINEAR", "")
+    assert windowing.is_outside(window, replace(form, signed=True), Display(rescale=(2.0, 0.0))) is outside
 
 
 def test_a_modality_table_may_give_any_value(form: PixelFormat) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from domainclip import registry
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import Probe
+from domainclip.evaluation.base import Probe, ProbeResult
 from domainclip.evaluation.metrics import ranking
 from domainclip.evaluation.metrics.retrieval_gallery import build_galleries
 from domainclip.evaluation.probes.retrieval import Retrieval
@@ -339,3 +340,67 @@ def test_a_width_beyond_the_embeddings_is_refused() -> None:
     assert str(error.value) == (
         "probes.retrieval.widths: 64 is more than the 3 dimensions of the embeddings: choose a smaller number"
     )
+
+
+def names_of(results: ProbeResult) -> list[str]:
+    return [metric.name for metric in results.metrics]
+
+
+def collapsed(items: int, languages: Sequence[str] = ("",), **options: Any) -> ProbeResult:
+    """A model with one embedding for all: every gallery is one tie."""
+    rows = [
+        {"id": f"{i:02d}{language}", "texts": [f"{language} {i}"], "language": language}
+        for language in languages
+        for i in range(items)
+    ]
+    return Retrieval(**options)(CollapsedEncoder(), evaluation_set(rows))
+
+
+def test_recall_is_measured_at_ranks_below_the_size_of_the_smallest_gallery() -> None:
+    for items, ranks in ((10, [1, 5]), (11, [1, 5, 10])):
+        found = names_of(collapsed(items))
+        assert [name for name in found if "image_to_text_r" in name and "shuffled" not in name] == [
+            f"image_to_text_r{k}" for k in ranks
+        ]
+    uneven = evaluation_set(
+        [{"id": f"{i}", "texts": [f"text {i}"], "language": "en" if i < 5 else "de"} for i in range(14)]
+    )
+    found = names_of(Retrieval()(CollapsedEncoder(), uneven))
+    assert "image_to_text_r5" not in found
+    assert "image_to_text_r5/de" in found  # nine
+    assert "image_to_text_r5/en" not in found
+
+
+def test_one_language_has_no_parts_and_the_control_is_not_judged() -> None:
+    results = collapsed(12, ["en"])
+    assert [name for name in names_of(results) if "/" in name] == []
+    control = metric_of(results, "image_to_text_r1_shuffled")
+    assert (control.control, control.comparable) == (True, False)
+    assert "map_left_out" not in results.details
+
+
+def test_a_share_of_the_gallery_is_at_least_one_answer() -> None:
+    """A tenth of ten is one; of nine it is none. 99 % of eleven are ten."""
+    assert metric_value(collapsed(10), "image_to_text_top_10_percent") == pytest.approx(1 / 10)
+    assert [name for name in names_of(collapsed(9)) if "percent" in name] == []
+    assert metric_value(collapsed(11, percent=(99,)), "image_to_text_top_99_percent") == pytest.approx(
+        10 / 11
+    )
+
+
+def test_map_is_left_out_where_one_language_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": f"{i}", "texts": [f"text {i}"], "language": "en"} for i in range(4)]
+    rows += [{"id": f"d{i}", "texts": ["eins", "zwei"], "language": "de"} for i in range(4)]
+    monkeypatch.setattr(ranking, "_MAX_RELEVANT", 1)
+    results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
+    assert "image_to_text_map" not in names_of(results)
+    assert "map_left_out" in results.details
+
+
+def test_options_at_their_bounds() -> None:
+    Retrieval(percent=(1, 99), gallery=2, widths=(1,))
+    for percent in ((100,), (0,), (10, 100), (0, 10)):
+        with pytest.raises(ValueError, match="percent: each lies between 0 and 100"):
+            Retrieval(percent=percent)
+    with pytest.raises(ValueError, match="widths: each is at least 1"):
+        Retrieval(widths=(5, 0))
