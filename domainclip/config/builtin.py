@@ -24,6 +24,20 @@ def builtin_names(kind: str, suffix: str) -> list[str]:
     return sorted(file.stem for file in builtin_folder(kind).glob(f"*{suffix}"))
 
 
+# What to do with a built-in name that was given in the place of another kind.
+_USE = {
+    "recipes": (".yaml", "a recipe: use it with --recipe {}"),
+    "data_cards": (".md", "a data card: use it with --card {}, or as corpus.card={}"),
+    "suites": (".yaml", "a suite: use it with domainclip eval --suite {}"),
+    "recipes/ablations": (".yaml", "an ablation plan: use it with domainclip ablate {}"),
+}
+
+
+def _other_kind(kind: str, name: str) -> str | None:
+    kinds = [other for other, (suffix, _) in _USE.items() if name in builtin_names(other, suffix)]
+    return next((_USE[other][1].replace("{}", name) for other in kinds if other != kind), None)
+
+
 def find_file(kind: str, name: str, suffix: str) -> Path:
     """The file at a path, else the built-in file of that name, with or without suffix.
 
@@ -37,5 +51,7 @@ def find_file(kind: str, name: str, suffix: str) -> Path:
         return file
     if os.path.isdir(name):
         raise RecipeError(f'{kind}: "{name}" is a folder: name the file in it')
+    if other := _other_kind(kind, Path(name).stem):
+        raise RecipeError(f'{kind}: "{name}" is {other}')
     known = builtin_names(kind, suffix)
     raise RecipeError(f'{kind}: no file or built-in name "{name}": {did_you_mean(Path(name).stem, known)}')

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from domainclip.data.cards import Card
@@ -68,8 +69,18 @@ def check_max_unusable(unusable: Sequence[UnusableItem], total: int, card: Card)
     raise DataError(
         f"corpus {card.name}: {n} of {total} items are unusable ({n / total:.1%}, limit "
         f"{card.max_unusable:.1%}): {count_reasons(unusable)}; first: {', '.join(named)}{more}; "
-        f"repair them or raise corpus.max_unusable{_list_path(unusable, card)}"
+        f"{raise_max_unusable(n, total)}{_list_path(unusable, card)}"
     )
+
+
+def raise_max_unusable(unusable: int, total: int) -> str:
+    """The remedy for too many unusable items; no limit helps when all of them are."""
+    if unusable == total:
+        return "repair them, or check corpus.path, corpus.columns and corpus.options: no item is usable"
+    thousandths = ceil(1000 * unusable / total)  # the limit as typed is enough
+    while thousandths / 1000 * total < unusable:  # 0.29 of 100 is less than 29, in floats
+        thousandths += 1
+    return f"repair them or raise corpus.max_unusable to {thousandths / 1000:g}"
 
 
 def write_unusable_list(unusable: Sequence[UnusableItem], name: str) -> Path:

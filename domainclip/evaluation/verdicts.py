@@ -166,10 +166,13 @@ def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: 
         least = [row.least_p for row in rows if row.comparable and not np.isnan(_p(row))]
         changed = any(row.difference is not None and row.difference.value for row in rows)
         if changed and len(least) > 1 and len(least) * min(least) > 0.05:
+            # Differences in k groups give no p below 2/2^k, however many resamples are drawn.
+            by_groups = float(np.log2(min(least))).is_integer()
+            limits = f"{rows[0].groups} groups" + ("" if by_groups else f" and {resamples} resamples")
+            remedy = "" if by_groups else "raise evaluate.bootstrap_samples, or "
             warnings.append(
                 f"{probe} on {dataset}: {metric}: {len(least)} differences are compared together, of which "
-                f"none can be shown: {rows[0].groups} groups and {resamples} resamples give no p below "
-                f"{min(least):.2g}: raise evaluate.bootstrap_samples, or measure more groups"
+                f"none can be shown: {limits} give no p below {min(least):.2g}: {remedy}measure more groups"
             )
     return warnings
 

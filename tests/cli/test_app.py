@@ -143,7 +143,7 @@ def test_an_empty_caption(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 64 items are unusable (1.6%, limit 1.0%): 1 empty caption; first: row 1 "
-        f"000.png (empty caption); repair them or raise corpus.max_unusable (list: {listed})\n",
+        f"000.png (empty caption); repair them or raise corpus.max_unusable to 0.016 (list: {listed})\n",
     )
     # Allowed, it is counted and said.
     assert finetune(f"corpus.path={folder}", "corpus.max_unusable=0.02")[0] == 0
@@ -160,7 +160,7 @@ def test_a_truncated_picture(finetune: Run, tmp_path: Path) -> None:
     assert (code, out) == (3, "")
     assert error == (
         "domainclip: corpus: 1 of 64 images cannot be read (1.6%, limit 1.0%): 1 truncated image; first: row 1 "
-        "(truncated image); fix them or raise corpus.max_unusable\n"
+        "(truncated image); repair them or raise corpus.max_unusable to 0.016\n"
     )
 
 
@@ -179,7 +179,7 @@ def test_a_dicom_file_that_is_no_picture(finetune: Run, tmp_path: Path) -> None:
         3,
         "",
         "domainclip: corpus unnamed: 1 of 13 items are unusable (7.7%, limit 1.0%): 1 not an image (RTPLAN); first: "
-        f"row 13 plan.dcm (not an image (RTPLAN)); repair them or raise corpus.max_unusable (list: {listed})\n",
+        f"row 13 plan.dcm (not an image (RTPLAN)); repair them or raise corpus.max_unusable to 0.077 (list: {listed})\n",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from domainclip.config import loading
+from domainclip.config import builtin, loading
 from domainclip.config.overrides import apply_override, as_mapping, parse_value
 from domainclip.data.cards import load_card
 from domainclip.errors import RecipeError
@@ -128,3 +128,36 @@ def test_through_a_shell(tmp_path: Path) -> None:
         "{'a': '{text}', 'b': '', 'c': '{text}', 'd': '', 'e': 'a {}', 'f': ['a {}', 'b {}'], 'g': {}, "
         "'h': ['a {}', 'b {}'], 'i': 'x #1', 'j': 'a b: c'}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            "recipes",
+            "dicom_studies",
+            'recipes: "dicom_studies" is a data card: use it with --card dicom_studies, or as corpus.card=dicom_studies',
+        ),
+        (
+            "data_cards",
+            "dicom_series",
+            'data_cards: "dicom_series" is a recipe: use it with --recipe dicom_series',
+        ),
+        ("recipes", "core", 'recipes: "core" is a suite: use it with domainclip eval --suite core'),
+        (
+            "suites",
+            "dicom_series.yaml",
+            'suites: "dicom_series.yaml" is a recipe: use it with --recipe dicom_series',
+        ),
+        (
+            "data_cards",
+            "dicom_serie",
+            'data_cards: no file or built-in name "dicom_serie": did you mean "dicom_studies"?',
+        ),
+    ],
+)
+def test_a_built_in_name_of_another_kind(kind: str, name: str, message: str) -> None:
+    suffix = ".md" if kind == "data_cards" else ".yaml"
+    with pytest.raises(RecipeError) as caught:
+        builtin.find_file(kind, name, suffix)
+    assert str(caught.value) == message

@@ -13,7 +13,13 @@ from domainclip.data import corpus
 from domainclip.data.cards import Card, Columns
 from domainclip.data.corpus import load_corpus
 from domainclip.data.interfaces import CorpusReader
-from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, count_reasons
+from domainclip.data.quarantine import (
+    ReadLog,
+    UnusableItem,
+    check_max_unusable,
+    count_reasons,
+    raise_max_unusable,
+)
 from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
 from domainclip.errors import DataError, ExitCode
@@ -90,7 +96,7 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> N
         "corpus test: 8 of 10 items are unusable (80.0%, limit 1.0%): 7 missing file, 1 empty file; first: "
         "row 3 2.png (empty file), row 4 3.png (missing file), row 5 4.png (missing file), "
         "row 6 5.png (missing file), "
-        f"row 7 6.png (missing file) and 3 more; repair them or raise corpus.max_unusable (list: {_list()})"
+        f"row 7 6.png (missing file) and 3 more; repair them or raise corpus.max_unusable to 0.8 (list: {_list()})"
     )
     loaded = load_corpus(card(max_unusable=0.8), str(file))
     assert loaded.splits["train"]["texts"][:] == [["caption 0"], ["caption 1"]]
@@ -103,7 +109,7 @@ def test_empty_captions_are_counted(tmp_path: Path) -> None:
     rows[2]["text"], rows[5]["text"] = "  ", "nan"
     assert _error(table(tmp_path, rows)) == (
         "corpus test: 2 of 8 items are unusable (25.0%, limit 1.0%): 2 empty caption; first: row 3 2.png "
-        f"(empty caption), row 6 5.png (empty caption); repair them or raise corpus.max_unusable (list: {_list()})"
+        f"(empty caption), row 6 5.png (empty caption); repair them or raise corpus.max_unusable to 0.25 (list: {_list()})"
     )
 
 
@@ -211,7 +217,7 @@ def test_without_a_place_for_the_list_the_fault_is_reported_all_the_same(
     (own_home / ".cache").write_text("a file in the way", encoding="utf-8")
     assert _error(table(tmp_path, _rows(1), images=False)) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 0.png "
-        "(missing file); repair them or raise corpus.max_unusable"
+        "(missing file); repair them, or check corpus.path, corpus.columns and corpus.options: no item is usable"
     )
 
 
@@ -254,7 +260,7 @@ def test_a_missing_view_is_counted_and_its_item_stays(
     assert str(caught.value) == (
         "corpus test: 3 of 7 items are unusable (42.9%, limit 1.0%): 2 missing file, 1 empty file; first: "
         "row 0 view 1 01.png (missing file), row 1 10.png (empty file), row 2 20.png (missing file); repair "
-        f"them or raise corpus.max_unusable (list: {_list()})"
+        f"them or raise corpus.max_unusable to 0.429 (list: {_list()})"
     )
     left = _studies(tmp_path, monkeypatch, max_unusable=0.9)
     shown = [
@@ -266,3 +272,14 @@ def test_a_missing_view_is_counted_and_its_item_stays(
     assert left.digests["1"] == whole.view_digests["1"][0]
     assert left.view_digests == {"0": whole.view_digests["0"][1:], "1": whole.view_digests["1"][1:]}
     assert left.fingerprint != whole.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("unusable", "total"), [(1, 3), (29, 100), (1, 64), (999, 1000), (57, 1000), (1, 10**6)]
+)
+def test_the_limit_that_the_message_names_is_enough(unusable: int, total: int) -> None:
+    limit = float(raise_max_unusable(unusable, total).rpartition(" ")[2])
+    items = [UnusableItem(f"row {i}", "missing file") for i in range(unusable)]
+    check_max_unusable(items, total, Card(max_unusable=limit))
+    with pytest.raises(DataError):
+        check_max_unusable(items, total, Card(max_unusable=max(0, limit - 0.0011)))

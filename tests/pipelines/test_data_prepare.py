@@ -360,7 +360,7 @@ def test_too_many_bad_pictures_stop_it_and_what_is_made_is_kept(tmp_path: Path) 
         _prepared(source, out, max_unusable=0.1)
     assert str(error.value).startswith(
         "corpus unnamed: 3 of 22 items are unusable (13.6%, limit 10.0%): 3 not an image; first: row 1 (not an "
-        "image), row 5 (not an image), row 9 (not an image); repair them or raise corpus.max_unusable"
+        "image), row 5 (not an image), row 9 (not an image); repair them or raise corpus.max_unusable to 0.137"
     )
     assert not (out / "manifest.json").exists()
     file = _prepared(source, out, max_unusable=0.2)

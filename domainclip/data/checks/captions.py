@@ -134,14 +134,14 @@ def mirrored_laterality(corpus: Corpus, augmentation: str) -> Iterator[Finding]:
             locations[corpus.locations.get(id, f"item {id}")] = None
     if sided:
         patients = not corpus.card.names_may_show or corpus.card.reader == "dicom"
-        first = tuple([*locations][:MAX_LOCATIONS])
+        where = tuple(locations)
         yield Finding(
             "error" if patients else "warning",
             f"train.augmentation={augmentation} mirrors images, but {sided} of {total} training captions "
-            f"name left or right; first: {', '.join(first)}; use train.augmentation=crop",
+            f"name left or right; first: {', '.join(where[:MAX_LOCATIONS])}; use train.augmentation=crop",
             "laterality",
             sided,
-            first,
+            where,
         )
 
 

@@ -11,7 +11,7 @@ from domainclip.errors import DataError
 
 Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
-MAX_LOCATIONS = 5  # that a finding names
+MAX_LOCATIONS = 5  # that the text of a finding names
 # The model was evaluated on items it was trained on: no metric on this corpus is valid.
 LEAK_CODES = ("group_leak", "image_leak", "near_duplicates")
 
@@ -24,7 +24,7 @@ class Finding:
     text: str  # one line
     code: str = ""  # the kind of finding, stable across versions
     count: int = 0  # of items, pairs, captions or classes, as the text says
-    where: tuple[str, ...] = ()  # locations, "row 3": they reveal nothing about a patient
+    where: tuple[str, ...] = ()  # all locations, "row 3": they reveal nothing about a patient
 
 
 def apply_card_levels(findings: Iterable[Finding], checks: Checks) -> list[Finding]:

@@ -38,7 +38,7 @@ def low_contrast(inspected: InspectedCorpus) -> Iterator[Finding]:
     if not shown:
         return
     affected = np.flatnonzero(np.any(list(kinds.values()), axis=0))
-    where = tuple(inspected.location(index) for index in affected[:MAX_LOCATIONS])
+    where = tuple(inspected.location(index) for index in affected.tolist())
     formats = Counter(_format(inspections["mode"][index].decode()) for index in affected)
     remedies = "; ".join(
         f"{format} ({count}): {_REMEDIES[format]}" for format, count in formats.most_common()
@@ -46,7 +46,8 @@ def low_contrast(inspected: InspectedCorpus) -> Iterator[Finding]:
     yield Finding(
         "warning",
         f"{len(affected)} of {inspected.count_text()} come out "
-        f"{', '.join(f'{kind} ({count})' for kind, count in shown.items())}; first: {', '.join(where)}; "
+        f"{', '.join(f'{kind} ({count})' for kind, count in shown.items())}; "
+        f"first: {', '.join(where[:MAX_LOCATIONS])}; "
         f"look at them with domainclip data preview; {remedies}",
         "low_contrast",
         len(affected),

@@ -18,7 +18,7 @@ from domainclip.data.files import locations
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
-from domainclip.data.quarantine import UnusableItem, count_reasons
+from domainclip.data.quarantine import UnusableItem, count_reasons, raise_max_unusable
 from domainclip.data.schema import SPLITS
 
 _MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which the finding is a warning
@@ -126,16 +126,14 @@ def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     if not unreadable:
         return
     first = ", ".join(f"{item.location} ({item.reason})" for item in unreadable[:MAX_LOCATIONS])
-    # A corpus in which nothing is readable is refused whatever the limit.
-    remedy = "fix them" + (" or raise corpus.max_unusable" if len(unreadable) < len(reasons) else "")
     yield Finding(
         "error" if len(unreadable) > card.max_unusable * len(reasons) else "warning",
         f"{len(unreadable)} of {inspected.count_text()} cannot be read "
         f"({len(unreadable) / len(reasons):.1%}, limit {card.max_unusable:.1%}): "
-        f"{count_reasons(unreadable)}; first: {first}; {remedy}",
+        f"{count_reasons(unreadable)}; first: {first}; {raise_max_unusable(len(unreadable), len(reasons))}",
         "unreadable_images",
         len(unreadable),
-        tuple(item.location for item in unreadable[:MAX_LOCATIONS]),
+        tuple(item.location for item in unreadable),
     )
 
 
@@ -144,9 +142,9 @@ def blank_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     inspections = inspected.inspections
     blank = np.flatnonzero(inspections["blank"])
     if len(blank):
-        where = tuple(inspected.location(index) for index in blank[:MAX_LOCATIONS])
+        where = tuple(inspected.location(index) for index in blank.tolist())
         text = (
-            f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where)}; "
+            f"{len(blank)} of {inspected.count_text()} are blank; first: {', '.join(where[:MAX_LOCATIONS])}; "
             "leave them out, or set corpus.checks.blank_images=info"
         )
         yield Finding("warning", text, "blank_images", len(blank), where)

@@ -42,7 +42,7 @@ def split_sizes(corpus: Corpus) -> Iterator[Finding]:
             f"left out: {count_reasons(corpus.unusable)}",
             "left_out",
             len(corpus.unusable),
-            tuple(item.location for item in corpus.unusable[:MAX_LOCATIONS]),
+            tuple(item.location for item in corpus.unusable),
         )
 
 

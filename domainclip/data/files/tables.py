@@ -50,13 +50,16 @@ def read_table(
     encoding: str = text_files.DEFAULT,
     separator: str | None = None,
     quoting: bool | None = None,
+    key: str = "corpus.path",
 ) -> Table:
     """The whole table; names of columns are without outer space and in composed form (NFC).
+
+    `key` names the file in the recipe, for the message when it does not exist.
 
     Raises: DataError naming the file, the row or byte, and the remedy.
     """
     if not file.is_file():
-        raise DataError(f"{file}: no such file: check corpus.path")
+        raise DataError(f"{file}: no such file: check {key}")
     suffix = file.suffix.lower()
     if suffix not in _READ:
         remedy = _REMEDIES.get(suffix, f"use one of {', '.join(_READ)}")

@@ -97,7 +97,10 @@ class Dicom(CorpusReader):
             file: Path | None = corpus_folder.path_inside(root, self.reports, "corpus.options.reports")
         else:
             file = tables.find_table(path, ("metadata", "reports"))
-        return None if file is None else tables.read_table(file, self.encoding, self.separator, self.quoting)
+        if file is None:
+            return None
+        key = "corpus.options.reports" if self.reports else "corpus.path"
+        return tables.read_table(file, self.encoding, self.separator, self.quoting, key)
 
     def _named_files(
         self, table: tables.Table, column: str, root: Path, keywords: list[str], log: ReadLog

@@ -113,7 +113,7 @@ def test_truncated_jpegs_over_the_limit(tmp_path: Path) -> None:
         refuse_errors(_findings(file))
     assert str(caught.value) == (
         "corpus: 2 of 6 images cannot be read (33.3%, limit 1.0%): 2 truncated image; first: row 2 "
-        "(truncated image), row 5 (truncated image); fix them or raise corpus.max_unusable"
+        "(truncated image), row 5 (truncated image); repair them or raise corpus.max_unusable to 0.334"
     )
     assert _texts(_findings(file, max_unusable=0.5), "warning")[0].startswith("2 of 6 images cannot be read")
 

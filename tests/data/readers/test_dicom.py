@@ -189,7 +189,7 @@ def test_a_table_that_names_what_is_no_image(tmp_path: Path) -> None:
         load_corpus(card(reader="dicom"), str(tmp_path))
     assert str(caught.value) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 not an image (RTPLAN); first: row 1 "
-        f"plan.dcm (not an image (RTPLAN)); repair them or raise corpus.max_unusable (list: "
+        f"plan.dcm (not an image (RTPLAN)); repair them, or check corpus.path, corpus.columns and corpus.options: no item is usable (list: "
         f"{Path.home()}/.cache/domainclip/unusable-test.tsv)"
     )
 
@@ -226,7 +226,7 @@ def test_messages_name_rows_and_no_files_when_privacy_is_unknown(tmp_path: Path)
     listed = Path.home() / ".cache" / "domainclip" / "unusable-test.tsv"
     assert str(caught.value) == (
         "corpus test: 1 of 1 items are unusable (100.0%, limit 1.0%): 1 missing file; first: row 1 (missing "
-        f"file); repair them or raise corpus.max_unusable (list: {listed})"
+        f"file); repair them, or check corpus.path, corpus.columns and corpus.options: no item is usable (list: {listed})"
     )
     assert listed.read_text(encoding="utf-8").splitlines()[1].endswith("Canary_John.dcm")
     assert listed.stat().st_mode & 0o077 == 0

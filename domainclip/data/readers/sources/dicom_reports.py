@@ -98,7 +98,10 @@ def _with_reports(
     if +differing:
         names = ", ".join(+differing)
         log.add_note(f"rows of one key differ in {names}: the first value is used")
-    return [file.with_report(values.get(key, {})) for file, key in zip(held, keys, strict=True)]
+    return [
+        file.with_report(values[key]).in_row(rows[key][0][0]) if key in rows else file
+        for file, key in zip(held, keys, strict=True)
+    ]
 
 
 def _merge(

@@ -39,6 +39,11 @@ class DicomFile:
         """The same file with the columns of a report."""
         return replace(self, source=replace(self.source, values={**self.source.values, **report}))
 
+    def in_row(self, number: int) -> DicomFile:
+        """The same file, which messages name by its row of the table of reports, too."""
+        location = f"row {number} ({self.source.location})"
+        return replace(self, source=replace(self.source, location=location))
+
 
 def select_frames(
     source: SourceRow, attributes: Mapping[str, str], policy: frames.FramePolicy, window: WindowChoice

@@ -1,0 +1,226 @@
+"""Every command line of the documentation, cards, recipes and `--help`, as a real shell passes it on.
+
+One bash runs all lines with a function in the place of the program, so that quotes, braces, globs, comments and
+redirections mean what they mean to people; the words are then parsed and validated in this process.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+import typer.core
+from PIL import Image
+
+from domainclip import components, registry
+from domainclip.cli import arguments
+from domainclip.cli.app import app, main
+from domainclip.config import builtin, loading
+from domainclip.data.cards import Card, load_card
+from domainclip.evaluation import suites
+from domainclip.pipelines.ablation import plan
+from domainclip.pipelines.data_check import check
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "data_cards").glob("*.md")),
+    *sorted((ROOT / "recipes").rglob("*.yaml")),
+    *sorted((ROOT / "suites").glob("*.yaml")),
+]
+SOURCES = sorted((ROOT / "domainclip").rglob("*.py"))
+PLAN = "recipe: quickstart\nvariants: {a: [], b: [train.warmup=0]}\n"
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """The lines of code, of comments and between backticks that begin with the program's name."""
+    joined = text.replace("\\\n", " ")
+    yield from re.findall(r"^(?:#|    |  )?\s*(domainclip [a-z].*)$", joined, re.MULTILINE)
+    yield from (" ".join(code.split()) for code in re.findall(r"`(domainclip [a-z][^`]*)`", joined))
+
+
+def complete(line: str) -> bool:
+    """Whether a line can be typed: no gap, no placeholder that a shell would take for something else."""
+    return not any(mark in line for mark in ("…", "(local)", "[OPTIONS]", "...", "<", "|"))
+
+
+def documented() -> list[tuple[str, str]]:
+    """The file and the text of every command line."""
+    found = [
+        (str(file.relative_to(ROOT)), line) for file in TEXTS for line in command_lines(file.read_text())
+    ]
+    return [(file, line.partition(", then: ")[0].rstrip(".")) for file, line in found if complete(line)]
+
+
+def words_of(lines: list[str], folder: Path) -> list[list[str]]:
+    """The words that a shell makes of each line, after the program's name."""
+    start = r"domainclip() { printf '%s\0' \"$@\"; printf '\1\0'; } >&3" + "\n"
+    script = start.replace('\\"', '"') + "\n".join(f"{line}\nprintf '\\2\\0' >&3" for line in lines)
+    out = folder / "words"
+    done = subprocess.run(
+        ["bash", "-c", f"exec 3>'{out}'\n{script}"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    calls = out.read_text().split("\2\0")[:-1]
+    assert len(calls) == len(lines)
+    return [call.split("\1\0")[0].split("\0")[:-1] for call in calls]
+
+
+def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command that the words name, and its arguments; a wrong option or type raises."""
+    command: Any = typer.main.get_command(app)
+    context = command.context_class(command)
+    names = []
+    while isinstance(command, typer.core.TyperGroup):
+        name, command, words = command.resolve_command(context, words)
+        assert command is not None
+        names.append(name or "")
+        context = command.context_class(command, parent=context)
+    return " ".join(names), command.make_context(names[-1], list(words)).params
+
+
+def validate(command: str, given: dict[str, Any]) -> None:
+    """What can be checked of a command without corpus, model and network."""
+    if command == "ablate":
+        plan.load(given["plan"], given["overrides"] or [], None)
+        return
+    if command.startswith("recipes") and (name := given.get("name")):
+        assert name in builtin.builtin_names("recipes", ".yaml") or name.startswith("ablations/")
+    if given.get("suite"):
+        suites.load(given["suite"])
+    if given.get("classes"):
+        assert suites.parse_classes(given["classes"])
+    changes, card = given.get("overrides") or [], given.get("card")
+    if command == "eval":
+        _, changes = arguments.models_and_overrides(given["words"])
+    elif "words" in given:
+        _, changes = arguments.paths_and_overrides(given["words"] or [])
+    recipe = given.get("recipe")
+    if recipe is None and (card or (changes and command != "eval")):
+        validate_card(check.from_card(card, "corpus", changes).card)
+    elif recipe or changes:
+        loaded = loading.load_recipe(recipe or "hub_dataset", changes)
+        components.build_components(loaded)
+        validate_card(load_card(loaded.corpus.card, loaded.corpus.overrides()))
+
+
+def validate_card(card: Card) -> None:
+    registry.build("readers", card.reader, card.options, "corpus.options")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the files of people's own that the lines name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "recipe.yaml", "RECIPE"):
+        shutil.copy(ROOT / "recipes" / "astronomy.yaml", tmp_path / name)
+    (tmp_path / "my_plan.yaml").write_text(PLAN)
+    return tmp_path
+
+
+def test_every_documented_command_line(folder: Path) -> None:
+    lines = documented()
+    assert len(lines) > 100
+    faults: list[str] = []
+    mentions: list[str] = []
+    for (file, line), words in zip(lines, words_of([line for _, line in lines], folder), strict=True):
+        try:
+            validate(*parsed(words))
+        except typer.core._click.exceptions.MissingParameter:
+            mentions.append(line)
+        except Exception as error:
+            faults.append(f"{file}: {line}: {type(error).__name__}: {error}")
+    assert not faults, "\n".join(faults)
+    # Between words, a command without its arguments: "domainclip plan estimates it".
+    assert max(len(line.split()) for line in mentions) <= 4, mentions
+
+
+def overrides_in(text: str) -> Iterator[str]:
+    """Overrides such as corpus.columns.split="" in a message or a card."""
+    keys = "corpus|train|evaluate|retention|report|weight_interpolation|anchor_texts"
+    values = r"""(?:"[^"]*"|\[[^\]]*\]|\{[^}]*\}|(?:[^\s`;,:)"'\]{}]|,(?=\w))*[^\s`;,:.)"'\]{}])"""
+    yield from (word for word, _ in re.findall(rf"((\"?)\b(?:{keys})(?:\.\w+)+={values}\2)", text))
+
+
+def messages(file: Path) -> Iterator[str]:
+    """The texts of a source file; values that are filled in become X, which no test can know."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_override_that_a_message_or_a_card_names(folder: Path) -> None:
+    texts = [(file, text) for file in SOURCES for text in messages(file)]
+    texts += [(file, file.read_text()) for file in TEXTS if file.name != "results.md"]
+    named = {
+        word: file.relative_to(ROOT)
+        for file, text in texts
+        for word in overrides_in(text)
+        if not word.endswith(("=", "={}")) and not re.search(r"=X|…|[A-Z]{3,}|[<(]", word)
+    }
+    assert len(named) > 40
+    lines = [f"domainclip {word}" for word in named]
+    faults = []
+    for (word, file), words in zip(named.items(), words_of(lines, folder), strict=True):
+        try:
+            assert len(words) == 1
+            recipe = loading.load_recipe("hub_dataset", [*_needed(word), *words])
+            load_card(recipe.corpus.card, recipe.corpus.overrides())
+        except Exception as error:
+            faults.append(f"{file}: {word}: {type(error).__name__}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+def _needed(word: str) -> list[str]:
+    """Other keys without which an override is refused."""
+    if word.startswith("retention."):
+        return ["retention.path=general"]
+    return ["train.validate_every=5"] if "drop" in word or "best" in word else ["corpus.card=null"]
+
+
+@pytest.fixture
+def images(folder: Path) -> Path:
+    draw = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    rows = ["image,caption,split,group"]
+    for i in range(12):
+        pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+        (folder / "images" / f"{i}.txt").write_text(f"a thing, number {i}")
+        rows.append(f"images/{i}.png,thing {i},{'train' if i % 2 else 'test'},P{i // 2}")
+    (folder / "t.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ('domainclip data check --card class_folders images corpus.captions.template="{text}"', 0),
+        ("domainclip data check --card class_folders images corpus.captions.template={text}", 0),
+        ("domainclip data check t.csv", 3),
+        ('domainclip data check t.csv corpus.columns.split=""', 0),
+        ("domainclip data check t.csv corpus.columns.split=''", 0),
+        ("domainclip data check t.csv corpus.columns.split=", 0),
+        ("domainclip data check t.csv columns.split=[]", 2),
+    ],
+)
+def test_on_generated_images(images: Path, line: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text beside an image as its caption; groups in two splits, and the way out that the leak names."""
+    with pytest.raises(SystemExit) as ended:
+        main([*words_of([line], images)[0], "--workers", "1"])
+    out = capsys.readouterr()
+    assert int(ended.value.code or 0) == code, out.out + out.err
+    if "t.csv" in line and code == 3:
+        assert 'set corpus.columns.split="" to split by group' in out.out
