@@ -126,7 +126,8 @@ def test_a_sample_is_spread_over_the_corpus(tmp_path: Path) -> None:
     (text,) = _texts(corpus_findings(loaded, None, 4, sample=4), "error")
     assert text == (
         "4 of 4 inspected images cannot be read (100.0%, limit 1.0%): 4 not an image; first: row 1 (not an "
-        "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); fix them"
+        "image), row 4 (not an image), row 9 (not an image), row 11 (not an image); repair them, or "
+        "check corpus.path, corpus.columns and corpus.options: no item is usable"
     )
 
 
