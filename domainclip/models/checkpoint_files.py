@@ -31,15 +31,13 @@ _DOWNLOADED = [
 
 
 def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder with the files (RUN/model for a run folder), and the commit if they come from the Hub.
+    """The folder with the files, and the commit if they come from the Hub.
 
     Raises: ModelError that states why there is none.
     """
     local = Path(base).expanduser()
     if local.is_dir():
-        # A run folder stands for its model.
-        inside = local / "model"
-        return (inside if inside.is_dir() and not (local / "config.json").is_file() else local), None
+        return local, None
     folder_checks.check_name(base)
     try:
         folder = Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=_DOWNLOADED))
