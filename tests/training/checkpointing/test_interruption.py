@@ -107,3 +107,25 @@ def test_a_queue_that_refuses_the_job(
         "could not put SLURM job 77 back into its queue (CalledProcessError): requeue it by hand"
     )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("number", "stays"), [(signal.SIGHUP, False), (signal.SIGTERM, True)])
+def test_a_terminal_that_is_closed_is_written_to_no_more(number: signal.Signals, stays: bool) -> None:
+    """Printing to it would be an error before the checkpoint is saved; other signals leave it open."""
+    saved = [os.dup(stream) for stream in (1, 2)]
+    terminal, end = os.openpty()
+    try:
+        for stream in (1, 2):
+            os.dup2(end, stream)
+        with InterruptHandler(None) as stopping:
+            before = len(os.listdir("/proc/self/fd"))
+            os.kill(os.getpid(), number)
+            assert stopping.requested() == number
+            is_terminal = [os.isatty(stream) for stream in (1, 2)]
+            assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        for stream, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, stream)
+        for handle in (*saved, terminal, end):
+            os.close(handle)
+    assert is_terminal == [stays, stays]
