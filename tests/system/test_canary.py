@@ -182,7 +182,7 @@ def test_no_suffix_in_a_tar_tells_of_her(
     words = ("data", "check", "-c", "webdataset", shards, "--json", out / "c.json", "--html", out / "c.html")
     code, text = _run(capfd, *words, "--all", "--workers", 0)
     assert code == 0, text
-    assert "2 members of other kinds not read" in (out / "c.html").read_text(encoding="utf-8")
+    assert "2 tar members of other kinds are not read" in (out / "c.html").read_text(encoding="utf-8")
     assert [word for word in CANARIES if word.lower() in text.lower()] == []
     assert list(_held([out, tmp_path / "cache"], CANARIES)) == []
 
