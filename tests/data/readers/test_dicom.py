@@ -577,3 +577,22 @@ def test_an_image_that_a_dicomdir_lists_is_counted_if_it_is_missing(tmp_path: Pa
             f"{absent} images that a DICOMDIR lists are not in the folder, nor others of their studies"
             in log.notes
         )
+
+
+def test_a_table_of_reports_that_is_missing_is_named_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(DataError) as caught:
+        load_corpus(
+            card(reader="dicom", options={"reports": "none.csv", "key": "a"}), str(tmp_path / "scans")
+        )
+    assert (
+        str(caught.value) == f"{tmp_path / 'scans' / 'none.csv'}: no such file: check corpus.options.reports"
+    )
+
+
+def test_a_file_is_named_by_its_row_of_the_table_of_reports(tmp_path: Path) -> None:
+    for name in "abc":
+        shutil.copy(pydicom.data.get_testdata_file("CT_small.dcm"), tmp_path / f"{name}.dcm")
+    (tmp_path / "reports.csv").write_text("file,text\nc,third\nb,second\na,first\n")
+    loaded = load_corpus(card(reader="dicom", options={"key": "file"}), str(tmp_path))
+    assert sorted(loaded.locations.values()) == ["row 1 (file 3)", "row 2 (file 2)", "row 3 (file 1)"]
