@@ -148,23 +148,13 @@ def make_validation_set(
     cache = EmbeddingCache()
     encoder = CachedEncoder(base, cache)
     pairs = _draw(_captioned(corpus), encoder, _MAX_PAIRS, settings.seed)
-    how = pairs.card.captions
-    fit = (
-        caption_sampling.TokenLimit(base.text_tokenizer.count, base.max_tokens)
-        if how.overlong == "window"
-        else None
-    )
-    captions = [pool.texts for pool in caption_sampling.caption_pools(pairs.items, how, fit)]
+    captions = _captions(pairs, base)
     replaced = terms.losses_replaced.values()
     name = base.objective if base.objective in replaced else next(iter(replaced), base.objective)
     validation = ValidationSet(
         pairs=pairs,
         texts=[texts[0] for texts in captions],
-        keys=MatchKeys.of(
-            [number("group", group) for group in pairs.items["group"][:]],
-            [0] * len(captions),
-            [caption_numbers(texts) for texts in captions],
-        ),
+        keys=_keys(pairs, captions),
         batch_size=settings.batch_size,
         loss=registry.build("objectives", name, {}, "objectives"),
         probes=[probe for name, probe in probes.items() if name in _CHEAP_PROBES],
@@ -187,6 +177,20 @@ def make_validation_set(
             "or retrieval to probes, as the retention set allows"
         )
     return validation
+
+
+def _captions(pairs: EvaluationSet, base: DualEncoder) -> list[list[str]]:
+    """Return all texts that training could show for each pair."""
+    how = pairs.card.captions
+    limit = caption_sampling.TokenLimit(base.text_tokenizer.count, base.max_tokens)
+    pools = caption_sampling.caption_pools(pairs.items, how, limit if how.overlong == "window" else None)
+    return [pool.texts for pool in pools]
+
+
+def _keys(pairs: EvaluationSet, captions: Sequence[Sequence[str]]) -> MatchKeys:
+    """Return the keys of pairs that show their first caption."""
+    groups = [number("group", group) for group in pairs.items["group"][:]]
+    return MatchKeys.of(groups, [0] * len(captions), [caption_numbers(texts) for texts in captions])
 
 
 def validation_warnings(settings: TrainConfig, split: str, halved: bool = False) -> list[str]:

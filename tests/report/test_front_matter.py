@@ -62,7 +62,7 @@ def test_marks_and_line_ends_of_editors(written: str) -> None:
         ("---\nlicense: [mit\n---\n", "its front matter: not valid YAML: line"),
         ("---\n? {a: 1}\n: mit\n---\n", "its front matter"),
         ("---\nlicense: mit\x00\n---\n", "its front matter: not valid YAML"),
-        ("---\n" + "[" * 3000 + "\n---\n", "its front matter: not valid YAML"),
+        ("---\n" + "[" * 3000 + "\n---\n", "its front matter, line 1: more than 50 levels"),
         (
             card(license="apache2"),
             'license: "apache2" is not a licence of the Hub: did you mean "apache-2.0"?',

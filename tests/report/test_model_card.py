@@ -279,7 +279,7 @@ def test_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         run_recipe(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/recipe.yaml: No such file or directory: give a run folder, for example runs/art-1"
+        f"{tmp_path}/recipe.yaml: no such file: give a run folder, for example runs/art-1"
     )
     (tmp_path / "recipe.yaml").write_text("name: x\nbase: {path: a/b}\ncorpus: {path: c}\n")
     with pytest.raises(RecipeError) as caught:

@@ -138,12 +138,13 @@ def test_other_text_is_not_reported(line: str) -> None:
 
 
 def test_long_lines_are_searched_quickly() -> None:
-    began = time.perf_counter()
+    """A search that looks at each place of a line again takes minutes here."""
+    began = time.process_time()
     long = "/srv/" + "a_b&c" * 40
     for line in ("a" * 300_000, "a." * 150_000, "/a" * 150_000, "1." * 150_000, long[:-1] * 500):
         list(search(line, [long]))
         hide(line, [long])
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 30
 
 
 def _recipe() -> Recipe:

@@ -21,6 +21,7 @@ from domainclip.data.corpus import load_corpus
 from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.statistics.drops import least_drop
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.contrastive import Contrastive
@@ -123,7 +124,8 @@ def test_the_bound_of_what_was_lost(make: Make, loaded: DualEncoder) -> None:
     assert held.floor_warnings == []
     assert held.base_retention is not None
     groups = len(set(held.base_retention.groups))
-    assert held.measure(loaded)["lost_at_most"] == pytest.approx(1.96 / (groups + 2))  # the base itself
+    # The base itself: a mean over classes of unequal size leaves more open than one over items.
+    assert least_drop(groups) <= held.measure(loaded)["lost_at_most"] < 2 * least_drop(groups)
     with torch.no_grad():
         loaded.hf_base.text_projection.weight.zero_()
     found = held.measure(loaded)
