@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from domainclip.pipelines.reporting import report_context
 from domainclip.report import redaction, results_file, writer
 from domainclip.report.ablation_results import AblationRow, AblationTable, Variant
 from domainclip.report.citations import sources
+
+log = logging.getLogger("domainclip")
 
 
 def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path, command: str) -> Path:
@@ -71,6 +74,8 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
         citations=_citations(baseline, complete),
         versions=context.versions,
     )
+    for reason in table.invalid:  # exit code 0 alone would hide it
+        log.warning("not valid: %s", reason)
     return writer.write_ablation(folder, table)
 
 
