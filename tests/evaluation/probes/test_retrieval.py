@@ -383,6 +383,7 @@ def test_a_share_of_the_gallery_is_at_least_one_answer() -> None:
     """A tenth of ten is one; of nine it is none. 99 % of eleven are ten."""
     assert metric_value(collapsed(10), "image_to_text_top_10_percent") == pytest.approx(1 / 10)
     assert [name for name in names_of(collapsed(9)) if "percent" in name] == []
+    assert [name for name in names_of(collapsed(11, percent=(9,))) if "percent" in name] == []
     assert metric_value(collapsed(11, percent=(99,)), "image_to_text_top_99_percent") == pytest.approx(
         10 / 11
     )
