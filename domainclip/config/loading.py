@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -101,19 +102,23 @@ def _resolve_models(
     kind: str, name: str, options: Options, file: Path, allowed: list[Path] | None, where: str
 ) -> list[str]:
     """Resolve, in place, the options of a component that name models; return the local folders among them."""
-    folders = []
+    folders = list[str]()
+
+    def resolved(path: Any, option: str) -> Any:
+        if not isinstance(path, str):  # refused with the other options, by its type
+            return path
+        path = paths.resolve_path(path, file, allowed, f"{where}.{option}")
+        folders.extend([path] if Path(path).is_absolute() else [])
+        return path
+
     for option in registry.find(kind, name).models:
         value = options.get(option)
-        if isinstance(value, str):
-            options[option] = paths.resolve_path(value, file, allowed, f"{where}.{option}")
-        elif isinstance(value, list):
-            options[option] = [
-                paths.resolve_path(str(path), file, allowed, f"{where}.{option}") for path in value
-            ]
-        resolved = options.get(option) or []
-        names = [resolved] if isinstance(resolved, str) else resolved
-        folders += [path for path in names if Path(path).is_absolute()]
+        if isinstance(value, list):
+            options[option] = [resolved(path, option) for path in value]
+        elif value is not None:
+            options[option] = resolved(value, option)
     within = options.get("objective")  # the objective inside matryoshka
     for inner, more in within.items() if isinstance(within, dict) else ():
-        folders += _resolve_models(kind, inner, more or {}, file, allowed, f"{where}.objective.{inner}")
+        if isinstance(more, dict):
+            folders += _resolve_models(kind, inner, more, file, allowed, f"{where}.objective.{inner}")
     return folders

@@ -170,3 +170,24 @@ def test_the_resolved_recipe_keeps_texts_that_could_be_numbers_and_names_a_root_
     read = loading.load_recipe("mine.yaml", [change])
     (folder / "again.yaml").write_text(read.resolved())
     assert loading.load_recipe("again.yaml") == read
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("objectives.distillation.teachers=42", "objectives.distillation.teachers: input should be a valid "),
+        (
+            "objectives.distillation.teachers=[1]",
+            "objectives.distillation.teachers.0: input should be a valid string",
+        ),
+        (
+            "objectives.three_towers.third_tower=true",
+            "objectives.three_towers.third_tower: input should be a valid string",
+        ),
+        ("objectives.matryoshka.objective={contrastive: 5}", "objectives.matryoshka"),
+    ],
+)
+def test_a_model_of_another_type_than_text(folder: Path, change: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        components.build_components(loading.load_recipe("mine.yaml", [change]))
+    assert str(caught.value).startswith(message)

@@ -29,12 +29,19 @@ def room(
     yield make
     _ROOMS.extend(made)
     if _SIZE in os.environ:
-        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-        reporter.write_line(
-            f" {', '.join(f'{one.name}: {one.inputs} inputs, {len(one.faults)} faults' for one in made)}"
-        )
+        _show_progress(pytestconfig, made)
     for one in made:
         one.check()
+
+
+def _show_progress(config: pytest.Config, rooms: list[Room]) -> None:
+    """A line for each room that has ended, past the capture of output: the whole takes most of an hour."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if capture is not None and reporter is not None:
+        with capture.global_and_fixture_disabled():
+            for one in rooms:
+                reporter.write_line(f" {one.name}: {one.inputs} inputs, {len(one.faults)} faults")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
