@@ -183,3 +183,14 @@ def test_a_large_deflated_file_is_read_to_its_end(tmp_path: Path) -> None:
     image = rendering.render_image(file.read_bytes(), "large.dcm", 10**7)
     assert image.size == (1500, 1200)
     assert reading.read_header(file, ["Modality"]) == {"Modality": str(dataset.get("Modality") or "")}
+
+
+@pytest.mark.parametrize("vr", [b"U\0", b"ZZ", b"\0\0", b"FD"])
+@pytest.mark.parametrize("tag", [b"\x02\0\x02\0", b"\x02\0\x10\0", b"\x08\0\x16\0", b"\x08\0\x60\0"])
+def test_an_unknown_type_of_a_uid_or_modality_costs_one_file(tmp_path: Path, tag: bytes, vr: bytes) -> None:
+    file = dicom_file(tmp_path / "a.dcm", None)
+    data = file.read_bytes()
+    place = data.index(tag, 128) + 4
+    file.write_bytes(data[:place] + vr + data[place + 2 :])
+    with pytest.raises(UnreadableImage, match=r"no pixel data|not an image|broken"):
+        reading.read_header(file, ["PatientSex"])
