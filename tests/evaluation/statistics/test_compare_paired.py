@@ -290,3 +290,10 @@ def test_models_are_swapped_by_whole_groups(monkeypatch: pytest.MonkeyPatch) -> 
     assert controls.false_positive_rate(aggregates.mean, base, adapted, groups) == 0.25
     assert len(set(seeds)) == len(seeds) == 200  # every comparison draws other resamples
     assert np.mean(swapped) == pytest.approx(0.5, abs=0.03)  # 4000 draws: 3.8 standard errors
+
+
+def test_each_model_has_its_own_estimate() -> None:
+    found = compared(RAMP, RAMP / 2, names(12))
+    assert found.adapted is not None
+    assert (found.base.value, found.adapted.value) == pytest.approx((RAMP.mean(), RAMP.mean() / 2))
+    assert change_of(found).value == pytest.approx(-RAMP.mean() / 2)
