@@ -69,6 +69,7 @@ def evaluate_models(request: EvalRequest) -> Path | None:
     # A report inside a run is written to the run, which must not train then; the others are only read.
     locked = folder.parent if (folder.parent / "recipe.yaml").is_file() else folder
     _refuse_runs_in_use([Path(name) for name in names if Path(name) != locked])
+    Accelerator()  # connects the processes, of which one holds the lock for all
     with locked_folder(locked, _OTHER_FOLDER):
         return _evaluate(request, names, recipe, folder)
 

@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from domainclip import components
 from domainclip.config import loading
 from domainclip.config.training import TrainConfig
+from domainclip.data.batching.matches import MatchKeys
 from domainclip.errors import Interrupted, ModelError, RecipeError
 from domainclip.models import loading as models_loading
 from domainclip.objectives.contrastive import Contrastive
@@ -293,7 +294,7 @@ def _gradients(base: Path, mixed: str, device: str, compiled: bool = False) -> t
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (12, *loaded.image_size, 3), dtype=torch.uint8, generator=draw).to(device)
     batch = views.StepBatch({"pixels": pixels}, None, [f"a square {i}" for i in range(12)], None,
-                           torch.arange(12, device=device), None)  # fmt: skip
+                           MatchKeys.of_groups(torch.arange(12, device=device)), None)  # fmt: skip
     with layer_execution.layer_execution(loaded, TrainConfig(compile=compiled)):
         terms = components.WeightedObjectives({"contrastive": (1.0, Contrastive())})
         taken = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)

@@ -261,7 +261,9 @@ def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: 
     for group in ("weights", "optimizer"):
         assert ends[0][group].keys() == ends[1][group].keys()
         for name, tensor in ends[0][group].items():
-            assert torch.allclose(ends[1][group][name], tensor, atol=1e-4), name
+            # The gradient of a key's bias is zero but for rounding, which Adam makes as long as any other.
+            limit = 0.01 if "k_proj.bias" in name else 1e-4
+            assert torch.allclose(ends[1][group][name], tensor, atol=limit), name
     models = [load_file(folder / "model" / "model.safetensors") for folder in (whole, shared)]
     assert models[0].keys() == models[1].keys()
     assert all(torch.allclose(models[1][name], weight, atol=0.01) for name, weight in models[0].items())

@@ -46,7 +46,7 @@ _TAGS = (
     34675,
 )
 # Bytes of samples that are always allocated, and bytes that are allowed for each byte of a file.
-_MIN_UNZIPPED, _MAX_COMPRESSION = 2**24, 100
+_MIN_UNZIPPED, _MAX_COMPRESSION = 2**26, 100
 _MAX_PAGES = 64  # in which a page of full size is looked for
 
 
