@@ -132,11 +132,12 @@ class Sheet:
     encoding: str  # "" for binary formats
 
     def header(self) -> str:
-        """The first line that is not blank, or the keys of JSON."""
-        text = self.data.decode(self.encoding or "latin-1", "replace").lstrip()
+        """The first line that is not blank, or the keys of JSON; of a broken table in any encoding."""
+        encoded = self.data.decode(self.encoding or "latin-1", "replace"), self.data.decode("latin-1")
+        texts = [text.replace("\0", "").lstrip("\ufeff\xff\xfe\xef\xbb\xbf \t\r\n") for text in encoded]
         if self.name.endswith("l"):
-            return "".join(re.findall(r'"[^"]*"\s*:', text))
-        return (text.split("\n") if self.encoding else [""])[0]
+            return "".join(key for text in texts for key in re.findall(r'"[^"]*"\s*:', text))
+        return "".join(re.split("[\r\n]", text)[0] for text in texts) if self.encoding else ""
 
     def __repr__(self) -> str:
         return f"{self.name} {self.encoding} {self.data!r}"
@@ -273,6 +274,7 @@ def unquoted(draw: st.DrawFn) -> Sheet:
     )
 
 
+INSERTED = image_name(900)
 _PIECES = documents.PIECES | st.sampled_from(
     [
         '"',
@@ -294,7 +296,7 @@ _PIECES = documents.PIECES | st.sampled_from(
         ":",
         "\x1a",
         "é",
-        image_name(900),
+        INSERTED,
     ]
 )
 

@@ -110,6 +110,9 @@ def _read_parquet(file: Path) -> Table:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file.name}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError:  # of the schema, also of the fields of a struct
+        fault = "the name of a column or field is not UTF-8: write the file again with another name"
+        raise DataError(f"{file.name}: {fault}") from None
     try:
         return Table(file, columns, table.to_pylist())
     except (ValueError, OverflowError, ImportError, pyarrow.ArrowException):

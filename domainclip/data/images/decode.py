@@ -101,32 +101,34 @@ class ImageHeader:
 def image_header(data: bytes) -> ImageHeader | None:
     """The header of an image file; None for DICOM, FITS, and files that are not images."""
     try:
-        page = _tiff_page(data, "")
-        if page is not None and page.needs_own_decoder:
-            return ImageHeader(
-                kind="TIFF",
-                mode=page.sample_type,
-                width=page.value(256, 0),
-                height=page.value(257, 0),
-                frames=1 + page.has_more,
-                rotated=page.value(274, 1) not in (0, 1),
-                has_icc_profile=34675 in page.tags,
-            )
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(io.BytesIO(data), formats=FORMATS) as opened,
-        ):
-            return ImageHeader(
-                kind=str(opened.format),
-                mode=opened.mode,
-                width=opened.width,
-                height=opened.height,
-                frames=getattr(opened, "n_frames", 1),
-                rotated=opened.getexif().get(_ORIENTATION, 1) not in (0, 1),
-                has_icc_profile="icc_profile" in opened.info,
-            )
+        with warnings.catch_warnings(action="ignore"):  # of Pillow, for every broken tag
+            page = _tiff_page(data, "")
+            if page is not None and page.needs_own_decoder:
+                return _header_of_page(page)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                return ImageHeader(
+                    kind=str(opened.format),
+                    mode=opened.mode,
+                    width=opened.width,
+                    height=opened.height,
+                    frames=getattr(opened, "n_frames", 1),
+                    rotated=opened.getexif().get(_ORIENTATION, 1) not in (0, 1),
+                    has_icc_profile="icc_profile" in opened.info,
+                )
     except Exception:
         return None
+
+
+def _header_of_page(page: tiff.TiffPage) -> ImageHeader:
+    return ImageHeader(
+        kind="TIFF",
+        mode=page.sample_type,
+        width=page.value(256, 0),
+        height=page.value(257, 0),
+        frames=1 + page.has_more,
+        rotated=page.value(274, 1) not in (0, 1),
+        has_icc_profile=34675 in page.tags,
+    )
 
 
 def _decode_with_pillow(data: bytes, name: str, max_pixels: int, settings: BitDepthSettings) -> Image.Image:

@@ -149,6 +149,17 @@ def test_parquet(tmp_path: Path) -> None:
     assert _error(_file(tmp_path, "no", "u.parquet")).startswith("u.parquet: not a Parquet file: ")
 
 
+@pytest.mark.parametrize("name", ["column", "struct", "inner"])
+def test_names_of_a_parquet_schema_that_are_not_utf8(tmp_path: Path, name: str) -> None:
+    columns = {"column": ["a.png"], "struct": pyarrow.array([{"inner": 1}])}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet", store_schema=False)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(name.encode(), b"\xff" * len(name)))
+    assert _error(tmp_path / "t.parquet") == (
+        "t.parquet: the name of a column or field is not UTF-8: write the file again with another name"
+    )
+
+
 def test_missing_files_and_files_that_are_not_tables(tmp_path: Path) -> None:
     assert _error(tmp_path / "none.csv") == f"{tmp_path / 'none.csv'}: no such file: check corpus.path"
     assert _error(_file(tmp_path, "x", "t.docx")) == (

@@ -305,7 +305,7 @@ def test_tiff_tags_are_not_needed() -> None:
 
 
 def test_broken_files_print_no_line(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     """libtiff writes past Python, and Pillow through its log and as warnings."""
     stripes = Image.fromarray(np.tile(np.uint8([0, 255, 255]), (20, 8))).convert("1")
@@ -313,10 +313,15 @@ def test_broken_files_print_no_line(
     many = encoded(stripes.convert("L"), "TIFF", compression="tiff_deflate").replace(
         b"\x15\x01\x03\x00\x01\x00\x00\x00\x01\x00", b"\x15\x01\x03\x00\x01\x00\x00\x00\x00\x01"
     )
+    longer = encoded(stripes.convert("L"), "TIFF").replace(  # a tag with more data than the file
+        b"\x16\x01\x04\x00\x01\x00\x00\x00", b"\x16\x01\x04\x00\x01\x38\x2c\x31"
+    )
+    assert longer != encoded(stripes.convert("L"), "TIFF")
     pages = encoded(stripes.convert("L"), "MPO", save_all=True, append_images=[stripes.convert("L")])
     for data in (
         faxed[:8] + b"\x01\x0b" * 8 + faxed[24:],
         many,
+        longer,
         pages.replace(b"\x02\xb0\x07\x00 \x00", b"\x02\xb0\x07\x00 \x7f"),
     ):
         with contextlib.suppress(UnreadableImage):
@@ -324,6 +329,7 @@ def test_broken_files_print_no_line(
         image_header(data)
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 @pytest.mark.parametrize(

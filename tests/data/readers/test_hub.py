@@ -222,6 +222,34 @@ def test_plain_bytes_in_a_streamed_parquet(tmp_path: Path) -> None:
     ]
 
 
+def test_broken_parquet_in_a_stream(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from domainclip.data.readers.sources.parquet import ParquetShards, read_features
+
+    file = tmp_path / "a.parquet"
+    columns = {"image": [b"x"], "struct": pyarrow.array([{"inner": 1}])}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file, store_schema=False)
+    whole, shards = file.read_bytes(), ParquetShards((str(file),), "image")
+    name = "shard a.parquet: the name of a column or field is not UTF-8"
+    for data, message in (
+        (whole.replace(b"inner", b"\xff" * 5), name),
+        (whole.replace(b"struct", b"\xff" * 6), name),
+        (whole[:-1], "shard a.parquet: not a Parquet file: Parquet magic bytes not found in footer"),
+        (b"", "shard a.parquet: not a Parquet file: Parquet file size is 0 bytes"),
+    ):
+        file.write_bytes(data)
+        for read in (
+            lambda: read_features(str(file)),
+            shards.counts,
+            lambda: list(shards(0, 0, ReadLog())),
+        ):
+            with pytest.raises(DataError) as error:
+                read()
+            assert str(error.value).startswith(message)
+
+
 def test_class_numbers_without_a_name_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow
     import pyarrow.parquet

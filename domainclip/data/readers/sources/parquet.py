@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet as pq
 from datasets import Features
 from datasets.utils.file_utils import xopen
@@ -33,7 +34,10 @@ class ParquetShards:
         return tuple(file.rpartition("/")[2] for file in self.files)
 
     def counts(self) -> tuple[int, ...]:
-        """The number of rows of each file, from its footer."""
+        """The number of rows of each file, from its footer.
+
+        Raises: DataError for a file that is not Parquet.
+        """
         return tuple(self._count(shard) for shard in range(len(self.files)))
 
     def __call__(self, shard: int, start: int, log: ReadLog) -> Iterator[SourceRow | None]:
@@ -55,11 +59,11 @@ class ParquetShards:
             yield SourceRow(row, location, {"path": None, "bytes": data}, f"{name}/{at}")
 
     def _count(self, shard: int) -> int:
-        with closing(self._opened(shard)) as data:
+        with closing(self._opened(shard)) as data, _refusing_broken(self.names[shard]):
             return int(pq.ParquetFile(data).metadata.num_rows)
 
     def _rows(self, shard: int, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        with closing(self._opened(shard)) as data:
+        with closing(self._opened(shard)) as data, _refusing_broken(self.names[shard]):
             table, at = pq.ParquetFile(data), 0
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
@@ -80,6 +84,19 @@ class ParquetShards:
 
 
 def read_features(file: str) -> Features:
-    """The columns of a file, as `datasets` describes them."""
-    with closing(xopen(file, "rb")) as data:
+    """The columns of a file, as `datasets` describes them.
+
+    Raises: DataError for a file that is not Parquet.
+    """
+    with closing(xopen(file, "rb")) as data, _refusing_broken(file.rpartition("/")[2]):
         return Features.from_arrow_schema(pq.read_schema(data))
+
+
+@contextmanager
+def _refusing_broken(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError:  # of the schema, also of the fields of a struct
+        raise DataError(f"shard {name}: the name of a column or field is not UTF-8") from None
+    except pyarrow.ArrowException as error:
+        raise DataError(f"shard {name}: not a Parquet file: {str(error).splitlines()[0]}") from None
