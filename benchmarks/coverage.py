@@ -90,9 +90,10 @@ def intervals(
 def coverage(
     figure: str, groups: int, sizes: str, icc: float, trials: int, resamples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Share of the trials in which each interval holds the truth."""
+    """Share of the trials in which each interval holds the truth, of those in which there is one."""
     rng = np.random.default_rng([seed, groups, SIZES.index(sizes), int(100 * icc)])
     held = dict.fromkeys([*METHODS, "by picture"], 0)
+    given = dict.fromkeys(held, 0)
     share = figure in ("accuracy", "AUROC")
     for trial in range(trials):
         member = patients(rng, groups, sizes)
@@ -103,8 +104,9 @@ def coverage(
         values = resampled(sample.aggregate, sample.models, alone, resamples, trial)
         found["by picture"] = bootstrap.interval(values[-1] - (values[0] if len(values) == 2 else 0))
         for method, (low, high) in found.items():
+            given[method] += not np.isnan(low)
             held[method] += low <= sample.truth <= high
-    return {method: count / trials for method, count in held.items()}
+    return {method: count / given[method] if given[method] else np.nan for method, count in held.items()}
 
 
 def false_claims(groups: int, sizes: str, icc: float, trials: int, resamples: int) -> float:
