@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from domainclip.cli import app
 from domainclip.errors import ExitCode
 
-INPUTS = int(os.environ.get("DOMAINCLIP_FUZZ", "600"))  # of all rooms together
+INPUTS = int(os.environ.get("DOMAINCLIP_FUZZ", "400"))  # of all rooms together
 CANARY = "Pat1947Canary"  # planted in values: no line may show it
 _LONGEST_LINE = 2000  # characters
 _SLOW, _HANGS = 5.0, 30  # seconds of computing, seconds that pass

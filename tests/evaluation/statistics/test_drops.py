@@ -27,7 +27,31 @@ def test_the_bound_by_hand() -> None:
     assert drop_at_most(Estimate(0, nan, nan, nan), 4, "share") == least_drop(4) == inf
 
 
+def test_the_least_drop_by_hand_and_its_borders() -> None:
+    assert least_drop(6) == pytest.approx(2.5706 * 2**0.5 / 8, abs=1e-4)  # t of 5 degrees of freedom
+    assert least_drop(5) == least_drop(5, "rank") == inf
+    assert least_drop(6, "rank") == 0.0
+    assert drop_at_most(Estimate(-0.5, -0.6, -0.4, 0.01), 6, "rank") == 0.6
+    assert drop_at_most(Estimate(-0.5, -0.6, -0.4, 0.01), 5, "rank") == inf
+    assert drop_at_most(Estimate(-0.5, nan, nan, nan), 60, "rank") == inf
+
+
+def test_the_remedy_of_a_limit_that_cannot_be_shown() -> None:
+    least = least_drop(60)  # 0.0456 and some
+    assert cannot_be_shown(least, 60, "share") == ""  # exactly at the limit
+    assert cannot_be_shown(0.01, 60, "share") == (
+        "a drop of at most 0.01 cannot be shown with 60 groups of the retention set, so the estimate decides: "
+        "name a retention set of 277 groups or more, or allow a drop of 0.046"
+    )
+    assert cannot_be_shown(0.046, 60, "share") == ""
+    assert cannot_be_shown(0.01, 4, "share").endswith("of 277 groups or more, or measure 6 groups")
+    assert cannot_be_shown(0.01, 4, "rank") != ""
+
+
 def test_the_size_of_set_that_shows_a_limit() -> None:
+    assert [groups_for(limit) for limit in (0.005, 0.01, 0.02, 0.5, 0.9)] == [554, 277, 138, 6, 6]
+    exactly = least_drop(100)
+    assert groups_for(exactly) == 100
     for limit in (0.005, 0.01, 0.02, 0.1):
         groups = groups_for(limit)
         assert groups is not None
