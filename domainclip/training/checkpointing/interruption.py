@@ -34,8 +34,9 @@ class InterruptHandler:
 
     def __enter__(self) -> InterruptHandler:
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # false once it is closed
-        # One that is ignored, as SIGHUP under nohup, stays so.
-        handled = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        # SIGHUP that is ignored, as under nohup, stays so; an interrupt saves in the background of a script too.
+        hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        handled = [number for number in STOP_SIGNALS if hangup or number != signal.SIGHUP]
         self._handlers = {number: signal.signal(number, self._note) for number in handled}
         return self
 
