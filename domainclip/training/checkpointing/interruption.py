@@ -34,7 +34,7 @@ class InterruptHandler:
 
     def __enter__(self) -> InterruptHandler:
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # false once it is closed
-        # SIGHUP that is ignored, as under nohup, stays so; an interrupt saves in the background of a script too.
+        # An ignored SIGHUP, as under nohup, stays so; an interrupt saves in the background of a script too.
         hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         handled = [number for number in STOP_SIGNALS if hangup or number != signal.SIGHUP]
         self._handlers = {number: signal.signal(number, self._note) for number in handled}
