@@ -222,3 +222,20 @@ def test_sign_flips_against_all_assignments() -> None:
     assert sign_flips.sign_flip_p(np.zeros(4), 50, 0) == 1.0
     assert sign_flips.sign_flip_p(np.ones(40), 99, 0) == pytest.approx(0.01)
     assert np.isnan(sign_flips.sign_flip_p(np.array([np.nan, 1.0]), 99, 0))
+
+
+def test_a_sum_of_signs_counts_ties_and_leaves_out_groups_that_did_not_change() -> None:
+    # Of three equal shares, two of eight sign vectors are as far from zero as the observed sum: p near 1/4.
+    p = sign_flips.sign_flip_p(np.array([0.1, 0.1, 0.1, 0.0]), 4000, 1)
+    assert p == pytest.approx(0.25, abs=0.03)
+    assert p != sign_flips.sign_flip_p(np.array([0.1, 0.1, 0.1, 0.0]), 4000, 2)  # another seed, other signs
+    assert sign_flips.sign_flip_p(np.array([1.0]), 1, 0) == 1.0
+
+
+def test_a_group_without_a_positive_has_a_share_of_its_negatives() -> None:
+    # Ranks of four items move from 1 2 3 4 to 4 2 3 1: the positive falls by 3, the last negative rises by 3.
+    base, adapted = np.array([1.0, 2, 3, 4]), np.array([4.0, 2, 3, 1])
+    labels = np.array([0.0, 0, 0, 1])
+    shares = sign_flips.auroc_shares(base, adapted, labels, ["a", "b", "c", "d"])
+    assert shares == pytest.approx([-1 / 3 * 3 / 4, 0, 0, -3 / 4])
+    assert np.isnan(sign_flips.auroc_shares(base, adapted, np.ones(4), ["a", "b", "c", "d"])).all()
