@@ -2,7 +2,7 @@
 
 The lock is a file in the folder with the process id, its start and its host; while it is held, its time is
 renewed. When the process has ended on this machine, the lock is taken over at once. A process on another
-machine cannot be looked up: its lock is taken over when nobody has renewed it for a minute.
+machine cannot be looked up: its lock is taken over when it has not been renewed for a minute.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def refuse_if_in_use(folder: Path) -> None:
     """
     if not (folder / FILE).exists():
         return
-    with suppress(OSError):  # a folder that nobody can write, such as a copy of a killed run
+    with suppress(OSError):  # a folder that cannot be written, such as a copy of a killed run
         FolderLock(folder).acquire().release()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import field_validator
 
 from domainclip.config.strict_model import StrictModel
-from domainclip.data.images.value_limits import check_percentiles, percentile_limits
+from domainclip.data.images.value_limits import Percentiles, percentile_limits
 
 _STRIP_PIXELS = 2**20  # whose levels are computed at once: all at once would take 8 bytes a pixel
 _SAMPLE_PIXELS = 2**22  # evenly spaced, of which percentiles are computed
@@ -27,17 +26,7 @@ class BitDepthSettings(StrictModel):
     # auto: by depth, or by range where values are of 32 bits, negative or floats; but by percentiles where
     # 99 % of the pixels use less than a quarter of that.
     scaling: Literal["auto", "depth", "range", "percentiles"] = "auto"
-    percentiles: tuple[float, float] = (0.5, 99.5)  # of the finite values: black, white
-
-    @field_validator("percentiles", mode="before")
-    @classmethod
-    def _two(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
-
-    @field_validator("percentiles")
-    @classmethod
-    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return check_percentiles(value)
+    percentiles: Percentiles = (0.5, 99.5)  # of the finite values: black, white
 
     def fragment(self) -> dict[str, str]:
         """The settings that differ from the defaults, as keys of a location."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from domainclip.config.strict_model import StrictModel
-from domainclip.data.images.value_limits import check_percentiles
+from domainclip.data.images.value_limits import Percentiles
 
 MAGIC = b"SIMPLE  ="
 GZIP_MAGIC = b"\x1f\x8b"
@@ -25,7 +25,7 @@ class FitsSettings(StrictModel):
     # asinh shows faint arms and bright cores at once [arXiv:astro-ph/0312483]; zscale is linear between the
     # limits of IRAF's algorithm.
     stretch: Literal["asinh", "linear", "log", "sqrt", "zscale"] = "asinh"
-    percentiles: tuple[float, float] = (0.5, 99.5)  # of the finite values: black, white; unused by zscale
+    percentiles: Percentiles = (0.5, 99.5)  # of the finite values: black, white; unused by zscale
     softening: float = Field(default=0.1, gt=0)  # of asinh, as a share of white: linear below
     # Gaussian sigma in pixels, 0: none; counts of few photons are points that vanish when they are resized.
     smooth: float = Field(default=0, ge=0, le=100)
@@ -45,16 +45,6 @@ class FitsSettings(StrictModel):
             if any(isinstance(band, str) and ("/" in band or "\\" in band) for band in bands):
                 raise ValueError("a band's file must be in the folder of the first: leave out the folder")
         return bands
-
-    @field_validator("percentiles", mode="before")
-    @classmethod
-    def _two(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
-
-    @field_validator("percentiles")
-    @classmethod
-    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return check_percentiles(value)
 
     @field_validator("hdu", mode="before")
     @classmethod

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator
 
 
-def check_percentiles(value: tuple[float, float]) -> tuple[float, float]:
-    """The two percentiles of black and white.
+def _split(value: Any) -> Any:
+    """The parts of "1,99", as a location writes them."""
+    return value.split(",") if isinstance(value, str) else value
 
-    Raises: ValueError, which pydantic reports with the key.
-    """
+
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= value[0] < value[1] <= 100:
         raise ValueError("two numbers from 0 to 100, the lower first")
     return value
+
+
+# The percentiles shown as black and as white: an option of images.
+Percentiles = Annotated[tuple[float, float], BeforeValidator(_split), AfterValidator(_in_order)]
 
 
 def percentile_limits(values: np.ndarray, percentiles: Sequence[float]) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def kind(name: str) -> NameKind | None:
-    """The kind of a name that says nothing in a prompt; None for any other name."""
+    """The kind of a name that has no meaning in a prompt; None for any other name."""
     text = name.strip()
     if _NUMBER.fullmatch(text):
         return "number"
