@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.interfaces import Encoder
+from domainclip.evaluation.diagnostics import Diagnostics
 from domainclip.registry import Component
 
 
@@ -70,6 +71,8 @@ class ProbeResult:
     warnings: list[str] = field(default_factory=list)
     # The definition of the metrics in words, where it depends on the model: two variants are not compared.
     variant: str = ""
+    # Confusion matrix, scores by class and curves of a classifier; None for a probe without classes.
+    diagnostics: Diagnostics | None = None
 
 
 class Probe(Component, ABC):

@@ -11,6 +11,7 @@ from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.controls import NullControl, control_fault, not_judged, null_control
+from domainclip.evaluation.diagnostics import Diagnostics
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
@@ -18,6 +19,15 @@ from domainclip.evaluation.statistics.estimates import MIN_GROUPS
 from domainclip.evaluation.verdicts import ComparisonRow, add_verdicts_together
 
 _MODELS = ("the base", "the adapted model")  # as reports call the first and the second
+
+
+@dataclass(frozen=True)
+class ComparedDiagnostics:
+    """Where each model errs by one probe on one set."""
+
+    probe: str
+    dataset: str
+    models: Sequence[Diagnostics]  # as the rows: the base first, then the adapted model if there is one
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Evaluation:
     resamples: int
     seed: int
     controls: list[NullControl] = field(default_factory=list)
+    diagnostics: list[ComparedDiagnostics] = field(default_factory=list)
 
 
 def evaluate_pair(base: Encoder, adapted: Encoder | None, protocol: Protocol) -> Evaluation:
@@ -65,13 +76,17 @@ def compare_models(
     against = range(1, len(encoders)) if len(encoders) > 1 else range(1)
     tables: list[list[ComparisonRow]] = [[] for _ in against]
     controls: list[list[NullControl]] = [[] for _ in against]
+    diagnostics: list[list[ComparedDiagnostics]] = [[] for _ in against]
     protocol: list[dict[str, Any]] = []
     for evaluation in run_probes(encoders, sets, probes):
         first = evaluation.results[0]
         names, left_out = verdicts.are_comparable(evaluation.results)
         warnings += [f"{first.probe} on {first.dataset}: {reason}" for reason in left_out]
-        for table, table_controls, other in zip(tables, controls, against, strict=True):
+        for table, table_controls, errors, other in zip(tables, controls, diagnostics, against, strict=True):
             pair = [first] + ([evaluation.results[other]] if other else [])
+            known = [result.diagnostics for result in pair if result.diagnostics is not None]
+            if len(known) == len(pair):
+                errors.append(ComparedDiagnostics(first.probe, first.dataset, known))
             rows = [verdicts.compare_metric(pair, name, resamples, seed) for name in names]
             warnings += [*evaluation.warnings, *verdicts.interval_warnings(rows, evaluation.groups)]
             # One headline metric a set: the swaps take as long as a hundred metrics.
@@ -89,8 +104,10 @@ def compare_models(
     warnings += verdicts.underpowered_families(tables, resamples)
     distinct = list(dict.fromkeys(warnings))
     return [
-        Evaluation(rows, protocol, distinct, valid, resamples, seed, table_controls)
-        for rows, table_controls in zip(add_verdicts_together(tables), controls, strict=True)
+        Evaluation(rows, protocol, distinct, valid, resamples, seed, table_controls, errors)
+        for rows, table_controls, errors in zip(
+            add_verdicts_together(tables), controls, diagnostics, strict=True
+        )
     ]
 
 
