@@ -21,12 +21,16 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class of a classifier; NaN where a score is undefined, such as the precision without answers."""
+    """One class of a classifier; NaN where a score is undefined, such as the precision without answers.
+
+    Of several classes an item, answers, recall, precision and F1 are those at the threshold of the class; NaN
+    without one. Below ten items of the class all scores are NaN, since they would be noise.
+    """
 
     name: str
-    items: int
-    groups: int
-    answers: float  # items that were given this class, also by items of no class
+    items: int  # of this class
+    groups: int  # with such an item
+    answers: float  # measured items that were given this class; ties count in parts
     recall: float
     precision: float
     f1: float
@@ -47,7 +51,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ClassCurves:
-    """The ROC and the precision-recall curve of one class, thinned to at most 200 thresholds."""
+    """The ROC and the precision-recall curve of one class, thinned to at most 200 thresholds.
+
+    The first threshold is above all scores: there the precision is that of the next, as the area counts it.
+    """
 
     name: str
     false_positive_rate: np.ndarray  # (k,) rising

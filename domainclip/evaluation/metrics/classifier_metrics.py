@@ -9,13 +9,15 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.evaluation.base import EvaluationSet, Metric
-from domainclip.evaluation.metrics import macro
+from domainclip.evaluation.diagnostics import Diagnostics
+from domainclip.evaluation.metrics import class_diagnostics, macro
 from domainclip.evaluation.metrics.decisions import top1_shares, top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples
 from domainclip.evaluation.metrics.labels import (
     frequent_classes,
     groups_with_and_without,
     has_both_classes,
+    names_to_show,
     single_label_rows,
 )
 from domainclip.evaluation.metrics.results import metric
@@ -71,6 +73,18 @@ def classifier_metrics(
             aggregates.point_estimate(aggregates.mean, majority),
         ),
     ]
+
+
+def classifier_diagnostics(
+    data: EvaluationSet, names: Sequence[str], scores: np.ndarray, labels: np.ndarray
+) -> Diagnostics:
+    """Where a fitted classifier errs, by its scores (n, c) on labels (n, c) of the set."""
+    shown = names_to_show(data, names)
+    if data.card.multi_label:
+        return class_diagnostics.of_multi_label(shown, data.items, scores, labels, {})
+    rows, truth = single_label_rows(labels)
+    scores = scores[rows]
+    return class_diagnostics.of_single_label(shown, data.items, rows, top1_shares(scores), scores, truth)
 
 
 def _areas(

@@ -19,6 +19,13 @@ def class_names(data: EvaluationSet) -> list[str]:
     return sorted({label for labels in data.train["labels"] for label in labels} if data.train else ())
 
 
+def names_to_show(data: EvaluationSet, names: Sequence[str]) -> list[str]:
+    """The names of the classes as a report may show them: a label outside the card's may be a person's."""
+    if data.card.names_may_show or set(names) <= set(data.classes):
+        return list(names)
+    return [name if name in data.classes else f"class {i + 1}" for i, name in enumerate(names)]
+
+
 def single_label_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows with exactly one class, and the index of that class, from labels (n, c)."""
     rows = np.flatnonzero(np.nansum(labels, axis=1) == 1)

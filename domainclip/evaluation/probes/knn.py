@@ -10,7 +10,11 @@ from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics.classifier_metrics import classifier_metrics, selection_score
+from domainclip.evaluation.metrics.classifier_metrics import (
+    classifier_diagnostics,
+    classifier_metrics,
+    selection_score,
+)
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
 from domainclip.evaluation.metrics.labels import class_names, label_matrix, single_label_rows
 from domainclip.evaluation.metrics.results import not_measured
@@ -58,7 +62,15 @@ class Knn(Probe):
         if not metrics:
             return not_measured("knn", data, self.version, "items with one of the classes")
         details = {"k": k, "chosen_on": chosen_on, "neighbours": len(train.ids), **train.lost}
-        return ProbeResult("knn", data.name, metrics, metrics[0].name, self.version, details)
+        return ProbeResult(
+            "knn",
+            data.name,
+            metrics,
+            metrics[0].name,
+            self.version,
+            details,
+            diagnostics=classifier_diagnostics(data, names, votes, labels),
+        )
 
     def _choose(self, train: Examples, validation: Examples | None, several: bool) -> tuple[int, str]:
         candidates = sorted(set(self.k))

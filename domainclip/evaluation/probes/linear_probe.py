@@ -11,7 +11,11 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics.classifier_metrics import classifier_metrics, selection_score
+from domainclip.evaluation.metrics.classifier_metrics import (
+    classifier_diagnostics,
+    classifier_metrics,
+    selection_score,
+)
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
 from domainclip.evaluation.metrics.labels import (
     class_names,
@@ -74,7 +78,15 @@ class LinearProbe(Probe):
             "tried": score_by_strength,
             **train.lost,
         }
-        return ProbeResult("linear_probe", data.name, metrics, metrics[0].name, self.version, details)
+        return ProbeResult(
+            "linear_probe",
+            data.name,
+            metrics,
+            metrics[0].name,
+            self.version,
+            details,
+            diagnostics=classifier_diagnostics(data, names, scores, labels),
+        )
 
     def _predict_single_label(self, train: Examples, features: np.ndarray, strength: float) -> np.ndarray:
         """(n, c) probabilities; 0 in a class without training items."""

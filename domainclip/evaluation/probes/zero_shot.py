@@ -16,7 +16,14 @@ from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.metrics import decisions, macro, results, zero_shot_metrics, zero_shot_scores
+from domainclip.evaluation.metrics import (
+    class_diagnostics,
+    decisions,
+    macro,
+    results,
+    zero_shot_metrics,
+    zero_shot_scores,
+)
 from domainclip.evaluation.metrics import labels as metrics_labels
 from domainclip.evaluation.metrics.prompt_presets import (
     VERSIONS,
@@ -76,6 +83,7 @@ class ZeroShot(Probe):
         positives = {name: Prompts(positive=task.classes[name].positive) for name in names}
         scores = zero_shot_scores.class_margins(encoder, data.items, positives, task.ensemble)[rows]
         hits, chance = decisions.top_k_hits(scores, truth), 1 / len(names)
+        odds = class_diagnostics.log_odds(scores * encoder.scale)
         metric = partial(results.metric, items=data.items, rows=rows)
         macro_f1 = partial(aggregates.macro_f1, classes=truth)
         guess = aggregates.point_estimate(macro_f1, np.full(scores.shape, chance))
@@ -108,7 +116,18 @@ class ZeroShot(Probe):
         warnings = _rare_class_warnings(
             data, names, np.bincount(truth, minlength=len(names)), "macro accuracy", "items"
         )
-        return ProbeResult("zero_shot", data.name, metrics, "macro_accuracy", self.version, details, warnings)
+        return ProbeResult(
+            "zero_shot",
+            data.name,
+            metrics,
+            "macro_accuracy",
+            self.version,
+            details,
+            warnings,
+            diagnostics=class_diagnostics.of_single_label(
+                names, data.items, rows, decisions.top1_shares(scores), odds, truth
+            ),
+        )
 
     def _several(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:
         names, labels = list(task.classes), task.truth(data.items)
@@ -156,7 +175,16 @@ class ZeroShot(Probe):
             "thresholds": thresholds or "not chosen: no validation split with both kinds of items",
             "thresholds_chosen_by": "largest sensitivity + specificity on validation (Youden)",
         }
-        return ProbeResult("zero_shot", data.name, metrics, "macro_auroc", self.version, details, warnings)
+        return ProbeResult(
+            "zero_shot",
+            data.name,
+            metrics,
+            "macro_auroc",
+            self.version,
+            details,
+            warnings,
+            diagnostics=class_diagnostics.of_multi_label(names, data.items, scores, labels, thresholds),
+        )
 
     def _answer(self, encoder: Encoder, margins: np.ndarray, task: ZeroShotTask) -> np.ndarray:
         """Published protocols apply a softmax to two unscaled cosines; otherwise the margin in logits."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domainclip.evaluation.metrics.classifier_metrics import classifier_metrics, selection_score
+from domainclip.evaluation.metrics.classifier_metrics import (
+    classifier_diagnostics,
+    classifier_metrics,
+    selection_score,
+)
 from domainclip.evaluation.metrics.labelled_examples import Examples
 from domainclip.evaluation.statistics import aggregates
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -49,6 +53,17 @@ def test_areas_of_the_classes_with_both_sides_in_both_splits() -> None:
         assert aggregates.point_estimate(metric.aggregate, metric.scores) == 0.5  # beats one of two
         assert metric.chance == 0.5
     assert classifier_metrics(SEVERAL, ["x", "y"], scores, labels, examples([[1, 1], [1, 1]])) == []
+
+
+def test_where_a_fitted_classifier_errs() -> None:
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.0, 1.0]])
+    labels = np.array([[1.0, 0], [1, 0], [0, 1], [1, 1]])  # the last item has both classes
+    errors = classifier_diagnostics(SET, ["x", "y"], scores, labels)
+    assert errors.confusion is not None
+    assert errors.confusion.classes == ["class 1", "class 2"]  # labels of a corpus that may name people
+    assert errors.confusion.counts.tolist() == [[2, 0], [1, 0]]
+    several = classifier_diagnostics(SEVERAL, ["x", "y"], scores, labels)
+    assert (several.confusion, [scores.items for scores in several.classes]) == (None, [3, 2])
 
 
 def test_the_score_that_selects_a_classifier() -> None:
