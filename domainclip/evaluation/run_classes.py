@@ -1,47 +1,68 @@
-"""The classes of a run, which `eval` measures on another corpus as well.
+"""The classes of a run, which `eval` measures on another corpus as well, and which `classify` predicts.
 
 A corpus whose card has templates gives a class for each frequent label. On another corpus these may be other
 classes, or the same in another spelling, and the metrics would answer another question than those of the run.
+
+`RUN/classes.json` is written when the run begins, `RUN/model/classes.json` when it was evaluated: the same,
+with the thresholds and the temperature that hold for the weights beside it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from domainclip.data.cards import Card, Prompts
+from domainclip.config.strict_model import StrictModel
+from domainclip.data import prepared_format
+from domainclip.data.cards import Prompts
 from domainclip.data.corpus import Corpus
+from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.class_names import quoted
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.class_decisions import Decisions
 
 FILE = "classes.json"
-_VERSION = 1
 _PARENTS = 2  # levels between the weights and the run folder at most: RUN/model, RUN/checkpoints/step-8
 
 
-@dataclass(frozen=True)
-class RunClasses:
-    """The classes of the corpus that a run was trained on."""
+class RunClasses(StrictModel):
+    """The classes of the corpus that a run was trained on, and how its images are shown."""
 
+    version: Literal[2] = 2
     corpus: str  # its fingerprint
     classes: dict[str, Prompts]
+    multi_label: bool = False
+    templates: list[str] = []  # of the card, for other class names
+    images: ImageSettings = ImageSettings()
+    dicom_window: int | str = 0  # of the reader of DICOM files
+    decisions: Decisions | None = None
 
 
-def save(folder: Path, corpus: Corpus) -> None:
-    """Write the classes of the corpus into a run folder.
+def of_corpus(corpus: Corpus) -> RunClasses:
+    """The classes of a corpus, without decisions."""
+    card = corpus.card
+    return RunClasses(
+        corpus=corpus.fingerprint,
+        classes=corpus.classes,
+        multi_label=card.multi_label,
+        templates=card.templates,
+        images=card.images,
+        dicom_window=card.options.get("window", 0) if card.reader == "dicom" else 0,
+    )
+
+
+def save(folder: Path, classes: RunClasses) -> None:
+    """Write the classes into a run folder, or beside the weights that their decisions hold for.
 
     Raises: OSError when they cannot be written.
     """
-    classes = {name: prompts.model_dump() for name, prompts in corpus.classes.items()}
-    data = {"version": _VERSION, "corpus": corpus.fingerprint, "classes": classes}
-    (folder / FILE).write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+    prepared_format.write_atomically(folder / FILE, classes.model_dump_json(indent=1).encode())
 
 
 def load(name: str) -> RunClasses | None:
-    """The classes of a run, or of a folder inside one; None for any other model.
+    """The classes of a run, or of a folder inside one, without decisions; None for any other model.
 
     Raises: ModelError for a broken file.
     """
@@ -51,18 +72,25 @@ def load(name: str) -> RunClasses | None:
     # A file of that name in any other folder is none of ours.
     runs = [one for one in (folder, *folder.parents[:_PARENTS]) if (one / "recipe.yaml").is_file()]
     file = next((one / FILE for one in runs if (one / FILE).is_file()), None)
-    if file is None:
-        return None
+    return None if file is None else _read(file, Path(name) / FILE)
+
+
+def beside_weights(weights: Path) -> RunClasses | None:
+    """The classes and decisions that lie in the folder of the weights; else the classes of their run, if any.
+
+    Raises: ModelError for a broken file.
+    """
+    file = weights / FILE
+    is_model = any((weights / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return _read(file, file) if is_model and file.is_file() else load(str(weights))
+
+
+def _read(file: Path, shown: Path) -> RunClasses:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if data["version"] != _VERSION:
-            raise ValueError
-        return RunClasses(
-            str(data["corpus"]), dict(Card.model_validate({"classes": data["classes"]}).classes)
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        return RunClasses.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         raise ModelError(
-            f"{Path(name) / FILE}: not the classes of a run that this version reads: restore it, or delete "
+            f"{shown}: not the classes of a run that this version reads: restore it, or delete "
             "it to take the classes of the corpus"
         ) from None
 

@@ -32,6 +32,7 @@ from domainclip.models.loading import load_model
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import report_context
+from domainclip.pipelines.run_decisions import record_evaluated_run
 from domainclip.report import model_facts, writer
 from domainclip.report.context import ReportContext
 from domainclip.report.gallery import gallery_examples
@@ -113,6 +114,7 @@ def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder
         adapted=model_facts.model_facts(models[1], labels[1]) if len(models) == 2 else None,
     )
     _announce(context, evaluations)
+    record_evaluated_run(folder.parent, names, protocol, evaluations)
     if len(evaluations) == 1:
         return writer.write(folder, evaluations[0], context)
     about = [model_facts.model_facts(model) for model in models]

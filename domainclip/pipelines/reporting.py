@@ -21,6 +21,7 @@ from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.split_usage import SplitUsage, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.run_decisions import record_trained_run
 from domainclip.report import results_file, writer
 from domainclip.report.citations import sources
 from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
@@ -67,6 +68,7 @@ def write_run_report(
         adapted=model_facts(adapted.encoder.model, folder.name),
     )
     page = writer.write(folder, evaluation, context)
+    record_trained_run(folder, inputs.corpus, protocol, evaluation)
     facts = CardFacts(recipe, inputs.corpus.card, context.citations, recipe.report.license)
     write_card(folder, results_file.load(folder / "results.json"), facts)
     return page

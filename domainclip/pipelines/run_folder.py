@@ -110,7 +110,7 @@ def begin_run(folder: Path, recipe: Recipe, record: TrainingRecord | None, corpu
     if record is not None:
         contamination.save(folder, record)
     with _writing(folder):
-        run_classes.save(folder, corpus)
+        run_classes.save(folder, run_classes.of_corpus(corpus))
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -125,6 +125,7 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
 @first_process
 def save_adapted_model(model: DualEncoder, folder: Path) -> None:
     """Write the model to the run folder."""
+    (folder / "model" / run_classes.FILE).unlink(missing_ok=True)  # of other weights
     save_model(model, folder / "model")
 
 

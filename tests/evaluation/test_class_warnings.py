@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,7 +81,8 @@ def test_only_probes_of_classes_report_them() -> None:
 
 
 def _run(corpus: str = "another", **classes: str) -> RunClasses:
-    return RunClasses(corpus, {name: Prompts(positive=[text]) for name, text in classes.items()})
+    prompts = {name: Prompts(positive=[text]) for name, text in classes.items()}
+    return RunClasses(corpus=corpus, classes=prompts)
 
 
 def _templates(labels: list[list[str]], multi_label: bool = False) -> EvaluationSet:
@@ -121,19 +121,20 @@ def test_the_card_and_foreign_labels_come_before_the_run() -> None:
 
 
 def test_the_classes_of_a_run_are_written_and_read(tmp_path: Path) -> None:
-    corpus: Any = SimpleNamespace(classes=_run(cat="a cat").classes, fingerprint="of the run")
-    run_classes.save(tmp_path, corpus)
+    classes = _run("of the run", cat="a cat")
+    run_classes.save(tmp_path, classes)
     assert run_classes.load(str(tmp_path)) is None  # a file of that name in a folder that is no run
     (tmp_path / "recipe.yaml").write_text("base: b\n")
     (tmp_path / "checkpoints" / "step-8").mkdir(parents=True)
     for name in (tmp_path, tmp_path / "checkpoints" / "step-8"):
-        assert run_classes.load(str(name)) == RunClasses("of the run", corpus.classes)
+        assert run_classes.load(str(name)) == classes
     assert run_classes.load("openai/clip-vit-base-patch32") is None
     for text in (
         "{",
         "[]",
         '{"version": 2}',
-        '{"version": 1, "corpus": "x", "classes": {"cat": {"positive": []}}}',
+        '{"version": 1, "corpus": "x", "classes": {}}',
+        '{"version": 2, "corpus": "x", "classes": {"cat": {"positive": []}}}',
     ):
         (tmp_path / "classes.json").write_text(text)
         with pytest.raises(ModelError, match="not the classes of a run that this version reads"):

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from datasets import DatasetDict
-from PIL import Image
 
 from domainclip.data.cards import Card, Columns
-from domainclip.data.dicom import reading
-from domainclip.data.files import corpus_folder, file_kinds
-from domainclip.data.images import decode
+from domainclip.data.files import corpus_folder
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.sources import image_files
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import is_split, parse_split
-from domainclip.errors import DataError, RecipeError, UnreadableImage
-
-_PILLOW_FORMATS = Image.registered_extensions()  # by suffix
-_FITS = (".fits", ".fit", ".fts")
-_SUFFIXES = (
-    *sorted(suffix for suffix, kind in _PILLOW_FORMATS.items() if kind in decode.FORMATS),
-    *(".mpo", ".dcm", ".dicom", *_FITS, ".fz"),
-    *(f"{suffix}.gz" for suffix in _FITS),
-)
-_HEAD_BYTES = 512  # enough to recognise the kind of a file
+from domainclip.errors import DataError, RecipeError
 
 _TextKey = tuple[Path, str]  # the folder, and the name without .txt
 
@@ -57,9 +44,10 @@ class Folder(CorpusReader):
         files = list(corpus_folder.walk_files(root, skipped))
         if skipped:
             log.add_note(f"{len(skipped)} links to folders, pipes and devices are not read")
-        by_content = _dicom_by_content([file for file in files if not _suffix(file)])
-        images = [file for file in files if _suffix(file) or file in by_content]
-        _note_other_files([file for file in files if not _suffix(file) and file not in by_content], log)
+        images = image_files.select_images(files)
+        selected = set(images)
+        if others := image_files.describe_others([file for file in files if file not in selected]):
+            log.add_note(f"files that are not images are left out: {others}")
         texts = {_text_key(file, file.name[:-4]): file for file in files if file.suffix.lower() == ".txt"}
         unused = set(texts.values()) - {_text_file(file, texts) for file in images}
         if unused:
@@ -124,7 +112,7 @@ def _refuse_columns(columns: Columns) -> None:
 
 
 def _stem(file: Path) -> str:
-    return file.name[: len(file.name) - len(_suffix(file))]  # of a.fits.gz: a
+    return file.name[: len(file.name) - len(image_files.image_suffix(file))]  # of a.fits.gz: a
 
 
 def _text_key(file: Path, stem: str) -> _TextKey:
@@ -136,48 +124,3 @@ def _text_file(image: Path, texts: Mapping[_TextKey, Path]) -> Path | None:
     """The text of an image: of a.png, a.txt or a.png.txt."""
     keys = (_text_key(image, stem) for stem in (_stem(image), image.name))
     return next((texts[key] for key in keys if key in texts), None)
-
-
-def _suffix(file: Path) -> str:
-    """The suffix that marks a file as an image; "" for any other file."""
-    name = file.name.lower()
-    return max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len, default="")
-
-
-def _dicom_by_content(files: Sequence[Path]) -> frozenset[Path]:
-    """The files without a known suffix that are DICOM images, as archives export them, and damaged ones.
-
-    Beside such images, a file that is empty or of no known kind is a damaged one: it is counted as unusable.
-    """
-    images, damaged = [], []
-    for file in files:
-        if file_kinds.is_common(file) or file_kinds.is_known(file):
-            continue
-        with suppress(OSError), file.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-            if reading.is_dicom(head):
-                images += [file] if _is_image(file) else []
-            elif not file_kinds.kind_of_content(head):
-                damaged.append(file)
-    return frozenset([*images, *damaged] if images else [])
-
-
-def _is_image(file: Path) -> bool:
-    """Whether a DICOM file is an image, or a broken one; not a report or a directory."""
-    try:
-        reading.read_header(file, ["Modality"])
-    except UnreadableImage as error:
-        return not error.reason.startswith("not an image")
-    return True
-
-
-def _note_other_files(others: Sequence[Path], log: ReadLog) -> None:
-    counts: Counter[str] = Counter()
-    for file in others:
-        suffix = file.suffix.lower()
-        if not file_kinds.is_common(file):
-            known = file_kinds.is_known(file)
-            counts[suffix if known else "of other kinds" if suffix else "without a suffix"] += 1
-    if counts:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
-        log.add_note(f"files that are not images are left out: {kinds}")

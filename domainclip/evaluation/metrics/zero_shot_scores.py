@@ -39,7 +39,12 @@ def class_vectors(
 
 def cosines(encoder: Encoder, items: Dataset, vectors: np.ndarray) -> np.ndarray:
     """(n, c), rounded to six decimals, the accuracy of single-precision embeddings: closer values tie."""
-    rounded: np.ndarray = np.round(encoder.images(items).astype(np.float64) @ vectors.T, 6)
+    return cosines_of_images(encoder.images(items), vectors)
+
+
+def cosines_of_images(images: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(n, c) cosines of image embeddings (n, d) and class vectors (c, d), rounded as those of a set."""
+    rounded: np.ndarray = np.round(images.astype(np.float64) @ vectors.T, 6)
     return rounded
 
 
@@ -50,16 +55,25 @@ def class_margins(
     ensemble: PromptEnsemble = "normalise_mean_normalise",
 ) -> np.ndarray:
     """(n, c): cosine with the positive prompts, minus that with the negative ones where a class has any."""
+    return margins_of_images(encoder, encoder.images(items), classes, ensemble)
+
+
+def margins_of_images(
+    encoder: Encoder,
+    images: np.ndarray,
+    classes: Mapping[str, Prompts],
+    ensemble: PromptEnsemble = "normalise_mean_normalise",
+) -> np.ndarray:
+    """(n, c) margins of image embeddings (n, d), as `class_margins` of a set."""
     class_prompts = list(classes.values())
-    scores = cosines(
-        encoder, items, class_vectors(encoder, [prompts.positive for prompts in class_prompts], ensemble)
-    )
+    positive = class_vectors(encoder, [prompts.positive for prompts in class_prompts], ensemble)
+    scores = cosines_of_images(images, positive)
     with_negatives = [i for i, prompts in enumerate(class_prompts) if prompts.negative]
     if with_negatives:
         negative_vectors = class_vectors(
             encoder, [class_prompts[i].negative for i in with_negatives], ensemble
         )
-        scores[:, with_negatives] -= cosines(encoder, items, negative_vectors)
+        scores[:, with_negatives] -= cosines_of_images(images, negative_vectors)
     return np.round(scores, 6)
 
 
