@@ -24,7 +24,7 @@ def finetune(
     processes: Processes = None,
     accelerate_config: Annotated[
         Path | None,
-        typer.Option(help="A file of `accelerate config`, for several machines or another engine."),
+        typer.Option(help="A file of `accelerate config`, for several machines."),
     ] = None,
 ) -> None:
     """Adapt a base model to a corpus, and report what was gained and what was lost.

@@ -25,7 +25,9 @@ class TrainConfig(StrictModel):
     warmup: Share = 0.1  # of the steps
     max_grad_norm: float = Field(1.0, gt=0)
     seed: int = Field(0, ge=0, lt=2**32)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # Of activations: auto is the fastest that the device computes in; tf32 is fp32 with shorter factors in
+    # matrix products, on a GPU that has it.
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
     workers: int = Field(0, ge=0)
     log_every: int = Field(1, ge=1)
@@ -79,7 +81,11 @@ class TrainConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fsdp_limits(self) -> TrainConfig:
-        clash = {"compile": self.compile, "optimizer: adamw8bit": self.optimizer == "adamw8bit"}
+        clash = {
+            "compile": self.compile,
+            "optimizer: adamw8bit": self.optimizer == "adamw8bit",
+            "precision: fp16": self.precision == "fp16",
+        }
         if self.fsdp and (key := next((key for key, is_set in clash.items() if is_set), None)):
             raise ValueError(
                 f"fsdp: true shards every tensor, which {key} does not support: use only one of them"

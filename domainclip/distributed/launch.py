@@ -16,6 +16,9 @@ from domainclip.distributed.failures import first_failure, stopped_by_signal
 from domainclip.errors import STOP_SIGNALS, RecipeError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+# Under Accelerate's own FSDP, DeepSpeed and Megatron, gradient caching and checkpoints would be silently wrong:
+# quarter gradients, no weights saved.
+_ENGINES = ("NO", "MULTI_GPU", "MULTI_CPU")
 _SHUTDOWN_SECONDS = "300"  # that the processes have after a signal: a step and a save take time
 
 
@@ -63,7 +66,7 @@ def launch(arguments: list[str], processes: int | None, config: Path | None) -> 
 
 
 def _check_config(config: Path | None) -> None:
-    """Raises: RecipeError for a file that does not exist or that `accelerate config` did not write."""
+    """Raises: RecipeError for a file that does not exist, or not of `accelerate config`, or of another engine."""
     if config is None:
         return
     if not config.is_file():
@@ -71,12 +74,25 @@ def _check_config(config: Path | None) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        load_config_from_file(str(config))
+        loaded = load_config_from_file(str(config))
     except Exception as error:  # whatever a YAML reader and a dozen of keys may raise
         reason = " ".join(str(error).split())
         raise RecipeError(
             f"--accelerate-config: {config} cannot be read: {reason}; make one with `accelerate config`"
         ) from None
+    check_engine(str(getattr(loaded.distributed_type, "value", loaded.distributed_type)), "--accelerate-config")
+
+
+def check_engine(engine: str, source: str = "accelerate") -> None:
+    """Check the distributed type that `source` sets.
+
+    Raises: RecipeError for one other than data-parallel processes.
+    """
+    if engine not in _ENGINES:
+        raise RecipeError(
+            f"{source}: distributed_type {engine} is not supported: use {', '.join(_ENGINES[:-1])} or "
+            f"{_ENGINES[-1]}, and train.fsdp=true to shard weights and moments over the processes"
+        )
 
 
 def _forward_signals() -> None:

@@ -23,8 +23,12 @@ PREFIXES = {
     "logit_bias": "bias",
 }
 POOLING = "image_pooling."  # prefix of such weights in `DualEncoder.added_modules`
-# Tables and single tokens that are added to the input once: decay would only pull them to zero.
-_NO_DECAY = re.compile(r"position|class_embedding|cls_token|token_type|probe|added_tokens|pooling\.place")
+# Tables and single tokens that are added to the input once: decay would only pull them to zero. So it would a
+# token's embedding: one that no caption of the corpus has gets no gradient, and would be forgotten.
+_NO_DECAY = re.compile(
+    r"position|class_embedding|cls_token|token_type|probe|added_tokens|pooling\.place"
+    r"|(token|word)_embeddings?\.weight"
+)
 # Keys of a config that concern files, not numbers.
 _NOT_NUMERICAL = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures")
 
@@ -62,7 +66,7 @@ def match_patterns(names: Iterable[str], patterns: list[tuple[str, float]]) -> d
 
 
 def uses_weight_decay(name: str, weight: Tensor) -> bool:
-    """Whether weight decay applies: to matrices only, no norm, bias, position, single token or scale."""
+    """Whether weight decay applies: to matrices only, no norm, bias, position, token embedding or scale."""
     return weight.ndim > 1 and not _NO_DECAY.search(name)
 
 

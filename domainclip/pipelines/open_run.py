@@ -12,22 +12,23 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from domainclip.config import durations
 from domainclip.config.training import TrainConfig
-from domainclip.distributed import heartbeat
+from domainclip.distributed import heartbeat, launch
 from domainclip.pipelines.run_folder import locked_run_folder
+from domainclip.training.precision import mixed_precision
 from domainclip.training.run_context import RunContext, RunOptions
-from domainclip.training.setup import precision
 
 
 @contextmanager
 def open_run(name: str, settings: TrainConfig, options: RunOptions) -> Iterator[RunContext]:
     """Connect the processes, and lock the run folder until the run ends.
 
-    Raises: RecipeError for a folder that another command uses, or that holds a run already, unless it is
-    resumed.
+    Raises: RecipeError for an engine other than data-parallel processes; for a folder that another command
+    uses, or that holds a run already, unless it is resumed.
     """
     started = time.monotonic()
     heartbeat.set_timeout(settings.timeout)
     timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=durations.seconds(settings.timeout)))
-    accelerator = Accelerator(mixed_precision=precision(settings), kwargs_handlers=[timeout])
+    accelerator = Accelerator(mixed_precision=mixed_precision(settings), kwargs_handlers=[timeout])
+    launch.check_engine(accelerator.distributed_type.value)
     with locked_run_folder(name, options) as folder:
         yield RunContext(folder, accelerator, options, started)

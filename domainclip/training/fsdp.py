@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
@@ -121,11 +121,16 @@ def prepare(
     return parallel_model, wrapped_optimizer
 
 
-def clip_gradients(model: DualEncoder, max_norm: float, accelerator: Accelerator) -> float:
-    """Return the norm of all gradients after a step's last backward pass, and clip it to `max_norm`."""
+def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelerator: Accelerator) -> float:
+    """Return the norm of all gradients after a step's last backward pass, and clip it to `max_norm`.
+
+    `optimizer` is that of the stage, as Accelerate wraps it.
+    """
     weights = [weight for weight in model.parameters() if weight.grad is not None]
     if not is_sharded(model):
-        return float(accelerator.clip_grad_norm_(weights, max_norm))
+        # Of this optimizer alone: Accelerate's own function would unscale once for each earlier stage too.
+        accelerator.unscale_gradients(optimizer)
+        return float(clip_grad_norm_(weights, max_norm))
     # Sharded and whole tensors cannot be in one list.
     sharded = [weight for weight in weights if isinstance(weight, DTensor)]
     whole = [weight for weight in weights if not isinstance(weight, DTensor)]

@@ -28,6 +28,8 @@ def restore(state: TrainingState, path: Path | None, first_step: int) -> dict[st
     # A measured micro-batch size holds for the rest of its stage, since dropout is drawn by micro-batch.
     if state.step > first_step and "micro_batch_size" in facts:
         state.micro_batch_size = facts["micro_batch_size"]
+    if state.scaler is not None and facts.get("loss_scale"):
+        state.scaler.load_state_dict(facts["loss_scale"])
     return dict(facts)
 
 
@@ -48,6 +50,7 @@ def save(
         "identity": dict(setup.identity),
         "micro_batch_size": state.micro_batch_size,
         "course": policy.state(),
+        "loss_scale": None if state.scaler is None else state.scaler.state_dict(),
     }
     groups, keep, protected = state.groups(), setup.settings.keep_checkpoints, policy.protected_steps
     collectives.on_first_process(

@@ -159,10 +159,3 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
 
 def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(kept[index]).to(device)
-
-
-def precision(settings: TrainConfig) -> str:
-    """bf16 autocast where the device has it; weights, logits and loss stay fp32 either way."""
-    if settings.precision == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if settings.precision == "bf16" else "no"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import exp
+from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training import fsdp, loop_checkpoints
 from domainclip.training import micro_batch_size as training_micro_batch_size
 from domainclip.training import optimizer as training_optimizer
+from domainclip.training import precision as training_precision
 from domainclip.training import step as training_step
 from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
 from domainclip.training.monitoring.metrics_log import MetricsLog
@@ -63,7 +64,9 @@ class StageRun:
         learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
         checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
         optimizer = training_optimizer.make_optimizer(model, inputs.factors, settings, setup.peak_rate)
-        state = TrainingState(0, learning | checkpointed, optimizer, settings.micro_batch_size)
+        state = TrainingState(
+            0, learning | checkpointed, optimizer, settings.micro_batch_size, run.accelerator.scaler
+        )
         facts = loop_checkpoints.restore(state, saved, steps.begin)
         policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
         model.set_train_mode({name.split("/")[0] for name in learning})
@@ -144,8 +147,9 @@ class StageRun:
             seed,
             self.accelerator,
         )
-        norm = fsdp.clip_gradients(self.model, settings.max_grad_norm, self.accelerator)
-        _check_finite(output, norm, rows, step)
+        norm = fsdp.clip_gradients(self.model, self.optimizer, settings.max_grad_norm, self.accelerator)
+        if not (isfinite(output.loss) and training_precision.overflowed(norm, self.accelerator)):
+            _check_finite(output, norm, rows, step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_scale()

@@ -21,6 +21,7 @@ class TrainingState:
     weights: Mapping[str, Tensor]  # every weight that learns in any stage, by name
     optimizer: torch.optim.Optimizer
     micro_batch_size: int | Literal["auto"] | None = None  # pairs held at once; "auto" until it is measured
+    scaler: torch.amp.GradScaler | None = None  # the loss scale of fp16, which adapts from step to step
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors to save: the weights, and the optimizer's moments as `NAME:MOMENT`.

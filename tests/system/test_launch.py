@@ -222,6 +222,24 @@ def test_a_file_that_accelerate_did_not_write(tmp_path: Path, text: str) -> None
     assert str(caught.value).endswith("; make one with `accelerate config`")
 
 
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"])
+def test_an_engine_that_would_train_wrongly_is_refused(tmp_path: Path, engine: str) -> None:
+    file = tmp_path / "engine.yaml"
+    file.write_text(_ALONE.replace("'NO'", f"'{engine}'"))
+    with pytest.raises(RecipeError) as caught:
+        launch.launch(["finetune"], None, file)
+    assert str(caught.value) == (
+        f"--accelerate-config: distributed_type {engine} is not supported: use NO, MULTI_GPU or MULTI_CPU, and "
+        "train.fsdp=true to shard weights and moments over the processes"
+    )
+
+
+def test_an_engine_of_the_environment_is_refused_before_training() -> None:
+    launch.check_engine("MULTI_GPU")
+    with pytest.raises(RecipeError, match=r"^accelerate: distributed_type FSDP is not supported"):
+        launch.check_engine("FSDP")
+
+
 def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is stopped while a corpus is read leaves no words: nobody is lost."""
     from accelerate.commands import launch as accelerate

@@ -155,7 +155,7 @@ def take(case: Case, bases: dict[str, Path], accelerator: Accelerator) -> tuple[
         for _ in range(2 if case.micro is None else 1):
             loaded.zero_grad(set_to_none=True)
             taken = step.compute_gradients(model, loaded, batch, _terms(case), case.micro, 0, accelerator)
-            fsdp.clip_gradients(loaded, inf, accelerator)
+            fsdp.clip_gradients(loaded, None, inf, accelerator)
     found = {name: w.grad for name, w in loaded.weights().items() if w.grad is not None}
     return taken.loss, {name: fsdp.full_tensor(grad) for name, grad in found.items()}
 

@@ -104,7 +104,7 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
                 at,
                 accelerator,
             )
-            norms.append(fsdp.clip_gradients(shared, TRAIN.max_grad_norm, accelerator))
+            norms.append(fsdp.clip_gradients(shared, wrapped, TRAIN.max_grad_norm, accelerator))
             losses.append(taken.loss)
             wrapped.step()
             wrapped.zero_grad(set_to_none=True)

@@ -22,6 +22,7 @@ from domainclip.training.optimizer import (
 
 # Every parameter of the tiny model's text tower that weight decay leaves alone, without its layer.
 UNDECAYED_TEXT = {
+    "embeddings.token_embedding.weight",
     "embeddings.position_embedding.weight",
     "final_layer_norm.weight",
     "final_layer_norm.bias",
@@ -29,7 +30,6 @@ UNDECAYED_TEXT = {
     *(f"layer_norm{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")),
 }
 DECAYED_TEXT = {
-    "embeddings.token_embedding.weight",
     "text_projection.weight",
     *(f"{module}.weight" for module in ("k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2")),
 }
@@ -132,6 +132,19 @@ def test_without_a_gradient_decay_alone_moves_a_weight(model: DualEncoder) -> No
         decayed = name.startswith("text/") and _without_layer(name) in DECAYED_TEXT
         factor = 1 - 5e-5 if decayed else 1.0
         torch.testing.assert_close(weight.detach(), before[name] * factor, rtol=1e-7, atol=0, msg=name)
+
+
+def test_embeddings_of_tokens_without_captions_stay_as_they_are(model: DualEncoder) -> None:
+    optimizer = make_optimizer(model, _factors(model), TrainConfig(weight_decay=0.5), 1e-2)
+    table = model.weights()["text/text_model.embeddings.token_embedding.weight"]
+    tokens = model.text_tokenizer(["a red square"])
+    before, used = table.detach().clone(), tokens["input_ids"].unique()
+    for _ in range(3):
+        model.encode_text(tokens).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    changed = (table.detach() != before).any(dim=1).nonzero().flatten()
+    assert changed.tolist() == used.tolist()
 
 
 def test_a_missing_library_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import micro_batch_size, step, teachers
 from domainclip.training import optimizer as training_optimizer
-from domainclip.training.setup import TrainingSetup, precision, to_step_batch
+from domainclip.training.precision import mixed_precision
+from domainclip.training.setup import TrainingSetup, to_step_batch
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
@@ -55,7 +56,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
 
     Raises: whatever the run itself would raise before its first step.
     """
-    accelerator = Accelerator(mixed_precision=precision(recipe.train))
+    accelerator = Accelerator(mixed_precision=mixed_precision(recipe.train))
     inputs = load_inputs(recipe, "train")
     inputs.model.to(accelerator.device)
     sets = evaluation_sets(recipe, inputs.corpus, inputs.retention)
