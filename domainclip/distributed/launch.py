@@ -80,7 +80,9 @@ def _check_config(config: Path | None) -> None:
         raise RecipeError(
             f"--accelerate-config: {config} cannot be read: {reason}; make one with `accelerate config`"
         ) from None
-    check_engine(str(getattr(loaded.distributed_type, "value", loaded.distributed_type)), "--accelerate-config")
+    check_engine(
+        str(getattr(loaded.distributed_type, "value", loaded.distributed_type)), "--accelerate-config"
+    )
 
 
 def check_engine(engine: str, source: str = "accelerate") -> None:

@@ -101,7 +101,16 @@ def test_weight_decay_applies_to_matrices_only(tmp_path: Path) -> None:
         model = load_model(make(tmp_path / make.__name__))
         decayed = {name for name in model.weights() if model.uses_weight_decay(name)}
         assert "image/vision_model.encoder.layers.0.mlp.fc1.weight" in decayed
-        words = ("norm", "bias", "scale", "position", "class_embedding", "token_embedding", "word_embedding", "probe")
+        words = (
+            "norm",
+            "bias",
+            "scale",
+            "position",
+            "class_embedding",
+            "token_embedding",
+            "word_embedding",
+            "probe",
+        )
         assert [name for name in decayed if any(word in name for word in words)] == []
 
 

@@ -37,9 +37,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch, *, bf16: bool) -> None:
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "fp16")])
-def test_auto_is_what_the_gpu_computes_in(
-    monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: str
-) -> None:
+def test_auto_is_what_the_gpu_computes_in(monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: str) -> None:
     _gpu(monkeypatch, bf16=bf16)
     assert mixed_precision(TrainConfig()) == expected
     assert mixed_precision(TrainConfig(precision="fp32")) == "no"
@@ -50,7 +48,9 @@ def test_auto_is_what_the_gpu_computes_in(
 def test_without_a_gpu() -> None:
     assert mixed_precision(TrainConfig()) == "no"
     assert mixed_precision(TrainConfig(precision="bf16")) == "bf16"
-    with pytest.raises(RecipeError, match=r"^train\.precision: fp16 needs a GPU, and there is none: use bf16"):
+    with pytest.raises(
+        RecipeError, match=r"^train\.precision: fp16 needs a GPU, and there is none: use bf16"
+    ):
         mixed_precision(TrainConfig(precision="fp16"))
 
 
