@@ -16,8 +16,8 @@ from domainclip.distributed.failures import first_failure, stopped_by_signal
 from domainclip.errors import STOP_SIGNALS, RecipeError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-# Under Accelerate's own FSDP, DeepSpeed and Megatron, gradient caching and checkpoints would be silently wrong:
-# quarter gradients, no weights saved.
+# Under Accelerate's own FSDP, DeepSpeed and Megatron, gradient caching and checkpoints would be silently
+# wrong: quarter gradients, no weights saved.
 _ENGINES = ("NO", "MULTI_GPU", "MULTI_CPU")
 _SHUTDOWN_SECONDS = "300"  # that the processes have after a signal: a step and a save take time
 
@@ -66,7 +66,7 @@ def launch(arguments: list[str], processes: int | None, config: Path | None) -> 
 
 
 def _check_config(config: Path | None) -> None:
-    """Raises: RecipeError for a file that does not exist, or not of `accelerate config`, or of another engine."""
+    """Raises: RecipeError for a file that is missing, not of `accelerate config`, or of another engine."""
     if config is None:
         return
     if not config.is_file():
@@ -80,9 +80,8 @@ def _check_config(config: Path | None) -> None:
         raise RecipeError(
             f"--accelerate-config: {config} cannot be read: {reason}; make one with `accelerate config`"
         ) from None
-    check_engine(
-        str(getattr(loaded.distributed_type, "value", loaded.distributed_type)), "--accelerate-config"
-    )
+    engine = loaded.distributed_type
+    check_engine(str(getattr(engine, "value", engine)), "--accelerate-config")
 
 
 def check_engine(engine: str, source: str = "accelerate") -> None:

@@ -43,7 +43,7 @@ def loss_scale(accelerator: Accelerator) -> float | None:
 
 
 def overflowed(norm: float, accelerator: Accelerator) -> bool:
-    """Return whether the loss scale alone made a gradient infinite: the step is skipped, and the scale halved.
+    """Return whether the loss scale made a gradient infinite: the step is skipped, and the scale halved.
 
     At a scale of 1 the gradient itself is not finite.
     """
