@@ -25,7 +25,7 @@ from domainclip.evaluation.contamination import TrainingRecord, find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, compare_models
 from domainclip.evaluation.run_classes import RunClasses
-from domainclip.evaluation.split_usage import record_split_usage
+from domainclip.evaluation.split_usage import Measured, new_evaluation, record_split_usage
 from domainclip.evaluation.suites import ExtraSet, Suite
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
@@ -109,7 +109,11 @@ def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder
         models[0],
         command=request.command,
         warnings=[*inputs.warnings, *([classes] if classes else [])],
-        readings=record_split_usage(protocol.reported, evaluations[0], encoders),
+        readings=record_split_usage(
+            protocol.reported,
+            evaluations[0],
+            Measured.of(new_evaluation(), encoders, inputs.base.fingerprint("all")),
+        ),
         examples=examples,
         adapted=model_facts.model_facts(models[1], labels[1]) if len(models) == 2 else None,
     )
@@ -128,6 +132,8 @@ def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None
     measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
     for warning in dict.fromkeys([*context.warnings, *measured]):
         log.warning("warning: %s", warning)
+    if context.readings is not None and context.readings.warning:
+        log.warning("warning: %s", context.readings.warning)
 
 
 def _training_records(

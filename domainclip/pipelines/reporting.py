@@ -18,7 +18,7 @@ from domainclip.evaluation.base import RETENTION
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.protocol import Protocol
-from domainclip.evaluation.split_usage import SplitUsage, record_split_usage
+from domainclip.evaluation.split_usage import Measured, SplitUsage, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.inputs import Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
@@ -53,8 +53,10 @@ def write_run_report(
     floor = () if adapted.interpolation is None else adapted.interpolation.unmet(evaluation.rows)
     run.warn(*adapted.warnings, *floor)
     warnings = [*_warnings(inputs, protocol, adapted), *floor]
-    # The base was recorded before it was trained.
-    usage = record_split_usage(protocol.reported, evaluation, [adapted.encoder], folder)
+    # The base was recorded, under the same id, before it was trained.
+    measured = Measured(evaluation_of(folder), adapted=[adapted.model.fingerprint("all")])
+    usage = record_split_usage(protocol.reported, evaluation, measured, folder)
+    run.warn(*filter(None, [usage.warning]))
     context = report_context(
         inputs,
         protocol,

@@ -21,7 +21,7 @@ from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.contamination import TrainingRecord
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
-from domainclip.evaluation.split_usage import record_split_usage
+from domainclip.evaluation.split_usage import Measured, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.saving import save_model
 from domainclip.report.provenance import environment
@@ -95,7 +95,8 @@ def record_baseline(
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
-    record_split_usage(sets, evaluation, [encoder], folder)
+    base = Measured(evaluation_of(folder), base=[encoder.model.fingerprint("all")])
+    record_split_usage(sets, evaluation, base, folder)
 
 
 @first_process

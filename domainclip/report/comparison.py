@@ -121,6 +121,7 @@ def build(
         "parts": [line for line, metric in zip(lines, rows, strict=True) if metric[0].part],
         "warnings": _warnings(evaluations, context),
         "readings": str(context.readings) if context.readings else "",
+        "readings_warning": context.readings.warning if context.readings else "",
         "trained_on": list(context.trained_on),
         "resamples": f"{evaluations[0].resamples:,}",
         "seed": evaluations[0].seed,

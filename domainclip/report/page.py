@@ -108,6 +108,7 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "measuring": provenance.measuring(evaluation, context),
         "controls": provenance.controls(evaluation) if valid else [],
         "readings": str(context.readings) if context.readings else "",
+        "readings_warning": context.readings.warning if context.readings else "",
         "protocol": [provenance.protocol(entry) for entry in evaluation.protocol],
         "examples": [
             (kind, [provenance.example(example) for example in examples])

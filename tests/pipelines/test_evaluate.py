@@ -196,7 +196,7 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
     assert page == Path("eval/compare/compare.html")
     file = ComparisonFile.model_validate_json((page.parent / "results_compare.json").read_bytes())
     assert list(file.models) == ["base, clip", "clip1", "clip2"]
-    assert file.protocol["readings"] == {"split": "test", "times": 3, "models": 3, "prompts": 1}
+    assert file.protocol["readings"] == {"split": "test", "evaluations": 1, "adapted_models": 2, "prompts": 1}
     assert str(tmp_path) not in page.read_text(encoding="utf-8")
     # The same two models alone say the same of each other, but for Holm over the models.
     two = asked(recipe_file, others[0], against="base", out=tmp_path / "two")
@@ -206,7 +206,7 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
         assert one["base"] == other.values[0].value.model_dump()
         assert one["adapted"] == other.values[1].value.model_dump()
         assert one["difference"] == (other.values[1].difference and other.values[1].difference.model_dump())
-    assert alone["protocol"]["readings"]["times"] == 5
+    assert alone["protocol"]["readings"]["evaluations"] == 2
 
 
 def test_suite_classes_templates_and_split(recipe_file: Path, base: Path, tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_every_measured_set_is_noted(recipe_file: Path, base: Path, corpus: Path
     # The three sets are one corpus, by its content: its test split was read three times.
     assert [line["split"] for line in lines] == ["test", "test", "all"]
     assert len({line["corpus"] for line in lines}) == 1
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["times"] == 1
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["evaluations"] == 1
     page = asked(recipe_file, base)
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["times"] == 4
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["evaluations"] == 2
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(

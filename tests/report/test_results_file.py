@@ -71,7 +71,12 @@ def test_split_usage_and_controls_are_in_the_protocol() -> None:
     file = results_file.to_results(
         evaluation(controls=[control]), context(readings=SplitUsage("test", 3, 2, 1))
     )
-    assert file.protocol["readings"] == {"split": "test", "times": 3, "models": 2, "prompts": 1}
+    assert file.protocol["readings"] == {
+        "split": "test",
+        "evaluations": 3,
+        "adapted_models": 2,
+        "prompts": 1,
+    }
     assert file.protocol["controls"] == [
         {
             "probe": "zero_shot",

@@ -292,8 +292,12 @@ def test_controls_split_usage_and_calibration_are_in_html_and_markdown(tmp_path:
     readings = SplitUsage("test", 7, 4, 2)
     texts = written(tmp_path, evaluation(controls=[control], protocol=[entry]), context(readings=readings))
     for text in (Page(texts["html"]).text, texts["md"]):
-        assert "the test split has been read 7 times with 4 models, 2 sets of prompts" in text
+        assert "the test split has been read 7 times, for 4 adapted models, with 2 sets of prompts" in text
+        assert "This is evaluation 7 of the test split, for 4 adapted models" in text
+        assert "evaluate.split=validation at the end of domainclip finetune or eval" in text
         assert "a significant difference in 4 of 100 swaps (one in twenty is expected)" in text
+    twice = written(tmp_path, evaluation(), context(readings=SplitUsage("test", 2, 2, 1)))
+    assert "This is evaluation" not in twice["html"] + twice["md"]
     assert "Calibration" in Page(texts["html"]).text
     assert "base: confidence 0.90, accuracy 0.50, n 8" in texts["html"]
     assert "reliability" not in texts["md"].lower()  # the list of points is not a row of the protocol

@@ -66,11 +66,13 @@ def test_what_a_run_leaves(whole: Path, base: Path) -> None:
     } <= left
     results = load_results(whole / "results.json")
     assert results.valid
-    # Once by the base, before training, and once by the model.
+    # One reading: the base, before training, and the model at the end, share its id.
     read = [json.loads(line) for line in (whole / "ledger.jsonl").read_text().splitlines()]
     assert [line["split"] for line in read] == ["test", "test"]
     assert len({line["model"] for line in read}) == 2
-    assert results.protocol["readings"]["models"] >= 2
+    assert {line["evaluation"] for line in read} == {read[0]["evaluation"]}
+    assert [line["adapted"] for line in read] == [False, True]
+    assert results.protocol["readings"]["adapted_models"] >= 1
     macro = next(r for r in results.results if r.metric == "macro_accuracy" and r.dataset == "test")
     assert macro.n == 16
     assert macro.groups == 8
