@@ -1,9 +1,9 @@
-"""How often a split was measured, and for how many adapted models: a split that is read until a metric pleases
-is no test.
+"""How often a split was measured, for how many adapted models: one read until a metric pleases is no test.
 
-A ledger has one line for each model and measurement, in the run folder and, by fingerprint of the corpus, in the
-user's cache. Lines of one evaluation share an id: base and adapted model that are compared are one reading, not two.
-It counts the evaluations of this user on this machine, whoever started them; no name, path or identifier is written.
+A ledger has one line for each model and measurement, in the run folder and, by fingerprint of the corpus, in
+the user's cache. Lines of one evaluation share an id: base and adapted model that are compared are one
+reading, not two. It counts the evaluations of this user on this machine; no name, path or identifier is
+written.
 """
 
 from __future__ import annotations

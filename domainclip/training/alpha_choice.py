@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from math import inf, isfinite
@@ -17,6 +17,8 @@ _UNCHANGED = (
     f"{_FLOOR}: no α improves the metric and is shown to stay within this drop: the model has the weights of "
     "the base"
 )
+# The standard error of the paired difference between the scores of two α, over the groups; NaN: too few.
+PairedError = Callable[[float, float], float]
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,31 @@ class AlphaScore:
 
     alpha: float
     score: float  # on the validation split; higher is better
-    error: float  # its standard error
     general: float | None = None  # the same metric on the retention set, where there is one
     drop_at_most: float = inf  # bound of its drop below the base there; of the base: the least possible one
 
 
-def choose_alpha(tried: Sequence[AlphaScore], floor: float | None = None) -> float:
-    """The selected α.
+def choose_alpha(tried: Sequence[AlphaScore], paired_error: PairedError, floor: float | None = None) -> float:
+    """The selected α: the smallest above 0 whose score is within one standard error of the best.
 
-    Without a floor, the smallest above 0 whose score is within one standard error of the best. With one, the
-    best score of those that are shown to lose at most `floor` on the retention set; of equals, the smallest.
+    The error is that of the paired difference from the best, which is smaller than that of a score, since
+    all α are measured on the same items. With a floor, only those α count that are shown to lose at most
+    `floor` on the retention set. The base, α = 0, stays where no α that counts improves its score.
     """
     by_alpha = sorted(tried, key=lambda score: score.alpha)
-    if floor is not None:
-        return max(_within(by_alpha, floor), key=lambda score: score.score).alpha
-    moved = [score for score in by_alpha if score.alpha > 0]
-    best = max(moved, key=lambda score: score.score)
-    error = best.error if isfinite(best.error) else 0.0  # too few groups for an interval: the best itself
-    return next(score.alpha for score in moved if score.score >= best.score - error)
+    base, *moved = by_alpha if floor is None else _within(by_alpha, floor)
+    assert base.alpha == 0
+    best = max(moved, key=lambda score: score.score, default=base)
+    if best.score <= base.score:
+        return 0.0
+    return next(score.alpha for score in moved if _is_close(score, best, paired_error))
+
+
+def _is_close(score: AlphaScore, best: AlphaScore, paired_error: PairedError) -> bool:
+    if score.alpha == best.alpha:
+        return True
+    error = paired_error(score.alpha, best.alpha)
+    return isfinite(error) and best.score - score.score <= error
 
 
 def _within(by_alpha: Sequence[AlphaScore], floor: float) -> list[AlphaScore]:
@@ -90,12 +99,21 @@ class InterpolationResult:
         return {str(score.alpha): score.drop_at_most for score in self.tried if isfinite(score.drop_at_most)}
 
     def warnings(self) -> tuple[str, ...]:
-        """For the report: a floor that cannot be shown to be met, and one that leaves only the base."""
+        """For log and report: that the base stays, and a floor that cannot be shown to be met."""
         if self.floor is None:
-            return ()
+            return (self._no_gain(),) if self.alpha == 0 else ()
         too_few = cannot_be_shown(self.floor, self.groups, self.unit)
         unchanged = (_UNCHANGED,) if self.alpha == 0 else ()
         return (*((f"{_FLOOR}: {too_few}",) if too_few else ()), *unchanged)
+
+    def _no_gain(self) -> str:
+        base, *moved = sorted(self.tried, key=lambda score: score.alpha)
+        best = max(moved, key=lambda score: score.score)
+        return (
+            f"weight_interpolation: adaptation did not help: on the validation split {self.metric} is "
+            f"{abs(base.score):.3f} for the base and {abs(best.score):.3f} for the best α ({best.alpha:g}), "
+            "so α = 0 was taken and the model has the weights of the base"
+        )
 
     def unmet(self, rows: Sequence[ComparisonRow]) -> tuple[str, ...]:
         """Whether the reported half of the retention set, on which nothing was selected, breaks the floor."""

@@ -1,16 +1,17 @@
 """Hop 7: interpolate between the weights of base and adapted model, (1 − α) θ₀ + α θ [arXiv:2109.01903].
 
 The first steps away from the base bring most of the gain and cost least of what it knew. So the smallest α
-wins whose score on the validation split is within one standard error of the best: the usual rule for taking
-the simpler of two models that the data cannot tell apart. With a floor, the best score wins among those α
-that are shown to retain the metric on the retention set, by the bound of the paired difference and not by its
-estimate; the base itself (α = 0) is among them.
+wins whose score on the validation split is within one standard error of the best, the error of their paired
+difference: the usual rule for taking the simpler of two models that the data cannot tell apart. With a floor,
+only those α count that are shown to retain the metric on the retention set, by the bound of the paired
+difference and not by its estimate. The base (α = 0) stays where no α that counts improves its score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from domainclip.distributed import heartbeat
 from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
-from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.statistics.aggregates import point_estimate
 from domainclip.evaluation.statistics.drops import drop_at_most
+from domainclip.evaluation.statistics.paired_error import paired_error
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
@@ -115,7 +118,7 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
         )
     if settings.max_retention_drop is not None:
         results = _measure_selection(base, protocol, metric)
-        general = _score(0.0, results, results, metric, protocol).general
+        general = _score(0.0, _metric_of(results, metric), results, results, metric, protocol).general
         if general is None or not isfinite(general):
             raise RecipeError(
                 f"weight_interpolation.max_retention_drop: {metric.probe} {metric.metric} cannot be measured "
@@ -143,13 +146,14 @@ def interpolate_weights(
         if name in start and not name.startswith("extra/third.")
     }
     end = {name: weight.detach().clone() for name, weight in weights.items()}
-    tried, base_results = [], list[ProbeResult]()
+    tried, base_results, measured = [], list[ProbeResult](), dict[float, Metric]()
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, model)
         results = _measure_selection(model, protocol, metric)
         base_results = base_results or results
-        tried.append(_score(alpha, results, base_results, metric, protocol))
-    alpha = choose_alpha(tried, settings.max_retention_drop)
+        measured[alpha] = _metric_of(results, metric)
+        tried.append(_score(alpha, measured[alpha], results, base_results, metric, protocol))
+    alpha = choose_alpha(tried, partial(_paired_error, measured, protocol.seed), settings.max_retention_drop)
     set_alpha(weights, start, end, alpha, model)
     general = _result_of(base_results, RETENTION, metric)
     result = InterpolationResult(
@@ -183,6 +187,20 @@ def _result_of(results: Sequence[ProbeResult], dataset: str, metric: ComparisonR
     return next((r for r in of_probe if any(m.name == metric.metric for m in r.metrics)), None)
 
 
+def _metric_of(results: Sequence[ProbeResult], metric: ComparisonRow) -> Metric:
+    """The metric that selects, on the validation split."""
+    result = _result_of(results, metric.dataset, metric)
+    assert result is not None  # the base was measured on the same items
+    return next(m for m in result.metrics if m.name == metric.metric)
+
+
+def _paired_error(measured: Mapping[float, Metric], seed: int, alpha: float, best: float) -> float:
+    """The standard error of the difference between two α, which share items and resamples."""
+    first, other = measured[alpha], measured[best]
+    pair = [(first.scores, other.scores)]
+    return paired_error(first.aggregate, pair, first.groups, _BOOTSTRAP_SAMPLES, seed)
+
+
 def _row(
     results: Sequence[ProbeResult], name: str, protocol: Protocol, resamples: int = _BOOTSTRAP_SAMPLES
 ) -> ComparisonRow:
@@ -191,6 +209,7 @@ def _row(
 
 def _score(
     alpha: float,
+    measured: Metric,
     results: Sequence[ProbeResult],
     base: Sequence[ProbeResult],
     metric: ComparisonRow,
@@ -198,15 +217,12 @@ def _score(
 ) -> AlphaScore:
     """The score of one α, and its drop on the retention set from the results of the base."""
     sign = 1 if metric.higher_is_better else -1
-    validation = _result_of(results, metric.dataset, metric)
-    assert validation is not None  # the base was measured on the same items
-    value = _row([validation], metric.metric, protocol).base
-    error = (value.high - value.low) / (2 * 1.96)
+    score = sign * point_estimate(measured.aggregate, measured.scores)
     general, before = (_result_of(side, RETENTION, metric) for side in (results, base))
     if general is None or before is None:
-        return AlphaScore(alpha, sign * value.value, error)
+        return AlphaScore(alpha, score)
     row = _row([before, general], metric.metric, protocol, protocol.bootstrap_samples)
     assert row.adapted is not None
     assert row.difference is not None
     bound = drop_at_most(row.difference, row.groups, row.unit, row.higher_is_better)
-    return AlphaScore(alpha, sign * value.value, error, sign * row.adapted.value, bound)
+    return AlphaScore(alpha, score, sign * row.adapted.value, bound)

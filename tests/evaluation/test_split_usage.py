@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from domainclip.evaluation import split_usage
 from domainclip.config.recipe import EvaluationConfig
+from domainclip.evaluation import split_usage
 from domainclip.evaluation.split_usage import ON_VALIDATION, Measured, SplitUsage, evaluation_of, record
 
 

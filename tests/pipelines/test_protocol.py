@@ -112,7 +112,7 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 
     def costly(alpha, *measured):  # type: ignore[no-untyped-def]
         one = plain(alpha, *measured)
-        return AlphaScore(alpha, one.score, one.error, 0.5 - alpha)
+        return AlphaScore(alpha, one.score, 0.5 - alpha)
 
     monkeypatch.setattr(weight_interpolation, "_score", costly)
     asked = loading.load_recipe(
@@ -192,7 +192,8 @@ def test_what_steers_is_the_half_that_chooses(with_general: Path, tmp_path: Path
 
 def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_interpolation, "_measure", lambda *_, **__: [])
-    monkeypatch.setattr(weight_interpolation, "_score", lambda alpha, *_: AlphaScore(alpha, 0.5, 0.1))
+    monkeypatch.setattr(weight_interpolation, "_metric_of", lambda *_: None)
+    monkeypatch.setattr(weight_interpolation, "_score", lambda alpha, *_: AlphaScore(alpha, alpha))
     model = models_loading.load_model(base)
     model.added_modules["third"] = torch.nn.Linear(2, 2)
     start = {name: weight.detach().clone() for name, weight in model.weights().items()}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from domainclip.evaluation.base import Metric
+from domainclip.evaluation.statistics.aggregates import mean
 from domainclip.models import dual_encoder, loading
 from domainclip.strategies.lora import Lora
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
-from domainclip.training.weight_interpolation import set_alpha
+from domainclip.training.weight_interpolation import _paired_error, set_alpha
 from tests.report.made_results import row
 
 
@@ -82,26 +88,72 @@ def test_an_adapter_in_between_is_the_matrix_in_between(base: Path, dora: bool, 
     assert (apart > 1e-3) == (dora and alpha < 1)
 
 
-def test_the_smallest_within_one_standard_error_wins() -> None:
-    scores = {1.0: 0.59, 0.5: 0.58, 0.25: 0.50, 0.75: 0.60, 0.0: 0.99}  # the base is no candidate
-
-    def tried(error: float) -> list[AlphaScore]:
-        return [AlphaScore(alpha, score, error) for alpha, score in scores.items()]
-
-    assert choose_alpha(tried(0.03)) == 0.5
-    assert choose_alpha(tried(0.001)) == 0.75
-    assert choose_alpha(tried(1.0)) == 0.25
-    assert choose_alpha(tried(float("nan"))) == 0.75
+def _error(error: float) -> Callable[[float, float], float]:
+    return lambda alpha, best: error
 
 
-def test_a_floor_takes_the_best_that_keeps_what_the_base_knows() -> None:
+def test_the_smallest_within_one_standard_error_of_the_best_wins() -> None:
+    scores = {1.0: 0.59, 0.5: 0.58, 0.25: 0.50, 0.75: 0.60, 0.0: 0.4}
+    tried = [AlphaScore(alpha, score) for alpha, score in scores.items()]
+    assert choose_alpha(tried, _error(0.03)) == 0.5
+    assert choose_alpha(tried, _error(0.001)) == 0.75
+    assert choose_alpha(tried, _error(1.0)) == 0.25  # the base is no candidate where an α improves it
+    assert choose_alpha(tried, _error(float("nan"))) == 0.75  # too few groups: the best itself
+    # The error is that of the difference from the best, and of no other pair.
+    asked: list[tuple[float, float]] = []
+    choose_alpha(tried, lambda alpha, best: asked.append((alpha, best)) or 0.0)  # type: ignore[func-returns-value]
+    assert asked == [(0.25, 0.75), (0.5, 0.75)]
+
+
+def test_a_model_that_is_no_better_than_the_base_at_any_alpha_stays_the_base() -> None:
+    scores = {0.0: 0.61, 0.25: 0.60, 0.5: 0.61, 1.0: 0.5}
+    tried = [AlphaScore(alpha, score) for alpha, score in scores.items()]
+    assert choose_alpha(tried, _error(1.0)) == 0.0
+    (warning,) = _result(0.0, tried, None, groups=0).warnings()
+    assert warning == (
+        "weight_interpolation: adaptation did not help: on the validation split zero_shot macro_accuracy is "
+        "0.610 for the base and 0.610 for the best α (0.5), so α = 0 was taken and the model has the weights of "
+        "the base"
+    )
+    # Negative control: one α that is better, by however little, and the base is left.
+    assert choose_alpha([*tried, AlphaScore(0.1, 0.6101)], _error(0.0)) == 0.1
+    assert _result(0.1, tried, None, groups=0).warnings() == ()
+
+
+def test_the_error_is_paired() -> None:
+    """Both models err on the same half of the items: each score is unsure, their difference is not.
+
+    Ten groups; α = 0.5 has 0.4 in half of them and 0.8 in the others, α = 1 has 0.01 more in each, and 0.03 more in
+    every other: differences 0.01 and 0.03, so s² = 10 · 0.0001 / 9 and the error is s / √10 = 0.0033. That of one
+    score alone is about 0.2 / √9 = 0.067.
+    """
+    groups = [f"g{i}" for i in range(10)]
+    half = np.repeat([0.4, 0.8], 5)
+
+    def metric(scores: np.ndarray) -> Metric:
+        return Metric("accuracy", groups, groups, scores, mean)
+
+    measured = {0.5: metric(half), 1.0: metric(half + np.tile([0.01, 0.03], 5))}
+    error = _paired_error(measured, 0, 0.5, 1.0)
+    assert error == pytest.approx(0.0033, rel=0.15)
+    gap = 0.02  # the mean difference: far more than the paired error, far less than that of a score
+    tried = [AlphaScore(0.0, 0.1), AlphaScore(0.5, 0.6), AlphaScore(1.0, 0.6 + gap)]
+    assert choose_alpha(tried, lambda a, b: _paired_error(measured, 0, a, b)) == 1.0
+    assert choose_alpha(tried, _error(0.067)) == 0.5
+    few = {alpha: replace(one, groups=["g"] * 10) for alpha, one in measured.items()}
+    assert math.isnan(_paired_error(few, 0, 0.5, 1.0))
+
+
+def test_a_floor_leaves_only_alphas_that_keep_what_the_base_knows() -> None:
     general = {0.0: 0.50, 0.25: 0.51, 0.5: 0.49, 0.75: 0.45, 1.0: 0.30}
     scores = {0.0: 0.20, 0.25: 0.30, 0.5: 0.40, 0.75: 0.50, 1.0: 0.60}
-    tried = [AlphaScore(alpha, scores[alpha], 0.5, general[alpha]) for alpha in scores]
-    assert choose_alpha(tried, 0.0) == 0.25
-    assert choose_alpha(tried, 0.01) == 0.5  # exactly at the floor is above it
-    assert choose_alpha(tried, 0.05) == 0.75
-    assert choose_alpha(tried, 0.9) == 1.0
+    tried = [AlphaScore(alpha, scores[alpha], general[alpha]) for alpha in scores]
+    exact = _error(0.0)
+    assert choose_alpha(tried, exact, 0.0) == 0.25
+    assert choose_alpha(tried, exact, 0.01) == 0.5  # exactly at the floor is above it
+    assert choose_alpha(tried, exact, 0.05) == 0.75
+    assert choose_alpha(tried, exact, 0.9) == 1.0
+    assert choose_alpha(tried, _error(0.1), 0.05) == 0.5  # within one standard error of 0.75
     # The set is too small to show anything, so the estimates decide, and the report says so.
     (warning,) = _result(0.5, tried, 0.01, groups=60).warnings()
     assert warning == (
@@ -109,17 +161,18 @@ def test_a_floor_takes_the_best_that_keeps_what_the_base_knows() -> None:
         "retention set, so the estimate decides: name a retention set of 277 groups or more, or allow a drop of 0.046"
     )
     # Where every step costs more than the floor, or gains nothing, the base stays.
-    assert choose_alpha([tried[0], AlphaScore(1.0, 0.9, 0.1, 0.49)], 0.001) == 0.0
-    assert choose_alpha([tried[0], AlphaScore(1.0, 0.2, 0.1, 0.5)], 0.1) == 0.0
+    assert choose_alpha([tried[0], AlphaScore(1.0, 0.9, 0.49)], exact, 0.001) == 0.0
+    assert choose_alpha([tried[0], AlphaScore(1.0, 0.2, 0.5)], exact, 0.1) == 0.0
 
 
 def test_a_floor_is_met_by_the_bound_and_not_by_the_estimate() -> None:
     bounds = {0.0: 0.004, 0.25: 0.008, 0.5: 0.012, 0.75: 0.009, 1.0: 0.05}
-    tried = [AlphaScore(alpha, alpha, 0.1, 0.5, bound) for alpha, bound in bounds.items()]
-    assert choose_alpha(tried, 0.01) == 0.25  # beyond the first that fails, nothing is tested
-    assert choose_alpha(tried, 0.012) == 0.75
-    assert choose_alpha(tried, 0.5) == 1.0
-    assert choose_alpha(tried[:1] + tried[2:], 0.01) == 0.0
+    tried = [AlphaScore(alpha, alpha, 0.5, bound) for alpha, bound in bounds.items()]
+    exact = _error(0.0)
+    assert choose_alpha(tried, exact, 0.01) == 0.25  # beyond the first that fails, nothing is tested
+    assert choose_alpha(tried, exact, 0.012) == 0.75
+    assert choose_alpha(tried, exact, 0.5) == 1.0
+    assert choose_alpha(tried[:1] + tried[2:], exact, 0.01) == 0.0
     (warning,) = _result(0.0, tried, 0.01, groups=500).warnings()
     assert "is shown to stay within this drop: the model has the weights of the base" in warning
     assert _result(0.25, tried, 0.01, groups=500).warnings() == ()

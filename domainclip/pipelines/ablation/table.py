@@ -11,6 +11,7 @@ from typing import Any
 from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
 from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.split_usage import Measured
 from domainclip.evaluation.statistics import closed_form, estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
@@ -210,7 +211,7 @@ def _public_error(end: Ended) -> str:
 
 def _readings(data: EvaluationSet) -> split_usage.SplitUsage:
     """How often the split was measured so far; every run has recorded itself, and the table is no new one."""
-    return split_usage.record(data.fingerprint, data.split, [])
+    return split_usage.record(data.fingerprint, data.split, Measured(""))
 
 
 def _citations(baseline: AblationBaseline, complete: Sequence[Ended]) -> list[str]:
