@@ -51,7 +51,10 @@ def report_failure(message: str, code: int, echo: bool = False) -> bool:
 
 
 def first_failure(folder: Path, exit_codes: Mapping[int, int]) -> LaunchFailed:
-    """Return the error that the launcher raises, from the reports and the exit codes by rank."""
+    """Return the error that the launcher raises, from the reports and the exit codes by rank.
+
+    `exit_codes` is in the order in which the processes ended.
+    """
     reports = _read_reports(folder)
     failures = [report for report in reports if not report.echo]
     if not failures:
@@ -78,12 +81,12 @@ def lost_process(
 ) -> LaunchFailed:
     """Name the process that the others lost: one that ended without a report, else one that hangs.
 
-    All by rank: messages of the echoes, last states, and exit codes.
+    All by rank: messages of the echoes, last states, and exit codes in the order in which the processes ended.
     """
-    # The launcher ends the other processes with SIGTERM, so one that ended otherwise was the first.
-    ended = sorted(
-        exit_codes.keys() - echoes.keys(), key=lambda rank: (exit_codes[rank] == -signal.SIGTERM, rank)
-    )
+    # The launcher ends the other processes with SIGTERM, so one that ended otherwise was the first. One that
+    # waits for a GPU does not notice SIGTERM and is killed with SIGKILL, later than the first.
+    silent = [rank for rank in exit_codes if rank not in echoes]
+    ended = sorted(silent, key=lambda rank: exit_codes[rank] == -signal.SIGTERM)
     timed_out = {rank: message for rank, message in echoes.items() if heartbeat.NO_ANSWER in message}
     if ended and not timed_out:
         return _ended_without_report(ended[0], exit_codes[ended[0]], states.get(ended[0], ProcessState()))

@@ -55,8 +55,8 @@ def launch(arguments: list[str], processes: int | None, config: Path | None) -> 
         try:
             launch_command(options)
         except ChildFailedError as error:
-            exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            raise first_failure(folder, exit_codes) from None
+            in_time = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+            raise first_failure(folder, {rank: failure.exitcode for rank, failure in in_time}) from None
         except subprocess.CalledProcessError as error:  # a single process, which Accelerate starts otherwise
             raise first_failure(folder, {0: error.returncode}) from None
         except SignalException as error:

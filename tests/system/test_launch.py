@@ -267,6 +267,45 @@ def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPat
     assert heartbeat.FOLDER_VARIABLE not in os.environ
 
 
+_STUCK = """
+import os, pathlib, signal, time
+if os.environ["RANK"] == "0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path("deaf").touch()
+    time.sleep(600)
+while not pathlib.Path("deaf").exists():
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_cannot_notice_the_end_of_another_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a collective on a GPU: after a crash it has 30 s, not the 300 s that a signal leaves for a save."""
+    from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+
+    close, limits = SubprocessContext._close, []
+
+    def shortened(context: SubprocessContext, death_sig: signal.Signals, timeout: int = 30) -> None:
+        limits.append(timeout)
+        close(context, death_sig, min(timeout, 1))
+
+    (tmp_path / "domainclip").mkdir()  # `python -m` finds it before the installed one
+    (tmp_path / "domainclip" / "__init__.py").touch()
+    (tmp_path / "domainclip" / "__main__.py").write_text(_STUCK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SubprocessContext, "_close", shortened)
+    for name in ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "ACCELERATE_USE_CPU"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with pytest.raises(failures.LaunchFailed) as caught:
+        launch.launch(["finetune"], 2, None)
+    assert str(caught.value).startswith("process 1 ended without an error message (signal 9)")
+    assert limits[0] == 30  # the first ends them; a later one finds none alive
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"
+
+
 _STEP_7 = {0: "at step 7, waiting for a value of every process: another process did not answer for 30m"}
 
 
@@ -313,6 +352,13 @@ _STEP_7 = {0: "at step 7, waiting for a value of every process: another process 
             {0: 7, 1: -15, 2: -9},
             7,
             "process 2 ended without an error message (signal 9), at step 7, starting; see its output above",
+        ),
+        (  # killed; one that waited for its GPU was killed by the launcher, later
+            {},
+            {0: ProcessState(7), 1: ProcessState(7, "saving")},
+            {1: -9, 0: -9},
+            7,
+            "process 1 ended without an error message (signal 9), at step 7, saving; see its output above",
         ),
         (  # a bug, whose traceback stands above
             {},
