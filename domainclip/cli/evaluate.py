@@ -65,4 +65,6 @@ def evaluate(
         out=out,
         command=public_command(),
     )
-    typer.echo(pipelines_evaluate.evaluate_models(request))
+    report = pipelines_evaluate.evaluate_models(request)
+    if report is not None:  # of several processes the first one speaks
+        typer.echo(report)

@@ -10,7 +10,7 @@ import pytest
 
 from domainclip.pipelines import evaluate
 from tests.conftest import make_corpus
-from tests.support.accelerate_launch import by_accelerate
+from tests.support.processes import launched
 from tests.support.tiny_models import tiny_clip
 
 
@@ -37,8 +37,13 @@ def found(recipe_file: Path, tmp_path: Path) -> list[dict[str, Any]]:
         )
     )
     asked = ["eval", str(other), "--against", "base", "-r", str(recipe_file), "--out", str(tmp_path / "2")]
-    told = by_accelerate(*asked, *said)
-    assert told.count("report.html") == 1
+    (tmp_path / "processes").mkdir()
+    with launched(2, tmp_path / "processes", *asked, *said) as processes:
+        for process in processes:
+            process.join(200)
+    assert [process.exitcode for process in processes] == [0, 0]
+    printed = [(tmp_path / "processes" / f"{rank}.out").read_text() for rank in (0, 1)]
+    assert printed == [f"{tmp_path}/2/report.html\n", ""]
     return [json.loads((tmp_path / name / "results.json").read_text()) for name in "12"]
 
 

@@ -7,15 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import domainclip
+from domainclip.cli.app import app
 from domainclip.distributed import failures, heartbeat, launch
 from domainclip.distributed.heartbeat import ProcessState
-from domainclip.errors import Interrupted, RecipeError
+from domainclip.errors import STOP_SIGNALS, DomainclipError, Interrupted, RecipeError
 from domainclip.training.checkpointing import checkpoint
+from tests.support.processes import launched
 
 # An objective of a user, with a fault that only the second process meets, at its third step.
 _FAULTY = """
@@ -51,14 +57,17 @@ class Faulty(Objective):
 """
 
 
-def _start(recipe_file: Path, folder: Path, kind: str, *more: str) -> subprocess.Popen[str]:
+def _arguments(recipe_file: Path, folder: Path, kind: str, *more: str) -> list[str]:
     (folder / "faulty_part.py").write_text(_FAULTY)
     objectives = f"objectives={{contrastive: {{}}, 'faulty_part:Faulty': {{kind: {kind}}}}}"
-    asked = ["--processes", "2", "-q", "-r", str(recipe_file), "--run-dir", str(folder / "run")]
-    command = [sys.executable, "-m", "domainclip", "finetune", *asked, objectives, *more]
+    return ["finetune", "-q", "-r", str(recipe_file), "--run-dir", str(folder / "run"), objectives, *more]
+
+
+def _start(recipe_file: Path, folder: Path, kind: str, *more: str) -> subprocess.Popen[str]:
+    asked = [*_arguments(recipe_file, folder, kind, *more), "--processes", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}:{os.getcwd()}"}
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "domainclip", *asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,73 +88,62 @@ def _children(folder: Path) -> list[int]:
     return found
 
 
-def test_two_processes_by_one_option(recipe_file: Path, tmp_path: Path) -> None:
-    done = _start(recipe_file, tmp_path, "none")
-    out, err = done.communicate(timeout=300)
-    assert done.returncode == 0, err
-    assert out.count("report.html") == 1
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
+def _ended(processes: list[Any], folder: Path) -> tuple[failures.LaunchFailed, list[str]]:
+    """The error that the launcher makes of their ends, and what each of them printed."""
+    for process in processes:
+        process.join(200)
+    failure = failures.first_failure(folder, {rank: processes[rank].exitcode for rank in (1, 0)})
+    return failure, [(folder / f"{rank}.err").read_text() for rank in (0, 1)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "code", "said"),
-    [
-        ("error", 3, "domainclip: process 1: row 7: no such picture; mend it\n"),
-        (
-            "kill",
-            7,
-            "domainclip: process 1 ended without an error message (signal 9), at step 3, computing; see its output above\n",
-        ),
-    ],
-)
-def test_the_failing_process_is_the_one_that_speaks(
-    recipe_file: Path, tmp_path: Path, kind: str, code: int, said: str
-) -> None:
-    process = _start(recipe_file, tmp_path, kind)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    assert err.endswith(said)
-    assert err.count("domainclip:") == 1
-    assert _children(tmp_path) == []
+def test_the_failing_process_is_the_one_that_speaks(recipe_file: Path, tmp_path: Path) -> None:
+    with launched(2, tmp_path, *_arguments(recipe_file, tmp_path, "error")) as processes:
+        failure, printed = _ended(processes, tmp_path)
+    assert str(failure) == "process 1: row 7: no such picture; mend it"
+    assert failure.code == 3
+    assert [process.exitcode for process in processes] == [7, 3]
+    assert printed == ["", ""]  # the launcher alone speaks
+
+
+def test_a_process_that_is_killed_is_named(recipe_file: Path, tmp_path: Path) -> None:
+    with launched(2, tmp_path, *_arguments(recipe_file, tmp_path, "kill")) as processes:
+        failure, printed = _ended(processes, tmp_path)
+    named = "process 1 ended without an error message (signal 9), at step 3, computing; see its output above"
+    assert str(failure) == named
+    assert failure.code == 7
+    assert printed == ["", ""]
 
 
 def test_a_process_that_stops_answering_is_named(recipe_file: Path, tmp_path: Path) -> None:
-    """One process is stopped, not killed: the other waits as long as it was told, and the launcher says for what."""
-    process = _start(recipe_file, tmp_path, "stall", "train.timeout=4s")
-    deadline = time.monotonic() + 200
-    while not (stopped := [pid for pid in _children(tmp_path) if _state(pid) == "T"]):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    while len(_children(tmp_path)) > 2:  # the launcher, and the one that cannot hear it
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(stopped[0], signal.SIGKILL)  # the launcher would give it half a minute
-    _, err = process.communicate(timeout=120)
-    assert err == (
-        "domainclip: process 1 stopped answering, at step 3, computing; process 0, at step 3, waiting for the loss of "
+    """One process is stopped, not killed: the other waits as long as it was told, and says for what."""
+    with launched(2, tmp_path, *_arguments(recipe_file, tmp_path, "stall", "train.timeout=4s")) as processes:
+        processes[0].join(200)
+        assert _state(processes[1].pid) == "T"
+        processes[1].kill()  # as the launcher does after half a minute
+        failure, printed = _ended(processes, tmp_path)
+    assert str(failure) == (
+        "process 1 stopped answering, at step 3, computing; process 0, at step 3, waiting for the loss of "
         "all processes: another process did not answer for 4s: check its machine, then continue with --resume; "
-        "if it was only slow, raise train.timeout\n"
+        "if it was only slow, raise train.timeout"
     )
-    assert process.returncode == 7
-    assert _children(tmp_path) == []
+    assert failure.code == 7
+    assert [process.exitcode for process in processes] == [7, -9]
+    assert printed == ["", ""]
 
 
 def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_bug_shows_its_traceback(recipe_file: Path, tmp_path: Path) -> None:
-    process = _start(recipe_file, tmp_path, "bug")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "ZeroDivisionError: a fault of domainclip; please report the lines above" in err
-    assert 'File "' in err
-    assert "ZeroDivisionError: a bug" not in err  # the message of an error may name a person
-    assert _children(tmp_path) == []
+    with launched(2, tmp_path, *_arguments(recipe_file, tmp_path, "bug")) as processes:
+        failure, (other, printed) = _ended(processes, tmp_path)
+    assert failure.code == 1
+    assert str(failure).startswith("process 1 ended without an error message (exit code 1), at step 3")
+    assert "ZeroDivisionError: a fault of domainclip; please report the lines above" in printed
+    assert 'File "' in printed
+    assert "ZeroDivisionError: a bug" not in printed  # the message of an error may name a person
+    assert other == ""
 
 
 def _training(folder: Path, process: subprocess.Popen[str]) -> None:
@@ -157,13 +155,10 @@ def _training(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])  # SLURM's end, and its warning
-def test_a_signal_to_the_launcher_saves_once(
-    recipe_file: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_to_the_launcher_saves_once(recipe_file: Path, tmp_path: Path) -> None:
     process = _start(recipe_file, tmp_path, "slow", "train.epochs=40")
     _training(tmp_path, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     assert err.count("continue with --resume") == 1
@@ -171,16 +166,110 @@ def test_a_signal_to_the_launcher_saves_once(
     assert _children(tmp_path) == []
 
 
+# The launcher and its processes, without a run: what `python -m` finds in the working folder.
+_SMALL = """
+import os, pathlib, signal, sys, time
+from domainclip.distributed import launch
+
+def until(*files):
+    while not all(pathlib.Path(file).exists() for file in files):
+        time.sleep(0.01)
+
+if "DOMAINCLIP_LAUNCH_FOLDER" not in os.environ:
+    launch.launch(sys.argv[1:], 2, None)
+launch.set_up_process()
+rank, kind = os.environ.get("RANK"), sys.argv[1]
+if kind == "signalled":
+    def note(number, frame):
+        pathlib.Path(f"{rank}.{number}").touch()
+        sys.exit(128 + number)
+    signal.signal(signal.SIGUSR1, note)
+if kind == "stuck" and rank == "0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(f"{rank}.there").touch()
+if kind == "stuck" and rank == "1":
+    until("0.there")
+    os.kill(os.getpid(), signal.SIGKILL)
+if kind == "alone":
+    sys.exit(launch.is_launched() * 3)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    package = tmp_path / "domainclip"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__path__.append({str(Path(domainclip.__file__).parent)!r})")
+    (package / "__main__.py").write_text(_SMALL)
+    monkeypatch.chdir(tmp_path)
+    for name in ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "ACCELERATE_USE_CPU"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    numbers = (*STOP_SIGNALS, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in numbers}  # which torch's launcher replaces
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _both_are_there(folder: Path) -> bool:
+    return all((folder / f"{rank}.there").exists() for rank in (0, 1))
+
+
+def test_every_process_gets_the_warning_of_slurm(small: Path) -> None:
+    """SIGUSR1, which a launcher does not pass on unless it is asked to."""
+
+    def warn() -> None:
+        _until(lambda: _both_are_there(small))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=warn)
+    thread.start()
+    with pytest.raises(Interrupted) as caught:
+        launch.launch(["signalled"], 2, None)
+    thread.join()
+    assert caught.value.code == 143
+    number = int(signal.SIGUSR1)
+    assert sorted(file.name for file in small.glob(f"*.{number}")) == [f"0.{number}", f"1.{number}"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
-def test_a_killed_launcher_leaves_nobody(recipe_file: Path, tmp_path: Path) -> None:
-    process = _start(recipe_file, tmp_path, "slow", "train.epochs=40")
-    _training(tmp_path, process)
+def test_a_killed_launcher_leaves_nobody(small: Path) -> None:
+    command = [sys.executable, "-m", "domainclip", "sleeping finetune", str(small / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    _until(lambda: _both_are_there(small))
+    assert len(_children(small)) == 3
     process.kill()
     process.communicate(timeout=60)
-    deadline = time.monotonic() + 60
-    while _children(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    _until(lambda: _children(small) == [])
+
+
+def test_a_process_that_cannot_notice_the_end_of_another_is_killed(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a collective on a GPU: after a crash it has 30 s, not the 300 s that a signal leaves for a save."""
+    from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+
+    close, limits = SubprocessContext._close, []
+
+    def shortened(context: SubprocessContext, death_sig: signal.Signals, timeout: int = 30) -> None:
+        limits.append(timeout)
+        close(context, death_sig, min(timeout, 1))
+
+    monkeypatch.setattr(SubprocessContext, "_close", shortened)
+    with pytest.raises(failures.LaunchFailed) as caught:
+        launch.launch(["stuck"], 2, None)
+    assert str(caught.value).startswith("process 1 ended without an error message (signal 9)")
+    assert limits[0] == 30  # the first ends them; a later one finds none alive
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"
 
 
 @pytest.mark.parametrize(
@@ -203,14 +292,31 @@ def test_what_cannot_be_started(processes: int | None, config: Path | None, said
 _ALONE = "{compute_environment: LOCAL_MACHINE, distributed_type: 'NO', num_processes: 1, use_cpu: true}"
 
 
-def test_a_file_for_one_process_starts_one(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_file_for_one_process_starts_one(small: Path) -> None:
     """It has no WORLD_SIZE, and must not start another that has none."""
-    (tmp_path / "one.yaml").write_text(_ALONE)
-    wrong = ["train.epochs=1", "corpus.path=/nowhere", "--accelerate-config", str(tmp_path / "one.yaml")]
-    command = [sys.executable, "-m", "domainclip", "finetune", "-q", "-r", str(recipe_file), *wrong]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3
-    assert done.stderr == "domainclip: /nowhere: no such file: check corpus.path\n"
+    (small / "one.yaml").write_text(_ALONE)
+    with pytest.raises(failures.LaunchFailed) as caught:
+        launch.launch(["alone"], None, small / "one.yaml")
+    assert str(caught.value).startswith("process 0 ended without an error message (exit code 3)")
+    assert [file.name for file in small.glob("*.there")] == ["None.there"]
+
+
+def test_a_launched_process_launches_no_other(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: without a launcher the same command starts one."""
+    asked = [
+        "finetune",
+        "-q",
+        "-r",
+        str(recipe_file),
+        "corpus.path=/nowhere",
+        "--accelerate-config",
+        "one.yaml",
+    ]
+    with pytest.raises(RecipeError, match=r"one\.yaml does not exist"):
+        app(asked, standalone_mode=False)
+    monkeypatch.setenv(heartbeat.FOLDER_VARIABLE, "/")
+    with pytest.raises(DomainclipError, match=r"/nowhere: no such file: check corpus\.path"):
+        app(asked, standalone_mode=False)
 
 
 @pytest.mark.parametrize("text", ["foo: [", "foo: 3"])
@@ -265,45 +371,6 @@ def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPat
     assert os.environ["PET_SIGNALS_TO_HANDLE"] == "SIGINT,SIGTERM,SIGUSR1,SIGQUIT"
     assert os.environ.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") == "300"
     assert heartbeat.FOLDER_VARIABLE not in os.environ
-
-
-_STUCK = """
-import os, pathlib, signal, time
-if os.environ["RANK"] == "0":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pathlib.Path("deaf").touch()
-    time.sleep(600)
-while not pathlib.Path("deaf").exists():
-    time.sleep(0.01)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_process_that_cannot_notice_the_end_of_another_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a collective on a GPU: after a crash it has 30 s, not the 300 s that a signal leaves for a save."""
-    from torch.distributed.elastic.multiprocessing.api import SubprocessContext
-
-    close, limits = SubprocessContext._close, []
-
-    def shortened(context: SubprocessContext, death_sig: signal.Signals, timeout: int = 30) -> None:
-        limits.append(timeout)
-        close(context, death_sig, min(timeout, 1))
-
-    (tmp_path / "domainclip").mkdir()  # `python -m` finds it before the installed one
-    (tmp_path / "domainclip" / "__init__.py").touch()
-    (tmp_path / "domainclip" / "__main__.py").write_text(_STUCK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(SubprocessContext, "_close", shortened)
-    for name in ("PET_SIGNALS_TO_HANDLE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "ACCELERATE_USE_CPU"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    with pytest.raises(failures.LaunchFailed) as caught:
-        launch.launch(["finetune"], 2, None)
-    assert str(caught.value).startswith("process 1 ended without an error message (signal 9)")
-    assert limits[0] == 30  # the first ends them; a later one finds none alive
-    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"
 
 
 _STEP_7 = {0: "at step 7, waiting for a value of every process: another process did not answer for 30m"}

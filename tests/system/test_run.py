@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ from domainclip.training.checkpointing import checkpoint
 from domainclip.training.checkpointing import resume as checkpointing_resume
 from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
-from tests.support.accelerate_launch import by_accelerate
 from tests.support.processes import forked
 
 
@@ -385,14 +386,22 @@ def test_interpolation_is_chosen_on_validation_and_written(
 
 
 def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path: Path) -> None:
+    """As users start them: --processes 2. Those of `accelerate launch` have the same environment."""
     options = ["strategy={lora: {rank: 2}}", "objectives={contrastive: {}, anchor: {weight: 5}}"]
     options += ["anchor_texts={count: 32, per_step: 4}", "train.micro_batch_size=3", "report.examples=true"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     _finetune(recipe_file, alone, *options)
-    asked = ("finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), *options)
-    said = by_accelerate(*asked)
+    asked = ["finetune", "-q", "-r", str(recipe_file), "--run-dir", str(together), "--processes", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "domainclip", *asked, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
     assert json.loads((together / "environment.json").read_text())["processes"] == 2
-    assert said.count("report.html") == 1  # one process speaks
+    assert done.stdout.count("report.html") == 1  # one process speaks
     pictures = [(folder / "report.html").read_text().count("<img") for folder in (alone, together)]
     assert pictures[0] == pictures[1] >= 12
     one, two = _lines(alone), _lines(together)
