@@ -81,7 +81,7 @@ def lost_process(
 ) -> LaunchFailed:
     """Name the process that the others lost: one that ended without a report, else one that hangs.
 
-    All by rank: messages of the echoes, last states, and exit codes in the order in which the processes ended.
+    All by rank: messages of the echoes, last states, exit codes in the order in which the processes ended.
     """
     # The launcher ends the other processes with SIGTERM, so one that ended otherwise was the first. One that
     # waits for a GPU does not notice SIGTERM and is killed with SIGKILL, later than the first.

@@ -51,6 +51,7 @@ def test_a_closed_terminal_is_no_error() -> None:
     """The terminal hangs up; what is printed before the save goes nowhere, and the process goes on to it."""
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where these tests run under nohup
         with InterruptHandler(None) as stopping:
             os.write(1, b"ready")
             while not stopping.requested():
