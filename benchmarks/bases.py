@@ -76,7 +76,7 @@ def make_pairs(base: DualEncoder, count: int, repeated: float = 0.15) -> Pairs:
         image = {"bytes": stream.getvalue(), "path": None}
         rows.append({"id": str(i), "image": image, "views": [], "texts": [caption], "group": str(i)})
     for row in rows:
-        row |= {"language": ["en"], "labels": [], "meta": "{}"}
+        row |= {"truth": row["id"], "language": ["en"], "labels": [], "meta": "{}"}
     return Pairs(Dataset.from_list(rows, features=FEATURES), base.image_preprocessor)
 
 

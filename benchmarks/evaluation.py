@@ -75,6 +75,7 @@ def pictures(n: int) -> Dataset:
                 "language": ["en"],
                 "labels": [colour],
                 "group": f"g{i // 2}",
+                "truth": f"{i:06d}",
                 "meta": json.dumps({"scanner": f"s{i % 4}"}),
                 "views": [],
             }

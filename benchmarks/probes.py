@@ -118,6 +118,7 @@ def made_set(items: int, several: bool) -> EvaluationSet:
                     "language": ["en", "en", "de"],
                     "labels": held,
                     "group": f"{name}{i // 2}",
+                    "truth": f"{name}{i:06d}",
                     "meta": json.dumps({"sex": "FM"[i % 2], "age": i % 80}),
                 }
             )

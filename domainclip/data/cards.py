@@ -35,11 +35,23 @@ class Columns(StrictModel):
     language: ColumnName | None = None  # a column with a language code …
     languages: dict[ColumnName, str] = {}  # … or the language of each caption column
     group: ColumnName | None = None  # patient, study, object: in one split only, resampled together
+    # Report, study, object: the captions of each item are right for the images of all items of one key. It is
+    # never guessed; without it, captions are right for their image, and for items with an equal caption.
+    truth: ColumnName | None = None
     labels: ColumnName | list[ColumnName] | None = (
         None  # one column of class names, or one 0/1/-1 column a class
     )
     split: ColumnName | None = None
     meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
+
+    @property
+    def matched_by(self) -> Literal["group", "truth"]:
+        """The standard column whose equal values are never each other's negatives in training.
+
+        A negative that is right teaches a falsehood, a missed one costs little. So without a truth key the
+        whole group is left out, although evaluation does not count its other captions as right.
+        """
+        return "truth" if self.truth else "group"
 
 
 class Splits(StrictModel):

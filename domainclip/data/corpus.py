@@ -183,7 +183,9 @@ def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card)
     # With a card that was edited, a resumed run would draw other captions or views.
     sampling = card.model_dump(include={"captions", "views"}, exclude_defaults=True)
     digest.update(json.dumps(sampling, sort_keys=True).encode() if sampling else b"")
-    columns = [column for column in COLUMNS if column not in ("image", "views")]
+    # Without a column for it, the truth key is the name of the image, whose content is hashed instead.
+    unhashed = ("image", "views") if card.columns.truth else ("image", "views", "truth")
+    columns = [column for column in COLUMNS if column not in unhashed]
     for name in SPLITS:
         for row in splits[name].select_columns(columns).to_list():
             digest.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
@@ -193,7 +195,7 @@ def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card)
 def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
     pseudonymous = DatasetDict()
     for name, rows in splits.items():
-        for column in ("id", "group"):
+        for column in ("id", "group", "truth"):
             values = [pseudonyms.pseudonym(value, secret) for value in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, values, feature=FEATURES[column])
         pseudonymous[name] = rows.select_columns(list(COLUMNS))

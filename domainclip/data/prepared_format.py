@@ -22,10 +22,10 @@ from domainclip.data.schema import SPLITS
 from domainclip.errors import DataError
 
 FORMAT = "domainclip-prepared"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 ShardFormat = Literal["tar", "arrow"]
-_JSON_FIELDS = ("id", "texts", "language", "labels", "group", "meta")
+_JSON_FIELDS = ("id", "texts", "language", "labels", "group", "truth", "meta")
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ _EMPTY_WORDS = "{} captions are words for a missing value, and count as empty (c
 def used_columns(columns: Columns, card: Card) -> list[str]:
     """Every column of the source that the items are made of; {text} and {label} of a template are none."""
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
-    roles = [columns.id, columns.language, columns.group, columns.split]
+    roles = [columns.id, columns.language, columns.group, columns.truth, columns.split]
     texts = [*(columns.texts or []), *card.captions.rewrites]
     template = captions.template_columns(card.captions.template or "")
     return [name for name in (*roles, *texts, *labels, *columns.meta, *template) if name]

@@ -35,6 +35,7 @@ FEATURES = Features(
         "language": List(Value("string")),  # one per text, "" when unknown
         "labels": List(Value("string")),
         "group": Value("string"),
+        "truth": Value("string"),
         "meta": Value("string"),
     }
 )
@@ -67,6 +68,7 @@ class Item:
     language: list[str]
     labels: list[str]
     group: str
+    truth: str
     meta: dict[str, Any]
     split: str
     location: str
@@ -172,8 +174,10 @@ def _item(
     texts = (
         row_captions.captions_of_row(row.values, columns, card, labels, note_counts) if row.with_texts else {}
     )
-    # Rows of one image are a group, also in a corpus without groups.
-    group = languages.to_nfc(_cell(row, columns.group) or row.name)  # one group in any form of letters
+    # Rows of one image are about one thing, and a thing is in one split, also in a corpus without groups. In
+    # any form of letters, a key is the same.
+    truth = languages.to_nfc(_cell(row, columns.truth) or row.name)
+    group = languages.to_nfc(_cell(row, columns.group)) or truth
     if columns.split:
         split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
     else:
@@ -191,6 +195,7 @@ def _item(
         language=list(texts.values()),
         labels=labels,
         group=group,
+        truth=truth,
         meta=meta | ({"unknown_labels": unknown} if unknown else {}),
         split=split,
         location=row.location,

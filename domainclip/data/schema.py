@@ -4,8 +4,10 @@ from __future__ import annotations
 
 # The columns of every corpus, whatever its source. `image` is {path, bytes}, one of which is null. `views`
 # are further images of the same item in the same form: other projections, frames or slices of one study.
-# `labels` are the classes of the item; `meta` is JSON, with only the columns that the card lists.
-COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "meta")
+# `labels` are the classes of the item. Items of one `group` are in one split and are resampled together;
+# items of one `truth` key are about the same thing, so the captions of each are right for the images of all.
+# `meta` is JSON, with only the columns that the card lists.
+COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "truth", "meta")
 
 
 SPLITS = ("train", "validation", "test")

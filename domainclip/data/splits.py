@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
 from domainclip.data.cards import Splits
 from domainclip.errors import DataError
@@ -51,8 +52,12 @@ def is_split(value: str) -> bool:
     return value.strip().casefold() in _SPLIT_NAMES
 
 
-def describe_leak(groups: Mapping[str, Sequence[str]], locations: Mapping[str, Sequence[str]]) -> str | None:
-    """One line about groups that are in more than one split; None when there are none.
+def describe_leak(
+    groups: Mapping[str, Sequence[str]],
+    locations: Mapping[str, Sequence[str]],
+    column: Literal["group", "truth"] = "group",
+) -> str | None:
+    """One line about groups, or truth keys, that are in more than one split; None when there are none.
 
     Counts and row numbers only: the name of a group can be a patient's.
     """
@@ -66,8 +71,15 @@ def describe_leak(groups: Mapping[str, Sequence[str]], locations: Mapping[str, S
     pairs = Counter(pair for by_split in shared for pair in combinations(by_split, 2))
     between = ", ".join(f"{n} in {first} and {second}" for (first, second), n in pairs.items())
     example = [location for in_split in shared[0].values() for location in in_split]
+    leak, noun = ("patient-level leak", "group") if column == "group" else ("leak", "truth key")
+    remedy = (
+        'or set corpus.columns.split="" to split by group'
+        if column == "group"
+        else "or name a column in corpus.columns.group whose groups hold each key whole"
+    )
     return (
-        f"patient-level leak: {len(shared)} {'group is' if len(shared) == 1 else 'groups are'} in more than "
-        f"one split ({between}); one of them: {', '.join(example[:6])}; mend the split column, or set "
-        'corpus.columns.split="" to split by group'
+        f"{leak}: {len(shared)} {noun} is" if len(shared) == 1 else f"{leak}: {len(shared)} {noun}s are"
+    ) + (
+        f" in more than one split ({between}); one of them: {', '.join(example[:6])}; mend the split column, "
+        f"{remedy}"
     )

@@ -86,7 +86,8 @@ def check_negatives(objectives: WeightedObjectives, corpus: Corpus) -> list[str]
     """
     items = corpus.splits["train"]
     pools = caption_sampling.caption_pools(items, corpus.card.captions)
-    texts, groups, labels = [pool.texts for pool in pools], items["group"][:], items["labels"][:]
+    groups = items[corpus.card.columns.matched_by][:]
+    texts, labels = [pool.texts for pool in pools], items["labels"][:]
     for name, negatives in objectives.negatives.items():
         reason = why_no_negatives(texts, groups, labels if negatives == "other_labels" else None)
         if not reason:

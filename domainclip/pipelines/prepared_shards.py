@@ -205,6 +205,7 @@ def _item(row: Row, files: list[bytes], key: bytes) -> Item:
         language=row["language"],
         labels=row["labels"],
         group=pseudonyms.pseudonym(row["group"], key),
+        truth=pseudonyms.pseudonym(row["truth"], key),
         meta=json.loads(row["meta"]),
         split="",
         location="",

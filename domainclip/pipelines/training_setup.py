@@ -110,6 +110,7 @@ def make_pairs(inputs: Inputs, pixels: bool = True) -> Pairs:
         token_limit=token_limit if captions.overlong == "window" else None,
         views=corpus.card.views,
         frames=model.frames,
+        matched_by=corpus.card.columns.matched_by,
         pixels=pixels,
         extra_spec=objective_inputs.pair_extras(inputs.objectives, corpus),
     )

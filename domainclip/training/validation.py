@@ -189,7 +189,8 @@ def _captions(pairs: EvaluationSet, base: DualEncoder) -> list[list[str]]:
 
 def _keys(pairs: EvaluationSet, captions: Sequence[Sequence[str]]) -> MatchKeys:
     """Return the keys of pairs that show their first caption."""
-    groups = [number("group", group) for group in pairs.items["group"][:]]
+    column = pairs.card.columns.matched_by
+    groups = [number(column, key) for key in pairs.items[column][:]]
     return MatchKeys.of(groups, [0] * len(captions), [caption_numbers(texts) for texts in captions])
 
 

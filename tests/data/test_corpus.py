@@ -156,6 +156,22 @@ def test_splits_do_not_depend_on_the_secret(tmp_path: Path) -> None:
     assert hidden.splits["test"].features == plain.splits["test"].features == FEATURES
 
 
+def test_the_truth_key_is_hidden_and_counts_where_it_is_named(tmp_path: Path) -> None:
+    """Without a column it is the name of the file, under which the fingerprint must not change."""
+    rows = [{**row, "key": str(i), "study": f"s{i // 2}", "p": "p"} for i, row in enumerate(_rows(4))]
+    roles = {"id": "key", "group": "p"}
+    file = str(table(tmp_path, rows))
+    plain = load_corpus(card(columns=roles), file)
+    named = card(columns={**roles, "truth": "study"}, privacy={"identifiers": "identified"})
+    hidden = load_corpus(named, file, secret=b"x")
+    keys = [key for split in hidden.splits.values() for key in split["truth"][:]]
+    assert len(set(keys)) == 2
+    assert not set(keys) & {"s0", "s1"}
+    moved = [{**row, "file_name": f"moved/{row['file_name']}"} for row in rows]
+    other = load_corpus(card(columns=roles), str(table(tmp_path / "moved", moved)))
+    assert other.fingerprint == plain.fingerprint != hidden.fingerprint
+
+
 def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
     file = str(table(tmp_path, _rows(12)))
     first, second = (load_corpus(card(), file) for _ in range(2))
@@ -199,7 +215,7 @@ class _Outside(CorpusReader):
         (
             {"id": ["a"]},
             'reader "table": split train must have the columns id, image, views, texts, language, labels, '
-            "group, meta",
+            "group, truth, meta",
         ),
         ({name: ["a"] for name in COLUMNS}, 'reader "table": 2 ids are not unique'),
     ],

@@ -49,6 +49,7 @@ def test_one_row_becomes_the_standard_columns() -> None:
             "language": ["en"],
             "labels": ["galaxy"],
             "group": "M31",
+            "truth": "1.png",
             "meta": '{"age": "7"}',
         }
     ]
@@ -212,3 +213,23 @@ def test_cells_that_are_no_value_cost_their_row_only() -> None:
         ("row 6", "column age: a mapping, not one value"),
         ("row 7", "column id: a list, not one value"),
     ]
+
+
+def test_the_truth_key_is_a_column_or_the_image() -> None:
+    """A blank key is the image alone; a key is the same in any form of letters, and without groups is one."""
+    values = [
+        {"t": f"{i}", "study": key, "p": "7"} for i, key in enumerate(["Zu\u0308rich", "Z\u00fcrich", ""])
+    ]
+    rows, _ = _standard(_rows(*values), {"texts": ["t"], "truth": "study", "group": "p"}, ALL_IN_TEST)
+    assert [row["truth"] for row in rows] == ["Z\u00fcrich", "Z\u00fcrich", "3.png"]
+    assert {row["group"] for row in rows} == {"7"}
+    rows, _ = _standard(_rows(*values), {"texts": ["t"], "truth": "study"}, ALL_IN_TEST)
+    assert [row["group"] for row in rows] == ["Z\u00fcrich", "Z\u00fcrich", "3.png"]
+    rows, _ = _standard(_rows(*values), {"texts": ["t"], "group": "p"}, ALL_IN_TEST)
+    assert [row["truth"] for row in rows] == ["1.png", "2.png", "3.png"]
+
+
+def test_rows_of_one_image_have_one_truth_key() -> None:
+    twice = [*_rows({"t": "a"}), *_rows({"t": "b"})]
+    rows, _ = _standard(twice, {"texts": ["t"]}, ALL_IN_TEST)
+    assert [(row["id"], row["truth"]) for row in rows] == [("1.png", "1.png"), ("1.png#2", "1.png")]

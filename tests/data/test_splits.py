@@ -77,3 +77,11 @@ def test_one_leaking_group_is_singular_and_six_of_its_rows_are_named() -> None:
 def test_no_leak_without_shared_groups() -> None:
     places = {"train": ["row 1", "row 2"], "validation": [], "test": ["row 3"]}
     assert describe_leak({"train": ["a", "a"], "validation": [], "test": ["b"]}, places) is None
+
+
+def test_a_truth_key_in_two_splits_is_a_leak_of_its_own() -> None:
+    places = {"train": ["row 1"], "validation": [], "test": ["row 2"]}
+    assert describe_leak({"train": ["s1"], "validation": [], "test": ["s1"]}, places, "truth") == (
+        "leak: 1 truth key is in more than one split (1 in train and test); one of them: row 1, row 2; mend the "
+        "split column, or name a column in corpus.columns.group whose groups hold each key whole"
+    )

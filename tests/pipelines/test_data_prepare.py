@@ -102,7 +102,9 @@ def test_pixels_are_those_of_the_source(tmp_path: Path, form: prepared_format.Sh
 
 @pytest.mark.parametrize("form", ["tar", "arrow"])
 def test_captions_classes_groups_and_meta_are_kept(tmp_path: Path, form: prepared_format.ShardFormat) -> None:
-    card = _card(columns={**COLUMNS, "meta": ["sex"]}, captions={"template": "{label}: {text}"})
+    card = _card(
+        columns={**COLUMNS, "truth": "label", "meta": ["sex"]}, captions={"template": "{label}: {text}"}
+    )
     source = _corpus(tmp_path / "source")
     wanted = PrepareRequest(Reencoder(256), form, 5)
     write_prepared_corpus(card, str(source), tmp_path / "out", wanted, 1, lambda line: None)
@@ -110,9 +112,10 @@ def test_captions_classes_groups_and_meta_are_kept(tmp_path: Path, form: prepare
     for split in ("train", "validation", "test"):
         for column in ("texts", "language", "labels", "meta"):
             assert before.splits[split][column][:] == after.splits[split][column][:]
-        groups = [corpus.splits[split]["group"][:] for corpus in (before, after)]
-        # Other names for the same groups.
-        assert len(set(zip(*groups, strict=True))) == len(set(groups[0])) == len(set(groups[1]))
+        for column in ("group", "truth"):
+            keys = [corpus.splits[split][column][:] for corpus in (before, after)]
+            # Other names for the same groups and truth keys.
+            assert len(set(zip(*keys, strict=True))) == len(set(keys[0])) == len(set(keys[1]))
     assert after.splits["train"]["texts"][0] == ["dog: a picture 0"]
 
 
@@ -170,7 +173,7 @@ def test_the_manifest_says_all(tmp_path: Path) -> None:
         key: manifest[key] for key in ("format", "version", "form", "settings", "counts", "left_out")
     } == {
         "format": "domainclip-prepared",
-        "version": 1,
+        "version": 2,
         "form": "tar",
         "settings": {"short_side": 256, "format": "png", "resample": 3, "items_a_shard": 5},
         "counts": {"train": 12, "validation": 5, "test": 4},

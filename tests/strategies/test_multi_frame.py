@@ -303,7 +303,7 @@ def _items(folder: Path, counts: list[int]) -> Dataset:
         for k, path in enumerate(paths):
             noise(40, 36, 10 * i + k).save(path)
         pictures = [{"path": str(path), "bytes": None} for path in paths]
-        values = (str(i), pictures[0], pictures[1:], [f"caption {i}"], ["en"], [], str(i), "{}")
+        values = (str(i), pictures[0], pictures[1:], [f"caption {i}"], ["en"], [], str(i), str(i), "{}")
         for name, value in zip(FEATURES, values, strict=True):
             rows[name].append(value)
     return Dataset.from_dict(rows, features=FEATURES)

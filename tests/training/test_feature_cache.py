@@ -50,6 +50,7 @@ def _pairs(folder: Path, loaded: DualEncoder, broken: int | None = None) -> Pair
                 "language": ["en"],
                 "labels": [],
                 "group": str(i),
+                "truth": str(i),
                 "meta": "{}",
             }
         )

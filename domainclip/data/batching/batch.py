@@ -26,7 +26,7 @@ class Pair:
 
     image: dict[str, np.ndarray] | None
     text: str
-    group: int  # the number of its group
+    group: int  # the number of its group, or of its truth key
     shown: int  # the place of the text in `captions`
     captions: np.ndarray  # (p,) int64, the numbers of all captions that the item may show
     index: int

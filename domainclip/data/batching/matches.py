@@ -1,9 +1,10 @@
 """Which texts of a batch are right for which of its images: pairs that must not be each other's negatives.
 
-A text is right for an image when it is a caption of an image of the same group, since the caption of one
-image of a patient or object holds for the others, or when the item of the image may show the same caption
-itself, in this epoch or another. It is a relation of images and texts, not a partition of the pairs: of an
-item with a common and a rare caption, the common one is right for all that have it, and the rare one is not.
+A text is right for an image when it is a caption of an item with the same truth key, or when the item of the
+image may show the same caption itself, in this epoch or another. Where the card names no truth key, the group
+takes its place: another image of a patient or object may show the same. It is a relation of images and
+texts, not a partition of the pairs: of an item with a common and a rare caption, the common one is right for
+all that have it, and the rare one is not.
 
 Legend: b pairs, p captions of an item at most, r images, c texts, k rows of a block.
 """
@@ -42,7 +43,7 @@ def caption_numbers(texts: Sequence[str]) -> np.ndarray:
 class MatchKeys:
     """What decides which texts are right for which images, of each pair."""
 
-    group: Tensor  # (b,) int64, the number of its group
+    group: Tensor  # (b,) int64, the number of its truth key, or of its group where the card names no truth
     caption: Tensor  # (b,) int64, the number of the caption that it shows
     pool: Tensor  # (b, p) int64, the numbers of all captions that its item may show, then padding
 

@@ -47,6 +47,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         token_limit: caption_sampling.TokenLimit | None = None,
         views: Literal["random", "first"] = "random",
         frames: int = 1,
+        matched_by: Literal["group", "truth"] = "group",
         pixels: bool = True,
         replacements: Mapping[int, int] | None = None,
         extra_spec: ExtraSpec | None = None,
@@ -54,7 +55,8 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         """`pixels=False` loads no images, for when their embeddings are cached; `replacements` then maps the
         row of each unreadable image to the row that replaces it (`Batch.requested` to `Batch.index`).
         `token_limit` is required where the card shows captions in windows. Above 1, `frames` of an item's
-        images are shown at once, whatever `views` is.
+        images are shown at once, whatever `views` is. Pairs with an equal value of the column `matched_by`
+        are not each other's negatives.
         """
         self.items = items
         self.preprocess = preprocess
@@ -74,7 +76,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.texts = [pool.texts for pool in self.caption_pools]  # all texts that an item may show
         self.ids: list[str] = items["id"][:]
         self.captions = [caption_numbers(texts) for texts in self.texts]
-        self.groups = [number("group", group) for group in items["group"][:]]
+        self.groups = [number(matched_by, key) for key in items[matched_by][:]]
         self.extra_spec = extra_spec or ExtraSpec()
         self.extra_columns = ExtraColumns(items, self.extra_spec)
 

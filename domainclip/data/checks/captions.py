@@ -62,7 +62,7 @@ def repeated_captions(corpus: Corpus, batch_size: int) -> Iterator[Finding]:
     if not number:
         return
     others = min(batch_size, len(texts)) - 1
-    groups = corpus.splits["train"]["group"][:]
+    groups = corpus.splits["train"][corpus.card.columns.matched_by][:]
     share = right_text_share(texts, groups, [pool.probabilities for pool in pools])
     yield Finding(
         "warning" if share > _MAX_RIGHT else "info",
@@ -80,7 +80,7 @@ def no_negatives(corpus: Corpus) -> Iterator[Finding]:
     if not len(items):
         return
     pools = caption_sampling.caption_pools(items, corpus.card.captions)
-    reason = why_no_negatives([pool.texts for pool in pools], items["group"][:])
+    reason = why_no_negatives([pool.texts for pool in pools], items[corpus.card.columns.matched_by][:])
     if reason:
         yield Finding(
             "warning",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,13 +23,17 @@ _REMEDY = "give such rows one group, or leave one out"
 
 
 def shared_groups(corpus: Corpus) -> Iterator[Finding]:
-    """Groups in more than one split."""
-    groups = {name: corpus.splits[name]["group"][:] for name in SPLITS}
-    text = splits.describe_leak(groups, {name: item_locations(corpus, name) for name in SPLITS})
-    if text:
-        train, validation, test = (set(groups[name]) for name in SPLITS)
-        shared = (train & validation) | (train & test) | (validation & test)
-        yield Finding("error", text, "group_leak", len(shared))
+    """Groups in more than one split; else truth keys in more than one, where the card names them."""
+    locations = {name: item_locations(corpus, name) for name in SPLITS}
+    columns: tuple[Literal["group", "truth"], ...] = ("group", "truth")
+    for column in columns[: 2 if corpus.card.columns.truth else 1]:
+        keys = {name: corpus.splits[name][column][:] for name in SPLITS}
+        text = splits.describe_leak(keys, locations, column)
+        if text:
+            train, validation, test = (set(keys[name]) for name in SPLITS)
+            shared = (train & validation) | (train & test) | (validation & test)
+            yield Finding("error", text, "group_leak", len(shared))
+            return
 
 
 def item_locations(corpus: Corpus, split: str) -> list[str]:

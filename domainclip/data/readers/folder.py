@@ -103,10 +103,11 @@ def _refuse_columns(columns: Columns) -> None:
 
     Raises: RecipeError.
     """
-    named = [columns.id, columns.image, columns.language, columns.group, columns.split, *columns.meta]
+    named = [columns.id, columns.image, columns.language, columns.group, columns.truth, columns.split]
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
     if columns.languages or any(
-        name and not is_header_column(name) for name in (*named, *labels, *(columns.texts or []))
+        name and not is_header_column(name)
+        for name in (*named, *columns.meta, *labels, *(columns.texts or []))
     ):
         raise RecipeError("corpus.columns: a folder has no columns: leave them out, or use a table")
 

@@ -21,8 +21,8 @@ from domainclip.errors import DataError
 class Prepared(CorpusReader):
     """Reads shards of either form, tar or Arrow, by their manifest; pixels are the same from both.
 
-    Splits, captions, classes and groups are as they were prepared: the card's columns, shares and caption
-    template were applied then. A folder with a manifest is always read by this reader.
+    Splits, captions, classes, groups and truth keys are as they were prepared: the card's columns, shares and
+    caption template were applied then. A folder with a manifest is always read by this reader.
     """
 
     verify: bool = False  # read every shard once more to compare its sha256 with the manifest's

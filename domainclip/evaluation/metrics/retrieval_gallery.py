@@ -17,53 +17,53 @@ from domainclip.seeding import sample, stable
 
 @dataclass(frozen=True)
 class Gallery:
-    """The captions and images of one language. n items, m distinct captions, g groups, q captions in all."""
+    """The captions and images of one language. n items, m distinct captions, t truths, q captions in all."""
 
     language: str
     rows: np.ndarray  # (n,) positions of the items in the set
     texts: list[str]  # (m,)
-    group: np.ndarray  # (n,) index of the group, or of the item itself
-    group_names: np.ndarray  # (g,)
-    relevant: csr_matrix  # (g, m) whether a caption is relevant for the images of a group
+    truth: np.ndarray  # (n,) index of the truth key, or of the item itself
+    truth_names: np.ndarray  # (t,)
+    relevant: csr_matrix  # (t, m) whether a caption is relevant for the images of a truth key
     pairs: np.ndarray  # (q, 2) item and caption, as indices into rows and texts
 
     @property
     def by_image(self) -> csr_matrix:
         """(n, m) the relevant captions of each image."""
-        return self.relevant[self.group]
+        return self.relevant[self.truth]
 
     @property
     def by_text(self) -> csr_matrix:
         """(m, n) the relevant images of each caption."""
-        return self.relevant.T.tocsr()[:, self.group].tocsr()
+        return self.relevant.T.tocsr()[:, self.truth].tocsr()
 
     def shuffled(self, seed: int) -> csr_matrix:
-        """(n, m) as `by_image`, but every group has the captions of another: the control."""
-        groups = np.unique(self.group)
+        """(n, m) as `by_image`, but every truth key has the captions of another: the control."""
+        truths = np.unique(self.truth)
         order = sorted(
-            groups, key=lambda i: (stable(seed, str(self.group_names[i]), "shuffled"), self.group_names[i])
+            truths, key=lambda i: (stable(seed, str(self.truth_names[i]), "shuffled"), self.truth_names[i])
         )
-        donor = np.arange(len(self.group_names))
+        donor = np.arange(len(self.truth_names))
         donor[order] = np.roll(order, 1)
-        return self.relevant[donor][self.group]
+        return self.relevant[donor][self.truth]
 
 
 def build_galleries(
-    data: EvaluationSet, group_truth: bool, pairwise: bool, max_images: int | None, seed: int
+    data: EvaluationSet, pairwise: bool = False, max_images: int | None = None, seed: int = 0
 ) -> Iterator[Gallery]:
     """One gallery per language, of at most `max_images` images, sampled by their ids.
 
     Pairwise: only the first caption of an item, and it alone is relevant, even if others have equal text.
     """
-    owners = data.items["group"] if group_truth and not pairwise else data.items["id"]
-    group_names, group = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)
+    owners = data.items["id"] if pairwise else data.items["truth"]
+    truth_names, truth = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)
     captions = set_captions(data)
     for language in sorted({caption.language for caption in captions}):
         in_language = [caption for caption in captions if caption.language == language]
         if pairwise:
             in_language = list({caption.row: caption for caption in reversed(in_language)}.values())[::-1]
         sampled = _sample(in_language, list(data.items["id"]), max_images, seed)
-        yield _gallery(language, group_names, group, sampled, pairwise)
+        yield _gallery(language, truth_names, truth, sampled, pairwise)
 
 
 def _sample(captions: list[Caption], ids: list[str], max_images: int | None, seed: int) -> list[Caption]:
@@ -75,7 +75,7 @@ def _sample(captions: list[Caption], ids: list[str], max_images: int | None, see
 
 
 def _gallery(
-    language: str, group_names: np.ndarray, group: np.ndarray, captions: list[Caption], pairwise: bool
+    language: str, truth_names: np.ndarray, truth: np.ndarray, captions: list[Caption], pairwise: bool
 ) -> Gallery:
     keys = [f"{caption.row:012d}" if pairwise else normalise(caption.text) for caption in captions]
     representatives: dict[str, str] = {}
@@ -85,8 +85,8 @@ def _gallery(
     columns = {key: i for i, key in enumerate(sorted(representatives))}
     rows, item = np.unique([caption.row for caption in captions], return_inverse=True)
     pairs = np.stack([item, [columns[key] for key in keys]], axis=1)
-    entries = (np.ones(len(pairs), dtype=bool), (group[rows][pairs[:, 0]], pairs[:, 1]))
-    relevant = csr_matrix(entries, shape=(len(group_names), len(columns)))
+    entries = (np.ones(len(pairs), dtype=bool), (truth[rows][pairs[:, 0]], pairs[:, 1]))
+    relevant = csr_matrix(entries, shape=(len(truth_names), len(columns)))
     return Gallery(
-        language, rows, [representatives[key] for key in columns], group[rows], group_names, relevant, pairs
+        language, rows, [representatives[key] for key in columns], truth[rows], truth_names, relevant, pairs
     )

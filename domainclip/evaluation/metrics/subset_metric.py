@@ -81,7 +81,7 @@ def _macro_auroc(encoder: Encoder, data: EvaluationSet, names: Sequence[str]) ->
 def _recall_at_1(encoder: Encoder, data: EvaluationSet) -> SubsetMetric | None:
     rows: list[int] = []
     hits: list[float] = []
-    for gallery in build_galleries(data, group_truth=True, pairwise=False, max_images=None, seed=0):
+    for gallery in build_galleries(data):
         images = encoder.images(data.items)[gallery.rows]
         (ranks,) = rank_answers(images, encoder.texts(gallery.texts), [gallery.by_image])
         rows += gallery.rows.tolist()

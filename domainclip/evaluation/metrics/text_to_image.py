@@ -11,6 +11,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.data.text.captions import normalise
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.decisions import top1_shares
+from domainclip.evaluation.metrics.truth import truth_numbers
 
 _DECIMALS = 6  # the accuracy of single-precision embeddings: closer cosines are ties
 _BLOCK = 512  # queries per comparison with all images
@@ -32,13 +33,13 @@ def recall_at_1(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(q,) probability that the top image of a text is relevant, and the same at chance.
 
-    At chance the image is random or, where images of several groups share a text, the one that is relevant
-    for most queries, whatever the text.
+    At chance the image is random or, where images of several truth keys share a text, the one that is
+    relevant for most queries, whatever the text.
 
     `texts[i]` is a query for the item `rows[i]`; all images of the set are the gallery. Relevant are the
-    images of that item's group, and of every item with an equal query text, here or in `also_relevant`.
+    images of that item's truth key, and of every item with an equal query text, here or in `also_relevant`.
     """
-    group = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
+    truth = truth_numbers(data.items)
     representatives: dict[str, str] = {}
     for text in texts:
         representatives[normalise(text)] = min(text, representatives.get(normalise(text), text))
@@ -49,28 +50,28 @@ def recall_at_1(
         (row, query_index[key]) for row, text in also_relevant if (key := normalise(text)) in query_index
     ]
     item_rows, query_keys = np.array(relevant_pairs).T
-    entries = (np.ones(len(relevant_pairs), dtype=bool), (query_keys, group[item_rows]))
-    accepted = csr_matrix(entries, shape=(len(query_index), int(group.max()) + 1))
+    entries = (np.ones(len(relevant_pairs), dtype=bool), (query_keys, truth[item_rows]))
+    accepted = csr_matrix(entries, shape=(len(query_index), int(truth.max()) + 1))
     images = encoder.images(data.items)
     query_vectors = (encode or encoder.texts)([representatives[key] for key in query_index])
-    commonest = _commonest_images(accepted, group, np.bincount(queries_of))
+    commonest = _commonest_images(accepted, truth, np.bincount(queries_of))
     blocks = []
     for start in range(0, len(query_vectors), _BLOCK):
         block = slice(start, start + _BLOCK)
-        relevant = accepted[block].toarray()[:, group]
+        relevant = accepted[block].toarray()[:, truth]
         shares = top1_shares(rounded_cosines(query_vectors[block], images))
         blocks.append(np.stack([(shares * relevant).sum(1), relevant[:, commonest].mean(1)]))
     hits, chances = np.concatenate(blocks, axis=1)
     return hits[queries_of], chances[queries_of]
 
 
-def _commonest_images(accepted: csr_matrix, group: np.ndarray, occurrences: np.ndarray) -> np.ndarray:
-    """(m,) bool: the images that are relevant for most queries; all of them where no groups share a text.
+def _commonest_images(accepted: csr_matrix, truth: np.ndarray, occurrences: np.ndarray) -> np.ndarray:
+    """(m,) bool: the images that are relevant for most queries; all of them where no truth keys share a text.
 
-    `accepted` (k, g) are the groups of each text, `occurrences` (k,) how many queries have it.
+    `accepted` (k, t) are the truth keys of each text, `occurrences` (k,) how many queries have it.
     """
     if np.diff(accepted.indptr).max() == 1:
-        return np.ones(len(group), dtype=bool)
-    frequency = (accepted.astype(float).T @ occurrences)[group]
+        return np.ones(len(truth), dtype=bool)
+    frequency = (accepted.astype(float).T @ occurrences)[truth]
     most: np.ndarray = frequency == frequency.max()
     return most

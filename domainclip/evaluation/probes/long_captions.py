@@ -33,7 +33,7 @@ class LongCaptions(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2403.15378"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     shortest: Annotated[int, Field(ge=2)] = 20  # words; long captions also have several sentences
     window: Annotated[int, Field(ge=1)] = 55  # words

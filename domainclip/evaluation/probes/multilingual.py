@@ -37,7 +37,7 @@ class Multilingual(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2205.12522"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     max_items: Annotated[int, Field(ge=2)] = 500  # items for the comparison of languages
     ranked: Annotated[int, Field(ge=2)] = 200  # images in the compared rankings

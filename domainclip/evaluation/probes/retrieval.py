@@ -16,6 +16,7 @@ from domainclip.evaluation.metrics.ranking import Ranks, commonest_first, rank_a
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.retrieval_gallery import Gallery, build_galleries
 from domainclip.evaluation.metrics.truncated_encoder import TruncatedEncoder
+from domainclip.evaluation.metrics.truth import describe_truth
 from domainclip.evaluation.statistics import aggregates
 
 _RECALL_AT = (1, 5, 10)
@@ -38,18 +39,18 @@ class Retrieval(Probe):
     """Recall, ranks and mean average precision in both directions, and image to image. [arXiv:2103.00020]
 
     A caption of several images is one entry of the gallery and relevant for all of them; captions and images
-    of one group are relevant for each other. Recall at k: any relevant answer is among the first k. The
-    headline is image-to-text R@1: one score per item, and the metric most often quoted. `pairwise` is
-    open_clip's training-time metric: the first caption of each item, and only that one is relevant.
+    of one truth key (`columns.truth`) are relevant for each other. Recall at k: any relevant answer is among
+    the first k. The headline is image-to-text R@1: one score per item, and the metric most often quoted.
+    `pairwise` is open_clip's training-time metric: the first caption of each item, and only that one is
+    relevant.
     Recall at a share of the gallery compares galleries of different sizes [arXiv:2403.08851]. `widths` also
     searches with the first dimensions of the embeddings alone, as a smaller index would [arXiv:2205.13147].
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     preset: Literal["multi", "pairwise"] = "multi"
-    group_truth: bool = True  # images of one object or patient share their relevant captions
     percent: tuple[int, ...] = (10,)  # shares of the gallery at which recall is also measured
     gallery: int | None = None  # images per gallery: fixed, so that metrics of different corpora compare
     widths: tuple[int, ...] = ()  # of truncated embeddings
@@ -65,9 +66,7 @@ class Retrieval(Probe):
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Metrics over all languages, each in its own gallery; also per language when there are several."""
-        all_galleries = build_galleries(
-            data, self.group_truth, self.preset == "pairwise", self.gallery, self.seed
-        )
+        all_galleries = build_galleries(data, self.preset == "pairwise", self.gallery, self.seed)
         searchable = [gallery for gallery in all_galleries if len(gallery.texts) > 1]
         if not searchable:
             return not_measured("retrieval", data, self.version, "two different captions")
@@ -88,12 +87,14 @@ class Retrieval(Probe):
         details = {
             "preset": self.preset,
             "preset_version": 1,
-            "group_truth": self.group_truth,
+            "right": "the first caption of the item alone"
+            if self.preset == "pairwise"
+            else describe_truth(data),
             "control": "image_to_text_r1_shuffled gives every item another's captions: chance at most",
             "chance": "the commonest answer first, for every query",
             **_sizes(data, searchable, self.gallery),
         }
-        same_kind = image_to_image(images, data.items, self.seed)
+        same_kind = image_to_image(images, data.items, self.seed, bool(data.card.columns.truth))
         if any(direction.ranks.precision is None for direction in (*to_text, *to_image)):
             details["map_left_out"] = "some queries have too many relevant answers to rank each of them"
         if same_kind is not None:

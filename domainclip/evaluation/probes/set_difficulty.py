@@ -17,13 +17,14 @@ from domainclip.evaluation.metrics.captions import caption_vectors, captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
+from domainclip.evaluation.metrics.truth import truth_numbers
 
 _BLOCK = 512  # items per comparison with all others
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetDifficulty(Probe):
-    """Cosine with the nearest item of another group, for images and for captions, and the ceiling of R@1.
+    """Cosine with the nearest item of another truth key, for images and for captions, and the ceiling of R@1.
 
     The similarity is that of the measured model: a model that embeds all items alike cannot distinguish them.
     The ceiling is independent of the model: a caption of m images can retrieve at best one of them, so R@1
@@ -33,27 +34,27 @@ class SetDifficulty(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2210.02410"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     max_items: Annotated[int, Field(ge=2)] = 5000  # items; the cost grows with their square
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Metrics without a chance level: they describe the set under the model."""
-        group = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)[1]
+        truth = truth_numbers(data.items)
         rows = np.array(sample_items(data, range(len(data.items)), self.max_items, "difficulty"), dtype=int)
-        if len(set(group[rows].tolist())) < 2:
-            return not_measured("set_difficulty", data, self.version, "two groups of items")
+        if len(set(truth[rows].tolist())) < 2:
+            return not_measured("set_difficulty", data, self.version, "two items with different truth keys")
         images = encoder.images(data.items)[rows]
-        nearest = _nearest(images, group[rows])
+        nearest = _nearest(images, truth[rows])
         make_metric = partial(metric, higher_is_better=False, unit="cosine", comparable=False)
         metrics = [make_metric("nearest_image", data.items, rows, nearest)]
         details = {"items": len(rows), "effective_images": round(vendi(images), 1)}
 
         first = {caption.row: caption.text for caption in reversed(captions(data))}
         with_caption = np.array([row for row in rows if row in first], dtype=int)
-        if len(set(group[with_caption].tolist())) > 1:
+        if len(set(truth[with_caption].tolist())) > 1:
             texts = caption_vectors(encoder, data, [first[int(row)] for row in with_caption])
-            nearest_caption = _nearest(texts, group[with_caption])
+            nearest_caption = _nearest(texts, truth[with_caption])
             metrics.append(make_metric("nearest_caption", data.items, with_caption, nearest_caption))
             counts = Counter(normalise(first[int(row)]) for row in with_caption)
             shares = np.array([1 / counts[normalise(first[int(row)])] for row in with_caption])
@@ -72,12 +73,12 @@ def vendi(vectors: np.ndarray) -> float:
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
 
-def _nearest(vectors: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(n,) cosine with the nearest row of another group."""
+def _nearest(vectors: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(n,) cosine with the nearest row of another truth key."""
     blocks = []
     for start in range(0, len(vectors), _BLOCK):
         block = slice(start, start + _BLOCK)
         cosines = rounded_cosines(vectors[block], vectors)
-        cosines[group[block, None] == group] = -np.inf
+        cosines[truth[block, None] == truth] = -np.inf
         blocks.append(cosines.max(axis=1))
     return np.concatenate(blocks)

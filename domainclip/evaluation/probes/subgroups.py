@@ -46,7 +46,7 @@ class Subgroups(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:1610.02413"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
     # Columns of the card's `columns.meta`, or `language`; numbers with bins, as `age=40,60`. None: all

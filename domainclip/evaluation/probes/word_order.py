@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -10,11 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from domainclip.data.interfaces import Encoder
+from domainclip.data.text.captions import normalise
 from domainclip.data.text.words import split_words
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.captions import captions
 from domainclip.evaluation.metrics.labelled_examples import sample_items
 from domainclip.evaluation.metrics.results import metric, not_measured
+from domainclip.evaluation.metrics.truth import right_captions
 from domainclip.seeding import stable
 
 _MIN_WORDS = 4
@@ -31,16 +33,18 @@ class WordOrder(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2210.01936"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     max_items: Annotated[int, Field(ge=1)] = 96  # items; each costs up to six texts
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Share of items whose caption scores above all its variants; then against each variant alone."""
         variants_of: dict[int, dict[str, str]] = {}
-        ids = list(data.items["id"])
+        ids, right = list(data.items["id"]), right_captions(data.items)
         for caption in captions(data):
-            if caption.row not in variants_of and (variants := orders(caption.text, ids[caption.row])):
+            if caption.row not in variants_of and (
+                variants := orders(caption.text, ids[caption.row], right[caption.row])
+            ):
                 variants_of[caption.row] = variants
         if not variants_of:
             return not_measured(
@@ -73,10 +77,11 @@ class WordOrder(Probe):
         return ProbeResult("word_order", data.name, metrics, "accuracy", self.version, details)
 
 
-def orders(text: str, item: str) -> dict[str, str]:
+def orders(text: str, item: str, right: Collection[str] = ()) -> dict[str, str]:
     """The caption under "", and its reordered variants by rule; empty when there are none.
 
-    Shuffles depend on the item's id alone.
+    Shuffles depend on the item's id alone. A variant that is a caption of the same truth key is no wrong one:
+    `right` are those captions, normalised.
     """
     words, glue = split_words(text)
     if len(words) < _MIN_WORDS:
@@ -86,7 +91,7 @@ def orders(text: str, item: str) -> dict[str, str]:
     for rule, reorder in _RULES.items():
         draw = np.random.Generator(np.random.Philox(key=stable("word order", rule, item)))
         reordered = glue.join(reorder(words, draw))
-        if reordered not in variants.values():
+        if reordered not in variants.values() and normalise(reordered) not in right:
             variants[rule] = reordered
     return variants if len(variants) > 1 else {}
 

@@ -95,17 +95,18 @@ def _pairs(corpus_check: CorpusCheck, rows: Dataset) -> Pairs | None:
     recipe, base = corpus_check.target.recipe, corpus_check.base
     if recipe is None or base is None or not len(rows):
         return None
-    how = corpus_check.corpus.card.captions
+    card = corpus_check.corpus.card
     return Pairs(
         rows,
         base.image_preprocessor,
         seed=recipe.train.seed,
         augmentation=recipe.train.augmentation,
-        captions=how,
+        captions=card.captions,
         token_limit=TokenLimit(base.text_tokenizer.count, base.max_tokens)
-        if how.overlong == "window"
+        if card.captions.overlong == "window"
         else None,
-        views=corpus_check.corpus.card.views,
+        views=card.views,
+        matched_by=card.columns.matched_by,
     )
 
 

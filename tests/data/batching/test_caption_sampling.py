@@ -29,6 +29,7 @@ def _items(*rows: dict[str, Any]) -> Any:
                 image={"path": f"{number}.png", "bytes": None},
                 texts=texts,
                 group=str(number),
+                truth=str(number),
                 meta=row.get("meta", {}),
                 split="train",
                 location="row",

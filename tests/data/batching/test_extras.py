@@ -35,7 +35,9 @@ def _items(folder: Path, n: int = 5) -> Dataset:
         labels = ["cat", "dog", "bird"][: i % 4]
         meta = {"score": i / 2} if i != 3 else {"score": "unknown"}
         texts, languages = [f"{i} one", f"{i} two"], ["en", "de"]
-        rows.append(Item(f"id{i}", image, texts, languages, labels, f"g{i}", meta, "train", f"row {i}"))
+        rows.append(
+            Item(f"id{i}", image, texts, languages, labels, f"g{i}", f"id{i}", meta, "train", f"row {i}")
+        )
     return to_dataset(rows)
 
 

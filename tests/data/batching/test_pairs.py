@@ -13,6 +13,7 @@ from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.matches import Matches
 from domainclip.data.batching.order import batch_positions
 from domainclip.data.batching.pairs import Pairs, random_crop
+from domainclip.data.cards import Columns
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions
@@ -29,7 +30,20 @@ def _items(folder: Path, n: int = 6, captions: int = 3, broken: tuple[int, ...] 
             file.write_bytes(b"nothing")
         texts = [f"{i} {k}" for k in range(captions)]
         image = {"path": str(file), "bytes": None}
-        rows.append(Item(f"id{i}", image, texts, [""] * captions, [], f"g{i // 2}", {}, "train", f"row {i}"))
+        rows.append(
+            Item(
+                f"id{i}",
+                image,
+                texts,
+                [""] * captions,
+                [],
+                f"g{i // 2}",
+                f"t{i // 3}",
+                {},
+                "train",
+                f"row {i}",
+            )
+        )
     return to_dataset(rows)
 
 
@@ -173,7 +187,7 @@ def _with_views(folder: Path, views: int = 2, broken: tuple[str, ...] = ()) -> D
             if file.stem in broken:
                 file.write_bytes(b"nothing")
         first, *others = ({"path": str(file), "bytes": None} for file in files)
-        rows.append(Item(f"id{i}", first, ["t"], [""], [], str(i), {}, "train", f"row {i}", others))
+        rows.append(Item(f"id{i}", first, ["t"], [""], [], str(i), str(i), {}, "train", f"row {i}", others))
     return to_dataset(rows)
 
 
@@ -252,3 +266,12 @@ def _pixels(pairs: Pairs, position: tuple[int, int]) -> np.ndarray:
     image = pairs[position].image
     assert image is not None
     return image["pixels"]
+
+
+def test_pairs_of_a_group_or_of_a_truth_key_are_not_negatives(tmp_path: Path) -> None:
+    """Six items: groups 0 0 1 1 2 2, truth keys 0 0 0 1 1 1. A card without a truth column takes the group."""
+    items = _items(tmp_path)
+    for columns, keys in ((Columns(), [0, 0, 1, 1, 2, 2]), (Columns(truth="study"), [0, 0, 0, 1, 1, 1])):
+        pairs = Pairs(items, preprocess, pixels=False, matched_by=columns.matched_by)
+        right = Matches.within(collate([pairs[(0, i)] for i in range(6)]).keys).right_texts(torch.arange(6))
+        assert right.tolist() == [[a == b for b in keys] for a in keys]

@@ -38,7 +38,18 @@ def _pairs(
         if i in broken:
             file.write_bytes(b"nothing")
         rows.append(
-            Item(f"id{i}", {"path": str(file), "bytes": None}, [f"t{i}"], [""], [], f"g{i}", {}, "train", "")
+            Item(
+                f"id{i}",
+                {"path": str(file), "bytes": None},
+                [f"t{i}"],
+                [""],
+                [],
+                f"g{i}",
+                f"{i}",
+                {},
+                "train",
+                "",
+            )
         )
     return Pairs(to_dataset(rows), preprocess, **more)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from domainclip.data.checks import leakage
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.checks.leakage import identical_images
 from domainclip.data.checks.run_checks import corpus_findings
@@ -65,6 +66,19 @@ def test_the_same_patient(tmp_path: Path) -> None:
     loaded.splits["test"] = type(loaded.splits["test"]).from_list(rows, loaded.splits["test"].features)
     (finding, *_) = corpus_findings(loaded, None, 4)
     assert (finding.level, finding.code, finding.count) == ("error", "group_leak", 2)
+
+
+def test_a_truth_key_in_two_splits(tmp_path: Path) -> None:
+    """Without a column for it, the key is the image, whose copies are found as such."""
+    loaded = _corpus(tmp_path)
+    keys = {name: ["study"] * len(rows) for name, rows in loaded.splits.items()}
+    for name, rows in loaded.splits.items():
+        loaded.splits[name] = rows.remove_columns("truth").add_column("truth", keys[name])
+    assert list(leakage.shared_groups(loaded)) == []
+    named = replace(loaded, card=card(columns={"truth": "study"}))
+    (finding,) = leakage.shared_groups(named)
+    assert (finding.level, finding.code, finding.count) == ("error", "group_leak", 1)
+    assert finding.text.startswith("leak: 1 truth key is in more than one split")
 
 
 @pytest.mark.parametrize("name", COPIES)

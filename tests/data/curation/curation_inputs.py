@@ -48,6 +48,7 @@ def items(
                 "language": ["en"] * len(own),
                 "labels": list(labels[i]) if labels else [],
                 "group": str(i),
+                "truth": str(i),
                 "meta": json.dumps({}),
             }
             for i, own in enumerate(texts)

@@ -27,6 +27,7 @@ def _items(rows: list[tuple[list[str], list[str]]]) -> Dataset:
                 "language": ["en"] * len(texts),
                 "labels": labels,
                 "group": str(i),
+                "truth": str(i),
                 "meta": json.dumps({}),
             }
             for i, (texts, labels) in enumerate(rows)

@@ -186,7 +186,16 @@ def test_images_given_as_bytes_are_never_all_in_memory() -> None:
     whole = 400 * 100_000
     rows = [
         Item(
-            f"{i}", {"path": None, "bytes": i.to_bytes(2) * 50_000}, ["a"], [""], [], f"{i}", {}, "train", ""
+            id=f"{i}",
+            image={"path": None, "bytes": i.to_bytes(2) * 50_000},
+            texts=["a"],
+            language=[""],
+            labels=[],
+            group=f"{i}",
+            truth=f"{i}",
+            meta={},
+            split="train",
+            location="",
         )
         for i in range(400)
     ]

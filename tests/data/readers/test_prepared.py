@@ -92,7 +92,7 @@ def test_other_folders_are_not_prepared_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         prepared_format.read_manifest(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: written in version 9 of the format; this release reads 1: prepare the corpus again"
+        f"{tmp_path}: written in version 9 of the format; this release reads 2: prepare the corpus again"
     )
 
 

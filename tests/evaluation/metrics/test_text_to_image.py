@@ -10,8 +10,8 @@ from tests.evaluation.probes.synthetic_sets import WordEncoder
 
 
 def test_recall_at_1_by_hand() -> None:
-    """Images 0 and 1 are of one group. The text of 0 retrieves 1, which is relevant; that of 2 ties 2 with 0."""
-    rows = [{"id": "0", "group": "g"}, {"id": "1", "group": "g"}, {"id": "2"}, {"id": "3"}]
+    """Images 0 and 1 are of one truth key. The text of 0 retrieves 1, which is relevant; that of 2 ties 2 with 0."""
+    rows = [{"id": "0", "truth": "g"}, {"id": "1", "truth": "g"}, {"id": "2"}, {"id": "3"}]
     texts = {"a": [0, 1, 0, 0], "b": [1, 0, 1, 0], "c": [0, 0, 0, 1]}
     model = WordEncoder({f"{i}": np.eye(4)[i] for i in range(4)}, texts)
     hits, guesses = recall_at_1(model, evaluation_set(rows), [0, 2, 2], ["a", "b", "c"])

@@ -49,12 +49,12 @@ class CollapsedEncoder(Encoder):
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """A set in the standard columns; missing values are empty, the default group is the id."""
+    """A set in the standard columns; missing values are empty, the default group and truth key are the id."""
     whole = []
     for row in rows:
         texts = row.get("texts", [])
         empty = {"texts": texts, "labels": [], "image": {"path": None, "bytes": None}, "group": row["id"]}
-        empty["views"] = []
+        empty |= {"views": [], "truth": row["id"]}
         columns = {**empty, **row, "language": [row.get("language", "")] * len(texts)}
         whole.append({**columns, "meta": json.dumps(row.get("meta", {}))})
     return Dataset.from_list(whole, features=FEATURES)

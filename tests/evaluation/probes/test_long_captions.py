@@ -48,9 +48,9 @@ def test_three_kinds_of_query_by_hand() -> None:
     assert results.details == {"long_captions": 2, "asked": 2, "with_a_tail": 2, "window": 55}
 
 
-def test_captions_are_relevant_for_all_images_of_their_group() -> None:
+def test_captions_are_relevant_for_all_images_of_their_truth_key() -> None:
     text = caption("zero")
-    rows = [{"id": "0", "texts": [text], "group": "g"}, {"id": "1", "group": "g"}, {"id": "2"}]
+    rows = [{"id": "0", "texts": [text], "truth": "g"}, {"id": "1", "truth": "g"}, {"id": "2"}]
     vectors = {text: [0, 1, 0], split_sentences(text)[0]: [0, 0, 1]}
     model = WordEncoder({"0": [1, 0, 0], "1": [0, 1, 0], "2": [0, 0, 1]}, vectors)
     results = LongCaptions()(model, evaluation_set(rows))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from domainclip import registry
+from domainclip.data.cards import Card
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe, ProbeResult
 from domainclip.evaluation.metrics import ranking
@@ -63,14 +65,39 @@ def test_a_caption_of_several_images_is_relevant_for_all_of_them() -> None:
     assert metric_of(results, "image_to_text_map").chance == pytest.approx((1 + 1 + 1 / 2) / 3)
 
 
-@pytest.mark.parametrize(("group_truth", "expected"), [(True, [1, 1, 1]), (False, [0, 0, 1])])
-def test_captions_are_relevant_for_all_images_of_their_group(group_truth: bool, expected: list[int]) -> None:
-    rows = [{"id": name, "texts": [f"text {name}"], "group": name[0]} for name in ("m31a", "m31b", "n7")]
+@pytest.mark.parametrize(
+    ("column", "expected"), [("truth", [1, 1, 1]), ("group", [0, 0, 1])], ids=["truth key", "group alone"]
+)
+def test_captions_are_right_for_all_images_of_their_truth_key(column: str, expected: list[int]) -> None:
+    """A group alone is what is split and resampled: it makes nothing right."""
+    rows = [{"id": name, "texts": [f"text {name}"], column: name[0]} for name in ("m31a", "m31b", "n7")]
     images = {"m31a": [1, 0, 0], "m31b": [0, 1, 0], "n7": [0, 0, 1]}
     texts = {"text m31a": [0, 1, 0], "text m31b": [1, 0, 0], "text n7": [0, 0, 1]}
-    results = Retrieval(group_truth=group_truth)(ArrayEncoder(images, texts), evaluation_set(rows))
+    results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
     assert metric_of(results, "image_to_text_r1").scores.tolist() == expected
     assert metric_of(results, "text_to_image_r1").scores.tolist() == expected
+
+
+def test_the_caption_of_the_patients_other_finding_is_a_wrong_answer() -> None:
+    """20 patients with two films of different findings; each film ranks one caption first.
+
+    Base and adapted rank a caption of the patient first 11 times of 40, as the patient would count; but only 1
+    and 3 times the film's. Named as the truth, the patient hides the gain.
+    """
+    rows = [{"id": f"{i:02d}", "texts": [f"film {i:02d}"], "group": f"{i // 2}"} for i in range(40)]
+    texts: dict[str, list[float]] = {f"film {i:02d}": np.eye(40)[i].tolist() for i in range(40)}
+
+    def shares(of_the_film: int, truth: str) -> float:
+        """Images at 0, 2, 4 … rank their caption first, the next ones that of the other film."""
+        answer = {i: i if i < 2 * of_the_film else i ^ 1 for i in range(0, 22, 2)}
+        images = {f"{i:02d}": np.eye(40)[answer.get(i, (i + 7) % 40)].tolist() for i in range(40)}
+        data = evaluation_set([{**row, "truth": row[truth]} for row in rows])
+        result = Retrieval()(ArrayEncoder(images, texts), data)
+        assert metric_of(result, "image_to_text_r1").groups == [str(i // 2) for i in range(40)]
+        return metric_value(result, "image_to_text_r1")
+
+    assert [40 * shares(right, "id") for right in (1, 3)] == pytest.approx([1, 3])
+    assert [40 * shares(right, "group") for right in (1, 3)] == pytest.approx([11, 11])
 
 
 def test_a_collapsed_model_scores_chance() -> None:
@@ -92,7 +119,7 @@ def brute_force(rows: list[dict[str, Any]], model: ArrayEncoder) -> dict[str, fl
     cosines = np.round(images @ texts.T, 6)
 
     def right(item: dict[str, Any], text: str) -> bool:
-        return any(text in other["texts"] and other["group"] == item["group"] for other in rows)
+        return any(text in other["texts"] and other["truth"] == item["truth"] for other in rows)
 
     truth = np.array([[right(row, text) for text in distinct] for row in rows])
     to_text = [truth[i, np.argsort(-cosines[i])[:5]].any() for i, row in enumerate(rows) if row["texts"]]
@@ -117,7 +144,7 @@ def test_blocks_equal_the_plain_definition_on_a_ragged_set(
         {
             "id": f"{i:02d}",
             "texts": [f"text {t}" for t in rng.choice(25, rng.integers(0, 4), replace=False)],
-            "group": f"g{rng.integers(0, 20)}",
+            "truth": f"g{rng.integers(0, 20)}",
         }
         for i in range(37)
     ]
@@ -204,14 +231,14 @@ def test_shuffled_captions_are_those_of_another_group() -> None:
     """Of two groups each gets the captions of the other; so does every one of five."""
     for groups in (2, 5):
         data = evaluation_set([{"id": f"{i}", "texts": [f"text {i}"]} for i in range(groups)])
-        (gallery,) = build_galleries(data, True, False, None, 0)
+        (gallery,) = build_galleries(data)
         shuffled = gallery.shuffled(0).toarray()
         assert shuffled.sum(axis=0).tolist() == shuffled.sum(axis=1).tolist() == [1] * groups
         assert not (shuffled & gallery.by_image.toarray()).any()
 
 
 def test_shuffled_captions_score_chance() -> None:
-    rows = [{"id": f"{i:03d}", "texts": [f"text {i}"], "group": f"g{i // 2}"} for i in range(100)]
+    rows = [{"id": f"{i:03d}", "texts": [f"text {i}"], "truth": f"g{i // 2}"} for i in range(100)]
     images = {str(row["id"]): np.eye(100)[i].tolist() for i, row in enumerate(rows)}
     model = ArrayEncoder(images, {f"text {i}": np.eye(100)[i].tolist() for i in range(100)})
     results = Retrieval()(model, evaluation_set(rows))
@@ -259,13 +286,17 @@ def test_image_to_image_relevance_is_the_label_and_excludes_the_same_patient() -
         expected.append(average_precision_score([j % 3 == i % 3 for j in gallery], cosines[i, gallery]))
     assert metric_of(results, "image_to_image_map").scores == pytest.approx(expected)
     assert results.details["image_to_image"] == {"right_is_the_same": "label", "images": 18, "queries": 18}
-    by_group = Retrieval()(model, evaluation_set([{**row, "labels": []} for row in rows]))
+    named = Card.model_validate({"columns": {"truth": "object"}})
+    without = evaluation_set([{**row, "labels": [], "truth": row["group"]} for row in rows])
+    by_truth = Retrieval()(model, replace(without, card=named))
     pair = [
         average_precision_score([j == (i ^ 1) for j in range(18) if j != i], np.delete(cosines[i], i))
         for i in range(18)
     ]
-    assert metric_of(by_group, "image_to_image_map").scores == pytest.approx(pair)
-    alone = Retrieval()(model, evaluation_set([{**row, "labels": [], "group": row["id"]} for row in rows]))
+    assert metric_of(by_truth, "image_to_image_map").scores == pytest.approx(pair)
+    assert by_truth.details["right"] == "the captions of all items with the same object, and equal ones"
+    alone = Retrieval()(model, without)
+    assert alone.details["right"] == "the captions of the item, and equal ones"
     assert "image_to_image_map" not in [metric.name for metric in alone.metrics]
 
 

@@ -14,12 +14,12 @@ def test_it_is_a_probe() -> None:
 
 
 def test_three_metrics_by_hand() -> None:
-    """Images at 0, 60 and 90 degrees, the first two of one group; captions a, a and b."""
+    """Images at 0, 60 and 90 degrees, the first two of one truth key; captions a, a and b."""
     angles = np.radians([0, 60, 90])
     images = {f"{i}": [np.cos(a), np.sin(a)] for i, a in enumerate(angles)}
     rows = [
-        {"id": "0", "texts": ["a"], "group": "g"},
-        {"id": "1", "texts": ["A", "c"], "group": "g"},
+        {"id": "0", "texts": ["a"], "truth": "g"},
+        {"id": "1", "texts": ["A", "c"], "truth": "g"},
         {"id": "2", "texts": ["b"]},
     ]
     texts = {"a": [1, 0], "A": [1, 0], "b": [1, 1], "c": [0, 1]}
@@ -74,8 +74,8 @@ def test_results_do_not_depend_on_row_order() -> None:
 
 
 def test_missing_input_is_reported() -> None:
-    rows = [{"id": "0", "group": "g"}, {"id": "1", "group": "g"}]
+    rows = [{"id": "0", "truth": "g"}, {"id": "1", "truth": "g"}]
     results = SetDifficulty()(CollapsedEncoder(), evaluation_set(rows))
-    assert results.details == {"not_measured": "there are no two groups of items"}
+    assert results.details == {"not_measured": "there are no two items with different truth keys"}
     alone = SetDifficulty()(CollapsedEncoder(), evaluation_set([{"id": "0"}, {"id": "1"}]))
     assert [metric.name for metric in alone.metrics] == ["nearest_image"]

@@ -68,7 +68,7 @@ def require_image_column(columns: Columns, available: Sequence[str], source: str
 def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
     columns, key_of = card.columns, dict[str, str]()
-    for key in ("id", "image", "language", "group", "split"):
+    for key in ("id", "image", "language", "group", "truth", "split"):
         if getattr(columns, key):
             key_of[getattr(columns, key)] = f"corpus.columns.{key}"
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
