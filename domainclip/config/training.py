@@ -17,8 +17,9 @@ class TrainConfig(StrictModel):
 
     epochs: float = Field(5, gt=0)
     batch_size: int = Field(128, ge=2)  # pairs in one loss, over all processes
-    # Pairs per process in memory at once; null: all; auto: measured before the first step.
-    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    # Pairs per process in memory at once; null: all; auto: all, or where they do not fit, as many as a
+    # measurement before the first step allows.
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     learning_rate: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.98)
@@ -29,7 +30,8 @@ class TrainConfig(StrictModel):
     # matrix products, on a GPU that has it.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
-    workers: int = Field(0, ge=0)
+    # Processes that load images, for each process of the run; auto: its share of the cores, none for few.
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     log_every: int = Field(1, ge=1)
     log_to: Literal["tensorboard"] | None = None  # also write the metrics as event files into the run folder
     save_every: int = Field(200, ge=1)

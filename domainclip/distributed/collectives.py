@@ -5,6 +5,7 @@ Legend: w processes, b rows of this process, d width.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,11 @@ _FINISHED = "domainclip/finished"  # key in the store of the processes: how many
 def process_count() -> int:
     """Return the number of processes that train together."""
     return dist.get_world_size() if _is_distributed() else 1
+
+
+def local_process_count() -> int:
+    """Return the number of processes of the run on this machine, which share its cores."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if _is_distributed() else 1
 
 
 def rank() -> int:

@@ -6,14 +6,20 @@ always encodes the same chunks of a set, on any process, and the batch size is n
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from domainclip.distributed.collectives import gather_objects, keep_alive, process_count, rank
+from domainclip.data.process_pool import available_cores
+from domainclip.distributed.collectives import (
+    gather_objects,
+    keep_alive,
+    local_process_count,
+    process_count,
+    rank,
+)
 
 SIZE = 32  # rows that a model encodes together
 _AHEAD = 4  # chunks that are loaded while a model encodes
@@ -44,10 +50,14 @@ def map_chunks(
     return [gathered[index] for index in range(len(chunks))]
 
 
+def _threads() -> int:
+    return max(1, available_cores() // local_process_count())
+
+
 def load_ahead(load: Callable[[int], T], chunks: Sequence[Sequence[int]]) -> Iterator[list[T]]:
     """The loaded rows of each chunk; threads load the next chunks while the caller works on this one."""
     # Decoders change the warning filters while they run, and threads would leave them changed.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(_threads()) as pool:
         pending: deque[list[Future[T]]] = deque()
         for chunk in chunks:
             pending.append([pool.submit(load, row) for row in chunk])

@@ -10,6 +10,7 @@ from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import Corpus
+from domainclip.data.process_pool import available_cores
 from domainclip.distributed.collectives import first_process
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embed_images import embed_images
@@ -114,7 +115,7 @@ def check_corpus(recipe: Recipe, corpus: Corpus, model: DualEncoder, max_tokens:
         max_tokens=max_tokens,
         augmentation=recipe.train.augmentation,
         side=min(model.image_preprocessor.size),
-        workers=recipe.train.workers,
+        workers=available_cores() if recipe.train.workers == "auto" else recipe.train.workers,
         embed=embed_images(model),
     )
 

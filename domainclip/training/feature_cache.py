@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from domainclip import disk_cache
 from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.pairs import Pairs
+from domainclip.data.batching.workers import PAIRS_PER_TASK, Workers, worker_count
 from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
@@ -30,7 +31,7 @@ from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training.cache_entry import CacheBudget, load_or_fill
 
-_BATCH = 64  # items that are encoded together
+_BATCH = 2 * PAIRS_PER_TASK  # items that are encoded together
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,19 @@ class TeacherFeatures:
 
 
 def cache_image_features(
-    model: DualEncoder | ImageModel, pairs: Pairs, digests: Sequence[str], budget: CacheBudget
+    model: DualEncoder | ImageModel,
+    pairs: Pairs,
+    digests: Sequence[str],
+    budget: CacheBudget,
+    workers: Workers = 0,
 ) -> ImageFeatures | None:
     """Return the features of every training image; None when they cannot be cached.
 
     `digests` identify the images, in order. Each row is the image that `pairs` show in the first epoch.
     """
     model.eval()
-    shape = (len(pairs), *_encode_images(model, collate([pairs[0, 0]])).shape[1:])
+    example = collate([pairs[0, 0]])
+    shape = (len(pairs), *_encode_images(model, example).shape[1:])
     key = [*_key(model, "image"), DECODING_VERSION, model.image_preprocessor.fingerprint(), list(digests)]
     description = f"{_description(model, 'image')} of {len(pairs):,} images"
     if not budget.reserve(description, shape, disk_cache.key(*key)):
@@ -96,7 +102,8 @@ def cache_image_features(
     def fill(rows: np.ndarray) -> None:
         local = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
         order = [[(0, row) for row in local[at : at + _BATCH]] for at in range(0, len(local), _BATCH)]
-        for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate):
+        count = worker_count(workers, len(local), _bytes(example))
+        for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=count):
             requested = batch.requested.tolist()
             rows[requested] = _encode_images(model, batch)
             shown.update(zip(requested, batch.index.tolist(), strict=True))
@@ -120,6 +127,10 @@ def cache_image_features(
         first_process_writes=True,
     )
     return None if index is None else _image_features(rows, index, pairs)
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(array.nbytes for array in (batch.image or {}).values())
 
 
 def _image_features(rows: np.ndarray, index: np.ndarray, pairs: Pairs) -> ImageFeatures:

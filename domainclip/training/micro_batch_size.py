@@ -13,7 +13,7 @@ from torch import Tensor
 from domainclip import components
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.training import step
+from domainclip.training import microbatches, step
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
@@ -59,7 +59,8 @@ def activation_bytes(model: DualEncoder, batch: StepBatch) -> int:
             sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    (inputs,) = step.split_batch(model, batch, None).inputs
+    (split,) = step.split_batch(model, batch, None).inputs
+    inputs = microbatches.on_device(split, batch.keys.group.device)
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         outputs = model(**inputs)  # held, so that no address is used twice
     del outputs

@@ -37,7 +37,9 @@ class Captions(Protocol):
 class MicroBatches:
     """The inputs of the model, one entry for each micro-batch."""
 
-    inputs: list[dict[str, Any]]  # `image` and `text` of `Towers.forward`, each None where there is none
+    # `image` and `text` of `Towers.forward`, each None where there is none. Images stay where they are: of a
+    # large batch, only those of one micro-batch have to fit on the device (`on_device`).
+    inputs: list[dict[str, Any]]
     row_of_text: Tensor | None  # (b + m,) the encoded row of each text; None when no text is encoded
 
 
@@ -74,6 +76,14 @@ def split_rows(
     row = {text: number for number, text in enumerate(distinct)}
     row_of_text = torch.tensor([row[text] for text in texts], device=device) if distinct else None
     return MicroBatches(inputs, row_of_text)
+
+
+def on_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return the inputs of a micro-batch with its images on the device; pinned memory is copied meanwhile."""
+    image = inputs["image"]
+    if image is None:
+        return inputs
+    return {**inputs, "image": {name: value.to(device, non_blocking=True) for name, value in image.items()}}
 
 
 def group_by_length(lengths: Sequence[int], min_saved: int) -> list[slice]:

@@ -84,8 +84,13 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
     if reason := _changes_by_epoch(stage, first):
         budget.notes.append(f"images are not cached: {reason}")
         return stage
+    settings = stage.setup.settings
     features = feature_cache.cache_image_features(
-        stage.setup.model, stage.pairs, [stage.setup.digests[id] for id in stage.pairs.ids], budget
+        stage.setup.model,
+        stage.pairs,
+        [stage.setup.digests[id] for id in stage.pairs.ids],
+        budget,
+        settings.workers,
     )
     if features is None:
         return stage

@@ -117,7 +117,10 @@ class StageInputs:
 
 
 def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device) -> StepBatch:
-    """Move a batch to the device, and add cached features and this process's share of the anchor texts."""
+    """Move a batch to the device, and add cached features and this process's share of the anchor texts.
+
+    Images stay in main memory: the step moves those of a micro-batch when it encodes them.
+    """
     kept, texts, anchors = stage.precomputed, rows.texts, None
     if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
         all_drawn = anchor_texts.drawn_indices(at, stage.setup.anchor_settings, stage.setup.settings.seed)
@@ -133,7 +136,7 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         found = torch.from_numpy(kept.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
     return StepBatch(
-        image=None if image is None else {k: v.to(device, non_blocking=True) for k, v in image.items()},
+        image=image,
         image_embeddings=kept_image,
         texts=texts,
         text_embeddings=None

@@ -20,7 +20,7 @@ from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives, heartbeat
 from domainclip.errors import DivergedError
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.training import fsdp, loop_checkpoints
+from domainclip.training import fsdp, loop_checkpoints, out_of_memory
 from domainclip.training import micro_batch_size as training_micro_batch_size
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training import precision as training_precision
@@ -116,11 +116,7 @@ class StageRun:
         heartbeat.update("computing")
         self.unusable.update((item.location, item) for item in rows.unusable)
         batch = to_step_batch(self.inputs, rows, state.step, self.accelerator.device)
-        if state.micro_batch_size == "auto":
-            state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(
-                self.model, batch, self.inputs.setup.objectives, self.accelerator
-            )
-        output, norm = self._update_weights(batch, rows)
+        output, norm = self._update_or_explain(batch, rows)
         state.step += 1
         record = self._record(output, norm) | {
             "pairs_per_second": display.rate(state.step),
@@ -129,10 +125,43 @@ class StageRun:
         _warn(self.alarms.update(record))
         return record
 
-    def _update_weights(self, batch: StepBatch, rows: Batch) -> tuple[training_step.StepOutput, float]:
+    def _update_or_explain(self, batch: StepBatch, rows: Batch) -> tuple[training_step.StepOutput, float]:
+        """Update the weights; without enough memory, with a smaller micro-batch if it is the first step.
+
+        Raises: ModelError for a later one: dropout is drawn by micro-batch, so its size is fixed by then.
+        """
+        state, pairs = self.state, len(batch.keys)
+        size = None
+        try:
+            size = self._micro_batch_size(batch)
+            if state.step > self.steps.begin:
+                return self._update_weights(batch, rows, size)
+            output, state.micro_batch_size = out_of_memory.fit_micro_batch(
+                lambda tried: self._update_weights(batch, rows, tried), self._free_gradients, size, pairs
+            )
+            return output
+        except torch.OutOfMemoryError:
+            raise out_of_memory.does_not_fit(min(size or pairs, pairs)) from None
+
+    def _micro_batch_size(self, batch: StepBatch) -> int | None:
+        """Return the pairs to hold at once, measured where the recipe leaves it open."""
+        state = self.state
+        if state.micro_batch_size == "auto":
+            state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(
+                self.model, batch, self.inputs.setup.objectives, self.accelerator
+            )
+        return state.micro_batch_size
+
+    def _free_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _update_weights(
+        self, batch: StepBatch, rows: Batch, micro: int | None
+    ) -> tuple[training_step.StepOutput, float]:
         """Take an optimizer step; return the step's output and the norm of all gradients."""
-        settings, step, micro = self.settings, self.state.step, self.state.micro_batch_size
-        assert micro != "auto"  # it was measured before
+        settings, step = self.settings, self.state.step
         factor = training_optimizer.learning_rate_factor(
             step - self.steps.begin, self.steps.end - self.steps.begin, settings.warmup
         )

@@ -72,7 +72,7 @@ def compute_gradients(
         return cached.compute_gradients(inputs, batch, split.row_of_text, terms)
     _seed(seed, 0)
     with accelerator.autocast():
-        output = EncoderOutput(*parallel_model(**inputs[0]))
+        output = EncoderOutput(*parallel_model(**microbatches.on_device(inputs[0], accelerator.device)))
     loss, step_output = _loss(output, batch, split.row_of_text, terms)
     accelerator.backward(loss)
     return step_output
@@ -138,7 +138,7 @@ class _CachedStep:
                 self.accelerator.no_sync(self.parallel_model),
                 self.accelerator.autocast(),
             ):
-                outputs.append(EncoderOutput(*model(**inputs[number])))
+                outputs.append(EncoderOutput(*model(**self._on_device(inputs[number]))))
         return [outputs[-1], *outputs[:-1]]
 
     def _encode_again(
@@ -160,7 +160,7 @@ class _CachedStep:
         with nullcontext() if last else self.accelerator.no_sync(self.parallel_model):
             inputs = {**inputs, **{tower: None for tower in _TOWERS if tower not in trained}}
             with self.accelerator.autocast():
-                output = EncoderOutput(*self.parallel_model(**inputs))
+                output = EncoderOutput(*self.parallel_model(**self._on_device(inputs)))
             pairs = [(getattr(output, name), rows) for name, rows in gradients.items()]
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad
@@ -171,6 +171,9 @@ class _CachedStep:
                     (output.third_tower_heads, heads),
                 ]
             self._backward(pairs)
+
+    def _on_device(self, inputs: MicroBatch) -> MicroBatch:
+        return microbatches.on_device(inputs, self.accelerator.device)
 
     def _backward(self, outputs: list[tuple[Tensor | None, Tensor | None]]) -> None:
         """Run backward from outputs, each with the gradient of the loss at it."""

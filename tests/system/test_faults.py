@@ -338,6 +338,37 @@ def test_compiled_against_eager_on_a_gpu(base: Path) -> None:
         assert torch.allclose(compiled[name], grad, atol=1e-4), name
 
 
+def test_a_batch_that_does_not_fit_is_split_at_the_first_step_and_an_error_later(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, room, steps = step.compute_gradients, 9, 0
+
+    def limited(*arguments: Any) -> Any:
+        nonlocal steps
+        if (arguments[4] or BATCH) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        steps += 1
+        return plain(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "compute_gradients", limited)
+        _finetune(recipe_file, tmp_path / "small", "probes=[zero_shot]")
+    assert steps == STEPS
+    _finetune(recipe_file, tmp_path / "set", "probes=[zero_shot]", f"train.micro_batch_size={BATCH // 2}")
+    _assert_same_end(tmp_path / "small", tmp_path / "set")
+
+    def fail_later(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == STEPS + 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(*arguments)
+
+    monkeypatch.setattr(step, "compute_gradients", fail_later)
+    with pytest.raises(ModelError, match=r"^train\.micro_batch_size: .* 16 pairs at once: set it to 8, or"):
+        _finetune(recipe_file, tmp_path / "late", "probes=[zero_shot]")
+
+
 # --- all of them ---------------------------------------------------------------------------------------
 
 

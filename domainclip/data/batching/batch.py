@@ -5,8 +5,9 @@ Legend: b pairs of one process's batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -51,6 +52,10 @@ class Batch:
     second_view: dict[str, Tensor] | None = None  # as `image`, of the second views
     extras: BatchExtras = field(default_factory=BatchExtras)
 
+    def pinned(self) -> Batch:
+        """The same batch with its images in pinned memory, from which a GPU copies while it computes."""
+        return replace(self, image=_pinned(self.image), second_view=_pinned(self.second_view))
+
 
 def collate(pairs: Sequence[Pair]) -> Batch:
     """One batch of pairs, in their order."""
@@ -88,12 +93,22 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
     )
 
 
+def join_parts(parts: Iterator[Batch], parts_of_batch: int) -> Iterator[Batch]:
+    """The batches that so many parts each make."""
+    while several := list(islice(parts, parts_of_batch)):
+        yield join_batches(several)
+
+
 def _join_arrays(
     images: Sequence[dict[str, Array] | None], join: Callable[[list[Array]], Tensor]
 ) -> dict[str, Tensor] | None:
     """The arrays of all images joined by name; None when no image is loaded."""
     loaded = [image for image in images if image is not None]
     return {name: join([image[name] for image in loaded]) for name in loaded[0]} if loaded else None
+
+
+def _pinned(image: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if image is None else {name: array.pin_memory() for name, array in image.items()}
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:

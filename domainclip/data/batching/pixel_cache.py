@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 
 from domainclip import disk_cache
 from domainclip.data.batching.pairs import Pairs, Preprocess, preprocess_image
+from domainclip.data.batching.workers import PAIRS_PER_TASK, Workers, worker_count
 from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
 from domainclip.errors import UnreadableImage
 
-_BATCH = 32
+_BATCH = PAIRS_PER_TASK
 _UNCACHED = "images are decoded in every epoch"
 
 
@@ -56,7 +57,7 @@ def with_pixel_cache(
     digests: Mapping[str, str],
     *,
     limit_gb: float,
-    workers: int,
+    workers: Workers,
     report: Callable[[str], None],
     build: bool = True,
 ) -> Pairs:
@@ -106,7 +107,7 @@ class _EntryFailed(Exception):
 
 
 def _create_entry(
-    pairs: Pairs, name: str, shape: tuple[int, int], workers: int, report: Callable[[str], None]
+    pairs: Pairs, name: str, shape: tuple[int, int], workers: Workers, report: Callable[[str], None]
 ) -> bool:
     """Whether the entry is written; each process fills its share of it."""
     about = {"what": f"{shape[0]} training images as the model takes them"}
@@ -129,7 +130,7 @@ def _create_entry(
     return True
 
 
-def _fill_share(file: Path, pairs: Pairs, workers: int) -> str:
+def _fill_share(file: Path, pairs: Pairs, workers: Workers) -> str:
     """Fill this process's share of the entry; the fault, if any."""
     try:
         if not file.exists():
@@ -142,12 +143,15 @@ def _fill_share(file: Path, pairs: Pairs, workers: int) -> str:
     return ""
 
 
-def _fill(rows: np.ndarray, pairs: Pairs, workers: int) -> None:
+def _fill(rows: np.ndarray, pairs: Pairs, workers: Workers) -> None:
     share = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
     order = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
     source = _PackedImages(pairs.items, pairs.preprocess, rows.shape[1])
     loader: DataLoader[Any] = DataLoader(
-        source, batch_sampler=order, num_workers=workers, collate_fn=np.stack
+        source,
+        batch_sampler=order,
+        num_workers=worker_count(workers, len(share), rows.shape[1]),
+        collate_fn=np.stack,
     )
     for indices, packed in zip(order, loader, strict=True):
         rows[indices] = packed

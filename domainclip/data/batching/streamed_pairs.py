@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from domainclip import seeding
 from domainclip.data.batching import order
-from domainclip.data.batching.batch import Batch, Pair, collate, join_batches
+from domainclip.data.batching.batch import Batch, Pair, collate, join_parts
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import SourceRow
 from domainclip.data.streaming import EpochReader, Stream, Window, lane_count, windows
@@ -49,9 +49,7 @@ class StreamedPairs(Pairs):
         active_workers = min(workers, len(own_lanes))
         source = _LaneBatches(self, own_lanes, lanes, batch_size // lanes, start, total)
         loader: DataLoader[Any] = DataLoader(source, batch_size=None, num_workers=active_workers)
-        parts = iter(loader)
-        while parts_of_step := list(islice(parts, max(1, active_workers))):
-            yield join_batches(parts_of_step)
+        return join_parts(iter(loader), max(1, active_workers))
 
     def lane(self, lane: int, lanes: int, start: int) -> Iterator[Pair]:
         """The pairs of one lane from its `start`-th on, without end."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from domainclip.errors import RecipeError
 from domainclip.objectives.losses import blockwise
-from domainclip.training import micro_batch_size, step
+from domainclip.training import micro_batch_size, microbatches, step
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.setup import TrainingSetup
 from domainclip.training.timing import seconds_per_call
@@ -137,7 +137,8 @@ def measure(
 
         return seconds_per_call(run_pass, accelerator.device)
 
-    (given,) = step.split_batch(model, many, None).inputs
+    (split,) = step.split_batch(model, many, None).inputs
+    given = microbatches.on_device(split, accelerator.device)
 
     @torch.no_grad()
     def encode() -> None:
