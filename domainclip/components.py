@@ -102,9 +102,25 @@ def build_components(recipe: Recipe) -> Components:
     return Components(
         registry.build("strategies", strategy, options, f"strategy.{strategy}"),
         objectives,
-        {n: registry.build("curation", n, o, f"curation.{n}") for n, o in recipe.curation.items()},
-        {n: registry.build("probes", n, o, f"probes.{n}") for n, o in recipe.probes.items()},
+        build_curation(recipe),
+        build_probes(recipe),
     )
+
+
+def build_curation(recipe: Recipe) -> dict[str, Curation]:
+    """The curation of a recipe, in its order.
+
+    Raises: RecipeError for an unknown component or option, with the key.
+    """
+    return {n: registry.build("curation", n, o, f"curation.{n}") for n, o in recipe.curation.items()}
+
+
+def build_probes(recipe: Recipe) -> dict[str, Probe]:
+    """The probes of a recipe.
+
+    Raises: RecipeError for an unknown component or option, with the key.
+    """
+    return {n: registry.build("probes", n, o, f"probes.{n}") for n, o in recipe.probes.items()}
 
 
 def build_objectives(options: Mapping[str, Mapping[str, Any]]) -> WeightedObjectives:

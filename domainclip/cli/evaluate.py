@@ -39,15 +39,17 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="test or validation; default: the recipe's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Report folder; default: RUN/eval, eval/NAME or eval/compare.")
+        Path | None,
+        typer.Option(help="Report folder; default: RUN/eval, RUN/eval/CORPUS, eval/NAME or eval/compare."),
     ] = None,
 ) -> None:
-    """Evaluate models on the corpus of a recipe: one alone, two compared, or several in one table.
+    """Evaluate models on the corpus of a recipe, or on another: alone, compared, or several in one table.
 
     \b
     domainclip eval runs/medical_xray-1 --against base --suite medical
     domainclip eval openai/clip-vit-base-patch32 --recipe astronomy corpus.path=sky.csv
     domainclip eval runs/a-1 runs/b-1 runs/c-1 --against base --split validation
+    domainclip eval runs/medical_xray-1 --against base corpus.path=/data/other_hospital
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     """
     from domainclip.pipelines import evaluate as pipelines_evaluate

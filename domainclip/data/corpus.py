@@ -41,6 +41,7 @@ class Corpus:
     view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
     # The training data when it is not in memory: the training split is then a sample of it.
     stream: Stream | None = None
+    divided: bool = False  # whether the source names no split, so that the shares of the card decided it
 
     def with_train_items(self, items: Dataset) -> Corpus:
         """The corpus with other training items."""
@@ -57,9 +58,16 @@ def build_reader(card: Card) -> CorpusReader:
 
 
 def load_corpus(
-    card: Card, path: str, secret: bytes | None = None, *, reader: CorpusReader | None = None
+    card: Card,
+    path: str,
+    secret: bytes | None = None,
+    *,
+    reader: CorpusReader | None = None,
+    training: bool = True,
 ) -> Corpus:
     """Reads the corpus that a card describes, with its `reader` where that is built already.
+
+    Where nothing is trained on it (`training`), items of its training split need no caption.
 
     Ids and groups are replaced by pseudonyms under `secret` (the local one when None), unless the card
     says that there is nothing identifying. Splits and fingerprint are made before, so that they are the
@@ -67,7 +75,7 @@ def load_corpus(
 
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
-    log = ReadLog()
+    log = ReadLog(training=training)
     if (prepared := _as_prepared(card, path)) is not card:
         card, reader = prepared, None
     reader = reader or build_reader(card)
@@ -98,6 +106,7 @@ def load_corpus(
         digests={id: of_item[0] for id, of_item in digests.items()},
         view_digests={id: of_item[1:] for id, of_item in digests.items() if len(of_item) > 1},
         stream=stream,
+        divided=log.divided,
     )
 
 

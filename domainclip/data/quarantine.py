@@ -33,6 +33,8 @@ class ReadLog:
     unusable: list[UnusableItem] = field(default_factory=list)
     locations: dict[str, str] = field(default_factory=dict)  # by id: the location of the row in the source
     counts: Counter[str] = field(default_factory=Counter)  # by the text of a note that begins with a number
+    training: bool = True  # whether the training split is trained on, and so needs captions
+    divided: bool = False  # whether the card's shares decided the split of every row: the source names none
 
     def add_note(self, text: str) -> None:
         """Add a line for the user, once."""

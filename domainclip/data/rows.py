@@ -99,7 +99,7 @@ def usable_items(
 ) -> dict[str, list[Item]]:
     """The usable rows as items, by split; `headers` reads the columns that are in the files of the images.
 
-    A row is usable when it has a caption, or when it has a class and is not in training: zero-shot
+    A row is usable when it has a caption, or when it has a class and is not trained on: zero-shot
     evaluation needs no caption, but training does, unless templates make one of the class. A row with a cell
     that is neither text nor of a known form is unusable.
 
@@ -108,7 +108,9 @@ def usable_items(
     note_counts: Counter[str] = Counter()
     headers = headers or HeaderColumns(header_columns(columns, card))
     items = list[Item]()
+    log.divided = not columns.split
     for row in rows:
+        log.divided = log.divided and row.split is None
         try:
             _check_names(row)
             row = _with_header(row, card, headers)
@@ -124,7 +126,8 @@ def usable_items(
         log.add_note(note.format(n))
     usable: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
-        if item.texts or (item.labels and (item.split != "train" or card.captions.templates)):
+        needs_caption = item.split == "train" and log.training and not card.captions.templates
+        if item.texts or (item.labels and not needs_caption):
             usable[item.split].append(item)
         else:
             log.unusable.append(UnusableItem(item.location, "empty caption", str(item.image["path"] or "")))

@@ -37,7 +37,12 @@ class CuratedItems:
 
 
 def curate_corpus(
-    corpus: Corpus, curation: Mapping[str, Curation], base: DualEncoder, *, on_disk: bool, required: bool
+    corpus: Corpus,
+    curation: Mapping[str, Curation],
+    base: DualEncoder | None,
+    *,
+    on_disk: bool,
+    required: bool,
 ) -> tuple[Corpus, CuratedItems]:
     """The corpus with its training items curated, and those items; `on_disk` as in `curate`.
 

@@ -1,4 +1,7 @@
-"""The command `eval`: measure any model alone, against another, or several in one table."""
+"""The command `eval`: measure any model alone, against another, or several in one table.
+
+The corpus is read, its classes are chosen and the folder of the report is made before any model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from datasets import concatenate_datasets
 
 from domainclip.config import loading
 from domainclip.config.recipe import Recipe
-from domainclip.data.cards import load_card
-from domainclip.data.corpus import load_corpus
 from domainclip.distributed import collectives
 from domainclip.distributed.collectives import first_process
 from domainclip.distributed.folder_lock import locked_folder, refuse_if_in_use
-from domainclip.errors import DataError, RecipeError, did_you_mean
-from domainclip.evaluation import contamination, run_classes, suites
-from domainclip.evaluation.base import EvaluationSet, Probe
-from domainclip.evaluation.contamination import TrainingRecord, find_overlap
+from domainclip.errors import RecipeError
+from domainclip.evaluation import suites
+from domainclip.evaluation.contamination import find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, compare_models
-from domainclip.evaluation.run_classes import RunClasses
+from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.evaluation.split_usage import Measured, new_evaluation, record_split_usage
-from domainclip.evaluation.suites import ExtraSet, Suite
-from domainclip.models.dual_encoder import DualEncoder
-from domainclip.models.loading import load_model
-from domainclip.pipelines.inputs import load_inputs
+from domainclip.pipelines import external_evaluation
+from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
+from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
+from domainclip.pipelines.evaluation_inputs import load_evaluation_inputs, with_model_checks
+from domainclip.pipelines.measured_corpus import TrainedRun
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import report_context
 from domainclip.pipelines.run_decisions import record_evaluated_run
 from domainclip.report import model_facts, writer
+from domainclip.report.citations import probe_sources
 from domainclip.report.context import ReportContext
 from domainclip.report.gallery import gallery_examples
 
@@ -56,42 +57,59 @@ class EvalRequest:
     out: Path | None = None
     command: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """All models, the one that the others are compared with first."""
+        return [*([self.against] if self.against else []), *self.models]
+
+    @property
+    def changes(self) -> list[str]:
+        """The overrides of recipe keys, with those that are options of the command."""
+        return [*self.overrides, *([f"evaluate.split={self.split}"] if self.split else [])]
+
 
 def evaluate_models(request: EvalRequest) -> Path | None:
     """Measure the models on the same items; the report's path, on the first process.
 
     One model is reported alone, two as before and after, more as a table against the first.
 
-    Raises: RecipeError when nothing says what to measure on; whatever loading models and corpus raises.
+    Raises: RecipeError when nothing states what to measure on; whatever loading models and corpus raises.
     """
-    names = [*([request.against] if request.against else []), *request.models]
-    recipe = _recipe(request, names)
-    folder = _report_folder(request, names)
+    run = _run_of(request)
+    recipe = _recipe(request, run)
+    folder = _report_folder(request)
     # A report inside a run is written to the run, which must not train then; the others are only read.
-    locked = folder.parent if (folder.parent / "recipe.yaml").is_file() else folder
-    _refuse_runs_in_use([Path(name) for name in names if Path(name) != locked])
+    around = (folder, *folder.parents[:2])
+    locked = next((place for place in around if (place / RECIPE).is_file()), folder)
+    _refuse_runs_in_use([Path(name) for name in request.names if Path(name) != locked])
     Accelerator()  # connects the processes, of which one holds the lock for all
     with locked_folder(locked, _OTHER_FOLDER):
-        return _evaluate(request, names, recipe, folder)
+        return _evaluate(request, run, recipe, folder)
 
 
-def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder: Path) -> Path | None:
+def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, folder: Path) -> Path | None:
     suite = suites.load(request.suite) if request.suite else None
-    probes: dict[str, Probe] | None = suite.assemble() if suite else None
-    inputs = load_inputs(recipe, "evaluate")
-    if probes is not None:
-        inputs = replace(inputs, components=replace(inputs.components, probes=probes))
-    protocol = make_protocol(inputs)
-    reported, classes = _sets(request, suite, protocol.reported)
-    protocol = replace(protocol, reported=reported)
-    _make_folder(folder)  # one that cannot be made fails now
-    models = _load(names, inputs.base)
-    labels = _different(
-        [model_facts.model_label(name, model) for name, model in zip(names, models, strict=True)]
+    chosen = chosen_classes(request.classes, request.templates, suite, request.models)
+    loaded = load_evaluation_inputs(
+        recipe,
+        run,
+        request.changes,
+        own_recipe=request.recipe is None,
+        probes=suite.assemble() if suite else None,
     )
-    overlap = find_overlap(_training_records(recipe, names, labels), protocol.reported)
-    protocol = replace(protocol, overlap=overlap)
-    encoders = [CachedEncoder(model, protocol.embeddings) for model in models]
+    measured, recipe = loaded.measured, loaded.inputs.recipe
+    protocol = make_protocol(loaded.inputs)
+    reported, notes = evaluated_sets(protocol.reported, chosen, suite, measured)
+    if measured.external and request.out is None:
+        folder = external_evaluation.folder_of(folder, measured)
+    _make_folder(folder)  # one that cannot be made fails now
+    base = recipe.base if run is None or _names_base(request.changes) else run.recipe.base
+    models = load_models(request.names, base)
+    inputs = with_model_checks(loaded, models.models[0])
+    train = inputs.corpus.splits["train"]
+    reported[0] = replace(reported[0], train=train if len(train) else None)
+    protocol = replace(protocol, reported=reported, overlap=find_overlap(models.training_records(), reported))
+    encoders = [CachedEncoder(model, protocol.embeddings) for model in models.models]
     evaluations = compare_models(
         encoders,
         protocol.reported,
@@ -99,36 +117,62 @@ def _evaluate(request: EvalRequest, names: Sequence[str], recipe: Recipe, folder
         resamples=protocol.bootstrap_samples,
         seed=protocol.seed,
     )
-    examples = gallery_examples(recipe, protocol.reported[0], encoders[:2])
+    examples = gallery_examples(recipe, reported[0], encoders[:2])
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
     context = report_context(
         inputs,
         protocol,
-        models[0],
+        models.models[0],
         command=request.command,
-        warnings=[*inputs.warnings, *([classes] if classes else [])],
-        readings=record_split_usage(
-            protocol.reported,
-            evaluations[0],
-            Measured.of(new_evaluation(), encoders, inputs.base.fingerprint("all")),
-        ),
+        warnings=[*inputs.warnings, *measured.notes, *notes],
+        readings=record_split_usage(protocol.reported, evaluations[0], _usage(models)),
         examples=examples,
-        adapted=model_facts.model_facts(models[1], labels[1]) if len(models) == 2 else None,
+        citations=probe_sources(protocol.probes),
+        adapted=model_facts.model_facts(models.models[1], models.labels[1])
+        if len(models.models) == 2
+        else None,
+        external=external_evaluation.statement(measured, run, reported[0]) if run else "",
     )
     _announce(context, evaluations)
-    record_evaluated_run(folder.parent, names, protocol, evaluations)
+    record_evaluated_run(folder.parent, request.names, protocol, evaluations)
+    page = _write(folder, evaluations, context, models)
+    if measured.external:
+        external_evaluation.record_in_runs(request.names, evaluations, context, reported[0])
+    return page
+
+
+def _usage(models: EvaluatedModels) -> Measured:
+    """The models of this evaluation for the ledger: those with the weights of the base, and the others."""
+    weights = [model.fingerprint("all") for model in models.models]
+    of_base = {
+        digest
+        for name, digest in zip(models.names, weights, strict=True)
+        if name in ("base", models.base.path)
+    }
+    return Measured(
+        new_evaluation(),
+        base=[digest for digest in weights if digest in of_base],
+        adapted=[digest for digest in weights if digest not in of_base],
+    )
+
+
+def _write(
+    folder: Path, evaluations: Sequence[Evaluation], context: ReportContext, models: EvaluatedModels
+) -> Path:
     if len(evaluations) == 1:
         return writer.write(folder, evaluations[0], context)
-    about = [model_facts.model_facts(model) for model in models]
-    return writer.write_comparison(folder, evaluations, context, dict(zip(labels, about, strict=True)))
+    about = [model_facts.model_facts(model) for model in models.models]
+    return writer.write_comparison(folder, evaluations, context, dict(zip(models.labels, about, strict=True)))
 
 
 def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None:
-    """Print what the report says about the validity of the metrics: exit code 0 alone would hide it."""
+    """Print what the report states about the validity of the metrics: exit code 0 alone would hide it."""
     for reason in context.invalid:
         log.warning("not valid: %s", reason)
+    if context.external:
+        log.warning("%s", context.external)
     measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
     for warning in dict.fromkeys([*context.warnings, *measured]):
         log.warning("warning: %s", warning)
@@ -136,128 +180,44 @@ def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None
         log.warning("warning: %s", context.readings.warning)
 
 
-def _training_records(
-    recipe: Recipe, names: Sequence[str], labels: Sequence[str]
-) -> dict[str, TrainingRecord | None]:
-    """The images that each model was trained on, by its label."""
-    sources = [recipe.base.path if name == "base" else name for name in names]
-    return {label: contamination.load(source) for label, source in zip(labels, sources, strict=True)}
+def _run_of(request: EvalRequest) -> TrainedRun | None:
+    """The first run among the models, with its recipe.
 
-
-def _recipe(request: EvalRequest, names: Sequence[str]) -> Recipe:
-    """The recipe that was named, or that of the first run among the models."""
-    files = (Path(name) / "recipe.yaml" for name in request.models)
-    recipe_of_run = next((file for file in files if file.is_file()), None)
-    if request.recipe is None and recipe_of_run is None:
-        raise RecipeError(f"eval {names[-1]}: not a run folder: say what to measure on with --recipe")
-    split = [f"evaluate.split={request.split}"] if request.split else []
-    return loading.load_recipe(request.recipe or str(recipe_of_run), [*request.overrides, *split])
-
-
-def _sets(
-    request: EvalRequest, suite: Suite | None, sets: Sequence[EvaluationSet]
-) -> tuple[list[EvaluationSet], str]:
-    """The set of the corpus with its classes, the retention set, and the sets of the suite.
-
-    Also which classes are measured, in words, where they are not simply those of the corpus.
+    Raises: RecipeError when "base" would be one of several bases.
     """
-    first, *others = sets
-    chosen = (
-        suites.parse_classes(request.classes) if request.classes else dict(suite.classes) if suite else {}
-    )
-    templates = [*request.templates] or (suite.templates if suite else [])
-    which = ""
-    if chosen:
-        first = replace(first, classes=suites.with_default_templates(first.card, chosen, templates))
-        _check_classes(first)
-    else:
-        classes, which = run_classes.default_classes(first, _classes_of_run(request))
-        first = replace(first, classes=classes)
-    if templates and not chosen:
-        first = replace(first, classes=suites.with_templates(first.classes, templates, only_names=False))
-    taken = {data.name for data in sets}
-    for name, source in (suite.sets if suite else {}).items():
-        if name in taken:
-            raise RecipeError(f'sets.{name}: there is a set "{name}" already: call it otherwise')
-        others.append(_extra_set(name, source))
-    return [first, *others], which
-
-
-def _classes_of_run(request: EvalRequest) -> RunClasses | None:
-    """The classes of the first run among the models that has any."""
-    records = (run_classes.load(name) for name in request.models)
-    return next((record for record in records if record is not None), None)
-
-
-def _check_classes(data: EvaluationSet) -> None:
-    """With classes that no item has, a typing error would end as a metric at chance.
-
-    Raises: RecipeError.
-    """
-    labels = {label for row in data.items["labels"][:] for label in row}
-    if labels and not labels & set(data.classes):
-        names = list(data.classes)
-        hint = f": {did_you_mean(names[0], labels)}" if data.card.names_may_show else ""
-        raise RecipeError(f"--classes: no item of {data.name} has one of {', '.join(names[:8])}{hint}")
-
-
-def _extra_set(name: str, source: ExtraSet) -> EvaluationSet:
-    card = load_card(source.card, source.overrides())
-    corpus = load_corpus(card, source.path)
-    known = {"fingerprint": corpus.fingerprint, "split": source.split}
-    if source.split == "all":
-        items = concatenate_datasets(list(corpus.splits.values()))
-        return EvaluationSet(name, items, card, corpus.classes, **known)
-    items = corpus.splits[source.split]
-    if not len(items):
-        raise DataError(
-            f"sets.{name}: its {source.split} split is empty: say split: all to measure on everything"
+    folders = dict.fromkeys(folder for name in request.names if (folder := find_run(name)) is not None)
+    runs = [TrainedRun(folder, loading.load_recipe(str(folder / RECIPE))) for folder in folders]
+    bases = {run.recipe.base.path for run in runs}
+    if "base" in request.names and len(bases) > 1 and not _names_base(request.changes):
+        raise RecipeError(
+            f"eval: base: the {len(runs)} runs have {len(bases)} different bases: name one of them with "
+            "--against, or compare the runs without base"
         )
-    train = corpus.splits["train"]
-    validation = corpus.splits["validation"] if source.split == "test" else train.select([])
-    return EvaluationSet(
-        name,
-        items,
-        card,
-        corpus.classes,
-        train=train if len(train) else None,
-        validation=validation if len(validation) else None,
-        **known,
-    )
+    of_models = [run for run in runs if any(find_run(name) == run.folder for name in request.models)]
+    return next(iter(of_models), None)
 
 
-def _load(names: Sequence[str], base: DualEncoder) -> list[DualEncoder]:
-    """The model of each name, loaded once, and all shown the same images of an item.
-
-    A model that pools images in no way of its own takes the mean over them.
-    """
-    device = Accelerator().device
-    loaded: dict[str, DualEncoder] = {}
-    for name in dict.fromkeys(names):
-        inside = Path(name) / "model"
-        model = base if name == "base" else load_model(inside if inside.is_dir() else name)
-        loaded[name] = model.to(device)
-    frames = max(model.frames for model in loaded.values())
-    shown = {
-        name: model.with_frames(frames) if model.frame_pooling is None else model
-        for name, model in loaded.items()
-    }
-    return [shown[name] for name in names]
+def _recipe(request: EvalRequest, run: TrainedRun | None) -> Recipe:
+    """The recipe that was named, or that of the run."""
+    if request.recipe is None and run is None:
+        raise RecipeError(
+            f"eval {request.models[-1]}: not a run folder: say what to measure on with --recipe"
+        )
+    return loading.load_recipe(request.recipe or str(run.folder / RECIPE), request.changes)  # type: ignore[union-attr]
 
 
-def _different(labels: Sequence[str]) -> list[str]:
-    """The labels; of two runs of one name, each with its place in the table."""
-    repeated = {label for label in labels if labels.count(label) > 1}
-    return [f"{label} ({place})" if label in repeated else label for place, label in enumerate(labels, 1)]
+def _names_base(changes: Sequence[str]) -> bool:
+    return any(change.partition("=")[0].split(".")[0] == "base" for change in changes)
 
 
-def _report_folder(request: EvalRequest, names: Sequence[str]) -> Path:
-    last = Path(names[-1])
+def _report_folder(request: EvalRequest) -> Path:
+    """The folder of the report on the corpus of the recipe."""
+    last = Path(request.models[-1])
     if request.out is not None:
         return request.out
-    if len(names) > 2 or len(request.models) > 1:
+    if len(request.names) > 2 or len(request.models) > 1:
         return Path("eval") / "compare"
-    return last / "eval" if (last / "recipe.yaml").is_file() else Path("eval") / last.name
+    return last / "eval" if (last / RECIPE).is_file() else Path("eval") / last.name
 
 
 @first_process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +11,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.corpus import Corpus, build_reader, load_corpus
+from domainclip.evaluation.base import Probe
 from domainclip.evaluation.contamination import TrainingRecord, record_corpus
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines import input_checks
@@ -25,30 +27,37 @@ Purpose = Literal["train", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a command reads, loaded and checked."""
+class EvaluationInputs:
+    """What an evaluation reads besides the models, loaded and checked."""
 
     recipe: Recipe
+    probes: Mapping[str, Probe]
+    corpus: Corpus  # its training split curated
+    retention: Corpus | None  # outside the domain, to measure forgetting; None: not measured
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()  # leaks between splits; always empty for training, which they stop
+    training_record: TrainingRecord | None = None  # images behind the adapted model; None to evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(EvaluationInputs):
+    """What a training reads, loaded and checked."""
+
     components: Components
     base: DualEncoder  # as published, with the images per item that the strategy requires
     model: DualEncoder  # what is trained: `base` itself, unless the strategy builds another one of it
-    corpus: Corpus  # its training split curated
     train_items: CuratedItems
-    retention: Corpus | None  # outside the domain, to measure forgetting; None: not measured
     objectives: WeightedObjectives  # of the recipe, or the one that the family of the base is trained with
     requirements: InputRequirements
     learning_rate: float  # at its peak
-    findings: tuple[Finding, ...]
-    warnings: tuple[str, ...]
-    invalid: tuple[str, ...]  # leaks between splits; always empty for training, which they stop
-    training_record: TrainingRecord | None  # images behind the adapted model; None to evaluate
 
 
 def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     """Load and check components, base, corpus, training items and retention set, in this order.
 
-    To evaluate, neither training items nor libraries of training are required, the strategy builds no model,
-    and leaks make the results invalid, where they stop a training.
+    To evaluate variants of a recipe, neither training items nor libraries of training are required, the
+    strategy builds no model, and leaks make the results invalid, where they stop a training.
 
     Raises: RecipeError, ModelError or DataError.
     """
@@ -88,6 +97,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     retention, retention_warnings = load_retention(recipe, corpus.card)
     return Inputs(
         recipe=recipe,
+        probes=components.probes,
         components=components,
         base=base,
         model=model,

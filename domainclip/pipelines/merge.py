@@ -19,7 +19,7 @@ from domainclip.evaluation import contamination
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.models.saving import save_model
-from domainclip.report import model_card, results_file
+from domainclip.report import external_evaluations, model_card, results_file
 
 log = logging.getLogger("domainclip")
 _TEXTS = [
@@ -83,7 +83,10 @@ def _write_card(run: Path, folder: Path) -> None:
         return
     try:
         text = model_card.render(
-            results_file.load(run / "results.json"), model_card.CardFacts.of(run), adapter=False
+            results_file.load(run / "results.json"),
+            model_card.CardFacts.of(run),
+            adapter=False,
+            external=external_evaluations.load(run),
         )
     except DomainclipError as error:
         log.warning("%s: no card is written beside the merged weights: %s", run, error)

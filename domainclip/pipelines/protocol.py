@@ -21,10 +21,10 @@ from domainclip.evaluation.base import RETENTION, EvaluationSet
 from domainclip.evaluation.contamination import Overlap, find_overlap
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.protocol import Protocol
-from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.inputs import EvaluationInputs
 
 
-def make_protocol(inputs: Inputs) -> Protocol:
+def make_protocol(inputs: EvaluationInputs) -> Protocol:
     """The protocol that the recipe asks for; nothing is measured yet.
 
     Raises: RecipeError for a floor without a retention set; DataError for one that is too small to be halved.
@@ -35,7 +35,7 @@ def make_protocol(inputs: Inputs) -> Protocol:
     record = inputs.training_record
     return Protocol(
         reported=reported,
-        probes=inputs.components.probes,
+        probes=inputs.probes,
         bootstrap_samples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
         selection=selection_sets(sets, recipe.weight_interpolation, inputs.corpus),

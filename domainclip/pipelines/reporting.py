@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.quarantine import UnusableItem
@@ -20,7 +21,7 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.split_usage import Measured, SplitUsage, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.inputs import EvaluationInputs, Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
 from domainclip.report import results_file, writer
 from domainclip.report.citations import sources
@@ -67,6 +68,7 @@ def write_run_report(
         examples=examples,
         run=run_facts(adapted, folder),
         training=read_metrics(folder),
+        citations=sources(recipe, inputs.components, inputs.objectives),
         adapted=model_facts(adapted.encoder.model, folder.name),
     )
     page = writer.write(folder, evaluation, context)
@@ -124,7 +126,7 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
 
 
 def report_context(
-    inputs: Inputs,
+    inputs: EvaluationInputs,
     protocol: Protocol,
     base: DualEncoder,
     *,
@@ -134,13 +136,18 @@ def report_context(
     examples: Sequence[Example] = (),
     run: RunFacts | None = None,
     training: Sequence[dict[str, Any]] = (),
+    citations: Sequence[str] = (),
     adapted: Mapping[str, Any] | None = None,
+    external: str = "",
 ) -> ReportContext:
-    """Everything in a report besides the metrics; `base` is the model that the others are compared with."""
+    """Everything in a report besides the metrics; `base` is the model that the others are compared with.
+
+    `external` states that the corpus is not the one that a model was trained on, and what of it is measured.
+    """
     recipe, corpus = inputs.recipe, inputs.corpus
     retention = next((data for data in protocol.reported if data.name == RETENTION), None)
     return ReportContext(
-        title=recipe.report.title or f"{recipe.name.replace('_', ' ')}: what adaptation gained and cost",
+        title=recipe.report.title or _title(recipe, corpus.card, bool(external)),
         command=command,
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
         base=model_facts(base),
@@ -155,12 +162,20 @@ def report_context(
         training=training,
         warnings=list(dict.fromkeys(warnings)),
         invalid=[*inputs.invalid, *protocol.overlap.invalid],
-        citations=sources(recipe, inputs.components, inputs.objectives),
+        citations=citations,
         examples=examples,
+        external=external,
         trained_on=protocol.overlap.statements,
         readings=readings,
         versions=versions(),
     )
+
+
+def _title(recipe: Recipe, card: Card, external: bool) -> str:
+    name = recipe.name.replace("_", " ")
+    if external:
+        return f"{name}, measured on {card.pretty_name or card.name}"
+    return f"{name}: what adaptation gained and cost"
 
 
 def _corpus_facts(

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe, WeightInterpolation
+from domainclip.evaluation.base import Probe
 from domainclip.registry import Component
 from domainclip.report import phrasing
 
@@ -41,6 +42,11 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
     if recipe.weight_interpolation is not None:
         used.append(("weight interpolation", WeightInterpolation))
     return [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
+
+
+def probe_sources(probes: Mapping[str, Probe]) -> list[str]:
+    """`probe zero shot: arXiv:2103.00020` for each probe of an evaluation."""
+    return [f"probe {name.replace('_', ' ')}: {probe.citation}" for name, probe in probes.items()]
 
 
 def linked(text: str) -> Markup:

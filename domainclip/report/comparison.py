@@ -122,6 +122,7 @@ def build(
         "warnings": _warnings(evaluations, context),
         "readings": str(context.readings) if context.readings else "",
         "readings_warning": context.readings.warning if context.readings else "",
+        "external": context.external,
         "trained_on": list(context.trained_on),
         "resamples": f"{evaluations[0].resamples:,}",
         "seed": evaluations[0].seed,

@@ -70,5 +70,6 @@ class ReportContext:
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()
     trained_on: Sequence[str] = ()  # by model: overlap of its training images with the measured items
+    external: str = ""  # states that the corpus is another one than that of the training; "" where it is not
     readings: SplitUsage | None = None  # how often the split was measured
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that was used

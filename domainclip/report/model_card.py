@@ -23,8 +23,9 @@ from domainclip.data.cards import Card, load_card
 from domainclip.errors import RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow, add_verdicts
-from domainclip.report import phrasing
+from domainclip.report import external_evaluations, phrasing
 from domainclip.report.citations import linked_in_markdown, sources
+from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric
 from domainclip.report.front_matter import LICENSES, is_language
 from domainclip.report.redaction import hub_id, public_recipe
 from domainclip.report.results_file import Interval, Result, ResultsFile
@@ -73,13 +74,18 @@ def _trained_with(run: Path) -> components.WeightedObjectives | None:
 def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:
     """Write README.md to the run folder; returns its text."""
     adapter = (run / "model" / "adapter_config.json").is_file()
-    text = render(results, facts or CardFacts.of(run), adapter)
+    text = render(results, facts or CardFacts.of(run), adapter, external_evaluations.load(run))
     (run / "README.md").write_text(text, encoding="utf-8")
     return text
 
 
-def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
-    """The card of an adapter, or of plain weights, as Markdown with the front matter that the Hub reads."""
+def render(
+    results: ResultsFile, facts: CardFacts, adapter: bool, external: Sequence[ExternalEvaluation] = ()
+) -> str:
+    """The card of an adapter, or of plain weights, as Markdown with the front matter that the Hub reads.
+
+    `external` are the evaluations of the run on other corpora; without any, the card says so.
+    """
     # All values pass through `markdown`: no template can omit it. Markup is made here, and is unchanged.
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -88,7 +94,11 @@ def render(results: ResultsFile, facts: CardFacts, adapter: bool) -> str:
         keep_trailing_newline=True,
     )
     front = strict_yaml.dump_yaml(_front(results, facts, adapter))
-    body = pages.get_template("card.md.j2").render(_sections(results, facts, adapter), phrasing=phrasing)
+    body = pages.get_template("card.md.j2").render(
+        _sections(results, facts, adapter),
+        phrasing=phrasing,
+        external=[_external(evaluation) for evaluation in external],
+    )
     return f"---\n{front}---\n\n{body}"
 
 
@@ -192,6 +202,22 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "recipe": phrasing.fence(public_recipe(facts.recipe).rstrip()),
         "citations": [linked_in_markdown(citation) for citation in facts.citations],
     }
+
+
+def _external(evaluation: ExternalEvaluation) -> str:
+    """An evaluation on another corpus in one line."""
+    metrics = ", ".join(map(_external_metric, evaluation.metrics))
+    size = f"{evaluation.items:,} items, {evaluation.groups:,} groups"
+    return f"{evaluation.corpus}, {size}, {evaluation.when}: {metrics or 'no headline metric'}"
+
+
+def _external_metric(metric: ExternalMetric) -> str:
+    interval = _estimate(Interval(value=metric.value, low=metric.low, high=metric.high))
+    base = "" if metric.base is None else f"; base {phrasing.number(metric.base, metric.unit)}"
+    return (
+        f"{phrasing.probe_name(metric.probe)} {phrasing.metric_name(metric.metric)} "
+        f"{phrasing.number(metric.value, metric.unit)} ({phrasing.span(interval, metric.unit)}{base})"
+    )
 
 
 def _rows(results: ResultsFile) -> list[ComparisonRow]:

@@ -109,6 +109,7 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "controls": provenance.controls(evaluation) if valid else [],
         "readings": str(context.readings) if context.readings else "",
         "readings_warning": context.readings.warning if context.readings else "",
+        "external": context.external,
         "protocol": [provenance.protocol(entry) for entry in evaluation.protocol],
         "examples": [
             (kind, [provenance.example(example) for example in examples])

@@ -175,6 +175,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
             "controls": [asdict(control) for control in evaluation.controls],
             "trained_on": list(context.trained_on),
             "readings": asdict(context.readings) if context.readings else {},
+            **({"external": context.external} if context.external else {}),
         },
         valid=valid,
         warnings=[*context.invalid, *evaluation.warnings, *context.warnings],

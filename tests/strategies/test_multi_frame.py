@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from domainclip.config import loading as loading_config
+from domainclip.config.recipe import Base
 from domainclip.data import corpus
 from domainclip.data.batching.batch import collate
 from domainclip.data.batching.pairs import Pairs
@@ -26,7 +27,8 @@ from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.hub.allowlist import is_pushed_name
 from domainclip.models import dual_encoder, frame_pooling, loading
 from domainclip.models.saving import save_model
-from domainclip.pipelines import evaluate, inputs
+from domainclip.pipelines import inputs
+from domainclip.pipelines.evaluated_models import load_models
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.training_setup import make_setup
 from domainclip.report.results_file import load as load_results
@@ -279,15 +281,15 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_its_study(base: Path, tmp_
 
 
 def test_models_that_are_compared_see_the_same_images(base: Path, tmp_path: Path) -> None:
-    pooled, plain = loading.load_model(base), loading.load_model(base)
+    pooled = loading.load_model(base)
     MultiFrame(frames=3).learning_rates(pooled)
     save_model(pooled, tmp_path / "pooled")
-    alone = evaluate._load(["base", str(base)], plain)
+    of_run = Base(path=str(base))
+    alone = load_models(["base", str(base)], of_run).models
     assert [model.frames for model in alone] == [1, 1]
-    loaded = evaluate._load(["base", str(tmp_path / "pooled"), str(base)], plain)
+    loaded = load_models(["base", str(tmp_path / "pooled"), str(base)], of_run).models
     assert [model.frames for model in loaded] == [3, 3, 3]
     assert loaded[0].frame_pooling is None  # by their mean, and nothing of that is saved with it
-    assert plain.frames == 1
 
 
 def _move(loaded: dual_encoder.DualEncoder) -> None:

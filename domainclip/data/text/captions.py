@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -106,6 +106,16 @@ def normalise(text: str) -> str:
 def template_columns(template: str) -> list[str]:
     """The columns that a template names, in order."""
     return list(dict.fromkeys(_COLUMN.findall(template)))
+
+
+def without_columns(template: str, columns: Collection[str]) -> str | None:
+    """The template without the clauses that name one of the columns; None when no column is left in it."""
+    parts = _SEPARATOR.split(template)
+    rest = ""
+    for clause, separator in zip(parts[::2], ["", *parts[1::2]], strict=True):
+        if not set(_COLUMN.findall(clause)) & set(columns):
+            rest += (separator if rest else "") + clause
+    return rest if _COLUMN.search(rest) else None
 
 
 def fill_template(template: str, values: Mapping[str, str]) -> str:
