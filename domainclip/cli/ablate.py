@@ -18,21 +18,32 @@ def ablate(
         Path | None, typer.Option(help="Folder of the runs and the table; default: ablations/PLAN.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time.")] = 1,
+    final: Annotated[
+        bool, typer.Option("--final", help="Then measure the chosen variant on the test split, once.")
+    ] = False,
     processes: Processes = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train the variants of a recipe with several seeds, and compare them in one table.
+    """Train the variants of a recipe with several seeds, and choose one on the validation split.
 
     Overrides apply to every variant. Complete runs are not repeated and interrupted ones are continued:
-    run the same command again.
+    run the same command again. Without --final, no test item is read.
 
     \b
     domainclip ablate quickstart corpus.path=demo/chest_phantom retention.path=demo/generated_pictures
-    domainclip ablate my_plan.yaml corpus.path=/data/cxr evaluate.split=validation --run-dir ablations/cxr
+    domainclip ablate my_plan.yaml corpus.path=/data/cxr --run-dir ablations/cxr
+    domainclip ablate my_plan.yaml corpus.path=/data/cxr --run-dir ablations/cxr --final
     """
     from domainclip.pipelines.ablation import ablate as pipelines_ablate
 
     page = pipelines_ablate.ablate(
-        plan, overrides or [], run_dir, jobs=jobs, processes=processes, quiet=quiet, command=public_command()
+        plan,
+        overrides or [],
+        run_dir,
+        jobs=jobs,
+        processes=processes,
+        quiet=quiet,
+        command=public_command(),
+        final=final,
     )
     typer.echo(page)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,14 +81,21 @@ def new_evaluation() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def evaluation_of(folder: Path) -> str:
-    """The id of the evaluation of a run folder, or of the runs beside it that are reported together.
+def evaluation_of(folder: Path, split: str, adapted: Collection[str] | None = None) -> str:
+    """The id of the evaluation on a split that a run folder has begun, or the folder that it lies in.
 
-    A run that is resumed, and the seeds of one run, are one evaluation.
+    A run that is resumed, and runs that are reported together, are one evaluation. With `adapted`, the sha256
+    of all models that are measured, only one that has measured no other model; a new id where there is none.
     """
-    places = (folder, folder.resolve().parent)
-    lines = (line for place in places for line in _lines(place / FILE))
-    return next((line["evaluation"] for line in lines), None) or new_evaluation()
+    for place in (folder, folder.resolve().parent):
+        models: dict[str, set[str]] = {}
+        for line in (line for line in _lines(place / FILE) if line.get("split") == split):
+            known = models.setdefault(line["evaluation"], set())
+            known |= {str(line.get("model"))} if line.get("adapted") else set()
+        for evaluation, known in models.items():
+            if adapted is None or known <= set(adapted):
+                return evaluation
+    return new_evaluation()
 
 
 def record(

@@ -55,7 +55,9 @@ def write_run_report(
     run.warn(*adapted.warnings, *floor)
     warnings = [*_warnings(inputs, protocol, adapted), *floor]
     # The base was recorded, under the same id, before it was trained.
-    measured = Measured(evaluation_of(folder), adapted=[adapted.model.fingerprint("all")])
+    measured = Measured(
+        evaluation_of(folder, recipe.evaluate.split), adapted=[adapted.model.fingerprint("all")]
+    )
     usage = record_split_usage(protocol.reported, evaluation, measured, folder)
     run.warn(*filter(None, [usage.warning]))
     context = report_context(

@@ -95,7 +95,7 @@ def record_baseline(
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "environment.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
-    base = Measured(evaluation_of(folder), base=[encoder.model.fingerprint("all")])
+    base = Measured(evaluation_of(folder, sets[0].split), base=[encoder.model.fingerprint("all")])
     record_split_usage(sets, evaluation, base, folder)
 
 

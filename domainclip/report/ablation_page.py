@@ -11,6 +11,7 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
 from domainclip.report import csv_links, phrasing, tradeoff_plot
 from domainclip.report.ablation_results import ADJUSTMENT, INTERVAL, AblationRow, AblationTable, Variant
+from domainclip.report.choice_phrasing import choice_in_words
 from domainclip.report.citations import linked, linked_in_markdown
 
 
@@ -26,8 +27,8 @@ class Cell:
     mark: str
 
 
-def build(table: AblationTable) -> dict[str, Any]:
-    """The variables of the templates of an ablation."""
+def build(table: AblationTable, file: str = "ablation") -> dict[str, Any]:
+    """The variables of the templates of an ablation; `file` is the name of its files."""
     valid = not table.invalid
     # The domain first, then the retention set.
     rows = sorted(table.rows, key=lambda row: row.dataset == table.general)
@@ -38,6 +39,8 @@ def build(table: AblationTable) -> dict[str, Any]:
         "reference": table.reference or "",
         "valid": valid,
         "invalid": list(table.invalid),
+        "choice": choice_in_words(table),
+        "file": file,
         "sentences": list(_sentences(table, rows)) if valid else [],
         "failures": [
             f"{variant.name}, seed {seed}: {why}"
@@ -61,6 +64,7 @@ def build(table: AblationTable) -> dict[str, Any]:
         "adjustment": ADJUSTMENT,
         "resamples": f"{table.resamples:,}",
         "seed": table.seed,
+        "split": table.split,
         "readings": table.readings,
         "versions": ", ".join(f"{name} {version}" for name, version in table.versions.items()),
         "citations": [linked(citation) for citation in table.citations],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from domainclip.evaluation.statistics.estimates import Estimate
@@ -53,6 +53,28 @@ class AblationRow(MetricHeader):
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One variant as the choice sees it: means over its seeds."""
+
+    variant: str
+    mean: float  # of the metric that decides
+    gain: float  # over the base; above 0 is better, whatever the metric
+    retention_drop: float | None  # loss of the same metric on the retention set; None: not measured
+    allowed: bool  # whether the loss is small enough
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant that the validation split chooses, and why."""
+
+    variant: str | None  # None: no variant qualifies, and the base stays
+    best: str | None  # the best of those that qualify; `variant` is within one standard error of it
+    metric: str  # that decides, probe/set/metric
+    max_retention_drop: float | None  # None: forgetting plays no part
+    candidates: Sequence[Candidate]
+
+
+@dataclass(frozen=True)
 class AblationTable:
     """The content of the table and its context."""
 
@@ -72,6 +94,7 @@ class AblationTable:
     readings: str = ""
     citations: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    choice: Choice | None = None  # None: nothing is chosen on these items
 
 
 class VariantResult(Strict):
@@ -107,6 +130,7 @@ class AblationFile(Strict):
     valid: bool
     warnings: list[str]
     results: list[AblationResult]
+    choice: dict[str, Any] | None  # the variant that the validation split chooses; null: none is chosen here
 
 
 def to_file(table: AblationTable) -> AblationFile:
@@ -144,6 +168,7 @@ def to_file(table: AblationTable) -> AblationFile:
         valid=valid,
         warnings=[*table.invalid, *table.warnings],
         results=[_result(row, valid) for row in table.rows],
+        choice=asdict(table.choice) if table.choice is not None and valid else None,
     )
 
 

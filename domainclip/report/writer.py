@@ -55,19 +55,19 @@ def write_comparison(
     return folder / "compare.html"
 
 
-def write_ablation(folder: Path, table: AblationTable) -> Path:
-    """Write ablation.json, ablation.csv, ablation.md and ablation.html; returns the last."""
+def write_ablation(folder: Path, table: AblationTable, name: str = "ablation") -> Path:
+    """Write NAME.json, NAME.csv, NAME.md and NAME.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    sections = ablation_page.build(table)
+    sections = ablation_page.build(table, name)
     texts = {
-        "ablation.json": _json(ablation_results.to_file(table)),
-        "ablation.csv": ablation_page.csv(table),
-        "ablation.md": _markdown(sections, "ablation.md.j2"),
-        "ablation.html": _html(sections, "ablation.html.j2"),
+        "json": _json(ablation_results.to_file(table)),
+        "csv": ablation_page.csv(table),
+        "md": _markdown(sections, "ablation.md.j2"),
+        "html": _html(sections, "ablation.html.j2"),
     }
-    for name, text in texts.items():
-        _place(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
-    return folder / "ablation.html"
+    for suffix, text in texts.items():
+        _place(folder / f"{name}.{suffix}", partial(Path.write_text, data=text, encoding="utf-8"))
+    return folder / f"{name}.html"
 
 
 def _json(file: Strict) -> str:

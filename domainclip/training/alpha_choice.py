@@ -32,19 +32,20 @@ class AlphaScore:
 
 
 def choose_alpha(tried: Sequence[AlphaScore], paired_error: PairedError, floor: float | None = None) -> float:
-    """The selected α: the smallest above 0 whose score is within one standard error of the best.
+    """The selected α: of those whose score is above the base's, the smallest within one error of the best.
 
-    The error is that of the paired difference from the best, which is smaller than that of a score, since
-    all α are measured on the same items. With a floor, only those α count that are shown to lose at most
-    `floor` on the retention set. The base, α = 0, stays where no α that counts improves its score.
+    The standard error is that of the paired difference from the best, which is smaller than that of a score,
+    since all α are measured on the same items. With a floor, only those α count that are shown to lose at
+    most `floor` on the retention set. Where no α that counts improves the score, it is 0, the base.
     """
     by_alpha = sorted(tried, key=lambda score: score.alpha)
     base, *moved = by_alpha if floor is None else _within(by_alpha, floor)
     assert base.alpha == 0
-    best = max(moved, key=lambda score: score.score, default=base)
-    if best.score <= base.score:
+    better = [score for score in moved if score.score > base.score]
+    if not better:
         return 0.0
-    return next(score.alpha for score in moved if _is_close(score, best, paired_error))
+    best = max(better, key=lambda score: score.score)
+    return next(score.alpha for score in better if _is_close(score, best, paired_error))
 
 
 def _is_close(score: AlphaScore, best: AlphaScore, paired_error: PairedError) -> bool:

@@ -28,11 +28,11 @@ def test_evaluations_add_up_by_corpus_and_split(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     # A run measures its base first and its model later, under one id: that is one reading of one model.
-    run_id = evaluation_of(run)
+    run_id = evaluation_of(run, "test")
     assert record("c1", "test", Measured(run_id, base=["base"]), "p1", run) == SplitUsage("test", 1, 0, 1)
-    assert evaluation_of(run) == run_id  # a resumed run goes on under it
+    assert evaluation_of(run, "test") == run_id  # a resumed run goes on under it
     assert record("c1", "test", Measured(run_id, base=["base"]), "p1", run) == SplitUsage("test", 1, 0, 1)
-    first = record("c1", "test", Measured(evaluation_of(run), adapted=["a1"]), "p1", run)
+    first = record("c1", "test", Measured(evaluation_of(run, "test"), adapted=["a1"]), "p1", run)
     assert first == SplitUsage("test", 1, 1, 1)
     assert str(first) == "the test split has been read once, for 1 adapted model"
     assert _read("c1", "validation", "e2", "a1") == SplitUsage("validation", 1, 1, 1)
@@ -51,10 +51,22 @@ def test_evaluations_add_up_by_corpus_and_split(tmp_path: Path) -> None:
 
 
 def test_runs_beside_each_other_are_one_evaluation(tmp_path: Path) -> None:
-    alone = evaluation_of(tmp_path / "seed0")
-    assert alone != evaluation_of(tmp_path / "seed1")  # nothing says that they belong together
+    alone = evaluation_of(tmp_path / "seed0", "test")
+    assert alone != evaluation_of(tmp_path / "seed1", "test")  # nothing says that they belong together
     record("c1", "test", Measured("together", base=["base"]), run=tmp_path)
-    assert evaluation_of(tmp_path / "seed0") == evaluation_of(tmp_path / "seed1") == "together"
+    assert (
+        evaluation_of(tmp_path / "seed0", "test") == evaluation_of(tmp_path / "seed1", "test") == "together"
+    )
+
+
+def test_another_choice_in_the_same_folder_is_another_evaluation(tmp_path: Path) -> None:
+    record("c1", "validation", Measured("chooses", base=["base"], adapted=["a", "b"]), run=tmp_path)
+    final = evaluation_of(tmp_path, "test", ["a"])
+    assert final != "chooses"
+    record("c1", "test", Measured(final, base=["base"], adapted=["a"]), run=tmp_path)
+    assert evaluation_of(tmp_path, "test", ["a"]) == final  # the same model again
+    assert evaluation_of(tmp_path, "test", ["a", "a of another seed"]) == final  # more of it
+    assert evaluation_of(tmp_path, "test", ["b"]) not in (final, "chooses")
 
 
 def test_the_third_reading_of_the_test_split_warns_and_says_what_to_type() -> None:

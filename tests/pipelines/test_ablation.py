@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,10 @@ import pytest
 from domainclip.cli.app import main
 from domainclip.config import builtin, loading
 from domainclip.errors import DomainclipError, Interrupted, RecipeError
+from domainclip.evaluation import probe_runs
+from domainclip.evaluation.base import EvaluationSet
 from domainclip.pipelines import finetune
-from domainclip.pipelines.ablation import measure, plan, runs
+from domainclip.pipelines.ablation import choice, measure, plan, runs
 from domainclip.pipelines.ablation.ablate import ablate
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
@@ -65,10 +68,32 @@ class Done:
         return to / "weights.yaml", to / "out"
 
 
+def _swapped(corpus: Path, to: Path) -> Path:
+    """The squares with a validation split of eight groups, enough for intervals, and a test split of four."""
+    shutil.copytree(corpus, to)
+    table = (to / "metadata.csv").read_text()
+    names = {"val": "test", "test": "val"}
+    (to / "metadata.csv").write_text(re.sub(r"(val|test)$", lambda m: names[m[1]], table, flags=re.MULTILINE))
+    return to
+
+
+def _guard_test_split(patch: pytest.MonkeyPatch) -> None:
+    """From now on, measuring any item of the test split of the swapped squares raises."""
+    plain, test_items = probe_runs.sort_items, {f"images/{i:03d}.png" for i in range(64) if i // 8 % 8 == 3}
+
+    def guarded(data: EvaluationSet) -> Any:
+        if data.name != "general" and test_items & set(data.items["id"]):
+            raise AssertionError("a test item is measured")
+        return plain(data)
+
+    patch.setattr(probe_runs, "sort_items", guarded)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> Done:
     folder = tmp_path_factory.mktemp("ablation")
     file = folder / "squares.yaml"
+    corpus = _swapped(corpus, tmp_path_factory.mktemp("swapped") / "squares")
     file.write_text(conftest.RECIPE.format(base=base, corpus=corpus).replace("epochs: 3", "epochs: 1"))
     general = tmp_path_factory.mktemp("outside") / "general"
     conftest.with_general(file, general, 24)
@@ -78,7 +103,9 @@ def done(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))  # before the function's own is set
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("DOMAINCLIP_CACHE", str(folder / "cache"))
         taken = _in_this_process(patch)
+        _guard_test_split(patch)
         page = ablate(planned, folder=folder / "out", quiet=True, command="domainclip ablate")
     assert page == folder / "out" / "ablation.html"
     return Done(folder, taken)
@@ -140,7 +167,7 @@ def test_two_variants_with_two_seeds(done: Done, tmp_path: Path, here: list[str]
     table = _table(out)
     assert table.valid
     heads = [(one.probe, one.dataset) for one in table.results]
-    assert heads == [(p, d) for d in ("test", "general") for p in ("zero_shot", "retrieval")]
+    assert heads == [(p, d) for d in ("validation", "general") for p in ("zero_shot", "retrieval")]
     assert [one["seeds"] for one in table.variants] == [[0, 1], [0, 1]]
     assert table.variants[0]["weights_that_learn"] > table.variants[1]["weights_that_learn"] > 0
     assert table.variants[1]["said"] == ["strategy=locked_image", "train.epochs=2"]
@@ -177,9 +204,10 @@ def _written(out: Path) -> None:
     """Markdown, CSV and page say what the file says."""
     told = (out / "ablation.md").read_text()
     assert "- locked image compared with full: " in told
-    assert "2 variants are compared on the test split: the best of them flatters" in told
-    assert "| zero-shot macro accuracy, test, n 16, 8 groups |" in told
-    assert told.index("test, n 16") < told.index("general, n 24")  # the domain first, what was kept beside it
+    assert "| zero-shot macro accuracy, validation, n 16, 8 groups |" in told
+    assert told.index("validation, n 16") < told.index(
+        "general, n 24"
+    )  # the domain first, what was kept beside it
     assert "strategy locked image: [arXiv:2111.07991](https://arxiv.org/abs/2111.07991)" in told
     rows = list(csv.DictReader(io.StringIO((out / "ablation.csv").read_text())))
     assert len(rows) == 8
@@ -195,7 +223,9 @@ def test_what_was_interrupted_goes_on_and_what_failed_is_written_down(
     done: Done, tmp_path: Path, here: list[str]
 ) -> None:
     file, out = done.copied(tmp_path)
-    text = file.read_text() + "metrics: [zero_shot/test/macro_accuracy, zero_shot/test/macro_f1]\n"
+    text = (
+        file.read_text() + "metrics: [zero_shot/validation/macro_accuracy, zero_shot/validation/macro_f1]\n"
+    )
     file.write_text(text.replace("train.epochs: 2}", f"train.epochs: 2}}\n  nothing learns: {{{NOTHING}}}"))
     with pytest.raises(DomainclipError) as caught:
         ablate(file, folder=out, quiet=True)
@@ -275,7 +305,7 @@ def test_runs_of_their_own_process(
     """One that ends well, one that fails, and the whole command with its exit code."""
     text = plan_file.read_text().replace("strategy: locked_image, train.epochs: 2", NOTHING)
     plan_file.write_text(
-        text.replace("seeds: [0, 1]", "seeds: [3]\nmetrics: [zero_shot/test/macro_accuracy]")
+        text.replace("seeds: [0, 1]", "seeds: [3]\nmetrics: [zero_shot/validation/macro_accuracy]")
     )
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stop:
@@ -309,10 +339,12 @@ def test_runs_of_their_own_process(
         ("train.epochs: 2", "name: two", 'weights.yaml: variants "locked image": name: runs are named after their variants: leave it out'),
         ("overrides: [", "overrides: [train.seed=3, ", "weights.yaml: overrides: train.seed: say it under seeds"),
         ("  locked image:", f"  {'long ' * 60}:", 'weights.yaml: variants "long long long long …": a name may have 200 characters, for its folder is called so'),
+        ("overrides: [", "overrides: [evaluate.split=test, ", "weights.yaml: overrides: evaluate.split: variants are compared on the validation split: leave it out, and measure the chosen one on the test split with --final"),
+        ("train.epochs: 2", "evaluate: {split: test}", 'weights.yaml: variants "locked image": evaluate.split: variants are compared on the validation split: leave it out, and measure the chosen one on the test split with --final'),
         ("train.epochs: 2", "probes: knn", 'weights.yaml: variants "locked image": changes probes, which is the same for the whole table: say it under overrides'),
         ("train.epochs: 2", "corpus.templates: [x]", 'weights.yaml: variants "locked image": changes corpus.templates, which is the same for the whole table: say it under overrides'),
-        ("seeds: [0, 1]", "metrics: [accuracy]", 'weights.yaml: metrics "accuracy": write it as probe/set/metric, as in zero_shot/test/macro_accuracy'),
-        ("seeds: [0, 1]", "metrics: [zero_shot/test/acuracy]", 'weights.yaml: metrics "zero_shot/test/acuracy": nothing of that name is measured: did you mean "zero_shot/test/accuracy"?'),
+        ("seeds: [0, 1]", "metrics: [accuracy]", 'weights.yaml: metrics "accuracy": write it as probe/set/metric, as in zero_shot/validation/macro_accuracy'),
+        ("seeds: [0, 1]", "metrics: [zero_shot/validation/acuracy]", 'weights.yaml: metrics "zero_shot/validation/acuracy": nothing of that name is measured: did you mean "zero_shot/validation/accuracy"?'),
     ],
 )  # fmt: skip
 def test_a_wrong_plan(
@@ -430,13 +462,63 @@ def test_figures_of_a_hostile_variant_are_inert(done: Done, tmp_path: Path, here
 def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path: Path) -> None:
     text = plan_file.read_text().replace("train.epochs: 2", "weight_interpolation: {max_retention_drop: 0.1}")
     plan_file.write_text(text)
-    said = [
-        measure.measure_ablation_baseline(
-            plan.load(str(plan_file), [f"evaluate.split={split}"], tmp_path / "out")
-        ).warnings
-        for split in ("validation", "test")
-    ]
-    flatters = "locked image: α was selected on the validation split, so metrics on it are too high"
-    assert [flatters in one for one in said] == [True, False]
-    halved = "weight_interpolation.max_retention_drop chooses on half of the general set: the other half is measured"
-    assert all(halved in one for one in said)
+    said = measure.measure_ablation_baseline(plan.load(str(plan_file), [], tmp_path / "out")).warnings
+    assert "locked image: α was selected on the validation split, so metrics on it are too high" in said
+    assert (
+        "weight_interpolation.max_retention_drop chooses on half of the general set: the other half is measured"
+        in said
+    )
+
+
+def test_the_chosen_variant_alone_is_measured_on_the_test_split(
+    done: Done, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_file, out = done.copied(tmp_path)
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    chosen = AblationFile.model_validate_json((out / "ablation.json").read_bytes()).choice
+    assert chosen is not None
+    assert chosen["metric"] == "zero_shot/validation/macro_accuracy"
+    # Every variant may lose what it wants, so that there is a choice whatever these tiny models do.
+    plan_file.write_text(plan_file.read_text() + "max_retention_drop: null\n")
+    # Negative control of the fixture, which was made under this guard: a measured test item would have raised.
+    with monkeypatch.context() as patch:
+        _guard_test_split(patch)
+        with pytest.raises(AssertionError, match="a test item is measured"):
+            ablate(plan_file, folder=out, quiet=True, final=True)
+    page = ablate(plan_file, folder=out, quiet=True, final=True)
+    assert here == []  # nothing is trained for it
+    chosen = _table(out).choice
+    assert chosen is not None
+    assert page == out / "final.html"
+    final = AblationFile.model_validate_json((out / "final.json").read_bytes())
+    assert [variant["name"] for variant in final.variants] == [chosen["variant"]]
+    assert {result.dataset for result in final.results} == {"test", "general"}
+    assert final.choice is None
+    assert final.protocol["readings"] == "the test split has been read once, for 2 adapted models"
+    # The two seeds of the winner, and the values that `eval` would give: one model on eight items.
+    (accuracy,) = (r for r in final.results if (r.dataset, r.metric) == ("test", "macro_accuracy"))
+    assert accuracy.n == 8
+    assert list(accuracy.variants[0].seeds) == ["0", "1"]
+    ablate(plan_file, folder=out, quiet=True, final=True)
+    again = AblationFile.model_validate_json((out / "final.json").read_bytes())
+    assert (
+        again.protocol["readings"] == final.protocol["readings"]
+    )  # the same model again is no other reading
+    told = (out / "ablation.md").read_text()
+    assert f"Chosen on the validation split: {chosen['variant']}, zero-shot macro accuracy" in told
+    assert "add --final to the command" in told
+    assert f'download="{page.stem}.csv"' in page.read_text()
+
+
+def test_the_base_stays_where_no_variant_qualifies(
+    done: Done, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    plan_file, out = done.copied(tmp_path)
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    _guard_test_split(monkeypatch)
+    monkeypatch.setattr(choice, "_drop", lambda *_: 0.9)
+    assert ablate(plan_file, folder=out, final=True) == out / "ablation.html"
+    line = "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 of it"
+    assert f"--final: nothing is measured on the test split: {line}" in capfd.readouterr().err
+    assert line in (out / "ablation.md").read_text()
+    assert not (out / "final.html").exists()

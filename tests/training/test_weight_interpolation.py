@@ -98,6 +98,7 @@ def test_the_smallest_within_one_standard_error_of_the_best_wins() -> None:
     assert choose_alpha(tried, _error(0.03)) == 0.5
     assert choose_alpha(tried, _error(0.001)) == 0.75
     assert choose_alpha(tried, _error(1.0)) == 0.25  # the base is no candidate where an α improves it
+    assert choose_alpha([*tried, AlphaScore(0.1, 0.39)], _error(1.0)) == 0.25  # nor is what is worse than it
     assert choose_alpha(tried, _error(float("nan"))) == 0.75  # too few groups: the best itself
     # The error is that of the difference from the best, and of no other pair.
     asked: list[tuple[float, float]] = []

@@ -35,6 +35,7 @@ class AblationBaseline:
     results: Results  # only the metrics of the table
     warnings: tuple[str, ...]
     control_faults: Mapping[ResultKey, str]  # why a probe is not judged on a set, where a control failed
+    weights: str  # sha256 of the base's
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class RunResults:
     warnings: tuple[str, ...]
     invalid: tuple[str, ...]  # why they must not be compared with the base's
     control_faults: Mapping[ResultKey, str]
+    weights: str  # sha256 of the model's
 
 
 def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
@@ -75,16 +77,12 @@ def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
         {key: _select(result, _metrics_of(ablation, key, result)) for key, result in results.items()},
         (*inputs.warnings, *_warnings(ablation, has_floor=bool(floors))),
         _control_faults(results, "the base", protocol),
+        inputs.base.fingerprint("all"),
     )
 
 
 def _warnings(ablation: Ablation, has_floor: bool) -> Iterator[str]:
     recipe, plan = ablation.measured, ablation.plan
-    if recipe.evaluate.split == "test" and len(plan.variants) > 1:
-        yield (
-            f"{len(plan.variants)} variants are compared on the test split: the best of them "
-            "flatters; choose on evaluate.split=validation, and measure the chosen one on the test split"
-        )
     interpolated = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
     if recipe.evaluate.split == "validation" and interpolated:
         names = ", ".join(interpolated)
@@ -117,9 +115,10 @@ def measure_run(baseline: AblationBaseline, run: Run) -> RunResults:
         key: _select(result, [metric.name for metric in baseline.results[key].metrics])
         for key, result in measured.items()
     }
+    weights = model.fingerprint("all")
     del model
     _free_memory()
-    return RunResults(results, warnings, invalid, _control_faults(measured, run.variant, protocol))
+    return RunResults(results, warnings, invalid, _control_faults(measured, run.variant, protocol), weights)
 
 
 def _control_faults(results: Results, model: str, protocol: Protocol) -> dict[ResultKey, str]:

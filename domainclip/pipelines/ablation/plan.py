@@ -15,12 +15,14 @@ from domainclip import components, registry
 from domainclip.config import builtin, loading, strict_yaml
 from domainclip.config.recipe import Recipe
 from domainclip.config.strict_model import StrictModel
+from domainclip.config.training import Share
 from domainclip.errors import RecipeError, did_you_mean
 
 BASE = "base"  # the column of the base, which every variant is compared with
 _SHARED_KEYS = ("base", "probes", "retention", "evaluate")  # variants that differ here cannot be paired
 _MAX_NAME = 200  # bytes of a folder's name without the seed
 _VARIED_KEYS = ("captions", "views")  # of the corpus, those that a variant may change
+_CHOOSING = "evaluate.split=validation"  # no test item is read until the winner is measured
 
 
 class Plan(StrictModel):
@@ -32,6 +34,8 @@ class Plan(StrictModel):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
     metrics: list[str] = []  # probe/set/metric; empty: the primary metric of each probe on each set
     reference: str | None = None
+    # The largest loss of the metric that decides, on the retention set, of a chosen variant; null: any.
+    max_retention_drop: Share | None = 0.05
 
     @field_validator("seeds")
     @classmethod
@@ -69,7 +73,7 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
     recipe_file = _recipe_file(plan.recipe, file)
     shared = [*plan.overrides, *changes]
     _check_lines(shared, f"{file.name}: overrides")
-    measured = loading.load_recipe(recipe_file, shared)
+    measured = loading.load_recipe(recipe_file, [*shared, _CHOOSING])
     folder = folder or Path("ablations") / file.stem
     names = _folder_names(list(plan.variants), file)
     runs = []
@@ -77,7 +81,7 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
         where = f'{file.name}: variants "{variant}"'
         _check_lines(lines, where)
         for seed in plan.seeds:
-            of_run = [f"train.seed={seed}", f"name={names[variant]}-seed{seed}"]
+            of_run = [f"train.seed={seed}", f"name={names[variant]}-seed{seed}", _CHOOSING]
             try:
                 recipe = loading.load_recipe(recipe_file, [*shared, *lines, *of_run])
                 components.build_components(recipe)
@@ -118,7 +122,7 @@ def _read_plan(file: Path) -> Plan:
         if name.count("/") < 2:
             raise RecipeError(
                 f'{file.name}: metrics "{name}": write it as probe/set/metric, as in '
-                "zero_shot/test/macro_accuracy"
+                "zero_shot/validation/macro_accuracy"
             )
     return plan
 
@@ -159,7 +163,7 @@ def _folder_names(variants: Sequence[str], file: Path) -> dict[str, str]:
 
 
 def _check_lines(lines: Sequence[str], where: str) -> None:
-    """The plan itself sets seed and name of every run: a line that sets them would have no effect.
+    """The plan itself sets seed, name and split of every run: a line that sets them would have no effect.
 
     Raises: RecipeError.
     """
@@ -167,6 +171,11 @@ def _check_lines(lines: Sequence[str], where: str) -> None:
         key, _, value = (part.strip() for part in line.partition("="))
         if key == "train.seed" or (key == "train" and "seed" in value):  # no other key of train has the word
             raise RecipeError(f"{where}: train.seed: say it under seeds")
+        if key.startswith("evaluate") and "split" in key + value and "validation" not in value:
+            raise RecipeError(
+                f"{where}: evaluate.split: variants are compared on the validation split: leave it out, and "
+                "measure the chosen one on the test split with --final"
+            )
         if key == "name":
             raise RecipeError(f"{where}: name: runs are named after their variants: leave it out")
 

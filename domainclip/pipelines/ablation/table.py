@@ -10,34 +10,39 @@ from typing import Any
 
 from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
-from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, ProbeResult
+from domainclip.evaluation.base import RETENTION, Metric, ProbeResult
 from domainclip.evaluation.split_usage import Measured
 from domainclip.evaluation.statistics import closed_form, estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
+from domainclip.pipelines.ablation.choice import choose
 from domainclip.pipelines.ablation.measure import AblationBaseline, ResultKey, Results, measure_run
 from domainclip.pipelines.ablation.plan import Ablation
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.pipelines.reporting import report_context
-from domainclip.report import redaction, results_file, writer
+from domainclip.report import redaction, results_file
 from domainclip.report.ablation_results import AblationRow, AblationTable, Variant
 from domainclip.report.citations import sources
 
 log = logging.getLogger("domainclip")
 
 
-def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path, command: str) -> Path:
-    """Measure the models of the complete runs, and write the table; the page's path."""
+def make_table(
+    baseline: AblationBaseline, ended: Sequence[Ended], folder: Path, command: str
+) -> AblationTable:
+    """Measure the models of the complete runs on the items of the baseline, and compare them."""
     ablation, protocol = baseline.ablation, baseline.protocol
     recipe = ablation.measured
     complete = [end for end in ended if not end.error]
     invalid, warnings = list(baseline.inputs.invalid), list(baseline.warnings)
+    weights: list[str] = []
     results: dict[tuple[str, int], Results] = {}
     faults = dict(baseline.control_faults)
     for end in complete:
         measured = measure_run(baseline, end.run)
         results[end.run.variant, end.run.seed] = measured.results
+        weights.append(measured.weights)
         warnings += measured.warnings
         faults = {**measured.control_faults, **faults}
         invalid += measured.invalid
@@ -55,8 +60,9 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
         baseline.inputs.base,
         command=command,
         warnings=[],
-        readings=_readings(protocol.reported[0]),
+        readings=_record(baseline, weights, folder),
     )
+    rows = _judged(list(_rows(baseline, results, names_by_key, faults)))
     table = AblationTable(
         name=ablation.name,
         split=recipe.evaluate.split,
@@ -64,7 +70,7 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
         base=context.base,
         corpus=context.corpus,
         variants=list(_variants(ablation, ended)),
-        rows=_judged(list(_rows(baseline, results, names_by_key, faults))),
+        rows=rows,
         reference=ablation.plan.reference,
         resamples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
@@ -74,10 +80,11 @@ def write_table(baseline: AblationBaseline, ended: Sequence[Ended], folder: Path
         readings=str(context.readings),
         citations=_citations(baseline, complete),
         versions=context.versions,
+        choice=None if invalid else choose(baseline, results, rows),
     )
     for reason in table.invalid:  # exit code 0 alone would hide it
         log.warning("not valid: %s", reason)
-    return writer.write_ablation(folder, table)
+    return table
 
 
 def _comparable(
@@ -209,9 +216,19 @@ def _public_error(end: Ended) -> str:
     return f"exit code {end.code}; its message names {kinds[0]} and stays here" if kinds else error
 
 
-def _readings(data: EvaluationSet) -> split_usage.SplitUsage:
-    """How often the split was measured so far; every run has recorded itself, and the table is no new one."""
-    return split_usage.record(data.fingerprint, data.split, Measured(""))
+def record_base(baseline: AblationBaseline, folder: Path) -> None:
+    """Record the base in the folder of the runs, before they begin: with it they are one evaluation."""
+    data = baseline.protocol.reported[0]
+    measured = Measured(split_usage.evaluation_of(folder, data.split), base=[baseline.weights])
+    split_usage.record(data.fingerprint, data.split, measured, run=folder)
+
+
+def _record(baseline: AblationBaseline, weights: Sequence[str], folder: Path) -> split_usage.SplitUsage:
+    """Record the models of the table, with the runs of the folder, as one evaluation."""
+    data = baseline.protocol.reported[0]
+    evaluation = split_usage.evaluation_of(folder, data.split, weights)
+    measured = Measured(evaluation, base=[baseline.weights], adapted=weights)
+    return split_usage.record(data.fingerprint, data.split, measured, run=folder)
 
 
 def _citations(baseline: AblationBaseline, complete: Sequence[Ended]) -> list[str]:

@@ -1,0 +1,57 @@
+"""The chosen variant on the test split: measured once, when nothing is left to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from domainclip.pipelines.ablation.measure import measure_ablation_baseline
+from domainclip.pipelines.ablation.plan import Ablation
+from domainclip.pipelines.ablation.runs import Ended
+from domainclip.pipelines.ablation.table import make_table
+from domainclip.report import writer
+from domainclip.report.ablation_results import Choice
+
+_SPLIT = "test"
+
+
+def measure_chosen(
+    ablation: Ablation, ended: Sequence[Ended], choice: Choice, folder: Path, command: str
+) -> Path:
+    """Measure the chosen variant, with all its seeds, on the test split; the page's path.
+
+    Raises: DataError for an empty test split; whatever measuring raises.
+    """
+    chosen = _only(ablation, str(choice.variant))
+    runs = [end for end in ended if end.run.variant == choice.variant]
+    baseline = measure_ablation_baseline(chosen)
+    table = make_table(baseline, runs, folder, command)
+    warnings = list(table.warnings)
+    if choice.max_retention_drop is not None:
+        warnings.append(
+            f"{table.general}: the retention set took part in the choice of this variant, so its loss there "
+            "may look smaller than it is"
+        )
+    table = replace(table, name=f"{ablation.name}, chosen variant", choice=None, warnings=warnings)
+    return writer.write_ablation(folder, table, "final")
+
+
+def _only(ablation: Ablation, variant: str) -> Ablation:
+    """The ablation of one variant, measured on the test split by the same metrics."""
+    plan, split = ablation.plan, ablation.measured.evaluate.split
+    metrics = [_on_test(name, split) for name in plan.metrics]
+    only = {"variants": {variant: plan.variants[variant]}, "metrics": metrics, "reference": None}
+    evaluate = ablation.measured.evaluate.model_copy(update={"split": _SPLIT})
+    return Ablation(
+        name=ablation.name,
+        plan=plan.model_copy(update=only),
+        measured=ablation.measured.model_copy(update={"evaluate": evaluate}),
+        runs=[run for run in ablation.runs if run.variant == variant],
+    )
+
+
+def _on_test(metric: str, split: str) -> str:
+    """The name of a metric, probe/set/metric, for the test split instead of the one that chose."""
+    probe, dataset, name = metric.split("/", 2)
+    return f"{probe}/{_SPLIT if dataset == split else dataset}/{name}"
