@@ -126,6 +126,9 @@ class Card(StrictModel):
 
     name: str = "unnamed"
     pretty_name: str = ""
+    # In reports: what the groups are, in the plural (patients, works, objects), and what one class is (finding).
+    group_name: str = Field(default="", max_length=30)
+    class_name: str = Field(default="", max_length=30)
     license: str = "unknown"
     language: list[str] = []
     reader: str = "table"

@@ -197,4 +197,6 @@ def _corpus_facts(
         quarantine=dict(Counter(item.reason for item in unusable)),
         notes=list(notes),
         findings=[finding.text for finding in findings],
+        group_name=card.group_name,
+        class_name=card.class_name,
     )

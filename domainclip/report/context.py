@@ -36,6 +36,8 @@ class CorpusFacts:
     quarantine: Mapping[str, int] = field(default_factory=dict)  # reason -> items left out
     notes: Sequence[str] = ()  # assumptions made while reading
     findings: Sequence[str] = ()  # of the checks: truncation, repeated captions …
+    group_name: str = ""  # what its groups are, in the plural: "patients"; empty: not stated
+    class_name: str = ""  # what one of its classes is: "finding"; empty: not stated
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class ReportContext:
     run: RunFacts | None = None  # None when only finished models are measured
     training: Sequence[Mapping[str, Any]] = ()  # lines of metrics.jsonl: step, loss, scale, …
     warnings: Sequence[str] = ()
+    cautions: Sequence[str] = ()  # sentences that limit the verdict, shown beside it
     invalid: Sequence[str] = ()  # reasons, such as a leak, why the results are not valid
     citations: Sequence[str] = ()
     examples: Sequence[Example] = ()

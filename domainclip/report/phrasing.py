@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from domainclip.evaluation.statistics.estimates import Estimate
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
+from domainclip.evaluation.verdicts import (
+    BETTER,
+    NO_VERDICT,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    ComparisonRow,
+    MetricHeader,
+)
 
 MINUS = "−"
 MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?", NO_VERDICT: "·"}
@@ -74,9 +82,15 @@ def span(estimate: Estimate, unit: str = "share", sign: bool = False) -> str:
     return f"{show(estimate.low, unit)} to {show(estimate.high, unit)}"
 
 
+def title(row: MetricHeader) -> str:
+    """Probe and metric of a row, with an arrow down where lower is better."""
+    arrow = "" if row.higher_is_better else "\u00a0↓"
+    return f"{probe_name(row.probe)} {metric_name(row.metric)}{arrow}"
+
+
 def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     """One sentence: the change of a metric, its interval, and whether it is significant."""
-    place = f"Retention ({row.dataset})" if row.dataset == retention_set else f"On {row.dataset}"
+    place = "On the retention set" if row.dataset == retention_set else f"On {row.dataset}"
     name = f"{probe_name(row.probe)} {metric_name(row.metric)}"
     base = number(row.base.value, row.unit)
     if row.adapted is None or row.difference is None:
@@ -92,10 +106,11 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
         return f"{place}, {name} went from {base} to {after}; this is not judged, since {row.control_fault}."
     if row.verdict == NO_VERDICT:
         return f"{place}, {name} went from {base} to {after}; this metric is not judged."
-    if row.verdict == SAME:
+    interval = span(row.difference, row.unit, sign=True)
+    if row.verdict not in (BETTER, WORSE):
         return (
-            f"{place}, no difference shown in {name}: {base} before, {after} after (95\u00a0% interval of "
-            f"the difference {span(row.difference, row.unit, sign=True)}; {p_values(row)}){_at_most(row)}."
+            f"{place}, {name} went from {base} to {after}: {row.verdict} (95\u00a0% interval of the "
+            f"difference {interval}; {p_values(row)}){_at_most(row)}."
         )
     verb = "rose" if row.difference.value > 0 else "fell"
     kind = "gain" if row.verdict == BETTER else "loss"
@@ -120,65 +135,17 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
+def at_most_lost(row: ComparisonRow) -> float:
+    """How much may have been lost although no difference is shown: the outer end of the interval; or 0."""
+    if row.difference is None or math.isnan(row.difference.low):
+        return 0.0
+    worst = -row.difference.low if row.higher_is_better else row.difference.high
+    return max(0.0, worst)
+
+
 def _at_most(row: ComparisonRow) -> str:
-    """How much may have been lost although no difference is shown: the outer end of the interval."""
-    assert row.difference is not None
-    worst = row.difference.low if row.higher_is_better else -row.difference.high
-    lost = number(abs(worst), row.unit)
-    return f": at most {lost} is lost" if worst < 0 and re.search(r"[1-9]", lost) else ""
-
-
-def summary(rows: Sequence[ComparisonRow], subject: str, retention_set: str, valid: bool) -> str:
-    """The summary in words: gain, cost, and the number of metrics that changed.
-
-    The headline metrics of the first two probes are named, the others counted; changes follow the verdicts.
-    """
-    if not valid:
-        return "This evaluation is not valid: do not rely on the values below; none is reported as a change."
-    if all(row.adapted is None for row in rows):
-        return f"One model was measured on {_count(len(rows), 'metric')}; no models are compared."
-    named = list(dict.fromkeys(row.probe for row in rows))[:2]
-    head = [row for row in rows if row.primary and row.probe in named]
-    inside = [row for row in head if row.dataset != retention_set]
-    outside = [row for row in head if row.dataset == retention_set]
-    sentences = [f"In the domain, {subject} {_changes_in_words(inside)}."]
-    if outside:
-        sentences.append(f"On the retention set, it {_changes_in_words(outside)}.")
-    else:
-        sentences.append("Forgetting outside the domain was not measured.")
-    better, worse = (sum(row.verdict == verdict for row in rows) for verdict in (BETTER, WORSE))
-    sentences.append(f"Of {_count(len(rows), 'metric')}, {better} got better and {worse} got worse.")
-    return " ".join(sentences)
-
-
-def _changes_in_words(head: Sequence[ComparisonRow]) -> str:
-    """The changes of the headline metrics in words, significant ones first."""
-    clauses = []
-    for verdict, verb in ((BETTER, "improved"), (WORSE, "got worse in")):
-        named = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == verdict]
-        if named:
-            clauses.append(f"{verb} {_listed(named)}")
-    same = [_name(row) for row in head if row.verdict == SAME]
-    if same:
-        clauses.append(f"shows no difference in {_listed(same)}")
-    few = [_name(row) for row in head if row.verdict == UNKNOWN]
-    if few:
-        clauses.append(f"has too few groups for a verdict on {_listed(few)}")
-    untested = [f"{_name(row)} ({_change(row)})" for row in head if row.verdict == NO_VERDICT]
-    if untested:
-        clauses.append(
-            f"changed {_listed(untested)}, which {'is' if len(untested) == 1 else 'are'} not judged"
-            + (", since a control failed" if any(row.control_fault for row in head) else "")
-        )
-    return ", and ".join(clauses) or "was not measured"
-
-
-def _name(row: ComparisonRow) -> str:
-    return f"{probe_name(row.probe)} {metric_name(row.metric)}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    lost = number(at_most_lost(row), row.unit)
+    return f": at most {lost} is lost" if re.search(r"[1-9]", lost) else ""
 
 
 def _count(n: int, word: str) -> str:
@@ -189,7 +156,7 @@ def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
     """The metrics that got better (or worse): a line for each, one for all classes of a metric."""
     chosen = [row for row in rows if row.verdict == verdict and row.adapted and row.difference]
     lines = [
-        f"{probe_name(row.probe)} {metric_name(row.metric)} on {row.dataset}: {_change(row)}, "
+        f"{title(row)} on {row.dataset}: {_change(row)}, "
         f"{signed(row.difference.value, row.unit)}"
         for row in chosen
         if not row.part and row.difference
