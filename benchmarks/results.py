@@ -135,7 +135,7 @@ def section(recipe: str, found: dict[str, dict[str, Any]]) -> str:
         [
             f"## {recipe}",
             "",
-            f"{first['corpus']['name']}: {test['n']} held-out items of {test['groups']} groups.",
+            f"{first['corpus']['name']}: {test['items']} held-out items of {test['groups']} groups.",
             f"Training: {minutes}.",
             "",
             "| metric | base | " + " | ".join(found) + " |",

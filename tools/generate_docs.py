@@ -23,7 +23,8 @@ from domainclip.config import loading, recipe
 from domainclip.errors import DomainclipError
 from domainclip.report.ablation_results import AblationFile
 from domainclip.report.comparison import ComparisonFile
-from domainclip.report.results_file import ResultsFile, Strict
+from domainclip.report.results_file import ResultsFile
+from domainclip.report.strict_file import Strict
 from tools.markdown import field_comments, paragraph, schema_type, table_row
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"

@@ -10,16 +10,8 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import Trials
 from domainclip.evaluation.verdicts import MetricHeader
 from domainclip.report.context import CorpusFacts
-from domainclip.report.results_file import (
-    Difference,
-    Interval,
-    MetricFields,
-    Strict,
-    change,
-    finite,
-    interval,
-    metric_fields,
-)
+from domainclip.report.results_file import Difference, MetricFields, change, metric_fields
+from domainclip.report.strict_file import Interval, Strict, finite, interval
 
 INTERVAL = (
     "95 %, Student's t, of the mean over the seeds: the variance of a bootstrap over groups, with the same "

@@ -16,15 +16,14 @@ from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE, Comp
 from domainclip.report import csv_links, phrasing
 from domainclip.report.context import ReportContext
 from domainclip.report.results_file import (
-    Difference,
-    Interval,
+    VERSION,
+    JudgedDifference,
     MetricFields,
-    Strict,
-    difference,
-    interval,
+    judged,
     metric_fields,
     to_results,
 )
+from domainclip.report.strict_file import Interval, Strict, interval
 
 
 class Value(Strict):
@@ -32,7 +31,7 @@ class Value(Strict):
 
     model: str
     value: Interval
-    difference: Difference | None
+    difference: JudgedDifference | None
     verdict: str | None
 
 
@@ -40,13 +39,13 @@ class ComparedResult(MetricFields):
     """One metric of all models, on the same items."""
 
     values: list[Value]  # in the order of `models`
-    control_fault: str = ""  # why a model is not judged, where a control failed
+    not_judged: str  # why no model is judged, where a control failed; else empty
 
 
 class ComparisonFile(Strict):
-    """The content of results_compare.json, version 1."""
+    """The content of results_compare.json, version 2."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2]
     run: dict[str, Any]
     models: dict[str, dict[str, Any]]  # by label: name, revision, weights_sha256, preprocessing …
     corpus: dict[str, Any]
@@ -89,6 +88,7 @@ def to_file(
     protocol["against"] = next(iter(models))
     protocol["adjustment"] = "Holm over the models of each metric, and over its classes and groups"
     return ComparisonFile(
+        schema_version=VERSION,
         run=shared.run,
         models={label: dict(facts) for label, facts in models.items()},
         corpus=shared.corpus,
@@ -147,7 +147,7 @@ def _estimates(rows: Sequence[ComparisonRow]) -> list[Estimate]:
 
 def _result(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -> ComparedResult:
     first = rows[0]
-    differences = [None, *(difference(row) for row in rows)]
+    differences = [None, *(judged(row) for row in rows)]
     verdicts = [None, *(row.verdict if valid else None for row in rows)]
     columns = zip(labels, _estimates(rows), differences, verdicts, strict=True)
     return ComparedResult(
@@ -156,7 +156,7 @@ def _result(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -
             Value(model=label, value=interval(estimate), difference=change, verdict=verdict)
             for label, estimate, change, verdict in columns
         ],
-        control_fault=_fault(rows),
+        not_judged=_fault(rows),
     )
 
 

@@ -22,14 +22,15 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
 from domainclip.errors import RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow, add_verdicts
-from domainclip.report import external_evaluations, phrasing
+from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow
+from domainclip.report import external_evaluations, phrasing, questions
 from domainclip.report.citations import linked_in_markdown, sources
 from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric
 from domainclip.report.front_matter import LICENSES, is_language
 from domainclip.report.redaction import hub_id, public_recipe
-from domainclip.report.results_file import Interval, Result, ResultsFile
+from domainclip.report.results_file import Result, ResultsFile
 from domainclip.report.results_file import load as results_of
+from domainclip.report.strict_file import Interval
 
 _TASKS = {"zero_shot": "zero-shot-image-classification", "retrieval": "image-text-retrieval"}
 _PERSONS = {
@@ -142,7 +143,7 @@ def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:
     general = results.corpus.get("retention") or {}
     for row in results.results:
         value = row.adapted.value if row.adapted else None
-        if value is None or "/" in row.metric or row.control_fault:
+        if value is None or "/" in row.metric or row.not_judged:
             continue
         about = general if row.dataset == general.get("set") else results.corpus
         name = str(phrasing.plain(str(about.get("name") or facts.corpus.name)))
@@ -165,7 +166,7 @@ def _public_corpus(facts: CardFacts) -> str | None:
 
 def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
     """The variables of the template."""
-    rows = _rows(results)
+    rows = [_row(result) for result in results.results]
     general = str((results.corpus.get("retention") or {}).get("set", ""))
     base = hub_id(facts.recipe.base.path)
     privacy = facts.corpus.privacy
@@ -183,6 +184,8 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "splits": results.corpus.get("splits", {}),
         "valid": results.valid,
         "warnings": results.warnings,
+        "lead": questions.lead(rows, _words(results, general), results.valid),
+        "group_name": _words(results, general).groups,
         "claims": [
             (row.verdict, phrasing.claim(row, general, results.valid))
             for row in sorted((row for row in rows if row.primary), key=lambda row: row.dataset == general)
@@ -220,29 +223,24 @@ def _external_metric(metric: ExternalMetric) -> str:
     )
 
 
-def _rows(results: ResultsFile) -> list[ComparisonRow]:
-    """The rows of the results file, with verdicts computed again."""
-    protocols = {(entry["probe"], entry["dataset"]): entry for entry in results.protocol.get("probes", [])}
-    rows: list[ComparisonRow] = []
-    for key in dict.fromkeys((result.probe, result.dataset) for result in results.results):
-        entry = protocols.get(key, {})
-        rows += add_verdicts(
-            [_row(result, entry) for result in results.results if (result.probe, result.dataset) == key]
-        )
-    return rows
+def _words(results: ResultsFile, retention_set: str) -> questions.Words:
+    corpus = results.corpus
+    return questions.Words(
+        str(corpus.get("group_name") or "groups"), str(corpus.get("class_name") or "class"), retention_set
+    )
 
 
-def _row(result: Result, entry: dict[str, Any]) -> ComparisonRow:
+def _row(result: Result) -> ComparisonRow:
     difference = result.difference
     return ComparisonRow(
         probe=result.probe,
         dataset=result.dataset,
         metric=result.metric,
         higher_is_better=result.higher_is_better,
-        unit="rank" if "rank" in result.metric else result.unit,  # older files have no unit for ranks
-        chance=dict(entry.get("chance") or {}).get(result.metric) if result.chance is None else result.chance,
-        primary=entry.get("primary") == result.metric if result.primary is None else result.primary,
-        n=result.n,
+        unit=result.unit,
+        chance=result.chance,
+        primary=result.headline,
+        n=result.items,
         groups=result.groups,
         undefined=0.0,
         base=_estimate(result.base),
@@ -252,8 +250,12 @@ def _row(result: Result, entry: dict[str, Any]) -> ComparisonRow:
         owners=(),
         base_scores=np.empty(0),
         adapted_scores=None,
+        verdict=result.verdict,
         comparable=result.verdict != NO_VERDICT,
-        control_fault=result.control_fault,
+        control_fault=result.not_judged,
+        too_few=result.no_interval,
+        adjusted_p=difference.adjusted_p if difference else None,
+        comparisons=difference.comparisons if difference else 1,
     )
 
 

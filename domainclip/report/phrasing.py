@@ -136,9 +136,9 @@ def _p_value(p: float) -> str:
 
 
 def at_most_lost(row: ComparisonRow) -> float:
-    """How much may have been lost although no difference is shown: the outer end of the interval; or 0."""
+    """How much may have been lost, by the outer end of the interval; 0 for a gain, NaN without an interval."""
     if row.difference is None or math.isnan(row.difference.low):
-        return 0.0
+        return math.nan
     worst = -row.difference.low if row.higher_is_better else row.difference.high
     return max(0.0, worst)
 

@@ -14,6 +14,7 @@ from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WO
 from domainclip.report import phrasing
 
 _LARGE = 2  # probes whose questions are in the list; those of the others are folded
+_SMALL = 0.095  # shares below it get a decimal
 _LONGEST = 5  # questions in the paragraph at the top
 _OTHER_DIRECTION = ("image_to_text_", "text_to_image_")
 _WORDS = {
@@ -121,7 +122,7 @@ def answer(row: ComparisonRow, words: Words) -> Answer:
         meaning=meaning,
         before=before,
         after=after,
-        chance="" if row.chance is None else amount(row.chance, row),
+        chance="" if row.chance is None else _amount(row.chance, row),
         verdict=_word(row),
         mark=phrasing.MARKS.get(row.verdict or "", ""),
         kind=row.verdict or "",
@@ -165,20 +166,24 @@ def tally(rows: Sequence[ComparisonRow]) -> str:
 
 
 def amounts(row: ComparisonRow) -> tuple[str, str]:
-    """The values of both models; with one decimal more where whole per cent would hide the difference."""
+    """The values of both models: whole per cent, or one decimal where these hide the difference, or are small."""
     values = [row.base.value] + ([row.adapted.value] if row.adapted else [])
-    shown = [amount(value, row) for value in values]
-    if len(set(shown)) < len(set(values)) and is_per_cent(row):
-        shown = [_per_cent(value, 1) for value in values]
+    if any(math.isnan(value) for value in values) or not is_per_cent(row):
+        shown = [_amount(value, row) for value in values]
+    else:
+        whole = [_per_cent(value, 0) for value in values]
+        coarse = min(values) < _SMALL or len(set(whole)) < len(set(values))
+        shown = [_per_cent(value, 1) for value in values] if coarse else whole
     return shown[0], shown[1] if row.adapted else ""
 
 
-def amount(value: float, row: ComparisonRow) -> str:
-    """A value of the metric of this row: per cent for a share of right answers, else a number."""
+def _amount(value: float, row: ComparisonRow) -> str:
+    """One value of the metric of this row: per cent for a share of right answers, else a number."""
     if math.isnan(value):
         return "undefined"
-    smallest = min(value, row.base.value, row.adapted.value if row.adapted else 1.0)
-    return _per_cent(value, 1 if smallest < 0.1 else 0) if is_per_cent(row) else phrasing.number(value, row.unit)
+    if not is_per_cent(row):
+        return phrasing.number(value, row.unit)
+    return _per_cent(value, 1 if value < _SMALL else 0)
 
 
 def is_per_cent(row: ComparisonRow) -> bool:
@@ -198,7 +203,7 @@ def _sentence(row: ComparisonRow, words: Words) -> str:
     domain, general, _ = _text(row, words)
     label = general if row.dataset == words.retention_set else domain
     before, after = amounts(row)
-    chance = "" if row.chance is None else f" (chance\u00a0{amount(row.chance, row)})"
+    chance = "" if row.chance is None else f" (chance\u00a0{_amount(row.chance, row)})"
     values = f"{before}\u00a0→\u00a0{after}" if after else before
     note = _note(row, words)
     tail = note if row.verdict not in (BETTER, WORSE) and note else _word(row)
@@ -226,7 +231,7 @@ def _note(row: ComparisonRow, words: Words) -> str:
         return ""
     lost = phrasing.at_most_lost(row)
     word = _word(row) if row.verdict != SAME else ""
-    bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost else ""
+    bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost > 0 else ""
     return ", ".join(text for text in (word, bound) if text) or _word(row)
 
 

@@ -1,8 +1,9 @@
-"""The format of results.json, version 1, for other programs. Raise the version when a field changes."""
+"""The format of results.json, version 2, for other programs. Raise the version when a field changes."""
 
 from __future__ import annotations
 
-import math
+import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -14,21 +15,12 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 from domainclip.evaluation.verdicts import ComparisonRow, MetricHeader
 from domainclip.registry import format_validation_error
+from domainclip.report import phrasing
 from domainclip.report.context import CorpusFacts, ReportContext
+from domainclip.report.diagnostics_file import ErrorsResult, to_errors
+from domainclip.report.strict_file import Interval, Strict, finite, interval
 
-
-class Strict(BaseModel):
-    """Base of the models: no other keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Interval(Strict):
-    """A value with its 95 % interval; null where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
+VERSION = 2
 
 
 class Difference(Interval):
@@ -37,41 +29,40 @@ class Difference(Interval):
     p: float | None
 
 
+class JudgedDifference(Difference):
+    """A difference with the numbers that its verdict follows from; `results.verdict` has the word."""
+
+    adjusted_p: float | None  # p after correction (Holm) for `comparisons`; null for a single one
+    comparisons: int  # differences that are judged together
+    at_most_lost: float | None  # upper bound of the loss, 0 where even that is a gain
+
+
 class MetricFields(Strict):
-    """The facts of a metric that are the same for every model: `MetricHeader` as JSON."""
+    """The facts of a metric that are the same for every model: `MetricHeader` as JSON.
+
+    A metric with a slash, `recall/cat`, is a part of the metric before the slash.
+    """
 
     probe: str
     dataset: str
     metric: str
     higher_is_better: bool
-    unit: str
-    chance: float | None
-    primary: bool
-    n: int
+    unit: str  # "share" of 0 to 1, "rank", …
+    chance: float | None  # the value of a model without any knowledge
+    headline: bool  # whether it is the headline metric of its probe
+    items: int
     groups: int
 
 
-class Result(Strict):
-    """One metric. A metric with a slash, `accuracy/cat`, is a part of the metric before the slash."""
+class Result(MetricFields):
+    """One metric of one or two models."""
 
-    probe: str
-    dataset: str
-    metric: str
-    higher_is_better: bool
-    n: int
-    groups: int
     base: Interval
     adapted: Interval | None  # null for a single model
-    difference: Difference | None
-    # Added later to version 1; a file without them is valid.
-    unit: str = "share"  # "share" of 0 to 1, "rank", …
-    verdict: str | None = None  # on the difference, in the words of the report
-    primary: bool | None = None  # whether it is the headline metric of its probe
-    chance: float | None = None  # the value at chance
-    control_fault: str = ""  # why it is not judged, where a control failed: do not rely on the values
-    too_few: str = ""  # why there is no interval, in words
-    adjusted_p: float | None = None  # p of the difference after correction (Holm) for `comparisons`
-    comparisons: int = 1  # differences that are judged together
+    difference: JudgedDifference | None
+    verdict: str | None  # on the difference, in the words of the report; null where nothing is compared or valid
+    not_judged: str  # why it is not judged, where a control failed: do not rely on the values; else empty
+    no_interval: str  # why there is no interval; else empty
 
 
 class _Open(BaseModel):
@@ -130,18 +121,18 @@ _FORMS: dict[str, type[_Open]] = {
 
 
 class ResultsFile(Strict):
-    """The content of results.json, version 1."""
+    """The content of results.json, version 2."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2]
     run: dict[str, Any]
-    base: dict[str, Any]
+    base: dict[str, Any]  # name, weights_sha256 and others
+    adapted: dict[str, Any]  # the same of the second model; empty for a single one
     corpus: dict[str, Any]
     protocol: dict[str, Any]
     valid: bool  # false after a leak or different preprocessing: do not rely on the values
     warnings: list[str]
     results: list[Result]
-    # Added later to version 1; a file without it is valid.
-    adapted: dict[str, Any] = {}  # name, weights_sha256 and others of the second model, as `base`
+    diagnostics: list[ErrorsResult]
 
     @field_validator("run", "base", "corpus", "protocol")
     @classmethod
@@ -162,6 +153,7 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
     valid = evaluation.valid and not context.invalid
     run = {"title": context.title, "command": context.command}
     return ResultsFile(
+        schema_version=VERSION,
         run=run | (asdict(context.run) if context.run else {}),
         base=dict(context.base),
         adapted=dict(context.adapted),
@@ -174,12 +166,13 @@ def to_results(evaluation: Evaluation, context: ReportContext) -> ResultsFile:
             "probes": evaluation.protocol,
             "controls": [asdict(control) for control in evaluation.controls],
             "trained_on": list(context.trained_on),
-            "readings": asdict(context.readings) if context.readings else {},
+            "split_usage": asdict(context.readings) if context.readings else {},
             **({"external": context.external} if context.external else {}),
         },
         valid=valid,
         warnings=[*context.invalid, *evaluation.warnings, *context.warnings],
         results=[_result(row, valid) for row in evaluation.rows],
+        diagnostics=[to_errors(compared) for compared in evaluation.diagnostics],
     )
 
 
@@ -189,13 +182,30 @@ def load(file: Path) -> ResultsFile:
     Raises: ModelError for a file that is missing, broken or of another version.
     """
     try:
-        return ResultsFile.model_validate_json(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}: run `domainclip eval` first") from None
+    try:
+        _check_version(file, content)
+        return ResultsFile.model_validate_json(content)
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":  # pydantic would quote the whole file
             raise ModelError(f"{file}: not valid JSON: run `domainclip eval` again") from None
         raise ModelError(f"{file}: {format_validation_error(error, 'results')}") from None
+
+
+def _check_version(file: Path, content: bytes) -> None:
+    """Refuse a file of version 1 with the command that writes it again."""
+    try:
+        version = dict(json.loads(content)).get("schema_version")
+    except (ValueError, TypeError, RecursionError):
+        return  # the validation names the fault
+    if version == 1:
+        folder = shlex.quote(str(file.parent))
+        raise ModelError(
+            f"{file}: schema_version: 1 is an older format, this version reads {VERSION}: measure the run again "
+            f"with `domainclip finetune --resume --run-dir {folder}`"
+        )
 
 
 def _corpus(facts: CorpusFacts) -> dict[str, Any]:
@@ -208,36 +218,40 @@ def _result(row: ComparisonRow, valid: bool) -> Result:
         **metric_fields(row),
         base=interval(row.base),
         adapted=None if row.adapted is None else interval(row.adapted),
-        difference=difference(row),
+        difference=judged(row),
         # An invalid evaluation has no verdicts.
         verdict=row.verdict if valid else None,
-        control_fault=row.control_fault,
-        too_few=row.too_few,
+        not_judged=row.control_fault,
+        no_interval=row.too_few,
+    )
+
+
+def judged(row: ComparisonRow) -> JudgedDifference | None:
+    if row.difference is None:
+        return None
+    return JudgedDifference(
+        **change(row.difference).model_dump(),
         adjusted_p=finite(row.adjusted_p),
         comparisons=row.comparisons,
+        at_most_lost=finite(phrasing.at_most_lost(row)),
     )
 
 
 def metric_fields(row: MetricHeader) -> dict[str, Any]:
     """The shared facts of a metric as JSON values."""
-    return {name: getattr(row, name) for name in MetricFields.model_fields} | {"chance": finite(row.chance)}
-
-
-def difference(row: ComparisonRow) -> Difference | None:
-    """The difference of a row as JSON; None for a single model."""
-    return None if row.difference is None else change(row.difference)
+    return {
+        "probe": row.probe,
+        "dataset": row.dataset,
+        "metric": row.metric,
+        "higher_is_better": row.higher_is_better,
+        "unit": row.unit,
+        "chance": finite(row.chance),
+        "headline": row.primary,
+        "items": row.n,
+        "groups": row.groups,
+    }
 
 
 def change(estimate: Estimate) -> Difference:
     """A difference as JSON: null where it is undefined."""
     return Difference(**interval(estimate).model_dump(), p=finite(estimate.p))
-
-
-def interval(estimate: Estimate) -> Interval:
-    """A value with its interval as JSON: null where it is undefined."""
-    return Interval(value=finite(estimate.value), low=finite(estimate.low), high=finite(estimate.high))
-
-
-def finite(value: float | None) -> float | None:
-    """The number, or None for NaN and infinity, which JSON does not have."""
-    return value if value is not None and math.isfinite(value) else None

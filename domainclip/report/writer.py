@@ -19,7 +19,8 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.report import ablation_page, ablation_results, comparison, page, phrasing
 from domainclip.report.ablation_results import AblationTable
 from domainclip.report.context import ReportContext
-from domainclip.report.results_file import Strict, to_results
+from domainclip.report.results_file import to_results
+from domainclip.report.strict_file import Strict
 
 _HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _TEMPLATES = Path(__file__).parent / "templates"

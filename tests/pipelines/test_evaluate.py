@@ -45,7 +45,7 @@ def test_each_model_stands_against_the_first(tmp_path: Path) -> None:
     page = write_comparison(tmp_path, found, context(), {name: {"name": name} for name in names})
     assert page == tmp_path / "compare.html"
     file = ComparisonFile.model_validate_json((tmp_path / "results_compare.json").read_bytes())
-    head = next(one for one in file.results if one.primary)
+    head = next(one for one in file.results if one.headline)
     assert [value.model for value in head.values] == names
     assert [value.verdict for value in head.values] == [None, BETTER, WORSE, SAME]
     assert head.values[0].difference is None
@@ -196,7 +196,7 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
     assert page == Path("eval/compare/compare.html")
     file = ComparisonFile.model_validate_json((page.parent / "results_compare.json").read_bytes())
     assert list(file.models) == ["base, clip", "clip1", "clip2"]
-    assert file.protocol["readings"] == {"split": "test", "evaluations": 1, "adapted_models": 2, "prompts": 1}
+    assert file.protocol["split_usage"] == {"split": "test", "evaluations": 1, "adapted_models": 2, "prompts": 1}
     assert str(tmp_path) not in page.read_text(encoding="utf-8")
     # The same two models alone say the same of each other, but for Holm over the models.
     two = asked(recipe_file, others[0], against="base", out=tmp_path / "two")
@@ -205,8 +205,10 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
         assert one["metric"] == other.metric
         assert one["base"] == other.values[0].value.model_dump()
         assert one["adapted"] == other.values[1].value.model_dump()
-        assert one["difference"] == (other.values[1].difference and other.values[1].difference.model_dump())
-    assert alone["protocol"]["readings"]["evaluations"] == 2
+        differences = [one["difference"], other.values[1].model_dump()["difference"]]
+        for key in ("value", "low", "high", "p"):
+            assert len({change and change[key] for change in differences}) == 1
+    assert alone["protocol"]["split_usage"]["evaluations"] == 2
 
 
 def test_suite_classes_templates_and_split(recipe_file: Path, base: Path, tmp_path: Path) -> None:
@@ -259,9 +261,9 @@ def test_every_measured_set_is_noted(recipe_file: Path, base: Path, corpus: Path
     # The three sets are one corpus, by its content: its test split was read three times.
     assert [line["split"] for line in lines] == ["test", "test", "all"]
     assert len({line["corpus"] for line in lines}) == 1
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["evaluations"] == 1
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 1
     page = asked(recipe_file, base)
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["readings"]["evaluations"] == 2
+    assert json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 2
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(
@@ -354,7 +356,7 @@ def test_evaluation_needs_no_training_items_and_nothing_of_training(
     held_out = evaluation_only(corpus, tmp_path / "held")
     page = asked(recipe_file, base, overrides=[f"corpus.path={held_out}", *changes])
     results = json.loads((page.parent / "results.json").read_text())["results"]
-    assert results[0]["n"] == 16
+    assert results[0]["items"] == 16
     assert np.isfinite(results[0]["base"]["value"])
 
 

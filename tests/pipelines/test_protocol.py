@@ -86,7 +86,7 @@ def test_a_floor_reports_the_half_that_it_does_not_choose_on(with_general: Path,
     (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "accuracy"))
     whole = evaluation_set_of(with_general)
     half = protocol.reported_sets([whole], asked.weight_interpolation)[0]
-    assert general.n == len(half.items) < 48
+    assert general.items == len(half.items) < 48
     assert "half of the set" in (tmp_path / "run" / "report.md").read_text()
     # Both halves together are the whole, no group in both, and order does not matter.
     rest = protocol._half(whole, reported=False)

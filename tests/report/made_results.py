@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.diagnostics import (
+    ClassCurves,
+    ClassScores,
+    ConfusionMatrix,
+    Diagnostics,
+    OperatingPoint,
+)
+from domainclip.evaluation.evaluate import ComparedDiagnostics, Evaluation
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
@@ -109,6 +117,25 @@ def evaluation(rows: Sequence[ComparisonRow] = (GAIN, ALIKE, PART, LOSS), **fact
     }
     defaults = {"protocol": [entry], "warnings": [], "valid": True, "resamples": 2000, "seed": 0}
     return Evaluation(rows=list(rows), **{**defaults, **facts})
+
+
+def errors(classes: Sequence[str] = ("cat", "dog")) -> ComparedDiagnostics:
+    """Diagnostics of two models and two classes; the second model never answers the second class."""
+    one, other = classes
+    point = OperatingPoint(0.3, 0.8, 0.6, 0.4, 0.75, 0.25)
+    axis = np.array([0.0, 0.5, 1.0])
+    curve = ClassCurves(one, axis**2, axis, np.array([1.0, 0.75, 0.5]), 0.25, point)
+    base = Diagnostics(
+        ConfusionMatrix([one, other], np.array([[3, 1.5], [2, 4]])),
+        [ClassScores(one, 5, 4, 5, 0.6, 0.6, 0.6, 0.7), ClassScores(other, 6, 5, 5.5, 0.67, 0.73, 0.7, 0.7)],
+        [curve],
+    )
+    adapted = Diagnostics(
+        ConfusionMatrix([one, other], np.array([[5, 0], [6, 0]])),
+        [ClassScores(one, 5, 4, 11, 1.0, 0.45, 0.62, 0.9), ClassScores(other, 6, 5, 0, 0.0, NAN, 0.0, 0.9)],
+        [replace(curve, sensitivity=np.array([0.0, 0.8, 1.0]))],
+    )
+    return ComparedDiagnostics("zero_shot", "test", [base, adapted])
 
 
 def context(**facts: Any) -> ReportContext:

@@ -55,8 +55,8 @@ def test_a_metric_whose_control_failed_is_not_claimed() -> None:
         0.6,
         0.4,
         probe="retrieval",
-        control_fault=fault,
-        primary=True,
+        not_judged=fault,
+        headline=True,
         verdict="not judged",
     )
     text = _card(results(failed))
@@ -107,7 +107,7 @@ def test_losses_come_first_and_are_complete() -> None:
     assert "- zero-shot macro accuracy on general: 0.498 → 0.058, −0.440\n" in text[worse:better]
     assert "normal (0.400 → 0.300)" in text[worse:better]
     assert (
-        "- **▼ worse.** Retention (general), zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
+        "- **▼ worse.** On the retention set, zero-shot macro accuracy fell from 0.498 to 0.058, by 0.440 "
         "(95 % interval 0.420 to 0.460; p = 0.001): a significant loss.\n"
     ) in text
     assert (
@@ -117,17 +117,23 @@ def test_losses_come_first_and_are_complete() -> None:
     assert "was not measured" not in text
 
 
-def test_parts_are_judged_together() -> None:
-    """Of twenty classes one differs by chance: after Holm's correction p = .01 is no difference."""
-    parts = [result(f"accuracy/{i}", 0.5, 0.47, p=0.01) for i in range(20)]
+def test_the_verdicts_are_those_of_the_file() -> None:
+    """Of twenty classes one differs by chance: p = .01 is no difference after Holm's correction."""
+    parts = [result(f"recall/{i}", 0.5, 0.47, p=0.01, verdict="no difference shown") for i in range(20)]
     measured = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
     assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(measured)
-    alone = results(results=[result("macro_accuracy", 0.5, 0.6), parts[0]])
-    assert "got significantly worse" not in _card(alone)
+
+
+def test_the_card_begins_with_the_verdict_in_words() -> None:
+    corpus = results().corpus | {"group_name": "patients", "class_name": "finding"}
+    text = _card(results(corpus=corpus)).replace("\u00a0", " ")
+    lead = "Names the finding right: 7.9 % → 55.4 %, gained. General recognition: 49.8 % → 5.8 %, lost."
+    assert f"{lead} One training run, 354 patients." in text
+    assert "| Items | Patients |" in text
 
 
 def test_a_rank_may_fall() -> None:
-    rank = result("image_to_text_median_rank", 30.0, 12.0, probe="retrieval", higher_is_better=False)
+    rank = result("image_to_text_median_rank", 30.0, 12.0, probe="retrieval", higher_is_better=False, unit="rank")
     assert "| 30 (30 to 30) | 12 (12 to 12) | −18 (−18 to −18) | ▲ better |" in _card(results(rank))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,56 +10,76 @@ from domainclip.errors import ModelError
 from domainclip.evaluation.controls import NullControl
 from domainclip.evaluation.split_usage import SplitUsage
 from domainclip.report import results_file
-from tests.report.made_results import ALONE, FEW, GAIN, context, evaluation
+from tests.report.made_results import ALONE, FEW, GAIN, context, errors, evaluation
 
 
-def test_the_file_is_version_one_of_the_format() -> None:
+def test_the_file_is_version_two_of_the_format() -> None:
     file = results_file.to_results(evaluation([GAIN]), context(warnings=["mind"]))
     data = json.loads(file.model_dump_json())
     assert list(data) == [
         "schema_version",
         "run",
         "base",
+        "adapted",
         "corpus",
         "protocol",
         "valid",
         "warnings",
         "results",
-        "adapted",
+        "diagnostics",
     ]
-    assert (data["schema_version"], data["valid"], data["warnings"]) == (1, True, ["mind"])
+    assert (data["schema_version"], data["valid"], data["warnings"]) == (2, True, ["mind"])
     assert data["results"] == [
         {
             "probe": "zero_shot",
             "dataset": "test",
             "metric": "macro_accuracy",
             "higher_is_better": True,
-            "n": 8,
+            "unit": "share",
+            "chance": 0.1,
+            "headline": True,
+            "items": 8,
             "groups": 8,
             "base": {"value": 0.079, "low": 0.05, "high": 0.11},
             "adapted": {"value": 0.554, "low": 0.5, "high": 0.61},
-            "difference": {"value": 0.475, "low": 0.42, "high": 0.53, "p": 0.001},
-            "unit": "share",
+            "difference": {
+                "value": 0.475,
+                "low": 0.42,
+                "high": 0.53,
+                "p": 0.001,
+                "adjusted_p": None,
+                "comparisons": 1,
+                "at_most_lost": 0.0,
+            },
             "verdict": "better",
-            "primary": True,
-            "chance": 0.1,
-            "control_fault": "",
-            "too_few": "",
-            "adjusted_p": None,
-            "comparisons": 1,
+            "not_judged": "",
+            "no_interval": "",
         }
     ]
     assert data["run"]["strategy"] == "locked_image"
     assert data["protocol"]["probes"][0]["primary"] == "macro_accuracy"
 
 
-def test_a_file_without_the_added_keys_is_valid(tmp_path: Path) -> None:
-    data = json.loads(results_file.to_results(evaluation([GAIN]), context()).model_dump_json())
-    for key in ("unit", "verdict", "primary", "chance"):
-        del data["results"][0][key]
-    (tmp_path / "results.json").write_text(json.dumps(data), encoding="utf-8")
-    (old,) = results_file.load(tmp_path / "results.json").results
-    assert (old.unit, old.verdict, old.primary, old.chance) == ("share", None, None, None)
+def test_every_field_is_required() -> None:
+    """A reader never has to guess what the absence of a key means."""
+    schema = results_file.ResultsFile.model_json_schema()
+    for name in ("ResultsFile", "Result", "JudgedDifference", "Interval", "ErrorsResult", "Scores", "Curves"):
+        part = schema if name == "ResultsFile" else schema["$defs"][name]
+        assert sorted(part["required"]) == sorted(part["properties"]), name
+
+
+def test_the_diagnostics_of_both_models_are_in_the_file() -> None:
+    file = results_file.to_results(evaluation(diagnostics=[errors()]), context())
+    (found,) = json.loads(file.model_dump_json())["diagnostics"]
+    assert (found["probe"], found["dataset"]) == ("zero_shot", "test")
+    assert found["base"]["confusion"] == {"classes": ["cat", "dog"], "counts": [[3.0, 1.5], [2.0, 4.0]]}
+    assert found["adapted"]["classes"][1]["precision"] is None  # undefined: no answer of this class
+    assert found["base"]["curves"][0]["sensitivity"] == [0.0, 0.5, 1.0]
+    assert found["base"]["curves"][0]["point"]["negative_predictive_value"] == 0.75
+    alone = results_file.to_results(
+        evaluation([ALONE], diagnostics=[replace(errors(), models=errors().models[:1])]), context(run=None)
+    )
+    assert alone.diagnostics[0].adapted is None
 
 
 def test_an_invalid_evaluation_has_no_verdict() -> None:
@@ -71,7 +92,7 @@ def test_split_usage_and_controls_are_in_the_protocol() -> None:
     file = results_file.to_results(
         evaluation(controls=[control]), context(readings=SplitUsage("test", 3, 2, 1))
     )
-    assert file.protocol["readings"] == {
+    assert file.protocol["split_usage"] == {
         "split": "test",
         "evaluations": 3,
         "adapted_models": 2,
@@ -91,7 +112,16 @@ def test_split_usage_and_controls_are_in_the_protocol() -> None:
 
 def test_undefined_values_are_null() -> None:
     few, alone = results_file.to_results(evaluation([FEW, ALONE]), context(run=None)).results
-    assert few.difference == results_file.Difference(value=0.4, low=None, high=None, p=None)
+    assert few.difference is not None
+    assert few.difference.model_dump() == {
+        "value": 0.4,
+        "low": None,
+        "high": None,
+        "p": None,
+        "adjusted_p": None,
+        "comparisons": 1,
+        "at_most_lost": None,
+    }
     assert (alone.adapted, alone.difference) == (None, None)
     assert "NaN" not in results_file.to_results(evaluation([FEW, ALONE]), context()).model_dump_json()
 
@@ -115,10 +145,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         results_file.load(file)
     assert str(error.value) == f"{file}: No such file or directory: run `domainclip eval` first"
     data = results_file.to_results(evaluation(), context()).model_dump()
-    file.write_text(json.dumps({**data, "schema_version": 2}), encoding="utf-8")
+    file.write_text(json.dumps({**data, "schema_version": 3}), encoding="utf-8")
     with pytest.raises(ModelError) as error:
         results_file.load(file)
-    assert str(error.value) == f"{file}: results.schema_version: input should be 1, got 2"
+    assert str(error.value) == f"{file}: results.schema_version: input should be 2, got 3"
+
+
+def test_version_one_is_refused_with_the_command_that_writes_it_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run one"
+    folder.mkdir()
+    (folder / "results.json").write_text('{"schema_version": 1, "run": {}, "results": []}', encoding="utf-8")
+    with pytest.raises(ModelError) as error:
+        results_file.load(folder / "results.json")
+    assert str(error.value) == (
+        f"{folder / 'results.json'}: schema_version: 1 is an older format, this version reads 2: measure the "
+        f"run again with `domainclip finetune --resume --run-dir '{folder}'`"
+    )
 
 
 @pytest.mark.parametrize(

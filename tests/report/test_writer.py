@@ -20,7 +20,7 @@ from domainclip.evaluation.verdicts import NO_VERDICT, WORSE
 from domainclip.report import redaction, writer
 from domainclip.report.context import CorpusFacts, Example, ReportContext
 from domainclip.report.writer import write
-from tests.report.made_results import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, evaluation, row
+from tests.report.made_results import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, errors, evaluation, row
 
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)'</style></title>{{ 7*7 }}\u202egpj.`|=cmd http://x.invalid/a.png"
 PIXEL = bytes.fromhex("89504e470d0a1a0a")
@@ -152,11 +152,15 @@ def test_the_page_works_with_a_screen_reader(tmp_path: Path) -> None:
 
 
 def test_the_order_of_sections(tmp_path: Path) -> None:
-    page = Page(written(tmp_path, evaluation(), context())["html"]).text
+    cell = row(metric="accuracy/sex=F", probe="subgroups")
+    measured = evaluation([GAIN, ALIKE, PART, LOSS, cell], diagnostics=[errors()])
+    page = Page(written(tmp_path, measured, context())["html"]).text
     headings = [
-        "Summary",
-        "Results",
+        "In short",
         "What changed",
+        "Where it errs",
+        "Worst subgroups",
+        "All metrics",
         "Before and after",
         "Results by class",
         "Training",
@@ -187,7 +191,7 @@ def test_an_invalid_evaluation_comes_first_without_verdicts(tmp_path: Path) -> N
         assert (
             text.index("This evaluation is not valid")
             < text.index("patient-level leak")
-            < text.index("Summary")
+            < text.index("In short")
         )
         assert "a significant gain" not in text
         assert "▲" not in text
@@ -311,8 +315,9 @@ def test_many_probes_have_a_short_summary(tmp_path: Path) -> None:
         for metric in ("main", "second", "third")
     ]
     page = written(tmp_path, evaluation(rows), context())["html"]
-    assert page.count('class="big"') == 4  # two probes, in the domain and outside it
-    assert "12 more headline metrics" in page
+    assert page.count('class="answer ') == 16  # a line for each question, not for each metric
+    assert "12 more questions" in page  # two probes are open, in the domain and outside it
+    assert "Of 16 questions: 16 gained, 0 lost." in page
     assert "All 48 metrics" in page
 
 
@@ -375,6 +380,7 @@ def test_a_failed_control_stands_beside_its_metric_wherever_that_is_shown(tmp_pa
     texts = written(tmp_path / "run", measured, context())
     page = Page(texts["html"])
     assert page.text.count(f"this is not judged, since {fault}") == 2
+    assert page.text.count("not judged, since a control failed") == 2
     assert texts["md"].count("this is not judged, since the control r1\\_shuffled of the base is 0.371") == 2
     # The plots: not drawn against forgetting, and marked before and after.
     assert "Not drawn, since a control failed: retrieval." in page.text
@@ -383,14 +389,14 @@ def test_a_failed_control_stands_beside_its_metric_wherever_that_is_shown(tmp_pa
     assert not any("retrieval: domain" in label for label in spoken)
     assert sum(f"not judged, since {fault}" in label for label in spoken) == 2
     results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
-    assert [(one["verdict"], one["control_fault"]) for one in results] == [
+    assert [(one["verdict"], one["not_judged"]) for one in results] == [
         *(("better", ""), ("worse", "")),
         *[("not judged", fault)] * 2,
     ]
     writer.write_comparison(tmp_path / "three", [measured, measured], context(), {"a": {}, "b": {}, "c": {}})
     assert f"since {fault}" in (tmp_path / "three" / "compare.html").read_text()
     compared = json.loads((tmp_path / "three" / "results_compare.json").read_text())["results"]
-    assert [one["control_fault"] for one in compared] == ["", "", fault, fault]
+    assert [one["not_judged"] for one in compared] == ["", "", fault, fault]
 
 
 def test_both_models_are_named_with_their_hash(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from domainclip.config.recipe import Recipe
+from domainclip.evaluation.verdicts import BETTER, SAME, WORSE
 from domainclip.models import dual_encoder, loading
 from domainclip.models.saving import save_model
 from domainclip.report.model_card import write_card
-from domainclip.report.results_file import Difference, Interval, Result, ResultsFile
+from domainclip.report.results_file import VERSION, JudgedDifference, Result, ResultsFile
+from domainclip.report.strict_file import Interval
 from domainclip.strategies.full import Full
 from domainclip.strategies.lora import Lora
 from tests.support.tiny_models import tiny_clip
@@ -39,14 +41,30 @@ def result(metric: str, before: float, after: float, p: float = 0.001, **keys: A
         "probe": "zero_shot",
         "dataset": "test",
         "higher_is_better": True,
-        "n": 354,
+        "unit": "share",
+        "chance": None,
+        "headline": metric == "macro_accuracy",
+        "items": 354,
         "groups": 354,
+        "verdict": (BETTER if (change > 0) == keys.get("higher_is_better", True) else WORSE)
+        if p <= 0.05
+        else SAME,
+        "not_judged": "",
+        "no_interval": "",
     } | keys
     return Result(
         metric=metric,
         base=Interval(value=before, low=before - 0.03, high=before + 0.03),
         adapted=Interval(value=after, low=after - 0.03, high=after + 0.03),
-        difference=Difference(value=change, low=change - 0.02, high=change + 0.02, p=p),
+        difference=JudgedDifference(
+            value=change,
+            low=change - 0.02,
+            high=change + 0.02,
+            p=p,
+            adjusted_p=None,
+            comparisons=1,
+            at_most_lost=max(0.0, 0.02 - change),
+        ),
         **given,
     )
 
@@ -56,7 +74,7 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
     figures = [
         result("macro_accuracy", 0.079, 0.554),
         result("accuracy/normal", 0.4, 0.3),
-        result("macro_accuracy", 0.498, 0.058, dataset="general", n=1000, groups=1000),
+        result("macro_accuracy", 0.498, 0.058, dataset="general", items=1000, groups=1000),
         *extra,
     ]
     probes = [
@@ -69,6 +87,7 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
     }
     corpus |= {"retention": {"set": "general", "name": "General images", "card": "general"}}
     data: dict[str, Any] = {
+        "schema_version": VERSION,
         "run": {"title": "Made run", "command": "domainclip finetune"},
         "base": {"name": "base", "revision": None, "family": "clip"},
         "corpus": corpus,
@@ -76,6 +95,8 @@ def results(*extra: Result, **keys: Any) -> ResultsFile:
         "valid": True,
         "warnings": [],
         "results": figures,
+        "adapted": {},
+        "diagnostics": [],
     }
     return ResultsFile.model_validate(data | keys)
 

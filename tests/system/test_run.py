@@ -73,9 +73,9 @@ def test_what_a_run_leaves(whole: Path, base: Path) -> None:
     assert len({line["model"] for line in read}) == 2
     assert {line["evaluation"] for line in read} == {read[0]["evaluation"]}
     assert [line["adapted"] for line in read] == [False, True]
-    assert results.protocol["readings"]["adapted_models"] >= 1
+    assert results.protocol["split_usage"]["adapted_models"] >= 1
     macro = next(r for r in results.results if r.metric == "macro_accuracy" and r.dataset == "test")
-    assert macro.n == 16
+    assert macro.items == 16
     assert macro.groups == 8
     assert macro.adapted is not None
     assert macro.difference is not None
