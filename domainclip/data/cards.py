@@ -126,7 +126,7 @@ class Card(StrictModel):
 
     name: str = "unnamed"
     pretty_name: str = ""
-    # In reports: what the groups are, in the plural (patients, works, objects), and what one class is (finding).
+    # Words of reports: its groups in the plural (patients, works), and a class in the singular (finding).
     group_name: str = Field(default="", max_length=30)
     class_name: str = Field(default="", max_length=30)
     license: str = "unknown"

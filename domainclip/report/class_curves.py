@@ -96,7 +96,9 @@ def _roc(curves: Sequence[ClassCurves]) -> Box:
         )
         for kind, curve in zip(("base", "adapted"), curves, strict=False)
     ]
-    spoken = _in_words("ROC", curves, lambda p: f"sensitivity {p.sensitivity:.3f}, specificity {p.specificity:.3f}")
+    spoken = _in_words(
+        "ROC", curves, lambda p: f"sensitivity {p.sensitivity:.3f}, specificity {p.specificity:.3f}"
+    )
     return Box("ROC", "1 − specificity", "sensitivity", lines, (100.0, 0.0), spoken)
 
 

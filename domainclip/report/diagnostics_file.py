@@ -1,9 +1,8 @@
-"""The format of the diagnostics in results.json: where each model errs, by probe and set. Descriptions only."""
+"""The format of the diagnostics in results.json: where each model errs, by probe and set. No verdicts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -95,9 +94,7 @@ def model_errors(model: Diagnostics) -> ModelErrors:
 
 
 def _confusion(matrix: ConfusionMatrix) -> Confusion:
-    return Confusion(
-        classes=list(matrix.classes), counts=np.round(matrix.counts.astype(float), 4).tolist()
-    )
+    return Confusion(classes=list(matrix.classes), counts=np.round(matrix.counts.astype(float), 4).tolist())
 
 
 def _scores(scores: ClassScores) -> Scores:
@@ -128,6 +125,6 @@ def _point(point: OperatingPoint) -> Point:
     return Point(**{name: finite(getattr(point, name)) for name in Point.model_fields})
 
 
-def _rounded(values: Sequence[float]) -> list[float | None]:
+def _rounded(values: np.ndarray) -> list[float | None]:
     """Four decimals: a curve is drawn, and the file stays small."""
-    return [round(value, 4) if math.isfinite(value) else None for value in map(float, values)]
+    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]

@@ -128,7 +128,7 @@ def _confusion(matrix: ConfusionMatrix, model: str) -> Confusion:
     rows = []
     for i, name in enumerate(matrix.classes):
         cells = []
-        for j, count in enumerate(matrix.counts[i]):
+        for j, count in enumerate(matrix.counts[i].tolist()):
             share = count / totals[i] if totals[i] else 0.0
             cells.append(Cell(_count(count), math.ceil(share * _LEVELS - 1e-9), i == j))
         rows.append((name, cells))
@@ -144,7 +144,10 @@ def _pairs(matrices: Sequence[ConfusionMatrix]) -> list[ConfusedPair]:
     places = [np.unravel_index(place, last.shape) for place in order if last.flat[place] > 0]
     return [
         ConfusedPair(
-            names[i], names[j], _arrow([_count(m.counts[i, j]) for m in matrices]), _count(totals[i])
+            names[i],
+            names[j],
+            _arrow([_count(float(m.counts[i, j])) for m in matrices]),
+            _count(float(totals[i])),
         )
         for i, j in places
     ]
@@ -219,4 +222,4 @@ def _arrow(values: Sequence[str]) -> str:
 
 
 def _count(count: float) -> str:
-    return f"{round(float(count), 1):g}"
+    return f"{round(count, 1):g}"

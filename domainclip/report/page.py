@@ -72,9 +72,7 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
 def words(context: ReportContext) -> questions.Words:
     """What the corpus of the report calls its groups and classes."""
     corpus = context.corpus
-    return questions.Words(
-        corpus.group_name or "groups", corpus.class_name or "class", context.retention_set
-    )
+    return questions.Words(corpus.group_name or "groups", corpus.class_name or "class", context.retention_set)
 
 
 def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: bool) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _p_value(p: float) -> str:
 
 
 def at_most_lost(row: ComparisonRow) -> float:
-    """How much may have been lost, by the outer end of the interval; 0 for a gain, NaN without an interval."""
+    """How much may have been lost: the outer end of the interval; 0 for a gain, NaN without an interval."""
     if row.difference is None or math.isnan(row.difference.low):
         return math.nan
     worst = -row.difference.low if row.higher_is_better else row.difference.high
@@ -156,8 +156,7 @@ def changes(rows: Sequence[ComparisonRow], verdict: str) -> list[str]:
     """The metrics that got better (or worse): a line for each, one for all classes of a metric."""
     chosen = [row for row in rows if row.verdict == verdict and row.adapted and row.difference]
     lines = [
-        f"{title(row)} on {row.dataset}: {_change(row)}, "
-        f"{signed(row.difference.value, row.unit)}"
+        f"{title(row)} on {row.dataset}: {_change(row)}, {signed(row.difference.value, row.unit)}"
         for row in chosen
         if not row.part and row.difference
     ]

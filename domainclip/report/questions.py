@@ -47,14 +47,18 @@ _TEXTS = {
         "the first image found for a caption is a right one",
     ),
     ("knn", ""): ("Names the {item_class} like the nearest labelled images", "General recognition", ""),
-    ("linear_probe", ""): ("Names the {item_class} with a fitted linear classifier", "General recognition", ""),
+    ("linear_probe", ""): (
+        "Names the {item_class} with a fitted linear classifier",
+        "General recognition",
+        "",
+    ),
     ("few_shot", ""): ("Names the {item_class} after a few labelled examples", "General recognition", ""),
 }
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a corpus calls its groups (plural) and its classes (singular), and the name of the retention set."""
+    """What a corpus calls its groups (plural) and a class (singular), and the name of the retention set."""
 
     groups: str = "groups"
     item_class: str = "class"
@@ -86,7 +90,7 @@ class Block:
 
 
 def asked(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """The rows that answer a question: headline metrics that can be judged, and retrieval's other direction."""
+    """The rows that answer a question: headline metrics that can be judged; retrieval in both directions."""
     heads = {(row.probe, row.dataset): row.metric for row in rows if row.primary}
     wanted = {(*key, _swapped(metric)) for key, metric in heads.items()}
     return [
@@ -98,7 +102,9 @@ def asked(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
     ]
 
 
-def blocks(rows: Sequence[ComparisonRow], words: Words, places: Mapping[str, str]) -> tuple[list[Block], list[Block]]:
+def blocks(
+    rows: Sequence[ComparisonRow], words: Words, places: Mapping[str, str]
+) -> tuple[list[Block], list[Block]]:
     """The answers by set, of the first probes and of all others; `places` names the sets."""
     questions = asked(rows)
     leading = list(dict.fromkeys(row.probe for row in questions))[:_LARGE]
@@ -110,7 +116,9 @@ def blocks(rows: Sequence[ComparisonRow], words: Words, places: Mapping[str, str
 def _blocks(rows: Sequence[ComparisonRow], words: Words, places: Mapping[str, str]) -> Iterator[Block]:
     sets = sorted(dict.fromkeys(row.dataset for row in rows), key=lambda name: name == words.retention_set)
     for name in sets:
-        yield Block(places.get(name, f"On {name}"), [answer(row, words) for row in rows if row.dataset == name])
+        yield Block(
+            places.get(name, f"On {name}"), [answer(row, words) for row in rows if row.dataset == name]
+        )
 
 
 def answer(row: ComparisonRow, words: Words) -> Answer:
@@ -138,7 +146,9 @@ def lead(rows: Sequence[ComparisonRow], words: Words, valid: bool = True, traine
     whether one training run made the adapted model.
     """
     if not valid:
-        return ["This evaluation is not valid: do not rely on the values below; none is reported as a change."]
+        return [
+            "This evaluation is not valid: do not rely on the values below; none is reported as a change."
+        ]
     questions = asked(rows)
     if not questions:
         return ["No headline metric was measured that can be judged: the tables have the descriptions."]
@@ -154,11 +164,11 @@ def lead(rows: Sequence[ComparisonRow], words: Words, valid: bool = True, traine
 
 
 def tally(rows: Sequence[ComparisonRow]) -> str:
-    """How many questions were gained and lost: "Of 6 questions, 1 is gained, 2 are lost, 3 show no clear change"."""
+    """The number of questions by outcome, such as "Of 6 questions: 1 gained, 2 lost, 3 no clear change"."""
     questions = [row for row in asked(rows) if row.verdict]
     if not questions:
         return ""
-    counts = {word: 0 for word in (*_WORDS.values(), "kept within the margin")}
+    counts = dict.fromkeys((*_WORDS.values(), "kept within the margin"), 0)
     for row in questions:
         counts[_word(row)] = counts.get(_word(row), 0) + 1
     named = ", ".join(f"{n} {word}" for word, n in counts.items() if n or word in ("gained", "lost"))
@@ -166,7 +176,7 @@ def tally(rows: Sequence[ComparisonRow]) -> str:
 
 
 def amounts(row: ComparisonRow) -> tuple[str, str]:
-    """The values of both models: whole per cent, or one decimal where these hide the difference, or are small."""
+    """The values of both models in whole per cent; with a decimal where they are small or seem equal."""
     values = [row.base.value] + ([row.adapted.value] if row.adapted else [])
     if any(math.isnan(value) for value in values) or not is_per_cent(row):
         shown = [_amount(value, row) for value in values]
@@ -188,7 +198,9 @@ def _amount(value: float, row: ComparisonRow) -> str:
 
 def is_per_cent(row: ComparisonRow) -> bool:
     """Whether the metric is a share of right answers; an AUROC or a correlation is not."""
-    return row.unit == "share" and not any(name in row.whole for name in ("auroc", "auprc", "map", "ndcg", "f1"))
+    return row.unit == "share" and not any(
+        name in row.whole for name in ("auroc", "auprc", "map", "ndcg", "f1")
+    )
 
 
 def points(value: float, row: ComparisonRow) -> str:
@@ -211,7 +223,11 @@ def _sentence(row: ComparisonRow, words: Words) -> str:
 
 
 def _how_sure(first: ComparisonRow, words: Words, trained: bool) -> str:
-    groups = f"{first.groups} {words.groups}" if first.groups != first.n or words.groups != "groups" else f"{first.n} items"
+    groups = (
+        f"{first.groups} {words.groups}"
+        if first.groups != first.n or words.groups != "groups"
+        else f"{first.n} items"
+    )
     if first.adapted is None:
         return f"One model, measured on {groups}; none is compared."
     return f"One training run, {groups}." if trained else f"Measured on {groups}."

@@ -60,7 +60,9 @@ class Result(MetricFields):
     base: Interval
     adapted: Interval | None  # null for a single model
     difference: JudgedDifference | None
-    verdict: str | None  # on the difference, in the words of the report; null where nothing is compared or valid
+    verdict: (
+        str | None
+    )  # on the difference, in the words of the report; null where nothing is compared or valid
     not_judged: str  # why it is not judged, where a control failed: do not rely on the values; else empty
     no_interval: str  # why there is no interval; else empty
 
@@ -203,8 +205,8 @@ def _check_version(file: Path, content: bytes) -> None:
     if version == 1:
         folder = shlex.quote(str(file.parent))
         raise ModelError(
-            f"{file}: schema_version: 1 is an older format, this version reads {VERSION}: measure the run again "
-            f"with `domainclip finetune --resume --run-dir {folder}`"
+            f"{file}: schema_version: 1 is an older format, this version reads {VERSION}: measure the run "
+            f"again with `domainclip finetune --resume --run-dir {folder}`"
         )
 
 

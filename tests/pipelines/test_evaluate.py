@@ -196,7 +196,12 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
     assert page == Path("eval/compare/compare.html")
     file = ComparisonFile.model_validate_json((page.parent / "results_compare.json").read_bytes())
     assert list(file.models) == ["base, clip", "clip1", "clip2"]
-    assert file.protocol["split_usage"] == {"split": "test", "evaluations": 1, "adapted_models": 2, "prompts": 1}
+    assert file.protocol["split_usage"] == {
+        "split": "test",
+        "evaluations": 1,
+        "adapted_models": 2,
+        "prompts": 1,
+    }
     assert str(tmp_path) not in page.read_text(encoding="utf-8")
     # The same two models alone say the same of each other, but for Holm over the models.
     two = asked(recipe_file, others[0], against="base", out=tmp_path / "two")
@@ -261,9 +266,13 @@ def test_every_measured_set_is_noted(recipe_file: Path, base: Path, corpus: Path
     # The three sets are one corpus, by its content: its test split was read three times.
     assert [line["split"] for line in lines] == ["test", "test", "all"]
     assert len({line["corpus"] for line in lines}) == 1
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 1
+    assert (
+        json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 1
+    )
     page = asked(recipe_file, base)
-    assert json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 2
+    assert (
+        json.loads((page.parent / "results.json").read_text())["protocol"]["split_usage"]["evaluations"] == 2
+    )
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(

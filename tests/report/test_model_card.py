@@ -133,7 +133,9 @@ def test_the_card_begins_with_the_verdict_in_words() -> None:
 
 
 def test_a_rank_may_fall() -> None:
-    rank = result("image_to_text_median_rank", 30.0, 12.0, probe="retrieval", higher_is_better=False, unit="rank")
+    rank = result(
+        "image_to_text_median_rank", 30.0, 12.0, probe="retrieval", higher_is_better=False, unit="rank"
+    )
     assert "| 30 (30 to 30) | 12 (12 to 12) | −18 (−18 to −18) | ▲ better |" in _card(results(rank))
 
 

@@ -97,7 +97,10 @@ def test_questions_are_counted_not_metrics() -> None:
 def test_answers_stand_by_set_and_other_probes_apart() -> None:
     third = row("pair_accuracy", probe="word_order")
     blocks, more = questions.blocks([GAIN, ALIKE, third, LOSS], PATIENTS, {"test": "In the domain"})
-    assert [(block.heading, len(block.answers)) for block in blocks] == [("In the domain", 2), ("On general", 1)]
+    assert [(block.heading, len(block.answers)) for block in blocks] == [
+        ("In the domain", 2),
+        ("On general", 1),
+    ]
     assert [answer.label for block in blocks for answer in block.answers] == [
         "Names the finding right",
         "Caption search",
