@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-# Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files.
-KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests")
+# Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files;
+# embeddings for search.
+KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes")
 
 
 RESERVED = 2**30  # bytes of the disk that no entry may take

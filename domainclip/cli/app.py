@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from domainclip import __version__
-from domainclip.cli import ablate, data, evaluate, export, finetune, plan, recipes
+from domainclip.cli import ablate, classify, data, embed, evaluate, export, finetune, plan, recipes, search
 from domainclip.errors import DomainclipError, ExitCode, one_line
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ app.command()(plan.plan)
 app.command()(finetune.finetune)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
+app.command()(classify.classify)
+app.command()(search.search)
+app.command()(embed.embed)
 app.command()(export.merge)
 app.command()(export.push)
 app.command()(plan.schema)

@@ -65,6 +65,22 @@ def require_image_column(columns: Columns, available: Sequence[str], source: str
     return columns.image
 
 
+def find_image_column(named: str | None, available: Sequence[str], source: str, option: str) -> str:
+    """The column of a table without a card that names the images: as `option` names it, or a guess.
+
+    Raises: DataError for a column that the source does not have, or when none can be guessed.
+    """
+    if named is not None and named not in available:
+        raise DataError(f'{source}: no column "{named}" ({option}): {suggest_columns(named, available)}')
+    column = named or _guess("image", _USUAL_NAMES["image"], available, source)
+    if not column:
+        raise DataError(
+            f"{source}: no column names the images: name it with {option}; there are: "
+            f"{', '.join(available[:_MAX_NAMED])}"
+        )
+    return column
+
+
 def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
     columns, key_of = card.columns, dict[str, str]()
