@@ -106,7 +106,7 @@ def test_a_table_without_splits_is_measured_whole(run: Path, tmp_path: Path, cap
     assert sorted(prompts) == sorted(COLOURS)  # the classes of the run, not "Red"
     assert prompts["red"]["positive"] == ["a red square"]
     assert data["corpus"]["name"] == "External test set"
-    assert data["protocol"]["readings"] == {
+    assert data["protocol"]["split_usage"] == {
         "split": "all",
         "evaluations": 1,
         "adapted_models": 1,
@@ -123,7 +123,7 @@ def test_class_folders(run: Path, tmp_path: Path) -> None:
     (accuracy,) = (
         row for row in data["results"] if row["metric"] == "accuracy" and row["probe"] == "zero_shot"
     )
-    assert accuracy["n"] == 12
+    assert accuracy["items"] == 12
 
 
 def test_a_folder_of_dicom_files_with_a_table(run: Path, tmp_path: Path) -> None:
