@@ -217,7 +217,10 @@ def _report_folder(request: EvalRequest) -> Path:
         return request.out
     if len(request.names) > 2 or len(request.models) > 1:
         return Path("eval") / "compare"
-    return last / "eval" if (last / RECIPE).is_file() else Path("eval") / last.name
+    if (last / RECIPE).is_file():
+        return last / "eval"
+    run = find_run(str(last))  # of a checkpoint
+    return Path("eval") / (last.name if run is None else f"{run.resolve().name}-{last.name}")
 
 
 @first_process

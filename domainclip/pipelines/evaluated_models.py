@@ -13,6 +13,7 @@ from domainclip.evaluation import contamination
 from domainclip.evaluation.contamination import TrainingRecord
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from domainclip.pipelines.checkpoint_model import is_checkpoint, load_checkpoint
 from domainclip.report import model_facts
 
 
@@ -47,6 +48,8 @@ def load_models(names: Sequence[str], base: Base) -> EvaluatedModels:
         inside = Path(name) / "model"
         if name == "base":
             model = load_model(base.path, base.revision)
+        elif is_checkpoint(name):
+            model = load_checkpoint(name)
         else:
             model = load_model(inside if inside.is_dir() else name)
         loaded[name] = model.to(device)

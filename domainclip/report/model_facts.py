@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from domainclip.evaluation.run_folders import find_run
 from domainclip.models.dual_encoder import DualEncoder
 
 
@@ -12,6 +13,9 @@ def model_label(name: str, model: DualEncoder) -> str:
     """The name of a model in a table, without a path."""
     if name == "base":
         return f"base, {_public_name(model.base)}"
+    run = find_run(name)
+    if run is not None and run != Path(name):  # RUN/checkpoints/step-8
+        return f"{run.resolve().name}, {Path(name).name}"
     return Path(name).name if Path(name).exists() else name
 
 

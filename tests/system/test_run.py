@@ -23,6 +23,8 @@ from domainclip.errors import DataError, DivergedError, HubError, Interrupted, M
 from domainclip.models import dual_encoder
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune
+from domainclip.pipelines.checkpoint_model import load_checkpoint
+from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
 from domainclip.report.results_file import load as load_results
 from domainclip.training import step
 from domainclip.training.checkpointing import checkpoint
@@ -108,6 +110,33 @@ def _slowly(file: Path, folder: Path) -> None:
 
     with patch.object(step, "compute_gradients", late):
         _finetune(file, folder)
+
+
+def test_a_checkpoint_is_a_model_that_eval_measures(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/adapted")
+    _finetune(recipe_file, run, "strategy={lora: {rank: 2}}", "train.learning_rate=1e-2")
+    last, first = (run / "checkpoints" / f"step-{n:06d}" for n in (8, 4))
+    saved = models_loading.load_model(run / "model").weights()
+    for name, weight in load_checkpoint(str(last)).weights().items():
+        assert torch.equal(weight, saved[name]), name
+    before = load_checkpoint(str(first)).weights()
+    assert any(not torch.equal(weight, saved[name]) for name, weight in before.items())
+    # The last step is the adapted model, to the last digit.
+    page = evaluate_models(EvalRequest(models=[str(last)], against="base"))
+    assert page == Path("eval/adapted-step-000008/report.html")
+    file, report = load_results(page.parent / "results.json"), load_results(run / "results.json")
+    assert [r.adapted for r in file.results] == [r.adapted for r in report.results]
+    assert file.adapted["name"] == "adapted, step-000008"
+    # What cannot be the model is refused by name.
+    shutil.copytree(first, tmp_path / "step-000004")
+    with pytest.raises(ModelError, match="a checkpoint outside of its run folder"):
+        load_checkpoint(str(tmp_path / "step-000004"))
+    (first / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"not complete: .*: name another checkpoint of the run"):
+        load_checkpoint(str(first))
 
 
 @pytest.mark.parametrize("kill_at", [1, 5])

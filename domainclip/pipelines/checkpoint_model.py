@@ -1,0 +1,57 @@
+"""A checkpoint of a run, RUN/checkpoints/step-N, as a model: the weights of that step on the run's base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from domainclip.components import build_components
+from domainclip.config import loading
+from domainclip.errors import ModelError
+from domainclip.evaluation import run_classes
+from domainclip.evaluation.run_folders import RECIPE, find_run
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.base_model import load_base
+from domainclip.training.checkpointing import checkpoint
+
+_HEADS = "extra/third."  # of an objective, which no saved model has
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a folder is a checkpoint that a run wrote to continue from."""
+    folder = Path(name)
+    return (folder / checkpoint.MANIFEST).is_file() and (folder / "state.json").is_file()
+
+
+def load_checkpoint(name: str) -> DualEncoder:
+    """The model as it was at the step of the checkpoint, before any interpolation of weights.
+
+    Base and strategy are those of the run's recipe: a checkpoint holds only the weights that are trained.
+
+    Raises: ModelError for a checkpoint outside of a run, a damaged one, or another base.
+    """
+    run = find_run(name)
+    if run is None:
+        raise ModelError(
+            f"{name}: a checkpoint outside of its run folder, whose recipe names the base: move it back"
+        )
+    if problem := checkpoint.verify_checkpoint(Path(name)):
+        raise ModelError(f"{name}: not complete: {problem}: name another checkpoint of the run")
+    groups, facts = checkpoint.load(Path(name))
+    recipe = loading.load_recipe(str(run / RECIPE))
+    known = run_classes.load(name)
+    strategy = build_components(recipe).strategy.with_classes([] if known is None else list(known.classes))
+    model = strategy.build_model(load_base(recipe, strategy))
+    if facts["identity"]["base"] != model.fingerprint("all"):
+        raise ModelError(
+            f"{name}: the base's weights have changed since this checkpoint: restore {recipe.base.path}"
+        )
+    torch.manual_seed(recipe.train.seed)
+    strategy.stages(model)  # adds adapters, and whatever else is trained
+    weights = model.weights()
+    with torch.no_grad():
+        for weight_name, tensor in groups["weights"].items():
+            if not weight_name.startswith(_HEADS):
+                weights[weight_name].copy_(tensor)
+    return model.eval()
