@@ -101,6 +101,7 @@ def _protocol_entry(
     probe: Probe, results: Sequence[ProbeResult], data: EvaluationSet, lost: int
 ) -> dict[str, Any]:
     first = results[0]
+    changed = [_changed_details(first.details, other.details) for other in results[1:]]
     return {
         "probe": first.probe,
         "version": first.version,
@@ -112,7 +113,9 @@ def _protocol_entry(
         "chance": {metric.name: metric.chance for metric in first.metrics if "/" not in metric.name},
         "details": first.details,
         # Only details that depend on the model, such as its calibration: prompts and gallery are equal.
-        "adapted_details": _changed_details(first.details, results[1].details) if len(results) == 2 else {},
+        "adapted_details": changed[0] if len(changed) == 1 else {},
+        # Of several further models, the same for each, in their order.
+        **({"further_details": changed} if len(changed) > 1 else {}),
     }
 
 

@@ -86,6 +86,7 @@ def to_file(
     shared = to_results(evaluations[0], context)
     protocol = dict(shared.protocol)
     protocol["against"] = next(iter(models))
+    protocol["probes"] = [_details_by_model(entry, list(models)) for entry in protocol["probes"]]
     protocol["adjustment"] = "Holm over the models of each metric, and over its classes and groups"
     return ComparisonFile(
         schema_version=VERSION,
@@ -97,6 +98,15 @@ def to_file(
         warnings=_warnings(evaluations, context),
         results=[_result(rows, list(models), shared.valid) for rows in _rows_by_metric(evaluations)],
     )
+
+
+def _details_by_model(entry: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The protocol entry of a probe, with the details that depend on the model, such as its thresholds."""
+    further = entry.get("further_details", [])
+    shared = {key: value for key, value in entry.items() if key not in ("further_details", "adapted_details")}
+    changed = {label: details for label, details in zip(labels[1:], further, strict=False) if details}
+    first = {key: entry["details"].get(key) for details in changed.values() for key in details}
+    return {**shared, "details_by_model": {labels[0]: first, **changed} if changed else {}}
 
 
 def build(

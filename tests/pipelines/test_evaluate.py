@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from domainclip.report.comparison import ComparisonFile
 from domainclip.report.writer import write_comparison
 from domainclip.training.run_context import RunOptions
 from tests.evaluation.example_sets import CLASSES, animals, skilled
-from tests.evaluation.probes.array_encoder import evaluation_set
+from tests.evaluation.probes.array_encoder import ArrayEncoder, evaluation_set
 from tests.report.made_results import context, row
 from tests.support.tiny_models import tiny_clip
 
@@ -58,6 +59,26 @@ def test_each_model_stands_against_the_first(tmp_path: Path) -> None:
         "compare.md",
         "results_compare.json",
     ]
+
+
+def test_the_thresholds_of_every_model_are_recorded(tmp_path: Path) -> None:
+    """One axis: ill is 1 or 0.6 of it, well 0 or -1; a threshold is midway, 0.3, times the scale of the model."""
+    classes = {"fluid": {"positive": ["fluid"], "negative": ["other"]}}
+    vectors = {"fluid": [1.0, 0.0, 0.0], "other": [0.0, 1.0, 0.0]}
+    shown = {0: [1.0, 0.0, 0.0], 1: [0.6, 0.0, 0.8], 2: [0.0, 0.0, 1.0], 3: [0.0, 1.0, 0.0]}
+    rows = [{"id": f"{i}", "labels": ["fluid"] if i % 4 < 2 else []} for i in range(80)]
+    plain = evaluation_set(rows, classes, multi_label=True)
+    data = replace(plain, validation=plain.items)
+    images = {f"{i}": shown[i % 4] for i in range(80)}
+    models = [ArrayEncoder(images, vectors, scale=scale) for scale in (10.0, 20.0, 20.0, 40.0)]
+    found = compare_models(models, [data], PROBES, resamples=100)
+    names = ["base", "a", "b", "c"]
+    write_comparison(tmp_path, found, context(), {name: {"name": name} for name in names})
+    file = ComparisonFile.model_validate_json((tmp_path / "results_compare.json").read_bytes())
+    (entry,) = file.protocol["probes"]
+    chosen = {name: details["thresholds"]["fluid"] for name, details in entry["details_by_model"].items()}
+    assert chosen == pytest.approx({"base": 3.0, "a": 6.0, "b": 6.0, "c": 12.0})
+    assert "further_details" not in entry
 
 
 def test_models_beside_each_other_are_judged_together() -> None:
