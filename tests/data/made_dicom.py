@@ -8,11 +8,44 @@ from typing import Any
 import gdcm
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom import uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
 from tests.data.made_corpora import dicom_file
+
+_CT = {
+    **{"Rows": 2, "Columns": 3, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"},
+    **{"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0},
+}
+MISSING = object()  # in place of a value: no such attribute
+
+
+# An item with a stream that no decoder knows.
+COMPRESSED = b"\xfe\xff\x00\xe0\0\0\0\0" + b"\xfe\xff\x00\xe0\4\0\0\0????"
+
+
+def dataset_in_memory(
+    pixels: int | bytes = 12,
+    syntax: str = uid.ExplicitVRLittleEndian,
+    keyword: str = "PixelData",
+    **attributes: Any,
+) -> FileDataset:
+    """A CT image of 2 × 3 pixels; of its pixel data, the length or the bytes."""
+    encoding = {"is_implicit_VR": False, "is_little_endian": True}
+    dataset = FileDataset("a.dcm", {}, file_meta=FileMetaDataset(), **encoding)
+    if syntax:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    for name, value in {**_CT, **attributes}.items():
+        if value is not MISSING and isinstance(value, tuple):
+            dataset.add_new(name, *value)  # with a VR that the standard does not allow
+        elif value is not MISSING:
+            setattr(dataset, name, value)
+    if pixels:
+        data = bytes(pixels) if isinstance(pixels, int) else pixels
+        dataset.add_new(keyword, "OW" if keyword == "PixelData" else "OF", data)
+    return dataset
 
 
 def colour_file(path: Path, stored: np.ndarray, **attributes: Any) -> Path:
