@@ -30,7 +30,7 @@ WHOLE_RUNS = {
         "evaluation/test_embedding_cache.py",
     ),
     *("evaluation/test_verdicts.py", "evaluation/statistics/test_intervals.py"),
-    *("evaluation/probes/test_all_probes.py", "models/test_onednn.py", "models/test_loading.py"),
+    *("evaluation/probes/test_all_probes.py", "models/test_onednn.py"),
     *(
         "objectives/test_three_towers.py",
         "objectives/test_extra_text_objectives.py",

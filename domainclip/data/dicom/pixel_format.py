@@ -229,7 +229,7 @@ def _frame_count(reader: _Reader, form: PixelFormat, length: int | None) -> int:
         declared = reader.optional("NumberOfFrames", range(1, 2**31), 0)
     available = None if length is None else length * 8 // form.frame_bits
     if declared == 0:
-        return max(1, available or 1)
+        return available or 1
     if available is not None and 0 < available < declared:
         reader.doubt("NumberOfFrames", "more than the pixel data have")
         return available

@@ -67,7 +67,7 @@ def test_attributes_of_the_standard_leave_no_doubt() -> None:
         ({"allocated": 8}, 2 * 3 * 8, 6),
         ({"allocated": 1}, 6, 1),
         ({"allocated": 1, "columns": 4}, 8, 1),
-        ({"allocated": 1, "columns": 5}, 10, 2),
+        ({"allocated": 1, "rows": 3}, 9, 2),
         ({"samples": 3, "color_model": "RGB", "allocated": 8}, 144, 18),
         # Two pixels share their chroma: four bytes for two of them.
         ({"samples": 3, "color_model": "YBR_FULL_422", "allocated": 8, "columns": 4}, 128, 16),
@@ -176,6 +176,7 @@ FEW, MANY = "BitsAllocated (fewer than BitsStored)", "BitsStored (more than Bits
         (8, MISSING, 0, 1, (8, 1, 0), [NO_STORED]),
         (64, MISSING, 63, 8, (64, 64, 0), [NO_STORED]),
         (16, MISSING, 64, 2, (16, 16, 0), [NO_STORED, BAD_HIGH]),
+        (8, MISSING, 63, 1, (8, 8, 0), [NO_STORED, MANY, BAD_HIGH]),
         (16, MISSING, ("SS", -1), 2, (16, 16, 0), [NO_STORED, BAD_HIGH]),
         (16, MISSING, MISSING, 2, (16, 16, 0), [NO_STORED, NO_HIGH]),
         # Without BitsAllocated, the length of the pixels; where they are compressed, the least that holds them.
