@@ -256,6 +256,14 @@ def _no_header(folder: Path) -> tuple[str, ...]:
     return ("table",)
 
 
+def _no_header_and_no_names(folder: Path) -> tuple[str, ...]:
+    """Cells alone, with the name of the image in a key that the card should name."""
+    _images(folder)
+    rows = "".join(f"Zelda Quimbywort {i},{ACCESSION},{i}\n" for i in range(3))
+    (folder / "metadata.csv").write_text(rows, encoding="utf-8")
+    return ("table",)
+
+
 def _folders(folder: Path) -> tuple[str, ...]:
     for i, name in enumerate(_images(folder)):
         place = folder / "train" / ["normal", "effusion"][i % 2]
@@ -360,7 +368,7 @@ def test_a_traceback_does_not_tell_of_her(
 
 KINDS = [
     *(_csv, _outside, _jsonl, _broken_csv, _broken_json, _no_header, _folders, _folder_text, _fits, _shards),
-    _dicom_headers,
+    *(_no_header_and_no_names, _dicom_headers),
 ]
 
 

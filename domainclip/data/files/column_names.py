@@ -39,9 +39,13 @@ def check_header(columns: Sequence[str], file: str) -> None:
                 f"{file}: column {number} of the first line is a file name: add a line with the names of "
                 "the columns"
             )
-    for name in columns:
-        if name and columns.count(name) > 1:
-            raise DataError(f'{file}: column "{name}" occurs twice in the header')
+    first_of: dict[str, int] = {}
+    for number, name in enumerate(columns, start=1):
+        if first_of.setdefault(name, number) != number and name:
+            raise DataError(
+                f"{file}: columns {first_of[name]} and {number} of the first line have the same name: "
+                "rename one"
+            )
 
 
 def describe_difference(name: str, other: str) -> str:

@@ -145,7 +145,7 @@ def test_names_in_composed_form(tmp_path: Path) -> None:
     assert _read(tmp_path, "image,le\u0301gende\na.png,x\n", "t.csv").columns == ["image", "légende"]
     with pytest.raises(DataError) as caught:
         _read(tmp_path, "image,le\u0301gende,légende\na.png,x,y\n", "t.csv")
-    assert str(caught.value) == 't.csv: column "légende" occurs twice in the header'
+    assert str(caught.value) == "t.csv: columns 2 and 3 of the first line have the same name: rename one"
 
 
 def test_a_table_without_a_header_is_never_quoted(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_fault_29_other_encodings_must_be_set(tmp_path: Path) -> None:
             "a,b\n1\n",
             "t.csv: row 1 has 1 fields, the header 2: check its quotes, or set corpus.options.separator",
         ),
-        ("a,a\n1,2\n", 't.csv: column "a" occurs twice in the header'),
+        ("a,a\n1,2\n", "t.csv: columns 1 and 2 of the first line have the same name: rename one"),
         (
             'a,b\n1,"two\n3,four\n',
             "t.csv: row 1 (line 2): a cell opens with a quote that is never closed: write a quote inside a cell "

@@ -86,6 +86,38 @@ def test_images_that_nothing_names() -> None:
     )
 
 
+CELLS = (
+    "the first line has 3 cells, none of them a usual name of a column, and may be a row: add a line with the "
+    "names of the columns"
+)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["P0017", "f", "left"],
+        ["1947-03-02", "f", "left"],
+        ["Zelda Quimbywort", "f", "left"],
+        ["Quimbywort^Zelda", "f", "left"],
+        ["scan", "f", "There is no effusion."],
+        ["scan", "f", "7"],
+    ],
+)
+def test_cells_of_a_table_without_a_header_are_not_quoted(cells: list[str]) -> None:
+    """Fault 34: the first row of a person stands where the names of the columns should be."""
+    with pytest.raises(DataError) as caught:
+        resolve_columns(card(columns={"image": "picture"}), cells, "t.csv", ReadLog())
+    assert str(caught.value) == f't.csv: no column "picture" (corpus.columns.image): {CELLS}'
+    with pytest.raises(DataError) as caught:
+        require_image_column(resolve_columns(card(), cells, "t.csv", ReadLog()), cells, "t.csv")
+    assert str(caught.value) == (f"t.csv: no column names the images: set corpus.columns.image; {CELLS}")
+    # Controls: with a usual name, or one that the card names, they are names of columns.
+    for keys, name in (({}, "Caption"), ({"meta": ["age"]}, "age"), ({}, "caption;age")):
+        with pytest.raises(DataError) as caught:
+            resolve_columns(card(columns={"image": "picture", **keys}), [*cells, name], "t.csv", ReadLog())
+        assert all(cell in str(caught.value) for cell in (*cells, name))
+
+
 def test_every_key_that_names_a_column() -> None:
     keys = {
         "columns": {"id": "i", "labels": ["p", "q"], "languages": {"de": "de"}, "meta": ["m"]},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files.column_names import describe_difference
@@ -23,8 +24,9 @@ _USUAL_NAMES = {
     "split": ("split", "subset", "partition"),
     "language": ("language", "lang"),
 }
-
-
+_FAMILIAR = frozenset(name for names in _USUAL_NAMES.values() for name in names)
+# A name of one word; "P0017", a date, a person's name and a sentence are cells rather than names.
+_PLAIN = re.compile(r"(?!.*\d{3})[^\W\d][\w.-]{0,39}|")
 _MAX_NAMED = 40  # columns that a message names
 
 
@@ -59,8 +61,7 @@ def require_image_column(columns: Columns, available: Sequence[str], source: str
     """
     if not columns.image:
         raise DataError(
-            f"{source}: no column names the images: set corpus.columns.image; "
-            f"there are: {', '.join(available)}"
+            f"{source}: no column names the images: set corpus.columns.image; {_list_columns(available)}"
         )
     return columns.image
 
@@ -99,20 +100,45 @@ def named_columns(card: Card) -> dict[str, str]:
 
 
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
-    for name, key in named_columns(card).items():
+    named = named_columns(card)
+    for name, key in named.items():
         if name not in available and not is_header_column(name):
-            raise DataError(f'{source}: no column "{name}" ({key}): {suggest_columns(name, available)}')
+            suggestion = suggest_columns(name, available, named)
+            raise DataError(f'{source}: no column "{name}" ({key}): {suggestion}')
 
 
-def suggest_columns(name: str, available: Sequence[str]) -> str:
-    """The end of a message about a missing column: the most similar one, and all that exist."""
+def suggest_columns(name: str, available: Sequence[str], named: Collection[str] = ()) -> str:
+    """The end of a message about a missing column: the most similar one, and all that exist.
+
+    `named` are the columns that the card names.
+    """
+    if _may_be_cells(available, named):
+        return _list_columns(available, named)
     suggestion = did_you_mean(name, available)
     equal = next((f"({text}) " for text in (describe_difference(name, n) for n in available) if text), "")
     if suggestion.startswith("known") and len(available) <= 12:
         return suggestion
-    rest = f" and {len(available) - _MAX_NAMED} more" if len(available) > _MAX_NAMED else ""
     similar = f"{suggestion} {equal}" if suggestion.startswith("did") else ""
-    return f"{similar}there are: {', '.join(available[:_MAX_NAMED])}{rest}."
+    return f"{similar}{_list_columns(available, named)}."
+
+
+def _list_columns(available: Sequence[str], named: Collection[str] = ()) -> str:
+    """The names of the columns; their number where they may be cells of persons."""
+    if _may_be_cells(available, named):
+        return (
+            f"the first line has {len(available)} cells, none of them a usual name of a column, and may be "
+            "a row: add a line with the names of the columns"
+        )
+    rest = f" and {len(available) - _MAX_NAMED} more" if len(available) > _MAX_NAMED else ""
+    return f"there are: {', '.join(available[:_MAX_NAMED])}{rest}"
+
+
+def _may_be_cells(available: Sequence[str], named: Collection[str]) -> bool:
+    """Whether the names may be the first row of a table without a header: none is known, some are no word."""
+    words = [word.casefold() for name in available for word in (name, *re.split("[;,|\t]", name))]
+    if any(word in _FAMILIAR or word in {name.casefold() for name in named} for word in words):
+        return False
+    return not all(map(_PLAIN.fullmatch, available))
 
 
 def _guess(role: str, usual_names: Sequence[str], available: Sequence[str], source: str) -> str:
