@@ -48,7 +48,8 @@ class Metric:
     aggregate: Callable[[np.ndarray, np.ndarray], np.ndarray]
     higher_is_better: bool = True
     chance: float | None = None  # the value of a model without any knowledge
-    # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine" and "ratio" do not.
+    # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine", "ratio" and
+    # "difference" do not.
     unit: str = "share"
     # False for a descriptive metric, and for one whose bias grows with the noise: the worst of several cells,
     # a gap between cells, a calibration error. Its difference is shown without a verdict.

@@ -35,6 +35,8 @@ _METRICS = {
 _NAMES = {
     r"_r(\d+)(?=_|$)": r" R@\1",
     r"(?<![a-z])map(?![a-z])": "mAP",
+    r"(?<![a-z])r_precision(?![a-z])": "R-precision",
+    r"(?<![a-z])ndcg_(\d+)": r"nDCG@\1",
     r"(?<![a-z])f1(?![a-z])": "F1",
     r"(?<![a-z])top_?(\d+)_percent": r"top \1 %",
     r"(?<![a-z])top_?(\d+)_": r"top-\1 ",

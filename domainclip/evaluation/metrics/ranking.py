@@ -14,10 +14,30 @@ from scipy.sparse import csr_matrix
 from scipy.special import digamma, gammaln
 
 BLOCK, TILE = 512, 4096  # queries and answers of one tile
-# Relevant answers per query, mean and maximum, beyond which the average precision costs too much.
+NDCG_AT = 10  # the first answers that nDCG counts
+_DISCOUNTS = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, NDCG_AT + 2)))])  # of the first 0 to 10
+# Relevant answers per query, mean and maximum, beyond which ranking each of them costs too much.
 _MAX_MEAN_RELEVANT, _MAX_RELEVANT = 50, 500
 _MAX_COMPARED = 8  # relevant answers per query beyond which sorting a tile costs less than comparing
 _MAX_EXACT = 16  # ranks up to which the hit probability of ties is an exact product
+
+
+@dataclass(frozen=True)
+class FullScores:
+    """Scores of each of q queries that need the rank of every relevant answer, with ties in random order.
+
+    All three are expected values over the orders of the ties. R-precision: the share of relevant answers
+    among the first R, where R answers are relevant. nDCG: the sum of 1/log2(1 + rank) over the relevant
+    answers among the first ten, divided by that of the best order [doi:10.1145/582415.582418].
+    """
+
+    average_precision: np.ndarray
+    r_precision: np.ndarray
+    ndcg: np.ndarray
+
+    def take(self, queries: np.ndarray) -> FullScores:
+        """The scores of these queries; a query may occur several times."""
+        return FullScores(self.average_precision[queries], self.r_precision[queries], self.ndcg[queries])
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,7 @@ class Ranks:
     relevant_tied: np.ndarray  # (q,) relevant ones among the tied
     relevant: np.ndarray  # (q,) relevant answers in the whole gallery
     size: int  # of the gallery
-    precision: np.ndarray | None = None  # (q,) expected average precision; None where not computed
+    full: FullScores | None = None  # None where not every relevant answer is ranked
 
     def hits_at(self, k: int) -> np.ndarray:
         """(q,) probability that a relevant answer is among the first k, with ties in random order.
@@ -63,8 +83,8 @@ class Ranks:
         above, tied, relevant_tied, relevant = (
             column[queries] for column in (self.above, self.tied, self.relevant_tied, self.relevant)
         )
-        precision = None if self.precision is None else self.precision[queries]
-        return Ranks(above, tied, relevant_tied, relevant, self.size, precision)
+        full = None if self.full is None else self.full.take(queries)
+        return Ranks(above, tied, relevant_tied, relevant, self.size, full)
 
 
 def precision_terms(
@@ -123,7 +143,7 @@ def commonest_first(truth: csr_matrix, queries: np.ndarray | None = None) -> Ran
 
 
 def ranks_every_answer(truth: csr_matrix) -> bool:
-    """Whether every relevant answer is ranked, as the average precision needs, or only the best."""
+    """Whether every relevant answer is ranked, as `FullScores` need, or only the best."""
     per_query = np.diff(truth.indptr)
     return bool(per_query.mean() <= _MAX_MEAN_RELEVANT and per_query.max() <= _MAX_RELEVANT)
 
@@ -181,23 +201,35 @@ def _add_counts_sorted(cosines: np.ndarray, relevant_cosines: np.ndarray, count:
 def _block_ranks(
     relevant_cosines: np.ndarray, above: np.ndarray, tied: np.ndarray, every: bool
 ) -> np.ndarray:
-    """(4, q): above, tied and relevant_tied of the best, and the expected sum of precisions."""
+    """(6, q): above, tied and relevant_tied of the best, and the expected sums of `_full_sums`."""
     best = (relevant_cosines == relevant_cosines[:, :1]).sum(axis=1)
-    sums = np.full(len(relevant_cosines), np.nan)
+    sums = np.full((3, len(relevant_cosines)), np.nan)
     if every:
-        sums = np.zeros(len(relevant_cosines))
-        for j in range(relevant_cosines.shape[1]):
-            with_jth = np.flatnonzero(~np.isnan(relevant_cosines[:, j]))
-            row_cosines = relevant_cosines[with_jth]
-            equal = (row_cosines == row_cosines[:, j : j + 1]).sum(axis=1)
-            earlier = (row_cosines > row_cosines[:, j : j + 1]).sum(axis=1)
-            # The loop visits each of the r relevant answers in a tie, so each adds an r-th of its term.
-            sums[with_jth] += precision_terms(above[with_jth, j], tied[with_jth, j], earlier, equal) / equal
-    return np.stack([above[:, 0], np.maximum(tied[:, 0], best), best, sums])
+        sums = _full_sums(relevant_cosines, above, tied)
+    return np.stack([above[:, 0], np.maximum(tied[:, 0], best), best, *sums])
+
+
+def _full_sums(relevant_cosines: np.ndarray, above: np.ndarray, tied: np.ndarray) -> np.ndarray:
+    """(3, q): expected sums of precisions, of relevant among the first R answers, and of discounted gains."""
+    sums, relevant = np.zeros((3, len(relevant_cosines))), (~np.isnan(relevant_cosines)).sum(axis=1)
+    for j in range(relevant_cosines.shape[1]):
+        with_jth = np.flatnonzero(~np.isnan(relevant_cosines[:, j]))
+        row_cosines, start, size = relevant_cosines[with_jth], above[with_jth, j], tied[with_jth, j]
+        equal = (row_cosines == row_cosines[:, j : j + 1]).sum(axis=1)
+        earlier = (row_cosines > row_cosines[:, j : j + 1]).sum(axis=1)
+        # The loop visits each of the r relevant answers in a tie, so each adds an r-th of its term.
+        sums[0, with_jth] += precision_terms(start, size, earlier, equal) / equal
+        sums[1, with_jth] += np.clip(relevant[with_jth] - start, 0, size) / size
+        first, last = (np.minimum(rank, NDCG_AT).astype(int) for rank in (start, start + size))
+        sums[2, with_jth] += (_DISCOUNTS[last] - _DISCOUNTS[first]) / size
+    return sums
 
 
 def _concatenate(parts: list[np.ndarray], truth: csr_matrix, size: int) -> Ranks:
-    above, tied, relevant_tied, sums = np.concatenate(parts, axis=1)
-    relevant = np.diff(truth.indptr).astype(np.float64)
-    precision = None if np.isnan(sums).any() else sums / relevant
-    return Ranks(above, tied, relevant_tied, relevant, size, precision)
+    above, tied, relevant_tied, *sums = np.concatenate(parts, axis=1)
+    per_query = np.diff(truth.indptr)
+    relevant, best_gain = per_query.astype(np.float64), _DISCOUNTS[np.minimum(per_query, NDCG_AT)]
+    full = None
+    if not np.isnan(sums).any():
+        full = FullScores(sums[0] / relevant, sums[1] / relevant, sums[2] / best_gain)
+    return Ranks(above, tied, relevant_tied, relevant, size, full)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,15 +55,17 @@ def build_galleries(
 
     Pairwise: only the first caption of an item, and it alone is relevant, even if others have equal text.
     """
-    owners = data.items["id"] if pairwise else data.items["truth"]
-    truth_names, truth = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)
     captions = set_captions(data)
     for language in sorted({caption.language for caption in captions}):
         in_language = [caption for caption in captions if caption.language == language]
-        if pairwise:
-            in_language = list({caption.row: caption for caption in reversed(in_language)}.values())[::-1]
+        in_language = first_captions(in_language) if pairwise else in_language
         sampled = _sample(in_language, list(data.items["id"]), max_images, seed)
-        yield _gallery(language, truth_names, truth, sampled, pairwise)
+        yield make_gallery(data, language, sampled, pairwise)
+
+
+def first_captions(captions: Sequence[Caption]) -> list[Caption]:
+    """The first caption of each item, in the order of the items."""
+    return list({caption.row: caption for caption in reversed(captions)}.values())[::-1]
 
 
 def _sample(captions: list[Caption], ids: list[str], max_images: int | None, seed: int) -> list[Caption]:
@@ -74,9 +76,12 @@ def _sample(captions: list[Caption], ids: list[str], max_images: int | None, see
     return [caption for caption in captions if caption.row in sampled]
 
 
-def _gallery(
-    language: str, truth_names: np.ndarray, truth: np.ndarray, captions: list[Caption], pairwise: bool
+def make_gallery(
+    data: EvaluationSet, language: str, captions: Sequence[Caption], pairwise: bool = False
 ) -> Gallery:
+    """The gallery of some captions and their images; `pairwise` as in `build_galleries`."""
+    owners = data.items["id"] if pairwise else data.items["truth"]
+    truth_names, truth = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)
     keys = [f"{caption.row:012d}" if pairwise else normalise(caption.text) for caption in captions]
     representatives: dict[str, str] = {}
     for key, caption in zip(keys, captions, strict=True):

@@ -31,7 +31,7 @@ class Paraphrase(Probe):
     """
 
     citation: ClassVar[str] = "arXiv:2402.15120"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     depth: Annotated[int, Field(ge=1)] = 10
     max_items: Annotated[int, Field(ge=1)] = 1000  # items
@@ -42,7 +42,7 @@ class Paraphrase(Probe):
         if not caption_pairs or len(data.items) < 2:
             return not_measured("paraphrase", data, self.version, "items with two captions of one language")
         rows = np.array(sample_items(data, caption_pairs, self.max_items, "paraphrase"))
-        depth = min(self.depth, len(data.items) - 1)
+        depth = max(1, min(self.depth, (len(data.items) - 1) // 2))  # of half the images, chance is high
         images = encoder.images(data.items)
         first_vectors, second_vectors = (
             caption_vectors(encoder, data, [caption_pairs[int(row)][side] for row in rows]) for side in (0, 1)

@@ -12,7 +12,7 @@ import numpy as np
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics.image_to_image import image_to_image
-from domainclip.evaluation.metrics.ranking import Ranks, commonest_first, rank_answers
+from domainclip.evaluation.metrics.ranking import NDCG_AT, FullScores, Ranks, commonest_first, rank_answers
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.retrieval_gallery import Gallery, build_galleries
 from domainclip.evaluation.metrics.truncated_encoder import TruncatedEncoder
@@ -57,8 +57,8 @@ class Retrieval(Probe):
     seed: int = 0  # of the sample of the gallery and of the shuffled control
 
     def __post_init__(self) -> None:
-        if any(not 0 < share < 100 for share in self.percent):
-            raise ValueError("percent: each lies between 0 and 100")
+        if any(not 0 < share < 50 for share in self.percent):
+            raise ValueError("percent: each lies between 0 and 50")
         if self.gallery is not None and self.gallery < 2:
             raise ValueError("gallery: at least 2 images")
         if any(width < 1 for width in self.widths):
@@ -93,10 +93,13 @@ class Retrieval(Probe):
             "control": "image_to_text_r1_shuffled gives every item another's captions: chance at most",
             "chance": "the commonest answer first, for every query",
             **_sizes(data, searchable, self.gallery),
+            **_ranks_left_out(searchable),
         }
         same_kind = image_to_image(images, data.items, self.seed, bool(data.card.columns.truth))
-        if any(direction.ranks.precision is None for direction in (*to_text, *to_image)):
-            details["map_left_out"] = "some queries have too many relevant answers to rank each of them"
+        if any(direction.ranks.full is None for direction in (*to_text, *to_image)):
+            details["full_ranking_left_out"] = (
+                "map, R-precision and nDCG: some queries have too many relevant answers to rank each of them"
+            )
         if same_kind is not None:
             chance = float(same_kind.at_chance.mean())
             metrics.append(
@@ -163,18 +166,18 @@ class Retrieval(Probe):
         self, direction: str, directions: Sequence[DirectionRanks], suffix: str = ""
     ) -> list[Metric]:
         """The metrics of one direction; those of one language have a `suffix`, and only the main ones."""
-        # Recall at the size of the gallery is always 1.
         size = min(queries.ranks.size for queries in directions)
         metrics = [
-            _metric(f"{direction}_r{k}{suffix}", directions, _recall(k)) for k in _RECALL_AT if k < size
+            _metric(f"{direction}_r{k}{suffix}", directions, _recall(k))
+            for k in _RECALL_AT
+            if is_figure(k, size)
         ]
         rank = partial(_metric, directions=directions, score=Ranks.expected_rank, unit="rank")
         metrics.append(rank(f"{direction}_median_rank{suffix}", aggregate=aggregates.median))
         if suffix:
             return metrics
         metrics.append(rank(f"{direction}_mean_rank", aggregate=aggregates.mean))
-        if all(queries.ranks.precision is not None for queries in directions):
-            metrics.append(_metric(f"{direction}_map", directions, _precision))
+        metrics += _full_metrics(direction, directions, size)
         shares = [share for share in self.percent if share * size >= 100]
         return metrics + [
             _metric(f"{direction}_top_{share}_percent", directions, partial(_within, percent=share))
@@ -190,9 +193,32 @@ def _within(ranks: Ranks, percent: int) -> np.ndarray:
     return ranks.hits_at(percent * ranks.size // 100)
 
 
-def _precision(ranks: Ranks) -> np.ndarray:
-    assert ranks.precision is not None  # called only where it was computed
-    return ranks.precision
+def is_figure(k: int, size: int) -> bool:
+    """Whether the first k answers of a gallery tell models apart: half of it or more, a blind one finds."""
+    return k == 1 or 2 * k < size
+
+
+def _full_metrics(direction: str, directions: Sequence[DirectionRanks], size: int) -> list[Metric]:
+    """The metrics that need the rank of every relevant answer; none where only the best is ranked.
+
+    Of one relevant answer the R-precision is R@1, and is left out.
+    """
+    full = [(queries.ranks.full, queries.at_chance.full) for queries in directions]
+    if any(ranks is None or at_chance is None for ranks, at_chance in full):
+        return []
+    metrics = [_metric(f"{direction}_map", directions, lambda ranks: _full(ranks).average_precision)]
+    if any((queries.ranks.relevant > 1).any() for queries in directions):
+        metrics.append(
+            _metric(f"{direction}_r_precision", directions, lambda ranks: _full(ranks).r_precision)
+        )
+    if is_figure(NDCG_AT, size):
+        metrics.append(_metric(f"{direction}_ndcg_{NDCG_AT}", directions, lambda ranks: _full(ranks).ndcg))
+    return metrics
+
+
+def _full(ranks: Ranks) -> FullScores:
+    assert ranks.full is not None  # called only where every relevant answer is ranked
+    return ranks.full
 
 
 def _metric(
@@ -215,6 +241,21 @@ def _ids_and_groups(data: EvaluationSet, gallery: Gallery, items: np.ndarray) ->
     ids, groups = list(data.items["id"]), list(data.items["group"])
     rows = gallery.rows[items]
     return [ids[row] for row in rows], [groups[row] for row in rows]
+
+
+def _ranks_left_out(searchable: Sequence[Gallery]) -> dict[str, str]:
+    """The ranks at which a direction has no recall, and why."""
+    sizes = {
+        "captions": min(len(gallery.texts) for gallery in searchable),
+        "images": min(len(gallery.rows) for gallery in searchable),
+    }
+    lacking = [
+        f"R@{k} among {size} {answers}"
+        for answers, size in sizes.items()
+        for k in _RECALL_AT
+        if not is_figure(k, size)
+    ]
+    return {"ranks_left_out": f"half of all answers or more: {', '.join(lacking)}"} if lacking else {}
 
 
 def _sizes(data: EvaluationSet, searchable: Sequence[Gallery], max_images: int | None) -> dict[str, Any]:

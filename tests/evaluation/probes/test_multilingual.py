@@ -50,15 +50,52 @@ def world(
 def test_recall_by_language_by_hand() -> None:
     model, data = world(wrong=(0, 1, 2))
     results = Multilingual()(model, data)
-    assert metric_value(results, "r1/en") == 1
-    assert metric_value(results, "r1/de") == pytest.approx(9 / 12)
+    assert metric_value(results, "text_to_image_r1/en") == 1
+    assert metric_value(results, "text_to_image_r1/de") == pytest.approx(9 / 12)
     assert metric_value(results, "mean_r1") == pytest.approx((1 + 9 / 12) / 2)
     assert metric_value(results, "worst_language_r1") == pytest.approx(9 / 12)
     assert metric_value(results, "agreement") == pytest.approx(9 / 12)
-    assert [metric_of(results, f"r1/{language}").chance for language in ("de", "en")] == pytest.approx(
-        [1 / 12] * 2
-    )
+    assert [
+        metric_of(results, f"text_to_image_r1/{language}").chance for language in ("de", "en")
+    ] == pytest.approx([1 / 12] * 2)
     assert results.details == {"items": {"de": 12, "en": 12}}
+
+
+def test_languages_by_direction_and_against_english_by_hand() -> None:
+    """German captions of 0, 1 and 2 lie on the next image: so images 1 and 2 rank another caption first.
+
+    Of image 0, all cosines are 0: a tie of twelve. Image 3 has its caption and that of 2 in a tie.
+    """
+    model, data = world(wrong=(0, 1, 2))
+    results = Multilingual()(model, data)
+    assert metric_value(results, "image_to_text_r1/en") == 1
+    by_image = [1 / 12, 0, 0, 1 / 2, *[1.0] * 8]
+    assert metric_of(results, "image_to_text_r1/de").scores == pytest.approx(by_image)
+    german = metric_of(results, "image_to_text_minus_english/de")
+    assert german.scores == pytest.approx(np.array(by_image) - 1)
+    other = metric_of(results, "text_to_image_minus_english/de")
+    assert other.scores.tolist() == [-1.0] * 3 + [0.0] * 9
+    for metric in (german, other):
+        assert (metric.comparable, metric.unit, metric.chance) == (False, "difference", 0)
+    assert not [metric for metric in results.metrics if metric.name.endswith("minus_english/en")]
+
+
+def test_english_is_measured_on_the_items_of_the_other_language() -> None:
+    """Half of 24 items have a German caption: chance is that of twelve captions in both languages."""
+    model, _ = world(n=24)
+    captions = [[("en", f"en {i}"), *([("de", f"de {i}")] if i % 2 else [])] for i in range(24)]
+    results = Multilingual()(model, multilingual_set(captions))
+    assert metric_of(results, "image_to_text_r1/en").chance == pytest.approx(1 / 24)
+    assert metric_of(results, "image_to_text_r1/de").chance == pytest.approx(1 / 12)
+    german = metric_of(results, "image_to_text_minus_english/de")
+    assert (len(german.ids), german.chance, german.scores.tolist()) == (12, 0, [0.0] * 12)
+
+
+def test_without_english_no_language_is_compared_with_it() -> None:
+    model, data = world("de fr")
+    names = [metric.name for metric in Multilingual()(model, data).metrics]
+    assert "image_to_text_r1/fr" in names
+    assert not [name for name in names if "english" in name]
 
 
 def test_the_worst_language_is_selected_in_each_resample() -> None:
@@ -91,7 +128,9 @@ def test_captions_of_one_language_are_averaged_per_item() -> None:
     for i in range(N):
         model.text_vectors[f"en more {i}"] = np.eye(N)[i if i < 3 else 0]
     results = Multilingual()(model, multilingual_set(captions))
-    assert scores_by_id(results, "r1/en") == {f"{i:02d}": 1.0 if i < 3 else 0.5 for i in range(N)}
+    assert scores_by_id(results, "text_to_image_r1/en") == {
+        f"{i:02d}": 1.0 if i < 3 else 0.5 for i in range(N)
+    }
     assert metric_value(results, "mean_r1") == pytest.approx(((3 + 9 / 2) / 12 + 1) / 2)
 
 
@@ -103,7 +142,7 @@ def test_a_language_with_few_items_is_left_out() -> None:
     captions[3].append(("", "in an unknown language"))
     results = Multilingual()(model, multilingual_set(captions))
     assert results.details == {"items": {"de": 12, "en": 12}, "languages_with_few_items": {"fr": 3}}
-    assert "r1/fr" not in [metric.name for metric in results.metrics]
+    assert "text_to_image_r1/fr" not in [metric.name for metric in results.metrics]
 
 
 def test_a_collapsed_model_scores_chance() -> None:
@@ -119,7 +158,7 @@ def test_results_do_not_depend_on_row_order() -> None:
         Multilingual(max_items=30, ranked=20)(model, data),
         Multilingual(max_items=30, ranked=20)(model, shuffled(data)),
     )
-    for name in ("agreement", "spearman", "r1/de"):
+    for name in ("agreement", "spearman", "text_to_image_r1/de"):
         assert scores_by_id(first, name) == pytest.approx(scores_by_id(second, name))
 
 

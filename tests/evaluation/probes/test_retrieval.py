@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
+from torchmetrics.retrieval import RetrievalMAP
 
 from domainclip import registry
 from domainclip.data.cards import Card
@@ -101,11 +104,11 @@ def test_the_caption_of_the_patients_other_finding_is_a_wrong_answer() -> None:
 
 
 def test_a_collapsed_model_scores_chance() -> None:
-    rows = [{"id": f"{i}", "texts": [f"text {i}"]} for i in range(10)]
+    rows = [{"id": f"{i}", "texts": [f"text {i}"]} for i in range(21)]
     results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
-    assert metric_value(results, "image_to_text_r1") == pytest.approx(0.1)
-    assert metric_value(results, "text_to_image_r5") == pytest.approx(0.5)
-    assert metric_value(results, "text_to_image_median_rank") == 5.5
+    assert metric_value(results, "image_to_text_r1") == pytest.approx(1 / 21)
+    assert metric_value(results, "text_to_image_r10") == pytest.approx(10 / 21)
+    assert metric_value(results, "text_to_image_median_rank") == 11
     for metric in results.metrics:
         assert metric.chance == pytest.approx(metric_value(results, metric.name))
 
@@ -189,7 +192,7 @@ def test_reason_is_given_when_nothing_is_measured() -> None:
 def test_ranks_and_shares_of_the_gallery() -> None:
     rows = [{"id": f"{i:02d}", "texts": [f"text {i}"]} for i in range(20)]
     model = random_model(rows, seed=2)
-    results = Retrieval(percent=(10, 50))(model, evaluation_set(rows))
+    results = Retrieval(percent=(10, 45))(model, evaluation_set(rows))
     cosines = np.round(
         model.images(evaluation_set(rows).items).astype(float)
         @ model.texts([f"text {i}" for i in range(20)]).astype(float).T,
@@ -199,8 +202,8 @@ def test_ranks_and_shares_of_the_gallery() -> None:
     assert metric_value(results, "image_to_text_mean_rank") == pytest.approx(ranks.mean())
     assert metric_value(results, "image_to_text_map") == pytest.approx((1 / ranks).mean())
     assert metric_value(results, "image_to_text_top_10_percent") == pytest.approx((ranks <= 2).mean())
-    assert metric_value(results, "text_to_image_top_50_percent") == pytest.approx(
-        (((cosines > np.diag(cosines)).sum(axis=0) + 1) <= 10).mean()
+    assert metric_value(results, "text_to_image_top_45_percent") == pytest.approx(
+        (((cosines > np.diag(cosines)).sum(axis=0) + 1) <= 9).mean()
     )
     assert metric_of(results, "image_to_text_top_10_percent").chance == pytest.approx(0.1)
 
@@ -303,7 +306,7 @@ def test_image_to_image_relevance_is_the_label_and_excludes_the_same_patient() -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"percent": [0]}, "probes.retrieval: percent: each lies between 0 and 100"),
+        ({"percent": [0]}, "probes.retrieval: percent: each lies between 0 and 50"),
         ({"gallery": 1}, "probes.retrieval: gallery: at least 2 images"),
         ({"widths": [0]}, "probes.retrieval: widths: each is at least 1"),
     ],
@@ -326,8 +329,9 @@ def test_too_many_relevant_answers_leave_map_out_with_a_reason(
     names = [metric.name for metric in results.metrics]
     assert "text_to_image_map" not in names
     assert "image_to_text_map" in names
-    assert results.details["map_left_out"] == (
-        "some queries have too many relevant answers to rank each of them"
+    assert not any(name.startswith(("text_to_image_r_precision", "text_to_image_ndcg")) for name in names)
+    assert results.details["full_ranking_left_out"] == (
+        "map, R-precision and nDCG: some queries have too many relevant answers to rank each of them"
     )
     assert metric_value(results, "text_to_image_r5") == metric_value(whole, "text_to_image_r5")
 
@@ -387,19 +391,55 @@ def collapsed(items: int, languages: Sequence[str] = ("",), **options: Any) -> P
     return Retrieval(**options)(CollapsedEncoder(), evaluation_set(rows))
 
 
-def test_recall_is_measured_at_ranks_below_the_size_of_the_smallest_gallery() -> None:
-    for items, ranks in ((10, [1, 5]), (11, [1, 5, 10])):
-        found = names_of(collapsed(items))
+def test_half_of_the_smallest_gallery_or_more_is_no_figure() -> None:
+    for items, ranks in ((10, [1]), (11, [1, 5]), (20, [1, 5]), (21, [1, 5, 10])):
+        results = collapsed(items)
+        found = names_of(results)
         assert [name for name in found if "image_to_text_r" in name and "shuffled" not in name] == [
             f"image_to_text_r{k}" for k in ranks
         ]
+        assert ("image_to_text_ndcg_10" in found) is (items > 20)
+        lacking = [k for k in (5, 10) if k not in ranks]
+        assert all(f"R@{k} among {items} captions" in results.details["ranks_left_out"] for k in lacking)
+        assert bool(lacking) is ("ranks_left_out" in results.details)
     uneven = evaluation_set(
-        [{"id": f"{i}", "texts": [f"text {i}"], "language": "en" if i < 5 else "de"} for i in range(14)]
+        [{"id": f"{i:02d}", "texts": [f"text {i}"], "language": "en" if i < 9 else "de"} for i in range(20)]
     )
     found = names_of(Retrieval()(CollapsedEncoder(), uneven))
     assert "image_to_text_r5" not in found
-    assert "image_to_text_r5/de" in found  # nine
+    assert "image_to_text_r5/de" in found  # eleven
     assert "image_to_text_r5/en" not in found
+
+
+def test_r_precision_is_a_figure_of_its_own_where_several_answers_are_right() -> None:
+    """Each image has three captions; the model ranks two of them among its first three, so 2/3."""
+    rows = [{"id": f"{i}", "texts": [f"{i} {k}" for k in range(3)]} for i in range(8)]
+    images = {f"{i}": np.eye(8)[i].tolist() for i in range(8)}
+    texts: dict[str, list[float]] = {f"{i} {k}": np.eye(8)[i].tolist() for i in range(8) for k in (0, 1)}
+    texts |= {f"{i} 2": np.eye(8)[(i + 1) % 8].tolist() for i in range(8)}
+    results = Retrieval()(ArrayEncoder(images, texts), evaluation_set(rows))
+    # Of the three best answers of an image, which tie, two are its own; they are the first three.
+    assert metric_value(results, "image_to_text_r_precision") == pytest.approx(2 / 3)
+    assert "text_to_image_r_precision" not in names_of(results)  # each caption has one image: it is R@1
+    assert metric_value(results, "text_to_image_r1") == pytest.approx(2 / 3)
+    blind = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
+    assert metric_value(blind, "image_to_text_r_precision") == pytest.approx(3 / 24)
+    assert metric_of(results, "image_to_text_r_precision").chance == pytest.approx(3 / 24)
+
+
+def test_queries_without_a_right_answer_are_left_out_as_torchmetrics_skips_them() -> None:
+    """Labels a b b c: the images of a and c have no image to find. torchmetrics counts them as 0 by default."""
+    rows = [{"id": f"{i}", "texts": [f"{i}"], "labels": [label]} for i, label in enumerate("abbc")]
+    model = random_model(rows)
+    results = Retrieval()(model, evaluation_set(rows))
+    vectors = model.images(evaluation_set(rows).items).astype(float)
+    ranks = rankdata(np.round(vectors @ vectors.T, 6), axis=1)
+    others = [(i, j) for i in range(4) for j in range(4) if i != j]
+    query, score, right = zip(*((i, ranks[i, j], {i, j} == {1, 2}) for i, j in others), strict=True)
+    theirs = RetrievalMAP(empty_target_action="skip")
+    expected = theirs(torch.tensor(score), torch.tensor(right), indexes=torch.tensor(query))
+    assert metric_value(results, "image_to_image_map") == pytest.approx(float(expected))
+    assert results.details["image_to_image"]["queries"] == 2
 
 
 def test_one_language_has_no_parts_and_the_control_is_not_judged() -> None:
@@ -407,7 +447,7 @@ def test_one_language_has_no_parts_and_the_control_is_not_judged() -> None:
     assert [name for name in names_of(results) if "/" in name] == []
     control = metric_of(results, "image_to_text_r1_shuffled")
     assert (control.control, control.comparable) == (True, False)
-    assert "map_left_out" not in results.details
+    assert "full_ranking_left_out" not in results.details
 
 
 def test_a_share_of_the_gallery_is_at_least_one_answer() -> None:
@@ -415,9 +455,7 @@ def test_a_share_of_the_gallery_is_at_least_one_answer() -> None:
     assert metric_value(collapsed(10), "image_to_text_top_10_percent") == pytest.approx(1 / 10)
     assert [name for name in names_of(collapsed(9)) if "percent" in name] == []
     assert [name for name in names_of(collapsed(11, percent=(9,))) if "percent" in name] == []
-    assert metric_value(collapsed(11, percent=(99,)), "image_to_text_top_99_percent") == pytest.approx(
-        10 / 11
-    )
+    assert metric_value(collapsed(11, percent=(49,)), "image_to_text_top_49_percent") == pytest.approx(5 / 11)
 
 
 def test_map_is_left_out_where_one_language_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,13 +464,13 @@ def test_map_is_left_out_where_one_language_has_none(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ranking, "_MAX_RELEVANT", 1)
     results = Retrieval()(CollapsedEncoder(), evaluation_set(rows))
     assert "image_to_text_map" not in names_of(results)
-    assert "map_left_out" in results.details
+    assert "full_ranking_left_out" in results.details
 
 
 def test_options_at_their_bounds() -> None:
-    Retrieval(percent=(1, 99), gallery=2, widths=(1,))
-    for percent in ((100,), (0,), (10, 100), (0, 10)):
-        with pytest.raises(ValueError, match="percent: each lies between 0 and 100"):
+    Retrieval(percent=(1, 49), gallery=2, widths=(1,))
+    for percent in ((50,), (0,), (10, 50), (0, 10)):
+        with pytest.raises(ValueError, match="percent: each lies between 0 and 50"):
             Retrieval(percent=percent)
     with pytest.raises(ValueError, match="widths: each is at least 1"):
         Retrieval(widths=(5, 0))
