@@ -77,7 +77,7 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
     data = recipe.model_dump(exclude_unset=True)
     roots = list(recipe.roots)
     for key in ("base", "corpus", "retention"):
-        if not isinstance(data.get(key), dict):
+        if not isinstance(data.get(key), dict) or (key == "retention" and not data[key].get("path")):
             continue
         trusted = {key, f"{key}.path"} & overridden
         path = paths.resolve_path(

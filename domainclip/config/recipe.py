@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from domainclip.config import strict_yaml
 from domainclip.config.strict_model import StrictModel
@@ -37,6 +37,21 @@ class CorpusSource(BaseModel):
     def overrides(self) -> Options:
         """The keys of the card that the recipe overrides."""
         return dict(self.model_extra or {})
+
+
+class RetentionSource(CorpusSource):
+    """The retention set, and the loss on it that is accepted."""
+
+    # The largest loss of a share (accuracy, recall) on the retention set that is accepted: 0.02 is two points.
+    # It adds the verdict "kept within the margin"; α is selected by `max_retention_drop`.
+    margin: float | None = Field(None, gt=0, lt=1)
+    path: str = ""  # empty: the retention set that the card of the corpus names
+
+    @model_validator(mode="after")
+    def _of_the_card(self) -> RetentionSource:
+        if not self.path and (self.card or self.overrides()):
+            raise ValueError("path is missing: name the folder with retention.path=FOLDER")
+        return self
 
 
 class AnchorTexts(StrictModel):
@@ -94,7 +109,7 @@ class Recipe(StrictModel):
     anchor_texts: AnchorTexts = AnchorTexts()
     weight_interpolation: WeightInterpolation | None = None
     probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
-    retention: CorpusSource | None = None
+    retention: RetentionSource | None = None
     evaluate: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
     roots: list[
@@ -145,6 +160,8 @@ class Recipe(StrictModel):
         without_effect += ["log_every", "save_every", "keep_checkpoints", "time_limit", "requeue", "workers"]
         for key in without_effect:
             data["train"].pop(key)
+        if data.get("retention"):
+            data["retention"].pop("margin")  # of the report
         return data
 
     def digest(self) -> str:

@@ -56,6 +56,7 @@ def evaluate_pair(base: Encoder, adapted: Encoder | None, protocol: Protocol) ->
         protocol.probes,
         resamples=protocol.bootstrap_samples,
         seed=protocol.seed,
+        margin=protocol.margin,
     )[0]
 
 
@@ -66,8 +67,11 @@ def compare_models(
     *,
     resamples: int = 2000,
     seed: int = 0,
+    margin: float | None = None,
 ) -> list[Evaluation]:
     """Compare each further model with the first, on the same items; a single model is evaluated alone.
+
+    `margin` is the loss that is accepted in a share on the retention set.
 
     Raises: DataError when no image of a set can be read, RecipeError when no probe can measure anything.
     """
@@ -106,7 +110,7 @@ def compare_models(
     return [
         Evaluation(rows, protocol, distinct, valid, resamples, seed, table_controls, errors)
         for rows, table_controls, errors in zip(
-            add_verdicts_together(tables), controls, diagnostics, strict=True
+            add_verdicts_together(tables, margin), controls, diagnostics, strict=True
         )
     ]
 

@@ -19,6 +19,7 @@ class Protocol:
     probes: Mapping[str, Probe]
     bootstrap_samples: int = 2000
     seed: int = 0
+    margin: float | None = None  # the loss that is accepted in a share on the retention set
     # The sets on which α is selected, the validation split first, and how; empty if α is not selected.
     selection: Sequence[EvaluationSet] = ()
     interpolation: WeightInterpolation | None = None

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domainclip.evaluation.base import ProbeResult
-from domainclip.evaluation.statistics import closed_form, estimates
-from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
+from domainclip.evaluation.base import RETENTION, ProbeResult
+from domainclip.evaluation.statistics import estimates
+from domainclip.evaluation.statistics.changes import ALPHA, Change
+from domainclip.evaluation.statistics.drops import drop_at_most
+from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate, estimate_of
 
 _FEW_GROUPS = 20  # below which a percentile interval is too narrow
 _MAX_UNDEFINED = 0.05  # share of resamples with an undefined metric, above which there is a warning
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
+KEPT = "kept within the margin"  # no difference is shown, and none larger than `retention.margin` is possible
 NO_VERDICT = "not judged"  # a descriptive metric, one that its own noise biases, or one whose control failed
 
 
@@ -48,13 +51,18 @@ class ComparisonRow(MetricHeader):
     owners: Sequence[str]  # the group of each id
     base_scores: np.ndarray
     adapted_scores: np.ndarray | None
-    verdict: str | None = None  # one of the five verdicts above; None for a single model
+    change: Change | None = None  # from which interval and p of the difference follow
+    verdict: str | None = None  # one of the six verdicts above; None for a single model
     least_p: float = 0.0  # smallest p that any difference could reach
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
     too_few: str = ""  # why there is no interval, in words
-    adjusted_p: float | None = None  # after Holm, where several differences are judged together
-    comparisons: int = 1  # how many are
+    comparisons: int = 1  # number of differences that are judged together
+    adjusted_p: float | None = None  # p after correction for them (Bonferroni), where there are several
+    # The difference with the interval that holds, together with those of the others, with 95 %; its p is
+    # `adjusted_p`. None for a difference that is judged alone, or not judged.
+    simultaneous: Estimate | None = None
+    margin: float | None = None  # the largest loss that is accepted, where `retention.margin` applies
 
     @property
     def whole(self) -> str:
@@ -65,6 +73,30 @@ class ComparisonRow(MetricHeader):
     def part(self) -> str:
         """The class or language of a part; empty for a whole metric."""
         return self.metric.partition("/")[2]
+
+    @property
+    def shown(self) -> Estimate | None:
+        """The difference with the interval that agrees with the verdict: simultaneous in a family."""
+        return self.simultaneous or self.difference
+
+    @property
+    def at_most_lost(self) -> float | None:
+        """The largest loss that the interval of `shown` leaves open; None where nothing is judged.
+
+        The outer end of a two-sided 95 % interval, so 2.5 % of the losses are larger: the level of tests of
+        non-inferiority (ICH E9, section 3.3.2).
+        """
+        if self.shown is None or not self.comparable or self.control_fault:
+            return None
+        lost = drop_at_most(self.shown, self.groups, self.higher_is_better)
+        return None if np.isinf(lost) or self.shown.low == self.shown.high else lost
+
+    @property
+    def within_margin(self) -> bool | None:
+        """Whether the loss is shown to be at most `margin`; None without a margin or a bound."""
+        if self.margin is None or self.at_most_lost is None:
+            return None
+        return self.at_most_lost <= self.margin + 1e-12  # 0.50 - 0.49 is a hair more than 0.01
 
 
 def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, seed: int) -> ComparisonRow:
@@ -89,6 +121,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         base=compared.base,
         adapted=compared.adapted,
         difference=compared.difference,
+        change=compared.change,
         ids=first.ids,
         owners=first.groups,
         base_scores=first.scores,
@@ -130,32 +163,40 @@ def _first_names(names: Sequence[str], limit: int = 5) -> str:
     return f"{', '.join(names[:limit])}{more}"
 
 
-def add_verdicts(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+def add_verdicts(rows: Sequence[ComparisonRow], margin: float | None = None) -> list[ComparisonRow]:
     """The rows of one model against another, with their verdicts."""
-    return add_verdicts_together([rows])[0]
+    return add_verdicts_together([rows], margin)[0]
 
 
-def add_verdicts_together(models: Sequence[Sequence[ComparisonRow]]) -> list[list[ComparisonRow]]:
+def add_verdicts_together(
+    models: Sequence[Sequence[ComparisonRow]], margin: float | None = None
+) -> list[list[ComparisonRow]]:
     """The rows of each model against the same reference, with their verdicts.
 
     A single comparison of a whole metric is judged by its own interval and p. Comparisons made together form
-    a family, whose p values are first adjusted for their number (Holm): the parts of a metric, since among 20
-    classes one would differ by chance, and several models against one, for the same reason. A difference that
-    is not judged takes no part.
+    a family, and are judged by simultaneous intervals and adjusted p (see `statistics.changes`): the parts of
+    a metric, since among 20 classes one would differ by chance, and several models against one, for the same
+    reason. A difference that is not judged takes no part. `margin` is the loss that is accepted in a share on
+    the retention set.
     """
     judged = {}
     for members in _families(models).values():
-        rows = [models[model][place] for model, place in members]
-        p = [_p(row) if row.comparable and not row.control_fault else float("nan") for row in rows]
-        comparisons = int((~np.isnan(p)).sum())
-        for member, row, adjusted in zip(members, rows, closed_form.holm(p), strict=True):
-            judged[member] = replace(
-                row,
-                verdict=_verdict(row, adjusted <= 0.05),
-                adjusted_p=adjusted if comparisons > 1 and not np.isnan(adjusted) else None,
-                comparisons=max(1, comparisons),
-            )
+        comparisons = sum(_is_judged(models[model][place]) for model, place in members)
+        for model, place in members:
+            row = models[model][place]
+            accepted = margin if row.dataset == RETENTION and row.unit == "share" else None
+            row = replace(_among(row, comparisons), margin=accepted if _is_judged(row) else None)
+            judged[model, place] = replace(row, verdict=_verdict(row))
     return [[judged[model, place] for place in range(len(rows))] for model, rows in enumerate(models)]
+
+
+def _among(row: ComparisonRow, comparisons: int) -> ComparisonRow:
+    """The row as one of several that are judged together."""
+    if comparisons < 2 or not _is_judged(row):
+        return replace(row, comparisons=max(1, comparisons))
+    assert row.change is not None
+    together = estimate_of(row.change, comparisons)
+    return replace(row, comparisons=comparisons, adjusted_p=together.p, simultaneous=together)
 
 
 def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: int) -> list[str]:
@@ -165,7 +206,7 @@ def underpowered_families(models: Sequence[Sequence[ComparisonRow]], resamples: 
         rows = [models[model][place] for model, place in members]
         least = [row.least_p for row in rows if row.comparable and not np.isnan(_p(row))]
         changed = any(row.difference is not None and row.difference.value for row in rows)
-        if changed and len(least) > 1 and len(least) * min(least) > 0.05:
+        if changed and len(least) > 1 and len(least) * min(least) > ALPHA:
             # Differences in k groups give no p below 2/2^k, however many resamples are drawn.
             by_groups = float(np.log2(min(least))).is_integer()
             limits = f"{rows[0].groups} groups" + ("" if by_groups else f" and {resamples} resamples")
@@ -193,15 +234,19 @@ def _p(row: ComparisonRow) -> float:
     return float("nan") if p is None else p
 
 
-def _verdict(row: ComparisonRow, significant: bool) -> str | None:
-    if row.difference is None:
+def _is_judged(row: ComparisonRow) -> bool:
+    return row.comparable and not row.control_fault and not np.isnan(_p(row))
+
+
+def _verdict(row: ComparisonRow) -> str | None:
+    if row.shown is None:
         return None
     if not row.comparable or row.control_fault:
         return NO_VERDICT
-    if np.isnan(row.difference.low):
+    if np.isnan(row.shown.low):
         return UNKNOWN
-    sign = row.difference.sign if row.higher_is_better else -row.difference.sign
-    return {1: BETTER, -1: WORSE, 0: SAME}[sign if significant else 0]
+    sign = row.shown.sign if row.higher_is_better else -row.shown.sign
+    return {1: BETTER, -1: WORSE, 0: KEPT if row.within_margin else SAME}[sign]
 
 
 def control_warnings(rows: Sequence[ComparisonRow]) -> list[str]:

@@ -116,6 +116,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         protocol.probes,
         resamples=protocol.bootstrap_samples,
         seed=protocol.seed,
+        margin=protocol.margin,
     )
     examples = gallery_examples(recipe, reported[0], encoders[:2])
     collectives.wait_for_all()

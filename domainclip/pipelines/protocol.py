@@ -38,6 +38,7 @@ def make_protocol(inputs: EvaluationInputs) -> Protocol:
         probes=inputs.probes,
         bootstrap_samples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
+        margin=recipe.retention.margin if recipe.retention else None,
         selection=selection_sets(sets, recipe.weight_interpolation, inputs.corpus),
         interpolation=recipe.weight_interpolation,
         embeddings=EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings),

@@ -19,12 +19,13 @@ def load_retention(recipe: Recipe, card: Card) -> tuple[Corpus | None, tuple[str
 
     Raises: DataError when the folder that the recipe names does not exist.
     """
-    source = recipe.retention or _source_of_card(card.retention, recipe.corpus.path)
+    named = recipe.retention if recipe.retention and recipe.retention.path else None
+    source = named or _source_of_card(card.retention, recipe.corpus.path)
     if source is None:
         return None, (_UNMEASURED.format("the recipe names no retention set"),)
     retention_card = load_card(source.card, source.overrides())
     if retention_card.reader != "hub" and not Path(source.path).exists():
-        if recipe.retention is not None:
+        if named is not None:
             raise DataError(f"retention.path: {source.path} does not exist")
         # As the card has it, not as an absolute path: warnings stand in reports and cards.
         path = card.retention.path if card.retention else source.path

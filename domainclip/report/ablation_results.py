@@ -14,10 +14,10 @@ from domainclip.report.results_file import Difference, MetricFields, change, met
 from domainclip.report.strict_file import Interval, Strict, finite, interval
 
 INTERVAL = (
-    "95 %, Student's t, of the mean over the seeds: the variance of a bootstrap over groups, with the same "
-    "resamples for all models, plus the variance between seeds, pooled over the variants"
+    "95 %, Student's t, of the mean over the seeds: the variance over groups, with the same resamples for "
+    "all models, plus the variance between seeds, pooled over the variants; differences hold all at once"
 )
-ADJUSTMENT = "p ≤ 0.05 after Holm's adjustment over all metrics and variants of the table"
+ADJUSTMENT = "p ≤ 0.05 after Bonferroni's correction over all metrics and variants of the table"
 
 
 @dataclass(frozen=True)

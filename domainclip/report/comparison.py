@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.statistics.estimates import Estimate
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE, ComparisonRow
+from domainclip.evaluation.verdicts import BETTER, KEPT, NO_VERDICT, SAME, WORSE, ComparisonRow
 from domainclip.report import csv_links, phrasing
 from domainclip.report.context import ReportContext
 from domainclip.report.results_file import (
@@ -87,7 +87,7 @@ def to_file(
     protocol = dict(shared.protocol)
     protocol["against"] = next(iter(models))
     protocol["probes"] = [_details_by_model(entry, list(models)) for entry in protocol["probes"]]
-    protocol["adjustment"] = "Holm over the models of each metric, and over its classes and groups"
+    protocol["adjustment"] = "Bonferroni over the models of each metric, and over its classes and groups"
     return ComparisonFile(
         schema_version=VERSION,
         run=shared.run,
@@ -222,6 +222,7 @@ def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool)
     phrases = {
         BETTER: "better",
         WORSE: "worse",
+        KEPT: "kept within the margin",
         SAME: "no difference shown",
         NO_VERDICT: "not judged",
     }
@@ -244,7 +245,7 @@ def _csv(rows: Sequence[Sequence[ComparisonRow]], labels: Sequence[str], valid: 
         first = members[0]
         start = [first.probe, first.dataset, first.whole, first.part, first.n, first.groups]
         for label, estimate, row in zip(labels, _estimates(members), [None, *members], strict=True):
-            change = row.difference if row else None
+            change = row.shown if row else None
             apart = [None] * 4 if change is None else [change.value, change.low, change.high, change.p]
             verdict = (row.verdict or "" if valid else "not valid") if row else ""
             body.append([*start, label, estimate.value, estimate.low, estimate.high, *apart, verdict])

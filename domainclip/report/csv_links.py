@@ -58,11 +58,11 @@ def _metrics(rows: Sequence[ComparisonRow], valid: bool) -> str:
     for row in rows:
         line: list[Any] = [row.probe, row.dataset, row.whole, row.part, row.n, row.groups]
         line += [str(row.higher_is_better).lower(), row.chance]
-        for estimate in (row.base, row.adapted, row.difference):
+        for estimate in (row.base, row.adapted, row.shown):
             line += [None, None, None] if estimate is None else [estimate.value, estimate.low, estimate.high]
         p = row.difference.p if row.difference else None
-        body.append([*line, p, (row.verdict or "") if valid else "not valid"])
-    return table([*header, "p", "verdict"], body)
+        body.append([*line, p, row.adjusted_p, (row.verdict or "") if valid else "not valid"])
+    return table([*header, "p", "adjusted_p", "verdict"], body)
 
 
 def _training(context: ReportContext) -> str:

@@ -57,13 +57,13 @@ def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
     return [
         (
             "Intervals",
-            "95 %, percentile bootstrap over groups, widened for few; the same resamples for all models",
+            "95 %, from a bootstrap over groups, as wide as Student's t; the same resamples for all models",
         ),
         ("Resamples", f"{evaluation.resamples:,}, seed {evaluation.seed}"),
         (
             "Significant difference",
             "the interval of the paired difference excludes zero and p ≤ 0.05; for classes and languages, "
-            "p after Holm's adjustment",
+            "both after Bonferroni's correction",
         ),
         *(("Training data", overlap) for overlap in context.trained_on),
         *(("Test-set use", f"{usage}, as recorded on this machine") for usage in usages),

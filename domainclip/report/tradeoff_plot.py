@@ -163,13 +163,13 @@ def _steps(interpolation: Mapping[str, Any]) -> list[tuple[float, float, float]]
 
 
 def _drawable(row: ComparisonRow) -> bool:
-    drawn = row.difference is not None and not math.isnan(row.difference.low)
+    drawn = row.shown is not None and not math.isnan(row.shown.low)
     return drawn and row.unit == "share" and not row.control_fault
 
 
 def _upward(row: ComparisonRow) -> Estimate:
     """The change, with the sign such that positive is better."""
-    change = row.difference
+    change = row.shown
     assert change is not None
     return change if row.higher_is_better else Estimate(-change.value, -change.high, -change.low, change.p)
 

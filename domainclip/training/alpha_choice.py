@@ -124,7 +124,7 @@ class InterpolationResult:
         if self.floor is None or row is None or row.difference is None or self.alpha == 0:
             return ()
         drop = -row.difference.value if row.higher_is_better else row.difference.value
-        bound = drop_at_most(row.difference, row.groups, row.unit, row.higher_is_better)
+        bound = drop_at_most(row.difference, row.groups, row.higher_is_better)
         if bound <= self.floor + 1e-12:
             return ()
         on = f"{_FLOOR}: on the reported half of the retention set, {self.metric} dropped by {drop:.3f}"

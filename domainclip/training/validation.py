@@ -106,7 +106,7 @@ class ValidationSet:
             base.unit == "share",
         ).difference
         assert change is not None
-        bound = drop_at_most(change, len(set(base.groups)), base.unit, base.higher_is_better)
+        bound = drop_at_most(change, len(set(base.groups)), base.higher_is_better)
         return lost | ({"lost_at_most": bound} if isfinite(bound) else {})
 
     def _loss(self, encoder: CachedEncoder) -> float:

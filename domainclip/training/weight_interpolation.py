@@ -224,5 +224,5 @@ def _score(
     row = _row([before, general], metric.metric, protocol, protocol.bootstrap_samples)
     assert row.adapted is not None
     assert row.difference is not None
-    bound = drop_at_most(row.difference, row.groups, row.unit, row.higher_is_better)
+    bound = drop_at_most(row.difference, row.groups, row.higher_is_better)
     return AlphaScore(alpha, score, sign * row.adapted.value, bound)

@@ -80,7 +80,7 @@ def test_a_lower_rank_is_better() -> None:
     assert evaluation.protocol[0]["details"] == {"not_measured": "there are no two classes to choose among"}
 
 
-def test_verdicts_on_classes_are_corrected_by_holm() -> None:
+def test_verdicts_on_classes_are_corrected_for_their_number() -> None:
     """One of twelve classes is better by chance: significant by its interval, but not after the correction."""
     names = [f"c{i:02d}" for i in range(12)]
     classes = {name: f"a {name}" for name in names}

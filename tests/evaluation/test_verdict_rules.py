@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from domainclip.evaluation.base import ProbeResult
 from domainclip.evaluation.metrics.results import metric
 from domainclip.evaluation.statistics import aggregates, estimates
+from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import (
     BETTER,
+    KEPT,
     NO_VERDICT,
     SAME,
     UNKNOWN,
@@ -27,6 +31,7 @@ from domainclip.evaluation.verdicts import (
     underpowered_families,
 )
 from tests.evaluation.probes.array_encoder import evaluation_set
+from tests.report.made_results import change as made_change
 
 NAN = float("nan")
 HALF = Estimate(0.5, 0.4, 0.6)
@@ -40,6 +45,7 @@ def row(metric: str = "accuracy", p: float = 0.01, value: float = 0.1, **changes
         **{"base": HALF, "adapted": HALF, "ids": [], "owners": []},
         **{"base_scores": np.zeros(0), "adapted_scores": None},
         "difference": Estimate(value, value - 0.05, value + 0.05, p),
+        "change": made_change(value, p),
     }
     return ComparisonRow(**{**facts, **changes})
 
@@ -68,27 +74,91 @@ def test_the_verdict_of_a_single_metric(changes: dict[str, Any], verdict: str | 
 
 
 def test_parts_of_a_metric_are_judged_together() -> None:
-    """Holm of 0.01, 0.02 and 0.03 over three: 0.03, 0.04 and 0.04; over four with 0.04: 0.04, 0.06, 0.06, 0.06."""
-    parts = [row(f"accuracy/{name}", p) for name, p in (("a", 0.01), ("b", 0.02), ("c", 0.03))]
-    assert verdicts(parts) == [BETTER, BETTER, BETTER]
-    assert verdicts([*parts, row("accuracy/d", 0.04)]) == [BETTER, SAME, SAME, SAME]
+    """Bonferroni of 0.01, 0.015 and 0.02 over three: 0.03, 0.045 and 0.06."""
+    parts = [row(f"accuracy/{name}", p) for name, p in (("a", 0.01), ("b", 0.015), ("c", 0.02))]
+    assert verdicts(parts) == [BETTER, BETTER, SAME]
+    assert [judged.adjusted_p for judged in add_verdicts(parts)] == pytest.approx([0.03, 0.045, 0.06])
     # The whole metric, another metric, probe and set are families of their own.
     others = [row("accuracy", 0.04), row("recall/d", 0.04), row("accuracy/d", 0.04, probe="knn")]
     others.append(row("accuracy/d", 0.04, dataset="general"))
-    assert verdicts([*parts, *others]) == [BETTER] * 3 + [BETTER] * 4
+    assert verdicts([*parts, *others]) == [BETTER, BETTER, SAME] + [BETTER] * 4
 
 
-def test_a_part_alone_is_adjusted_as_one_and_p_of_exactly_5_per_cent_counts() -> None:
+def test_a_part_alone_is_not_adjusted_and_p_of_exactly_5_per_cent_counts() -> None:
     assert verdicts([row("accuracy/a", 0.05)]) == [BETTER]
     assert verdicts([row("accuracy/a", 0.051)]) == [SAME]
-    assert verdicts([row("accuracy/a", 0.025), row("accuracy/b", 0.025)]) == [BETTER, BETTER]
+    assert verdicts([row("accuracy/a", 0.0249), row("accuracy/b", 0.024)]) == [BETTER, BETTER]
+    (alone,) = add_verdicts([row("accuracy/a", 0.05)])
+    assert (alone.simultaneous, alone.adjusted_p, alone.shown) == (None, None, alone.difference)
 
 
 def test_several_models_against_one_reference_are_a_family() -> None:
     first, second = add_verdicts_together([[row(p=0.03)], [row(p=0.02)]])
+    assert [first[0].verdict, second[0].verdict] == [SAME, BETTER]  # 0.06 and 0.04
+    first, second = add_verdicts_together([[row(p=0.02)], [row(p=0.02)]])
     assert [first[0].verdict, second[0].verdict] == [BETTER, BETTER]  # 0.04 and 0.04
-    first, second = add_verdicts_together([[row(p=0.03)], [row(p=0.03)]])
-    assert [first[0].verdict, second[0].verdict] == [SAME, SAME]  # 0.06 and 0.06
+
+
+def test_the_interval_of_a_part_is_that_of_its_family() -> None:
+    """0.1 with p = 0.01 alone; of four, the interval of the level 1 - 0.05/4 ends at 0.1 ± 2.498 · error."""
+    parts = add_verdicts([row(f"accuracy/{name}", 0.01) for name in "abcd"])
+    error = 0.1 / norm.isf(0.005)
+    for part in parts:
+        assert part.simultaneous is not None
+        assert part.shown is part.simultaneous
+        assert part.simultaneous.p == part.adjusted_p == pytest.approx(0.04)
+        reach = norm.isf(0.05 / 8) * error
+        assert (part.simultaneous.low, part.simultaneous.high) == pytest.approx((0.1 - reach, 0.1 + reach))
+        assert part.difference == Estimate(0.1, 0.05, 0.15000000000000002, 0.01)
+
+
+def kept(
+    value: float = 0.0, low: float = -0.015, margin: float | None = 0.02, **changes: Any
+) -> ComparisonRow:
+    """A row on the retention set with this difference and interval."""
+    facts = {"dataset": "general", "difference": Estimate(value, low, 2 * value - low, 0.5), **changes}
+    return add_verdicts([row(**facts)], margin)[0]
+
+
+def test_kept_within_the_margin_is_what_the_bound_shows() -> None:
+    assert (kept().verdict, kept().within_margin, kept().at_most_lost) == (KEPT, True, 0.015)
+    assert (kept(low=-0.02).verdict, kept(low=-0.021).verdict) == (KEPT, SAME)
+    assert kept(low=-0.021).within_margin is False
+    assert (kept(margin=None).verdict, kept(margin=None).within_margin) == (SAME, None)
+    assert kept(margin=None).at_most_lost == 0.015  # shown without a margin, too
+    upside_down = kept(value=0.005, low=-0.05, higher_is_better=False)
+    assert (upside_down.at_most_lost, upside_down.verdict) == (pytest.approx(0.06), SAME)
+
+
+def test_the_margin_is_that_of_shares_on_the_retention_set() -> None:
+    assert kept(dataset="test").verdict == kept(unit="rank").verdict == SAME
+    assert kept(dataset="test").margin is None
+
+
+def test_a_significant_loss_is_worse_also_within_the_margin() -> None:
+    lost = kept(difference=Estimate(-0.01, -0.015, -0.005, 0.01))
+    assert (lost.verdict, lost.within_margin) == (WORSE, True)
+
+
+def test_what_is_not_judged_is_not_shown_to_be_kept() -> None:
+    for changes in ({"comparable": False}, {"control_fault": "the control is above chance"}):
+        assert (kept(**changes).verdict, kept(**changes).margin) == (NO_VERDICT, None)
+        assert kept(**changes).at_most_lost is None
+    assert kept(difference=Estimate(0.1, NAN, NAN, NAN)).at_most_lost is None
+    flat = kept(
+        difference=Estimate(0.0, 0.0, 0.0, 1.0), unit="rank"
+    )  # an interval without width bounds nothing
+    assert flat.at_most_lost is None
+    assert kept(difference=None).at_most_lost is None
+
+
+def test_in_a_family_the_margin_is_tested_on_the_interval_of_the_family() -> None:
+    """0 ± 1.96 · 0.009 is within 0.02 alone; of two, 0 ± 2.24 · 0.009 is not."""
+    part = partial(row, dataset="general", change=Change(0.0, 0.0, 0.009**2, np.inf))
+    difference = Estimate(0.0, -1.96 * 0.009, 1.96 * 0.009, 1.0)
+    parts = [part("accuracy/a", difference=difference), part("accuracy/b", difference=difference)]
+    assert [one.verdict for one in add_verdicts(parts[:1], 0.02)] == [KEPT]
+    assert [one.verdict for one in add_verdicts(parts, 0.02)] == [SAME, SAME]
 
 
 def result(*names: str, unit: str = "share") -> ProbeResult:

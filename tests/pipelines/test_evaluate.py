@@ -82,7 +82,7 @@ def test_the_thresholds_of_every_model_are_recorded(tmp_path: Path) -> None:
 
 
 def test_models_beside_each_other_are_judged_together() -> None:
-    """p = 0.03 is a difference alone; beside three others that differ in nothing, it is not (Holm)."""
+    """p = 0.03 is a difference alone; beside three others that differ in nothing, it is not (Bonferroni)."""
     lucky = row(difference=(0.1, 0.01, 0.19, 0.03))
     others = [row(difference=(0.0, -0.1, 0.1, 1.0)) for _ in range(3)]
     assert add_verdicts_together([[lucky]])[0][0].verdict == BETTER
@@ -224,7 +224,7 @@ def test_three_models_make_one_table(recipe_file: Path, others: list[Path], tmp_
         "prompts": 1,
     }
     assert str(tmp_path) not in page.read_text(encoding="utf-8")
-    # The same two models alone say the same of each other, but for Holm over the models.
+    # The same two models alone say the same of each other, but for the correction over the models.
     two = asked(recipe_file, others[0], against="base", out=tmp_path / "two")
     alone = json.loads((two.parent / "results.json").read_text())
     for one, other in zip(alone["results"], file.results, strict=True):

@@ -52,6 +52,8 @@ def result(metric: str, before: float, after: float, p: float = 0.001, **keys: A
         "not_judged": "",
         "no_interval": "",
     } | keys
+    verdict = BETTER if (change > 0) == given["higher_is_better"] else WORSE
+    given = {"verdict": verdict if p <= 0.05 else SAME} | given
     return Result(
         metric=metric,
         base=Interval(value=before, low=before - 0.03, high=before + 0.03),

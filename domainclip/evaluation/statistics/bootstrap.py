@@ -79,6 +79,15 @@ def degrees_of_freedom(left_out: np.ndarray, groups: int) -> float:
     return float(np.clip(df, min(10.0, (groups - 1) / 2), groups - 1))
 
 
+def resampled_variance(values: np.ndarray, df: float) -> float:
+    """The variance of a metric from r bootstrap values, without undefined ones; NaN without any.
+
+    Resampling g groups gives a spread that is too small by √((g-1)/g).
+    """
+    defined = values[~np.isnan(values)]
+    return float(defined.var()) * (df + 1) / df if len(defined) else float("nan")
+
+
 def interval(values: np.ndarray, level: float = 0.95, df: float | None = None) -> tuple[float, float]:
     """Percentile interval of r bootstrap values, without undefined ones.
 

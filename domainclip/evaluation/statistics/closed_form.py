@@ -1,8 +1,6 @@
-"""Intervals and tests in closed form, and p values adjusted for multiple comparisons."""
+"""Intervals and tests in closed form."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binom, norm
@@ -21,13 +19,3 @@ def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p value from the items that only one of two models gets right (McNemar 1947)."""
     changed = gained + lost
     return float(min(1.0, 2 * binom.cdf(min(gained, lost), changed, 0.5))) if changed else 1.0
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted to control the family-wise error rate (Holm 1979); NaN stays and is not counted."""
-    values = np.asarray(p, dtype=float).copy()
-    order = np.argsort(values, kind="stable")
-    order = order[~np.isnan(values[order])]
-    factors = len(order) - np.arange(len(order))
-    values[order] = np.maximum.accumulate(np.minimum(1.0, factors * values[order]))
-    return [float(value) for value in values]

@@ -9,16 +9,15 @@ from scipy.stats import t
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 
 
-def drop_at_most(change: Estimate, groups: int, unit: str, higher_is_better: bool = True) -> float:
+def drop_at_most(change: Estimate, groups: int, higher_is_better: bool = True) -> float:
     """The largest drop that a paired difference leaves open, from its 95 % interval; infinity for few groups.
 
-    Never less than if no group had changed: a resampled interval may then have no width, although the next
-    group may change.
+    The interval of a share has a width even where no group changed, so the drop is never less than
+    `least_drop`.
     """
     if groups < MIN_GROUPS or change.low != change.low:
         return inf
-    drop, worst = (-change.value, -change.low) if higher_is_better else (change.value, change.high)
-    return max(worst, drop + least_drop(groups, unit))
+    return max(0.0, -change.low if higher_is_better else change.high)
 
 
 def least_drop(groups: int, unit: str = "share") -> float:

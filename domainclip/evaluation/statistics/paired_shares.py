@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.stats import t
 
 from domainclip.evaluation.statistics.aggregates import Aggregate, macro_mean, mean
+from domainclip.evaluation.statistics.changes import Change
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,7 @@ class MeanWeights:
         return cls(1 / (len(counts) * counts[stratum]), stratum)
 
 
-@dataclass(frozen=True)
-class MeanChange:
-    """A mean difference with its variance and degrees of freedom."""
-
-    value: float
-    centre: float  # shrunk towards 0 by the two added groups
-    variance: float
-    df: float
-
-    @property
-    def p(self) -> float:
-        """Two-sided p of no difference."""
-        return float(2 * t.sf(abs(self.centre) / self.variance**0.5, self.df))
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The interval, which always contains the value."""
-        reach = float(t.ppf((1 + level) / 2, self.df)) * self.variance**0.5
-        return min(self.centre - reach, self.value), max(self.centre + reach, self.value)
-
-
-def mean_change(differences: np.ndarray, groups: Sequence[str], of: MeanWeights) -> MeanChange:
+def mean_change(differences: np.ndarray, groups: Sequence[str], of: MeanWeights) -> Change:
     """The mean of differences (n,) between -1 and 1, with one added group of each sign.
 
     The variance is that of the sums of whole groups, around the mean of each class. Degrees of freedom are
@@ -76,4 +56,4 @@ def mean_change(differences: np.ndarray, groups: Sequence[str], of: MeanWeights)
     value = float(np.round(of.weights @ differences, 12))  # equal sums of thirds may differ in their last bit
     unevenness = g * float((sizes**2).sum())  # 1 where all groups weigh alike
     variance = (float((sums**2).sum()) * g**2 + 2 * unevenness) / (g + 2) ** 2
-    return MeanChange(value, value * g / (g + 2), variance, max(1.0, g / unevenness - 1))
+    return Change(value, value * g / (g + 2), variance, max(1.0, g / unevenness - 1))

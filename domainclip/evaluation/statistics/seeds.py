@@ -11,14 +11,15 @@ Degrees of freedom by Satterthwaite's formula (doi:10.2307/3002019).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t
 
 from domainclip.evaluation.statistics.aggregates import Aggregate, point_estimate
-from domainclip.evaluation.statistics.bootstrap import degrees_of_freedom, jackknife, resampled
-from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
+from domainclip.evaluation.statistics.bootstrap import jackknife, resampled
+from domainclip.evaluation.statistics.changes import Change
+from domainclip.evaluation.statistics.estimates import Estimate, estimate_of, too_few_groups
+from domainclip.evaluation.statistics.spreads import Spread, change_of
 
 Scores = Mapping[int, np.ndarray]  # by seed: (n, …)
 
@@ -29,8 +30,58 @@ class Trials:
 
     values: Mapping[int, float]  # by seed
     mean: float
-    from_base: Estimate
-    from_reference: Estimate | None  # seed by seed; None for the reference itself, or without a common seed
+    base_change: Change
+    reference_change: Change | None  # seed by seed; None for the reference itself, or without a common seed
+    comparisons: tuple[int, int] = (1, 1)  # differences judged together: from the base, from the reference
+
+    @property
+    def from_base(self) -> Estimate:
+        """The difference from the base, its interval and p corrected for the comparisons."""
+        return estimate_of(self.base_change, self.comparisons[0])
+
+    @property
+    def from_reference(self) -> Estimate | None:
+        """The difference from the reference, its interval and p corrected for the comparisons."""
+        change = self.reference_change
+        return None if change is None else estimate_of(change, self.comparisons[1])
+
+
+@dataclass(frozen=True)
+class _Model:
+    scores: np.ndarray
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class _Resamples:
+    """What all differences of a metric share."""
+
+    aggregate: Aggregate
+    groups: Sequence[str]
+    resamples: int
+    seed: int
+    share: bool
+
+    def models(self, scores: Sequence[np.ndarray]) -> list[_Model]:
+        """Every resample draws the same groups for all models."""
+        drawn = resampled(self.aggregate, scores, self.groups, self.resamples, self.seed)
+        too_few = bool(too_few_groups(self.aggregate, self.groups))
+        without = (
+            [np.full(1, np.nan)] * len(scores) if too_few else jackknife(self.aggregate, scores, self.groups)
+        )
+        count = len(set(self.groups))
+        return [
+            _Model(m, Spread(point_estimate(self.aggregate, m), d, w, count, too_few))
+            for m, d, w in zip(scores, drawn, without, strict=True)
+        ]
+
+    def mean_change(self, pairs: Sequence[tuple[_Model, _Model]]) -> Change:
+        """The mean over the seeds of model less other, over the items alone."""
+        spread = Spread.mean([model.spread.minus(other.spread) for model, other in pairs])
+        scores = [(model.scores, other.scores) for model, other in pairs]
+        return change_of(self.aggregate, scores, spread, self.groups, self.resamples, self.seed, self.share)[
+            0
+        ]
 
 
 def over_seeds(
@@ -41,43 +92,29 @@ def over_seeds(
     resamples: int,
     seed: int,
     reference: str | None = None,
+    share: bool = True,
 ) -> dict[str, Trials]:
     """The mean of each variant, and its differences from the base and from the reference variant.
 
-    Every resample draws the same groups for all models. The metric is computed for each seed and then
-    averaged: averaging the scores first would measure an ensemble, which was not trained.
+    The metric is computed for each seed and then averaged: averaging the scores first would measure an
+    ensemble, which was not trained. `share`: the metric lies between 0 and 1.
     """
+    drawing = _Resamples(aggregate, groups, resamples, seed, share)
     names = [(variant, number) for variant, scores in variants.items() for number in scores]
-    models = [base, *(variants[variant][number] for variant, number in names)]
-    drawn = resampled(aggregate, models, groups, resamples, seed)
-    count = len(set(groups))
-    enough = count >= MIN_GROUPS
-    without = jackknife(aggregate, models, groups) if enough else [np.full(1, np.nan)] * len(models)
-    measured = [
-        _Model(point_estimate(aggregate, m), d, w, m) for m, d, w in zip(models, drawn, without, strict=True)
-    ]
+    alone, *models = drawing.models([base, *(variants[variant][number] for variant, number in names)])
     by_variant: dict[str, dict[int, _Model]] = {variant: {} for variant in variants}
-    for (variant, number), model in zip(names, measured[1:], strict=True):
+    for (variant, number), model in zip(names, models, strict=True):
         by_variant[variant][number] = model
-    from_base = {
-        v: [_change(model, measured[0], groups) for model in seeds.values()]
-        for v, seeds in by_variant.items()
-    }
-    reference_seeds = by_variant.get(reference, {}) if reference else {}
+    others = by_variant.get(reference, {}) if reference else {}
+    from_base = {v: [(model, alone) for model in seeds.values()] for v, seeds in by_variant.items()}
     from_reference = {
-        v: [
-            _change(model, reference_seeds[number], groups)
-            for number, model in seeds.items()
-            if number in reference_seeds
-        ]
+        v: [(model, others[number]) for number, model in seeds.items() if number in others]
         for v, seeds in by_variant.items()
         if v != reference
     }
-    base_changes, reference_changes = (
-        _mean_differences(from_base, count),
-        _mean_differences(from_reference, count),
-    )
-    values = {v: {number: model.value for number, model in seeds.items()} for v, seeds in by_variant.items()}
+    base_changes = _with_seeds(drawing, from_base)
+    reference_changes = _with_seeds(drawing, from_reference)
+    values = {v: {number: m.spread.value for number, m in seeds.items()} for v, seeds in by_variant.items()}
     return {
         v: Trials(
             values[v], float(np.mean(list(values[v].values()))), base_changes[v], reference_changes.get(v)
@@ -87,43 +124,17 @@ def over_seeds(
     }
 
 
-@dataclass(frozen=True)
-class _Model:
-    value: float
-    drawn: np.ndarray  # (r,)
-    without: np.ndarray  # (k,)
-    scores: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Change:
-    """The difference of one seed, and the groups in which any score differs."""
-
-    value: float
-    drawn: np.ndarray
-    without: np.ndarray
-    groups: frozenset[str]
-
-
-def _change(model: _Model, other: _Model, groups: Sequence[str]) -> _Change:
-    alike = np.isclose(model.scores, other.scores, rtol=0, atol=1e-12, equal_nan=True).reshape(
-        len(groups), -1
-    )
-    moved = np.asarray(groups, dtype=str)[~alike.all(axis=1)]
-    # Equal sums of thirds may differ in their last bit.
-    value = float(np.round(model.value - other.value, 12))
-    return _Change(
-        value,
-        np.round(model.drawn - other.drawn, 12),
-        np.round(model.without - other.without, 12),
-        frozenset(moved.tolist()),
-    )
-
-
-def _mean_differences(changes: Mapping[str, Sequence[_Change]], groups: int) -> dict[str, Estimate]:
-    """The mean difference of each variant that has one, with its interval and p."""
-    spread, df = _between_seeds([[change.value for change in each] for each in changes.values()])
-    return {v: _mean_difference(each, groups, spread, df) for v, each in changes.items() if each}
+def _with_seeds(
+    drawing: _Resamples, pairs: Mapping[str, Sequence[tuple[_Model, _Model]]]
+) -> dict[str, Change]:
+    """The mean difference of each variant that has one, with the variance of items and of seeds."""
+    values = [[model.spread.minus(other.spread).value for model, other in each] for each in pairs.values()]
+    spread, df = _between_seeds(values)
+    return {
+        v: _plus_variance(drawing.mean_change(each), spread / len(each), df)
+        for v, each in pairs.items()
+        if each
+    }
 
 
 def _between_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -133,22 +144,10 @@ def _between_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (squares / df if df else 0.0), df
 
 
-def _mean_difference(each: Sequence[_Change], groups: int, spread: float, seeds_df: int) -> Estimate:
-    """Student's t interval of the mean, from the variance over items and the variance over seeds."""
-    value = float(np.mean([change.value for change in each]))
-    if groups < MIN_GROUPS:
-        return Estimate(value, float("nan"), float("nan"), float("nan"))
-    items_df = degrees_of_freedom(np.mean([change.without for change in each], axis=0), groups)
-    drawn = np.mean([change.drawn for change in each], axis=0)
-    # Resampling g groups gives a spread that is too small by √((g-1)/g).
-    items = float(np.nanvar(drawn)) * (items_df + 1) / items_df if not np.isnan(drawn).all() else float("nan")
-    seeds = spread / len(each)
-    total = items + seeds
-    # Swapping the models in each of k groups has 2ᵏ outcomes, so no p lies below 2·2⁻ᵏ.
-    least = 2.0 ** (1 - len(frozenset().union(*(change.groups for change in each))))
-    if total == 0.0:
-        return Estimate(value, value, value, 1.0 if value == 0 else min(1.0, least))
-    df = total**2 / (items**2 / items_df + (seeds**2 / seeds_df if seeds_df else 0.0))
-    reach = float(t.ppf(0.975, df)) * total**0.5
-    p = float(2 * t.sf(abs(value) / total**0.5, df))
-    return Estimate(value, value - reach, value + reach, min(1.0, max(p, least)) if p == p else p)
+def _plus_variance(change: Change, variance: float, df: int) -> Change:
+    """The difference with a second variance, and degrees of freedom by Satterthwaite's formula."""
+    if not variance > 0 or not change.variance >= 0:
+        return change
+    total = change.variance + variance
+    together = total**2 / (change.variance**2 / change.df + variance**2 / df)
+    return replace(change, variance=total, df=together)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
 from domainclip.evaluation.base import RETENTION, Metric, ProbeResult
 from domainclip.evaluation.split_usage import Measured
-from domainclip.evaluation.statistics import closed_form, estimates
+from domainclip.evaluation.statistics import estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
@@ -117,11 +118,12 @@ def _rows(
                 if key in results:
                     scores[variant][seed] = _metric(results[key], name).scores
             scores = {variant: seeds for variant, seeds in scores.items() if seeds}
+            share = metric.unit == "share"
             trials = over_seeds(
-                metric.aggregate, metric.scores, scores, metric.groups, *bootstrap, plan.reference
+                metric.aggregate, metric.scores, scores, metric.groups, *bootstrap, plan.reference, share
             )
             alone = estimates.compare_paired(
-                metric.aggregate, metric.scores, None, metric.groups, *bootstrap, metric.unit == "share"
+                metric.aggregate, metric.scores, None, metric.groups, *bootstrap, share
             )
             yield AblationRow(
                 probe=key[0],
@@ -144,46 +146,40 @@ def _metric(result: ProbeResult, name: str) -> Metric:
 
 
 def _judged(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """The rows with their verdicts; comparisons with the base are one family, with the reference another."""
-    first = _verdicts(
-        [(row, {variant: trial.from_base for variant, trial in row.trials.items()}) for row in rows]
+    """The rows with their verdicts; comparisons with the base are one family, with the reference another.
+
+    Intervals and p of a family are corrected for their number. Descriptive metrics take no part.
+    """
+    judged = [trial for row in rows if row.comparable for trial in row.trials.values()]
+    comparisons = (
+        max(1, sum(not isnan(trial.base_change.p) for trial in judged)),
+        max(1, sum(not isnan(t.reference_change.p) for t in judged if t.reference_change is not None)),
     )
-    second = _verdicts(
-        [(row, {variant: trial.from_reference for variant, trial in row.trials.items()}) for row in rows]
+    return [_with_verdicts(row, comparisons if row.comparable else (1, 1)) for row in rows]
+
+
+def _with_verdicts(row: AblationRow, comparisons: tuple[int, int]) -> AblationRow:
+    trials = {name: replace(trial, comparisons=comparisons) for name, trial in row.trials.items()}
+    return replace(
+        row,
+        trials=trials,
+        verdicts={name: _verdict(trial.from_base, row) for name, trial in trials.items()},
+        reference_verdicts={
+            name: _verdict(trial.from_reference, row)
+            for name, trial in trials.items()
+            if trial.from_reference is not None
+        },
     )
-    return [
-        replace(row, verdicts=against_base, reference_verdicts=against_reference)
-        for row, against_base, against_reference in zip(rows, first, second, strict=True)
-    ]
 
 
-def _verdicts(rows: Sequence[tuple[AblationRow, Mapping[str, Estimate | None]]]) -> list[dict[str, str]]:
-    """By variant, for each row; descriptive metrics take no part in the adjustment."""
-    comparable = [row.comparable for row, _ in rows]
-    places = [
-        (place, variant, change)
-        for place, (_, changes) in enumerate(rows)
-        for variant, change in changes.items()
-        if change is not None
-    ]
-    p = [
-        change.p if comparable[place] and change.p is not None else float("nan")
-        for place, _, change in places
-    ]
-    verdicts_by_row: list[dict[str, str]] = [{} for _ in rows]
-    for (place, variant, change), adjusted in zip(places, closed_form.holm(p), strict=True):
-        row = rows[place][0]
-        verdict = _verdict(change, adjusted, row.higher_is_better) if row.comparable else NO_VERDICT
-        verdicts_by_row[place][variant] = verdict
-    return verdicts_by_row
-
-
-def _verdict(change: Estimate, p: float, higher_is_better: bool) -> str:
-    if p != p:
+def _verdict(change: Estimate, row: AblationRow) -> str:
+    if not row.comparable:
+        return NO_VERDICT
+    if isnan(change.low):
         return UNKNOWN
-    if p > 0.05 or not change.sign:
+    if not change.sign:
         return SAME
-    return BETTER if (change.sign > 0) == higher_is_better else WORSE
+    return BETTER if (change.sign > 0) == row.higher_is_better else WORSE
 
 
 def _variants(ablation: Ablation, ended: Sequence[Ended]) -> Iterator[Variant]:

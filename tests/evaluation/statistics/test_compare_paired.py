@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy.stats import t
 
 from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, controls, sign_flips
+from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate, PairedComparison, compare_paired
 
 NAN = float("nan")
@@ -48,23 +50,16 @@ def test_sign(low: float, high: float, p: float | None, sign: int) -> None:
 def test_without_an_adapted_model_there_is_no_difference() -> None:
     found = compare_paired(aggregates.mean, RAMP, None, names(12), 200, 0)
     assert (found.adapted, found.difference, found.groups) == (None, None, 12)
-    assert (found.undefined, found.least_p, found.method) == (0.0, 0.0, "expanded")
+    assert (found.undefined, found.least_p, found.change) == (0.0, 0.0, None)
 
 
-def test_each_method_gives_its_own_interval() -> None:
+def test_a_share_has_the_interval_of_the_logit_and_a_rank_that_of_percentiles() -> None:
     groups = names(12)
     (drawn,) = bootstrap.resampled(aggregates.mean, [RAMP], groups, 200, 0)
     (without,) = bootstrap.jackknife(aggregates.mean, [RAMP], groups)
-    value, df = float(RAMP.mean()), bootstrap.degrees_of_freedom(without, 12)
-    expected = {
-        "expanded": bootstrap.share_interval(drawn, value, df),
-        "percentile": bootstrap.interval(drawn),
-        "bca": bootstrap.bca(drawn, value, without, df=df),
-    }
-    for method, bounds in expected.items():
-        found = compare_paired(aggregates.mean, RAMP, None, groups, 200, 0, method=method)  # type: ignore[arg-type]
-        assert (found.base.low, found.base.high) == bounds
-        assert found.method == method
+    df = bootstrap.degrees_of_freedom(without, 12)
+    share = compare_paired(aggregates.mean, RAMP, None, groups, 200, 0)
+    assert (share.base.low, share.base.high) == bootstrap.share_interval(drawn, float(RAMP.mean()), df)
     rank = compare_paired(aggregates.mean, RAMP, None, groups, 200, 0, share=False)
     assert (rank.base.low, rank.base.high) == bootstrap.interval(drawn, df=df)
 
@@ -85,22 +80,36 @@ def test_a_difference_of_means_has_one_added_group_of_each_sign() -> None:
     assert thirds.p == pytest.approx(2 * t.sf(centre / np.sqrt(variance), 11))
 
 
-def test_a_difference_of_ranks_has_the_interval_of_percentiles() -> None:
+def test_a_difference_of_ranks_has_students_interval_from_the_resamples() -> None:
     base = np.tile([2.0, 4.0, 9.0], 4)
     found = compared(base, base[::-1] / 2 + 3, names(12), share=False)
     drawn = np.subtract(*bootstrap.resampled(aggregates.mean, [base[::-1] / 2 + 3, base], names(12), 200, 0))
     left = np.subtract(*bootstrap.jackknife(aggregates.mean, [base[::-1] / 2 + 3, base], names(12)))
     df = bootstrap.degrees_of_freedom(np.round(left, 12), 12)
-    assert (change_of(found).low, change_of(found).high) == pytest.approx(bootstrap.interval(drawn, df=df))
+    error = drawn.std() * np.sqrt((df + 1) / df)
+    change = change_of(found)
+    reach = t.ppf(0.975, df) * error
+    assert (change.low, change.high) == pytest.approx((change.value - reach, change.value + reach))
+    assert change.p == pytest.approx(2 * t.sf(abs(change.value) / error, df))
 
 
 def test_the_groups_of_a_difference_may_weigh_alike_where_those_of_the_models_do_not() -> None:
     """One of 25 groups is heavy in both models and not in their difference: df 24, where their sum has 10."""
     base = np.where(np.arange(25) == 3, 0.9, 0.01)
     change = np.tile([0.02, 0.04, 0.03, 0.02, 0.04], 5)
-    found = change_of(compared(base, base + change, names(25), share=False))
-    drawn = np.subtract(*bootstrap.resampled(aggregates.mean, [base + change, base], names(25), 200, 0))
-    assert (found.low, found.high) == pytest.approx(bootstrap.interval(np.round(drawn, 12), df=24))
+    found = compared(base, base + change, names(25), share=False)
+    assert found.change is not None
+    assert found.change.df == 24
+
+
+def test_other_shares_have_a_width_where_nothing_changed() -> None:
+    """The F1 of equal models is not "0.000 (0.000 to 0.000)": t of 11 · √2 / (12 + 2), as for a mean."""
+    classes = np.arange(12) % 2
+    right = np.eye(2)[classes]
+    found = compare_paired(partial(aggregates.macro_f1, classes=classes), right, right, names(12), 50, 0)
+    reach = t.ppf(0.975, 11) * np.sqrt(2) / 14
+    assert (change_of(found).low, change_of(found).high) == pytest.approx((-reach, reach))
+    assert change_of(found).p == 1.0
 
 
 def test_six_groups_of_unequal_weight() -> None:
@@ -111,13 +120,6 @@ def test_six_groups_of_unequal_weight() -> None:
     assert df == pytest.approx(3.75)
     found = compare_paired(aggregates.mean, scores, None, names(6), 200, 0)
     assert (found.base.low, found.base.high) == bootstrap.share_interval(drawn, float(scores.mean()), df)
-    assert compare_paired(aggregates.mean, RAMP[:6], None, names(6), 200, 0, method="bca").method == "bca"
-
-
-def test_bca_is_used_for_both_models_or_for_none() -> None:
-    found = compared(RAMP, np.full(12, 0.5), names(12), method="bca")
-    assert found.method == "expanded"  # the second model has no spread
-    assert compared(RAMP, RAMP[::-1] ** 2, names(12), method="bca").method == "bca"
 
 
 def test_a_metric_of_one_that_varies_has_no_interval_of_wilson() -> None:
@@ -199,11 +201,7 @@ def test_no_p_below_what_the_changed_groups_allow() -> None:
     assert found.least_p == change_of(found).p == 2.0**-3
     adapted[:] = 9.0
     many = compared(base, adapted, names(40), share=False)
-    df = bootstrap.degrees_of_freedom(np.full(40, 7.0), 40)
-    assert many.least_p == bootstrap.p_value(np.ones(200), df)
-    assert change_of(many).p == many.least_p
-    shares = compared(base / 10, adapted / 10, names(40))
-    assert shares.least_p == 2.0**-39  # a mean of shares has no resamples
+    assert many.least_p == change_of(many).p == 2.0**-39  # Student's t has no limit of its own
 
 
 def test_equal_models_have_p_one_and_an_interval_that_is_not_empty() -> None:
@@ -230,8 +228,10 @@ def test_an_auroc_is_judged_by_swaps_of_whole_groups() -> None:
     for groups in (names(40), [f"p{i % 20}" for i in range(40)]):
         found = compare_paired(aggregate, base, adapted, groups, 200, 0)
         shares = sign_flips.auroc_shares(base, adapted, labels, groups)
-        assert change_of(found).p == sign_flips.sign_flip_p(shares, 200, 0)
+        assert found.change is not None
+        assert found.change.exact_p == sign_flips.sign_flip_p(shares, 200, 0)
         assert found.least_p == 1 / 201
+        assert change_of(found).p == max(found.change.exact_p, replace(found.change, exact_p=0.0).p)
 
 
 @pytest.mark.parametrize(("positives", "enough"), [(9, False), (10, True), (30, True), (31, False)])
@@ -283,8 +283,10 @@ def test_models_are_swapped_by_whole_groups(monkeypatch: pytest.MonkeyPatch) -> 
         assert (by_group == by_group[:, :1]).all()
         swapped.append(by_group[:, 0].mean())
         seeds.append(seed)
-        change = Estimate(1.0, 0.5, 1.5, 0.01 if len(seeds) % 4 == 0 else 0.5)
-        return PairedComparison(change, change, change, 20, 0.0)
+        shown = Estimate(1.0, 0.5, 1.5)
+        return PairedComparison(
+            shown, shown, Change(1.0, 1.0, 0.04 if len(seeds) % 4 == 0 else 4.0, 19), 20, 0.0
+        )
 
     monkeypatch.setattr(controls, "compare_paired", compare)
     assert controls.false_positive_rate(aggregates.mean, base, adapted, groups) == 0.25

@@ -14,26 +14,24 @@ from domainclip.evaluation.statistics.estimates import Estimate, compare_paired
 from domainclip.training.alpha_choice import AlphaScore, choose_alpha
 
 
-def test_the_bound_by_hand() -> None:
+def test_the_bound_is_the_outer_end_of_the_interval() -> None:
     change = Estimate(-0.02, -0.05, 0.01, 0.2)
-    assert drop_at_most(change, 98, "share") == 0.05
-    assert drop_at_most(replace(change, low=-0.03), 98, "share") == pytest.approx(0.02 + least_drop(98))
-    assert drop_at_most(Estimate(3.0, -1.0, 7.0, 0.2), 98, "rank", higher_is_better=False) == pytest.approx(
-        7.0
-    )
-    # No group changed: resampling has no width, and three in a hundred may still have got worse.
-    assert drop_at_most(Estimate(0, 0, 0, 1), 98, "share") == least_drop(98)
+    assert drop_at_most(change, 98) == 0.05
+    assert drop_at_most(Estimate(3.0, -1.0, 7.0, 0.2), 98, higher_is_better=False) == 7.0
+    assert drop_at_most(Estimate(0.1, 0.05, 0.15, 0.01), 98) == 0.0  # nothing is lost
+    assert drop_at_most(replace(change, low=nan), 98) == inf
+    assert (drop_at_most(change, 6), drop_at_most(change, 5)) == (0.05, inf)
+
+
+def test_the_least_drop_is_that_of_a_model_that_changes_nothing() -> None:
     assert least_drop(98) == pytest.approx(1.9847 * 2**0.5 / 100, abs=1e-5)
-    assert drop_at_most(Estimate(0, nan, nan, nan), 4, "share") == least_drop(4) == inf
-
-
-def test_the_least_drop_by_hand_and_its_borders() -> None:
     assert least_drop(6) == pytest.approx(2.5706 * 2**0.5 / 8, abs=1e-4)  # t of 5 degrees of freedom
     assert least_drop(5) == least_drop(5, "rank") == inf
     assert least_drop(6, "rank") == 0.0
-    assert drop_at_most(Estimate(-0.5, -0.6, -0.4, 0.01), 6, "rank") == 0.6
-    assert drop_at_most(Estimate(-0.5, -0.6, -0.4, 0.01), 5, "rank") == inf
-    assert drop_at_most(Estimate(-0.5, nan, nan, nan), 60, "rank") == inf
+    scores = np.linspace(0, 1, 98)
+    same = compare_paired(mean, scores, scores, [f"{i}" for i in range(98)], 50, 0).difference
+    assert same is not None
+    assert drop_at_most(same, 98) == pytest.approx(least_drop(98))
 
 
 def test_the_remedy_of_a_limit_that_cannot_be_shown() -> None:
@@ -75,7 +73,7 @@ def _tried(rng: np.random.Generator, groups: int, loss: float) -> list[AlphaScor
     assert change is not None
     return [
         AlphaScore(0.0, 0.0, 0.1, float(base.mean()), least_drop(groups)),
-        AlphaScore(1.0, 1.0, 0.1, float(adapted.mean()), drop_at_most(change, groups, "share")),
+        AlphaScore(1.0, 1.0, 0.1, float(adapted.mean()), drop_at_most(change, groups)),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from itertools import product
 
@@ -13,7 +12,7 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
-from domainclip.evaluation.statistics import aggregates, closed_form, estimates, sign_flips
+from domainclip.evaluation.statistics import aggregates, closed_form, sign_flips
 from domainclip.evaluation.statistics import bootstrap as statistics_bootstrap
 
 NAN = float("nan")
@@ -148,17 +147,16 @@ def test_delong_and_the_bootstrap_agree() -> None:
     scores = rng.normal(size=400) + labels
     names = [f"{i:03d}" for i in range(400)]
     area, error = plain_delong(scores, labels)
-    found = estimates.compare_paired(
-        partial(aggregates.auroc, labels=labels), scores, None, names, 1000, 0, method="percentile"
-    ).base
-    assert found.value == pytest.approx(area)
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+    metric = partial(aggregates.auroc, labels=labels)
+    assert aggregates.point_estimate(metric, scores) == pytest.approx(area)
+    (drawn,) = statistics_bootstrap.resampled(metric, [scores], names, 1000, 0)
+    low, high = statistics_bootstrap.interval(drawn)
+    assert (high - low) / (2 * 1.96) == pytest.approx(error, rel=0.1)
 
 
 def test_bca_equals_scipy() -> None:
     scores = np.random.default_rng(1).exponential(size=60)
     names = [f"{i:03d}" for i in range(60)]
-    ours = estimates.compare_paired(aggregates.mean, scores, None, names, 9999, 0, share=False)
     left_out = statistics_bootstrap.jackknife(aggregates.mean, [scores], names)[0]
     drawn = np.concatenate(
         [aggregates.mean(scores, w) for w in statistics_bootstrap.weight_blocks(names, 9999, 0)]
@@ -170,25 +168,13 @@ def test_bca_equals_scipy() -> None:
     assert found is not None
     # Skewed scores: BCa leans to the right of the percentiles.
     assert found[1] > statistics_bootstrap.interval(drawn)[1]
-    assert ours.method == "expanded"
 
 
-def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
-    flat = estimates.compare_paired(
-        aggregates.mean, np.full(9, 0.5), None, [f"{i}" for i in range(9)], 200, 0, method="bca"
-    )
-    assert flat.method == "expanded"
-    skewed = np.random.default_rng(0).exponential(size=30)
-    names = [f"{i:02d}" for i in range(30)]
-    found = estimates.compare_paired(aggregates.mean, skewed, None, names, 400, 0, False, "bca")
-    assert found.method == "bca"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        labels = np.array([1.0] + [0.0] * 29)  # without its group the AUROC does not exist
-        lone = estimates.compare_paired(
-            partial(aggregates.auroc, labels=labels), skewed, None, names, 400, 0, method="bca"
-        )
-    assert lone.method == "expanded"
+def test_bca_does_not_exist_without_spread_or_where_a_left_out_group_leaves_nothing() -> None:
+    drawn = np.random.default_rng(0).normal(size=200)
+    assert statistics_bootstrap.bca(np.full(200, 0.5), 0.4, np.full(9, 0.5)) is None
+    assert statistics_bootstrap.bca(drawn, 0.0, np.array([np.nan, 0.1, 0.2])) is None
+    assert statistics_bootstrap.bca(drawn, 9.0, np.array([0.0, 0.1, 0.2])) is None  # all on one side
 
 
 def test_shares_of_the_groups_add_up_to_the_difference_of_two_aurocs() -> None:

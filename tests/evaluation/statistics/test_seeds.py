@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from scipy.stats import t
 
-from domainclip.evaluation.statistics import bootstrap
+from domainclip.evaluation.statistics import aggregates, bootstrap
 from domainclip.evaluation.statistics.aggregates import auroc, mean, mean_of_columns
-from domainclip.evaluation.statistics.seeds import over_seeds
+from domainclip.evaluation.statistics.estimates import compare_paired, estimate_of
+from domainclip.evaluation.statistics.seeds import over_seeds as shares_over_seeds
 
+# Of metrics without limits: shares have one added group of each sign, as `mean_change` has.
+over_seeds = partial(shares_over_seeds, share=False)
 TEN = [f"g{i}" for i in range(10)]
 
 
@@ -160,9 +164,45 @@ def test_resamples_in_which_a_metric_is_undefined_are_left_out() -> None:
     labels = np.array([1.0] + [0.0] * 9)  # undefined in a third of the resamples
     rng = np.random.default_rng(0)
     base, scores = rng.random((2, 10))
-    found = over_seeds(partial(auroc, labels=labels), base, {"a": {0: scores}}, TEN, 200, 0)["a"].from_base
-    assert np.isfinite([found.low, found.high]).all()
-    assert found.low < found.value < found.high
+
+    def share_of_first(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return aggregates.share_among(scores, weights, labels)
+
+    found = over_seeds(share_of_first, base, {"a": {0: scores}}, TEN, 200, 0)["a"].from_base
+    assert np.isfinite([found.value, found.low, found.high]).all()
+
+
+def test_one_seed_of_shares_is_judged_as_two_models_are() -> None:
+    """An ablation and an evaluation agree for the same model and items."""
+    rng = np.random.default_rng(0)
+    names = [f"g{i:03d}" for i in range(60)]
+    base, scores = (rng.random((2, 60)) < [[0.5], [0.7]]).astype(float)
+    labels = rng.integers(0, 2, 60).astype(float)
+    for metric, (one, other) in (
+        (mean, (base, scores)),
+        (partial(auroc, labels=labels), tuple(rng.normal(size=(2, 60)))),
+    ):
+        found = shares_over_seeds(metric, one, {"a": {3: other}}, names, 200, 0)["a"].from_base
+        assert found == compare_paired(metric, one, other, names, 200, 0).difference
+
+
+def test_an_auroc_of_nine_positives_has_no_interval_in_an_ablation() -> None:
+    labels = (np.arange(40) < 9).astype(float)
+    base, scores = np.random.default_rng(0).normal(size=(2, 40))
+    names = [f"g{i}" for i in range(40)]
+    found = shares_over_seeds(partial(auroc, labels=labels), base, {"a": {0: scores}}, names, 200, 0)["a"]
+    assert np.isnan([found.from_base.low, found.from_base.high, found.from_base.p]).all()
+
+
+def test_differences_of_a_table_are_corrected_for_their_number() -> None:
+    scores = flat(0.5) + np.tile([0.1, 0.3], 5)
+    found = over_seeds(mean, flat(0.5), {"a": {0: scores}, "b": {0: scores}}, TEN, 100, 0, "b")["a"]
+    together = replace(found, comparisons=(8, 1))
+    assert together.from_base == estimate_of(found.base_change, 8)
+    assert together.from_base.p == 8 * 2.0**-9
+    assert together.from_base.low < found.from_base.low < found.from_base.high < together.from_base.high
+    assert together.from_reference == found.from_reference
+    assert replace(found, comparisons=(1, 8)).from_base == found.from_base
 
 
 def test_six_groups_of_unequal_weight() -> None:
