@@ -42,8 +42,8 @@ class CorpusSource(BaseModel):
 class RetentionSource(CorpusSource):
     """The retention set, and the loss on it that is accepted."""
 
-    # The largest loss of a share (accuracy, recall) on the retention set that is accepted: 0.02 is two points.
-    # It adds the verdict "kept within the margin"; α is selected by `max_retention_drop`.
+    # The largest loss of a share (accuracy, recall) on the retention set that is accepted: 0.02, two points.
+    # It adds the verdict "kept within the margin", and selects nothing.
     margin: float | None = Field(None, gt=0, lt=1)
     path: str = ""  # empty: the retention set that the card of the corpus names
 

@@ -106,12 +106,12 @@ def compare_models(
     if not any(tables):
         raise RecipeError(f"nothing can be measured: {_reasons(protocol)}")
     warnings += verdicts.underpowered_families(tables, resamples)
+    judged = add_verdicts_together(tables, margin)
+    warnings += [warning for rows in judged for warning in verdicts.margin_warnings(rows)]
     distinct = list(dict.fromkeys(warnings))
     return [
         Evaluation(rows, protocol, distinct, valid, resamples, seed, table_controls, errors)
-        for rows, table_controls, errors in zip(
-            add_verdicts_together(tables, margin), controls, diagnostics, strict=True
-        )
+        for rows, table_controls, errors in zip(judged, controls, diagnostics, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from domainclip.evaluation.base import RETENTION, ProbeResult
 from domainclip.evaluation.statistics import estimates
 from domainclip.evaluation.statistics.changes import ALPHA, Change
-from domainclip.evaluation.statistics.drops import drop_at_most
+from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate, estimate_of
 
 _FEW_GROUPS = 20  # below which a percentile interval is too narrow
@@ -258,6 +258,16 @@ def control_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
             if row.control_fault
         )
     )
+
+
+def margin_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
+    """A warning where the groups of a set are too few to show the margin, with the remedy."""
+    reasons = (
+        cannot_be_shown(row.margin, row.groups, row.unit, instead="")
+        for row in rows
+        if row.margin is not None and not row.part
+    )
+    return list(dict.fromkeys(f"retention.margin: {reason}" for reason in reasons if reason))
 
 
 def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:

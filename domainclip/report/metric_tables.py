@@ -44,7 +44,7 @@ class PartSection:
 
 def line(row: ComparisonRow) -> Line:
     """A row as text: values with intervals, the difference with its interval and p."""
-    adapted, difference = row.adapted, row.difference
+    adapted, difference = row.adapted, row.shown
     return Line(
         name=phrasing.title(row),
         dataset=row.dataset,

@@ -232,6 +232,7 @@ def _words(results: ResultsFile, retention_set: str) -> questions.Words:
 
 def _row(result: Result) -> ComparisonRow:
     difference = result.difference
+    together = difference.simultaneous if difference else None
     return ComparisonRow(
         probe=result.probe,
         dataset=result.dataset,
@@ -254,8 +255,10 @@ def _row(result: Result) -> ComparisonRow:
         comparable=result.verdict != NO_VERDICT,
         control_fault=result.not_judged,
         too_few=result.no_interval,
-        adjusted_p=difference.adjusted_p if difference else None,
         comparisons=difference.comparisons if difference else 1,
+        adjusted_p=difference.adjusted_p if difference else None,
+        simultaneous=_estimate(together, difference.adjusted_p) if difference and together else None,
+        margin=difference.margin if difference else None,
     )
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import (
     BETTER,
+    KEPT,
     NO_VERDICT,
     SAME,
     UNKNOWN,
@@ -21,7 +22,7 @@ from domainclip.evaluation.verdicts import (
 )
 
 MINUS = "−"
-MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", UNKNOWN: "?", NO_VERDICT: "·"}
+MARKS = {BETTER: "▲", WORSE: "▼", SAME: "=", KEPT: "≤", UNKNOWN: "?", NO_VERDICT: "·"}
 _METRICS = {
     "auroc": "AUROC",
     "macro_auroc": "macro AUROC",
@@ -108,7 +109,8 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
         return f"{place}, {name} went from {base} to {after}; this is not judged, since {row.control_fault}."
     if row.verdict == NO_VERDICT:
         return f"{place}, {name} went from {base} to {after}; this metric is not judged."
-    interval = span(row.difference, row.unit, sign=True)
+    assert row.shown is not None
+    interval = span(row.shown, row.unit, sign=True)
     if row.verdict not in (BETTER, WORSE):
         return (
             f"{place}, {name} went from {base} to {after}: {row.verdict} (95\u00a0% interval of the "
@@ -137,16 +139,8 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def at_most_lost(row: ComparisonRow) -> float:
-    """How much may have been lost: the outer end of the interval; 0 for a gain, NaN without an interval."""
-    if row.difference is None or math.isnan(row.difference.low):
-        return math.nan
-    worst = -row.difference.low if row.higher_is_better else row.difference.high
-    return max(0.0, worst)
-
-
 def _at_most(row: ComparisonRow) -> str:
-    lost = number(at_most_lost(row), row.unit)
+    lost = number(row.at_most_lost, row.unit)
     return f": at most {lost} is lost" if re.search(r"[1-9]", lost) else ""
 
 
@@ -232,6 +226,6 @@ def _code(char: str) -> str:
 
 def _size_interval(row: ComparisonRow) -> str:
     """The interval of the size of a change, without signs, as the verb gives the direction."""
-    assert row.difference is not None
-    low, high = sorted(abs(edge) for edge in (row.difference.low, row.difference.high))
+    assert row.shown is not None
+    low, high = sorted(abs(edge) for edge in (row.shown.low, row.shown.high))
     return f"{number(low, row.unit)} to {number(high, row.unit)}"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
+from domainclip.evaluation.verdicts import BETTER, KEPT, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.report import phrasing
 
 _LARGE = 2  # probes whose questions are in the list; those of the others are folded
@@ -21,6 +21,7 @@ _WORDS = {
     BETTER: "gained",
     WORSE: "lost",
     SAME: "no clear change",
+    KEPT: "kept within the margin",
     UNKNOWN: "too few to tell",
     NO_VERDICT: "not judged",
 }
@@ -245,9 +246,9 @@ def _note(row: ComparisonRow, words: Words) -> str:
         return "not judged, since a control failed" if row.control_fault else "not judged"
     if row.verdict in (BETTER, WORSE) or row.difference is None or not row.verdict:
         return ""
-    lost = phrasing.at_most_lost(row)
+    lost = row.at_most_lost
     word = _word(row) if row.verdict != SAME else ""
-    bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost > 0 else ""
+    bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost else ""
     return ", ".join(text for text in (word, bound) if text) or _word(row)
 
 

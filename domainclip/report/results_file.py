@@ -15,7 +15,6 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate
 from domainclip.evaluation.verdicts import ComparisonRow, MetricHeader
 from domainclip.registry import format_validation_error
-from domainclip.report import phrasing
 from domainclip.report.context import CorpusFacts, ReportContext
 from domainclip.report.diagnostics_file import ErrorsResult, to_errors
 from domainclip.report.strict_file import Interval, Strict, finite, interval
@@ -32,9 +31,11 @@ class Difference(Interval):
 class JudgedDifference(Difference):
     """A difference with the numbers that its verdict follows from; `results.verdict` has the word."""
 
-    adjusted_p: float | None  # p after correction (Holm) for `comparisons`; null for a single one
     comparisons: int  # differences that are judged together
-    at_most_lost: float | None  # upper bound of the loss, 0 where even that is a gain
+    adjusted_p: float | None  # p after correction (Bonferroni) for `comparisons`; null for a single one
+    simultaneous: Interval | None  # with the interval after correction, which verdict and pages show
+    at_most_lost: float | None  # the outer end of the shown interval; null where nothing is judged
+    margin: float | None  # the loss that is accepted, of `retention.margin`
 
 
 class MetricFields(Strict):
@@ -233,9 +234,11 @@ def judged(row: ComparisonRow) -> JudgedDifference | None:
         return None
     return JudgedDifference(
         **change(row.difference).model_dump(),
-        adjusted_p=finite(row.adjusted_p),
         comparisons=row.comparisons,
-        at_most_lost=finite(phrasing.at_most_lost(row)),
+        adjusted_p=finite(row.adjusted_p),
+        simultaneous=None if row.simultaneous is None else interval(row.simultaneous),
+        at_most_lost=row.at_most_lost,
+        margin=row.margin,
     )
 
 

@@ -191,3 +191,27 @@ def test_a_model_of_another_type_than_text(folder: Path, change: str, message: s
     with pytest.raises(RecipeError) as caught:
         components.build_components(loading.load_recipe("mine.yaml", [change]))
     assert str(caught.value).startswith(message)
+
+
+def test_the_margin_of_a_retention_set_that_the_card_names(folder: Path) -> None:
+    recipe = loading.load_recipe("mine.yaml", ["retention.margin=0.02"])
+    assert recipe.retention is not None
+    assert (recipe.retention.margin, recipe.retention.path, recipe.retention.overrides()) == (0.02, "", {})
+    alone = loading.load_recipe("mine.yaml", [])
+    # The margin is one of the report: the trained weights do not depend on it.
+    changes = ["retention.margin=0.05", "train.on_retention_drop=stop", "train.validate_every=5"]
+    steered = loading.load_recipe("mine.yaml", changes)
+    assert "margin" not in steered.identity()["retention"]
+    assert "retention" not in recipe.identity()
+    assert recipe.identity() == alone.identity()
+
+
+@pytest.mark.parametrize("margin", ["0", "1", "-0.02", "two points"])
+def test_a_margin_that_is_no_share(folder: Path, margin: str) -> None:
+    with pytest.raises(RecipeError, match=r"retention\.margin"):
+        loading.load_recipe("mine.yaml", [f"retention.margin={margin}"])
+
+
+def test_a_retention_card_without_a_path(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"retention.*path is missing: name the folder"):
+        loading.load_recipe("mine.yaml", ["retention.card=general"])

@@ -28,6 +28,7 @@ from domainclip.evaluation.verdicts import (
     compare_metric,
     control_warnings,
     interval_warnings,
+    margin_warnings,
     underpowered_families,
 )
 from tests.evaluation.probes.array_encoder import evaluation_set
@@ -133,6 +134,16 @@ def test_kept_within_the_margin_is_what_the_bound_shows() -> None:
 def test_the_margin_is_that_of_shares_on_the_retention_set() -> None:
     assert kept(dataset="test").verdict == kept(unit="rank").verdict == SAME
     assert kept(dataset="test").margin is None
+
+
+def test_a_margin_that_so_few_groups_cannot_show() -> None:
+    """t of 39 · √2 / 42 = 0.068 is the bound of a model that changes nothing."""
+    assert margin_warnings([kept(margin=0.02), kept(margin=0.02, metric="recall")]) == [
+        "retention.margin: a drop of at most 0.02 cannot be shown with 40 groups of the retention set: name a "
+        "retention set of 138 groups or more, or allow a drop of 0.069"
+    ]
+    assert margin_warnings([kept(margin=0.07), kept(margin=None), kept(dataset="test")]) == []
+    assert margin_warnings([kept(margin=0.02, metric="accuracy/a")]) == []
 
 
 def test_a_significant_loss_is_worse_also_within_the_margin() -> None:

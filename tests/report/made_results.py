@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from domainclip.evaluation.diagnostics import (
     ClassCurves,
@@ -16,11 +17,17 @@ from domainclip.evaluation.diagnostics import (
     OperatingPoint,
 )
 from domainclip.evaluation.evaluate import ComparedDiagnostics, Evaluation
+from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
 
 NAN = float("nan")
+
+
+def change(value: float, p: float) -> Change:
+    """A normal difference with this p."""
+    return Change(value, value, (value / norm.isf(p / 2)) ** 2 if value and p < 1 else 1.0, np.inf)
 
 
 def row(
@@ -32,8 +39,9 @@ def row(
     verdict: str | None = BETTER,
     **facts: Any,
 ) -> ComparisonRow:
-    """A row with a significant gain, unless other values are given."""
+    """A row with a significant gain, unless other values are given; p decides about its `change`."""
     n = facts.pop("n", 8)
+    value, _, _, p = difference
     defaults: dict[str, Any] = {
         "probe": "zero_shot",
         "higher_is_better": True,
@@ -47,6 +55,7 @@ def row(
         "owners": [f"Smith^John-{i}" for i in range(n)],
         "base_scores": np.linspace(0, 1, n),
         "adapted_scores": None if adapted is None else np.ones(n),
+        "change": None if adapted is None else change(value, p),
     }
     return ComparisonRow(
         metric=metric,

@@ -117,11 +117,19 @@ def test_losses_come_first_and_are_complete() -> None:
     assert "was not measured" not in text
 
 
-def test_the_verdicts_are_those_of_the_file() -> None:
-    """Of twenty classes one differs by chance: p = .01 is no difference after Holm's correction."""
-    parts = [result(f"recall/{i}", 0.5, 0.47, p=0.01, verdict="no difference shown") for i in range(20)]
-    measured = results(results=[result("macro_accuracy", 0.5, 0.6), *parts])
-    assert "### ▼ Got worse\n\nNone of 21 metrics got significantly worse." in _card(measured)
+def test_the_verdicts_and_intervals_are_those_of_the_file() -> None:
+    """A difference that is significant alone and not after correction: the card shows the corrected interval."""
+    together = {"value": -0.03, "low": -0.07, "high": 0.01}
+    judged = {"comparisons": 20, "adjusted_p": 0.2, "simultaneous": together, "at_most_lost": 0.07}
+    head = result("macro_f1", 0.5, 0.47, p=0.01, judged=judged, verdict="no difference shown", headline=True)
+    part = result("recall/0", 0.5, 0.47, p=0.01, verdict="no difference shown")
+    text = _card(results(results=[result("macro_accuracy", 0.5, 0.6), head, part]))
+    assert "### ▼ Got worse\n\nNone of 3 metrics got significantly worse." in text
+    assert "| −0.030 (−0.070 to +0.010) | = no difference shown |" in text
+    kept = result(
+        "macro_accuracy", 0.5, 0.5, p=1.0, judged={"margin": 0.05}, verdict="kept within the margin"
+    )
+    assert "≤ kept within the margin" in _card(results(results=[kept]))
 
 
 def test_the_card_begins_with_the_verdict_in_words() -> None:

@@ -47,9 +47,11 @@ def test_the_file_is_version_two_of_the_format() -> None:
                 "low": 0.42,
                 "high": 0.53,
                 "p": 0.001,
-                "adjusted_p": None,
                 "comparisons": 1,
+                "adjusted_p": None,
+                "simultaneous": None,
                 "at_most_lost": 0.0,
+                "margin": None,
             },
             "verdict": "better",
             "not_judged": "",
@@ -118,9 +120,11 @@ def test_undefined_values_are_null() -> None:
         "low": None,
         "high": None,
         "p": None,
-        "adjusted_p": None,
         "comparisons": 1,
+        "adjusted_p": None,
+        "simultaneous": None,
         "at_most_lost": None,
+        "margin": None,
     }
     assert (alone.adapted, alone.difference) == (None, None)
     assert "NaN" not in results_file.to_results(evaluation([FEW, ALONE]), context()).model_dump_json()

@@ -34,9 +34,13 @@ def recipe(base: str, corpus_path: str = "/data/corpus", revision: str | None = 
     return Recipe.model_validate(data)
 
 
-def result(metric: str, before: float, after: float, p: float = 0.001, **keys: Any) -> Result:
-    """A figure whose difference has an interval of ± 0.02."""
+def result(
+    metric: str, before: float, after: float, p: float = 0.001, judged: Any = None, **keys: Any
+) -> Result:
+    """A metric whose difference has an interval of ± 0.02; `judged` has further keys of the difference."""
     change = after - before
+    alone = {"comparisons": 1, "adjusted_p": None, "simultaneous": None, "margin": None}
+    alone["at_most_lost"] = max(0.0, 0.02 - change)
     given = {
         "probe": "zero_shot",
         "dataset": "test",
@@ -52,8 +56,6 @@ def result(metric: str, before: float, after: float, p: float = 0.001, **keys: A
         "not_judged": "",
         "no_interval": "",
     } | keys
-    verdict = BETTER if (change > 0) == given["higher_is_better"] else WORSE
-    given = {"verdict": verdict if p <= 0.05 else SAME} | given
     return Result(
         metric=metric,
         base=Interval(value=before, low=before - 0.03, high=before + 0.03),
@@ -63,9 +65,7 @@ def result(metric: str, before: float, after: float, p: float = 0.001, **keys: A
             low=change - 0.02,
             high=change + 0.02,
             p=p,
-            adjusted_p=None,
-            comparisons=1,
-            at_most_lost=max(0.0, 0.02 - change),
+            **alone | (judged or {}),
         ),
         **given,
     )

@@ -37,8 +37,11 @@ def groups_for(limit: float) -> int | None:
     return groups
 
 
-def cannot_be_shown(limit: float, groups: int, unit: str) -> str:
-    """Why a limit cannot be shown to be met with so few groups, and the way out; empty where it can."""
+def cannot_be_shown(limit: float, groups: int, unit: str, instead: str = ", so the estimate decides") -> str:
+    """Why a limit cannot be shown to be met with so few groups, and the way out; empty where it can.
+
+    `instead`: what happens without the bound, as the end of the sentence.
+    """
     least = least_drop(groups, unit)
     if least <= limit:
         return ""
@@ -48,6 +51,6 @@ def cannot_be_shown(limit: float, groups: int, unit: str) -> str:
         f"allow a drop of {ceil(1000 * least) / 1000:g}" if least < inf else f"measure {MIN_GROUPS} groups"
     )
     return (
-        f"a drop of at most {limit:g} cannot be shown with {groups} groups of the retention set, so the "
-        f"estimate decides: {enlarge}{allow}"
+        f"a drop of at most {limit:g} cannot be shown with {groups} groups of the retention set{instead}: "
+        f"{enlarge}{allow}"
     )
