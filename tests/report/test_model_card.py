@@ -125,7 +125,7 @@ def test_the_verdicts_and_intervals_are_those_of_the_file() -> None:
     part = result("recall/0", 0.5, 0.47, p=0.01, verdict="no difference shown")
     text = _card(results(results=[result("macro_accuracy", 0.5, 0.6), head, part]))
     assert "### ▼ Got worse\n\nNone of 3 metrics got significantly worse." in text
-    assert "| −0.030 (−0.070 to +0.010) | = no difference shown |" in text
+    assert "| −0.030 (−0.070 to +0.010) | \\= no difference shown |" in text
     kept = result(
         "macro_accuracy", 0.5, 0.5, p=1.0, judged={"margin": 0.05}, verdict="kept within the margin"
     )
