@@ -38,7 +38,7 @@ def _noisy(texts: list[str], targets: list[str], noise: float, seed: int) -> Arr
 
 def _donors(data: EvaluationSet) -> list[str]:
     """The caption that the control gives to each image."""
-    (gallery,) = build_galleries(data, True, False, None, 0)
+    (gallery,) = build_galleries(data)
     return [gallery.texts[row.indices[0]] for row in gallery.shuffled(0)]
 
 
@@ -56,8 +56,12 @@ def test_chance_is_the_ranking_by_frequency(seed: int) -> None:
     # The same by the ordinary way: all queries are equal, and an answer's score is its frequency.
     (expected,) = rank_answers(np.ones((len(truth), 1)), frequency[:, None], [csr_matrix(truth)])
     found = commonest_first(csr_matrix(truth))
-    for name in ("above", "tied", "relevant_tied", "relevant", "precision"):
+    for name in ("above", "tied", "relevant_tied", "relevant"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name))
+    assert found.full is not None
+    assert expected.full is not None
+    for name in ("average_precision", "r_precision", "ndcg"):
+        assert getattr(found.full, name) == pytest.approx(getattr(expected.full, name))
     distinct, counts = np.unique(truth, axis=0, return_counts=True)
     by_text = commonest_first(csr_matrix(distinct), counts)
     assert np.repeat(by_text.hits_at(1), counts).sum() == pytest.approx(found.hits_at(1).sum())
