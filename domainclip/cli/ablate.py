@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import Overrides, Processes, Quiet
+from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, print_report
 from domainclip.report.redaction import public_command
 
 
@@ -23,6 +23,7 @@ def ablate(
     ] = False,
     processes: Processes = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Train the variants of a recipe with several seeds, and choose one on the validation split.
 
@@ -46,4 +47,4 @@ def ablate(
         command=public_command(),
         final=final,
     )
-    typer.echo(page)
+    print_report(page, as_json)

@@ -25,7 +25,13 @@ CardOption = Annotated[
     str | None, typer.Option("--card", "-c", help="A built-in data card by name, or a card file.")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/medical_xray-1.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show no progress and no summary; print the report's path."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as JSON (results.schema.json), not the path.")
+]
 Processes = Annotated[
     int | None, typer.Option(min=1, help="Number of processes on this machine, one GPU each.")
 ]
@@ -47,3 +53,12 @@ def paths_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the words of `data check` and `data preview` into paths and KEY=VALUE overrides."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     return [word for word in words if word not in overrides], overrides
+
+
+def print_report(page: Path | None, as_json: bool) -> None:
+    """Print the path of a report, or the results that lie beside it; nothing where a process has none."""
+    if page is None:
+        return
+    names = {"report": "results.json", "compare": "results_compare.json"}
+    results = page.with_name(names.get(page.stem, f"{page.stem}.json"))
+    typer.echo(results.read_text(encoding="utf-8") if as_json else page, nl=not as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import models_and_overrides
+from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report
 from domainclip.report.redaction import public_command
 
 
@@ -42,6 +42,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Report folder; default: RUN/eval, RUN/eval/CORPUS, eval/NAME or eval/compare."),
     ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Evaluate models on the corpus of a recipe, or on another: alone, compared, or several in one table.
 
@@ -65,8 +67,7 @@ def evaluate(
         templates=prompt_templates or [],
         split=split,
         out=out,
+        quiet=quiet,
         command=public_command(),
     )
-    report = pipelines_evaluate.evaluate_models(request)
-    if report is not None:  # of several processes the first one speaks
-        typer.echo(report)
+    print_report(pipelines_evaluate.evaluate_models(request), as_json)

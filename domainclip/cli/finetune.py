@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import OptionalRecipe, Overrides, Processes, Quiet
+from domainclip.cli.arguments import Json, OptionalRecipe, Overrides, Processes, Quiet, print_report
 from domainclip.report.redaction import public_command
 
 
@@ -21,6 +21,7 @@ def finetune(
         bool, typer.Option("--dry-run", help="Check the run and print its plan; train nothing.")
     ] = False,
     quiet: Quiet = False,
+    as_json: Json = False,
     processes: Processes = None,
     accelerate_config: Annotated[
         Path | None,
@@ -55,8 +56,7 @@ def finetune(
     report = pipelines_finetune.finetune(
         chosen, RunOptions(folder=folder, resume=resume, quiet=quiet, command=public_command())
     )
-    if report is not None:
-        typer.echo(report)
+    print_report(report, as_json)
 
 
 def demo(

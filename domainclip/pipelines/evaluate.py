@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from domainclip.evaluation.evaluate import Evaluation, compare_models
 from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.evaluation.split_usage import Measured, new_evaluation, record_split_usage
 from domainclip.pipelines import external_evaluation
+from domainclip.pipelines.closing import close
 from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
 from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
 from domainclip.pipelines.evaluation_inputs import load_evaluation_inputs, with_model_checks
@@ -55,6 +57,7 @@ class EvalRequest:
     templates: Sequence[str] = ()
     split: str | None = None
     out: Path | None = None
+    quiet: bool = False  # no closing lines
     command: str = ""
 
     @property
@@ -141,7 +144,15 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
     page = _write(folder, evaluations, context, models)
     if measured.external:
         external_evaluation.record_in_runs(request.names, evaluations, context, reported[0])
+    if len(evaluations) == 1 and not request.quiet:
+        last = Path(request.names[-1])
+        evaluated_run = last if (last / RECIPE).is_file() else None
+        close(evaluations[0], context, _say, evaluated_run, recipe, reported[0])
     return page
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _usage(models: EvaluatedModels) -> Measured:

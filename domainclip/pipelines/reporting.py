@@ -21,6 +21,7 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.split_usage import Measured, SplitUsage, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.closing import close
 from domainclip.pipelines.inputs import EvaluationInputs, Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
 from domainclip.report import results_file, writer
@@ -77,6 +78,7 @@ def write_run_report(
     record_trained_run(folder, inputs.corpus, protocol, evaluation)
     facts = CardFacts(recipe, inputs.corpus.card, context.citations, recipe.report.license)
     write_card(folder, results_file.load(folder / "results.json"), facts)
+    close(evaluation, context, run.say, folder, recipe, protocol.reported[0])
     return page
 
 

@@ -78,10 +78,7 @@ def words(context: ReportContext) -> questions.Words:
 def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: bool) -> dict[str, Any]:
     """The verdict in words and one line for each question."""
     called = words(context)
-    places = {context.retention_set: _place("In general", context.retention, "")}
-    first = next((row.dataset for row in rows if row.dataset != context.retention_set), "")
-    places[first] = _place("In the domain", context.corpus, first)
-    blocks, more_blocks = questions.blocks(rows, called, places)
+    blocks, more_blocks = questions.blocks(rows, called, places(rows, context))
     return {
         "group_name": called.groups,
         "lead": questions.lead(rows, called, valid, trained=context.run is not None),
@@ -92,6 +89,15 @@ def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: 
         "cautions": [*context.cautions, *([warning] if (warning := _usage_warning(context)) else [])],
         "external": context.external,
         "readings": str(context.readings) if context.readings else "",
+    }
+
+
+def places(rows: Sequence[ComparisonRow], context: ReportContext) -> dict[str, str]:
+    """The headings of the sets, by name: "In the domain: Chest X-rays, test"."""
+    first = next((row.dataset for row in rows if row.dataset != context.retention_set), "")
+    return {
+        context.retention_set: _place("In general", context.retention, ""),
+        first: _place("In the domain", context.corpus, first),
     }
 
 

@@ -75,6 +75,7 @@ class Answer:
     before: str
     after: str  # empty for a single model
     chance: str
+    interval: str  # of the change, 95 %; empty where there is none
     verdict: str  # in ordinary words; empty for a single model, or if the evaluation is not valid
     mark: str
     kind: str  # the verdict of the row, for the style
@@ -132,6 +133,7 @@ def answer(row: ComparisonRow, words: Words) -> Answer:
         before=before,
         after=after,
         chance="" if row.chance is None else _amount(row.chance, row),
+        interval=change_interval(row),
         verdict=_word(row),
         mark=phrasing.MARKS.get(row.verdict or "", ""),
         kind=row.verdict or "",
@@ -210,6 +212,19 @@ def points(value: float, row: ComparisonRow) -> str:
         return phrasing.number(value, row.unit)
     shown = f"{100 * value:.1f}".removesuffix(".0")
     return f"{shown}\u00a0point{'' if shown == '1' else 's'}"
+
+
+def change_interval(row: ComparisonRow) -> str:
+    """The 95 % interval of the change, "+1.2 to +4.0 points"; empty where it is undefined or not judged."""
+    if row.difference is None or math.isnan(row.difference.low) or row.verdict in (UNKNOWN, NO_VERDICT):
+        return ""
+    if not is_per_cent(row):
+        return phrasing.span(row.difference, row.unit, sign=True)
+    ends = (
+        f"{100 * value:+.1f}".replace("-", phrasing.MINUS)
+        for value in (row.difference.low, row.difference.high)
+    )
+    return f"{' to '.join(ends)}\u00a0points"
 
 
 def _sentence(row: ComparisonRow, words: Words) -> str:

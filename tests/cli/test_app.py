@@ -265,13 +265,21 @@ def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Pat
     code, out, error = finetune("strategy.lora.rank=2", "strategy={lora: {rank: 2}}")
     assert (code, out, error) == (0, f"{folder / 'report.html'}\n", "")
     first = json.loads((folder / "results.json").read_text())
-    assert run("eval", folder, "--against", "base", "--out", tmp_path / "eval")[0] == 0
+    code, out, error = run("eval", folder, "--against", "base", "--out", tmp_path / "eval")
+    assert (code, out) == (0, f"{tmp_path / 'eval' / 'report.html'}\n")
+    assert "In the domain" in error
+    assert f"Try it: domainclip classify {folder} " in error
     again = json.loads((tmp_path / "eval/results.json").read_text())
     assert again["results"] == first["results"]  # the saved adapter says exactly what the trained towers said
-    assert run("eval", base, "--recipe", folder / "recipe.yaml", "--out", tmp_path / "alone")[0] == 0
-    alone = json.loads((tmp_path / "alone/results.json").read_text())["results"]
+    code, out, error = run(
+        "eval", base, "--recipe", folder / "recipe.yaml", "--out", tmp_path / "alone", "-q", "--json"
+    )
+    assert (code, out) == (0, (tmp_path / "alone/results.json").read_text())
+    alone = json.loads(out)["results"]
     assert [row["base"] for row in alone] == [row["base"] for row in first["results"]]
     assert {row["adapted"] for row in alone} == {None}
+    recorded = json.loads((folder / "model/classes.json").read_text())
+    assert recorded["classes"].keys() == {"blue", "green", "red", "white"}
     code, out, error = run("merge", folder, tmp_path / "merged")
     assert code == 0, error
     assert out.startswith(

@@ -15,6 +15,7 @@ from domainclip.pipelines.ablation.plan import Ablation
 from domainclip.pipelines.ablation.table import make_table, record_base
 from domainclip.report import writer
 from domainclip.report.choice_phrasing import choice_in_words
+from domainclip.report.closing import ablation_lines
 
 
 def ablate(
@@ -67,6 +68,8 @@ def _run_and_compare(
     runs.check_any_complete(ended)
     table = make_table(baseline, ended, folder, command)
     page = writer.write_ablation(folder, table)
+    for line in ablation_lines(table):
+        say(line)
     failed = [end for end in ended if end.error]
     if failed:
         names = ", ".join(end.run.folder.name for end in failed)
