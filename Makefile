@@ -6,7 +6,7 @@ DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak fuzz mutants
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -60,6 +60,10 @@ dicom-table: install
 # 100,000 pairs in tar shards through two processes: every one once, resumed in mid-epoch, in flat memory.
 streaming: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/streaming.py
+
+# What a lent GPU has to show, in ten minutes: the tables of docs/guide/speed.md. DEVICE=cpu SIZE=tiny tries it.
+gpu: install
+	PYTHON=$(BIN)/python bash benchmarks/gpu.sh
 
 # Preparing a corpus: two processes against one, and JPEG files against Pillow alone.
 input: install

@@ -73,6 +73,7 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
 
     from benchmarks import bases
     from domainclip.components import WeightedObjectives
+    from domainclip.data.batching.matches import MatchKeys
     from domainclip.objectives.contrastive import Contrastive
     from domainclip.objectives.losses import blockwise
     from domainclip.training import step, views
@@ -85,9 +86,10 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     model.set_train_mode({"image", "text"})
     draw = torch.Generator().manual_seed(0)
     side = model.image_size[0]
-    pixels = torch.randint(0, 256, (pairs, side, side, 3), dtype=torch.uint8, generator=draw).to(device)
+    pixels = torch.randint(0, 256, (pairs, side, side, 3), dtype=torch.uint8, generator=draw)
     texts = [f"a photo of a {'red circle ' * (1 + i % 4)}{i}" for i in range(pairs)]
-    batch = views.StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs, device=device), None)
+    keys = MatchKeys.of_groups(torch.arange(pairs, device=device))
+    batch = views.StepBatch({"pixels": pixels}, None, texts, None, keys, None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     accelerator = Accelerator(cpu=asked.device == "cpu")
     began = time.perf_counter()

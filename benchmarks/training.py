@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import os
 import platform
 import statistics
@@ -195,7 +196,7 @@ def _peers(
         tensors = []
         for rows in shown:
             assert rows.image is not None
-            pixels = setup.model.pixels({name: value.to(device) for name, value in rows.image.items()})
+            pixels = setup.model.pixel_inputs({name: value.to(device) for name, value in rows.image.items()})
             tensors.append({**pixels, "input_ids": _ids(setup, rows.texts, length).to(device)})
         return tensors
 
@@ -207,12 +208,13 @@ def _peers(
         how = "trimmed for it" if helped else f"{setup.model.max_tokens} tokens"
         step_of = peers.transformers_step(peers.copied(reference), autocast)
         named.append((f"transformers, {how}", not helped, step_of, tensors))
-        if mode != "lora_last_quarter":  # open_clip has no adapters
+        if mode != "lora_last_quarter" and _installed("open_clip"):  # which has no adapters
             step_of = peers.open_clip_step(reference, mode == "locked_image", helped, autocast, device)
             named.append((f"open_clip, {how}", not helped, step_of, tensors))
     micro = min(asked.micro, asked.batch)
-    cached = peers.sentence_transformers_step(peers.copied(reference), micro, autocast)
-    named.append(("sentence-transformers, cached, trims", True, cached, trimmed))
+    if _installed("sentence_transformers"):
+        cached = peers.sentence_transformers_step(peers.copied(reference), micro, autocast)
+        named.append(("sentence-transformers, cached, trims", True, cached, trimmed))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         reference(**trimmed[0])
     contenders = [
@@ -220,6 +222,14 @@ def _peers(
         for name, ships, take, given in named
     ]
     return contenders, 3 * counter.get_total_flops()
+
+
+def _installed(library: str) -> bool:
+    """Whether a peer can be measured; one that is not installed is named in its place."""
+    if importlib.util.find_spec(library) is not None:
+        return True
+    print(f"{library} is not installed, and is not measured")
+    return False
 
 
 def _ids(setup: TrainingSetup, texts: list[str], length: int | None) -> Tensor:

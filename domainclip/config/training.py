@@ -34,7 +34,7 @@ class TrainConfig(StrictModel):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     log_every: int = Field(1, ge=1)
     log_to: Literal["tensorboard"] | None = None  # also write the metrics as event files into the run folder
-    save_every: int = Field(200, ge=1)
+    save_every: Annotated[int, Field(ge=1)] | str = 200  # steps between checkpoints, or a time such as 15m
     keep_checkpoints: int = Field(2, ge=1)
     time_limit: str | None = None  # e.g. 3h50m: save a checkpoint and stop then; continue with --resume
     requeue: bool = False  # put the SLURM job back into its queue when it is stopped
@@ -59,6 +59,13 @@ class TrainConfig(StrictModel):
     def _duration(cls, value: str | None) -> str | None:
         if value is not None:
             durations.seconds(value)
+        return value
+
+    @field_validator("save_every")
+    @classmethod
+    def _steps_or_time(cls, value: int | str) -> int | str:
+        if isinstance(value, str) and durations.seconds(value) == 0:
+            raise ValueError(f"{value}: set a number of steps, or a time such as 15m")
         return value
 
     @field_validator("timeout")

@@ -90,6 +90,7 @@ def make_setup(
         notes=notes,
         validation=validation,
         identity={} if start is None else start.identity,
+        interpolates=recipe.weight_interpolation is not None,
         checkpoint=None if start is None else start.checkpoint,
     )
 

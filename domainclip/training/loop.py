@@ -39,7 +39,7 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
     stage = StageRun.begin(inputs, saved, run)
     setup, settings, total = inputs.setup, stage.settings, stage.total
     state, policy = stage.state, stage.policy
-    weights = setup.objectives.weights
+    weights, saves = setup.objectives.weights, loop_checkpoints.SaveSchedule(settings.save_every)
     with (
         interruption.InterruptHandler(settings.time_limit, run.started) as interrupts,
         checkpoint.AsyncCheckpointWriter() as writer,
@@ -52,7 +52,7 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
             if is_due(state.step, settings.log_every, total):
                 stage.metrics.write(record)
             improved = stage.validate()
-            if is_due(state.step, settings.save_every, policy.last_step(stage.steps.end)) or stop or improved:
+            if saves.is_due(state.step, policy.last_step(stage.steps.end)) or stop or improved:
                 loop_checkpoints.save(writer, setup, state, policy, run.folder)
             display.show(state.step, record)
             if stop and state.step < policy.last_step(total):

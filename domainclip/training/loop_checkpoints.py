@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from domainclip.config import durations
 from domainclip.distributed import collectives, heartbeat
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.setup import TrainingSetup
@@ -14,6 +16,26 @@ from domainclip.training.state import TrainingState
 from domainclip.training.validation_policy import ValidationPolicy
 
 log = logging.getLogger("domainclip")
+
+
+class SaveSchedule:
+    """When checkpoints are due: after so many steps, or so much time, which the first process measures."""
+
+    def __init__(self, every: int | str) -> None:
+        self.every = every
+        self._saved = time.monotonic()
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Return whether one is due after `step`; always after the last. All processes call it."""
+        if step == last:
+            return True
+        if isinstance(self.every, int):
+            return step % self.every == 0
+        wait = durations.seconds(self.every)
+        due = collectives.on_first_process(lambda: time.monotonic() - self._saved >= wait)
+        if due:
+            self._saved = time.monotonic()
+        return due
 
 
 def restore(state: TrainingState, path: Path | None, first_step: int) -> dict[str, Any]:
@@ -67,6 +89,5 @@ def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, fol
     if problem := collectives.on_first_process(partial(checkpoint.verify_checkpoint, path)):
         log.warning("%s is not complete: %s; the run ends with the weights of its last step", path, problem)
         return state.step
-    groups, _ = checkpoint.load(path)
-    state.restore({"weights": groups["weights"]}, state.step)
+    state.restore({"weights": checkpoint.load_group(path, "weights")}, state.step)
     return best

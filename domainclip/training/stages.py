@@ -35,7 +35,8 @@ class TrainedModel:
     """A model after its last step."""
 
     setup: TrainingSetup
-    start_weights: Mapping[str, Tensor]  # that learned, as they were before the first step
+    # Those that learned, before the first step, in main memory; only where they are interpolated.
+    start_weights: Mapping[str, Tensor]
     steps: int
     weights_of_step: int  # the step whose weights the model has: the last, or the best
     micro_batch_size: int | None  # as set or measured; None: the whole batch
@@ -69,9 +70,13 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
     """
     run.say(f"{setup.summary}; {len(setup.pairs)} training pairs; run folder {run.folder}")
     weights = setup.model.weights()
-    start = {name: w.detach().clone() for name, w in weights.items() if setup.factors[name] > 0}
+    start = {
+        name: weight.detach().to("cpu", copy=True)
+        for name, weight in weights.items()
+        if setup.interpolates and setup.factors[name] > 0
+    }
     stages, saved = stages_of(setup), setup.checkpoint
-    step = 0 if saved is None else int(checkpoint.load(saved)[1]["step"])
+    step = 0 if saved is None else int(checkpoint.load_state(saved)["step"])
     results: list[StageResult] = []
     for number, stage in enumerate(stages, start=1):
         begin, end = stage.steps

@@ -145,7 +145,7 @@ def interpolate_weights(
         for name, weight in model.weights().items()
         if name in start and not name.startswith("extra/third.")
     }
-    end = {name: weight.detach().clone() for name, weight in weights.items()}
+    end = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
     tried, base_results, measured = [], list[ProbeResult](), dict[float, Metric]()
     for alpha in (0.0, *settings.alphas):
         set_alpha(weights, start, end, alpha, model)

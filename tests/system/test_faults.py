@@ -326,6 +326,7 @@ def test_autocast_against_plain(base: Path) -> None:
     assert torch.cosine_similarity(one, two, dim=0) > 0.99
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.usefixtures("_fresh_accelerator")
 @pytest.mark.filterwarnings("default")

@@ -165,7 +165,18 @@ def verify_checkpoint(path: Path) -> str | None:
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], Any]:
     """Return the groups of tensors and the state of a verified checkpoint."""
     groups = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
-    return groups, json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return groups, load_state(path)
+
+
+def load_group(path: Path, name: str) -> dict[str, Tensor]:
+    """Return one group of tensors of a verified checkpoint."""
+    tensors: dict[str, Tensor] = load_file(path / f"{name}.safetensors")
+    return tensors
+
+
+def load_state(path: Path) -> Any:
+    """Return the state of a verified checkpoint, without its tensors."""
+    return json.loads((path / "state.json").read_text(encoding="utf-8"))
 
 
 def prune(folder: Path, keep: int, protected: Collection[int] = (), newest: int | None = None) -> None:

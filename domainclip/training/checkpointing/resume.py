@@ -29,8 +29,7 @@ def find_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Path | None:
             )
         log.warning("%s: no complete checkpoint; starting from the first step", folder)
         return None
-    _, facts = checkpoint.load(newest)
-    before = facts["identity"]
+    before = checkpoint.load_state(newest)["identity"]
     changed = changed_keys(before["recipe"], dict(identity["recipe"]))
     if changed:
         raise RecipeError(f"--resume: the recipe has changed since {newest.name}: {'; '.join(changed)}")
