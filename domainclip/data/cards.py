@@ -146,6 +146,9 @@ class Card(StrictModel):
     templates: list[str] = []
     min_items: int = Field(default=10, ge=1)
     prompts_version: int = 1
+    # The share of a class where the model will be used, {pneumonia: 0.02}: predictive values are given for it
+    # beside those at the share in the measured split.
+    prevalence: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
     retention: Retention | None = None
     max_unusable: float = Field(default=0.01, ge=0, le=1)  # above this share of unusable items a run stops
     privacy: Privacy = Privacy()

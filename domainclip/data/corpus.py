@@ -21,7 +21,7 @@ from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.rows import FEATURES
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
-from domainclip.errors import DataError
+from domainclip.errors import DataError, RecipeError, did_you_mean
 
 _CHUNK = 64  # rows: a row may hold its images as bytes
 
@@ -212,7 +212,18 @@ def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
 
 
 def _classes(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
-    """The classes of the card, or its templates filled with the class names that are frequent in training."""
+    """The classes of the card, or its templates filled with the class names that are frequent in training.
+
+    Raises: RecipeError for the prevalence of a class that is not among them.
+    """
+    classes = _class_prompts(splits, card, log)
+    for name in card.prevalence:
+        if classes and name not in classes:  # without any, those of a run may follow
+            raise RecipeError(f'corpus.prevalence: class "{name}": {did_you_mean(name, classes)}')
+    return classes
+
+
+def _class_prompts(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
     if card.classes or not card.templates:
         return dict(card.classes)
     # A set for evaluation only has no training split to count in.

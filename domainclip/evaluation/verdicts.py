@@ -25,7 +25,7 @@ NO_VERDICT = "not judged"  # a descriptive metric, one that its own noise biases
 class MetricHeader:
     """The facts of a metric that are the same for every model.
 
-    A metric with a slash, `accuracy/cat`, is a part of the metric before the slash.
+    A metric with a slash, `recall/cat`, is a part of the metric before the slash.
     """
 
     probe: str

@@ -41,6 +41,7 @@ _NAMES = {
     r"(?<![a-z])f1(?![a-z])": "F1",
     r"(?<![a-z])top_?(\d+)_percent": r"top \1 %",
     r"(?<![a-z])top_?(\d+)_": r"top-\1 ",
+    r"_at_(\d+)_percent_": r" at \1 % ",
 }
 
 

@@ -22,7 +22,7 @@ from domainclip.data.quarantine import (
 )
 from domainclip.data.rows import FEATURES, SourceRow, standardise
 from domainclip.data.schema import COLUMNS
-from domainclip.errors import DataError, ExitCode
+from domainclip.errors import DataError, ExitCode, RecipeError
 from tests.data.made_corpora import card, noise_image, table
 
 
@@ -73,6 +73,17 @@ def test_classes_are_those_that_are_frequent_in_training(tmp_path: Path) -> None
     assert loaded.notes[-1] == (
         "classes: 1 with fewer than 2 items are left out of zero-shot evaluation (corpus.min_items)"
     )
+
+
+def test_the_prevalence_of_an_unknown_class_is_refused(tmp_path: Path) -> None:
+    file = str(table(tmp_path, _rows(3)))
+    classes = {"pneumonia": "a chest x-ray of pneumonia"}
+    assert load_corpus(card(classes=classes, prevalence={"pneumonia": 0.02}), file).card.prevalence == {
+        "pneumonia": 0.02
+    }
+    with pytest.raises(RecipeError) as refusal:
+        load_corpus(card(classes=classes, prevalence={"pneumona": 0.02}), file)
+    assert str(refusal.value) == 'corpus.prevalence: class "pneumona": did you mean "pneumonia"?'
 
 
 def test_in_a_set_for_evaluation_only_classes_are_counted_everywhere(tmp_path: Path) -> None:

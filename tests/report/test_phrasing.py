@@ -158,6 +158,7 @@ NAMES = {
     "image_to_text_r1_shuffled": "image-to-text R@1 shuffled",
     "macro_f1": "macro F1",
     "top5_accuracy": "top-5 accuracy",
+    "sensitivity_at_90_percent_specificity/Pneumonia": "sensitivity at 90 % specificity, Pneumonia",
     "image_to_text_map": "image-to-text mAP",
     "image_to_text_top_10_percent": "image-to-text top 10 %",
     "ece_adaptive": "ECE adaptive",

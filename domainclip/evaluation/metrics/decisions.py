@@ -25,14 +25,34 @@ def youden_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
 
     An answer is positive at or above it; of equal optima, the highest. None when all known labels are equal.
     """
-    known = ~np.isnan(labels)
-    values, positive = scores[known], labels[known] == 1
-    if positive.all() or not positive.any():
-        return None
-    levels, level = np.unique(-values, return_inverse=True)
-    levels = -levels  # descending: the first i + 1 levels are answered positive
-    positives, negatives = (
-        np.cumsum(np.bincount(level[side], minlength=len(levels))) for side in (positive, ~positive)
-    )
-    best = int(np.argmax(np.round(positives / positives[-1] - negatives / negatives[-1], 12)))
-    return float(levels[best] if best + 1 == len(levels) else (levels[best] + levels[best + 1]) / 2)
+    threshold = float(youden_thresholds(scores, labels, np.ones((1, len(scores))))[0])
+    return None if np.isnan(threshold) else threshold
+
+
+def youden_thresholds(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(r,) such thresholds, of scores and labels (n,) drawn as often as weights (r, n) state.
+
+    NaN where no item of one kind is drawn.
+    """
+    known = np.flatnonzero(~np.isnan(labels))
+    order = known[np.argsort(-scores[known], kind="stable")]
+    values, drawn = scores[order], weights[:, order]
+    # Descending levels of equal scores: the first i + 1 levels are answered positive.
+    ends = np.flatnonzero(np.append(np.diff(values) != 0, True)) if len(values) else np.zeros(0, int)
+    positive = labels[order] == 1
+    positives, negatives = (np.cumsum(drawn * side, axis=1)[:, ends] for side in (positive, ~positive))
+    thresholds = np.full(len(weights), np.nan)
+    both = np.flatnonzero((positives[:, -1:] > 0).any(axis=1) & (negatives[:, -1:] > 0).any(axis=1))
+    if not len(both):
+        return thresholds
+    positives, negatives = positives[both], negatives[both]
+    gain = np.round(positives / positives[:, -1:] - negatives / negatives[:, -1:], 12)
+    rows, answered = np.arange(len(both)), positives + negatives
+    gain[answered == 0] = -np.inf  # above all items drawn
+    best = gain.argmax(axis=1)
+    # The next level with an item drawn; the lowest drawn level is its own threshold.
+    later = answered > answered[rows, best][:, None]
+    following = np.where(later.any(axis=1), later.argmax(axis=1), best)
+    levels = values[ends]
+    thresholds[both] = (levels[best] + levels[following]) / 2
+    return thresholds

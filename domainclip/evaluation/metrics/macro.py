@@ -37,6 +37,33 @@ def macro_accuracy(
     return metrics[:1] if frequent[truth].all() else metrics
 
 
+def macro_f1(
+    items: Dataset, rows: np.ndarray, shares: np.ndarray, truth: np.ndarray, library_mean: bool
+) -> list[Metric]:
+    """Macro F1 of shares (n, c) of each class in the answers to items of classes `truth` (n,).
+
+    `library_mean` adds that of scikit-learn and torchmetrics: over the classes that have items or answers.
+    """
+    counts = np.bincount(truth, minlength=shares.shape[1])
+    means = {
+        "macro_f1": np.flatnonzero(frequent_classes(counts)),
+        f"macro_f1{ALL}": np.flatnonzero(counts),
+        "macro_f1_as_scikit_learn": np.arange(len(counts)),
+    }
+    if len(means["macro_f1"]) == len(means[f"macro_f1{ALL}"]):
+        del means[f"macro_f1{ALL}"]
+    if not library_mean:
+        del means["macro_f1_as_scikit_learn"]
+    guess = np.full(shares.shape, 1 / shares.shape[1])
+    metrics = []
+    for name, classes in means.items():
+        aggregate = partial(aggregates.macro_f1, classes=truth, of=classes)
+        chance = aggregates.point_estimate(aggregate, guess)
+        comparable = name == "macro_f1"
+        metrics.append(metric(name, items, rows, shares, aggregate, chance, comparable=comparable))
+    return metrics
+
+
 def macro_area(
     name: str,
     items: Dataset,
@@ -66,3 +93,36 @@ def macro_area(
         for side, classes in sides
     ]
     return metrics[:1] if sides[0][1] == sides[1][1] else metrics
+
+
+def library_areas(items: Dataset, scores: np.ndarray, labels: np.ndarray) -> list[Metric]:
+    """Macro AUROC and AUPRC over all classes, as torchmetrics, and as it and scikit-learn, average them.
+
+    A class without positives counts as 0, and for the AUROC one without negatives too; here such a class is
+    left out. scikit-learn has no macro AUROC then. Scores and labels (n, c).
+    """
+    rows, prevalence = np.arange(len(items)), float(np.nanmean(labels, axis=0).mean())
+    two_sided = ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).mean()
+    return [
+        metric(
+            name,
+            items,
+            rows,
+            scores,
+            partial(aggregates.over_columns, partial(_or_zero, of=of), labels=labels),
+            chance,
+            comparable=False,
+        )
+        for name, of, chance in (
+            ("macro_auroc_as_torchmetrics", aggregates.auroc, 0.5 * float(two_sided)),
+            ("macro_auprc_as_scikit_learn", aggregates.average_precision, prevalence),
+        )
+    ]
+
+
+def _or_zero(
+    scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, of: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """(r,) an area under a curve, 0 where it is undefined."""
+    areas: np.ndarray = np.nan_to_num(of(scores, weights, labels))
+    return areas

@@ -14,10 +14,12 @@ import numpy as np
 from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics import macro, results
 from domainclip.evaluation.statistics import aggregates
+from domainclip.evaluation.statistics.estimates import too_few_groups
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SPECIFICITIES = (90, 95)  # percent, at which sensitivities are compared
 _PICKS: dict[str, Callable[..., np.ndarray]] = {"lowest": np.min, "median": np.median, "highest": np.max}
 
 
@@ -54,41 +56,30 @@ def auroc_and_auprc(
     return metrics
 
 
-def sensitivity_and_specificity(
-    items: Dataset, names: Sequence[str], scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
+def sensitivity_at_specificities(
+    items: Dataset, names: Sequence[str], scores: np.ndarray, labels: np.ndarray, classes: Sequence[int]
 ) -> list[Metric]:
-    """Sensitivity and specificity at the threshold of each class, and their means.
+    """Sensitivity at 90 and at 95 % specificity: of each class, and the mean over those with enough groups.
 
-    A class with fewer than `MIN_ITEMS` items counts in the means, but has no metric of its own.
-
-    Scores and labels (n, c), thresholds (c,). At chance the two add up to 1, so neither has a chance level;
-    their mean, the balanced accuracy, has one: 0.5.
+    Scores and labels (n, c), NaN where unknown. The threshold is that of the measured items, chosen anew in
+    every resample, so the interval holds its noise.
     """
-    if not len(names):
-        return []
-    positive_answers, rows = (scores >= thresholds).astype(float), np.arange(len(items))
-    sides = {"sensitivity": (positive_answers, labels), "specificity": (1 - positive_answers, 1 - labels)}
-    metrics = [
-        results.metric(
-            "macro_balanced_accuracy",
-            items,
-            rows,
-            positive_answers,
-            partial(_balanced_accuracy, labels=labels),
-            0.5,
-        )
-    ]
-    for side, (answers, truth) in sides.items():
-        macro = partial(_macro_share, labels=truth)
-        metrics.append(results.metric(f"macro_{side}", items, rows, answers, macro))
-    for side, (answers, truth) in sides.items():
-        for i, name in enumerate(names):
-            positives = np.flatnonzero(truth[:, i] == 1)
-            if len(positives) < results.MIN_ITEMS:
-                continue
-            metrics.append(
-                results.metric(f"{side}/{name}", items, positives, answers[positives, i], aggregates.mean)
-            )
+    metrics = []
+    for percent in SPECIFICITIES:
+        name, chance, at = f"sensitivity_at_{percent}_percent_specificity", 1 - percent / 100, percent / 100
+        parts = []
+        for i in classes:
+            known = np.flatnonzero(~np.isnan(labels[:, i]))
+            area = partial(aggregates.sensitivity_at_specificity, labels=labels[known, i], specificity=at)
+            parts.append(results.metric(f"{name}/{names[i]}", items, known, scores[known, i], area, chance))
+        few = [bool(too_few_groups(part.aggregate, part.groups)) for part in parts]
+        enough = [i for i, rare in zip(classes, few, strict=True) if not rare]
+        if len(enough) > 1:
+            mean = aggregates.macro_sensitivity_at_specificity
+            macro = partial(mean, labels=labels[:, enough], specificity=at)
+            rows = np.arange(len(items))
+            metrics.append(results.metric(f"macro_{name}", items, rows, scores[:, enough], macro, chance))
+        metrics += parts
     return metrics
 
 
@@ -127,13 +118,3 @@ def _reduce_templates(
     values = np.stack([aggregate(scores[..., k], weights) for k in range(scores.shape[-1])], axis=1)
     picked: np.ndarray = pick(values, axis=1)
     return picked
-
-
-def _macro_share(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return aggregates.over_columns(aggregates.share_among, scores, weights, labels)
-
-
-def _balanced_accuracy(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    sensitivity = _macro_share(scores, weights, labels)
-    accuracy: np.ndarray = (sensitivity + _macro_share(1 - scores, weights, 1 - labels)) / 2
-    return accuracy

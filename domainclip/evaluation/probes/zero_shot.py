@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,11 +15,13 @@ from scipy.special import expit
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
-from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
+from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import (
     class_diagnostics,
+    class_parts,
     decisions,
     macro,
+    operating_points,
     results,
     zero_shot_metrics,
     zero_shot_scores,
@@ -42,20 +44,23 @@ _MAX_AUROCS = 64  # AUROCs that a spread over templates may compute
 class ZeroShot(Probe):
     """Zero-shot classification by the class prompts nearest to the image. [arXiv:2103.00020]
 
-    Single-label: accuracy, macro accuracy and macro F1; the true class counts 1/t when t classes tie at the
-    top. Multi-label (`multi_label` in the card), or a preset of yes-or-no tasks: AUROC and AUPRC of each
-    class, from the cosine with its positive prompts minus that with its negative ones
-    [doi:10.1038/s41551-022-00936-9]; sensitivity and specificity at a threshold chosen on validation.
+    Single-label: accuracy, macro accuracy, macro F1, and of each class recall, precision, F1 and AUROC; the
+    true class counts 1/t when t classes tie at the top. Multi-label (`multi_label` in the card), or a preset
+    of yes-or-no tasks: AUROC, AUPRC and sensitivity at 90 and 95 % specificity of each class, from the cosine
+    with its positive prompts minus that with its negative ones [doi:10.1038/s41551-022-00936-9]; as a
+    description, sensitivity, specificity and predictive values at a threshold chosen on validation.
     Legend: n items, c classes, k templates.
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     classifies: ClassVar[bool] = True
 
     # The prompts of a class: those of the card, in one of three ensembles; the bare name of the class; or the
     # prompts of a published protocol.
     preset: Preset = "normalise_mean_normalise"
+    # Adds macro F1, AUROC and AUPRC as scikit-learn and torchmetrics average them, where classes are absent.
+    library_means: bool = False
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Accuracy, or AUROC for multi-label and yes-or-no tasks.
@@ -85,14 +90,13 @@ class ZeroShot(Probe):
         hits, chance = decisions.top_k_hits(scores, truth), 1 / len(names)
         odds = class_diagnostics.log_odds(scores * encoder.scale)
         metric = partial(results.metric, items=data.items, rows=rows)
-        macro_f1 = partial(aggregates.macro_f1, classes=truth)
-        guess = aggregates.point_estimate(macro_f1, np.full(scores.shape, chance))
+        shares = decisions.top1_shares(scores)
         metrics = [
             *macro.macro_accuracy(data.items, rows, hits, truth, np.full(len(rows), chance)),
             metric(name="accuracy", scores=hits, aggregate=aggregates.mean, chance=chance),
-            metric(name="macro_f1", scores=decisions.top1_shares(scores), aggregate=macro_f1, chance=guess),
+            *macro.macro_f1(data.items, rows, shares, truth, self.library_means),
         ]
-        if len(names) > 5:
+        if len(names) > 10:  # of fewer classes, five are half or more
             top5 = decisions.top_k_hits(scores, truth, 5)
             metrics.append(
                 metric(name="top5_accuracy", scores=top5, aggregate=aggregates.mean, chance=5 * chance)
@@ -102,13 +106,9 @@ class ZeroShot(Probe):
             for margins in zero_shot_scores.margins_by_template(encoder, data.items, positives)
         ]
         metrics += zero_shot_metrics.template_spread("accuracy", metric, by_template, aggregates.mean, chance)
-        for i, name in enumerate(names):
-            positives = truth == i
-            if positives.sum() >= results.MIN_ITEMS:
-                part = results.metric(
-                    f"accuracy/{name}", data.items, rows[positives], hits[positives], aggregates.mean, chance
-                )
-                metrics.append(part)
+        metrics += class_parts.recalls(data.items, names, rows, hits, truth, np.full(len(names), chance))
+        metrics += class_parts.one_against_others(data.items, names, rows, odds, truth)
+        metrics += class_parts.answer_rates(data.items, names, rows, shares, truth, data.card.prevalence)
         details = self._details(data, task) | {
             "items_without_exactly_one_class": len(data.items) - len(rows),
             "classes_without_items": len(names) - len(set(truth.tolist())),
@@ -124,9 +124,7 @@ class ZeroShot(Probe):
             self.version,
             details,
             warnings,
-            diagnostics=class_diagnostics.of_single_label(
-                names, data.items, rows, decisions.top1_shares(scores), odds, truth
-            ),
+            diagnostics=class_diagnostics.of_single_label(names, data.items, rows, shares, odds, truth),
         )
 
     def _several(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:
@@ -156,18 +154,13 @@ class ZeroShot(Probe):
         )
         by_template = [margins[:, mean_of] for margins in task.by_template(encoder, data.items)]
         if len(by_template) * len(mean_of) <= _MAX_AUROCS:
-            macro = partial(aggregates.macro_auroc, labels=labels[:, mean_of])
+            mean_area = partial(aggregates.macro_auroc, labels=labels[:, mean_of])
             everyone = partial(results.metric, items=data.items, rows=np.arange(len(data.items)))
-            metrics += zero_shot_metrics.template_spread("auroc", everyone, by_template, macro, 0.5)
-        with_threshold = [i for i in two_sided if names[i] in thresholds]
-        threshold_values = np.array([thresholds[names[i]] for i in with_threshold])
-        metrics += zero_shot_metrics.sensitivity_and_specificity(
-            data.items,
-            [names[i] for i in with_threshold],
-            scores[:, with_threshold],
-            labels[:, with_threshold],
-            threshold_values,
-        )
+            metrics += zero_shot_metrics.template_spread("auroc", everyone, by_template, mean_area, 0.5)
+        metrics += zero_shot_metrics.sensitivity_at_specificities(data.items, names, scores, labels, mean_of)
+        metrics += self._at_thresholds(encoder, data, task, scores, labels, thresholds, two_sided)
+        if self.library_means:
+            metrics += macro.library_areas(data.items, scores, labels)
         details = self._details(data, task) | {
             "averaged_over": [names[i] for i in mean_of],
             "positive_items": {names[i]: int(np.nansum(labels[:, i])) for i in two_sided},
@@ -190,6 +183,32 @@ class ZeroShot(Probe):
         """Published protocols apply a softmax to two unscaled cosines; otherwise the margin in logits."""
         answers: np.ndarray = expit(margins) if task.binary else margins * encoder.scale
         return answers
+
+    def _at_thresholds(
+        self,
+        encoder: Encoder,
+        data: EvaluationSet,
+        task: ZeroShotTask,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        thresholds: Mapping[str, float],
+        two_sided: Sequence[int],
+    ) -> list[Metric]:
+        """Rates at the thresholds of the two-sided classes that have one."""
+        names = list(task.classes)
+        columns = [i for i in two_sided if names[i] in thresholds]
+        if not columns or data.validation is None:
+            return []
+        answers = operating_points.answers_at_thresholds(
+            scores[:, columns],
+            np.array([thresholds[names[i]] for i in columns]),
+            self._answer(encoder, task.scores(encoder, data.validation), task)[:, columns],
+            task.truth(data.validation)[:, columns],
+            list(data.validation["group"]),
+        )
+        return operating_points.rates_at_thresholds(
+            data.items, [names[i] for i in columns], answers, labels[:, columns], data.card.prevalence
+        )
 
     def _thresholds(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> dict[str, float]:
         if data.validation is None or not len(data.validation):

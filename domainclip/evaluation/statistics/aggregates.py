@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -38,13 +38,18 @@ def macro_mean(scores: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> 
     return mean_of_defined(ratio_of(by_level(weights * scores, classes), weight))
 
 
-def macro_f1(scores: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(r,) means of F1 over the classes that were drawn; scores (n, c): share of each class in the answer."""
-    drawn = by_level(weights, classes)
-    correct = scores[np.arange(len(scores)), classes]
-    answered = weights @ scores[:, np.unique(classes)]
-    f1 = ratio_of(2 * by_level(weights * correct, classes), drawn + answered)
-    return mean_of_defined(np.where(drawn > 0, f1, np.nan))
+def macro_f1(
+    scores: np.ndarray, weights: np.ndarray, classes: np.ndarray, of: np.ndarray | None = None
+) -> np.ndarray:
+    """(r,) means of F1 over the classes `of` (k,); None: those that have items.
+
+    Scores (n, c) are the shares of each class in the answer. A class that is neither drawn nor answered has
+    no F1 and is left out; one that is answered without being drawn has 0.
+    """
+    counted = np.unique(classes) if of is None else of
+    drawn = weights @ (classes[:, None] == counted)
+    correct = weights @ np.where(classes[:, None] == counted, scores[:, counted], 0.0)
+    return mean_of_defined(ratio_of(2 * correct, drawn + weights @ scores[:, counted]))
 
 
 def median(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -80,6 +85,25 @@ def average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarra
     return ratio_of(np.einsum("lr,lr->r", positive[::-1], precision), positive.sum(axis=0))
 
 
+def sensitivity_at_specificity(
+    scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, specificity: float
+) -> np.ndarray:
+    """(r,) shares of the positives above a threshold that the given share of the negatives lies below.
+
+    The threshold is that of each resample: the lowest at which at most 1 - specificity of the drawn negatives
+    are at or above it. Where positives tie with the negatives at this border, as many of them count as of
+    those negatives are still allowed, so a model without knowledge has 1 - specificity: the curve is straight
+    between two thresholds, as the AUROC counts it. NaN without positives or negatives.
+    """
+    positive, untied, tied = _curve(scores, labels).drawn(weights)
+    negatives = untied.sum(axis=0) + tied.sum(axis=0)
+    above = negatives - np.cumsum(untied[:-1] + tied, axis=0)
+    room = np.round((1 - specificity) * negatives, 9) - above
+    share = np.where(tied > 0, np.clip(room / np.maximum(tied, 1), 0, 1), room >= 0)
+    sensitivity = ratio_of(np.einsum("lr,lr->r", positive, share), positive.sum(axis=0))
+    return np.where(negatives > 0, sensitivity, np.nan)
+
+
 def macro_auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(r,) means of the AUROC over the classes with positives and negatives; scores and labels (n, c)."""
     return over_columns(auroc, scores, weights, labels)
@@ -88,6 +112,13 @@ def macro_auroc(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> 
 def macro_average_precision(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(r,) means of the average precision over the classes with positives; scores and labels (n, c)."""
     return over_columns(average_precision, scores, weights, labels)
+
+
+def macro_sensitivity_at_specificity(
+    scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, specificity: float
+) -> np.ndarray:
+    """(r,) means of that sensitivity over the classes with positives and negatives; (n, c) as above."""
+    return over_columns(partial(sensitivity_at_specificity, specificity=specificity), scores, weights, labels)
 
 
 def over_columns(
@@ -99,12 +130,6 @@ def over_columns(
     """(r,) means over the columns in which the metric is defined; scores and labels (n, c)."""
     each = [metric(scores[:, i], weights, labels[:, i]) for i in range(scores.shape[1])]
     return mean_of_defined(np.stack(each, axis=1))
-
-
-def share_among(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(r,) weighted means of scores (n,) over the items with label 1, such as a sensitivity."""
-    positives = weights * (labels == 1)
-    return ratio_of(positives @ scores, positives.sum(axis=1))
 
 
 def calibration_error(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from domainclip.evaluation.statistics.aggregates import (
     auroc,
     average_precision,
     point_estimate,
+    sensitivity_at_specificity,
 )
 from domainclip.evaluation.statistics.bootstrap import jackknife, resampled
 from domainclip.evaluation.statistics.changes import ALPHA, Change
@@ -23,6 +24,7 @@ from domainclip.evaluation.statistics.spreads import Spread, change_of
 MIN_GROUPS = 6
 # Of one, two or three positives the bootstrap interval of an AUROC holds the truth in 12, 67 and 86 %.
 MIN_OF_EACH = 10
+_OF_TWO_KINDS = (auroc, average_precision, sensitivity_at_specificity)
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,16 @@ def too_few_groups(aggregate: Aggregate, groups: Sequence[str]) -> str:
     count = len(set(groups))
     if count < MIN_GROUPS:
         return f"there are only {count} groups: at least {MIN_GROUPS} are needed"
-    if isinstance(aggregate, partial) and aggregate.func in (auroc, average_precision):
+    if isinstance(aggregate, partial) and aggregate.func in _OF_TWO_KINDS:
         labels, names = np.asarray(aggregate.keywords["labels"]), np.asarray(groups, dtype=str)
         with_class, without = (len(set(names[labels == truth])) for truth in (1, 0))
-        if min(with_class, without) < MIN_OF_EACH:
-            return (
-                f"{with_class} groups have the class and {without} do not: at least {MIN_OF_EACH} of each "
-                "are needed"
-            )
+        needed = max(MIN_OF_EACH, _least_negatives(aggregate.keywords.get("specificity", 0.0)))
+        if with_class < MIN_OF_EACH or without < needed:
+            least = f"{MIN_OF_EACH} of each" if needed == MIN_OF_EACH else f"{MIN_OF_EACH} and {needed}"
+            return f"{with_class} groups have the class and {without} do not: at least {least} are needed"
     return ""
+
+
+def _least_negatives(specificity: float) -> int:
+    """The negatives of which one is the share above a threshold of this specificity."""
+    return int(np.ceil(np.round(1 / (1 - specificity), 6)))

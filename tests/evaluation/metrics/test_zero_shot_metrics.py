@@ -12,7 +12,7 @@ from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics import results
 from domainclip.evaluation.metrics.zero_shot_metrics import (
     auroc_and_auprc,
-    sensitivity_and_specificity,
+    sensitivity_at_specificities,
     template_spread,
 )
 from domainclip.evaluation.statistics import aggregates
@@ -51,29 +51,26 @@ def test_areas_and_their_chance_levels() -> None:
     assert (len(found["auroc/x"].ids), found["auprc/y"].ids) == (4, ["00", "01", "02"])
 
 
-def test_sensitivity_and_specificity_at_a_threshold() -> None:
-    """Classes with 9 and 10 positives of 21: the first counts in the means alone. Ties with it are positive."""
-    scores, labels = np.zeros((21, 2)), np.zeros((21, 2))
-    labels[:9, 0] = labels[:10, 1] = 1
-    labels[20] = NAN
-    scores[:3, 0] = scores[:5, 1] = 0.5  # at the threshold: 3 of 9 and 5 of 10
-    scores[9:11, 0] = 0.9  # 2 of 11 negatives of x are answered positive, none of y
-    scores[20] = 0.9
-    thresholds = np.array([0.5, 0.5])
-    found = {m.name: m for m in sensitivity_and_specificity(some(21), ["x", "y"], scores, labels, thresholds)}
+def test_sensitivity_at_a_specificity_is_that_of_each_class_and_their_mean() -> None:
+    """x has 20 negatives, of which one may be at or above the threshold at 95 %; y has 12, too few for it."""
+    scores, labels = np.zeros((32, 2)), np.zeros((32, 2))
+    labels[:12, 0], labels[:20, 1] = 1, 1
+    scores[:12, 0] = np.arange(12) + 0.5  # 0.5 to 11.5
+    scores[12:, 0] = np.arange(20) - 9  # the highest are 10 and 9: above 9 lie 3 of 12
+    scores[:20, 1] = 1
+    metrics = sensitivity_at_specificities(some(32), ["x", "y"], scores, labels, [0, 1])
+    found = {m.name: m for m in metrics}
     assert {name: value(metric) for name, metric in found.items()} == pytest.approx(
         {
-            "macro_balanced_accuracy": ((3 / 9 + 5 / 10) / 2 + (9 / 11 + 1) / 2) / 2,
-            "macro_sensitivity": (3 / 9 + 5 / 10) / 2,
-            "macro_specificity": (9 / 11 + 1) / 2,
-            "sensitivity/y": 5 / 10,
-            "specificity/x": 9 / 11,
-            "specificity/y": 1.0,
+            "macro_sensitivity_at_90_percent_specificity": (4 / 12 + 1) / 2,
+            "sensitivity_at_90_percent_specificity/x": 4 / 12,
+            "sensitivity_at_90_percent_specificity/y": 1.0,
+            "sensitivity_at_95_percent_specificity/x": 3 / 12,
+            "sensitivity_at_95_percent_specificity/y": 1.0,
         }
     )
-    chances = {name: metric.chance for name, metric in found.items() if metric.chance is not None}
-    assert chances == {"macro_balanced_accuracy": 0.5}
-    assert sensitivity_and_specificity(some(1), [], np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(0)) == []
+    assert found["sensitivity_at_95_percent_specificity/x"].chance == pytest.approx(0.05)
+    assert all(metric.comparable for metric in found.values())
 
 
 def test_the_spread_over_templates() -> None:

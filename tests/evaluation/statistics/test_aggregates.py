@@ -17,13 +17,6 @@ def test_a_pooled_mean_divides_sums_by_numbers() -> None:
     assert aggregates.pooled_mean(scores, weights) == pytest.approx([0.3, 5 / 14, NAN], nan_ok=True)
 
 
-def test_a_share_among_the_items_with_label_one() -> None:
-    """Unknown and zero labels do not count, whatever their score."""
-    scores, labels = np.array([1.0, 0, 1, 1, 1]), np.array([1.0, 1, 1, 0, NAN])
-    weights = np.array([[1.0, 1, 1, 1, 1], [2, 1, 0, 5, 5], [0, 0, 0, 1, 1]])
-    assert aggregates.share_among(scores, weights, labels) == pytest.approx([2 / 3, 2 / 3, NAN], nan_ok=True)
-
-
 def test_the_median_of_one_item_drawn_once_or_twice() -> None:
     assert aggregates.median(np.array([3.5]), np.array([[1.0], [2.0]])).tolist() == [3.5, 3.5]
     assert aggregates.median(np.array([3.0, 1.0]), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist() == [3.0, 1.0]
