@@ -10,6 +10,8 @@ import pytest
 
 from domainclip import registry
 from domainclip.cli.app import app
+from domainclip.cli.cards import cards
+from domainclip.cli.components import components
 from domainclip.cli.data import cache, data
 from domainclip.cli.recipes import recipes
 from domainclip.errors import ExitCode
@@ -64,10 +66,15 @@ def test_the_published_schema_knows_every_key_of_a_result() -> None:
 
 def test_every_command_is_in_the_reference_and_the_readme() -> None:
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    commands |= {"recipes", "data"}
+    commands |= {"recipes", "cards", "components", "data"}
     assert commands == set(generate_docs.COMMANDS)
     inner = {c.name or c.callback.__name__ for c in recipes.registered_commands if c.callback}
     assert inner == set(generate_docs.RECIPE_COMMANDS)
+    for group, named in (
+        (cards, generate_docs.CARD_COMMANDS),
+        (components, generate_docs.COMPONENT_COMMANDS),
+    ):
+        assert [c.name for c in group.registered_commands] == named
     data_commands = {c.name or c.callback.__name__ for c in data.registered_commands if c.callback}
     data_commands |= {
         f"cache {c.name or c.callback.__name__}" for c in cache.registered_commands if c.callback

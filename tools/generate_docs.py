@@ -20,12 +20,13 @@ from pydantic import BaseModel
 from domainclip import registry
 from domainclip.cli.app import app
 from domainclip.config import loading, recipe
+from domainclip.config.option_types import describe_options, field_comments, schema_type
 from domainclip.errors import DomainclipError
 from domainclip.report.ablation_results import AblationFile
 from domainclip.report.comparison import ComparisonFile
 from domainclip.report.results_file import ResultsFile
 from domainclip.report.strict_file import Strict
-from tools.markdown import field_comments, paragraph, schema_type, table_row
+from tools.markdown import paragraph, table_row
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = [
@@ -42,15 +43,20 @@ COMMANDS = [
     "push",
     "schema",
     "recipes",
+    "cards",
+    "components",
     "data",
 ]
-RECIPE_COMMANDS = ["list", "show", "copy"]
+RECIPE_COMMANDS = CARD_COMMANDS = ["list", "show", "copy"]
+COMPONENT_COMMANDS = ["list", "show"]
 DATA_COMMANDS = ["check", "preview", "prepare", "cache", "cache list", "cache clear"]
 
 
 def commands() -> str:
     """The help of every command, in the order of use."""
     calls = [[], *([name] for name in COMMANDS), *(["recipes", name] for name in RECIPE_COMMANDS)]
+    calls += [["cards", name] for name in CARD_COMMANDS]
+    calls += [["components", name] for name in COMPONENT_COMMANDS]
     calls += [["data", *name.split()] for name in DATA_COMMANDS]
     note = "Generated from `--help` by `make docs`. Exit codes: [exit-codes.md](exit-codes.md)."
     lines = ["# Commands", "", note, ""]
@@ -196,16 +202,11 @@ def _cost(kind: str, component: Any) -> str:
 
 def _options(kind: str, name: str) -> str:
     """A table of the options: type, default, and the comment in the code."""
-    options = registry.schema(kind, name)
-    known = options.get("properties", {})
-    if not known:
+    options = describe_options(kind, name)
+    if not options:
         return ""
-    remarks = field_comments(registry.find(kind, name))
     rows = ["| Option | Type | Default | |", "|---|---|---|---|"]
-    for option, about in known.items():
-        default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else "required"
-        type_ = schema_type(about, options.get("$defs", {}))
-        rows.append(table_row(f"`{option}`", type_, default, remarks.get(option, "")))
+    rows += [table_row(f"`{one.name}`", one.type, one.default, one.meaning) for one in options]
     return "\n".join(rows)
 
 

@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from domainclip import __version__
-from domainclip.cli import ablate, classify, data, embed, evaluate, export, finetune, plan, recipes, search
+from domainclip.cli import (
+    ablate,
+    cards,
+    classify,
+    components,
+    data,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    plan,
+    recipes,
+    search,
+)
 from domainclip.errors import DomainclipError, ExitCode, one_line
 
 app = typer.Typer(
@@ -38,6 +51,8 @@ app.command()(export.merge)
 app.command()(export.push)
 app.command()(plan.schema)
 app.add_typer(recipes.recipes, name="recipes")
+app.add_typer(cards.cards, name="cards")
+app.add_typer(components.components, name="components")
 app.add_typer(data.data, name="data")
 
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import output
+from domainclip.cli.output import JsonOption
+
 recipes = typer.Typer(
     no_args_is_help=True, help="List, show and copy the built-in recipes.", rich_markup_mode=None
 )
@@ -15,7 +18,7 @@ Name = Annotated[str, typer.Argument(help="A built-in recipe, e.g. medical_xray.
 
 
 @recipes.command("list")
-def list_recipes() -> None:
+def list_recipes(as_json: JsonOption = False) -> None:
     """List the built-in recipes and ablation plans, with one line on each.
 
     \b
@@ -23,14 +26,26 @@ def list_recipes() -> None:
     """
     from domainclip.config import builtin
 
+    if as_json:
+        output.print_json(
+            [
+                {
+                    "kind": "plan" if kind == _PLANS else "recipe",
+                    "name": name,
+                    "purpose": _purpose(kind, name),
+                }
+                for kind in ("recipes", _PLANS)
+                for name in builtin.builtin_names(kind, ".yaml")
+            ]
+        )
+        return
     names = {kind: builtin.builtin_names(kind, ".yaml") for kind in ("recipes", _PLANS)}
     width = max(len(name) for of_kind in names.values() for name in of_kind)
     for kind, of_kind in names.items():
         if kind == _PLANS:
             typer.echo("\nAblation plans: domainclip ablate NAME; domainclip recipes show ablations/NAME")
         for name in of_kind:
-            comment = builtin.find_file(kind, name, ".yaml").read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{name:{width}}  {comment.removeprefix('#').strip()}")
+            typer.echo(f"{name:{width}}  {_purpose(kind, name)}")
 
 
 @recipes.command("show")
@@ -51,14 +66,17 @@ def copy_recipe(name: Name, to: Annotated[Path, typer.Argument(help="A new file,
     \b
     domainclip recipes copy medical_xray mine.yaml
     """
-    from domainclip.errors import RecipeError
+    from domainclip.config import builtin
 
-    target = to / f"{Path(name).stem}.yaml" if to.is_dir() else to
-    if target.exists():
-        raise RecipeError(f"{target}: exists already; name another file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(_find(name).read_bytes())
-    typer.echo(target)
+    typer.echo(builtin.copy_file(_find(name), to))
+
+
+def _purpose(kind: str, name: str) -> str:
+    """The comment in the first line of a recipe or plan."""
+    from domainclip.config import builtin
+
+    comment = builtin.find_file(kind, name, ".yaml").read_text(encoding="utf-8").splitlines()[0]
+    return comment.removeprefix("#").strip()
 
 
 def _find(name: str) -> Path:

@@ -55,3 +55,16 @@ def find_file(kind: str, name: str, suffix: str) -> Path:
         raise RecipeError(f'{kind}: "{name}" is {other}')
     known = builtin_names(kind, suffix)
     raise RecipeError(f'{kind}: no file or built-in name "{name}": {did_you_mean(Path(name).stem, known)}')
+
+
+def copy_file(file: Path, to: Path) -> Path:
+    """Copy a built-in file to a new file, or into a folder; the path of the copy.
+
+    Raises: RecipeError when the file exists already.
+    """
+    target = to / file.name if to.is_dir() else to
+    if target.exists():
+        raise RecipeError(f"{target}: exists already; name another file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.read_bytes())
+    return target

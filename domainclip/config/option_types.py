@@ -1,0 +1,86 @@
+"""The options of a component in words: type, default and meaning, from its fields and their comments."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainclip import registry
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a component."""
+
+    name: str
+    type: str  # in words: "integer ≥ 1 or null"
+    default: str  # as JSON, or "required"
+    meaning: str  # the comment beside the field; may be empty
+
+
+def describe_options(kind: str, name: str) -> list[Option]:
+    """The options of a component, in their order.
+
+    Raises: RecipeError for an unknown component.
+    """
+    schema = registry.schema(kind, name)
+    remarks = field_comments(registry.find(kind, name))
+    return [
+        Option(
+            option,
+            schema_type(about, schema.get("$defs", {})),
+            json.dumps(about["default"], ensure_ascii=False) if "default" in about else "required",
+            remarks.get(option, ""),
+        )
+        for option, about in schema.get("properties", {}).items()
+    ]
+
+
+def purpose(kind: str, name: str) -> str:
+    """The first paragraph of a component's file, on one line; nothing is imported."""
+    file = Path(registry.__file__).parent / registry.PACKAGES[kind] / f"{name}.py"
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def schema_type(about: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "$ref" in about:
+        return schema_type(known[about["$ref"].rsplit("/", 1)[1]], known)
+    if "anyOf" in about:
+        return " or ".join(schema_type(option, known) for option in about["anyOf"])
+    if "enum" in about:
+        return ", ".join(map(str, about["enum"]))
+    if "const" in about:
+        return str(about["const"])
+    bounds = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+    limits = ", ".join(text.format(about[key]) for key, text in bounds.items() if key in about)
+    kind = {"null": "null", "boolean": "true, false", "object": "mapping", "string": "text"}
+    word = kind.get(about.get("type", ""), about.get("type", "any"))
+    if word == "array":
+        inner: dict[str, Any] = about.get("items") or next(iter(about.get("prefixItems", [])), {})
+        return f"list of {schema_type(inner, known)}" if inner else "list"
+    return f"{word} {limits}".strip()
+
+
+def field_comments(model: type[Any]) -> dict[str, str]:
+    """The comment of each field, by name: at the end of its line, or on the lines above it."""
+    source = inspect.getsource(model)
+    lines = source.splitlines()
+    remarks = {}
+    for node in ast.parse(textwrap.dedent(source)).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            _, _, remark = lines[(node.end_lineno or 1) - 1].partition("  # ")
+            above: list[str] = []
+            for line in reversed(lines[: node.lineno - 1]):
+                if not line.strip().startswith("# "):
+                    break
+                above.insert(0, line.strip().removeprefix("# "))
+            remarks[node.target.id] = remark.strip() or " ".join(above)
+    return remarks
