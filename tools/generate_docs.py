@@ -23,7 +23,7 @@ from domainclip.config import loading, recipe
 from domainclip.config.option_types import describe_options, field_comments, schema_type
 from domainclip.errors import DomainclipError
 from domainclip.report.ablation_results import AblationFile
-from domainclip.report.comparison import ComparisonFile
+from domainclip.report.comparison_file import ComparisonFile
 from domainclip.report.results_file import ResultsFile
 from domainclip.report.strict_file import Strict
 from tools.markdown import paragraph, table_row

@@ -1,4 +1,4 @@
-"""Several models in one table: compare.html, compare.md and results_compare.json.
+"""Several models on one page: compare.html and compare.md.
 
 Each model is compared with the first, on the same items. Two models are reported in results.json instead.
 """
@@ -6,53 +6,37 @@ Each model is compared with the first, on the same items. Two models are reporte
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.statistics.estimates import Estimate
-from domainclip.evaluation.verdicts import BETTER, KEPT, NO_VERDICT, SAME, WORSE, ComparisonRow
-from domainclip.report import csv_links, phrasing
+from domainclip.evaluation.verdicts import ComparisonRow
+from domainclip.report import csv_links, paper_tables, phrasing, questions
+from domainclip.report.comparison_file import estimates, rows_by_metric, warnings
 from domainclip.report.context import ReportContext
-from domainclip.report.results_file import (
-    VERSION,
-    JudgedDifference,
-    MetricFields,
-    judged,
-    metric_fields,
-    to_results,
-)
-from domainclip.report.strict_file import Interval, Strict, interval
+from domainclip.report.corpus_words import Words, places, words
 
 
-class Value(Strict):
-    """The value of one model and its difference from the first model; null for the first itself."""
+@dataclass(frozen=True)
+class AnswerCell:
+    """The answer of one model to a question; the first model has a value alone."""
 
-    model: str
-    value: Interval
-    difference: JudgedDifference | None
-    verdict: str | None
-
-
-class ComparedResult(MetricFields):
-    """One metric of all models, on the same items."""
-
-    values: list[Value]  # in the order of `models`
-    not_judged: str  # why no model is judged, where a control failed; else empty
+    value: str
+    verdict: str  # in ordinary words
+    kind: str  # the verdict of the row, for the style
+    mark: str
+    note: str
 
 
-class ComparisonFile(Strict):
-    """The content of results_compare.json, version 2."""
+@dataclass(frozen=True)
+class AnswerLine:
+    """A question about one set, with the answer of each model."""
 
-    schema_version: Literal[2]
-    run: dict[str, Any]
-    models: dict[str, dict[str, Any]]  # by label: name, revision, weights_sha256, preprocessing …
-    corpus: dict[str, Any]
-    protocol: dict[str, Any]
-    valid: bool
-    warnings: list[str]
-    results: list[ComparedResult]
+    label: str
+    chance: str
+    cells: Sequence[AnswerCell]
 
 
 @dataclass(frozen=True)
@@ -79,42 +63,12 @@ class CompareLine:
     cells: Sequence[Cell]
 
 
-def to_file(
-    evaluations: Sequence[Evaluation], context: ReportContext, models: Mapping[str, Mapping[str, Any]]
-) -> ComparisonFile:
-    """The comparison in the format of the file."""
-    shared = to_results(evaluations[0], context)
-    protocol = dict(shared.protocol)
-    protocol["against"] = next(iter(models))
-    protocol["probes"] = [_details_by_model(entry, list(models)) for entry in protocol["probes"]]
-    protocol["adjustment"] = "Bonferroni over the models of each metric, and over its classes and groups"
-    return ComparisonFile(
-        schema_version=VERSION,
-        run=shared.run,
-        models={label: dict(facts) for label, facts in models.items()},
-        corpus=shared.corpus,
-        protocol=protocol,
-        valid=shared.valid,
-        warnings=_warnings(evaluations, context),
-        results=[_result(rows, list(models), shared.valid) for rows in _rows_by_metric(evaluations)],
-    )
-
-
-def _details_by_model(entry: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The protocol entry of a probe, with the details that depend on the model, such as its thresholds."""
-    further = entry.get("further_details", [])
-    shared = {key: value for key, value in entry.items() if key not in ("further_details", "adapted_details")}
-    changed = {label: details for label, details in zip(labels[1:], further, strict=False) if details}
-    first = {key: entry["details"].get(key) for details in changed.values() for key in details}
-    return {**shared, "details_by_model": {labels[0]: first, **changed} if changed else {}}
-
-
 def build(
     evaluations: Sequence[Evaluation], context: ReportContext, models: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The variables of the templates of a comparison."""
     valid = evaluations[0].valid and not context.invalid
-    rows = list(_rows_by_metric(evaluations))
+    rows = list(rows_by_metric(evaluations))
     lines = [_line(metric, valid) for metric in rows]
     return {
         "title": f"{len(models)} models on {context.corpus.name}",
@@ -122,77 +76,98 @@ def build(
         "about": [(label, _facts(facts)) for label, facts in models.items()],
         "valid": valid,
         "invalid": [*context.invalid, *([] if evaluations[0].valid else evaluations[0].warnings[:1])],
-        "sentences": [
-            _sentence(metric, list(models), valid)
-            for metric in rows
-            if metric[0].primary and not metric[0].part
-        ],
+        **_first_screen(evaluations, context, list(models), valid),
         "lines": [line for line, metric in zip(lines, rows, strict=True) if not metric[0].part],
         "parts": [line for line, metric in zip(lines, rows, strict=True) if metric[0].part],
-        "warnings": _warnings(evaluations, context),
-        "readings": str(context.readings) if context.readings else "",
-        "readings_warning": context.readings.warning if context.readings else "",
-        "external": context.external,
+        "warnings": warnings(evaluations, context),
         "trained_on": list(context.trained_on),
         "resamples": f"{evaluations[0].resamples:,}",
         "seed": evaluations[0].seed,
         "command": context.command,
         "download": csv_links.address(_csv(rows, list(models), valid)),
+        "paper": _paper(evaluations, context, list(models), valid),
     }
 
 
-def _rows_by_metric(evaluations: Sequence[Evaluation]) -> list[tuple[ComparisonRow, ...]]:
-    """For each metric, its rows: one for each model but the first."""
-    return list(zip(*(evaluation.rows for evaluation in evaluations), strict=True))
+def _first_screen(
+    evaluations: Sequence[Evaluation], context: ReportContext, labels: Sequence[str], valid: bool
+) -> dict[str, Any]:
+    """The verdict on each model in words, and one line for each question."""
+    called = words(context)
+    judged = [
+        evaluation.rows if valid else [replace(row, verdict=None) for row in evaluation.rows]
+        for evaluation in evaluations
+    ]
+    leads = [questions.lead(rows, called, valid, trained=False) for rows in judged]
+    usage = context.readings
+    return {
+        "group_name": called.groups,
+        # The last sentence is the number of groups, which is the same for all.
+        "leads": [(label, " ".join(lead[:-1])) for label, lead in zip(labels[1:], leads, strict=True)]
+        if valid
+        else [],
+        "measured": leads[0][-1],
+        "blocks": list(_blocks(judged, called, places(judged[0], context))),
+        "cautions": [*context.cautions, *([usage.warning] if usage and usage.warning else [])],
+        "readings": str(usage) if usage else "",
+        "external": context.external,
+    }
 
 
-def _warnings(evaluations: Sequence[Evaluation], context: ReportContext) -> list[str]:
-    measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
-    return list(dict.fromkeys([*context.invalid, *measured, *context.warnings]))
+def _blocks(
+    models: Sequence[Sequence[ComparisonRow]], called: Words, headings: Mapping[str, str]
+) -> Iterator[tuple[str, list[AnswerLine]]]:
+    """The questions by set, the retention set last."""
+    asked = list(zip(*(questions.asked(rows) for rows in models), strict=True))
+    sets = dict.fromkeys(members[0].dataset for members in asked)
+    for name in sorted(sets, key=lambda name: name == called.retention_set):
+        lines = [_answers(members, called) for members in asked if members[0].dataset == name]
+        yield headings.get(name, f"On {name}"), lines
 
 
-def _estimates(rows: Sequence[ComparisonRow]) -> list[Estimate]:
-    return [rows[0].base, *(row.adapted or row.base for row in rows)]
+def _answers(members: Sequence[ComparisonRow], called: Words) -> AnswerLine:
+    shared = questions.answer(members[0], called)
+    values = questions.texts([estimate.value for estimate in estimates(members)], members[0])
+    others = [
+        AnswerCell(value, answer.verdict, answer.kind, answer.mark, _note(row, answer))
+        for value, row in zip(values[1:], members, strict=True)
+        for answer in [questions.answer(row, called)]
+    ]
+    return AnswerLine(shared.label, shared.chance, [AnswerCell(values[0], "", "", "", ""), *others])
 
 
-def _result(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -> ComparedResult:
-    first = rows[0]
-    differences = [None, *(judged(row) for row in rows)]
-    verdicts = [None, *(row.verdict if valid else None for row in rows)]
-    columns = zip(labels, _estimates(rows), differences, verdicts, strict=True)
-    return ComparedResult(
-        **metric_fields(first),
-        values=[
-            Value(model=label, value=interval(estimate), difference=change, verdict=verdict)
-            for label, estimate, change, verdict in columns
-        ],
-        not_judged=_fault(rows),
+def _note(row: ComparisonRow, answer: questions.Answer) -> str:
+    return f"since {row.control_fault}" if row.control_fault else answer.note
+
+
+def _paper(
+    evaluations: Sequence[Evaluation], context: ReportContext, labels: Sequence[str], valid: bool
+) -> list[paper_tables.Pasted]:
+    rows = {label: evaluation.rows for label, evaluation in zip(labels[1:], evaluations, strict=True)}
+    state = "Values with 95 % intervals." if valid else "Not valid: do not use."
+    return paper_tables.formats(
+        paper_tables.several(rows, labels[0], f"{len(labels)} models on {context.corpus.name}. {state}")
     )
-
-
-def _fault(rows: Sequence[ComparisonRow]) -> str:
-    """The first control that failed for a metric, of any model; empty when none did."""
-    return next((row.control_fault for row in rows if row.control_fault), "")
 
 
 def _line(rows: Sequence[ComparisonRow], valid: bool) -> CompareLine:
     first = rows[0]
     best = _best(rows)
     return CompareLine(
-        name=f"{phrasing.probe_name(first.probe)} {phrasing.metric_name(first.metric)}",
+        name=phrasing.title(first),
         dataset=first.dataset,
         n=str(first.n),
         groups=str(first.groups),
         primary=first.primary,
         cells=[
             _cell(estimate, row, first.unit, estimate.value == best, valid)
-            for estimate, row in zip(_estimates(rows), [None, *rows], strict=True)
+            for estimate, row in zip(estimates(rows), [None, *rows], strict=True)
         ],
     )
 
 
 def _cell(estimate: Estimate, row: ComparisonRow | None, unit: str, best: bool, valid: bool) -> Cell:
-    change = row.difference if row else None
+    change = row.shown if row else None
     verdict = (row.verdict or "") if row and valid else ""
     return Cell(
         value=phrasing.number(estimate.value, unit),
@@ -205,37 +180,10 @@ def _cell(estimate: Estimate, row: ComparisonRow | None, unit: str, best: bool, 
 
 
 def _best(rows: Sequence[ComparisonRow]) -> float:
-    values = [estimate.value for estimate in _estimates(rows) if not math.isnan(estimate.value)]
+    values = [estimate.value for estimate in estimates(rows) if not math.isnan(estimate.value)]
     if not values or not rows[0].comparable:
         return math.nan
     return max(values) if rows[0].higher_is_better else min(values)
-
-
-def _sentence(rows: Sequence[ComparisonRow], labels: Sequence[str], valid: bool) -> str:
-    """One sentence about a headline metric of all models, by verdict."""
-    first = rows[0]
-    name = f"On {first.dataset}, {phrasing.probe_name(first.probe)} {phrasing.metric_name(first.metric)}"
-    start = f"{name}: {labels[0]} reaches {phrasing.number(first.base.value, first.unit)}"
-    if not valid:
-        return f"{start}; not valid, see above."
-    clauses = []
-    phrases = {
-        BETTER: "better",
-        WORSE: "worse",
-        KEPT: "kept within the margin",
-        SAME: "no difference shown",
-        NO_VERDICT: "not judged",
-    }
-    for verdict, text in phrases.items():
-        named = [
-            f"{label} ({phrasing.number(row.adapted.value, row.unit)})"
-            for label, row in zip(labels[1:], rows, strict=True)
-            if row.verdict == verdict and row.adapted
-        ]
-        if named:
-            why = f", since {fault}" if verdict == NO_VERDICT and (fault := _fault(rows)) else ""
-            clauses.append(f"{text}: {', '.join(named)}{why}")
-    return f"{start}; {'; '.join(clauses) or 'too few groups for a verdict on the other models'}."
 
 
 def _csv(rows: Sequence[Sequence[ComparisonRow]], labels: Sequence[str], valid: bool) -> str:
@@ -244,7 +192,7 @@ def _csv(rows: Sequence[Sequence[ComparisonRow]], labels: Sequence[str], valid: 
     for members in rows:
         first = members[0]
         start = [first.probe, first.dataset, first.whole, first.part, first.n, first.groups]
-        for label, estimate, row in zip(labels, _estimates(members), [None, *members], strict=True):
+        for label, estimate, row in zip(labels, estimates(members), [None, *members], strict=True):
             change = row.shown if row else None
             apart = [None] * 4 if change is None else [change.value, change.low, change.high, change.p]
             verdict = (row.verdict or "" if valid else "not valid") if row else ""

@@ -27,9 +27,10 @@ def links(evaluation: Evaluation, context: ReportContext) -> list[tuple[str, str
     return [(label, name, address(text)) for label, name, text in tables]
 
 
-def address(text: str) -> Markup:
-    """A CSV file as a data: URI; every character that could end an attribute is escaped."""
-    return Markup("data:text/csv;charset=utf-8,{}").format(Markup(quote("\ufeff" + text, safe="")))
+def address(text: str, kind: str = "csv") -> Markup:
+    """A text file as a data: URI; every character that could end an attribute is escaped."""
+    content = "\ufeff" + text if kind == "csv" else text  # spreadsheets tell UTF-8 by the mark
+    return Markup("data:text/{};charset=utf-8,{}").format(kind, Markup(quote(content, safe="")))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -25,6 +25,7 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow
 from domainclip.report import external_evaluations, phrasing, questions
 from domainclip.report.citations import linked_in_markdown, sources
+from domainclip.report.corpus_words import Words
 from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric
 from domainclip.report.front_matter import LICENSES, is_language
 from domainclip.report.redaction import hub_id, public_recipe
@@ -223,9 +224,9 @@ def _external_metric(metric: ExternalMetric) -> str:
     )
 
 
-def _words(results: ResultsFile, retention_set: str) -> questions.Words:
+def _words(results: ResultsFile, retention_set: str) -> Words:
     corpus = results.corpus
-    return questions.Words(
+    return Words(
         str(corpus.get("group_name") or "groups"), str(corpus.get("class_name") or "class"), retention_set
     )
 

@@ -15,6 +15,7 @@ from domainclip.report import (
     csv_links,
     error_analysis,
     metric_tables,
+    paper_tables,
     phrasing,
     plots,
     provenance,
@@ -22,7 +23,8 @@ from domainclip.report import (
     tradeoff_plot,
 )
 from domainclip.report.citations import linked, linked_in_markdown
-from domainclip.report.context import CorpusFacts, ReportContext
+from domainclip.report.context import ReportContext
+from domainclip.report.corpus_words import places, words
 
 _ALARM = "while training, "  # prefix of the warnings that were raised during training
 
@@ -65,14 +67,16 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
             for kind, examples in groupby(context.examples, lambda example: example.kind)
         ],
         "downloads": csv_links.links(evaluation, context),
+        "paper": _paper(rows, context, valid),
         **_provenance(evaluation, context, valid),
     }
 
 
-def words(context: ReportContext) -> questions.Words:
-    """What the corpus of the report calls its groups and classes."""
-    corpus = context.corpus
-    return questions.Words(corpus.group_name or "groups", corpus.class_name or "class", context.retention_set)
+def _paper(rows: Sequence[ComparisonRow], context: ReportContext, valid: bool) -> list[paper_tables.Pasted]:
+    """The headline metrics as tables for a paper."""
+    state = "95 % intervals of a bootstrap over" if valid else "Not valid, do not use. Intervals over"
+    caption = f"{_subtitle(context)}. {state} {words(context).groups}."
+    return paper_tables.formats(paper_tables.headline(rows, words(context).groups, caption))
 
 
 def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: bool) -> dict[str, Any]:
@@ -103,11 +107,6 @@ def places(rows: Sequence[ComparisonRow], context: ReportContext) -> dict[str, s
 
 def _usage_warning(context: ReportContext) -> str:
     return context.readings.warning if context.readings else ""
-
-
-def _place(heading: str, corpus: CorpusFacts | None, split: str) -> str:
-    name = corpus.name if corpus else ""
-    return f"{heading}: {', '.join(text for text in (name, split) if text)}" if name else heading
 
 
 def _provenance(evaluation: Evaluation, context: ReportContext, valid: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from domainclip.evaluation.verdicts import BETTER, KEPT, NO_VERDICT, SAME, UNKNOWN, WORSE, ComparisonRow
 from domainclip.report import phrasing
+from domainclip.report.corpus_words import Words
 
 _LARGE = 2  # probes whose questions are in the list; those of the others are folded
 _SMALL = 0.095  # shares below it get a decimal
@@ -55,15 +56,6 @@ _TEXTS = {
     ),
     ("few_shot", ""): ("Names the {item_class} after a few labelled examples", "General recognition", ""),
 }
-
-
-@dataclass(frozen=True)
-class Words:
-    """What a corpus calls its groups (plural) and a class (singular), and the name of the retention set."""
-
-    groups: str = "groups"
-    item_class: str = "class"
-    retention_set: str = "general"
 
 
 @dataclass(frozen=True)
@@ -179,15 +171,20 @@ def tally(rows: Sequence[ComparisonRow]) -> str:
 
 
 def amounts(row: ComparisonRow) -> tuple[str, str]:
-    """The values of both models in whole per cent; with a decimal where they are small or seem equal."""
-    values = [row.base.value] + ([row.adapted.value] if row.adapted else [])
+    """The values of both models; the second is empty for a single one."""
+    if row.adapted is None:
+        return texts([row.base.value], row)[0], ""
+    before, after = texts([row.base.value, row.adapted.value], row)
+    return before, after
+
+
+def texts(values: Sequence[float], row: ComparisonRow) -> list[str]:
+    """Values of one metric in whole per cent; all with a decimal where one is small or two seem equal."""
     if any(math.isnan(value) for value in values) or not is_per_cent(row):
-        shown = [_amount(value, row) for value in values]
-    else:
-        whole = [_per_cent(value, 0) for value in values]
-        coarse = min(values) < _SMALL or len(set(whole)) < len(set(values))
-        shown = [_per_cent(value, 1) for value in values] if coarse else whole
-    return shown[0], shown[1] if row.adapted else ""
+        return [_amount(value, row) for value in values]
+    whole = [_per_cent(value, 0) for value in values]
+    coarse = min(values) < _SMALL or len(set(whole)) < len(set(values))
+    return [_per_cent(value, 1) for value in values] if coarse else whole
 
 
 def _amount(value: float, row: ComparisonRow) -> str:

@@ -16,7 +16,15 @@ from markupsafe import Markup
 
 from domainclip.data.pseudonyms import pseudonym, pseudonym_key
 from domainclip.evaluation.evaluate import Evaluation
-from domainclip.report import ablation_page, ablation_results, comparison, page, phrasing
+from domainclip.report import (
+    ablation_page,
+    ablation_results,
+    comparison,
+    comparison_file,
+    csv_links,
+    page,
+    phrasing,
+)
 from domainclip.report.ablation_results import AblationTable
 from domainclip.report.context import ReportContext
 from domainclip.report.results_file import to_results
@@ -27,13 +35,14 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write(folder: Path, evaluation: Evaluation, context: ReportContext) -> Path:
-    """Write results.json, items.parquet, report.md and report.html; returns the last."""
+    """Write results.json, items.parquet, report.md, table.md, table.tex and report.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
     results = _json(to_results(evaluation, context))
     sections = page.build(evaluation, context)
     _place(folder / "results.json", lambda file: file.write_text(results, encoding="utf-8"))
     _place(folder / "items.parquet", lambda file: pq.write_table(_items(evaluation), file))
     _place(folder / "report.md", lambda file: file.write_text(_markdown(sections), encoding="utf-8"))
+    _write_paper(folder, sections)
     _place(folder / "report.html", lambda file: file.write_text(_html(sections), encoding="utf-8"))
     return folder / "report.html"
 
@@ -44,12 +53,13 @@ def write_comparison(
     context: ReportContext,
     models: Mapping[str, Mapping[str, Any]],
 ) -> Path:
-    """Write results_compare.json, compare.md and compare.html; returns the last."""
+    """Write results_compare.json, compare.md, table.md, table.tex and compare.html; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = comparison.to_file(evaluations, context, models)
+    file = comparison_file.to_file(evaluations, context, models)
     sections = comparison.build(evaluations, context, models)
     results = _json(file)
     _place(folder / "results_compare.json", lambda path: path.write_text(results, encoding="utf-8"))
+    _write_paper(folder, sections)
     markdown, html = _markdown(sections, "compare.md.j2"), _html(sections, "compare.html.j2")
     _place(folder / "compare.md", lambda path: path.write_text(markdown, encoding="utf-8"))
     _place(folder / "compare.html", lambda path: path.write_text(html, encoding="utf-8"))
@@ -71,6 +81,11 @@ def write_ablation(folder: Path, table: AblationTable, name: str = "ablation") -
     return folder / f"{name}.html"
 
 
+def _write_paper(folder: Path, sections: dict[str, Any]) -> None:
+    for pasted in sections["paper"]:
+        _place(folder / pasted.file, partial(Path.write_text, data=pasted.text, encoding="utf-8"))
+
+
 def _json(file: Strict) -> str:
     """JSON in which characters that reverse text are escaped: the same data, safe to display."""
     text = file.model_dump_json(indent=1) + "\n"
@@ -82,7 +97,9 @@ def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
     pages = _environment(autoescape=True, finalize=phrasing.plain)
     sheets = (_TEMPLATES / name for name in ("base.css", "style.css"))
     style = Markup("\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
-    return pages.get_template(template).render(sections, style=style, marks=phrasing.MARKS)
+    return pages.get_template(template).render(
+        sections, style=style, marks=phrasing.MARKS, address=csv_links.address
+    )
 
 
 def _markdown(sections: dict[str, Any], template: str = "report.md.j2") -> str:

@@ -20,7 +20,7 @@ from domainclip.evaluation.evaluate import compare_models
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.verdicts import BETTER, SAME, WORSE, add_verdicts_together
 from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
-from domainclip.report.comparison import ComparisonFile
+from domainclip.report.comparison_file import ComparisonFile
 from domainclip.report.writer import write_comparison
 from domainclip.training.run_context import RunOptions
 from tests.evaluation.example_sets import CLASSES, animals, skilled
@@ -58,6 +58,8 @@ def test_each_model_stands_against_the_first(tmp_path: Path) -> None:
         "compare.html",
         "compare.md",
         "results_compare.json",
+        "table.md",
+        "table.tex",
     ]
 
 

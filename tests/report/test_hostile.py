@@ -154,7 +154,7 @@ def test_rendered_markdown_has_no_active_element(tmp_path: Path) -> None:
     # HTML is let through, as on most sites: only the escaping stands between a name and the page.
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     files = sorted(tmp_path.rglob("*.md"))
-    assert len(files) == 2 * len(attacks(""))
+    assert len(files) == 3 * len(attacks(""))
     for file in files:
         page = Page(render(file.read_text(encoding="utf-8")))
         tags = {tag for tag, _ in page.elements}

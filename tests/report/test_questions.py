@@ -6,7 +6,7 @@ import pytest
 
 from domainclip.evaluation.verdicts import NO_VERDICT, SAME, WORSE, ComparisonRow
 from domainclip.report import questions
-from domainclip.report.questions import Words
+from domainclip.report.corpus_words import Words
 from tests.report.made_results import ALIKE, ALONE, FEW, GAIN, LOSS, PART, row
 
 PATIENTS = Words("patients", "finding")

@@ -85,10 +85,10 @@ def hostile() -> tuple[Evaluation, ReportContext]:
     return measured, about
 
 
-def test_four_files_and_nothing_else(tmp_path: Path) -> None:
+def test_six_files_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "run", evaluation(), context())
     names = sorted(file.name for file in (tmp_path / "run").iterdir())
-    assert names == ["items.parquet", "report.html", "report.md", "results.json"]
+    assert names == ["items.parquet", "report.html", "report.md", "results.json", "table.md", "table.tex"]
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_hostile_text_is_inert_in_html(tmp_path: Path) -> None:
     names = {name for _, attributes in page.elements for name in attributes}
     assert not {name for name in names if name.startswith("on") or name == "srcdoc"}
     leads_to = {str(attributes["href"])[:14] for _, attributes in page.elements if "href" in attributes}
-    assert leads_to == {"data:text/csv;"}
+    assert leads_to == {"data:text/csv;", "data:text/plai"}
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
     assert sources == ["data:image/png;base64,iVBORw0KGgo="]
     assert "{{ 7*7 }}" in page.text  # shown, never computed
