@@ -10,10 +10,11 @@ from rich.cells import cell_len
 
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.statistics.seeds import Trials
-from domainclip.report import page, phrasing, questions
+from domainclip.report import phrasing, questions
 from domainclip.report.ablation_results import AblationRow, AblationTable
 from domainclip.report.choice_phrasing import choice_in_words
 from domainclip.report.context import ReportContext
+from domainclip.report.corpus_words import places, words
 from domainclip.report.questions import Answer
 
 _SHOWN = 6  # variants of an ablation
@@ -23,8 +24,8 @@ def closing_lines(evaluation: Evaluation, context: ReportContext) -> list[str]:
     """One line for each question, in the domain and in general, and whether the evaluation is valid."""
     valid = evaluation.valid and not context.invalid
     rows = evaluation.rows if valid else [replace(row, verdict=None) for row in evaluation.rows]
-    called = page.words(context)
-    blocks, more = questions.blocks(rows, called, page.places(rows, context))
+    called = words(context)
+    blocks, more = questions.blocks(rows, called, places(rows, context))
     aligned = _aligned([_cells(answer) for block in blocks for answer in block.answers])
     lines = [line for block in blocks for line in (block.heading, *islice(aligned, len(block.answers)))]
     if more_questions := sum(len(block.answers) for block in more):
@@ -32,7 +33,7 @@ def closing_lines(evaluation: Evaluation, context: ReportContext) -> list[str]:
     if not valid:
         return [*lines, *questions.lead(rows, called, valid), *(f"Reason: {why}" for why in context.invalid)]
     tally = questions.tally(rows)
-    cautions = [f"Note: {caution}" for caution in context.cautions]
+    cautions = [f"Note: {caution}" for caution in context.limits]
     return [*lines, *filter(None, [tally]), *cautions, "The evaluation is valid: no leak was found."]
 
 

@@ -99,7 +99,6 @@ def _first_screen(
         for evaluation in evaluations
     ]
     leads = [questions.lead(rows, called, valid, trained=False) for rows in judged]
-    usage = context.readings
     return {
         "group_name": called.groups,
         # The last sentence is the number of groups, which is the same for all.
@@ -108,8 +107,8 @@ def _first_screen(
         else [],
         "measured": leads[0][-1],
         "blocks": list(_blocks(judged, called, places(judged[0], context))),
-        "cautions": [*context.cautions, *([usage.warning] if usage and usage.warning else [])],
-        "readings": str(usage) if usage else "",
+        "cautions": context.limits,
+        "readings": str(context.readings) if context.readings else "",
         "external": context.external,
     }
 

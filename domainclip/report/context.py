@@ -76,3 +76,9 @@ class ReportContext:
     external: str = ""  # states that the corpus is another one than that of the training; "" where it is not
     readings: SplitUsage | None = None  # how often the split was measured
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that was used
+
+    @property
+    def limits(self) -> list[str]:
+        """The cautions, and the warning of a split that was read often."""
+        warning = self.readings.warning if self.readings else ""
+        return [*self.cautions, *([warning] if warning else [])]

@@ -90,23 +90,10 @@ def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: 
         "blocks": blocks,
         "more_blocks": more_blocks,
         "more_questions": sum(len(block.answers) for block in more_blocks),
-        "cautions": [*context.cautions, *([warning] if (warning := _usage_warning(context)) else [])],
+        "cautions": context.limits,
         "external": context.external,
         "readings": str(context.readings) if context.readings else "",
     }
-
-
-def places(rows: Sequence[ComparisonRow], context: ReportContext) -> dict[str, str]:
-    """The headings of the sets, by name: "In the domain: Chest X-rays, test"."""
-    first = next((row.dataset for row in rows if row.dataset != context.retention_set), "")
-    return {
-        context.retention_set: _place("In general", context.retention, ""),
-        first: _place("In the domain", context.corpus, first),
-    }
-
-
-def _usage_warning(context: ReportContext) -> str:
-    return context.readings.warning if context.readings else ""
 
 
 def _provenance(evaluation: Evaluation, context: ReportContext, valid: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def headline(rows: Sequence[ComparisonRow], groups: str, caption: str) -> PaperT
                 row.dataset,
                 phrasing.number(row.base.value, row.unit),
                 phrasing.number(row.adapted.value, row.unit) if row.adapted else "–",
-                _with_interval(row.difference, row, sign=True) if row.difference else "–",
+                _with_interval(row.shown, row, sign=True) if row.shown else "–",
                 _p(row),
             ]
             for row in asked

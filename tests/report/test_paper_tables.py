@@ -64,9 +64,7 @@ def test_no_name_is_a_command_of_latex(text: str) -> None:
     known = r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|textasciigrave|[{}$&#%_])"
     for line in (lines[3].removeprefix(r"\caption{").removesuffix("}"), lines[6][:-3], lines[8][:-3]):
         rest = re.sub(known, "", line).replace("$-$", "")
-        assert not re.search(r"[\\$%#^~_*]|--|(?<!\{)[\[\]]", rest.replace("{*}", "")), (
-            rest
-        )
+        assert not re.search(r"[\\$%#^~_*]|--|(?<!\{)[\[\]]", rest.replace("{*}", "")), rest
         assert rest.count("{") == rest.count("}")
     # As many columns as the head, whatever is in a cell.
     assert {len(re.findall(r"(?<!\\)&", line)) for line in (lines[6], lines[8])} == {7}
