@@ -61,4 +61,6 @@ def print_report(page: Path | None, as_json: bool) -> None:
         return
     names = {"report": "results.json", "compare": "results_compare.json"}
     results = page.with_name(names.get(page.stem, f"{page.stem}.json"))
+    if not results.is_file():  # the report of several seeds
+        results = page.with_name(f"{page.stem}.json")
     typer.echo(results.read_text(encoding="utf-8") if as_json else page, nl=not as_json)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from domainclip.cli.arguments import Json, OptionalRecipe, Overrides, Processes, Quiet, print_report
+from domainclip.errors import RecipeError
 from domainclip.report.redaction import public_command
 
 
@@ -34,29 +35,35 @@ def finetune(
     domainclip finetune --recipe medical_xray corpus.path=/data/cxr
     domainclip finetune --recipe art_paintings corpus.path=paintings base=openai/clip-vit-base-patch32
     domainclip finetune --recipe astronomy corpus.path=sky.csv strategy=locked_image train.epochs=3
+    domainclip finetune --recipe medical_xray corpus.path=/data/cxr train.seeds=3
     domainclip finetune --resume --run-dir runs/medical_xray-1
     domainclip finetune --processes 4 --recipe medical_xray corpus.path=/data/cxr
     """
     from domainclip.distributed import launch
+    from domainclip.pipelines.locate import locate
 
-    several = accelerate_config is not None or (processes or 1) > 1
+    chosen, folder = locate(recipe, overrides or [], run_dir, resume)
+    several = (accelerate_config is not None or (processes or 1) > 1) and not chosen.train.seeds
     if several and not dry_run and not launch.is_launched():  # a plan is printed once
         launch.launch(sys.argv[1:], processes, accelerate_config)
         return
     from domainclip.pipelines import finetune as pipelines_finetune
-    from domainclip.pipelines import run_folder
     from domainclip.training.run_context import RunOptions
 
-    chosen, folder = run_folder.locate(recipe, overrides or [], run_dir, resume)
     if dry_run:
         from domainclip.pipelines.plan import make_plan
 
         typer.echo(make_plan.plan(chosen, benchmark=False).text())
         return
-    report = pipelines_finetune.finetune(
-        chosen, RunOptions(folder=folder, resume=resume, quiet=quiet, command=public_command())
-    )
-    print_report(report, as_json)
+    options = RunOptions(folder=folder, resume=resume, quiet=quiet, command=public_command())
+    if chosen.train.seeds:  # each seed starts its own processes
+        from domainclip.pipelines import finetune_seeds
+
+        if accelerate_config is not None:
+            raise RecipeError("train.seeds: --accelerate-config starts a single run: use one of them")
+        print_report(finetune_seeds.finetune_seeds(chosen, options, processes), as_json)
+        return
+    print_report(pipelines_finetune.finetune(chosen, options), as_json)
 
 
 def demo(

@@ -153,6 +153,7 @@ class Recipe(StrictModel):
             "final_weights",
             "fsdp",
             "log_to",
+            "seeds",  # every run has one of them
         ]
         if not self.train.steers:  # then validation changes no weight
             data.pop("probes"), data.pop("retention")

@@ -10,6 +10,7 @@ from domainclip.config import durations
 from domainclip.config.strict_model import StrictModel
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class TrainConfig(StrictModel):
@@ -26,6 +27,8 @@ class TrainConfig(StrictModel):
     warmup: Share = 0.1  # of the steps
     max_grad_norm: float = Field(1.0, gt=0)
     seed: int = Field(0, ge=0, lt=2**32)
+    # Several runs and one report of their mean and range: this many seeds from `seed` on, or these ones.
+    seeds: Annotated[int, Field(ge=2, le=100)] | list[Seed] | None = None
     # Of activations: auto is the fastest that the device computes in; tf32 is fp32 with shorter factors in
     # matrix products, on a GPU that has it.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
@@ -89,6 +92,16 @@ class TrainConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _several_seeds(self) -> TrainConfig:
+        if not isinstance(self.seeds, list):
+            return self
+        if len(set(self.seeds)) < max(2, len(self.seeds)):
+            raise ValueError("seeds names at least two different seeds; for a single run set seed")
+        if self.seed:
+            raise ValueError("seeds names the seeds of the runs: leave seed out, or set seeds to a number")
+        return self
+
+    @model_validator(mode="after")
     def _fsdp_limits(self) -> TrainConfig:
         clash = {
             "compile": self.compile,
@@ -100,6 +113,12 @@ class TrainConfig(StrictModel):
                 f"fsdp: true shards every tensor, which {key} does not support: use only one of them"
             )
         return self
+
+    def all_seeds(self) -> list[int]:
+        """The seed of each run."""
+        if isinstance(self.seeds, int):
+            return [self.seed + number for number in range(self.seeds)]
+        return self.seeds or [self.seed]
 
     @property
     def steers(self) -> bool:

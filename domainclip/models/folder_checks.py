@@ -55,10 +55,19 @@ def refuse(base: str, fault: str) -> NoReturn:
 
 
 def run_model(folder: Path) -> Path | None:
-    """The folder of the model in a run folder, merged if it was merged; None: no run folder."""
+    """The folder of the model in a run folder, merged if it was merged; None: no run folder.
+
+    Raises: ModelError for a run of several seeds, which has a model for each.
+    """
     if (folder / "config.json").exists() or not (folder / "recipe.yaml").is_file():
         return None
-    return next((folder / name for name in ("merged", "model") if (folder / name).is_dir()), None)
+    model = next((folder / name for name in ("merged", "model") if (folder / name).is_dir()), None)
+    seeds = sorted(run.name for run in folder.glob("seed-*") if (run / "recipe.yaml").is_file())
+    if model is None and seeds:
+        refuse(
+            str(folder), f"a run of {len(seeds)} seeds, each with its model: name one: {folder / seeds[0]}"
+        )
+    return model
 
 
 def check_name(base: str) -> None:

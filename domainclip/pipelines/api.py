@@ -7,8 +7,8 @@ from pathlib import Path
 
 from domainclip.config.recipe import Recipe
 from domainclip.pipelines import finetune as finetune_pipeline
-from domainclip.pipelines import run_folder
 from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.locate import locate
 from domainclip.training.run_context import RunOptions
 
 
@@ -31,7 +31,7 @@ def finetune(
     folder = None if run_dir is None else Path(run_dir)
     if not isinstance(recipe, Recipe):
         name = None if recipe is None else str(recipe)
-        recipe, folder = run_folder.locate(name, overrides, folder, resume)
+        recipe, folder = locate(name, overrides, folder, resume)
     options = RunOptions(folder=folder, resume=resume, quiet=quiet, command="domainclip.finetune in Python")
     return finetune_pipeline.finetune(recipe, options)
 

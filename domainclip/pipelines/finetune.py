@@ -7,6 +7,7 @@ from pathlib import Path
 from domainclip.config.recipe import Recipe
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.pipelines.baseline import measure_baseline, reload_base
+from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.open_run import open_run
 from domainclip.pipelines.protocol import make_protocol
@@ -24,6 +25,8 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
 
     Raises: DomainclipError; what was saved before stays.
     """
+    if recipe.train.seeds is not None:
+        return finetune_seeds(recipe, options)
     with open_run(recipe.name, recipe.train, options) as run:
         inputs = load_inputs(recipe, "train")
         protocol = make_protocol(inputs)

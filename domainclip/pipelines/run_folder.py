@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
 from domainclip.data.corpus import Corpus
@@ -26,26 +25,6 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.saving import save_model
 from domainclip.report.provenance import environment
 from domainclip.training.run_context import RunOptions
-
-
-def locate(
-    name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool
-) -> tuple[Recipe, Path | None]:
-    """The recipe and run folder that the options of the command name.
-
-    Raises: RecipeError when they do not fit together.
-    """
-    if resume:
-        if folder is None:
-            raise RecipeError("--resume: name the run to continue with --run-dir RUN")
-        if not (folder / "recipe.yaml").is_file():
-            raise RecipeError(f"--resume: no run has begun in {folder}: leave --resume out to begin it")
-        return loading.load_recipe(name or str(folder / "recipe.yaml"), overrides), folder
-    if name is None:
-        raise RecipeError(
-            "finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones"
-        )
-    return loading.load_recipe(name, overrides), folder
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def build(table: AblationTable, file: str = "ablation") -> dict[str, Any]:
     rows = sorted(table.rows, key=lambda row: row.dataset == table.general)
     alone = [variant.name for variant in table.variants if variant.name != table.reference]
     return {
-        "title": f"{table.name.replace('_', ' ')}: {len(table.variants)} variants on {table.corpus.name}",
+        "title": _title(table),
+        "eyebrow": "Ablation" if len(table.variants) > 1 else "Training runs",
         "base": str(table.base.get("name", "the base")),
         "reference": table.reference or "",
         "valid": valid,
@@ -72,6 +73,15 @@ def build(table: AblationTable, file: str = "ablation") -> dict[str, Any]:
         "command": table.command,
         "download": csv_links.address(csv(table)),
     }
+
+
+def _title(table: AblationTable) -> str:
+    name, on = table.name.replace("_", " "), f"on {table.corpus.name}"
+    if len(table.variants) > 1:
+        return f"{name}: {len(table.variants)} variants {on}"
+    (variant,) = table.variants
+    runs = "one training run" if len(variant.seeds) == 1 else f"{len(variant.seeds)} training runs"
+    return f"{name}: {variant.name} {on}, {runs}"
 
 
 def _heading(row: AblationRow) -> tuple[str, str]:

@@ -13,8 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,11 @@ from domainclip.evaluation.base import EvaluationSet
 from domainclip.pipelines import finetune
 from domainclip.pipelines.ablation import choice, measure, plan, runs
 from domainclip.pipelines.ablation.ablate import ablate
-from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.report.ablation_results import AblationFile
 from domainclip.training.run_context import RunOptions
 from tests import conftest
+from tests.support.runs_in_process import runs_in_process
 
 PLAN = """
 recipe: squares.yaml
@@ -104,7 +102,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> 
         patch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))  # before the function's own is set
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("DOMAINCLIP_CACHE", str(folder / "cache"))
-        taken = _in_this_process(patch)
+        taken = runs_in_process(patch)
         _guard_test_split(patch)
         page = ablate(planned, folder=folder / "out", quiet=True, command="domainclip ablate")
     assert page == folder / "out" / "ablation.html"
@@ -123,38 +121,7 @@ def _plan(folder: Path, more: str = "", **said: Any) -> Path:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs in this process, which saves the seconds in which each would load its libraries; their names."""
-    return _in_this_process(monkeypatch)
-
-
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    taken: list[str] = []
-
-    def finish(self: Any, one: Run, processes: int | None, quiet: bool) -> Ended:
-        command = runs._command(one, processes, quiet)
-        taken.append(one.folder.name + (" resumed" if "--resume" in command else ""))
-        own = loading.load_recipe(command[command.index("--recipe") + 1])
-        try:
-            finetune.finetune(own, RunOptions(folder=one.folder, resume="--resume" in command, quiet=True))
-        except DomainclipError as error:
-            return Ended(one, str(error), int(error.code))
-        return Ended(one)
-
-    monkeypatch.setattr(runs._Children, "finish", finish)
-    monkeypatch.setattr(runs, "ThreadPoolExecutor", _Inline)  # signals are the main thread's
-    return taken
-
-
-class _Inline(nullcontext[Any]):
-    """Does what is submitted, at once and here."""
-
-    def __init__(self, jobs: int) -> None:
-        assert jobs == 1
-        super().__init__(self)
-
-    def submit(self, fn: Any, /, *arguments: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(fn(*arguments))
-        return future
+    return runs_in_process(monkeypatch)
 
 
 def _table(folder: Path) -> AblationFile:
@@ -454,7 +421,7 @@ def test_figures_of_a_hostile_variant_are_inert(done: Done, tmp_path: Path, here
     assert "&lt;script&gt;" in (out / "ablation.html").read_text()
     assert "<script>" not in (out / "ablation.html").read_text() + (out / "ablation.md").read_text()
     assert (
-        "one seed: the intervals hold the luck of the items, and not that of the seed"
+        "one training run: the intervals hold the luck of the items, and not that of the seed"
         in (out / "ablation.md").read_text()
     )
 

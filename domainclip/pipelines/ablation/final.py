@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from domainclip.pipelines.ablation.compare import Execution, report
 from domainclip.pipelines.ablation.measure import measure_ablation_baseline
 from domainclip.pipelines.ablation.plan import Ablation
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.pipelines.ablation.table import make_table
-from domainclip.report import writer
 from domainclip.report.ablation_results import Choice
 
 _SPLIT = "test"
 
 
 def measure_chosen(
-    ablation: Ablation, ended: Sequence[Ended], choice: Choice, folder: Path, command: str
+    ablation: Ablation, ended: Sequence[Ended], choice: Choice, folder: Path, execution: Execution
 ) -> Path:
     """Measure the chosen variant, with all its seeds, on the test split; the page's path.
 
@@ -26,7 +26,7 @@ def measure_chosen(
     chosen = _only(ablation, str(choice.variant))
     runs = [end for end in ended if end.run.variant == choice.variant]
     baseline = measure_ablation_baseline(chosen)
-    table = make_table(baseline, runs, folder, command)
+    table = make_table(baseline, runs, folder, execution.command)
     warnings = list(table.warnings)
     if choice.max_retention_drop is not None:
         warnings.append(
@@ -34,7 +34,7 @@ def measure_chosen(
             "may look smaller than it is"
         )
     table = replace(table, name=f"{ablation.name}, chosen variant", choice=None, warnings=warnings)
-    return writer.write_ablation(folder, table, "final")
+    return report(table, runs, folder, "final", execution)
 
 
 def _only(ablation: Ablation, variant: str) -> Ablation:

@@ -82,7 +82,7 @@ def measure_ablation_baseline(ablation: Ablation) -> AblationBaseline:
 
 
 def _warnings(ablation: Ablation, has_floor: bool) -> Iterator[str]:
-    recipe, plan = ablation.measured, ablation.plan
+    recipe = ablation.measured
     interpolated = {run.variant: None for run in ablation.runs if run.recipe.weight_interpolation}
     if recipe.evaluate.split == "validation" and interpolated:
         names = ", ".join(interpolated)
@@ -92,8 +92,6 @@ def _warnings(ablation: Ablation, has_floor: bool) -> Iterator[str]:
             "weight_interpolation.max_retention_drop chooses on half of the general set: the other half "
             "is measured"
         )
-    if len(plan.seeds) == 1:
-        yield "one seed: the intervals hold the luck of the items, and not that of the seed"
 
 
 def measure_run(baseline: AblationBaseline, run: Run) -> RunResults:

@@ -74,6 +74,8 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
     shared = [*plan.overrides, *changes]
     _check_lines(shared, f"{file.name}: overrides")
     measured = loading.load_recipe(recipe_file, [*shared, _CHOOSING])
+    if measured.train.seeds is not None:
+        raise RecipeError(f"{file.name}: recipe {plan.recipe}: train.seeds: say it under seeds of the plan")
     folder = folder or Path("ablations") / file.stem
     names = _folder_names(list(plan.variants), file)
     runs = []
@@ -169,8 +171,9 @@ def _check_lines(lines: Sequence[str], where: str) -> None:
     """
     for line in lines:
         key, _, value = (part.strip() for part in line.partition("="))
-        if key == "train.seed" or (key == "train" and "seed" in value):  # no other key of train has the word
-            raise RecipeError(f"{where}: train.seed: say it under seeds")
+        # No other key of train has the word.
+        if key in ("train.seed", "train.seeds") or (key == "train" and "seed" in value):
+            raise RecipeError(f"{where}: {key if '.' in key else 'train.seed'}: say it under seeds")
         if key.startswith("evaluate") and "split" in key + value and "validation" not in value:
             raise RecipeError(
                 f"{where}: evaluate.split: variants are compared on the validation split: leave it out, and "

@@ -27,6 +27,7 @@ from domainclip.report.ablation_results import AblationRow, AblationTable, Varia
 from domainclip.report.citations import sources
 
 log = logging.getLogger("domainclip")
+_ONE_RUN = "one training run: the intervals hold the luck of the items, and not that of the seed"
 
 
 def make_table(
@@ -50,6 +51,8 @@ def make_table(
         file = results_file.load(end.run.folder / "results.json")
         if not file.valid:
             invalid += [f"{end.run.folder.name} is not valid: {why}" for why in file.warnings[:1]]
+    if len({seed for _, seed in results}) == 1:
+        warnings.append(_ONE_RUN)
     warnings += [
         f"{probe} on {dataset}: not judged, since {fault}" for (probe, dataset), fault in faults.items()
     ]
@@ -216,7 +219,7 @@ def record_base(baseline: AblationBaseline, folder: Path) -> None:
     """Record the base in the folder of the runs, before they begin: with it they are one evaluation."""
     data = baseline.protocol.reported[0]
     measured = Measured(split_usage.evaluation_of(folder, data.split), base=[baseline.weights])
-    split_usage.record(data.fingerprint, data.split, measured, run=folder)
+    split_usage.record(data.fingerprint, data.split, measured, _prompts(baseline), folder)
 
 
 def _record(baseline: AblationBaseline, weights: Sequence[str], folder: Path) -> split_usage.SplitUsage:
@@ -224,7 +227,14 @@ def _record(baseline: AblationBaseline, weights: Sequence[str], folder: Path) ->
     data = baseline.protocol.reported[0]
     evaluation = split_usage.evaluation_of(folder, data.split, weights)
     measured = Measured(evaluation, base=[baseline.weights], adapted=weights)
-    return split_usage.record(data.fingerprint, data.split, measured, run=folder)
+    return split_usage.record(data.fingerprint, data.split, measured, _prompts(baseline), folder)
+
+
+def _prompts(baseline: AblationBaseline) -> str:
+    """The sha256 of the prompts on the set of the corpus, as the runs record it; empty without any."""
+    name = baseline.protocol.reported[0].name
+    details = [result.details for (_, dataset), result in baseline.results.items() if dataset == name]
+    return next((str(entry["prompts_sha256"]) for entry in details if "prompts_sha256" in entry), "")
 
 
 def _citations(baseline: AblationBaseline, complete: Sequence[Ended]) -> list[str]:

@@ -82,6 +82,9 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
         ),
         ("memory", _memory(setup)),
     ]
+    if recipe.train.seeds is not None:
+        seeds = recipe.train.all_seeds()
+        lines.append(("runs", f"{len(seeds)} such runs, seeds {', '.join(map(str, seeds))}, and one report"))
     notes = [finding for finding in inputs.findings if finding.level == "info"]
     lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in notes]
     lines += [("read", note) for note in inputs.corpus.notes]

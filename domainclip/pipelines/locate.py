@@ -1,0 +1,30 @@
+"""The recipe and the run folder that a command names; light, for launchers that only look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainclip.config import loading
+from domainclip.config.recipe import Recipe
+from domainclip.errors import RecipeError
+
+
+def locate(
+    name: str | None, overrides: Sequence[str], folder: Path | None, resume: bool
+) -> tuple[Recipe, Path | None]:
+    """The recipe and run folder that the options of the command name.
+
+    Raises: RecipeError when they do not fit together.
+    """
+    if resume:
+        if folder is None:
+            raise RecipeError("--resume: name the run to continue with --run-dir RUN")
+        if not (folder / "recipe.yaml").is_file():
+            raise RecipeError(f"--resume: no run has begun in {folder}: leave --resume out to begin it")
+        return loading.load_recipe(name or str(folder / "recipe.yaml"), overrides), folder
+    if name is None:
+        raise RecipeError(
+            "finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones"
+        )
+    return loading.load_recipe(name, overrides), folder
