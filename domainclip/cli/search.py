@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,10 @@ def search(
     text: Annotated[str | None, typer.Argument(metavar="[WORDS]", help="The text to search for.")] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option("--in", help="Where to search: as the FILES of classify; repeatable."),
+        typer.Option("--in", help="Where to search: as the FILES of classify, or an index; repeatable."),
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="A file for the index, to search in later; default: the cache.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="An image to search for, alone or with words.")] = None,
     text_weight: Annotated[
@@ -41,10 +45,12 @@ def search(
     domainclip search runs/medical_xray-1 "pleural effusion" --in /data/films
     domainclip search runs/pets-1 --image cat.jpg --in photos/ --top 5
     domainclip search runs/pets-1 "at night" --image cat.jpg --text-weight 0.3 --in photos/ --json
+    domainclip search runs/pets-1 "a cat" --in photos/ --index pets.index
+    domainclip search runs/pets-1 "a dog" --in pets.index
     """
     chosen = output.output_format(as_json, as_csv)
     from domainclip.errors import RecipeError
-    from domainclip.inference import typed_files
+    from domainclip.inference import saved_index, typed_files
 
     if text is None and image is None:
         raise RecipeError("search: name words, or an image with --image, or both")
@@ -54,6 +60,8 @@ def search(
         raise RecipeError(f"--text-weight: must lie between 0 and 1, got {text_weight:g}")
     typed_files.check_model(model)
     found = typed_files.find_files(where)
+    if index is not None:
+        saved_index.check_index_file(index)
     query_file = typed_files.find_files([image])[0].path if image is not None else None
     from domainclip.inference.search import Query
     from domainclip.pipelines import search as pipelines_search
@@ -63,6 +71,7 @@ def search(
             model=model,
             query=Query(text, query_file, text_weight),
             files=found,
+            index=index,
             image_column=image_column,
             top=top,
             quiet=quiet,

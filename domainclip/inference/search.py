@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from domainclip import disk_cache
+from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE, image_digests
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
@@ -65,21 +68,39 @@ class SearchResult:
     matches: list[Match]
     searched: int  # images that could be read
     unreadable: list[UnreadableSource] = field(default_factory=list)
+    items: list[tuple[str, str]] = field(default_factory=list)  # name and digest of each readable image
+
+
+def image_fingerprint(model: AdaptedModel) -> str:
+    """A hash of everything that an embedding of an image depends on besides the image."""
+    encoder = model.encoder
+    versions = disk_cache.versions("domainclip", "torch", "transformers", "pillow", "pydicom", "numpy")
+    return disk_cache.key(encoder.image_key, DECODING_VERSION, versions, encoder.device)
 
 
 def search(
-    model: AdaptedModel, query: Query, sources: Sequence[ImageSource], top: int = 10, quiet: bool = True
+    model: AdaptedModel,
+    query: Query,
+    sources: Sequence[ImageSource],
+    top: int = 10,
+    quiet: bool = True,
+    *,
+    file: Path | None = None,
+    digests: Sequence[str] | None = None,
 ) -> SearchResult:
     """The `top` images nearest to the query. An image that is new or has changed is encoded, once.
 
-    Equal cosines stand in the order of the sources; files of equal content are all listed.
+    Equal cosines stand in the order of the sources; files of equal content are all listed. `file` is an index
+    that a person named, by default one in the cache; with `digests` (n,), it is searched as it is, and the
+    files of the sources need not exist.
 
     Raises: RecipeError for no query; DataError when no image can be read.
     """
     vector = query.vector(model)
-    with VectorStore(model.fingerprint, model.width) as store:
-        index = _Index(store, model, sources)
-        index.update(quiet)
+    with VectorStore(image_fingerprint(model), model.width, file) as store:
+        index = _Index(store, model, sources, digests)
+        if digests is None:
+            index.update(quiet)
         best = list[tuple[float, int]]()
         for rows, vectors in index.blocks():
             cosines = rounded_cosines(vectors, vector[None])[:, 0]
@@ -90,21 +111,34 @@ def search(
     readable = len(sources) - len(unreadable)
     if not readable:
         raise DataError(f"none of {len(sources)} images can be read: {unreadable[0].reason}")
-    return SearchResult([Match(sources[row].name, -cosine) for cosine, row in best], readable, unreadable)
+    matches = [Match(sources[row].name, -cosine) for cosine, row in best]
+    return SearchResult(matches, readable, unreadable, index.items())
 
 
 class _Index:
     """The sources with the digests of their images, and a store that has a vector of each."""
 
-    def __init__(self, store: VectorStore, model: AdaptedModel, sources: Sequence[ImageSource]) -> None:
+    def __init__(
+        self,
+        store: VectorStore,
+        model: AdaptedModel,
+        sources: Sequence[ImageSource],
+        digests: Sequence[str] | None,
+    ) -> None:
         self.store, self.model, self.sources = store, model, sources
         self.faults = {row: source.fault for row, source in enumerate(sources) if source.fault}
         present = [row for row in range(len(sources)) if row not in self.faults]
-        digests = image_digests(sources[row].image for row in present)
-        self.digests = dict(zip(present, digests, strict=True))  # by position
+        known = image_digests(sources[row].image for row in present) if digests is None else digests
+        self.digests = dict(zip(present, known, strict=True))  # by position
         for row, digest in self.digests.items():
             if digest in (MISSING_FILE, EMPTY_FILE):
                 self.faults[row] = digest
+
+    def items(self) -> list[tuple[str, str]]:
+        """Name and digest of each readable image."""
+        return [
+            (self.sources[row].name, digest) for row, digest in self.digests.items() if row not in self.faults
+        ]
 
     def update(self, quiet: bool) -> None:
         """Encode the images that the store lacks, one of each content."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from domainclip import disk_cache
+from domainclip.inference.saved_index import APPLICATION_ID
 
 log = logging.getLogger("domainclip")
 _KIND = "indexes"
@@ -33,10 +34,14 @@ _TIMEOUT = 60.0  # seconds that a process waits for another one's write
 class VectorStore:
     """Vectors (d,) by digest. What cannot be written to the disk is held in memory until the process ends."""
 
-    def __init__(self, fingerprint: str, width: int) -> None:
-        """`fingerprint` is that of the model, its preprocessing and the versions of the libraries."""
-        self.width = width
-        self.folder = disk_cache.root() / _KIND / disk_cache.key(_KIND, _VERSION, fingerprint, width)
+    def __init__(self, fingerprint: str, width: int, file: Path | None = None) -> None:
+        """`fingerprint` is that of the image tower, its preprocessing and the versions of the libraries.
+
+        `file` is an index that a person named; by default a file in the cache.
+        """
+        self.width, self.named = width, file is not None
+        folder = disk_cache.root() / _KIND / disk_cache.key(_KIND, _VERSION, fingerprint, width)
+        self.file = folder / "vectors.sqlite" if file is None else file
         self.unwritten: dict[str, np.ndarray] = {}
         self.connection = self._open()
 
@@ -48,11 +53,6 @@ class VectorStore:
             self.connection.close()
         with suppress(OSError):
             disk_cache.Budget(_KIND, _LIMIT).prune()
-
-    @property
-    def file(self) -> Path:
-        """The file of the database."""
-        return self.folder / "vectors.sqlite"
 
     def read(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
         """The stored vectors of some digests; a damaged one counts as missing."""
@@ -91,11 +91,9 @@ class VectorStore:
 
     def _open(self) -> sqlite3.Connection | None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self.named:
+                self._make_entry()
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
-            about = {"what": "embeddings of images, for search"}
-            (self.folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
-            os.utime(self.folder)
             return self._connect()
         except (OSError, sqlite3.OperationalError) as error:
             log.warning("warning: the index cannot be opened (%s): it is made for this search only", error)
@@ -103,9 +101,18 @@ class VectorStore:
         except sqlite3.DatabaseError:
             return self._new()
 
+    def _make_entry(self) -> None:
+        """The folder of the cache, as `data cache list` shows it."""
+        folder = self.file.parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        about = {"what": "embeddings of images, for search"}
+        (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        os.utime(folder)
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.file, timeout=_TIMEOUT)
         try:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(_TABLE)
         except sqlite3.Error:
             connection.close()

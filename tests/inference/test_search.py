@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainclip.errors import DataError, RecipeError
+from domainclip.errors import DataError, ModelError, RecipeError
 from domainclip.inference import search as search_module
 from domainclip.inference.adapted_model import AdaptedModel, load_model
 from domainclip.inference.image_sources import ImageSource, list_sources
+from domainclip.inference.saved_index import read_contents
 from domainclip.inference.search import Query, SearchResult, search
 from domainclip.inference.typed_files import find_files
 from domainclip.inference.vector_store import VectorStore
+from domainclip.pipelines import search as pipelines_search
 from tests.data.made_corpora import noise_image
 
 WORDS = Query("a red square")
@@ -188,3 +190,52 @@ def test_two_stores_write_at_the_same_time(tmp_path: Path) -> None:
 def test_a_query_that_cannot_be(model: AdaptedModel, folder: Path, query: Query, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         found(model, query)
+
+
+def ask_for(
+    model: AdaptedModel, monkeypatch: pytest.MonkeyPatch, where: str, **options: object
+) -> SearchResult:
+    """The command's pipeline, with a model that is loaded already."""
+    monkeypatch.setattr(pipelines_search, "load_model", lambda name: model)
+    request = pipelines_search.SearchRequest(
+        model="m",
+        query=WORDS,
+        files=find_files([where]),
+        **options,  # type: ignore[arg-type]
+    )
+    return pipelines_search.search(request)[0]
+
+
+def test_an_index_in_a_file_follows_its_folder_and_outlives_it(
+    model: AdaptedModel, folder: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index = tmp_path / "photos.index"
+    made = ask_for(model, monkeypatch, "photos", index=index)
+    assert index.stat().st_mode & 0o77 == 0
+    noise_image(folder / "new.png", seed=21)
+    (folder / "2.png").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    updated = ask_for(model, monkeypatch, "../photos.index")
+    assert encoded == [6, 1]
+    assert set(ranking(updated)) == set(ranking(made)) - {"photos/2.png"} | {"photos/new.png"}
+    folder.rename(tmp_path / "gone")
+    assert ask_for(model, monkeypatch, "../photos.index") == updated
+    assert encoded == [6, 1]
+
+
+def test_an_index_that_cannot_be_used(
+    model: AdaptedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    index = tmp_path / "photos.index"
+    ask_for(model, monkeypatch, "photos", index=index)
+    image = folder / "0.png"
+    content = image.read_bytes()
+    with pytest.raises(RecipeError, match="exists already, and is no index: name another file"):
+        ask_for(model, monkeypatch, "photos", index=image)
+    assert image.read_bytes() == content
+    with pytest.raises(ModelError, match="index: an index of another model"):
+        read_contents(index, "photos.index", "another fingerprint")
+    index.write_bytes(index.read_bytes()[:100] + b"\0" * 8000)
+    with pytest.raises(DataError, match="the index is damaged: delete it and make it again with --index"):
+        ask_for(model, monkeypatch, "photos.index")
