@@ -114,6 +114,7 @@ def make_pairs(inputs: Inputs, pixels: bool = True) -> Pairs:
         matched_by=corpus.card.columns.matched_by,
         pixels=pixels,
         extra_spec=objective_inputs.pair_extras(inputs.objectives, corpus),
+        smallest_side=2 * max(model.image_preprocessor.size) if settings.decode == "fast" else None,
     )
     items, stream, seed = inputs.train_items.items, corpus.stream, settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)

@@ -93,7 +93,8 @@ def cache_image_features(
     model.eval()
     example = collate([pairs[0, 0]])
     shape = (len(pairs), *_encode_images(model, example).shape[1:])
-    key = [*_key(model, "image"), DECODING_VERSION, model.image_preprocessor.fingerprint(), list(digests)]
+    decoding = [DECODING_VERSION, pairs.smallest_side]
+    key = [*_key(model, "image"), *decoding, model.image_preprocessor.fingerprint(), list(digests)]
     description = f"{_description(model, 'image')} of {len(pairs):,} images"
     if not budget.reserve(description, shape, disk_cache.key(*key)):
         return None

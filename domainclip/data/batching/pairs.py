@@ -16,8 +16,8 @@ from domainclip import seeding
 from domainclip.data.batching import caption_sampling, order
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, augmented_view
+from domainclip.data.batching.item_images import ItemImages
 from domainclip.data.batching.matches import caption_numbers, number
-from domainclip.data.images.decode import decode_image
 from domainclip.data.images.frames import sample_frames, stack_frames
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.text.captions import Captions
@@ -51,12 +51,13 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         pixels: bool = True,
         replacements: Mapping[int, int] | None = None,
         extra_spec: ExtraSpec | None = None,
+        smallest_side: int | None = None,
     ) -> None:
         """`pixels=False` loads no images, for when their embeddings are cached; `replacements` then maps the
         row of each unreadable image to the row that replaces it (`Batch.requested` to `Batch.index`).
         `token_limit` is required where the card shows captions in windows. Above 1, `frames` of an item's
         images are shown at once, whatever `views` is. Pairs with an equal value of the column `matched_by`
-        are not each other's negatives.
+        are not each other's negatives. `smallest_side` is that of `decode_image`.
         """
         self.items = items
         self.preprocess = preprocess
@@ -67,6 +68,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.fixed_view = False
         self.frames = frames
         self.pixels = pixels
+        self.smallest_side = smallest_side
         self.strata: np.ndarray | None = None  # (n,) the stratum of each pair; None: any pairs share a batch
         # Preprocessed images from a cache; None in the place of one that has to be decoded.
         self.cached_pixels: Callable[[int], Pixels | None] | None = None
@@ -91,6 +93,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         others = copy.copy(self)
         others.preprocess, others.augmentation, others.fixed_view = preprocess, "none", True
         others.pixels, others.cached_pixels, others.extra_spec, others.frames = True, None, ExtraSpec(), 1
+        others.smallest_side = None  # which fits the input of the first model
         others.extra_columns = ExtraColumns(self.items, others.extra_spec)
         return others
 
@@ -119,9 +122,8 @@ class Pairs(torch.utils.data.Dataset[Pair]):
     def _pair(self, epoch: int, index: int, requested: int, unusable: tuple[UnusableItem, ...]) -> Pair:
         image = second_view = None
         if self.pixels:
-            image, unreadable = self._image(epoch, index)
+            image, second_view, unreadable = self._views(epoch, index)
             unusable += unreadable
-            second_view = self._second_view(epoch, index) if self.extra_spec.second_view else None
         choice = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
         text = self.texts[index][choice]
         return Pair(
@@ -138,45 +140,43 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             extras=self.extra_columns.extras_of(index, text, self.seed, epoch),
         )
 
-    def _second_view(self, epoch: int, index: int) -> Pixels:
+    def _views(self, epoch: int, index: int) -> tuple[Pixels, Pixels | None, tuple[UnusableItem, ...]]:
+        """The image that an item shows in an epoch, and the second view where an objective needs one."""
+        cached = None if self.cached_pixels is None else self.cached_pixels(index)
+        if cached is not None and not self.extra_spec.second_view:
+            return cached, None, ()
+        images = ItemImages(self.items[index], self.smallest_side)
+        image, unreadable = (cached, ()) if cached is not None else self._image(images, epoch, index)
+        second = self._second_view(images, epoch, index) if self.extra_spec.second_view else None
+        return image, second, unreadable
+
+    def _second_view(self, images: ItemImages, epoch: int, index: int) -> Pixels:
         """A strong augmentation of the item's first readable image."""
-        row = self.items[index]
-        image = next(image for image in (row["image"], *row["views"]) if self._is_readable(image))
+        view = next(view for view in range(len(images)) if images.is_readable(view))
         draw = np.random.Generator(np.random.Philox(key=seeding.stable(self.seed, epoch, index, "second")))
-        view = augmented_view(decode_image(image), draw, mirror=self.augmentation == "crop_flip")
-        return preprocess_image(view, self.preprocess, image)
+        augmented = augmented_view(images.decode(view), draw, mirror=self.augmentation == "crop_flip")
+        return preprocess_image(augmented, self.preprocess, images.cells[view])
 
-    @staticmethod
-    def _is_readable(image: Mapping[str, Any]) -> bool:
-        try:
-            decode_image(image)
-        except UnreadableImage:
-            return False
-        return True
-
-    def _image(self, epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
+    def _image(self, images: ItemImages, epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
         """The image that an item shows in an epoch; an unreadable view is replaced by the next one."""
-        if self.cached_pixels is not None and (cached := self.cached_pixels(index)) is not None:
-            return cached, ()
-        row = self.items[index]
         if self.frames > 1:
-            return self._frames([row["image"], *row["views"]], epoch, index)
-        images = [row["image"], *(row["views"] if self.views == "random" else [])]
-        first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, len(images), "view")
+            return self._frames(images, epoch, index)
+        count = len(images) if self.views == "random" else 1
+        first = 0 if self.fixed_view else seeding.choose(self.seed, epoch, index, count, "view")
         unreadable: list[UnusableItem] = []
-        for view in (*range(first, len(images)), *range(first)):
+        for view in (*range(first, count), *range(first)):
             try:
-                return self._preprocessed(images[view], epoch, index), tuple(unreadable)
+                return self._preprocessed(images, view, epoch, index), tuple(unreadable)
             except UnreadableImage as error:
                 unreadable.append(self._unusable_view(index, view, error))
         raise UnreadableImage(unreadable[0].source, unreadable[0].reason)
 
-    def _frames(self, images: list[Any], epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
+    def _frames(self, images: ItemImages, epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
         """The images of an item that are shown at once; an unreadable one is left out."""
         frames, unreadable = [], []
         for view in sample_frames(range(len(images)), self.frames):
             try:
-                frames.append(self._preprocessed(images[view], epoch, index))
+                frames.append(self._preprocessed(images, view, epoch, index))
             except UnreadableImage as error:
                 unreadable.append(self._unusable_view(index, view, error))
         if not frames:
@@ -187,14 +187,14 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         location = f"item {self.ids[index]}" + (f" view {view}" if view else "")
         return UnusableItem(location, error.reason, error.name)
 
-    def _preprocessed(self, cell: Mapping[str, Any], epoch: int, index: int) -> Pixels:
-        image = decode_image(cell)
+    def _preprocessed(self, images: ItemImages, view: int, epoch: int, index: int) -> Pixels:
+        image = images.decode(view)
         if self.augmentation != "none":
             image = random_crop(image, seeding.draw(self.seed, epoch, index))
         # A separate draw, so that the crops of a corpus are the same with and without mirroring.
         if self.augmentation == "crop_flip" and seeding.stable(self.seed, epoch, index, "mirror") % 2:
             image = ImageOps.mirror(image)
-        return preprocess_image(image, self.preprocess, cell)
+        return preprocess_image(image, self.preprocess, images.cells[view])
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess, cell: Mapping[str, Any]) -> Pixels:

@@ -74,7 +74,9 @@ def with_pixel_cache(
     fingerprint = getattr(pairs.preprocess, "fingerprint", None)
     if fingerprint is None:  # without it, entries of two preprocessings cannot be distinguished
         return pairs
-    name = disk_cache.key(DECODING_VERSION, versions, fingerprint(), [digests[id] for id in pairs.ids])
+    name = disk_cache.key(
+        DECODING_VERSION, pairs.smallest_side, versions, fingerprint(), [digests[id] for id in pairs.ids]
+    )
     if collectives.max_over_processes(disk_cache.read("pixels", name) is None):
         shape = (len(pairs), 1 + sum(value.nbytes for value in layout.values()))
         if not build or not _has_room(shape, limit_gb, report):
@@ -146,7 +148,7 @@ def _fill_share(file: Path, pairs: Pairs, workers: Workers) -> str:
 def _fill(rows: np.ndarray, pairs: Pairs, workers: Workers) -> None:
     share = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
     order = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
-    source = _PackedImages(pairs.items, pairs.preprocess, rows.shape[1])
+    source = _PackedImages(pairs.items, pairs.preprocess, rows.shape[1], pairs.smallest_side)
     loader: DataLoader[Any] = DataLoader(
         source,
         batch_sampler=order,
@@ -160,10 +162,11 @@ def _fill(rows: np.ndarray, pairs: Pairs, workers: Workers) -> None:
 class _PackedImages(torch.utils.data.Dataset[np.ndarray]):
     """Each image as a row of the entry; zeros for an unreadable one."""
 
-    def __init__(self, items: Any, preprocess: Preprocess, width: int) -> None:
+    def __init__(self, items: Any, preprocess: Preprocess, width: int, smallest_side: int | None) -> None:
         self.items = items
         self.preprocess = preprocess
         self.width = width
+        self.smallest_side = smallest_side
 
     def __len__(self) -> int:
         return len(self.items)
@@ -171,7 +174,9 @@ class _PackedImages(torch.utils.data.Dataset[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         image = self.items[index]["image"]
         try:
-            arrays = preprocess_image(decode_image(image), self.preprocess, image)
+            arrays = preprocess_image(
+                decode_image(image, smallest_side=self.smallest_side), self.preprocess, image
+            )
         except UnreadableImage:
             return np.zeros(self.width, np.uint8)
         return np.frombuffer(b"\1" + b"".join(value.tobytes() for value in arrays.values()), np.uint8)

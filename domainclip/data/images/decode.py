@@ -38,8 +38,13 @@ BACKGROUND = (255, 255, 255)
 DECODING_VERSION = 2
 
 
-def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    image: Mapping[str, Any], max_pixels: int = MAX_PIXELS, *, smallest_side: int | None = None
+) -> Image.Image:
     """An image of the `image` column, {path, bytes}, upright, as RGB.
+
+    With `smallest_side`, a JPEG file is decoded to the smallest of 1/1, 1/2, 1/4 and 1/8 of its size whose
+    sides are at least so long: several times faster, and not equal to resizing the whole image.
 
     Raises: UnreadableImage, a DataError, naming the file and the reason.
     """
@@ -66,7 +71,7 @@ def decode_image(image: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> Imag
                 settings = _bit_depth_settings(fragment, name)
                 # libtiff prints a line for every broken tag and strip.
                 with native_output.captured() if data[:2] in (b"II", b"MM") else nullcontext():
-                    decoded = _decode_with_pillow(data, name, max_pixels, settings)
+                    decoded = _decode_with_pillow(data, name, max_pixels, settings, smallest_side)
     except UnreadableImage:
         raise
     except Exception as error:
@@ -131,7 +136,9 @@ def _header_of_page(page: tiff.TiffPage) -> ImageHeader:
     )
 
 
-def _decode_with_pillow(data: bytes, name: str, max_pixels: int, settings: BitDepthSettings) -> Image.Image:
+def _decode_with_pillow(
+    data: bytes, name: str, max_pixels: int, settings: BitDepthSettings, smallest_side: int | None
+) -> Image.Image:
     page = _tiff_page(data, name)
     if page is not None and page.needs_own_decoder:
         try:
@@ -146,6 +153,8 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int, settings: BitDe
         if opened.width * opened.height > max_pixels:  # of the page, which may be larger than its preview
             raise UnreadableImage(name, f"more than {max_pixels} pixels")
         has_deep_colours = opened.mode in ("RGB", "RGBA") and ";16" in str(opened.tile)
+        if smallest_side is not None and opened.format == "JPEG":
+            opened.draft(None, (smallest_side, smallest_side))
         opened.load()
         inverted = page is not None and page.white_is_zero
         image = _with_low_bytes(opened, data) if has_deep_colours else opened

@@ -30,7 +30,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     for i in range(11):
         file = noise_image(folder / f"{i}.png", seed=i, size=(6, 5))
         image = {"path": str(file), "bytes": None}
-        rows.append(Item(f"id{i}", image, [f"t{i}", f"u{i}"], [""], [], f"g{i}", {}, "train", ""))
+        rows.append(Item(f"id{i}", image, [f"t{i}", f"u{i}"], [""], [], f"g{i}", f"t{i}", {}, "train", ""))
     return Pairs(to_dataset(rows), SQUARE)
 
 
