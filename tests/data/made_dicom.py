@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ _CT = {
 MISSING = object()  # in place of a value: no such attribute
 
 
+# A ramp of 12 × 16 pixels, modulo 4096, as JPEG of 12 bits (process 4, quality 95), by libjpeg-turbo, which
+# decodes to within 1 of it.
+JPEG_12 = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoK"
+    "BggLDAsKDAkKCgr/wQALDAAMABABAREA/8QAFAABAAAAAAAAAAAAAAAAAAAADf/EACQQAAACCAcAAAAAAAAAAAAAAAAMAggJCiYnKFU4"
+    "QkRhYmNz/9oACAEBAAA/ADQMjYOruD+XFi0nlsGSAjYOruD+XFi0nlsCsYjYM8VWqP4EsWdHq4hkgI2DPFVqj+BLFnR6uI//2Q=="
+)
 # An item with a stream that no decoder knows.
 COMPRESSED = b"\xfe\xff\x00\xe0\0\0\0\0" + b"\xfe\xff\x00\xe0\4\0\0\0????"
 

@@ -15,7 +15,8 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 
 # Four imports of these would take half a minute on two cores.
-_IMPORTED = ["torch", "torch._dynamo", "transformers", "peft", "accelerate", "domainclip.training.loop"]
+_IMPORTED = ["torch", "torch._dynamo", "transformers", "peft", "accelerate", "domainclip.pipelines.finetune"]
+_IMPORTED += ["domainclip.pipelines.evaluate", "domainclip.cli.app", "pytest"]  # by the modules of the tests
 FORKING = processes.get_context("forkserver")
 FORKING.set_forkserver_preload(_IMPORTED)
 

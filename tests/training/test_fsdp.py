@@ -55,7 +55,8 @@ SETTINGS = {
     "activations": Setting(checkpointing=True),
     "adapter and activations": Setting(strategy=Lora(rank=2), checkpointing=True),
 }
-OF = {2: list(SETTINGS), 4: ["full", "adapter"]}  # four processes on two cores are slow
+# Four processes on two cores are slow: the case in which some of them have no row of a matrix of rank 2.
+OF = {2: list(SETTINGS), 4: ["adapter"]}
 
 
 @dataclass

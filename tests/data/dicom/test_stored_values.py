@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import uid
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
@@ -16,8 +18,9 @@ from domainclip.data.dicom import stored_values
 from domainclip.data.dicom.codestream import Codestream
 from domainclip.data.dicom.pixel_format import PixelFormat, read_pixel_format
 from domainclip.data.dicom.stored_values import read_stored_values
+from domainclip.data.dicom.transfer_syntaxes import DEFLATED_FRAME
 from domainclip.errors import UnreadableImage
-from tests.data.made_dicom import COMPRESSED, MISSING, dataset_in_memory
+from tests.data.made_dicom import COMPRESSED, JPEG_12, MISSING, dataset_in_memory
 
 LITTLE, BIG = uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian
 
@@ -54,6 +57,7 @@ def _bits(stored: int, high: int, signed: bool = False) -> dict[str, int]:
         ([0xFFFF, 0x8000, 0x1234], "<u2", _bits(16, 15), [65535, 32768, 0x1234]),
         ([0xFFFF, 0x8000, 0x7FFF], "<u2", _bits(16, 15, True), [-1, -32768, 32767]),
         ([0xC1, 0x3F], "u1", _bits(6, 5), [1, 63]),
+        ([0xFFFF, 0x8001], "<u2", _bits(15, 14), [0x7FFF, 1]),
         ([0xFFF00001, 0x000FFFFF], "<u4", _bits(20, 19), [1, 0xFFFFF]),
         # Left-justified, with and without bits below.
         ([0x1235, 0xFFFF, 0], "<u2", _bits(12, 15), [0x123, 0xFFF, 0]),
@@ -142,6 +146,65 @@ def test_chroma_of_two_pixels_or_of_each() -> None:
     assert _read(short, 1).tolist() == grey
     long = [0, 128, 128, 0, 128, 128, 10, 128, 128, 200, 128, 128]
     assert _read(_colour(long, "YBR_FULL_422", NumberOfFrames=2), 1).tolist() == grey
+
+
+def test_chroma_of_two_pixels_in_a_deflated_frame() -> None:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(bytes([10, 200, 128, 128])) + packer.flush()
+    dataset = _colour([0], "YBR_FULL_422")
+    dataset.PixelData = encapsulate([packed])
+    dataset.file_meta.TransferSyntaxUID = DEFLATED_FRAME
+    assert _read(dataset).tolist() == [[[10] * 3, [200] * 3]]
+
+
+def _jpeg(mode: str = "RGB", **options: Any) -> bytes:
+    """8 × 8 pixels of one colour, without the markers of JFIF and Adobe."""
+    stream = io.BytesIO()
+    Image.new(mode, (8, 8), (200, 90, 30) if mode == "RGB" else 90).save(
+        stream, "JPEG", quality=95, **options
+    )
+    data = stream.getvalue()
+    while data[2:4] in (b"\xff\xe0", b"\xff\xee"):
+        data = data[:2] + data[4 + int.from_bytes(data[4:6], "big") :]
+    return data
+
+
+def _of_jpeg(data: bytes, model: str = "RGB", **keys: Any) -> FileDataset:
+    dataset = _colour([0], model, **{"Rows": 8, "Columns": 8, **keys})
+    dataset.PixelData = encapsulate([data])
+    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    return dataset
+
+
+def test_components_of_a_jpeg_without_usual_names_are_what_the_header_says() -> None:
+    """Numbered 0, 1, 2 and coded alike: RGB or luminance and chroma by PhotometricInterpretation."""
+    data = _jpeg(keep_rgb=True, subsampling=0)
+    for name, number in zip(b"RGB", range(3), strict=True):
+        for place in (bytes([name, 0x11, 0]), bytes([name, 0])):  # in the header of the frame and of the scan
+            data = data.replace(place, bytes([number, *place[1:]]))
+    rgb = _read(_of_jpeg(data))[4, 4].astype(int)
+    assert np.abs(rgb - [200, 90, 30]).max() <= 2
+    # The same three numbers as Y, Cb and Cr: R = 200 + 1.402 · (30 - 128) = 62.6, B = 200 + 1.772 · (90 - 128) = 132.7.
+    ycc = _read(_of_jpeg(data, "YBR_FULL"))[4, 4].astype(int)
+    assert np.abs(ycc - [63, 255, 133]).max() <= 4
+
+
+def test_a_jpeg_that_is_broken_or_of_another_size() -> None:
+    scan = _jpeg().index(b"\xff\xda")
+    reason = "JPEG Baseline (Process 1) data that no installed decoder can read"
+    assert _reason(_of_jpeg(_jpeg()[:scan])) == reason
+    assert _reason(_of_jpeg(_jpeg(), Rows=7)) == "compressed data of more pixels than its header says"
+    assert _reason(_of_jpeg(_jpeg(), Rows=9)) == "compressed data of another size than Rows and Columns"
+
+
+def test_bits_of_a_jpeg_that_the_header_denies() -> None:
+    """12 bits in the stream and 8 in the header: the decoder is chosen by the stream."""
+    keys = {"Rows": 12, "Columns": 16}
+    whole = dataset_in_memory(encapsulate([JPEG_12]), uid.JPEGExtended12Bit, **keys)
+    values = _read(whole)
+    assert values[11, 15] == 3422  # 11 · 37 + 15 · 201
+    denied = dataset_in_memory(encapsulate([JPEG_12]), uid.JPEGExtended12Bit, **keys, **_bits(8, 7))
+    assert _read(denied).tolist() == (values & 0xFF).tolist()
 
 
 def test_luminance_and_chroma_of_more_than_8_bits() -> None:
