@@ -57,7 +57,6 @@ def _bits(stored: int, high: int, signed: bool = False) -> dict[str, int]:
         ([0xFFFF, 0x8000, 0x1234], "<u2", _bits(16, 15), [65535, 32768, 0x1234]),
         ([0xFFFF, 0x8000, 0x7FFF], "<u2", _bits(16, 15, True), [-1, -32768, 32767]),
         ([0xC1, 0x3F], "u1", _bits(6, 5), [1, 63]),
-        ([0xFFFF, 0x8001], "<u2", _bits(15, 14), [0x7FFF, 1]),
         ([0xFFF00001, 0x000FFFFF], "<u4", _bits(20, 19), [1, 0xFFFFF]),
         # Left-justified, with and without bits below.
         ([0x1235, 0xFFFF, 0], "<u2", _bits(12, 15), [0x123, 0xFFF, 0]),
@@ -94,6 +93,7 @@ def test_bits_that_a_stream_does_not_have() -> None:
     assert stored_values._extract_bits(values, form).tolist() == values.tolist()
     assert stored_values._extract_bits(values, replace(form, shift=2)).tolist() == [[0x3F, 0x10]]
     assert stored_values._extract_bits(values, replace(form, shift=0)).tolist() == [[0x3F, 0x01]]
+    assert stored_values._extract_bits(values, replace(form, stored=7, shift=0)).tolist() == [[0x7F, 0x41]]
 
 
 def test_one_frame_of_several() -> None:
