@@ -9,7 +9,7 @@ from domainclip.data.cards import Prompts
 from domainclip.data.text.captions import normalise
 from domainclip.data.text.class_names import alike, quoted
 from domainclip.errors import did_you_mean
-from domainclip.evaluation.base import EvaluationSet
+from domainclip.evaluation.base import EvaluationSet, ProbeResult
 from domainclip.evaluation.metrics.labels import class_names
 
 _SAME_NAME = (
@@ -32,6 +32,35 @@ def class_warnings(data: EvaluationSet) -> list[str]:
     same_prompts = [group for group in _same_prompts(data.classes) if group not in same_names]
     found += [f"classes {quoted(group)} {_SAME_PROMPTS}" for group in same_prompts]
     return [f"{data.name}: {text}" for text in found]
+
+
+def answers_without_items(results: Sequence[ProbeResult]) -> list[str]:
+    """A line where models gave answers to classes that no item has: how many, and their share of all.
+
+    Such an answer is wrong, but no metric of a single class shows it.
+    """
+    errors = [result.diagnostics for result in results if result.diagnostics is not None]
+    matrices = [found.confusion for found in errors if found.confusion is not None]
+    if not matrices or len(matrices) < len(results):
+        return []
+    items = matrices[0].counts.sum()
+    absent = [i for i in range(len(matrices[0].classes)) if not matrices[0].counts[i].any()]
+    given = {i: [float(matrix.counts[:, i].sum()) for matrix in matrices] for i in absent}
+    most = sorted((i for i in absent if any(given[i])), key=lambda i: -max(given[i]))
+    if not most:
+        return []
+    models = [f" by model {i + 1}" for i in range(len(matrices))]
+    if len(matrices) < 3:
+        models = [""] if len(matrices) == 1 else [" by the base", " by the adapted model"]
+
+    def counted(counts: Sequence[float]) -> str:
+        parts = zip(counts, models, strict=True)
+        return ", ".join(f"{count:.4g} ({count / items:.0%}){model}" for count, model in parts)
+
+    shown = "; ".join(f'"{matrices[0].classes[i]}" {counted(given[i])}' for i in most[:5])
+    more = f"; and {len(most) - 5} more" if len(most) > 5 else ""
+    where = f"{results[0].probe} on {results[0].dataset}"
+    return [f"{where}: of {items:.0f} answers, to classes that no item has: {shown}{more}"]
 
 
 def _left_out(data: EvaluationSet, names: Sequence[str], labels: Sequence[Sequence[str]]) -> Iterator[str]:

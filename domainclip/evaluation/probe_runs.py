@@ -11,7 +11,7 @@ from datasets import Dataset
 from domainclip.data.interfaces import Encoder, UnreadableImages
 from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
-from domainclip.evaluation.class_warnings import class_warnings
+from domainclip.evaluation.class_warnings import answers_without_items, class_warnings
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 
 
@@ -46,6 +46,7 @@ def run_probes(
             warnings += left_out
             # A probe may warn of one model only, depending on its embeddings.
             of_models = [text for result in results for text in result.warnings]
+            of_models += answers_without_items(results)
             entry = _protocol_entry(probe, results, readable, lost)
             groups = len(set(readable.items["group"][:]))
             yield ModelEvaluation(results, entry, [*warnings, *of_models], groups)

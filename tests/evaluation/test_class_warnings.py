@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from domainclip.data.cards import Prompts
 from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
-from domainclip.evaluation.base import EvaluationSet
-from domainclip.evaluation.class_warnings import class_warnings
+from domainclip.evaluation.base import EvaluationSet, ProbeResult
+from domainclip.evaluation.class_warnings import answers_without_items, class_warnings
+from domainclip.evaluation.diagnostics import ConfusionMatrix, Diagnostics
 from domainclip.evaluation.evaluate import compare_models
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
@@ -139,3 +141,39 @@ def test_the_classes_of_a_run_are_written_and_read(tmp_path: Path) -> None:
         (tmp_path / "classes.json").write_text(text)
         with pytest.raises(ModelError, match="not the classes of a run that this version reads"):
             run_classes.load(str(tmp_path))
+
+
+def _answers(*counts: list[list[float]]) -> list[ProbeResult]:
+    names = ["cat", "dog", "yak"]
+    return [
+        ProbeResult(
+            "zero_shot",
+            "test",
+            [],
+            "",
+            1,
+            diagnostics=Diagnostics(ConfusionMatrix(names, np.array(of_model, dtype=float))),
+        )
+        for of_model in counts
+    ]
+
+
+def test_answers_to_classes_that_no_item_has_are_counted_for_each_model() -> None:
+    base, adapted = [[6, 0, 4], [5, 5, 0], [0, 0, 0]], [[10, 0, 0], [0, 7, 3], [0, 0, 0]]
+    assert answers_without_items(_answers(base)) == [
+        'zero_shot on test: of 20 answers, to classes that no item has: "yak" 4 (20%)'
+    ]
+    assert answers_without_items(_answers(base, adapted)) == [
+        'zero_shot on test: of 20 answers, to classes that no item has: "yak" 4 (20%) by the base, '
+        "3 (15%) by the adapted model"
+    ]
+    third = [[9, 0, 1], [1, 9, 0], [0, 0, 0]]
+    assert answers_without_items(_answers(base, adapted, third))[0].endswith(
+        '"yak" 4 (20%) by model 1, 3 (15%) by model 2, 1 (5%) by model 3'
+    )
+
+
+def test_no_line_where_every_answer_is_a_class_of_some_item() -> None:
+    right = [[10, 0, 0], [0, 10, 0], [0, 0, 0]]
+    assert answers_without_items(_answers(right, right)) == []
+    assert answers_without_items([ProbeResult("knn", "test", [], "", 1)]) == []

@@ -43,6 +43,7 @@ def test_one_class_an_item() -> None:
     chances = softmax(5.0 * model.images(data.items)[:, :4].astype(np.float64), axis=1)
     answers = chances.argmax(axis=1)
     assert set(answers) - set(truth) == {3}  # yaks are answered
+    assert results.details["answers_to_classes_without_items"] == {"yak": (answers == 3).sum()}
     tensors = torch.tensor(answers), torch.tensor(truth)
     of_library = sk.f1_score(truth, answers, average="macro")
     assert metric_value(results, "macro_f1_as_scikit_learn") == pytest.approx(of_library)

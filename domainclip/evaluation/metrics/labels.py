@@ -48,7 +48,7 @@ def frequent_classes(counts: np.ndarray) -> np.ndarray:
     return enough if enough.any() else counts > 0
 
 
-def groups_with_and_without(labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+def groups_with_and_without(labels: np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
     """(c,) the smaller number of groups with and without each class; labels (n, c), NaN where unknown."""
     names = np.asarray(groups, dtype=str)
     sides = [min(len(set(names[column == truth])) for truth in (1, 0)) for column in labels.T]

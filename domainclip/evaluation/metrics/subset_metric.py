@@ -6,7 +6,7 @@ Legend: n items, c classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -29,8 +29,17 @@ class SubsetMetric:
     scores: np.ndarray  # (n, …)
     chance: float | None
     aggregate_on: Callable[[np.ndarray], aggregates.Aggregate]  # for the subset at these indices of `rows`
+    labels: np.ndarray | None = None  # (n, c) of a mean over classes, as the scores
     # By class: (n,) share of the positive answer, and the indices of the positives.
     binary_answers: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def over(self, classes: Sequence[int]) -> SubsetMetric:
+        """The same mean over these classes only."""
+        assert self.labels is not None
+        labels = self.labels[:, classes]
+        return replace(
+            self, scores=self.scores[:, classes], labels=labels, aggregate_on=partial(_macro_auroc_on, labels)
+        )
 
 
 def make_subset_metric(encoder: Encoder, data: EvaluationSet) -> SubsetMetric | None:
@@ -53,7 +62,7 @@ def make_subset_metric(encoder: Encoder, data: EvaluationSet) -> SubsetMetric | 
             hits,
             1 / len(names),
             lambda _: aggregates.mean,
-            binary_answers if len(names) == 2 else {},
+            binary_answers=binary_answers if len(names) == 2 else {},
         )
     return _recall_at_1(encoder, data)
 
@@ -72,10 +81,12 @@ def _macro_auroc(encoder: Encoder, data: EvaluationSet, names: Sequence[str]) ->
                     np.flatnonzero(labels[:, i] == 1),
                 )
 
-    def aggregate_on(subset: np.ndarray) -> aggregates.Aggregate:
-        return partial(aggregates.macro_auroc, labels=labels[subset])
+    everyone, on = np.arange(len(data.items)), partial(_macro_auroc_on, labels)
+    return SubsetMetric("macro_auroc", everyone, scores, 0.5, on, labels, binary_answers)
 
-    return SubsetMetric("macro_auroc", np.arange(len(data.items)), scores, 0.5, aggregate_on, binary_answers)
+
+def _macro_auroc_on(labels: np.ndarray, subset: np.ndarray) -> aggregates.Aggregate:
+    return partial(aggregates.macro_auroc, labels=labels[subset])
 
 
 def _recall_at_1(encoder: Encoder, data: EvaluationSet) -> SubsetMetric | None:

@@ -14,7 +14,7 @@ from domainclip.data.dicom import typed_values
 from domainclip.data.interfaces import Encoder
 from domainclip.errors import did_you_mean
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics import results
+from domainclip.evaluation.metrics import cell_metrics, results
 from domainclip.evaluation.metrics.subgroup_cells import (
     Column,
     Table,
@@ -41,8 +41,9 @@ class Subgroups(Probe):
 
     The gap is the best cell minus the worst; in a finite sample it is above 0 even for equal groups, so the
     details give its expected value at chance. Worst groups: [arXiv:1911.08731]. For binary answers, also the
-    gap in the true positive rate: equal opportunity. Cells of fewer than `smallest` patients or objects are
-    suppressed, with as many others as it takes so that they cannot be derived.
+    gap in the true positive rate: equal opportunity. Beside them, the AUROC and calibration error of each
+    cell. Cells of fewer than `smallest` patients or objects are suppressed, with as many others as it takes
+    so that they cannot be derived.
     """
 
     citation: ClassVar[str] = "arXiv:1610.02413"
@@ -89,16 +90,13 @@ class Subgroups(Probe):
             result = results.not_measured("subgroups", data, self.version, missing, **lacking)
             return replace(result, warnings=warnings)
         groups = np.asarray(list(data.items["group"]), dtype=str)[metric_on_cells.rows]
-        tables: dict[tuple[Column, ...], Table] = {
-            (column,): split_into_cells([column], attributes, metric_on_cells.rows) for column in columns
-        }
-        if self.intersections:
-            tables |= {
-                pair: split_into_cells(pair, attributes, metric_on_cells.rows)
-                for pair in combinations(columns, 2)
-            }
+        tables = self._tables(columns, attributes, metric_on_cells.rows)
         shown = self._shown(tables, groups)
-        metrics = _metrics(data, metric_on_cells, shown)
+        cells = [table for table in shown.values() if len(table) > 1]
+        metric_on_cells, classes = cell_metrics.over_measurable_classes(metric_on_cells, groups, cells)
+        metrics = _metrics(data, metric_on_cells, shown, judged=classes != [])
+        errors, errors_by_luck = cell_metrics.calibration_errors(encoder, data, cells)
+        metrics += [*cell_metrics.aurocs(encoder, data, cells), *errors]
         details: dict[str, Any] = {
             "figure": metric_on_cells.name,
             "smallest": self.smallest,
@@ -112,12 +110,24 @@ class Subgroups(Probe):
                 if len(shown[key]) > 1
             },
         }
+        if errors:
+            details["ece_of_a_calibrated_model"] = errors_by_luck
+        if classes is not None:
+            details["averaged_over"] = [list(data.classes)[i] for i in classes] or "all classes: not judged"
         if not metrics:
             details["not_measured"] = (
                 f"there are no two cells of at least {self.smallest} patients or objects"
             )
         primary = f"{metric_on_cells.name}_worst_group" if metrics else ""
         return ProbeResult("subgroups", data.name, metrics, primary, self.version, details, warnings)
+
+    def _tables(
+        self, columns: Sequence[Column], attributes: Mapping[str, Sequence[object]], rows: np.ndarray
+    ) -> dict[tuple[Column, ...], Table]:
+        """The table of each column and, where requested, of each pair."""
+        keys: list[tuple[Column, ...]] = [(column,) for column in columns]
+        keys += combinations(columns, 2) if self.intersections else []
+        return {key: split_into_cells(key, attributes, rows) for key in keys}
 
     def _columns(self, attributes: Mapping[str, Sequence[object]]) -> tuple[list[Column], list[str]]:
         """The columns to divide by, and the requested names that no item has."""
@@ -165,7 +175,10 @@ class Subgroups(Probe):
 
 
 def _metrics(
-    data: EvaluationSet, metric_on_cells: SubsetMetric, shown: Mapping[tuple[Column, ...], Table]
+    data: EvaluationSet,
+    metric_on_cells: SubsetMetric,
+    shown: Mapping[tuple[Column, ...], Table],
+    judged: bool,
 ) -> list[Metric]:
     tables = {key: table for key, table in shown.items() if len(table) > 1}
     if not tables:
@@ -203,6 +216,7 @@ def _metrics(
                     metric_on_cells.scores[places],
                     metric_on_cells.aggregate_on(places),
                     metric_on_cells.chance,
+                    comparable=judged,
                 )
             )
     return metrics

@@ -112,6 +112,7 @@ class ZeroShot(Probe):
         details = self._details(data, task) | {
             "items_without_exactly_one_class": len(data.items) - len(rows),
             "classes_without_items": len(names) - len(set(truth.tolist())),
+            "answers_to_classes_without_items": _answers_without_items(names, shares, truth),
         }
         warnings = _rare_class_warnings(
             data, names, np.bincount(truth, minlength=len(names)), "macro accuracy", "items"
@@ -237,6 +238,12 @@ class ZeroShot(Probe):
         if task.normal_class is not None:
             details["scored_as_absence_of_the_others"] = task.normal_class
         return details | ({"labels_that_count": task.labels} if task.labels else {})
+
+
+def _answers_without_items(names: Sequence[str], shares: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The number of answers of each class that no item has, where it is not 0; ties count in parts."""
+    absent = np.setdiff1d(np.arange(len(names)), truth)
+    return {names[i]: round(float(shares[:, i].sum()), 4) for i in absent if shares[:, i].any()}
 
 
 def _rare_class_warnings(

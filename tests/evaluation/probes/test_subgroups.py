@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from domainclip import registry
@@ -48,6 +49,8 @@ def test_cells_worst_group_and_gap_by_hand() -> None:
         "tpr_gap/sex: cat",
         "accuracy/sex=F",
         "accuracy/sex=M",
+        "ece/sex=F",
+        "ece/sex=M",
     ]
     assert results.primary == "accuracy_worst_group"
     assert metric_value(results, "accuracy/sex=F") == 0.75
@@ -97,7 +100,9 @@ def test_no_small_cell_can_be_derived_by_subtraction() -> None:
     assert results.details["not_measured"] == "there are no two cells of at least 10 patients or objects"
     model, data = people({"F": (20, 15), "M": (40, 36), "D": (30, 20), "X": (3, 1)})
     results = Subgroups(by=["sex"])(model, data)
-    assert [name for name in named(results) if "=" in name] == ["accuracy/sex=D", "accuracy/sex=M"]
+    assert [name for name in named(results) if "=" in name] == [
+        f"{metric}/sex={sex}" for metric in ("accuracy", "ece") for sex in "DM"
+    ]
     assert results.details["cells_not_shown"] == {"sex": 2}
 
 
@@ -190,6 +195,65 @@ def test_several_labels_are_measured_by_auroc_in_each_cell() -> None:
     assert metric_value(results, "macro_auroc_gap") == pytest.approx(abs(each[0] - each[1]))
     assert {"tpr_gap/sex: fluid", "tpr_gap/sex: air"} <= set(named(results))
     assert not [n for n in named(Subgroups()(model, replace(data, validation=None))) if "tpr" in n]
+
+
+def three_animals(n: int) -> tuple[ArrayEncoder, EvaluationSet, np.ndarray, np.ndarray]:
+    """n items of each class and sex; of owls, no man has any."""
+    rng = np.random.default_rng(3)
+    truth = np.tile(np.repeat([0, 1, 2], n), 2)
+    sex = np.repeat(["F", "M"], 3 * n)
+    truth[(truth == 2) & (sex == "M")] = 1
+    names = ["cat", "dog", "owl"]
+    rows = [{"id": f"{i:03d}", "labels": [names[c]], "meta": {"sex": sex[i]}} for i, c in enumerate(truth)]
+    vectors = rng.normal(size=(6 * n, 3)) + np.eye(3)[truth]
+    images = {str(row["id"]): vector.tolist() for row, vector in zip(rows, vectors, strict=True)}
+    model = ArrayEncoder(images, {name: np.eye(3)[i].tolist() for i, name in enumerate(names)}, scale=4.0)
+    return model, evaluation_set(rows, {name: [name] for name in names}), truth, sex
+
+
+def test_each_cell_has_an_auroc_of_the_classes_that_all_cells_have() -> None:
+    model, data, truth, sex = three_animals(12)
+    results = Subgroups()(model, data)
+    chances = softmax(4.0 * model.images(data.items).astype(np.float64), axis=1)
+    for value in "FM":
+        inside = sex == value
+        areas = [roc_auc_score(truth[inside] == i, chances[inside, i]) for i in (0, 1)]
+        assert metric_value(results, f"macro_auroc/sex={value}") == pytest.approx(np.mean(areas))
+        assert metric_value(results, f"auroc/sex={value}: cat") == pytest.approx(areas[0])
+        assert not metric_of(results, f"auroc/sex={value}: cat").comparable
+    assert metric_of(results, "macro_auroc/sex=F").comparable
+    assert "auroc/sex=F: owl" in named(results)
+    assert "auroc/sex=M: owl" not in named(results)  # no man has one
+    few = Subgroups()(*three_animals(9)[:2])
+    assert not [name for name in named(few) if "auroc" in name]
+
+
+def test_each_cell_has_a_calibration_error_that_is_not_judged() -> None:
+    """All answers have a confidence near 1: the error is 1 less the accuracy, and luck none of it."""
+    model, data = people({"F": (20, 15), "M": (40, 36)})
+    results = Subgroups(by=["sex"])(model, data)
+    assert metric_value(results, "ece/sex=F") == pytest.approx(0.25, abs=1e-6)
+    assert metric_value(results, "ece/sex=M") == pytest.approx(0.1, abs=1e-6)
+    error = metric_of(results, "ece/sex=F")
+    assert (error.comparable, error.higher_is_better, len(error.ids)) == (False, False, 20)
+    assert results.details["ece_of_a_calibrated_model"] == pytest.approx({"sex=F": 0, "sex=M": 0}, abs=1e-6)
+
+
+def test_cells_of_few_positives_are_not_judged() -> None:
+    """A mean over classes with nine positives in a cell is shown without a verdict; with ten it is judged."""
+    for positives, judged in ((9, False), (10, True)):
+        rows = [
+            {"id": f"{sex}{i:02d}", "labels": ["fluid"] * (i < positives), "meta": {"sex": sex}}
+            for sex in "FM"
+            for i in range(25)
+        ]
+        images = {str(row["id"]): [1.0, 0.1 * i % 1] for i, row in enumerate(rows)}
+        model = ArrayEncoder(images, {"fluid": [1.0, 0.0], "no fluid": [0.0, 1.0]})
+        classes = {"fluid": {"positive": ["fluid"], "negative": ["no fluid"]}}
+        results = Subgroups()(model, evaluation_set(rows, classes, multi_label=True))
+        assert metric_of(results, "macro_auroc/sex=F").comparable is judged
+        assert results.details["averaged_over"] == (["fluid"] if judged else "all classes: not judged")
+        assert ("auroc/sex=F: fluid" in named(results)) is judged
 
 
 def test_without_classes_retrieval_is_measured_by_language() -> None:
