@@ -43,6 +43,10 @@ class Columns(StrictModel):
     )
     split: ColumnName | None = None
     meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
+    # Where an image comes from (site, scanner, repository), and how it was taken (view, device, protocol),
+    # which a model may recognise instead of the class. Several columns of acquisition count together.
+    source: ColumnName | None = None
+    acquisition: list[ColumnName] = []
 
     @property
     def matched_by(self) -> Literal["group", "truth"]:
@@ -55,8 +59,14 @@ class Columns(StrictModel):
 
 
 class Splits(StrictModel):
-    """Shares of groups by a stable hash; used only when the source has no split column."""
+    """Shares of groups by a stable hash, where the corpus has no split column; or one source held out.
 
+    `by: source` makes `test_source` the test split, whatever the split column is, and divides the other
+    sources into training and validation in the ratio of their shares.
+    """
+
+    by: Literal["group", "source"] = "group"
+    test_source: str | int = 1  # a value of columns.source, or its place in their alphabetical order
     train: float = Field(default=0.8, ge=0, le=1)
     validation: float = Field(default=0.1, ge=0, le=1)
     test: float = Field(default=0.1, ge=0, le=1)
@@ -67,6 +77,8 @@ class Splits(StrictModel):
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
+        if self.by == "source" and not self.train:
+            raise ValueError("by: source: train must be above 0, since the other sources are trained on")
         return self
 
 
@@ -112,6 +124,8 @@ class Checks(StrictModel):
     repeated_captions: Severity | None = None
     truncated_captions: Severity | None = None
     split_script: Severity | None = None
+    tangled_source: Severity | None = None  # the source or acquisition of an image gives its class away
+    tangled_files: Severity | None = None  # folder, size or brightness of an image give its class away
 
 
 class Privacy(StrictModel):
@@ -163,6 +177,12 @@ class Card(StrictModel):
     def names_may_show(self) -> bool:
         """Whether ids and file names may appear unchanged in messages and results."""
         return self.privacy.identifiers == "none"
+
+    @model_validator(mode="after")
+    def _source_of_splits(self) -> Card:
+        if self.splits.by == "source" and not self.columns.source:
+            raise ValueError("splits.by: source needs columns.source, the column that names the source")
+        return self
 
     @field_validator("templates")
     @classmethod

@@ -121,6 +121,11 @@ def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream
     """The training split of a streaming reader; a note states which checks see only its sample."""
     if not reader.streaming:
         return None
+    if card.splits.by == "source":
+        raise RecipeError(
+            "corpus.splits.by: source needs all rows at once, and a stream shows a few: store the corpus "
+            "with domainclip data prepare, or use splits.by=group"
+        )
     from domainclip.distributed import collectives  # torch, which nothing else here needs
 
     stream: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, log))

@@ -1,4 +1,4 @@
-"""The captions of a row, from the columns that hold them or the template that names columns."""
+"""The captions of a row, from the columns that hold them or a template, and its further columns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainclip.data.cards import Card, Columns
+from domainclip.data.schema import ACQUISITION, SOURCE
 from domainclip.data.text import captions, languages
 from domainclip.data.text.cells import caption_texts, cell_text, of_column, template_text
 
@@ -20,10 +21,12 @@ _EMPTY_WORDS = "{} captions are words for a missing value, and count as empty (c
 def used_columns(columns: Columns, card: Card) -> list[str]:
     """Every column of the source that the items are made of; {text} and {label} of a template are none."""
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
-    roles = [columns.id, columns.language, columns.group, columns.truth, columns.split]
+    roles = [columns.id, columns.language, columns.group, columns.truth, columns.split, columns.source]
     texts = [*(columns.texts or []), *card.captions.rewrites]
     template = captions.template_columns(card.captions.template or "")
-    return [name for name in (*roles, *texts, *labels, *columns.meta, *template) if name]
+    return [
+        name for name in (*roles, *texts, *labels, *columns.meta, *columns.acquisition, *template) if name
+    ]
 
 
 def compose_and_count(text: str, note_counts: Counter[str]) -> str:
@@ -84,6 +87,30 @@ def captions_of_row(
         for text, language in texts.items() or [("", default)]
     ]
     return {text: language for text, language in filled if text}
+
+
+def meta_of_row(
+    values: Mapping[str, Any],
+    columns: Columns,
+    card: Card,
+    note_counts: Counter[str],
+    *,
+    with_texts: bool,
+) -> dict[str, Any]:
+    """The columns for subgroups, source and acquisition, and with its texts the rewritten captions of a row.
+
+    Raises: CellFault for a cell that is no text and of no known form.
+    """
+    meta: dict[str, Any] = {name: of_column(cell_text, values, name) for name in columns.meta}
+    if columns.source:
+        meta[SOURCE] = languages.to_nfc(of_column(cell_text, values, columns.source))
+    acquisition = [of_column(cell_text, values, name) for name in columns.acquisition]
+    if any(acquisition):
+        meta[ACQUISITION] = languages.to_nfc(", ".join(filter(None, acquisition)))
+    if card.captions.rewrites and with_texts:
+        rewrites = captions_in_columns(values, card.captions.rewrites, columns, card, note_counts)
+        meta[captions.REWRITES] = list(rewrites.items())
+    return meta
 
 
 def _language(values: Mapping[str, Any], columns: Columns, card: Card) -> str:

@@ -17,10 +17,11 @@ from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_da
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
+from domainclip.data.files.folder_levels import folder_levels, is_folder_level
 from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.data.schema import COLUMNS, SOURCE, SPLITS
 from domainclip.data.text import captions, languages
 from domainclip.data.text.cells import CellFault, cell_text, label_texts, of_column
 from domainclip.errors import DataError
@@ -108,11 +109,13 @@ def usable_items(
     note_counts: Counter[str] = Counter()
     headers = headers or HeaderColumns(header_columns(columns, card))
     items = list[Item]()
-    log.divided = not columns.split
+    log.divided = not columns.split and card.splits.by == "group"
+    levels = any(map(is_folder_level, row_captions.used_columns(columns, card)))
     for row in rows:
         log.divided = log.divided and row.split is None
         try:
             _check_names(row)
+            row = _with_folders(row) if levels else row
             row = _with_header(row, card, headers)
             items.append(_item(row, columns, card, label_separator, note_counts))
         except CellFault as fault:
@@ -122,6 +125,8 @@ def usable_items(
     if card.captions.merge_captions:
         items = _merge_rows(items)
     items = _with_unique_ids(items, from_column=bool(columns.id))
+    if card.splits.by == "source":
+        items = _split_by_source(items, card, log)
     for note, n in sorted((+note_counts).items()):
         log.add_note(note.format(n))
     usable: dict[str, list[Item]] = {split: [] for split in SPLITS}
@@ -159,6 +164,24 @@ def _with_header(row: SourceRow, card: Card, headers: HeaderColumns) -> SourceRo
     return replace(row, values={**row.values, **headers.read(with_settings(row.image, card.images))})
 
 
+def _with_folders(row: SourceRow) -> SourceRow:
+    """The row with the levels of its folders, unless it has columns of their names."""
+    with_split = row.split is not None and splits.is_split(row.name.partition("/")[0])
+    return replace(row, values={**folder_levels(row.name, with_split), **row.values})
+
+
+def _split_by_source(items: Sequence[Item], card: Card, log: ReadLog) -> list[Item]:
+    """The items with one source held out as the test split.
+
+    Raises: DataError.
+    """
+    sources = [item.meta.get(SOURCE, "") for item in items]
+    names = splits.split_by_source(sources, [item.group for item in items], card.splits)
+    count = len(set(sources) - {""})
+    log.add_note(f"splits: one of {count} sources is held out, {names.count('test')} items")
+    return [replace(item, split=name) for item, name in zip(items, names, strict=True)]
+
+
 def _check_names(row: SourceRow) -> None:
     """Refuse names of files in another encoding, as archives from Windows have them: no table can hold one.
 
@@ -185,12 +208,7 @@ def _item(
         split = splits.parse_split(_cell(row, columns.split), f"{row.location}, column {columns.split}")
     else:
         split = row.split or splits.split_of(group, card.splits)
-    meta: dict[str, Any] = {name: of_column(cell_text, row.values, name) for name in columns.meta}
-    if card.captions.rewrites and row.with_texts:
-        rewrites = row_captions.captions_in_columns(
-            row.values, card.captions.rewrites, columns, card, note_counts
-        )
-        meta[captions.REWRITES] = list(rewrites.items())
+    meta = row_captions.meta_of_row(row.values, columns, card, note_counts, with_texts=row.with_texts)
     return Item(
         id=_cell(row, columns.id) or row.name,
         image=with_settings(row.image, card.images),

@@ -9,5 +9,8 @@ from __future__ import annotations
 # `meta` is JSON, with only the columns that the card lists.
 COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "truth", "meta")
 
+# Keys of `meta` with where the image comes from and how it was taken, by columns.source and acquisition.
+SOURCE = "source of the image"
+ACQUISITION = "acquisition of the image"
 
 SPLITS = ("train", "validation", "test")

@@ -35,6 +35,36 @@ def split_of(group: str, splits: Splits) -> str:
     return "validation" if fraction < splits.train + splits.validation or splits.test == 0 else "test"
 
 
+def split_by_source(sources: Sequence[str], groups: Sequence[str], splits: Splits) -> list[str]:
+    """The split of each item, with one source as the test split, and the other sources divided by group.
+
+    A group with an item of that source is in the test split as a whole, so that it is not trained on. Items
+    without a source are of no source that can be held out.
+
+    Raises: DataError for fewer than two sources, or when there is no such source; no source is named.
+    """
+    names = sorted({source for source in sources if source})
+    if len(names) < 2:
+        raise DataError(
+            f"corpus.splits.by: source needs two sources or more, and corpus.columns.source has {len(names)}"
+            ": name another column, or use splits.by=group"
+        )
+    chosen = splits.test_source
+    if isinstance(chosen, int) and str(chosen) not in names:
+        held_out = names[chosen - 1] if 1 <= chosen <= len(names) else ""
+    else:
+        held_out = str(chosen) if str(chosen) in names else ""
+    if not held_out:
+        raise DataError(
+            f"corpus.splits.test_source: not one of the {len(names)} sources: give the name of one, or its "
+            f"place in their alphabetical order, 1 to {len(names)}"
+        )
+    in_test = {group for source, group in zip(sources, groups, strict=True) if source == held_out}
+    validation = splits.validation / (splits.train + splits.validation)
+    rest = splits.model_copy(update={"train": 1 - validation, "validation": validation, "test": 0.0})
+    return ["test" if group in in_test else split_of(group, rest) for group in groups]
+
+
 def parse_split(value: str, where: str) -> str:
     """The split that a word of the source names: "val", "valid", "dev" … are "validation".
 

@@ -9,7 +9,7 @@ from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import cell_text
 from domainclip.data.rows import FEATURES, SourceRow, standardise
-from domainclip.data.schema import COLUMNS
+from domainclip.data.schema import ACQUISITION, COLUMNS, SOURCE
 from domainclip.errors import DataError
 from tests.data.made_corpora import card
 
@@ -233,3 +233,46 @@ def test_rows_of_one_image_have_one_truth_key() -> None:
     twice = [*_rows({"t": "a"}), *_rows({"t": "b"})]
     rows, _ = _standard(twice, {"texts": ["t"]}, ALL_IN_TEST)
     assert [(row["id"], row["truth"]) for row in rows] == [("1.png", "1.png"), ("1.png#2", "1.png")]
+
+
+def test_source_and_acquisition_are_noted_apart_from_the_columns_for_subgroups() -> None:
+    rows = _rows({"t": "one", "site": "North", "view": "AP", "device": "X1"}, {"t": "two", "site": ""})
+    columns = {"texts": ["t"], "source": "site", "acquisition": ["view", "device"]}
+    found, _ = _standard(rows, columns, ALL_IN_TEST)
+    assert [json.loads(row["meta"]) for row in found] == [
+        {SOURCE: "North", ACQUISITION: "AP, X1"},
+        {SOURCE: ""},
+    ]
+
+
+def test_a_source_may_be_a_level_of_the_folders() -> None:
+    names = ("train/north/cat/1.png", "test/south/dog/2.png")
+    rows = [
+        SourceRow({"t": "x"}, name, {"path": f"/root/{name}", "bytes": None}, name, split=name.split("/")[0])
+        for name in names
+    ]
+    columns = {"texts": ["t"], "source": "folder_1", "labels": "folder_2"}
+    found, _ = _standard(rows, columns)
+    assert [(json.loads(row["meta"])[SOURCE], row["labels"]) for row in found] == [
+        ("north", ["cat"]),
+        ("south", ["dog"]),
+    ]
+
+
+def test_a_source_is_held_out_whatever_the_split_column_is() -> None:
+    rows = _rows(*({"t": "x", "site": site, "s": "test"} for site in ("a", "b", "a", "b")))
+    by_source = card(
+        splits={"by": "source", "test_source": "b", "validation": 0, "train": 0.9}, columns={"source": "site"}
+    )
+    log = ReadLog()
+    columns = Columns(texts=["t"], labels="", group="", split="s", language="", source="site")
+    splits = standardise(rows, columns, by_source, log)
+    assert splits["test"]["id"] == ["2.png", "4.png"]
+    assert splits["train"]["id"] == ["1.png", "3.png"]
+    assert log.notes == ["splits: one of 2 sources is held out, 2 items"]
+    assert log.divided is False
+
+
+def test_the_card_must_name_the_source_that_it_divides_by() -> None:
+    with pytest.raises(ValueError, match=r"splits\.by: source needs columns\.source"):
+        card(splits={"by": "source"})

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from domainclip.data.cards import Splits
-from domainclip.data.splits import describe_leak, is_split, parse_split, split_of
+from domainclip.data.splits import describe_leak, is_split, parse_split, split_by_source, split_of
 from domainclip.errors import DataError
 
 
@@ -85,3 +85,47 @@ def test_a_truth_key_in_two_splits_is_a_leak_of_its_own() -> None:
         "leak: 1 truth key is in more than one split (1 in train and test); one of them: row 1, row 2; mend the "
         "split column, or name a column in corpus.columns.group whose groups hold each key whole"
     )
+
+
+SOURCES = ["b", "a", "a", "c", "b", "", "c", "a"]
+GROUPS = ["1", "2", "3", "4", "2", "5", "6", "7"]  # patient 2 was seen in a and in b
+
+
+def test_one_source_is_held_out_with_all_of_its_patients() -> None:
+    found = split_by_source(SOURCES, GROUPS, Splits(by="source", test_source="a", validation=0.0, train=0.9))
+    assert found == ["train", "test", "test", "train", "test", "train", "train", "test"]
+    # By its place in the alphabetical order, and named like a number.
+    assert (
+        split_by_source(SOURCES, GROUPS, Splits(by="source", test_source=1, validation=0, train=0.9)) == found
+    )
+    assert split_by_source(["7", "8"], ["x", "y"], Splits(by="source", test_source=8)) == ["train", "test"]
+
+
+def test_the_other_sources_are_divided_in_the_ratio_of_their_shares() -> None:
+    groups = [f"patient {i}" for i in range(4000)]
+    sources = ["here" if i % 4 else "there" for i in range(4000)]
+    found = Counter(split_by_source(sources, groups, Splits(by="source", test_source="there")))
+    assert found["test"] == 1000
+    assert abs(found["validation"] - 3000 / 9) < 80
+
+
+@pytest.mark.parametrize(
+    ("sources", "chosen", "message"),
+    [
+        (
+            ["a", "a"],
+            1,
+            "corpus.splits.by: source needs two sources or more, and corpus.columns.source has 1",
+        ),
+        (
+            ["a", "b"],
+            3,
+            "corpus.splits.test_source: not one of the 2 sources: give the name of one, or its place",
+        ),
+        (["a", "b"], "Doe", "corpus.splits.test_source: not one of the 2 sources"),
+    ],
+)
+def test_a_source_that_does_not_exist_is_refused(sources: list[str], chosen: str | int, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        split_by_source(sources, ["1", "2"], Splits(by="source", test_source=chosen))
+    assert "Doe" not in str(error.value)

@@ -12,6 +12,7 @@ from datasets import DatasetDict
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder
+from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
@@ -26,6 +27,9 @@ _TextKey = tuple[Path, str]  # the folder, and the name without .txt
 @dataclass(frozen=True, kw_only=True)
 class Folder(CorpusReader):
     """Reads [split/]class/name.jpg, with name.txt next to it where there are captions, one a line.
+
+    `folder_1`, `folder_2` … are the levels of its folders, as columns: of site/class/name.jpg, the source is
+    folder_1 and the label folder_2.
 
     A template may name the columns `text`, `label` (the class folder) and `name`.
     """
@@ -99,17 +103,21 @@ class Folder(CorpusReader):
 
 
 def _refuse_columns(columns: Columns) -> None:
-    """Refuse columns that are not in the headers of the images.
+    """Refuse columns that are neither in the headers of the images nor levels of the folders.
 
     Raises: RecipeError.
     """
     named = [columns.id, columns.image, columns.language, columns.group, columns.truth, columns.split]
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
+    named += [columns.source, *columns.acquisition, *columns.meta]
     if columns.languages or any(
-        name and not is_header_column(name)
-        for name in (*named, *columns.meta, *labels, *(columns.texts or []))
+        name and not is_header_column(name) and not is_folder_level(name)
+        for name in (*named, *labels, *(columns.texts or []))
     ):
-        raise RecipeError("corpus.columns: a folder has no columns: leave them out, or use a table")
+        raise RecipeError(
+            "corpus.columns: a folder has no columns but its levels, folder_1, folder_2 …: leave the others "
+            "out, or use a table"
+        )
 
 
 def _stem(file: Path) -> str:

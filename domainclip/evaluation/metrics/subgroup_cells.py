@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domainclip.data.dicom import typed_values
+from domainclip.data.schema import ACQUISITION, SOURCE
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 MISSING = "not given"
-_RESERVED = ("unknown_labels", "boxes")  # keys of the meta column that other probes read
+_RESERVED = ("unknown_labels", "boxes", SOURCE, ACQUISITION)  # keys of `meta` that other probes read
 _MAX_VALUES, _MAX_NUMBERS = (
     20,
     5,

@@ -114,7 +114,10 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError) as recipe:
         _read(tmp_path, columns={"image": "x"})
-    assert str(recipe.value) == "corpus.columns: a folder has no columns: leave them out, or use a table"
+    assert str(recipe.value) == (
+        "corpus.columns: a folder has no columns but its levels, folder_1, folder_2 …: leave the others out, "
+        "or use a table"
+    )
 
 
 def test_every_kind_of_image_is_taken_and_what_is_left_is_counted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pydicom.datadict import tag_for_keyword
 
 from domainclip.data.cards import Card, Columns, Privacy
 from domainclip.data.files import tables
+from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources import columns as sources_columns
@@ -23,7 +24,8 @@ from domainclip.data.text import captions
 from domainclip.errors import DataError
 
 _TABLE_OPTIONS = ("encoding", "separator", "quoting", "label_separator")  # of each reader with a table
-_FOLDER_COLUMNS = ("text", "label", "name")
+_OF_ITEMS = ("text", "label")  # in a template: the captions and classes of the item
+_FOLDER_COLUMNS = (*_OF_ITEMS, "name")
 _FACTS = (
     *("name", "pretty_name", "license", "checks", "classes", "retention", "consent", "obtain", "verified"),
     *("not_verified", "description"),
@@ -78,6 +80,9 @@ def fit_card(card: Card, path: str, typed: Collection[str]) -> AssumedCard:
     if layout.table is not None and layout.reader in ("table", "dicom"):
         card, path, more = _fitted_to_table(card, path, layout.table, typed)
         notes += more
+    elif layout.reader == "dicom":
+        card, more = _fitted_columns(card, ["text"], typed)
+        notes += more
     return AssumedCard(card, path, tuple(notes), guessed)
 
 
@@ -104,7 +109,8 @@ def _without_columns(card: Card, typed: Collection[str]) -> Card:
     kept = {
         key: value
         for key, value in card.columns
-        if f"columns.{key}" in typed or (isinstance(value, str) and is_header_column(value))
+        if f"columns.{key}" in typed
+        or (isinstance(value, str) and (is_header_column(value) or is_folder_level(value)))
     }
     template = _template(card, [*_FOLDER_COLUMNS])
     changed: dict[str, Any] = {"template": template, "rewrites": []}
@@ -146,7 +152,7 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
 
     def exists(name: str) -> bool:
         keyword = card.reader == "dicom" and tag_for_keyword(name) is not None
-        return name in available or is_header_column(name) or keyword
+        return name in available or is_header_column(name) or is_folder_level(name) or keyword
 
     changed: dict[str, Any] = {}
     notes: list[str] = []
@@ -159,14 +165,16 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
         if key == "languages":
             changed[key] = {name: value[name] for name in present}
         else:
-            changed[key] = present if isinstance(value, list) and (present or key == "meta") else None
+            changed[key] = (
+                present if isinstance(value, list) and (present or key in ("meta", "acquisition")) else None
+            )
         notes.append(_note(f"corpus.columns.{key}", absent, "guessed, or left out"))
     captions_of_card: dict[str, Any] = {}
     rewrites = [name for name in card.captions.rewrites if exists(name)]
     if rewrites != card.captions.rewrites:
         captions_of_card["rewrites"] = rewrites
     if "captions.template" not in typed:
-        template = _template(card, [*available, *_FOLDER_COLUMNS[:2]])
+        template = _template(card, [*available, *_OF_ITEMS])
         if template != card.captions.template:
             captions_of_card["template"] = template
             notes.append("corpus.captions.template: without the columns that this corpus has not")
@@ -203,7 +211,8 @@ def _refuse_nothing_to_measure(card: Card, available: Sequence[str], source: str
     named = sources_columns.named_columns(card)
     keywords = [name for name in named if card.reader == "dicom" and tag_for_keyword(name)]
     roles = sources_columns.resolve_columns(card, [*available, *keywords], source, ReadLog())
-    if not roles.texts and not roles.labels and not card.captions.template:
+    in_template = captions.template_columns(card.captions.template or "")
+    if not roles.texts and not roles.labels and not set(in_template) - set(_OF_ITEMS):
         raise DataError(
             f"{source}: no column names classes or captions: set corpus.columns.labels or "
             f"corpus.columns.texts; there are: {', '.join(available[:_MAX_NAMED])}"

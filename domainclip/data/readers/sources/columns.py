@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files.column_names import describe_difference
+from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.text.captions import template_columns
@@ -85,12 +86,13 @@ def find_image_column(named: str | None, available: Sequence[str], source: str, 
 def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
     columns, key_of = card.columns, dict[str, str]()
-    for key in ("id", "image", "language", "group", "truth", "split"):
+    for key in ("id", "image", "language", "group", "truth", "split", "source"):
         if getattr(columns, key):
             key_of[getattr(columns, key)] = f"corpus.columns.{key}"
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
     for key, names in (("texts", columns.texts or []), ("labels", labels), ("meta", columns.meta)):
         key_of |= {name: f"corpus.columns.{key}" for name in names if name}
+    key_of |= dict.fromkeys(columns.acquisition, "corpus.columns.acquisition")
     key_of |= dict.fromkeys(columns.languages, "corpus.columns.languages")
     key_of |= dict.fromkeys(card.captions.rewrites, "corpus.captions.rewrites")
     template = template_columns(card.captions.template or "")
@@ -102,7 +104,7 @@ def named_columns(card: Card) -> dict[str, str]:
 def _refuse_missing(card: Card, available: Sequence[str], source: str) -> None:
     named = named_columns(card)
     for name, key in named.items():
-        if name not in available and not is_header_column(name):
+        if name not in available and not is_header_column(name) and not is_folder_level(name):
             suggestion = suggest_columns(name, available, named)
             raise DataError(f'{source}: no column "{name}" ({key}): {suggestion}')
 
