@@ -39,6 +39,7 @@ from domainclip.report import model_facts, writer
 from domainclip.report.citations import probe_sources
 from domainclip.report.context import ReportContext
 from domainclip.report.gallery import gallery_examples
+from domainclip.report.source_cautions import source_cautions
 
 log = logging.getLogger("domainclip")
 _OTHER_FOLDER = "name another with --out"
@@ -138,6 +139,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         if len(models.models) == 2
         else None,
         external=external_evaluation.statement(measured, run, reported[0]) if run else "",
+        cautions=source_cautions(evaluations[0]) if len(evaluations) == 1 else (),
     )
     _announce(context, evaluations)
     record_evaluated_run(folder.parent, request.names, protocol, evaluations)
@@ -183,8 +185,9 @@ def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None
     """Print what the report states about the validity of the metrics: exit code 0 alone would hide it."""
     for reason in context.invalid:
         log.warning("not valid: %s", reason)
-    if context.external:
-        log.warning("%s", context.external)
+    for sentence in (context.external, *context.cautions):
+        if sentence:
+            log.warning("%s", sentence)
     measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
     for warning in dict.fromkeys([*context.warnings, *measured]):
         log.warning("warning: %s", warning)

@@ -43,9 +43,12 @@ def _fingerprint(folder: Path) -> str:
 
 
 def statement(measured: MeasuredCorpus, run: TrainedRun, data: EvaluationSet) -> str:
-    """What of an external corpus is measured, and whether the run was trained on it; "" for its corpus."""
+    """What of an external corpus is measured, and whether the run was trained on it.
+
+    On the corpus of the run: the external corpora that it was measured on.
+    """
     if not measured.external:
-        return ""
+        return external_evaluations.summary(run.folder)
     corpus = measured.corpus
     total = sum(map(len, corpus.splits.values()))
     n = len(data.items)
@@ -57,14 +60,13 @@ def statement(measured: MeasuredCorpus, run: TrainedRun, data: EvaluationSet) ->
     which += "" if n == total else " measured"
     record = contamination.load(str(run.folder))
     if record is None:
-        return (
-            f"external test set: {which}; the run has no record of its training images to compare them with"
-        )
+        unknown = "the run has no record of its training images to compare them with"
+        return f"{external_evaluations.EXTERNAL} {which}; {unknown}"
     images = ([corpus.digests[id], *corpus.view_digests.get(id, [])] for id in data.items["id"][:])
     trained_on = record.items_of(list(images))
     known = "" if record.whole else ", as far as its record reaches"
     number = "none was" if not trained_on else "1 was" if trained_on == 1 else f"{trained_on:,} were"
-    return f"external test set: {which}; {number} trained on{known}"
+    return f"{external_evaluations.EXTERNAL} {which}; {number} trained on{known}"
 
 
 def record_in_runs(

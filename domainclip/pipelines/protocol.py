@@ -9,15 +9,16 @@ selected on is too high.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from datasets import concatenate_datasets
 
+from domainclip import registry
 from domainclip.config.recipe import Recipe, WeightInterpolation
 from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
-from domainclip.evaluation.base import RETENTION, EvaluationSet
+from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe
 from domainclip.evaluation.contamination import Overlap, find_overlap
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.protocol import Protocol
@@ -35,7 +36,7 @@ def make_protocol(inputs: EvaluationInputs) -> Protocol:
     record = inputs.training_record
     return Protocol(
         reported=reported,
-        probes=inputs.probes,
+        probes=with_sources(inputs.probes, inputs.corpus),
         bootstrap_samples=recipe.evaluate.bootstrap_samples,
         seed=recipe.evaluate.seed,
         margin=recipe.retention.margin if recipe.retention else None,
@@ -44,6 +45,14 @@ def make_protocol(inputs: EvaluationInputs) -> Protocol:
         embeddings=EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings),
         overlap=find_overlap({"the adapted model": record}, reported) if record else Overlap(),
     )
+
+
+def with_sources(probes: Mapping[str, Probe], corpus: Corpus) -> Mapping[str, Probe]:
+    """The probes, with `sources` where the card of the corpus names a source or an acquisition."""
+    columns = corpus.card.columns
+    if "sources" in probes or not (columns.source or columns.acquisition):
+        return probes
+    return {**probes, "sources": registry.build("probes", "sources", {}, "probes.sources")}
 
 
 def evaluation_sets(recipe: Recipe, corpus: Corpus, retention: Corpus | None) -> list[EvaluationSet]:

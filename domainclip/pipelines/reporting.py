@@ -24,14 +24,16 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.closing import close
 from domainclip.pipelines.inputs import EvaluationInputs, Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
-from domainclip.report import results_file, writer
+from domainclip.report import external_evaluations, results_file, writer
 from domainclip.report.citations import sources
 from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report.external_evaluations import EXTERNAL
 from domainclip.report.gallery import gallery_examples
 from domainclip.report.model_card import CardFacts, write_card
 from domainclip.report.model_facts import model_facts
 from domainclip.report.provenance import environment, versions
 from domainclip.report.redaction import public_recipe
+from domainclip.report.source_cautions import source_cautions
 from domainclip.training.monitoring.metrics_log import read_metrics
 from domainclip.training.run_context import RunContext
 from domainclip.training.validation import validation_warnings
@@ -68,6 +70,8 @@ def write_run_report(
         command=run.options.command,
         warnings=warnings,
         readings=usage,
+        external=external_evaluations.summary(folder),
+        cautions=source_cautions(evaluation),
         examples=examples,
         run=run_facts(adapted, folder),
         training=read_metrics(folder),
@@ -143,15 +147,16 @@ def report_context(
     citations: Sequence[str] = (),
     adapted: Mapping[str, Any] | None = None,
     external: str = "",
+    cautions: Sequence[str] = (),
 ) -> ReportContext:
     """Everything in a report besides the metrics; `base` is the model that the others are compared with.
 
-    `external` states that the corpus is not the one that a model was trained on, and what of it is measured.
+    `external` states which external corpus is measured, or was; `cautions` limit the verdict of the report.
     """
     recipe, corpus = inputs.recipe, inputs.corpus
     retention = next((data for data in protocol.reported if data.name == RETENTION), None)
     return ReportContext(
-        title=recipe.report.title or _title(recipe, corpus.card, bool(external)),
+        title=recipe.report.title or _title(recipe, corpus.card, external.startswith(EXTERNAL)),
         command=command,
         recipe=public_recipe(recipe),  # a report is sent around: paths name people and projects
         base=model_facts(base),
@@ -171,6 +176,7 @@ def report_context(
         external=external,
         trained_on=protocol.overlap.statements,
         readings=readings,
+        cautions=cautions,
         versions=versions(),
     )
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from domainclip.config.strict_model import StrictModel
 
 FILE = "external.jsonl"
+EXTERNAL = "external test set:"  # begins the statement of a report on one
 
 
 class ExternalMetric(StrictModel):
@@ -46,6 +47,17 @@ def add(run: Path, evaluation: ExternalEvaluation) -> None:
     handle = os.open(run / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(handle, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(evaluation.model_dump(), ensure_ascii=False) + "\n")
+
+
+def summary(run: Path) -> str:
+    """The external corpora that a run was measured on, in words, or the command that measures one."""
+    known = [f"{one.corpus} ({one.items:,} items, {one.when})" for one in load(run)]
+    if not known:
+        return (
+            "no external test set was measured; the last step before the model is used: "
+            "domainclip eval RUN --against base corpus.path=NEW"
+        )
+    return f"external test sets that were measured: {', '.join(known)}"
 
 
 def load(run: Path) -> Sequence[ExternalEvaluation]:

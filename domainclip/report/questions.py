@@ -38,6 +38,26 @@ _TEXTS = {
         "General recognition",
         "AUROC: how often an image with the class ranks before one without; mean over the classes",
     ),
+    ("sources", "accuracy_within_sources"): (
+        "Names the {item_class} right within each source",
+        "General recognition",
+        "mean over the pairs of source and class; chance is what the source alone gives away",
+    ),
+    ("sources", "auroc_within_sources"): (
+        "Tells with from without the {item_class} within each source",
+        "General recognition",
+        "AUROC among the images of one source; mean over the pairs of source and class",
+    ),
+    ("sources", "accuracy_on_new_sources"): (
+        "Names the {item_class} right on sources that were not trained on",
+        "General recognition",
+        "mean over the classes",
+    ),
+    ("sources", "auroc_on_new_sources"): (
+        "Tells with from without the {item_class} on sources that were not trained on",
+        "General recognition",
+        "AUROC; mean over the classes",
+    ),
     ("retrieval", "image_to_text_r1"): (
         "Caption search",
         "General caption search",
