@@ -49,6 +49,11 @@ def _cautions(rows: Sequence[ComparisonRow], details: Mapping[str, Any]) -> Iter
             f"The gain is not shown within sources: {_change(within)}. The model may have learned to tell "
             "sources apart."
         )
+    elif details["sources_with_two_classes"] < details["sources"]:
+        yield (
+            f"Within sources, {details['sources_with_two_classes']} of {details['sources']} can be measured; "
+            "the others have no two classes with enough items."
+        )
     new = _row(rows, "accuracy_on_new_sources") or _row(rows, "auroc_on_new_sources")
     if new is None and not isinstance(details["new_sources"], str):
         yield (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.checks import captions, class_names, image_levels, images, leakage, structure
+from domainclip.data.checks import captions, class_names, image_levels, images, leakage, structure, tangled
 from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
@@ -39,6 +39,7 @@ def corpus_findings(
         *structure.class_coverage(corpus),
         *class_names.class_names(corpus),
         *structure.unusable_attributes(corpus),
+        *tangled.tangled_source(corpus),
         *captions.no_negatives(corpus),
         *captions.repeated_captions(corpus, batch_size),
     ]
@@ -51,6 +52,7 @@ def corpus_findings(
     findings += images.blank_images(inspected)
     findings += [*image_levels.low_contrast(inspected), *image_levels.fits_planes(inspected)]
     findings += images.image_sizes(inspected, side)
+    findings += tangled.tangled_files(inspected)
     files = sorted(images.dicom_files(corpus))
     findings += [*images.missing_decoders(files), *images.unused_attributes(files)]
     findings += images.burned_in_text(corpus, files)

@@ -88,6 +88,7 @@ class Sources(Probe):
         metrics = [*_within(answers, shown), *_on_new_sources(answers)]
         details = {
             "sources": len(set(known.strata) - {""}),
+            "sources_with_two_classes": _with_two_classes(answers),
             "by": " and ".join(_columns(known)),
             "alone": _alone(answers, known.take(answers.rows), names),
             "new_sources": _new_sources(answers),
@@ -131,7 +132,7 @@ def _within(answers: _Answers, shown: Mapping[str, str]) -> Iterator[Metric]:
             at = np.flatnonzero(pairs >= 0)
             chance = len(by_source) / len(set(pairs[at].tolist()))
             yield answers.metric("accuracy_within_sources", at, pairs[at], chance)
-            for source, classes in by_source.items():
+            for source, classes in by_source.items() if len(by_source) > 1 else ():
                 at = np.flatnonzero((answers.strata == source) & np.isin(answers.truth, classes))
                 name = f"accuracy_within_sources/{shown[source]}"
                 yield answers.metric(name, at, answers.truth[at], 1 / len(classes))
@@ -139,7 +140,7 @@ def _within(answers: _Answers, shown: Mapping[str, str]) -> Iterator[Metric]:
     columns = {source: classes for source, classes in columns.items() if classes}
     if columns:
         yield answers.auroc("auroc_within_sources", *_side_by_side(answers, columns))
-        for source, classes in columns.items():
+        for source, classes in columns.items() if len(columns) > 1 else ():
             name = f"auroc_within_sources/{shown[source]}"
             yield answers.auroc(name, *_side_by_side(answers, {source: classes}))
 
@@ -177,6 +178,13 @@ def _side_by_side(answers: _Answers, columns: Mapping[str, Sequence[int]]) -> tu
             scores.append(answers.scores[:, i])
             labels.append(np.where(answers.strata == source, answers.labels[:, i], np.nan))
     return np.stack(scores, axis=1), np.stack(labels, axis=1)
+
+
+def _with_two_classes(answers: _Answers) -> int:
+    """The number of sources within which something can be told apart."""
+    if answers.hits is not None:
+        return len(_pairs(answers)[1])
+    return sum(bool(_with_and_without(answers, source)) for source in set(answers.strata.tolist()) - {""})
 
 
 def _on_new_sources(answers: _Answers) -> Iterator[Metric]:

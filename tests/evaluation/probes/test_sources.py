@@ -94,6 +94,7 @@ def test_a_source_of_one_class_shows_nothing_within_it() -> None:
     result = Sources()(model(data, by_source), data)
     assert result.metrics == []
     assert "no source with two classes of 10 items" in result.details["not_measured"]
+    assert result.details["sources_with_two_classes"] == 0
 
 
 def test_new_sources_are_those_without_a_training_item() -> None:
