@@ -43,21 +43,9 @@ _TEXTS = {
         "General recognition",
         "mean over the pairs of source and class; chance is what the source alone gives away",
     ),
-    ("sources", "auroc_within_sources"): (
-        "Tells with from without the {item_class} within each source",
-        "General recognition",
-        "AUROC among the images of one source; mean over the pairs of source and class",
-    ),
-    ("sources", "accuracy_on_new_sources"): (
-        "Names the {item_class} right on sources that were not trained on",
-        "General recognition",
-        "mean over the classes",
-    ),
-    ("sources", "auroc_on_new_sources"): (
-        "Tells with from without the {item_class} on sources that were not trained on",
-        "General recognition",
-        "AUROC; mean over the classes",
-    ),
+    ("sources", "auroc_within_sources"): ("Tells the {item_class} apart within each source", "", "AUROC"),
+    ("sources", "accuracy_on_new_sources"): ("Names the {item_class} right on new sources", "", ""),
+    ("sources", "auroc_on_new_sources"): ("Tells the {item_class} apart on new sources", "", "AUROC"),
     ("retrieval", "image_to_text_r1"): (
         "Caption search",
         "General caption search",
