@@ -54,6 +54,9 @@ class Metric:
     # False for a descriptive metric, and for one whose bias grows with the noise: the worst of several cells,
     # a gap between cells, a calibration error. Its difference is shown without a verdict.
     comparable: bool = True
+    # True for a metric of the images alone, or of the texts alone: models that share that tower have equal
+    # scores by construction, whose difference is not judged.
+    one_tower: bool = False
     # A control, such as retrieval with shuffled captions: better than chance, it shows that something is
     # wrong, and nothing that the probe measures on the set is judged. It has a `chance`.
     control: bool = False

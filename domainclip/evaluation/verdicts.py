@@ -104,6 +104,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
     first, *others = [next(m for m in result.metrics if m.name == name) for result in results]
     assert all(list(metric.ids) == list(first.ids) for metric in others), f"{name}: models on different items"
     other = others[0].scores if others else None
+    same_tower = first.one_tower and other is not None and np.array_equal(first.scores, other, equal_nan=True)
     compared = estimates.compare_paired(
         first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
     )
@@ -127,7 +128,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         base_scores=first.scores,
         adapted_scores=other,
         least_p=compared.least_p,
-        comparable=first.comparable,
+        comparable=first.comparable and not same_tower,
         too_few=compared.too_few,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -191,6 +192,22 @@ def test_the_row_of_a_metric_of_one_model() -> None:
     assert (found.primary, found.chance, found.adapted, found.difference) == (False, 0.25, None, None)
     assert compare_metric([result("first")], "first", 100, 0).primary
     assert are_comparable([result("first", "second")]) == (["first", "second"], [])
+
+
+@pytest.mark.parametrize(
+    ("one_tower", "change", "comparable"), [(True, 0.0, False), (True, 0.5, True), (False, 0.0, True)]
+)
+def test_what_is_equal_by_construction_is_not_judged(
+    one_tower: bool, change: float, comparable: bool
+) -> None:
+    """A metric of images alone, of models that share the image tower."""
+    data = evaluation_set([{"id": f"{i:02d}"} for i in range(12)])
+    pair = []
+    for first in (0.0, change):
+        scores = np.array([first, *[np.nan], *[0.5] * 10])
+        of_images = metric("map", data.items, np.arange(12), scores, aggregates.mean)
+        pair.append(ProbeResult("knn", "test", [replace(of_images, one_tower=one_tower)], "map", 1))
+    assert compare_metric(pair, "map", 50, 0).comparable is comparable
 
 
 def test_the_interval_of_a_rank_is_not_that_of_a_share() -> None:

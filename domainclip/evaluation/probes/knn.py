@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -65,7 +65,7 @@ class Knn(Probe):
         return ProbeResult(
             "knn",
             data.name,
-            metrics,
+            [replace(metric, one_tower=True) for metric in metrics],
             metrics[0].name,
             self.version,
             details,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,7 +81,7 @@ class LinearProbe(Probe):
         return ProbeResult(
             "linear_probe",
             data.name,
-            metrics,
+            [replace(metric, one_tower=True) for metric in metrics],
             metrics[0].name,
             self.version,
             details,

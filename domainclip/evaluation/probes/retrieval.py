@@ -102,16 +102,10 @@ class Retrieval(Probe):
             )
         if same_kind is not None:
             chance = float(same_kind.at_chance.mean())
-            metrics.append(
-                metric(
-                    "image_to_image_map",
-                    data.items,
-                    same_kind.rows,
-                    same_kind.scores,
-                    aggregates.mean,
-                    chance,
-                )
+            of_images = metric(
+                "image_to_image_map", data.items, same_kind.rows, same_kind.scores, chance=chance
             )
+            metrics.append(replace(of_images, one_tower=True))
             details["image_to_image"] = {
                 "right_is_the_same": same_kind.truth,
                 "images": same_kind.gallery,
