@@ -33,7 +33,7 @@ def run_probes(
     Raises: DataError when no image of a set can be read.
     """
     for data in sets:
-        readable, lost = _readable_items(encoders, data)
+        readable, lost = readable_items(encoders, data)
         warnings = []
         if lost:
             warnings.append(
@@ -79,7 +79,7 @@ def _run_probe(
         return [probe(encoder, data) for encoder in encoders], data, warnings
 
 
-def _readable_items(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
+def readable_items(encoders: Sequence[Encoder], data: EvaluationSet) -> tuple[EvaluationSet, int]:
     """The set with its readable items in order of their ids, and the number of unreadable items.
 
     Raises: DataError when no image can be read.

@@ -122,7 +122,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         seed=protocol.seed,
         margin=protocol.margin,
     )
-    examples = gallery_examples(recipe, reported[0], encoders[:2])
+    examples = gallery_examples(recipe, reported[0], encoders[:2], protocol.probes, evaluations[0])
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None

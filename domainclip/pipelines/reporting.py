@@ -26,7 +26,7 @@ from domainclip.pipelines.inputs import EvaluationInputs, Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
 from domainclip.report import external_evaluations, results_file, writer
 from domainclip.report.citations import sources
-from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report.context import CorpusFacts, Examples, ReportContext, RunFacts
 from domainclip.report.external_evaluations import EXTERNAL
 from domainclip.report.gallery import gallery_examples
 from domainclip.report.model_card import CardFacts, write_card
@@ -50,7 +50,9 @@ def write_run_report(
 ) -> Path | None:
     """Write report and model card into the run folder; the report's path, on the first process."""
     recipe, folder = inputs.recipe, run.folder
-    examples = gallery_examples(recipe, protocol.reported[0], [base, adapted.encoder])
+    examples = gallery_examples(
+        recipe, protocol.reported[0], [base, adapted.encoder], protocol.probes, evaluation
+    )
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
@@ -141,7 +143,7 @@ def report_context(
     command: str,
     warnings: Sequence[str],
     readings: SplitUsage,
-    examples: Sequence[Example] = (),
+    examples: Examples | None = None,
     run: RunFacts | None = None,
     training: Sequence[dict[str, Any]] = (),
     citations: Sequence[str] = (),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from domainclip.evaluation.metrics.first_answers import Answer
 from domainclip.evaluation.split_usage import SplitUsage
 
 
@@ -41,16 +42,42 @@ class CorpusFacts:
 
 
 @dataclass(frozen=True)
+class ModelAnswers:
+    """What one model answers for an image."""
+
+    rank: float | None  # expected rank of the first right caption, from 1; None for a set without captions
+    captions: Sequence[Answer]  # its first captions
+    label: Answer | None = None  # the class; None for a set without classes, or an item of several
+
+
+@dataclass(frozen=True)
 class Example:
-    """One image and the rank of its caption; only for corpora that may be shown."""
+    """One image and the answers of each model; only for corpora that may be shown."""
 
     image: bytes  # PNG
-    caption: str
-    base_rank: float
-    adapted_rank: float | None
-    kind: str = "First items"  # the heading of its group
-    nearest: str = ""  # the caption nearest to the image, by model
+    caption: str  # of the item; empty for a set without captions
+    label: str  # its class; empty for a set without classes
+    models: Sequence[ModelAnswers]  # the base, then the adapted model if there is one
     heat: bytes | None = None  # PNG: similarity of the patches to the caption, by the last model
+
+
+@dataclass(frozen=True)
+class ExampleGroup:
+    """Examples of one kind: newly right, newly wrong, or hardest."""
+
+    kind: str
+    total: int  # images of this kind, of which some are shown
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Example images of a report, and what they were chosen from."""
+
+    groups: Sequence[ExampleGroup]
+    images: int  # number of images that were measured
+    captions: int  # number of captions that were ranked; 0: the answers are classes
+    right: str = ""  # which captions are right, in words
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,7 @@ class ReportContext:
     cautions: Sequence[str] = ()  # sentences that limit the verdict, shown beside it
     invalid: Sequence[str] = ()  # reasons, such as a leak, why the results are not valid
     citations: Sequence[str] = ()
-    examples: Sequence[Example] = ()
+    examples: Examples | None = None
     trained_on: Sequence[str] = ()  # by model: overlap of its training images with the measured items
     external: str = ""  # states that the corpus is another one than that of the training; "" where it is not
     readings: SplitUsage | None = None  # how often the split was measured

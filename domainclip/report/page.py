@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from domainclip.evaluation.evaluate import Evaluation
@@ -14,6 +13,7 @@ from domainclip.report import (
     charts,
     csv_links,
     error_analysis,
+    example_cards,
     metric_tables,
     paper_tables,
     phrasing,
@@ -62,10 +62,7 @@ def build(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
         "curves": _curves(context),
         "alarms": [warning for warning in context.warnings if warning.startswith(_ALARM)],
         "alphas": plots.interpolation(_facts(context)),
-        "examples": [
-            (kind, [provenance.example(example) for example in examples])
-            for kind, examples in groupby(context.examples, lambda example: example.kind)
-        ],
+        "examples": None if context.examples is None else example_cards.cards(context.examples),
         "downloads": csv_links.links(evaluation, context),
         "paper": _paper(rows, context, valid),
         **_provenance(evaluation, context, valid),

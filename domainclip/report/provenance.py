@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 import platform
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from markupsafe import Markup
 
 from domainclip import __version__
 from domainclip.distributed import collectives
 from domainclip.evaluation.controls import NullControl
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.report import phrasing
-from domainclip.report.context import CorpusFacts, Example, ReportContext, RunFacts
+from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
 
 Pairs = list[tuple[str, str]]
 _SEPARATE = ("reliability", "prompts")  # details that have a chart or a table
@@ -118,23 +116,6 @@ def protocol(entry: Mapping[str, Any]) -> dict[str, Any]:
     title = f"{phrasing.probe_name(entry['probe'])} on {entry['dataset']}"
     prompt_rows = [(name, "; ".join(p["positive"]), "; ".join(p["negative"])) for name, p in prompts.items()]
     return {"title": title, "facts": [(key, value) for key, value in pairs if value], "prompts": prompt_rows}
-
-
-def example(example: Example) -> dict[str, Any]:
-    """An image with its caption, the nearest captions and the ranks."""
-    return {
-        "source": _data_uri(example.image),
-        "heat": "" if example.heat is None else _data_uri(example.heat),
-        "caption": example.caption,
-        "kind": example.kind,
-        "nearest": example.nearest,
-        "before": phrasing.number(example.base_rank, "rank"),
-        "after": "" if example.adapted_rank is None else phrasing.number(example.adapted_rank, "rank"),
-    }
-
-
-def _data_uri(png: bytes) -> Markup:
-    return Markup("data:image/png;base64,{}").format(base64.b64encode(png).decode("ascii"))
 
 
 def label(key: str) -> str:

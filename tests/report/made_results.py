@@ -17,12 +17,26 @@ from domainclip.evaluation.diagnostics import (
     OperatingPoint,
 )
 from domainclip.evaluation.evaluate import ComparedDiagnostics, Evaluation
+from domainclip.evaluation.metrics.first_answers import Answer
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, SAME, UNKNOWN, WORSE, ComparisonRow
-from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
+from domainclip.report.context import (
+    CorpusFacts,
+    Example,
+    ExampleGroup,
+    Examples,
+    ModelAnswers,
+    ReportContext,
+    RunFacts,
+)
 
 NAN = float("nan")
+# An image of one pixel, as the examples of a report are real images.
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f"
+    "0005fe02fe0def46b80000000049454e44ae426082"
+)
 
 
 def change(value: float, p: float) -> Change:
@@ -164,3 +178,13 @@ def context(**facts: Any) -> ReportContext:
         "citations": ["arXiv:2111.07991"],
     }
     return ReportContext(**{**defaults, **facts})
+
+
+def examples(text: str = "a cat", heat: bytes | None = None) -> Examples:
+    """One image of each kind, whose caption, class and answers are a text."""
+    right, wrong = Answer(text, True), Answer(text, False)
+    models = [ModelAnswers(3, [wrong, right], wrong), ModelAnswers(1, [right, wrong], right)]
+    groups = [
+        ExampleGroup(kind, 2, [Example(PIXEL, text, text, models, heat)]) for kind in ("Newly right", text)
+    ]
+    return Examples([*groups, ExampleGroup("Newly wrong", 0, [])], images=8, captions=5, right=text)

@@ -18,16 +18,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from domainclip.evaluation.evaluate import Evaluation
-from domainclip.report.context import CorpusFacts, Example, ReportContext
+from domainclip.report.context import CorpusFacts, ReportContext
 from domainclip.report.writer import write, write_comparison
-from tests.report.made_results import GAIN, LOSS, context, evaluation, row
+from tests.report.made_results import GAIN, LOSS, PIXEL, context, evaluation, examples, row
 from tests.report.test_writer import Page
-
-# An image of one pixel, as the examples of a report are real images.
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f"
-    "0005fe02fe0def46b80000000049454e44ae426082"
-)
 
 
 def attacks(origin: str) -> list[str]:
@@ -77,7 +71,7 @@ def _attacked(text: str) -> tuple[Evaluation, ReportContext]:
         warnings=[text],
         citations=[text],
         versions={text: text},
-        examples=[Example(PIXEL, text, 3, 1, kind=text, nearest=text)],
+        examples=examples(text, PIXEL),
     )
 
 

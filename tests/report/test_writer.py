@@ -18,12 +18,24 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.split_usage import SplitUsage
 from domainclip.evaluation.verdicts import NO_VERDICT, WORSE
 from domainclip.report import redaction, writer
-from domainclip.report.context import CorpusFacts, Example, ReportContext
+from domainclip.report.context import CorpusFacts, ReportContext
 from domainclip.report.writer import write
-from tests.report.made_results import ALIKE, ALONE, GAIN, LOSS, PART, RUN, context, errors, evaluation, row
+from tests.report.made_results import (
+    ALIKE,
+    ALONE,
+    GAIN,
+    LOSS,
+    PART,
+    PIXEL,
+    RUN,
+    context,
+    errors,
+    evaluation,
+    examples,
+    row,
+)
 
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)'</style></title>{{ 7*7 }}\u202egpj.`|=cmd http://x.invalid/a.png"
-PIXEL = bytes.fromhex("89504e470d0a1a0a")
 
 
 class Page(HTMLParser):
@@ -80,7 +92,7 @@ def hostile() -> tuple[Evaluation, ReportContext]:
         warnings=[HOSTILE],
         invalid=[HOSTILE],
         citations=[HOSTILE],
-        examples=[Example(PIXEL, HOSTILE, 3, 1)],
+        examples=examples(HOSTILE, PIXEL),
     )
     return measured, about
 
@@ -107,7 +119,8 @@ def test_hostile_text_is_inert_in_html(tmp_path: Path) -> None:
     leads_to = {str(attributes["href"])[:14] for _, attributes in page.elements if "href" in attributes}
     assert leads_to == {"data:text/csv;", "data:text/plai"}
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
-    assert sources == ["data:image/png;base64,iVBORw0KGgo="]
+    assert len(sources) == 4  # two examples with their heat maps
+    assert all(re.fullmatch("data:image/png;base64,[A-Za-z0-9+/=]+", str(source)) for source in sources)
     assert "{{ 7*7 }}" in page.text  # shown, never computed
     raw = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "\u202e" not in raw
@@ -139,16 +152,30 @@ def test_the_page_loads_no_resources(tmp_path: Path) -> None:
 
 
 def test_the_page_works_with_a_screen_reader(tmp_path: Path) -> None:
-    page = Page(written(tmp_path, evaluation(), context(examples=[Example(PIXEL, "a cat", 2, 1)]))["html"])
+    page = Page(written(tmp_path, evaluation(), context(examples=examples()))["html"])
     scopes = [attributes.get("scope") for tag, attributes in page.elements if tag == "th"]
     assert scopes
     assert set(scopes) == {"col", "row"}
-    spoken = [attributes for tag, attributes in page.elements if attributes.get("role") == "img"]
+    spoken = [a for tag, a in page.elements if a.get("role") == "img" and tag != "span"]
     assert len(spoken) == 7  # three metrics, one class, two curves, gain against forgetting
     assert all(attributes.get("aria-label") for attributes in spoken)
-    assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Image with caption: a cat"]
+    assert [a["alt"] for tag, a in page.elements if tag == "img"] == ["Image with caption: a cat"] * 2
     captions = sum(tag == "caption" for tag, _ in page.elements)
     assert captions == sum(tag == "table" for tag, _ in page.elements) > 2
+
+
+def test_examples_mark_right_and_wrong_answers_in_words_and_name_what_is_absent(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, evaluation(), context(examples=examples(heat=PIXEL)))["html"])
+    marks = [
+        a.get("aria-label") for tag, a in page.elements if tag == "span" and "mark" in (a.get("class") or "")
+    ]
+    # Two images; of each, a class and two captions of the base, then of the adapted model.
+    expected = ["wrong", "wrong", "right", "right", "right", "wrong"] * 2
+    assert [mark for mark in marks if mark] == expected
+    for text in ("Newly right: 1 of 2", "Newly wrong: none", "rank 3", "to the highest (orange)"):
+        assert text in page.text
+    without = Page(written(tmp_path, evaluation(), context(examples=examples()))["html"]).text
+    assert "orange" not in without
 
 
 def test_the_order_of_sections(tmp_path: Path) -> None:

@@ -66,8 +66,7 @@ class Retrieval(Probe):
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Metrics over all languages, each in its own gallery; also per language when there are several."""
-        all_galleries = build_galleries(data, self.preset == "pairwise", self.gallery, self.seed)
-        searchable = [gallery for gallery in all_galleries if len(gallery.texts) > 1]
+        searchable = self.galleries(data)
         if not searchable:
             return not_measured("retrieval", data, self.version, "two different captions")
         images = encoder.images(data.items)
@@ -112,6 +111,11 @@ class Retrieval(Probe):
                 "queries": len(same_kind.rows),
             }
         return ProbeResult("retrieval", data.name, metrics, "image_to_text_r1", self.version, details)
+
+    def galleries(self, data: EvaluationSet) -> list[Gallery]:
+        """The gallery of each language with two different captions or more."""
+        galleries = build_galleries(data, self.preset == "pairwise", self.gallery, self.seed)
+        return [gallery for gallery in galleries if len(gallery.texts) > 1]
 
     def _rank(
         self, encoder: Encoder, data: EvaluationSet, images: np.ndarray, gallery: Gallery
