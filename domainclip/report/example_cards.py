@@ -78,8 +78,8 @@ def _note(examples: Examples) -> str:
         )
     return (
         f"Chosen from {examples.images} images, for each of which {examples.captions} different captions are "
-        f"ranked by similarity. Right are {examples.right}. The rank is that of the first right caption. The "
-        "hardest are those with the worst rank; an image is shown once."
+        f"ranked by similarity. Right are {examples.right}; of several, the first is shown. The rank is that "
+        "of the first right caption. The hardest are those with the worst rank; an image is shown once."
     )
 
 
