@@ -163,6 +163,8 @@ class Card(StrictModel):
     # The share of a class where the model will be used, {pneumonia: 0.02}: predictive values are given for it
     # beside those at the share in the measured split.
     prevalence: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    # What the readers of this domain call a metric of a class: {recall: completeness, precision: purity}.
+    metric_names: dict[Literal["recall", "precision"], Annotated[str, Field(pattern="^[a-z][a-z_]*$")]] = {}
     retention: Retention | None = None
     max_unusable: float = Field(default=0.01, ge=0, le=1)  # above this share of unusable items a run stops
     privacy: Privacy = Privacy()

@@ -71,3 +71,6 @@ class Diagnostics:
     confusion: ConfusionMatrix | None = None  # None for several classes an item
     classes: Sequence[ClassScores] = field(default_factory=tuple)
     curves: Sequence[ClassCurves] = field(default_factory=tuple)
+    # What the readers of the corpus call them, as its metrics are named: completeness and purity.
+    recall_name: str = "recall"
+    precision_name: str = "precision"

@@ -13,6 +13,7 @@ from domainclip.errors import DataError
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.class_warnings import answers_without_items, class_warnings
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
+from domainclip.evaluation.metric_names import with_names
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ def run_probes(
             )
         if any(probe.classifies for probe in probes.values()):
             warnings += class_warnings(readable)
+        names = {str(metric): name for metric, name in data.card.metric_names.items()}
         for probe in probes.values():
             results, readable, left_out = _run_probe(encoders, readable, probe)
+            results = [with_names(result, names) for result in results]
             warnings += left_out
             # A probe may warn of one model only, depending on its embeddings.
             of_models = [text for result in results for text in result.warnings]

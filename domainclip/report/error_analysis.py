@@ -69,6 +69,8 @@ class ErrorSection:
     lines: Sequence[ClassLine]
     curves: Sequence[class_curves.CurvePair]
     points: Sequence[class_curves.PointLine]
+    recall_name: str = "recall"  # as the card of the corpus calls them
+    precision_name: str = "precision"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def _section(compared: ComparedDiagnostics) -> ErrorSection:
         lines=_class_lines(models),
         curves=class_curves.pairs(models),
         points=class_curves.points(models),
+        recall_name=phrasing.metric_name(models[0].recall_name),
+        precision_name=phrasing.metric_name(models[0].precision_name),
     )
 
 
