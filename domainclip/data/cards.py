@@ -110,6 +110,7 @@ class Checks(StrictModel):
     laterality: Severity | None = None  # captions name left or right, and training mirrors
     blank_images: Severity | None = None
     low_contrast: Severity | None = None  # images that come out nearly black, nearly white or flat
+    decoder_messages: Severity | None = None  # GDCM printed a line, as for corrupt JPEG data
     fits_planes: Severity | None = None  # FITS files of several images, where the card names no HDU
     small_images: Severity | None = None
     missing_class: Severity | None = None

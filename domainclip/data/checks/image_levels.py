@@ -1,4 +1,4 @@
-"""Checks of how images are shown: blank, nearly black, nearly white, flat; FITS files of several images."""
+"""Checks of how images are shown: nearly black, nearly white, flat; corrupt; FITS files of several images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.checks.images import InspectedCorpus
+from domainclip.data.dicom.isolated_gdcm import MESSAGE_KINDS
 
 # Nearly black: 95 % of a thumbnail's pixels are darker. Nearly white: 99 % are brighter, since a drawing has
 # little ink. Flat: the range of 98 % of the pixels.
@@ -60,6 +61,30 @@ def _format(mode: str) -> str:
     if mode in ("FITS", "DICOM"):
         return mode
     return "more than 8 bits" if mode.startswith(("I", "F", "uint", "int", "float")) else "8 bits"
+
+
+def decoder_messages(inspected: InspectedCorpus) -> Iterator[Finding]:
+    """Images during whose decoding GDCM printed a message, by its kind."""
+    printed = inspected.inspections["messages"]
+    affected = np.flatnonzero(printed.any(axis=1))
+    if not len(affected):
+        return
+    counts = dict(zip(MESSAGE_KINDS, printed.sum(axis=0).tolist(), strict=True))
+    kinds = ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)
+    where = tuple(inspected.location(index) for index in affected.tolist())
+    is_harmless = counts == dict.fromkeys(MESSAGE_KINDS, 0) | {MESSAGE_KINDS[1]: len(affected)}
+    remedy = (
+        "corrupt data may be shown as wrong pixels: compare these images with their source, leave them out, "
+        "or set corpus.checks.decoder_messages=info"
+    )
+    yield Finding(
+        "info" if is_harmless else "warning",
+        f"{len(affected)} of {inspected.count_text()} made GDCM print a message: {kinds}; "
+        f"first: {', '.join(where[:MAX_LOCATIONS])}; {'their 12 bits are read' if is_harmless else remedy}",
+        "decoder_messages",
+        len(affected),
+        where,
+    )
 
 
 def fits_planes(inspected: InspectedCorpus) -> Iterator[Finding]:

@@ -51,6 +51,7 @@ def corpus_findings(
     findings += images.unreadable_images(inspected)
     findings += images.blank_images(inspected)
     findings += [*image_levels.low_contrast(inspected), *image_levels.fits_planes(inspected)]
+    findings += image_levels.decoder_messages(inspected)
     findings += images.image_sizes(inspected, side)
     findings += tangled.tangled_files(inspected)
     files = sorted(images.dicom_files(corpus))

@@ -19,6 +19,12 @@ import numpy as np
 
 _MODULE = "domainclip.data.dicom.gdcm_process"
 _PATIENCE = 5  # seconds, for the process to end after its input
+# What GDCM and its JPEG codecs print, by the beginnings of the lines.
+_MESSAGES = {
+    "corrupt JPEG data": (b"Corrupt JPEG data", b"Premature end of JPEG file"),
+    "JPEG of 12 bits, tried as 8 first": (b"Unsupported JPEG data precision", b"Invalid SOS parameters"),
+}
+MESSAGE_KINDS = (*_MESSAGES, "another message")
 
 
 class DecoderStopped(RuntimeError):
@@ -99,8 +105,20 @@ def close() -> None:
     _decoder = None
 
 
-def printed_lines() -> int:
-    """The number of lines that the process of the decoder has printed so far."""
+def printed_bytes() -> int:
+    """The length of what the process of the decoder has printed so far."""
     if _decoder is None or _decoder.owner != os.getpid():
         return 0
-    return os.pread(_decoder.printed.fileno(), 2**24, 0).count(b"\n")
+    return os.fstat(_decoder.printed.fileno()).st_size
+
+
+def printed_kinds(start: int) -> list[bool]:
+    """For each of MESSAGE_KINDS, whether a line of it was printed after the first `start` bytes."""
+    end = printed_bytes()
+    if _decoder is None or start == end:
+        return [False] * len(MESSAGE_KINDS)
+    start = start if start < end else 0  # of another process, which has ended
+    lines = os.pread(_decoder.printed.fileno(), 2**16, start).splitlines()
+    known = [any(line.startswith(texts) for line in lines) for texts in _MESSAGES.values()]
+    every = tuple(text for texts in _MESSAGES.values() for text in texts)
+    return [*known, any(line.strip() and not line.startswith(every) for line in lines)]

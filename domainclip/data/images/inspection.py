@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from domainclip import disk_cache
+from domainclip.data.dicom import isolated_gdcm
 from domainclip.data.dicom.reading import is_dicom
 from domainclip.data.files import locations
 from domainclip.data.images.decode import MAX_PIXELS, decode_image, image_header
@@ -24,7 +25,7 @@ from domainclip.data.images.fits_settings import is_fits
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE, hash_thumbnail
 from domainclip.errors import UnreadableImage
 
-VERSION = 2  # raise it when an inspection, or the decoding before it, changes
+VERSION = 3  # raise it when an inspection, or the decoding before it, changes
 BLOCK = 1024  # images of a cache entry: appending to a corpus leaves earlier entries valid
 # Reasons that only another file, with another digest, can remove; b"" is a readable image.
 _PERMANENT_REASONS = (
@@ -42,6 +43,7 @@ INSPECTION = np.dtype(
         ("rotated", "?"),  # to be upright, by its EXIF orientation
         ("animated", "?"),  # only the first frame is decoded
         ("blank", "?"),
+        ("messages", "?", (len(isolated_gdcm.MESSAGE_KINDS),)),  # kinds of lines that the decoder printed
         ("planes", "u2"),  # images in a FITS file, of which one is shown; 0 for other files
         ("thumbnail", "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),  # grey
         ("hashes", "u8", (8, 2)),
@@ -77,10 +79,13 @@ def is_inspection_cached(digests: Sequence[str]) -> bool:
 def inspect_image(image: Mapping[str, Any]) -> np.ndarray:
     """() INSPECTION of one image."""
     inspection = np.zeros((), INSPECTION)
+    printed = isolated_gdcm.printed_bytes()
     try:
         decoded = decode_image(image)
     except UnreadableImage as error:
         inspection["reason"] = error.reason.encode("ascii", "replace")[:96]
+    inspection["messages"] = isolated_gdcm.printed_kinds(printed)
+    if inspection["reason"]:
         return inspection
     inspection["width"], inspection["height"] = decoded.size
     (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers
 from domainclip.data.checks.captions import right_text_share
@@ -137,6 +138,35 @@ def test_blank_images(tmp_path: Path) -> None:
     assert _texts(_findings(file), "warning") == [
         "1 of 6 images are blank; first: row 4; leave them out, or set corpus.checks.blank_images=info"
     ]
+
+
+def test_messages_of_a_decoder_are_counted_by_kind(tmp_path: Path) -> None:
+    """Of a JPEG of 12 bits, which is read; and of a corrupt one, which is not."""
+    rows = _rows()
+    table(tmp_path, rows, images=True)
+    twelve = Path(str(get_testdata_file("JPGExtended.dcm", download=False))).read_bytes()
+    corrupt = bytearray(Path(str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm", download=False))).read_bytes())
+    corrupt[4000:4008] = b"U" * 8
+    rows[0]["file_name"], rows[1]["file_name"] = "0.dcm", "1.dcm"
+    (tmp_path / "0.dcm").write_bytes(twelve)
+    (tmp_path / "1.dcm").write_bytes(twelve)
+    file = table(tmp_path, rows, images=False)
+    of_kind = [finding for finding in _findings(file) if finding.code == "decoder_messages"]
+    twelve_bits = "JPEG of 12 bits, tried as 8 first"
+    assert [(finding.level, finding.count, finding.where, finding.text) for finding in of_kind] == [
+        (
+            *("info", 2, ("row 1", "row 2")),
+            f"2 of 6 images made GDCM print a message: {twelve_bits} (2); first: row 1, row 2; their 12 bits are read",
+        )
+    ]
+    (tmp_path / "1.dcm").write_bytes(corrupt)
+    (finding,) = (one for one in _findings(file, max_unusable=0.5) if one.code == "decoder_messages")
+    assert (finding.level, finding.count) == ("warning", 2)
+    assert finding.text == (
+        f"2 of 6 images made GDCM print a message: corrupt JPEG data (1), {twelve_bits} (1); first: row 1, row 2; "
+        "corrupt data may be shown as wrong pixels: compare these images with their source, leave them out, or set "
+        "corpus.checks.decoder_messages=info"
+    )
 
 
 def test_repeated_captions_with_their_share_of_a_batch(tmp_path: Path) -> None:

@@ -301,9 +301,12 @@ def test_a_necessary_attribute_is_named(
 
 
 def test_lines_of_a_decoder_are_captured(capfd: pytest.CaptureFixture[str]) -> None:
-    before = isolated_gdcm.printed_lines()
+    before = isolated_gdcm.printed_bytes()
     _pixels(Path(str(get_testdata_file("JPEG-lossy.dcm", download=False))))
-    assert isolated_gdcm.printed_lines() > before  # GDCM's "Unsupported JPEG data precision 12"
+    assert isolated_gdcm.printed_kinds(before) == [False, True, False]  # "Unsupported JPEG data precision 12"
+    after = isolated_gdcm.printed_bytes()
+    assert after > before
+    assert isolated_gdcm.printed_kinds(after) == [False] * 3
     assert capfd.readouterr() == ("", "")
 
 
