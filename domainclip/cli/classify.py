@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,7 +71,7 @@ def classify(
     output.print_notes(result.notes, quiet)
     _print(result, model, chosen)
     if chosen == "table" and result.names:
-        output.print_notes([_basis(result)], quiet)
+        output.print_notes([_basis(result, model)], quiet)
     output.report_unreadable(result.unreadable, len(result.names) + len(result.unreadable))
 
 
@@ -168,15 +170,18 @@ def _plain(finding: Finding) -> str:
     return f"{finding.score if finding.probability is None else finding.probability:.6f}"
 
 
-def _basis(result: ClassifiedImages) -> str:
+def _basis(result: ClassifiedImages, model: str) -> str:
     """How the probabilities came about, in one sentence."""
     decisions = result.question.decisions
     if decisions is None or decisions.temperature is None:
-        return "probabilities are not calibrated: no evaluation of these classes measured calibration"
-    basis = f"probabilities are calibrated: temperature {decisions.temperature:.2f}, fitted on validation"
+        remedy = ""
+        if Path(model, "recipe.yaml").is_file() and not result.question.is_new:
+            remedy = f"; it is measured by domainclip eval {shlex.quote(model)} --against base --suite core"
+        return f"probabilities are not calibrated: calibration of these classes was not measured{remedy}"
+    basis = f"probabilities have the temperature {decisions.temperature:.2f}, fitted on validation"
     if decisions.calibration_error is None:
         return basis
     return (
-        f"{basis}; expected calibration error {decisions.calibration_error:.3f} on "
+        f"{basis}; expected calibration error then: {decisions.calibration_error:.3f} on "
         f"{decisions.calibration_items} items of the {decisions.calibration_split} split"
     )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from domainclip.cli import output
 from domainclip.cli.arguments import CardOption, OptionalRecipe, Overrides, paths_and_overrides
+from domainclip.cli.output import JsonOption
 from domainclip.errors import ExitCode, RecipeError
 
 if TYPE_CHECKING:  # not at run time: it imports torch
@@ -41,7 +43,9 @@ def check(
     words: Words = None,
     recipe: OptionalRecipe = None,
     card: CardOption = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings as JSON.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the findings as JSON; - prints them alone.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the findings as a page, without images.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="List the rows of every finding.")] = False,
     workers: Workers = None,
@@ -60,12 +64,16 @@ def check(
     if rest:
         raise RecipeError(f'data check: "{rest[0]}": write overrides as key=value')
     checked = corpus_check.check_corpus(target, workers=_workers(workers))
-    if json_file is not None:
+    alone = json_file == Path("-")
+    if json_file is not None and not alone:
         text = json.dumps(checked.as_json(), indent=1, ensure_ascii=False)
         json_file.write_text(text + "\n", encoding="utf-8")
     if html is not None:
         page.write_page(checked, html)
-    _print_findings(checked, with_places=all_)
+    if alone:
+        output.print_json(checked.as_json())
+    else:
+        _print_findings(checked, with_places=all_)
     if checked.errors:
         raise typer.Exit(int(ExitCode.DATA))
 
@@ -147,15 +155,18 @@ def prepare(
 
 
 @cache.command("list")
-def list_entries() -> None:
-    """List the cache entries: decoded images, features, embeddings, indexes of tar files.
+def list_entries(as_json: JsonOption = False) -> None:
+    """List the cache entries: decoded images, features, embeddings, indexes of search and of tar files.
 
     \b
     domainclip data cache list
     """
     from domainclip.pipelines import cache as pipelines_cache
 
-    typer.echo(pipelines_cache.list_cache())
+    if as_json:
+        output.print_json({"schema_version": 1, "entries": [vars(one) for one in pipelines_cache.cached()]})
+    else:
+        typer.echo(pipelines_cache.list_cache())
 
 
 @cache.command("clear")

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import output
 from domainclip.cli.arguments import Overrides, RecipeOption
+from domainclip.cli.output import JsonOption
 
 
 def plan(
@@ -25,6 +27,7 @@ def plan(
     latency: Annotated[
         float, typer.Option(min=0.0, help="Latency of a message between two devices, in µs.")
     ] = 20.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a run would do: trainable weights, steps, memory, caption lengths and throughput.
 
@@ -39,10 +42,15 @@ def plan(
     network = Network(bandwidth * 1e9, latency / 1e6)
     cluster = None if devices is None else make_plan.Cluster(devices, network)
     chosen = loading.load_recipe(recipe, overrides or [])
-    typer.echo(make_plan.plan(chosen, benchmark=benchmark, cluster=cluster).text())
+    planned = make_plan.plan(chosen, benchmark=benchmark, cluster=cluster)
+    if as_json:
+        lines = [{"name": name, "value": value} for name, value in planned.lines]
+        output.print_json({"schema_version": 1, "lines": lines, "warnings": list(planned.warnings)})
+    else:
+        typer.echo(planned.text())
 
 
-def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
+def validate(recipe: RecipeOption, overrides: Overrides = None, as_json: JsonOption = False) -> None:
     """Check every key, type, component and card of a recipe; nothing is downloaded or read.
 
     \b
@@ -57,7 +65,10 @@ def validate(recipe: RecipeOption, overrides: Overrides = None) -> None:
     components.build_components(loaded)
     card = load_card(loaded.corpus.card, loaded.corpus.overrides())
     build("readers", card.reader, card.options, "corpus.options")
-    typer.echo(f"{recipe}: valid")
+    if as_json:
+        output.print_json({"schema_version": 1, "recipe": recipe, "valid": True})
+    else:
+        typer.echo(f"{recipe}: valid")
 
 
 def schema() -> None:

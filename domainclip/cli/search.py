@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from domainclip.inference.search import SearchResult
 
 
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--in", help="Where to search: as the FILES of classify, or an index; repeatable."),
+]
+Index = Annotated[
+    Path | None, typer.Option(help="A file for the index, to search in later; default: the cache.")
+]
+TextWeight = Annotated[
+    float, typer.Option(help="Weight of the words beside an image, from 0 to 1; the image has the rest.")
+]
+
+
 def search(
     model: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a model folder or a Hub id.")],
     text: Annotated[str | None, typer.Argument(metavar="[WORDS]", help="The text to search for.")] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--in", help="Where to search: as the FILES of classify, or an index; repeatable."),
-    ] = None,
-    index: Annotated[
-        Path | None, typer.Option(help="A file for the index, to search in later; default: the cache.")
-    ] = None,
+    where: Where = None,
+    index: Index = None,
     image: Annotated[str | None, typer.Option(help="An image to search for, alone or with words.")] = None,
-    text_weight: Annotated[
-        float, typer.Option(help="Weight of the words beside an image, from 0 to 1; the image has the rest.")
-    ] = 0.5,
+    text_weight: TextWeight = 0.5,
     top: Annotated[int, typer.Option(min=1, help="Number of results.")] = 10,
     image_column: ImageColumn = None,
     as_json: JsonOption = False,

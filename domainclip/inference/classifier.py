@@ -50,6 +50,7 @@ class ClassQuestion:
     classes: dict[str, Prompts]
     multi_label: bool = False  # each class is a separate yes-or-no question
     decisions: Decisions | None = None
+    is_new: bool = False  # whether classes or prompts are other ones than those of the run
 
 
 def ask(
@@ -77,7 +78,8 @@ def ask(
     filled = [*templates] or (recorded.templates if recorded is not None else []) or suites.TEMPLATES
     classes = suites.with_templates(dict(named or known), [*filled], only_names=bool(named))
     opposed = all(prompts.negative for prompts in classes.values())
-    return _checked(ClassQuestion(classes, opposed or (of_run is not None and of_run.multi_label)))
+    multi_label = opposed or (of_run is not None and of_run.multi_label)
+    return _checked(ClassQuestion(classes, multi_label, is_new=True))
 
 
 def _of_classes(run: RunClasses, names: Sequence[str]) -> Decisions | None:

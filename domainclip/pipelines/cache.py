@@ -12,9 +12,14 @@ from domainclip.errors import RecipeError, did_you_mean
 _UNTOUCHED = 3600.0  # seconds: a draft that a run writes is touched more often
 
 
+def cached() -> list[disk_cache.Entry]:
+    """The entries, the last used first, and then the unfinished ones."""
+    return [*disk_cache.entries(), *disk_cache.drafts()]
+
+
 def list_cache() -> str:
     """A line for each entry, the last used first, and their sum. Names reveal nothing of the content."""
-    entries = [*disk_cache.entries(), *disk_cache.drafts()]
+    entries = cached()
     cells = [
         (
             entry.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,9 +49,15 @@ def _images(recipe: Recipe, measured: EvaluationSet) -> str | None:
     if path is None or not len(measured.items):
         return None
     if path.endswith(".tar"):
-        return path
+        return _from_here(Path(path))
     image = str(measured.items[0]["image"]["path"] or "")
     root = corpus_root(path).resolve()
     file, fragment = locations.split_location(image)
     below = Path(file).is_file() and Path(file).resolve().is_relative_to(root) and "offset" not in fragment
-    return str(corpus_root(path)) if below else None
+    return _from_here(corpus_root(path)) if below else None
+
+
+def _from_here(path: Path) -> str:
+    """The path as it is typed in the working folder."""
+    here = Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainclip.distributed.folder_lock import refuse_if_in_use
 from domainclip.errors import DomainclipError, ModelError, RecipeError
-from domainclip.evaluation import contamination
+from domainclip.evaluation import contamination, run_classes
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.models.saving import save_model
@@ -58,6 +58,8 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
                 f"{tolerance:g}; nothing is written: the adapter may be damaged"
             )
         _write_card(run, staging)
+        if (classes := run_classes.beside_weights(run / "model")) is not None:
+            run_classes.save(staging, classes)  # its thresholds hold: the embeddings are the same
         if (run / contamination.FILE).is_file():
             shutil.copy(run / contamination.FILE, staging)
         os.rename(staging, out)

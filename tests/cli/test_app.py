@@ -282,6 +282,7 @@ def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Pat
     assert recorded["classes"].keys() == {"blue", "green", "red", "white"}
     code, out, error = run("merge", folder, tmp_path / "merged")
     assert code == 0, error
+    assert (tmp_path / "merged/classes.json").read_text() == (folder / "model/classes.json").read_text()
     assert out.startswith(
         f"{tmp_path / 'merged'}: plain weights; embeddings differ from the adapter's by at most "
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from domainclip import registry
+from domainclip import disk_cache, registry
 from domainclip.cli.app import main
 from domainclip.config import builtin
+from domainclip.pipelines import merge
+from domainclip.pipelines.plan import make_plan
 
 
 def run(*words: str) -> int:
@@ -69,3 +73,34 @@ def test_the_options_of_a_component(capsys: pytest.CaptureFixture[str]) -> None:
         assert option["meaning"] in shown
     assert run("components", "show", "loar") == 2
     assert 'no component "loar": did you mean "lora"?' in capsys.readouterr().err
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The JSON document that a command prints."""
+    assert run(*words) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_of_commands_that_print_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path))
+    with disk_cache.writing("embeddings", "entry", (2,), np.float32, {"what": "two numbers"}) as array:
+        array[:] = 0
+    (entry,) = document(capsys, "data", "cache", "list", "--json")["entries"]
+    assert (entry["kind"], entry["name"], entry["description"]) == ("embeddings", "entry", "two numbers")
+    assert document(capsys, "validate", "-r", "astronomy", "--json") == {
+        "schema_version": 1,
+        "recipe": "astronomy",
+        "valid": True,
+    }
+    planned = make_plan.Plan([("learns", "all")], ("small",))
+    monkeypatch.setattr(make_plan, "plan", lambda *words, **options: planned)
+    assert document(capsys, "plan", "-r", "astronomy", "--json") == {
+        "schema_version": 1,
+        "lines": [{"name": "learns", "value": "all"}],
+        "warnings": ["small"],
+    }
+    monkeypatch.setattr(merge, "merge", lambda run, out: 2.5e-7)
+    merged = document(capsys, "merge", "run", "merged", "--json")
+    assert merged == {"schema_version": 1, "out": "merged", "largest_difference": 2.5e-7}

@@ -106,8 +106,9 @@ def test_one_dicom_file_in_one_line(run: Run, squares: Path) -> None:
     assert header == ["class", "probability"]
     assert {line[0] for line in lines} == set(COLOURS)
     assert sum(float(line[1]) for line in lines) == pytest.approx(1, abs=0.003)
-    assert (
-        err == "note: probabilities are not calibrated: no evaluation of these classes measured calibration\n"
+    assert err == (
+        "note: probabilities are not calibrated: calibration of these classes was not measured; it is measured "
+        "by domainclip eval run --against base --suite core\n"
     )
     text = (
         out
@@ -127,7 +128,7 @@ def test_calibration_is_stated_where_it_was_measured(run: Run, squares: Path) ->
     code, _, err = run("classify", "run", "a.png")
     assert (code, err) == (
         0,
-        "note: probabilities are calibrated: temperature 2.50, fitted on validation; expected calibration error "
+        "note: probabilities have the temperature 2.50, fitted on validation; expected calibration error then: "
         "0.031 on 16 items of the test split\n",
     )
     after = json.loads(run("classify", "run", "a.png", "--json")[1])
