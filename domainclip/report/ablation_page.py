@@ -10,7 +10,17 @@ from typing import Any
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
 from domainclip.report import csv_links, phrasing, tradeoff_plot
-from domainclip.report.ablation_results import ADJUSTMENT, INTERVAL, AblationRow, AblationTable, Variant
+from domainclip.report.ablation_csv import csv
+from domainclip.report.ablation_results import (
+    ADJUSTMENT,
+    INTERVAL,
+    AblationRow,
+    AblationTable,
+    Compared,
+    Variant,
+    from_base,
+    from_reference,
+)
 from domainclip.report.choice_phrasing import choice_in_words
 from domainclip.report.citations import linked, linked_in_markdown
 
@@ -22,7 +32,8 @@ class Cell:
     value: str
     seeds: str  # range over the seeds
     difference: str
-    span: str
+    span: str  # interval of the difference, corrected as the verdict is
+    p: str
     verdict: str
     mark: str
 
@@ -104,25 +115,31 @@ def _cell(row: AblationRow, variant: str, valid: bool) -> Cell | None:
         else ""
     )
     verdict = row.verdicts.get(variant, "") if valid else ""
-    return _changed(trials.from_base, verdict, row, phrasing.number(trials.mean, row.unit), seeds)
+    return _changed(from_base(trials), verdict, row, phrasing.number(trials.mean, row.unit), seeds)
 
 
 def _against(row: AblationRow, variant: str, valid: bool) -> Cell | None:
     trials = row.trials.get(variant)
-    if trials is None or trials.from_reference is None:
+    compared = None if trials is None else from_reference(trials)
+    if compared is None:
         return None
-    return _changed(trials.from_reference, row.reference_verdicts.get(variant, "") if valid else "", row)
+    return _changed(compared, row.reference_verdicts.get(variant, "") if valid else "", row)
 
 
-def _changed(change: Estimate, verdict: str, row: AblationRow, value: str = "", seeds: str = "") -> Cell:
+def _changed(compared: Compared, verdict: str, row: AblationRow, value: str = "", seeds: str = "") -> Cell:
     return Cell(
         value,
         seeds,
-        phrasing.signed(change.value, row.unit),
-        phrasing.span(change, row.unit, sign=True),
+        phrasing.signed(compared.shown.value, row.unit),
+        phrasing.span(compared.shown, row.unit, sign=True),
+        "" if verdict in ("", NO_VERDICT) else _p(compared),
         verdict,
         phrasing.MARKS.get(verdict, ""),
     )
+
+
+def _p(compared: Compared) -> str:
+    return phrasing.p_text(compared.alone.p, compared.adjusted_p, compared.comparisons)
 
 
 def _cost(variant: Variant) -> tuple[str, str, str, str, str]:
@@ -140,7 +157,7 @@ def _cost(variant: Variant) -> tuple[str, str, str, str, str]:
     )
 
 
-Changes = Sequence[tuple[AblationRow, Estimate, str]]  # metric, change, verdict
+Changes = Sequence[tuple[AblationRow, Compared, str]]  # metric, difference, verdict
 
 
 def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[str]:
@@ -149,42 +166,52 @@ def _sentences(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[st
         if not variant.seeds:
             yield f"{variant.name}: no complete run; see the failed runs below."
             continue
-        changes = [(row, row.trials[variant.name].from_base, row.verdicts[variant.name]) for row in rows]
+        changes = [(row, from_base(row.trials[variant.name]), row.verdicts[variant.name]) for row in rows]
         yield f"{variant.name}: {_in_words(changes, 'the base')}."
         if table.reference is None or variant.name == table.reference:
             continue
         changes = [
-            (row, change, row.reference_verdicts[variant.name])
+            (row, compared, row.reference_verdicts[variant.name])
             for row in rows
-            if (change := row.trials[variant.name].from_reference) is not None
+            if (compared := from_reference(row.trials[variant.name])) is not None
         ]
         if changes:
             yield f"{variant.name} compared with {table.reference}: {_in_words(changes, table.reference)}."
 
 
 def _in_words(changes: Changes, other: str) -> str:
-    judged = [(row, verdict) for row, _, verdict in changes if verdict != NO_VERDICT]
-    if judged and all(verdict == SAME for _, verdict in judged):
-        many = f"any of {len(judged)} metrics" if len(judged) > 1 else _where(judged[0][0])
-        return f"no significant difference from {other} in {many}"
+    judged = [change for change in changes if change[2] != NO_VERDICT]
+    if judged and all(verdict == SAME for _, _, verdict in judged):
+        # However small a p is alone, the sentence has both, so that interval and words agree.
+        row, compared, _ = min(judged, key=lambda change: change[1].alone.p or 0.0)
+        if len(judged) == 1:
+            return f"no difference from {other} is shown in {_where(row)} ({_p(compared)})"
+        smallest = f"smallest p of {_where(row)}: {_p(compared)}"
+        return f"no difference from {other} is shown in any of {len(judged)} metrics ({smallest})"
     ways = {
         BETTER: "better in",
         WORSE: "worse in",
-        SAME: f"no significant difference from {other} in",
+        SAME: f"no difference from {other} is shown in",
         UNKNOWN: "too few groups for a verdict on",
         NO_VERDICT: "not judged:",
     }
-    sized = (BETTER, WORSE, NO_VERDICT)
     clauses = []
     for verdict, start in ways.items():
         named = [
-            _where(row) + (f" ({phrasing.signed(change.value, row.unit)})" if verdict in sized else "")
-            for row, change, row_verdict in changes
+            f"{_where(row)}{_evidence(row, compared, verdict)}"
+            for row, compared, row_verdict in changes
             if row_verdict == verdict
         ]
         if named:
             clauses.append(f"{start} {', '.join(named)}")
     return "; ".join(clauses)
+
+
+def _evidence(row: AblationRow, compared: Compared, verdict: str) -> str:
+    size = phrasing.signed(compared.shown.value, row.unit)
+    if verdict in (BETTER, WORSE):
+        return f" ({size}; {_p(compared)})"
+    return {NO_VERDICT: f" ({size})", SAME: f" ({_p(compared)})"}.get(verdict, "")
 
 
 def _where(row: AblationRow) -> str:
@@ -213,27 +240,3 @@ def _planes(table: AblationTable, rows: Sequence[AblationRow]) -> Iterator[tuple
 def _upward(row: AblationRow, variant: str) -> Estimate:
     change = row.trials[variant].from_base
     return change if row.higher_is_better else Estimate(-change.value, -change.high, -change.low, change.p)
-
-
-def csv(table: AblationTable) -> str:
-    """The table as CSV: a line for each metric and variant."""
-    header = ["probe", "set", "metric", "n", "groups", "base", "base_low", "base_high"]
-    header += ["variant", "mean", "seeds"]
-    for other in ("base", "reference"):
-        header += [f"from_{other}{what}" for what in ("", "_low", "_high", "_p")] + [f"verdict_{other}"]
-    body: list[list[Any]] = []
-    for row in table.rows:
-        start = [row.probe, row.dataset, row.metric, row.n, row.groups]
-        start += [row.base.value, row.base.low, row.base.high]
-        for name, trials in row.trials.items():
-            seeds = " ".join(f"{seed}:{value!r}" for seed, value in trials.values.items())
-            line = [*start, name, trials.mean, seeds]
-            for change, verdicts in (
-                (trials.from_base, row.verdicts),
-                (trials.from_reference, row.reference_verdicts),
-            ):
-                interval = [None] * 4 if change is None else [change.value, change.low, change.high, change.p]
-                verdict = verdicts.get(name, "") if not table.invalid else "not valid"
-                line += [*interval, verdict]
-            body.append(line)
-    return csv_links.table(header, body)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.statistics.estimates import Estimate, estimate_of
 from domainclip.evaluation.statistics.seeds import Trials
 from domainclip.evaluation.verdicts import MetricHeader
 from domainclip.report.context import CorpusFacts
@@ -42,6 +42,33 @@ class AblationRow(MetricHeader):
     comparable: bool = True
     verdicts: Mapping[str, str] = field(default_factory=dict)  # against the base, by variant
     reference_verdicts: Mapping[str, str] = field(default_factory=dict)  # against the reference variant
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The difference of a variant from the base, or from the reference, alone and among all of the table."""
+
+    alone: Estimate
+    shown: Estimate  # its interval and p are corrected for `comparisons`, and agree with the verdict
+    comparisons: int  # differences that are judged together
+
+    @property
+    def adjusted_p(self) -> float | None:
+        """p after correction; None for a difference that is judged alone."""
+        return self.shown.p if self.comparisons > 1 else None
+
+
+def from_base(trials: Trials) -> Compared:
+    """The difference from the base."""
+    alone = estimate_of(trials.base_change)
+    return Compared(alone, trials.from_base, trials.comparisons[0])
+
+
+def from_reference(trials: Trials) -> Compared | None:
+    """The difference from the reference variant; None for that variant itself."""
+    if trials.reference_change is None or trials.from_reference is None:
+        return None
+    return Compared(estimate_of(trials.reference_change), trials.from_reference, trials.comparisons[1])
 
 
 @dataclass(frozen=True)
@@ -89,15 +116,23 @@ class AblationTable:
     choice: Choice | None = None  # None: nothing is chosen on these items
 
 
+class TableDifference(Difference):
+    """A difference alone, and with the numbers that its verdict follows from."""
+
+    comparisons: int  # differences that are judged together: all variants and metrics of the table
+    adjusted_p: float | None  # p after correction (Bonferroni) for `comparisons`; null for a single one
+    simultaneous: Interval | None  # with the interval after correction, which verdict and pages show
+
+
 class VariantResult(Strict):
     """The result of one variant; `seeds` has the value of each seed."""
 
     variant: str
     mean: float | None
     seeds: dict[str, float | None]
-    difference: Difference
+    difference: TableDifference
     verdict: str | None
-    from_reference: Difference | None
+    from_reference: TableDifference | None
     reference_verdict: str | None
 
 
@@ -164,6 +199,15 @@ def to_file(table: AblationTable) -> AblationFile:
     )
 
 
+def _difference(compared: Compared) -> TableDifference:
+    return TableDifference(
+        **change(compared.alone).model_dump(),
+        comparisons=compared.comparisons,
+        adjusted_p=finite(compared.adjusted_p),
+        simultaneous=interval(compared.shown) if compared.comparisons > 1 else None,
+    )
+
+
 def _result(row: AblationRow, valid: bool) -> AblationResult:
     return AblationResult(
         **metric_fields(row),
@@ -173,9 +217,9 @@ def _result(row: AblationRow, valid: bool) -> AblationResult:
                 variant=name,
                 mean=finite(trials.mean),
                 seeds={str(seed): finite(value) for seed, value in trials.values.items()},
-                difference=change(trials.from_base),
+                difference=_difference(from_base(trials)),
                 verdict=row.verdicts.get(name) if valid else None,
-                from_reference=change(trials.from_reference) if trials.from_reference else None,
+                from_reference=_difference(other) if (other := from_reference(trials)) else None,
                 reference_verdict=row.reference_verdicts.get(name) if valid else None,
             )
             for name, trials in row.trials.items()

@@ -127,13 +127,17 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
 
 def p_values(row: ComparisonRow) -> str:
     """The p of a difference: "p = 0.012", or "p = 0.012, 0.063 after correction for 11 comparisons"."""
-    if row.difference is None or row.difference.p is None or math.isnan(row.difference.p):
+    return p_text(row.difference.p if row.difference else None, row.adjusted_p, row.comparisons)
+
+
+def p_text(p: float | None, adjusted: float | None, comparisons: int) -> str:
+    """A p, with that after correction where several differences are judged together; empty for none."""
+    if p is None or math.isnan(p):
         return ""
-    plain = _p_value(row.difference.p)
-    if row.adjusted_p is None:
-        return f"p {plain}"
-    adjusted = _p_value(row.adjusted_p).removeprefix("= ")
-    return f"p {plain}, {adjusted} after correction for {row.comparisons} comparisons"
+    if adjusted is None:
+        return f"p {_p_value(p)}"
+    after = _p_value(adjusted).removeprefix("= ")
+    return f"p {_p_value(p)}, {after} after correction for {comparisons} comparisons"
 
 
 def _p_value(p: float) -> str:

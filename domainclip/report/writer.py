@@ -17,6 +17,7 @@ from markupsafe import Markup
 from domainclip.data.pseudonyms import pseudonym, pseudonym_key
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.report import (
+    ablation_csv,
     ablation_page,
     ablation_results,
     comparison,
@@ -72,7 +73,7 @@ def write_ablation(folder: Path, table: AblationTable, name: str = "ablation") -
     sections = ablation_page.build(table, name)
     texts = {
         "json": _json(ablation_results.to_file(table)),
-        "csv": ablation_page.csv(table),
+        "csv": ablation_csv.csv(table),
         "md": _markdown(sections, "ablation.md.j2"),
         "html": _html(sections, "ablation.html.j2"),
     }
