@@ -187,8 +187,8 @@ captions each (R@1).
 epochs, the contrastive loss alone. The others add, as the built-in recipes do, captions made of the
 labels and the anchor: *locked image* for five epochs; *LoRA* (rank 16, all layers, both towers) and
 *full* for one epoch in batches of 32. The built-in recipe `medical_xray` uses LoRA. `art_paintings` uses
-a locked image tower, since these runs with more anchor texts, and interpolation
-([ablations.md](ablations.md), three seeds). The report of each run has the recipe with every default.
+a locked image tower, since these runs with more anchor texts, and interpolation, whose α was chosen on
+the test split ([ablations.md](ablations.md)). The report of each run has the recipe with every default.
 
 Limits of the X-ray results: one of the four classes has a single held-out image, which none of these runs
 classifies correctly; with it correct, each macro accuracy would be 0.25 higher. And `domainclip data

@@ -18,6 +18,7 @@ from domainclip.report.context import CorpusFacts, ReportContext, RunFacts
 
 Pairs = list[tuple[str, str]]
 _SEPARATE = ("reliability", "prompts")  # details that have a chart or a table
+ONE_RUN = "one: the intervals hold the luck of the items, and not that of the seed (train.seeds=3 has both)"
 
 
 def run(run: RunFacts | None) -> Pairs:
@@ -57,6 +58,7 @@ def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
             "Intervals",
             "95 %, from a bootstrap over groups, as wide as Student's t; the same resamples for all models",
         ),
+        *((("Training runs", ONE_RUN),) if context.run or context.adapted else ()),
         ("Resamples", f"{evaluation.resamples:,}, seed {evaluation.seed}"),
         (
             "Significant difference",

@@ -137,6 +137,7 @@ def test_the_card_begins_with_the_verdict_in_words() -> None:
     text = _card(results(corpus=corpus)).replace("\u00a0", " ")
     lead = "Names the finding right: 7.9 % → 55.4 %, gained. General recognition: 49.8 % → 5.8 %, lost."
     assert f"{lead} One training run, 354 patients." in text
+    assert "of one training run: the intervals hold the luck of the items, and not that of the seed." in text
     assert "| Items | Patients |" in text
 
 

@@ -324,6 +324,10 @@ def test_controls_split_usage_and_calibration_are_in_html_and_markdown(tmp_path:
     texts = written(tmp_path, evaluation(controls=[control], protocol=[entry]), context(readings=readings))
     for text in (Page(texts["html"]).text, texts["md"]):
         assert "the test split has been read 7 times, for 4 adapted models, with 2 sets of prompts" in text
+        assert (
+            "the intervals hold the luck of the items, and not that of the seed (train.seeds=3 has both)"
+            in text
+        )
         assert "This is evaluation 7 of the test split, for 4 adapted models" in text
         assert "evaluate.split=validation at the end of domainclip finetune or eval" in text
         assert "a significant difference in 4 of 100 swaps (one in twenty is expected)" in text
