@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= build/demo
 # Two cores: one thread each for two test workers beats two threads each. A worker that has no tests left takes
-# some from the other; by default (--dist load) whole runs are handed out in large blocks, and one worker ends
-# a minute and a half before the other.
+# some from the other; by default (--dist load) tests are handed out in large blocks, of which one can have most
+# of the whole runs.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
