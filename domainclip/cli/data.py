@@ -128,10 +128,14 @@ def prepare(
     shard_items: Annotated[
         int, typer.Option(min=1, help="Items per shard; an interruption loses at most one shard of work.")
     ] = 500,
+    identifiers: Annotated[
+        str, typer.Option(help="Captions that may identify a person: refuse, redact or keep.")
+    ] = "refuse",
 ) -> None:
     """Write a corpus as resized shards with a manifest. Can be interrupted and continued.
 
-    Ids and groups become pseudonyms; captions and labels are written unchanged, names in them included.
+    Ids and groups become pseudonyms. Captions are searched for names, dates, numbers of records and the like,
+    unless the card has no persons (privacy.identifiers: none); a search by form does not find everything.
 
     \b
     domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr
@@ -150,6 +154,7 @@ def prepare(
         to=to,
         workers=workers,
         items=shard_items,
+        identifiers=identifiers,
     )
     typer.echo(message)
 

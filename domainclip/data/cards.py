@@ -107,6 +107,7 @@ class Checks(StrictModel):
 
     near_duplicates: Severity | None = None  # nearly the same image in two splits: an error
     near_duplicates_within: Severity | None = None
+    identifiers: Severity | None = None  # captions that may identify a person
     laterality: Severity | None = None  # captions name left or right, and training mirrors
     blank_images: Severity | None = None
     low_contrast: Severity | None = None  # images that come out nearly black, nearly white or flat

@@ -29,8 +29,10 @@ from domainclip.data.images.reencode import ImageFormat, Reencoder
 from domainclip.data.process_pool import available_cores
 from domainclip.data.quarantine import UnusableItem, check_max_unusable, count_reasons
 from domainclip.data.schema import SPLITS
+from domainclip.data.text.identifiers import listed
 from domainclip.errors import DataError, RecipeError, did_you_mean
 from domainclip.pipelines import prepared_shards
+from domainclip.pipelines.caption_screen import CaptionScreen, IdentifierPolicy
 from domainclip.pipelines.prepared_shards import PrepareRequest, Report, Row
 
 _DEFAULT_SIZE = 256  # short side, pixels, where no base names one
@@ -47,6 +49,7 @@ def run(
     to: str,
     workers: int | None,
     items: int,
+    identifiers: str = "refuse",
 ) -> Path:
     """Prepare the corpus that the options of the command name; the path of its manifest.
 
@@ -55,6 +58,7 @@ def run(
     for option, value, known in (
         ("format", format, get_args(ImageFormat)),
         ("to", to, get_args(prepared_format.ShardFormat)),
+        ("identifiers", identifiers, get_args(IdentifierPolicy)),
     ):
         if value not in known:
             raise RecipeError(f'--{option}: "{value}": {did_you_mean(value, known)}')
@@ -70,7 +74,7 @@ def run(
         source = _source(card_name, changes)
     card = load_card(source.card, source.overrides())
     reencoder = Reencoder(size or _DEFAULT_SIZE, format, resample)  # type: ignore[arg-type]  # checked above
-    request = PrepareRequest(reencoder, to, items)  # type: ignore[arg-type]
+    request = PrepareRequest(reencoder, to, items, identifiers)  # type: ignore[arg-type]
     return write_prepared_corpus(card, source.path, out, request, workers or available_cores(), _print)
 
 
@@ -83,8 +87,11 @@ def write_prepared_corpus(
     """
     key = pseudonyms.pseudonym_key()
     corpus = load_corpus(card, path)
-    for finding in unused_attributes(sorted(dicom_files(corpus))):  # the shards have no headers
+    files = dicom_files(corpus)
+    for finding in unused_attributes(sorted(files)):  # the shards have no headers
         report(finding.text)
+    screen = CaptionScreen(corpus.card, request.identifiers, frozenset(files))
+    screen.check(corpus)
     fingerprint = pseudonyms.pseudonym(corpus.fingerprint, key)
     manifest_file = out / prepared_format.MANIFEST
     with _locked(out):
@@ -94,7 +101,7 @@ def write_prepared_corpus(
             draft.unlink()
         if prepared_shards.is_complete(out, report):
             return manifest_file
-        notes, of_stream = prepared_shards.write_shards(corpus, out, request, workers, key, report)
+        notes, of_stream = prepared_shards.write_shards(corpus, out, request, screen, workers, key, report)
         of_shards = [UnusableItem(place, reason) for note in notes for place, reason in note["bad"]]
         counts = Counter(dict.fromkeys(SPLITS, 0))
         for note in notes:
@@ -113,11 +120,15 @@ def write_prepared_corpus(
             "left_out": dict(sorted(reasons.items())),
             "shards": [prepared_shards.manifest_entry(note) for note in notes if note["items"]],
         }
+        identifiers = sum((Counter(note["identifiers"]) for note in notes), Counter[str]())
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         prepared_format.write_atomically(manifest_file, text.encode())
         prepared_shards.remove_notes(out)
     by_split = ", ".join(f"{count} {split}" for split, count in counts.items())
     left_out = f"; {len(unusable)} left out: {count_reasons(unusable)}" if unusable else ""
+    if identifiers:
+        done = "replaced by their kind" if request.identifiers == "redact" else "written unchanged, as asked"
+        report(f"captions that may identify a person: {listed(identifiers)}: {done}")
     report(f"{by_split} in {len(manifest['shards'])} shards{left_out}")
     return manifest_file
 

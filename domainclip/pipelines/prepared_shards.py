@@ -23,6 +23,7 @@ from domainclip.data.quarantine import MAX_NAMED, ReadLog, UnusableItem
 from domainclip.data.rows import Item
 from domainclip.data.schema import SPLITS
 from domainclip.errors import DataError
+from domainclip.pipelines.caption_screen import CaptionScreen, IdentifierPolicy
 
 _PROGRESS = ".progress"  # folder of the notes
 _WORK = "work.json"
@@ -39,6 +40,7 @@ class PrepareRequest:
     reencoder: Reencoder
     shard_format: prepared_format.ShardFormat = "tar"
     items: int = 500  # of a shard
+    identifiers: IdentifierPolicy = "refuse"  # captions that may identify a person
 
     def settings(self) -> Row:
         """For the manifest."""
@@ -47,6 +49,7 @@ class PrepareRequest:
             "format": self.reencoder.format,
             "resample": self.reencoder.resample,
             "items_a_shard": self.items,
+            "identifiers": self.identifiers,
         }
 
 
@@ -120,11 +123,18 @@ def _note_of(entry: Row) -> Note:
 
 
 def write_shards(
-    corpus: Corpus, out: Path, request: PrepareRequest, workers: int, key: bytes, report: Report
+    corpus: Corpus,
+    out: Path,
+    request: PrepareRequest,
+    screen: CaptionScreen,
+    workers: int,
+    key: bytes,
+    report: Report,
 ) -> tuple[list[Note], list[UnusableItem]]:
     """Write the shards without an intact note; all notes in order, and the unusable items of a stream."""
     notes: dict[str, Note] = {}
     log = ReadLog()
+    counts: dict[str, Counter[str]] = {}  # by shard: captions with identifiers
 
     def chunks() -> Iterator[ShardChunk]:
         for name, rows in _rows_by_shard(corpus, request, log):
@@ -132,13 +142,14 @@ def write_shards(
             if note is not None:
                 notes[name] = note
                 continue
+            rows, counts[name] = screen.screened(rows)
             for at in range(0, len(rows), _CHUNK):
                 yield ShardChunk(name, rows[at : at + _CHUNK])
 
     encoded = map_in_order(request.reencoder.encode_chunk, chunks(), workers)
     for name, of_shard in groupby(encoded, key=lambda pair: pair[0].name):
         rows = [row for chunk, files in of_shard for row in zip(chunk.rows, files, strict=True)]
-        notes[name] = _write_shard(out, name, rows, request, corpus, key)
+        notes[name] = _write_shard(out, name, rows, request, corpus, key, counts[name])
         report(f"{name}: {notes[name]['items']} items")
     known = {(item.location, item.reason) for item in corpus.unusable}  # those of the sample
     unusable = [item for item in log.unusable if (item.location, item.reason) not in known]
@@ -168,7 +179,13 @@ def _intact_note(out: Path, name: str) -> Note | None:
 
 
 def _write_shard(
-    out: Path, name: str, rows: list[tuple[Row, Any]], request: PrepareRequest, corpus: Corpus, key: bytes
+    out: Path,
+    name: str,
+    rows: list[tuple[Row, Any]],
+    request: PrepareRequest,
+    corpus: Corpus,
+    key: bytes,
+    identifiers: Mapping[str, int],
 ) -> Note:
     """Write a shard and its note; `rows` are rows with the files of their images and reasons for others."""
     unusable = [
@@ -182,6 +199,7 @@ def _write_shard(
         "items": len(items),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "identifiers": dict(sorted(identifiers.items())),  # captions that have one, by kind
         "bad": unusable,
     }
     if items:

@@ -175,7 +175,13 @@ def test_the_manifest_says_all(tmp_path: Path) -> None:
         "format": "domainclip-prepared",
         "version": 2,
         "form": "tar",
-        "settings": {"short_side": 256, "format": "png", "resample": 3, "items_a_shard": 5},
+        "settings": {
+            "short_side": 256,
+            "format": "png",
+            "resample": 3,
+            "items_a_shard": 5,
+            "identifiers": "refuse",
+        },
         "counts": {"train": 12, "validation": 5, "test": 4},
         "left_out": {"not an image": 1},
     }

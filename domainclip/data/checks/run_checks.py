@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from domainclip.data.checks import captions, class_names, image_levels, images, leakage, structure, tangled
+from domainclip.data.checks import (
+    captions,
+    class_names,
+    identifiers,
+    image_levels,
+    images,
+    leakage,
+    structure,
+    tangled,
+)
 from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
@@ -47,6 +56,7 @@ def corpus_findings(
         findings += captions.truncated_captions(corpus, count_tokens, max_tokens)
         findings += captions.split_scripts(corpus, count_tokens, max_tokens)
     findings += captions.mirrored_laterality(corpus, augmentation)
+    findings += identifiers.captions_with_identifiers(corpus)
     inspected = images.inspect_corpus(corpus, sample, workers)
     findings += images.unreadable_images(inspected)
     findings += images.blank_images(inspected)

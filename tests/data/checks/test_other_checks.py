@@ -254,3 +254,16 @@ def test_dicom_files_are_found_in_tars_and_among_many_other_files(
             "no decoder for Explicit VR Little Endian: 1 files; no permissive decoder reads it: convert these "
             "files, for example to JPEG 2000"
         ]
+
+
+def test_captions_that_may_identify_a_person_are_counted_by_kind(tmp_path: Path) -> None:
+    rows = _rows("Mr. Planted, DOB 1.2.1950", "normal", "seen 3.4.2020 by Dr. Planted", "a heart")
+    persons = {"privacy": {"identifiers": "unknown"}}
+    (finding,) = [f for f in _findings(tmp_path, rows, {}, **persons) if f.code == "identifiers"]
+    assert (finding.level, finding.count, finding.where) == ("warning", 2, ("row 1", "row 3"))
+    assert finding.text.startswith(
+        "2 items have captions that may identify a person (name in 2 captions, date in 1, date of birth in 1, of 4 "
+        "searched); first: row 1, row 3; "
+    )
+    assert "Planted" not in finding.text
+    assert not [f for f in _findings(tmp_path, rows, {}) if f.code == "identifiers"]  # a card without persons
