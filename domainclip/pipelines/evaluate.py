@@ -38,6 +38,7 @@ from domainclip.pipelines.run_decisions import record_evaluated_run
 from domainclip.report import model_facts, writer
 from domainclip.report.citations import probe_sources
 from domainclip.report.context import ReportContext
+from domainclip.report.external_evaluations import EXTERNAL
 from domainclip.report.gallery import gallery_examples
 from domainclip.report.source_cautions import source_cautions
 
@@ -185,9 +186,8 @@ def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None
     """Print what the report states about the validity of the metrics: exit code 0 alone would hide it."""
     for reason in context.invalid:
         log.warning("not valid: %s", reason)
-    for sentence in (context.external, *context.cautions):
-        if sentence:
-            log.warning("%s", sentence)
+    if context.external.startswith(EXTERNAL):
+        log.warning("%s", context.external)
     measured = (warning for evaluation in evaluations for warning in evaluation.warnings)
     for warning in dict.fromkeys([*context.warnings, *measured]):
         log.warning("warning: %s", warning)

@@ -92,10 +92,14 @@ def record_in_runs(
         )
         try:
             before = _card(run)
+        except DomainclipError as error:
+            before = None
+            log.warning("warning: %s: the external evaluation is not in its model card: %s", run, error)
+        try:
             external_evaluations.add(run, entry)
             _rewrite_card(run, before)
-        except (OSError, DomainclipError) as error:
-            log.warning("warning: %s: the external evaluation is not in its model card: %s", run, error)
+        except OSError as error:
+            log.warning("warning: %s: the external evaluation is not recorded: %s", run, error.strerror)
 
 
 def _metrics(rows: Sequence[ComparisonRow], dataset: str, first: bool) -> list[ExternalMetric]:

@@ -93,6 +93,7 @@ def items(data: dict[str, Any]) -> int:
 def test_a_table_without_splits_is_measured_whole(run: Path, tmp_path: Path, caplog: Any) -> None:
     listed = squares(tmp_path / "clinic" / "png")
     rows = [[f"png/{name}", label.capitalize()] for name, label in listed]
+    rows.append(["png/00.png", ""])  # neither class nor caption
     table(tmp_path / "clinic" / "labels.csv", ["path", "class"], rows)
     folder, data = measured(run, f"corpus.path={tmp_path / 'clinic'}", against="base")
     assert folder == run / "eval" / "clinic"
@@ -101,6 +102,7 @@ def test_a_table_without_splits_is_measured_whole(run: Path, tmp_path: Path, cap
         "external test set: all 12 items are measured; none was trained on"
     )
     assert "all 12 items are measured; none was trained on" in caplog.text
+    assert "1 of 13 items are left out: 1 empty caption" in data["warnings"]
     assert "all 12 items are measured; none was trained on" in (folder / "report.md").read_text()
     prompts = data["protocol"]["probes"][0]["details"]["prompts"]
     assert sorted(prompts) == sorted(COLOURS)  # the classes of the run, not "Red"

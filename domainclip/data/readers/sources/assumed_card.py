@@ -28,7 +28,7 @@ _OF_ITEMS = ("text", "label")  # in a template: the captions and classes of the 
 _FOLDER_COLUMNS = (*_OF_ITEMS, "name")
 _FACTS = (
     *("name", "pretty_name", "license", "checks", "classes", "retention", "consent", "obtain", "verified"),
-    *("not_verified", "description"),
+    *("not_verified", "description", "max_unusable"),
 )
 _MAX_NAMED = 40  # columns that a message names
 
@@ -91,7 +91,8 @@ def undescribed(card: Card, typed: Mapping[str, Any]) -> Card:
 
     `typed` are the values that the user set for this corpus, nested as in the card.
     """
-    default = Card(name="external", pretty_name="External test set")
+    # Of a table from elsewhere, rows without class and caption are no reason to stop: they are counted.
+    default = Card(name="external", pretty_name="External test set", max_unusable=0.1)
     facts = {key: getattr(default, key) for key in _FACTS if key not in typed}
     privacy = Privacy.model_validate(typed.get("privacy", {}))
     return card.model_copy(update={**facts, "privacy": privacy})
