@@ -63,7 +63,7 @@ def evaluated_sets(
     else:
         classes, which = run_classes.default_classes(first, chosen.run)
         first = replace(first, classes=classes)
-        notes += [which] if which else []
+        notes += [which] if which and (measured.external or chosen.run is None) else []
     if chosen.templates and not chosen.named:
         first = replace(
             first,

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.evaluation import contamination
 from domainclip.pipelines import evaluated_models, run_folder
 from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.external_evaluation import _rewrite_card, folder_of, statement
+from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun, load_measured_corpus
+from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.report import external_evaluations
+from domainclip.report.external_evaluations import ExternalEvaluation
 from domainclip.report.model_card import write_card
 from tests.conftest import COLOURS, RECIPE
 from tests.support.run_folders import results
@@ -159,24 +164,30 @@ def write_dicom(file: Path, patient: str, pixels: np.ndarray) -> None:
     data.save_as(file, enforce_file_format=True)
 
 
+def read(run: Path, *changes: str) -> tuple[MeasuredCorpus, str]:
+    """The corpus as `eval` reads it, and the statement of the report; nothing is measured."""
+    recipe = loading.load_recipe(str(run / "recipe.yaml"), changes)
+    of_run = TrainedRun(run, loading.load_recipe(str(run / "recipe.yaml")))
+    found = load_measured_corpus(recipe, of_run, changes, own_recipe=True)
+    return found, statement(found, of_run, evaluation_sets(recipe, found.corpus, None)[0])
+
+
 def test_the_splits_of_an_external_corpus_are_used(run: Path, tmp_path: Path) -> None:
     listed = squares(tmp_path / "new")
     rows = [[name, label, ("train", "test")[i % 3 == 0]] for i, (name, label) in enumerate(listed)]
     table(tmp_path / "new" / "metadata.csv", ["file_name", "label", "split"], rows)
-    _, data = measured(run, f"corpus.path={tmp_path / 'new'}")
-    assert data["protocol"]["external"] == (
-        "external test set: its test split, 4 of 12 items, is measured; none was trained on"
-    )
-    _, data = measured(run, f"corpus.path={tmp_path / 'new'}", "corpus.columns.split=")
-    assert items(data) == 12
+    new = f"corpus.path={tmp_path / 'new'}"
+    found, text = read(run, new)
+    assert text == "external test set: its test split, 4 of 12 items, is measured; none was trained on"
+    assert len(found.corpus.splits["train"]) == 8  # without captions: probes may fit on them
+    _, text = read(run, new, "corpus.columns.split=")
+    assert text == "external test set: all 12 items are measured; none was trained on"
     table(
-        tmp_path / "new" / "metadata.csv",
-        ["file_name", "label", "split"],
-        [[*row[:2], "train"] for row in rows],
+        tmp_path / "new" / "metadata.csv", ["file_name", "label", "split"], [[*r[:2], "train"] for r in rows]
     )
     with pytest.raises(DataError) as error:
-        measured(run, f"corpus.path={tmp_path / 'new'}")
-    assert str(error.value).startswith("corpus.path: none of")
+        read(run, new)
+    assert str(error.value).startswith("corpus.path: none of 12 items is in the test split")
     assert 'corpus.columns.split=""' in str(error.value)
 
 
@@ -229,11 +240,10 @@ def test_a_copy_of_the_trained_corpus_is_not_external(
         run_folder.begin_run(run, recipe, contamination.record(trained), trained)
         shutil.copytree(copy, tmp_path / "moved")
         copy = tmp_path / "moved"
-    folder, data = measured(run, f"corpus.path={copy}")
-    assert folder == run / "eval"
-    assert data["protocol"]["external"].startswith("no external test set was measured")
-    assert data["valid"] is True
-    assert items(data) < 30
+    found, text = read(run, f"corpus.path={copy}")
+    assert found.external is False
+    assert text.startswith("no external test set was measured")
+    assert 0 < len(found.corpus.splits["test"]) < 30
 
 
 def test_images_that_were_trained_on_are_named(run: Path, corpus: Path, tmp_path: Path) -> None:
@@ -243,10 +253,8 @@ def test_images_that_were_trained_on_are_named(run: Path, corpus: Path, tmp_path
     table(
         tmp_path / "mixed" / "metadata.csv", ["file", "label"], [[r["file_name"], r["label"]] for r in rows]
     )
-    _, data = measured(run, f"corpus.path={tmp_path / 'mixed'}")
-    assert data["protocol"]["external"] == "external test set: all 20 items are measured; 20 were trained on"
-    assert data["valid"] is False
-    assert not (run / "external.jsonl").exists()
+    _, text = read(run, f"corpus.path={tmp_path / 'mixed'}")
+    assert text == "external test set: all 20 items are measured; 20 were trained on"
 
 
 # --- faults are reported before any weight is loaded ----------------------------------------------------
@@ -325,17 +333,22 @@ def test_the_run_and_its_card_state_that_it_was_done(run: Path, tmp_path: Path) 
     assert "- Hospital B, 12 items, 12 groups" in card
     # A card that was edited stays as it is; of one corpus, the card quotes the last evaluation.
     (run / "README.md").write_text(card + "\nBy hand.\n", encoding="utf-8")
-    measured(run, f"corpus.path={tmp_path / 'new'}", "corpus.pretty_name=Hospital C")
+    again = ExternalEvaluation.model_validate(entry | {"corpus": "Hospital C"})
+    external_evaluations.add(run, again)
+    _rewrite_card(run, before)
     assert (run / "README.md").read_text(encoding="utf-8") == card + "\nBy hand.\n"
     assert [known.corpus for known in external_evaluations.load(run)] == ["Hospital C"]
 
 
-def test_two_corpora_of_one_name_have_two_reports(run: Path, tmp_path: Path) -> None:
-    folders = []
-    for place in ("a", "b"):
-        listed = squares(tmp_path / place / "new", 8, border=len(folders) + 50)
-        table(tmp_path / place / "new" / "metadata.csv", ["file_name", "label"], listed)
-        folders.append(measured(run, f"corpus.path={tmp_path / place / 'new'}")[0])
-    assert folders[0] == run / "eval" / "new"
-    assert folders[1].parent == run / "eval"
-    assert folders[1].name.startswith("new-")
+def test_two_corpora_of_one_name_have_two_reports(run: Path) -> None:
+    """A folder with a report on another corpus is not written over; one on the same corpus is."""
+
+    def of(fingerprint: str) -> MeasuredCorpus:
+        corpus = SimpleNamespace(fingerprint=fingerprint)
+        return MeasuredCorpus(corpus, external=True, name="new")  # type: ignore[arg-type]
+
+    assert folder_of(run / "eval", of("a" * 64)) == run / "eval" / "new"
+    (run / "eval" / "new").mkdir(parents=True)
+    (run / "eval" / "new" / "results.json").write_text(json.dumps({"corpus": {"fingerprint": "a" * 64}}))
+    assert folder_of(run / "eval", of("a" * 64)) == run / "eval" / "new"
+    assert folder_of(run / "eval", of("b" * 64)) == run / "eval" / "new-bbbbbbbb"

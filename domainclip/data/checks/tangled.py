@@ -129,7 +129,7 @@ def tangled_files(inspected: InspectedCorpus) -> Iterator[Finding]:
     level: Level = "warning" if set(telling) - {"brightness"} else "info"
     yield Finding(
         level,
-        f"files: their properties give the label away: a decision tree on {', '.join(features)} names "
+        f"files: their properties predict the label: a decision tree on {', '.join(features)} names "
         f"{score.accuracy:.0%} of the labels (mean over {len(items.names)} labels, chance "
         f"{1 / len(items.names):.0%}, cross-validated over {len(items.labels)} groups; {named}): a model may "
         "learn these instead of the label: name where the images come from with corpus.columns.source, and "
