@@ -59,8 +59,8 @@ def print_report(page: Path | None, as_json: bool) -> None:
     """Print the path of a report, or the results that lie beside it; nothing where a process has none."""
     if page is None:
         return
-    names = {"report": "results.json", "compare": "results_compare.json"}
-    results = page.with_name(names.get(page.stem, f"{page.stem}.json"))
-    if not results.is_file():  # the report of several seeds
-        results = page.with_name(f"{page.stem}.json")
+    # The table of several seeds is a report, too.
+    names = {"report": ("results.json", "report.json"), "compare": ("results_compare.json",)}
+    files = [page.with_name(name) for name in names.get(page.stem, (f"{page.stem}.json",))]
+    results = next((file for file in files if file.is_file()), files[0])
     typer.echo(results.read_text(encoding="utf-8") if as_json else page, nl=not as_json)

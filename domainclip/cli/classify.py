@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from domainclip.cli import output
-from domainclip.cli.output import CsvOption, ImageColumn, JsonOption, QuietOption
+from domainclip.cli.output import CsvOption, ImageColumn, JsonOption, ModelArgument, QuietOption
 
 if TYPE_CHECKING:
     from domainclip.inference.classifier import Finding
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def classify(
-    model: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a model folder or a Hub id.")],
+    model: ModelArgument,
     files: Annotated[
         list[str],
         typer.Argument(

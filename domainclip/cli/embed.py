@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from domainclip.cli import output
-from domainclip.cli.output import ImageColumn, JsonOption, QuietOption
+from domainclip.cli.output import ImageColumn, JsonOption, ModelArgument, QuietOption
 
 
 def embed(
-    model: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a model folder or a Hub id.")],
+    model: ModelArgument,
     files: Annotated[
         list[str],
         typer.Argument(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from domainclip.inference.image_stream import UnreadableSource
 
 Format = Literal["table", "json", "csv"]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, a model or checkpoint folder, or a Hub id.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, one row per image.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainclip.cli import output
-from domainclip.cli.output import CsvOption, ImageColumn, JsonOption, QuietOption
+from domainclip.cli.output import CsvOption, ImageColumn, JsonOption, ModelArgument, QuietOption
 
 if TYPE_CHECKING:
     from domainclip.inference.search import SearchResult
@@ -27,7 +27,7 @@ TextWeight = Annotated[
 
 
 def search(
-    model: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a model folder or a Hub id.")],
+    model: ModelArgument,
     text: Annotated[str | None, typer.Argument(metavar="[WORDS]", help="The text to search for.")] = None,
     where: Where = None,
     index: Index = None,

@@ -18,6 +18,7 @@ from domainclip.errors import DataError, ModelError, RecipeError, did_you_mean
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _MODEL_FILES = ("config.json", "adapter_config.json")
+_CHECKPOINT_FILES = ("MANIFEST.json", "state.json")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ def check_model(name: str) -> None:
         )
     if any((folder / file).is_file() for folder in (path, path / "model") for file in _MODEL_FILES):
         return
+    if all((path / file).is_file() for file in _CHECKPOINT_FILES):
+        return
+    if seeds := sorted(folder.parent.name for folder in path.glob("seed-*/model")):
+        raise ModelError(f"{name}: holds a run for each seed: name one, as {Path(name) / seeds[0]}")
     if (path / "recipe.yaml").is_file():
         raise ModelError(
             f"{name}: this run has no model yet: continue it with domainclip finetune --resume "

@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domainclip.evaluation import suites
-from domainclip.inference.adapted_model import AdaptedModel, load_model
+from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.inference.classifier import Classification, Classifier, ClassQuestion, Findings, ask
 from domainclip.inference.image_sources import SourceList, list_sources
 from domainclip.inference.image_stream import UnreadableSource, encode_stream
 from domainclip.inference.progress import CountProgress
 from domainclip.inference.typed_files import TypedFile
+from domainclip.pipelines.open_model import open_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRequest:
     """The options of the command."""
 
-    model: str  # a run folder, a model folder or a Hub id
+    model: str  # a run folder, a model or checkpoint folder, or a Hub id
     files: Sequence[TypedFile]
     classes: str | None = None  # "cat,dog", or a YAML file
     templates: Sequence[str] = ()
@@ -59,7 +60,7 @@ def classify(request: ClassifyRequest) -> ClassifiedImages:
     model that cannot be loaded.
     """
     named = suites.parse_classes(request.classes) if request.classes else None
-    model = load_model(request.model)
+    model = open_model(request.model)
     question = ask(model.recorded, named, request.templates)
     listed = list_sources(request.files, request.image_column, model.rendering)
     return classify_sources(model, question, listed, request.quiet)

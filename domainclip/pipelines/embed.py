@@ -9,12 +9,12 @@ from pathlib import Path
 
 from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.errors import DataError, RecipeError
-from domainclip.inference.adapted_model import load_model
 from domainclip.inference.embedding_files import open_writer
 from domainclip.inference.image_sources import list_sources
 from domainclip.inference.image_stream import UnreadableSource, encode_stream
 from domainclip.inference.progress import CountProgress
 from domainclip.inference.typed_files import TypedFile
+from domainclip.pipelines.open_model import open_model
 from domainclip.report import redaction
 
 _FORMAT = 1
@@ -24,7 +24,7 @@ _FORMAT = 1
 class EmbedRequest:
     """The options of the command."""
 
-    model: str  # a run folder, a model folder or a Hub id
+    model: str  # a run folder, a model or checkpoint folder, or a Hub id
     files: Sequence[TypedFile]
     out: Path
     image_column: str | None = None
@@ -50,7 +50,7 @@ def embed(request: EmbedRequest) -> EmbeddedImages:
     Raises: DataError for a file without images, or when none can be read; RecipeError when the file cannot be
     written; ModelError for a model that cannot be loaded.
     """
-    model = load_model(request.model)
+    model = open_model(request.model)
     listed = list_sources(request.files, request.image_column, model.rendering)
     facts = {
         "format": _FORMAT,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainclip.inference.adapted_model import AdaptedModel, load_model
+from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.inference.image_sources import ImageSource, list_sources
 from domainclip.inference.saved_index import (
     IndexContents,
@@ -19,13 +19,14 @@ from domainclip.inference.saved_index import (
 from domainclip.inference.search import Query, SearchResult, image_fingerprint
 from domainclip.inference.search import search as search_sources
 from domainclip.inference.typed_files import TypedFile
+from domainclip.pipelines.open_model import open_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
     """The options of the command."""
 
-    model: str  # a run folder, a model folder or a Hub id
+    model: str  # a run folder, a model or checkpoint folder, or a Hub id
     query: Query
     files: Sequence[TypedFile]  # to search in; or one index
     index: Path | None = None  # a file to write the index to; None: the cache
@@ -43,7 +44,7 @@ def search(request: SearchRequest) -> tuple[SearchResult, list[str]]:
     """
     if request.index is not None:
         check_index_file(request.index)
-    model = load_model(request.model)
+    model = open_model(request.model)
     first = request.files[0]
     if len(request.files) > 1 or not is_index(first.file):
         return _search_files(model, request, request.files, request.image_column, request.index)

@@ -9,7 +9,6 @@ from itertools import islice
 from rich.cells import cell_len
 
 from domainclip.evaluation.evaluate import Evaluation
-from domainclip.evaluation.statistics.seeds import Trials
 from domainclip.report import phrasing, questions
 from domainclip.report.ablation_results import AblationRow, AblationTable
 from domainclip.report.choice_phrasing import choice_in_words
@@ -44,8 +43,12 @@ def ablation_lines(table: AblationTable) -> list[str]:
     if row is not None and not table.invalid:
         title = phrasing.title(row).replace("\u00a0", " ")
         lines.append(f"{title} on {row.dataset}: mean over seeds, change from the base (95 %)")
-        named = [("base", phrasing.number(row.base.value, row.unit), "")]
-        named += [(name, *_trials(trials, row)) for name, trials in list(row.trials.items())[:_SHOWN]]
+        shown = list(row.trials)[:_SHOWN]
+        general = _counterpart(table, row)
+        named = [("base", *_base(row), *_base(general))]
+        named += [(name, *_trials(name, row), *_trials(name, general)) for name in shown]
+        if general is not None:
+            lines[-1] += f"; the same on {table.general}"
         lines += _aligned([list(cells) for cells in named])
         if len(row.trials) > _SHOWN:
             lines.append(f"{len(row.trials) - _SHOWN} more variants in the table.")
@@ -60,7 +63,20 @@ def _deciding(table: AblationTable) -> AblationRow | None:
     return next(named, None) or next(headline, None)
 
 
-def _trials(trials: Trials, row: AblationRow) -> tuple[str, str]:
+def _counterpart(table: AblationTable, row: AblationRow) -> AblationRow | None:
+    """The row of the same metric on the retention set."""
+    same = (other for other in table.rows if (other.probe, other.metric) == (row.probe, row.metric))
+    return next((other for other in same if other.dataset == table.general != row.dataset), None)
+
+
+def _base(row: AblationRow | None) -> tuple[str, str]:
+    return ("", "") if row is None else (phrasing.number(row.base.value, row.unit), "")
+
+
+def _trials(name: str, row: AblationRow | None) -> tuple[str, str]:
+    if row is None or name not in row.trials:
+        return "", ""
+    trials = row.trials[name]
     return phrasing.number(trials.mean, row.unit), phrasing.span(trials.from_base, row.unit, sign=True)
 
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,24 @@ def test_an_unreadable_file_among_good_ones(run: Run, squares: Path) -> None:
     assert run("search", "run", "red", "--in", "p")[0] == 3
     assert run("embed", "run", "p", "--out", "e.npy")[0] == 3
     assert np.load("e.npy").shape[0] == 2
+
+
+def test_files_of_every_kind_in_one_call(run: Run, squares: Path) -> None:
+    """A FITS image, a tar shard, a table and a folder; each image has the class that it has alone."""
+    astropy = pytest.importorskip("astropy.io.fits", reason="needs the astro extra")
+    pixels = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    astropy.PrimaryHDU(pixels).writeto("field.fits")
+    image = noise_image(Path("p/1.png"), seed=1)
+    Path("t.csv").write_text("file_name\np/1.png\n")
+    with tarfile.open("s.tar", "w") as archive:
+        archive.add(image, "k.png")
+    code, out, _ = run("classify", "run", "field.fits", "s.tar", "t.csv", "p", "--json")
+    answers = {one["image"]: one["probabilities"] for one in json.loads(out)["images"]}
+    assert (code, list(answers)) == (0, ["field.fits", "s.tar: k.png", "p/1.png"])
+    model = load_model("run", device="cpu")
+    for name, source in (("field.fits", "field.fits"), ("s.tar: k.png", image), ("p/1.png", image)):
+        alone = model.classify([source])[0].probabilities
+        assert answers[name] == pytest.approx(alone, abs=1e-5)
 
 
 def test_other_classes_and_templates(run: Run, squares: Path) -> None:

@@ -158,18 +158,31 @@ def test_images_are_shown_as_in_the_corpus_of_the_run() -> None:
             "runs/begun",
             "runs/begun: this run has no model yet: continue it with domainclip finetune --resume",
         ),
+        ("runs/several", "runs/several: holds a run for each seed: name one, as runs/several/seed-0"),
         ("runs", "runs: neither a run folder nor a model folder"),
     ],
 )
 def test_a_name_that_is_no_run(name: str, message: str) -> None:
-    for folder in ("runs/pets-1/model", "runs/begun"):
+    for folder in (
+        "runs/pets-1/model",
+        "runs/begun",
+        "runs/several/seed-0/model",
+        "runs/pets-1/checkpoints/8",
+    ):
         Path(folder).mkdir(parents=True)
     Path("runs/pets-1/model/adapter_config.json").write_text("{}")
+    for name_of_file in ("MANIFEST.json", "state.json"):
+        Path("runs/pets-1/checkpoints/8", name_of_file).touch()
     Path("runs/begun/recipe.yaml").write_text("base: b\n")
     noise_image(Path("film.png"))
     with pytest.raises(ModelError, match=message):
         check_model(name)
-    for valid in ("runs/pets-1", "runs/pets-1/model", "openai/clip-vit-base-patch32"):
+    for valid in (
+        "runs/pets-1",
+        "runs/pets-1/model",
+        "runs/pets-1/checkpoints/8",
+        "openai/clip-vit-base-patch32",
+    ):
         check_model(valid)
 
 

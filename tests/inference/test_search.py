@@ -196,7 +196,7 @@ def ask_for(
     model: AdaptedModel, monkeypatch: pytest.MonkeyPatch, where: str, **options: object
 ) -> SearchResult:
     """The command's pipeline, with a model that is loaded already."""
-    monkeypatch.setattr(pipelines_search, "load_model", lambda name: model)
+    monkeypatch.setattr(pipelines_search, "open_model", lambda name: model)
     request = pipelines_search.SearchRequest(
         model="m",
         query=WORDS,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import Trials
 from domainclip.report import page
@@ -59,10 +62,15 @@ def test_wide_and_reversing_letters_of_class_names() -> None:
     assert "病変" in lines[1]
 
 
+def change(value: float, reach: float) -> Change:
+    """A difference whose 95 % interval reaches so far on both sides."""
+    return Change(value, value, (reach / 1.959964) ** 2, 1e9)
+
+
 def ablation(choice: Choice | None, **facts: object) -> AblationTable:
     base = Estimate(0.3, 0.2, 0.4)
     trials = {
-        name: Trials({0: mean}, mean, Estimate(mean - 0.3, mean - 0.35, mean - 0.25), None)
+        name: Trials({0: mean}, mean, change(mean - 0.3, 0.05), None)
         for name, mean in (("lora", 0.52), ("full", 0.5))
     }
     made = AblationRow(
@@ -95,6 +103,19 @@ def test_an_ablation_ends_with_its_variants_and_the_choice() -> None:
     ]
     assert lines[4].startswith("Chosen on the validation split: lora")
     assert "--final" in lines[-1]
+
+
+def test_what_the_variants_lose_stands_beside_it() -> None:
+    table = ablation(None)
+    (row,) = table.rows
+    lost = {"lora": Trials({0: 0.28}, 0.28, change(-0.02, 0.03), None)}
+    general = replace(row, dataset="general", trials=lost)
+    assert ablation_lines(replace(table, rows=[row, general])) == [
+        "zero-shot macro accuracy on validation: mean over seeds, change from the base (95 %); the same on general",
+        "  base  0.300                    0.300",
+        "  lora  0.520  +0.170 to +0.270  0.280  −0.050 to +0.010",
+        "  full  0.500  +0.150 to +0.250",
+    ]
 
 
 def test_an_invalid_ablation_chooses_nothing() -> None:
