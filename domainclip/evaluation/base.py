@@ -51,12 +51,15 @@ class Metric:
     # "share" lies between 0 and 1; "rank", "distance", "correlation", "cosine", "ratio" and
     # "difference" do not.
     unit: str = "share"
-    # False for a descriptive metric, and for one whose bias grows with the noise: the worst of several cells,
-    # a gap between cells, a calibration error. Its difference is shown without a verdict.
+    # False for a descriptive or biased metric: its difference is shown without a verdict.
     comparable: bool = True
     # True for a metric of the images alone, or of the texts alone: models that share that tower have equal
     # scores by construction, whose difference is not judged.
     one_tower: bool = False
+    # Whether noise alone moves it to one side: a calibration error, a gap, the worst of several cells. Its
+    # intervals would hardly ever hold the truth, so it has none; it is not comparable.
+    biased: bool = False
+    by_luck: float | None = None  # of a biased metric: its expected value where there is nothing but noise
     # A control, such as retrieval with shuffled captions: better than chance, it shows that something is
     # wrong, and nothing that the probe measures on the set is judged. It has a `chance`.
     control: bool = False

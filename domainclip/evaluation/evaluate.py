@@ -10,6 +10,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
 from domainclip.evaluation.base import EvaluationSet, Probe
+from domainclip.evaluation.biased_metrics import described
 from domainclip.evaluation.controls import NullControl, control_fault, not_judged, null_control
 from domainclip.evaluation.diagnostics import Diagnostics
 from domainclip.evaluation.encoder import CachedEncoder
@@ -91,7 +92,7 @@ def compare_models(
             known = [result.diagnostics for result in pair if result.diagnostics is not None]
             if len(known) == len(pair):
                 errors.append(ComparedDiagnostics(first.probe, first.dataset, known))
-            rows = [verdicts.compare_metric(pair, name, resamples, seed) for name in names]
+            rows = [described(verdicts.compare_metric(pair, name, resamples, seed), pair) for name in names]
             warnings += [*evaluation.warnings, *verdicts.interval_warnings(rows, evaluation.groups)]
             # One headline metric a set: the swaps take as long as a hundred metrics.
             if other and all(control.dataset != first.dataset for control in table_controls):

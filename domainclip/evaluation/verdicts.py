@@ -57,6 +57,8 @@ class ComparisonRow(MetricHeader):
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
     too_few: str = ""  # why there is no interval, in words
+    biased: bool = False  # whether noise alone moves it to one side: then it has no interval
+    by_luck: Sequence[float | None] = ()  # of a biased metric, by model: its value with nothing but noise
     comparisons: int = 1  # number of differences that are judged together
     adjusted_p: float | None = None  # p after correction for them (Bonferroni), where there are several
     # The difference with the interval that holds, together with those of the others, with 95 %; its p is

@@ -139,6 +139,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         adapted=model_facts.model_facts(models.models[1], models.labels[1])
         if len(models.models) == 2
         else None,
+        one_run=len(models.names) == 2 and find_run(models.names[1]) is not None,
         external=external_evaluation.statement(measured, run, reported[0]) if run else "",
         cautions=source_cautions(evaluations[0]) if len(evaluations) == 1 else (),
     )

@@ -150,10 +150,12 @@ def report_context(
     adapted: Mapping[str, Any] | None = None,
     external: str = "",
     cautions: Sequence[str] = (),
+    one_run: bool = False,
 ) -> ReportContext:
     """Everything in a report besides the metrics; `base` is the model that the others are compared with.
 
-    `external` states which external corpus is measured, or was; `cautions` limit the verdict of the report.
+    `external` states which external corpus is measured, or was; `cautions` limit the verdict of the report;
+    `one_run` states that the adapted model is that of a single training run.
     """
     recipe, corpus = inputs.recipe, inputs.corpus
     retention = next((data for data in protocol.reported if data.name == RETENTION), None)
@@ -170,6 +172,7 @@ def report_context(
         if retention is None
         else _corpus_facts(retention.card, "", {"all": retention.items}, [], [], []),
         run=run,
+        one_run=one_run or run is not None,
         training=training,
         warnings=list(dict.fromkeys(warnings)),
         invalid=[*inputs.invalid, *protocol.overlap.invalid],

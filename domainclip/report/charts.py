@@ -111,7 +111,8 @@ def _dumbbell(row: ComparisonRow, label: str, top: float) -> Dumbbell:
         label=label,
         detail=f"n {row.n}"
         + (f", {row.groups} groups" if row.groups != row.n else "")
-        + (", control failed" if row.control_fault else ""),
+        + (", control failed" if row.control_fault else "")
+        + (f", {_luck(row)}" if row.biased and _luck(row) else ""),
         verdict=row.verdict or "",
         spoken=f"{label}: {', '.join(values)}"
         + (f", {row.verdict}" if row.verdict else "")
@@ -119,6 +120,15 @@ def _dumbbell(row: ComparisonRow, label: str, top: float) -> Dumbbell:
         base=_mark(row.base, top),
         adapted=None if row.adapted is None else _mark(row.adapted, top),
         chance=None if row.chance is None else _across(row.chance, top),
+    )
+
+
+def _luck(row: ComparisonRow) -> str:
+    """What the values would be by noise alone: "by luck 0.085 → 0.091"."""
+    return " → ".join(
+        text if not model else text.removeprefix("by luck ")
+        for model in (0, 1)
+        if (text := phrasing.luck(row, model))
     )
 
 

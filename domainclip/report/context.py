@@ -93,6 +93,7 @@ class ReportContext:
     retention: CorpusFacts | None = None
     retention_set: str = "general"  # name of the evaluation set that measures forgetting
     run: RunFacts | None = None  # None when only finished models are measured
+    one_run: bool = False  # whether a single training run made the adapted model: no spread over seeds
     training: Sequence[Mapping[str, Any]] = ()  # lines of metrics.jsonl: step, loss, scale, …
     warnings: Sequence[str] = ()
     cautions: Sequence[str] = ()  # sentences that limit the verdict, shown beside it

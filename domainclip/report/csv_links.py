@@ -15,6 +15,7 @@ from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.report import phrasing
 from domainclip.report.context import ReportContext
 
+_MODELS = ("base", "adapted")
 _COMMANDS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula in a spreadsheet
 
 
@@ -22,6 +23,10 @@ def links(evaluation: Evaluation, context: ReportContext) -> list[tuple[str, str
     """Label, file name and data address of each download."""
     valid = evaluation.valid and not context.invalid
     tables = [("metrics", "metrics.csv", _metrics(evaluation.rows, valid))]
+    if any(model.classes for compared in evaluation.diagnostics for model in compared.models):
+        tables.append(("classes", "classes.csv", _classes(evaluation)))
+    if any(model.confusion for compared in evaluation.diagnostics for model in compared.models):
+        tables.append(("confusions", "confusions.csv", _confusions(evaluation)))
     if context.training:
         tables.append(("training steps", "training.csv", _training(context)))
     return [(label, name, address(text)) for label, name, text in tables]
@@ -51,19 +56,64 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if text.lstrip(" ").startswith(_COMMANDS) else text
 
 
+_FACTS = [
+    "probe",
+    "set",
+    "metric",
+    "part",
+    "items",
+    "groups",
+    "headline",
+    "higher_is_better",
+    "unit",
+    "chance",
+]
+_JUDGEMENT = ["p", "adjusted_p", "comparisons", "at_most_lost", "margin", "verdict"]
+_REASONS = ["not_judged", "no_interval", "base_by_luck", "adapted_by_luck"]
+
+
 def _metrics(rows: Sequence[ComparisonRow], valid: bool) -> str:
-    header = ["probe", "set", "metric", "part", "n", "groups", "higher_is_better", "chance"]
-    for model in ("base", "adapted", "difference"):
-        header += [model, f"{model}_low", f"{model}_high"]
-    body = []
-    for row in rows:
-        line: list[Any] = [row.probe, row.dataset, row.whole, row.part, row.n, row.groups]
-        line += [str(row.higher_is_better).lower(), row.chance]
-        for estimate in (row.base, row.adapted, row.shown):
-            line += [None, None, None] if estimate is None else [estimate.value, estimate.low, estimate.high]
-        p = row.difference.p if row.difference else None
-        body.append([*line, p, row.adjusted_p, (row.verdict or "") if valid else "not valid"])
-    return table([*header, "p", "adjusted_p", "verdict"], body)
+    estimates = [
+        f"{model}{end}" for model in ("base", "adapted", "difference") for end in ("", "_low", "_high")
+    ]
+    return table([*_FACTS, *estimates, *_JUDGEMENT, *_REASONS], (_line(row, valid) for row in rows))
+
+
+def _line(row: ComparisonRow, valid: bool) -> list[Any]:
+    line: list[Any] = [row.probe, row.dataset, row.whole, row.part, row.n, row.groups]
+    line += [str(row.primary).lower(), str(row.higher_is_better).lower(), row.unit, row.chance]
+    for estimate in (row.base, row.adapted, row.shown):
+        line += [None, None, None] if estimate is None else [estimate.value, estimate.low, estimate.high]
+    p = row.difference.p if row.difference else None
+    line += [p, row.adjusted_p, row.comparisons, row.at_most_lost, row.margin]
+    line += [(row.verdict or "") if valid else "not valid", row.control_fault, row.too_few]
+    return line + [*row.by_luck, None, None][:2]
+
+
+def _classes(evaluation: Evaluation) -> str:
+    """The scores of each class, a line for each model."""
+    names = ["items", "groups", "answers", "recall", "precision", "f1", "auroc"]
+    body = [
+        [compared.probe, compared.dataset, model, scores.name, *(getattr(scores, name) for name in names)]
+        for compared in evaluation.diagnostics
+        for model, errors in zip(_MODELS, compared.models, strict=False)
+        for scores in errors.classes
+    ]
+    return table(["probe", "set", "model", "class", *names], body)
+
+
+def _confusions(evaluation: Evaluation) -> str:
+    """The confusion matrices, a line for each pair of classes that occurs."""
+    body = [
+        [compared.probe, compared.dataset, model, truth, answer, count]
+        for compared in evaluation.diagnostics
+        for model, errors in zip(_MODELS, compared.models, strict=False)
+        if errors.confusion is not None
+        for truth, row in zip(errors.confusion.classes, errors.confusion.counts.tolist(), strict=True)
+        for answer, count in zip(errors.confusion.classes, row, strict=True)
+        if count
+    ]
+    return table(["probe", "set", "model", "true_class", "answer", "items"], body)
 
 
 def _training(context: ReportContext) -> str:

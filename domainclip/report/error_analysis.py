@@ -179,7 +179,7 @@ def _class_line(scores: Sequence[ClassScores]) -> ClassLine:
 
 
 def _worst_subgroups(evaluation: Evaluation) -> Iterator[Subgroups]:
-    rows = [row for row in evaluation.rows if row.probe == "subgroups" and row.part]
+    rows = [row for row in evaluation.rows if row.probe == "subgroups" and row.part and not row.biased]
     for dataset, metric in dict.fromkeys((row.dataset, row.whole) for row in rows):
         cells = [row for row in rows if (row.dataset, row.whole) == (dataset, metric)]
         cells.sort(key=lambda row: _or_last(_last(row) if row.higher_is_better else -_last(row)))

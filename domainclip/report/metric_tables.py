@@ -51,16 +51,24 @@ def line(row: ComparisonRow) -> Line:
         n=str(row.n),
         groups=str(row.groups),
         base=phrasing.number(row.base.value, row.unit),
-        base_span=phrasing.span(row.base, row.unit),
+        base_span=_span(row, 0),
         adapted=phrasing.number(adapted.value, row.unit) if adapted else "",
-        adapted_span=phrasing.span(adapted, row.unit) if adapted else "",
+        adapted_span=_span(row, 1) if adapted else "",
         difference=phrasing.signed(difference.value, row.unit) if difference else "",
-        difference_span=phrasing.span(difference, row.unit, sign=True) if difference else "",
+        difference_span=phrasing.span(difference, row.unit, sign=True)
+        if difference and not row.biased
+        else "",
         p=phrasing.p_values(row),
         verdict=row.verdict or "",
         mark=phrasing.MARKS.get(row.verdict or "", ""),
         primary=row.primary,
     )
+
+
+def _span(row: ComparisonRow, model: int) -> str:
+    """The interval of the value of one model; of a biased metric what it would be by luck instead."""
+    estimate = row.adapted if model and row.adapted else row.base
+    return phrasing.luck(row, model) if row.biased else phrasing.span(estimate, row.unit)
 
 
 def overview(rows: Sequence[ComparisonRow]) -> list[tuple[str, charts.Dumbbells]]:

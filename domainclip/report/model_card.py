@@ -256,6 +256,8 @@ def _row(result: Result) -> ComparisonRow:
         comparable=result.verdict != NO_VERDICT,
         control_fault=result.not_judged,
         too_few=result.no_interval,
+        biased=bool(result.by_luck),
+        by_luck=result.by_luck,
         comparisons=difference.comparisons if difference else 1,
         adjusted_p=difference.adjusted_p if difference else None,
         simultaneous=_estimate(together, difference.adjusted_p) if difference and together else None,

@@ -84,7 +84,7 @@ def _first_screen(rows: Sequence[ComparisonRow], context: ReportContext, valid: 
     blocks, more_blocks = questions.blocks(rows, called, places(rows, context))
     return {
         "group_name": called.groups,
-        "lead": questions.lead(rows, called, valid, trained=context.run is not None),
+        "lead": questions.lead(rows, called, valid, trained=context.one_run),
         "tally": questions.tally(rows),
         "blocks": blocks,
         "more_blocks": more_blocks,

@@ -92,12 +92,21 @@ def title(row: MetricHeader) -> str:
     return f"{probe_name(row.probe)} {metric_name(row.metric)}{arrow}"
 
 
+def luck(row: ComparisonRow, model: int) -> str:
+    """The value of a biased metric that noise alone gives, for the first or second model: "by luck 0.085"."""
+    value = row.by_luck[model] if model < len(row.by_luck) else None
+    return "" if value is None else f"by luck {number(value, row.unit)}"
+
+
 def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
     """One sentence: the change of a metric, its interval, and whether it is significant."""
     place = "On the retention set" if row.dataset == retention_set else f"On {row.dataset}"
     name = f"{probe_name(row.probe)} {metric_name(row.metric)}"
     base = number(row.base.value, row.unit)
     if row.adapted is None or row.difference is None:
+        if row.biased:
+            alone = f" ({text} alone)" if (text := luck(row, 0)) else ""
+            return f"{place}, {name} is {base}{alone}: a description."
         chance = "" if row.chance is None else f"; chance is {number(row.chance, row.unit)}"
         doubt = f"; do not rely on it, since {row.control_fault}" if row.control_fault else ""
         return f"{place}, {name} is {base} (95\u00a0% interval {span(row.base, row.unit)}{chance}){doubt}."
@@ -108,6 +117,10 @@ def claim(row: ComparisonRow, retention_set: str, valid: bool = True) -> str:
         return f"{place}, {name} went from {base} to {after}; this is not tested, since {row.too_few}."
     if row.control_fault:
         return f"{place}, {name} went from {base} to {after}; this is not judged, since {row.control_fault}."
+    if row.biased:
+        both = [text for model in (0, 1) if (text := luck(row, model).removeprefix("by luck "))]
+        alone = f" ({' and '.join(both)} by luck alone)" if both else ""
+        return f"{place}, {name} went from {base} to {after}{alone}; this is a description, not judged."
     if row.verdict == NO_VERDICT:
         return f"{place}, {name} went from {base} to {after}; this metric is not judged."
     assert row.shown is not None

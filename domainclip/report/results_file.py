@@ -66,6 +66,7 @@ class Result(MetricFields):
     )  # on the difference, in the words of the report; null where nothing is compared or valid
     not_judged: str  # why it is not judged, where a control failed: do not rely on the values; else empty
     no_interval: str  # why there is no interval; else empty
+    by_luck: list[float | None]  # of a metric that noise alone moves: its value by noise alone, by model
 
 
 class _Open(BaseModel):
@@ -226,6 +227,7 @@ def _result(row: ComparisonRow, valid: bool) -> Result:
         verdict=row.verdict if valid else None,
         not_judged=row.control_fault,
         no_interval=row.too_few,
+        by_luck=[finite(value) for value in row.by_luck],
     )
 
 

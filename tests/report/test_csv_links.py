@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from domainclip.report import csv_links
-from tests.report.made_results import ALONE, FEW, GAIN, context, evaluation, row
+from tests.report.made_results import ALONE, FEW, GAIN, context, errors, evaluation, row
 
 
 def read(address: str) -> list[dict[str, str]]:
@@ -75,3 +75,27 @@ def test_the_steps_of_the_training_are_a_table() -> None:
         {"step": "1", "loss": "2.0", "retention": ""},
         {"step": "2", "loss": "", "retention": "0.5"},
     ]
+
+
+def test_the_classes_and_confusions_of_both_models_are_tables() -> None:
+    links = csv_links.links(evaluation(diagnostics=[errors(("=cat", "dog"))]), context(training=()))
+    assert [name for _, name, _ in links] == ["metrics.csv", "classes.csv", "confusions.csv"]
+    classes, confusions = read(links[1][2]), read(links[2][2])
+    assert [(line["model"], line["class"], line["recall"]) for line in classes] == [
+        ("base", "'=cat", "0.6"),
+        ("base", "dog", "0.67"),
+        ("adapted", "'=cat", "1.0"),
+        ("adapted", "dog", "0.0"),
+    ]
+    assert [(line["true_class"], line["answer"], line["items"]) for line in confusions][-2:] == [
+        ("'=cat", "'=cat", "5"),
+        ("dog", "'=cat", "6"),
+    ]
+
+
+def test_the_judgement_of_a_metric_is_in_the_file() -> None:
+    biased = replace(GAIN, biased=True, by_luck=(0.1, None), comparable=False, too_few="noise moves it")
+    few, described = metrics(FEW, biased)
+    assert few["no_interval"] == "there are only 4 groups: at least 6 are needed"
+    assert (described["base_by_luck"], described["adapted_by_luck"]) == ("0.1", "")
+    assert (described["headline"], described["unit"], described["comparisons"]) == ("true", "share", "1")

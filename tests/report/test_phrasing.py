@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, WORSE, ComparisonRow
-from domainclip.report import phrasing
-from tests.report.made_results import ALIKE, ALONE, FEW, GAIN, LOSS, PART, row
+from domainclip.report import metric_tables, phrasing, tradeoff_plot
+from tests.report.made_results import ALIKE, ALONE, FEW, GAIN, LOSS, NAN, PART, row
 
 CLAIMS = {
     "gain": (
@@ -199,3 +199,28 @@ def test_a_metric_whose_control_failed() -> None:
     alone = row("image_to_text_r1", probe="retrieval", control_fault=fault, adapted=None)
     assert phrasing.claim(alone, "general").endswith(f"chance is 0.100); do not rely on it, since {fault}.")
     assert phrasing.changes([failed], WORSE) == phrasing.changes([failed], BETTER) == []
+
+
+def test_a_biased_metric_stands_beside_what_noise_alone_gives() -> None:
+    ece = row(
+        "ece",
+        probe="calibration",
+        base=(0.492, NAN, NAN),
+        adapted=(0.084, NAN, NAN),
+        difference=(-0.408, NAN, NAN, NAN),
+        higher_is_better=False,
+        comparable=False,
+        verdict=NO_VERDICT,
+        biased=True,
+        by_luck=(0.085, 0.091),
+    )
+    assert phrasing.claim(ece, "general") == (
+        "On test, calibration ECE went from 0.492 to 0.084 (0.085 and 0.091 by luck alone); this is a description, "
+        "not judged."
+    )
+    line = metric_tables.line(ece)
+    assert (line.base_span, line.adapted_span, line.difference_span) == ("by luck 0.085", "by luck 0.091", "")
+    unknown = metric_tables.line(replace(ece, by_luck=(None, None)))
+    assert (unknown.base_span, unknown.adapted_span) == ("", "")
+    # Never a gain on the plane.
+    assert tradeoff_plot.plane([ece, replace(ece, dataset="general")], "general") is None

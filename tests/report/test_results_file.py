@@ -56,6 +56,7 @@ def test_the_file_is_version_two_of_the_format() -> None:
             "verdict": "better",
             "not_judged": "",
             "no_interval": "",
+            "by_luck": [],
         }
     ]
     assert data["run"]["strategy"] == "locked_image"

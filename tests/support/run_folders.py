@@ -55,6 +55,7 @@ def result(
         else SAME,
         "not_judged": "",
         "no_interval": "",
+        "by_luck": [],
     } | keys
     return Result(
         metric=metric,

@@ -112,7 +112,8 @@ def calibration_errors(
                 by_bin[places],
                 aggregates.calibration_error,
                 higher_is_better=False,
-                comparable=False,
+                biased=True,
+                by_luck=by_luck[cell],
             )
         )
     return metrics, by_luck

@@ -24,8 +24,10 @@ def metric(
     higher_is_better: bool = True,
     unit: str = "share",
     comparable: bool = True,
+    biased: bool = False,
+    by_luck: float | None = None,
 ) -> Metric:
-    """A metric over some rows of a set; `scores` are in the order of `rows`."""
+    """A metric over some rows of a set, with scores in their order; a biased one is not comparable."""
     ids, groups = list(items["id"]), list(items["group"])
     return Metric(
         name,
@@ -36,7 +38,9 @@ def metric(
         higher_is_better,
         chance,
         unit,
-        comparable,
+        comparable and not biased,
+        biased=biased,
+        by_luck=by_luck,
     )
 
 

@@ -103,7 +103,7 @@ def template_spread(
             scores=scores,
             aggregate=partial(_reduce_templates, aggregate=aggregate, pick=reduce),
             chance=chance,
-            comparable=pick == "median",  # the extremes of several estimates are biased
+            biased=pick != "median",  # as the extremes of several estimates are
         )
         for pick, reduce in _PICKS.items()
     ]

@@ -60,9 +60,7 @@ class Calibration(Probe):
             "bins": self.bins,
             "answers": int((~np.isnan(forecasts.log_likelihoods(1.0))).sum()),
             "reliability": self._reliability(forecasts),
-            "ece_of_a_calibrated_model": forecasting.error_of_a_calibrated_model(
-                forecasts.confidence(1.0)[0], self._edges()
-            ),
+            "ece_of_a_calibrated_model": metrics[0].by_luck,
         }
         if excluded:
             details["classes_without_negative_prompts"] = excluded
@@ -85,7 +83,10 @@ class Calibration(Probe):
                     name=name + suffix,
                     scores=scores,
                     aggregate=aggregates.calibration_error,
-                    comparable=False,
+                    biased=True,
+                    by_luck=forecasting.error_of_a_calibrated_model(
+                        forecasts.confidence(temperature)[0], edges
+                    ),
                 )
             )
         for name, values, unit in (

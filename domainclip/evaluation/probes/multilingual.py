@@ -159,9 +159,9 @@ def _means(data: EvaluationSet, recalls: _Recalls) -> list[Metric]:
     for name, aggregate in (("mean_r1", mean_of_columns), ("worst_language_r1", _worst)):
         chance = aggregates.point_estimate(aggregate, recalls.chances)
         # The lowest of several estimates is biased downwards, more so with more noise: no verdict.
-        comparable = aggregate is not _worst
+        biased = aggregate is _worst
         metrics.append(
-            metric(name, data.items, recalls.rows, recalls.scores, aggregate, chance, comparable=comparable)
+            metric(name, data.items, recalls.rows, recalls.scores, aggregate, chance, biased=biased)
         )
     return metrics
 

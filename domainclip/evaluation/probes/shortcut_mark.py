@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MAX_EDGE = 512  # pixels of an edge: more than models use, and small enough to copy quickly
 _MARK_SHARE = 0.125  # of the shorter edge; about one patch in fifty
 _BORDER_SHARE = 0.15  # of each edge that stays visible when the centre is covered
+_DRAWS = 200  # of changed predictions at random, for the attack success by luck
 _GREY = (128, 128, 128)
 
 Edit = Callable[[Image.Image], Image.Image]
@@ -87,7 +88,16 @@ class ShortcutMark(Probe):
         macro = partial(aggregates.macro_mean, classes=true_classes)
         indices, chance = np.array(rows), 1 / len(names)
         metrics = [
-            metric("attack_success", data.items, indices, flips, _highest, higher_is_better=False),
+            metric(
+                "attack_success",
+                data.items,
+                indices,
+                flips,
+                _highest,
+                higher_is_better=False,
+                biased=True,  # the highest of several shares
+                by_luck=_highest_at_chance(flips, true_classes),
+            ),
             metric("border_accuracy", data.items, indices, border, macro, chance, higher_is_better=False),
         ]
         by_target = np.nan_to_num(column_means(flips, np.ones((1, len(rows)))))[0]
@@ -157,3 +167,17 @@ def _highest(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(r,) the highest class mean, among the classes with items of other classes."""
     means = np.where(np.isnan(by_target := column_means(scores, weights)), -np.inf, by_target).max(axis=1)
     return np.where(np.isinf(means), np.nan, means)
+
+
+def _highest_at_chance(flips: np.ndarray, true_classes: np.ndarray) -> float:
+    """The expected highest class mean when each changed prediction goes to another class at random."""
+    n, classes = flips.shape
+    changed, rng = np.nansum(flips, axis=1), np.random.default_rng(0)
+    drawn = []
+    for _ in range(_DRAWS):
+        targets = (true_classes + rng.integers(1, classes, n)) % classes
+        moved = np.zeros_like(flips)
+        moved[np.arange(n), targets] = changed
+        moved[np.arange(n), true_classes] = np.nan
+        drawn.append(_highest(moved, np.ones((1, n)))[0])
+    return float(np.mean(drawn))

@@ -94,7 +94,12 @@ class Subgroups(Probe):
         shown = self._shown(tables, groups)
         cells = [table for table in shown.values() if len(table) > 1]
         metric_on_cells, classes = cell_metrics.over_measurable_classes(metric_on_cells, groups, cells)
-        metrics = _metrics(data, metric_on_cells, shown, judged=classes != [])
+        luck = {
+            key: _by_luck(metric_on_cells, list(table.values()), groups)
+            for key, table in shown.items()
+            if len(table) > 1
+        }
+        metrics = _metrics(data, metric_on_cells, shown, luck, judged=classes != [])
         errors, errors_by_luck = cell_metrics.calibration_errors(encoder, data, cells)
         metrics += [*cell_metrics.aurocs(encoder, data, cells), *errors]
         details: dict[str, Any] = {
@@ -104,11 +109,7 @@ class Subgroups(Probe):
             "columns_not_there": absent,
             "columns_not_shown": hidden,
             "cells_not_shown": {_title(key): len(tables[key]) - len(shown[key]) for key in tables},
-            "gap_by_luck": {
-                _title(key): _gap_at_chance(metric_on_cells, list(shown[key].values()), groups)
-                for key in tables
-                if len(shown[key]) > 1
-            },
+            "gap_by_luck": {_title(key): gap for key, (_, gap) in luck.items()},
         }
         if errors:
             details["ece_of_a_calibrated_model"] = errors_by_luck
@@ -178,6 +179,7 @@ def _metrics(
     data: EvaluationSet,
     metric_on_cells: SubsetMetric,
     shown: Mapping[tuple[Column, ...], Table],
+    luck: Mapping[tuple[Column, ...], tuple[float, float]],
     judged: bool,
 ) -> list[Metric]:
     tables = {key: table for key, table in shown.items() if len(table) > 1}
@@ -188,23 +190,30 @@ def _metrics(
         key: [(places, metric_on_cells.aggregate_on(places)) for places in table.values()]
         for key, table in tables.items()
     }
-    single = [cells for key, cells in parts.items() if len(key) == 1] or list(parts.values())
+    single: list[tuple[Column, ...]] = [key for key in parts if len(key) == 1] or list(parts)
 
-    def metric(title: str, cells: list[list[CellMetric]], worst: bool) -> Metric:
-        aggregate = partial(_over_cells, tables=cells, worst=worst)
+    def metric(title: str, keys: Sequence[tuple[Column, ...]], worst: bool) -> Metric:
+        aggregate = partial(_over_cells, tables=[parts[key] for key in keys], worst=worst)
+        by_luck = luck[keys[0]][0 if worst else 1] if len(keys) == 1 else None
         chance = metric_on_cells.chance if worst else None
         # The lowest of several cells is biased downwards and a gap upwards, more so with noisier answers: a
         # difference of two models may be one of noise. Verdicts are given for the cells.
         return results.metric(
-            title, data.items, rows, metric_on_cells.scores, aggregate, chance, worst, comparable=False
+            title,
+            data.items,
+            rows,
+            metric_on_cells.scores,
+            aggregate,
+            chance,
+            worst,
+            biased=True,
+            by_luck=by_luck,
         )
 
     metrics = [metric(f"{name}_worst_group", single, True), metric(f"{name}_gap", single, False)]
     if len(tables) > 1:
-        metrics += [
-            metric(f"{name}_worst_group/{_title(key)}", [cells], True) for key, cells in parts.items()
-        ]
-        metrics += [metric(f"{name}_gap/{_title(key)}", [cells], False) for key, cells in parts.items()]
+        metrics += [metric(f"{name}_worst_group/{_title(key)}", [key], True) for key in parts]
+        metrics += [metric(f"{name}_gap/{_title(key)}", [key], False) for key in parts]
     metrics += _opportunity(data, metric_on_cells, tables)
     for table in tables.values():
         for cell, places in table.items():
@@ -245,7 +254,7 @@ def _opportunity(
                         aggregate,
                         None,
                         False,
-                        comparable=False,
+                        biased=True,
                     )
                 )
     return metrics
@@ -265,25 +274,29 @@ def _over_cells(
     return np.where(np.isinf(values), np.nan, values)
 
 
-def _gap_at_chance(metric_on_cells: SubsetMetric, cells: Sequence[np.ndarray], groups: np.ndarray) -> float:
-    """The mean gap when groups keep their scores, but are assigned to cells of these sizes at random."""
+def _by_luck(
+    metric_on_cells: SubsetMetric, cells: Sequence[np.ndarray], groups: np.ndarray
+) -> tuple[float, float]:
+    """The mean worst cell and the mean gap when groups are assigned to cells of these sizes at random."""
     inside = np.concatenate(cells)
     names, member = np.unique(groups[inside], return_inverse=True)
     cell = np.zeros(len(names), dtype=int)
     ends = np.cumsum([len(places) for places in cells])
     cell[member] = np.searchsorted(ends, np.arange(len(inside)), side="right")
     rng = np.random.default_rng(0)
-    gaps = []
+    everything = np.ones((1, len(metric_on_cells.scores)))
+    drawn = []
     for _ in range(_DRAWS):
         permuted = rng.permutation(cell)[member]
         parts = [inside[permuted == i] for i in range(len(cells)) if (permuted == i).any()]
         tables: list[list[CellMetric]] = [
             [(places, metric_on_cells.aggregate_on(places)) for places in parts]
         ]
-        gaps.append(
-            _over_cells(metric_on_cells.scores, np.ones((1, len(metric_on_cells.scores))), tables, False)[0]
+        drawn.append(
+            [_over_cells(metric_on_cells.scores, everything, tables, worst)[0] for worst in (True, False)]
         )
-    return float(np.nanmean(gaps))
+    worst, gap = np.nanmean(drawn, axis=0).tolist()
+    return worst, gap
 
 
 def _title(columns: Sequence[Column]) -> str:
