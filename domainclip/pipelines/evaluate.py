@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -136,9 +137,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         readings=record_split_usage(protocol.reported, evaluations[0], _usage(models)),
         examples=examples,
         citations=probe_sources(protocol.probes),
-        adapted=model_facts.model_facts(models.models[1], models.labels[1])
-        if len(models.models) == 2
-        else None,
+        adapted=_adapted_facts(models),
         one_run=len(models.names) == 2 and find_run(models.names[1]) is not None,
         external=external_evaluation.statement(measured, run, reported[0]) if run else "",
         cautions=source_cautions(evaluations[0]) if len(evaluations) == 1 else (),
@@ -157,6 +156,11 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _adapted_facts(models: EvaluatedModels) -> dict[str, Any] | None:
+    """The facts of the second of two models."""
+    return model_facts.model_facts(models.models[1], models.labels[1]) if len(models.models) == 2 else None
 
 
 def _usage(models: EvaluatedModels) -> Measured:

@@ -15,6 +15,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import did_you_mean
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import cell_metrics, results
+from domainclip.evaluation.metrics.cell_extremes import CellMetric, by_luck, over_cells
 from domainclip.evaluation.metrics.subgroup_cells import (
     Column,
     Table,
@@ -29,10 +30,6 @@ from domainclip.evaluation.metrics.subgroup_cells import (
 )
 from domainclip.evaluation.metrics.subset_metric import SubsetMetric, make_subset_metric
 from domainclip.evaluation.statistics import aggregates
-
-_DRAWS = 100  # permutations of groups over cells, for the gap at chance
-# The indices of a cell in the scores, and the aggregate of its metric.
-CellMetric = tuple[np.ndarray, aggregates.Aggregate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +92,7 @@ class Subgroups(Probe):
         cells = [table for table in shown.values() if len(table) > 1]
         metric_on_cells, classes = cell_metrics.over_measurable_classes(metric_on_cells, groups, cells)
         luck = {
-            key: _by_luck(metric_on_cells, list(table.values()), groups)
+            key: by_luck(metric_on_cells, list(table.values()), groups)
             for key, table in shown.items()
             if len(table) > 1
         }
@@ -193,8 +190,8 @@ def _metrics(
     single: list[tuple[Column, ...]] = [key for key in parts if len(key) == 1] or list(parts)
 
     def metric(title: str, keys: Sequence[tuple[Column, ...]], worst: bool) -> Metric:
-        aggregate = partial(_over_cells, tables=[parts[key] for key in keys], worst=worst)
-        by_luck = luck[keys[0]][0 if worst else 1] if len(keys) == 1 else None
+        aggregate = partial(over_cells, tables=[parts[key] for key in keys], worst=worst)
+        alone = luck[keys[0]][0 if worst else 1] if len(keys) == 1 else None
         chance = metric_on_cells.chance if worst else None
         # The lowest of several cells is biased downwards and a gap upwards, more so with noisier answers: a
         # difference of two models may be one of noise. Verdicts are given for the cells.
@@ -207,7 +204,7 @@ def _metrics(
             chance,
             worst,
             biased=True,
-            by_luck=by_luck,
+            by_luck=alone,
         )
 
     metrics = [metric(f"{name}_worst_group", single, True), metric(f"{name}_gap", single, False)]
@@ -243,7 +240,7 @@ def _opportunity(
                 (places, aggregates.mean) for places in inside if len(places) >= results.MIN_ITEMS
             ]
             if len(parts) > 1:
-                aggregate = partial(_over_cells, tables=[parts], worst=False)
+                aggregate = partial(over_cells, tables=[parts], worst=False)
                 title = f"tpr_gap/{_title(key)}: {name}"
                 metrics.append(
                     results.metric(
@@ -258,45 +255,6 @@ def _opportunity(
                     )
                 )
     return metrics
-
-
-def _over_cells(
-    scores: np.ndarray, weights: np.ndarray, tables: Sequence[Sequence[CellMetric]], worst: bool
-) -> np.ndarray:
-    """(r,) the metric of the worst cell of all tables, or the largest gap within one of them."""
-    extremes = []
-    for parts in tables:
-        each = np.stack([aggregate(scores[places], weights[:, places]) for places, aggregate in parts])
-        low = np.where(np.isnan(each), np.inf, each).min(axis=0)
-        high = np.where(np.isnan(each), -np.inf, each).max(axis=0)
-        extremes.append(low if worst else high - low)
-    values = np.min(extremes, axis=0) if worst else np.max(extremes, axis=0)
-    return np.where(np.isinf(values), np.nan, values)
-
-
-def _by_luck(
-    metric_on_cells: SubsetMetric, cells: Sequence[np.ndarray], groups: np.ndarray
-) -> tuple[float, float]:
-    """The mean worst cell and the mean gap when groups are assigned to cells of these sizes at random."""
-    inside = np.concatenate(cells)
-    names, member = np.unique(groups[inside], return_inverse=True)
-    cell = np.zeros(len(names), dtype=int)
-    ends = np.cumsum([len(places) for places in cells])
-    cell[member] = np.searchsorted(ends, np.arange(len(inside)), side="right")
-    rng = np.random.default_rng(0)
-    everything = np.ones((1, len(metric_on_cells.scores)))
-    drawn = []
-    for _ in range(_DRAWS):
-        permuted = rng.permutation(cell)[member]
-        parts = [inside[permuted == i] for i in range(len(cells)) if (permuted == i).any()]
-        tables: list[list[CellMetric]] = [
-            [(places, metric_on_cells.aggregate_on(places)) for places in parts]
-        ]
-        drawn.append(
-            [_over_cells(metric_on_cells.scores, everything, tables, worst)[0] for worst in (True, False)]
-        )
-    worst, gap = np.nanmean(drawn, axis=0).tolist()
-    return worst, gap
 
 
 def _title(columns: Sequence[Column]) -> str:
