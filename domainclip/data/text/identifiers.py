@@ -110,8 +110,13 @@ def find_identifiers(text: str, known: KnownValues = NOTHING_KNOWN) -> list[Iden
     found: list[Identifier] = []
     for kind, pattern in (*known.patterns(), *_FORMS):
         for match in pattern.finditer(text):
-            if all(match.end() <= other.start or other.end <= match.start() for other in found):
-                found.append(Identifier(kind, match.start(), match.end()))
+            start, whole = match.span()
+            # A name ends where another part begins: "Mr. Smith, DOB 1.2.1950". "Mr." alone is none.
+            end = min([whole, *(other.start for other in found if start < other.start)])
+            end = start + len(text[start:end].rstrip(" ,"))
+            apart = all(end <= other.start or other.end <= start for other in found)
+            if apart and (end == whole or pattern.fullmatch(text, start, end)):
+                found.append(Identifier(kind, start, end))
     return sorted(found, key=lambda identifier: identifier.start)
 
 

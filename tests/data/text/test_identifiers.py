@@ -95,6 +95,12 @@ def test_a_text_is_redacted_by_kind() -> None:
     assert _kinds(redact(text, found), KNOWN) == []
 
 
+def test_a_name_ends_where_another_part_begins() -> None:
+    text = "Mr. Planted, DOB 1.2.1950"
+    parts = [(i.kind, text[i.start : i.end]) for i in find_identifiers(text)]
+    assert parts == [("name", "Mr. Planted"), ("date of birth", "DOB 1.2.1950")]
+
+
 def test_parts_do_not_overlap() -> None:
     found = find_identifiers("Name: John Smith born on 12.03.1956 MRN 12345 j@smith.org", KNOWN)
     ends = [0, *(identifier.end for identifier in found)]
