@@ -432,7 +432,7 @@ def test_two_launched_processes_train_what_one_does(recipe_file: Path, tmp_path:
     assert json.loads((together / "environment.json").read_text())["processes"] == 2
     assert done.stdout.count("report.html") == 1  # one process speaks
     pictures = [(folder / "report.html").read_text().count("<img") for folder in (alone, together)]
-    assert pictures[0] == pictures[1] >= 12
+    assert pictures[0] == pictures[1] >= 6
     one, two = _lines(alone), _lines(together)
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
     # The figures come from weights that agree to rounding, so they agree too.
