@@ -58,7 +58,7 @@ def groups_with_and_without(labels: np.ndarray, groups: Sequence[str] | np.ndarr
 def single_label_items(items: Dataset, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the items with exactly one of these classes, and the index of that class in `names`."""
     index = {name: i for i, name in enumerate(names)}
-    known_labels = [[index[label] for label in labels if label in index] for labels in items["labels"]]
+    known_labels = [[index[label] for label in labels if label in index] for labels in items["labels"][:]]
     rows = np.array([row for row, classes in enumerate(known_labels) if len(classes) == 1], dtype=int)
     return rows, np.array([known_labels[row][0] for row in rows], dtype=int)
 
@@ -67,7 +67,7 @@ def label_matrix(items: Dataset, names: Sequence[str]) -> np.ndarray:
     """(n, c) of 1 and 0; NaN where the item's meta lists the class under `unknown_labels`."""
     labels = np.zeros((len(items), len(names)))
     index = {name: i for i, name in enumerate(names)}
-    for row, (present, meta) in enumerate(zip(items["labels"], items["meta"], strict=True)):
+    for row, (present, meta) in enumerate(zip(items["labels"][:], items["meta"][:], strict=True)):
         labels[row, [index[name] for name in present if name in index]] = 1.0
         unknown = json.loads(meta or "{}").get("unknown_labels") or []
         labels[row, [index[name] for name in unknown if name in index]] = np.nan

@@ -99,15 +99,11 @@ def answers_at_thresholds(
 
 def rate_of_class(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, rate: Rate) -> np.ndarray:
     """(r,) a rate of answers (n, 1 + k), each between 0 and 1; labels (n,), NaN where unknown."""
-    column, values = _columns_of(weights, scores.shape[1]), np.empty(len(weights))
-    positive, negative = labels == 1, labels == 0
-    for k in np.unique(column):
-        rows = column == k
-        drawn, yes = weights[rows], scores[:, k].astype(np.float64)
-        sums = drawn @ np.stack([yes * positive, yes * negative, positive, negative], axis=1)
-        right, wrong, positives, negatives = sums.T
-        values[rows] = rate(Counts(right, wrong, positives - right, negatives - wrong))
-    return values
+    sides = np.stack([labels == 1, labels == 0], axis=1).astype(np.float64)
+    yes = (weights * scores.T[_columns_of(weights, scores.shape[1])]) @ sides
+    right, wrong = yes.T
+    positives, negatives = (weights @ sides).T
+    return rate(Counts(right, wrong, positives - right, negatives - wrong))
 
 
 def mean_rate(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, rate: Rate) -> np.ndarray:
@@ -124,11 +120,12 @@ def _columns_of(weights: np.ndarray, columns: int) -> np.ndarray:
     """
     if columns == 1:
         return np.zeros(len(weights), dtype=int)
-    times = weights.astype(np.int64)
-    times //= np.maximum(np.gcd.reduce(times, axis=1, keepdims=True), 1)  # twice as often changes no share
-    factors = np.random.default_rng(0).integers(1, 1 << 40, size=times.shape[1])
-    drawn = 1 + (times @ factors) % (columns - 1)
-    return np.where(times.max(axis=1, initial=0) > 1, drawn, 0)
+    drawn = (weights > 0).astype(np.float64)
+    # Integers below 2^32: their sums are exact. Only which items are drawn counts, not how many times each.
+    factors = np.random.default_rng(0).integers(1, 1 << 32, size=weights.shape[1]).astype(np.float64)
+    column = 1 + (drawn @ factors).astype(np.int64) % (columns - 1)
+    once = weights.max(axis=1, initial=0) * drawn.sum(axis=1) == weights.sum(axis=1)
+    return np.where(once, 0, column)
 
 
 def rates_at_thresholds(

@@ -28,7 +28,7 @@ def metric(
     by_luck: float | None = None,
 ) -> Metric:
     """A metric over some rows of a set, with scores in their order; a biased one is not comparable."""
-    ids, groups = list(items["id"]), list(items["group"])
+    ids, groups = items["id"][:], items["group"][:]
     return Metric(
         name,
         [ids[row] for row in rows],

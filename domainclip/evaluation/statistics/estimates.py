@@ -12,6 +12,9 @@ from domainclip.evaluation.statistics.aggregates import (
     Aggregate,
     auroc,
     average_precision,
+    macro_auroc,
+    macro_average_precision,
+    macro_sensitivity_at_specificity,
     point_estimate,
     sensitivity_at_specificity,
 )
@@ -24,6 +27,7 @@ from domainclip.evaluation.statistics.spreads import Spread, change_of
 MIN_GROUPS = 6
 # Of one, two or three positives the bootstrap interval of an AUROC holds the truth in 12, 67 and 86 %.
 MIN_OF_EACH = 10
+_MEANS_OF_TWO_KINDS = (macro_auroc, macro_average_precision, macro_sensitivity_at_specificity)
 _OF_TWO_KINDS = (auroc, average_precision, sensitivity_at_specificity)
 
 
@@ -117,6 +121,12 @@ def too_few_groups(aggregate: Aggregate, groups: Sequence[str]) -> str:
         if with_class < MIN_OF_EACH or without < needed:
             least = f"{MIN_OF_EACH} of each" if needed == MIN_OF_EACH else f"{MIN_OF_EACH} and {needed}"
             return f"{with_class} groups have the class and {without} do not: at least {least} are needed"
+    if isinstance(aggregate, partial) and aggregate.func in _MEANS_OF_TWO_KINDS:
+        labels, names = np.asarray(aggregate.keywords["labels"]), np.asarray(groups, dtype=str)
+        sides = [min(len(set(names[column == truth])) for truth in (1, 0)) for column in labels.T]
+        if max(sides) < MIN_OF_EACH:
+            least = f"{MIN_OF_EACH} groups with it and {MIN_OF_EACH} without"
+            return f"no class has {least}: the most are {max(sides)}"
     return ""
 
 

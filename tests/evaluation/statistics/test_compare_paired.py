@@ -253,6 +253,24 @@ def test_an_auroc_needs_ten_groups_of_each_class(positives: int, enough: bool) -
     assert compare_paired(partial(aggregates.auroc, labels=labels), base, None, pairs, 200, 0).too_few
 
 
+@pytest.mark.parametrize(
+    "mean",
+    [
+        aggregates.macro_auroc,
+        aggregates.macro_average_precision,
+        partial(aggregates.macro_sensitivity_at_specificity, specificity=0.9),
+    ],
+)
+def test_a_mean_over_classes_needs_one_with_enough_groups(mean: aggregates.Aggregate) -> None:
+    scores, groups = np.random.default_rng(0).normal(size=(40, 2)), [str(i) for i in range(40)]
+    for positives in ((9, 3), (10, 3)):
+        labels = np.stack([np.arange(40) < n for n in positives], axis=1).astype(float)
+        found = compare_paired(partial(mean, labels=labels), scores, None, groups, 50, 0)
+        few = "no class has 10 groups with it and 10 without: the most are 9"
+        assert found.too_few == (few if positives[0] == 9 else "")
+        assert np.isnan(found.base.low) == (positives[0] == 9)
+
+
 def test_an_auroc_that_no_item_changes_has_p_one() -> None:
     labels, base, _ = auroc_case(20)
     aggregate = partial(aggregates.auroc, labels=labels)
