@@ -96,8 +96,7 @@ def _command(name: str) -> list[str]:
 
 def _section(name: str, folder: Path) -> str:
     """A plan, how to run it, and its tables: of the variants on validation, and of the chosen one on test."""
-    shown = f"domainclip ablate benchmarks/ablations/{name}.yaml corpus.path=CORPUS base=BASE --final"
-    lines = [f"### {name.replace('_', ' ')}", "", f"    {shown}", ""]
+    lines = [f"### {name.replace('_', ' ')}", "", f"    python benchmarks/ablations.py {name}", ""]
     tables = [folder / file for file in ("ablation.md", "final.md")]
     found = [_lower(file.read_text(encoding="utf-8")) for file in tables if file.is_file()]
     return "\n".join([*lines, *(found or [NOT_MEASURED, ""])])
