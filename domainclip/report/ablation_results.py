@@ -78,7 +78,7 @@ class Candidate:
     variant: str
     mean: float  # of the metric that decides
     gain: float  # over the base; above 0 is better, whatever the metric
-    retention_drop: float | None  # loss of the same metric on the retention set; None: not measured
+    retention_drop: float | None  # loss of a metric on the retention set; None: not measured
     allowed: bool  # whether the loss is small enough
 
 
@@ -91,6 +91,7 @@ class Choice:
     metric: str  # that decides, probe/set/metric
     max_retention_drop: float | None  # None: forgetting plays no part
     candidates: Sequence[Candidate]
+    retention_metric: str = ""  # whose loss is limited, probe/set/metric; empty: none is measured
 
 
 @dataclass(frozen=True)

@@ -498,7 +498,7 @@ def test_the_base_stays_where_no_variant_qualifies(
     _guard_test_split(monkeypatch)
     monkeypatch.setattr(choice, "_drop", lambda *_: 0.9)
     assert ablate(plan_file, folder=out, final=True) == out / "ablation.html"
-    line = "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 of it"
+    line = "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 on the retention set"
     assert f"--final: nothing is measured on the test split: {line}" in capfd.readouterr().err
     assert line in (out / "ablation.md").read_text()
     assert not (out / "final.html").exists()

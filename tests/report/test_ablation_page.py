@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,18 +126,20 @@ def test_a_difference_that_is_not_judged_has_no_p() -> None:
 
 
 def _choice(variant: str | None, best: str | None, *candidates: Candidate) -> Choice:
-    return Choice(variant, best, "zero_shot/validation/macro_accuracy", 0.05, candidates)
+    same = "zero_shot/general/macro_accuracy"
+    return Choice(variant, best, "zero_shot/validation/macro_accuracy", 0.05, candidates, same)
 
 
 def test_the_choice_in_words() -> None:
     simple = Candidate("simple", 0.6, 0.1, 0.01, True)
     best = Candidate("best", 0.61, 0.11, -0.02, True)
     forgets = Candidate("forgets", 0.9, 0.4, 0.3, False)
-    rows = [_row("macro_accuracy", {"simple": 0.1, "best": 0.11, "forgets": 0.4})]
+    rows = [_row("macro_accuracy", {"simple": 0.05, "best": 0.06, "forgets": 0.4})]
     table = _table(rows, choice=_choice("simple", "best", simple, best, forgets))
     assert choice_in_words(table) == [
         "Chosen on the validation split: simple, zero-shot macro accuracy 0.600, better than the base by 0.100; 0.010 is "
         "lost on the retention set, where 0.05 is allowed.",
+        "That it is better than the base is not shown: the difference may be chance.",
         "best is better by 0.010, within one standard error of their difference: of equally good variants, the first in "
         "the plan is taken.",
         "Not eligible, since they lose more on the retention set: forgets.",
@@ -145,8 +148,13 @@ def test_the_choice_in_words() -> None:
     ]
     gained = choice_in_words(_table(rows, choice=_choice("best", "best", best)))
     assert "0.000 is lost on the retention set" in gained[0]
+    sure = _choice("forgets", "forgets", Candidate("forgets", 0.9, 0.4, 0.03, True))
+    sure = replace(sure, retention_metric="retrieval/general/image_to_text_r1")
+    shown = choice_in_words(_table(rows, choice=sure))
+    assert "0.030 of retrieval image-to-text R@1 is lost on the retention set" in shown[0]
+    assert not any("may be chance" in sentence for sentence in shown)
     assert choice_in_words(_table(rows, choice=_choice(None, None, forgets))) == [
-        "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 of it on "
+        "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 on "
         "the retention set. The base stays."
     ]
     assert choice_in_words(_table(rows)) == []

@@ -1,9 +1,10 @@
 """The variant that the validation split chooses; the test split plays no part in it.
 
-The first headline metric of the plan decides, among the variants that improve it and whose mean loss of the
-same metric on the retention set is at most the plan's `max_retention_drop`. Of these, all within one standard
-error of the best, the error of their paired difference, count as equally good, and the first in the plan
-wins: a plan lists the simple variants first. Where no variant qualifies, the base stays.
+The first headline metric of the plan decides, among the variants that improve it and whose mean loss on the
+retention set is at most the plan's `max_retention_drop`: of the same metric, or of the first headline metric
+that is measured there. Of these, all within one standard error of the best, the error of their paired
+difference, count as equally good, and the first in the plan wins: a plan lists the simple variants first.
+Where no variant qualifies, the base stays.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def choose(
     row = _deciding_row(baseline, rows)
     if row is None:
         return None
-    general = next((r for r in rows if (r.probe, r.dataset, r.metric) == _on_retention(row)), None)
+    general = _on_retention(row, rows)
     limit = None if general is None or general.unit != "share" else plan.max_retention_drop
     candidates = list(_candidates(row, general, limit, list(plan.variants)))
     better = [c for c in candidates if c.allowed and c.gain > 0]
@@ -42,6 +43,7 @@ def choose(
         metric=f"{row.probe}/{row.dataset}/{row.metric}",
         max_retention_drop=limit,
         candidates=candidates,
+        retention_metric="" if general is None else f"{general.probe}/{general.dataset}/{general.metric}",
     )
 
 
@@ -54,8 +56,11 @@ def _deciding_row(baseline: AblationBaseline, rows: Sequence[AblationRow]) -> Ab
     return first or next((row for row in judged if row.primary), None)
 
 
-def _on_retention(row: AblationRow) -> tuple[str, str, str]:
-    return row.probe, RETENTION, row.metric
+def _on_retention(row: AblationRow, rows: Sequence[AblationRow]) -> AblationRow | None:
+    """The same metric on the retention set, or the first headline metric that is measured there."""
+    there = [r for r in rows if r.dataset == RETENTION and r.comparable and isfinite(r.base.value)]
+    same = (r for r in there if (r.probe, r.metric) == (row.probe, row.metric))
+    return next(same, None) or next((r for r in there if r.primary), None)
 
 
 def _candidates(
