@@ -187,7 +187,7 @@ def _worst_subgroups(evaluation: Evaluation) -> Iterator[Subgroups]:
             f"{phrasing.metric_name(metric)} on {dataset}",
             len(cells),
             [_subgroup_line(row) for row in cells[:_WORST]],
-            _gap_by_luck(evaluation, dataset),
+            _gap_by_luck(evaluation, dataset, metric),
         )
 
 
@@ -197,7 +197,7 @@ def _subgroup_line(row: ComparisonRow) -> SubgroupLine:
     return SubgroupLine(row.part, str(row.n), str(row.groups), _arrow(values))
 
 
-def _gap_by_luck(evaluation: Evaluation, dataset: str) -> str:
+def _gap_by_luck(evaluation: Evaluation, dataset: str, metric: str) -> str:
     """The gaps between cells that equal groups would show, in words; empty where they were not computed."""
     details: Mapping[str, object] = next(
         (
@@ -208,7 +208,7 @@ def _gap_by_luck(evaluation: Evaluation, dataset: str) -> str:
         {},
     )
     gaps = details.get("gap_by_luck")
-    if not isinstance(gaps, Mapping):
+    if not isinstance(gaps, Mapping) or details.get("figure") != metric:  # it was computed for one metric
         return ""
     return ", ".join(f"{name} {phrasing.number(gap)}" for name, gap in gaps.items() if isinstance(gap, float))
 

@@ -75,7 +75,10 @@ def test_the_worst_subgroups_have_their_size_and_the_gap_by_luck() -> None:
         row(f"accuracy/site={i}", probe="subgroups", adapted=(i / 10, 0, 1), n=10 + i, groups=5 + i)
         for i in range(7)
     ]
-    entry = evaluation().protocol[0] | {"probe": "subgroups", "details": {"gap_by_luck": {"site": 0.123}}}
+    entry = evaluation().protocol[0] | {
+        "probe": "subgroups",
+        "details": {"figure": "accuracy", "gap_by_luck": {"site": 0.123}},
+    }
     (found,) = error_analysis.worst_subgroups(evaluation(cells, protocol=[entry]))
     assert (found.title, found.of, found.luck) == ("accuracy on test", 7, "site 0.123")
     assert [(line.name, line.n, line.groups) for line in found.lines][:2] == [
@@ -83,6 +86,11 @@ def test_the_worst_subgroups_have_their_size_and_the_gap_by_luck() -> None:
         ("site=1", "11", "6"),
     ]
     assert len(found.lines) == 5
+    # The gap by luck is that of one metric, and says nothing of another.
+    others = [replace(cell, metric=cell.metric.replace("accuracy", "auroc")) for cell in cells]
+    assert error_analysis.worst_subgroups(evaluation(others, protocol=[entry]))[0].luck == ""
+    # Nor is a calibration error worst where a cell is small.
+    assert error_analysis.worst_subgroups(evaluation([replace(c, biased=True) for c in cells])) == []
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
