@@ -54,7 +54,7 @@ ablations: install
 
 # How often intervals hold the truth and equal models are called different; the table of docs/guide/evaluation.md.
 coverage: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 # Every DICOM file at hand, decoded as pydicom does or refused: the tables of docs/guide/dicom.md.
 dicom-table: install

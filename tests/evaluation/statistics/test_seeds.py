@@ -166,7 +166,7 @@ def test_resamples_in_which_a_metric_is_undefined_are_left_out() -> None:
     base, scores = rng.random((2, 10))
 
     def share_of_first(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return aggregates.share_among(scores, weights, labels)
+        return aggregates.ratio_of(weights @ (labels * scores), weights @ labels)
 
     found = over_seeds(share_of_first, base, {"a": {0: scores}}, TEN, 200, 0)["a"].from_base
     assert np.isfinite([found.value, found.low, found.high]).all()
