@@ -61,11 +61,12 @@ class _Resamples:
     resamples: int
     seed: int
     share: bool
+    biased: bool
 
     def models(self, scores: Sequence[np.ndarray]) -> list[_Model]:
         """Every resample draws the same groups for all models."""
         drawn = resampled(self.aggregate, scores, self.groups, self.resamples, self.seed)
-        too_few = bool(too_few_groups(self.aggregate, self.groups))
+        too_few = self.biased or bool(too_few_groups(self.aggregate, self.groups))
         without = (
             [np.full(1, np.nan)] * len(scores) if too_few else jackknife(self.aggregate, scores, self.groups)
         )
@@ -93,13 +94,15 @@ def over_seeds(
     seed: int,
     reference: str | None = None,
     share: bool = True,
+    biased: bool = False,
 ) -> dict[str, Trials]:
     """The mean of each variant, and its differences from the base and from the reference variant.
 
     The metric is computed for each seed and then averaged: averaging the scores first would measure an
-    ensemble, which was not trained. `share`: the metric lies between 0 and 1.
+    ensemble, which was not trained. `share`: the metric lies between 0 and 1. `biased`: its
+    bias grows with the noise, so it has no interval.
     """
-    drawing = _Resamples(aggregate, groups, resamples, seed, share)
+    drawing = _Resamples(aggregate, groups, resamples, seed, share, biased)
     names = [(variant, number) for variant, scores in variants.items() for number in scores]
     alone, *models = drawing.models([base, *(variants[variant][number] for variant, number in names)])
     by_variant: dict[str, dict[int, _Model]] = {variant: {} for variant in variants}

@@ -13,7 +13,6 @@ from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
 from domainclip.evaluation.base import RETENTION, Metric, ProbeResult
 from domainclip.evaluation.split_usage import Measured
-from domainclip.evaluation.statistics import estimates
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
@@ -123,11 +122,16 @@ def _rows(
             scores = {variant: seeds for variant, seeds in scores.items() if seeds}
             share = metric.unit == "share"
             trials = over_seeds(
-                metric.aggregate, metric.scores, scores, metric.groups, *bootstrap, plan.reference, share
+                metric.aggregate,
+                metric.scores,
+                scores,
+                metric.groups,
+                *bootstrap,
+                plan.reference,
+                share,
+                metric.biased,
             )
-            alone = estimates.compare_paired(
-                metric.aggregate, metric.scores, None, metric.groups, *bootstrap, share
-            )
+            alone = verdicts.compare_metric([base], name, *bootstrap)
             yield AblationRow(
                 probe=key[0],
                 dataset=key[1],

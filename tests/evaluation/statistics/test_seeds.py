@@ -212,3 +212,9 @@ def test_six_groups_of_unequal_weight() -> None:
     (drawn,) = bootstrap.resampled(mean, [scores], names, 100, 0)
     reach = t.ppf(0.975, 3.75) * (float(np.var(drawn)) * 4.75 / 3.75) ** 0.5
     assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach))
+
+
+def test_a_biased_metric_has_no_interval_over_seeds() -> None:
+    found = over_seeds(mean, flat(0.5), {"a": {0: flat(0.6)}}, TEN, 100, 0, biased=True)["a"].from_base
+    assert found.value == pytest.approx(0.1)
+    assert np.isnan([found.low, found.high, found.p]).all()
