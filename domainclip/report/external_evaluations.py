@@ -55,7 +55,7 @@ def summary(run: Path) -> str:
     if not known:
         return (
             "no external test set was measured; the last step before the model is used: "
-            "domainclip eval RUN --against base corpus.path=NEW"
+            "domainclip eval RUN --against base corpus.path=NEW, with the path of new data"
         )
     return f"external test sets that were measured: {', '.join(known)}"
 

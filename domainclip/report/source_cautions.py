@@ -58,7 +58,7 @@ def _cautions(rows: Sequence[ComparisonRow], details: Mapping[str, Any]) -> Iter
     if new is None and not isinstance(details["new_sources"], str):
         yield (
             "Not measured on sources that were not trained on: hold one out with corpus.splits.by=source, or "
-            "measure data from elsewhere with domainclip eval RUN --against base corpus.path=NEW."
+            "measure new data with domainclip eval RUN --against base corpus.path=NEW, with their path."
         )
     elif new is not None and gained and new.verdict != BETTER:
         yield f"The gain is not shown on sources that were not trained on: {_change(new)}."

@@ -129,6 +129,8 @@ def test_nothing_tells_of_her(
     recipe = tmp_path / "films.yaml"
     recipe.write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
     run, shards = tmp_path / "run", tmp_path / "shards"
+    film = tmp_path / "film.dcm"  # her film under a name that says nothing
+    film.write_bytes(next((corpus / PATH).glob("*_00.dcm")).read_bytes())
     commands: list[tuple[object, ...]] = [
         ("data", "check", "-r", recipe, "--json", out / "c.json", "--html", out / "c.html", "--all"),
         ("data", "preview", "-r", recipe, "--items", 12, "--workers", 0, out / "preview.html"),
@@ -136,7 +138,10 @@ def test_nothing_tells_of_her(
         ("finetune", "-r", recipe, "--run-dir", run),
         ("eval", run, "--against", "base", "--out", out / "eval"),
         ("push", run, "--repo-id", "lab/films", "--dry-run"),
-        ("data", "prepare", shards, "-r", recipe, "--workers", 1),
+        ("classify", run, film, "--classes", "chest,hand"),
+        ("search", run, "a film of a chest", "--in", film),
+        ("embed", run, film, "--out", out / "film.npy"),
+        ("data", "prepare", shards, "-r", recipe, "--workers", 1, "--identifiers", "keep"),
         ("data", "cache", "list"),
     ]
     said = {str(words[0]) + " " + str(words[1]): _run(capfd, *words) for words in commands}
