@@ -106,7 +106,8 @@ def _metrics(rows: Sequence[ComparisonRow], dataset: str, first: bool) -> list[E
     metrics = []
     for row in rows:
         value = row.base if first or row.adapted is None else row.adapted
-        if not row.primary or row.dataset != dataset or not math.isfinite(value.value):
+        headline = row.primary and row.comparable and row.dataset == dataset
+        if not headline or not math.isfinite(value.value):
             continue
         compared = not first and row.adapted is not None
         metrics.append(

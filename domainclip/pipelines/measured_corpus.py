@@ -12,7 +12,6 @@ from domainclip.config import overrides
 from domainclip.config.recipe import CorpusSource, Recipe
 from domainclip.data.cards import Card, Splits, load_card
 from domainclip.data.corpus import Corpus, load_corpus
-from domainclip.data.quarantine import count_reasons
 from domainclip.data.readers.sources.assumed_card import fit_card, undescribed
 from domainclip.errors import DataError
 from domainclip.evaluation import contamination, run_classes
@@ -80,10 +79,6 @@ def load_measured_corpus(
             f"{recipe.evaluate.split} split: measure all of them with "
             'corpus.columns.split="", or another split with --split'
         )
-    if corpus.unusable:
-        total = len(corpus.unusable) + sum(map(len, corpus.splits.values()))
-        left_out = f"{len(corpus.unusable)} of {total} items are left out: {count_reasons(corpus.unusable)}"
-        notes = (*notes, left_out)
     name = _folder_name(read_as, source.path)
     return MeasuredCorpus(corpus, True, name, guessed, notes)
 

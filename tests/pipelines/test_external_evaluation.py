@@ -107,7 +107,7 @@ def test_a_table_without_splits_is_measured_whole(run: Path, tmp_path: Path, cap
         "external test set: all 12 items are measured; none was trained on"
     )
     assert "all 12 items are measured; none was trained on" in caplog.text
-    assert "1 of 13 items are left out: 1 empty caption" in data["warnings"]
+    assert "left out: 1 empty caption" in data["warnings"]
     assert "all 12 items are measured; none was trained on" in (folder / "report.md").read_text()
     prompts = data["protocol"]["probes"][0]["details"]["prompts"]
     assert sorted(prompts) == sorted(COLOURS)  # the classes of the run, not "Red"

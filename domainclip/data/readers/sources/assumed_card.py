@@ -169,7 +169,8 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
             changed[key] = (
                 present if isinstance(value, list) and (present or key in ("meta", "acquisition")) else None
             )
-        notes.append(_note(f"corpus.columns.{key}", absent, "guessed, or left out"))
+        instead = "guessed, or else each image is a group" if key == "group" else "guessed, or left out"
+        notes.append(_note(f"corpus.columns.{key}", absent, instead))
     captions_of_card: dict[str, Any] = {}
     rewrites = [name for name in card.captions.rewrites if exists(name)]
     if rewrites != card.captions.rewrites:
