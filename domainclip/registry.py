@@ -125,7 +125,7 @@ def format_validation_error(error: ValidationError, where: str) -> str:
     if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
         given += f', in quotes it is a text: "{first["input"]}"'
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key}: {message}{given}{more}"
+    return f"{key}: {message}{given}{more}" if key else f"{message}{given}{more}"
 
 
 def _short(value: Any, most: int = 80) -> str:

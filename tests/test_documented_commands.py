@@ -187,6 +187,8 @@ def _needed(word: str) -> list[str]:
     """Other keys without which an override is refused."""
     if word.startswith("retention."):
         return ["retention.path=general"]
+    if word == "corpus.splits.by=source":
+        return ["corpus.card=null", "corpus.columns.source=site"]
     return ["train.validate_every=5"] if "drop" in word or "best" in word else ["corpus.card=null"]
 
 
