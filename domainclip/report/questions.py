@@ -33,6 +33,11 @@ _TEXTS = {
         "General recognition",
         "the class with the nearest prompts is the right one; mean over the classes",
     ),
+    ("zero_shot", "accuracy"): (
+        "Names the {item_class} right",
+        "General recognition",
+        "the class with the nearest prompts is the right one",
+    ),
     ("zero_shot", "macro_auroc"): (
         "Tells with from without the {item_class}",
         "General recognition",

@@ -111,3 +111,7 @@ def test_answers_stand_by_set_and_other_probes_apart() -> None:
     assert (first.before, first.after, first.chance) == ("7.9\u00a0%", "55.4\u00a0%", "10\u00a0%")
     assert (first.verdict, first.mark) == ("gained", "▲")
     assert "rose from 0.079 to 0.554" in first.sentence
+
+
+def test_accuracy_is_a_question_where_it_is_the_headline() -> None:
+    assert lead([row("accuracy")]).startswith("Names the finding right: 7.9 % → 55.4 %")
