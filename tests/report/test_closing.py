@@ -93,7 +93,14 @@ def ablation(choice: Choice | None, **facts: object) -> AblationTable:
 
 def test_an_ablation_ends_with_its_variants_and_the_choice() -> None:
     candidates = [Candidate("lora", 0.52, 0.22, 0.01, True), Candidate("full", 0.5, 0.2, 0.3, False)]
-    choice = Choice("lora", "lora", "zero_shot/validation/macro_accuracy", 0.05, candidates)
+    choice = Choice(
+        "lora",
+        "lora",
+        "zero_shot/validation/macro_accuracy",
+        0.05,
+        candidates,
+        retention_metric="zero_shot/general/macro_accuracy",
+    )
     lines = ablation_lines(ablation(choice))
     assert lines[:4] == [
         "zero-shot macro accuracy on validation: mean over seeds, change from the base (95 %)",
