@@ -69,9 +69,9 @@ def load_corpus(
 
     Where nothing is trained on it (`training`), items of its training split need no caption.
 
-    Ids and groups are replaced by pseudonyms under `secret` (the local one when None), unless the card
-    says that there is nothing identifying. Splits and fingerprint are made before, so that they are the
-    same on every machine.
+    Ids, groups and truth keys are replaced by pseudonyms under `secret` (the local one when None), unless
+    the card says that there is nothing identifying. Splits and fingerprint are made before, so that they are
+    the same on every machine.
 
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """

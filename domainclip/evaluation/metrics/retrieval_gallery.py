@@ -76,9 +76,7 @@ def _sample(captions: list[Caption], ids: list[str], max_images: int | None, see
     return [caption for caption in captions if caption.row in sampled]
 
 
-def make_gallery(
-    data: EvaluationSet, language: str, captions: Sequence[Caption], pairwise: bool = False
-) -> Gallery:
+def make_gallery(data: EvaluationSet, language: str, captions: Sequence[Caption], pairwise: bool) -> Gallery:
     """The gallery of some captions and their images; `pairwise` as in `build_galleries`."""
     owners = data.items["id"] if pairwise else data.items["truth"]
     truth_names, truth = np.unique(np.asarray(list(owners), dtype=str), return_inverse=True)

@@ -194,7 +194,7 @@ def _caption_search(
         for caption in with_language
         if caption.language == language and (among is None or caption.row in among)
     ]
-    gallery = make_gallery(data, language, first_captions(in_language))
+    gallery = make_gallery(data, language, first_captions(in_language), pairwise=False)
     images, texts = encoder.images(data.items)[gallery.rows], caption_vectors(encoder, data, gallery.texts)
     (ranks,) = rank_answers(images, texts, [gallery.by_image])
     return gallery.rows, ranks.hits_at(1), commonest_first(gallery.by_image).hits_at(1)
