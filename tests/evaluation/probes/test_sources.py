@@ -14,6 +14,7 @@ from domainclip.evaluation.evaluate import compare_models
 from domainclip.evaluation.probes.sources import Sources
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.statistics import aggregates
+from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, SAME
 from domainclip.report.source_cautions import source_cautions
 from tests.evaluation.example_sets import AXES, CLASSES
@@ -163,10 +164,14 @@ def test_a_gain_that_is_none_within_sources_is_stated_beside_the_verdict() -> No
         "Source alone: a table of them, fitted on the training split, 80 items, has a macro accuracy of "
         "75\u00a0%; the model has 75\u00a0%, which is no more."
     )
-    assert within.startswith("The gain is not shown within sources: accuracy within sources 50")
+    assert within.startswith("The gain is not shown within sources: AUROC within sources 0.5")
     assert new.startswith("Not measured on sources that were not trained on: hold one out with")
     # With a gain within sources, and a new source without one:
-    rows = [replace(row, verdict=BETTER) if row.probe == "sources" else row for row in evaluation.rows]
+    sure = Estimate(0.9, 0.8, 0.95)
+    rows = [
+        replace(row, verdict=BETTER, adapted=sure) if row.probe == "sources" else row
+        for row in evaluation.rows
+    ]
     (row,) = (row for row in rows if row.metric == "accuracy_within_sources")
     rows.append(replace(row, metric="accuracy_on_new_sources", verdict=SAME))
     table, new = source_cautions(replace(evaluation, rows=rows))
