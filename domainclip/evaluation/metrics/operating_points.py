@@ -97,13 +97,36 @@ def answers_at_thresholds(
     return answers
 
 
-def rate_of_class(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, rate: Rate) -> np.ndarray:
-    """(r,) a rate of answers (n, 1 + k), each between 0 and 1; labels (n,), NaN where unknown."""
+def rate_of_class(
+    scores: np.ndarray,
+    weights: np.ndarray,
+    labels: np.ndarray,
+    rate: Rate,
+    counted: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """(r,) a rate of answers (n, 1 + k), each between 0 and 1; labels (n,), NaN where unknown.
+
+    `counted` is for the interval alone: the items that the rate rests on, as a precision on positive answers.
+    """
     sides = np.stack([labels == 1, labels == 0], axis=1).astype(np.float64)
     yes = (weights * scores.T[_columns_of(weights, scores.shape[1])]) @ sides
     right, wrong = yes.T
     positives, negatives = (weights @ sides).T
     return rate(Counts(right, wrong, positives - right, negatives - wrong))
+
+
+def _rests_on(scores: np.ndarray, labels: np.ndarray, rate: Rate) -> np.ndarray:
+    """(n,) the items in the denominator of a rate of answers (n, 1 + k); of any other rate, all."""
+    of = rate.func if isinstance(rate, partial) else rate
+    if of is Counts.precision:
+        return np.asarray(scores[:, 0] > 0)
+    if of is Counts.negative_predictive_value:
+        return np.asarray(scores[:, 0] < 1)
+    if of is Counts.sensitivity:
+        return np.asarray(labels == 1)
+    if of is Counts.specificity:
+        return np.asarray(labels == 0)
+    return np.ones(len(labels), dtype=bool)
 
 
 def mean_rate(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray, rate: Rate) -> np.ndarray:
@@ -151,7 +174,12 @@ def rates_at_thresholds(
         "sensitivity": (Counts.sensitivity, None),
         "specificity": (Counts.specificity, None),
     }
-    metrics = _described(items, means, answers, labels, mean_rate)
+    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    metric = partial(results.metric, items=items, rows=known, scores=answers[known], comparable=False)
+    metrics = [
+        metric(name, aggregate=partial(mean_rate, labels=labels[known], rate=rate), chance=chance)
+        for name, (rate, chance) in means.items()
+    ]
     for i, name in enumerate(names):
         if min((labels[:, i] == 1).sum(), (labels[:, i] == 0).sum()) >= results.MIN_ITEMS:
             rates = of_class | predictive_values(labels[:, i], prevalence.get(name))
@@ -191,21 +219,19 @@ def rates_of_class(
     rates: Mapping[str, tuple[Rate, float | None]],
 ) -> list[Metric]:
     """Each rate, with its chance level, of the answers (n, 1 + k) to one class with labels (n,)."""
-    named = {f"{rate}/{name}": value for rate, value in rates.items()}
-    return _described(items, named, answers, labels, rate_of_class)
-
-
-def _described(
-    items: Dataset,
-    rates: Mapping[str, tuple[Rate, float | None]],
-    answers: np.ndarray,
-    labels: np.ndarray,
-    aggregate: Callable[..., np.ndarray],
-) -> list[Metric]:
-    known = np.flatnonzero(~np.isnan(labels.reshape(len(labels), -1)).all(axis=1))
+    known = np.flatnonzero(~np.isnan(labels))
     answers, labels = answers[known], labels[known]  # once: all rates share the array
     metric = partial(results.metric, items=items, rows=known, scores=answers, comparable=False)
     return [
-        metric(name, aggregate=partial(aggregate, labels=labels, rate=rate), chance=chance)
-        for name, (rate, chance) in rates.items()
+        metric(
+            f"{rate_name}/{name}",
+            aggregate=partial(
+                rate_of_class,
+                labels=labels,
+                rate=rate,
+                counted=partial(_rests_on, labels=labels, rate=rate),
+            ),
+            chance=chance,
+        )
+        for rate_name, (rate, chance) in rates.items()
     ]

@@ -89,8 +89,15 @@ def compare_paired(
     drawn = resampled(aggregate, models, groups, resamples, seed)
     # With the only group left out there is nothing to aggregate.
     without = [np.full(1, np.nan)] * len(models) if too_few else jackknife(aggregate, models, groups)
+    count = [_groups_that_count(aggregate, scores, groups) for scores in models]
     spreads = [
-        Spread(point_estimate(aggregate, scores), drawn[i], without[i], len(set(groups)), bool(too_few))
+        Spread(
+            point_estimate(aggregate, scores),
+            drawn[i],
+            without[i],
+            count[i],
+            bool(too_few) or count[i] < MIN_GROUPS,
+        )
         for i, scores in enumerate(models)
     ]
     estimates = [Estimate(spread.value, *spread.interval(share)) for spread in spreads]
@@ -107,6 +114,13 @@ def compare_paired(
         least_p=least,
         too_few=too_few,
     )
+
+
+def _groups_that_count(aggregate: Aggregate, scores: np.ndarray, groups: Sequence[str]) -> int:
+    """The number of groups that a metric rests on: of a precision, those with a positive answer."""
+    counted = aggregate.keywords.get("counted") if isinstance(aggregate, partial) else None
+    names = np.asarray(groups, dtype=str)
+    return len(set(names if counted is None else names[counted(scores)]))
 
 
 def too_few_groups(aggregate: Aggregate, groups: Sequence[str]) -> str:

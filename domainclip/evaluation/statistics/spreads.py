@@ -34,7 +34,8 @@ class Spread:
         """The paired difference, rounded: equal sums of thirds may differ in their last bit."""
         value = float(np.round(self.value - other.value, 12))
         drawn, without = self.drawn - other.drawn, self.without - other.without
-        return Spread(value, np.round(drawn, 12), np.round(without, 12), self.groups, self.too_few)
+        groups, too_few = min(self.groups, other.groups), self.too_few or other.too_few
+        return Spread(value, np.round(drawn, 12), np.round(without, 12), groups, too_few)
 
     @classmethod
     def mean(cls, spreads: Sequence[Spread]) -> Spread:

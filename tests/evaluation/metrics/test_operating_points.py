@@ -17,6 +17,7 @@ from domainclip.evaluation.metrics.operating_points import (
     rates_of_class,
 )
 from domainclip.evaluation.statistics import aggregates
+from domainclip.evaluation.statistics.closed_form import wilson
 from domainclip.evaluation.statistics.estimates import compare_paired
 from tests.evaluation.probes.array_encoder import items
 
@@ -135,3 +136,17 @@ def test_a_resample_takes_the_same_threshold_for_every_rate_and_model() -> None:
     # Each item once, and a set without one of them, take the chosen threshold.
     once = np.vstack([np.ones(20), 1 - np.eye(20)[0]])
     assert rate_of_class(answers, once, labels, Counts.sensitivity).tolist() == [0, 0]
+
+
+def test_the_interval_of_a_rate_counts_the_groups_that_it_rests_on() -> None:
+    """Of 40 items 8 are answered yes, all rightly: a precision of 1 by 8, not by 40, and none by 5."""
+    labels = np.repeat([1.0, 0.0], [20, 20])
+    rates = {"precision": (Counts.precision, None), "specificity": (Counts.specificity, None)}
+    for yes, low in ((8, wilson(8, 8)[0]), (5, NAN)):
+        answers = (np.arange(40) < yes).astype(float)[:, None]
+        precision, specificity = (
+            compare_paired(metric.aggregate, metric.scores, None, metric.groups, 100, 0).base
+            for metric in rates_of_class(some(40), "x", answers, labels, rates)
+        )
+        assert (precision.value, precision.low) == pytest.approx((1.0, low), nan_ok=True)
+        assert specificity.low == pytest.approx(wilson(20, 20)[0])
