@@ -12,6 +12,7 @@ from typing import Any
 from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
 from domainclip.evaluation.base import RETENTION, Metric, ProbeResult
+from domainclip.evaluation.biased_metrics import described
 from domainclip.evaluation.split_usage import Measured
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.statistics.seeds import over_seeds
@@ -131,7 +132,7 @@ def _rows(
                 share,
                 metric.biased,
             )
-            alone = verdicts.compare_metric([base], name, *bootstrap)
+            alone = described(verdicts.compare_metric([base], name, *bootstrap), [base])
             yield AblationRow(
                 probe=key[0],
                 dataset=key[1],

@@ -12,6 +12,7 @@ from scipy.stats import t
 from domainclip.evaluation.statistics import aggregates, bootstrap, closed_form, controls, sign_flips
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate, PairedComparison, compare_paired
+from domainclip.evaluation.statistics.paired_shares import MeanWeights, mean_change
 
 NAN = float("nan")
 RAMP = np.arange(1.0, 13) / 13
@@ -317,3 +318,26 @@ def test_each_model_has_its_own_estimate() -> None:
     assert found.adapted is not None
     assert (found.base.value, found.adapted.value) == pytest.approx((RAMP.mean(), RAMP.mean() / 2))
     assert change_of(found).value == pytest.approx(-RAMP.mean() / 2)
+
+
+def added(differences: list[float], groups: list[str]) -> float:
+    """The squared change of the added groups, from the variance: (g + 2)² · variance − g² · Σ sums², over 2 u."""
+    values, g = np.array(differences), len(set(groups))
+    change = mean_change(values, groups, MeanWeights.of(aggregates.mean, len(values)))  # type: ignore[arg-type]
+    member = np.unique(groups, return_inverse=True)[1]
+    sums = np.bincount(member, weights=(values - values.mean()) / len(values))
+    sizes = np.bincount(member) / len(values)
+    within = (sums**2).sum() * g / (g - 1)
+    return float((change.variance * (g + 2) ** 2 - within * g**2) / (2 * g * (sizes**2).sum()))
+
+
+def test_an_added_group_changes_as_much_as_groups_do() -> None:
+    pairs = [f"p{i // 2}" for i in range(24)]
+    assert added([0.0] * 24, pairs) == pytest.approx(1.0)  # nothing is known
+    assert added([1.0, 1.0, -1.0, -1.0] + [0.0] * 20, pairs) == pytest.approx(1.0)  # all images together
+    # Six groups change by one image each: design effect (6 + 2/4 · 4) / (6 + 2/4 · 2) = 8/7 of 2, so 4/7.
+    assert added([1.0, 0.0] * 6 + [0.0] * 12, pairs) == pytest.approx((4 / 7) ** 2)
+    # Single images have no design effect; twelve that change by a half: (12/4 + 2) / (12 + 2).
+    singles = [f"p{i}" for i in range(24)]
+    assert added([1.0, -1.0] + [0.0] * 22, singles) == pytest.approx(1.0)
+    assert added([0.5, -0.5] * 6 + [0.0] * 12, singles) == pytest.approx(5 / 14)
