@@ -62,7 +62,7 @@ def classifier_metrics(
     hits = top_k_hits(scores[rows], truth)
     counts = np.bincount(single_label_rows(train.labels)[1], minlength=len(names))
     majority = majority_class_hits(counts, truth)
-    return [
+    metrics = [
         *macro.macro_accuracy(data.items, rows, hits, truth, majority),
         metric(
             "accuracy",
@@ -73,6 +73,8 @@ def classifier_metrics(
             aggregates.point_estimate(aggregates.mean, majority),
         ),
     ]
+    first = macro.headline(truth)
+    return sorted(metrics, key=lambda one: one.name != first)
 
 
 def classifier_diagnostics(

@@ -48,6 +48,11 @@ def frequent_classes(counts: np.ndarray) -> np.ndarray:
     return enough if enough.any() else counts > 0
 
 
+def has_frequent_class(counts: np.ndarray) -> bool:
+    """Whether any class has enough items (c,) for a macro mean that is judged."""
+    return bool((counts >= MIN_ITEMS).any())
+
+
 def groups_with_and_without(labels: np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
     """(c,) the smaller number of groups with and without each class; labels (n, c), NaN where unknown."""
     names = np.asarray(groups, dtype=str)

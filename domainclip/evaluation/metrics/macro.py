@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.evaluation.base import Metric
-from domainclip.evaluation.metrics.labels import frequent_classes
+from domainclip.evaluation.metrics.labels import frequent_classes, has_frequent_class
 from domainclip.evaluation.metrics.results import metric
 from domainclip.evaluation.statistics import aggregates
 
@@ -24,17 +24,27 @@ ColumnMean = Callable[..., np.ndarray]  # as aggregates.macro_auroc
 def macro_accuracy(
     items: Dataset, rows: np.ndarray, hits: np.ndarray, truth: np.ndarray, guess: np.ndarray
 ) -> list[Metric]:
-    """Macro accuracy of hits (n,) on items of classes `truth` (n,); chance is that of a guess (n,)."""
-    frequent = frequent_classes(np.bincount(truth))
+    """Macro accuracy of hits (n,) on items of classes `truth` (n,); chance is that of a guess (n,).
+
+    Where no class has enough items, it is over all classes and not judged: within a class of one item there
+    is no spread, so an interval would be far too narrow. Plain accuracy is the `headline` then.
+    """
+    counts = np.bincount(truth)
+    frequent = frequent_classes(counts)
     metrics = []
     for name, counted in (("macro_accuracy", frequent[truth]), (f"macro_accuracy{ALL}", truth == truth)):
         aggregate = partial(aggregates.macro_mean, classes=truth[counted])
         chance = aggregates.point_estimate(aggregate, guess[counted])
-        comparable = not name.endswith(ALL)
+        comparable = not name.endswith(ALL) and has_frequent_class(counts)
         metrics.append(
             metric(name, items, rows[counted], hits[counted], aggregate, chance, comparable=comparable)
         )
     return metrics[:1] if frequent[truth].all() else metrics
+
+
+def headline(truth: np.ndarray) -> str:
+    """The headline metric of a classifier on items of classes `truth` (n,)."""
+    return "macro_accuracy" if has_frequent_class(np.bincount(truth)) else "accuracy"
 
 
 def macro_f1(
@@ -59,7 +69,7 @@ def macro_f1(
     for name, classes in means.items():
         aggregate = partial(aggregates.macro_f1, classes=truth, of=classes)
         chance = aggregates.point_estimate(aggregate, guess)
-        comparable = name == "macro_f1"
+        comparable = name == "macro_f1" and has_frequent_class(counts)
         metrics.append(metric(name, items, rows, shares, aggregate, chance, comparable=comparable))
     return metrics
 

@@ -16,7 +16,12 @@ from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.metrics.classifier_metrics import majority_class_hits
 from domainclip.evaluation.metrics.decisions import top_k_hits
 from domainclip.evaluation.metrics.labelled_examples import Examples, labelled_examples
-from domainclip.evaluation.metrics.labels import frequent_classes, single_label_items, single_label_rows
+from domainclip.evaluation.metrics.labels import (
+    frequent_classes,
+    has_frequent_class,
+    single_label_items,
+    single_label_rows,
+)
 from domainclip.evaluation.metrics.results import metric, not_measured
 from domainclip.evaluation.metrics.zero_shot_scores import class_vectors
 from domainclip.evaluation.statistics import aggregates
@@ -67,6 +72,7 @@ class FewShot(Probe):
                 scores[i] += top_k_hits(logits, truth) / self.seeds
                 majority[i] += majority_class_hits(support.labels.sum(axis=0), truth) / self.seeds
         # Rare classes are left out of the mean, as everywhere.
+        judged = has_frequent_class(np.bincount(truth))
         counted = frequent_classes(np.bincount(truth))[truth]
         rows, truth = rows[counted], truth[counted]
         scores, majority = scores[:, counted], majority[:, counted]
@@ -79,12 +85,21 @@ class FewShot(Probe):
                 scores.mean(0),
                 macro,
                 aggregates.point_estimate(macro, majority.mean(0)),
+                comparable=judged,
             )
         ]
         for shots, score, chance in zip(self.shots, scores, majority, strict=True):
             name = f"macro_accuracy/{shots}-shot"
             metrics.append(
-                metric(name, data.items, rows, score, macro, aggregates.point_estimate(macro, chance))
+                metric(
+                    name,
+                    data.items,
+                    rows,
+                    score,
+                    macro,
+                    aggregates.point_estimate(macro, chance),
+                    comparable=judged,
+                )
             )
         available = {name: int(train.labels[:, i].sum()) for i, name in enumerate(names)}
         details = {"shots": list(self.shots), "seeds": self.seeds, "training_items": available, **train.lost}

@@ -121,7 +121,7 @@ class ZeroShot(Probe):
             "zero_shot",
             data.name,
             metrics,
-            "macro_accuracy",
+            macro.headline(truth),
             self.version,
             details,
             warnings,

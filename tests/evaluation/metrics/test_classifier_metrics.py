@@ -31,8 +31,9 @@ def test_accuracies_and_their_chance_level() -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.0, 1.0]])
     labels = np.array([[1.0, 0], [1, 0], [0, 1], [1, 1]])
     train = examples([[0, 1], [0, 1], [1, 0]])  # most are y
-    macro, plain = classifier_metrics(SET, ["x", "y"], scores, labels, train)
-    assert (macro.name, plain.name) == ("macro_accuracy", "accuracy")
+    plain, macro = classifier_metrics(SET, ["x", "y"], scores, labels, train)
+    assert (plain.name, macro.name) == ("accuracy", "macro_accuracy")
+    assert (plain.comparable, macro.comparable) == (True, False)  # no class has ten items
     assert plain.ids == macro.ids == ["0", "1", "2"]
     assert aggregates.point_estimate(macro.aggregate, macro.scores) == 0.5  # 1 of x, 0 of y
     assert aggregates.point_estimate(plain.aggregate, plain.scores) == pytest.approx(2 / 3)

@@ -58,7 +58,7 @@ def test_a_double_negation_is_refused(prompt: str) -> None:
 def test_a_single_negation_is_not(prompt: str) -> None:
     classes = {"cat": ["clear"], "dog": [prompt]}
     measured = ZeroShot()(CollapsedEncoder(), evaluation_set(animals(), classes))
-    assert measured.primary == "macro_accuracy"
+    assert measured.primary == "accuracy"  # of few items
     assert measured.metrics
 
 
