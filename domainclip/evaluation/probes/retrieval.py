@@ -11,6 +11,7 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
+from domainclip.evaluation.metrics.hubs import first_answer_counts, hub_warning
 from domainclip.evaluation.metrics.image_to_image import image_to_image
 from domainclip.evaluation.metrics.ranking import NDCG_AT, FullScores, Ranks, commonest_first, rank_answers
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -110,7 +111,14 @@ class Retrieval(Probe):
                 "images": same_kind.gallery,
                 "queries": len(same_kind.rows),
             }
-        return ProbeResult("retrieval", data.name, metrics, "image_to_text_r1", self.version, details)
+        warnings = [
+            f"retrieval on {data.name}: {text}"
+            for gallery in searchable
+            if (text := _hub_warning(encoder, images, gallery))
+        ]
+        return ProbeResult(
+            "retrieval", data.name, metrics, "image_to_text_r1", self.version, details, warnings
+        )
 
     def galleries(self, data: EvaluationSet) -> list[Gallery]:
         """The gallery of each language with two different captions or more."""
@@ -181,6 +189,11 @@ class Retrieval(Probe):
             _metric(f"{direction}_top_{share}_percent", directions, partial(_within, percent=share))
             for share in shares
         ]
+
+
+def _hub_warning(encoder: Encoder, images: np.ndarray, gallery: Gallery) -> str:
+    counts = first_answer_counts(images[gallery.rows], encoder.texts(gallery.texts))
+    return hub_warning(counts, gallery.by_image)
 
 
 def _recall(k: int) -> RankScore:
