@@ -171,7 +171,7 @@ def _written(out: Path) -> None:
     """Markdown, CSV and page say what the file says."""
     told = (out / "ablation.md").read_text()
     assert "- locked image compared with full: " in told
-    assert "| zero-shot macro accuracy, validation, n 16, 8 groups |" in told
+    assert "| zero-shot accuracy, validation, n 16, 8 groups |" in told
     assert told.index("validation, n 16") < told.index(
         "general, n 24"
     )  # the domain first, what was kept beside it
@@ -457,7 +457,7 @@ def test_the_chosen_variant_alone_is_measured_on_the_test_split(
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
     chosen = AblationFile.model_validate_json((out / "ablation.json").read_bytes()).choice
     assert chosen is not None
-    assert chosen["metric"] == "zero_shot/validation/macro_accuracy"
+    assert chosen["metric"] == "zero_shot/validation/accuracy"
     # Every variant may lose what it wants, so that there is a choice whatever these tiny models do.
     plan_file.write_text(plan_file.read_text() + "max_retention_drop: null\n")
     # Negative control of the fixture, which was made under this guard: a measured test item would have raised.
@@ -476,7 +476,7 @@ def test_the_chosen_variant_alone_is_measured_on_the_test_split(
     assert final.choice is None
     assert final.protocol["readings"] == "the test split has been read once, for 2 adapted models"
     # The two seeds of the winner, and the values that `eval` would give: one model on eight items.
-    (accuracy,) = (r for r in final.results if (r.dataset, r.metric) == ("test", "macro_accuracy"))
+    (accuracy,) = (r for r in final.results if (r.dataset, r.metric) == ("test", "accuracy"))
     assert accuracy.items == 8
     assert list(accuracy.variants[0].seeds) == ["0", "1"]
     ablate(plan_file, folder=out, quiet=True, final=True)
@@ -485,7 +485,7 @@ def test_the_chosen_variant_alone_is_measured_on_the_test_split(
         again.protocol["readings"] == final.protocol["readings"]
     )  # the same model again is no other reading
     told = (out / "ablation.md").read_text()
-    assert f"Chosen on the validation split: {chosen['variant']}, zero-shot macro accuracy" in told
+    assert f"Chosen on the validation split: {chosen['variant']}, zero-shot accuracy" in told
     assert "add --final to the command" in told
     assert f'download="{page.stem}.csv"' in page.read_text()
 
@@ -498,7 +498,7 @@ def test_the_base_stays_where_no_variant_qualifies(
     _guard_test_split(monkeypatch)
     monkeypatch.setattr(choice, "_drop", lambda *_: 0.9)
     assert ablate(plan_file, folder=out, final=True) == out / "ablation.html"
-    line = "No variant is chosen: none is better than the base in zero-shot macro accuracy and loses at most 0.05 on the retention set"
+    line = "No variant is chosen: none is better than the base in zero-shot accuracy and loses at most 0.05 on the retention set"
     assert f"--final: nothing is measured on the test split: {line}" in capfd.readouterr().err
     assert line in (out / "ablation.md").read_text()
     assert not (out / "final.html").exists()

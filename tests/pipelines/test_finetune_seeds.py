@@ -38,9 +38,9 @@ def test_two_seeds_are_two_runs_and_one_report(
     assert file.choice is None
     # One evaluation of two models, and not three readings of the test split.
     assert file.protocol["readings"] == "the test split has been read once, for 2 adapted models"
-    (accuracy,) = (result for result in file.results if result.metric == "macro_accuracy")
+    (accuracy,) = (result for result in file.results if result.metric == "accuracy")
     (variant,) = accuracy.variants
-    values = {str(seed): _macro_accuracy(out / f"seed-{seed}") for seed in (0, 7)}
+    values = {str(seed): _accuracy(out / f"seed-{seed}") for seed in (0, 7)}
     assert variant.seeds == values
     assert variant.mean == pytest.approx(sum(values.values()) / 2)
     told = (out / "report.md").read_text()
@@ -76,10 +76,10 @@ def test_two_seeds_are_two_runs_and_one_report(
         _finetune(recipe_file, out, *SEEDS, "train.epochs=2", resume=True)
 
 
-def _macro_accuracy(run: Path) -> float:
+def _accuracy(run: Path) -> float:
     """Of the adapted model, as the run's own report has it."""
     rows = load_results(run / "results.json").results
-    (value,) = (row.adapted.value for row in rows if row.metric == "macro_accuracy" and row.adapted)
+    (value,) = (row.adapted.value for row in rows if row.metric == "accuracy" and row.adapted)
     assert value is not None
     return value
 

@@ -55,16 +55,16 @@ def test_every_alpha_is_measured_on_both_sets(
     facts = file.run["facts"]["interpolation"]
     assert set(facts["general"]) == set(facts["validation"]) == {"0.0", "0.5", "1.0"}
     assert facts["general_is"] == "not used for choosing"
-    assert facts["figure"] == "zero_shot macro_accuracy"
+    assert facts["figure"] == "zero_shot accuracy"
     assert "floor" not in facts
-    (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "macro_accuracy"))
+    (general,) = (one for one in file.results if (one.dataset, one.metric) == ("general", "accuracy"))
     # α = 0 is the base itself, and what was said of the chosen α is what the written model reaches.
     assert facts["general"]["0.0"] == general.base.value
     assert general.adapted is not None
     assert facts["general"][str(facts["alpha"])] == pytest.approx(general.adapted.value)
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count('class="path chosen"') == 1
-    assert "Thin line: zero-shot macro accuracy of the weights interpolated from the base (α = 0)" in page
+    assert "Thin line: zero-shot accuracy of the weights interpolated from the base (α = 0)" in page
     assert '<a href="https://arxiv.org/abs/2109.01903">arXiv:2109.01903</a>' in page
     assert (
         "weight interpolation: [arXiv:2109.01903](https://arxiv.org/abs/2109.01903)"
@@ -138,7 +138,7 @@ def test_no_alpha_within_the_floor_leaves_the_base(
          "weight_interpolation: no probe has a primary metric on the validation split that can select α: add zero_shot or retrieval "
          "to probes, or leave weight_interpolation out"),
         (["probes=[knn]", "weight_interpolation={max_retention_drop: 0.1}"],
-         "weight_interpolation.max_retention_drop: knn macro_accuracy cannot be measured on the retention set: leave it out"),
+         "weight_interpolation.max_retention_drop: knn accuracy cannot be measured on the retention set: leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_choose_fails_before_training(

@@ -362,7 +362,7 @@ def test_from_texts_alone_no_picture_is_looked_at(
     stage = cache_features(setup.stage_inputs())
     assert stage.notes == ("images are not read: captions of other items with the same labels replace them",)
     monkeypatch.setattr(
-        "domainclip.data.batching.pairs.decode_image", lambda _: pytest.fail("a picture was decoded")
+        "domainclip.data.batching.item_images.decode_image", lambda _: pytest.fail("a picture was decoded")
     )
     batch = to_step_batch(stage, collate([setup.pairs[0, i] for i in range(4)]), 0, torch.device("cpu"))
     assert batch.image is None

@@ -89,7 +89,13 @@ def test_what_the_base_takes_is_what_is_prepared(
     assert said.out == "out/manifest.json\n"
     assert said.err.splitlines()[-1] == "40 train, 8 validation, 16 test in 3 shards"
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["settings"] == {"short_side": 32, "format": "png", "resample": 3, "items_a_shard": 500}
+    assert manifest["settings"] == {
+        "short_side": 32,
+        "format": "png",
+        "resample": 3,
+        "items_a_shard": 500,
+        "identifiers": "refuse",
+    }
     # Shrunk as the base's own processor does it, so what the model sees stays the same.
     assert _equal(_train(recipe_file, tmp_path / "a"), _train(recipe_file, tmp_path / "b", "corpus.path=out"))
 

@@ -273,7 +273,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
 
     monkeypatch.setattr(dual_encoder.DualEncoder, "encode_image", break_third)
     with pytest.raises(DivergedError) as caught:
-        _finetune(recipe_file, tmp_path / "run", f"train.log_every={log_every}", "train.save_every=1")
+        _finetune(
+            recipe_file,
+            tmp_path / "run",
+            f"train.log_every={log_every}",
+            "train.save_every=1",
+            "train.micro_batch_size=null",
+        )
     monkeypatch.undo()
     assert caught.value.code == 6
     text = str(caught.value)

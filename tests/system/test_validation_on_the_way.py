@@ -168,7 +168,7 @@ def test_under_the_floor_a_run_ends_and_is_measured(
     facts = json.loads((folder / "results.json").read_text())
     assert facts["run"]["facts"]["alarms"] == ["retention"]
     said = " ".join(facts["warnings"])
-    assert "step 3: zero_shot macro_accuracy on the retention set is" in said
+    assert "step 3: zero_shot accuracy on the retention set is" in said
     assert "training ends;" in said
     assert (
         "train.on_retention_drop: the retention set influences the training, so its metrics are optimistic"
