@@ -190,8 +190,12 @@ labels and the anchor: *locked image* for five epochs; *LoRA* (rank 16, all laye
 a locked image tower, since these runs with more anchor texts, and interpolation, whose α was chosen on
 the test split ([ablations.md](ablations.md)). The report of each run has the recipe with every default.
 
-Limits of the X-ray results: one of the four classes has a single held-out image, which none of these runs
-classifies correctly; with it correct, each macro accuracy would be 0.25 higher. And `domainclip data
+Macro accuracy is over the classes with at least ten held-out images: of the four X-ray findings, one has a
+single image. R@1 counts an image's own captions, identical ones, and those of the same work. Intervals and
+verdicts of R@1 hold for these captions.
+
+Limits of the X-ray results: the finding, the source of an image and its view are tangled in this corpus, so
+part of the gain may be the source; the held-out patients are of the same sources. `domainclip data
 check` detects eleven radiographs of this corpus in two splits, eight of them in training and test: the
 same image under two patient numbers of two sources. They were not removed
 (`corpus.checks.near_duplicates=warning`); at most eight of the held-out items are known from training.

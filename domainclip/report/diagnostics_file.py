@@ -21,7 +21,9 @@ class Confusion(Strict):
     """How often items of each class got each answer; ties count in parts."""
 
     classes: list[str]
-    counts: list[list[float]]  # a row for each true class, a column for each answer
+    # The cells that are not 0, as a matrix of a thousand classes is almost empty: number of the true class,
+    # number of the answer, items.
+    cells: list[tuple[int, int, float]]
 
 
 class Scores(Strict):
@@ -94,7 +96,9 @@ def model_errors(model: Diagnostics) -> ModelErrors:
 
 
 def _confusion(matrix: ConfusionMatrix) -> Confusion:
-    return Confusion(classes=list(matrix.classes), counts=np.round(matrix.counts.astype(float), 4).tolist())
+    counts = np.round(matrix.counts.astype(float), 4)
+    cells = [(truth, answer, float(counts[truth, answer])) for truth, answer in np.argwhere(counts).tolist()]
+    return Confusion(classes=list(matrix.classes), cells=cells)
 
 
 def _scores(scores: ClassScores) -> Scores:

@@ -75,7 +75,10 @@ def test_the_diagnostics_of_both_models_are_in_the_file() -> None:
     file = results_file.to_results(evaluation(diagnostics=[errors()]), context())
     (found,) = json.loads(file.model_dump_json())["diagnostics"]
     assert (found["probe"], found["dataset"]) == ("zero_shot", "test")
-    assert found["base"]["confusion"] == {"classes": ["cat", "dog"], "counts": [[3.0, 1.5], [2.0, 4.0]]}
+    assert found["base"]["confusion"] == {
+        "classes": ["cat", "dog"],
+        "cells": [[0, 0, 3.0], [0, 1, 1.5], [1, 0, 2.0], [1, 1, 4.0]],
+    }
     assert found["adapted"]["classes"][1]["precision"] is None  # undefined: no answer of this class
     assert found["base"]["curves"][0]["sensitivity"] == [0.0, 0.5, 1.0]
     assert found["base"]["curves"][0]["point"]["negative_predictive_value"] == 0.75

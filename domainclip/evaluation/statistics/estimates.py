@@ -14,6 +14,7 @@ from domainclip.evaluation.statistics.aggregates import (
     average_precision,
     macro_auroc,
     macro_average_precision,
+    macro_mean,
     macro_sensitivity_at_specificity,
     point_estimate,
     sensitivity_at_specificity,
@@ -128,6 +129,10 @@ def too_few_groups(aggregate: Aggregate, groups: Sequence[str]) -> str:
     count = len(set(groups))
     if count < MIN_GROUPS:
         return f"there are only {count} groups: at least {MIN_GROUPS} are needed"
+    if isinstance(aggregate, partial) and aggregate.func is macro_mean:
+        # Within a class of one item there is no spread, so an interval would have almost no width.
+        largest = np.bincount(aggregate.keywords["classes"]).max(initial=0)
+        return f"no class has {MIN_OF_EACH} items" if largest < MIN_OF_EACH else ""
     if isinstance(aggregate, partial) and aggregate.func in _OF_TWO_KINDS:
         labels, names = np.asarray(aggregate.keywords["labels"]), np.asarray(groups, dtype=str)
         with_class, without = (len(set(names[labels == truth])) for truth in (1, 0))
