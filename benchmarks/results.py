@@ -85,8 +85,6 @@ def run(recipe: str, corpus: str, variant: str, more: list[str]) -> dict[str, An
         print("→", " ".join(command), file=sys.stderr, flush=True)
         subprocess.run(command, check=True, env=environment)
     results: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
-    # The measurement does not know how long the training took.
-    results["run"] |= json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]
     return results
 
 
@@ -130,13 +128,11 @@ def section(recipe: str, found: dict[str, dict[str, Any]]) -> str:
         rows.append(f"| {label} | {base['value']:.3f} | " + " | ".join(shown) + " |")
     first = next(iter(found.values()))
     test = next(row for row in first["results"] if row["dataset"] == "test")
-    minutes = " · ".join(f"{name} {r['run']['seconds'] / 60:.0f} min" for name, r in found.items())
     return "\n".join(
         [
             f"## {recipe}",
             "",
             f"{first['corpus']['name']}: {test['items']} held-out items of {test['groups']} groups.",
-            f"Training: {minutes}.",
             "",
             "| metric | base | " + " | ".join(found) + " |",
             "|---|--:|" + "--:|" * len(found),
