@@ -17,7 +17,7 @@ from domainclip.config.strict_model import StrictModel
 from domainclip.data.files.column_names import column_name
 from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.captions import Captions, check_templates
-from domainclip.errors import RecipeError
+from domainclip.errors import RecipeError, did_you_mean
 
 # In the form in which the columns of a table are named.
 ColumnName = Annotated[str, AfterValidator(column_name)]
@@ -222,6 +222,10 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
 
     Raises: RecipeError for a missing card, or a key that is unknown or has a wrong value.
     """
+    for key in overrides or {}:
+        if key not in Card.model_fields:  # typed beside `path` and `card`, which are keys of the recipe
+            near = did_you_mean(str(key), ["path", "card", *Card.model_fields])
+            raise RecipeError(f"corpus.{key}: unknown key: {near}")
     if not name:
         return _validated(dict(overrides or {}), "corpus")
     file = builtin.find_file("data_cards", name, ".md")

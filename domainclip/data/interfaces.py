@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainclip.errors import DataError
+from domainclip.errors import DataError, ModelError
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
@@ -47,17 +47,20 @@ class Encoder(ABC):
         """(len(texts), d) float32 of unit length."""
 
     def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(len(texts), d) float32, not normalised: some protocols average such vectors."""
-        raise NotImplementedError
+        """(len(texts), d) float32, not normalised: some protocols average such vectors.
+
+        Raises: ModelError for an encoder that has none (`has_raw_texts`).
+        """
+        raise ModelError("this encoder has no text embeddings before normalisation: choose another preset")
 
     def patches(self, items: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """(n, rows, columns, d) float32 of unit length, one vector for each patch that the model receives.
 
         And (n, 4), the window of the image that the patches cover: left, top, right, bottom, in pixels.
 
-        Raises: DataError when an image cannot be read; ModelError for a family without a grid of patches.
+        Raises: DataError when an image cannot be read; ModelError for an encoder without a grid of patches.
         """
-        raise NotImplementedError
+        raise ModelError("this encoder has no grid of patches: leave localisation out")
 
 
 class CorpusReader(Component, ABC):

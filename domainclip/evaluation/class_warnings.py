@@ -1,4 +1,4 @@
-"""Warnings about the classes of a set: items that are left out, and classes that cannot be told apart."""
+"""Warnings about the classes of a set: items that are left out, and classes that cannot be distinguished."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _left_out(data: EvaluationSet, names: Sequence[str], labels: Sequence[Sequen
     if len(present) == 1 and len(names) > 1:
         yield (
             "all items that count are of one class: accuracy is how often that class wins, and does not show "
-            "whether classes are told apart"
+            "whether classes are distinguished"
         )
 
 

@@ -47,12 +47,25 @@ def run_probes(
             results, readable, left_out = _run_probe(encoders, readable, probe)
             results = [with_names(result, names) for result in results]
             warnings += left_out
-            # A probe may warn of one model only, depending on its embeddings.
-            of_models = [text for result in results for text in result.warnings]
-            of_models += answers_without_items(results)
+            of_models = [*_warnings_by_model(results), *answers_without_items(results)]
             entry = _protocol_entry(probe, results, readable, lost)
             groups = len(set(readable.items["group"][:]))
             yield ModelEvaluation(results, entry, [*warnings, *of_models], groups)
+
+
+def _warnings_by_model(results: Sequence[ProbeResult]) -> list[str]:
+    """The warnings of a probe; one that depends on the embeddings of a model names it."""
+    texts = dict.fromkeys(text for result in results for text in result.warnings)
+    holders = {text: [i for i, result in enumerate(results) if text in result.warnings] for text in texts}
+    names = (
+        ("base", "adapted model") if len(results) == 2 else [f"model {i + 1}" for i in range(len(results))]
+    )
+    return [
+        text
+        if len(holders[text]) == len(results)
+        else f"{', '.join(names[i] for i in holders[text])}: {text}"
+        for text in texts
+    ]
 
 
 def _run_probe(

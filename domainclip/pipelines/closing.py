@@ -40,7 +40,7 @@ def next_commands(run: Path, recipe: Recipe, measured: EvaluationSet) -> Iterato
         yield f"Try it: domainclip classify {name} {shlex.quote(place)}"
     elif place is not None:
         yield f'Try it: domainclip search {name} "a photo" --in {shlex.quote(place)}'
-    yield f"On data from elsewhere: domainclip eval {name} --against base corpus.path=…"
+    yield f"On data from elsewhere: domainclip eval {name} --against base corpus.path=NEW"
 
 
 def _images(recipe: Recipe, measured: EvaluationSet) -> str | None:

@@ -42,7 +42,7 @@ def _cautions(rows: Sequence[ComparisonRow], details: Mapping[str, Any]) -> Iter
     if within is None:
         yield (
             "Within no source are there two classes with enough items: whether the classes or only the "
-            "sources are told apart is not measured."
+            "sources are distinguished is not measured."
         )
     elif gained and not _is_shown(within):
         yield (

@@ -73,9 +73,7 @@ class TrainingSetup:
     notes: tuple[str, ...] = ()  # what is cached and what is not, for the user
     validation: ValidationSet | None = None  # measured during training; None: nothing
     identity: Mapping[str, Any] = field(default_factory=dict)  # a checkpoint must agree with it to be resumed
-    interpolates: bool = (
-        False  # whether the weights are interpolated afterwards, for which those before are kept
-    )
+    interpolates: bool = False  # whether the weights are interpolated with those before training
     checkpoint: Path | None = None  # that training continues from; None: it starts at its first step
 
     @property

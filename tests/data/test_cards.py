@@ -153,3 +153,8 @@ def test_every_option_of_a_reader_is_documented() -> None:
     for reader in readers:
         for option in dataclasses.fields(registry.find("readers", reader)):
             assert f"`{option.name}`" in text, f"{reader}.{option.name}"
+
+
+def test_an_unknown_key_is_compared_with_path_and_card_too() -> None:
+    with pytest.raises(RecipeError, match=r'^corpus\.pth: unknown key: did you mean "path"\?$'):
+        load_card("chest_phantom", {"pth": "x"})

@@ -15,6 +15,7 @@ from domainclip.evaluation.base import EvaluationSet, ProbeResult
 from domainclip.evaluation.class_warnings import answers_without_items, class_warnings
 from domainclip.evaluation.diagnostics import ConfusionMatrix, Diagnostics
 from domainclip.evaluation.evaluate import compare_models
+from domainclip.evaluation.probe_runs import _warnings_by_model
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.run_classes import RunClasses, default_classes
@@ -37,7 +38,7 @@ def test_a_typing_error_in_a_class() -> None:
     assert class_warnings(data) == [
         "test: 10 of 20 items are left out of classification: 10 whose label is not among the classes",
         "test: all items that count are of one class: accuracy is how often that class wins, and does not show "
-        "whether classes are told apart",
+        "whether classes are distinguished",
         'test: no item has 1 of the 2 classes: "dogg" (did you mean "dog"?)',
     ]
     private = EvaluationSet(data.name, data.items, evaluation_set([{"id": "0"}], CATS).card, data.classes)
@@ -156,6 +157,16 @@ def _answers(*counts: list[list[float]]) -> list[ProbeResult]:
         )
         for of_model in counts
     ]
+
+
+def test_a_warning_of_one_model_names_it() -> None:
+    base, adapted = (
+        ProbeResult("retrieval", "test", [], "r1", 1, warnings=warnings)
+        for warnings in (["of both", "75 images"], ["of both"])
+    )
+    assert _warnings_by_model([base, adapted]) == ["of both", "base: 75 images"]
+    assert _warnings_by_model([base]) == ["of both", "75 images"]
+    assert _warnings_by_model([adapted, adapted, base]) == ["of both", "model 3: 75 images"]
 
 
 def test_answers_to_classes_that_no_item_has_are_counted_for_each_model() -> None:

@@ -44,7 +44,7 @@ def test_a_corpus_without_classes_is_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["/nowhere/a.png", "", None])
 def test_images_that_are_no_files_are_not_named(tmp_path: Path, place: str | None) -> None:
     lines = list(next_commands(Path("runs/a-1"), recipe(tmp_path), measured(place)))
-    assert lines == ["On data from elsewhere: domainclip eval runs/a-1 --against base corpus.path=…"]
+    assert lines == ["On data from elsewhere: domainclip eval runs/a-1 --against base corpus.path=NEW"]
 
 
 def test_shards_are_named_by_their_pattern() -> None:

@@ -166,19 +166,19 @@ def _inspected_items(inspected: InspectedCorpus) -> tuple[_Labelled, np.ndarray]
 
 def _features(inspected: InspectedCorpus, items: _Labelled, indices: np.ndarray) -> Mapping[str, np.ndarray]:
     """Columns (n, k) of the properties that differ between the images."""
-    looks = inspected.inspections[indices]
+    inspections = inspected.inspections[indices]
     paths = [str(inspected.images[index]["path"] or "") for index in indices.tolist()]
     files = [PurePath(locations.split_location(path)[0]) for path in paths]
-    size = np.stack([looks["width"], looks["height"]], axis=1).astype(float)
+    size = np.stack([inspections["width"], inspections["height"]], axis=1).astype(float)
     columns = {
         "size": np.column_stack([size, size[:, 0] / np.maximum(size[:, 1], 1)]),
-        "brightness": looks["thumbnail"].mean(axis=(1, 2))[:, None],
+        "brightness": inspections["thumbnail"].mean(axis=(1, 2))[:, None],
         "file type": _one_hot([file.suffix.lower() for file in files]),
-        "stored mode": _one_hot([mode.decode("ascii", "replace") for mode in looks["mode"]]),
+        "stored mode": _one_hot([mode.decode("ascii", "replace") for mode in inspections["mode"]]),
     }
     if not _are_class_folders(files, items):
         columns["folder"] = _one_hot([str(file.parent) for file in files])
-    if (looks["mode"] == b"DICOM").mean() > 0.5:
+    if (inspections["mode"] == b"DICOM").mean() > 0.5:
         columns["manufacturer"] = _one_hot([_manufacturer(path) for path in paths])
     return {name: values for name, values in columns.items() if (values != values[:1]).any()}
 

@@ -89,7 +89,7 @@ def calibration_errors(
 ) -> tuple[list[Metric], dict[str, float]]:
     """The calibration error of each cell, never judged, and that of a calibrated model with its confidences.
 
-    The error grows as a cell shrinks, whatever the model: only its distance from the latter says something.
+    The error grows as a cell shrinks, whatever the model: only its distance from the latter is informative.
     """
     several = data.card.multi_label
     classes = forecasting.classes_with_probability(encoder, data)[0] if several else data.classes

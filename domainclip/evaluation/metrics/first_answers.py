@@ -18,6 +18,7 @@ from domainclip.evaluation.metrics.labels import names_to_show, single_label_ite
 from domainclip.evaluation.metrics.prompt_presets import Preset, zero_shot_task
 from domainclip.evaluation.metrics.ranking import rank_answers
 from domainclip.evaluation.metrics.retrieval_gallery import Gallery
+from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.metrics.zero_shot_scores import class_margins
 
 
@@ -51,8 +52,7 @@ def first_captions_of(
     """The k captions that are nearest to each of some images of the gallery; equal cosines in its order."""
     places = [int(np.flatnonzero(gallery.rows == row)[0]) for row in rows]
     images, texts = encoder.images(data.items)[list(rows)], encoder.texts(gallery.texts)
-    cosines = np.round(images.astype(np.float64) @ texts.astype(np.float64).T, 6)
-    first = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    first = np.argsort(-rounded_cosines(images, texts), axis=1, kind="stable")[:, :k]
     right = gallery.by_image[places].toarray()
     return [
         [Answer(gallery.texts[column], bool(right[i, column])) for column in columns]

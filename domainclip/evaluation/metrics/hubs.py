@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from domainclip.evaluation.metrics.ranking import BLOCK
+from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 
 _MIN_QUERIES = 10
 _SHARE = 0.1  # of the queries, from which on verdicts would often differ for another gallery
@@ -15,8 +16,8 @@ def first_answer_counts(queries: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """(m,) for how many queries (q, d) each answer (m, d) comes first; of a tie, the first one."""
     counts = np.zeros(len(answers), dtype=int)
     for start in range(0, len(queries), BLOCK):
-        cosines = np.round(queries[start : start + BLOCK].astype(np.float64) @ answers.T, 6)
-        counts += np.bincount(cosines.argmax(axis=1), minlength=len(answers))
+        nearest = rounded_cosines(queries[start : start + BLOCK], answers).argmax(axis=1)
+        counts += np.bincount(nearest, minlength=len(answers))
     return counts
 
 

@@ -181,7 +181,7 @@ def _side_by_side(answers: _Answers, columns: Mapping[str, Sequence[int]]) -> tu
 
 
 def _with_two_classes(answers: _Answers) -> int:
-    """The number of sources within which something can be told apart."""
+    """The number of sources within which classes can be distinguished."""
     if answers.hits is not None:
         return len(_pairs(answers)[1])
     return sum(bool(_with_and_without(answers, source)) for source in set(answers.strata.tolist()) - {""})

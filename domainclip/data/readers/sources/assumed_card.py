@@ -169,8 +169,7 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
             changed[key] = (
                 present if isinstance(value, list) and (present or key in ("meta", "acquisition")) else None
             )
-        instead = "guessed, or else each image is a group" if key == "group" else "guessed, or left out"
-        notes.append(_note(f"corpus.columns.{key}", absent, instead))
+        notes.append(_note(f"corpus.columns.{key}", absent, _instead(key, bool(present), available)))
     captions_of_card: dict[str, Any] = {}
     rewrites = [name for name in card.captions.rewrites if exists(name)]
     if rewrites != card.captions.rewrites:
@@ -189,6 +188,16 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
         ),
         notes,
     )
+
+
+def _instead(key: str, others: bool, available: Sequence[str]) -> str:
+    """What takes the place of an absent column, and the key that names another."""
+    if others:
+        return "left out"
+    if guess := sources_columns.guess_column(key, available, "corpus"):
+        return f'"{guess}" is guessed; corpus.columns.{key}=COLUMN names another'
+    none = "each image is a group" if key == "group" else "left out"
+    return f"{none}; corpus.columns.{key}=COLUMN names one"
 
 
 def _template(card: Card, available: Sequence[str]) -> str | None:

@@ -55,6 +55,14 @@ def resolve_columns(card: Card, available: Sequence[str], source: str, log: Read
     return columns.model_copy(update=guesses)
 
 
+def guess_column(role: str, available: Sequence[str], source: str) -> str:
+    """The column that the usual names of a role point to; empty without one, or for a role without names.
+
+    Raises: DataError for two that differ in capitals only.
+    """
+    return _guess(role, _USUAL_NAMES.get(role, ()), available, source)
+
+
 def require_image_column(columns: Columns, available: Sequence[str], source: str) -> str:
     """The column that names the images.
 
