@@ -128,7 +128,11 @@ def test_no_alpha_within_the_floor_leaves_the_base(
         models_loading.load_model(base).weights(),
     )
     assert all(torch.equal(weight, before[name]) for name, weight in written.items())
-    assert {one.difference.value for one in file.results if one.difference} == {0.0}
+    changes = [(one.base.value, one.difference.value) for one in file.results if one.difference]
+    # Undefined where the base is, such as the precision of a class that it never answers: which classes that are
+    # depends on the half, and so on the secret of the machine.
+    assert {change for value, change in changes if value is not None} == {0.0}
+    assert {change for value, change in changes if value is None} <= {None}
 
 
 @pytest.mark.parametrize(
