@@ -77,6 +77,7 @@ class WeightInterpolation(StrictModel):
     citation: ClassVar[str] = "arXiv:2109.01903"
 
     alphas: list[float] = [0.25, 0.5, 0.75, 1.0]
+    by_layer: bool = False  # layer l of L moves by alpha + (1 - alpha) l / (L - 1) [arXiv:2410.17146]
     # The largest drop of the headline metric on the retention set; half of that set then selects alpha.
     max_retention_drop: Share | None = None
 

@@ -31,6 +31,14 @@ def parameters_below(tower: nn.Module, first: int) -> list[str]:
     return [name for name, _, index in _layer_indices(tower) if index < first]
 
 
+def relative_depths(tower: nn.Module) -> dict[str, float]:
+    """By name, where a weight's layer lies: 0 is the first one, 1 the last; none outside the layers."""
+    count = layers.depth(tower)
+    last = max(1, count - 1)
+    inside = [(name, index) for name, _, index in _layer_indices(tower) if 0 <= index < count]
+    return {name: 1.0 if count == 1 else index / last for name, index in inside}
+
+
 def frozen_modules(tower: nn.Module, first: int) -> list[nn.Module]:
     """The modules before a layer that can draw dropout: embeddings and lower layers; for layer 0, none."""
     _, stack = layers.layer_stack(tower)

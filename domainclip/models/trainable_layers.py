@@ -93,6 +93,14 @@ class TrainableLayers(nn.Module):
         first = self.depth(modality) - layers.check_last_layers(self.tower(modality), last_layers)
         return self._names_below(modality, first)
 
+    def relative_depths(self) -> dict[str, float]:
+        """By name, as in `weights`: 0 in a tower's first layer, 1 in the last; none outside the layers."""
+        return {
+            parameters.parameter_name(f"{TOWER_MODULES[modality]}.{name}"): depth
+            for modality in MODALITIES
+            for name, depth in frozen_prefix.relative_depths(self.tower(modality)).items()
+        }
+
     def lora_targets(self, modality: Modality, kind: str, last_layers: int | None = None) -> list[str]:
         """Full names of a tower's linear layers, as peft's `target_modules` expects them.
 

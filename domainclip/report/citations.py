@@ -41,7 +41,10 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
     ]
     if recipe.weight_interpolation is not None:
         used.append(("weight interpolation", WeightInterpolation))
-    return [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
+    lines = [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
+    if recipe.weight_interpolation is not None and recipe.weight_interpolation.by_layer:
+        lines.append("weight interpolation by layer: arXiv:2410.17146")
+    return lines
 
 
 def probe_sources(probes: Mapping[str, Probe]) -> list[str]:

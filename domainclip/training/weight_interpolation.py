@@ -13,10 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from domainclip.distributed import heartbeat
 from domainclip.errors import RecipeError
@@ -32,49 +28,7 @@ from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
 from domainclip.training.stages import TrainedModel
-
-
-@torch.no_grad()
-def set_alpha(
-    weights: Mapping[str, Tensor],
-    start: Mapping[str, Tensor],
-    end: Mapping[str, Tensor],
-    alpha: float,
-    model: nn.Module | None = None,
-) -> None:
-    """Set the weights to (1 − α) start + α end, in place; `model`, which holds them, is needed for DoRA only.
-
-    An adapter's update is the product B A with B = 0 at the start: scaling B alone scales the update.
-    """
-    rescaled = {name.split(".lora_")[0] for name in weights if ".lora_magnitude_vector." in name}
-    for name, weight in weights.items():
-        if alpha == 0.0:
-            weight.copy_(start[name])
-        elif ".lora_A." in name or alpha == 1.0 or name.split(".lora_")[0] in rescaled:
-            weight.copy_(end[name])
-        else:
-            weight.copy_(torch.lerp(start[name], end[name], alpha))
-    if rescaled and 0.0 < alpha < 1.0:
-        assert model is not None
-        _rescale(model, alpha)
-
-
-def _rescale(model: nn.Module, alpha: float) -> None:
-    """Move DoRA's layers from α = 1 to α: (1 − α) W + α m (W + U) / ‖W + U‖, with U = s B A, row by row.
-
-    A row is a mixture of W and U again, so a factor on B's row and a new length express it exactly.
-    """
-    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "lora_magnitude_vector")]
-    for layer in layers:
-        for name, dora in layer.lora_magnitude_vector.items():
-            a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-            base, update = layer.base_layer.weight, layer.scaling[name] * (b @ a)
-            of_update = alpha * dora.weight / (base + update).norm(dim=1)
-            of_base = 1 - alpha + of_update
-            share = (of_update / of_base)[:, None]
-            b.mul_(share)
-            dora.weight.copy_(of_base * (base + share * update).norm(dim=1))
-
+from domainclip.training.weight_path import WeightPath
 
 _BOOTSTRAP_SAMPLES = 200  # for a standard error
 
@@ -139,22 +93,16 @@ def interpolate_weights(
     model, settings = trained.model, protocol.interpolation
     if settings is None or metric is None:
         return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), None)
-    start = trained.start_weights
-    weights = {
-        name: weight
-        for name, weight in model.weights().items()
-        if name in start and not name.startswith("extra/third.")
-    }
-    end = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+    path = WeightPath.between(trained.start_weights, model, settings.by_layer)
     tried, base_results, measured = [], list[ProbeResult](), dict[float, Metric]()
     for alpha in (0.0, *settings.alphas):
-        set_alpha(weights, start, end, alpha, model)
+        path.set_alpha(alpha)
         results = _measure_selection(model, protocol, metric)
         base_results = base_results or results
         measured[alpha] = _metric_of(results, metric)
         tried.append(_score(alpha, measured[alpha], results, base_results, metric, protocol))
     alpha = choose_alpha(tried, partial(_paired_error, measured, protocol.seed), settings.max_retention_drop)
-    set_alpha(weights, start, end, alpha, model)
+    path.set_alpha(alpha)
     general = _result_of(base_results, RETENTION, metric)
     result = InterpolationResult(
         alpha,
