@@ -25,6 +25,7 @@ from domainclip.cli import (
     export,
     finetune,
     plan,
+    push,
     recipes,
     search,
 )
@@ -48,7 +49,7 @@ app.command()(classify.classify)
 app.command()(search.search)
 app.command()(embed.embed)
 app.command()(export.merge)
-app.command()(export.push)
+app.command()(push.push)
 app.command()(plan.schema)
 app.add_typer(recipes.recipes, name="recipes")
 app.add_typer(cards.cards, name="cards")
