@@ -47,7 +47,7 @@ class Component:
     """
 
     citation: ClassVar[str] = "no source named"  # of the method, as it stands in the report
-    models: ClassVar[tuple[str, ...]] = ()  # options that name models: folders under `roots`, or Hub ids
+    models: ClassVar[tuple[str, ...]] = ()  # options that name models: folders, or Hub ids
 
 
 def names(kind: str) -> list[str]:

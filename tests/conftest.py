@@ -138,7 +138,6 @@ corpus:
 strategy: full
 train: {{epochs: 3, batch_size: 16, learning_rate: 1e-3, save_every: 2, keep_checkpoints: 3}}
 evaluate: {{bootstrap_samples: 100}}
-roots: [{base}, {corpus}]
 """
 
 

@@ -109,6 +109,7 @@ def preview(
     if rest:
         raise RecipeError(f'data preview: "{rest[0]}": write overrides as key=value')
     checked = corpus_check.check_corpus(target, whole=False, workers=_workers(workers))
+    output.print_notes([checked.corpus.guesses] if checked.corpus.guesses else [], quiet=False)
     typer.echo(page.write_preview(checked, out, items))
 
 

@@ -67,15 +67,14 @@ def schema() -> Options:
 
 
 def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe:
-    """Make local paths absolute, each under a declared root.
+    """Make local paths absolute.
 
-    A recipe may come from anyone, so its paths must lie in the working folder, in the recipe's folder, among
-    the built-in files or in a folder of `roots`. A path on the command line comes from the user, and is free.
+    A path in a user's recipe or on the command line comes from the user. The paths of a recipe that was
+    downloaded must lie in the folders of `paths.allowed_folders`.
     """
-    allowed = [Path.cwd(), file.parent, builtin.builtin_folder("recipes").parent, *map(Path, recipe.roots)]
+    allowed = paths.allowed_folders(file)
     overridden = {text.partition("=")[0] for text in changes}
     data = recipe.model_dump(exclude_unset=True)
-    roots = list(recipe.roots)
     for key in ("base", "corpus", "retention"):
         if not isinstance(data.get(key), dict) or (key == "retention" and not data[key].get("path")):
             continue
@@ -84,32 +83,35 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
             str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
         )
         data[key]["path"] = path
-        # The resolved recipe in the run folder declares them, so that a run can be resumed from any folder.
-        if Path(path).is_absolute() and path not in roots:
-            roots.append(path)
+        if not any(text.startswith(f"{key}.options") for text in overridden):
+            paths.check_reader_paths(data[key].get("options"), file, f"{file.name}: {key}.options")
+        if reports := paths.find_table_file(_reports(data[key]), path, file):
+            data[key]["options"]["reports"] = reports
         if card := paths.find_card_file(data[key].get("card"), file):
             data[key]["card"] = card
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():
             from_user = any(text == key or text.startswith(f"{key}.") for text in overridden)
             where = f"{file.name}: {key}.{name}"
-            roots += _resolve_models(kind, name, options, file, None if from_user else allowed, where)
-    data["roots"] = list(dict.fromkeys(roots))  # reading the resolved recipe adds none twice
+            _resolve_models(kind, name, options, file, None if from_user else allowed, where)
     return Recipe.model_validate(data)
+
+
+def _reports(source: Options) -> Any:
+    """The table of reports of a corpus, as the recipe names it."""
+    options = source.get("options")
+    return options.get("reports") if isinstance(options, dict) else None
 
 
 def _resolve_models(
     kind: str, name: str, options: Options, file: Path, allowed: list[Path] | None, where: str
-) -> list[str]:
-    """Resolve, in place, the options of a component that name models; return the local folders among them."""
-    folders = list[str]()
+) -> None:
+    """Resolve, in place, the options of a component that name models."""
 
     def resolved(path: Any, option: str) -> Any:
         if not isinstance(path, str):  # refused with the other options, by its type
             return path
-        path = paths.resolve_path(path, file, allowed, f"{where}.{option}")
-        folders.extend([path] if Path(path).is_absolute() else [])
-        return path
+        return paths.resolve_path(path, file, allowed, f"{where}.{option}")
 
     for option in registry.find(kind, name).models:
         value = options.get(option)
@@ -120,5 +122,4 @@ def _resolve_models(
     within = options.get("objective")  # the objective inside matryoshka
     for inner, more in within.items() if isinstance(within, dict) else ():
         if isinstance(more, dict):
-            folders += _resolve_models(kind, inner, more, file, allowed, f"{where}.objective.{inner}")
-    return folders
+            _resolve_models(kind, inner, more, file, allowed, f"{where}.objective.{inner}")

@@ -1,4 +1,4 @@
-"""Local paths: how they are recognised, and where a recipe, which anyone may have written, may read."""
+"""Local paths: how they are recognised, and where a recipe that was downloaded may read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from domainclip.config import builtin, strict_yaml
 from domainclip.errors import RecipeError
 
 _LOCAL = re.compile(r"/\w|~[\w-]*[/\\]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]")
+_READER_PATHS = ("reports", "image_folder")  # options of readers that name a file or folder
 _DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".yaml")  # a Hub id may hold other dots
 
 
@@ -26,13 +28,36 @@ def is_local_path(text: str, *, strict: bool = False) -> bool:
     return strict and (text.startswith(("/", "~")) or "\\" in text or text.count("/") > 1)
 
 
-def resolve_path(text: str, file: Path, roots: Sequence[Path] | None, where: str) -> str:
-    """Return an absolute path under one of the roots (any path, when None), or a Hub id unchanged.
+def allowed_folders(file: Path) -> list[Path] | None:
+    """Return the folders that the paths in a recipe, suite or card may lie in; None: any folder.
+
+    The paths in a user's file are the user's. A file that was downloaded may come from anyone: its paths must
+    lie in the working folder, in its folder or among the built-in files.
+    """
+    return (
+        [Path.cwd(), file.parent, builtin.builtin_folder("recipes").parent] if is_downloaded(file) else None
+    )
+
+
+def is_downloaded(file: Path) -> bool:
+    """Return whether a client of the Hub wrote the file: into its cache, or into a folder that was named."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    caches = [home, Path(os.environ.get("HF_HUB_CACHE", home))]
+    path = Path(os.path.abspath(file))  # a file of the cache is a link to a blob in it
+    if any(path.is_relative_to(cache.expanduser().absolute()) for cache in caches):
+        return True
+    # Next to the files of `hf download --local-dir` is a record of each.
+    records = ".cache/huggingface/download"
+    return any((up / records / f"{path.relative_to(up)}.metadata").is_file() for up in path.parents)
+
+
+def resolve_path(text: str, file: Path, allowed: Sequence[Path] | None, where: str) -> str:
+    """Return an absolute path in one of the allowed folders (any path, when None), or a Hub id unchanged.
 
     A relative path is looked up in the working folder, in the recipe's folder and among the built-in
     files, in this order. `where` is the recipe's key, for messages.
 
-    Raises: RecipeError for a path outside the roots, with links resolved, or one that no system can have.
+    Raises: RecipeError for a path outside these folders, with links resolved, or one that no system can have.
     """
     if strict_yaml.UNWRITABLE.search(text):
         raise RecipeError(f"{where}: not UTF-8 text, or a NUL character: rename the file or folder")
@@ -45,9 +70,37 @@ def resolve_path(text: str, file: Path, roots: Sequence[Path] | None, where: str
     if existing is None and _is_hub_id(text):
         return text
     path = (existing or Path.cwd() / text).resolve()
-    if roots is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise RecipeError(f'{where}: {path} lies outside the declared roots: add its folder to "roots"')
+    if allowed is not None and not any(path.is_relative_to(folder.resolve()) for folder in allowed):
+        raise RecipeError(
+            f"{where}: {path} lies outside the working folder and the folder of this file, which was "
+            "downloaded: name the path on the command line, or copy the file"
+        )
     return str(path)
+
+
+def check_reader_paths(options: Any, file: Path, where: str) -> None:
+    """Refuse paths outside the corpus folder among the options of a reader, in a file that was downloaded.
+
+    Raises: RecipeError, beginning with `where`.
+    """
+    for key in _READER_PATHS if isinstance(options, dict) and is_downloaded(file) else ():
+        name = options.get(key)
+        if isinstance(name, str) and (is_local_path(name, strict=True) or ".." in Path(name).parts):
+            raise RecipeError(
+                f"{where}.{key}: lies outside the corpus folder, and this file was downloaded: name the path "
+                "on the command line, or copy the file"
+            )
+
+
+def find_table_file(name: Any, corpus: str, file: Path) -> str | None:
+    """Return the path of a table in the working or the recipe's folder; None: it is in the corpus folder."""
+    if not isinstance(name, str) or not name:
+        return None
+    name = os.path.expanduser(name)
+    if os.path.isfile(Path(corpus) / name):
+        return None
+    files = (Path(folder, name) for folder in (Path.cwd(), file.parent))
+    return next((str(path.resolve()) for path in files if os.path.isfile(path)), None)
 
 
 def find_card_file(name: str | None, file: Path) -> str | None:

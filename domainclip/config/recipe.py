@@ -113,9 +113,6 @@ class Recipe(StrictModel):
     retention: RetentionSource | None = None
     evaluate: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
-    roots: list[
-        str
-    ] = []  # further folders that paths may lie in; always: the working and the recipe's folder
 
     @field_validator("name")
     @classmethod
@@ -138,7 +135,7 @@ class Recipe(StrictModel):
     def identity(self) -> Options:
         """The settings that determine the trained weights; a run resumes only when they are unchanged."""
         data = self.model_dump(mode="json")
-        for key in ("name", "evaluate", "report", "roots"):
+        for key in ("name", "evaluate", "report"):
             data.pop(key)
         interpolation = data.pop("weight_interpolation") or {}
         if self.train.steers and interpolation.get("max_retention_drop") is not None:

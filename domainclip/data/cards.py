@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from domainclip import registry
-from domainclip.config import builtin, strict_yaml
+from domainclip.config import builtin, paths, strict_yaml
 from domainclip.config.strict_model import StrictModel
 from domainclip.data.files.column_names import column_name
 from domainclip.data.images.image_settings import ImageSettings
@@ -233,6 +233,7 @@ def load_card(name: str | None, overrides: dict[str, Any] | None = None) -> Card
     options = front.get("domainclip")
     if not isinstance(options, dict):
         raise RecipeError(f'{file.name}: no mapping under "domainclip": see docs/guide/data.md for its keys')
+    paths.check_reader_paths(options.get("options"), file, f"{file.name}: options")
     # These three keys of the Hub's card, at the top level, are keys of this card as well.
     shared: dict[str, Any] = {
         key: front[key] for key in ("pretty_name", "license", "language") if key in front

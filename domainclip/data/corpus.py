@@ -41,6 +41,7 @@ class Corpus:
     view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
     # The training data when it is not in memory: the training split is then a sample of it.
     stream: Stream | None = None
+    guesses: str = ""  # one line with the columns that were guessed, which is the first note as well
     divided: bool = False  # whether the source names no split, so that the shares of the card decided it
 
     def with_train_items(self, items: Dataset) -> Corpus:
@@ -101,7 +102,8 @@ def load_corpus(
         card=card,
         fingerprint=fingerprint,
         unusable=log.unusable,
-        notes=log.notes,
+        notes=[*filter(None, [log.guesses]), *log.notes],
+        guesses=log.guesses,
         locations=locations,
         digests={id: of_item[0] for id, of_item in digests.items()},
         view_digests={id: of_item[1:] for id, of_item in digests.items() if len(of_item) > 1},

@@ -33,8 +33,18 @@ class ReadLog:
     unusable: list[UnusableItem] = field(default_factory=list)
     locations: dict[str, str] = field(default_factory=dict)  # by id: the location of the row in the source
     counts: Counter[str] = field(default_factory=Counter)  # by the text of a note that begins with a number
+    guessed: dict[str, str] = field(default_factory=dict)  # the columns that no card names, by role
     training: bool = True  # whether the training split is trained on, and so needs captions
     divided: bool = False  # whether the card's shares decided the split of every row: the source names none
+
+    @property
+    def guesses(self) -> str:
+        """One line with the columns that were guessed, and how to name others; empty without any."""
+        if not self.guessed:
+            return ""
+        listed = ", ".join(f"{role} {column}" for role, column in self.guessed.items())
+        first = next(iter(self.guessed))
+        return f"columns guessed from their names: {listed} (corpus.columns.{first}=COLUMN names another)"
 
     def add_note(self, text: str) -> None:
         """Add a line for the user, once."""

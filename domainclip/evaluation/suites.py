@@ -58,8 +58,7 @@ def load(name: str) -> Suite:
         suite = Suite.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{file.name}: {registry.format_validation_error(error, '')}") from None
-    # A suite may come from anyone: its paths must lie where those of a recipe may lie.
-    allowed = [Path.cwd(), file.parent, builtin.builtin_folder("suites").parent]
+    allowed = paths.allowed_folders(file)
     resolved = {
         name: source.model_copy(
             update={"path": paths.resolve_path(source.path, file, allowed, f"{file.name}: sets.{name}")}

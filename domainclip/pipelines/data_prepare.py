@@ -87,6 +87,8 @@ def write_prepared_corpus(
     """
     key = pseudonyms.pseudonym_key()
     corpus = load_corpus(card, path)
+    if corpus.guesses:
+        report(corpus.guesses)
     files = dicom_files(corpus)
     for finding in unused_attributes(sorted(files)):  # the shards have no headers
         report(finding.text)

@@ -104,6 +104,8 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         probes=suite.assemble() if suite else None,
     )
     measured, recipe = loaded.measured, loaded.inputs.recipe
+    for line in () if request.quiet or collectives.rank() else loaded.inputs.guesses:
+        _say(line)
     protocol = make_protocol(loaded.inputs)
     reported, notes = evaluated_sets(protocol.reported, chosen, suite, measured)
     if measured.external and request.out is None:

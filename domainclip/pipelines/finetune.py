@@ -30,6 +30,7 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
     with open_run(recipe.name, recipe.train, options) as run:
         inputs = load_inputs(recipe, "train")
         protocol = make_protocol(inputs)
+        run.say(*inputs.guesses)
         run.warn(*inputs.warnings, *protocol.overlap.invalid)
         start = find_starting_point(inputs, run)
         baseline = measure_baseline(inputs.base, protocol, run)

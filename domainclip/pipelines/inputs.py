@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,6 +38,14 @@ class EvaluationInputs:
     warnings: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()  # leaks between splits; always empty for training, which they stop
     training_record: TrainingRecord | None = None  # images behind the adapted model; None to evaluate
+
+    @property
+    def guesses(self) -> Iterator[str]:
+        """A line for each corpus whose columns were guessed."""
+        if self.corpus.guesses:
+            yield f"corpus: {self.corpus.guesses}"
+        if self.retention is not None and self.retention.guesses:
+            yield f"retention set: {self.retention.guesses.replace('corpus.columns', 'retention.columns')}"
 
 
 @dataclass(frozen=True, kw_only=True)

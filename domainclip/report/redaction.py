@@ -65,7 +65,7 @@ def hub_id(text: str) -> str | None:
 
 def public_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML without local paths; a base on the Hub keeps its name."""
-    public = _without_paths(recipe.model_dump(mode="json") | {"roots": []})
+    public = _without_paths(recipe.model_dump(mode="json"))
     public["base"]["path"] = hub_id(recipe.base.path) or LOCAL
     return strict_yaml.dump_yaml(public)
 
@@ -73,7 +73,8 @@ def public_recipe(recipe: Recipe) -> str:
 def local_paths(recipe: Recipe, run: Path) -> list[str]:
     """The local paths that a text about this run could contain, longest first."""
     sources = [recipe.corpus, recipe.retention] if recipe.retention else [recipe.corpus]
-    texts = [recipe.base.path, *recipe.roots, *_strings([source.model_dump() for source in sources])]
+    named = [*(source.model_dump() for source in sources), recipe.strategy, recipe.objectives]
+    texts = [recipe.base.path, *_strings(named)]
     paths = {str(place) for place in (run.absolute(), run.resolve(), Path.home(), Path.cwd())}
     paths |= {text.rstrip("/\\") for text in texts if is_local_path(text)}
     return sorted((path for path in paths if len(path) > 1), key=len, reverse=True)
@@ -140,7 +141,7 @@ def _written(path: str) -> str:
 
 
 _PATHS = ("--out", "--run-dir", "--accelerate-config")  # options whose value is a local path
-_SOURCES = ("base", "corpus", "retention", "roots")
+_SOURCES = ("base", "corpus", "retention")
 
 
 def public_command() -> str:

@@ -35,10 +35,10 @@ class RunContext:
         """Whether this process prints no progress."""
         return self.options.quiet or collectives.rank() > 0
 
-    def say(self, text: str) -> None:
-        """Print a progress line on standard error: on the first process, unless the run is quiet."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+    def say(self, *lines: str) -> None:
+        """Print progress lines on standard error: on the first process, unless the run is quiet."""
+        for line in () if self.quiet else lines:
+            print(line, file=sys.stderr, flush=True)
 
     def warn(self, *warnings: str) -> None:
         """Print warnings, a line each."""

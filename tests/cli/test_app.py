@@ -121,8 +121,7 @@ def test_a_run_goes_on_from_any_folder(
     (home / "squares.md").write_text(f"---\n{front}\n---\nSquares.\n")
     base = recipe_file.read_text().splitlines()[1]
     rest = "strategy: full\ntrain: {epochs: 1, batch_size: 16}\nevaluate: {bootstrap_samples: 100}"
-    roots = recipe_file.read_text().splitlines()[-1]
-    (home / "r.yaml").write_text(f"{base}\ncorpus: {{path: data, card: squares.md}}\n{rest}\n{roots}\n")
+    (home / "r.yaml").write_text(f"{base}\ncorpus: {{path: data, card: squares.md}}\n{rest}\n")
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
     monkeypatch.chdir(tmp_path / "here")

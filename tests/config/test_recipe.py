@@ -1,4 +1,4 @@
-"""Recipes: every key checked, every path under a declared root, and the resolved one gives the same run."""
+"""Recipes: every key checked, downloaded ones confined, and the resolved one gives the same run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from domainclip import components
 from domainclip.config import loading
+from domainclip.data.cards import load_card
 from domainclip.errors import RecipeError
 
 TEXT = """
@@ -112,22 +113,76 @@ def test_unknown_recipe(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc", "../elsewhere", "link"])
-def test_paths_in_a_recipe_stay_under_the_roots(folder: Path, path: str) -> None:
-    """Fault 32."""
+def test_paths_of_a_downloaded_recipe_are_confined_and_those_of_a_users_recipe_are_not(
+    folder: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "link").symlink_to("/etc")
-    text = TEXT.replace("path: data", f"path: {path}")
-    (folder / "foreign.yaml").write_text(text)
-    with pytest.raises(RecipeError) as caught:
-        loading.load_recipe("foreign.yaml")
     target = (folder / path).resolve()
-    assert str(caught.value) == (
-        f'foreign.yaml: corpus.path: {target} lies outside the declared roots: add its folder to "roots"'
+    recipe = folder / "model" / "foreign.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(TEXT.replace("path: data", f"path: {path}"))
+    assert loading.load_recipe(str(recipe)).corpus.path == str(target)
+    record = folder / "model/.cache/huggingface/download/foreign.yaml.metadata"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    message = (
+        f"foreign.yaml: corpus.path: {target} lies outside the working folder and the folder of this file, which "
+        "was downloaded: name the path on the command line, or copy the file"
     )
-    # Declared, or said by the user on the command line, it is allowed.
-    (folder / "foreign.yaml").write_text(f"{text}\nroots: [{target}]")
-    assert loading.load_recipe("foreign.yaml").corpus.path == str(target)
-    (folder / "foreign.yaml").write_text(text)
-    assert loading.load_recipe("foreign.yaml", [f"corpus.path={path}"]).corpus.path == str(target)
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe(str(recipe))
+    assert str(caught.value) == message
+    assert loading.load_recipe(str(recipe), [f"corpus.path={path}"]).corpus.path == str(target)
+    record.unlink()
+    monkeypatch.setenv("HF_HOME", str(folder / "model"))
+    with pytest.raises(RecipeError) as caught:
+        loading.load_recipe(str(recipe))
+    assert str(caught.value) == message
+
+
+def test_models_that_a_downloaded_recipe_names_are_confined(folder: Path) -> None:
+    inner = "{matryoshka: {widths: [8], objective: {distillation: {teachers: [/elsewhere/clip]}}}}"
+    for objectives, where in (
+        ("{distillation: {teachers: [/elsewhere/clip]}}", "objectives.distillation.teachers"),
+        (inner, "objectives.matryoshka.objective.distillation.teachers"),
+    ):
+        (folder / "there.yaml").write_text(TEXT.replace("{contrastive: , anchor: {weight: 10}}", objectives))
+        record = folder / ".cache/huggingface/download/there.yaml.metadata"
+        record.unlink(missing_ok=True)
+        loading.load_recipe("there.yaml")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.touch()
+        with pytest.raises(RecipeError, match=f"^there.yaml: {where}: /elsewhere/clip lies outside"):
+            loading.load_recipe("there.yaml")
+        loading.load_recipe("there.yaml", [f"objectives={objectives}"])
+
+
+def test_a_table_of_reports_is_looked_up_where_the_recipe_lies(folder: Path) -> None:
+    (folder / "recipes").mkdir()
+    recipe = folder / "recipes" / "mine.yaml"
+    recipe.write_text(TEXT.replace("path: data", "path: data, options: {reports: reports.csv}"))
+    table = folder / "recipes" / "reports.csv"
+    assert loading.load_recipe(str(recipe)).corpus.overrides()["options"] == {"reports": "reports.csv"}
+    table.touch()
+    assert loading.load_recipe(str(recipe)).corpus.overrides()["options"] == {"reports": str(table)}
+    (folder / "data" / "reports.csv").touch()  # the corpus folder comes first
+    assert loading.load_recipe(str(recipe)).corpus.overrides()["options"] == {"reports": "reports.csv"}
+
+
+def test_a_downloaded_recipe_or_card_reads_no_table_outside_the_corpus(folder: Path) -> None:
+    records = folder / ".cache/huggingface/download"
+    records.mkdir(parents=True)
+    for name in ("mine.yaml", "card.md"):
+        (records / f"{name}.metadata").touch()
+    (folder / "mine.yaml").write_text(TEXT.replace("path: data", "path: data, options: {reports: ../x.csv}"))
+    (folder / "card.md").write_text("---\ndomainclip: {options: {reports: /etc/x.csv}}\n---\n")
+    with pytest.raises(
+        RecipeError, match=r"^mine.yaml: corpus.options.reports: lies outside the corpus folder"
+    ):
+        loading.load_recipe("mine.yaml")
+    loading.load_recipe("mine.yaml", ["corpus.options.reports=../x.csv"])
+    with pytest.raises(RecipeError, match=r"^card.md: options.reports: lies outside the corpus folder"):
+        load_card("card.md")
 
 
 def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +219,7 @@ def test_a_section_that_is_no_mapping(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", ["base.revision='12e4567'", "report.title='1e5'", "objectives.three_towers.third_tower=./tower"]
 )
-def test_the_resolved_recipe_keeps_texts_that_could_be_numbers_and_names_a_root_once(
-    folder: Path, change: str
-) -> None:
+def test_the_resolved_recipe_keeps_texts_that_could_be_numbers(folder: Path, change: str) -> None:
     read = loading.load_recipe("mine.yaml", [change])
     (folder / "again.yaml").write_text(read.resolved())
     assert loading.load_recipe("again.yaml") == read

@@ -81,11 +81,7 @@ def test_a_pushed_model_names_a_public_base(run: Path, server: LocalHub) -> None
     local = json.loads((run / "model" / "adapter_config.json").read_text())
     assert Path(local["base_model_name_or_path"]).is_dir()  # the run folder is unchanged
     pushed = yaml.safe_load(server.files["recipe.yaml"])
-    assert (pushed["base"]["path"], pushed["corpus"]["path"], pushed["roots"]) == (
-        "lab/base-clip",
-        "(local)",
-        [],
-    )
+    assert (pushed["base"]["path"], pushed["corpus"]["path"]) == ("lab/base-clip", "(local)")
     assert "command" not in json.loads(server.files["results.json"])["run"]
     assert b'repo = "lab/clip-cxr"' in server.files["README.md"]
 

@@ -50,7 +50,6 @@ objectives:
 train: {{epochs: 1, batch_size: 16, learning_rate: 1e-3}}
 probes: {{retrieval: {{}}}}
 evaluate: {{bootstrap_samples: 100}}
-roots: [{base}, {corpus}]
 """
 
 

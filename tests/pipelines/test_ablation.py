@@ -95,7 +95,6 @@ def done(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> 
     file.write_text(conftest.RECIPE.format(base=base, corpus=corpus).replace("epochs: 3", "epochs: 1"))
     general = tmp_path_factory.mktemp("outside") / "general"
     conftest.with_general(file, general, 24)
-    file.write_text(file.read_text().replace("roots: [", f"roots: [{general}, "))
     planned = _plan(folder)
     planned.write_text(planned.read_text().replace("probes=zero_shot", '"probes=[zero_shot, retrieval]"'))
     with pytest.MonkeyPatch.context() as patch:

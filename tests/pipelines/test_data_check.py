@@ -48,7 +48,6 @@ corpus:
   privacy: {{identifiers: {identifiers}}}
 strategy: full
 train: {{augmentation: crop}}
-roots: [{base}, {corpus}]
 """
 
 
@@ -74,7 +73,10 @@ def test_a_sound_corpus_exits_with_0(capsys: pytest.CaptureFixture[str], recipe:
     assert (code, error) == (0, "")
     lines = out.splitlines()
     guesses = [line for line in lines if line.startswith("note")]
-    assert guesses[0] == "note     column image: file_name (guessed; set corpus.columns.image to change it)"
+    assert guesses[0] == (
+        "note     columns guessed from their names: image file_name, texts text, labels label, group group_id, "
+        "split split (corpus.columns.image=COLUMN names another)"
+    )
     assert [line for line in lines if line not in guesses] == [
         "warning  12.5% of the distinct training captions are truncated to 77 tokens; 95 % have at most 122",
         "info     train 8 items of 8 groups; validation 2 items of 2 groups; test 2 items of 2 groups",

@@ -133,7 +133,8 @@ ERRORS = {
     ),
     "outside": (
         "probes: [retrieval]\nsets: {other: {path: /etc/passwd}}",
-        'own.yaml: sets.other: /etc/passwd lies outside the declared roots: add its folder to "roots"',
+        "own.yaml: sets.other: /etc/passwd lies outside the working folder and the folder of this file, which "
+        "was downloaded: name the path on the command line, or copy the file",
     ),
 }
 
@@ -142,6 +143,10 @@ ERRORS = {
 def test_a_wrong_suite_is_named(case: str, tmp_path: Path) -> None:
     text, message = ERRORS[case]
     (tmp_path / "own.yaml").write_text(text or "")
+    if case == "outside":
+        record = tmp_path / ".cache/huggingface/download/own.yaml.metadata"
+        record.parent.mkdir(parents=True)
+        record.touch()
     with pytest.raises(RecipeError) as error:
         suites.load("cor" if text is None else str(tmp_path / "own.yaml")).assemble()
     assert str(error.value) == message

@@ -23,7 +23,6 @@ SHOWN = [
     ("finetune -r art corpus.path=owner/name", "finetune -r art corpus.path=owner/name"),
     ("finetune -r art corpus.path=runs/Smith_John", "finetune -r art corpus.path=(local)"),
     ("finetune -r art corpus.card=smith.yaml corpus.card=pets", "finetune -r art corpus.card=(local) corpus.card=pets"),
-    ("finetune -r art roots=[/data/smith]", "finetune -r art roots=(local)"),
     ("eval ~/Smith ../Smith /data/Smith a/b/Smith", "eval (local) (local) (local) (local)"),
     ("eval x=runs/Smith_John", "eval x=(local)"),
     ("eval base --classes cat,dog --split validation", "eval base --classes cat,dog --split validation"),

@@ -47,7 +47,8 @@ def test_a_public_recipe_has_no_local_path() -> None:
         "options": {"reports": "(local)", "separator": "/"},
         "templates": ["chest x-ray, {}", "~ {}"],
     }
-    assert (data["retention"]["path"], data["roots"]) == ("(local)", [])
+    assert data["retention"]["path"] == "(local)"
+    assert data["strategy"] == {"replace_text_tower": {"encoder": "(local)"}}
     assert data["train"]["epochs"] == 5.0
 
 
@@ -56,7 +57,7 @@ def test_all_paths_of_a_recipe_are_known(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     paths = local_paths(_recipe(), tmp_path / "run")
     assert set(paths) == {
-        *("/srv/DOE", "/srv/DOE/general", "/srv/DOE/cxr", "/srv/DOE/reports.csv", "/srv/DOE/mine.md"),
+        *("/srv/DOE/bert", "/srv/DOE/general", "/srv/DOE/cxr", "/srv/DOE/reports.csv", "/srv/DOE/mine.md"),
         *(str(tmp_path / "run"), str(tmp_path), "/home/jane"),
     }
     assert paths == sorted(paths, key=len, reverse=True)
@@ -65,7 +66,8 @@ def test_all_paths_of_a_recipe_are_known(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_root_is_no_known_path_and_a_folder_in_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of `/`, as in containers, would be found in every address."""
     monkeypatch.setenv("HOME", "/")
-    found = local_paths(_recipe().model_copy(update={"roots": ["/a"]}), Path("/runs/x"))
+    strategy = {"replace_text_tower": {"encoder": "/a"}}
+    found = local_paths(_recipe().model_copy(update={"strategy": strategy}), Path("/runs/x"))
     assert "/a" in found
     assert "/" not in found
     assert "" not in found
@@ -158,8 +160,7 @@ def _recipe() -> Recipe:
             "name": "x",
             "base": {"path": "lab/clip", "revision": "abc"},
             "corpus": corpus | {"templates": ["chest x-ray, {}", "~ {}"]},
-            "strategy": {"lora": {}},
+            "strategy": {"replace_text_tower": {"encoder": "/srv/DOE/bert"}},
             "retention": {"card": "general", "path": "/srv/DOE/general"},
-            "roots": ["/srv/DOE"],
         }
     )

@@ -155,7 +155,7 @@ def test_the_corpus_is_checked_at_the_new_limit(recipe_file: Path, tmp_path: Pat
         .replace("square", "large red square and small blue circle " * 14)
     )
     (longer / "metadata.csv").write_text(table)
-    changes = [f"corpus.path={longer}", f"roots=[{tmp_path.parent}]"]
+    changes = [f"corpus.path={longer}"]
     said = {}
     for strategy in ("full", "long_text"):
         ready = load_inputs(

@@ -48,7 +48,7 @@ def test_an_adapter_as_base_is_refused_before_training(
     recipe_file: Path, base: Path, tmp_path: Path, strategy: str, expected: str
 ) -> None:
     save_model(_trained(loading.load_model(base), Lora(rank=2)), tmp_path / "adapter")
-    changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}", f"roots=[{tmp_path.parent.parent}]"]
+    changes = [f"base={tmp_path / 'adapter'}", f"strategy={strategy}"]
     ready = load_inputs(loading_config.load_recipe(str(recipe_file), changes), "train")
     with pytest.raises(RecipeError) as caught:
         make_setup(ready)

@@ -254,22 +254,3 @@ def test_no_line_leads_back_to_the_base(recipe_file: Path, tmp_path: Path, encod
         "weight_interpolation: strategy replace_text_tower begins with a new tower, so no line leads back to the base: "
         "leave weight_interpolation out"
     )
-
-
-def test_an_encoder_outside_the_roots_is_refused(recipe_file: Path, encoder: Path) -> None:
-    text = recipe_file.read_text().replace(
-        "strategy: full", f"strategy: {{replace_text_tower: {{encoder: {encoder}}}}}"
-    )
-    recipe_file.write_text(text)
-    with pytest.raises(RecipeError) as caught:
-        loading_config.load_recipe(str(recipe_file))
-    assert str(caught.value) == (
-        f"squares.yaml: strategy.replace_text_tower.encoder: {encoder} lies outside the declared roots: "
-        'add its folder to "roots"'
-    )
-    assert (
-        str(encoder)
-        in loading_config.load_recipe(
-            str(recipe_file), [f"strategy.replace_text_tower.encoder={encoder}"]
-        ).roots
-    )

@@ -79,7 +79,6 @@ strategy: full
 train: {{epochs: 1, batch_size: 8, learning_rate: 1e-3, save_every: 1}}
 evaluate: {{bootstrap_samples: 100}}
 report: {{license: mit}}
-roots: [{base}, {corpus}]
 """
 
 

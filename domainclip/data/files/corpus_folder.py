@@ -31,6 +31,13 @@ def path_inside(root: Path, name: str, where: str) -> Path:
     return Path(locations.join_location(str(path), fragment))
 
 
+def find_table(root: Path, name: str) -> Path:
+    """The table that a recipe or the user names: in the corpus folder, in the working folder, or anywhere."""
+    path = Path(name).expanduser()
+    inside = root / path
+    return inside if inside.exists() or not path.exists() else path
+
+
 def _name_on_disk(root: Path, name: str) -> str:
     """The name in the form in which the file exists; unchanged when there is no such file."""
     file, fragment = locations.split_location(str(root / name))

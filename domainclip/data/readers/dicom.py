@@ -44,7 +44,8 @@ class Dicom(CorpusReader):
     the card names another column.
     """
 
-    reports: str | None = None  # the table, inside the corpus folder; null: metadata.* or reports.*
+    # The table, in the corpus folder, in the working folder or anywhere; null: metadata.* or reports.*
+    reports: str | None = None
     key: str | None = None  # its column that is matched with …
     attribute: str | None = None  # … this attribute; null: the file's name, with or without suffix
     encoding: str = "utf-8-sig"
@@ -94,7 +95,7 @@ class Dicom(CorpusReader):
 
     def _table(self, path: Path, root: Path) -> tables.Table | None:
         if self.reports:
-            file: Path | None = corpus_folder.path_inside(root, self.reports, "corpus.options.reports")
+            file: Path | None = corpus_folder.find_table(root, self.reports)
         else:
             file = tables.find_table(path, ("metadata", "reports"))
         if file is None:

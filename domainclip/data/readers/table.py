@@ -31,7 +31,7 @@ class Table(CorpusReader):
     encoding: str = "utf-8-sig"
     separator: str | None = None  # null: guessed from the header
     quoting: bool | None = None  # whether quotes enclose cells; null: guessed from their positions
-    image_folder: str = ""  # the folder that image names are relative to, inside the corpus folder
+    image_folder: str = ""  # that image names are relative to, from the folder of the table; or any other
     label_separator: str | None = None  # "|" when a cell may hold several classes, as in a|b
     where: Condition | None = None  # only rows with these values are used
     texts_where: Condition | None = None  # captions only of rows with these values

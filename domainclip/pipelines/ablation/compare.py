@@ -44,6 +44,8 @@ def run_and_compare(
     for run in ablation.runs:  # a folder of another run fails now, not after the first hours
         runs.is_complete(run)
     baseline = measure_ablation_baseline(ablation)
+    for line in baseline.inputs.guesses:
+        execution.say(line)
     begin()
     record_base(baseline, folder)
     ended = runs.run_all(

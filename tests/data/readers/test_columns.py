@@ -15,12 +15,10 @@ def test_guesses_are_made_from_the_names_and_noted() -> None:
     assert found == Columns(
         image="Filename", texts=["Caption"], group="Patient_ID", labels="class", split="", language=""
     )
-    assert log.notes == [
-        "column image: Filename (guessed; set corpus.columns.image to change it)",
-        "column texts: Caption (guessed; set corpus.columns.texts to change it)",
-        "column labels: class (guessed; set corpus.columns.labels to change it)",
-        "column group: Patient_ID (guessed; set corpus.columns.group to change it)",
-    ]
+    assert log.guesses == (
+        "columns guessed from their names: image Filename, texts Caption, labels class, group Patient_ID "
+        "(corpus.columns.image=COLUMN names another)"
+    )
 
 
 def test_what_the_card_says_is_not_guessed() -> None:

@@ -52,7 +52,7 @@ def test_a_saved_data_set_keeps_its_splits(tmp_path: Path) -> None:
     assert (row["texts"], row["labels"], row["group"]) == (["picture 4"], ["cat"], "dev row 2")
     assert decode_image(row["image"]).getpixel((0, 0)) == (4, 0, 0)
     assert log.locations["dev row 2"] == "dev row 2"
-    assert log.notes[0] == "column image: image (guessed; set corpus.columns.image to change it)"
+    assert log.guessed["image"] == "image"
 
 
 def test_a_lone_split_is_divided(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_folder_or_its_table(tmp_path: Path) -> None:
     assert from_folder == from_file
     assert [row["texts"] for row in from_folder] == [["x"], ["y"]]
     assert from_folder[0]["image"]["path"] == str((tmp_path / "a.png").resolve())
-    assert len(log.notes) == 2
+    assert log.guessed == {"image": "file_name", "texts": "text"}
 
 
 @pytest.mark.parametrize("name", ["metadata.tsv", "metadata.jsonl", "metadata.parquet"])

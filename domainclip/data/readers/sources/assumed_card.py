@@ -129,7 +129,9 @@ def _fitted_to_table(
     """The card with the columns of the table, the path to read, and notes."""
     options = dict(card.options)
     reports = options.get("reports")
-    if reports and (Path(path) / str(reports)).is_file():
+    # An absolute path of the run's card is the table of the training corpus.
+    elsewhere = Path(str(reports)).is_absolute() and "options.reports" not in typed
+    if reports and not elsewhere and (Path(path) / str(reports)).is_file():
         table = Path(path) / str(reports)
     elif "options.reports" not in typed:
         options.pop("reports", None)

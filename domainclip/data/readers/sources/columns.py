@@ -51,7 +51,7 @@ def resolve_columns(card: Card, available: Sequence[str], source: str, log: Read
         guess = _guess(role, usual_names, available, source)
         guesses[role] = ([guess] if guess else []) if role == "texts" else guess
         if guess:
-            log.add_note(f"column {role}: {guess} (guessed; set corpus.columns.{role} to change it)")
+            log.guessed[role] = guess
     return columns.model_copy(update=guesses)
 
 
