@@ -104,13 +104,12 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         probes=suite.assemble() if suite else None,
     )
     measured, recipe = loaded.measured, loaded.inputs.recipe
-    for line in () if request.quiet or collectives.rank() else loaded.inputs.guesses:
-        _say(line)
+    _say(*(() if request.quiet else loaded.inputs.guesses))
     protocol = make_protocol(loaded.inputs)
     reported, notes = evaluated_sets(protocol.reported, chosen, suite, measured)
     if measured.external and request.out is None:
         folder = external_evaluation.folder_of(folder, measured)
-    _make_folder(folder)  # one that cannot be made fails now
+    _make_folder(folder)
     base = recipe.base if run is None or _names_base(request.changes) else run.recipe.base
     models = load_models(request.names, base)
     inputs = with_model_checks(loaded, models.models[0])
@@ -156,8 +155,9 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
     return page
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(*lines: str) -> None:
+    for line in () if collectives.rank() else lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _adapted_facts(models: EvaluatedModels) -> dict[str, Any] | None:

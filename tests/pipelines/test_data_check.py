@@ -74,7 +74,7 @@ def test_a_sound_corpus_exits_with_0(capsys: pytest.CaptureFixture[str], recipe:
     lines = out.splitlines()
     guesses = [line for line in lines if line.startswith("note")]
     assert guesses[0] == (
-        "note     columns guessed from their names: image file_name, texts text, labels label, group group_id, "
+        "note     columns guessed from their names: image file_name, texts text, labels label, group group, "
         "split split (corpus.columns.image=COLUMN names another)"
     )
     assert [line for line in lines if line not in guesses] == [
@@ -132,7 +132,9 @@ def test_the_sheet_shows_what_training_sees(
     capsys: pytest.CaptureFixture[str], recipe: Path, base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "new" / "preview.html"
-    assert _run(capsys, "data", "preview", "-r", recipe, "--items", 12, page) == (0, f"{page}\n", "")
+    code, out, error = _run(capsys, "data", "preview", "-r", recipe, "--items", 12, page)
+    assert (code, out) == (0, f"{page}\n")
+    assert error.startswith("note: columns guessed from their names: image file_name, ")
     text = page.read_text(encoding="utf-8")
     # Inert: the caption of row 2 is text, and nothing is fetched.
     assert "<script" not in text
