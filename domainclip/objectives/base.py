@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from domainclip.data.batching.matches import Matches, MatchKeys, RowMask
 from domainclip.data.text.training_pair import TrainingPair
@@ -129,6 +129,12 @@ class ObjectiveInputs:
 
 class Objective(Component, ABC):
     """One term of the loss. One file of objectives/ each."""
+
+    # How a corpus in which no pair has a further text comes to have some; part of a message.
+    extra_texts_remedy: ClassVar[str] = (
+        "list the column that holds some under columns.meta of the card, and name it here (rewrites: under "
+        "captions.rewrites of the card)"
+    )
 
     @property
     def needs(self) -> frozenset[str]:

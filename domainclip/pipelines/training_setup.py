@@ -74,7 +74,9 @@ def make_setup(
     objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)
     objective_inputs.check_image_views(inputs.objectives, model, uses_images)
     pairs = make_pairs(inputs, pixels=uses_images)
-    notes = objective_inputs.count_extra_texts(pairs)
+    notes = objective_inputs.count_extra_texts(
+        pairs, {name: term.extra_texts_remedy for name, term in inputs.objectives.by_name.items()}
+    )
     return TrainingSetup(
         settings=recipe.train,
         strategy=strategy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import isnan
 
 from domainclip.components import WeightedObjectives
@@ -28,7 +29,14 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
     for name, column in columns.items():
         _require_numbers(f"objectives.{name}.column", column, corpus)
     classes = _classes(corpus) if "labels" in terms.needs else ()
-    return ExtraSpec(terms.extra_texts, columns, classes, "image_2" in terms.needs)
+    return ExtraSpec(
+        terms.extra_texts,
+        columns,
+        classes,
+        "image_2" in terms.needs,
+        corpus.classes,
+        all_labelled=isinstance(corpus.card.columns.labels, list),
+    )
 
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
@@ -74,8 +82,10 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
             )
 
 
-def count_extra_texts(pairs: Pairs) -> tuple[str, ...]:
+def count_extra_texts(pairs: Pairs, remedies: Mapping[str, str]) -> tuple[str, ...]:
     """A note for each objective that makes further texts: how many of a sample of pairs have any.
+
+    `remedies`: by objective, how a corpus comes to have texts for it.
 
     Raises: DataError when no training pair has one.
     """
@@ -87,9 +97,8 @@ def count_extra_texts(pairs: Pairs) -> tuple[str, ...]:
         count = sum(_has_text(pairs, index, name) for index in sample)
         if not count and not any(_has_text(pairs, index, name) for index in range(len(pairs))):
             raise DataError(
-                f"objectives.{name}: none of {len(pairs)} training pairs has a text that it asks for: list "
-                "the column that holds some under columns.meta of the card, and name it here (rewrites: "
-                "under captions.rewrites of the card), or leave it out"
+                f"objectives.{name}: none of {len(pairs)} training pairs has a text that it asks for: "
+                f"{remedies[name]}, or leave it out"
             )
         notes.append(f"objectives.{name}: {count} of {len(sample)} training pairs have texts for it")
     return tuple(notes)

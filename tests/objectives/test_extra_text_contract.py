@@ -7,6 +7,7 @@ import pytest
 from domainclip import registry
 from domainclip.objectives.base import Objective
 from domainclip.objectives.caption_rewrites import CaptionRewrites
+from domainclip.objectives.class_questions import ClassQuestions
 from domainclip.objectives.negative_captions import NegativeCaptions
 from domainclip.objectives.paraphrases import Paraphrases
 from domainclip.objectives.report_sentences import ReportSentences
@@ -27,6 +28,7 @@ ALL = ("image", "text", "extra_text", "scale")
 CASES = {
     "caption_rewrites": (CaptionRewrites(), [1, 0, 1, 1, 1, 0], ALL),
     "caption_rewrites, weighted": (CaptionRewrites(agreement=2.0, share=0.3), [1, 0, 1, 1, 1, 0], ()),
+    "class_questions": (ClassQuestions(), [4, 0, 2, 6, 2, 4], ("image", "extra_text", "scale")),
     "negative_captions": (NegativeCaptions(), [2, 0, 1, 2, 1, 0], ALL),
     "negative_captions, shared": (NegativeCaptions(shared=True), [2, 0, 1, 2, 1, 0], ALL),
     "paraphrases": (Paraphrases(share=0.3), [1, 0, 1, 1, 1, 1], ALL),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.dicom import typed_values
-from domainclip.data.text.training_pair import TrainingPair
+from domainclip.data.text.training_pair import ClassPrompts, TrainingPair
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +32,11 @@ class ExtraSpec:
     value_columns: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
     classes: tuple[str, ...] = ()  # all classes of the corpus, where an objective requires them
     second_view: bool = False  # a second view of each image
+    prompts: Mapping[str, ClassPrompts] = field(
+        default_factory=dict
+    )  # of the classes of zero-shot classification
+    # Whether each class has its own column, so that an item without any label has none of the classes.
+    all_labelled: bool = False
 
     @property
     def reads_columns(self) -> bool:
@@ -85,7 +90,8 @@ class ExtraColumns:
         texts, languages, labels, meta_json = self.rows[index]
         meta = json.loads(meta_json)
         draw = seeding.stable(seed, epoch, index, "said")  # the word is part of the draw
-        pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw)
+        classes = self.spec.prompts if labels or self.spec.all_labelled else {}
+        pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw, classes)
         return PairExtras(
             {name: make(pair) for name, make in self.spec.texts.items()},
             {name: to_number(meta.get(key), key) for name, key in self.spec.value_columns.items()},

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
-from domainclip.data.text.captions import normalise
+from domainclip.data.text.negation import comparable_text, names_normal_class
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.metrics.zero_shot_scores import PromptEnsemble, class_margins, margins_by_template
@@ -30,20 +30,6 @@ VERSIONS: Mapping[Preset, int] = {
 }
 # The labels that the headline AUROC of CheXzero averages [doi:10.1038/s41551-022-00936-9].
 _COMPETITION = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
-# Names of the normal class. "no No Finding" has the opposite meaning: it once gave an AUROC of 0.07.
-_NORMAL = re.compile(
-    r"no (\w+ )?(findings?|abnormality|abnormalities)|(normal|healthy|unremarkable)"
-    r"( (chest|lungs?|heart|brain|eyes?|fundus|retina|skin|tissue|mucosa|control|study|exam|examination"
-    r"|image|scan|film|radiograph|x ray|xray|cxr|ct|mri))*|(chest|lungs?) normal"
-)
-_NEGATION = r"(?:no|not|without)"
-# "no evidence of no finding" matches, "no fluid and no air" does not: only words that carry the negation on
-# may stand between the two.
-_DOUBLE_NEGATION = re.compile(
-    rf"\b(?:{_NEGATION}|absence of|negative for|free of)\s+"
-    r"(?:(?:\w+\s+){0,2}(?:evidence|signs?|indications?|suggestions?|presence|features?|findings?)\s+(?:of|for)\s+)?"
-    rf"(?:(?:any|an?|the)\s+)?{_NEGATION}\b"
-)
 # hi-ml's own zero-shot test of BioViL [arXiv:2204.09817].
 _PNEUMONIA = Prompts(
     positive=[
@@ -96,16 +82,6 @@ class ZeroShotTask:
         return np.stack(columns, axis=1)
 
 
-def comparable_text(text: str) -> str:
-    """The text for comparisons: lower case, with words joined by "_" or "-" separated."""
-    return normalise(re.sub(r"(?<=\w)[_-]+(?=\w)|_+", " ", text))
-
-
-def has_double_negation(prompt: str) -> bool:
-    """Whether a prompt contains a double negation such as "no No Finding", in any spelling."""
-    return bool(_DOUBLE_NEGATION.search(comparable_text(prompt)))
-
-
 def zero_shot_task(preset: Preset, data: EvaluationSet) -> ZeroShotTask:
     """The classes and prompts of a preset for the classes of a set."""
     classes = data.classes
@@ -124,7 +100,7 @@ def _chexzero(classes: Mapping[str, Prompts]) -> ZeroShotTask:
     by_class, normal_class = {}, None
     for name, prompts in classes.items():
         class_text = name.replace("_", " ")
-        if not _NORMAL.fullmatch(comparable_text(name)):
+        if not names_normal_class(name):
             by_class[name] = Prompts(positive=[class_text], negative=[f"no {class_text}"])
         elif prompts.negative:
             by_class[name] = prompts

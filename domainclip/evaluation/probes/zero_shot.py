@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
+from domainclip.data.text.negation import has_double_negation
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
 from domainclip.evaluation.metrics import (
@@ -31,7 +32,6 @@ from domainclip.evaluation.metrics.prompt_presets import (
     VERSIONS,
     Preset,
     ZeroShotTask,
-    has_double_negation,
     zero_shot_task,
 )
 from domainclip.evaluation.statistics import aggregates
