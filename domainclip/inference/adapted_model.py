@@ -24,7 +24,7 @@ from domainclip.evaluation.metrics.text_to_image import rounded_cosines
 from domainclip.evaluation.run_classes import RunClasses
 from domainclip.inference import image_sources
 from domainclip.inference.classifier import Classification, Classifier, ClassQuestion, Findings, ask
-from domainclip.models import loading
+from domainclip.models import checkpoint_files, loading
 from domainclip.models.dual_encoder import DualEncoder
 
 ImageInput = str | Path | Image.Image
@@ -143,9 +143,10 @@ def load_model(run: str | Path, device: str | torch.device | None = None) -> Ada
     folder = Path(run).expanduser() / "model"
     weights = folder if folder.is_dir() else run
     model = loading.load_model(weights)
-    return AdaptedModel(
-        model.to(device or PartialState().device), run_classes.beside_weights(Path(weights).expanduser())
-    )
+    place = Path(weights).expanduser()
+    if not place.is_dir():  # the files of the Hub, which are in the cache now
+        place, _ = checkpoint_files.find_checkpoint(str(weights), None)
+    return AdaptedModel(model.to(device or PartialState().device), run_classes.beside_weights(place))
 
 
 def _prompts(classes: Sequence[str] | Mapping[str, Sequence[str]] | None) -> dict[str, Prompts] | None:

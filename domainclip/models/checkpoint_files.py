@@ -22,10 +22,21 @@ CALIBRATION = "calibration.safetensors"
 POOLING = "pooling.json"
 POOLING_WEIGHTS = "pooling.safetensors"
 _UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
+# The classes of the run that trained the weights.
+CLASSES = "classes.json"
 # All that is ever downloaded: no pickles, no code, no second copy of the weights for another framework.
 # transformers itself, asked for a checkpoint without safetensors, would post name and token for a conversion.
 _DOWNLOADED = [
-    *("*config.json", "model*.safetensors", *WEIGHTS, ADAPTER, CALIBRATION, POOLING, POOLING_WEIGHTS),
+    *(
+        "*config.json",
+        "model*.safetensors",
+        *WEIGHTS,
+        ADAPTER,
+        CALIBRATION,
+        POOLING,
+        POOLING_WEIGHTS,
+        CLASSES,
+    ),
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
 ]
 

@@ -19,6 +19,7 @@ from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun
 from domainclip.report import external_evaluations, model_card, results_file
 from domainclip.report.context import ReportContext
 from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric
+from domainclip.report.usage import ModelUse
 
 log = logging.getLogger("domainclip")
 
@@ -130,8 +131,8 @@ def _card(run: Path) -> str | None:
     if not (run / "results.json").is_file():
         return None
     results = results_file.load(run / "results.json")
-    adapter = (run / "model" / "adapter_config.json").is_file()
-    return model_card.render(results, model_card.CardFacts.of(run), adapter, external_evaluations.load(run))
+    use = ModelUse.of(run / "model", model_card.family(results))
+    return model_card.render(results, model_card.CardFacts.of(run), use, external_evaluations.load(run))
 
 
 def _rewrite_card(run: Path, before: str | None) -> None:

@@ -20,6 +20,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.models.saving import save_model
 from domainclip.report import external_evaluations, model_card, results_file
+from domainclip.report.usage import ModelUse
 
 log = logging.getLogger("domainclip")
 _TEXTS = [
@@ -57,9 +58,9 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
                 f"{run}: the merged weights differ from the adapter by {difference:.1e}, more than "
                 f"{tolerance:g}; nothing is written: the adapter may be damaged"
             )
-        _write_card(run, staging)
         if (classes := run_classes.beside_weights(run / "model")) is not None:
             run_classes.save(staging, classes)  # its thresholds hold: the embeddings are the same
+        _write_card(run, staging)  # with these classes
         if (run / contamination.FILE).is_file():
             shutil.copy(run / contamination.FILE, staging)
         os.rename(staging, out)
@@ -84,10 +85,11 @@ def _write_card(run: Path, folder: Path) -> None:
     if not (run / "results.json").is_file():
         return
     try:
+        results = results_file.load(run / "results.json")
         text = model_card.render(
-            results_file.load(run / "results.json"),
+            results,
             model_card.CardFacts.of(run),
-            adapter=False,
+            ModelUse.of(folder, model_card.family(results)),
             external=external_evaluations.load(run),
         )
     except DomainclipError as error:

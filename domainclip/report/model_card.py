@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from domainclip.data.cards import Card, load_card
 from domainclip.errors import RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, WORSE, ComparisonRow
-from domainclip.report import external_evaluations, phrasing, questions
+from domainclip.report import external_evaluations, phrasing, questions, usage
 from domainclip.report.citations import linked_in_markdown, sources
 from domainclip.report.corpus_words import Words
 from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric
@@ -32,6 +31,7 @@ from domainclip.report.redaction import hub_id, public_recipe
 from domainclip.report.results_file import Result, ResultsFile
 from domainclip.report.results_file import load as results_of
 from domainclip.report.strict_file import Interval
+from domainclip.report.usage import ModelUse
 
 _TASKS = {"zero_shot": "zero-shot-image-classification", "retrieval": "image-text-retrieval"}
 _PERSONS = {
@@ -75,14 +75,19 @@ def _trained_with(run: Path) -> components.WeightedObjectives | None:
 
 def write_card(run: Path, results: ResultsFile, facts: CardFacts | None = None) -> str:
     """Write README.md to the run folder; returns its text."""
-    adapter = (run / "model" / "adapter_config.json").is_file()
-    text = render(results, facts or CardFacts.of(run), adapter, external_evaluations.load(run))
+    use = ModelUse.of(run / "model", family(results))
+    text = render(results, facts or CardFacts.of(run), use, external_evaluations.load(run))
     (run / "README.md").write_text(text, encoding="utf-8")
     return text
 
 
+def family(results: ResultsFile) -> str:
+    """The model type of the adapted weights; that of the base in the results of an evaluation alone."""
+    return str(results.adapted.get("family") or results.base.get("family") or "clip")
+
+
 def render(
-    results: ResultsFile, facts: CardFacts, adapter: bool, external: Sequence[ExternalEvaluation] = ()
+    results: ResultsFile, facts: CardFacts, use: ModelUse, external: Sequence[ExternalEvaluation] = ()
 ) -> str:
     """The card of an adapter, or of plain weights, as Markdown with the front matter that the Hub reads.
 
@@ -95,9 +100,9 @@ def render(
         finalize=phrasing.markdown,
         keep_trailing_newline=True,
     )
-    front = strict_yaml.dump_yaml(_front(results, facts, adapter))
+    front = strict_yaml.dump_yaml(_front(results, facts, use.adapter))
     body = pages.get_template("card.md.j2").render(
-        _sections(results, facts, adapter),
+        _sections(results, facts, use),
         phrasing=phrasing,
         external=[_external(evaluation) for evaluation in external],
     )
@@ -144,7 +149,8 @@ def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:
     general = results.corpus.get("retention") or {}
     for row in results.results:
         value = row.adapted.value if row.adapted else None
-        if value is None or "/" in row.metric or row.not_judged:
+        # Null controls and descriptions are no results of the model.
+        if value is None or "/" in row.metric or row.not_judged or row.verdict == NO_VERDICT:
             continue
         about = general if row.dataset == general.get("set") else results.corpus
         name = str(phrasing.plain(str(about.get("name") or facts.corpus.name)))
@@ -165,23 +171,24 @@ def _public_corpus(facts: CardFacts) -> str | None:
     return hub_id(facts.recipe.corpus.path) if facts.corpus.reader == "hub" else None
 
 
-def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
+def _sections(results: ResultsFile, facts: CardFacts, use: ModelUse) -> dict[str, Any]:
     """The variables of the template."""
     rows = [_row(result) for result in results.results]
     general = str((results.corpus.get("retention") or {}).get("set", ""))
     base = hub_id(facts.recipe.base.path)
     privacy = facts.corpus.privacy
+    revision = facts.recipe.base.revision or results.base.get("revision")
     return {
         "name": facts.recipe.name.replace("_", " "),
         "base": base and Markup(base),  # a validated name, without markup
-        "base_code": Markup(json.dumps(base or "BASE")),
-        "revision": facts.recipe.base.revision or results.base.get("revision"),
-        "revision_code": _revision_code(facts.recipe.base.revision or results.base.get("revision")),
+        "revision": revision,
+        "usage": usage.blocks(use, base, revision),
+        "use": use,
         "strategy": next(iter(facts.recipe.strategy)).replace("_", " "),
         "corpus": str(results.corpus.get("name") or facts.corpus.pretty_name or facts.corpus.name),
         "corpus_card": "" if facts.corpus.name == "unnamed" else facts.corpus.name,
         "corpus_license": facts.corpus.license,
-        "corpus_description": _first_paragraph(facts.corpus.description),
+        "corpus_description": first_paragraph(facts.corpus.description),
         "splits": results.corpus.get("splits", {}),
         "valid": results.valid,
         "warnings": results.warnings,
@@ -200,8 +207,6 @@ def _sections(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str
         "persons": _PERSONS[privacy.identifiers],
         "burned_in": privacy.burned_in_text,
         "medical": facts.corpus.reader == "dicom" or privacy.identifiers in ("identified", "de-identified"),
-        "adapter": adapter,
-        "sigmoid": str(results.base.get("family", "")).startswith("siglip"),
         "license": facts.license,
         "recipe": phrasing.fence(public_recipe(facts.recipe).rstrip()),
         "citations": [linked_in_markdown(citation) for citation in facts.citations],
@@ -273,14 +278,11 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _first_paragraph(description: str) -> str:
-    """The first paragraph of the description of the corpus."""
+def first_paragraph(description: str) -> str:
+    """The first paragraph of the description of the corpus, without the marks of bold text and of code."""
     paragraphs = (paragraph.strip() for paragraph in re.split(r"\n\s*\n", description))
-    return next((text for text in paragraphs if text and not text.startswith("#")), "")
-
-
-def _revision_code(revision: Any) -> Markup:
-    return Markup(f", revision={json.dumps(str(revision))}" if revision else "")
+    text = next((text for text in paragraphs if text and not text.startswith("#")), "")
+    return re.sub(r"(\*\*|`)(?=\S)([^*`]+?)(?<=\S)\1", r"\2", text)
 
 
 def _slug(text: str) -> str:

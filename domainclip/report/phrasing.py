@@ -222,11 +222,11 @@ def markdown(value: object) -> object:
     return re.sub(r"^([=@]|[+-](?![\d.]))", r"\\\1", line)
 
 
-def fence(text: str) -> Markup:
+def fence(text: str, language: str = "") -> Markup:
     """A block of code with a fence longer than any in its content."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     bars = "`" * max(3, longest + 1)
-    return Markup(f"{bars}\n{plain(text)}\n{bars}")
+    return Markup(f"{bars}{language}\n{plain(text)}\n{bars}")
 
 
 def _family(row: ComparisonRow) -> tuple[str, str, str]:
