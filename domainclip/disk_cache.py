@@ -1,8 +1,8 @@
-"""Disk cache: arrays that are stored under a hash of everything that they are computed from.
+"""Disk cache: arrays and files that are stored under a hash of everything that they are computed from.
 
-An entry is a folder `KIND/KEY` with `array.npy` and `about.json`. It is written under another name and then
-renamed, so that every entry is complete. `$DOMAINCLIP_CACHE` moves the cache; the default is
-`~/.cache/domainclip`. Entries are derived from images and captions: only their owner may read them.
+An entry is a folder `KIND/KEY` with `array.npy`, or other files, and `about.json`. It is written under
+another name and then renamed, so that every entry is complete. `$DOMAINCLIP_CACHE` moves the cache; the
+default is `~/.cache/domainclip`. Entries hold private data: only their owner may read them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 # Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files;
-# embeddings for search.
-KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes")
+# embeddings for search; weights of models, converted from pickles.
+KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes", "weights")
 
 
 RESERVED = 2**30  # bytes of the disk that no entry may take
@@ -65,15 +65,35 @@ def writing(
 
     Raises: OSError when the disk is full or cannot be written.
     """
+    with writing_files(kind, name, about) as draft:
+        array = np.lib.format.open_memmap(draft / "array.npy", mode="w+", dtype=dtype, shape=shape)
+        _allocate(draft / "array.npy")
+        yield array
+        array.flush()
+
+
+def find_files(kind: str, name: str) -> Path | None:
+    """Return the folder of an entry of files; None without one."""
+    folder = root() / kind / name
+    if not (folder / "about.json").is_file():
+        return None
+    with suppress(OSError):  # the cache may be read-only
+        os.utime(folder)  # the least recently used entry is removed first
+    return folder
+
+
+@contextmanager
+def writing_files(kind: str, name: str, about: dict[str, Any]) -> Iterator[Path]:
+    """Yield a folder to fill; it becomes the entry when the block ends, and is removed when the block fails.
+
+    Raises: OSError when the disk is full or cannot be written.
+    """
     place = root() / kind / name
     draft = place.with_name(f".{name}.{uuid.uuid4().hex}")
     sweep()
     draft.mkdir(parents=True, mode=0o700)
     try:
-        array = np.lib.format.open_memmap(draft / "array.npy", mode="w+", dtype=dtype, shape=shape)
-        _allocate(draft / "array.npy")
-        yield array
-        array.flush()
+        yield draft
         (draft / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         if not place.exists():  # another process may have been first; entries of one name are equal
             draft.rename(place)

@@ -1,4 +1,4 @@
-"""Find the files of a checkpoint, in a folder or on the Hub; weights only as safetensors, and no code."""
+"""Find the files of a checkpoint, in a folder or on the Hub; no code, and no pickle where safetensors are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import huggingface_hub.errors as hub_errors
 
 from domainclip.data.files import hub_answers
 from domainclip.errors import ModelError
-from domainclip.models import folder_checks
+from domainclip.models import folder_checks, pickled_weights
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", pickled_weights.INDEX)
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 ADAPTER_CONFIG = "adapter_config.json"
@@ -24,7 +25,7 @@ POOLING_WEIGHTS = "pooling.safetensors"
 _UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
 # The classes of the run that trained the weights.
 CLASSES = "classes.json"
-# All that is ever downloaded: no pickles, no code, no second copy of the weights for another framework.
+# All that is downloaded at first: no pickles, no code, no second copy of the weights for another framework.
 # transformers itself, asked for a checkpoint without safetensors, would post name and token for a conversion.
 _DOWNLOADED = [
     *(
@@ -39,6 +40,7 @@ _DOWNLOADED = [
     ),
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
 ]
+_DOWNLOADED_PICKLES = ["pytorch_model*.bin", pickled_weights.INDEX]  # only where there is nothing else
 
 
 def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
@@ -50,8 +52,33 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
     if local.is_dir():
         return local, None
     folder_checks.check_name(base)
+    folder = _download(base, revision, _DOWNLOADED)
+    return folder, folder.name  # the cache has a folder for each commit, of that name
+
+
+def find_weights(base: str, folder: Path, commit: str | None, hint: str = "") -> Path:
+    """The folder with the weights as safetensors: this one, or the copy of its pickle in the disk cache.
+
+    Raises: ModelError, which ends with the hint, for a folder without weights; as `pickled_weights.convert`.
+    """
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return folder
+    if commit is not None:
+        _download(base, commit, _DOWNLOADED_PICKLES)
+    for name in _PICKLES:
+        if (folder / name).is_file():
+            return pickled_weights.convert(base, folder, name)
+    require_files(base, folder, "weights", WEIGHTS, hint)
+    return folder
+
+
+def _download(base: str, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of the local cache, with those files that the patterns match.
+
+    Raises: ModelError that states why there is none.
+    """
     try:
-        folder = Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=_DOWNLOADED))
+        return Path(huggingface_hub.snapshot_download(base, revision=revision, allow_patterns=patterns))
     except hub_errors.GatedRepoError:
         fault = f"gated; accept its terms on https://huggingface.co/{base}, then run: hf auth login"
     except hub_errors.RevisionNotFoundError:
@@ -64,9 +91,6 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
         fault = "no such folder, not in the local cache, and the Hub cannot be reached"
         if hub_answers.is_answer(error) or not isinstance(error, _UNREACHABLE):
             fault = f"cannot be fetched from the Hub: {hub_answers.explain(error, 'try again')}"
-    else:
-        # The cache has a folder for each commit, of that name.
-        return folder, folder.name
     raise ModelError(f'base "{base}": {fault}')
 
 

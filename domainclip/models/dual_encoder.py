@@ -35,6 +35,7 @@ class DualEncoder(TrainableLayers):
     applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
     accepts_hidden_states: ClassVar[tuple[Modality, ...]] = ("image", "text")  # of `frozen_hidden_states`
 
+    trained_from: tuple[str, ...] = ()  # the bases that this one was adapted from, the last one first
     mean: Tensor
     std: Tensor
 

@@ -13,8 +13,9 @@ from domainclip.errors import ModelError
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024  # bytes
 _READ = re.compile(  # files that are read here or by transformers
-    r"(model.*|adapter_model)\.safetensors|.*\.model|(vocab|merges)\.txt"
-    r"|(.*config|tokenizer|vocab|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
+    r"(model.*|adapter_model)\.safetensors|pytorch_model.*\.bin|.*\.model|(vocab|merges)\.txt"
+    r"|(.*config|tokenizer|vocab|special_tokens_map|added_tokens|model\.safetensors\.index"
+    r"|pytorch_model\.bin\.index)\.json"
 )
 _EXPORTS = {
     "*.gguf": "GGUF",
@@ -57,7 +58,7 @@ def refuse(base: str, fault: str) -> NoReturn:
 def run_model(folder: Path) -> Path | None:
     """The folder of the model in a run folder, merged if it was merged; None: no run folder.
 
-    Raises: ModelError for a run of several seeds, which has a model for each.
+    Raises: ModelError for a run of several seeds, which has a model for each, and for a run without a model.
     """
     if (folder / "config.json").exists() or not (folder / "recipe.yaml").is_file():
         return None
@@ -67,6 +68,9 @@ def run_model(folder: Path) -> Path | None:
         refuse(
             str(folder), f"a run of {len(seeds)} seeds, each with its model: name one: {folder / seeds[0]}"
         )
+    if model is None:
+        finish = f"domainclip finetune --resume --run-dir {shlex.quote(str(folder))}"
+        refuse(str(folder), f"a run that has no model yet: finish it: {finish}")
     return model
 
 
@@ -171,23 +175,15 @@ def missing_tokenizer(folder: Path) -> str:
     )
 
 
-def converted_weights(base: str, folder: Path, on_hub: bool) -> str:
-    """The remedy where only pickles are there."""
+def other_weights(folder: Path) -> str:
+    """The remedy where only weights of other libraries are there."""
     for name, library in _OTHER_WEIGHTS.items():
         if (folder / name).is_file():
             return f", only those of {library}: name a revision or another base that has model.safetensors"
     for pattern, kind in _EXPORTS.items():
         if any(folder.glob(pattern)):
             return f"; {_exported(kind)}"
-    place = base.rpartition("/")[2] if on_hub else str(folder)
-    fetch = f"hf download {base} --local-dir {place} && " if on_hub else ""
-    hint = ", unless a revision refs/pr/<number> has others" if on_hub else ""
-    name = json.dumps(place)
-    code = f"from transformers import AutoModel as M; M.from_pretrained({name}).save_pretrained({name})"
-    return (
-        f"; pickles such as pytorch_model.bin are not read, for they can run code: convert them{hint}: "
-        f"{fetch}python -c {shlex.quote(code)}{f', then base={place}' if on_hub else ''}"
-    )
+    return ": copy them there, or download the checkpoint again"
 
 
 def converted_adapter(folder: Path) -> str:

@@ -13,10 +13,15 @@ import torch
 import transformers
 
 
-def load_hf_model(folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """The model, and a report of the weights that its files lack: those are initialized at random."""
+def load_hf_model(folder: Path, weights: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and a report of the weights that its files lack: those are initialized at random.
+
+    `folder` holds its config, `weights` its safetensors.
+    """
+    if weights != folder:
+        options["config"] = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model, report = transformers.AutoModel.from_pretrained(
-        folder,
+        weights,
         dtype=torch.float32,
         use_safetensors=True,
         trust_remote_code=False,

@@ -54,13 +54,13 @@ def load_image_model(name: str) -> DualEncoder | ImageModel:
         checkpoint_files.require_files(name, folder, "model", ("config.json",))
         if _model_type(folder) in loading.families():
             return loading.load_model(name).requires_grad_(False)
-        checkpoint_files.require_files(name, folder, "weights", checkpoint_files.WEIGHTS)
         checkpoint_files.require_files(name, folder, "image processor", checkpoint_files.PROCESSORS)
+        weights = checkpoint_files.find_weights(name, folder, commit)
     except ModelError as error:
         raise ModelError(str(error).replace('base "', 'image model "', 1)) from None
     try:
         with quiet():
-            hf_model, report = hf_loading.load_hf_model(folder)
+            hf_model, report = hf_loading.load_hf_model(folder, weights)
             processor = hf_loading.load_image_processor(folder)
     except Exception as error:
         reason = checkpoint_files.in_one_line(error)

@@ -20,6 +20,7 @@ from domainclip.models import checkpoint_files, folder_checks, hf_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 from domainclip.models.hf_loading import quiet
+from domainclip.models.plain_weights import make_plain_base
 from domainclip.models.saving import read_calibration
 
 
@@ -33,12 +34,7 @@ def load_model(base: str | Path, revision: str | None = None) -> DualEncoder:
     if (inside := folder_checks.run_model(Path(base).expanduser())) is not None:
         base = inside
     folder, commit = checkpoint_files.find_checkpoint(str(base), revision)
-    is_adapter = (folder / checkpoint_files.ADAPTER_CONFIG).is_file()
-    model = _load_adapter(str(base), folder) if is_adapter else _load_plain(str(base), folder, commit)
-    if (folder / checkpoint_files.POOLING).is_file():
-        with _reading(str(base), checkpoint_files.POOLING):
-            _load_frame_pooling(model, folder)
-    return model.eval()
+    return _load(str(base), folder, commit, ())
 
 
 def families() -> list[str]:
@@ -46,19 +42,28 @@ def families() -> list[str]:
     return sorted(file.stem for file in (Path(__file__).parent / "families").glob("[!_]*.py"))
 
 
+def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) -> DualEncoder:
+    """The model in a folder; `above` are the adapters that are loaded onto it."""
+    is_adapter = (folder / checkpoint_files.ADAPTER_CONFIG).is_file()
+    model = _load_adapter(base, folder, above) if is_adapter else _load_plain(base, folder, commit)
+    if (folder / checkpoint_files.POOLING).is_file():
+        with _reading(base, checkpoint_files.POOLING):
+            _load_frame_pooling(model, folder)
+    return model.eval()
+
+
 def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
     folder_checks.check_folder(base, folder, on_hub=commit is not None)
     family = _family(base, folder)
-    hint = folder_checks.converted_weights(base, folder, on_hub=commit is not None)
-    checkpoint_files.require_files(base, folder, "weights", checkpoint_files.WEIGHTS, hint)
     # Without its files, transformers makes up an empty tokenizer.
     hint = folder_checks.missing_tokenizer(folder)
     checkpoint_files.require_files(base, folder, "tokenizer", checkpoint_files.TOKENIZERS, hint)
     if not (folder / "tokenizer.json").is_file() and (folder / "vocab.json").is_file():
         checkpoint_files.require_files(base, folder, "merges of the tokenizer", ("merges.txt",), hint)
     checkpoint_files.require_files(base, folder, "image processor", checkpoint_files.PROCESSORS, hint)
+    weights = checkpoint_files.find_weights(base, folder, commit, folder_checks.other_weights(folder))
     with _reading(base, "model"):
-        hf_model = _load_hf_model(base, folder)
+        hf_model = _load_hf_model(base, folder, weights)
         # Otherwise an adapter would be recorded as belonging to a folder in the local cache.
         hf_model.name_or_path = hf_model.config.name_or_path = base
     with _reading(base, "tokenizer"):
@@ -68,8 +73,8 @@ def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
     return family(hf_model, hf_tokenizer, processor, base, commit).eval()
 
 
-def _load_hf_model(base: str, folder: Path) -> Any:
-    hf_model, report = hf_loading.load_hf_model(folder, ignore_mismatched_sizes=True)
+def _load_hf_model(base: str, folder: Path, weights: Path) -> Any:
+    hf_model, report = hf_loading.load_hf_model(folder, weights, ignore_mismatched_sizes=True)
     # A model with weights initialized at random must not be evaluated.
     if report["missing_keys"]:
         missing = f'its file has no weight "{min(report["missing_keys"])}"'
@@ -79,11 +84,11 @@ def _load_hf_model(base: str, folder: Path) -> Any:
         if name not in ("logit_scale", "logit_bias") or stored.numel() != 1:
             shapes = f"has the shape {list(stored)}, but its config requires {list(expected)}"
             raise ModelError(f'base "{base}": its weight "{name}" {shapes}')
-        getattr(hf_model, name).data.copy_(_read_weight(folder, name).reshape(expected))
+        getattr(hf_model, name).data.copy_(_read_weight(weights, name).reshape(expected))
     return hf_model
 
 
-def _load_adapter(name: str, adapter: Path) -> DualEncoder:
+def _load_adapter(name: str, adapter: Path, above: tuple[Path, ...]) -> DualEncoder:
     folder_checks.check_adapter(name, adapter)
     hint = folder_checks.converted_adapter(adapter)
     checkpoint_files.require_files(name, adapter, "adapter weights", (checkpoint_files.ADAPTER,), hint)
@@ -91,10 +96,12 @@ def _load_adapter(name: str, adapter: Path) -> DualEncoder:
         config = json.loads((adapter / checkpoint_files.ADAPTER_CONFIG).read_text(encoding="utf-8-sig"))
     base, revision = folder_checks.adapter_base(name, adapter, config)
     try:
+        base = str(folder_checks.run_model(Path(base).expanduser()) or base)
         folder, commit = checkpoint_files.find_checkpoint(base, revision)
-        if (folder / checkpoint_files.ADAPTER_CONFIG).is_file():
-            raise ModelError(f'base "{base}" is an adapter itself; merge that one first')
-        model = _load_plain(base, folder, commit)
+        if folder.resolve() in (*above, adapter.resolve()):
+            folder_checks.refuse(base, "an adapter that names itself as its base: name the base that it had")
+        model = _load(base, folder, commit, (*above, adapter.resolve()))
+        make_plain_base(model, base, commit)
     except ModelError as error:
         raise ModelError(f'adapter "{name}": {error}') from None
     with _reading(name, "adapter"), warnings.catch_warnings():

@@ -24,21 +24,20 @@ def replace_text_tower(base: DualEncoder, text: str, max_tokens: int, seed: int)
 
     Raises: ModelError when the two cannot be joined, or the encoder cannot be read.
     """
-    is_adapter = base.hf_model is not base.hf_base
-    if base.family not in SUPPORTED_ENCODERS or is_adapter:
-        kind = "an adapter: merge it first" if is_adapter else f"of family {base.family}"
+    if base.family not in SUPPORTED_ENCODERS:
         families = ", ".join(SUPPORTED_ENCODERS)
-        raise ModelError(f'base "{base.base}": is {kind}; a text tower can be replaced in {families}')
+        raise ModelError(
+            f'base "{base.base}": is of family {base.family}; a text tower can be replaced in {families}'
+        )
     try:
         folder, commit = checkpoint_files.find_checkpoint(text, None)
         folder_checks.check_folder(text, folder, on_hub=commit is not None)
         checkpoint_files.require_files(text, folder, "model", ("config.json",))
-        pickles = "; pickles such as pytorch_model.bin are not read, for they can run code"
-        checkpoint_files.require_files(text, folder, "weights", checkpoint_files.WEIGHTS, pickles)
         checkpoint_files.require_files(text, folder, "tokenizer", checkpoint_files.TOKENIZERS)
+        weights = checkpoint_files.find_weights(text, folder, commit)
     except ModelError as error:
         raise ModelError(str(error).replace('base "', 'text encoder "', 1)) from None
-    encoder, hf_tokenizer = _read(text, folder, seed)
+    encoder, hf_tokenizer = _read(text, folder, weights, seed)
     hf_tokenizer.model_max_length = min(max_tokens, int(hf_tokenizer.model_max_length))
     hf_model = _joined(base.hf_base, encoder, base.width, seed)
     hf_model.name_or_path = hf_model.config.name_or_path = base.base
@@ -46,14 +45,14 @@ def replace_text_tower(base: DualEncoder, text: str, max_tokens: int, seed: int)
     return VisionTextDualEncoder(hf_model, hf_tokenizer, processor, base.base, base.revision).eval()
 
 
-def _read(text: str, folder: Path, seed: int) -> tuple[Any, Any]:
+def _read(text: str, folder: Path, weights: Path, seed: int) -> tuple[Any, Any]:
     """The encoder, with a pooler drawn from the seed where the checkpoint has none, and its tokenizer."""
     # A checkpoint of a masked language model may lack the pooler, which transformers then draws.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             with quiet():
-                encoder, report = hf_loading.load_hf_model(folder)
+                encoder, report = hf_loading.load_hf_model(folder, weights)
                 hf_tokenizer = hf_loading.load_tokenizer(folder)
         except Exception as error:
             _refuse(text, f"cannot be read: {checkpoint_files.in_one_line(error)}")

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from domainclip.config.recipe import Base
 from domainclip.evaluation import contamination
 from domainclip.evaluation.contamination import TrainingRecord
+from domainclip.models.base_loading import load_base_model
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.pipelines.checkpoint_model import is_checkpoint, load_checkpoint
@@ -47,7 +48,7 @@ def load_models(names: Sequence[str], base: Base) -> EvaluatedModels:
     for name in dict.fromkeys(names):
         inside = Path(name) / "model"
         if name == "base":
-            model = load_model(base.path, base.revision)
+            model = load_base_model(base.path, base.revision)
         elif is_checkpoint(name):
             model = load_checkpoint(name)
         else:

@@ -11,8 +11,8 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.checks.findings import leak_messages, refuse_errors
 from domainclip.data.corpus import Corpus
 from domainclip.evaluation.base import Probe
+from domainclip.models.base_loading import load_base_model
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.models.loading import load_model
 from domainclip.pipelines import input_checks
 from domainclip.pipelines.curate import curate_corpus
 from domainclip.pipelines.inputs import EvaluationInputs
@@ -72,7 +72,7 @@ def with_model_checks(loaded: MeasuredInputs, model: DualEncoder) -> EvaluationI
     if recipe.curation and not loaded.measured.external and len(inputs.corpus.splits["train"]):
         curation = build_curation(recipe)
         needs_base = any("base" in step.needs for step in curation.values())
-        base = load_model(recipe.base.path, recipe.base.revision) if needs_base else None
+        base = load_base_model(recipe.base.path, recipe.base.revision) if needs_base else None
         corpus, curated = curate_corpus(
             inputs.corpus, curation, base, on_disk=recipe.evaluate.cache_embeddings, required=False
         )

@@ -18,6 +18,7 @@ from domainclip.errors import DomainclipError, ModelError, RecipeError
 from domainclip.evaluation import contamination, run_classes
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
+from domainclip.models.plain_weights import make_plain
 from domainclip.models.saving import save_model
 from domainclip.report import external_evaluations, model_card, results_file
 from domainclip.report.usage import ModelUse
@@ -46,7 +47,7 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
     refuse_if_in_use(run)
     model = load_model(run / "model")
     before = _outputs(model)
-    _make_plain(model, run)
+    make_plain(model, str(run))
     staging = out.absolute().parent / f".staging-{out.name}-{uuid.uuid4().hex[:8]}"
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
@@ -69,15 +70,6 @@ def merge(run: Path, out: Path, tolerance: float = 1e-5) -> float:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return difference
-
-
-def _make_plain(model: DualEncoder, run: Path) -> None:
-    if model.hf_model is model.hf_base:
-        return
-    try:
-        model.hf_model = model.hf_model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ModelError(f"{run}: its adapter cannot be merged: {str(error).splitlines()[0]}") from None
 
 
 def _write_card(run: Path, folder: Path) -> None:

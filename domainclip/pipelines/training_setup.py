@@ -67,8 +67,8 @@ def make_setup(
         )
     if name := weights_not_saved(model):
         raise RecipeError(
-            f"strategy.{strategy}: the base is an adapter, which cannot hold what "
-            f'"{name}" learns: merge it into plain weights with domainclip merge, and take those as the base'
+            f'strategy.{strategy}: "{name}" is trained, and the adapter that is saved does not hold it: '
+            "freeze it, or train without an adapter"
         )
     uses_images = precomputed.image_features is None
     objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)

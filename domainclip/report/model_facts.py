@@ -25,9 +25,11 @@ def model_facts(model: DualEncoder, name: str | None = None) -> dict[str, Any]:
         getattr(side, "hidden_act", None)
         for side in (model.hf_base.config.text_config, model.hf_base.config.vision_config)
     }
+    origins = [_public_name(base) for base in model.trained_from]
     return {
         "name": name or _public_name(model.base),
         "revision": model.revision,
+        **({"trained_from": origins} if origins else {}),
         "family": model.family,
         "weights_sha256": model.fingerprint("all"),
         "preprocessing": model.image_preprocessor.fingerprint(),
@@ -38,5 +40,7 @@ def model_facts(model: DualEncoder, name: str | None = None) -> dict[str, Any]:
 
 
 def _public_name(base: str) -> str:
-    """A Hub id unchanged; of a local folder only the last name, as paths may name persons and projects."""
+    """A Hub id unchanged; of a run or a local folder only its name: paths may name persons and projects."""
+    if (run := find_run(base)) is not None:
+        return run.resolve().name
     return Path(base).name if Path(base).is_dir() else base

@@ -60,10 +60,6 @@ class LongText(Strategy):
     def _check(self, model: DualEncoder) -> None:
         from domainclip.models import position_embeddings
 
-        if model.hf_model is not model.hf_base:
-            raise RecipeError(
-                "strategy.long_text: the base is an adapter, which holds no positions: merge it"
-            )
         if model.fixed_length:
             raise RecipeError(
                 f"strategy.long_text: family {model.family} pads every text to {model.max_tokens} tokens "

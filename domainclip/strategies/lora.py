@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from domainclip.errors import RecipeError
 from domainclip.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -43,17 +42,9 @@ class Lora(Strategy):
     train_logit_scale: bool = True  # whether scale and bias learn too
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
-        """Adds the adapter; the factor on the learning rate by weight name.
-
-        Raises: RecipeError for a base that is an adapter itself.
-        """
+        """Adds the adapter; the factor on the learning rate by weight name."""
         from peft import LoraConfig, get_peft_model
 
-        if model.hf_model is not model.hf_base:
-            raise RecipeError(
-                "strategy.lora: the base is an adapter, and one cannot hold another: merge it into plain "
-                "weights with domainclip merge, and take those as the base"
-            )
         both: tuple[Literal["image", "text"], ...] = ("image", "text")
         adapted = both if self.towers == "both" else (self.towers,)
         layers = [

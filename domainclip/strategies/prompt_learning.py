@@ -112,10 +112,6 @@ class PromptLearning(Strategy):
     def _check(self, model: DualEncoder) -> None:
         from domainclip.models import learned_tokens
 
-        if model.hf_model is not model.hf_base:
-            raise RecipeError(
-                "strategy.prompt_learning: the base is an adapter, which holds no words: merge it"
-            )
         if not self.context_tokens and not self.learn_class_names:
             raise RecipeError(
                 "strategy.prompt_learning.context_tokens: 0 words and learn_class_names: false leave "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.pairs import Pairs
 from domainclip.errors import ModelError, RecipeError
-from domainclip.models import checkpoint_files, image_model, loading
+from domainclip.models import base_loading, checkpoint_files, folder_checks, image_model
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_model import ImageModel
 from domainclip.models.text_tokenizer import TokenCache
@@ -33,7 +34,8 @@ def fetch_models(terms: WeightedObjectives) -> None:
             models.append(("third_tower", inputs.third_tower.model))
         for option, path in models:
             with _named_by_option(f"objectives.{name}.{option}"):
-                folder, _ = checkpoint_files.find_checkpoint(path, None)
+                inside = folder_checks.run_model(Path(path).expanduser())
+                folder, _ = checkpoint_files.find_checkpoint(str(inside or path), None)
                 files = ("config.json", checkpoint_files.ADAPTER_CONFIG)
                 checkpoint_files.require_files(path, folder, "model", files)
 
@@ -112,7 +114,7 @@ def _teacher_features(
 
 
 def _frozen_model(setup: TrainingSetup, path: str, revision: str | None) -> DualEncoder:
-    model = loading.load_model(path, revision).to(next(setup.model.parameters()).device)
+    model = base_loading.load_base_model(path, revision).to(next(setup.model.parameters()).device)
     return model.requires_grad_(False)
 
 

@@ -120,18 +120,6 @@ def test_weights_in_several_files(base: Path, clip_folder: Path) -> None:
     assert fault(base).startswith("model-00002-of-00003.safetensors is a pointer of Git LFS")
 
 
-def test_pickles_are_converted_as_the_message_states(base: Path, clip_folder: Path) -> None:
-    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
-    (base / "model.safetensors").unlink()
-    message = fault(base)
-    assert message.startswith("no weights in the folder, such as model.safetensors; pickles such as")
-    python, option, code = shlex.split(message.partition("convert them: ")[2])
-    assert (python, option) == ("python", "-c")
-    exec(code, {})
-    loaded, whole = load_model(base).weights(), load_model(clip_folder).weights()
-    assert all(torch.equal(weight, whole[name]) for name, weight in loaded.items())
-
-
 def test_an_adapter_in_a_pickle_is_converted_as_the_message_states(base: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
@@ -242,7 +230,7 @@ def foreign(folder: Path, name: str, content: str = "x") -> Path:
         (
             "config.json",
             '{"model_type": "clip"}',
-            "no weights in the folder, such as model.safetensors; pickles",
+            "no tokenizer in the folder",
         ),
     ],
 )

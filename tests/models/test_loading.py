@@ -92,17 +92,6 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     )
 
 
-def test_pickles_are_not_read(tmp_path: Path) -> None:
-    """Fault 36."""
-    folder = tiny_clip(tmp_path)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    assert fault(folder).startswith(
-        f'base "{folder}": no weights in the folder, such as model.safetensors; '
-        "pickles such as pytorch_model.bin are not read, for they can run code: convert them: python -c "
-    )
-
-
 @pytest.mark.parametrize(
     ("file", "component"),
     [
@@ -173,11 +162,12 @@ def test_an_adapter_whose_base_is_gone(clip_folder: Path, tmp_path: Path) -> Non
     )
 
 
-def test_an_adapter_on_an_adapter(clip_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_names_itself(clip_folder: Path, tmp_path: Path) -> None:
     folder = adapter(clip_folder, tmp_path / "adapter")
     edit(folder, base_model_name_or_path=str(folder))
     assert fault(folder) == (
-        f'adapter "{folder}": base "{folder}" is an adapter itself; merge that one first'
+        f'adapter "{folder}": base "{folder}": an adapter that names itself as its base: '
+        "name the base that it had"
     )
 
 

@@ -23,7 +23,7 @@ from domainclip.data.text import languages
 from domainclip.data.text.captions import length_histogram
 from domainclip.errors import RecipeError
 from domainclip.evaluation import embed_images
-from domainclip.models import loading as models_loading
+from domainclip.models import base_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.curate import curate
 
@@ -120,7 +120,7 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
     """
     recipe = target.recipe
     base = (
-        models_loading.load_model(recipe.base.path, recipe.base.revision)
+        base_loading.load_base_model(recipe.base.path, recipe.base.revision)
         if recipe and target.with_base
         else None
     )
