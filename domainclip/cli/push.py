@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import output
 from domainclip.cli.arguments import RunArgument
+from domainclip.cli.output import JsonOption
 
 
 def push(
@@ -25,6 +27,7 @@ def push(
             help="Upload example images and captions; you attest that they may be shared.",
         ),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Upload a run to the Hub with its model card: private by default, and only files on the allow-list.
 
@@ -33,5 +36,16 @@ def push(
     """
     from domainclip.hub import upload
 
-    url = upload.push(run, repo_id, private=not public, dry_run=dry_run, include_examples=include_examples)
-    typer.echo(f"nothing was uploaded; the repository would be {url}" if dry_run else url)
+    pushed = upload.push(run, repo_id, private=not public, dry_run=dry_run, include_examples=include_examples)
+    if as_json:
+        files = [
+            {"path": file.path, "bytes": file.size, "sha256": file.sha256, "reason": file.why}
+            for file in pushed.files
+        ]
+        facts = {"repo_id": repo_id, "url": pushed.url, "private": pushed.private, "uploaded": not dry_run}
+        output.print_json({"schema_version": 1, **facts, "files": files})
+    elif dry_run:
+        typer.echo(upload.preview(pushed.files, repo_id, pushed.private))
+        typer.echo(f"nothing was uploaded; the repository would be {pushed.url}")
+    else:
+        typer.echo(pushed.url)

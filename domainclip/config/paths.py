@@ -11,6 +11,7 @@ from typing import Any
 from domainclip.config import builtin, strict_yaml
 from domainclip.errors import RecipeError
 
+LOCAL = "(local)"  # stands for a path that was taken out of a recipe or card before it was shared
 _LOCAL = re.compile(r"/\w|~[\w-]*[/\\]|\\\\|\.\.?[/\\]|file:|[A-Za-z]:[/\\]")
 _READER_PATHS = ("reports", "image_folder")  # options of readers that name a file or folder
 _DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".yaml")  # a Hub id may hold other dots
@@ -61,6 +62,8 @@ def resolve_path(text: str, file: Path, allowed: Sequence[Path] | None, where: s
     """
     if strict_yaml.UNWRITABLE.search(text):
         raise RecipeError(f"{where}: not UTF-8 text, or a NUL character: rename the file or folder")
+    if text == LOCAL:
+        raise RecipeError(f"{where}: {taken_out(where.rpartition(' ')[2])}")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
         return text  # a URL: its reader decides whether it may be read
     text = os.path.expanduser(text)  # a shell leaves the ~ of corpus.path=~/data as it is
@@ -101,6 +104,14 @@ def find_table_file(name: Any, corpus: str, file: Path) -> str | None:
         return None
     files = (Path(folder, name) for folder in (Path.cwd(), file.parent))
     return next((str(path.resolve()) for path in files if os.path.isfile(path)), None)
+
+
+def taken_out(key: str) -> str:
+    """The end of a message on a key whose path was taken out."""
+    alone = ", or retention=null to measure no retention set" if key == "retention.path" else ""
+    return (
+        f"{LOCAL} stands for a path that was taken out when this was shared: name it with {key}=PATH{alone}"
+    )
 
 
 def find_card_file(name: str | None, file: Path) -> str | None:

@@ -260,7 +260,20 @@ def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _refuse_taken_out(value: Any, key: str, where: str) -> None:
+    """Refuse an option whose path was taken out before the card was shared.
+
+    Raises: RecipeError naming the key.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_taken_out(inner, f"{key}.{name}", where)
+    elif value == paths.LOCAL:
+        raise RecipeError(f"{where}: {key.removeprefix('corpus.')}: {paths.taken_out(key)}")
+
+
 def _validated(data: dict[str, Any], where: str) -> Card:
+    _refuse_taken_out(data.get("options"), "corpus.options", where)
     registry.check_keys(Card, data, "", where)
     try:
         return Card.model_validate(data)

@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.errors import HubError
+from domainclip.hub import shared_recipe
+from domainclip.hub.shared_recipe import CARDS
 from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 
@@ -26,10 +29,11 @@ _MODEL = {
     "tokens": r"tokenizer\.json|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer|sentencepiece\.bpe)\.model",
     "tokenizer": r"(tokenizer_config|special_tokens_map|added_tokens)\.json",
     "image preprocessing": r"(pre)?processor_config\.json",
+    "classes, prompts and thresholds": r"classes\.json",
 }
 # Characters that reverse the direction of text; as JSON escapes they are the same data without the effect.
 _REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_TEXTS = ("README.md", "recipe.yaml", "report.html", "report.md", "results.json")
+_TEXTS = ("README.md", "report.html", "report.md", "results.json", shared_recipe.RECIPE, *CARDS.values())
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,12 @@ def is_pushed_name(path: str) -> bool:
 def _read(run: Path) -> tuple[Recipe, ResultsFile]:
     needed = ("model", "recipe.yaml", "README.md", "results.json")
     missing = [name for name in needed if not (run / name).exists()]
+    if missing and (inside := _runs_inside(run)):
+        more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+        raise HubError(
+            f"{run}: holds several runs: {', '.join(one.name for one in inside[:4])}{more}: push one of "
+            f"them, for example {inside[0]}"
+        )
     if missing:
         raise HubError(
             f"{run}: no {', '.join(missing)} there: give the folder of a finished run, for example runs/art-1"
@@ -86,6 +96,11 @@ def _read(run: Path) -> tuple[Recipe, ResultsFile]:
             "resolve the warnings in report.md and run again"
         )
     return model_card.run_recipe(run), results
+
+
+def _runs_inside(folder: Path) -> list[Path]:
+    """The finished runs of a folder of several seeds or variants."""
+    return sorted(file.parent for file in folder.glob("*/results.json") if (file.parent / "model").is_dir())
 
 
 def _model_folder(run: Path) -> Path:
@@ -130,8 +145,9 @@ def _adapter_config(file: Path, recipe: Recipe, run: Path) -> bytes:
     base = redaction.hub_id(str(config.get("base_model_name_or_path"))) or redaction.hub_id(recipe.base.path)
     if base is None:
         raise HubError(
-            f"{file}: this adapter needs a base model that is only on this machine; "
-            f"merge first: domainclip merge {run} {run / 'merged'}"
+            f"{file}: this adapter needs a base model that is only on this machine: push merged weights, "
+            f"which load alone: domainclip export {quote(str(run))} --to transformers "
+            f"--out {quote(str(run / 'merged'))}; then push again"
         )
     revision = config.get("revision") or recipe.base.revision
     config |= {"base_model_name_or_path": base, "revision": revision}
@@ -165,7 +181,7 @@ def _texts(
 ) -> Iterator[tuple[str, str, str]]:
     """Name, text and reason of each text file, without what must not be public."""
     yield "README.md", _card(model if model.name == "merged" else run), "card"
-    yield "recipe.yaml", redaction.public_recipe(recipe), "recipe without local paths"
+    yield from shared_recipe.shared_texts(recipe)
     # The command names local folders, so it is not pushed.
     public = {name: value for name, value in results.run.items() if name != "command"}
     data = results.model_copy(update={"run": public}).model_dump_json(indent=1)

@@ -27,6 +27,16 @@ _CONFLICTS = 10
 _PRINTED = (".md", ".yaml", "results.json")
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """What a push sent, or would send."""
+
+    repo_id: str
+    url: str  # of the repository
+    private: bool
+    files: list[PushPlan]
+
+
 def push(
     run: Path,
     repo_id: str,
@@ -35,11 +45,11 @@ def push(
     dry_run: bool = False,
     include_examples: bool = False,
     message: str = f"Adapted with domainclip {__version__}",
-) -> str:
-    """Push a run in one commit (see `files_to_push`); returns the address of the repository.
+) -> Pushed:
+    """Push a run in one commit (see `files_to_push`); returns the files and the address of the repository.
 
-    A dry run prints every file and text that would be pushed, and uses no network. huggingface_hub reads the
-    token from $HF_TOKEN or from `hf auth login`, and the address of the Hub from $HF_ENDPOINT.
+    A dry run only selects the files, and uses no network. huggingface_hub reads the token from $HF_TOKEN or
+    from `hf auth login`, and the address of the Hub from $HF_ENDPOINT.
 
     Raises: HubError when a file must not be pushed, or the Hub refuses it or cannot be reached.
     """
@@ -47,8 +57,7 @@ def push(
     refuse_if_in_use(run)
     files = files_to_push(run, include_examples, repo_id)
     if dry_run:
-        print(preview(files, repo_id, private))
-        return f"{hub_answers.endpoint()}/{repo_id}"
+        return Pushed(repo_id, f"{hub_answers.endpoint()}/{repo_id}", private, files)
     with _exchange() as exchange:
         try:
             url = _send(files, repo_id, private, message)
@@ -58,7 +67,7 @@ def push(
             raise HubError(f"push to {repo_id}: {_reason(error, repo_id, exchange.answers)}") from None
     for remark in exchange.remarks:
         _log.warning("push to %s: the Hub remarks: %s", repo_id, hub_answers.one_line(remark))
-    return url
+    return Pushed(repo_id, url, private, files)
 
 
 def preview(files: list[PushPlan], repo_id: str, private: bool) -> str:

@@ -16,12 +16,10 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from domainclip.config import strict_yaml
-from domainclip.config.paths import is_local_path
+from domainclip.config.paths import LOCAL, is_local_path
 from domainclip.config.recipe import Recipe
 from domainclip.report.path_search import holds_path
 from domainclip.report.readings import json_line, readings
-
-LOCAL = "(local)"  # the replacement of a local path
 
 _NUMBER = r"(?:[a-z]{1,4}-?)?\d{4,}"
 _FORBIDDEN = {
@@ -65,7 +63,7 @@ def hub_id(text: str) -> str | None:
 
 def public_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML without local paths; a base on the Hub keeps its name."""
-    public = _without_paths(recipe.model_dump(mode="json"))
+    public = without_paths(recipe.model_dump(mode="json"))
     public["base"]["path"] = hub_id(recipe.base.path) or LOCAL
     return strict_yaml.dump_yaml(public)
 
@@ -112,11 +110,12 @@ def _is_local(text: str, known: Sequence[re.Pattern[str]]) -> bool:
     return below or holds_path(text) or any(path.search(text) for path in known)
 
 
-def _without_paths(value: Any, key: str = "") -> Any:
+def without_paths(value: Any, key: str = "") -> Any:
+    """The options of a recipe or card, with LOCAL in the place of each local path."""
     if isinstance(value, dict):
-        return {name: _without_paths(inner, str(name)) for name, inner in value.items()}
+        return {name: without_paths(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_without_paths(inner, key) for inner in value]
+        return [without_paths(inner, key) for inner in value]
     if not isinstance(value, str):
         return value
     if key == "card":

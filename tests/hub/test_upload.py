@@ -6,12 +6,15 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
+from domainclip.cli.app import app
 from domainclip.hub import upload
 from domainclip.hub.allowlist import files_to_push
 from domainclip.hub.upload import preview, push
@@ -31,7 +34,7 @@ ADAPTER = [
 
 def test_exactly_the_allowed_files_arrive(run: Path, server: LocalHub) -> None:
     """Fault 35."""
-    assert push(run, "lab/clip-cxr", message="a first try") == f"{server.url}/lab/clip-cxr"
+    assert push(run, "lab/clip-cxr", message="a first try").url == f"{server.url}/lab/clip-cxr"
     assert sorted(server.files) == ADAPTER
     for file in files_to_push(run, repo_id="lab/clip-cxr"):
         arrived = server.files[file.path]
@@ -105,28 +108,57 @@ def test_a_second_push_deletes_outdated_files(run: Path, server: LocalHub) -> No
     assert sorted(server.files) == sorted({*ADAPTER, ".gitattributes", "thanks.txt"} - {"report.md"})
 
 
-def test_a_dry_run_prints_all_and_sends_no_request(
-    run: Path, server: LocalHub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert push(run, "lab/clip-cxr", dry_run=True) == f"{server.url}/lab/clip-cxr"
-    assert server.requests == []
-    printed = capsys.readouterr().out
+def test_a_dry_run_prints_all_and_sends_no_request(run: Path, server: LocalHub) -> None:
+    done = CliRunner().invoke(app, ["push", str(run), "--repo-id", "lab/clip-cxr", "--dry-run"])
+    assert (done.exit_code, server.requests) == (0, [])
     files = files_to_push(run, repo_id="lab/clip-cxr")
-    assert printed == preview(files, "lab/clip-cxr", private=True) + "\n"
+    ending = f"nothing was uploaded; the repository would be {server.url}/lab/clip-cxr\n"
+    assert done.stdout == preview(files, "lab/clip-cxr", private=True) + "\n" + ending
     for file in files:
-        assert f"{file.size:>14,}  {file.sha256[:12]}  {file.path}  ({file.why})\n" in printed
+        assert f"{file.size:>14,}  {file.sha256[:12]}  {file.path}  ({file.why})\n" in done.stdout
     for name in ("README.md", "recipe.yaml", "report.md", "results.json"):
         text = next(file.text for file in files if file.path == name)
-        assert f"===== {name} =====\n{text}" in printed
+        assert f"===== {name} =====\n{text}" in done.stdout
     total = sum(file.size for file in files)
-    assert printed.startswith(f"lab/clip-cxr (private): 11 files, {total:,} bytes would be pushed\n")
+    assert done.stdout.startswith(
+        f"lab/clip-cxr (private): {len(ADAPTER)} files, {total:,} bytes would be pushed\n"
+    )
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_the_files_as_json(run: Path, server: LocalHub, dry: list[str]) -> None:
+    done = CliRunner().invoke(app, ["push", str(run), "--repo-id", "lab/clip-cxr", "--json", *dry])
+    data = json.loads(done.stdout)
+    assert {key: value for key, value in data.items() if key != "files"} == {
+        "schema_version": 1,
+        "repo_id": "lab/clip-cxr",
+        "url": f"{server.url}/lab/clip-cxr",
+        "private": True,
+        "uploaded": not dry,
+    }
+    assert [one["path"] for one in data["files"]] == ADAPTER
+    assert sorted(server.files) == ([] if dry else ADAPTER)
+    for one in data["files"] if not dry else []:
+        arrived = server.files[one["path"]]
+        assert (one["bytes"], one["sha256"]) == (len(arrived), hashlib.sha256(arrived).hexdigest())
+
+
+def test_a_folder_of_several_seeds_names_its_runs(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "seeds"
+    for seed in (0, 1):
+        shutil.copytree(run, folder / f"seed-{seed}")
+    (folder / "recipe.yaml").write_text("")
+    assert fault(lambda: push(folder, "lab/clip-cxr", dry_run=True)) == (
+        f"{folder}: holds several runs: seed-0, seed-1: push one of them, for example {folder}/seed-0"
+    )
 
 
 def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
     run = made_run(tmp_path / "run")
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
-        f"{run}/model/adapter_config.json: this adapter needs a base model that is only on this machine; "
-        f"merge first: domainclip merge {run} {run}/merged"
+        f"{run}/model/adapter_config.json: this adapter needs a base model that is only on this machine: push "
+        f"merged weights, which load alone: domainclip export {run} --to transformers --out {run}/merged; "
+        "then push again"
     )
     assert server.requests == []
     merge(run, run / "merged")
