@@ -39,7 +39,7 @@ WHOLE_RUNS = {
     *("pipelines/test_finetune_seeds.py",),
     *("pipelines/test_ablation.py", "pipelines/test_api.py", "pipelines/test_data_prepare.py"),
     "pipelines/test_external_evaluation.py",
-    *("pipelines/test_evaluate.py", "pipelines/test_protocol.py", "pipelines/test_merge.py"),
+    *("pipelines/test_evaluate.py", "pipelines/test_protocol.py"),
     *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
     *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),
     *(

@@ -39,7 +39,7 @@ COMMANDS = [
     "classify",
     "search",
     "embed",
-    "merge",
+    "export",
     "push",
     "schema",
     "recipes",

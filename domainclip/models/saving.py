@@ -101,7 +101,9 @@ def _save_adapter(model: DualEncoder, folder: Path) -> None:
     # With embedding layers on "auto", peft would ask the Hub about the base.
     state = get_peft_model_state_dict(model.hf_model, save_embedding_layers=False)
     if name := weights_not_saved(model, state):
-        raise ModelError(f'the weight "{name}" is trained, but no adapter holds it; merge before saving')
+        raise ModelError(
+            f'the weight "{name}" is trained, but no adapter holds it; export the base to plain weights first'
+        )
     save_file({name: value.contiguous() for name, value in state.items()}, folder / ADAPTER, {"format": "pt"})
     (folder / ADAPTER_CONFIG).write_text(json.dumps(_adapter_config(model), indent=2, sort_keys=True))
     scale_and_bias = {n: getattr(model.hf_base, n, None) for n in ("logit_scale", "logit_bias")}

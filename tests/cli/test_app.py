@@ -259,7 +259,7 @@ def test_a_run_folder_is_not_written_over(finetune: Run, tmp_path: Path) -> None
     )
 
 
-def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Path, base: Path) -> None:
+def test_finetune_eval_export_and_dry_push(finetune: Run, run: Run, tmp_path: Path, base: Path) -> None:
     folder = tmp_path / "run"
     code, out, error = finetune("strategy.lora.rank=2", "strategy={lora: {rank: 2}}")
     assert (code, out, error) == (0, f"{folder / 'report.html'}\n", "")
@@ -279,12 +279,19 @@ def test_finetune_eval_merge_and_dry_push(finetune: Run, run: Run, tmp_path: Pat
     assert {row["adapted"] for row in alone} == {None}
     recorded = json.loads((folder / "model/classes.json").read_text())
     assert recorded["classes"].keys() == {"blue", "green", "red", "white"}
-    code, out, error = run("merge", folder, tmp_path / "merged")
+    code, out, error = run("export", folder, "--to", "transformers", "--out", tmp_path / "plain", "--json")
     assert code == 0, error
-    assert (tmp_path / "merged/classes.json").read_text() == (folder / "model/classes.json").read_text()
-    assert out.startswith(
-        f"{tmp_path / 'merged'}: plain weights; embeddings differ from the adapter's by at most "
-    )
+    assert (tmp_path / "plain/classes.json").read_text() == (folder / "model/classes.json").read_text()
+    exported = json.loads(out)
+    assert exported == {
+        "out": str(tmp_path / "plain"),
+        **json.loads((tmp_path / "plain/export.json").read_text()),
+    }
+    check = exported["check"]
+    assert 0 < check["largest_difference"] <= 1e-5
+    assert (check["items"], check["items_of"], check["same_class"]) == (8, "validation split of the run", 1.0)
+    assert {one["metric"] for one in check["metrics"]} >= {"accuracy", "image_to_text_r1"}
+    assert all(one["run"] == pytest.approx(one["exported"], abs=1e-6) for one in check["metrics"])
 
 
 def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:
@@ -338,7 +345,7 @@ def test_the_first_lines_of_a_recipe_say_command_and_hardware(name: str) -> None
     assert "minutes" in said
 
 
-VERBS = ["finetune", "eval", "plan", "validate", "schema", "merge", "push", "demo"]
+VERBS = ["finetune", "eval", "plan", "validate", "schema", "export", "push", "demo"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -405,7 +412,7 @@ def test_a_run_folder_that_another_command_uses(
         assert run("eval", folder) == (2, "", line)
         assert run("eval", folder, "--out", tmp_path / "other") == (2, "", line)
         assert run("eval", base, "--against", folder, "--recipe", recipe_file) == (2, "", line)
-        assert run("merge", folder, tmp_path / "merged") == (2, "", line)
+        assert run("export", folder, "--to", "transformers", "--out", tmp_path / "plain") == (2, "", line)
         assert run("push", folder, "--repo-id", "lab/x", "--dry-run") == (2, "", line)
     assert not (tmp_path / "other").exists()
     assert sorted(path.name for path in folder.iterdir()) == ["model", "recipe.yaml"]

@@ -12,7 +12,6 @@ import pytest
 from domainclip import disk_cache, registry
 from domainclip.cli.app import main
 from domainclip.config import builtin
-from domainclip.pipelines import merge
 from domainclip.pipelines.plan import make_plan
 
 
@@ -101,6 +100,3 @@ def test_json_of_commands_that_print_lines(
         "lines": [{"name": "learns", "value": "all"}],
         "warnings": ["small"],
     }
-    monkeypatch.setattr(merge, "merge", lambda run, out: 2.5e-7)
-    merged = document(capsys, "merge", "run", "merged", "--json")
-    assert merged == {"schema_version": 1, "out": "merged", "largest_difference": 2.5e-7}

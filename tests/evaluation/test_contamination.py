@@ -175,11 +175,12 @@ def test_the_record_is_private_and_salted_and_includes_that_of_the_base(
     assert set(data["images"]) < set(json.loads((second / contamination.FILE).read_text())["images"])
 
 
-def test_merged_weights_have_the_record_of_the_run(random_splits: Path, tmp_path: Path) -> None:
-    from domainclip.pipelines.merge import merge
+def test_exported_weights_have_the_record_of_the_run(random_splits: Path, tmp_path: Path) -> None:
+    from domainclip.pipelines.export.export import export
+    from domainclip.pipelines.export.request import make_request
 
     run = train(random_splits, tmp_path / "made", "strategy=lora")
-    merge(run, tmp_path / "plain")
+    export(make_request(run, "transformers", tmp_path / "plain", check=False))
     assert contamination.load(str(tmp_path / "plain")) == contamination.load(str(run))
 
 

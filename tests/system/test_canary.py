@@ -358,11 +358,12 @@ def test_a_traceback_does_not_tell_of_her(
     def fail(*_: object, **__: object) -> None:
         raise ValueError(f"could not convert string to float: {CANARIES[1]}") from KeyError(RECORD)
 
-    monkeypatch.setattr("domainclip.pipelines.merge.merge", fail)
+    monkeypatch.setattr("domainclip.pipelines.export.export.export", fail)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("DOMAINCLIP_TRACEBACK", "full" if full else "")
+    (tmp_path / "run/model").mkdir(parents=True)
     with pytest.raises(ValueError, match="Quimbywort") as caught:
-        main(["merge", str(tmp_path), str(tmp_path / "out")])
+        main(["export", str(tmp_path / "run"), "--to", "transformers", "--out", str(tmp_path / "out")])
     sys.excepthook(caught.type, caught.value, caught.tb)
     text = capfd.readouterr().err
     assert ("Quimbywort" in text, RECORD in text) == (full, full)

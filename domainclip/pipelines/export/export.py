@@ -1,0 +1,61 @@
+"""The command `export`: write a run's model in the format of another library, and check it there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from domainclip.errors import ModelError
+from domainclip.pipelines.export import facts, readme, record
+from domainclip.pipelines.export.check import check
+from domainclip.pipelines.export.form import ExportForm
+from domainclip.pipelines.export.record import ExportRecord
+from domainclip.pipelines.export.request import ExportRequest
+from domainclip.pipelines.export.source import ExportSource, open_source
+from domainclip.pipelines.export.transformers_form import TransformersForm
+
+_FORMS: dict[str, type[ExportForm]] = {form.name: form for form in (TransformersForm,)}
+
+
+def export(request: ExportRequest) -> ExportRecord:
+    """Write the model of a run to a folder; the content of its `export.json`.
+
+    Raises: ModelError when the run cannot be read or does not fit the form, the exported model does not agree
+    with it, or the folder cannot be written. Then nothing is left at `out`.
+    """
+    form = _FORMS[request.to](precision=request.precision)
+    source = open_source(request.run)
+    if reason := form.refusal(source) or _frames_refusal(form, source):
+        raise ModelError(f"{request.run}: cannot be exported to {form.name}: {reason}")
+    staging = request.out.absolute().parent / f".staging-{request.out.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        staging.mkdir(parents=True)
+        result = _write(form, source, staging, request.check)
+        os.rename(staging, request.out)
+    except OSError as error:
+        raise ModelError(f"{request.out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return result
+
+
+def _frames_refusal(form: ExportForm, source: ExportSource) -> str:
+    if source.model.frames == 1 or form.pools_frames:
+        return ""
+    return (
+        f"the run pools up to {source.model.frames} images of a study, which {form.name} does not: use "
+        "--to transformers, and domainclip to pool them"
+    )
+
+
+def _write(form: ExportForm, source: ExportSource, folder: Path, checked: bool) -> ExportRecord:
+    result = facts.unchecked_record(form, source)
+    result = result.model_copy(update={"files": form.write(source, folder)})
+    record.save(folder, result)
+    if checked:
+        result = result.model_copy(update={"check": check(form, source, form.load(folder))})
+        record.save(folder, result)
+    (folder / "README.md").write_text(readme.render(form, source, result, folder), encoding="utf-8")
+    return result

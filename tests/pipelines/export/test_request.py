@@ -1,0 +1,59 @@
+"""Wrong options of `export` are refused before a library is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from domainclip.errors import ModelError, RecipeError
+from domainclip.pipelines.export.request import make_request
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run/model").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("to", "precision", "message"),
+    [
+        ("transformer", "fp32", '--to: unknown form "transformer": did you mean "transformers"?'),
+        ("transformers", "fp61", '--precision: unknown "fp61": did you mean "fp16"?'),
+        ("transformers", "int8", "--precision: int8 is for --to onnx only: leave it out"),
+    ],
+)
+def test_wrong_words(run: Path, tmp_path: Path, to: str, precision: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_request(run, to, tmp_path / "out", precision)
+    assert str(caught.value) == message
+
+
+def test_an_existing_folder_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RecipeError) as caught:
+        make_request(run, "transformers", tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path}/out: exists already; name another folder"
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        make_request(tmp_path / "run", "transformers", tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path}/run: no folder model there: name a run folder, as runs/medical_xray-1"
+    )
+
+
+def test_nothing_heavy_is_loaded_for_a_wrong_word() -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from domainclip.pipelines.export.request import make_request\n"
+        "try: make_request(Path('x'), 'transformer', Path('y'))\n"
+        "except Exception as error: print(error)\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ['--to: unknown form "transformer": did you mean "transformers"?', "[]"]
