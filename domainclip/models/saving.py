@@ -102,7 +102,7 @@ def _save_adapter(model: DualEncoder, folder: Path) -> None:
     state = get_peft_model_state_dict(model.hf_model, save_embedding_layers=False)
     if name := weights_not_saved(model, state):
         raise ModelError(
-            f'the weight "{name}" is trained, but no adapter holds it; export the base to plain weights first'
+            f'the weight "{name}" is trained, but no adapter holds it; take plain weights as base'
         )
     save_file({name: value.contiguous() for name, value in state.items()}, folder / ADAPTER, {"format": "pt"})
     (folder / ADAPTER_CONFIG).write_text(json.dumps(_adapter_config(model), indent=2, sort_keys=True))
