@@ -159,7 +159,7 @@ def _without_local_names(file: Path) -> bytes | None:
     try:
         config = json.loads(_read_text(file))
     except ValueError:
-        raise HubError(f"{file}: not JSON: the file is damaged: train or merge again") from None
+        raise HubError(f"{file}: not JSON: the file is damaged: train or export again") from None
     public = _public_names(config)
     return None if public == config else json.dumps(public, indent=2, ensure_ascii=False).encode()
 
@@ -196,7 +196,7 @@ def _texts(
 def _card(folder: Path) -> str:
     file = folder / "README.md"
     if not file.exists():
-        raise HubError(f"{file}: missing: merge again, to write the card of the merged weights")
+        raise HubError(f"{file}: missing: export again, to write the card of the merged weights")
     text = front_matter.unmarked(_read_text(file))
     if problem := front_matter.problem(text):
         raise HubError(f"{file}: {problem}")

@@ -18,7 +18,8 @@ from domainclip.cli.app import app
 from domainclip.hub import upload
 from domainclip.hub.allowlist import files_to_push
 from domainclip.hub.upload import preview, push
-from domainclip.pipelines.merge import merge
+from domainclip.pipelines.export.export import export
+from domainclip.pipelines.export.request import make_request
 from tests.hub.local_hub import LocalHub
 from tests.hub.planted_leaks import CANARIES, TOKEN, fault
 from tests.support.run_folders import made_run
@@ -161,7 +162,7 @@ def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
         "then push again"
     )
     assert server.requests == []
-    merge(run, run / "merged")
+    export(make_request(run, "transformers", run / "merged"))
     push(run, "lab/clip-cxr")
     assert "adapter_config.json" not in server.files
     assert server.files["model.safetensors"] == (run / "merged" / "model.safetensors").read_bytes()
