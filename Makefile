@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -92,6 +92,28 @@ mutants: install
 
 docs: install
 	$(BIN)/python -m tools.generate_docs
+
+# The documentation as a site in build/site: a broken link or a page without a place in the menu is an error.
+docs-site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo build/site/index.html
+
+# Every command of docs/tutorials as typed, in an empty home, on generated data. TUTORIALS="dicom art" for some.
+tutorials: install
+	OMP_NUM_THREADS=1 $(BIN)/python tools/tutorials.py $(TUTORIALS)
+
+# The notebooks of examples/, each executed from the first cell to the last on generated data.
+notebooks: install
+	OMP_NUM_THREADS=1 $(BIN)/python tools/notebooks.py
+
+# The wheel and the sdist as a user gets them: built, installed into fresh environments without development extras,
+# and run outside the checkout in an empty home, with every Python from 3.11 to 3.13 that is installed.
+release-check: install
+	$(BIN)/python tools/release_check.py
+
+# The image of a report in the README, from the report of `make demo`; needs Chromium.
+report-image: demo
+	$(BIN)/python tools/report_image.py "$$(ls -td $(DEMO)/runs/*/ | head -1)report.html" docs/images/report.png
 
 constraints: install
 	( sed -n 1,2p constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' ) > constraints.new

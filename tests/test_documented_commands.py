@@ -1,15 +1,26 @@
 """Every command line of the documentation, cards, recipes and `--help`, as a real shell passes it on.
 
 One bash runs all lines with a function in the place of the program, so that quotes, braces, globs, comments and
-redirections mean what they mean to people; the words are then parsed and validated in this process.
+redirections mean what they mean to people; the words are then parsed and validated in this process. How far each goes:
+
+- every line: parsed, with its options and types; its recipe, card, suite, plan and overrides are loaded and its
+  components built, with the files that the page itself writes;
+- lines that read neither corpus nor model (recipes, cards, components, schema, validate, cache): run;
+- lines of docs/tutorials: all run as typed, trainings included, by `make tutorials`;
+- `data check` on generated images: run here;
+- Python: names and arguments of every block; make targets, scripts and extras: exist. `make notebooks` runs Python.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import shutil
 import subprocess
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +37,7 @@ from domainclip.cli.app import app, main
 from domainclip.config import builtin, loading
 from domainclip.data.cards import Card, load_card
 from domainclip.evaluation import suites
+from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.pipelines.ablation import plan
 from domainclip.pipelines.data_check import check
 
@@ -38,6 +50,8 @@ TEXTS = [
     *sorted((ROOT / "suites").glob("*.yaml")),
 ]
 SOURCES = sorted((ROOT / "domainclip").rglob("*.py"))
+HERE_DOCUMENT = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END$", re.MULTILINE | re.DOTALL)
+READS_NO_CORPUS = ("recipes ", "cards ", "components ", "schema", "validate", "data cache list")
 PLAN = "recipe: quickstart\nvariants: {a: [], b: [train.warmup=0]}\n"
 
 
@@ -124,11 +138,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("mine.yaml", "recipe.yaml", "RECIPE"):
         shutil.copy(ROOT / "recipes" / "astronomy.yaml", tmp_path / name)
     (tmp_path / "my_plan.yaml").write_text(PLAN)
+    for page in TEXTS:  # what a page writes with cat > FILE <<'END'
+        for name, content in HERE_DOCUMENT.findall(page.read_text()):
+            (tmp_path / name).write_text(content)
     return tmp_path
 
 
 def test_every_documented_command_line(folder: Path) -> None:
-    lines = documented()
+    lines = list({line: (file, line) for file, line in documented()}.values())
     assert len(lines) > 100
     faults: list[str] = []
     mentions: list[str] = []
@@ -142,6 +159,82 @@ def test_every_documented_command_line(folder: Path) -> None:
     assert not faults, "\n".join(faults)
     # Between words, a command without its arguments: "domainclip plan estimates it".
     assert max(len(line.split()) for line in mentions) <= 4, mentions
+
+
+def test_commands_that_read_no_corpus_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for _, line in documented() if line.partition(" ")[2].startswith(READS_NO_CORPUS)]
+    assert len(lines) > 15
+    faults = []
+    for line, words in dict(zip(lines, words_of(lines, folder), strict=True)).items():
+        if words[1:2] == ["copy"]:
+            (folder / words[-1]).unlink(missing_ok=True)
+        with pytest.raises(SystemExit) as ended:
+            main(list(words))
+        out = capsys.readouterr()
+        if ended.value.code and "Missing option" not in out.err:  # a mention between words
+            faults.append(f"{line}: exit code {ended.value.code}: {out.err}")
+    assert not faults, "\n".join(faults)
+
+
+def python_blocks(text: str) -> Iterator[str]:
+    """The Python of a page: indented blocks and fences that import domainclip."""
+    fenced = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    blocks = (textwrap.dedent(block) for block in (*fenced, *indented))
+    yield from (block for block in blocks if re.search(r"^from domainclip", block, re.MULTILINE))
+
+
+def test_python_of_the_pages_names_what_there_is() -> None:
+    """Imports resolve, and the arguments of functions of domainclip and of methods of its model fit."""
+    blocks = [(page, block) for page in TEXTS for block in python_blocks(page.read_text())]
+    assert len(blocks) > 3
+    bound = 0
+    for page, block in blocks:
+        names: dict[str, Any] = {"model": AdaptedModel} if "load_model" in block else {}
+        tree = ast.parse(block, str(page))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                names |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            function, receiver = _called(call, names)
+            if inspect.isfunction(function):
+                given = [*receiver, *call.args]
+                inspect.signature(function).bind(*given, **{str(k.arg): k.value for k in call.keywords})
+                bound += 1
+    assert bound > 8
+
+
+def _called(call: ast.Call, names: dict[str, Any]) -> tuple[Any, list[object]]:
+    """What a call of a block calls: a name that it imports, or a method of the variable `model`."""
+    if isinstance(call.func, ast.Name):
+        return names.get(call.func.id), []
+    if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+        value = names.get(call.func.value.id)
+        return (getattr(value, call.func.attr), [None]) if value is AdaptedModel else (None, [])
+    return None, []
+
+
+def test_a_wrong_argument_in_python_is_found() -> None:
+    call = ast.parse('model.classify(["film.dcm"], template="a {}")').body[0].value  # type: ignore[attr-defined]
+    function, receiver = _called(call, {"model": AdaptedModel})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'template'"):
+        inspect.signature(function).bind(*receiver, *call.args, **{k.arg: k.value for k in call.keywords})
+
+
+def test_make_targets_scripts_and_extras_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    faults = []
+    for page in TEXTS:
+        text = page.read_text()
+        made = re.findall(r"^    make ([\w-]+)|`make ([\w-]+)`", text, re.MULTILINE)
+        faults += [f"{page.name}: make {name}" for name in map("".join, made) if name not in targets]
+        wanted = ",".join(re.findall(r"domainclip\[([\w,]+)\]", text)).split(",")
+        faults += [f"{page.name}: domainclip[{one}]" for one in filter(None, wanted) if one not in extras]
+        scripts = re.findall(r"^(?:    )?python ([\w/]+\.py)", text, re.MULTILINE)
+        faults += [f"{page.name}: {script}" for script in scripts if not (ROOT / script).is_file()]
+    assert not faults
 
 
 def overrides_in(text: str) -> Iterator[str]:
