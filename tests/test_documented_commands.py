@@ -137,6 +137,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("mine.yaml", "recipe.yaml", "RECIPE"):
         shutil.copy(ROOT / "recipes" / "astronomy.yaml", tmp_path / name)
+    (tmp_path / "clip-art").mkdir()  # a pushed run, downloaded
+    shutil.copy(ROOT / "recipes" / "art_paintings.yaml", tmp_path / "clip-art" / "recipe.yaml")
     (tmp_path / "my_plan.yaml").write_text(PLAN)
     for page in TEXTS:  # what a page writes with cat > FILE <<'END'
         for name, content in HERE_DOCUMENT.findall(page.read_text()):
@@ -224,6 +226,7 @@ def test_a_wrong_argument_in_python_is_found() -> None:
 
 def test_make_targets_scripts_and_extras_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets |= {"card-code"}  # comes with tools/card_code.py
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     faults = []
     for page in TEXTS:
