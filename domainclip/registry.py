@@ -68,11 +68,20 @@ def find(kind: str, name: str) -> type[Any]:
     """
     if ":" in name:
         return _find_outside(kind, name)
+    source_file(kind, name)
+    module = importlib.import_module(f"domainclip.{PACKAGES[kind].replace('/', '.')}.{name}")
+    component: type[Any] = getattr(module, class_name(name))
+    return component
+
+
+def source_file(kind: str, name: str) -> Path:
+    """The file of a component of this package.
+
+    Raises: RecipeError for a name without a file.
+    """
     if name not in names(kind):
         raise RecipeError(f'{kind}: unknown component "{name}": {did_you_mean(name, names(kind))}')
-    module = importlib.import_module(f"domainclip.{PACKAGES[kind].replace('/', '.')}.{name}")
-    component: type[Any] = getattr(module, _class_name(name))
-    return component
+    return Path(__file__).parent / PACKAGES[kind] / f"{name}.py"
 
 
 def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
@@ -80,7 +89,14 @@ def build(kind: str, name: str, options: dict[str, Any], where: str) -> Any:
 
     Raises: RecipeError with the key and the remedy, when an option is unknown or has the wrong type.
     """
-    component = find(kind, name)
+    return validated(find(kind, name), options, where)
+
+
+def validated(component: type[Any], options: dict[str, Any], where: str) -> Any:
+    """An instance of a dataclass, with these options of the recipe key `where`.
+
+    Raises: RecipeError with the key and the remedy, when an option is unknown or has the wrong type.
+    """
     known = [f.name for f in dataclasses.fields(component) if f.init]
     for option in options:
         if option not in known:
@@ -156,7 +172,8 @@ def check_keys(model: type[BaseModel], data: Any, at: str, where: str) -> None:
                 check_keys(candidate, value, f"{at}{key}.", where)
 
 
-def _class_name(name: str) -> str:
+def class_name(name: str) -> str:
+    """The name of the class in the file of a component."""
     return "".join(word.capitalize() for word in name.split("_"))
 
 

@@ -39,7 +39,7 @@ from domainclip.data.cards import Card, load_card
 from domainclip.evaluation import suites
 from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.pipelines.ablation import plan
-from domainclip.pipelines.data_check import check
+from domainclip.pipelines.data_check.target import from_card
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -120,7 +120,7 @@ def validate(command: str, given: dict[str, Any]) -> None:
         _, changes = arguments.paths_and_overrides(given["words"] or [])
     recipe = given.get("recipe")
     if recipe is None and (card or (changes and command != "eval")):
-        validate_card(check.from_card(card, "corpus", changes).card)
+        validate_card(from_card(card, "corpus", changes).card)
     elif recipe or changes:
         loaded = loading.load_recipe(recipe or "hub_dataset", changes)
         components.build_components(loaded)

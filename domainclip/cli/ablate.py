@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, print_report
-from domainclip.report.redaction import public_command
 
 
 def ablate(
@@ -35,7 +34,12 @@ def ablate(
     domainclip ablate my_plan.yaml corpus.path=/data/cxr --run-dir ablations/cxr
     domainclip ablate my_plan.yaml corpus.path=/data/cxr --run-dir ablations/cxr --final
     """
+    from domainclip.pipelines import early_checks
+    from domainclip.pipelines.ablation import plan as ablation_plan
+
+    early_checks.check_recipe(ablation_plan.load_shared(plan, overrides or [])[2])
     from domainclip.pipelines.ablation import ablate as pipelines_ablate
+    from domainclip.report.redaction import public_command
 
     page = pipelines_ablate.ablate(
         plan,

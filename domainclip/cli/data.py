@@ -16,7 +16,8 @@ from domainclip.cli.output import JsonOption
 from domainclip.errors import ExitCode, RecipeError
 
 if TYPE_CHECKING:  # not at run time: it imports torch
-    from domainclip.pipelines.data_check.check import CheckTarget, CorpusCheck
+    from domainclip.pipelines.data_check.check import CorpusCheck
+    from domainclip.pipelines.data_check.target import CheckTarget
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -57,12 +58,13 @@ def check(
     domainclip data check --recipe medical_xray corpus.path=/data/cxr
     domainclip data check --card class_folders /data/pets --json pets.json
     """
-    from domainclip.pipelines.data_check import check as corpus_check
-    from domainclip.pipelines.data_check import page
-
     target, rest = _target(recipe, card, words or [], without_model)
     if rest:
         raise RecipeError(f'data check: "{rest[0]}": write overrides as key=value')
+    _check_early(target)
+    from domainclip.pipelines.data_check import check as corpus_check
+    from domainclip.pipelines.data_check import page
+
     checked = corpus_check.check_corpus(target, workers=_workers(workers))
     alone = json_file == Path("-")
     if json_file is not None and not alone:
@@ -99,15 +101,16 @@ def preview(
     domainclip data preview --recipe medical_xray corpus.path=/data/cxr preview.html
     domainclip data preview --card class_folders /data/pets preview.html
     """
-    from domainclip.pipelines.data_check import check as corpus_check
-    from domainclip.pipelines.data_check import page
-
     out = Path(words[-1])
     if out.suffix.lower() not in (".html", ".htm"):
         raise RecipeError(f'data preview: "{words[-1]}": name the page last, e.g. preview.html')
     target, rest = _target(recipe, card, words[:-1], without_model)
     if rest:
         raise RecipeError(f'data preview: "{rest[0]}": write overrides as key=value')
+    _check_early(target)
+    from domainclip.pipelines.data_check import check as corpus_check
+    from domainclip.pipelines.data_check import page
+
     checked = corpus_check.check_corpus(target, whole=False, workers=_workers(workers))
     output.print_notes([checked.corpus.guesses] if checked.corpus.guesses else [], quiet=False)
     typer.echo(page.write_preview(checked, out, items))
@@ -143,6 +146,8 @@ def prepare(
     domainclip data prepare /fast/sky --card astronomy --format jpeg --size 224 corpus.path=sky.csv
     domainclip finetune --recipe medical_xray corpus.path=/fast/cxr
     """
+    if (recipe is None) != (card is None):
+        _check_early(_target(recipe, card, overrides or [], size is not None)[0])
     from domainclip.pipelines import data_prepare
 
     message = data_prepare.run(
@@ -206,7 +211,7 @@ def _target(
     recipe: str | None, card: str | None, words: list[str], without_model: bool
 ) -> tuple[CheckTarget, list[str]]:
     """The corpus to check, and the words that are neither its path nor an override."""
-    from domainclip.pipelines.data_check import check as corpus_check
+    from domainclip.pipelines.data_check import target
 
     paths, overrides = paths_and_overrides(words)
     if recipe is not None and card is not None:
@@ -214,8 +219,21 @@ def _target(
             "data: use --recipe or --card, not both; corpus.card=CARD overrides a recipe's card"
         )
     if recipe is not None:
-        return corpus_check.from_recipe(recipe, overrides, not without_model), paths
-    return corpus_check.from_card(card, paths[0] if paths else None, overrides), paths[1:]
+        return target.from_recipe(recipe, overrides, not without_model), paths
+    return target.from_card(card, paths[0] if paths else None, overrides), paths[1:]
+
+
+def _check_early(target: CheckTarget) -> None:
+    """Check what shows before the corpus is read.
+
+    Raises: RecipeError, DataError or ModelError.
+    """
+    from domainclip.pipelines import early_checks
+
+    if target.recipe is not None and target.with_base:
+        early_checks.check_recipe(target.recipe)
+    else:
+        early_checks.check_corpus(target.card, target.path)
 
 
 def _print_findings(checked: CorpusCheck, with_places: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report
-from domainclip.report.redaction import public_command
+
+if TYPE_CHECKING:
+    from domainclip.pipelines.eval_request import EvalRequest
 
 
 def evaluate(
@@ -54,10 +56,11 @@ def evaluate(
     domainclip eval runs/medical_xray-1 --against base corpus.path=/data/other_hospital
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     """
-    from domainclip.pipelines import evaluate as pipelines_evaluate
+    from domainclip.pipelines.eval_request import EvalRequest
+    from domainclip.report.redaction import public_command
 
     models, overrides = models_and_overrides(words)
-    request = pipelines_evaluate.EvalRequest(
+    request = EvalRequest(
         models=models,
         overrides=overrides,
         against=against,
@@ -70,4 +73,13 @@ def evaluate(
         quiet=quiet,
         command=public_command(),
     )
-    print_report(pipelines_evaluate.evaluate_models(request), as_json)
+    print_report(_evaluate(request), as_json)
+
+
+def _evaluate(request: EvalRequest) -> Path | None:
+    from domainclip.pipelines import early_checks
+
+    early_checks.check_evaluation(request)
+    from domainclip.pipelines import evaluate as pipelines_evaluate
+
+    return pipelines_evaluate.evaluate_models(request)

@@ -10,7 +10,6 @@ import typer
 
 from domainclip.cli.arguments import Json, OptionalRecipe, Overrides, Processes, Quiet, print_report
 from domainclip.errors import RecipeError
-from domainclip.report.redaction import public_command
 
 
 def finetune(
@@ -40,14 +39,18 @@ def finetune(
     domainclip finetune --processes 4 --recipe medical_xray corpus.path=/data/cxr
     """
     from domainclip.distributed import launch
+    from domainclip.pipelines import early_checks
     from domainclip.pipelines.locate import locate
 
     chosen, folder = locate(recipe, overrides or [], run_dir, resume)
+    if not launch.is_launched():  # the launcher has checked it
+        early_checks.check_recipe(chosen)
     several = (accelerate_config is not None or (processes or 1) > 1) and not chosen.train.seeds
     if several and not dry_run and not launch.is_launched():  # a plan is printed once
         launch.launch(sys.argv[1:], processes, accelerate_config)
         return
     from domainclip.pipelines import finetune as pipelines_finetune
+    from domainclip.report.redaction import public_command
     from domainclip.training.run_context import RunOptions
 
     if dry_run:

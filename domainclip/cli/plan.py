@@ -36,12 +36,15 @@ def plan(
     domainclip plan --recipe medical_xray corpus.path=/data/cxr --devices 64 --bandwidth 25
     """
     from domainclip.config import loading
+    from domainclip.pipelines import early_checks
+
+    chosen = loading.load_recipe(recipe, overrides or [])
+    early_checks.check_recipe(chosen)
     from domainclip.pipelines.plan import make_plan
     from domainclip.pipelines.plan.cluster import Network
 
     network = Network(bandwidth * 1e9, latency / 1e6)
     cluster = None if devices is None else make_plan.Cluster(devices, network)
-    chosen = loading.load_recipe(recipe, overrides or [])
     planned = make_plan.plan(chosen, benchmark=benchmark, cluster=cluster)
     if as_json:
         lines = [{"name": name, "value": value} for name, value in planned.lines]
@@ -56,14 +59,16 @@ def validate(recipe: RecipeOption, overrides: Overrides = None, as_json: JsonOpt
     \b
     domainclip validate --recipe mine.yaml
     """
-    from domainclip import components
-    from domainclip.config import loading
+    from domainclip.config import component_source, loading
     from domainclip.data.cards import load_card
-    from domainclip.registry import build
 
     loaded = loading.load_recipe(recipe, overrides or [])
-    components.build_components(loaded)
     card = load_card(loaded.corpus.card, loaded.corpus.overrides())
+    component_source.check_options("readers", card.reader, card.options, "corpus.options")
+    from domainclip import components
+    from domainclip.registry import build
+
+    components.build_components(loaded)
     build("readers", card.reader, card.options, "corpus.options")
     if as_json:
         output.print_json({"schema_version": 1, "recipe": recipe, "valid": True})

@@ -9,9 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from domainclip import registry
-from domainclip.config import builtin, overrides, paths, strict_yaml
+from domainclip.config import builtin, component_source, overrides, paths, strict_yaml
 from domainclip.config.recipe import Options, Recipe
 from domainclip.errors import RecipeError
+
+# The sections of a recipe that name components, and their kind.
+_KINDS = {"strategy": "strategies", "objectives": "objectives", "curation": "curation", "probes": "probes"}
 
 
 def _long_forms(data: Options) -> Options:
@@ -41,15 +44,26 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{file.name}: {registry.format_validation_error(error, '')}") from None
+    _check_components(recipe)
     return _resolve_paths(recipe, file, changes)
+
+
+def _check_components(recipe: Recipe) -> None:
+    """Check the name and the options of each component, without importing it.
+
+    Raises: RecipeError with the key and the remedy.
+    """
+    for key, kind in _KINDS.items():
+        for name, options in getattr(recipe, key).items():
+            own = {option: v for option, v in options.items() if (kind, option) != ("objectives", "weight")}
+            component_source.check_options(kind, name, own, f"{key}.{name}")
 
 
 def schema() -> Options:
     """The JSON schema of a recipe, with the options of every component, for editors."""
     result = Recipe.model_json_schema()
     definitions = result["$defs"]
-    kinds = {"strategy": "strategies", "objectives": "objectives", "curation": "curation", "probes": "probes"}
-    for key, kind in kinds.items():
+    for key, kind in _KINDS.items():
         known = {}
         for name in registry.names(kind):
             entry = registry.schema(kind, name)
@@ -113,7 +127,7 @@ def _resolve_models(
             return path
         return paths.resolve_path(path, file, allowed, f"{where}.{option}")
 
-    for option in registry.find(kind, name).models:
+    for option in component_source.model_options(kind, name):
         value = options.get(option)
         if isinstance(value, list):
             options[option] = [resolved(path, option) for path in value]

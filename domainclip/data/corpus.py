@@ -18,8 +18,7 @@ from domainclip.data.cards import Card, Prompts
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE, image_digests
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
-from domainclip.data.rows import FEATURES
-from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.data.schema import COLUMNS, SPLITS, features
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError, RecipeError, did_you_mean
 
@@ -190,7 +189,7 @@ def _with_images(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Da
     for row, (first, *others) in changed.items():
         columns["image"][row], columns["views"][row] = first, others
     for column, values in columns.items():
-        split = split.remove_columns(column).add_column(column, values, feature=FEATURES[column])
+        split = split.remove_columns(column).add_column(column, values, feature=features()[column])
     return split.select_columns(list(COLUMNS))
 
 
@@ -213,7 +212,7 @@ def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
     for name, rows in splits.items():
         for column in ("id", "group", "truth"):
             values = [pseudonyms.pseudonym(value, secret) for value in rows[column][:]]
-            rows = rows.remove_columns(column).add_column(column, values, feature=FEATURES[column])
+            rows = rows.remove_columns(column).add_column(column, values, feature=features()[column])
         pseudonymous[name] = rows.select_columns(list(COLUMNS))
     return pseudonymous
 

@@ -71,6 +71,16 @@ class CorpusReader(Component, ABC):
         """Whether the training split may be a stream: then `open_stream` is called after `read`."""
         return False
 
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Refuse a path that does not exist, or columns that the source has not, before anything is loaded.
+
+        Only names and headers are looked at, in a fraction of a second; `read` finds whatever else is wrong.
+
+        Raises: DataError.
+        """
+        if not Path(path).exists():
+            raise DataError(f"{path}: no such file or folder: check corpus.path")
+
     @abstractmethod
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """The splits train, validation and test, with the columns of `data.schema.COLUMNS`.

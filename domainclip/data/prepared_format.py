@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from domainclip.data.files import locations, tar
 from domainclip.data.rows import Item, to_dataset
-from domainclip.data.schema import SPLITS
+from domainclip.data.schema import PREPARED_MANIFEST, SPLITS
 from domainclip.errors import DataError
 
 FORMAT = "domainclip-prepared"
 VERSION = 2
-MANIFEST = "manifest.json"
 ShardFormat = Literal["tar", "arrow"]
 _JSON_FIELDS = ("id", "texts", "language", "labels", "group", "truth", "meta")
 
@@ -34,7 +33,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     Raises: DataError for a manifest of another version, or an incomplete one.
     """
     try:
-        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((Path(folder) / PREPARED_MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -45,7 +44,9 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
             f"{VERSION}: prepare the corpus again"
         )
     if fault := _fault(manifest):
-        raise DataError(f"{folder}: its {MANIFEST} is incomplete ({fault}): prepare the corpus again")
+        raise DataError(
+            f"{folder}: its {PREPARED_MANIFEST} is incomplete ({fault}): prepare the corpus again"
+        )
     return manifest
 
 

@@ -11,9 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from datasets import Dataset, DatasetDict, Features, List, Value, concatenate_datasets
+from typing import TYPE_CHECKING, Any
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card, Columns
@@ -21,25 +19,14 @@ from domainclip.data.files.folder_levels import folder_levels, is_folder_level
 from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.schema import COLUMNS, SOURCE, SPLITS
+from domainclip.data.schema import COLUMNS, SOURCE, SPLITS, features
 from domainclip.data.text import captions, languages
 from domainclip.data.text.cells import CellFault, cell_text, label_texts, of_column
 from domainclip.errors import DataError
 
-_IMAGE = {"path": Value("string"), "bytes": Value("binary")}
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "image": _IMAGE,
-        "views": List(_IMAGE),
-        "texts": List(Value("string")),
-        "language": List(Value("string")),  # one per text, "" when unknown
-        "labels": List(Value("string")),
-        "group": Value("string"),
-        "truth": Value("string"),
-        "meta": Value("string"),
-    }
-)
+if TYPE_CHECKING:  # a second of imports, which a wrong path or column need not wait for
+    from datasets import Dataset, DatasetDict
+
 _FLAG_VALUES = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
 _UNKNOWN = ("-1", "-1.0")
 _CHUNK = 1000  # rows
@@ -84,6 +71,8 @@ def standardise(
     label_separator: str | None = None,
 ) -> DatasetDict:
     """The standard columns, in three splits and in the order of the source; see `usable_items`."""
+    from datasets import DatasetDict
+
     headers = HeaderColumns(header_columns(columns, card))
     by_split = usable_items(rows, columns, card, log, label_separator, headers)
     headers.refuse_unknown()
@@ -142,9 +131,11 @@ def usable_items(
 
 def to_dataset(items: Sequence[Item]) -> Dataset:
     """Items as a table of the standard columns."""
+    from datasets import Dataset, concatenate_datasets
+
     # In chunks, because one Arrow array holds at most 2 GB of images.
     chunks = [items[start : start + _CHUNK] for start in range(0, max(1, len(items)), _CHUNK)]
-    tables = [Dataset.from_dict(_by_column(chunk), features=FEATURES) for chunk in chunks]
+    tables = [Dataset.from_dict(_by_column(chunk), features=features()) for chunk in chunks]
     return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
 
 

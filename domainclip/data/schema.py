@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a second of imports, which a wrong path or column need not wait for
+    from datasets import Features
+
 # The columns of every corpus, whatever its source. `image` is {path, bytes}, one of which is null. `views`
 # are further images of the same item in the same form: other projections, frames or slices of one study.
 # `labels` are the classes of the item. Items of one `group` are in one split and are resampled together;
@@ -13,4 +19,27 @@ COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "trut
 SOURCE = "source of the image"
 ACQUISITION = "acquisition of the image"
 
+PREPARED_MANIFEST = "manifest.json"  # in the folder of a corpus that `data prepare` wrote
+
 SPLITS = ("train", "validation", "test")
+
+
+@cache
+def features() -> Features:
+    """The types of the standard columns."""
+    from datasets import Features, List, Value
+
+    image = {"path": Value("string"), "bytes": Value("binary")}
+    return Features(
+        {
+            "id": Value("string"),
+            "image": image,
+            "views": List(image),
+            "texts": List(Value("string")),
+            "language": List(Value("string")),  # one per text, "" when unknown
+            "labels": List(Value("string")),
+            "group": Value("string"),
+            "truth": Value("string"),
+            "meta": Value("string"),
+        }
+    )

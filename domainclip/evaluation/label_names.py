@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from datasets import Dataset
 
-from domainclip.data.rows import FEATURES
-from domainclip.data.schema import COLUMNS
+from domainclip.data.schema import COLUMNS, features
 from domainclip.data.text.class_names import fold
 
 
@@ -27,5 +26,5 @@ def in_spelling_of(items: Dataset, classes: Iterable[str]) -> tuple[Dataset, int
     if not renamed:
         return items, 0
     values = [list(dict.fromkeys(renamed.get(label, label) for label in row)) for row in labels]
-    changed = items.remove_columns("labels").add_column("labels", values, feature=FEATURES["labels"])
+    changed = items.remove_columns("labels").add_column("labels", values, feature=features()["labels"])
     return changed.select_columns(list(COLUMNS)), len(renamed)

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from domainclip.data.batching.matches import Matches, MatchKeys, RowMask
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from domainclip.data.batching.matches import Matches, RowMask
 
 
 # The pairs of a batch that an objective tells a pair apart from: those of other groups; those of other groups
@@ -76,6 +77,8 @@ class Views:
         """Which extra texts are right for which images, by the pair (n,) and the place (n,) of each text."""
         if self.matches is None or self.extra_caption is None:
             return None
+        from domainclip.data.batching.matches import Matches, MatchKeys
+
         keys = self.matches.images
         return Matches(keys, MatchKeys(keys.group[pair], self.extra_caption[pair, place], keys.pool[pair]))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from domainclip.config.recipe import Recipe
 from domainclip.pipelines import finetune as finetune_pipeline
-from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.eval_request import EvalRequest
+from domainclip.pipelines.evaluate import evaluate_models
 from domainclip.pipelines.locate import locate
 from domainclip.training.run_context import RunOptions
 

@@ -28,7 +28,7 @@ from domainclip.data.corpus import load_corpus
 from domainclip.data.images.reencode import ImageFormat, Reencoder
 from domainclip.data.process_pool import available_cores
 from domainclip.data.quarantine import UnusableItem, check_max_unusable, count_reasons
-from domainclip.data.schema import SPLITS
+from domainclip.data.schema import PREPARED_MANIFEST, SPLITS
 from domainclip.data.text.identifiers import listed
 from domainclip.errors import DataError, RecipeError, did_you_mean
 from domainclip.pipelines import prepared_shards
@@ -95,7 +95,7 @@ def write_prepared_corpus(
     screen = CaptionScreen(corpus.card, request.identifiers, frozenset(files))
     screen.check(corpus)
     fingerprint = pseudonyms.pseudonym(corpus.fingerprint, key)
-    manifest_file = out / prepared_format.MANIFEST
+    manifest_file = out / PREPARED_MANIFEST
     with _locked(out):
         work = {"corpus": fingerprint, "form": request.shard_format, **request.settings()}
         prepared_shards.begin_work(out, work)

@@ -9,13 +9,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.distributed import collectives
 from domainclip.distributed.collectives import first_process
@@ -29,10 +28,10 @@ from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.evaluation.split_usage import Measured, new_evaluation, record_split_usage
 from domainclip.pipelines import external_evaluation
 from domainclip.pipelines.closing import close
+from domainclip.pipelines.eval_request import EvalRequest, TrainedRun, names_base, recipe_of, run_of
 from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
 from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
 from domainclip.pipelines.evaluation_inputs import load_evaluation_inputs, with_model_checks
-from domainclip.pipelines.measured_corpus import TrainedRun
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import report_context
 from domainclip.pipelines.run_decisions import record_evaluated_run
@@ -47,33 +46,6 @@ log = logging.getLogger("domainclip")
 _OTHER_FOLDER = "name another with --out"
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalRequest:
-    """The options of the command."""
-
-    models: Sequence[str]  # a run folder, a checkpoint folder, a Hub id, or "base"
-    overrides: Sequence[str] = ()
-    against: str | None = None
-    recipe: str | None = None
-    suite: str | None = None
-    classes: str | None = None  # "cat,dog", or a file
-    templates: Sequence[str] = ()
-    split: str | None = None
-    out: Path | None = None
-    quiet: bool = False  # no closing lines
-    command: str = ""
-
-    @property
-    def names(self) -> list[str]:
-        """All models, the one that the others are compared with first."""
-        return [*([self.against] if self.against else []), *self.models]
-
-    @property
-    def changes(self) -> list[str]:
-        """The overrides of recipe keys, with those that are options of the command."""
-        return [*self.overrides, *([f"evaluate.split={self.split}"] if self.split else [])]
-
-
 def evaluate_models(request: EvalRequest) -> Path | None:
     """Measure the models on the same items; the report's path, on the first process.
 
@@ -81,8 +53,8 @@ def evaluate_models(request: EvalRequest) -> Path | None:
 
     Raises: RecipeError when nothing states what to measure on; whatever loading models and corpus raises.
     """
-    run = _run_of(request)
-    recipe = _recipe(request, run)
+    run = run_of(request)
+    recipe = recipe_of(request, run)
     folder = _report_folder(request)
     # A report inside a run is written to the run, which must not train then; the others are only read.
     around = (folder, *folder.parents[:2])
@@ -110,7 +82,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
     if measured.external and request.out is None:
         folder = external_evaluation.folder_of(folder, measured)
     _make_folder(folder)
-    base = recipe.base if run is None or _names_base(request.changes) else run.recipe.base
+    base = recipe.base if run is None or names_base(request.changes) else run.recipe.base
     models = load_models(request.names, base)
     inputs = with_model_checks(loaded, models.models[0])
     train = inputs.corpus.splits["train"]
@@ -200,36 +172,6 @@ def _announce(context: ReportContext, evaluations: Sequence[Evaluation]) -> None
         log.warning("warning: %s", warning)
     if context.readings is not None and context.readings.warning:
         log.warning("warning: %s", context.readings.warning)
-
-
-def _run_of(request: EvalRequest) -> TrainedRun | None:
-    """The first run among the models, with its recipe.
-
-    Raises: RecipeError when "base" would be one of several bases.
-    """
-    folders = dict.fromkeys(folder for name in request.names if (folder := find_run(name)) is not None)
-    runs = [TrainedRun(folder, loading.load_recipe(str(folder / RECIPE))) for folder in folders]
-    bases = {run.recipe.base.path for run in runs}
-    if "base" in request.names and len(bases) > 1 and not _names_base(request.changes):
-        raise RecipeError(
-            f"eval: base: the {len(runs)} runs have {len(bases)} different bases: name one of them with "
-            "--against, or compare the runs without base"
-        )
-    of_models = [run for run in runs if any(find_run(name) == run.folder for name in request.models)]
-    return next(iter(of_models), None)
-
-
-def _recipe(request: EvalRequest, run: TrainedRun | None) -> Recipe:
-    """The recipe that was named, or that of the run."""
-    if request.recipe is None and run is None:
-        raise RecipeError(
-            f"eval {request.models[-1]}: not a run folder: say what to measure on with --recipe"
-        )
-    return loading.load_recipe(request.recipe or str(run.folder / RECIPE), request.changes)  # type: ignore[union-attr]
-
-
-def _names_base(changes: Sequence[str]) -> bool:
-    return any(change.partition("=")[0].split(".")[0] == "base" for change in changes)
 
 
 def _report_folder(request: EvalRequest) -> Path:

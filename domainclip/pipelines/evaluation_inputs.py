@@ -15,8 +15,9 @@ from domainclip.models.base_loading import load_base_model
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines import input_checks
 from domainclip.pipelines.curate import curate_corpus
+from domainclip.pipelines.eval_request import TrainedRun
 from domainclip.pipelines.inputs import EvaluationInputs
-from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun, load_measured_corpus
+from domainclip.pipelines.measured_corpus import MeasuredCorpus, load_measured_corpus
 from domainclip.pipelines.retention import load_retention
 
 

@@ -15,7 +15,8 @@ from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.run_folders import find_run
 from domainclip.evaluation.verdicts import ComparisonRow
-from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun
+from domainclip.pipelines.eval_request import TrainedRun
+from domainclip.pipelines.measured_corpus import MeasuredCorpus
 from domainclip.report import external_evaluations, model_card, results_file
 from domainclip.report.context import ReportContext
 from domainclip.report.external_evaluations import ExternalEvaluation, ExternalMetric

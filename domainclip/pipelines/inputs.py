@@ -14,7 +14,7 @@ from domainclip.data.corpus import Corpus, build_reader, load_corpus
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.contamination import TrainingRecord, record_corpus
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.pipelines import input_checks
+from domainclip.pipelines import early_checks, input_checks
 from domainclip.pipelines.base_model import load_base
 from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.retention import load_retention
@@ -75,7 +75,8 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         require_tensorboard(recipe.train)
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     input_checks.check_examples(recipe, card)
-    reader = build_reader(card)  # a wrong option fails before a download
+    early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download
+    reader = build_reader(card)
     base = load_base(recipe, components.strategy)
     corpus = load_corpus(card, recipe.corpus.path, reader=reader)
     components = replace(components, strategy=components.strategy.with_classes(list(corpus.classes)))

@@ -15,14 +15,7 @@ from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.readers.sources.assumed_card import fit_card, undescribed
 from domainclip.errors import DataError
 from domainclip.evaluation import contamination, run_classes
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """The run that a measured model comes from."""
-
-    folder: Path
-    recipe: Recipe
+from domainclip.pipelines.eval_request import TrainedRun
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from domainclip.data.images.reencode import Reencoder, ShardChunk
 from domainclip.data.process_pool import map_in_order
 from domainclip.data.quarantine import MAX_NAMED, ReadLog, UnusableItem
 from domainclip.data.rows import Item
-from domainclip.data.schema import SPLITS
+from domainclip.data.schema import PREPARED_MANIFEST, SPLITS
 from domainclip.errors import DataError
 from domainclip.pipelines.caption_screen import CaptionScreen, IdentifierPolicy
 
@@ -95,7 +95,7 @@ def is_complete(out: Path, report: Report) -> bool:
     prepared_format.write_atomically(out / _PROGRESS / _WORK, json.dumps(_work_of(manifest)).encode())
     for shard in shards:
         _write_note(out, _note_of(shard))
-    (out / prepared_format.MANIFEST).unlink()
+    (out / PREPARED_MANIFEST).unlink()
     named = ", ".join(damaged[:MAX_NAMED]) + (" …" if len(damaged) > MAX_NAMED else "")
     report(f"{out}: {len(damaged)} of {len(shards)} shards are lost or changed, and made again: {named}")
     return False

@@ -12,6 +12,7 @@ import pytest
 from domainclip import disk_cache, registry
 from domainclip.cli.app import main
 from domainclip.config import builtin
+from domainclip.pipelines import early_checks
 from domainclip.pipelines.plan import make_plan
 
 
@@ -94,6 +95,7 @@ def test_json_of_commands_that_print_lines(
         "valid": True,
     }
     planned = make_plan.Plan([("learns", "all")], ("small",))
+    monkeypatch.setattr(early_checks, "check_recipe", lambda recipe: None)
     monkeypatch.setattr(make_plan, "plan", lambda *words, **options: planned)
     assert document(capsys, "plan", "-r", "astronomy", "--json") == {
         "schema_version": 1,

@@ -15,7 +15,8 @@ from domainclip.errors import ModelError
 from domainclip.evaluation import contamination
 from domainclip.hub.allowlist import files_to_push
 from domainclip.pipelines import finetune
-from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.eval_request import EvalRequest
+from domainclip.pipelines.evaluate import evaluate_models
 from domainclip.training.run_context import RunOptions
 from tests.conftest import make_corpus
 

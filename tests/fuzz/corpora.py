@@ -18,7 +18,7 @@ from domainclip.data.corpus import build_reader
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable, count_reasons
 from domainclip.data.rows import Item
-from domainclip.data.schema import COLUMNS
+from domainclip.data.schema import COLUMNS, features
 from tests.fuzz.oracle import CANARY, Room
 
 # In the name of every image of a room: it holds the secret, since file names may name people.
@@ -58,7 +58,7 @@ def plain_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def to_list(items: Sequence[Item]) -> list[Item]:
         columns = {name: [getattr(item, name) for item in items] for name in COLUMNS}
         columns["meta"] = [json.dumps(meta, ensure_ascii=False) for meta in columns["meta"]]
-        pyarrow.Table.from_pydict(columns, schema=rows.FEATURES.arrow_schema)
+        pyarrow.Table.from_pydict(columns, schema=features().arrow_schema)
         return list(items)
 
     monkeypatch.setattr(rows, "to_dataset", to_list)

@@ -18,6 +18,7 @@ from domainclip.models import loading
 from domainclip.pipelines.data_check import check, contact_sheet
 from domainclip.pipelines.data_check import page as data_check_page
 from domainclip.pipelines.data_check.contact_sheet import fits
+from domainclip.pipelines.data_check.target import from_card, from_recipe
 from tests.data.image_copies import COPIES, film
 from tests.data.made_corpora import dicom_file
 from tests.support.tiny_models import tiny_siglip2_naflex
@@ -162,7 +163,7 @@ def test_the_sheet_shows_what_training_sees(
 
 def test_training_items_are_augmented_and_the_others_are_not(recipe: Path, tmp_path: Path) -> None:
     def shown(*changes: str) -> list[str]:
-        found = check.check_corpus(check.from_recipe(str(recipe), changes))
+        found = check.check_corpus(from_recipe(str(recipe), changes))
         return [str(item.source) for item in contact_sheet.items(found, 12)]
 
     plain, cropped = shown("train.augmentation=none"), shown()
@@ -176,7 +177,7 @@ def test_ids_are_pseudonyms_where_someone_might_be_named(
     monkeypatch.setenv("DOMAINCLIP_SECRET", "key")
     file = tmp_path / "r.yaml"
     file.write_text(RECIPE.format(base=base, corpus=corpus, identifiers="unknown"), encoding="utf-8")
-    found = check.check_corpus(check.from_recipe(str(file), []))
+    found = check.check_corpus(from_recipe(str(file), []))
     page = data_check_page.write_preview(found, tmp_path / "p.html", 12).read_text(encoding="utf-8")
     assert "Items are\n  named by keyed pseudonyms" in page
     assert ".png" not in page
@@ -185,7 +186,7 @@ def test_ids_are_pseudonyms_where_someone_might_be_named(
 
 
 def test_a_page_of_findings_holds_no_picture_and_no_caption(recipe: Path, tmp_path: Path) -> None:
-    found = check.check_corpus(check.from_recipe(str(recipe), []))
+    found = check.check_corpus(from_recipe(str(recipe), []))
     page = data_check_page.write_page(found, tmp_path / "check.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert "red cat" not in page
@@ -201,7 +202,7 @@ def test_dicom_files_say_how_they_became_pictures(tmp_path: Path) -> None:
     stored = np.asarray(film(1, 80).convert("L")).astype(np.uint16) * 16
     dicom_file(tmp_path / "a.dcm", stored, PatientID="p", WindowCenter=2048, WindowWidth=4096)
     (tmp_path / "metadata.csv").write_text("file,text\na.dcm,a film\n", encoding="utf-8")
-    found = check.check_corpus(check.from_card(None, str(tmp_path), ["reader=dicom"]))
+    found = check.check_corpus(from_card(None, str(tmp_path), ["reader=dicom"]))
     (item,) = contact_sheet.items(found, 4)
     assert "window" in item.pipeline
     assert item.problem == ""
@@ -210,7 +211,7 @@ def test_dicom_files_say_how_they_became_pictures(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said_and_not_replaced(recipe: Path, corpus: Path) -> None:
     (corpus / "0.png").write_bytes(b"no picture")
-    found = check.check_corpus(check.from_recipe(str(recipe), ["corpus.max_unusable=0.5"]))
+    found = check.check_corpus(from_recipe(str(recipe), ["corpus.max_unusable=0.5"]))
     first = next(contact_sheet.items(found, 12))
     assert (first.source, first.problem) == ("", "not an image")
 

@@ -19,7 +19,8 @@ from domainclip.evaluation.base import Probe
 from domainclip.evaluation.evaluate import compare_models
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.verdicts import BETTER, SAME, WORSE, add_verdicts_together
-from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.eval_request import EvalRequest
+from domainclip.pipelines.evaluate import evaluate_models
 from domainclip.report.comparison_file import ComparisonFile
 from domainclip.report.writer import write_comparison
 from domainclip.training.run_context import RunOptions

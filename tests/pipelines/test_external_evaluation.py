@@ -24,9 +24,10 @@ from domainclip.data.corpus import load_corpus
 from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.evaluation import contamination
 from domainclip.pipelines import evaluated_models, run_folder
-from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.eval_request import EvalRequest, TrainedRun
+from domainclip.pipelines.evaluate import evaluate_models
 from domainclip.pipelines.external_evaluation import _rewrite_card, folder_of, statement
-from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun, load_measured_corpus
+from domainclip.pipelines.measured_corpus import MeasuredCorpus, load_measured_corpus
 from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.report import external_evaluations
 from domainclip.report.external_evaluations import ExternalEvaluation

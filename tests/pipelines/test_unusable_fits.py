@@ -13,6 +13,7 @@ from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images.reencode import Reencoder
 from domainclip.pipelines.data_check import check, contact_sheet
+from domainclip.pipelines.data_check.target import from_card
 from domainclip.pipelines.data_prepare import write_prepared_corpus
 from domainclip.pipelines.prepared_shards import PrepareRequest
 
@@ -42,7 +43,7 @@ def sky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("limit", "level"), [("0", "error"), ("0.1", "error"), ("0.5", "warning")])
 def test_data_check_counts_them(sky: Path, limit: str, level: str) -> None:
-    target = check.from_card(None, str(sky), ["reader=folder", f"max_unusable={limit}"])
+    target = from_card(None, str(sky), ["reader=folder", f"max_unusable={limit}"])
     findings = corpus_findings(load_corpus(target.card, target.path), None, 4)
     (finding,) = [finding for finding in findings if finding.code == "unreadable_images"]
     assert (finding.level, finding.count) == (level, 2)
@@ -50,7 +51,7 @@ def test_data_check_counts_them(sky: Path, limit: str, level: str) -> None:
 
 
 def test_data_prepare_leaves_them_out_and_reports_it(sky: Path, tmp_path: Path) -> None:
-    target = check.from_card(None, str(sky), ["reader=folder", "max_unusable=0.5"])
+    target = from_card(None, str(sky), ["reader=folder", "max_unusable=0.5"])
     lines: list[str] = []
     request = PrepareRequest(Reencoder(32), items=9)
     manifest = write_prepared_corpus(target.card, str(sky), tmp_path / "out", request, 1, lines.append)
@@ -63,7 +64,7 @@ def test_data_prepare_leaves_them_out_and_reports_it(sky: Path, tmp_path: Path) 
 
 
 def test_the_preview_names_hdu_and_stretch_of_each_file(sky: Path) -> None:
-    target = check.from_card(None, str(sky), ["reader=folder", "max_unusable=0.5"])
+    target = from_card(None, str(sky), ["reader=folder", "max_unusable=0.5"])
     shown = list(contact_sheet.items(check.check_corpus(target), 6))
     described = "HDU 2 (SCI) of 2 images; asinh between percentiles 0.5 and 99.5, softening 0.1"
     assert Counter(item.pipeline for item in shown) == {described: 4, "": 2}

@@ -20,7 +20,7 @@ from domainclip.data.batching.batch import collate
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.images import frames
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.errors import ModelError, RecipeError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
@@ -299,16 +299,16 @@ def _move(loaded: dual_encoder.DualEncoder) -> None:
 
 
 def _items(folder: Path, counts: list[int]) -> Dataset:
-    rows: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    rows: dict[str, list[Any]] = {name: [] for name in features()}
     for i, count in enumerate(counts):
         paths = [folder / f"{i}-{k}.png" for k in range(count)]
         for k, path in enumerate(paths):
             noise(40, 36, 10 * i + k).save(path)
         pictures = [{"path": str(path), "bytes": None} for path in paths]
         values = (str(i), pictures[0], pictures[1:], [f"caption {i}"], ["en"], [], str(i), str(i), "{}")
-        for name, value in zip(FEATURES, values, strict=True):
+        for name, value in zip(features(), values, strict=True):
             rows[name].append(value)
-    return Dataset.from_dict(rows, features=FEATURES)
+    return Dataset.from_dict(rows, features=features())
 
 
 # --- whole runs ----------------------------------------------------------------------------------------
@@ -327,8 +327,8 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             views = [images[i + 1 : i + 1 + i % 6] for i in range(len(split))]
             more = [[loaded.digests[id] for id in ids[i + 1 : i + 1 + i % 6]] for i in range(len(split))]
             loaded.view_digests.update({id: own for id, own in zip(ids, more, strict=True) if own})
-            changed = split.remove_columns("views").add_column("views", views, feature=FEATURES["views"])
-            loaded.splits[name] = changed.select_columns(list(FEATURES))
+            changed = split.remove_columns("views").add_column("views", views, feature=features()["views"])
+            loaded.splits[name] = changed.select_columns(list(features()))
         return loaded
 
     monkeypatch.setattr(inputs, "load_corpus", with_views)

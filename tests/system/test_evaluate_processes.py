@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from domainclip.pipelines import evaluate
+from domainclip.pipelines.eval_request import EvalRequest
 from tests.conftest import make_corpus
 from tests.support.processes import launched
 from tests.support.tiny_models import tiny_clip
@@ -33,7 +34,7 @@ def found(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     card = "columns: {image: file_name, texts: text, labels: label}, templates: ['a {} square'], min_items: 1"
     said.append(f"retention={{path: {general}, {card}}}")
     evaluate.evaluate_models(
-        evaluate.EvalRequest(
+        EvalRequest(
             models=[str(other)], against="base", recipe=str(recipe_file), overrides=said, out=tmp_path / "1"
         )
     )

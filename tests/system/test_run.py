@@ -24,7 +24,8 @@ from domainclip.models import dual_encoder
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import finetune
 from domainclip.pipelines.checkpoint_model import load_checkpoint
-from domainclip.pipelines.evaluate import EvalRequest, evaluate_models
+from domainclip.pipelines.eval_request import EvalRequest
+from domainclip.pipelines.evaluate import evaluate_models
 from domainclip.report.results_file import load as load_results
 from domainclip.training import step
 from domainclip.training.checkpointing import checkpoint

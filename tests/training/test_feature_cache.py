@@ -11,10 +11,10 @@ import torch
 from datasets import Dataset
 
 from domainclip import disk_cache
-from domainclip.data import rows
 from domainclip.data.batching.batch import collate
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.images import decode
+from domainclip.data.schema import features
 from domainclip.distributed import collectives
 from domainclip.models import loading, onednn
 from domainclip.models.dual_encoder import DualEncoder
@@ -54,7 +54,7 @@ def _pairs(folder: Path, loaded: DualEncoder, broken: int | None = None) -> Pair
                 "meta": "{}",
             }
         )
-    return Pairs(Dataset.from_list(items, features=rows.FEATURES), loaded.image_preprocessor)
+    return Pairs(Dataset.from_list(items, features=features()), loaded.image_preprocessor)
 
 
 def _model(base: Path, strategy: Any) -> DualEncoder:

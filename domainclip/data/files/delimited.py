@@ -37,12 +37,9 @@ def parse_delimited(
     Raises: DataError naming the row, the line and the remedy.
     """
     csv.field_size_limit(_MAX_FIELD_LENGTH)
-    first_line = 1
-    if match := _SEPARATOR_LINE.match(text):
-        text, separator, first_line = text[match.end() :], separator or match[1], 2
-    first = _QUOTED.sub("", _LINE.match(text)[0])  # type: ignore[index]
-    guess = "\t" if name.lower().endswith(".tsv") else max(_SEPARATORS, key=first.count)
-    separator = separator or guess
+    whole = text
+    text, separator = _split_separator_line(text, name, separator)
+    first_line = 1 if text is whole else 2
     if len(separator) != 1 or separator in '"\r\n':
         raise DataError("corpus.options.separator: must be one character, and no quote or line end")
     notes, is_guessed = [], quoting is None
@@ -56,6 +53,25 @@ def parse_delimited(
         notes.append(f"{name}: {unnamed} columns without a name are not read")
         columns = [column for column in columns if column]
     return columns, rows, notes
+
+
+def read_header(text: str, name: str, separator: str | None) -> list[str]:
+    """The names of the columns, from a text that may end after the first line.
+
+    Raises: csv.Error for a header in broken quotes, StopIteration for an empty text.
+    """
+    text, separator = _split_separator_line(text, name, separator)
+    fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    return [name for name in map(column_name, fields) if name]
+
+
+def _split_separator_line(text: str, name: str, separator: str | None) -> tuple[str, str]:
+    """The text without a first line that names the separator, and the separator: given, named or guessed."""
+    if match := _SEPARATOR_LINE.match(text):
+        text, separator = text[match.end() :], separator or match[1]
+    first = _QUOTED.sub("", _LINE.match(text)[0])  # type: ignore[index]
+    guess = "\t" if name.lower().endswith(".tsv") else max(_SEPARATORS, key=first.count)
+    return text, separator or guess
 
 
 @dataclass

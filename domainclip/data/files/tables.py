@@ -8,7 +8,7 @@ from typing import Any
 
 from domainclip.data.files import text_files, workbooks
 from domainclip.data.files.column_names import column_name
-from domainclip.data.files.delimited import parse_delimited
+from domainclip.data.files.delimited import parse_delimited, read_header
 from domainclip.data.files.json_tables import parse_json, parse_json_lines
 from domainclip.errors import DataError
 
@@ -58,12 +58,7 @@ def read_table(
 
     Raises: DataError naming the file, the row or byte, and the remedy.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: no such file: check {key}")
-    suffix = file.suffix.lower()
-    if suffix not in _READ:
-        remedy = _REMEDIES.get(suffix, f"use one of {', '.join(_READ)}")
-        raise DataError(f'{file.name}: unknown kind of table "{suffix}": {remedy}')
+    suffix = _suffix(file, key)
     if suffix == ".parquet":
         table = _read_parquet(file)
     elif suffix == ".xlsx":
@@ -80,6 +75,43 @@ def read_table(
     if not table.rows:
         raise DataError(f"{file.name}: the table has no rows")
     return _with_column_names(table)
+
+
+def peek_columns(
+    file: Path, encoding: str = text_files.DEFAULT, separator: str | None = None, key: str = "corpus.path"
+) -> list[str] | None:
+    """The names of the columns, from the head of the file; None where the head does not show them.
+
+    It does not in JSON, whose rows may have different keys, and in Excel, which is unpacked as a whole. A
+    head that cannot be read is a fault that `read_table` names.
+
+    Raises: DataError for a file that does not exist, or is of an unknown kind.
+    """
+    suffix = _suffix(file, key)
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet
+
+            return [column_name(name) for name in pyarrow.parquet.read_schema(file).names]
+        if suffix in (".csv", ".tsv"):
+            return read_header(text_files.read_head(file, encoding), file.name, separator)
+    except Exception:  # of any kind: the whole file is read later, and the place of its fault named
+        return None
+    return None
+
+
+def _suffix(file: Path, key: str) -> str:
+    """The suffix of a table in lower case.
+
+    Raises: DataError for a file that does not exist, or is of an unknown kind.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: no such file: check {key}")
+    suffix = file.suffix.lower()
+    if suffix not in _READ:
+        remedy = _REMEDIES.get(suffix, f"use one of {', '.join(_READ)}")
+        raise DataError(f'{file.name}: unknown kind of table "{suffix}": {remedy}')
+    return suffix
 
 
 def _with_column_names(table: Table) -> Table:

@@ -15,6 +15,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_HEAD_BYTES = 1 << 16
 _CSV = "save it as CSV UTF-8"
 _OTHER_KINDS = (
     (b"PK\x03\x04", f"is an Excel workbook or another zip file: {_CSV}, or name it .xlsx or unpack it"),
@@ -45,6 +46,18 @@ def read_text_file(file: Path, encoding: str = DEFAULT) -> tuple[str, str]:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{file.name}: line {line} holds a NUL byte: {_nul_remedy(data)}")
     return text, note
+
+
+def read_head(file: Path, encoding: str = DEFAULT) -> str:
+    """The text of the first bytes of a file; a letter that they cut is left out.
+
+    Raises: UnicodeDecodeError or LookupError for another encoding.
+    """
+    with file.open("rb") as stream:
+        data = stream.read(_HEAD_BYTES)
+    if encoding == DEFAULT:
+        encoding = next((name for mark, name in _MARKS if data.startswith(mark)), DEFAULT)
+    return codecs.getincrementaldecoder(encoding)().decode(data).removeprefix("\ufeff")
 
 
 def _decode(name: str, data: bytes, encoding: str) -> str:

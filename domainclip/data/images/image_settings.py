@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainclip.config.strict_model import StrictModel
-from domainclip.data.dicom.reading import is_dicom
 from domainclip.data.files import locations
 from domainclip.data.images.bit_depth import BitDepthSettings
 from domainclip.data.images.fits_settings import HEAD_BYTES, FitsSettings, is_fits
@@ -24,6 +23,8 @@ def with_settings(image: dict[str, Any], settings: ImageSettings) -> dict[str, A
     of_fits, of_others = settings.fits.fragment(), settings.bit_depth.fragment()
     if not of_fits and not of_others:
         return image
+    from domainclip.data.dicom.reading import is_dicom  # pydicom, half a second that a card need not cost
+
     # An image given as bytes needs a name that can carry the fragment.
     file, own_fragment = locations.split_location(
         image["path"] or ("" if image["bytes"] is None else "image")

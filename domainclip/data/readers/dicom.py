@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from datasets import DatasetDict
 from pydicom.datadict import DicomDictionary, tag_for_keyword
 
 from domainclip.data.cards import Card, Columns, corpus_root
@@ -29,6 +28,9 @@ from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.text.cells import CellFault, of_column
 from domainclip.errors import DataError, RecipeError, UnreadableImage, did_you_mean
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 _INTERNAL = (*dicom_studies.KEYWORDS, *windowing.WINDOW_KEYWORDS, "TransferSyntaxUID", "BitsStored")
 

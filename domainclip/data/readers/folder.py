@@ -6,9 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-from datasets import DatasetDict
+from typing import TYPE_CHECKING, ClassVar
 
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder
@@ -20,6 +18,9 @@ from domainclip.data.readers.sources import image_files
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 _TextKey = tuple[Path, str]  # the folder, and the name without .txt
 
@@ -38,12 +39,15 @@ class Folder(CorpusReader):
 
     citation: ClassVar[str] = "the layout of ImageNet-like class folders and of image and .txt pairs"
 
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Check the folder, and the columns, of which it has few."""
+        _refuse_columns(card.columns)
+        _require_folder(path)
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all images, in the order of their names."""
         _refuse_columns(card.columns)
-        root = Path(path).resolve()
-        if not root.is_dir():
-            raise DataError(f"{path}: no such folder: check corpus.path")
+        root = _require_folder(path)
         skipped: list[Path] = []
         files = list(corpus_folder.walk_files(root, skipped))
         if skipped:
@@ -100,6 +104,17 @@ class Folder(CorpusReader):
             name=relative.as_posix(),
             split=split,
         )
+
+
+def _require_folder(path: Path | str) -> Path:
+    """The absolute path of the folder.
+
+    Raises: DataError when there is none.
+    """
+    root = Path(path).resolve()
+    if not root.is_dir():
+        raise DataError(f"{path}: no such folder: check corpus.path")
+    return root
 
 
 def _refuse_columns(columns: Columns) -> None:

@@ -31,6 +31,7 @@ from domainclip.data.text.cells import CellFault, of_column
 from domainclip.errors import DataError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -52,6 +53,11 @@ class Hub(CorpusReader):
     label_separator: str | None = None
 
     citation: ClassVar[str] = "datasets [arXiv:2109.02846]"
+
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Check a path that exists on this machine, or can be no name of the Hub; nothing is asked there."""
+        if Path(path).exists() or not _HUB_ID.fullmatch(str(path)):
+            _require_saved(path)
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the source's order."""
@@ -99,9 +105,8 @@ class Hub(CorpusReader):
 
     def _source(self, path: str, log: ReadLog) -> DatasetDict | IterableDatasetDict:
         folder = Path(path)
-        if folder.is_dir():
-            if not any((folder / name).is_file() for name in _SAVED):
-                raise DataError(f"{path}: not a data set of save_to_disk: set corpus.reader=table or =folder")
+        if folder.exists():
+            _require_saved(folder)
             return _saved(path)
         try:
             commit = self._commit(path)
@@ -160,6 +165,21 @@ class Hub(CorpusReader):
                     name=location,
                     split=own_split,
                 )
+
+
+def _require_saved(path: Path | str) -> None:
+    """Refuse what is not a folder of `save_to_disk`.
+
+    Raises: DataError.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise DataError(f"{path}: no such folder, and not a name that the Hub could have: check corpus.path")
+    if place.is_file():
+        reader = "webdataset" if place.suffix == ".tar" else "table"
+        raise DataError(f"{path}: a file, and no data set of save_to_disk: set corpus.reader={reader}")
+    if not any((place / name).is_file() for name in _SAVED):
+        raise DataError(f"{path}: not a data set of save_to_disk: set corpus.reader=table or =folder")
 
 
 def _with_column_names(source: DatasetDict | IterableDatasetDict) -> DatasetDict | IterableDatasetDict:

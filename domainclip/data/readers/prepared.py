@@ -12,8 +12,8 @@ from domainclip.data import prepared_format
 from domainclip.data.cards import Card
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
-from domainclip.data.rows import FEATURES, to_dataset
-from domainclip.data.schema import COLUMNS, SPLITS
+from domainclip.data.rows import to_dataset
+from domainclip.data.schema import COLUMNS, PREPARED_MANIFEST, SPLITS, features
 from domainclip.errors import DataError
 
 
@@ -39,9 +39,7 @@ class Prepared(CorpusReader):
         folder = Path(path)
         manifest = prepared_format.read_manifest(folder)
         if manifest is None:
-            raise DataError(
-                f"{path}: no {prepared_format.MANIFEST} of domainclip data prepare: set corpus.reader"
-            )
+            raise DataError(f"{path}: no {PREPARED_MANIFEST} of domainclip data prepare: set corpus.reader")
         parts: dict[str, list[Dataset]] = {split: [] for split in SPLITS}
         for shard in manifest["shards"]:
             file = folder / Path(shard["file"]).name  # the name only, never a path out of the folder
@@ -65,7 +63,7 @@ class Prepared(CorpusReader):
         if form == "tar":
             rows = to_dataset(list(prepared_format.read_tar_shard(file, split)))
         else:
-            rows = Dataset.from_file(str(file)).cast(FEATURES)
+            rows = Dataset.from_file(str(file)).cast(features())
         log.locations |= {id: f"{file.name} item {at}" for at, id in enumerate(rows["id"][:], start=1)}
         return rows
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from datasets import DatasetDict
-
-from domainclip.data.cards import Card, corpus_root
+from domainclip.data.cards import Card, Columns, corpus_root
 from domainclip.data.files import corpus_folder, tables
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
@@ -18,6 +16,9 @@ from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.text.cells import CellFault, label_texts, of_column
 from domainclip.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 Condition = dict[
     str, str | int | list[str | int]
@@ -39,19 +40,17 @@ class Table(CorpusReader):
 
     citation: ClassVar[str] = "RFC 4180 (CSV), jsonlines.org, Apache Parquet"
 
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Check the columns, where the head of the table shows them."""
+        file = _find_table(path)
+        if available := tables.peek_columns(file, self.encoding, self.separator):
+            self._resolve_columns(card, available, file.name, ReadLog())
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the order of the table."""
-        file = tables.find_table(Path(path))
-        if file is None:
-            raise DataError(
-                f"{path}: no metadata.csv, .tsv, .jsonl or .parquet in this folder: name the table in "
-                "corpus.path, or set corpus.reader=folder for class folders"
-            )
+        file = _find_table(path)
         table = tables.read_table(file, self.encoding, self.separator, self.quoting)
-        roles = columns.resolve_columns(card, table.columns, file.name, log)
-        column = columns.require_image_column(roles, table.columns, file.name)
-        for key in ("where", "texts_where", "labels_where"):
-            _refuse_unknown(getattr(self, key), f"corpus.options.{key}", table)
+        roles, column = self._resolve_columns(card, table.columns, file.name, log)
         root = (corpus_root(path) / self.image_folder).resolve()
         rows, selected = list[SourceRow](), 0
         for number, row in enumerate(table.rows, start=1):
@@ -67,6 +66,16 @@ class Table(CorpusReader):
         for note in table.notes:
             log.add_note(note)
         return standardise(_with_names(rows), roles, card, log, self.label_separator)
+
+    def _resolve_columns(
+        self, card: Card, available: list[str], name: str, log: ReadLog
+    ) -> tuple[Columns, str]:
+        """The column of each role, and that of the images."""
+        roles = columns.resolve_columns(card, available, name, log)
+        column = columns.require_image_column(roles, available, name)
+        for key in ("where", "texts_where", "labels_where"):
+            _refuse_unknown(getattr(self, key), f"corpus.options.{key}", available, name)
+        return roles, column
 
     def _row(self, row: dict[str, Any], location: str, column: str, root: Path) -> SourceRow:
         image = of_column(image_from_cell, row, column)
@@ -84,6 +93,20 @@ class Table(CorpusReader):
             with_texts=_matches(self.texts_where, row),
             with_labels=_matches(self.labels_where, row),
         )
+
+
+def _find_table(path: Path | str) -> Path:
+    """The table at a path.
+
+    Raises: DataError for a folder without one.
+    """
+    file = tables.find_table(Path(path))
+    if file is None:
+        raise DataError(
+            f"{path}: no metadata.csv, .tsv, .jsonl or .parquet in this folder: name the table in "
+            "corpus.path, or set corpus.reader=folder for class folders"
+        )
+    return file
 
 
 def _with_names(rows: list[SourceRow]) -> list[SourceRow]:
@@ -119,8 +142,8 @@ def _matches(condition: Condition | None, row: dict[str, Any]) -> bool:
     return True
 
 
-def _refuse_unknown(condition: Condition | None, key: str, table: tables.Table) -> None:
+def _refuse_unknown(condition: Condition | None, key: str, available: list[str], name: str) -> None:
     for column in condition or {}:
-        if column not in table.columns:
-            suggestion = columns.suggest_columns(column, table.columns)
-            raise DataError(f'{table.file.name}: no column "{column}" ({key}): {suggestion}')
+        if column not in available:
+            suggestion = columns.suggest_columns(column, available)
+            raise DataError(f'{name}: no column "{column}" ({key}): {suggestion}')

@@ -39,6 +39,9 @@ class Webdataset(CorpusReader):
 
     citation: ClassVar[str] = "WebDataset [github.com/webdataset/webdataset]; POSIX.1-2001 (pax)"
 
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Nothing: shards may lie on another machine, and a list of them is found by `read`."""
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all samples, in the order of the shards.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.results import MIN_ITEMS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def class_names(data: EvaluationSet) -> list[str]:

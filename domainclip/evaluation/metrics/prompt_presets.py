@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from datasets import Dataset
 
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
@@ -16,6 +15,9 @@ from domainclip.data.text.negation import comparable_text, names_normal_class
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.metrics.zero_shot_scores import PromptEnsemble, class_margins, margins_by_template
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Preset = Literal[
     "normalise_mean_normalise", "raw_mean", "mean_of_scores", "bare", "cxr.chexzero", "cxr.biovil"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from domainclip.evaluation.base import EvaluationSet, Metric, ProbeResult
 from domainclip.evaluation.statistics import aggregates
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # A class or cell with fewer items has no metric: it would be too noisy, and could identify a person.
 MIN_ITEMS = 10

@@ -68,14 +68,8 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
 
     Raises: RecipeError with file, variant, key and remedy.
     """
-    file = builtin.find_file("recipes/ablations", name, ".yaml")
-    plan = _read_plan(file)
-    recipe_file = _recipe_file(plan.recipe, file)
-    shared = [*plan.overrides, *changes]
-    _check_lines(shared, f"{file.name}: overrides")
-    measured = loading.load_recipe(recipe_file, [*shared, _CHOOSING])
-    if measured.train.seeds is not None:
-        raise RecipeError(f"{file.name}: recipe {plan.recipe}: train.seeds: say it under seeds of the plan")
+    file, plan, measured = load_shared(name, changes)
+    recipe_file, shared = _recipe_file(plan.recipe, file), [*plan.overrides, *changes]
     folder = folder or Path("ablations") / file.stem
     names = _folder_names(list(plan.variants), file)
     runs = []
@@ -92,6 +86,21 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
             _check_shared_keys(measured, recipe, where)
             runs.append(Run(variant, seed, recipe, folder / recipe.name))
     return Ablation(file.stem, plan, measured, runs)
+
+
+def load_shared(name: str, changes: Sequence[str]) -> tuple[Path, Plan, Recipe]:
+    """The file of a plan, the plan, and the recipe that all its variants share; no component is built.
+
+    Raises: RecipeError with file, key and remedy.
+    """
+    file = builtin.find_file("recipes/ablations", name, ".yaml")
+    plan = _read_plan(file)
+    shared = [*plan.overrides, *changes]
+    _check_lines(shared, f"{file.name}: overrides")
+    measured = loading.load_recipe(_recipe_file(plan.recipe, file), [*shared, _CHOOSING])
+    if measured.train.seeds is not None:
+        raise RecipeError(f"{file.name}: recipe {plan.recipe}: train.seeds: say it under seeds of the plan")
+    return file, plan, measured
 
 
 def _read_plan(file: Path) -> Plan:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from domainclip import components
-from domainclip.config import loading, overrides
-from domainclip.config.recipe import Recipe
-from domainclip.data.cards import Card, load_card
 from domainclip.data.checks.captions import captions_with_language
 from domainclip.data.checks.findings import Finding, leak_messages
 from domainclip.data.checks.images import dicom_files
@@ -21,23 +17,13 @@ from domainclip.data.quarantine import count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import languages
 from domainclip.data.text.captions import length_histogram
-from domainclip.errors import RecipeError
 from domainclip.evaluation import embed_images
 from domainclip.models import base_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.curate import curate
+from domainclip.pipelines.data_check.target import CheckTarget
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class CheckTarget:
-    """What is checked: a corpus with its card, and the recipe of the run that it is for, if any."""
-
-    card: Card
-    path: str
-    recipe: Recipe | None = None
-    with_base: bool = True  # load the base, which counts tokens and preprocesses the images that are shown
 
 
 @dataclass(frozen=True)
@@ -89,42 +75,18 @@ class CorpusCheck:
         return count_reasons(self.corpus.unusable)
 
 
-def from_recipe(name: str, changes: Sequence[str], with_base: bool = True) -> CheckTarget:
-    """The corpus of a recipe.
-
-    Raises: RecipeError for a wrong recipe or card.
-    """
-    recipe = loading.load_recipe(name, changes)
-    card = load_card(recipe.corpus.card, recipe.corpus.overrides())
-    return CheckTarget(card, recipe.corpus.path, recipe, with_base)
-
-
-def from_card(name: str | None, path: str | None, changes: Sequence[str]) -> CheckTarget:
-    """A corpus by its card, some keys of which `changes` override; without a card, all keys are guessed.
-
-    Raises: RecipeError for a wrong card or key, or when nothing says where the corpus is.
-    """
-    keys: dict[str, Any] = {}
-    for change in changes:
-        overrides.apply_override(keys, change.removeprefix("corpus."))
-    location = keys.pop("path", path)
-    if location is None:
-        raise RecipeError("data: name a corpus: --recipe RECIPE, or --card CARD and a path")
-    return CheckTarget(load_card(name, keys), str(location), None, False)
-
-
 def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -> CorpusCheck:
     """Load and check a corpus; every image is decoded or, unless `whole`, a sample.
 
     Raises: whatever loading base and corpus raises.
     """
     recipe = target.recipe
+    corpus = load_corpus(target.card, target.path)  # before the base: a wrong cell costs seconds then
     base = (
         base_loading.load_base_model(recipe.base.path, recipe.base.revision)
         if recipe and target.with_base
         else None
     )
-    corpus = load_corpus(target.card, target.path)
     left_out = []
     if recipe is not None:  # the training items as the run would curate them
         curation = components.build_components(recipe).curation

@@ -13,7 +13,7 @@ from domainclip.data.checks.findings import Finding
 from domainclip.data.checks.image_levels import fits_planes, low_contrast
 from domainclip.data.checks.images import inspect_corpus
 from domainclip.data.corpus import load_corpus
-from domainclip.pipelines.data_check import check
+from domainclip.pipelines.data_check.target import from_card
 
 _SCENE = np.asarray(
     Image.fromarray(np.random.default_rng(0).integers(60, 256, (8, 8), dtype=np.uint8)).resize((64, 64), 3)
@@ -26,7 +26,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _findings(folder: Path, *changes: str) -> list[Finding]:
-    target = check.from_card(None, str(folder), ["reader=folder", *changes])
+    target = from_card(None, str(folder), ["reader=folder", *changes])
     inspected = inspect_corpus(load_corpus(target.card, target.path), None)
     return [*low_contrast(inspected), *fits_planes(inspected)]
 

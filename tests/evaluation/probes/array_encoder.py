@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from domainclip.data.cards import Card
 from domainclip.data.interfaces import Encoder
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.evaluation.base import EvaluationSet
 
 
@@ -57,7 +57,7 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Dataset:
         empty |= {"views": [], "truth": row["id"]}
         columns = {**empty, **row, "language": [row.get("language", "")] * len(texts)}
         whole.append({**columns, "meta": json.dumps(row.get("meta", {}))})
-    return Dataset.from_list(whole, features=FEATURES)
+    return Dataset.from_list(whole, features=features())
 
 
 def evaluation_set(

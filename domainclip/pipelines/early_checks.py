@@ -1,0 +1,61 @@
+"""Faults that names, paths and headers show: neither torch nor a data set is imported.
+
+A command calls these checks before it imports its pipeline, so that a wrong path or column costs a second.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from domainclip import registry
+from domainclip.config import component_source
+from domainclip.config.recipe import Recipe
+from domainclip.data.cards import Card, load_card
+from domainclip.data.schema import PREPARED_MANIFEST
+from domainclip.errors import DataError
+from domainclip.models import checkpoint_files
+from domainclip.pipelines.eval_request import EvalRequest, recipe_of, run_of
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check the card, the corpus and the base.
+
+    Raises: RecipeError, DataError or ModelError.
+    """
+    _check_corpus_of(recipe)
+    checkpoint_files.check_base(recipe.base.path)
+
+
+def check_corpus(card: Card, path: str) -> None:
+    """Check the options of the reader, the path, and the columns of a table.
+
+    Raises: RecipeError or DataError.
+    """
+    component_source.check_options("readers", card.reader, card.options, "corpus.options")
+    if not Path(path, PREPARED_MANIFEST).is_file():  # a prepared corpus has a reader of its own
+        registry.build("readers", card.reader, card.options, "corpus.options").check_source(card, path)
+
+
+def check_evaluation(request: EvalRequest) -> None:
+    """Check the models, the recipe and its corpus.
+
+    Raises: RecipeError, DataError or ModelError.
+    """
+    run = run_of(request)
+    recipe = recipe_of(request, run)
+    for name in request.names:
+        checkpoint_files.check_base(recipe.base.path if name == "base" else name)
+    if request.recipe is not None or run is None or recipe.corpus.path == run.recipe.corpus.path:
+        _check_corpus_of(recipe)
+    elif not Path(recipe.corpus.path).exists():  # another corpus, to which the card of the run is fitted
+        from domainclip.data.readers.sources.layout import find_layout
+
+        find_layout(recipe.corpus.path)
+
+
+def _check_corpus_of(recipe: Recipe) -> None:
+    if recipe.name == "quickstart" and not Path(recipe.corpus.path).exists():
+        raise DataError(
+            f"corpus.path: {recipe.corpus.path} does not exist: domainclip demo generates it and trains on it"
+        )
+    check_corpus(load_card(recipe.corpus.card, recipe.corpus.overrides()), recipe.corpus.path)
