@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, print_report
+from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, print_report, typed_command
 
 
 def ablate(
@@ -39,7 +39,6 @@ def ablate(
 
     early_checks.check_recipe(ablation_plan.load_shared(plan, overrides or [])[2])
     from domainclip.pipelines.ablation import ablate as pipelines_ablate
-    from domainclip.report.redaction import public_command
 
     page = pipelines_ablate.ablate(
         plan,
@@ -48,7 +47,7 @@ def ablate(
         jobs=jobs,
         processes=processes,
         quiet=quiet,
-        command=public_command(),
+        command=typed_command(),
         final=final,
     )
     print_report(page, as_json)

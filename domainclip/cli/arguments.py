@@ -55,6 +55,13 @@ def paths_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in overrides], overrides
 
 
+def typed_command() -> str:
+    """The command as typed, without what must not be public, for the report."""
+    from domainclip.report.redaction import public_command  # it imports the client of the Hub
+
+    return public_command()
+
+
 def print_report(page: Path | None, as_json: bool) -> None:
     """Print the path of a report, or the results that lie beside it; nothing where a process has none."""
     if page is None:

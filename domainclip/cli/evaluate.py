@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report
+from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report, typed_command
 
 if TYPE_CHECKING:
     from domainclip.pipelines.eval_request import EvalRequest
@@ -57,7 +57,6 @@ def evaluate(
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     """
     from domainclip.pipelines.eval_request import EvalRequest
-    from domainclip.report.redaction import public_command
 
     models, overrides = models_and_overrides(words)
     request = EvalRequest(
@@ -71,7 +70,7 @@ def evaluate(
         split=split,
         out=out,
         quiet=quiet,
-        command=public_command(),
+        command=typed_command(),
     )
     print_report(_evaluate(request), as_json)
 

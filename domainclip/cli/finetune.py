@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import Json, OptionalRecipe, Overrides, Processes, Quiet, print_report
+from domainclip.cli.arguments import (
+    Json,
+    OptionalRecipe,
+    Overrides,
+    Processes,
+    Quiet,
+    print_report,
+    typed_command,
+)
 from domainclip.errors import RecipeError
 
 
@@ -50,7 +58,6 @@ def finetune(
         launch.launch(sys.argv[1:], processes, accelerate_config)
         return
     from domainclip.pipelines import finetune as pipelines_finetune
-    from domainclip.report.redaction import public_command
     from domainclip.training.run_context import RunOptions
 
     if dry_run:
@@ -58,7 +65,7 @@ def finetune(
 
         typer.echo(make_plan.plan(chosen, benchmark=False).text())
         return
-    options = RunOptions(folder=folder, resume=resume, quiet=quiet, command=public_command())
+    options = RunOptions(folder=folder, resume=resume, quiet=quiet, command=typed_command())
     if chosen.train.seeds:  # each seed starts its own processes
         from domainclip.pipelines import finetune_seeds
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.errors as hub_errors
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from domainclip.data.files import hub_answers
 from domainclip.errors import ModelError
@@ -23,7 +22,6 @@ CALIBRATION = "calibration.safetensors"
 # How several images of a study become one embedding.
 POOLING = "pooling.json"
 POOLING_WEIGHTS = "pooling.safetensors"
-_NO_NAME = "no such folder, and not a name that the Hub could have"
 _UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
 # The classes of the run that trained the weights.
 CLASSES = "classes.json"
@@ -43,20 +41,6 @@ _DOWNLOADED = [
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
 ]
 _DOWNLOADED_PICKLES = ["pytorch_model*.bin", pickled_weights.INDEX]  # only where there is nothing else
-
-
-def check_base(base: str) -> None:
-    """Refuse a base that is no folder of this machine and can be no model of the Hub; nothing is asked there.
-
-    Raises: ModelError.
-    """
-    if Path(base).expanduser().is_dir():
-        return
-    folder_checks.check_name(base)
-    try:
-        validate_repo_id(base)
-    except hub_errors.HFValidationError:
-        raise ModelError(f'base "{base}": {_NO_NAME}') from None
 
 
 def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
@@ -102,7 +86,7 @@ def _download(base: str, revision: str | None, patterns: list[str]) -> Path:
     except hub_errors.RepositoryNotFoundError:
         fault = "no such folder, and no such model on the Hub; if it is private, run: hf auth login"
     except hub_errors.HFValidationError:
-        fault = _NO_NAME
+        fault = folder_checks.NO_NAME
     except Exception as error:
         fault = "no such folder, not in the local cache, and the Hub cannot be reached"
         if hub_answers.is_answer(error) or not isinstance(error, _UNREACHABLE):

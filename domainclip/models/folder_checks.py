@@ -8,8 +8,12 @@ import shlex
 from pathlib import Path
 from typing import Any, NoReturn
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from domainclip.errors import ModelError
 
+NO_NAME = "no such folder, and not a name that the Hub could have"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024  # bytes
 _READ = re.compile(  # files that are read here or by transformers
@@ -90,6 +94,20 @@ def check_name(base: str) -> None:
         refuse(base, _exported(kind))
     if path.expanduser().is_file():
         refuse(base, f"a file: give the folder that holds it: base={shlex.quote(str(path.parent))}")
+
+
+def check_base(base: str) -> None:
+    """Refuse a base that is no folder of this machine and can be no model of the Hub; nothing is asked there.
+
+    Raises: ModelError.
+    """
+    if Path(base).expanduser().is_dir():
+        return
+    check_name(base)
+    try:
+        validate_repo_id(base)
+    except HFValidationError:
+        refuse(base, NO_NAME)
 
 
 def check_folder(base: str, folder: Path, on_hub: bool) -> None:

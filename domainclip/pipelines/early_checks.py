@@ -13,7 +13,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card, load_card
 from domainclip.data.schema import PREPARED_MANIFEST
 from domainclip.errors import DataError
-from domainclip.models import checkpoint_files
+from domainclip.models import folder_checks
 from domainclip.pipelines.eval_request import EvalRequest, recipe_of, run_of
 
 
@@ -23,7 +23,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises: RecipeError, DataError or ModelError.
     """
     _check_corpus_of(recipe)
-    checkpoint_files.check_base(recipe.base.path)
+    folder_checks.check_base(recipe.base.path)
 
 
 def check_corpus(card: Card, path: str) -> None:
@@ -44,7 +44,7 @@ def check_evaluation(request: EvalRequest) -> None:
     run = run_of(request)
     recipe = recipe_of(request, run)
     for name in request.names:
-        checkpoint_files.check_base(recipe.base.path if name == "base" else name)
+        folder_checks.check_base(recipe.base.path if name == "base" else name)
     if request.recipe is not None or run is None or recipe.corpus.path == run.recipe.corpus.path:
         _check_corpus_of(recipe)
     elif not Path(recipe.corpus.path).exists():  # another corpus, to which the card of the run is fitted

@@ -138,7 +138,7 @@ def test_names_of_the_hub_and_lists_of_shards_are_not_looked_up() -> None:
 def test_the_base_is_checked_after_the_corpus(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,text\na.png,one\n")
     file = tmp_path / "r.yaml"
-    file.write_text("base: /nowhere/clip\ncorpus: {path: t.csv}\nstrategy: lora\nroots: [/nowhere]\n")
+    file.write_text("base: /nowhere/clip\ncorpus: {path: t.csv}\nstrategy: lora\n")
     with pytest.raises(ModelError, match='base "/nowhere/clip": no such folder'):
         early_checks.check_recipe(loading.load_recipe(str(file)))
     with pytest.raises(DataError, match='no column "txt"'):
