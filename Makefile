@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs card-code docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -47,6 +47,14 @@ wheel: install
 # The tables of docs/results/results.md, on real corpora and weights that the project does not ship.
 results: install
 	$(BIN)/python benchmarks/results.py
+
+# The code of model cards, in a new environment with transformers, peft and sentence-transformers alone.
+card-code: install
+	rm -rf build/card-code
+	$(PYTHON) -m venv build/card-code
+	build/card-code/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	build/card-code/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt transformers peft sentence-transformers pillow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tools.card_code build/card-code/bin/python
 
 # What each part does on four real corpora; the tables of docs/results/ablations.md. Some hours.
 ablations: install

@@ -18,6 +18,20 @@ _HOMES = {
 }
 
 
+def _stay_offline() -> None:
+    """In a process that another one started, as a worker of a run."""
+    import os
+
+    if os.environ.get("DOMAINCLIP_OFFLINE"):
+        from domainclip.config import offline
+
+        if offline.is_offline():
+            offline.go_offline()
+
+
+_stay_offline()
+
+
 def __getattr__(name: str) -> object:
     from importlib import import_module
 

@@ -29,6 +29,7 @@ from domainclip.cli import (
     recipes,
     search,
 )
+from domainclip.config.offline import go_offline
 from domainclip.errors import DomainclipError, ExitCode, one_line
 
 app = typer.Typer(
@@ -68,10 +69,20 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            envvar="DOMAINCLIP_OFFLINE",
+            help="Make no network call: models and data sets must be on this machine.",
+        ),
+    ] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive worker processes
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if offline:
+        go_offline()
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from domainclip import registry
-from domainclip.config import builtin, component_source, overrides, paths, strict_yaml
+from domainclip.config import builtin, component_source, offline, overrides, paths, strict_yaml
 from domainclip.config.recipe import Options, Recipe
 from domainclip.errors import RecipeError
 
@@ -45,7 +45,9 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         raise RecipeError(f"{file.name}: {registry.format_validation_error(error, '')}") from None
     _check_components(recipe)
-    return _resolve_paths(recipe, file, changes)
+    resolved = _resolve_paths(recipe, file, changes)
+    offline.refuse_unfetched("base", resolved.base.path, resolved.base.revision)
+    return resolved
 
 
 def _check_components(recipe: Recipe) -> None:

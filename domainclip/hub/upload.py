@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainclip import __version__
+from domainclip.config import offline
 from domainclip.data.files import hub_answers
 from domainclip.distributed.folder_lock import refuse_if_in_use
 from domainclip.errors import DomainclipError, HubError
@@ -58,6 +59,9 @@ def push(
     files = files_to_push(run, include_examples, repo_id)
     if dry_run:
         return Pushed(repo_id, f"{hub_answers.endpoint()}/{repo_id}", private, files)
+    offline.refuse_if_offline(
+        f"push to {repo_id}", "leave the option out, or preview the push with --dry-run"
+    )
     with _exchange() as exchange:
         try:
             url = _send(files, repo_id, private, message)

@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.errors as hub_errors
 
+from domainclip.config import offline
 from domainclip.data.files import hub_answers
 from domainclip.errors import ModelError
 from domainclip.models import folder_checks, pickled_weights
@@ -52,6 +53,7 @@ def find_checkpoint(base: str, revision: str | None) -> tuple[Path, str | None]:
     if local.is_dir():
         return local, None
     folder_checks.check_name(base)
+    offline.refuse_unfetched("base", base, revision)
     folder = _download(base, revision, _DOWNLOADED)
     return folder, folder.name  # the cache has a folder for each commit, of that name
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from datasets.utils.file_utils import xopen
 
+from domainclip.config import offline
+
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change the content
 _ATTEMPTS = 5
 _TIMEOUT = 60.0  # seconds without a byte
@@ -18,8 +20,12 @@ _TIMEOUT = 60.0  # seconds without a byte
 def open_stream(address: str) -> Any:
     """A stream with `read` and `close`, of a local file, or of one behind https:// or hf://.
 
-    Raises: OSError, or an error of the Hub's client, if it cannot be reached.
+    Raises: OSError, or an error of the Hub's client, if it cannot be reached; HubError in work offline.
     """
+    if "://" in address and not address.startswith(LOOPBACK):
+        offline.refuse_if_offline(
+            "corpus.path, an address", "download its files where there is a network, and name their folder"
+        )
     return _Download(address) if address.startswith("http") else xopen(address, "rb")
 
 

@@ -16,6 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
 
+from domainclip.config import offline
 from domainclip.data.cards import Card, Columns
 from domainclip.data.files import corpus_folder, hub_answers
 from domainclip.data.files.column_names import column_name
@@ -28,7 +29,7 @@ from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import parse_split
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.data.text.cells import CellFault, of_column
-from domainclip.errors import DataError, HubError
+from domainclip.errors import DataError, DomainclipError, HubError
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -111,6 +112,8 @@ class Hub(CorpusReader):
         try:
             commit = self._commit(path)
             loaded = datasets.load_dataset(path, self.config, revision=commit, streaming=self.streaming)
+        except DomainclipError:
+            raise
         except Exception as error:  # the errors are those of an HTTP library that changes with the client
             raise HubError(
                 f"data set {path}: cannot be fetched: {hub_answers.explain(error, 'try again')}"
@@ -124,6 +127,10 @@ class Hub(CorpusReader):
         )
 
     def _commit(self, path: str) -> str | None:
+        fetched = f'run "hf download --repo-type dataset {path} --local-dir FOLDER" where there is a network'
+        offline.refuse_if_offline(
+            f"data set {path}", f"{fetched}, and read its files with corpus.path=FOLDER"
+        )
         if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision):
             return self.revision
         commit: str | None = HfApi().dataset_info(path, revision=self.revision).sha
