@@ -35,6 +35,7 @@ COMMANDS = [
     "plan",
     "finetune",
     "eval",
+    "tune",
     "ablate",
     "classify",
     "search",

@@ -28,6 +28,7 @@ from domainclip.cli import (
     push,
     recipes,
     search,
+    tune,
 )
 from domainclip.config.offline import go_offline
 from domainclip.errors import DomainclipError, ExitCode, one_line
@@ -46,6 +47,7 @@ app.command()(plan.plan)
 app.command()(finetune.finetune)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
+app.command()(tune.tune)
 app.command()(classify.classify)
 app.command()(search.search)
 app.command()(embed.embed)

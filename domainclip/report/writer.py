@@ -25,11 +25,14 @@ from domainclip.report import (
     csv_links,
     page,
     phrasing,
+    tuning_page,
+    tuning_results,
 )
 from domainclip.report.ablation_results import AblationTable
 from domainclip.report.context import ReportContext
 from domainclip.report.results_file import to_results
 from domainclip.report.strict_file import Strict
+from domainclip.report.tuning_results import Tuning
 
 _HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -80,6 +83,19 @@ def write_ablation(folder: Path, table: AblationTable, name: str = "ablation") -
     for suffix, text in texts.items():
         _place(folder / f"{name}.{suffix}", partial(Path.write_text, data=text, encoding="utf-8"))
     return folder / f"{name}.html"
+
+
+def write_tuning(folder: Path, tuning: Tuning) -> Path:
+    """Write tuning.json, tuning.md and tuning.html; returns the last."""
+    sections = tuning_page.build(tuning)
+    texts = {
+        "json": _json(tuning_results.to_file(tuning)),
+        "md": _markdown(sections, "tuning.md.j2"),
+        "html": _html(sections, "tuning.html.j2"),
+    }
+    for suffix, text in texts.items():
+        _place(folder / f"tuning.{suffix}", partial(Path.write_text, data=text, encoding="utf-8"))
+    return folder / "tuning.html"
 
 
 def _write_paper(folder: Path, sections: dict[str, Any]) -> None:

@@ -1,0 +1,120 @@
+"""What `tune` varies: for each strategy, keys of the recipe and the values that they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from domainclip.config.recipe import Recipe
+from domainclip.errors import RecipeError, did_you_mean
+
+COMMON = ("locked_image", "lora", "full")  # the strategies that any recipe of another one may take instead
+_ANCHOR = "objectives.anchor.weight"
+_FEWEST_BATCHES = 4  # of an epoch; with fewer, a larger batch only takes steps away
+_RATE_SPAN = 5.0  # either side of the recipe's learning rate, for a strategy without a span of its own
+
+
+class Draws(Protocol):
+    """The part of an optuna trial that is used here."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number from a span."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A key with a few values."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, draws: Draws, name: str) -> Any:
+        """One of them."""
+        return draws.suggest_categorical(name, self.values)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A key with positive numbers between two ends, uniform in their logarithm."""
+
+    low: float
+    high: float
+
+    def draw(self, draws: Draws, name: str) -> float:
+        """A number with two digits."""
+        return float(f"{draws.suggest_float(name, self.low, self.high, log=True):.2g}")
+
+
+Keys = Mapping[str, OneOf | Span]
+_BATCHES = (32, 64, 128, 256)
+_SPACES: Mapping[str, Keys] = {
+    "locked_image": {
+        "train.learning_rate": Span(1e-4, 2e-3),
+        "train.epochs": OneOf((2, 5, 10, 20)),
+    },
+    "lora": {
+        "train.learning_rate": Span(2e-4, 3e-3),
+        "train.epochs": OneOf((1, 2, 5)),
+        "strategy.lora.rank": OneOf((4, 8, 16, 32)),
+        "strategy.lora.targets": OneOf(("attention", "attention+mlp")),
+    },
+    "full": {
+        "train.learning_rate": Span(5e-6, 2e-4),
+        "train.epochs": OneOf((1, 2, 5)),
+        "strategy.full.layer_decay": OneOf((1.0, 0.8)),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The keys of each strategy; every point is a list of overrides of the recipe."""
+
+    recipe_strategy: str
+    by_strategy: Mapping[str, Keys]
+
+    def draw(self, draws: Draws) -> list[str]:
+        """The overrides of one trial."""
+        strategy = str(draws.suggest_categorical("strategy", list(self.by_strategy)))
+        lines = [] if strategy == self.recipe_strategy else [f"strategy={strategy}"]
+        for key, values in self.by_strategy[strategy].items():
+            # A key of two strategies has a span for each, so it has a name for each.
+            lines.append(f"{key}={values.draw(draws, f'{strategy}: {key}')}")
+        return lines
+
+
+def search_space(recipe: Recipe, strategies: Sequence[str], train_items: int) -> SearchSpace:
+    """The space around a recipe; `strategies` empty: that of the recipe, and the common ones.
+
+    Raises: RecipeError for a strategy that has no space here.
+    """
+    (own,) = recipe.strategy
+    names = list(strategies) or list(dict.fromkeys([own, *(COMMON if own in COMMON else ())]))
+    for name in names:
+        if name != own and name not in _SPACES:
+            raise RecipeError(
+                f"--strategy: {name}: {did_you_mean(name, [*_SPACES, own])}; a strategy with options that "
+                "must be set is tuned when the recipe names it"
+            )
+    batches = tuple(size for size in _BATCHES if size * _FEWEST_BATCHES <= train_items) or (
+        min(_BATCHES[0], max(2, train_items)),
+    )
+    shared: dict[str, OneOf | Span] = {"train.batch_size": OneOf(batches)}
+    if "anchor" in recipe.objectives:
+        shared[_ANCHOR] = Span(3, 300)
+    if recipe.weight_interpolation is not None:
+        shared["weight_interpolation.by_layer"] = OneOf((False, True))
+    return SearchSpace(own, {name: {**_keys(name, recipe), **shared} for name in names})
+
+
+def _keys(strategy: str, recipe: Recipe) -> Keys:
+    if strategy in _SPACES:
+        return _SPACES[strategy]
+    epochs = recipe.train.epochs
+    keys: dict[str, OneOf | Span] = {"train.epochs": OneOf((epochs / 2, epochs, 2 * epochs))}
+    if (rate := recipe.train.learning_rate) is not None:
+        keys["train.learning_rate"] = Span(rate / _RATE_SPAN, rate * _RATE_SPAN)
+    return keys

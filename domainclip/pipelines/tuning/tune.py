@@ -1,0 +1,145 @@
+"""The command `tune`: search on the validation split, then measure the chosen recipe on the test split."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from domainclip.config.recipe import Recipe
+from domainclip.data import prepared_format
+from domainclip.distributed.folder_lock import locked_folder
+from domainclip.errors import DomainclipError
+from domainclip.pipelines.ablation import runs
+from domainclip.pipelines.finetune import finetune
+from domainclip.pipelines.finetune_seeds import finetune_seeds
+from domainclip.pipelines.inputs import Inputs, load_inputs
+from domainclip.pipelines.tuning.search import Budget, Search, require_optuna
+from domainclip.pipelines.tuning.search_space import SearchSpace, search_space
+from domainclip.pipelines.tuning.trials import Stage, TrialRunner, metric_that_decides, read_trial, with_base
+from domainclip.report import tuning_page, writer
+from domainclip.report.provenance import versions
+from domainclip.report.tuning_results import TrialResult, Tuning
+from domainclip.training.run_context import RunOptions
+
+BEST = "best.yaml"
+_TRIALS = 20
+_ALPHAS = "[0.25, 0.5, 0.75, 1.0]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """The options of the command."""
+
+    trials: int | None = None
+    seconds: float | None = None  # with neither, 20 trials
+    strategies: Sequence[str] = ()  # empty: that of the recipe and the common ones
+    metric: str = ""  # probe/validation/metric; empty: the first headline metric
+    margin: float = 0.01  # loss on the retention set that α may cost
+    seeds: int = 3  # of the chosen recipe
+    final: bool = True  # whether the chosen recipe is trained and measured on the test split
+    processes: int | None = None  # of each run
+    quiet: bool = False
+    command: str = ""
+
+    @property
+    def budget(self) -> Budget:
+        """How long to search, with time left for what follows."""
+        trials = _TRIALS if self.trials is None and self.seconds is None else self.trials
+        return Budget(trials, self.seconds, self.seeds if self.final else 0)
+
+    def say(self, *lines: str) -> None:
+        """Print lines of progress, unless quiet."""
+        for line in () if self.quiet else lines:
+            print(line, file=sys.stderr, flush=True)
+
+
+def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: TuneOptions) -> Path:
+    """Search, train the chosen recipe with several seeds, and report; the page's path.
+
+    Raises: RecipeError before anything is trained; Interrupted after a signal: the same command continues;
+    DomainclipError when the recipe itself fails, or several trials in a row.
+    """
+    require_optuna()
+    plain = TrialRunner(recipe, changes, Path()).load([])
+    inputs = load_inputs(plain, "train")
+    options.say(*inputs.guesses)
+    folder = folder or Path("tuning") / plain.name
+    shared = [*changes, *_interpolation(plain, inputs, options.margin)]
+    runner = TrialRunner(recipe, shared, folder / "trials", options.processes)
+    space = search_space(runner.load([]), options.strategies, len(inputs.train_items.items))
+    blank = Tuning(
+        name=plain.name,
+        corpus=inputs.corpus.card.name,
+        margin=None if inputs.retention is None else options.margin,
+        command=options.command,
+        versions=versions(),
+    )
+    del inputs  # the runs need the memory
+    with locked_folder(folder, "name another --run-dir"):
+        tuning = _search(runner, space, blank, plain.train.seed, options)
+        options.say(*tuning_page.closing_lines(tuning))
+        if (chosen := tuning.chosen) is None:
+            return writer.write_tuning(folder, tuning)
+        file = _write_best(folder, runner, chosen, options)
+        tuning = replace(tuning, final_command=f"domainclip finetune --recipe {shlex.quote(str(file))}")
+        page = writer.write_tuning(folder, tuning)
+        if options.final:
+            report = _measure(runner, chosen, folder, options)
+            page = writer.write_tuning(folder, replace(tuning, final=report))
+        return page
+
+
+def _interpolation(recipe: Recipe, inputs: Inputs, margin: float) -> list[str]:
+    """Every trial chooses α, so that it loses at most the margin, where a line leads back to the base."""
+    if recipe.weight_interpolation is not None or inputs.model is not inputs.base:
+        return []
+    floor = "" if inputs.retention is None else f", max_retention_drop: {margin:g}"
+    return [f"weight_interpolation={{alphas: {_ALPHAS}{floor}}}"]
+
+
+def _search(
+    runner: TrialRunner, space: SearchSpace, blank: Tuning, seed: int, options: TuneOptions
+) -> Tuning:
+    run = runner.prepare([])
+    options.say(f"trial 0: {blank.name} as it is")
+    ended, seconds = runner.finish(run)
+    runs.check_any_complete([ended])
+    metric = metric_that_decides(run.folder, options.metric)
+    first = read_trial(0, [], ended, metric)
+    if first.state == "failed":
+        raise DomainclipError(f"trial 0, the recipe as it is: {first.error}")
+    tuning = with_base(blank, run.folder, metric)
+    search = Search(space, seed, partial(runner.run_stage, metric))
+    for trial in search.trials(Stage(first, seconds), options.budget):
+        options.say(tuning_page.trial_line(trial, tuning))
+    return replace(tuning, trials=search.results)
+
+
+def _seeds(options: TuneOptions) -> list[str]:
+    return [f"train.seeds={options.seeds}"] if options.seeds > 1 else []
+
+
+def _write_best(folder: Path, runner: TrialRunner, chosen: TrialResult, options: TuneOptions) -> Path:
+    """The chosen recipe, with every default, as a file; its path."""
+    recipe = runner.load(chosen.overrides, *_seeds(options))
+    prepared_format.write_atomically(folder / BEST, recipe.resolved().encode())
+    return folder / BEST
+
+
+def _measure(runner: TrialRunner, chosen: TrialResult, folder: Path, options: TuneOptions) -> str:
+    """Train the chosen recipe and measure it on the test split; the path of its report, from the folder."""
+    recipe, run = runner.load(chosen.overrides, *_seeds(options)), folder / "final"
+    report = run / "report.html"
+    if not report.is_file():
+        resume = (run / "recipe.yaml").is_file()
+        of_run = RunOptions(folder=run, resume=resume, quiet=options.quiet, command=options.command)
+        if options.seeds > 1:
+            finetune_seeds(recipe, of_run, options.processes)
+        else:
+            finetune(recipe, of_run)
+    return os.path.relpath(report, folder)

@@ -1,0 +1,120 @@
+"""The results of `tune`, and the format of tuning.json, for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.report.strict_file import Interval, Strict, finite, interval
+
+State = Literal["complete", "stopped early", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial: the overrides of the recipe, and what came of them on the validation split."""
+
+    number: int  # 0 is the recipe as it is
+    overrides: Sequence[str]
+    state: State
+    value: float | None = None  # of the metric that decides
+    gain: Estimate | None = None  # over the base; positive is better, whatever the metric
+    # The same on the half of the retention set on which nothing is selected; it decides nothing.
+    retention: Estimate | None = None
+    alpha: float | None = None  # of weight interpolation; 0: the trial has the weights of the base
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """All trials and the chosen one."""
+
+    name: str
+    corpus: str
+    margin: float | None  # largest drop on the retention set that α may cost; None: there is no such set
+    command: str
+    versions: Mapping[str, str]
+    base: str = ""
+    metric: str = ""  # that decides, probe/set/metric
+    base_value: float = float("nan")
+    unit: str = "share"
+    trials: Sequence[TrialResult] = ()
+    final_command: str = (
+        ""  # trains the chosen recipe and measures it on the test split; empty: none is chosen
+    )
+    final: str = ""  # its report, relative to the page; empty: not measured yet
+
+    @property
+    def complete(self) -> list[TrialResult]:
+        """The trials that were trained to the end."""
+        return [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
+
+    @property
+    def chosen(self) -> TrialResult | None:
+        """The complete trial with the largest gain, the first of equal ones; None where none has a gain."""
+        better = [trial for trial in self.complete if trial.gain is not None and trial.gain.value > 0]
+        return max(better, key=lambda trial: trial.gain.value if trial.gain else 0.0, default=None)
+
+
+class TrialFile(Strict):
+    """One trial."""
+
+    number: int
+    overrides: list[str]
+    state: State
+    value: float | None
+    gain: Interval | None
+    retention: Interval | None
+    alpha: float | None
+    seconds: float
+    error: str
+
+
+class TuningFile(Strict):
+    """The content of tuning.json, version 1."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    corpus: str
+    base: str
+    metric: str
+    base_value: float | None
+    margin: float | None
+    chosen: int | None
+    final: str
+    command: str
+    versions: dict[str, Any]
+    trials: list[TrialFile]
+
+
+def to_file(tuning: Tuning) -> TuningFile:
+    """The trials in the format of the file."""
+    return TuningFile(
+        name=tuning.name,
+        corpus=tuning.corpus,
+        base=tuning.base,
+        metric=tuning.metric,
+        base_value=finite(tuning.base_value),
+        margin=tuning.margin,
+        chosen=None if tuning.chosen is None else tuning.chosen.number,
+        final=tuning.final,
+        command=tuning.command,
+        versions=dict(tuning.versions),
+        trials=[
+            TrialFile(
+                number=trial.number,
+                overrides=list(trial.overrides),
+                state=trial.state,
+                value=finite(trial.value),
+                gain=None if trial.gain is None else interval(trial.gain),
+                retention=None if trial.retention is None else interval(trial.retention),
+                alpha=trial.alpha,
+                seconds=trial.seconds,
+                error=trial.error,
+            )
+            for trial in tuning.trials
+        ],
+    )

@@ -1,0 +1,172 @@
+"""`tune`: what is drawn, how trials end, that a search is replayed, and a whole one on the squares."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from domainclip.cli.app import main
+from domainclip.config import loading
+from domainclip.errors import DomainclipError, RecipeError
+from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.pipelines.tuning.search import Budget, Search
+from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, search_space
+from domainclip.pipelines.tuning.trials import Stage
+from domainclip.pipelines.tuning.tune import TuneOptions, tune
+from domainclip.report import tuning_page
+from domainclip.report.tuning_results import TrialResult, Tuning
+from tests import conftest
+from tests.support.runs_in_process import runs_in_process
+
+SPACE = SearchSpace("full", {"full": {"train.learning_rate": Span(1e-6, 1e-2), "train.epochs": OneOf((2,))}})
+FIRST = Stage(TrialResult(0, [], "complete", 0.5, Estimate(0.0, 0.0, 0.0)), 1.0)
+
+
+def _rate(lines: Sequence[str]) -> float:
+    return float(next(line for line in lines if line.startswith("train.learning_rate=")).split("=")[1])
+
+
+def _best_at_a_thousandth(number: int, lines: list[str], share: float) -> Stage:
+    """A trial that trains nothing: the nearer the rate to 10⁻³, the better; 10 seconds a stage."""
+    gain = share * (1 - abs(math.log10(_rate(lines)) + 3) / 4)
+    return Stage(TrialResult(number, lines, "complete", gain, Estimate(gain, gain, gain)), 10.0)
+
+
+def _search(trials: int, seed: int = 0, run_stage: object = _best_at_a_thousandth) -> list[TrialResult]:
+    search = Search(SPACE, seed, run_stage)  # type: ignore[arg-type]
+    assert [*search.trials(FIRST, Budget(trials, None))] == search.results
+    return search.results
+
+
+def test_a_search_is_replayed_and_nears_the_optimum() -> None:
+    results = _search(30)
+    assert results == _search(30)
+    assert results[1].overrides != _search(2, seed=1)[1].overrides
+    complete = [trial for trial in results[1:] if trial.state == "complete"]
+    stopped = [trial for trial in results if trial.state == "stopped early"]
+    assert complete
+    assert len(stopped) > 5
+    # Those that went on had the better first stages, and the later ones lie nearer the optimum.
+    distance = [abs(math.log10(_rate(trial.overrides)) + 3) for trial in results[1:]]
+    assert sum(distance[15:]) / len(distance[15:]) < sum(distance[:6]) / 6
+    assert min(distance) < 0.1
+
+
+def test_a_budget_leaves_time_for_what_follows() -> None:
+    budget = Budget(None, 100.0, runs_after=3)
+    assert budget.allows(1, [20.0])  # 20 + 20 + 3 · 20 = 100
+    assert not budget.allows(2, [20.0, 1.0])
+    assert not budget.allows(1, [20.1])
+    assert budget.allows(9, [])  # all trials so far were complete before this command
+    assert not Budget(2, None).allows(2, [1.0])
+    assert Budget(3, None).allows(2, [1e9])
+
+
+def test_failed_trials_are_counted_and_end_a_search_that_only_fails() -> None:
+    def fails(number: int, lines: list[str], share: float) -> Stage:
+        return Stage(TrialResult(number, lines, "failed", error="out of memory"), 1.0)
+
+    with pytest.raises(DomainclipError, match="5 trials in a row failed: out of memory"):
+        _search(30, run_stage=fails)
+
+
+class _First:
+    """Draws the first choice and the lower end."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[object]) -> object:
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return low
+
+
+def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
+    recipe = loading.load_recipe(str(recipe_file), [])
+    space = search_space(recipe, [], train_items=300)
+    assert list(space.by_strategy) == ["full", "locked_image", "lora"]
+    assert space.by_strategy["full"]["train.batch_size"] == OneOf((32, 64))
+    lines = space.draw(_First())
+    assert lines == [
+        "train.learning_rate=5e-06",
+        "train.epochs=1",
+        "strategy.full.layer_decay=1.0",
+        "train.batch_size=32",
+    ]
+    anchored = loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, anchor: {weight: 50}}"])
+    (lora,) = search_space(anchored, ["lora"], train_items=20).by_strategy.values()
+    assert lora["objectives.anchor.weight"] == Span(3, 300)
+    assert lora["train.batch_size"] == OneOf((20,))
+    with pytest.raises(RecipeError, match=r"--strategy: lorra: did you mean .lora"):
+        search_space(recipe, ["lorra"], 300)
+    # Every line of every strategy is a valid override.
+    for name in space.by_strategy:
+        drawn = SearchSpace("full", {name: space.by_strategy[name]}).draw(_First())
+        assert list(loading.load_recipe(str(recipe_file), drawn).strategy) == [name]
+
+
+def _trial(number: int, gain: float, kept: float) -> TrialResult:
+    changes = (Estimate(value, value - 0.01, value + 0.01) for value in (gain, kept))
+    return TrialResult(number, [f"train.epochs={number}"], "complete", 0.3 + gain, *changes)
+
+
+def _tuning(*trials: TrialResult) -> Tuning:
+    metric = "zero_shot/validation/accuracy"
+    return Tuning("art", "art", 0.01, "domainclip tune", {}, "base", metric, 0.3, trials=trials)
+
+
+def test_the_largest_gain_is_chosen_and_the_frontier_has_what_nothing_surpasses() -> None:
+    tuning = _tuning(_trial(0, 0.1, 0.0), _trial(1, 0.3, -0.05), _trial(2, 0.2, -0.06), _trial(3, 0.2, -0.01))
+    assert tuning.chosen is not None
+    assert tuning.chosen.number == 1
+    assert [trial.number for trial in tuning_page.frontier(tuning.complete)] == [1, 3, 0]
+    first, recipe, general, caution = tuning_page.closing_lines(tuning)
+    assert first == "Chosen: trial 1, train.epochs=1: zero-shot accuracy on validation 0.300 → 0.600."
+    assert recipe == "The recipe as it is: 0.400, 0.200 less."
+    assert general.startswith("The same metric on the retention set: −0.050")
+    assert "looks better on the split that chose it" in caution
+    (line,) = tuning_page.closing_lines(_tuning(_trial(0, -0.1, 0.0)))
+    assert line == (
+        "No trial is better than the base in zero-shot accuracy on validation (0.300) and is shown to lose at most "
+        "0.01 in general: the base stays."
+    )
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return runs_in_process(monkeypatch)
+
+
+def test_a_whole_search_chooses_on_validation_and_goes_on(
+    recipe_file: Path, tmp_path: Path, taken: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    conftest.with_general(recipe_file, tmp_path / "general", 24)
+    out = tmp_path / "out"
+    shared = ["train.epochs=1", "probes=zero_shot"]
+    page = tune(
+        str(recipe_file), shared, out, TuneOptions(trials=1, seeds=1, final=False, strategies=["full"])
+    )
+    trained = len(taken)
+    assert page == out / "tuning.html"
+    results = json.loads((out / "tuning.json").read_text())
+    assert [trial["number"] for trial in results["trials"]] == [0]
+    assert results["metric"].startswith("zero_shot/validation/")
+    assert all(trial["retention"] is not None for trial in results["trials"])
+    for run in (out / "trials").glob("squares-*/results.json"):
+        assert {row["dataset"] for row in json.loads(run.read_text())["results"]} == {"validation", "general"}
+    # Again with one more: nothing is trained twice, and the trials before are the same.
+    arguments = ["tune", "--recipe", str(recipe_file), *shared, "--run-dir", str(out), "--trials", "2"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--strategy", "full", "--seeds", "1", "--quiet", "--json"])
+    again = json.loads(capsys.readouterr().out)
+    assert again["trials"][:1] == results["trials"]
+    assert 1 <= len(taken) - trained <= 3  # stages of the new trial
+    if again["chosen"] is not None:
+        best = loading.load_recipe(str(out / "best.yaml"), [])
+        assert best.evaluate.split == "test"
+        assert (out / again["final"]).is_file()
+        assert re.search(r'href="final/report.html"', page.read_text())
