@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from domainclip.errors import RecipeError
 from domainclip.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ class Lora(Strategy):
 
     `rslora` divides alpha by √rank instead, so that a high rank learns as fast as a low one
     [arXiv:2312.03732]. `dora` learns the length of each row of W separately, m (W + s B A) / ‖W + s B A‖, for
-    more arithmetic in each step [arXiv:2402.09353]. Of peft's other initialisations of A and B, those that
-    change W are not offered: their adapter would be wrong on the base as published.
+    more arithmetic in each step [arXiv:2402.09353]. `init: residual` fixes A to random orthonormal rows
+    outside the principal directions of W, those that hold `protected_energy` of its squared norm, and only B
+    learns: what W does along them, where general knowledge is encoded, cannot change [arXiv:2601.19659].
+    Differs from the paper, which projects the first gradient into that space and draws A from it. Of peft's
+    other initialisations of A and B, those that change W are not offered: their adapter would be wrong on the
+    base as published.
     """
 
     citation: ClassVar[str] = "arXiv:2106.09685"
@@ -38,8 +43,16 @@ class Lora(Strategy):
     targets: Literal["attention", "attention+mlp"] = "attention"
     rslora: bool = False  # alpha / √rank instead of alpha / rank
     dora: bool = False  # direction and length of each row learn apart
-    init: Literal["kaiming", "gaussian"] = "kaiming"  # how A is drawn; B is zero either way
+    init: Literal["kaiming", "gaussian", "residual"] = "kaiming"  # how A is drawn; B is zero in any case
+    protected_energy: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of `init: residual`
     train_logit_scale: bool = True  # whether scale and bias learn too
+
+    def __post_init__(self) -> None:
+        if self.init == "residual" and self.dora:
+            raise RecipeError(
+                "strategy.lora.init: residual: dora changes the length of whole rows, and with it what is "
+                "protected: leave one of them out"
+            )
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Adds the adapter; the factor on the learning rate by weight name."""
@@ -61,7 +74,27 @@ class Lora(Strategy):
             init_lora_weights="gaussian" if self.init == "gaussian" else True,
         )
         model.hf_model = get_peft_model(model.hf_model, config)
-        adapter = r"(image|text)/.*\.lora_(A|B|magnitude_vector)\..*"
+        if self.init == "residual":
+            self._fix_to_residual_directions(model)
+        learning = "B" if self.init == "residual" else "A|B|magnitude_vector"
+        adapter = rf"(image|text)/.*\.lora_({learning})\..*"
         return model.set_trainable(
             [(adapter, 1.0), ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
         )
+
+    def _fix_to_residual_directions(self, model: DualEncoder) -> None:
+        import torch
+        from peft.tuners.lora import LoraLayer
+
+        from domainclip.models.residual_subspace import residual_directions
+
+        layers: list[Any] = [module for module in model.hf_base.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            rows = residual_directions(layer.base_layer.weight.detach(), self.rank, self.protected_energy)
+            if len(rows) < self.rank:
+                raise RecipeError(
+                    f"strategy.lora.rank: {self.rank} is more than the {len(rows)} directions that "
+                    f"protected_energy: {self.protected_energy:g} leaves free in a layer: lower one of them"
+                )
+            with torch.no_grad():  # rows of the length that peft draws on average
+                layer.lora_A["default"].weight.copy_(rows / 3**0.5)

@@ -12,7 +12,9 @@ from peft import PeftModel
 from transformers import CLIPModel
 
 from domainclip.config import loading as loading_config
+from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.residual_subspace import principal_directions
 from domainclip.models.saving import save_model
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_setup
@@ -153,3 +155,31 @@ def test_saved_it_loads_in_plain_peft_and_in_ours(
     assert torch.allclose(found, text, atol=1e-6)
     # Negative control: the adapter says something.
     assert not torch.allclose(text, _embeddings(loading.load_model(base).eval())[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("init", ["residual", "gaussian"])
+def test_a_residual_adapter_changes_nothing_along_the_principal_directions(base: Path, init: Any) -> None:
+    loaded = loading.load_model(base)
+    factors = Lora(rank=2, init=init, protected_energy=0.6).learning_rates(loaded)
+    assert any(factor for name, factor in factors.items() if ".lora_A." in name) == (init == "gaussian")
+    layers = [module for module in loaded.modules() if hasattr(module, "lora_A")]
+    assert layers
+    changed = []
+    for layer in layers:
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+        weight = layer.base_layer.weight.detach()
+        principal = principal_directions(weight, 0.6)
+        # By hand: they hold 60 % of the squared norm, and one fewer does not.
+        held = (weight @ principal.T).square().sum() / weight.square().sum()
+        fewer = (weight @ principal[:-1].T).square().sum() / weight.square().sum()
+        assert fewer < 0.6 <= held
+        changed.append((layer.get_delta_weight("default") @ principal.T).abs().max().item())
+        assert layer.get_delta_weight("default").abs().max() > 0.1
+    assert (max(changed) < 1e-5) == (init == "residual")
+
+
+def test_a_rank_that_the_free_directions_do_not_have_is_refused(base: Path) -> None:
+    with pytest.raises(RecipeError, match=r"strategy\.lora\.rank: 16 is more than the \d+ directions"):
+        Lora(rank=16, init="residual", protected_energy=0.95).learning_rates(loading.load_model(base))
+    with pytest.raises(RecipeError, match="dora changes the length"):
+        Lora(init="residual", dora=True)
