@@ -150,7 +150,7 @@ class Recipe(StrictModel):
             "keep_best_checkpoint",
             "final_weights",
             "fsdp",
-            "log_to",
+            "trackers",
             "seeds",  # every run has one of them
         ]
         if not self.train.steers:  # then validation changes no weight

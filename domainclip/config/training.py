@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from domainclip.config import durations
 from domainclip.config.strict_model import StrictModel
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -38,7 +39,9 @@ class TrainConfig(StrictModel):
     # Processes that load images, for each process of the run; auto: its share of the cores, none for few.
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     log_every: int = Field(1, ge=1)
-    log_to: Literal["tensorboard"] | None = None  # also write the metrics as event files into the run folder
+    # Also send the numbers of metrics.jsonl and the recipe without paths to these; tensorboard writes event
+    # files into the run folder.
+    trackers: list[TrackerName] = []
     save_every: Annotated[int, Field(ge=1)] | str = 200  # steps between checkpoints, or a time such as 15m
     keep_checkpoints: int = Field(2, ge=1)
     time_limit: str | None = None  # e.g. 3h50m: save a checkpoint and stop then; continue with --resume

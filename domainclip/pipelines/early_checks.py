@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domainclip import registry
 from domainclip.config import component_source
-from domainclip.config.recipe import Recipe
+from domainclip.config.recipe import CorpusSource, Recipe
 from domainclip.data.cards import Card, load_card
 from domainclip.data.schema import PREPARED_MANIFEST
 from domainclip.errors import DataError
@@ -23,6 +23,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises: RecipeError, DataError or ModelError.
     """
     _check_corpus_of(recipe)
+    check_retention(recipe.retention)
     folder_checks.check_base(recipe.base.path)
 
 
@@ -34,6 +35,17 @@ def check_corpus(card: Card, path: str) -> None:
     component_source.check_options("readers", card.reader, card.options, "corpus.options")
     if not Path(path, PREPARED_MANIFEST).is_file():  # a prepared corpus has a reader of its own
         registry.build("readers", card.reader, card.options, "corpus.options").check_source(card, path)
+
+
+def check_retention(source: CorpusSource | None) -> None:
+    """Check the folder of the retention set, where the recipe names one.
+
+    Raises: RecipeError or DataError.
+    """
+    if source is None or not source.path or Path(source.path).exists():
+        return
+    if load_card(source.card, source.overrides()).reader != "hub":
+        raise DataError(f"retention.path: {source.path} does not exist")
 
 
 def check_evaluation(request: EvalRequest) -> None:

@@ -27,7 +27,7 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
     """
     if recipe.train.seeds is not None:
         return finetune_seeds(recipe, options)
-    with open_run(recipe.name, recipe.train, options) as run:
+    with open_run(recipe, options) as run:
         inputs = load_inputs(recipe, "train")
         protocol = make_protocol(inputs)
         run.say(*inputs.guesses)

@@ -19,7 +19,7 @@ from domainclip.pipelines.base_model import load_base
 from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.base import InputRequirements
-from domainclip.training.monitoring.tensorboard import require_tensorboard
+from domainclip.training.monitoring.trackers import require_trackers
 from domainclip.training.optimizer import require_optimizer
 from domainclip.training.teachers import fetch_models
 
@@ -72,7 +72,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     components = build_components(recipe)
     if purpose == "train":
         require_optimizer(recipe.train)
-        require_tensorboard(recipe.train)
+        require_trackers(recipe.train)
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     input_checks.check_examples(recipe, card)
     early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download

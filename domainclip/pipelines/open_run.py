@@ -11,24 +11,30 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from domainclip.config import durations
-from domainclip.config.training import TrainConfig
+from domainclip.config.recipe import Recipe
 from domainclip.distributed import heartbeat, launch
 from domainclip.pipelines.run_folder import locked_run_folder
+from domainclip.report.redaction import public_settings
+from domainclip.training.monitoring.trackers import Trackers
 from domainclip.training.precision import mixed_precision
 from domainclip.training.run_context import RunContext, RunOptions
 
 
 @contextmanager
-def open_run(name: str, settings: TrainConfig, options: RunOptions) -> Iterator[RunContext]:
-    """Connect the processes, and lock the run folder until the run ends.
+def open_run(recipe: Recipe, options: RunOptions) -> Iterator[RunContext]:
+    """Connect the processes, and lock the run folder until the run ends; then its trackers are closed.
 
     Raises: RecipeError for an engine other than data-parallel processes; for a folder that another command
     uses, or that holds a run already, unless it is resumed.
     """
-    started = time.monotonic()
+    started, settings = time.monotonic(), recipe.train
     heartbeat.set_timeout(settings.timeout)
     timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=durations.seconds(settings.timeout)))
     accelerator = Accelerator(mixed_precision=mixed_precision(settings), kwargs_handlers=[timeout])
     launch.check_engine(accelerator.distributed_type.value)
-    with locked_run_folder(name, options) as folder:
-        yield RunContext(folder, accelerator, options, started)
+    with locked_run_folder(recipe.name, options) as folder:
+        trackers = Trackers(settings, folder, recipe.name, public_settings(recipe))
+        try:
+            yield RunContext(folder, accelerator, options, started, trackers)
+        finally:
+            trackers.finish()

@@ -7,7 +7,7 @@ from pathlib import Path
 from domainclip.config.recipe import CorpusSource, Recipe
 from domainclip.data.cards import Card, Retention, corpus_root, load_card
 from domainclip.data.corpus import Corpus, load_corpus
-from domainclip.errors import DataError
+from domainclip.pipelines.early_checks import check_retention
 
 _UNMEASURED = (
     "forgetting is not measured: {}; name a retention set with retention.path=FOLDER retention.card=CARD"
@@ -23,10 +23,9 @@ def load_retention(recipe: Recipe, card: Card) -> tuple[Corpus | None, tuple[str
     source = named or _source_of_card(card.retention, recipe.corpus.path)
     if source is None:
         return None, (_UNMEASURED.format("the recipe names no retention set"),)
+    check_retention(named)
     retention_card = load_card(source.card, source.overrides())
     if retention_card.reader != "hub" and not Path(source.path).exists():
-        if named is not None:
-            raise DataError(f"retention.path: {source.path} does not exist")
         # As the card has it, not as an absolute path: warnings stand in reports and cards.
         path = card.retention.path if card.retention else source.path
         return None, (

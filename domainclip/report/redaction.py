@@ -61,11 +61,16 @@ def hub_id(text: str) -> str | None:
     return text if is_hub_name(text) and not Path(text).exists() else None
 
 
-def public_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML without local paths; a base on the Hub keeps its name."""
-    public = without_paths(recipe.model_dump(mode="json"))
+def public_settings(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe without local paths; a base on the Hub keeps its name."""
+    public: dict[str, Any] = without_paths(recipe.model_dump(mode="json"))
     public["base"]["path"] = hub_id(recipe.base.path) or LOCAL
-    return strict_yaml.dump_yaml(public)
+    return public
+
+
+def public_recipe(recipe: Recipe) -> str:
+    """The same as YAML."""
+    return strict_yaml.dump_yaml(public_settings(recipe))
 
 
 def local_paths(recipe: Recipe, run: Path) -> list[str]:

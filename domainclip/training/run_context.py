@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from domainclip.distributed import collectives
+from domainclip.training.monitoring.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class RunContext:
     accelerator: Accelerator
     options: RunOptions
     started: float  # on the monotonic clock
+    trackers: Trackers
 
     @property
     def quiet(self) -> bool:

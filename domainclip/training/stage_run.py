@@ -71,9 +71,7 @@ class StageRun:
         policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
         model.set_train_mode({name.split("/")[0] for name in learning})
         parallel_model, wrapped = fsdp.prepare(model, optimizer, run.accelerator)
-        metrics = MetricsLog(
-            run.folder / "metrics.jsonl", state.step, setup.validation, settings.log_to is not None
-        )
+        metrics = MetricsLog(run.folder / "metrics.jsonl", state.step, setup.validation, run.trackers)
         batch_size = min(settings.batch_size, len(inputs.pairs))
         alarms = _alarms(setup, batch_size, metrics.earlier_records)
         return cls(

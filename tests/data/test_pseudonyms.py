@@ -10,6 +10,11 @@ from domainclip.data import pseudonyms
 from domainclip.errors import DataError
 
 
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOMAINCLIP_SECRET")
+
+
 def test_the_secret_is_made_once_for_its_owner_only(own_home: Path) -> None:
     first = pseudonyms.pseudonym_key()
     file = own_home / ".config" / "domainclip" / "secret"

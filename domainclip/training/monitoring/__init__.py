@@ -1,1 +1,1 @@
-"""What a run reports while it trains: metrics log, alarms, progress, TensorBoard."""
+"""What a run reports while it trains: metrics log, alarms, progress, trackers."""

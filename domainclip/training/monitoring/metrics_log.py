@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from domainclip.distributed import collectives
-from domainclip.training.monitoring.tensorboard import TensorBoardWriter
+from domainclip.training.monitoring.trackers import Trackers
 from domainclip.training.validation import ValidationSet
 
 
 class MetricsLog:
     """Writes the file, cut back to the step that a run continues from; the first process alone writes.
 
-    With `tensorboard`, the numbers are written for TensorBoard too.
+    The trackers receive the same numbers.
     """
 
     def __init__(
-        self, file: Path, start: int, validation: ValidationSet | None = None, tensorboard: bool = False
+        self,
+        file: Path,
+        start: int,
+        validation: ValidationSet | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
-        self.file = file
+        self.file, self.trackers = file, trackers
         self.started = time.monotonic()
         self.earlier_records: list[dict[str, Any]] = []  # of earlier sessions
         if collectives.rank() > 0:
@@ -39,7 +43,8 @@ class MetricsLog:
                     self.earlier_records.append(record)
                     self.started = time.monotonic() - record["seconds"]  # of all sessions together
         file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        self._tensorboard = TensorBoardWriter(file.parent, start) if tensorboard else None
+        if trackers is not None:
+            trackers.begin(start)
         if validation is not None and not lines:
             self.write({"step": 0, "validation": validation.base_metrics})
 
@@ -50,8 +55,8 @@ class MetricsLog:
         record = {**record, "seconds": time.monotonic() - self.started}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
-        if self._tensorboard is not None:
-            self._tensorboard.write(record)
+        if self.trackers is not None:
+            self.trackers.write(record)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
