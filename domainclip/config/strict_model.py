@@ -35,11 +35,8 @@ def _as_typed(text: str, annotation: Any) -> Any:
         return text
     if text:
         items = [_bare(*typing.get_args(choice)) for choice in choices if typing.get_origin(choice) is list]
-        return (
-            [text]
-            if any(item is str or typing.get_origin(item) is typing.Literal for item in items)
-            else text
-        )
+        of_text = any(item is str or typing.get_origin(item) is typing.Literal for item in items)
+        return [text] if of_text else text
     containers = [typing.get_origin(choice) for choice in choices]
     empty: Any = next((kind() for kind in (list, dict) if kind in containers), text)
     return None if empty == text and type(None) in choices else empty
