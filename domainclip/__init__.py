@@ -5,7 +5,6 @@
 The names are imported on first use, so that `import domainclip` and `domainclip --help` stay fast.
 """
 
-__version__ = "0.1.0"
 __all__ = ["AdaptedModel", "Recipe", "__version__", "evaluate", "finetune", "load_model", "load_recipe"]
 
 _HOMES = {
@@ -32,9 +31,21 @@ def _stay_offline() -> None:
 _stay_offline()
 
 
+def _installed_version() -> str:
+    """The version of the installed distribution, which its build took from a tag; 0+unknown without one."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("domainclip")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
+    if name == "__version__":
+        return _installed_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

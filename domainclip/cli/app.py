@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from domainclip import __version__
 from domainclip.cli import (
     ablate,
     cards,
@@ -62,6 +61,8 @@ app.add_typer(data.data, name="data")
 
 def _print_version(requested: bool) -> None:
     if requested:
+        from domainclip import __version__  # asks the installed packages
+
         typer.echo(f"domainclip {__version__}")
         raise typer.Exit
 
