@@ -1,18 +1,22 @@
 """Finds a component by its file name: adding a component is adding a file.
 
 `objectives/contrastive.py` holds the class `Contrastive`, and a recipe calls it `contrastive`. A component
-outside this package is named `package.module:Class`; the working folder is searched last.
+outside this package is named `package.module:Class`; the working folder is searched last. An installed
+package can give its components names, by entry points of the group PLUGINS:
+`objectives.NAME = "package.module:Class"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import math
 import re
 import sys
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +40,7 @@ BASE_CLASSES = {
     "objectives": "domainclip.objectives.base.Objective",
     "probes": "domainclip.evaluation.base.Probe",
 }
+PLUGINS = "domainclip.components"  # the group of entry points
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
@@ -51,14 +56,51 @@ class Component:
 
 
 def names(kind: str) -> list[str]:
-    """The names of all components of a kind, read from the disk; imports nothing.
+    """The names of all components of a kind, built-in and of installed packages; imports none of them.
 
-    Raises: RecipeError for an unknown kind.
+    Raises: RecipeError for an unknown kind, or an entry point that names no component.
     """
     if kind not in KINDS:
         raise RecipeError(f'unknown kind of component "{kind}": {did_you_mean(kind, KINDS)}')
+    return sorted([*_builtin_names(kind), *_plugins()[kind]])
+
+
+def _builtin_names(kind: str) -> list[str]:
     folder = Path(__file__).parent / PACKAGES[kind]
-    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "base"))
+    return [file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "base")]
+
+
+@cache
+def _plugins() -> dict[str, dict[str, str]]:
+    """The components of installed packages: kind → name → package.module:Class.
+
+    Raises: RecipeError with the package, for an entry point of no kind or with the name of another component.
+    """
+    from importlib import metadata
+
+    found: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    for point in metadata.entry_points(group=PLUGINS):
+        kind, _, name = point.name.partition(".")
+        package = point.dist.name if point.dist else "an installed package"
+        where = f'{package}: entry point "{point.name}" in the group {PLUGINS}'
+        if kind not in KINDS or not name.isidentifier():
+            raise RecipeError(f"{where}: not of the form KIND.NAME, with a KIND of {', '.join(KINDS)}")
+        if name in _builtin_names(kind) or found[kind].get(name, point.value) != point.value:
+            raise RecipeError(f"{where}: another component has this name; uninstall {package} or rename it")
+        found[kind][name] = point.value
+    return found
+
+
+def plugin_packages() -> list[str]:
+    """The installed packages that name components, for the record of a run's versions."""
+    from importlib import metadata
+
+    return sorted({point.dist.name for point in metadata.entry_points(group=PLUGINS) if point.dist})
+
+
+def outside(kind: str, name: str) -> str | None:
+    """The package.module:Class of a component outside this package; None for the name of a built-in one."""
+    return name if ":" in name else _plugins().get(kind, {}).get(name)
 
 
 def find(kind: str, name: str) -> type[Any]:
@@ -66,8 +108,8 @@ def find(kind: str, name: str) -> type[Any]:
 
     Raises: RecipeError for a name without a file, or an outside class that cannot be imported or used.
     """
-    if ":" in name:
-        return _find_outside(kind, name)
+    if place := outside(kind, name):
+        return _find_outside(kind, place)
     source_file(kind, name)
     module = importlib.import_module(f"domainclip.{PACKAGES[kind].replace('/', '.')}.{name}")
     component: type[Any] = getattr(module, class_name(name))
@@ -75,12 +117,17 @@ def find(kind: str, name: str) -> type[Any]:
 
 
 def source_file(kind: str, name: str) -> Path:
-    """The file of a component of this package.
+    """The file of a component, which is not imported.
 
     Raises: RecipeError for a name without a file.
     """
     if name not in names(kind):
         raise RecipeError(f'{kind}: unknown component "{name}": {did_you_mean(name, names(kind))}')
+    if place := outside(kind, name):
+        module = importlib.util.find_spec(place.partition(":")[0])
+        if module is None or module.origin is None:
+            raise RecipeError(f'{kind}: cannot import "{place}": its package has no such file')
+        return Path(module.origin)
     return Path(__file__).parent / PACKAGES[kind] / f"{name}.py"
 
 

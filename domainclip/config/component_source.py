@@ -40,7 +40,9 @@ def check_options(kind: str, name: str, options: dict[str, Any], where: str) -> 
 
     Raises: RecipeError with the key and the remedy.
     """
-    if ":" not in name:  # a component outside this package is imported, whatever that takes
+    if (
+        registry.outside(kind, name) is None
+    ):  # a component outside this package is imported, whatever that takes
         registry.validated(option_class(kind, name), options, where)
 
 
@@ -49,7 +51,7 @@ def model_options(kind: str, name: str) -> tuple[str, ...]:
 
     Raises: RecipeError for an unknown component.
     """
-    component = registry.find(kind, name) if ":" in name else option_class(kind, name)
+    component = registry.find(kind, name) if registry.outside(kind, name) else option_class(kind, name)
     models: tuple[str, ...] = component.models
     return models
 

@@ -8,7 +8,6 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from domainclip import registry
@@ -44,8 +43,7 @@ def describe_options(kind: str, name: str) -> list[Option]:
 
 def purpose(kind: str, name: str) -> str:
     """The first paragraph of a component's file, on one line; nothing is imported."""
-    file = Path(registry.__file__).parent / registry.PACKAGES[kind] / f"{name}.py"
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(ast.parse(registry.source_file(kind, name).read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 

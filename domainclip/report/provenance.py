@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from domainclip import __version__
+from domainclip import __version__, registry
 from domainclip.distributed import collectives
 from domainclip.evaluation.controls import NullControl
 from domainclip.evaluation.evaluate import Evaluation
@@ -148,7 +148,9 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "processes": collectives.process_count(),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {
+            name: importlib.metadata.version(name) for name in (*LIBRARIES, *registry.plugin_packages())
+        },
     }
 
 
