@@ -15,6 +15,7 @@ import typer
 
 from domainclip.cli import (
     ablate,
+    audit,
     cards,
     classify,
     components,
@@ -52,6 +53,7 @@ app.command()(search.search)
 app.command()(embed.embed)
 app.command()(export.export)
 app.command()(push.push)
+app.command()(audit.audit)
 app.command()(plan.schema)
 app.add_typer(recipes.recipes, name="recipes")
 app.add_typer(cards.cards, name="cards")

@@ -24,7 +24,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines.closing import close
 from domainclip.pipelines.inputs import EvaluationInputs, Inputs
 from domainclip.pipelines.run_decisions import record_trained_run
-from domainclip.report import external_evaluations, results_file, writer
+from domainclip.report import external_evaluations, manifest, results_file, writer
 from domainclip.report.citations import sources
 from domainclip.report.context import CorpusFacts, Examples, ReportContext, RunFacts
 from domainclip.report.external_evaluations import EXTERNAL
@@ -84,6 +84,7 @@ def write_run_report(
     record_trained_run(folder, inputs.corpus, protocol, evaluation)
     facts = CardFacts(recipe, inputs.corpus.card, context.citations, recipe.report.license)
     write_card(folder, results_file.load(folder / "results.json"), facts)
+    manifest.write(folder)
     close(evaluation, context, run.say, folder, recipe, protocol.reported[0])
     return page
 

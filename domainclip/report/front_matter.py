@@ -51,7 +51,7 @@ _LISTS = {  # keys that hold one text or a list of texts
     "metrics": "[accuracy]",
     "tags": "[clip]",
 }
-_BLOCK = re.compile(r"\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def is_language(code: str) -> bool:
@@ -67,7 +67,7 @@ def unmarked(text: str) -> str:
 def problem(text: str) -> str | None:
     """The reason why the Hub would reject a card, with the remedy; None for a valid card."""
     text = unmarked(text)
-    block = _BLOCK.match(text)
+    block = FRONT_MATTER.match(text)
     if block is None and text.lstrip().startswith("---"):
         return "its front matter has no end: write a line of --- below it"
     if block is None:

@@ -148,6 +148,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "processes": collectives.process_count(),
+        "threads": torch.get_num_threads(),
         "libraries": {
             name: importlib.metadata.version(name) for name in (*LIBRARIES, *registry.plugin_packages())
         },
