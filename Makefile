@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs card-code docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs card-code sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -55,6 +55,14 @@ card-code: install
 	build/card-code/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	build/card-code/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt transformers peft sentence-transformers pillow
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tools.card_code build/card-code/bin/python
+
+# What a user installs, in CycloneDX: of a new environment, which has no development tool in it.
+sbom: install
+	rm -rf build/sbom
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[all]"
+	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type application --output-reproducible --validate -o build/sbom.cdx.json
 
 # What each part does on four real corpora; the tables of docs/results/ablations.md. Some hours.
 ablations: install

@@ -124,3 +124,14 @@ def _anchors(page: Path) -> set[str]:
 def test_files_that_pages_name_exist(page: Path) -> None:
     named = re.findall(r"(?<![\w/.])(docs/[\w./-]+\.(?:md|json))", page.read_text(encoding="utf-8"))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_tests_that_the_threat_model_names_exist() -> None:
+    text = (ROOT / "docs/internals/threat-model.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert len(named) > 15
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    # Each row of the two tables of ways and attacks names one, or a target of make.
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    rows = [row for row in rows if not row.endswith("| Test |")]
+    assert [row for row in rows if "`tests/" not in row and "`make " not in row] == []

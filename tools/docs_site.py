@@ -32,6 +32,7 @@ MENU: dict[str, list[str]] = {
             "guide/use.md",
             "guide/export.md",
             "guide/push.md",
+            "guide/audit.md",
             "guide/reliability.md",
             "guide/scale.md",
             "guide/speed.md",

@@ -42,6 +42,7 @@ COMMANDS = [
     "embed",
     "export",
     "push",
+    "audit",
     "schema",
     "recipes",
     "cards",

@@ -1,4 +1,4 @@
-"""The recipe of a push, and the data cards that it names: whoever downloads them can run it on their data.
+"""The recipe of a push, and the data cards that it names: anyone who downloads them can run it.
 
 All paths are taken out. A recipe that still needs one names the key, in `config/paths.py`.
 """
@@ -18,7 +18,7 @@ from domainclip.report.redaction import hub_id, without_paths
 RECIPE = "recipe.yaml"
 CARDS = {"corpus": "data_card.md", "retention": "retention_card.md"}
 _AT_THE_TOP = ("pretty_name", "license", "language")  # keys of the Hub's own data cards
-# Notes of whoever wrote the card, and a folder beside their corpus.
+# Notes of the author of the card, and a folder beside their corpus.
 _NOT_SHARED = ("description", "verified", "not_verified", "retention")
 
 

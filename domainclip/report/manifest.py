@@ -1,6 +1,6 @@
 """The list of the files that a run wrote, with their sha256: `RUN/manifest.json`.
 
-It shows which files are still those of the run. It is no signature: whoever can change a file can change the
+It shows which files are still those of the run. It is no signature: anyone who can change a file can change the
 list as well.
 """
 
