@@ -1,7 +1,7 @@
 """The list of the files that a run wrote, with their sha256: `RUN/manifest.json`.
 
-It shows which files are still those of the run. It is no signature: anyone who can change a file can change the
-list as well.
+It shows which files are still those of the run. It is no signature: a person who can change a file can change
+the list as well.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Condition:
 def conditions(run: Path, recipe: Recipe, results: ResultsFile) -> list[Condition]:
     """All that the weights of a run are a function of."""
     recorded, here = _environment(run), environment()
-    libraries = {**recorded.get("libraries", {})}
+    libraries, installed = dict(recorded.get("libraries", {})), here["libraries"]
     return [
         Condition("recipe (sha256 of the keys that determine the weights)", recipe.digest(), None),
         Condition("corpus (fingerprint)", str(results.corpus.get("fingerprint") or _NOT_RECORDED), None),
@@ -44,8 +44,8 @@ def conditions(run: Path, recipe: Recipe, results: ResultsFile) -> list[Conditio
             for name in ("domainclip", "python", "platform", "device", "processes", "threads")
         ),
         *(
-            Condition(name, str(libraries.get(name, _NOT_RECORDED)), version)
-            for name, version in here["libraries"].items()
+            Condition(name, str(libraries.get(name, _NOT_RECORDED)), installed.get(name, "not installed"))
+            for name in {**libraries, **installed}
         ),
     ]
 
