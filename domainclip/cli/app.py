@@ -24,6 +24,7 @@ from domainclip.cli import (
     evaluate,
     export,
     finetune,
+    merge,
     plan,
     push,
     recipes,
@@ -48,6 +49,7 @@ app.command()(finetune.finetune)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
 app.command()(tune.tune)
+app.command()(merge.merge)
 app.command()(classify.classify)
 app.command()(search.search)
 app.command()(embed.embed)

@@ -11,9 +11,10 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -34,10 +35,25 @@ class TrainingRecord:
     salt: str
     images: frozenset[str]
     whole: bool = True
+    others: tuple[TrainingRecord, ...] = ()  # of the further runs of a merged model, each with its salt
 
     def items_of(self, measured: Sequence[Sequence[str]]) -> int:
         """The number of items, given by the digests of their images, with an image that was trained on."""
-        return sum(any(_salted(digest, self.salt) in self.images for digest in item) for item in measured)
+        return sum(any(map(self._has, item)) for item in measured)
+
+    def __len__(self) -> int:
+        return len(self.images) + sum(map(len, self.others))
+
+    def _has(self, digest: str) -> bool:
+        return _salted(digest, self.salt) in self.images or any(other._has(digest) for other in self.others)
+
+
+def join(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
+    """The record of a model that is made of several; None without any."""
+    if not records:
+        return None
+    flat = [part for one in records for part in (replace(one, others=()), *one.others)]
+    return replace(flat[0], whole=all(part.whole for part in flat), others=tuple(flat[1:]))
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,8 @@ def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingReco
     ]
     known = before.images if before else frozenset()
     whole = corpus.stream is None and (before is None or before.whole)
-    return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole)
+    others = before.others if before else ()
+    return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole, others)
 
 
 def record_corpus(base: str, corpus: Corpus) -> TrainingRecord:
@@ -74,12 +91,9 @@ def save(folder: Path, known: TrainingRecord) -> None:
 
     Raises: ModelError when it cannot be written.
     """
-    data = {
-        "version": _VERSION,
-        "salt": known.salt,
-        "whole": known.whole,
-        "images": sorted(known.images),
-    }
+    data = {"version": _VERSION, **_as_json(known)}
+    if known.others:
+        data["others"] = [_as_json(other) for other in known.others]
     file = folder / FILE
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -105,12 +119,20 @@ def load(name: str) -> TrainingRecord | None:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["version"] != _VERSION:
             raise ValueError
-        return TrainingRecord(str(data["salt"]), frozenset(data["images"]), bool(data["whole"]))
+        return replace(_from_json(data), others=tuple(map(_from_json, data.get("others", []))))
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             f"{Path(name) / FILE}: not a record of training images that this version reads: restore it, or "
             "delete it to measure without knowing what was trained on"
         ) from None
+
+
+def _as_json(known: TrainingRecord) -> dict[str, Any]:
+    return {"salt": known.salt, "whole": known.whole, "images": sorted(known.images)}
+
+
+def _from_json(data: dict[str, Any]) -> TrainingRecord:
+    return TrainingRecord(str(data["salt"]), frozenset(data["images"]), bool(data["whole"]))
 
 
 def find_overlap(models: Mapping[str, TrainingRecord | None], sets: Sequence[EvaluationSet]) -> Overlap:
@@ -129,7 +151,7 @@ def find_overlap(models: Mapping[str, TrainingRecord | None], sets: Sequence[Eva
             for name, n in counts.items()
             if n
         ]
-        listed = f"{len(known.images):,} images that it was trained on"
+        listed = f"{len(known):,} images that it was trained on"
         listed += "" if known.whole else ", and a stream held more"
         statements.append(f"{label}: {sum(counts.values()):,} measured items are among the {listed}")
     return Overlap(tuple(invalid), tuple(statements))
