@@ -37,7 +37,7 @@ WHOLE_RUNS = {
         "objectives/test_extra_text_objectives.py",
         "report/test_hostile.py",
     ),
-    *("pipelines/test_finetune_seeds.py", "pipelines/test_tuning.py"),
+    *("pipelines/test_finetune_seeds.py", "pipelines/test_tuning.py", "pipelines/test_merge_runs.py"),
     *("pipelines/test_ablation.py", "pipelines/test_api.py", "pipelines/test_data_prepare.py"),
     "pipelines/test_external_evaluation.py",
     *("pipelines/test_evaluate.py", "pipelines/test_protocol.py"),

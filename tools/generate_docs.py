@@ -36,6 +36,7 @@ COMMANDS = [
     "finetune",
     "eval",
     "tune",
+    "merge",
     "ablate",
     "classify",
     "search",
