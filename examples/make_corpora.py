@@ -26,6 +26,7 @@ import generated_pictures as drawn
 
 OBJECTS = ("boat", "fish", "flower", "house", "star", "tree")
 NEW = 6  # images without captions, in new/
+SPLITS = ("train", "train", "train", "val", "test")
 GALAXIES = ("spiral galaxy", "elliptical galaxy", "open cluster")
 STYLES = {"cubist": "P", "pointillist": "E", "minimalist": "R"}
 ARTISTS = ("A. Lindqvist", "B. Okafor", "C. Moreau", "D. Tanaka")
@@ -120,6 +121,7 @@ def art(folder: Path, items: int) -> Path:
                 "artist": ARTISTS[i // 3 % 4],
                 "style": style,
                 "group_id": f"W{i}",
+                "split": SPLITS[i // 3 % 5],
             }
         )
     for i in range(NEW):
@@ -151,7 +153,10 @@ def fits(folder: Path, items: int) -> Path:
         file = _write_fits(folder / "fields" / f"{i:04d}.fits", kind, "rg"[i % 2], i // 2)
         text = f"Field {i // 2}, seen in the {'red' if i % 2 == 0 else 'green'} band."
         name = f"fields/{file.name}"
-        rows.append({"file_name": name, "text": text, "label": kind, "group_id": f"G{i // 2}"})
+        split = SPLITS[i // 6 % 5]
+        rows.append(
+            {"file_name": name, "text": text, "label": kind, "group_id": f"G{i // 2}", "split": split}
+        )
     for i in range(NEW):
         _write_fits(folder / "new" / f"{i}.fits", GALAXIES[i % 3], "r", 10_000 + i)
     return write_table(folder / "metadata.csv", rows)

@@ -2,13 +2,16 @@
 
 make release-check        (--no-demo leaves out the demonstration, which trains)
 
-The wheel is built from the sdist. Every Python from 3.11 to 3.13 that is installed gets a fresh environment.
+The wheel is built from the sdist. Every Python from 3.11 to 3.13 that is installed (on the path, or by pyenv)
+gets a fresh environment. Where the index has only a torch of gigabytes for it, all other dependencies are
+installed, and what needs no torch is run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -26,7 +29,10 @@ SHIPPED = (
     "suites/core.yaml",
     "examples/make_phantoms.py",
 )
-TRIED = (["--version"], ["--help"], ["recipes", "list"], ["cards", "show", "art_paintings"], ["schema"])
+TRIED = (
+    *(["--help"], ["recipes", "list"], ["cards", "show", "art_paintings"], ["components", "list"]),
+    *(["validate", "-r", "medical_xray"], ["validate", "-r", "quickstart"]),
+)
 
 
 def build(folder: Path) -> tuple[Path, Path]:
@@ -52,27 +58,63 @@ def check_content(sdist: Path, wheel: Path) -> None:
 
 
 def try_wheel(python: str, wheel: Path, folder: Path, demo: bool) -> str:
-    """Install the wheel into a fresh environment and use it; the version that it prints."""
-    inside = make_environment(python, folder / python)
+    """Install the wheel into a fresh environment and use it; the version, and what was tried."""
+    inside = make_environment(python, folder / Path(python).parent.parent.name / "environment")
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    call([*pip, "--constraint", str(ROOT / "constraints.txt"), "torch", str(wheel)], folder)
+    pip += ["--constraint", str(ROOT / "constraints.txt")]
+    with_torch = "+cpu" in call([*pip, "--dry-run", "--report", "-", "--no-deps", "torch"], folder)
+    call([*pip, str(wheel)] if with_torch else [*pip, *_without_torch(wheel)], folder)
+    if not with_torch:
+        call([*pip, "--no-deps", str(wheel)], folder)
     present = call([inside, "-m", "pip", "list", "--format=freeze"], folder).lower()
     if found := [name for name in DEVELOPMENT if f"\n{name}==" in present]:
         raise SystemExit(f"{python}: a plain install brings {found}")
+    call([inside, "-W", "error", "-m", "compileall", "-q", "-f", _package(inside, folder)], folder)
     program = str(Path(inside).parent / "domainclip")
     for arguments in TRIED:
         call([program, *arguments], folder)
-    for recipe in ("medical_xray", "quickstart"):
-        call([program, "validate", "-r", recipe], folder)
-    if demo:
-        call([program, "demo", f"demo-{python}"], folder)
-        (film, *_) = sorted((folder / f"demo-{python}").rglob("*.dcm"))
-        run = next((folder / f"demo-{python}" / "runs").iterdir())
-        call([program, "classify", str(run), str(film)], folder)
+    if with_torch:
+        try_model(program, folder, demo)
     version = call([program, "--version"], folder).split()[-1]
-    if version.replace("+", "_") not in wheel.name.replace("+", "_"):
+    if version != wheel.name.split("-")[1].replace("_", "+"):
         raise SystemExit(f"{python}: domainclip --version prints {version}, the wheel is {wheel.name}")
-    return version
+    return f"version {version}, " + ("all" if with_torch else "what needs no torch")
+
+
+def try_model(program: str, folder: Path, demo: bool) -> None:
+    """Import the components; with `demo` also train, evaluate and classify one file."""
+    call([program, "components", "show", "lora"], folder)
+    if demo:
+        call([program, "demo", "demo"], folder)
+        (film, *_) = sorted((folder / "demo").rglob("*.dcm"))
+        call([program, "classify", str(next((folder / "demo" / "runs").iterdir())), str(film)], folder)
+
+
+def pythons() -> dict[str, str]:
+    """The installed Pythons: number → program."""
+    found = {}
+    for number in PYTHONS:
+        by_pyenv = sorted(Path.home().glob(f".pyenv/versions/{number}.*/bin/python"))
+        named = [os.path.realpath(path) for path in [shutil.which(f"python{number}")] if path]
+        if programs := [*named, *map(str, by_pyenv)]:
+            found[number] = programs[-1]
+    return found
+
+
+def _without_torch(wheel: Path) -> list[str]:
+    """The dependencies of the wheel, extras and those that bring torch left out."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+    needed = re.findall(r"^Requires-Dist: ([^;\n]+)$", archive.read(name).decode(), re.MULTILINE)
+    return [one for one in needed if re.split(r"[<>=~!\[ ]", one)[0] not in ("torch", "peft", "accelerate")]
+
+
+def _package(python: str, folder: Path) -> str:
+    """The folder of the installed package, which must not be this checkout."""
+    place = call([python, "-c", "import domainclip; print(domainclip.__path__[0])"], folder).strip()
+    if "site-packages" not in place:
+        raise SystemExit(f"domainclip was imported from {place}")
+    return place
 
 
 def make_environment(python: str, folder: Path) -> str:
@@ -100,9 +142,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="release_") as temporary:
         sdist, wheel = build(Path(temporary))
         check_content(sdist, wheel)
+        found = pythons()
         for number in PYTHONS:
-            if shutil.which(f"python{number}") is None:
-                print(f"python{number}: not installed, not tried")
-            else:
-                version = try_wheel(f"python{number}", wheel, Path(temporary), not options.no_demo)
-                print(f"python{number}: {wheel.name} passed, version {version}", flush=True)
+            tried = "not installed, not tried"
+            if number in found:
+                tried = try_wheel(found[number], wheel, Path(temporary), not options.no_demo)
+            print(f"Python {number}: {wheel.name}: {tried}", flush=True)
