@@ -22,6 +22,12 @@ OUTSIDE = {
         f"data_cards/{card.name}": f"cards/{card.name}" for card in sorted((ROOT / "data_cards").glob("*.md"))
     },
 }
+# Commands of 110 columns fit beside the menus.
+STYLE = "assets/site.css"
+STYLES = """.md-grid { max-width: 76rem; }
+.md-typeset pre > code { font-size: .6rem; }
+.md-typeset table:not([class]) { font-size: .66rem; }
+"""
 # The menu. Pages of a folder that stand in no section come last in the section of the folder.
 MENU: dict[str, list[str]] = {
     "Start": ["index.md", "guide/start.md", "guide/comparison.md"],
@@ -57,6 +63,8 @@ FOLDERS = {
 
 def on_files(files: Files, config: Any) -> Files:
     """The pages of docs/ and those from outside it, with a menu that names every page once."""
+    files.append(File.generated(config, STYLE, content=STYLES))
+    config.extra_css.append(STYLE)
     for source, page in OUTSIDE.items():
         files.append(File.generated(config, page, content=page_from_outside(ROOT / source, page)))
     pages = [file.src_uri for file in files.documentation_pages()]
