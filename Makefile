@@ -124,8 +124,9 @@ notebooks: install
 
 # The wheel and the sdist as a user gets them: built, installed into fresh environments without development extras,
 # and run outside the checkout in an empty home, with every Python from 3.11 to 3.13 that is installed.
+# RELEASE=--no-demo leaves out the demonstration.
 release-check: install
-	$(BIN)/python tools/release_check.py
+	$(BIN)/python tools/release_check.py $(RELEASE)
 
 # The image of a report in the README, from the report of `make demo`; needs Chromium.
 report-image: demo
