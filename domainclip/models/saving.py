@@ -39,7 +39,7 @@ def save_model(model: DualEncoder, folder: Path) -> None:
             else:
                 _save_adapter(model, folder)
             hf_tokenizer = model.text_tokenizer.hf_tokenizer
-            _reset_last_call(hf_tokenizer)
+            reset_last_call(hf_tokenizer)
             hf_tokenizer.save_pretrained(folder)
             model.hf_image_processor.save_pretrained(folder)
             _save_frame_pooling(model, folder)
@@ -75,7 +75,8 @@ def read_calibration(hf_model: Any, folder: Path) -> None:
         parameter.data.copy_(value.reshape(parameter.shape))
 
 
-def _reset_last_call(hf_tokenizer: Any) -> None:
+def reset_last_call(hf_tokenizer: Any) -> None:
+    """Remove the padding and truncation of its last call from a tokenizer, before it is saved."""
     # A tokenizer retains the padding and truncation of its last call and would write them into its file;
     # loaded again, it would have other defaults than the base.
     backend = getattr(hf_tokenizer, "backend_tokenizer", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import uuid
@@ -14,9 +15,21 @@ from domainclip.pipelines.export.form import ExportForm
 from domainclip.pipelines.export.record import ExportRecord
 from domainclip.pipelines.export.request import ExportRequest
 from domainclip.pipelines.export.source import ExportSource, open_source
-from domainclip.pipelines.export.transformers_form import TransformersForm
 
-_FORMS: dict[str, type[ExportForm]] = {form.name: form for form in (TransformersForm,)}
+_FORMS = {
+    "transformers": ("transformers_form", "TransformersForm"),
+    "open_clip": ("open_clip_form", "OpenClipForm"),
+    "sentence-transformers": ("sentence_transformers_form", "SentenceTransformersForm"),
+    "onnx": ("onnx_form", "OnnxForm"),
+}
+
+
+def _form(request: ExportRequest) -> ExportForm:
+    """The form, whose libraries are optional: each is imported with its file."""
+    file, name = _FORMS[request.to]
+    module = importlib.import_module(f"domainclip.pipelines.export.{file}")
+    form: type[ExportForm] = getattr(module, name)
+    return form(precision=request.precision)
 
 
 def export(request: ExportRequest) -> ExportRecord:
@@ -25,7 +38,7 @@ def export(request: ExportRequest) -> ExportRecord:
     Raises: ModelError when the run cannot be read or does not fit the form, the exported model does not agree
     with it, or the folder cannot be written. Then nothing is left at `out`.
     """
-    form = _FORMS[request.to](precision=request.precision)
+    form = _form(request)
     source = open_source(request.run)
     if reason := form.refusal(source) or _frames_refusal(form, source):
         raise ModelError(f"{request.run}: cannot be exported to {form.name}: {reason}")

@@ -23,7 +23,7 @@ def unchecked_record(form: ExportForm, source: ExportSource) -> ExportRecord:
         width=model.width,
         scale=source.expected.scale,
         bias=None if model.bias is None else source.expected.bias,
-        tokenizer=_tokenizing(source),
+        tokenizer=tokenizing(source),
         image=_image_input(source),
         frames=model.frames,
         multi_label=classes is not None and classes.multi_label,
@@ -33,7 +33,8 @@ def unchecked_record(form: ExportForm, source: ExportSource) -> ExportRecord:
     )
 
 
-def _tokenizing(source: ExportSource) -> Tokenizing:
+def tokenizing(source: ExportSource) -> Tokenizing:
+    """How the model's texts become token ids."""
     tokenizer = source.model.text_tokenizer
     outputs = tokenizer.outputs or tuple(tokenizer(["a"]))
     return Tokenizing(

@@ -11,7 +11,7 @@ from domainclip.errors import ModelError, RecipeError, did_you_mean
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-FORMS = ("transformers",)
+FORMS = ("transformers", "open_clip", "sentence-transformers", "onnx")
 _TO_WRITE = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 _TO_CHECK = {"open_clip": ("open_clip",), "sentence-transformers": ("sentence_transformers",)}
 _INSTALL = {
