@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="transformers.")],
+    to: Annotated[str, typer.Option("--to", help="transformers, open_clip, sentence-transformers or onnx.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     precision: Annotated[str, typer.Option(help="Of onnx: fp32, fp16, or int8 (dynamic).")] = "fp32",
     check: Annotated[
@@ -32,11 +32,12 @@ def export(
     """Write a run's model for another library: weights, tokenizer, preprocessing, prompts and thresholds.
 
     An adapter is merged into plain weights. The other library reads the files back: embeddings that differ by
-    more than 1e-5 are refused, and answers and metrics on the validation split are compared.
+    more than 1e-5 (onnx: 1e-4) are refused, and answers and metrics on the validation split are compared.
     export.json holds the result, README.md the code that uses the files.
 
     \b
     domainclip export runs/pets-1 --to transformers --out pets/
+    domainclip export runs/pets-1 --to onnx --precision int8 --out pets-onnx/
     """
     from domainclip.pipelines.export import request
 

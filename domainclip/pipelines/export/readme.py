@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 folder = "."  # of this file
-export = json.load(open(f"{folder}/export.json", encoding="utf-8"))
+with open(f"{folder}/export.json", encoding="utf-8") as file:
+    export = json.load(file)
 """
 _USE = re.compile(r"^## Use\n.*?(?=^## )", re.DOTALL | re.MULTILINE)
 _TEXTS = """

@@ -81,10 +81,15 @@ def test_exported_is_not_the_base(run: Path, template: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "family",
-    ["tiny_siglip", "tiny_siglip2_naflex", "tiny_dual_encoder", "tiny_chinese_clip", "tiny_metaclip_2"],
+    ("family", "options"),
+    [
+        ("tiny_siglip", {"rslora": True}),
+        ("tiny_siglip2_naflex", {"dora": True}),
+        ("tiny_dual_encoder", {"dora": True}),
+        ("tiny_chinese_clip", {"rslora": True}),
+        ("tiny_metaclip_2", {}),
+    ],
 )
-@pytest.mark.parametrize("options", [{"rslora": True}, {"dora": True}], ids=str)
 def test_every_family_and_variant(tmp_path: Path, family: str, options: dict[str, bool]) -> None:
     model = loading.load_model(getattr(tiny_models, family)(tmp_path / "base"))
     factors = Lora(rank=2, **options).learning_rates(model)
