@@ -16,7 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from domainclip.data.batching.pairs import Pairs
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 from tests.support.tiny_models import WORDS, tiny_clip
@@ -77,7 +77,7 @@ def make_pairs(base: DualEncoder, count: int, repeated: float = 0.15) -> Pairs:
         rows.append({"id": str(i), "image": image, "views": [], "texts": [caption], "group": str(i)})
     for row in rows:
         row |= {"truth": row["id"], "language": ["en"], "labels": [], "meta": "{}"}
-    return Pairs(Dataset.from_list(rows, features=FEATURES), base.image_preprocessor)
+    return Pairs(Dataset.from_list(rows, features=features()), base.image_preprocessor)
 
 
 def _tower(layers: int, width: int, heads: int) -> dict[str, Any]:

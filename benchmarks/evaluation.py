@@ -27,7 +27,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.images.decode import decode_image
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.evaluation import suites, verdicts
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.encoder import CachedEncoder
@@ -80,7 +80,7 @@ def pictures(n: int) -> Dataset:
                 "views": [],
             }
         )
-    return Dataset.from_list([{key: row[key] for key in FEATURES} for row in rows], features=FEATURES)
+    return Dataset.from_list([{key: row[key] for key in features()} for row in rows], features=features())
 
 
 def in_turns(model: Any, items: Dataset) -> tuple[float, float]:

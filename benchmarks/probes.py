@@ -25,7 +25,7 @@ from PIL import Image
 from domainclip import registry
 from domainclip.data.cards import Card
 from domainclip.data.interfaces import Encoder
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.evaluation.base import EvaluationSet, ProbeResult
 from domainclip.evaluation.verdicts import compare_metric
 from domainclip.seeding import stable
@@ -122,7 +122,7 @@ def made_set(items: int, several: bool) -> EvaluationSet:
                     "meta": json.dumps({"sex": "FM"[i % 2], "age": i % 80}),
                 }
             )
-        return Dataset.from_list(made, features=FEATURES)
+        return Dataset.from_list(made, features=features())
 
     classes = {name: {"positive": [f"a {name}"], "negative": [f"no {name}"]} for name in names}
     single = {name: one["positive"] for name, one in classes.items()}

@@ -30,6 +30,37 @@ class ExitCode(IntEnum):
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
+# What other programs call a key of a recipe.
+_USUAL_WORDS = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "bsz": "batch_size",
+    "wd": "weight_decay",
+    "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "num_workers": "workers",
+    "amp": "precision",
+    "fp16": "precision",
+    "bf16": "precision",
+    "grad_clip": "max_grad_norm",
+    "clip_grad_norm": "max_grad_norm",
+    "accumulation": "micro_batch_size",
+    "gradient_accumulation_steps": "micro_batch_size",
+    "aug": "augmentation",
+    "optim": "optimizer",
+    "log_to": "trackers",
+    "wandb": "trackers",
+    "model": "base",
+    "checkpoint": "base",
+    "dataset": "corpus",
+    "data": "corpus",
+    "loss": "objectives",
+    "metrics": "probes",
+    "method": "strategy",
+    "training": "train",
+    "evaluation": "evaluate",
+}
+_SHORTEST = 3  # letters of a word that is searched inside names
 _MAX_WORD = 600  # characters of a word in a message: more than any path that people have
 
 
@@ -91,9 +122,17 @@ def library(name: str, message: str) -> Any:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the end of a message on an unknown name: the nearest known name, or the known ones."""
     names = sorted(str(name) for name in known)
+    usual = [_USUAL_WORDS[word]] if _USUAL_WORDS.get(word) in names else []
+    holding = [name for name in names if len(word) >= _SHORTEST and word.casefold() in name.casefold()]
+    begun = [name for name in holding if name.casefold().startswith(word.casefold())]
+    holding = begun or holding
+    begun = [name for name in holding if name.casefold().startswith(word.casefold())]
+    holding = begun or holding
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f'did you mean "{close[0]}"?'
+    if near := [*usual, *close, *(holding if len(holding) == 1 else [])]:
+        return f'did you mean "{near[0]}"?'
+    if holding:
+        return f"did you mean one of {', '.join(holding[:12])}?"
     if not names:
         return "there is none to choose from."
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""

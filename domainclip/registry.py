@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from domainclip.errors import RecipeError, did_you_mean
 
@@ -210,13 +211,32 @@ def check_keys(model: type[BaseModel], data: Any, at: str, where: str) -> None:
         field = model.model_fields.get(key)
         if field is None:
             if model.model_config.get("extra") == "forbid":
-                near = did_you_mean(str(key), model.model_fields)
-                raise RecipeError(f"{where}: {at}{key}: unknown key: {near}")
+                raise RecipeError(f"{where}: {at}{key}: unknown key: {_meant_key(model, str(key), at)}")
             continue
-        named_by_user = typing.get_origin(field.annotation) is dict  # as the classes of a card are
-        for candidate in (field.annotation, *typing.get_args(field.annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not named_by_user:
-                check_keys(candidate, value, f"{at}{key}.", where)
+        for inner in nested_models(field):
+            check_keys(inner, value, f"{at}{key}.", where)
+
+
+def nested_models(field: FieldInfo) -> list[type[BaseModel]]:
+    """The models with keys of their own below a key; none below keys that the user names, as of classes."""
+    if typing.get_origin(field.annotation) is dict:
+        return []
+    candidates = (field.annotation, *typing.get_args(field.annotation))
+    return [one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def _meant_key(model: type[BaseModel], key: str, at: str) -> str:
+    """The end of a message on an unknown key: the same or the usual word one level below, or the nearest."""
+    meant = did_you_mean(key, model.model_fields)
+    if meant.startswith("did you mean"):
+        return meant
+    for name, field in model.model_fields.items():
+        for inner in nested_models(field):
+            if key in inner.model_fields:
+                return f'did you mean "{at}{name}.{key}"?'
+            if (below := did_you_mean(key, inner.model_fields)).startswith('did you mean "'):
+                return below.replace('"', f'"{at}{name}.', 1)
+    return meant
 
 
 def class_name(name: str) -> str:

@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import completion
 from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, print_report, typed_command
 
 
 def ablate(
-    plan: Annotated[str, typer.Argument(help="A built-in ablation plan by name, or a plan file.")],
+    plan: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in ablation plan by name, or a plan file.", autocompletion=completion.plans
+        ),
+    ],
     overrides: Overrides = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the runs and the table; default: ablations/PLAN.")

@@ -31,12 +31,14 @@ from domainclip.cli import (
     search,
     tune,
 )
+from domainclip.cli.typed_commands import Commands
 from domainclip.config.offline import go_offline
 from domainclip.errors import DomainclipError, ExitCode, one_line
 
 app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a traceback with local variables may show patient data
     rich_markup_mode=None,
     help="Adapt CLIP models to a domain, and measure what was gained and what was lost.",

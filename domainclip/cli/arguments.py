@@ -9,20 +9,43 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import completion
 from domainclip.errors import RecipeError
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Override recipe keys, e.g. train.epochs=3."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Override recipe keys, e.g. train.epochs=3.",
+        autocompletion=completion.recipe_keys,
+    ),
 ]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A built-in recipe by name, or a recipe file.")
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A built-in recipe by name, or a recipe file.",
+        autocompletion=completion.recipes,
+    ),
 ]
 OptionalRecipe = Annotated[
-    str | None, typer.Option("--recipe", "-r", help="A built-in recipe by name, or a recipe file.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A built-in recipe by name, or a recipe file.",
+        autocompletion=completion.recipes,
+    ),
 ]
 CardOption = Annotated[
-    str | None, typer.Option("--card", "-c", help="A built-in data card by name, or a card file.")
+    str | None,
+    typer.Option(
+        "--card",
+        "-c",
+        help="A built-in data card by name, or a card file.",
+        autocompletion=completion.cards,
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/medical_xray-1.")]
 Quiet = Annotated[

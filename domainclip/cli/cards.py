@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from domainclip.cli import completion
 from domainclip.cli.output import JsonOption
 
 cards = typer.Typer(
     no_args_is_help=True, help="List, show and copy the built-in data cards.", rich_markup_mode=None
 )
 _LANGUAGES = 5  # in a line of the list
-Name = Annotated[str, typer.Argument(help="A built-in data card, e.g. medical_xray.")]
+Name = Annotated[
+    str, typer.Argument(help="A built-in data card, e.g. medical_xray.", autocompletion=completion.cards)
+]
 
 
 @cards.command("list")

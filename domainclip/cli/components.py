@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from domainclip.cli import completion
 from domainclip.cli.output import JsonOption
 
 components = typer.Typer(
@@ -19,7 +20,10 @@ components = typer.Typer(
 @components.command("list")
 def list_components(
     kind: Annotated[
-        str | None, typer.Argument(help="readers, curation, strategies, objectives or probes.")
+        str | None,
+        typer.Argument(
+            help="readers, curation, strategies, objectives or probes.", autocompletion=completion.kinds
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +47,9 @@ def list_components(
 
 @components.command("show")
 def show_component(
-    name: Annotated[str, typer.Argument(help="A component, e.g. lora or zero_shot.")],
+    name: Annotated[
+        str, typer.Argument(help="A component, e.g. lora or zero_shot.", autocompletion=completion.components)
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Print a component: its purpose, its source, and its options with types and defaults.

@@ -7,10 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from domainclip.cli import completion
 from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report, typed_command
 
 if TYPE_CHECKING:
     from domainclip.pipelines.eval_request import EvalRequest
+
+_Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="Recipe that names corpus and probes; default: the run's.",
+        autocompletion=completion.recipes,
+    ),
+]
+_Suite = Annotated[
+    str | None,
+    typer.Option(
+        help="Set of probes: core, medical, multilingual, all, or a suite file.",
+        autocompletion=completion.suites,
+    ),
+]
 
 
 def evaluate(
@@ -24,13 +42,8 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="The model to compare with: base, or another one.")
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", "-r", help="Recipe that names corpus and probes; default: the run's."),
-    ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Set of probes: core, medical, multilingual, all, or a suite file.")
-    ] = None,
+    recipe: _Recipe = None,
+    suite: _Suite = None,
     classes: Annotated[
         str | None,
         typer.Option(help='Other class names: "cat,dog", or a YAML file of names or of prompts by name.'),

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli import output
+from domainclip.cli import completion, output
 from domainclip.cli.output import JsonOption
 
 recipes = typer.Typer(
     no_args_is_help=True, help="List, show and copy the built-in recipes.", rich_markup_mode=None
 )
 _PLANS = "recipes/ablations"
-Name = Annotated[str, typer.Argument(help="A built-in recipe, e.g. medical_xray.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="A built-in recipe, e.g. medical_xray.", autocompletion=completion.recipes_and_plans),
+]
 
 
 @recipes.command("list")
@@ -39,13 +42,11 @@ def list_recipes(as_json: JsonOption = False) -> None:
             ]
         )
         return
-    names = {kind: builtin.builtin_names(kind, ".yaml") for kind in ("recipes", _PLANS)}
-    width = max(len(name) for of_kind in names.values() for name in of_kind)
-    for kind, of_kind in names.items():
+    for kind, title in (("recipes", "recipe"), (_PLANS, "plan")):
         if kind == _PLANS:
             typer.echo("\nAblation plans: domainclip ablate NAME; domainclip recipes show ablations/NAME")
-        for name in of_kind:
-            typer.echo(f"{name:{width}}  {_purpose(kind, name)}")
+        names = builtin.builtin_names(kind, ".yaml")
+        output.print_table([title, "purpose"], [[name, _purpose(kind, name)] for name in names])
 
 
 @recipes.command("show")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from typing import Any
 
-from domainclip.config import strict_yaml
+from domainclip.config import builtin, strict_yaml
 from domainclip.errors import RecipeError
 
 _PLACEHOLDER = re.compile(r"\{[^{}:,]+\}")  # of a template: {text}
@@ -23,6 +25,13 @@ def as_mapping(value: Any) -> Any:
     return value
 
 
+def _meant(text: str) -> str:
+    """What a word without = probably names: a recipe, or a corpus."""
+    if text in builtin.builtin_names("recipes", ".yaml") or text.endswith((".yaml", ".yml")):
+        return f"a recipe is named with --recipe {shlex.quote(text)}; "
+    return f"a corpus is named with corpus.path={shlex.quote(text)}; " if os.path.exists(text) else ""
+
+
 def apply_override(data: dict[str, Any], text: str) -> None:
     """Changes `data` in place.
 
@@ -30,7 +39,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     """
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[\w:-]+(\.[\w:-]+)*", key):
-        raise RecipeError(f'override "{text}": write it as key=value, as in train.epochs=3')
+        raise RecipeError(f'override "{text}": {_meant(text)}write it as key=value, as in train.epochs=3')
     if strict_yaml.UNWRITABLE.search(value):
         raise RecipeError(f"override {key}: not UTF-8 text, or a NUL character: rename the file or folder")
     *path, last = key.split(".")

@@ -285,7 +285,10 @@ def _with_unique_ids(items: list[Item], from_column: bool) -> list[Item]:
         counts[item.id] += 1
         n = counts[item.id]
         if n > 1 and from_column:
-            raise DataError(f"{item.location} has the id of {first[item.id]}: corpus.columns.id must differ")
+            raise DataError(
+                f"{item.location} has the id of {first[item.id]}: make the ids differ, or set "
+                "corpus.columns.id= to call items by their image"
+            )
         first.setdefault(item.id, item.location)
         unique.append(item if n == 1 else replace(item, id=f"{item.id}#{n}"))
     return unique

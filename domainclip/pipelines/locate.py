@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainclip.config import loading
+from domainclip.config.overrides import apply_override
 from domainclip.config.recipe import Recipe
 from domainclip.errors import RecipeError
 
@@ -24,6 +25,8 @@ def locate(
             raise RecipeError(f"--resume: no run has begun in {folder}: leave --resume out to begin it")
         return loading.load_recipe(name or str(folder / "recipe.yaml"), overrides), folder
     if name is None:
+        for word in overrides:  # a recipe without --recipe is refused by its name
+            apply_override({}, word)
         raise RecipeError(
             "finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones"
         )

@@ -28,6 +28,8 @@ from domainclip.training.microbatches import Captions
 from domainclip.training.validation import ValidationSet
 from domainclip.training.views import StepBatch
 
+_FEW_STEPS = 50
+
 
 @dataclass(frozen=True)
 class Precomputed:
@@ -81,6 +83,15 @@ class TrainingSetup:
         """Steps of all epochs; the last may begin another epoch, so that no batch is short."""
         pairs, settings = len(self.pairs), self.settings
         return max(1, ceil(settings.epochs * pairs / min(settings.batch_size, pairs)))
+
+    @property
+    def advice(self) -> str:
+        """A line for a run of few steps; empty for any other."""
+        steps = self.total_steps
+        if steps >= _FEW_STEPS:
+            return ""
+        epochs = ceil(self.settings.epochs * 2 * _FEW_STEPS / steps)
+        return f"{steps} steps are few: train.epochs={epochs} makes about {2 * _FEW_STEPS}"
 
     @property
     def summary(self) -> str:

@@ -69,6 +69,7 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
     Raises: DivergedError, Interrupted or ModelError, as `train_stage` does.
     """
     run.say(f"{setup.summary}; {len(setup.pairs)} training pairs; run folder {run.folder}")
+    run.say(*filter(None, [setup.advice]))
     weights = setup.model.weights()
     start = {
         name: weight.detach().to("cpu", copy=True)

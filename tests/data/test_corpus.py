@@ -20,8 +20,8 @@ from domainclip.data.quarantine import (
     count_reasons,
     raise_max_unusable,
 )
-from domainclip.data.rows import FEATURES, SourceRow, standardise
-from domainclip.data.schema import COLUMNS
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.schema import COLUMNS, features
 from domainclip.errors import DataError, ExitCode, RecipeError
 from tests.data.made_corpora import card, noise_image, table
 
@@ -164,7 +164,7 @@ def test_splits_do_not_depend_on_the_secret(tmp_path: Path) -> None:
     assert hidden.splits["test"]["texts"][:] == plain.splits["test"]["texts"][:]
     assert len(plain.splits["test"]) > 0
     assert set(hidden.splits["test"]["group"]).isdisjoint(plain.splits["test"]["group"])
-    assert hidden.splits["test"].features == plain.splits["test"].features == FEATURES
+    assert hidden.splits["test"].features == plain.splits["test"].features == features()
 
 
 def test_the_truth_key_is_hidden_and_counts_where_it_is_named(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_missing_view_is_counted_and_its_item_stays(
         [Path(image["path"]).name for image in (row["image"], *row["views"])] for row in left.splits["train"]
     ]
     assert shown == [["00.png", "02.png"], ["11.png", "12.png"]]
-    assert left.splits["train"].features == FEATURES
+    assert left.splits["train"].features == features()
     assert left.digests["0"] == whole.digests["0"]
     assert left.digests["1"] == whole.view_digests["1"][0]
     assert left.view_digests == {"0": whole.view_digests["0"][1:], "1": whole.view_digests["1"][1:]}

@@ -8,8 +8,8 @@ import pytest
 from domainclip.data.cards import Card, Columns
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import cell_text
-from domainclip.data.rows import FEATURES, SourceRow, standardise
-from domainclip.data.schema import ACQUISITION, COLUMNS, SOURCE
+from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.schema import ACQUISITION, COLUMNS, SOURCE, features
 from domainclip.errors import DataError
 from tests.data.made_corpora import card
 
@@ -28,7 +28,7 @@ def _standard(
     plain = {"texts": [], "labels": "", "group": "", "split": "", "language": ""}
     splits = standardise(rows, Columns(**{**plain, **columns}), the_card or card(), log, separator)
     assert all(list(rows.features) == list(COLUMNS) for rows in splits.values())
-    assert all(rows.features == FEATURES for rows in splits.values())
+    assert all(rows.features == features() for rows in splits.values())
     return [dict(row) for name in ("train", "validation", "test") for row in splits[name]], log
 
 
@@ -160,7 +160,9 @@ def test_stated_ids_must_differ() -> None:
             _rows({"t": "x", "i": "7"}, {"t": "y", "i": "8"}, {"t": "z", "i": "7"}),
             {"texts": ["t"], "id": "i"},
         )
-    assert str(caught.value) == "row 3 has the id of row 1: corpus.columns.id must differ"
+    assert str(caught.value) == (
+        "row 3 has the id of row 1: make the ids differ, or set corpus.columns.id= to call items by their image"
+    )
 
 
 def test_the_sources_own_split_wins() -> None:

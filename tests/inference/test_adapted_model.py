@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.errors import DataError, ModelError, RecipeError
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.inference.adapted_model import AdaptedModel, load_model
@@ -37,11 +37,10 @@ def test_image_embeddings_equal_those_of_evaluation(model: AdaptedModel, images:
         "image": [{"path": str(file), "bytes": None} for file in images],
         "views": [[]] * len(images),
     }
-    features = {name: FEATURES[name] for name in rows}
     items = (
         Dataset.from_dict(rows)
-        .cast_column("image", features["image"])
-        .cast_column("views", features["views"])
+        .cast_column("image", features()["image"])
+        .cast_column("views", features()["views"])
     )
     embeddings = model.encode_images(images)
     assert embeddings.shape == (40, model.width)

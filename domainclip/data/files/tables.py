@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,15 @@ def peek_columns(
     except Exception:  # of any kind: the whole file is read later, and the place of its fault named
         return None
     return None
+
+
+@contextmanager
+def named_in_errors(name: str) -> Iterator[None]:
+    """Put the name of a table before errors that begin with a row of it."""
+    try:
+        yield
+    except DataError as error:
+        raise (DataError(f"{name}: {error}") if str(error).startswith("row ") else error) from None
 
 
 def _suffix(file: Path, key: str) -> str:

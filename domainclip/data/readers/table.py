@@ -65,7 +65,8 @@ class Table(CorpusReader):
             log.add_note(f"{selected} of {len(table.rows)} rows are selected (corpus.options.where)")
         for note in table.notes:
             log.add_note(note)
-        return standardise(_with_names(rows), roles, card, log, self.label_separator)
+        with tables.named_in_errors(file.name):
+            return standardise(_with_names(rows), roles, card, log, self.label_separator)
 
     def _resolve_columns(
         self, card: Card, available: list[str], name: str, log: ReadLog

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from domainclip.config.offline import is_offline
 from domainclip.config.training import TrackerName, TrainConfig
 from domainclip.distributed import collectives
 from domainclip.errors import RecipeError
@@ -102,7 +103,12 @@ class Trackers:
 
         options: dict[TrackerName, dict[str, Any]] = {
             "tensorboard": {"logging_dir": self.folder, "purge_step": start + 1},
-            "wandb": {"name": self.name, "dir": str(self.folder), "settings": _PRIVATE_WANDB},
+            "wandb": {
+                "name": self.name,
+                "dir": str(self.folder),
+                "settings": _PRIVATE_WANDB,
+                **({"mode": "offline"} if is_offline() else {}),  # its service is no Python, and asks no hook
+            },
             "mlflow": {"run_name": self.name, "tags": _PRIVATE_MLFLOW},
             "trackio": {"name": self.name},
         }

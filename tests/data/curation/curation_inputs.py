@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.data.interfaces import Encoder
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 
 
 class TableEncoder(Encoder):
@@ -53,5 +53,5 @@ def items(
             }
             for i, own in enumerate(texts)
         ],
-        features=FEATURES,
+        features=features(),
     )

@@ -11,7 +11,7 @@ from datasets import Dataset
 from domainclip import registry
 from domainclip.config import loading
 from domainclip.data.curation.labels_to_captions import LabelsToCaptions
-from domainclip.data.rows import FEATURES
+from domainclip.data.schema import features
 from domainclip.errors import RecipeError
 from domainclip.pipelines import inputs
 
@@ -32,7 +32,7 @@ def _items(rows: list[tuple[list[str], list[str]]]) -> Dataset:
             }
             for i, (texts, labels) in enumerate(rows)
         ],
-        features=FEATURES,
+        features=features(),
     )
 
 
