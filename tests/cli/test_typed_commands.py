@@ -81,7 +81,9 @@ def test_help_is_asked_for_in_any_way(run: Run, line: str, part: str) -> None:
 
 def test_nothing_is_proposed_for_a_word_without_a_likeness() -> None:
     assert did_you_mean("xyzzy", ["epochs", "seed"]) == "known: epochs, seed."
-    assert did_you_mean("ed", ["seedlings", "weeding"]) == "known: seedlings, weeding."  # two letters lie in many names
+    assert (
+        did_you_mean("ed", ["seedlings", "weeding"]) == "known: seedlings, weeding."
+    )  # two letters lie in many names
     assert (
         did_you_mean("art", ["art_paintings", "art_of_maps"])
         == "did you mean one of art_of_maps, art_paintings?"
