@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage dicom-table constraints docs card-code sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -71,6 +71,15 @@ ablations: install
 # How often intervals hold the truth and equal models are called different; the table of docs/guide/evaluation.md.
 coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
+
+# Recall and time of `search --approximate` on made vectors; the table of docs/guide/use.md.
+approximate: install
+	$(BIN)/python -m benchmarks.approximate_search
+
+# The page of `explore` in headless Chromium: keyboard, narrow screen, contrast, no console error. Part of `make test`
+# where Chromium is installed.
+browser: install
+	$(TEST_ENV) $(BIN)/pytest tests/system/test_explore_browser.py
 
 # Every DICOM file at hand, decoded as pydicom does or refused: the tables of docs/guide/dicom.md.
 dicom-table: install

@@ -40,6 +40,7 @@ COMMANDS = [
     "ablate",
     "classify",
     "search",
+    "explore",
     "embed",
     "export",
     "push",

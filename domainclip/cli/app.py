@@ -22,6 +22,7 @@ from domainclip.cli import (
     data,
     embed,
     evaluate,
+    explore,
     export,
     finetune,
     merge,
@@ -54,6 +55,7 @@ app.command()(tune.tune)
 app.command()(merge.merge)
 app.command()(classify.classify)
 app.command()(search.search)
+app.command()(explore.explore)
 app.command()(embed.embed)
 app.command()(export.export)
 app.command()(push.push)

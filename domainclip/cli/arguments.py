@@ -60,15 +60,19 @@ Processes = Annotated[
 ]
 
 
-def models_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the words of `eval` into models and KEY=VALUE overrides; a folder may have a = in its name.
+def models_and_overrides(words: Sequence[str], command: str = "eval") -> tuple[list[str], list[str]]:
+    """Split the words of `eval` or `explore` into models and KEY=VALUE overrides.
+
+    A folder may have a = in its name.
 
     Raises: RecipeError when no model is named.
     """
     overrides = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not Path(word).exists()]
     models = [word for word in words if word not in overrides]
     if not models:
-        raise RecipeError("eval: name at least one model: a run folder, a checkpoint folder or a Hub id")
+        raise RecipeError(
+            f"{command}: name at least one model: a run folder, a checkpoint folder or a Hub id"
+        )
     return models, overrides
 
 

@@ -21,6 +21,9 @@ Where = Annotated[
 Index = Annotated[
     Path | None, typer.Option(help="A file for the index, to search in later; default: the cache.")
 ]
+Approximate = Annotated[
+    bool, typer.Option("--approximate", help="Compare a choice of the images of an index alone; an extra.")
+]
 TextWeight = Annotated[
     float, typer.Option(help="Weight of the words beside an image, from 0 to 1; the image has the rest.")
 ]
@@ -34,6 +37,7 @@ def search(
     image: Annotated[str | None, typer.Option(help="An image to search for, alone or with words.")] = None,
     text_weight: TextWeight = 0.5,
     top: Annotated[int, typer.Option(min=1, help="Number of results.")] = 10,
+    approximate: Approximate = False,
     image_column: ImageColumn = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
@@ -42,7 +46,8 @@ def search(
     """Search images by words, by an image, or by the weighted sum of both.
 
     The search is exact. Embeddings are cached by the content of the images: the first search encodes all of
-    them, a later one only new and changed images. `domainclip data cache list` shows them.
+    them, a later one only new and changed images. `domainclip data cache list` shows them. Above a million
+    images, --approximate is faster over an index in a file, and may miss some.
 
     Exit code 3: some images cannot be read; they are named, and the others are searched.
 
@@ -67,6 +72,8 @@ def search(
     found = typed_files.find_files(where)
     if index is not None:
         saved_index.check_index_file(index)
+    if approximate:
+        saved_index.check_approximate(index, found)
     query_file = typed_files.find_files([image])[0].path if image is not None else None
     from domainclip.inference.search import Query
     from domainclip.pipelines import search as pipelines_search
@@ -79,15 +86,16 @@ def search(
             index=index,
             image_column=image_column,
             top=top,
+            approximate=approximate,
             quiet=quiet,
         )
     )
     output.print_notes(notes, quiet)
-    _print(result, model, chosen)
+    _print(result, model, chosen, approximate)
     output.report_unreadable(result.unreadable, result.searched + len(result.unreadable))
 
 
-def _print(result: SearchResult, model: str, chosen: output.Format) -> None:
+def _print(result: SearchResult, model: str, chosen: output.Format, approximate: bool) -> None:
     ranked = list(enumerate(result.matches, start=1))
     if chosen == "json":
         output.print_json(
@@ -95,6 +103,7 @@ def _print(result: SearchResult, model: str, chosen: output.Format) -> None:
                 "schema_version": 1,
                 "model": model,
                 "searched": result.searched,
+                "exact": not approximate,
                 "results": [
                     {"rank": rank, "image": match.name, "cosine": match.cosine} for rank, match in ranked
                 ],

@@ -182,6 +182,12 @@ class Card(StrictModel):
         """Whether ids and file names may appear unchanged in messages and results."""
         return self.privacy.identifiers == "none"
 
+    @property
+    def content_may_show(self) -> bool:
+        """Whether images and captions may be shown: someone has inspected them, and the card states so."""
+        privacy = self.privacy
+        return privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
+
     @model_validator(mode="after")
     def _source_of_splits(self) -> Card:
         if self.splits.by == "source" and not self.columns.source:

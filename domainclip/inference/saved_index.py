@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from domainclip.errors import DataError, ModelError, RecipeError
+from domainclip.inference import vector_graph
 from domainclip.inference.typed_files import TypedFile
 
 APPLICATION_ID = 0x444C4958  # in the header of the file: it is one of ours
@@ -59,6 +60,18 @@ def check_index_file(file: Path) -> None:
         raise RecipeError(f"--index {file}: exists already, and is no index: name another file")
     if not file.parent.is_dir():
         raise RecipeError(f"--index {file}: no such folder: make it first")
+
+
+def check_approximate(index: Path | None, files: Sequence[TypedFile]) -> None:
+    """Refuse an approximate search without its library, or without an index in a file, which its graph needs.
+
+    `index` is the one to write, and `files` are what is searched.
+
+    Raises: RecipeError.
+    """
+    vector_graph.check_installed()
+    if index is None and not (len(files) == 1 and is_index(files[0].file)):
+        raise RecipeError("--approximate: needs an index in a file: add --index FILE, or search --in one")
 
 
 def write_contents(file: Path, contents: IndexContents) -> None:

@@ -1,11 +1,13 @@
-"""Search of images by words, by an image, or by both: exact, in blocks, over an index that updates itself.
+"""Search of images by words, by an image, or by both, in blocks, over an index that updates itself.
+
+It is exact, unless a graph of the vectors is asked for, which proposes the images that are compared.
 
 Legend: n images, d embedding width, k results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from domainclip.data.images.decode import DECODING_VERSION
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE, image_digests
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.metrics.text_to_image import rounded_cosines
+from domainclip.inference import vector_graph
 from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.inference.image_sources import ImageSource
 from domainclip.inference.image_stream import UnreadableSource, encode_stream
@@ -87,22 +90,26 @@ def search(
     *,
     file: Path | None = None,
     digests: Sequence[str] | None = None,
+    approximate: bool = False,
 ) -> SearchResult:
     """The `top` images nearest to the query. An image that is new or has changed is encoded, once.
 
     Equal cosines stand in the order of the sources; files of equal content are all listed. `file` is an index
     that a person named, by default one in the cache; with `digests` (n,), it is searched as it is, and the
-    files of the sources need not exist.
+    files of the sources need not exist. `approximate` needs a `file`: a graph beside it proposes
+    images, whose cosines are exact; it may miss some.
 
-    Raises: RecipeError for no query; DataError when no image can be read.
+    Raises: RecipeError for no query, or without the library of the graph; DataError when no image can be
+    read.
     """
     vector = query.vector(model)
     with VectorStore(image_fingerprint(model), model.width, file) as store:
         index = _Index(store, model, sources, digests)
         if digests is None:
             index.update(quiet)
+        proposed = index.proposed(vector, top, file) if approximate and file is not None else None
         best = list[tuple[float, int]]()
-        for rows, vectors in index.blocks():
+        for rows, vectors in index.blocks(proposed):
             cosines = rounded_cosines(vectors, vector[None])[:, 0]
             nearest = np.argsort(-cosines, kind="stable")[:top]
             candidates = [*best, *((-float(cosines[i]), rows[i]) for i in nearest)]
@@ -145,9 +152,16 @@ class _Index:
         missing = [row for rows in self._row_blocks() for row in self._missing(rows)]
         self._encode(list({self.digests[row]: row for row in reversed(missing)}.values())[::-1], quiet)
 
-    def blocks(self) -> Iterator[tuple[list[int], np.ndarray]]:
-        """The positions of the readable sources and their vectors (n, d), in blocks."""
-        for rows in self._row_blocks():
+    def proposed(self, vector: np.ndarray, top: int, file: Path) -> set[str]:
+        """The digests that a graph of the readable images proposes for a query vector (d,)."""
+        vector_graph.check_installed()
+        graph = vector_graph.VectorGraph(file, self.model.width)
+        graph.update(list(dict.fromkeys(digest for _, digest in self.items())), self.store.read)
+        return graph.propose(vector, top)
+
+    def blocks(self, only: Container[str] | None = None) -> Iterator[tuple[list[int], np.ndarray]]:
+        """The positions of the readable sources, or of those of some digests, and their vectors (n, d)."""
+        for rows in self._row_blocks(only):
             vectors = self._vectors(rows)
             if lost := [row for row in rows if self.digests[row] not in vectors]:  # by damage to the file
                 self._encode(lost, quiet=True)
@@ -156,8 +170,12 @@ class _Index:
             if readable:
                 yield readable, np.stack([vectors[self.digests[row]] for row in readable])
 
-    def _row_blocks(self) -> list[list[int]]:
-        rows = [row for row in self.digests if row not in self.faults]
+    def _row_blocks(self, only: Container[str] | None = None) -> list[list[int]]:
+        rows = [
+            row
+            for row, digest in self.digests.items()
+            if row not in self.faults and (only is None or digest in only)
+        ]
         return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
 
     def _vectors(self, rows: Sequence[int]) -> dict[str, np.ndarray]:

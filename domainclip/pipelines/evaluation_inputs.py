@@ -99,7 +99,6 @@ def _retention(recipe: Recipe, measured: MeasuredCorpus) -> tuple[Corpus | None,
 
 
 def _without_unsafe_examples(recipe: Recipe, corpus: Corpus) -> Recipe:
-    privacy = corpus.card.privacy
-    if privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified"):
+    if corpus.card.content_may_show:
         return recipe
     return recipe.model_copy(update={"report": recipe.report.model_copy(update={"examples": False})})

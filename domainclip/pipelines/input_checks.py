@@ -23,8 +23,7 @@ def check_examples(recipe: Recipe, card: Card) -> None:
     Raises: RecipeError.
     """
     privacy = card.privacy
-    safe = privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
-    if recipe.report.examples and not safe:
+    if recipe.report.examples and not card.content_may_show:
         raise RecipeError(
             f"report.examples: card {card.name} says identifiers {privacy.identifiers}, burned-in text "
             f"{privacy.burned_in_text}: inspect the images and set both keys under privacy, or leave "

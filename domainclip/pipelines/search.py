@@ -10,6 +10,7 @@ from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.inference.image_sources import ImageSource, list_sources
 from domainclip.inference.saved_index import (
     IndexContents,
+    check_approximate,
     check_index_file,
     contents_of,
     is_index,
@@ -32,6 +33,7 @@ class SearchRequest:
     index: Path | None = None  # a file to write the index to; None: the cache
     image_column: str | None = None
     top: int = 10
+    approximate: bool = False  # over a graph beside the index file
     quiet: bool = False
 
 
@@ -44,7 +46,13 @@ def search(request: SearchRequest) -> tuple[SearchResult, list[str]]:
     """
     if request.index is not None:
         check_index_file(request.index)
+    if request.approximate:
+        check_approximate(request.index, request.files)
     model = open_model(request.model)
+    if request.index is not None and is_index(
+        request.index
+    ):  # one of another model must not be mixed with it
+        read_contents(request.index, f"--index {request.index}", image_fingerprint(model))
     first = request.files[0]
     if len(request.files) > 1 or not is_index(first.file):
         return _search_files(model, request, request.files, request.image_column, request.index)
@@ -63,7 +71,15 @@ def _search_files(
 ) -> tuple[SearchResult, list[str]]:
     """Search files and folders as they are now; an index in a file is brought up to date."""
     listed = list_sources(files, column, model.rendering)
-    result = search_sources(model, request.query, listed.sources, request.top, request.quiet, file=index)
+    result = search_sources(
+        model,
+        request.query,
+        listed.sources,
+        request.top,
+        request.quiet,
+        file=index,
+        approximate=request.approximate,
+    )
     if index is not None:
         write_contents(index, contents_of(image_fingerprint(model), files, column, result.items))
     return result, listed.notes
@@ -76,6 +92,13 @@ def _search_index(
     sources = [ImageSource(name, {"path": None, "bytes": None}) for name, _ in contents.items]
     digests = [digest for _, digest in contents.items]
     result = search_sources(
-        model, request.query, sources, request.top, request.quiet, file=file, digests=digests
+        model,
+        request.query,
+        sources,
+        request.top,
+        request.quiet,
+        file=file,
+        digests=digests,
+        approximate=request.approximate,
     )
     return result, ["the images of the index are not here: it is searched as it was last updated"]

@@ -119,6 +119,11 @@ def _html(sections: dict[str, Any], template: str = "report.html.j2") -> str:
     )
 
 
+def base_style() -> str:
+    """The style sheet that all pages share."""
+    return (_TEMPLATES / "base.css").read_text(encoding="utf-8")
+
+
 def _markdown(sections: dict[str, Any], template: str = "report.md.j2") -> str:
     pages = _environment(autoescape=False, finalize=phrasing.markdown)
     return pages.get_template(template).render(sections, fence=phrasing.fence)

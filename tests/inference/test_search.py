@@ -224,6 +224,27 @@ def test_an_index_in_a_file_follows_its_folder_and_outlives_it(
     assert encoded == [6, 1]
 
 
+def test_an_approximate_search_gives_exact_cosines(
+    model: AdaptedModel, folder: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of so few images the graph proposes all, also once some are gone and others are copies."""
+    pytest.importorskip("usearch")
+    index = tmp_path / "photos.index"
+    exact = ask_for(model, monkeypatch, "photos", top=3)
+    assert ask_for(model, monkeypatch, "photos", index=index, top=3, approximate=True) == exact
+    (folder / "copy.png").write_bytes((folder / "4.png").read_bytes())
+    (folder / "2.png").unlink()
+    (folder / "broken.png").write_bytes(b"no image")
+    after = ask_for(model, monkeypatch, "photos.index", approximate=True)
+    assert after == ask_for(model, monkeypatch, "photos")
+    assert (len(after.matches), len(after.unreadable)) == (6, 1)
+    folder.rename(tmp_path / "gone")
+    assert ask_for(model, monkeypatch, "photos.index", approximate=True).matches == after.matches
+    assert encoded == [6, 6, 1, 1]
+    with pytest.raises(RecipeError, match="--approximate: needs an index in a file"):
+        ask_for(model, monkeypatch, "gone", approximate=True)
+
+
 def test_an_index_that_cannot_be_used(
     model: AdaptedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
 ) -> None:
