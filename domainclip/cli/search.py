@@ -59,17 +59,11 @@ def search(
     domainclip search runs/pets-1 "a dog" --in pets.index
     """
     chosen = output.output_format(as_json, as_csv)
-    from domainclip.errors import RecipeError
     from domainclip.inference import saved_index, typed_files
 
-    if text is None and image is None:
-        raise RecipeError("search: name words, or an image with --image, or both")
-    if not where:
-        raise RecipeError("--in: name the images to search, as --in photos/")
-    if not 0 <= text_weight <= 1:
-        raise RecipeError(f"--text-weight: must lie between 0 and 1, got {text_weight:g}")
+    folders = _checked(text, image, text_weight, where)
     typed_files.check_model(model)
-    found = typed_files.find_files(where)
+    found = typed_files.find_files(folders)
     if index is not None:
         saved_index.check_index_file(index)
     if approximate:
@@ -93,6 +87,19 @@ def search(
     output.print_notes(notes, quiet)
     _print(result, model, chosen, approximate)
     output.report_unreadable(result.unreadable, result.searched + len(result.unreadable))
+
+
+def _checked(text: str | None, image: str | None, text_weight: float, where: list[str] | None) -> list[str]:
+    """Where to search, if there is a query."""
+    from domainclip.errors import RecipeError
+
+    if text is None and image is None:
+        raise RecipeError("search: name words, or an image with --image, or both")
+    if not where:
+        raise RecipeError("--in: name the images to search, as --in photos/")
+    if not 0 <= text_weight <= 1:
+        raise RecipeError(f"--text-weight: must lie between 0 and 1, got {text_weight:g}")
+    return where
 
 
 def _print(result: SearchResult, model: str, chosen: output.Format, approximate: bool) -> None:

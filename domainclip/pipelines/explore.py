@@ -30,9 +30,10 @@ from domainclip.inference.explorer.embedding_map import Method, check_method
 from domainclip.inference.explorer.explored import Explored, ExploredModel
 from domainclip.inference.explorer.explorer import Explorer
 from domainclip.inference.explorer.local_server import LocalServer
+from domainclip.pipelines.eval_request import TrainedRun
 from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
 from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
-from domainclip.pipelines.measured_corpus import MeasuredCorpus, TrainedRun, load_measured_corpus
+from domainclip.pipelines.measured_corpus import MeasuredCorpus, load_measured_corpus
 
 _TRAINED = "The adapted model was trained on these items: it is right on them more often than on new images."
 _TEST = (
@@ -93,6 +94,7 @@ def open_page(request: ExploreRequest) -> OpenedPage:
         gallery=max(Retrieval().galleries(data), key=lambda one: len(one.rows), default=None),
     )
     explorer = Explorer(explored, request.method, reading.add_prompts)
+    explorer.prepare()
     return OpenedPage(LocalServer(Application(explorer), request.port), explored, [*measured.notes, *notes])
 
 

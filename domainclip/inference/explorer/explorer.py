@@ -53,6 +53,13 @@ class Explorer:
         # Embeddings of typed texts are added to a branch of these, and released with it.
         self.held = [model.encoder.cache for model in explored.models]
 
+    def prepare(self) -> None:
+        """Compute the answers to the question of the run and the maps, which the page asks for first."""
+        self.compared(View())
+        if self.explored.gallery is not None:
+            self.compared(View(kind="captions"))
+        self.embedding_maps()
+
     @property
     def class_names(self) -> list[str]:
         """The classes of the run or card."""

@@ -32,10 +32,9 @@ def parse(text: str, templates: Sequence[str]) -> dict[str, Prompts]:
         if name in classes:
             raise RecipeError(f"classes: line {number} names a class a second time: leave one of them out")
         classes[name] = _prompts(name, prompts)
-    filled = suites.with_templates(classes, [*templates] or suites.TEMPLATES)
-    if (count := sum(len(one.positive) + len(one.negative) for one in filled.values())) > _MAX_TEXTS:
+    if (count := len(classes) * max(1, len(templates))) > _MAX_TEXTS:
         raise RecipeError(f"classes: {count} prompts are more than {_MAX_TEXTS}: name fewer templates")
-    return filled
+    return suites.with_templates(classes, [*templates] or suites.TEMPLATES)
 
 
 def _prompts(name: str, text: str) -> Prompts:

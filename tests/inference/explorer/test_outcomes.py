@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domainclip.data.cards import Prompts
@@ -66,7 +66,7 @@ def test_typed_classes() -> None:
         (": a cat", [], "classes: line 1 has no name before the colon"),
         ("cat\ndog\ncat: x", [], "classes: line 3 names a class a second time"),
         ("cat", ["a photo"], "must hold {} once"),
-        ("\n".join(map(str, range(9000))), ["a {}", "b {}", "c {}"], "classes: 27000 prompts are more than"),
+        ("\n".join(map(str, range(300))), ["a {}"] * 90, "classes: 27000 prompts are more than"),
     ],
 )
 def test_classes_that_cannot_be_read(text: str, templates: list[str], message: str) -> None:
@@ -80,6 +80,7 @@ PROMPTS = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(NAME, st.tuples(PROMPTS, st.one_of(st.just([]), PROMPTS)), min_size=1, max_size=4))
 def test_classes_are_read_as_they_are_written(made: dict[str, tuple[list[str], list[str]]]) -> None:
     templates = ["a {}"]
@@ -102,6 +103,7 @@ VIEWS = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(VIEWS)
 def test_an_address_holds_the_whole_view(shown: View) -> None:
     address = shown.address()
