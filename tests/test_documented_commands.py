@@ -140,6 +140,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "clip-art").mkdir()  # a pushed run, downloaded
     shutil.copy(ROOT / "recipes" / "art_paintings.yaml", tmp_path / "clip-art" / "recipe.yaml")
     (tmp_path / "my_plan.yaml").write_text(PLAN)
+    (tmp_path / "classes.yaml").write_text("cat: a cat\ndog: a dog\n")
     for page in TEXTS:  # what a page writes with cat > FILE <<'END'
         for name, content in HERE_DOCUMENT.findall(page.read_text()):
             (tmp_path / name).write_text(content)
