@@ -74,10 +74,8 @@ def test_classes_that_cannot_be_read(text: str, templates: list[str], message: s
         typed_classes.parse(text, templates)
 
 
-NAME = st.text("abc äß-", min_size=1, max_size=6).map(str.strip).filter(bool)
-PROMPTS = st.lists(
-    st.text("abc {é", min_size=1, max_size=8).map(str.strip).filter(bool), min_size=1, max_size=3
-)
+NAME = st.sampled_from(["cat", "no finding", "T1-weighted", "Größe", "c&d"])
+PROMPTS = st.lists(st.sampled_from(["a cat", "{x}", "un chat noir", "é: ü", "a;b"]), min_size=1, max_size=3)
 
 
 @settings(max_examples=50)
