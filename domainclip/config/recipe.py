@@ -78,7 +78,7 @@ class WeightInterpolation(StrictModel):
 
     alphas: list[float] = [0.25, 0.5, 0.75, 1.0]
     by_layer: bool = False  # layer l of L moves by alpha + (1 - alpha) l / (L - 1) [arXiv:2410.17146]
-    # The largest drop of the headline metric on the retention set; half of that set then selects alpha.
+    # The largest drop of any headline metric on the retention set; half of that set then selects alpha.
     max_retention_drop: Share | None = None
 
     @field_validator("alphas")

@@ -28,7 +28,10 @@ class AlphaScore:
     alpha: float
     score: float  # on the validation split; higher is better
     general: float | None = None  # the same metric on the retention set, where there is one
-    drop_at_most: float = inf  # bound of its drop below the base there; of the base: the least possible one
+    # Of the headline metrics there, the largest drop below the base, and the largest bound of one; that of
+    # the base itself is the least possible bound.
+    drop: float = 0.0
+    drop_at_most: float = inf
 
 
 def choose_alpha(tried: Sequence[AlphaScore], paired_error: PairedError, floor: float | None = None) -> float:
@@ -67,8 +70,7 @@ def _within(by_alpha: Sequence[AlphaScore], floor: float) -> list[AlphaScore]:
     assert base.general is not None
     floor += 1e-12  # 0.50 - 0.49 is a hair more than 0.01
     if base.drop_at_most > floor:
-        least = base.general - floor
-        return [score for score in by_alpha if score.general is not None and score.general >= least]
+        return [score for score in by_alpha if score.general is not None and score.drop <= floor]
     return [*takewhile(lambda score: score.drop_at_most <= floor, by_alpha)]
 
 
@@ -118,18 +120,36 @@ class InterpolationResult:
 
     def unmet(self, rows: Sequence[ComparisonRow]) -> tuple[str, ...]:
         """Whether the reported half of the retention set, on which nothing was selected, breaks the floor."""
-        row = next(
-            (r for r in rows if r.dataset == RETENTION and f"{r.probe} {r.metric}" == self.metric), None
-        )
-        if self.floor is None or row is None or row.difference is None or self.alpha == 0:
+        if self.floor is None or self.alpha == 0:
             return ()
-        drop = -row.difference.value if row.higher_is_better else row.difference.value
-        bound = drop_at_most(row.difference, row.groups, row.higher_is_better)
-        if bound <= self.floor + 1e-12:
-            return ()
-        on = f"{_FLOOR}: on the reported half of the retention set, {self.metric} dropped by {drop:.3f}"
-        most = (
-            f"at most {bound:.3f} with 95 % confidence" if isfinite(bound) else "too few groups for a bound"
+        limited = [row for row in rows if row.dataset == RETENTION and self._is_limited(row)]
+        return tuple(_unmet(row, self.floor) for row in limited if bound_of(row) > self.floor + 1e-12)
+
+    def _is_limited(self, row: ComparisonRow) -> bool:
+        if row.difference is None:
+            return False
+        other = row.primary and row.unit == "share" and row.comparable and not row.control_fault
+        return f"{row.probe} {row.metric}" == self.metric or (
+            other and not self.metric.startswith(f"{row.probe} ")
         )
-        met = "is not met" if drop > self.floor + 1e-12 else "is not shown to be met"
-        return (f"{on} ({most}): the drop of {self.floor:g} {met}",)
+
+
+def drop_of(row: ComparisonRow) -> float:
+    """How far a metric has dropped below the base."""
+    assert row.difference is not None
+    return -row.difference.value if row.higher_is_better else row.difference.value
+
+
+def bound_of(row: ComparisonRow) -> float:
+    """The largest drop of a metric that its interval leaves open; infinity for few groups."""
+    assert row.difference is not None
+    return drop_at_most(row.difference, row.groups, row.higher_is_better)
+
+
+def _unmet(row: ComparisonRow, floor: float) -> str:
+    drop, bound = drop_of(row), bound_of(row)
+    metric = f"{row.probe} {row.metric}"
+    on = f"{_FLOOR}: on the reported half of the retention set, {metric} dropped by {drop:.3f}"
+    most = f"at most {bound:.3f} with 95 % confidence" if isfinite(bound) else "too few groups for a bound"
+    met = "is not met" if drop > floor + 1e-12 else "is not shown to be met"
+    return f"{on} ({most}): the drop of {floor:g} {met}"

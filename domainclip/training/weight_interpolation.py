@@ -3,8 +3,8 @@
 The first steps away from the base bring most of the gain and cost least of what it knew. So the smallest α
 wins whose score on the validation split is within one standard error of the best, the error of their paired
 difference: the usual rule for taking the simpler of two models that the data cannot tell apart. With a floor,
-only those α count that are shown to retain the metric on the retention set, by the bound of the paired
-difference and not by its estimate. The base (α = 0) stays where no α that counts improves its score.
+only those α count that are shown to retain every headline metric on the retention set, by the bounds of the
+paired differences and not by their estimates. The base (α = 0) stays where no α that counts improves it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics.aggregates import point_estimate
-from domainclip.evaluation.statistics.drops import drop_at_most
 from domainclip.evaluation.statistics.paired_error import paired_error
 from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
+from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, bound_of, choose_alpha, drop_of
 from domainclip.training.stages import TrainedModel
 from domainclip.training.weight_path import WeightPath
 
@@ -116,9 +115,15 @@ def interpolate_weights(
 
 
 def _measure_selection(model: DualEncoder, protocol: Protocol, metric: ComparisonRow) -> list[ProbeResult]:
-    """The selection sets under the probe whose metric selects; under all where it has another name here."""
-    probes = {name: probe for name, probe in protocol.probes.items() if name == metric.probe}
-    return _measure(model, protocol, protocol.selection, probes or protocol.probes)
+    """The selection sets under the probe whose metric selects; with a floor, the retention set under all."""
+    domain, *general = protocol.selection
+    named = {name: probe for name, probe in protocol.probes.items() if name == metric.probe}
+    has_floor = protocol.interpolation is not None and protocol.interpolation.max_retention_drop is not None
+    of_general = protocol.probes if has_floor else named or protocol.probes
+    return [
+        *_measure(model, protocol, [domain], named or protocol.probes),
+        *_measure(model, protocol, general, of_general),
+    ]
 
 
 def _measure(
@@ -163,7 +168,7 @@ def _score(
     metric: ComparisonRow,
     protocol: Protocol,
 ) -> AlphaScore:
-    """The score of one α, and its drop on the retention set from the results of the base."""
+    """The score of one α, and its largest drop on the retention set from the results of the base."""
     sign = 1 if metric.higher_is_better else -1
     score = sign * point_estimate(measured.aggregate, measured.scores)
     general, before = (_result_of(side, RETENTION, metric) for side in (results, base))
@@ -171,6 +176,24 @@ def _score(
         return AlphaScore(alpha, score)
     row = _row([before, general], metric.metric, protocol, protocol.bootstrap_samples)
     assert row.adapted is not None
-    assert row.difference is not None
-    bound = drop_at_most(row.difference, row.groups, row.higher_is_better)
-    return AlphaScore(alpha, score, sign * row.adapted.value, bound)
+    rows = [row, *_other_headlines(results, base, metric, protocol)]
+    return AlphaScore(
+        alpha,
+        score,
+        sign * row.adapted.value,
+        drop=max(drop_of(row) for row in rows),
+        drop_at_most=max(bound_of(row) for row in rows),
+    )
+
+
+def _other_headlines(
+    results: Sequence[ProbeResult], base: Sequence[ProbeResult], metric: ComparisonRow, protocol: Protocol
+) -> list[ComparisonRow]:
+    """The headline metrics of the other probes on the retention set: shares, as a limit is one."""
+    before = {result.probe: result for result in base if result.dataset == RETENTION}
+    rows = [
+        _row([before[result.probe], result], result.primary, protocol, protocol.bootstrap_samples)
+        for result in results
+        if result.dataset == RETENTION and result.probe != metric.probe and result.probe in before
+    ]
+    return [row for row in rows if row.unit == "share" and row.comparable and isfinite(row.base.value)]

@@ -112,7 +112,7 @@ def test_no_alpha_within_the_floor_leaves_the_base(
 
     def costly(alpha, *measured):  # type: ignore[no-untyped-def]
         one = plain(alpha, *measured)
-        return AlphaScore(alpha, one.score, 0.5 - alpha)
+        return AlphaScore(alpha, one.score, 0.5 - alpha, drop=alpha)
 
     monkeypatch.setattr(weight_interpolation, "_score", costly)
     asked = loading.load_recipe(

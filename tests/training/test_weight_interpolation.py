@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from domainclip.evaluation.base import Metric
+from domainclip.evaluation.base import Metric, ProbeResult
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics.aggregates import mean
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
-from domainclip.training.weight_interpolation import _paired_error
+from domainclip.training.weight_interpolation import _paired_error, _score
 from tests.report.made_results import row
 
 
@@ -76,7 +77,7 @@ def test_the_error_is_paired() -> None:
 def test_a_floor_leaves_only_alphas_that_keep_what_the_base_knows() -> None:
     general = {0.0: 0.50, 0.25: 0.51, 0.5: 0.49, 0.75: 0.45, 1.0: 0.30}
     scores = {0.0: 0.20, 0.25: 0.30, 0.5: 0.40, 0.75: 0.50, 1.0: 0.60}
-    tried = [AlphaScore(alpha, scores[alpha], general[alpha]) for alpha in scores]
+    tried = [AlphaScore(alpha, scores[alpha], general[alpha], 0.5 - general[alpha]) for alpha in scores]
     exact = _error(0.0)
     assert choose_alpha(tried, exact, 0.0) == 0.25
     assert choose_alpha(tried, exact, 0.01) == 0.5  # exactly at the floor is above it
@@ -90,13 +91,13 @@ def test_a_floor_leaves_only_alphas_that_keep_what_the_base_knows() -> None:
         "retention set, so the estimate decides: name a retention set of 277 groups or more, or allow a drop of 0.046"
     )
     # Where every step costs more than the floor, or gains nothing, the base stays.
-    assert choose_alpha([tried[0], AlphaScore(1.0, 0.9, 0.49)], exact, 0.001) == 0.0
+    assert choose_alpha([tried[0], AlphaScore(1.0, 0.9, 0.49, 0.01)], exact, 0.001) == 0.0
     assert choose_alpha([tried[0], AlphaScore(1.0, 0.2, 0.5)], exact, 0.1) == 0.0
 
 
 def test_a_floor_is_met_by_the_bound_and_not_by_the_estimate() -> None:
     bounds = {0.0: 0.004, 0.25: 0.008, 0.5: 0.012, 0.75: 0.009, 1.0: 0.05}
-    tried = [AlphaScore(alpha, alpha, 0.5, bound) for alpha, bound in bounds.items()]
+    tried = [AlphaScore(alpha, alpha, 0.5, drop_at_most=bound) for alpha, bound in bounds.items()]
     exact = _error(0.0)
     assert choose_alpha(tried, exact, 0.01) == 0.25  # beyond the first that fails, nothing is tested
     assert choose_alpha(tried, exact, 0.012) == 0.75
@@ -113,6 +114,35 @@ def _result(alpha: float, tried: list[AlphaScore], floor: float | None, groups: 
     return InterpolationResult(alpha, tried, floor, "zero_shot macro_accuracy", "share", groups)
 
 
+def test_the_largest_drop_of_any_headline_metric_counts() -> None:
+    """Recognition keeps its 50 of 100; search, another probe, falls from 60 to 50: the drop is 0.1."""
+    groups = [f"g{i}" for i in range(100)]
+
+    def general(probe: str, right: int) -> ProbeResult:
+        scores = (np.arange(100) < right).astype(float)
+        return ProbeResult(
+            probe, "general", [Metric("accuracy", groups, groups, scores, mean)], "accuracy", 1
+        )
+
+    base = [general("zero_shot", 50), general("retrieval", 60)]
+    protocol = Protocol([], {}, bootstrap_samples=200)
+    metric = row("accuracy", "validation")
+    measured = base[0].metrics[0]
+    scores = {}
+    for name, results in {
+        "base": base,
+        "adapted": [general("zero_shot", 50), general("retrieval", 50)],
+    }.items():
+        scores[name] = _score(1.0, measured, results, base, metric, protocol)
+    assert (scores["base"].drop, scores["adapted"].drop) == (0.0, pytest.approx(0.1))
+    assert scores["adapted"].general == 0.5
+    assert 0.1 < scores["adapted"].drop_at_most < 0.2
+    assert scores["base"].drop_at_most < 0.03
+    # Negative control: by the probe that selects alone, nothing was lost.
+    alone = _score(1.0, measured, [general("zero_shot", 50)], base, metric, protocol)
+    assert alone.drop == 0.0
+
+
 def test_the_half_that_nothing_was_chosen_on_is_held_against_the_floor() -> None:
     result = _result(1.0, [], 0.01, groups=500)
     lost = row(dataset="general", difference=(-0.038, -0.06, -0.016, 0.001), n=400)
@@ -124,6 +154,13 @@ def test_the_half_that_nothing_was_chosen_on_is_held_against_the_floor() -> None
     assert result.unmet([unsure])[0].endswith("the drop of 0.01 is not shown to be met")
     few = row(dataset="general", difference=(-0.005, float("nan"), float("nan"), float("nan")), n=4)
     assert "too few groups for a bound" in result.unmet([few])[0]
+    search = row(
+        "image_to_text_r1", "general", difference=(-0.1, -0.15, -0.05, 0.001), n=400, probe="retrieval"
+    )
+    assert [text.split(" dropped")[0].split(", ")[1] for text in result.unmet([lost, search])] == [
+        "zero_shot macro_accuracy",
+        "retrieval image_to_text_r1",
+    ]
     sure = row(dataset="general", difference=(0.02, 0.005, 0.035, 0.01), n=400)
     assert result.unmet([sure]) == result.unmet([row()]) == ()
     assert _result(0.0, [], 0.01, groups=500).unmet([lost]) == ()

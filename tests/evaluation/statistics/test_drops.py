@@ -77,8 +77,8 @@ def _tried(rng: np.random.Generator, groups: int, loss: float) -> list[AlphaScor
     change = compare_paired(mean, base, adapted, names, 200, int(rng.integers(1 << 30))).difference
     assert change is not None
     return [
-        AlphaScore(0.0, 0.0, float(base.mean()), least_drop(groups)),
-        AlphaScore(1.0, 1.0, float(adapted.mean()), drop_at_most(change, groups)),
+        AlphaScore(0.0, 0.0, float(base.mean()), drop_at_most=least_drop(groups)),
+        AlphaScore(1.0, 1.0, float(adapted.mean()), drop_at_most=drop_at_most(change, groups)),
     ]
 
 
