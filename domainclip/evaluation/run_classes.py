@@ -81,7 +81,8 @@ def beside_weights(weights: Path) -> RunClasses | None:
     Raises: ModelError for a broken file.
     """
     file = weights / FILE
-    is_model = any((weights / name).is_file() for name in ("config.json", "adapter_config.json"))
+    configs = ("config.json", "adapter_config.json", "open_clip_config.json")
+    is_model = any((weights / name).is_file() for name in configs)
     return _read(file, file) if is_model and file.is_file() else load(str(weights))
 
 

@@ -21,8 +21,8 @@ from domainclip.report.results_file import ResultsFile
 
 # Other files of the model folder are not pushed: peft, for one, writes a README with the path of the base.
 _MODEL = {
-    "model config": r"config\.json",
-    "weights": r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?",
+    "model config": r"(open_clip_)?config\.json",
+    "weights": r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|open_clip_model\.safetensors",
     "adapter": r"adapter_(config\.json|model\.safetensors)",
     "scale and bias": r"calibration\.safetensors",
     "pooling of several images": r"pooling\.(json|safetensors)",

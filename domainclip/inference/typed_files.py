@@ -17,7 +17,7 @@ from domainclip.data.files.locations import split_location
 from domainclip.errors import DataError, ModelError, RecipeError, did_you_mean
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_MODEL_FILES = ("config.json", "adapter_config.json")
+_MODEL_FILES = ("config.json", "adapter_config.json", "open_clip_config.json")
 _CHECKPOINT_FILES = ("MANIFEST.json", "state.json")
 
 

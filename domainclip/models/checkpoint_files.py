@@ -74,6 +74,15 @@ def find_weights(base: str, folder: Path, commit: str | None, hint: str = "") ->
     return folder
 
 
+def find_files(name: str, patterns: list[str], revision: str | None = None) -> Path:
+    """A local folder, or one of the local cache with those files of a Hub id that the patterns match.
+
+    Raises: ModelError that states why there is none.
+    """
+    local = Path(name).expanduser()
+    return local if local.is_dir() else _download(name, revision, patterns)
+
+
 def _download(base: str, revision: str | None, patterns: list[str]) -> Path:
     """The folder of the local cache, with those files that the patterns match.
 

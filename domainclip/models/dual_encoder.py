@@ -29,11 +29,12 @@ class DualEncoder(TrainableLayers):
     Embeddings are fp32 of unit length. A family is a subclass in `families/` that states what differs.
     """
 
-    objective: ClassVar[str] = "contrastive"  # which this family was trained with
-    tokenizer_outputs: ClassVar[tuple[str, ...] | None] = None  # which the text tower reads; None: all
-    fixed_length: ClassVar[bool] = False  # trained on padding, so padding changes the embedding
+    objective: str = "contrastive"  # which this family was trained with
+    tokenizer_outputs: tuple[str, ...] | None = None  # which the text tower reads; None: all
+    fixed_length: bool = False  # trained on padding, so padding changes the embedding
+    zero_padding: bool = False  # behind a text stands the id 0, whatever the padding of the tokenizer
     applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
-    accepts_hidden_states: ClassVar[tuple[Modality, ...]] = ("image", "text")  # of `frozen_hidden_states`
+    accepts_hidden_states: tuple[Modality, ...] = ("image", "text")  # of `frozen_hidden_states`
 
     trained_from: tuple[str, ...] = ()  # the bases that this one was adapted from, the last one first
     mean: Tensor
@@ -55,6 +56,7 @@ class DualEncoder(TrainableLayers):
             outputs=self.tokenizer_outputs,
             fixed_length=self.fixed_length,
             lower_case=self.applies_lower_case and hf_tokenizer.init_kwargs.get("do_lower_case", False),
+            zero_padding=self.zero_padding,
         )
         self.hf_image_processor = processor
         self.image_preprocessor = ImagePreprocessor.of(processor, f'base "{base}"')

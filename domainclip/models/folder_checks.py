@@ -31,7 +31,7 @@ _EXPORTS = {
     "*.engine": "TensorRT",
 }
 _OTHER_WEIGHTS = {"tf_model.h5": "TensorFlow", "flax_model.msgpack": "Flax", "rust_model.ot": "Rust"}
-_OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _EXAMPLE = "openai/clip-vit-base-patch32"
 _IMAGE_MODELS = (
     "vit|deit|beit|dinov2|dinov3|swin|convnext|resnet|regnet|ijepa|hiera|efficientnet|mobilenet|mobilevit|timm|"
@@ -118,7 +118,7 @@ def check_folder(base: str, folder: Path, on_hub: bool) -> None:
     for file in sorted(folder.iterdir()):
         if file.is_file():
             _check_content(base, folder, file, on_hub)
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", "open_clip_config.json")):
         _refuse_foreign(base, folder, on_hub)
     _check_shards(base, folder)
 
@@ -241,7 +241,7 @@ def _check_shards(base: str, folder: Path) -> None:
 
 def _refuse_foreign(base: str, folder: Path, on_hub: bool) -> None:
     if any((folder / name).is_file() for name in _OPEN_CLIP):
-        refuse(base, f"a checkpoint of open_clip, which transformers does not read: {_converted()}")
+        refuse(base, "weights of open_clip without their open_clip_config.json: copy it beside them")
     inner = [file.parent for file in (*folder.glob("*/config.json"), *folder.glob("*/*/config.json"))]
     if inner:
         _refuse_nested(base, folder, max(inner, key=_number), on_hub)

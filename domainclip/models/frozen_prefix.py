@@ -103,7 +103,8 @@ class _FixedInput(nn.Module):
 def with_layers(tower: nn.Module, replacement: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, the tower runs these layers instead of its own."""
     prefix, stack = layers.layer_stack(tower)
-    tower.set_submodule(prefix, nn.ModuleList(replacement))
+    is_timm = isinstance(stack, nn.Sequential)
+    tower.set_submodule(prefix, nn.Sequential(*replacement) if is_timm else nn.ModuleList(replacement))
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ names for each family.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,6 +17,7 @@ Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 TOWER_MODULES = {"image": "vision_model", "text": "text_model"}  # their names in transformers
 KINDS = ("attention", "attention+mlp")
+_OF_TIMM = ("trunk.stages", "trunk.blocks", "trunk.layers")
 
 
 def depth(tower: nn.Module) -> int:
@@ -54,16 +55,16 @@ def check_last_layers(tower: nn.Module, last_layers: int) -> int:
     return last_layers
 
 
-def layer_stack(tower: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The name of the tower's layers within it, and the layers.
+def layer_stack(tower: nn.Module) -> tuple[str, Any]:
+    """The name of the tower's layers within it, and the layers; in a tower of timm, its stages or blocks.
 
-    Raises: ModelError for a tower without a ModuleList.
+    Raises: ModelError for a tower that has neither.
     """
     for name, module in tower.named_modules():
-        if isinstance(module, nn.ModuleList):
+        if name in _OF_TIMM or (isinstance(module, nn.ModuleList) and not name.startswith("trunk.")):
             return name, module
     raise ModelError(f"{type(tower).__name__} has no stack of layers to choose from")
 
 
 def _is_attention(name: str) -> bool:
-    return "attention" in name or "attn" in name
+    return any(word in name for word in ("attention", "attn", "token_mixer"))

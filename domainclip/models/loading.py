@@ -20,6 +20,8 @@ from domainclip.models import checkpoint_files, folder_checks, hf_loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 from domainclip.models.hf_loading import quiet
+from domainclip.models.open_clip.checkpoint import load_parts
+from domainclip.models.open_clip.config import is_open_clip
 from domainclip.models.plain_weights import make_plain_base
 from domainclip.models.saving import read_calibration
 
@@ -54,6 +56,11 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
 
 def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
     folder_checks.check_folder(base, folder, on_hub=commit is not None)
+    if is_open_clip(folder):
+        with _reading(base, "model"):
+            parts = load_parts(base, folder, commit)
+        parts.hf_model.name_or_path = parts.hf_model.config.name_or_path = base
+        return _family_class(_stem(parts.hf_model.config.model_type))(*parts, base, commit).eval()
     family = _family(base, folder)
     # Without its files, transformers makes up an empty tokenizer.
     hint = folder_checks.missing_tokenizer(folder)
@@ -133,6 +140,14 @@ def _family(base: str, folder: Path) -> type[DualEncoder]:
     if stem not in families():
         hint = did_you_mean(stem, families())
         raise ModelError(f'base "{base}": the model type "{config["model_type"]}" is not supported; {hint}')
+    return _family_class(stem)
+
+
+def _stem(model_type: str) -> str:
+    return model_type.replace("-", "_")
+
+
+def _family_class(stem: str) -> type[DualEncoder]:
     module = importlib.import_module(f"domainclip.models.families.{stem}")
     family: type[DualEncoder] = getattr(module, "".join(word.capitalize() for word in stem.split("_")))
     return family

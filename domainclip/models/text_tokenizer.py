@@ -36,8 +36,12 @@ class TextTokenizer:
         outputs: tuple[str, ...] | None = None,
         fixed_length: bool = False,
         lower_case: bool = False,
+        zero_padding: bool = False,
     ) -> None:
-        """`positions` of the text tower; `outputs` of the tokenizer that it reads, None for all."""
+        """`positions` of the text tower; `outputs` of the tokenizer that it reads, None for all.
+
+        `zero_padding`: behind a text stands the id 0, whatever the padding of the tokenizer.
+        """
         if not fixed_length:  # positions count from the left: padding there would change the embedding
             hf_tokenizer.padding_side = "right"
         self.hf_tokenizer = hf_tokenizer
@@ -45,6 +49,7 @@ class TextTokenizer:
         self.outputs = outputs
         self.fixed_length = fixed_length
         self.lower_case = lower_case
+        self.zero_padding = zero_padding
         self.positions = positions
         self.refresh()
 
@@ -57,6 +62,8 @@ class TextTokenizer:
             max_length=self.max_tokens,
             return_tensors="pt",
         )
+        if self.zero_padding:
+            batch["input_ids"] = batch["input_ids"] * batch["attention_mask"]
         return {name: batch[name] for name in self.outputs or batch}
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -73,6 +80,9 @@ class TextTokenizer:
             truncation=True,
             max_length=self.max_tokens,
         )
+        if self.zero_padding:
+            rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            batch["input_ids"] = [np.multiply(ids, shown) for ids, shown in rows]
         return {name: [np.array(ids, np.int32) for ids in batch[name]] for name in self.outputs or batch}
 
     def insert_learned_tokens(self, texts: Sequence[str]) -> list[str]:

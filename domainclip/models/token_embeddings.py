@@ -59,7 +59,10 @@ def is_word_token(hf_tokenizer: Any, text: dict[str, Tensor]) -> Tensor:
     added = {getattr(hf_tokenizer, f"{name}_token_id") for name in names} - {None}
     special = torch.tensor(sorted(added), device=ids.device)
     mask = ~torch.isin(ids, special)
-    return mask & text["attention_mask"].bool() if "attention_mask" in text else mask
+    if "attention_mask" in text:
+        return mask & text["attention_mask"].bool()
+    before_end: Tensor = (ids == hf_tokenizer.eos_token_id).cumsum(dim=1) == 0
+    return mask & before_end  # padding may be the id of a word
 
 
 def pad_and_join(groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,9 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The pieces of code of a card; those that do not work for the model are empty."""
+    """The pieces of code of a card, and the libraries of the first; those that do not work are empty."""
 
+    needs: str
     code: str
     pipeline: str
     sentences: str
@@ -83,12 +84,23 @@ class Blocks:
 
 def blocks(use: ModelUse, base: str | None, revision: str | None) -> Blocks:
     """The code that uses the model; `base` is the model on the Hub that an adapter is loaded onto."""
+    if use.family == "open_clip":  # for which transformers has no class
+        return Blocks("domainclip", "\n".join(_with_domainclip(use)), "", "")
     loaded = [*_imports(use), "", f"repo = {_text(REPO)}", *_loading(use, base, revision), ""]
     return Blocks(
+        needs=f"torch, transformers{', peft' if use.adapter else ''} and Pillow",
         code="\n".join([*loaded, *_scoring(use)]),
         pipeline="\n".join(_pipeline(use)) if not use.adapter and use.family in _PIPELINE else "",
         sentences="\n".join(_sentences(use)) if not use.adapter and use.family in _SENTENCES else "",
     )
+
+
+def _with_domainclip(use: ModelUse) -> Iterator[str]:
+    yield from ("import domainclip", "", f"model = domainclip.load_model({_text(REPO)})")
+    if use.classes is None:
+        yield 'print(model.similarity(["image.png"], ["one description", "another description"]))'
+    else:
+        yield f'print(model.{"find" if use.classes.multi_label else "classify"}(["image.png"]))'
 
 
 def _imports(use: ModelUse) -> Iterator[str]:

@@ -16,6 +16,7 @@ from domainclip.errors import ModelError, RecipeError
 from domainclip.models import base_loading, checkpoint_files, folder_checks, image_model
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_model import ImageModel
+from domainclip.models.open_clip.config import FILE as OPEN_CLIP
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
@@ -36,7 +37,7 @@ def fetch_models(terms: WeightedObjectives) -> None:
             with _named_by_option(f"objectives.{name}.{option}"):
                 inside = folder_checks.run_model(Path(path).expanduser())
                 folder, _ = checkpoint_files.find_checkpoint(str(inside or path), None)
-                files = ("config.json", checkpoint_files.ADAPTER_CONFIG)
+                files = ("config.json", checkpoint_files.ADAPTER_CONFIG, OPEN_CLIP)
                 checkpoint_files.require_files(path, folder, "model", files)
 
 

@@ -177,9 +177,13 @@ def foreign(folder: Path, name: str, content: str = "x") -> Path:
         (
             "open_clip_config.json",
             "{}",
-            "a checkpoint of open_clip, which transformers does not read: name the same",
+            "open_clip_config.json: 'embed_dim' is missing: download it again",
         ),
-        ("open_clip_model.safetensors", "x", "a checkpoint of open_clip"),
+        (
+            "open_clip_model.safetensors",
+            "x",
+            "weights of open_clip without their open_clip_config.json: copy it beside them",
+        ),
         (
             "clip.gguf",
             "x",

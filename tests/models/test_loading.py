@@ -36,6 +36,7 @@ def test_families_are_the_files() -> None:
         "chinese_clip",
         "clip",
         "metaclip_2",
+        "open_clip",
         "siglip",
         "siglip2",
         "vision_text_dual_encoder",

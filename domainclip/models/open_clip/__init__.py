@@ -1,0 +1,1 @@
+"""Checkpoints in the format of open_clip: config, weights, tokenizer and preprocessing."""

@@ -1,0 +1,532 @@
+"""Checkpoints of open_clip, written by hand: against a forward pass in plain torch, saved, and refused.
+
+`make peers` compares every kind with open_clip itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from domainclip.errors import ModelError
+from domainclip.models.base_loading import load_base_model
+from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.loading import load_model
+from domainclip.models.open_clip import key_map, tables
+from domainclip.models.saving import save_model
+from domainclip.strategies.full import Full
+from domainclip.strategies.locked_image import LockedImage
+from domainclip.strategies.lora import Lora
+from tests.support import tiny_models
+from tests.support.tiny_models import noise, stack
+
+WIDTH, HEADS, LAYERS, EMBEDDING = 32, 4, 2, 16
+TEXTS = ["a red circle!", "x", "a small round spot of galaxy " * 20, "no effusion"]
+_VISION = {"image_size": 32, "patch_size": 8, "layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
+_TEXT: dict[str, Any] = {"context_length": 77, "width": WIDTH, "heads": HEADS, "layers": LAYERS}
+
+
+def _draw(*shape: int) -> Tensor:
+    return 0.2 * torch.randn(*shape)
+
+
+def _norm(weights: dict[str, Tensor], name: str) -> None:
+    weights |= {f"{name}.weight": 1 + _draw(WIDTH), f"{name}.bias": _draw(WIDTH)}
+
+
+def _blocks(weights: dict[str, Tensor], prefix: str) -> None:
+    for i in range(LAYERS):
+        block = f"{prefix}transformer.resblocks.{i}"
+        _norm(weights, f"{block}.ln_1")
+        _norm(weights, f"{block}.ln_2")
+        for name, out, wide in (
+            ("attn.in_proj_", 3 * WIDTH, WIDTH),
+            ("attn.out_proj.", WIDTH, WIDTH),
+            ("mlp.c_fc.", 4 * WIDTH, WIDTH),
+            ("mlp.c_proj.", WIDTH, 4 * WIDTH),
+        ):
+            weights |= {f"{block}.{name}weight": _draw(out, wide), f"{block}.{name}bias": _draw(out)}
+
+
+def _image_weights() -> dict[str, Tensor]:
+    weights = {
+        "visual.class_embedding": _draw(WIDTH),
+        "visual.conv1.weight": _draw(WIDTH, 3, 8, 8),
+        "visual.positional_embedding": _draw(17, WIDTH),
+        "visual.proj": _draw(WIDTH, EMBEDDING),
+        "logit_scale": torch.tensor(3.0),
+    }
+    _norm(weights, "visual.ln_pre")
+    _norm(weights, "visual.ln_post")
+    _blocks(weights, "visual.")
+    return weights
+
+
+def _text_weights(words: int, prefix: str = "") -> dict[str, Tensor]:
+    weights = {
+        f"{prefix}token_embedding.weight": _draw(words, WIDTH),
+        f"{prefix}positional_embedding": _draw(77, WIDTH),
+        f"{prefix}text_projection": _draw(WIDTH, EMBEDDING),
+    }
+    _norm(weights, f"{prefix}ln_final")
+    _blocks(weights, prefix)
+    return weights
+
+
+def _write(
+    folder: Path, model: dict[str, Any], weights: dict[str, Tensor], tokenizer: Any, **more: Any
+) -> Path:
+    tokenizer.save_pretrained(folder)
+    save_file(
+        {name: value.contiguous() for name, value in weights.items()}, folder / "open_clip_model.safetensors"
+    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, **more}))
+    return folder
+
+
+def clip(folder: Path, *, causal: bool = True, quick_gelu: bool = False, prefix: str = "") -> Path:
+    """open_clip's ViT and text transformer."""
+    torch.manual_seed(0)
+    tokenizer = tiny_models._clip_tokenizer(77)
+    weights = _image_weights() | _text_weights(len(tokenizer), prefix)
+    text = {**_TEXT, "vocab_size": len(tokenizer), "no_causal_mask": not causal}
+    model = {"embed_dim": EMBEDDING, "vision_cfg": _VISION, "text_cfg": text, "quick_gelu": quick_gelu}
+    return _write(folder, model, weights, tokenizer)
+
+
+def biomedical(folder: Path, *, pool: str = "cls_last_hidden_state_pooler", projection: str = "mlp") -> Path:
+    """timm's ViT and a BERT of transformers, as BiomedCLIP has them."""
+    torch.manual_seed(0)
+    tokenizer = tiny_models._bert_tokenizer(64)
+    config = transformers.BertConfig(**tiny_models._text(tokenizer, max_position_embeddings=64))
+    encoder = transformers.BertModel(config, add_pooling_layer=False)
+    config.save_pretrained(folder / "bert")
+    trunk = {"cls_token": _draw(1, 1, 192), "pos_embed": _draw(1, 17, 192)}
+    trunk |= {"patch_embed.proj.weight": _draw(192, 3, 8, 8), "patch_embed.proj.bias": _draw(192)}
+    for name, out, wide in (
+        ("attn.qkv", 576, 192),
+        ("attn.proj", 192, 192),
+        ("mlp.fc1", 48, 192),
+        ("mlp.fc2", 192, 48),
+    ):
+        trunk |= {f"blocks.0.{name}.weight": _draw(out, wide), f"blocks.0.{name}.bias": _draw(out)}
+    for name in ("blocks.0.norm1", "blocks.0.norm2", "norm"):
+        trunk |= {f"{name}.weight": 1 + _draw(192), f"{name}.bias": _draw(192)}
+    weights = {f"visual.trunk.{name}": value for name, value in trunk.items()}
+    weights |= {"visual.head.proj.weight": _draw(EMBEDDING, 192), "logit_scale": torch.tensor([3.0])}
+    weights |= {f"text.transformer.{name}": value for name, value in encoder.state_dict().items()}
+    weights["text.transformer.embeddings.position_ids"] = torch.arange(64)[None]  # of older versions
+    middle = (WIDTH + EMBEDDING) // 2
+    if projection == "mlp":
+        weights |= {
+            "text.proj.0.weight": _draw(middle, WIDTH),
+            "text.proj.2.weight": _draw(EMBEDDING, middle),
+        }
+    else:
+        weights["text.proj.weight"] = _draw(EMBEDDING, WIDTH)
+    vision = {
+        "timm_model_name": "vit_tiny_patch8_32",
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": 32,
+    }
+    bert = str(folder / "bert")
+    text = {
+        "hf_model_name": bert,
+        "hf_tokenizer_name": bert,
+        "hf_proj_type": projection,
+        "hf_pooler_type": pool,
+    }
+    model = {"embed_dim": EMBEDDING, "vision_cfg": vision, "text_cfg": {**text, "context_length": 48}}
+    preprocess = {"size": 32, "resize_mode": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
+    return _write(folder, model, weights, tokenizer, preprocess_cfg=preprocess)
+
+
+def _attend(
+    rows: Tensor, weights: dict[str, Tensor], names: tuple[str, str], heads: int, mask: Tensor | None
+) -> Tensor:
+    """Multi-head attention, each score by hand."""
+    joined, out = names
+    query, key, value = F.linear(rows, weights[f"{joined}weight"], weights[f"{joined}bias"]).chunk(3, dim=-1)
+    parts = []
+    for one in range(heads):
+        part = slice(one * rows.shape[-1] // heads, (one + 1) * rows.shape[-1] // heads)
+        scores = query[..., part] @ key[..., part].transpose(1, 2) / (rows.shape[-1] // heads) ** 0.5
+        parts.append((scores if mask is None else scores + mask).softmax(-1) @ value[..., part])
+    return F.linear(torch.cat(parts, -1), weights[f"{out}.weight"], weights[f"{out}.bias"])
+
+
+def _layer_norm(rows: Tensor, weights: dict[str, Tensor], name: str, eps: float = 1e-5) -> Tensor:
+    return F.layer_norm(rows, rows.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+
+
+def _forward_blocks(
+    rows: Tensor, weights: dict[str, Tensor], prefix: str, mask: Tensor | None, act: Any
+) -> Tensor:
+    for i in range(LAYERS):
+        block = f"{prefix}transformer.resblocks.{i}"
+        normed = _layer_norm(rows, weights, f"{block}.ln_1")
+        rows = rows + _attend(
+            normed, weights, (f"{block}.attn.in_proj_", f"{block}.attn.out_proj"), HEADS, mask
+        )
+        hidden = _layer_norm(rows, weights, f"{block}.ln_2")
+        for name in ("c_fc", "c_proj"):
+            hidden = F.linear(
+                hidden, weights[f"{block}.mlp.{name}.weight"], weights[f"{block}.mlp.{name}.bias"]
+            )
+            hidden = act(hidden) if name == "c_fc" else hidden
+        rows = rows + hidden
+    return rows
+
+
+def clip_by_hand(
+    folder: Path, pixels: Tensor, ids: Tensor, *, causal: bool, quick_gelu: bool, prefix: str
+) -> tuple[Tensor, Tensor]:
+    weights = load_file(folder / "open_clip_model.safetensors")
+    act = (lambda rows: rows * torch.sigmoid(1.702 * rows)) if quick_gelu else F.gelu
+    patches = F.conv2d(pixels, weights["visual.conv1.weight"], stride=8).flatten(2).transpose(1, 2)
+    rows = torch.cat([weights["visual.class_embedding"].expand(len(pixels), 1, -1), patches], dim=1)
+    rows = _layer_norm(rows + weights["visual.positional_embedding"], weights, "visual.ln_pre")
+    rows = _layer_norm(_forward_blocks(rows, weights, "visual.", None, act), weights, "visual.ln_post")
+    image = rows[:, 0] @ weights["visual.proj"]
+    mask = torch.full((ids.shape[1], ids.shape[1]), -torch.inf).triu(1) if causal else None
+    rows = (
+        weights[f"{prefix}token_embedding.weight"][ids]
+        + weights[f"{prefix}positional_embedding"][: ids.shape[1]]
+    )
+    rows = _layer_norm(_forward_blocks(rows, weights, prefix, mask, act), weights, f"{prefix}ln_final")
+    text = rows[torch.arange(len(ids)), ids.argmax(-1)] @ weights[f"{prefix}text_projection"]
+    return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+
+
+def _zeros_behind_the_end(ids: Tensor) -> Tensor:
+    """As open_clip's own tokenizer pads: up to the context, with id 0."""
+    padded = torch.zeros(len(ids), 77, dtype=torch.long)
+    for row, one in zip(padded, ids, strict=True):
+        stop = int(one.argmax()) + 1
+        row[:stop] = one[:stop]
+    return padded
+
+
+@torch.no_grad()
+def outputs(model: DualEncoder) -> tuple[Tensor, Tensor]:
+    images = stack(model.image_preprocessor(noise(40 + i, 50, i)) for i in range(4))
+    return model.encode_image(images), model.encode_text(model.text_tokenizer(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("causal", "quick_gelu", "prefix", "family"),
+    [
+        (True, False, "", "clip"),
+        (True, True, "", "clip"),
+        (True, False, "text.", "clip"),
+        (False, False, "text.", "open_clip"),  # MobileCLIP
+    ],
+)
+def test_the_embeddings_are_those_of_plain_torch(
+    tmp_path: Path, causal: bool, quick_gelu: bool, prefix: str, family: str
+) -> None:
+    folder = clip(tmp_path, causal=causal, quick_gelu=quick_gelu, prefix=prefix)
+    model = load_model(folder)
+    assert (model.family, model.objective) == (family, "contrastive")
+    assert model.scale.item() == pytest.approx(torch.tensor(3.0).exp().item())
+    images = stack(model.image_preprocessor(noise(40 + i, 50, i)) for i in range(4))
+    ids = _zeros_behind_the_end(model.text_tokenizer(TEXTS)["input_ids"])
+    expected = clip_by_hand(
+        folder,
+        model.pixel_inputs(images)["pixel_values"],
+        ids,
+        causal=causal,
+        quick_gelu=quick_gelu,
+        prefix=prefix,
+    )
+    for mine, theirs in zip(outputs(model), expected, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+    # Negative control: the other activation.
+    other = clip_by_hand(
+        folder,
+        model.pixel_inputs(images)["pixel_values"],
+        ids,
+        causal=causal,
+        quick_gelu=not quick_gelu,
+        prefix=prefix,
+    )
+    assert not torch.allclose(expected[0], other[0], atol=1e-4)
+
+
+def test_a_text_without_a_causal_mask_is_padded_with_zeros_and_no_word_changes(tmp_path: Path) -> None:
+    model = load_model(clip(tmp_path / "a", causal=False))
+    causal = load_model(clip(tmp_path / "b"))
+    for _ in range(2):  # and after it was saved
+        ids = model.text_tokenizer(TEXTS)["input_ids"]
+        assert torch.equal(ids, _zeros_behind_the_end(causal.text_tokenizer(TEXTS)["input_ids"]))
+        save_model(model, tmp_path / "saved")
+        model = load_model(tmp_path / "saved")
+
+
+def test_timm_and_bert_by_hand(tmp_path: Path) -> None:
+    """BiomedCLIP: the trunk in plain torch, the encoder as transformers loads it, and a projection of two layers."""
+    folder = biomedical(tmp_path)
+    model = load_model(folder)
+    weights = load_file(folder / "open_clip_model.safetensors")
+    images = stack(model.image_preprocessor(noise(40 + i, 50, i)) for i in range(4))
+    text = model.text_tokenizer(TEXTS)
+    assert text["input_ids"].shape[1] == model.max_tokens == 48
+    trunk = {name.removeprefix("visual.trunk."): value for name, value in weights.items()}
+    pixels = model.pixel_inputs(images)["pixel_values"]
+    assert pixels.min() >= -2
+    rows = F.conv2d(pixels, trunk["patch_embed.proj.weight"], trunk["patch_embed.proj.bias"], stride=8)
+    rows = (
+        torch.cat([trunk["cls_token"].expand(4, 1, -1), rows.flatten(2).transpose(1, 2)], 1)
+        + trunk["pos_embed"]
+    )
+    normed = _layer_norm(rows, trunk, "blocks.0.norm1", 1e-6)
+    rows = rows + _attend(normed, trunk, ("blocks.0.attn.qkv.", "blocks.0.attn.proj"), 3, None)
+    hidden = _layer_norm(rows, trunk, "blocks.0.norm2", 1e-6)
+    hidden = F.gelu(F.linear(hidden, trunk["blocks.0.mlp.fc1.weight"], trunk["blocks.0.mlp.fc1.bias"]))
+    rows = rows + F.linear(hidden, trunk["blocks.0.mlp.fc2.weight"], trunk["blocks.0.mlp.fc2.bias"])
+    pooled = _layer_norm(rows, trunk, "norm", 1e-6)[:, 0]
+    image = F.normalize(pooled @ weights["visual.head.proj.weight"].T, dim=-1)
+    encoder = transformers.BertModel(
+        transformers.BertConfig.from_pretrained(folder / "bert"), add_pooling_layer=False
+    ).eval()
+    inner = {
+        n.removeprefix("text.transformer."): v
+        for n, v in weights.items()
+        if n.startswith("text.transformer.")
+    }
+    encoder.load_state_dict(inner, strict=False)
+    with torch.no_grad():
+        first = encoder(text["input_ids"], attention_mask=text["attention_mask"]).last_hidden_state[:, 0]
+    rows = F.gelu(first @ weights["text.proj.0.weight"].T) @ weights["text.proj.2.weight"].T
+    for mine, theirs in zip(outputs(model), (image, F.normalize(rows, dim=-1)), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_mean_over_the_tokens_leaves_out_padding(tmp_path: Path) -> None:
+    model = load_model(biomedical(tmp_path, pool="mean_pooler", projection="linear"))
+    with torch.no_grad():
+        alone = model.encode_text(model.text_tokenizer(TEXTS[:1]))
+        beside = model.encode_text(model.text_tokenizer(TEXTS))[:1]
+    assert torch.allclose(alone, beside, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [clip, biomedical])
+@pytest.mark.parametrize(
+    "strategy", [Lora(rank=2), LockedImage(), Full()], ids=lambda one: type(one).__name__
+)
+def test_trained_saved_and_merged(tmp_path: Path, make: Any, strategy: Any) -> None:
+    folder = make(tmp_path / "base")
+    model = load_base_model(folder)
+    before = outputs(model)
+    factors = strategy.learning_rates(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.weights().items():
+            if factors[name] > 0 and ".lora_A." not in name:
+                weight.add_(0.05 * torch.randn(weight.shape))
+    after = outputs(model.eval())
+    assert not torch.allclose(after[1], before[1], atol=1e-3)
+    save_model(model, tmp_path / "saved")
+    again = load_base_model(tmp_path / "saved")
+    assert again.scale.item() == pytest.approx(model.scale.item())
+    save_model(again, tmp_path / "merged")
+    shutil.rmtree(tmp_path / "saved")  # what is merged needs nothing beside it
+    (folder / "bert").exists() and shutil.rmtree(folder / "bert")
+    for mine, merged in zip(after, outputs(load_model(tmp_path / "merged")), strict=True):
+        assert torch.allclose(mine, merged, atol=1e-5)
+
+
+def test_the_tables_are_read_in_both_directions() -> None:
+    """Every kind of entry: fused, transposed, with leading dimensions, and two of theirs in one of ours."""
+    table = [
+        *tables.timm_siglip(1),
+        *tables.timm_clip(1),
+        *tables.clip_image(1),
+        *tables.text_projection(False),
+    ]
+    shapes = {
+        "attn_pool.q.": (4, 4),
+        "attn_pool.kv.": (8, 4),
+        "qkv": (12, 4),
+        "in_proj": (12, 4),
+        "cls_token": (1, 1, 4),
+    }
+    theirs = {
+        name: torch.randn(
+            next(
+                (shape for key, shape in shapes.items() if key in name),
+                (1, 5, 4) if "pos_embed" in name else (4, 4),
+            )
+        )
+        for entry in table
+        for name in entry.theirs
+    }
+    for part in (
+        tables.timm_siglip(1),
+        tables.timm_clip(1),
+        tables.clip_image(1),
+        tables.text_projection(False),
+    ):
+        ours = key_map.to_ours(part, theirs)
+        back = key_map.to_theirs(part, ours)
+        assert all(torch.equal(value, theirs[name]) for name, value in back.items())
+        assert set(back) == {name for entry in part for name in entry.theirs}
+    ours = key_map.to_ours(tables.timm_siglip(1), theirs)
+    fused = ours["vision_model.head.attention.in_proj_weight"]
+    assert torch.equal(fused[:4], theirs["visual.trunk.attn_pool.q.weight"])
+    assert torch.equal(fused[4:], theirs["visual.trunk.attn_pool.kv.weight"])
+    key = ours["vision_model.encoder.layers.0.self_attn.k_proj.weight"]
+    assert torch.equal(key, theirs["visual.trunk.blocks.0.attn.qkv.weight"][4:8])
+
+
+def test_a_pickle_of_open_clip(tmp_path: Path) -> None:
+    expected = outputs(load_model(clip(tmp_path)))
+    weights = load_file(tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    for name in ("open_clip_pytorch_model.bin", "RemoteCLIP-ViT-B-32.pt"):
+        torch.save(
+            {"state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / name
+        )
+        for mine, theirs in zip(outputs(load_model(tmp_path)), expected, strict=True):
+            assert torch.equal(mine, theirs)
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        ModelError, match=r"no weights in the folder, such as open_clip_model\.safetensors: copy"
+    ):
+        load_model(tmp_path)
+
+
+def _edited(folder: Path, section: str, **changes: Any) -> str:
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config.get("model_cfg", config).setdefault(section, {}).update(changes)
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f'base "{folder}": ')
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "expected"),
+    [
+        (
+            "multimodal_cfg",
+            {"layers": 2},
+            "open_clip_config.json: multimodal_cfg: a CoCa, which is not supported: name",
+        ),
+        (
+            "vision_cfg",
+            {"layers": [3, 4, 6, 3]},
+            "open_clip_config.json: vision_cfg.layers: a ResNet of CLIP, which",
+        ),
+        (
+            "vision_cfg",
+            {"no_ln_pre": True},
+            "open_clip_config.json: vision_cfg.no_ln_pre: true is not supported: name",
+        ),
+        (
+            "vision_cfg",
+            {"patch_szie": 8},
+            "open_clip_config.json: vision_cfg.patch_szie is not an option that is known",
+        ),
+        (
+            "vision_cfg",
+            {"width": "big"},
+            'open_clip_config.json: vision_cfg.width: "big" is no int: correct it',
+        ),
+        (
+            "vision_cfg",
+            {"pool_type": "avg"},
+            "open_clip_config.json: vision_cfg.pool_type: avg is not supported",
+        ),
+        ("vision_cfg", {"layers": 3}, 'its file has no weight "visual.transformer.resblocks.2.'),
+        (
+            "vision_cfg",
+            {"layers": 1},
+            'its weight "visual.transformer.resblocks.1.attn.in_proj_bias" belongs to no',
+        ),
+        (
+            "vision_cfg",
+            {"patch_size": 16},
+            'its weight "vision_model.embeddings.patch_embedding.weight" has the shape',
+        ),
+        (
+            "text_cfg",
+            {"pool_type": "none"},
+            "open_clip_config.json: text_cfg.pool_type: none is not supported",
+        ),
+        (
+            "text_cfg",
+            {"tokenizer_kwargs": {"clean": "lower"}},
+            "open_clip_config.json: text_cfg.tokenizer_kwargs.clean",
+        ),
+        (
+            "text_cfg",
+            {"tokenizer_kwargs": {"strip_sep_token": True}},
+            "open_clip_config.json: text_cfg.tokenizer_kwargs.s",
+        ),
+        (
+            "vision_cfg",
+            {"timm_model_name": "fastvit_mci0"},
+            "its image tower is fastvit_mci0 of timm, which is not",
+        ),
+        (
+            "vision_cfg",
+            {"timm_model_name": "a", "timm_pool": "rot_attn"},
+            "open_clip_config.json: vision_cfg.timm_pool",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_named(
+    tmp_path: Path, section: str, changes: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    assert _edited(clip(tmp_path), section, **changes).startswith(expected)
+
+
+def test_preprocessing_that_is_not_supported(tmp_path: Path) -> None:
+    folder = clip(tmp_path)
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    for options, expected in (
+        ({"resize_mode": "longest"}, 'preprocess_cfg.resize_mode: "longest" is not shortest or squash'),
+        ({"interpolation": "box"}, 'preprocess_cfg.interpolation: "box" is not bicubic or bilinear'),
+        ({"size": 64}, "preprocess_cfg.size: 64 is not vision_cfg.image_size: correct one"),
+    ):
+        file.write_text(json.dumps({**config, "preprocess_cfg": options}))
+        with pytest.raises(ModelError) as caught:
+            load_model(folder)
+        assert str(caught.value) == f'base "{folder}": open_clip_config.json: {expected}'
+
+
+def test_an_encoder_whose_config_is_nowhere(tmp_path: Path) -> None:
+    folder = biomedical(tmp_path)
+    shutil.rmtree(folder / "bert")
+    message = _edited(folder, "text_cfg", hf_model_name="lab/bert")
+    assert message.startswith(
+        "its text tower is lab/bert, whose config.json cannot be read: no such folder, "
+    )
+    assert message.endswith("where the Hub can be reached, run: hf download lab/bert config.json")
+
+
+def test_a_broken_config(tmp_path: Path) -> None:
+    folder = clip(tmp_path)
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 128}}')
+    with pytest.raises(
+        ModelError, match=r"open_clip_config\.json: 'vision_cfg' is missing: download it again"
+    ):
+        load_model(folder)
+    (folder / "open_clip_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"open_clip_config\.json: it cannot be read: download it again"):
+        load_model(folder)
