@@ -31,6 +31,7 @@ from tools.markdown import paragraph, table_row
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = [
     "demo",
+    "init",
     "validate",
     "plan",
     "finetune",

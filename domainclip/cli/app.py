@@ -25,6 +25,7 @@ from domainclip.cli import (
     explore,
     export,
     finetune,
+    init,
     merge,
     plan,
     push,
@@ -43,9 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables may show patient data
     rich_markup_mode=None,
     help="Adapt CLIP models to a domain, and measure what was gained and what was lost.",
-    epilog="Start with: domainclip demo, or domainclip recipes list.",
+    epilog="Start with: domainclip demo, or domainclip init FOLDER for your own data.",
 )
 app.command()(finetune.demo)
+app.command()(init.init)
 app.command()(plan.validate)
 app.command()(plan.plan)
 app.command()(finetune.finetune)

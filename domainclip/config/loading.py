@@ -103,7 +103,8 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
             paths.check_reader_paths(data[key].get("options"), file, f"{file.name}: {key}.options")
         if reports := paths.find_table_file(_reports(data[key]), path, file):
             data[key]["options"]["reports"] = reports
-        if card := paths.find_card_file(data[key].get("card"), file):
+        typed = f"{key}.card" in overridden
+        if card := paths.find_card_file(data[key].get("card"), file, typed=typed):
             data[key]["card"] = card
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():

@@ -114,9 +114,13 @@ def taken_out(key: str) -> str:
     )
 
 
-def find_card_file(name: str | None, file: Path) -> str | None:
-    """Return the path of a card file in the working or the recipe's folder; None: a built-in card."""
-    files = [Path(folder, name) for folder in (Path.cwd(), file.parent)] if name else []
+def find_card_file(name: str | None, file: Path, *, typed: bool = False) -> str | None:
+    """Return the path of a card file in the recipe's or the working folder; None: a built-in card.
+
+    The card that a recipe names lies beside it; a typed one (`typed`), first in the working folder.
+    """
+    folders = (Path.cwd(), file.parent) if typed else (file.parent, Path.cwd())
+    files = [Path(folder, name) for folder in folders] if name else []
     return next((str(path.resolve()) for path in files if os.path.isfile(path)), None)
 
 

@@ -69,9 +69,15 @@ def _split_separator_line(text: str, name: str, separator: str | None) -> tuple[
     """The text without a first line that names the separator, and the separator: given, named or guessed."""
     if match := _SEPARATOR_LINE.match(text):
         text, separator = text[match.end() :], separator or match[1]
+    return text, separator or guess_separator(text, name)
+
+
+def guess_separator(text: str, name: str) -> str:
+    """The character between the cells: a tab in .tsv, else the most frequent one of the first line."""
+    if match := _SEPARATOR_LINE.match(text):
+        return match[1]
     first = _QUOTED.sub("", _LINE.match(text)[0])  # type: ignore[index]
-    guess = "\t" if name.lower().endswith(".tsv") else max(_SEPARATORS, key=first.count)
-    return text, separator or guess
+    return "\t" if name.lower().endswith(".tsv") else max(_SEPARATORS, key=first.count)
 
 
 @dataclass

@@ -15,13 +15,14 @@ from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources import image_files
-from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.rows import SourceRow, standardise, without_single_split
 from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+_COLUMNS = ("text", "label", "name")
 _TextKey = tuple[Path, str]  # the folder, and the name without .txt
 
 
@@ -63,6 +64,7 @@ class Folder(CorpusReader):
         if not images:
             raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
         rows = [self._row(file, root, f"file {number}", texts) for number, file in enumerate(images, start=1)]
+        rows = without_single_split(rows, log)
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         of_files = card.columns
@@ -118,7 +120,7 @@ def _require_folder(path: Path | str) -> Path:
 
 
 def _refuse_columns(columns: Columns) -> None:
-    """Refuse columns that are neither in the headers of the images nor levels of the folders.
+    """Refuse columns but text, label, name, keywords of headers and levels of the folders.
 
     Raises: RecipeError.
     """
@@ -126,12 +128,12 @@ def _refuse_columns(columns: Columns) -> None:
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
     named += [columns.source, *columns.acquisition, *columns.meta]
     if columns.languages or any(
-        name and not is_header_column(name) and not is_folder_level(name)
+        name and name not in _COLUMNS and not is_header_column(name) and not is_folder_level(name)
         for name in (*named, *labels, *(columns.texts or []))
     ):
         raise RecipeError(
-            "corpus.columns: a folder has no columns but its levels, folder_1, folder_2 …: leave the others "
-            "out, or use a table"
+            "corpus.columns: a folder has no columns but text, label, name and its levels, folder_1, "
+            "folder_2 …: leave the others out, or use a table"
         )
 
 

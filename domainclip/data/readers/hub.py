@@ -62,7 +62,7 @@ class Hub(CorpusReader):
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the source's order."""
-        source = _with_column_names(self._source(str(path), log))
+        source = _with_column_names(self.source(str(path), log))
         available = list(next(iter(source.values())).features)
         roles = columns.resolve_columns(card, available, str(path), log)
         image = columns.require_image_column(roles, available, str(path))
@@ -104,7 +104,11 @@ class Hub(CorpusReader):
             label_separator=self.label_separator,
         )
 
-    def _source(self, path: str, log: ReadLog) -> DatasetDict | IterableDatasetDict:
+    def source(self, path: str, log: ReadLog) -> DatasetDict | IterableDatasetDict:
+        """The data set as its library reads it, by split.
+
+        Raises: DataError for a folder that holds none; HubError for one that cannot be fetched.
+        """
         folder = Path(path)
         if folder.exists():
             _require_saved(folder)

@@ -16,7 +16,7 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards
 from domainclip.data.readers.sources.shard_files import ShardFile, list_shards
-from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.rows import SourceRow, standardise, without_single_split
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
@@ -60,6 +60,7 @@ class Webdataset(CorpusReader):
             rows = [
                 self.with_class_name(row) for shard in shards for row in tar_shards.read_shard(shard, log)
             ]
+            rows = without_single_split(rows, log)
         _refuse_empty(rows, str(path), len(shards), log)
         return standardise(rows, self._columns(card, rows, path, log), card, log, self.label_separator)
 

@@ -115,7 +115,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as recipe:
         _read(tmp_path, columns={"image": "x"})
     assert str(recipe.value) == (
-        "corpus.columns: a folder has no columns but its levels, folder_1, folder_2 …: leave the others out, "
+        "corpus.columns: a folder has no columns but text, label, name and its levels, folder_1, folder_2 …: leave the others out, "
         "or use a table"
     )
 

@@ -70,7 +70,7 @@ def require_image_column(columns: Columns, available: Sequence[str], source: str
     """
     if not columns.image:
         raise DataError(
-            f"{source}: no column names the images: set corpus.columns.image; {_list_columns(available)}"
+            f"{source}: no column names the images: set corpus.columns.image; {list_columns(available)}"
         )
     return columns.image
 
@@ -123,16 +123,16 @@ def suggest_columns(name: str, available: Sequence[str], named: Collection[str] 
     `named` are the columns that the card names.
     """
     if _may_be_cells(available, named):
-        return _list_columns(available, named)
+        return list_columns(available, named)
     suggestion = did_you_mean(name, available)
     equal = next((f"({text}) " for text in (describe_difference(name, n) for n in available) if text), "")
     if suggestion.startswith("known") and len(available) <= 12:
         return suggestion
     similar = f"{suggestion} {equal}" if suggestion.startswith("did") else ""
-    return f"{similar}{_list_columns(available, named)}."
+    return f"{similar}{list_columns(available, named)}."
 
 
-def _list_columns(available: Sequence[str], named: Collection[str] = ()) -> str:
+def list_columns(available: Sequence[str], named: Collection[str] = ()) -> str:
     """The names of the columns; their number where they may be cells of persons."""
     if _may_be_cells(available, named):
         return (
