@@ -79,14 +79,6 @@ def standardise(
     return DatasetDict({split: to_dataset(items) for split, items in by_split.items()})
 
 
-def without_single_split(rows: list[SourceRow], log: ReadLog) -> list[SourceRow]:
-    """The rows without their split, where all folders or shards name train: the card's shares divide them."""
-    if not rows or any(row.split != "train" for row in rows):
-        return rows
-    log.add_note("all items are in train by the names of folders or shards: corpus.splits divides them")
-    return [replace(row, split=None) for row in rows]
-
-
 def usable_items(
     rows: Iterable[SourceRow],
     columns: Columns,

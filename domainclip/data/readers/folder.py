@@ -15,7 +15,7 @@ from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources import image_files
-from domainclip.data.rows import SourceRow, standardise, without_single_split
+from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError, RecipeError
 
@@ -37,6 +37,7 @@ class Folder(CorpusReader):
     """
 
     encoding: str = "utf-8-sig"
+    split_names: bool = True  # whether folders name splits; false: the card's shares divide the images
 
     citation: ClassVar[str] = "the layout of ImageNet-like class folders and of image and .txt pairs"
 
@@ -64,7 +65,6 @@ class Folder(CorpusReader):
         if not images:
             raise DataError(f"{path}: no images (.jpg, .png, .tif, .dcm, .fits …) in this folder or below")
         rows = [self._row(file, root, f"file {number}", texts) for number, file in enumerate(images, start=1)]
-        rows = without_single_split(rows, log)
         labelled = [row for row in rows if row.values["label"]]
         template = card.captions.template
         of_files = card.columns
@@ -104,7 +104,7 @@ class Folder(CorpusReader):
             location=location,
             image={"path": str(path), "bytes": None},
             name=relative.as_posix(),
-            split=split,
+            split=split if self.split_names else None,
         )
 
 

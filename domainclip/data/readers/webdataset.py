@@ -16,7 +16,7 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards
 from domainclip.data.readers.sources.shard_files import ShardFile, list_shards
-from domainclip.data.rows import SourceRow, standardise, without_single_split
+from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
@@ -34,6 +34,9 @@ class Webdataset(CorpusReader):
     buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs in memory for shuffling
     lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: positions that are read at once
     held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test items that are read
+    split_names: bool = (
+        True  # whether shards and folders name splits; false: the card's shares divide the samples
+    )
     class_names: tuple[str, ...] = ()  # the names of the class numbers in .cls files
     label_separator: str | None = None
 
@@ -49,7 +52,7 @@ class Webdataset(CorpusReader):
 
         Raises: DataError for missing shards, or shards without any pair.
         """
-        shards = list_shards(str(path), splits=not card.columns.split)
+        shards = list_shards(str(path), splits=self.split_names and not card.columns.split)
         if self.streaming:
             rows = self._sample(shards, log)
         elif shards[0].remote:
@@ -60,7 +63,6 @@ class Webdataset(CorpusReader):
             rows = [
                 self.with_class_name(row) for shard in shards for row in tar_shards.read_shard(shard, log)
             ]
-            rows = without_single_split(rows, log)
         _refuse_empty(rows, str(path), len(shards), log)
         return standardise(rows, self._columns(card, rows, path, log), card, log, self.label_separator)
 

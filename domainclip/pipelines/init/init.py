@@ -18,8 +18,9 @@ from domainclip.data.readers.guesses.guess import Guess
 from domainclip.errors import RecipeError
 from domainclip.pipelines.init.card_file import card_data, card_guesses, card_text
 from domainclip.pipelines.init.choices import Choice, choose_recipe
-from domainclip.pipelines.init.draft import Ask, Draft, make_draft
+from domainclip.pipelines.init.draft import Ask, Draft
 from domainclip.pipelines.init.items import Items, guesses_of_items, read_items
+from domainclip.pipelines.init.make_draft import make_draft
 from domainclip.pipelines.init.recipe_file import recipe_data, recipe_text
 
 CARD, RECIPE = "card.md", "recipe.yaml"

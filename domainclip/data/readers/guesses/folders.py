@@ -15,7 +15,7 @@ from domainclip.data.images.fits_header import PREFIX, HeaderColumns
 from domainclip.data.images.fits_settings import HEAD_BYTES, is_fits
 from domainclip.data.readers.guesses.guess import Guess
 from domainclip.data.readers.sources import image_files
-from domainclip.data.splits import is_split
+from domainclip.data.splits import is_split, parse_split
 from domainclip.data.text.class_names import kind
 
 _MIN_EACH = 3  # images of a class, on average
@@ -56,7 +56,12 @@ def guess_folder(root: Path) -> FolderGuess:
     if has_splits:
         sizes = Counter(name.partition("/")[0] for name in names)
         listed = ", ".join(f"{n} {name}" for name, n in sorted(sizes.items()))
-        guesses.append(Guess("splits", "folders", f"the outermost folders name splits ({listed})"))
+        if len(sizes) > 1 or parse_split(next(iter(sizes)), "") != "train":
+            guesses.append(Guess("splits", "folders", f"the outermost folders name splits ({listed})"))
+        else:
+            guesses.append(
+                Guess("options.split_names", False, f"all images are in the folder {listed.split()[1]}")
+            )
     classes = _guess_classes(names, has_splits, guesses)
     texts, with_text = _texts(images)
     if texts:
