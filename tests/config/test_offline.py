@@ -116,7 +116,7 @@ def test_a_model_in_the_cache_is_no_call(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("forbidden")
 def test_data_sets_addresses_and_pushes_are_refused_by_name(tmp_path: Path) -> None:
-    assert _fault(lambda: Hub()._source("lab/chests", ReadLog())) == (
+    assert _fault(lambda: Hub().source("lab/chests", ReadLog())) == (
         'data set lab/chests: needs the network, which --offline forbids: run "hf download --repo-type dataset '
         'lab/chests --local-dir FOLDER" where there is a network, and read its files with corpus.path=FOLDER'
     )
