@@ -11,14 +11,21 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pydicom
 import pytest
+from huggingface_hub import constants
+from pydicom.fileset import FileSet
 
 from domainclip.cli.app import main
+from domainclip.hub.upload import push
 from tests.data.image_copies import film
 from tests.data.made_corpora import dicom_file
+from tests.data.made_dicom import container, report_file, text_item
 from tests.data.made_shards import pair, tar
+from tests.hub.local_hub import LocalHub
 
 # Her name (as a tag and as a file says it), record number, UID, birthday, and a folder of the archive.
 TAGS = {"PatientName": "QUIMBYWORT^ZELDA", "PatientBirthDate": "19320711", "InstitutionName": "Wardenclyffe"}
@@ -99,6 +106,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home and a cache of this test's own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    for name in ("DOMAINCLIP_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "0")  # --offline sets them, for this process as well
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", datasets.config.HF_HUB_OFFLINE)
     return tmp_path / "home"
 
 
@@ -120,31 +131,60 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     assert pydicom.dcmread(next((folder / PATH).glob("*_00.dcm"))).PatientID == f"{RECORD}00"
 
 
+def _pushed(run: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The words of all that tells of her, and of this machine, that arrive at a Hub."""
+    monkeypatch.setenv("DOMAINCLIP_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_NotAToken")
+    huggingface_hub.close_session()
+    with LocalHub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        push(run, "lab/films")
+        sent = b"".join([call.path.encode() + call.body for call in server.requests]).lower()
+        arrived = b"".join([*(name.encode() for name in server.files), *server.files.values()]).lower()
+    huggingface_hub.close_session()
+    assert {"README.md", "model.safetensors", "classes.json", "recipe.yaml"} <= {*server.files}
+    words = {*CANARIES, *SPOKEN, str(run.parent), str(home)}
+    return {word for word in words if word.lower().encode() in sent + arrived}
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_nothing_tells_of_her(
-    tmp_path: Path, base: Path, home: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    base: Path,
+    home: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     corpus, out = _corpus(tmp_path / "corpus"), tmp_path / "out"
     out.mkdir()
     recipe = tmp_path / "films.yaml"
     recipe.write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
-    run, shards = tmp_path / "run", tmp_path / "shards"
+    run, shards, redacted = tmp_path / "run", tmp_path / "shards", tmp_path / "redacted"
     film = tmp_path / "film.dcm"  # her film under a name that says nothing
     film.write_bytes(next((corpus / PATH).glob("*_00.dcm")).read_bytes())
     commands: list[tuple[object, ...]] = [
+        ("data", "prepare", tmp_path / "refused", "-r", recipe, "--workers", 1),
         ("data", "check", "-r", recipe, "--json", out / "c.json", "--html", out / "c.html", "--all"),
         ("data", "preview", "-r", recipe, "--items", 12, "--workers", 0, out / "preview.html"),
         ("plan", "-r", recipe, "--no-benchmark"),
         ("finetune", "-r", recipe, "--run-dir", run),
         ("eval", run, "--against", "base", "--out", out / "eval"),
+        ("audit", run, "--corpus"),
+        ("export", run, "--to", "transformers", "--out", out / "plain"),
         ("push", run, "--repo-id", "lab/films", "--dry-run"),
         ("classify", run, film, "--classes", "chest,hand"),
         ("search", run, "a film of a chest", "--in", film),
         ("embed", run, film, "--out", out / "film.npy"),
         ("data", "prepare", shards, "-r", recipe, "--workers", 1, "--identifiers", "keep"),
+        ("data", "prepare", redacted, "-r", recipe, "--workers", 1, "--identifiers", "redact"),
         ("data", "cache", "list"),
     ]
-    said = {str(words[0]) + " " + str(words[1]): _run(capfd, *words) for words in commands}
-    assert {command: code for command, (code, _) in said.items()} == dict.fromkeys(said, 0), said
+    said = {" ".join(map(str, words)): _run(capfd, "--offline", *words) for words in commands}
+    assert [code for code, _ in said.values()] == [3, *[0] * (len(said) - 1)], said
+    assert "may identify a person" in said[" ".join(map(str, commands[0]))][1]
+    assert not (tmp_path / "refused").exists()
     text = "".join(line for _, line in said.values())
     assert text.count("1 no pixel data") > 2  # the broken file was told of, and not by its name
     assert [word for word in CANARIES if word.lower() in text.lower()] == []
@@ -152,7 +192,10 @@ def test_nothing_tells_of_her(
     assert list(shards.glob("*.tar"))
     assert (tmp_path / "cache").is_dir()
 
-    assert list(_held([run, shards, tmp_path / "cache", out], CANARIES)) == []
+    assert list(_held([run, shards, redacted, tmp_path / "cache", out], CANARIES)) == []
+    # What forms show is redacted; a name alone, and a word, are not recognised.
+    assert list(_held([redacted], SPOKEN[2:])) == []
+    assert _pushed(run, home, monkeypatch).isdisjoint({*CANARIES, *SPOKEN, str(tmp_path), str(home)})
     # Of the home, all but the list of unusable files, which is there to name them to their owner.
     private = [f for f in _held([home], CANARIES) if "unusable-" not in f]
     assert private == []
@@ -338,6 +381,29 @@ def _dicom_headers(folder: Path) -> tuple[str, ...]:
     return ("table",)
 
 
+def _media(folder: Path) -> tuple[str, ...]:
+    """A medium of an archive: a DICOMDIR that names her, structured reports of her, and two films that are gone."""
+    films, tags = FileSet(), {**TAGS, "PatientID": RECORD, "AccessionNumber": ACCESSION, "StudyID": RECORD}
+    for i in range(16):
+        stored = np.asarray(film(i, 40).convert("L")).astype(np.uint16) * 16
+        study = f"1.2.826.0.1.3680043.8.498.77.{i // 2}"
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "StudyDate": "19320711"}
+        keys |= {"StudyTime": "101010", "SeriesNumber": "1", "InstanceNumber": str(i)}
+        made = dicom_file(folder.parent / "one.dcm", stored, **tags, **keys)
+        films.add(pydicom.dcmread(made))
+    films.write(folder)
+    images = sorted(folder.rglob("IM*"))
+    (folder / f"Quimbywort_{RECORD}.dcm").write_bytes(images[0].read_bytes())
+    for gone in images[1:4:2]:
+        gone.unlink()
+    for i in range(8):
+        study = f"1.2.826.0.1.3680043.8.498.77.{i}"
+        told = container("Findings", text_item("Finding", f"Zelda Quimbywort, {ACCESSION}: film {i}"))
+        report_file(folder / f"{RECORD}_{i}.dcm", study, told, **tags)
+    report_file(folder / "broken_sr.dcm", "1.2.826.0.1.3680043.8.498.77.1", VerifyingObserverName="Zanzibar")
+    return ("dicom",)
+
+
 CARD = """---
 pretty_name: Films
 license: unknown
@@ -373,10 +439,11 @@ def test_a_traceback_does_not_tell_of_her(
 
 KINDS = [
     *(_csv, _outside, _jsonl, _broken_csv, _broken_json, _no_header, _folders, _folder_text, _fits, _shards),
-    *(_no_header_and_no_names, _dicom_headers),
+    *(_no_header_and_no_names, _dicom_headers, _media),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # of pydicom's file sets
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__[1:])
 def test_no_reader_tells_of_her(
     make: Callable[[Path], tuple[str, ...]],

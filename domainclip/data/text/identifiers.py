@@ -24,9 +24,11 @@ _BORN = (
     r"(?:d\.?o\.?b\.?|date of birth|birth ?date|born(?: on)?|geb(?:oren|\.)?(?: am)?|geburtsdatum|née? le|"
     r"date de naissance|fecha de nacimiento|nacid[oa] el|data di nascita|nat[oa] il)"
 )
+# A longer word that begins like a label is none: "patch16-224".
 _RECORD = (
-    r"(?:mrn|medical record|record|patient|pat|accession|acc|case|visit|fall|fallnummer|dossier|"
-    r"historia(?: clínica)?|cartella)[\s.-]{0,2}(?:id|no|nr|num|number|nummer|#|№|n°)?\.?"
+    r"(?:mrn|(?:medical record|record|patient|pat|accession|acc|case|visit|fall|fallnummer|dossier|"
+    r"historia(?: clínica)?|cartella)(?:(?![^\W\d_])|(?=(?:id|no|nr|num|number|nummer)(?![^\W\d_]))))"
+    r"[\s.-]{0,2}(?:id|no|nr|num|number|nummer|#|№|n°)?\.?"
 )
 _CAPITALISED = r"[A-ZÀ-ÖØ-Þ][\w'’-]+"
 _TITLE = r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Herrn?|Frau|Mme|Monsieur|Madame|Sra?|Sig(?:ra)?)\b\.?"
@@ -37,6 +39,11 @@ _SIGNED = (
 # The first kind that matches a place counts. Names need their capitals; words around numbers do not.
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("e-mail address", re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w")),
+    # The root 1.2.840.10008 belongs to the standard: transfer syntaxes and classes, not persons.
+    (
+        "DICOM UID",
+        re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}"),
+    ),
     ("date of birth", re.compile(rf"\b{_BORN}\W{{0,4}}(?:{_DAY}|(?:19|20)\d{{6}})", re.IGNORECASE)),
     (
         "telephone number",

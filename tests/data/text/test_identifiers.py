@@ -31,6 +31,10 @@ def _kinds(text: str, known: KnownValues | None = None) -> list[str]:
         ("MRN 0012345", "record number"),
         ("Patient ID: AB-12345", "record number"),
         ("accession no. 20190012", "record number"),
+        ("PatientID=AB12345", "record number"),
+        ("study 1.2.826.0.1.3680043.8.498.99.4", "DICOM UID"),
+        ("2.25.329800735698586629295641978511506172918", "DICOM UID"),
+        ("MRNAB12345", "record number"),
         ("Fallnummer: 884211", "record number"),
         ("Tel. 044 123 45 67", "telephone number"),
         ("call +41 44 123 45 67", "telephone number"),
@@ -58,6 +62,8 @@ def test_forms_that_identify(text: str, kind: str) -> None:
         "a portrait of a man by Vincent van Gogh, 1889",
         "RGB 255 128 64; scale 1:100 000",
         "das patientenbezogene Verfahren, case series of 12 images",
+        "google/siglip2-base-patch16-224",
+        "syntax 1.2.840.10008.1.2.4.90, version 1.2.3.4.5, row 1.2",
     ],
 )
 def test_what_only_looks_alike(text: str) -> None:
