@@ -117,7 +117,7 @@ def art(folder: Path, items: int) -> Path:
         rows.append(
             {
                 "file_name": f"paintings/{file.name}",
-                "title": f"Composition no. {i}",
+                "title": f"Untitled painting no. {i}",
                 "artist": ARTISTS[i // 3 % 4],
                 "style": style,
                 "group_id": f"W{i}",
@@ -151,7 +151,7 @@ def fits(folder: Path, items: int) -> Path:
     for i in range(items):
         kind = GALAXIES[i // 2 % 3]
         file = _write_fits(folder / "fields" / f"{i:04d}.fits", kind, "rg"[i % 2], i // 2)
-        text = f"Field {i // 2}, seen in the {'red' if i % 2 == 0 else 'green'} band."
+        text = f"{kind.capitalize()} in field {i // 2}, {'red' if i % 2 == 0 else 'green'} band."
         name = f"fields/{file.name}"
         split = SPLITS[i // 6 % 5]
         rows.append(
