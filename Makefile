@@ -141,7 +141,7 @@ notebooks: install
 
 # The wheel and the sdist as a user gets them: built, installed into fresh environments without development extras,
 # and run outside the checkout in an empty home, with every Python from 3.11 to 3.13 that is installed.
-# RELEASE=--no-demo leaves out the demonstration.
+# RELEASE="--no-demo --only 3.12" leaves out the demonstration and the other Pythons.
 release-check: install
 	$(BIN)/python tools/release_check.py $(RELEASE)
 

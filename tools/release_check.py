@@ -1,6 +1,6 @@
 """The wheel and the sdist of a release, tried as a user gets them: outside the checkout, in an empty home.
 
-make release-check        (--no-demo leaves out the demonstration, which trains)
+make release-check        (RELEASE="--no-demo --only 3.12" leaves out the demonstration and other Pythons)
 
 The wheel is built from the sdist. Every Python from 3.11 to 3.13 that is installed (on the path, or by pyenv)
 gets a fresh environment. Where the index has only a torch of gigabytes for it, all other dependencies are
@@ -138,12 +138,13 @@ def call(command: list[str], folder: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build and try the wheel and the sdist.")
     parser.add_argument("--no-demo", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=PYTHONS, default=PYTHONS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="release_") as temporary:
         sdist, wheel = build(Path(temporary))
         check_content(sdist, wheel)
         found = pythons()
-        for number in PYTHONS:
+        for number in options.only:
             tried = "not installed, not tried"
             if number in found:
                 tried = try_wheel(found[number], wheel, Path(temporary), not options.no_demo)
