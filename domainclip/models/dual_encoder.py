@@ -275,7 +275,8 @@ class DualEncoder(TrainableLayers):
 
 
 def _width(config: Any) -> int:
-    return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
+    text = config.text_config
+    return int(getattr(config, "projection_dim", None) or getattr(text, "projection_size", text.hidden_size))
 
 
 def _unit(rows: Tensor) -> Tensor:

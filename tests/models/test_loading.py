@@ -39,6 +39,7 @@ def test_families_are_the_files() -> None:
         "open_clip",
         "siglip",
         "siglip2",
+        "tipsv2",
         "vision_text_dual_encoder",
     ]
 

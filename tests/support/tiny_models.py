@@ -130,6 +130,19 @@ def tiny_metaclip_2(folder: str | Path, *, seed: int = 0) -> Path:
     return _write(folder, config, transformers.MetaClip2Model, tokenizer, processor, seed)
 
 
+def tiny_tipsv2(folder: str | Path, *, seed: int = 0) -> Path:
+    """A TIPSv2: two class tokens in front of the patches, a text tower without table of positions."""
+    tokenizer = _tipsv2_tokenizer()
+    vision = {**_vision(mlp_ratio=2), "num_register_tokens": 1}
+    del vision["intermediate_size"]
+    config = transformers.Tipsv2Config(
+        text_config=_text(tokenizer, max_position_embeddings=64), vision_config=vision
+    )
+    processor = {"image_processor_type": "Tipsv2ImageProcessor", **_exact_options(resample=2)}
+    processor |= {"do_normalize": False}
+    return _write(folder, config, transformers.Tipsv2Model, tokenizer, processor, seed)
+
+
 def tiny_dual_encoder(folder: str | Path, *, seed: int = 0, dropout: float = 0.0) -> Path:
     """A ViT and a BERT joined by two projections, as multilingual and medical bases often are."""
     tokenizer = _bert_tokenizer(64)
@@ -246,6 +259,14 @@ def _siglip2_tokenizer() -> Any:
     return transformers.Siglip2Tokenizer(
         vocab=vocab, merges=merges, add_eos_token=True, add_bos_token=False, padding_side="right"
     )
+
+
+def _tipsv2_tokenizer() -> Any:
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
+    letters = sorted({letter for word in WORDS for letter in word} | {"▁"})
+    pieces, merges = _merges([["<pad>", "<unk>"], bytes_, letters], end="")
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    return transformers.Tipsv2Tokenizer(vocab=vocab, merges=merges)
 
 
 def _siglip_tokenizer() -> Any:
