@@ -14,6 +14,8 @@ from domainclip.cli.cards import cards
 from domainclip.cli.components import components
 from domainclip.cli.data import cache, data
 from domainclip.cli.recipes import recipes
+from domainclip.config import loading
+from domainclip.data.cards import Card
 from domainclip.errors import ExitCode
 from domainclip.report import results_file
 from tests.report.made_results import context, evaluation
@@ -53,6 +55,31 @@ def test_every_component_is_described_in_full() -> None:
     assert "*Learning rate:* 0.0005, unless" in lora
     anchor = sections["anchor"]
     assert "*Cost:* some anchor texts are encoded in every step" in anchor
+
+
+def test_the_page_of_recipe_keys_has_every_key_with_its_type_and_default() -> None:
+    rows = {}
+    for line in generate_docs.recipe_keys().splitlines():
+        if match := re.fullmatch(r"\| `([\w.]+)` \| (.*?) \| (.*?) \| (.*?) \|", line):
+            rows[match[1]] = match.groups()[1:]
+    schema = loading.schema()
+    for kind, key in {**{kind: kind for kind in registry.PACKAGES}, "strategies": "strategy"}.items():
+        prefix = "corpus.options" if kind == "readers" else key
+        for name in registry.names(kind):
+            for option in registry.schema(kind, name).get("properties", {}):
+                assert (f"{prefix}.{option}" if kind == "readers" else f"{key}.{name}.{option}") in rows
+    models = {**schema["$defs"], "Card": Card.model_json_schema()}
+    for prefix, model in {
+        "train.": "TrainConfig",
+        "corpus.": "Card",
+        "retention.": "RetentionSource",
+    }.items():
+        assert {f"{prefix}{key}" for key in models[model]["properties"]} <= rows.keys()
+    assert rows["train.precision"][:2] == ("auto, fp32, tf32, bf16, fp16", '"auto"')
+    assert rows["corpus.captions.overlong"][:2] == ("truncate, window", '"truncate"')
+    assert rows["strategy.lora.rank"][:2] == ("integer ≥ 1", "8")
+    assert rows["objectives.anchor.weight"][0] == "number ≥ 0"
+    assert not [key for key, (type_, *_) in rows.items() if type_ in ("", "any", "list")]
 
 
 def test_the_published_schema_knows_every_key_of_a_result() -> None:

@@ -10,23 +10,20 @@ import inspect
 import io
 import json
 import re
-import types
-import typing
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from domainclip import registry
 from domainclip.cli.app import app
 from domainclip.config import loading, recipe
-from domainclip.config.option_types import describe_options, field_comments, schema_type
+from domainclip.config.option_types import describe_options
 from domainclip.errors import DomainclipError
 from domainclip.report.ablation_results import AblationFile
 from domainclip.report.comparison_file import ComparisonFile
 from domainclip.report.results_file import ResultsFile
 from domainclip.report.strict_file import Strict
 from tools.markdown import paragraph, table_row
+from tools.recipe_keys import recipe_keys
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = [
@@ -213,57 +210,6 @@ def _options(kind: str, name: str) -> str:
     rows = ["| Option | Type | Default | |", "|---|---|---|---|"]
     rows += [table_row(f"`{one.name}`", one.type, one.default, one.meaning) for one in options]
     return "\n".join(rows)
-
-
-RECIPE_KEYS = """# Recipe keys
-
-Generated from the code by `make docs`. On the command line a key is written `KEY=VALUE`, e.g.
-`train.epochs=3`. The options of strategies, objectives, curation and probes are in
-[components.md](components.md), the keys of a data card in [data.md](../guide/data.md). `corpus` and
-`retention` also take every key of the card, which they override for the run.
-"""
-
-
-def recipe_keys() -> str:
-    """Every key of a recipe: type, default, and the comment in the code."""
-    lines = [RECIPE_KEYS, *_keys_of(recipe.Recipe, "", "## The run")]
-    sections = [("base", recipe.Base), ("corpus", recipe.CorpusSource), ("train", recipe.TrainConfig)]
-    sections += [("anchor_texts", recipe.AnchorTexts), ("weight_interpolation", recipe.WeightInterpolation)]
-    sections += [("evaluate", recipe.EvaluationConfig), ("report", recipe.ReportConfig)]
-    for key, model in sections:
-        lines += _keys_of(model, f"{key}.", f"## {key}")
-    return "\n".join(lines)
-
-
-def _keys_of(model: type[BaseModel], prefix: str, title: str) -> list[str]:
-    about, remarks = model.model_json_schema(), field_comments(model)
-    rows = [
-        title,
-        "",
-        paragraph(inspect.getdoc(model) or ""),
-        "",
-        "| Key | Type | Default | |",
-        "|---|---|---|---|",
-    ]
-    for name, field in about["properties"].items():
-        inner = _is_section(model.model_fields[name].annotation)
-        type_ = "mapping" if inner else schema_type(field, about.get("$defs", {}))
-        default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else "required"
-        if inner:
-            default = (
-                "null"
-                if field.get("default", {}) is None
-                else "required"
-                if name in ("base", "corpus")
-                else ""
-            )
-        rows.append(table_row(f"`{prefix}{name}`", type_, default, remarks.get(name, "")))
-    return [*rows, ""]
-
-
-def _is_section(annotation: Any) -> bool:
-    candidates = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return any(isinstance(one, type) and issubclass(one, BaseModel) for one in candidates)
 
 
 PAGES = {

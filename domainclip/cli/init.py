@@ -43,6 +43,9 @@ def init(
     domainclip init table.csv --out shop
     domainclip init /data/dicom --table reports.csv --yes
     """
+    from domainclip.data.readers.sources.layout import find_layout
+
+    find_layout(path)  # a path that does not exist costs no import of a library of data sets
     from domainclip.pipelines.init import init as pipelines_init
 
     silent = yes or as_json or not sys.stdin.isatty()

@@ -23,16 +23,16 @@ Options = dict[str, Any]
 class Base(StrictModel):
     """The checkpoint to adapt: a local folder or a Hub id."""
 
-    path: str
-    revision: str | None = None
+    path: str  # a folder, or an id of the Hub
+    revision: str | None = None  # a commit or tag of the Hub; null: the newest
 
 
 class CorpusSource(BaseModel):
     """A corpus: its card, its path, and overrides of any key of the card for this run."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    card: str | None = None
-    path: str
+    card: str | None = None  # a built-in card, or the path of a card file; null: all is guessed
+    path: str  # a table, a folder, shards, or a data set of the Hub
 
     def overrides(self) -> Options:
         """The keys of the card that the recipe overrides."""
@@ -57,17 +57,18 @@ class RetentionSource(CorpusSource):
 class AnchorTexts(StrictModel):
     """General-domain texts made of the tokenizer's words, for objectives that use `anchor_texts`."""
 
-    count: int = Field(4096, ge=2)
-    per_step: int = Field(64, ge=2)
+    count: int = Field(4096, ge=2)  # texts in all
+    per_step: int = Field(64, ge=2)  # texts of a training step
+    # {} is the place of a word.
     templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
 
 
 class EvaluationConfig(StrictModel):
     """How base and adapted model are evaluated."""
 
-    bootstrap_samples: int = Field(2000, ge=100)
-    seed: int = Field(0, ge=0, lt=2**32)
-    split: Literal["validation", "test"] = "test"
+    bootstrap_samples: int = Field(2000, ge=100)  # resamples of an interval
+    seed: int = Field(0, ge=0, lt=2**32)  # of the resamples
+    split: Literal["validation", "test"] = "test"  # that the report measures
     cache_embeddings: bool = True  # in the disk cache, so that another evaluation takes seconds
 
 
@@ -76,7 +77,7 @@ class WeightInterpolation(StrictModel):
 
     citation: ClassVar[str] = "arXiv:2109.01903"
 
-    alphas: list[float] = [0.25, 0.5, 0.75, 1.0]
+    alphas: list[float] = [0.25, 0.5, 0.75, 1.0]  # 0: the base model, 1: the adapted one
     by_layer: bool = False  # layer l of L moves by alpha + (1 - alpha) l / (L - 1) [arXiv:2410.17146]
     # The largest drop of any headline metric on the retention set; half of that set then selects alpha.
     max_retention_drop: Share | None = None
@@ -92,7 +93,7 @@ class WeightInterpolation(StrictModel):
 class ReportConfig(StrictModel):
     """Title, licence and content of the report."""
 
-    title: str | None = None
+    title: str | None = None  # null: made of the recipe's name
     license: str = "unknown"  # of the adapted weights, by the Hub's name for it; part of the model card
     examples: bool = False  # show images and captions of the corpus, which may identify people
 
@@ -100,19 +101,21 @@ class ReportConfig(StrictModel):
 class Recipe(StrictModel):
     """All settings of one run."""
 
-    name: str
-    base: Base
-    corpus: CorpusSource
-    strategy: dict[str, Options]
+    name: str  # of the run folder; default: that of the file
+    base: Base  # the model to adapt
+    corpus: CorpusSource  # the images and texts
+    strategy: dict[str, Options]  # the component that decides which weights are trained, with its options
     objectives: dict[str, Options] = {}  # empty: the loss that the base model's family was trained with
-    curation: dict[str, Options] = {}
-    train: TrainConfig = TrainConfig()
+    curation: dict[str, Options] = {}  # components that select or change training items, in this order
+    train: TrainConfig = TrainConfig()  # schedule, optimizer, checkpoints, resources
+    # General texts for objectives that hold the model near the base.
     anchor_texts: AnchorTexts = AnchorTexts()
+    # {}: weights between base and adapted model, chosen on validation.
     weight_interpolation: WeightInterpolation | None = None
     probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
-    retention: RetentionSource | None = None
-    evaluate: EvaluationConfig = EvaluationConfig()
-    report: ReportConfig = ReportConfig()
+    retention: RetentionSource | None = None  # general images, on which forgetting is measured
+    evaluate: EvaluationConfig = EvaluationConfig()  # how the models are measured
+    report: ReportConfig = ReportConfig()  # title, licence and content of the report
 
     @field_validator("name")
     @classmethod

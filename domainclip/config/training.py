@@ -17,33 +17,33 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class TrainConfig(StrictModel):
     """Settings of training; `null` means the strategy's default or a measured value."""
 
-    epochs: float = Field(5, gt=0)
+    epochs: float = Field(5, gt=0)  # passes over the training items
     batch_size: int = Field(128, ge=2)  # pairs in one loss, over all processes
     # Pairs per process in memory at once; null: all; auto: all, or where they do not fit, as many as a
     # measurement before the first step allows.
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
-    learning_rate: float | None = Field(None, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.98)
+    learning_rate: float | None = Field(None, gt=0)  # at its peak; null: that of the strategy
+    weight_decay: float = Field(0.1, ge=0)  # of matrices; none of biases, norms and token embeddings
+    betas: tuple[Share, Share] = (0.9, 0.98)  # of the optimizer
     warmup: Share = 0.1  # of the steps
-    max_grad_norm: float = Field(1.0, gt=0)
-    seed: int = Field(0, ge=0, lt=2**32)
+    max_grad_norm: float = Field(1.0, gt=0)  # longer gradients are shortened to it
+    seed: int = Field(0, ge=0, lt=2**32)  # of order, captions, augmentation and dropout
     # Several runs and one report of their mean and range: this many seeds from `seed` on, or these ones.
     seeds: Annotated[int, Field(ge=2, le=100)] | list[Seed] | None = None
     # Of activations: auto is the fastest that the device computes in; tf32 is fp32 with shorter factors in
     # matrix products, on a GPU that has it.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    augmentation: Literal["none", "crop", "crop_flip"] = "none"
+    augmentation: Literal["none", "crop", "crop_flip"] = "none"  # crop_flip mirrors, too
     # fast: JPEG files at a half, a quarter or an eighth of their size where that is twice the model's input.
     decode: Literal["exact", "fast"] = "exact"
     # Processes that load images, for each process of the run; auto: its share of the cores, none for few.
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    log_every: int = Field(1, ge=1)
+    log_every: int = Field(1, ge=1)  # steps between two lines of metrics.jsonl
     # Also send the numbers of metrics.jsonl and the recipe without paths to these; tensorboard writes event
     # files into the run folder.
     trackers: list[TrackerName] = []
     save_every: Annotated[int, Field(ge=1)] | str = 200  # steps between checkpoints, or a time such as 15m
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)  # the newest ones
     time_limit: str | None = None  # e.g. 3h50m: save a checkpoint and stop then; continue with --resume
     requeue: bool = False  # put the SLURM job back into its queue when it is stopped
     timeout: str = "30m"  # the run ends when one process has waited this long for another
@@ -53,11 +53,11 @@ class TrainConfig(StrictModel):
         "last"  # weights of the last step, or of the lowest validation loss
     )
     max_retention_drop: float = Field(0.05, ge=0)  # allowed drop of the headline metric on the retention set
-    on_retention_drop: Literal["warn", "stop", "lower_rate"] = "warn"
+    on_retention_drop: Literal["warn", "stop", "lower_rate"] = "warn"  # when that drop is exceeded
     cache_features: bool = True  # compute the outputs of frozen towers and layers once
     feature_cache_gb: float = Field(20, gt=0)  # disk limit, for all runs together
     pixel_cache_gb: float = Field(20, ge=0)  # disk limit of decoded images; 0: no cache
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit needs domainclip[eight_bit]
     activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
     compile: bool = False  # compile the transformer layers with torch.compile
     fsdp: bool = False  # shard weights and moments over the processes

@@ -29,8 +29,8 @@ class Columns(StrictModel):
     `null`: guessed from the names, and the guess is printed; `""` or `[]`: this corpus has none.
     """
 
-    id: ColumnName | None = None
-    image: ColumnName | None = None
+    id: ColumnName | None = None  # a unique name of each row; default: that of the image
+    image: ColumnName | None = None  # the names of the files, or the images
     texts: list[ColumnName] | None = None  # several captions of one image
     language: ColumnName | None = None  # a column with a language code …
     languages: dict[ColumnName, str] = {}  # … or the language of each caption column
@@ -41,12 +41,12 @@ class Columns(StrictModel):
     labels: ColumnName | list[ColumnName] | None = (
         None  # one column of class names, or one 0/1/-1 column a class
     )
-    split: ColumnName | None = None
+    split: ColumnName | None = None  # train, validation or test, in any usual word
     meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
     # Where an image comes from (site, scanner, repository), and how it was taken (view, device, protocol),
     # which a model may recognise instead of the class. Several columns of acquisition count together.
     source: ColumnName | None = None
-    acquisition: list[ColumnName] = []
+    acquisition: list[ColumnName] = []  # how the image was taken: view, device, protocol
 
     @property
     def matched_by(self) -> Literal["group", "truth"]:
@@ -65,12 +65,12 @@ class Splits(StrictModel):
     sources into training and validation in the ratio of their shares.
     """
 
-    by: Literal["group", "source"] = "group"
+    by: Literal["group", "source"] = "group"  # source: one source is the test split
     test_source: str | int = 1  # a value of columns.source, or its place in their alphabetical order
-    train: float = Field(default=0.8, ge=0, le=1)
-    validation: float = Field(default=0.1, ge=0, le=1)
-    test: float = Field(default=0.1, ge=0, le=1)
-    seed: int = 0
+    train: float = Field(default=0.8, ge=0, le=1)  # share of the groups
+    validation: float = Field(default=0.1, ge=0, le=1)  # share of the groups
+    test: float = Field(default=0.1, ge=0, le=1)  # share of the groups
+    seed: int = 0  # another seed divides otherwise
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Splits:
@@ -92,8 +92,8 @@ class Prompts(StrictModel):
 class Retention(StrictModel):
     """The general-domain set that measures forgetting; a relative path starts at the corpus folder."""
 
-    card: str = "general"
-    path: str
+    card: str = "general"  # a built-in card, or the path of a card file
+    path: str  # from the corpus folder
 
 
 Severity = Literal["error", "warning", "info", "off"]
@@ -106,26 +106,26 @@ class Checks(StrictModel):
     """
 
     near_duplicates: Severity | None = None  # nearly the same image in two splits: an error
-    near_duplicates_within: Severity | None = None
+    near_duplicates_within: Severity | None = None  # in one split
     identifiers: Severity | None = None  # captions that may identify a person
     laterality: Severity | None = None  # captions name left or right, and training mirrors
-    blank_images: Severity | None = None
+    blank_images: Severity | None = None  # without any detail
     low_contrast: Severity | None = None  # images that come out nearly black, nearly white or flat
     decoder_messages: Severity | None = None  # GDCM printed a line, as for corrupt JPEG data
     fits_planes: Severity | None = None  # FITS files of several images, where the card names no HDU
-    small_images: Severity | None = None
-    missing_class: Severity | None = None
-    common_class: Severity | None = None
-    similar_classes: Severity | None = None
-    number_classes: Severity | None = None
-    wordnet_classes: Severity | None = None
-    wrapper_classes: Severity | None = None
-    missing_classes: Severity | None = None
-    single_class: Severity | None = None
-    no_negatives: Severity | None = None
-    repeated_captions: Severity | None = None
-    truncated_captions: Severity | None = None
-    split_script: Severity | None = None
+    small_images: Severity | None = None  # smaller than the model's input
+    missing_class: Severity | None = None  # a class without items in a split
+    common_class: Severity | None = None  # a class of nearly all items
+    similar_classes: Severity | None = None  # classes whose names differ in spelling only
+    number_classes: Severity | None = None  # classes named by numbers
+    wordnet_classes: Severity | None = None  # classes named by WordNet ids
+    wrapper_classes: Severity | None = None  # classes named as folders are: images, train
+    missing_classes: Severity | None = None  # classes named nan or None
+    single_class: Severity | None = None  # all items of one class
+    no_negatives: Severity | None = None  # no text of a batch is wrong for an image
+    repeated_captions: Severity | None = None  # the same caption at several images
+    truncated_captions: Severity | None = None  # longer than the model reads
+    split_script: Severity | None = None  # a script that the tokenizer splits into bytes
     tangled_source: Severity | None = None  # the source or acquisition of an image gives its class away
     tangled_files: Severity | None = None  # folder, size or brightness of an image give its class away
 
@@ -133,49 +133,50 @@ class Checks(StrictModel):
 class Privacy(StrictModel):
     """Whether the corpus has identifying content; unknown blocks examples and their push."""
 
+    # Of persons, in names, captions and headers.
     identifiers: Literal["none", "de-identified", "identified", "unknown"] = "unknown"
-    burned_in_text: Literal["no", "yes", "unknown"] = "unknown"
+    burned_in_text: Literal["no", "yes", "unknown"] = "unknown"  # written into the pixels
 
 
 class Card(StrictModel):
     """All options of a corpus."""
 
-    name: str = "unnamed"
-    pretty_name: str = ""
+    name: str = "unnamed"  # default: that of the card's file
+    pretty_name: str = ""  # in reports and model cards
     # Words of reports: its groups in the plural (patients, works), and a class in the singular (finding).
     group_name: str = Field(default="", max_length=30)
     class_name: str = Field(default="", max_length=30)
-    license: str = "unknown"
-    language: list[str] = []
-    reader: str = "table"
+    license: str = "unknown"  # of images and texts, as the Hub names it
+    language: list[str] = []  # of the captions; one: of all
+    reader: str = "table"  # how the source is read
     options: dict[str, Any] = {}  # the options of the reader
-    columns: Columns = Columns()
-    splits: Splits = Splits()
-    captions: Captions = Captions()
-    images: ImageSettings = ImageSettings()
+    columns: Columns = Columns()  # the role of each column
+    splits: Splits = Splits()  # shares, or a source that is held out
+    captions: Captions = Captions()  # how captions are made and drawn
+    images: ImageSettings = ImageSettings()  # how pixel values are shown
     # Of an item with several views, each epoch shows a random one, or always the first.
     views: Literal["random", "first"] = "random"
-    multi_label: bool = False
+    multi_label: bool = False  # an item may have several classes
     # Either the prompts of every class, or templates around the class names of the training split, for
     # classes with at least `min_items` items there. Prompts are data: they have a version.
     classes: dict[str, Prompts] = {}
-    templates: list[str] = []
-    min_items: int = Field(default=10, ge=1)
-    prompts_version: int = 1
+    templates: list[str] = []  # prompts of a class; {} is its name
+    min_items: int = Field(default=10, ge=1)  # training items of a class that is measured
+    prompts_version: int = 1  # raise it when prompts change
     # The share of a class where the model will be used, {pneumonia: 0.02}: predictive values are given for it
     # beside those at the share in the measured split.
     prevalence: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
     # What the readers of this domain call a metric of a class: {recall: completeness, precision: purity}.
     metric_names: dict[Literal["recall", "precision"], Annotated[str, Field(pattern="^[a-z][a-z_]*$")]] = {}
-    retention: Retention | None = None
+    retention: Retention | None = None  # the retention set of this corpus
     max_unusable: float = Field(default=0.01, ge=0, le=1)  # above this share of unusable items a run stops
-    privacy: Privacy = Privacy()
-    checks: Checks = Checks()
+    privacy: Privacy = Privacy()  # what an inspection showed
+    checks: Checks = Checks()  # severity of findings
     consent: str = "unknown"  # the consent of the people depicted or of the authors
     obtain: str = ""  # how to get the corpus, and into which layout
     verified: list[str] = []  # facts of this card that were checked, and against what
     not_verified: list[str] = []  # facts that were not checked
-    description: str = ""
+    description: str = ""  # the text of the card's file
 
     @property
     def names_may_show(self) -> bool:

@@ -340,8 +340,9 @@ def test_the_typed_base_decides_the_objective(corpus: Path, base: Path, tmp_path
 def test_a_small_corpus_has_small_batches(tmp_path: Path) -> None:
     made(make_corpus(tmp_path / "c"), tmp_path)
     text = (tmp_path / "recipe.yaml").read_text()
-    assert loading.load_recipe(str(tmp_path / "recipe.yaml")).train.batch_size == 16
-    assert "batch_size 128 in built-in recipe hub_dataset; 40 items: 2 steps an epoch" in text
+    train = loading.load_recipe(str(tmp_path / "recipe.yaml")).train
+    assert (train.batch_size, train.epochs) == (16, 20)
+    assert "batch_size 128, epochs 3 in the built-in recipe hub_dataset; 40 items: 2 steps an epoch" in text
 
 
 def test_images_in_a_parquet_table(tmp_path: Path) -> None:

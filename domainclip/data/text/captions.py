@@ -27,17 +27,17 @@ _SEPARATOR = re.compile(r"([,.;:](?:\s+|$)|(?<=\})\s+(?=\{))")
 class Captions(StrictModel):
     """The card's options for captions; `template` may name any column of the source."""
 
-    template: str | None = None
+    template: str | None = None  # columns in braces make the caption; null: unchanged
     empty_words: list[str] = list(EMPTY_WORDS)  # captions that count as empty, in this spelling
     # The text that an epoch shows of an item's captions: one of them, always the first, one sentence of one
     # of them, or one of the report's `sections`.
     policy: Literal["random", "first", "sentence", "section"] = "random"
-    sections: list[str] = ["findings", "impression"]
+    sections: list[str] = ["findings", "impression"]  # of a report, for policy: section
     headings: dict[str, list[str]] = {}  # further headings of a section besides its name, in any language
     # A caption longer than the base reads is truncated at its end, or each epoch shows another part of it
     # that fits ("window"), of `max_tokens` at most.
     overlong: Literal["truncate", "window"] = "truncate"
-    max_tokens: int | None = Field(default=None, ge=4)
+    max_tokens: int | None = Field(default=None, ge=4)  # of a window; null: what the model reads
     # The language that an epoch shows: in proportion to its captions, each equally, or with these weights.
     languages: Literal["natural", "balanced"] | dict[str, float] = "natural"
     merge_captions: bool = False  # rows that name the same image are one item with all their captions
@@ -46,7 +46,7 @@ class Captions(StrictModel):
     templates: list[str] | dict[str, list[str]] = []
     template_share: float = Field(default=0.5, ge=0, le=1)  # of the draws, where there are other captions
     rewrites: list[str] = []  # columns with the caption in other words, in training only
-    rewrite_share: float = Field(default=0.5, ge=0, le=1)
+    rewrite_share: float = Field(default=0.5, ge=0, le=1)  # of the draws, where there are rewrites
 
     @field_validator("template")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from domainclip.pipelines.init.choices import Choice, class_template, objective_of
@@ -12,6 +13,8 @@ from domainclip.pipelines.init.items import Items
 _CONTRASTIVE = ("contrastive", "sigmoid")
 _STEPS_PER_EPOCH = 5  # at least, where the corpus has so many batches of the smallest size
 _MIN_BATCH = 16
+_STEPS = 100  # of the training, below which more epochs are taken
+_MAX_EPOCHS = 20
 
 
 def recipe_data(
@@ -75,11 +78,16 @@ def _fit_to_size(settings: dict[str, Any], items: Items, comments: dict[str, str
     fitting = batch
     while fitting > _MIN_BATCH and fitting * _STEPS_PER_EPOCH > count:
         fitting //= 2
-    if fitting != batch:
-        train["batch_size"] = fitting
-        comments["train"] = (
-            f"batch_size {batch} in {choice_name(comments)}; {count} items: {count // fitting} steps an epoch"
-        )
+    per_epoch = max(1, count // fitting)
+    epochs = float(train.get("epochs", 5))
+    if epochs * per_epoch < _STEPS:
+        epochs = min(_MAX_EPOCHS, ceil(_STEPS / per_epoch))
+    changes = {"batch_size": (batch, fitting), "epochs": (train.get("epochs", 5), epochs)}
+    changed = [f"{key} {old}" for key, (old, new) in changes.items() if old != new]
+    if changed:
+        train |= {"batch_size": fitting, "epochs": int(epochs)}
+        steps = f"{count} items: {per_epoch} steps an epoch"
+        comments["train"] = f"{', '.join(changed)} in the {choice_name(comments)}; {steps}"
     settings["train"] = train
     alphas = (settings.get("weight_interpolation") or {}).get("alphas", [0.25, 0.5, 0.75, 1.0])
     if "weight_interpolation" in settings and not items.sizes["validation"] and len(alphas) > 1:
