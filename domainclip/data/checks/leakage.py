@@ -101,7 +101,7 @@ def near_duplicate_images(
         yield Finding(
             "error",
             f"nearly the same image in two splits: {between}; {_clearest_pair(inspected, across)}; "
-            f"{_REMEDY}; if they are different images, set checks: {{near_duplicates: warning}} in the card",
+            f"{_REMEDY}; if they are different images, set corpus.checks.near_duplicates=warning",
             "near_duplicates",
             len(across),
             _pair_locations(inspected, across),

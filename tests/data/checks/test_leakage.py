@@ -88,7 +88,7 @@ def test_nearly_the_same_image(tmp_path: Path, name: str) -> None:
     line = (
         "nearly the same image in two splits: 1 in train and test; one of them: row 3, row 12"
         f"{turn}; give such rows one group, or leave one out; if they are different images, set "
-        "checks: {near_duplicates: warning} in the card"
+        "corpus.checks.near_duplicates=warning"
     )
     assert leak_messages(findings) == [line]
     assert findings[0].where == ("row 3 and row 12",)
