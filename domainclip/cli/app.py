@@ -20,6 +20,7 @@ from domainclip.cli import (
     classify,
     components,
     data,
+    doctor,
     embed,
     evaluate,
     explore,
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.command()(finetune.demo)
 app.command()(init.init)
+app.command()(doctor.doctor)
 app.command()(plan.validate)
 app.command()(plan.plan)
 app.command()(finetune.finetune)
