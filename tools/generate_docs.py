@@ -28,6 +28,7 @@ from tools.recipe_keys import recipe_keys
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = [
     "demo",
+    "doctor",
     "init",
     "validate",
     "plan",
