@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -63,6 +63,12 @@ sbom: install
 	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[all]"
 	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type application --output-reproducible --validate -o build/sbom.cdx.json
+
+# Every form of export, by the code of its README, in a new environment with its library and without this package.
+exports: install
+	rm -rf build/exports
+	mkdir -p build/exports
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tools.exports build/exports
 
 # What each part does on four real corpora; the tables of docs/results/ablations.md. Some hours.
 ablations: install

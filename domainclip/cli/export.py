@@ -44,7 +44,10 @@ def export(
     checked = request.make_request(run, to, out, precision, check)
     from domainclip.pipelines.export import export as pipelines_export
 
-    result = pipelines_export.export(checked)
+    def report(line: str) -> None:
+        typer.echo(f"{line} …", err=True)
+
+    result = pipelines_export.export(checked, report) if not quiet else pipelines_export.export(checked)
     if as_json:
         output.print_json({"out": str(out), **result.model_dump(mode="json")})
     elif quiet:

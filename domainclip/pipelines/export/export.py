@@ -6,6 +6,7 @@ import importlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from domainclip.errors import ModelError
@@ -32,20 +33,23 @@ def _form(request: ExportRequest) -> ExportForm:
     return form(precision=request.precision)
 
 
-def export(request: ExportRequest) -> ExportRecord:
+def export(request: ExportRequest, report: Callable[[str], None] = lambda _: None) -> ExportRecord:
     """Write the model of a run to a folder; the content of its `export.json`.
+
+    `report` receives a line at the start of each part, which may take a minute.
 
     Raises: ModelError when the run cannot be read or does not fit the form, the exported model does not agree
     with it, or the folder cannot be written. Then nothing is left at `out`.
     """
     form = _form(request)
+    report(f"reading {request.run}")
     source = open_source(request.run)
     if reason := form.refusal(source) or _frames_refusal(form, source):
         raise ModelError(f"{request.run}: cannot be exported to {form.name}: {reason}")
     staging = request.out.absolute().parent / f".staging-{request.out.name}-{uuid.uuid4().hex[:8]}"
     try:
         staging.mkdir(parents=True)
-        result = _write(form, source, staging, request.check)
+        result = _write(form, source, staging, request.check, report)
         os.rename(staging, request.out)
     except OSError as error:
         raise ModelError(f"{request.out}: cannot be written: {error.strerror or error}") from None
@@ -63,11 +67,15 @@ def _frames_refusal(form: ExportForm, source: ExportSource) -> str:
     )
 
 
-def _write(form: ExportForm, source: ExportSource, folder: Path, checked: bool) -> ExportRecord:
+def _write(
+    form: ExportForm, source: ExportSource, folder: Path, checked: bool, report: Callable[[str], None]
+) -> ExportRecord:
+    report(f"writing the files of {form.name}")
     result = facts.unchecked_record(form, source)
     result = result.model_copy(update={"files": form.write(source, folder)})
     record.save(folder, result)
     if checked:
+        report("reading them back, and comparing the answers on the validation split")
         result = result.model_copy(update={"check": check(form, source, form.load(folder))})
         record.save(folder, result)
     (folder / "README.md").write_text(readme.render(form, source, result, folder), encoding="utf-8")

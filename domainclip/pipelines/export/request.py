@@ -47,6 +47,9 @@ def make_request(run: Path, to: str, out: Path, precision: str = "fp32", check: 
     if out.exists():
         raise RecipeError(f"{out}: exists already; name another folder")
     if not (run / "model").is_dir():
+        seeds = sorted(folder.parent for folder in run.glob("seed-*/model"))
+        if seeds:
+            raise ModelError(f"{run}: a run of {len(seeds)} seeds, each with its model: name one: {seeds[0]}")
         raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
     _require(to, check)
     return ExportRequest(run, to, out, precision, check)

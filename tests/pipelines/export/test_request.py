@@ -48,6 +48,16 @@ def test_no_run(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_of_seeds(tmp_path: Path) -> None:
+    (tmp_path / "run/seed-1/model").mkdir(parents=True)
+    (tmp_path / "run/seed-0/model").mkdir(parents=True)
+    with pytest.raises(ModelError) as caught:
+        make_request(tmp_path / "run", "transformers", tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path}/run: a run of 2 seeds, each with its model: name one: {tmp_path}/run/seed-0"
+    )
+
+
 def test_libraries_that_are_not_installed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "find_spec", lambda name: None)
     with pytest.raises(RecipeError) as caught:
