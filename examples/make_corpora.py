@@ -166,7 +166,8 @@ def _write_fits(path: Path, kind: str, band: str, seed: int) -> Path:
     from astropy.io import fits as astropy_fits
 
     rng = np.random.default_rng([6, seed])
-    row, column = (np.mgrid[:72, :72] - 36) / 36
+    grid = (np.mgrid[:72, :72] - 36) / 36
+    row, column = (grid - rng.uniform(-0.5, 0.5, (2, 1, 1))) / rng.uniform(0.5, 1.5)
     radius, angle = np.hypot(row, column), np.arctan2(row, column)
     if kind == "spiral galaxy":
         light = np.exp(-radius * 4) * (1.2 + np.cos(2 * angle + 9 * radius + rng.uniform(0, 6)))
@@ -176,6 +177,8 @@ def _write_fits(path: Path, kind: str, band: str, seed: int) -> Path:
         light = np.zeros_like(radius)
         for y, x in rng.normal(0, 0.4, (30, 2)):
             light += rng.uniform(0.5, 2) * np.exp(-((row - y) ** 2 + (column - x) ** 2) * 900)
+    for y, x in rng.uniform(-1, 1, (8, 2)):  # stars of the foreground
+        light += rng.uniform(0.5, 2) * np.exp(-((grid[0] - y) ** 2 + (grid[1] - x) ** 2) * 400)
     counts = rng.poisson(np.maximum(light, 0) * 900 + 60).astype(np.float32)
     header = astropy_fits.Header({"OBJECT": kind, "FILTER": band, "EXPTIME": 90.0})
     path.parent.mkdir(parents=True, exist_ok=True)
