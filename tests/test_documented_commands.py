@@ -107,6 +107,8 @@ def validate(command: str, given: dict[str, Any]) -> None:
     if command == "ablate":
         plan.load(given["plan"], given["overrides"] or [], None)
         return
+    if command == "data preview":
+        assert given["words"][-1].endswith(".html"), "the page is named last"
     if command.startswith("recipes") and (name := given.get("name")):
         assert name in builtin.builtin_names("recipes", ".yaml") or name.startswith("ablations/")
     if given.get("suite"):
