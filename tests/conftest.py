@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from domainclip.distributed import phases
 from tests.support.tiny_models import tiny_clip
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "white": (240, 240, 240)}
@@ -91,6 +92,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads or writes the home of whoever runs it, and none reaches a hub."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(phases, "FIRST_SECONDS", 1e6)  # no line, however slow the machine is
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -20,6 +20,7 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.schema import COLUMNS, SPLITS, features
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
+from domainclip.distributed.phases import phase
 from domainclip.errors import DataError, RecipeError, did_you_mean
 
 _CHUNK = 64  # rows: a row may hold its images as bytes
@@ -57,6 +58,7 @@ def build_reader(card: Card) -> CorpusReader:
     return reader
 
 
+@phase("reading the corpus")
 def load_corpus(
     card: Card,
     path: str,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domainclip.data.interfaces import Encoder
+from domainclip.distributed.phases import phase
 from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
 from domainclip.evaluation.base import EvaluationSet, Probe
@@ -61,6 +62,7 @@ def evaluate_pair(base: Encoder, adapted: Encoder | None, protocol: Protocol) ->
     )[0]
 
 
+@phase("measuring and comparing models")
 def compare_models(
     encoders: Sequence[Encoder],
     sets: Sequence[EvaluationSet],

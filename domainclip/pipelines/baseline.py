@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from domainclip.distributed.phases import phase
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, evaluate_pair
 from domainclip.evaluation.protocol import Protocol
@@ -27,6 +28,7 @@ class Baseline:
     selection_metric: ComparisonRow | None  # that selects α; None where none is selected
 
 
+@phase("measuring the base")
 def measure_baseline(base: DualEncoder, protocol: Protocol, run: RunContext) -> Baseline:
     """Measure the base, make the run folder and record there which splits have been measured.
 
@@ -53,6 +55,7 @@ def _floor_warnings(protocol: Protocol, metric: ComparisonRow | None) -> list[st
     return [f"weight_interpolation.max_retention_drop: {reason}"] if reason else []
 
 
+@phase("loading the base again")
 def reload_base(inputs: Inputs, protocol: Protocol, run: RunContext) -> CachedEncoder:
     """The base as published, once more: training may have changed it in place.
 

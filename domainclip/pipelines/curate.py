@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from domainclip.data.corpus import Corpus
 from domainclip.data.interfaces import BatchOrdering, Curation, UnreadableImages
+from domainclip.distributed.phases import phase
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
@@ -62,6 +63,7 @@ def curate_corpus(
     return corpus.with_train_items(curated.items), curated
 
 
+@phase("curating the training items")
 def curate(
     items: Dataset, curation: Mapping[str, Curation], base: DualEncoder | None, *, on_disk: bool
 ) -> CuratedItems:

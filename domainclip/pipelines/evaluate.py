@@ -16,7 +16,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from domainclip.config.recipe import Recipe
-from domainclip.distributed import collectives
+from domainclip.distributed import collectives, phases
 from domainclip.distributed.collectives import first_process
 from domainclip.distributed.folder_lock import locked_folder, refuse_if_in_use
 from domainclip.errors import RecipeError
@@ -53,6 +53,7 @@ def evaluate_models(request: EvalRequest) -> Path | None:
 
     Raises: RecipeError when nothing states what to measure on; whatever loading models and corpus raises.
     """
+    phases.set_quiet(request.quiet)
     run = run_of(request)
     recipe = recipe_of(request, run)
     folder = _report_folder(request)

@@ -12,7 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from domainclip.config import durations
 from domainclip.config.recipe import Recipe
-from domainclip.distributed import heartbeat, launch
+from domainclip.distributed import heartbeat, launch, phases
 from domainclip.pipelines.run_folder import locked_run_folder
 from domainclip.report.redaction import public_settings
 from domainclip.training.monitoring.trackers import Trackers
@@ -29,6 +29,7 @@ def open_run(recipe: Recipe, options: RunOptions) -> Iterator[RunContext]:
     """
     started, settings = time.monotonic(), recipe.train
     heartbeat.set_timeout(settings.timeout)
+    phases.set_quiet(options.quiet)
     timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=durations.seconds(settings.timeout)))
     accelerator = Accelerator(mixed_precision=mixed_precision(settings), kwargs_handlers=[timeout])
     launch.check_engine(accelerator.distributed_type.value)

@@ -15,6 +15,7 @@ from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
+from domainclip.distributed.phases import phase
 from domainclip.evaluation.base import RETENTION
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
@@ -40,6 +41,7 @@ from domainclip.training.validation import validation_warnings
 from domainclip.training.weight_interpolation import AdaptedModel
 
 
+@phase("writing the report")
 def write_run_report(
     evaluation: Evaluation,
     base: CachedEncoder,

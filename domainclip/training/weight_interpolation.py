@@ -15,6 +15,7 @@ from functools import partial
 from math import isfinite
 
 from domainclip.distributed import heartbeat
+from domainclip.distributed.phases import phase
 from domainclip.errors import RecipeError
 from domainclip.evaluation import verdicts
 from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, Probe, ProbeResult
@@ -80,6 +81,7 @@ def selection_metric(base: DualEncoder, protocol: Protocol) -> ComparisonRow | N
     return metric
 
 
+@phase("measuring interpolated weights")
 def interpolate_weights(
     trained: TrainedModel, protocol: Protocol, metric: ComparisonRow | None
 ) -> AdaptedModel:

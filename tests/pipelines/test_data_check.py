@@ -244,3 +244,18 @@ def test_help_needs_no_torch() -> None:
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_all_findings_are_listed_however_many_items_are_unusable(corpus: Path) -> None:
+    """Half of the rows are unusable, and the leak among the others is found all the same."""
+    table = corpus / "metadata.csv"
+    _, *rows = table.read_text(encoding="utf-8").splitlines()
+    for file in sorted(corpus.glob("*.png"))[: len(rows) // 2]:
+        file.unlink()
+    found = check.check_corpus(from_card(None, str(corpus), []))
+    first = found.findings[0]
+    assert (first.level, first.code) == ("error", "unusable_items")
+    assert first.count == len(first.where) == len(rows) // 2
+    assert "missing file" in first.text
+    assert len(found.findings) > 1
+    assert found.corpus.card.max_unusable == 0.01

@@ -20,6 +20,7 @@ from domainclip.data.images.alignment import detail_level
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
 from domainclip.data.quarantine import UnusableItem, count_reasons, raise_max_unusable
 from domainclip.data.schema import SPLITS
+from domainclip.distributed.phases import phase
 
 _MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which the finding is a warning
 _HEAD_BYTES = 132  # enough to recognise a DICOM file
@@ -86,6 +87,7 @@ class InspectedCorpus:
         return f"{len(self.positions)} {'images' if self.complete else 'inspected images'}"
 
 
+@phase("inspecting images")
 def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> InspectedCorpus:
     """Inspect all images (`sample` None), or `sample` of them, spread evenly over the corpus.
 

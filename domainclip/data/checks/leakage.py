@@ -18,6 +18,7 @@ from domainclip.data.images import inspection, near_duplicates
 from domainclip.data.images.near_duplicates import DuplicatePair
 from domainclip.data.images.perceptual_hashes import ORIENTATIONS, THUMBNAIL_SIDE
 from domainclip.data.schema import SPLITS
+from domainclip.distributed.phases import phase
 
 _REMEDY = "give such rows one group, or leave one out"
 
@@ -82,6 +83,7 @@ def _locations_by_digest(corpus: Corpus) -> dict[str, dict[str, list[str]]]:
     return locations
 
 
+@phase("searching for near-duplicates")
 def near_duplicate_images(
     corpus: Corpus,
     inspected: InspectedCorpus,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from domainclip import components
@@ -13,10 +13,11 @@ from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
 from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.dicom.decoders import DecoderRow, decoder_table
-from domainclip.data.quarantine import count_reasons
+from domainclip.data.quarantine import check_max_unusable, count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import languages
 from domainclip.data.text.captions import length_histogram
+from domainclip.errors import DataError
 from domainclip.evaluation import embed_images
 from domainclip.models import base_loading
 from domainclip.models.dual_encoder import DualEncoder
@@ -75,13 +76,28 @@ class CorpusCheck:
         return count_reasons(self.corpus.unusable)
 
 
+def _too_many_unusable(corpus: Corpus) -> list[Finding]:
+    """The error that would stop a run, where more items are unusable than the card allows."""
+    usable = len(corpus.digests) + sum(map(len, corpus.view_digests.values()))
+    unusable = corpus.unusable
+    try:
+        check_max_unusable(unusable, usable + len(unusable), corpus.card)
+    except DataError as error:
+        where = tuple(item.location for item in unusable)
+        return [Finding("error", str(error), "unusable_items", len(unusable), where)]
+    return []
+
+
 def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -> CorpusCheck:
     """Load and check a corpus; every image is decoded or, unless `whole`, a sample.
 
     Raises: whatever loading base and corpus raises.
     """
     recipe = target.recipe
-    corpus = load_corpus(target.card, target.path)  # before the base: a wrong cell costs seconds then
+    # Before the base: a wrong cell costs seconds then. However many items are unusable, all is checked.
+    corpus = load_corpus(target.card.model_copy(update={"max_unusable": 1.0}), target.path)
+    limited = corpus.card.model_copy(update={"max_unusable": target.card.max_unusable})
+    corpus = replace(corpus, card=limited)
     base = (
         base_loading.load_base_model(recipe.base.path, recipe.base.revision)
         if recipe and target.with_base
@@ -94,19 +110,23 @@ def check_corpus(target: CheckTarget, *, whole: bool = True, workers: int = 0) -
         applied = {name: step for name, step in curation.items() if name not in left_out}
         curated = curate(corpus.splits["train"], applied, base, on_disk=recipe.evaluate.cache_embeddings)
         corpus = corpus.with_train_items(curated.items)
-    findings = [
-        Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
-        for name in left_out
-    ] + corpus_findings(
-        corpus,
-        base.text_tokenizer.count if base else None,
-        recipe.train.batch_size if recipe else 128,
-        max_tokens=base.max_tokens if base else 77,
-        augmentation=recipe.train.augmentation if recipe else "none",
-        side=min(base.image_preprocessor.size) if base else None,
-        sample=None if whole else SAMPLE_IMAGES,
-        workers=workers,
-        embed=embed_images.embed_images(base) if base else None,
+    findings = (
+        _too_many_unusable(corpus)
+        + [
+            Finding("info", f"curation {name} was not applied: it looks at the base's embeddings", "curation")
+            for name in left_out
+        ]
+        + corpus_findings(
+            corpus,
+            base.text_tokenizer.count if base else None,
+            recipe.train.batch_size if recipe else 128,
+            max_tokens=base.max_tokens if base else 77,
+            augmentation=recipe.train.augmentation if recipe else "none",
+            side=min(base.image_preprocessor.size) if base else None,
+            sample=None if whole else SAMPLE_IMAGES,
+            workers=workers,
+            embed=embed_images.embed_images(base) if base else None,
+        )
     )
     pairs = list(captions_with_language(corpus))
     texts, tags = [text for text, _ in pairs], [language for _, language in pairs]
