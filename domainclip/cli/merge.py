@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from domainclip.cli import output
+from domainclip.cli.arguments import typed_command
 from domainclip.cli.output import JsonOption, QuietOption
 from domainclip.errors import RecipeError
-from domainclip.report.redaction import public_command
 
 
 def merge(
@@ -47,7 +47,7 @@ def merge(
     )
     pipelines_merge.merge(request)
     measured = evaluate != "none"
-    pages = pipelines_merge.measure(request, evaluate, public_command()) if measured else []
+    pages = pipelines_merge.measure(request, evaluate, typed_command()) if measured else []
     if as_json:
         output.print_json({"schema_version": 1, "out": str(out), "reports": [str(page) for page in pages]})
         return

@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
-from domainclip.cli.arguments import Json, Overrides, Processes, Quiet, RecipeOption, print_report
+from domainclip.cli.arguments import (
+    Json,
+    Overrides,
+    Processes,
+    Quiet,
+    RecipeOption,
+    print_report,
+    typed_command,
+)
 from domainclip.config import durations
 from domainclip.errors import RecipeError
-from domainclip.report.redaction import public_command
 
 
 def tune(
@@ -64,7 +71,7 @@ def tune(
         final=final,
         processes=processes,
         quiet=quiet,
-        command=public_command(),
+        command=typed_command(),
     )
     print_report(pipelines_tune.tune(recipe, overrides or [], run_dir, options), as_json)
 
