@@ -59,7 +59,7 @@ class AnchorTexts(StrictModel):
 
     count: int = Field(4096, ge=2)  # texts in all
     per_step: int = Field(64, ge=2)  # texts of a training step
-    # {} is the place of a word.
+    # Each {} is another word: "a {} beside a {}" makes longer texts, as captions are.
     templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
 
 

@@ -30,6 +30,8 @@ def whole_words(tokenizer: Any) -> list[str]:
 def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]:
     """`anchors.count` texts: a template with one word or, for one text in three, with two.
 
+    A template with several places has another word in each: a longer text, as captions are.
+
     Raises: ModelError when the tokenizer has no whole words (a byte or character vocabulary).
     """
     known = whole_words(tokenizer)
@@ -41,10 +43,16 @@ def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]
     picks = draw.integers(len(known), size=(anchors.count, 2))
     pairs = draw.random(anchors.count) < 1 / 3
     forms = draw.integers(len(anchors.templates), size=anchors.count)
+    places = max(template.count("{}") for template in anchors.templates)
+    further = draw.integers(len(known), size=(anchors.count, max(0, places - 1)))
     texts = []
-    for (first, second), two, form in zip(picks, pairs, forms, strict=True):
-        words = f"{known[first]} {known[second]}" if two else known[first]
-        texts.append(anchors.templates[form].replace("{}", words))
+    for (first, second), two, form, rest in zip(picks, pairs, forms, further, strict=True):
+        text = anchors.templates[form].replace(
+            "{}", f"{known[first]} {known[second]}" if two else known[first], 1
+        )
+        for word in rest:
+            text = text.replace("{}", known[word], 1)
+        texts.append(text)
     return texts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,15 @@ def test_a_vocabulary_without_words() -> None:
     assert str(caught.value) == (
         "the base's tokeniser has no whole words to make anchor texts of: leave out the objective anchor"
     )
+
+
+def test_a_template_with_several_places_has_another_word_in_each(tokenizer: Any) -> None:
+    settings = AnchorTexts(count=40, templates=["{} near {} on {}"])
+    texts = anchor_texts.make_sentences(tokenizer, settings, 5)
+    parts = [re.fullmatch("(.+) near (.+) on (.+)", text) for text in texts]
+    assert all(parts)
+    words = [part.groups() for part in parts if part]
+    assert sum(len(set(three)) == 3 for three in words) > len(words) / 2
+    # The first place is drawn as it is where it is the only one.
+    alone = anchor_texts.make_sentences(tokenizer, AnchorTexts(count=40, templates=["{} near"]), 5)
+    assert [f"{three[0]} near" for three in words] == alone
