@@ -345,6 +345,18 @@ def test_a_small_corpus_has_small_batches(tmp_path: Path) -> None:
     assert "batch_size 128, epochs 3 in the built-in recipe hub_dataset; 40 items: 2 steps an epoch" in text
 
 
+def test_few_groups_are_divided_into_larger_shares(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{i}.png", "caption": f"a chair {i}", "object_id": f"o{i // 2}"} for i in range(60)
+    ]
+    done = made(table(tmp_path / "c", rows), tmp_path / "o")
+    card, read = corpus_of(tmp_path / "o")
+    assert (card.splits.train, card.splits.validation, card.splits.test) == (0.6, 0.2, 0.2)
+    assert done.items is not None
+    assert done.items.sizes == {split: len(rows) for split, rows in read.splits.items()}
+    assert "few: with the usual shares" in (tmp_path / "o" / "card.md").read_text()
+
+
 def test_images_in_a_parquet_table(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     from PIL import Image

@@ -129,7 +129,7 @@ def _with_items(file: Path, card: Card, draft: Draft, guesses: list[Guess]) -> t
     """The items, and the guesses with those that follow from the items; the card is written again."""
     items = read_items(card, draft.path)
     more = guesses_of_items(items, card, ignored_split=False)
-    if any(guess.key == "columns.split" for guess in more):
+    if any(guess.key in ("columns.split", "splits") for guess in more):
         guesses = _replaced(guesses, more)
         card = _write_card(file, draft, guesses)
         items = read_items(card, draft.path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from domainclip.data import splits as data_splits
-from domainclip.data.cards import Card
+from domainclip.data.cards import Card, Splits
 from domainclip.data.corpus import build_reader
 from domainclip.data.files import locations
 from domainclip.data.images.digests import MISSING_FILE
@@ -20,6 +20,8 @@ from domainclip.data.quarantine import ReadLog, UnusableItem, count_reasons
 from domainclip.data.readers.guesses.guess import Guess
 from domainclip.data.schema import SPLITS
 
+_MIN_GROUPS = 6  # of a split, below which no interval is given
+_LARGER_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 _DEFAULT_MIN_ITEMS = 10
 _DEFAULT_MAX_UNUSABLE = 0.01
 
@@ -33,6 +35,8 @@ class Items:
     classes: Counter[str]  # items of each class in training
     unusable: Sequence[UnusableItem]
     notes: Sequence[str]
+    smallest: int = 0  # groups of validation or test, whichever has fewer
+    divided: bool = False  # whether the shares of the card made the splits
     leak: str | None = None  # groups in several splits, in words
 
     @property
@@ -65,6 +69,8 @@ def read_items(card: Card, path: str) -> Items:
         Counter(label for labels in splits["train"]["labels"][:] for label in labels),
         log.unusable,
         [*filter(None, [log.guesses]), *log.notes],
+        min(len(set(groups[name])) for name in ("validation", "test")),
+        log.divided,
         data_splits.describe_leak(groups, places),
     )
 
@@ -99,6 +105,9 @@ def guesses_of_items(items: Items, card: Card, ignored_split: bool) -> list[Gues
                     "columns.split", "", f"the column {card.columns.split} is not used: no item is in train"
                 )
             ]
+    if items.divided and items.smallest < _MIN_GROUPS <= items.groups // 2 and card.splits == Splits():
+        reason = f"{items.groups} groups are few: with the usual shares one split has {items.smallest}"
+        guesses.append(Guess("splits", _LARGER_SHARES, reason))
     lost = len(items.unusable)
     total = items.total + lost
     if lost > _DEFAULT_MAX_UNUSABLE * total and items.total:
