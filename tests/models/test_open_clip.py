@@ -530,3 +530,38 @@ def test_a_broken_config(tmp_path: Path) -> None:
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"open_clip_config\.json: it cannot be read: download it again"):
         load_model(folder)
+
+
+def test_a_text_that_is_pooled_at_an_id_is_a_clip_unless_the_id_is_2(tmp_path: Path) -> None:
+    """And sizes may be height and width, as `export --to open_clip` writes them."""
+    folder = clip(tmp_path)
+    expected = outputs(load_model(folder))
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"] |= {
+        "pool_type": "eos",
+        "eos_id": load_model(folder).text_tokenizer.hf_tokenizer.eos_token_id,
+    }
+    config["model_cfg"]["vision_cfg"]["image_size"] = [32, 32]
+    file.write_text(json.dumps(config))
+    model = load_model(folder)
+    assert model.family == "clip"
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(outputs(model), expected, strict=True))
+
+
+def test_the_form_of_an_export(tmp_path: Path) -> None:
+    """Two joined towers are exported to open_clip alone, and load again."""
+    from types import SimpleNamespace
+
+    from domainclip.pipelines.export.export import _joined_refusal
+    from domainclip.pipelines.export.open_clip_form import OpenClipForm
+    from domainclip.pipelines.export.transformers_form import TransformersForm
+
+    source: Any = SimpleNamespace(model=load_model(biomedical(tmp_path / "base")))
+    assert _joined_refusal(TransformersForm(), source) == (
+        "family open_clip: transformers has no class for its towers: use --to open_clip"
+    )
+    assert _joined_refusal(OpenClipForm(), source) == OpenClipForm().refusal(source) == ""
+    OpenClipForm().write(source, tmp_path / "out")
+    for mine, theirs in zip(outputs(load_model(tmp_path / "out")), outputs(source.model), strict=True):
+        assert torch.equal(mine, theirs)

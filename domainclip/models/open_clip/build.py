@@ -50,7 +50,9 @@ def build(base: str, config: OpenClipConfig, file: Path, end_of_text: int | None
 def _model(base: str, config: OpenClipConfig, image: ImagePart, text: TextPart) -> tuple[Any, list[Entry]]:
     towers = {"vision_config": image.config.to_dict(), "text_config": text.config.to_dict()}
     plain = (image.projection, text.projection) == ("linear", "linear") and not config.has_bias
-    if plain and image.kind == "clip" and text.kind == "causal" and text.pool == "argmax":
+    # transformers reads the id 2 of a CLIP as the highest id, which only argmax means.
+    by_end = text.pool == "argmax" or text.config.eos_token_id != 2
+    if plain and image.kind == "clip" and text.kind == "causal" and text.pool in ("argmax", "eos") and by_end:
         clip = transformers.CLIPConfig(**towers, projection_dim=config.width)
         return transformers.CLIPModel(clip), [*image.table, *text.table]
     if plain and image.kind == "clip" and text.kind == "causal" and text.pool == "eos":

@@ -137,6 +137,9 @@ def _tower(base: str, section: str, options: dict[str, Any], kind: type[Any]) ->
             folder_checks.refuse(base, f"{where}: {json.dumps(value)} is not supported: {_OTHER_BASE}")
         if name not in known and name not in _FIXED and name not in _IGNORED:
             folder_checks.refuse(base, f"{where} is not an option that is known: {_OTHER_BASE}")
+    size = options.get("image_size")
+    if isinstance(size, list) and len(set(size)) == 1:  # height and width
+        options = {**options, "image_size": size[0]}
     # None stands for nothing in every option that may be absent.
     empty = {"str": "", "bool": False}
     values = {

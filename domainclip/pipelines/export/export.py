@@ -44,7 +44,7 @@ def export(request: ExportRequest, report: Callable[[str], None] = lambda _: Non
     form = _form(request)
     report(f"reading {request.run}")
     source = open_source(request.run)
-    if reason := form.refusal(source) or _frames_refusal(form, source):
+    if reason := _joined_refusal(form, source) or form.refusal(source) or _frames_refusal(form, source):
         raise ModelError(f"{request.run}: cannot be exported to {form.name}: {reason}")
     staging = request.out.absolute().parent / f".staging-{request.out.name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -56,6 +56,13 @@ def export(request: ExportRequest, report: Callable[[str], None] = lambda _: Non
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return result
+
+
+def _joined_refusal(form: ExportForm, source: ExportSource) -> str:
+    """Two joined towers of open_clip have a class in no other library."""
+    if source.model.family != "open_clip" or form.name == "open_clip":
+        return ""
+    return f"family open_clip: {form.name} has no class for its towers: use --to open_clip"
 
 
 def _frames_refusal(form: ExportForm, source: ExportSource) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.hf_loading import quiet
-from domainclip.models.saving import reset_last_call
+from domainclip.models.saving import reset_last_call, save_model
 from domainclip.pipelines.export import open_clip_weights
 from domainclip.pipelines.export.form import ExportedModel, ExportForm
 from domainclip.pipelines.export.source import ExportSource
@@ -74,6 +74,8 @@ class OpenClipForm(ExportForm):
     def refusal(self, source: ExportSource) -> str:
         """A family, an activation or a preprocessing that open_clip does not have."""
         family, config = source.model.family, source.model.hf_base.config
+        if family == "open_clip":  # in this form already
+            return ""
         if family not in _FAMILIES:
             reason = _REASONS.get(family, "open_clip has no such towers")
             others = "transformers" if family == "siglip2" else "transformers, sentence-transformers or onnx"
@@ -87,6 +89,9 @@ class OpenClipForm(ExportForm):
     def write(self, source: ExportSource, folder: Path) -> dict[str, Any]:
         """The config, the weights under the names of open_clip, and the tokenizer."""
         model = source.model
+        if model.family == "open_clip":
+            save_model(model, folder)
+            return {}
         config = {"model_cfg": _model(model), "preprocess_cfg": _preprocessing(model)}
         (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         save_file(
