@@ -62,7 +62,7 @@ sbom: install
 	$(PYTHON) -m venv build/sbom
 	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	build/sbom/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[all]"
-	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type application --output-reproducible --validate -o build/sbom.cdx.json
+	$(BIN)/python -m tools.sbom build/sbom/bin/python build/sbom.cdx.json
 
 # Every form of export, by the code of its README, in a new environment with its library and without this package.
 exports: install
