@@ -123,13 +123,22 @@ def _loading(use: ModelUse, base: str | None, revision: str | None) -> Iterator[
         yield f"base = AutoModel.from_pretrained({_text(base or BASE)}{at})"
         yield "model = PeftModel.from_pretrained(base, repo).eval()"
         yield "# The logit scale was trained as well; an adapter cannot store it."
-        yield 'for name, value in load_file(hf_hub_download(repo, "calibration.safetensors")).items():'
-        yield "    parameter = getattr(base, name)"
-        yield "    parameter.data.copy_(value.reshape(parameter.shape))"
+        yield from _calibration(use)
     else:
         yield "model = AutoModel.from_pretrained(repo).eval()"
     yield "tokenizer = AutoTokenizer.from_pretrained(repo)"
     yield "processor = AutoImageProcessor.from_pretrained(repo)"
+
+
+def _calibration(use: ModelUse) -> Iterator[str]:
+    read = 'load_file(hf_hub_download(repo, "calibration.safetensors"))'
+    if use.family == "tipsv2":  # transformers has the inverse of the scale
+        yield f"scale = {read}['logit_scale'].exp()"
+        yield "base.temperature.data.copy_((1 / scale).reshape(base.temperature.shape))"
+        return
+    yield f"for name, value in {read}.items():"
+    yield "    parameter = getattr(base, name)"
+    yield "    parameter.data.copy_(value.reshape(parameter.shape))"
 
 
 def _scoring(use: ModelUse) -> Iterator[str]:
@@ -150,7 +159,7 @@ def _scoring(use: ModelUse) -> Iterator[str]:
     yield "vectors = torch.stack("
     yield f"    [torch.nn.functional.normalize(part.mean(0), dim=0){empty} for part in parts]"
     yield ")"
-    yield "scale = model.logit_scale.exp()"
+    yield f"scale = {'1 / model.temperature' if use.family == 'tipsv2' else 'model.logit_scale.exp()'}"
     yield "cosines = (out.image_embeds @ vectors.T)[0]"
     yield from (_findings(use, classes) if findings else _one_class(use))
 

@@ -41,6 +41,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "clip": tiny_models.tiny_clip,
     "siglip": tiny_models.tiny_siglip,
     "siglip2": tiny_models.tiny_siglip2_naflex,
+    "tipsv2": tiny_models.tiny_tipsv2,
     "chinese_clip": tiny_models.tiny_chinese_clip,
     "vision-text-dual-encoder": tiny_models.tiny_dual_encoder,
 }
@@ -48,7 +49,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("opposed", [False, True])
 @pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("family", ["clip", "siglip", "tipsv2"])
 def test_the_code_computes_what_classify_prints(
     family: str, lora: bool, opposed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_lines_that_do_not_work_for_a_model_are_not_on_its_card() -> None:
         **{(family, True): (False, False) for family in FAMILIES},
         ("siglip", False): (True, False),
         ("siglip2", False): (True, False),
+        ("tipsv2", False): (False, False),
         ("vision-text-dual-encoder", False): (False, True),
     }
 
