@@ -239,7 +239,9 @@ def bootstrap_interval(pair: Pair, resamples: int, seed: int) -> tuple[float, fl
 
 
 def _compared(pair: Pair, resamples: int, seed: int) -> estimates.PairedComparison:
-    return estimates.compare_paired(pair.aggregate, pair.base, pair.adapted, pair.groups, resamples, seed)
+    return estimates.compare_paired(
+        pair.aggregate, pair.base, pair.adapted, pair.groups, resamples, seed, gallery=pair.gallery
+    )
 
 
 def _change(pair: Pair, resamples: int, seed: int) -> estimates.Estimate:

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
+from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics.decisions import youden_threshold
+from domainclip.evaluation.metrics.direction_ranks import DirectionRanks, rank_metric
 from domainclip.evaluation.metrics.labels import frequent_classes
+from domainclip.evaluation.metrics.ranking import Ranks, rank_answers
 from domainclip.evaluation.statistics import aggregates
 from domainclip.evaluation.statistics.aggregates import Aggregate
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Pair:
     adapted: np.ndarray
     groups: list[str]
     truth: float = 0.0
+    gallery: Sequence[GalleryEffects] = ()  # of a metric of retrieval, whose groups are units
 
 
 @dataclass(frozen=True)
@@ -126,29 +132,58 @@ def macro(counts: Sequence[int], gained: float, lost: float, rare: float | None 
     return World(f"macro accuracy, classes of {sizes}, {gained:.0%} gained and {lost:.0%} lost", make)
 
 
-def retrieval(patients: int, hubs: float, alike: float = 0.0) -> World:
-    """Image-to-text R@1 of two equally good models, two images and a caption a patient.
+def retrieval(
+    patients: int, hubs: float, alike: float = 0.0, k: int = 1, to_image: bool = False, few: int = 0
+) -> World:
+    """R@k of two equally good models, two images and a caption a patient; image to text by default.
 
-    `hubs`: how much nearer to all images some captions lie, others for each model. `alike`: the share of the
-    patients with one and the same caption, each right for all of them.
+    `hubs`: how much nearer to all queries some answers lie, others for each model. `alike`: the share of the
+    patients with one and the same caption; `few`: the number of captions, each of as many patients.
     """
+    caption = np.where(np.arange(patients) < alike * patients, 0, np.arange(patients))
+    texts, of_text = np.unique(caption % few if few else caption, return_inverse=True)
+    member = np.repeat(np.arange(patients), 2)
+    of_image = of_text[member]
 
     def make(rng: np.random.Generator) -> Draw:
-        member = np.repeat(np.arange(patients), 2)
-        caption = np.where(np.arange(patients) < alike * patients, 0, np.arange(patients))
-        texts, of_text = np.unique(caption, return_inverse=True)
         meaning = rng.normal(size=(len(texts), 12))
-        hits = []
+        noise = 2.2 if few else 1.2
+        metrics = []
         for _ in range(2):
-            images = meaning[of_text[member]] + 1.2 * rng.normal(size=(len(member), 12))
-            cosines = images @ (meaning + 0.4 * rng.normal(size=meaning.shape)).T
-            cosines += hubs * rng.exponential(size=len(texts))
-            hits.append((cosines.argmax(axis=1) == of_text[member]).astype(float))
-        pair = Pair(aggregates.mean, *hits, names(member))
-        return Draw(pair, pair)
+            images = meaning[of_image] + noise * rng.normal(size=(len(member), 12))
+            written = meaning + 0.4 * rng.normal(size=meaning.shape)
+            queries, answers = (written[of_text], images) if to_image else (images, written)
+            queries = np.c_[queries, np.ones(len(queries))]
+            answers = np.c_[answers, hubs * rng.exponential(size=len(answers))]
+            asked, answered = (of_text, of_image) if to_image else (of_image, np.arange(len(texts)))
+            patient = names(np.arange(patients)) if to_image else names(member)
+            metrics.append(_recall(queries, answers, asked, answered, patient, k))
+        first, second = metrics
+        effects = [metric.gallery for metric in metrics if metric.gallery is not None]
+        return Draw(
+            Pair(aggregates.mean, first.scores, second.scores, list(first.groups)),
+            Pair(aggregates.mean, first.scores, second.scores, list(first.units), gallery=effects),
+        )
 
-    same = f", {alike:.0%} with one caption" if alike else ""
-    return World(f"image-to-text R@1, {patients} patients of 2, hubs {hubs:g}{same}", make)
+    same = f", {alike:.0%} with one caption" if alike else f", {few} captions" if few else ""
+    direction = "text-to-image" if to_image else "image-to-text"
+    return World(f"{direction} R@{k}, {patients} patients of 2, hubs {hubs:g}{same}", make)
+
+
+def _recall(
+    queries: np.ndarray,
+    answers: np.ndarray,
+    asked: np.ndarray,
+    answered: np.ndarray,
+    groups: list[str],
+    k: int,
+) -> Metric:
+    """R@k as the probe `retrieval` measures it; the units are captions, by number, of queries and answers."""
+    relevant = csr_matrix(asked[:, None] == answered)
+    parts = min(100, int(asked.max()) + 1)
+    (ranks,) = rank_answers(queries, answers, [relevant], answered % parts)
+    direction = DirectionRanks("", groups, groups, names(asked), asked % parts, ranks, ranks)
+    return rank_metric("", [direction], partial(Ranks.hits_at, k=k))
 
 
 def _scores(rng: np.random.Generator, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,10 +215,18 @@ WORLDS = [
     macro([10, 12, 15, 200], 0.1, 0.1),
     macro([30, 40, 60], 0.2, 0.05),
     macro([1, 1, 1, 2, 12, 40, 60], 0.2, 0.05, rare=0.6),
-    retrieval(60, 0.0),
-    retrieval(60, 1.0),
+    *(retrieval(patients, hubs) for hubs in (0.0, 1.0, 2.0) for patients in (30, 75, 150)),
+    retrieval(300, 0.3),
     retrieval(60, 4.0),
-    retrieval(60, 1.0, alike=0.5),
+    retrieval(150, 4.0),
+    retrieval(75, 2.0, k=5),
+    retrieval(75, 2.0, to_image=True),
+    retrieval(75, 1.0, alike=0.25),
+    retrieval(75, 2.0, alike=0.25, to_image=True),
+    retrieval(150, 2.0, alike=0.5),
+    retrieval(75, 1.0, alike=0.75),
+    retrieval(75, 1.0, few=12),
+    retrieval(75, 1.0, few=5),
 ]
 
 

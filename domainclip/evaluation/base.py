@@ -12,6 +12,7 @@ import numpy as np
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.diagnostics import Diagnostics
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ class Metric:
     # A control, such as retrieval with shuffled captions: better than chance, it shows that something is
     # wrong, and nothing that the probe measures on the set is judged. It has a `chance`.
     control: bool = False
+    # Of retrieval, whose answers are a sample as the queries are: what they contribute, and the unit of
+    # resampling of each item, groups that share captions being one. None for any other metric.
+    gallery: GalleryEffects | None = None
+    connected: Sequence[str] = ()  # (n,)
+
+    @property
+    def units(self) -> Sequence[str]:
+        """(n,) what is resampled: the groups, or sets of groups that share captions."""
+        return self.connected if self.gallery is not None else self.groups
+
+
+def gallery_effects(metrics: Sequence[Metric]) -> list[GalleryEffects]:
+    """What the answers contribute to a metric of retrieval, by model; empty for any other metric."""
+    return [metric.gallery for metric in metrics if metric.gallery is not None]
 
 
 @dataclass(frozen=True)

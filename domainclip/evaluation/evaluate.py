@@ -9,7 +9,7 @@ from typing import Any
 from domainclip.data.interfaces import Encoder
 from domainclip.distributed.phases import phase
 from domainclip.errors import RecipeError
-from domainclip.evaluation import verdicts
+from domainclip.evaluation import row_warnings, verdicts
 from domainclip.evaluation.base import EvaluationSet, Probe
 from domainclip.evaluation.biased_metrics import described
 from domainclip.evaluation.controls import NullControl, control_fault, not_judged, null_control
@@ -95,7 +95,7 @@ def compare_models(
             if len(known) == len(pair):
                 errors.append(ComparedDiagnostics(first.probe, first.dataset, known))
             rows = [described(verdicts.compare_metric(pair, name, resamples, seed), pair) for name in names]
-            warnings += [*evaluation.warnings, *verdicts.interval_warnings(rows, evaluation.groups)]
+            warnings += [*evaluation.warnings, *row_warnings.interval_warnings(rows, evaluation.groups)]
             # One headline metric a set: the swaps take as long as a hundred metrics.
             if other and all(control.dataset != first.dataset for control in table_controls):
                 table_controls += [
@@ -104,13 +104,13 @@ def compare_models(
             fault = control_fault(dict(zip(_MODELS, pair, strict=False)), resamples, seed)
             rows = _without_judgement(rows, fault, table_controls)
             table += rows
-            warnings += verdicts.control_warnings(rows)
+            warnings += row_warnings.control_warnings(rows)
         protocol.append(_with_reasons(evaluation.protocol, left_out if not names else []))
     if not any(tables):
         raise RecipeError(f"nothing can be measured: {_reasons(protocol)}")
     warnings += verdicts.underpowered_families(tables, resamples)
     judged = add_verdicts_together(tables, margin)
-    warnings += [warning for rows in judged for warning in verdicts.margin_warnings(rows)]
+    warnings += [warning for rows in judged for warning in row_warnings.margin_warnings(rows)]
     distinct = list(dict.fromkeys(warnings))
     return [
         Evaluation(rows, protocol, distinct, valid, resamples, seed, table_controls, errors)
@@ -145,7 +145,7 @@ def _without_judgement(
 
 
 def _enough(row: ComparisonRow) -> bool:
-    return row.comparable and row.groups >= MIN_GROUPS
+    return row.comparable and row.units >= MIN_GROUPS
 
 
 def _different_preprocessing(encoders: Sequence[Encoder]) -> list[str]:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domainclip.evaluation.base import RETENTION, ProbeResult
+from domainclip.evaluation.base import RETENTION, ProbeResult, gallery_effects
 from domainclip.evaluation.statistics import estimates
 from domainclip.evaluation.statistics.changes import ALPHA, Change
-from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most
-from domainclip.evaluation.statistics.estimates import MIN_GROUPS, Estimate, estimate_of
+from domainclip.evaluation.statistics.drops import drop_at_most
+from domainclip.evaluation.statistics.estimates import Estimate, estimate_of
 
-_FEW_GROUPS = 20  # below which a percentile interval is too narrow
-_MAX_UNDEFINED = 0.05  # share of resamples with an undefined metric, above which there is a warning
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "too few groups to tell"
 KEPT = "kept within the margin"  # no difference is shown, and none larger than `retention.margin` is possible
 NO_VERDICT = "not judged"  # a descriptive metric, one that its own noise biases, or one whose control failed
@@ -57,6 +55,7 @@ class ComparisonRow(MetricHeader):
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
     too_few: str = ""  # why there is no interval, in words
+    sampled: int | None = None  # units that are resampled, where groups that share captions are one
     biased: bool = False  # whether noise alone moves it to one side: then it has no interval
     by_luck: Sequence[float | None] = ()  # of a biased metric, by model: its value with nothing but noise
     comparisons: int = 1  # number of differences that are judged together
@@ -65,6 +64,11 @@ class ComparisonRow(MetricHeader):
     # `adjusted_p`. None for a difference that is judged alone, or not judged.
     simultaneous: Estimate | None = None
     margin: float | None = None  # the largest loss that is accepted, where `retention.margin` applies
+
+    @property
+    def units(self) -> int:
+        """The number of units that are resampled: groups, unless they share captions."""
+        return self.groups if self.sampled is None else self.sampled
 
     @property
     def whole(self) -> str:
@@ -90,7 +94,7 @@ class ComparisonRow(MetricHeader):
         """
         if self.shown is None or not self.comparable or self.control_fault:
             return None
-        lost = drop_at_most(self.shown, self.groups, self.higher_is_better)
+        lost = drop_at_most(self.shown, self.units, self.higher_is_better)
         return None if np.isinf(lost) or self.shown.low == self.shown.high else lost
 
     @property
@@ -108,7 +112,14 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
     other = others[0].scores if others else None
     same_tower = first.one_tower and other is not None and np.array_equal(first.scores, other, equal_nan=True)
     compared = estimates.compare_paired(
-        first.aggregate, first.scores, other, first.groups, resamples, seed, first.unit == "share"
+        first.aggregate,
+        first.scores,
+        other,
+        first.units,
+        resamples,
+        seed,
+        first.unit == "share",
+        gallery_effects([first, *others]),
     )
     return ComparisonRow(
         probe=results[0].probe,
@@ -119,7 +130,8 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         chance=first.chance,
         primary=first.name == results[0].primary,
         n=len(first.ids),
-        groups=compared.groups,
+        groups=len(set(first.groups)),
+        sampled=compared.groups,
         undefined=compared.undefined,
         base=compared.base,
         adapted=compared.adapted,
@@ -250,43 +262,3 @@ def _verdict(row: ComparisonRow) -> str | None:
         return UNKNOWN
     sign = row.shown.sign if row.higher_is_better else -row.shown.sign
     return {1: BETTER, -1: WORSE, 0: KEPT if row.within_margin else SAME}[sign]
-
-
-def control_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
-    """A warning for each control that failed, with the reason."""
-    return list(
-        dict.fromkeys(
-            f"{row.probe} on {row.dataset}: not judged, since {row.control_fault}"
-            for row in rows
-            if row.control_fault
-        )
-    )
-
-
-def margin_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
-    """A warning where the groups of a set are too few to show the margin, with the remedy."""
-    reasons = (
-        cannot_be_shown(row.margin, row.groups, row.unit, instead="")
-        for row in rows
-        if row.margin is not None and not row.part
-    )
-    return list(dict.fromkeys(f"retention.margin: {reason}" for reason in reasons if reason))
-
-
-def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:
-    """Warnings about few groups and undefined resamples; `whole` is the number of groups in the set."""
-    warnings = []
-    for row in rows:
-        if row.part:
-            continue
-        where = row.dataset if row.groups == whole else f"{row.probe} on {row.dataset}"
-        if row.groups < MIN_GROUPS:
-            warnings.append(f"{where}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}")
-        elif row.groups < _FEW_GROUPS:
-            warnings.append(f"{where}: only {row.groups} groups: intervals are narrower than they should be")
-        if row.undefined > _MAX_UNDEFINED:
-            share = f"{row.undefined:.0%} of the resamples"
-            warnings.append(
-                f"{row.dataset}: {row.metric} is undefined in {share}: read its interval with care"
-            )
-    return warnings

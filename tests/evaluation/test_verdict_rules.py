@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from domainclip.evaluation.base import ProbeResult
 from domainclip.evaluation.metrics.results import metric
+from domainclip.evaluation.row_warnings import control_warnings, interval_warnings, margin_warnings
 from domainclip.evaluation.statistics import aggregates, estimates
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate
@@ -27,9 +28,6 @@ from domainclip.evaluation.verdicts import (
     add_verdicts_together,
     are_comparable,
     compare_metric,
-    control_warnings,
-    interval_warnings,
-    margin_warnings,
     underpowered_families,
 )
 from tests.evaluation.probes.array_encoder import evaluation_set

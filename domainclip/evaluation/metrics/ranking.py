@@ -7,7 +7,7 @@ Legend: q queries, m answers, d width. Cosines are computed in tiles, never as a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -19,6 +19,7 @@ _DISCOUNTS = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, NDCG_AT + 2
 # Relevant answers per query, mean and maximum, beyond which ranking each of them costs too much.
 _MAX_MEAN_RELEVANT, _MAX_RELEVANT = 50, 500
 _MAX_COMPARED = 8  # relevant answers per query beyond which sorting a tile costs less than comparing
+_MAX_COUNTS = 2_000_000  # counts by query, part and relevant answer at a time
 _MAX_EXACT = 16  # ranks up to which the hit probability of ties is an exact product
 
 
@@ -37,12 +38,17 @@ class FullScores:
 
     def take(self, queries: np.ndarray) -> FullScores:
         """The scores of these queries; a query may occur several times."""
-        return FullScores(self.average_precision[queries], self.r_precision[queries], self.ndcg[queries])
+        return FullScores(
+            self.average_precision[..., queries], self.r_precision[..., queries], self.ndcg[..., queries]
+        )
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of the best relevant answer of each of q queries, with its ties."""
+    """The rank of the best relevant answer of each of q queries, with its ties.
+
+    `without`: the same without the answers of each of p parts; its counts and scores are (p, q).
+    """
 
     above: np.ndarray  # (q,) answers with a higher score, none of them relevant
     tied: np.ndarray  # (q,) answers with an equal score, itself included
@@ -50,6 +56,7 @@ class Ranks:
     relevant: np.ndarray  # (q,) relevant answers in the whole gallery
     size: int  # of the gallery
     full: FullScores | None = None  # None where not every relevant answer is ranked
+    without: Ranks | None = None
 
     def hits_at(self, k: int) -> np.ndarray:
         """(q,) probability that a relevant answer is among the first k, with ties in random order.
@@ -66,7 +73,7 @@ class Ranks:
                 slots > irrelevant, 1.0, np.where(slots == 0, 0.0, 1 - miss_chance)
             )
             return hit_chance
-        miss_chance = np.ones(len(self.above))
+        miss_chance = np.ones(self.above.shape)
         for i in range(k):
             factor = np.maximum(irrelevant - i, 0) / np.maximum(self.tied - i, 1)
             miss_chance = np.where(i < slots, miss_chance * factor, miss_chance)
@@ -81,10 +88,11 @@ class Ranks:
     def take(self, queries: np.ndarray) -> Ranks:
         """The ranks of these queries; a query may occur several times."""
         above, tied, relevant_tied, relevant = (
-            column[queries] for column in (self.above, self.tied, self.relevant_tied, self.relevant)
+            column[..., queries] for column in (self.above, self.tied, self.relevant_tied, self.relevant)
         )
         full = None if self.full is None else self.full.take(queries)
-        return Ranks(above, tied, relevant_tied, relevant, self.size, full)
+        without = None if self.without is None else self.without.take(queries)
+        return Ranks(above, tied, relevant_tied, relevant, self.size, full, without)
 
 
 def precision_terms(
@@ -103,24 +111,46 @@ def precision_terms(
     return terms
 
 
-def rank_answers(queries: np.ndarray, answers: np.ndarray, truths: Sequence[csr_matrix]) -> list[Ranks]:
+def rank_answers(
+    queries: np.ndarray, answers: np.ndarray, truths: Sequence[csr_matrix], parts: np.ndarray | None = None
+) -> list[Ranks]:
     """The ranks under each truth (q, m), a matrix of the relevant answers of each query, at least one.
 
-    Unit embeddings (q, d) and (m, d); several truths share the comparisons.
+    Unit embeddings (q, d) and (m, d); several truths share the comparisons. `parts` (m,) are numbers from 0:
+    with them, the ranks under the first truth are also given without the answers of each part. Those of a
+    query without its own part, which has relevant answers, have no meaning.
     """
     queries, answers = queries.astype(np.float64), answers.astype(np.float64)
     blocks: list[list[np.ndarray]] = [[] for _ in truths]
-    for start in range(0, len(queries), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(queries)))
+    divided = [parts, *[None] * (len(truths) - 1)]
+    step = _queries_at_once(truths[0], parts)
+    for start in range(0, len(queries), step):
+        rows = slice(start, min(start + step, len(queries)))
         relevant_cosines = [_relevant_cosines(queries[rows], answers, truth[rows]) for truth in truths]
-        counts = [np.zeros((2, *cosines.shape)) for cosines in relevant_cosines]
+        counts = [
+            np.zeros((2, 1 if of is None else int(of.max()) + 1, *cosines.shape))
+            for cosines, of in zip(relevant_cosines, divided, strict=True)
+        ]
         for left in range(0, len(answers), TILE):
             cosines = np.round(queries[rows] @ answers[left : left + TILE].T, 6)
-            for targets, count, truth in zip(relevant_cosines, counts, truths, strict=True):
-                _add_counts(cosines, targets, count, ranks_every_answer(truth))
-        for block, targets, count, truth in zip(blocks, relevant_cosines, counts, truths, strict=True):
-            block.append(_block_ranks(targets, count[0], count[1], ranks_every_answer(truth)))
+            for targets, count, truth, of in zip(relevant_cosines, counts, truths, divided, strict=True):
+                here = None if of is None else of[left : left + TILE]
+                _add_counts(cosines, targets, count, ranks_every_answer(truth), here)
+        for block, targets, count, truth, of in zip(
+            blocks, relevant_cosines, counts, truths, divided, strict=True
+        ):
+            whole = count.sum(axis=1, keepdims=True)
+            counted = whole if of is None else np.concatenate([whole, whole - count], axis=1)
+            block.append(_block_ranks(targets, counted[0], counted[1], ranks_every_answer(truth)))
     return [_concatenate(block, truth, len(answers)) for block, truth in zip(blocks, truths, strict=True)]
+
+
+def _queries_at_once(truth: csr_matrix, parts: np.ndarray | None) -> int:
+    """Fewer than `BLOCK` where the counts by part and relevant answer would take much memory."""
+    if parts is None:
+        return BLOCK
+    relevant = int(np.diff(truth.indptr).max()) if ranks_every_answer(truth) else 1
+    return max(1, min(BLOCK, _MAX_COUNTS // (relevant * (int(parts.max()) + 2))))
 
 
 def commonest_first(truth: csr_matrix, queries: np.ndarray | None = None) -> Ranks:
@@ -138,7 +168,8 @@ def commonest_first(truth: csr_matrix, queries: np.ndarray | None = None) -> Ran
         targets = _best_first(rows, frequency[rows.indices])
         upto = np.searchsorted(ascending, targets, side="right")
         tied = upto - np.searchsorted(ascending, targets, side="left")
-        blocks.append(_block_ranks(targets, (size - upto).astype(float), tied.astype(float), every))
+        above, tied = (size - upto).astype(float)[None], tied.astype(float)[None]
+        blocks.append(_block_ranks(targets, above, tied, every))
     return _concatenate(blocks, truth, size)
 
 
@@ -173,16 +204,32 @@ def _best_first(truth: csr_matrix, values: np.ndarray) -> np.ndarray:
     return padded
 
 
-def _add_counts(cosines: np.ndarray, relevant_cosines: np.ndarray, count: np.ndarray, every: bool) -> None:
-    """Adds, for each relevant answer, the number of these answers with a higher and with an equal score."""
+def _add_counts(
+    cosines: np.ndarray,
+    relevant_cosines: np.ndarray,
+    count: np.ndarray,
+    every: bool,
+    parts: np.ndarray | None = None,
+) -> None:
+    """Adds, for each relevant answer, the number of these answers with a higher and with an equal score.
+
+    To counts (2, p, q, r), by part of the answers; without `parts` all are one.
+    """
+    part = np.zeros(cosines.shape[1], dtype=int) if parts is None else parts
     if every and relevant_cosines.shape[1] > _MAX_COMPARED:
-        return _add_counts_sorted(cosines, relevant_cosines, count)
+        for number in np.unique(part):
+            _add_counts_sorted(cosines[:, part == number], relevant_cosines, count[:, number])
+        return
+    of_part = (part[:, None] == np.arange(count.shape[1])).astype(np.float32)  # sums stay exact below 2²⁴
     for j in range(relevant_cosines.shape[1] if every else 1):
         with_jth = np.flatnonzero(~np.isnan(relevant_cosines[:, j]))
         candidates = cosines if len(with_jth) == len(cosines) else cosines[with_jth]
         limit = relevant_cosines[with_jth, j, None]
-        count[0, with_jth, j] += (candidates > limit).sum(axis=1)
-        count[1, with_jth, j] += (candidates == limit).sum(axis=1)
+        for side, counted in enumerate((candidates > limit, candidates == limit)):
+            if parts is None:
+                count[side, 0, with_jth, j] += counted.sum(axis=1)
+            else:
+                count[side, :, with_jth, j] += counted.astype(np.float32) @ of_part
 
 
 def _add_counts_sorted(cosines: np.ndarray, relevant_cosines: np.ndarray, count: np.ndarray) -> None:
@@ -201,35 +248,45 @@ def _add_counts_sorted(cosines: np.ndarray, relevant_cosines: np.ndarray, count:
 def _block_ranks(
     relevant_cosines: np.ndarray, above: np.ndarray, tied: np.ndarray, every: bool
 ) -> np.ndarray:
-    """(6, q): above, tied and relevant_tied of the best, and the expected sums of `_full_sums`."""
-    best = (relevant_cosines == relevant_cosines[:, :1]).sum(axis=1)
-    sums = np.full((3, len(relevant_cosines)), np.nan)
+    """(6, 1 + p, q): above, tied and relevant_tied of the best, and the expected sums of `_full_sums`.
+
+    The counts (1 + p, q, r) are those of the whole gallery, and then without each part, if there are any.
+    """
+    best = np.broadcast_to((relevant_cosines == relevant_cosines[:, :1]).sum(axis=1), above.shape[:2])
+    sums = np.full((3, *above.shape[:2]), np.nan)
     if every:
         sums = _full_sums(relevant_cosines, above, tied)
-    return np.stack([above[:, 0], np.maximum(tied[:, 0], best), best, *sums])
+    return np.stack([above[..., 0], np.maximum(tied[..., 0], best), best, *sums])
 
 
 def _full_sums(relevant_cosines: np.ndarray, above: np.ndarray, tied: np.ndarray) -> np.ndarray:
-    """(3, q): expected sums of precisions, of relevant among the first R answers, and of discounted gains."""
-    sums, relevant = np.zeros((3, len(relevant_cosines))), (~np.isnan(relevant_cosines)).sum(axis=1)
+    """(3, 1 + p, q): expected sums of precisions, of relevant of the first R answers, of discounted gains."""
+    sums, relevant = np.zeros((3, *above.shape[:2])), (~np.isnan(relevant_cosines)).sum(axis=1)
     for j in range(relevant_cosines.shape[1]):
         with_jth = np.flatnonzero(~np.isnan(relevant_cosines[:, j]))
-        row_cosines, start, size = relevant_cosines[with_jth], above[with_jth, j], tied[with_jth, j]
+        row_cosines, start = relevant_cosines[with_jth], above[:, with_jth, j]
         equal = (row_cosines == row_cosines[:, j : j + 1]).sum(axis=1)
         earlier = (row_cosines > row_cosines[:, j : j + 1]).sum(axis=1)
+        size = np.maximum(tied[:, with_jth, j], equal)
         # The loop visits each of the r relevant answers in a tie, so each adds an r-th of its term.
-        sums[0, with_jth] += precision_terms(start, size, earlier, equal) / equal
-        sums[1, with_jth] += np.clip(relevant[with_jth] - start, 0, size) / size
+        sums[0][:, with_jth] += precision_terms(start, size, earlier, equal) / equal
+        sums[1][:, with_jth] += np.clip(relevant[with_jth] - start, 0, size) / size
         first, last = (np.minimum(rank, NDCG_AT).astype(int) for rank in (start, start + size))
-        sums[2, with_jth] += (_DISCOUNTS[last] - _DISCOUNTS[first]) / size
+        sums[2][:, with_jth] += (_DISCOUNTS[last] - _DISCOUNTS[first]) / size
     return sums
 
 
 def _concatenate(parts: list[np.ndarray], truth: csr_matrix, size: int) -> Ranks:
-    above, tied, relevant_tied, *sums = np.concatenate(parts, axis=1)
+    counts = np.concatenate(parts, axis=2)
     per_query = np.diff(truth.indptr)
     relevant, best_gain = per_query.astype(np.float64), _DISCOUNTS[np.minimum(per_query, NDCG_AT)]
-    full = None
-    if not np.isnan(sums).any():
-        full = FullScores(sums[0] / relevant, sums[1] / relevant, sums[2] / best_gain)
-    return Ranks(above, tied, relevant_tied, relevant, size, full)
+
+    def ranks(counted: np.ndarray) -> Ranks:
+        above, tied, relevant_tied, *sums = counted
+        full = None
+        if not np.isnan(sums).any():
+            full = FullScores(sums[0] / relevant, sums[1] / relevant, sums[2] / best_gain)
+        return Ranks(above, tied, relevant_tied, relevant, size, full)
+
+    whole = ranks(counts[:, 0])
+    return whole if counts.shape[1] == 1 else replace(whole, without=ranks(counts[:, 1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -11,7 +11,8 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics.hubs import first_answer_counts, hub_warning
+from domainclip.evaluation.metrics.direction_ranks import DirectionRanks, RankScore, rank_metric
+from domainclip.evaluation.metrics.gallery_parts import GalleryParts, divide
 from domainclip.evaluation.metrics.image_to_image import image_to_image
 from domainclip.evaluation.metrics.ranking import NDCG_AT, FullScores, Ranks, commonest_first, rank_answers
 from domainclip.evaluation.metrics.results import metric, not_measured
@@ -21,18 +22,6 @@ from domainclip.evaluation.metrics.truth import describe_truth
 from domainclip.evaluation.statistics import aggregates
 
 _RECALL_AT = (1, 5, 10)
-RankScore = Callable[[Ranks], np.ndarray]
-
-
-@dataclass(frozen=True)
-class DirectionRanks:
-    """The queries of one direction in one language, and the ranks of their answers."""
-
-    language: str
-    ids: list[str]
-    groups: list[str]
-    ranks: Ranks
-    at_chance: Ranks  # of the commonest answer first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +60,18 @@ class Retrieval(Probe):
         if not searchable:
             return not_measured("retrieval", data, self.version, "two different captions")
         images = encoder.images(data.items)
-        to_text, shuffled, to_image = zip(
-            *(self._rank(encoder, data, images, gallery) for gallery in searchable), strict=True
-        )
+        parts = divide(data, searchable)
+        to_text, shuffled, to_image = self._rank_all(encoder, data, images, searchable, parts)
         metrics = []
         for direction, by_language in (("image_to_text", to_text), ("text_to_image", to_image)):
             metrics += self._metrics(direction, by_language)
             if len(by_language) > 1:
                 for single in by_language:
                     metrics += self._metrics(direction, [single], f"/{single.language}")
-        control = _metric("image_to_text_r1_shuffled", shuffled, _recall(1))
+        control = rank_metric("image_to_text_r1_shuffled", shuffled, _recall(1))
         metrics.append(replace(control, comparable=False, control=True))
         for width in self.widths:
-            metrics += self._truncated_recall(encoder, data, searchable, width)
+            metrics += self._truncated_recall(encoder, data, searchable, parts, width)
         details = {
             "preset": self.preset,
             "preset_version": 1,
@@ -111,61 +99,83 @@ class Retrieval(Probe):
                 "images": same_kind.gallery,
                 "queries": len(same_kind.rows),
             }
-        warnings = [
-            f"retrieval on {data.name}: {text}"
-            for gallery in searchable
-            if (text := _hub_warning(encoder, images, gallery))
-        ]
-        return ProbeResult(
-            "retrieval", data.name, metrics, "image_to_text_r1", self.version, details, warnings
-        )
+        return ProbeResult("retrieval", data.name, metrics, "image_to_text_r1", self.version, details)
 
     def galleries(self, data: EvaluationSet) -> list[Gallery]:
         """The gallery of each language with two different captions or more."""
         galleries = build_galleries(data, self.preset == "pairwise", self.gallery, self.seed)
         return [gallery for gallery in galleries if len(gallery.texts) > 1]
 
+    def _rank_all(
+        self,
+        encoder: Encoder,
+        data: EvaluationSet,
+        images: np.ndarray,
+        searchable: Sequence[Gallery],
+        parts: GalleryParts,
+    ) -> list[tuple[DirectionRanks, ...]]:
+        """By language: image to text, the same with shuffled captions, and text to image."""
+        ranked = (
+            self._rank(encoder, data, images, gallery, parts, of_captions)
+            for gallery, of_captions in zip(searchable, parts.of_captions, strict=True)
+        )
+        return list(zip(*ranked, strict=True))
+
     def _rank(
-        self, encoder: Encoder, data: EvaluationSet, images: np.ndarray, gallery: Gallery
+        self,
+        encoder: Encoder,
+        data: EvaluationSet,
+        images: np.ndarray,
+        gallery: Gallery,
+        parts: GalleryParts,
+        of_captions: np.ndarray,
     ) -> tuple[DirectionRanks, DirectionRanks, DirectionRanks]:
-        """Image to text, the same with shuffled captions, and text to image."""
         gallery_images, texts = images[gallery.rows], encoder.texts(gallery.texts)
         truths = [gallery.by_image, gallery.shuffled(self.seed)]
-        to_text, shuffled = rank_answers(gallery_images, texts, truths)
+        to_text, shuffled = rank_answers(gallery_images, texts, truths, of_captions)
         text_at_chance, shuffled_at_chance = (commonest_first(truth) for truth in truths)
         # Equal captions are ranked once and count as often as they occur.
         occurrences = gallery.pairs[:, 1]
-        (to_image,) = rank_answers(texts, gallery_images, [gallery.by_text])
+        (to_image,) = rank_answers(texts, gallery_images, [gallery.by_text], parts.of_items[gallery.rows])
         image_at_chance = commonest_first(
             gallery.by_text, np.bincount(occurrences, minlength=len(gallery.texts))
         )
-        ids, groups = _ids_and_groups(data, gallery, np.arange(len(gallery.rows)))
-        text_ids, text_groups = _ids_and_groups(data, gallery, gallery.pairs[:, 0])
-        numbered = [f"{name}#{i}" for i, name in enumerate(text_ids)]
-        return (
-            DirectionRanks(gallery.language, ids, groups, to_text, text_at_chance),
-            DirectionRanks(gallery.language, ids, groups, shuffled, shuffled_at_chance),
-            DirectionRanks(
+        ids, groups = list(data.items["id"]), list(data.items["group"])
+
+        def direction(rows: np.ndarray, numbered: bool, ranks: Ranks, at_chance: Ranks) -> DirectionRanks:
+            return DirectionRanks(
                 gallery.language,
-                numbered,
-                text_groups,
-                to_image.take(occurrences),
-                image_at_chance.take(occurrences),
-            ),
+                [f"{ids[row]}#{i}" if numbered else ids[row] for i, row in enumerate(rows)],
+                [groups[row] for row in rows],
+                parts.units[rows].tolist(),
+                parts.of_items[rows],
+                ranks,
+                at_chance,
+            )
+
+        captioned = gallery.rows[gallery.pairs[:, 0]]
+        return (
+            direction(gallery.rows, False, to_text, text_at_chance),
+            direction(gallery.rows, False, shuffled, shuffled_at_chance),
+            direction(captioned, True, to_image.take(occurrences), image_at_chance.take(occurrences)),
         )
 
     def _truncated_recall(
-        self, encoder: Encoder, data: EvaluationSet, searchable: Sequence[Gallery], width: int
+        self,
+        encoder: Encoder,
+        data: EvaluationSet,
+        searchable: Sequence[Gallery],
+        parts: GalleryParts,
+        width: int,
     ) -> list[Metric]:
         """Recall at 1 with embeddings truncated to the first `width` dimensions."""
         truncated = TruncatedEncoder(encoder, width, "probes.retrieval.widths")
         images = truncated.images(data.items)
-        to_text, _, to_image = zip(
-            *(self._rank(truncated, data, images, gallery) for gallery in searchable), strict=True
-        )
+        to_text, _, to_image = self._rank_all(truncated, data, images, searchable, parts)
         sides = (("image_to_text", to_text), ("text_to_image", to_image))
         return [
-            _metric(f"{direction}_r1_in_{width}_dimensions", ranks, _recall(1)) for direction, ranks in sides
+            rank_metric(f"{direction}_r1_in_{width}_dimensions", ranks, _recall(1))
+            for direction, ranks in sides
         ]
 
     def _metrics(
@@ -174,11 +184,11 @@ class Retrieval(Probe):
         """The metrics of one direction; those of one language have a `suffix`, and only the main ones."""
         size = min(queries.ranks.size for queries in directions)
         metrics = [
-            _metric(f"{direction}_r{k}{suffix}", directions, _recall(k))
+            rank_metric(f"{direction}_r{k}{suffix}", directions, _recall(k))
             for k in _RECALL_AT
             if is_figure(k, size)
         ]
-        rank = partial(_metric, directions=directions, score=Ranks.expected_rank, unit="rank")
+        rank = partial(rank_metric, directions=directions, score=Ranks.expected_rank, unit="rank")
         metrics.append(rank(f"{direction}_median_rank{suffix}", aggregate=aggregates.median))
         if suffix:
             return metrics
@@ -186,14 +196,9 @@ class Retrieval(Probe):
         metrics += _full_metrics(direction, directions, size)
         shares = [share for share in self.percent if share * size >= 100]
         return metrics + [
-            _metric(f"{direction}_top_{share}_percent", directions, partial(_within, percent=share))
+            rank_metric(f"{direction}_top_{share}_percent", directions, partial(_within, percent=share))
             for share in shares
         ]
-
-
-def _hub_warning(encoder: Encoder, images: np.ndarray, gallery: Gallery) -> str:
-    counts = first_answer_counts(images[gallery.rows], encoder.texts(gallery.texts))
-    return hub_warning(counts, gallery.by_image)
 
 
 def _recall(k: int) -> RankScore:
@@ -217,41 +222,21 @@ def _full_metrics(direction: str, directions: Sequence[DirectionRanks], size: in
     full = [(queries.ranks.full, queries.at_chance.full) for queries in directions]
     if any(ranks is None or at_chance is None for ranks, at_chance in full):
         return []
-    metrics = [_metric(f"{direction}_map", directions, lambda ranks: _full(ranks).average_precision)]
+    metrics = [rank_metric(f"{direction}_map", directions, lambda ranks: _full(ranks).average_precision)]
     if any((queries.ranks.relevant > 1).any() for queries in directions):
         metrics.append(
-            _metric(f"{direction}_r_precision", directions, lambda ranks: _full(ranks).r_precision)
+            rank_metric(f"{direction}_r_precision", directions, lambda ranks: _full(ranks).r_precision)
         )
     if is_figure(NDCG_AT, size):
-        metrics.append(_metric(f"{direction}_ndcg_{NDCG_AT}", directions, lambda ranks: _full(ranks).ndcg))
+        metrics.append(
+            rank_metric(f"{direction}_ndcg_{NDCG_AT}", directions, lambda ranks: _full(ranks).ndcg)
+        )
     return metrics
 
 
 def _full(ranks: Ranks) -> FullScores:
     assert ranks.full is not None  # called only where every relevant answer is ranked
     return ranks.full
-
-
-def _metric(
-    name: str,
-    directions: Sequence[DirectionRanks],
-    score: RankScore,
-    aggregate: aggregates.Aggregate = aggregates.mean,
-    unit: str = "share",
-) -> Metric:
-    ids = [name for queries in directions for name in queries.ids]
-    groups = [name for queries in directions for name in queries.groups]
-    scores = np.concatenate([score(queries.ranks) for queries in directions])
-    chance = aggregates.point_estimate(
-        aggregate, np.concatenate([score(queries.at_chance) for queries in directions])
-    )
-    return Metric(name, ids, groups, scores, aggregate, unit == "share", chance, unit)
-
-
-def _ids_and_groups(data: EvaluationSet, gallery: Gallery, items: np.ndarray) -> tuple[list[str], list[str]]:
-    ids, groups = list(data.items["id"]), list(data.items["group"])
-    rows = gallery.rows[items]
-    return [ids[row] for row in rows], [groups[row] for row in rows]
 
 
 def _ranks_left_out(searchable: Sequence[Gallery]) -> dict[str, str]:

@@ -103,17 +103,20 @@ def interval(values: np.ndarray, level: float = 0.95, df: float | None = None) -
     return float(low), float(high)
 
 
-def share_interval(values: np.ndarray, value: float, df: float, level: float = 0.95) -> tuple[float, float]:
+def share_interval(
+    values: np.ndarray, value: float, df: float, level: float = 0.95, factor: float = 1.0
+) -> tuple[float, float]:
     """Interval of a share: Student's t on the logit scale, with the spread of the r bootstrap values.
 
     Near 0 and 1 a share is skewed, and percentiles correct too little for it; on the logit scale it is less
-    skewed. The interval always contains the value, which percentiles of a biased metric may not.
+    skewed. The interval always contains the value, which percentiles of a biased metric may not. `factor`
+    widens the spread.
     """
     defined = values[~np.isnan(values)]
     spread = float(defined.std()) if len(defined) else 0.0
     if not 0 < value < 1 or spread == 0 or defined.min() < 0 or defined.max() > 1:
         return interval(values, level, df)
-    reach = _reach(level, df) * spread / (value * (1 - value))
+    reach = _reach(level, df) * factor * spread / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-reach, reach]))
     return float(low), float(high)
 

@@ -19,9 +19,11 @@ from domainclip.evaluation.statistics.aggregates import Aggregate, point_estimat
 from domainclip.evaluation.statistics.bootstrap import jackknife, resampled
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate, estimate_of, too_few_groups
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, too_few_units
 from domainclip.evaluation.statistics.spreads import Spread, change_of
 
 Scores = Mapping[int, np.ndarray]  # by seed: (n, …)
+Effects = Mapping[int, GalleryEffects]  # by seed
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,18 @@ class _Resamples:
     share: bool
     biased: bool
 
-    def models(self, scores: Sequence[np.ndarray]) -> list[_Model]:
+    def models(self, scores: Sequence[np.ndarray], effects: Sequence[GalleryEffects | None]) -> list[_Model]:
         """Every resample draws the same groups for all models."""
         drawn = resampled(self.aggregate, scores, self.groups, self.resamples, self.seed)
-        too_few = self.biased or bool(too_few_groups(self.aggregate, self.groups))
+        unconnected = effects[0] is not None and too_few_units(self.groups)
+        too_few = self.biased or bool(unconnected or too_few_groups(self.aggregate, self.groups))
         without = (
             [np.full(1, np.nan)] * len(scores) if too_few else jackknife(self.aggregate, scores, self.groups)
         )
         count = len(set(self.groups))
         return [
-            _Model(m, Spread(point_estimate(self.aggregate, m), d, w, count, too_few))
-            for m, d, w in zip(scores, drawn, without, strict=True)
+            _Model(m, Spread(point_estimate(self.aggregate, m), d, w, count, too_few, gallery))
+            for m, d, w, gallery in zip(scores, drawn, without, effects, strict=True)
         ]
 
     def mean_change(self, pairs: Sequence[tuple[_Model, _Model]]) -> Change:
@@ -95,16 +98,22 @@ def over_seeds(
     reference: str | None = None,
     share: bool = True,
     biased: bool = False,
+    base_effects: GalleryEffects | None = None,
+    effects: Mapping[str, Effects] | None = None,
 ) -> dict[str, Trials]:
     """The mean of each variant, and its differences from the base and from the reference variant.
 
     The metric is computed for each seed and then averaged: averaging the scores first would measure an
     ensemble, which was not trained. `share`: the metric lies between 0 and 1. `biased`: its
-    bias grows with the noise, so it has no interval.
+    bias grows with the noise, so it has no interval. `effects` and those of the base: of a metric of
+    retrieval, as in `compare_paired`; the groups are then units that share no caption.
     """
     drawing = _Resamples(aggregate, groups, resamples, seed, share, biased)
     names = [(variant, number) for variant, scores in variants.items() for number in scores]
-    alone, *models = drawing.models([base, *(variants[variant][number] for variant, number in names)])
+    alone, *models = drawing.models(
+        [base, *(variants[variant][number] for variant, number in names)],
+        [base_effects, *(effects[variant][number] if effects else None for variant, number in names)],
+    )
     by_variant: dict[str, dict[int, _Model]] = {variant: {} for variant in variants}
     for (variant, number), model in zip(names, models, strict=True):
         by_variant[variant][number] = model

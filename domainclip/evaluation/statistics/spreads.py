@@ -17,6 +17,7 @@ from domainclip.evaluation.statistics.bootstrap import (
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.closed_form import wilson
 from domainclip.evaluation.statistics.exact_tests import Pair, exact_test
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 from domainclip.evaluation.statistics.paired_shares import MeanWeights, mean_change
 
 
@@ -29,23 +30,27 @@ class Spread:
     without: np.ndarray
     groups: int
     too_few: bool  # groups for an interval
+    gallery: GalleryEffects | None = None  # of a metric of retrieval
 
     def minus(self, other: Spread) -> Spread:
         """The paired difference, rounded: equal sums of thirds may differ in their last bit."""
         value = float(np.round(self.value - other.value, 12))
         drawn, without = self.drawn - other.drawn, self.without - other.without
         groups, too_few = min(self.groups, other.groups), self.too_few or other.too_few
-        return Spread(value, np.round(drawn, 12), np.round(without, 12), groups, too_few)
+        gallery = self.gallery.minus(other.gallery) if self.gallery and other.gallery else None
+        return Spread(value, np.round(drawn, 12), np.round(without, 12), groups, too_few, gallery)
 
     @classmethod
     def mean(cls, spreads: Sequence[Spread]) -> Spread:
         """The mean over several seeds of training."""
+        galleries = [spread.gallery for spread in spreads if spread.gallery is not None]
         return cls(
             float(np.mean([spread.value for spread in spreads])),
             np.mean([spread.drawn for spread in spreads], axis=0),
             np.mean([spread.without for spread in spreads], axis=0),
             spreads[0].groups,
             spreads[0].too_few,
+            GalleryEffects.mean(galleries) if len(galleries) == len(spreads) else None,
         )
 
     @property
@@ -60,9 +65,19 @@ class Spread:
         drawn = self.drawn[~np.isnan(self.drawn)]
         if share and self.value in (0.0, 1.0) and bool((drawn == self.value).all()):
             return wilson(self.value * self.groups, self.groups)
+        factor, df = self._with_gallery
         if share:
-            return share_interval(self.drawn, self.value, self.df)
-        return interval(self.drawn, df=self.df)
+            return share_interval(self.drawn, self.value, df, factor=factor)
+        return interval(self.drawn if factor == 1 else self.value + factor * (self.drawn - self.value), df=df)
+
+    @property
+    def _with_gallery(self) -> tuple[float, float]:
+        """The factor by which the answers of a gallery widen the spread of one model; degrees of freedom."""
+        if self.gallery is None:
+            return 1.0, self.df
+        own, added = self.gallery.own_variance, self.gallery.added_variance
+        factor = float(np.sqrt(1 + added / own)) if own > 1e-24 else 1.0
+        return factor, min(self.df, self.gallery.df)
 
 
 def change_of(
@@ -77,7 +92,8 @@ def change_of(
     """The difference of one pair of models, or the mean over several seeds, and the smallest p it could have.
 
     `spread` is that of the difference. Means of shares have the interval of `paired_shares`, all other
-    metrics Student's t with the variance of the resamples. NaN where there are too few groups.
+    metrics Student's t with the variance of the resamples; of retrieval, with that of the answers (see
+    `gallery_effects`). NaN where there are too few groups.
     """
     if spread.too_few:
         nan = float("nan")
@@ -92,5 +108,7 @@ def change_of(
         if share:  # as of one more group of each sign: that no group changed does not show that none would
             variance += 2 / (spread.groups + 2) ** 2
         change = Change(spread.value, spread.value, variance, df)
+    if spread.gallery is not None:
+        change = spread.gallery.widened(change, of_mean=weights is not None)
     test = exact_test(aggregate, pairs, groups, resamples, seed)
     return replace(change, exact_p=test.p), test.least

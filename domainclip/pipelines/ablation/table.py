@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 from domainclip.components import build_components
 from domainclip.evaluation import split_usage, verdicts
@@ -15,6 +14,7 @@ from domainclip.evaluation.base import RETENTION, Metric, ProbeResult
 from domainclip.evaluation.biased_metrics import described
 from domainclip.evaluation.split_usage import Measured
 from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 from domainclip.evaluation.statistics.seeds import over_seeds
 from domainclip.evaluation.verdicts import BETTER, NO_VERDICT, SAME, UNKNOWN, WORSE
 from domainclip.pipelines.ablation.choice import choose
@@ -116,21 +116,23 @@ def _rows(
     for key, base in baseline.results.items():
         for name in names_by_key[key]:
             metric = _metric(base, name)
-            scores: dict[str, dict[int, Any]] = {variant: {} for variant in plan.variants}
+            measured: dict[str, dict[int, Metric]] = {variant: {} for variant in plan.variants}
             for (variant, seed), results in runs.items():
                 if key in results:
-                    scores[variant][seed] = _metric(results[key], name).scores
-            scores = {variant: seeds for variant, seeds in scores.items() if seeds}
+                    measured[variant][seed] = _metric(results[key], name)
+            measured = {variant: seeds for variant, seeds in measured.items() if seeds}
             share = metric.unit == "share"
             trials = over_seeds(
                 metric.aggregate,
                 metric.scores,
-                scores,
-                metric.groups,
+                {v: {seed: other.scores for seed, other in seeds.items()} for v, seeds in measured.items()},
+                metric.units,
                 *bootstrap,
                 plan.reference,
                 share,
                 metric.biased,
+                metric.gallery,
+                _effects(measured),
             )
             alone = described(verdicts.compare_metric([base], name, *bootstrap), [base])
             yield AblationRow(
@@ -147,6 +149,15 @@ def _rows(
                 trials=trials,
                 comparable=metric.comparable and key not in faults,
             )
+
+
+def _effects(measured: Mapping[str, Mapping[int, Metric]]) -> dict[str, dict[int, GalleryEffects]] | None:
+    """The effects of the answers on a metric of retrieval, by variant and seed; None for any other metric."""
+    effects = {
+        variant: {seed: metric.gallery for seed, metric in seeds.items() if metric.gallery is not None}
+        for variant, seeds in measured.items()
+    }
+    return effects if all(effects.values()) else None
 
 
 def _metric(result: ProbeResult, name: str) -> Metric:

@@ -305,3 +305,25 @@ def test_many_relevant_answers_of_one_query_are_all_read(monkeypatch: pytest.Mon
     (found,) = ranking.rank_answers(np.ones((1, 1)), answers, [truth])
     assert (found.above.tolist(), found.relevant.tolist()) == ([20.0], [40.0])
     assert full(found)[0] == pytest.approx([np.mean([i / (20 + i) for i in range(1, 41)])])
+
+
+@pytest.mark.parametrize(("decimals", "most"), [(6, 1), (1, 3), (1, 12)])
+def test_ranks_without_a_part_are_those_of_the_smaller_gallery(decimals: int, most: int) -> None:
+    """Each part removed in turn, with ties and several relevant answers; 12 take the sorted path."""
+    rng = np.random.default_rng(most)
+    part_of_query = rng.integers(4, size=20)
+    parts = np.repeat(part_of_query, 3)
+    truth = np.zeros((20, 60), dtype=bool)
+    for query, part in enumerate(part_of_query):
+        truth[query, rng.permutation(np.flatnonzero(parts == part))[: 1 + rng.integers(most)]] = True
+    queries, answers = (rng.normal(size=(n, 3)).round(decimals) for n in (20, 60))
+    (whole,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)], parts)
+    (plain,) = ranking.rank_answers(queries, answers, [csr_matrix(truth)])
+    for score in (Ranks.expected_rank, lambda ranks: ranks.hits_at(5), lambda ranks: np.stack(full(ranks))):
+        assert score(whole) == pytest.approx(score(plain))
+        assert whole.without is not None
+        without = score(whole.without)
+        for part in range(4):
+            rows, left = np.flatnonzero(part_of_query != part), parts != part
+            (fewer,) = ranking.rank_answers(queries[rows], answers[left], [csr_matrix(truth[rows][:, left])])
+            assert without[..., part, rows] == pytest.approx(score(fewer))
