@@ -7,7 +7,7 @@ product's procedure, on the metric that the product judges in its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,11 +17,12 @@ from scipy.stats import norm
 from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics.decisions import youden_threshold
 from domainclip.evaluation.metrics.direction_ranks import DirectionRanks, rank_metric
+from domainclip.evaluation.metrics.gallery_parts import GalleryParts
 from domainclip.evaluation.metrics.labels import frequent_classes
 from domainclip.evaluation.metrics.ranking import Ranks, rank_answers
 from domainclip.evaluation.statistics import aggregates
 from domainclip.evaluation.statistics.aggregates import Aggregate
-from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, QueryParts
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Pair:
     adapted: np.ndarray
     groups: list[str]
     truth: float = 0.0
-    gallery: Sequence[GalleryEffects] = ()  # of a metric of retrieval, whose groups are units
+    gallery: Sequence[GalleryEffects] = ()  # of a metric of retrieval
 
 
 @dataclass(frozen=True)
@@ -133,57 +134,76 @@ def macro(counts: Sequence[int], gained: float, lost: float, rare: float | None 
 
 
 def retrieval(
-    patients: int, hubs: float, alike: float = 0.0, k: int = 1, to_image: bool = False, few: int = 0
+    patients: int,
+    hubs: float,
+    alike: float = 0.0,
+    k: int = 1,
+    to_image: bool = False,
+    few: int = 0,
+    also: int = 0,
 ) -> World:
     """R@k of two equally good models, two images and a caption a patient; image to text by default.
 
     `hubs`: how much nearer to all queries some answers lie, others for each model. `alike`: the share of the
-    patients with one and the same caption; `few`: the number of captions, each of as many patients.
+    patients with one and the same caption; `few`: the number of captions, each of as many patients; `also`:
+    that of further captions, one of which each patient has beside the own one.
     """
-    caption = np.where(np.arange(patients) < alike * patients, 0, np.arange(patients))
-    texts, of_text = np.unique(caption % few if few else caption, return_inverse=True)
-    member = np.repeat(np.arange(patients), 2)
-    of_image = of_text[member]
+    first = np.where(np.arange(patients) < alike * patients, 0, np.arange(patients))
+    texts, of_patient = np.unique(first % few if few else first, return_inverse=True)
+    captions = [of_patient, *([len(texts) + np.arange(patients) % also] if also else [])]
+    right = np.zeros((patients, len(texts) + also), dtype=bool)
+    for of in captions:
+        right[np.arange(patients), of] = True
+    search = _Search(right, np.repeat(np.arange(patients), 2), to_image, k)
 
     def make(rng: np.random.Generator) -> Draw:
-        meaning = rng.normal(size=(len(texts), 12))
+        meaning = rng.normal(size=(right.shape[1], 12))
         noise = 2.2 if few else 1.2
         metrics = []
         for _ in range(2):
-            images = meaning[of_image] + noise * rng.normal(size=(len(member), 12))
+            images = (right @ meaning)[search.member] + noise * rng.normal(size=(len(search.member), 12))
             written = meaning + 0.4 * rng.normal(size=meaning.shape)
-            queries, answers = (written[of_text], images) if to_image else (images, written)
-            queries = np.c_[queries, np.ones(len(queries))]
-            answers = np.c_[answers, hubs * rng.exponential(size=len(answers))]
-            asked, answered = (of_text, of_image) if to_image else (of_image, np.arange(len(texts)))
-            patient = names(np.arange(patients)) if to_image else names(member)
-            metrics.append(_recall(queries, answers, asked, answered, patient, k))
+            near = hubs * rng.exponential(size=len(images) if to_image else len(written))
+            metrics.append(search.recall(images, written, near))
         first, second = metrics
+        pair = Pair(aggregates.mean, first.scores, second.scores, list(first.groups))
         effects = [metric.gallery for metric in metrics if metric.gallery is not None]
-        return Draw(
-            Pair(aggregates.mean, first.scores, second.scores, list(first.groups)),
-            Pair(aggregates.mean, first.scores, second.scores, list(first.units), gallery=effects),
-        )
+        return Draw(pair, replace(pair, gallery=effects))
 
     same = f", {alike:.0%} with one caption" if alike else f", {few} captions" if few else ""
+    same += f", also one of {also} captions" if also else ""
     direction = "text-to-image" if to_image else "image-to-text"
     return World(f"{direction} R@{k}, {patients} patients of 2, hubs {hubs:g}{same}", make)
 
 
-def _recall(
-    queries: np.ndarray,
-    answers: np.ndarray,
-    asked: np.ndarray,
-    answered: np.ndarray,
-    groups: list[str],
-    k: int,
-) -> Metric:
-    """R@k as the probe `retrieval` measures it; the units are captions, by number, of queries and answers."""
-    relevant = csr_matrix(asked[:, None] == answered)
-    parts = min(100, int(asked.max()) + 1)
-    (ranks,) = rank_answers(queries, answers, [relevant], answered % parts)
-    direction = DirectionRanks("", groups, groups, names(asked), asked % parts, ranks, ranks)
-    return rank_metric("", [direction], partial(Ranks.hits_at, k=k))
+@dataclass(frozen=True)
+class _Search:
+    """The queries and the right answers of one direction of retrieval."""
+
+    right: np.ndarray  # (patients, m) bool: the captions of each patient
+    member: np.ndarray  # (n,) the patient of each image
+    to_image: bool
+    k: int
+
+    def recall(self, images: np.ndarray, texts: np.ndarray, near: np.ndarray) -> Metric:
+        """R@k as the probe `retrieval` measures it; `near` is added to the cosines of each answer."""
+        patient, asked = np.nonzero(self.right)  # each caption of a patient is a query
+        count = min(100, len(self.right))
+        of_texts, of_images = self.right.argmax(axis=0) % count, self.member % count
+        truth = csr_matrix(self.right[self.member])
+        parts = GalleryParts(count, of_images, [of_texts])
+        if self.to_image:
+            right_images = csr_matrix(self.right[self.member].T[asked])
+            own = QueryParts(of_texts[asked], patient % count, parts.shares(right_images, of_images))
+            queries, answers, truth, of_answers = texts[asked], images, right_images, of_images
+        else:
+            own = QueryParts(of_images, of_images, parts.shares(truth, of_texts))
+            queries, answers, of_answers, patient = images, texts, of_texts, self.member
+        queries, answers = np.c_[queries, np.ones(len(queries))], np.c_[answers, near]
+        (ranks,) = rank_answers(queries, answers, [truth], of_answers)
+        groups = names(patient)
+        direction = DirectionRanks("", groups, groups, own, np.bincount(asked), ranks, ranks)
+        return rank_metric("", [direction], partial(Ranks.hits_at, k=self.k))
 
 
 def _scores(rng: np.random.Generator, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +246,8 @@ WORLDS = [
     retrieval(150, 2.0, alike=0.5),
     retrieval(75, 1.0, alike=0.75),
     retrieval(75, 1.0, few=12),
+    retrieval(75, 2.0, also=8),
+    retrieval(75, 1.0, also=8, to_image=True),
     retrieval(75, 1.0, few=5),
 ]
 

@@ -66,15 +66,8 @@ class Metric:
     # A control, such as retrieval with shuffled captions: better than chance, it shows that something is
     # wrong, and nothing that the probe measures on the set is judged. It has a `chance`.
     control: bool = False
-    # Of retrieval, whose answers are a sample as the queries are: what they contribute, and the unit of
-    # resampling of each item, groups that share captions being one. None for any other metric.
+    # Of retrieval, whose answers are a sample as the queries are: what they contribute. None for any other.
     gallery: GalleryEffects | None = None
-    connected: Sequence[str] = ()  # (n,)
-
-    @property
-    def units(self) -> Sequence[str]:
-        """(n,) what is resampled: the groups, or sets of groups that share captions."""
-        return self.connected if self.gallery is not None else self.groups
 
 
 def gallery_effects(metrics: Sequence[Metric]) -> list[GalleryEffects]:

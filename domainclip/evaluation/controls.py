@@ -51,7 +51,7 @@ def null_control(pair: Sequence[ProbeResult], row: ComparisonRow, seed: int) -> 
     itself = verdicts.add_verdicts([with_itself])[0].verdict
     swaps = min(_SWAPS, max(_MIN_SWAPS, _MAX_SCORES // max(1, base.scores.size)))
     share = statistics_controls.false_positive_rate(
-        base.aggregate, base.scores, adapted.scores, base.units, swaps, _RESAMPLES, seed
+        base.aggregate, base.scores, adapted.scores, base.groups, swaps, _RESAMPLES, seed
     )
     return NullControl(row.probe, row.dataset, row.metric, str(itself), share, swaps)
 

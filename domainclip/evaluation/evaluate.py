@@ -145,7 +145,7 @@ def _without_judgement(
 
 
 def _enough(row: ComparisonRow) -> bool:
-    return row.comparable and row.units >= MIN_GROUPS
+    return row.comparable and row.groups >= MIN_GROUPS
 
 
 def _different_preprocessing(encoders: Sequence[Encoder]) -> list[str]:

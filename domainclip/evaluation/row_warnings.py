@@ -26,7 +26,7 @@ def control_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
 def margin_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
     """A warning where the groups of a set are too few to show the margin, with the remedy."""
     reasons = (
-        cannot_be_shown(row.margin, row.units, row.unit, instead="")
+        cannot_be_shown(row.margin, row.groups, row.unit, instead="")
         for row in rows
         if row.margin is not None and not row.part
     )
@@ -39,12 +39,11 @@ def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:
     for row in rows:
         if row.part:
             continue
-        where = row.dataset if row.units == whole else f"{row.probe} on {row.dataset}"
-        what = "groups" if row.units == row.groups else "groups that share no caption"
-        if row.units < MIN_GROUPS:
-            warnings.append(f"{where}: only {row.units} {what}: no interval can be given below {MIN_GROUPS}")
-        elif row.units < _FEW_GROUPS:
-            warnings.append(f"{where}: only {row.units} {what}: intervals are narrower than they should be")
+        where = row.dataset if row.groups == whole else f"{row.probe} on {row.dataset}"
+        if row.groups < MIN_GROUPS:
+            warnings.append(f"{where}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}")
+        elif row.groups < _FEW_GROUPS:
+            warnings.append(f"{where}: only {row.groups} groups: intervals are narrower than they should be")
         if row.undefined > _MAX_UNDEFINED:
             share = f"{row.undefined:.0%} of the resamples"
             warnings.append(

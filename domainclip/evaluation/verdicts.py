@@ -55,7 +55,6 @@ class ComparisonRow(MetricHeader):
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
     too_few: str = ""  # why there is no interval, in words
-    sampled: int | None = None  # units that are resampled, where groups that share captions are one
     biased: bool = False  # whether noise alone moves it to one side: then it has no interval
     by_luck: Sequence[float | None] = ()  # of a biased metric, by model: its value with nothing but noise
     comparisons: int = 1  # number of differences that are judged together
@@ -64,11 +63,6 @@ class ComparisonRow(MetricHeader):
     # `adjusted_p`. None for a difference that is judged alone, or not judged.
     simultaneous: Estimate | None = None
     margin: float | None = None  # the largest loss that is accepted, where `retention.margin` applies
-
-    @property
-    def units(self) -> int:
-        """The number of units that are resampled: groups, unless they share captions."""
-        return self.groups if self.sampled is None else self.sampled
 
     @property
     def whole(self) -> str:
@@ -94,7 +88,7 @@ class ComparisonRow(MetricHeader):
         """
         if self.shown is None or not self.comparable or self.control_fault:
             return None
-        lost = drop_at_most(self.shown, self.units, self.higher_is_better)
+        lost = drop_at_most(self.shown, self.groups, self.higher_is_better)
         return None if np.isinf(lost) or self.shown.low == self.shown.high else lost
 
     @property
@@ -115,7 +109,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         first.aggregate,
         first.scores,
         other,
-        first.units,
+        first.groups,
         resamples,
         seed,
         first.unit == "share",
@@ -130,8 +124,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         chance=first.chance,
         primary=first.name == results[0].primary,
         n=len(first.ids),
-        groups=len(set(first.groups)),
-        sampled=compared.groups,
+        groups=compared.groups,
         undefined=compared.undefined,
         base=compared.base,
         adapted=compared.adapted,

@@ -266,8 +266,9 @@ def _word(row: ComparisonRow) -> str:
 def _note(row: ComparisonRow, words: Words) -> str:
     """What may have been lost, or why there is no verdict."""
     if row.verdict == UNKNOWN:
-        shared = row.units < row.groups
-        return f"too many {words.groups} share captions" if shared else f"too few {words.groups} to tell"
+        return (
+            f"too few {words.groups} to tell" if "caption" not in row.too_few else "too few captions to tell"
+        )
     if row.verdict == NO_VERDICT:
         return "not judged, since a control failed" if row.control_fault else "not judged"
     if row.verdict in (BETTER, WORSE) or row.difference is None or not row.verdict:

@@ -86,7 +86,7 @@ class ValidationSet:
         if self.base_retention is None:
             return []
         reason = cannot_be_shown(
-            self.max_retention_drop, len(set(self.base_retention.units)), self.base_retention.unit
+            self.max_retention_drop, len(set(self.base_retention.groups)), self.base_retention.unit
         )
         return [f"train.max_retention_drop: {reason}"] if reason else []
 
@@ -100,14 +100,14 @@ class ValidationSet:
             base.aggregate,
             base.scores,
             metric.scores,
-            base.units,
+            base.groups,
             _RESAMPLES,
             self.seed,
             base.unit == "share",
             gallery_effects([base, metric]),
         ).difference
         assert change is not None
-        bound = drop_at_most(change, len(set(base.units)), base.higher_is_better)
+        bound = drop_at_most(change, len(set(base.groups)), base.higher_is_better)
         return lost | ({"lost_at_most": bound} if isfinite(bound) else {})
 
     def _loss(self, encoder: CachedEncoder) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from domainclip.evaluation.base import Metric
 from domainclip.evaluation.metrics.ranking import Ranks
 from domainclip.evaluation.statistics import aggregates
-from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, QueryParts
 
 RankScore = Callable[[Ranks], np.ndarray]
 
@@ -22,8 +22,8 @@ class DirectionRanks:
     language: str
     ids: list[str]
     groups: list[str]
-    units: list[str]  # groups that share captions are one
-    parts: np.ndarray  # of units, whose answers are left out together
+    parts: QueryParts
+    captions: np.ndarray  # (m,) how often each caption occurs
     ranks: Ranks
     at_chance: Ranks  # of the commonest answer first
 
@@ -48,7 +48,6 @@ def rank_metric(
         aggregates.point_estimate(aggregate, at_chance),
         unit,
         gallery=_effects(directions, score, aggregate, scores),
-        connected=[unit for queries in directions for unit in queries.units],
     )
 
 
@@ -64,19 +63,18 @@ def _effects(
     if aggregate is aggregates.median:
         within = int(aggregates.point_estimate(aggregate, scores))
         return _effects(directions, lambda ranks: ranks.hits_at(within), aggregates.mean, scores)
-    parts = np.concatenate([queries.parts for queries in directions])
-    present, place = np.unique(parts, return_inverse=True)
-    without = np.concatenate(
-        [_without(queries, score, int(present.max()) + 1) for queries in directions], axis=1
+    return GalleryEffects.of(
+        np.concatenate([score(queries.ranks) for queries in directions]),
+        np.concatenate([_without(queries, score) for queries in directions], axis=1),
+        QueryParts.together([queries.parts for queries in directions]),
+        np.concatenate([queries.captions for queries in directions]),
     )
-    means = np.concatenate([score(queries.ranks) for queries in directions])
-    return GalleryEffects.of(means, without[present], place)
 
 
-def _without(queries: DirectionRanks, score: RankScore, parts: int) -> np.ndarray:
-    """(parts, q) the scores without the answers of each part; unchanged where it has none in the language."""
+def _without(queries: DirectionRanks, score: RankScore) -> np.ndarray:
+    """(p, q) the scores without the answers of each part; unchanged where it has none in the language."""
     assert queries.ranks.without is not None
-    scores = np.tile(score(queries.ranks), (parts, 1))
+    scores = np.tile(score(queries.ranks), (queries.parts.right.shape[1], 1))
     fewer = score(queries.ranks.without)
     scores[: len(fewer)] = fewer
     return scores

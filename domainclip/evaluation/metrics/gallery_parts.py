@@ -1,6 +1,6 @@
-"""Which groups share captions, directly or through others: the units that a gallery is sampled in.
+"""Parts of a set whose answers are left out together, to see what each adds to a search.
 
-Legend: N items of a set, u units, m captions of a gallery, p parts.
+Legend: N items of a set, m captions of a gallery, p parts.
 """
 
 from __future__ import annotations
@@ -9,57 +9,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_matrix
 
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.retrieval_gallery import Gallery
 
-_MAX_PARTS = 100  # of units: as many jackknife values as for any other metric
+_MAX_PARTS = 100  # as many jackknife values as for any other metric
 
 
 @dataclass(frozen=True)
 class GalleryParts:
-    """Units of groups and captions, and the part of each: a part is left out as a whole."""
+    """The part of each item and of each caption; whole groups, with the captions that they have first."""
 
-    units: np.ndarray  # (N,) the name of each item's unit: the first of its groups
-    of_items: np.ndarray  # (N,) the part
-    of_captions: Sequence[np.ndarray]  # by gallery: (m,) the part
+    count: int
+    of_items: np.ndarray  # (N,)
+    of_captions: Sequence[np.ndarray]  # by gallery: (m,)
+
+    def shares(self, truth: csr_matrix, parts: np.ndarray) -> np.ndarray:
+        """(q, p) the share of the right answers of each query in each part; truth (q, m), parts (m,)."""
+        in_part = csr_matrix((np.ones(len(parts)), (np.arange(len(parts)), parts)), (len(parts), self.count))
+        table: np.ndarray = (truth.astype(np.float64) @ in_part).toarray()
+        table /= np.diff(truth.indptr)[:, None]
+        return table
 
 
 def divide(data: EvaluationSet, galleries: Sequence[Gallery]) -> GalleryParts:
-    """The units of a set under these galleries, one for each language.
+    """The groups of the searched items by size, dealt out to a hundred parts at most.
 
-    Two groups belong to one unit when a caption is right for images of both, in any of the languages. With
-    more than a hundred units, several form a part, large and small ones mixed.
+    A caption of several groups belongs to the part of the first of them by name, so the order of rows has no
+    effect.
     """
     names, group = np.unique(np.asarray(list(data.items["group"]), dtype=str), return_inverse=True)
-    starts = np.cumsum([len(names), *(sum(gallery.relevant.shape) for gallery in galleries)])
-    edges = []
-    for start, gallery in zip(starts, galleries, strict=False):
-        truths = gallery.relevant.tocoo()
-        edges += [
-            np.stack([group[gallery.rows], start + gallery.truth]),
-            np.stack([start + truths.row, start + gallery.relevant.shape[0] + truths.col]),
-        ]
-    rows, columns = np.concatenate(edges, axis=1)
-    graph = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(starts[-1], starts[-1]))
-    node = connected_components(graph, directed=False)[1]
-    # Names are sorted, so the first group of a unit gives it its name, and the order of rows has no effect.
-    _, first, unit = np.unique(node[: len(names)], return_index=True, return_inverse=True)
-    part = _parts(np.bincount(unit[group]), names[first])
-    by_component = np.zeros(node.max() + 1, dtype=int)
-    by_component[node[: len(names)]] = part[unit]
-    captions = [
-        by_component[node[end - gallery.relevant.shape[1] : end]]
-        for end, gallery in zip(starts[1:], galleries, strict=True)
-    ]
-    return GalleryParts(names[first][unit][group], part[unit][group], captions)
-
-
-def _parts(sizes: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """(u,) the part of each unit: the units by size, dealt out in turn."""
+    searched = np.unique(np.concatenate([gallery.rows for gallery in galleries]))
+    sizes = np.bincount(group[searched], minlength=len(names))
     order = np.lexsort((names, -sizes))
-    part = np.empty(len(sizes), dtype=int)
-    part[order] = np.arange(len(sizes)) % min(len(sizes), _MAX_PARTS)
-    return part
+    count = min(int((sizes > 0).sum()), _MAX_PARTS)
+    part = np.empty(len(names), dtype=int)
+    part[order] = np.arange(len(names)) % count
+    captions = []
+    for gallery in galleries:
+        first = np.full(gallery.relevant.shape[0], len(names))  # group of each truth key
+        np.minimum.at(first, gallery.truth, group[gallery.rows])
+        truths = gallery.relevant.tocoo()
+        owner = np.full(gallery.relevant.shape[1], len(names))
+        np.minimum.at(owner, truths.col, first[truths.row])
+        captions.append(part[owner])
+    return GalleryParts(count, part[group], captions)

@@ -20,6 +20,7 @@ from domainclip.evaluation.metrics.retrieval_gallery import Gallery, build_galle
 from domainclip.evaluation.metrics.truncated_encoder import TruncatedEncoder
 from domainclip.evaluation.metrics.truth import describe_truth
 from domainclip.evaluation.statistics import aggregates
+from domainclip.evaluation.statistics.gallery_effects import QueryParts
 
 _RECALL_AT = (1, 5, 10)
 
@@ -142,22 +143,32 @@ class Retrieval(Probe):
         )
         ids, groups = list(data.items["id"]), list(data.items["group"])
 
-        def direction(rows: np.ndarray, numbered: bool, ranks: Ranks, at_chance: Ranks) -> DirectionRanks:
-            return DirectionRanks(
-                gallery.language,
-                [f"{ids[row]}#{i}" if numbered else ids[row] for i, row in enumerate(rows)],
-                [groups[row] for row in rows],
-                parts.units[rows].tolist(),
-                parts.of_items[rows],
-                ranks,
-                at_chance,
-            )
-
+        of_images = parts.of_items[gallery.rows]
         captioned = gallery.rows[gallery.pairs[:, 0]]
+        right_texts = QueryParts(of_images, of_images, parts.shares(gallery.by_image, of_captions))
+        right_images = QueryParts(
+            of_captions[occurrences],
+            parts.of_items[captioned],
+            parts.shares(gallery.by_text, of_images)[occurrences],
+        )
+        asked = np.bincount(occurrences)
+
+        def of_image(ranks: Ranks, at_chance: Ranks) -> DirectionRanks:
+            own = ([ids[row] for row in gallery.rows], [groups[row] for row in gallery.rows])
+            return DirectionRanks(gallery.language, *own, right_texts, asked, ranks, at_chance)
+
         return (
-            direction(gallery.rows, False, to_text, text_at_chance),
-            direction(gallery.rows, False, shuffled, shuffled_at_chance),
-            direction(captioned, True, to_image.take(occurrences), image_at_chance.take(occurrences)),
+            of_image(to_text, text_at_chance),
+            of_image(shuffled, shuffled_at_chance),
+            DirectionRanks(
+                gallery.language,
+                [f"{ids[row]}#{i}" for i, row in enumerate(captioned)],
+                [groups[row] for row in captioned],
+                right_images,
+                asked,
+                to_image.take(occurrences),
+                image_at_chance.take(occurrences),
+            ),
         )
 
     def _truncated_recall(

@@ -21,7 +21,7 @@ from domainclip.evaluation.statistics.aggregates import (
 )
 from domainclip.evaluation.statistics.bootstrap import jackknife, resampled
 from domainclip.evaluation.statistics.changes import ALPHA, Change
-from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, too_few_units
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 from domainclip.evaluation.statistics.spreads import Spread, change_of
 
 # With g groups that all change in one direction the sign test reaches p = 2·2⁻ᵍ, so below six groups no
@@ -86,10 +86,10 @@ def compare_paired(
     """Base, adapted and their paired difference: every resample draws the same groups for both.
 
     `share`: the metric lies between 0 and 1, as a rank does not. `gallery`: of a metric of retrieval, the
-    effects of the answers, by model; the groups are then units that share no caption.
+    effects of the answers, by model.
     """
     models = [base] if adapted is None else [base, adapted]
-    too_few = (too_few_units(groups) if gallery else "") or too_few_groups(aggregate, groups)
+    too_few = (gallery[0].too_few if gallery else "") or too_few_groups(aggregate, groups)
     drawn = resampled(aggregate, models, groups, resamples, seed)
     # With the only group left out there is nothing to aggregate.
     without = [np.full(1, np.nan)] * len(models) if too_few else jackknife(aggregate, models, groups)

@@ -19,7 +19,7 @@ from domainclip.evaluation.statistics.aggregates import Aggregate, point_estimat
 from domainclip.evaluation.statistics.bootstrap import jackknife, resampled
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import Estimate, estimate_of, too_few_groups
-from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, too_few_units
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects
 from domainclip.evaluation.statistics.spreads import Spread, change_of
 
 Scores = Mapping[int, np.ndarray]  # by seed: (n, …)
@@ -68,8 +68,8 @@ class _Resamples:
     def models(self, scores: Sequence[np.ndarray], effects: Sequence[GalleryEffects | None]) -> list[_Model]:
         """Every resample draws the same groups for all models."""
         drawn = resampled(self.aggregate, scores, self.groups, self.resamples, self.seed)
-        unconnected = effects[0] is not None and too_few_units(self.groups)
-        too_few = self.biased or bool(unconnected or too_few_groups(self.aggregate, self.groups))
+        lacking = too_few_groups(self.aggregate, self.groups) or (effects[0].too_few if effects[0] else "")
+        too_few = self.biased or bool(lacking)
         without = (
             [np.full(1, np.nan)] * len(scores) if too_few else jackknife(self.aggregate, scores, self.groups)
         )
@@ -106,7 +106,7 @@ def over_seeds(
     The metric is computed for each seed and then averaged: averaging the scores first would measure an
     ensemble, which was not trained. `share`: the metric lies between 0 and 1. `biased`: its
     bias grows with the noise, so it has no interval. `effects` and those of the base: of a metric of
-    retrieval, as in `compare_paired`; the groups are then units that share no caption.
+    retrieval, as in `compare_paired`.
     """
     drawing = _Resamples(aggregate, groups, resamples, seed, share, biased)
     names = [(variant, number) for variant, scores in variants.items() for number in scores]

@@ -65,19 +65,11 @@ class Spread:
         drawn = self.drawn[~np.isnan(self.drawn)]
         if share and self.value in (0.0, 1.0) and bool((drawn == self.value).all()):
             return wilson(self.value * self.groups, self.groups)
-        factor, df = self._with_gallery
+        factor = 1.0 if self.gallery is None else self.gallery.spread_factor
+        df = self.df if self.gallery is None else min(self.df, self.gallery.df)
         if share:
             return share_interval(self.drawn, self.value, df, factor=factor)
         return interval(self.drawn if factor == 1 else self.value + factor * (self.drawn - self.value), df=df)
-
-    @property
-    def _with_gallery(self) -> tuple[float, float]:
-        """The factor by which the answers of a gallery widen the spread of one model; degrees of freedom."""
-        if self.gallery is None:
-            return 1.0, self.df
-        own, added = self.gallery.own_variance, self.gallery.added_variance
-        factor = float(np.sqrt(1 + added / own)) if own > 1e-24 else 1.0
-        return factor, min(self.df, self.gallery.df)
 
 
 def change_of(

@@ -126,7 +126,7 @@ def _rows(
                 metric.aggregate,
                 metric.scores,
                 {v: {seed: other.scores for seed, other in seeds.items()} for v, seeds in measured.items()},
-                metric.units,
+                metric.groups,
                 *bootstrap,
                 plan.reference,
                 share,

@@ -8,61 +8,88 @@ import pytest
 from benchmarks.coverage_worlds import Pair, retrieval
 from domainclip.evaluation.statistics.changes import Change
 from domainclip.evaluation.statistics.estimates import PairedComparison, compare_paired
-from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, too_few_units
+from domainclip.evaluation.statistics.gallery_effects import GalleryEffects, QueryParts
 from domainclip.evaluation.statistics.seeds import over_seeds
 
-PARTS = np.arange(4)
+EACH = QueryParts(np.arange(4), np.arange(4), np.eye(4))
+CAPTIONS = np.ones(40)
 
 
 def of_hub() -> GalleryEffects:
     """Four queries, of which one is right; without the answer of the last, two others would be."""
     without = np.array([[1.0, 0, 0, 0]] * 3 + [[1.0, 1, 1, 0]])
-    return GalleryEffects.of(np.array([1.0, 0, 0, 0]), without, PARTS)
+    return GalleryEffects.of(np.array([1.0, 0, 0, 0]), without, EACH, CAPTIONS)
 
 
 def test_the_effects_of_a_hub_by_hand() -> None:
-    """Influences 5, 1, 1 and -7 sixteenths: (19 - 3) / 64 · 4 / 3, less 1/8 for two single pairs."""
+    """In sixteenths: answers 5, 1, 1, -7; (76 - 12) / 256 of them, less two pairs of 1/16, times 4/3."""
     effects = of_hub()
-    assert effects.own == pytest.approx(np.array([3, -1, -1, -1]) / 16)
-    assert effects.pairs == pytest.approx(np.array([[0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, -1], [0] * 4]) / 4)
-    assert effects.own_variance == pytest.approx(3 / 64 * 4 / 3)
-    assert effects.added_variance == pytest.approx((19 - 3) / 64 * 4 / 3 - 1 / 8)
+    assert effects.resampled == pytest.approx(np.array([3, -1, -1, -1]) / 16)
+    assert effects.answers == pytest.approx(np.array([5, 1, 1, -7]) / 16)
+    assert effects.pairs == pytest.approx(
+        np.diag([3, -1, -1, -1]) / 16 + np.array([[0] * 4, [0, 0, 0, -1], [0, 0, 0, -1], [0] * 4]) / 4
+    )
+    assert effects.own_variance == pytest.approx(12 / 256 * 4 / 3)
+    assert effects.added_variance == pytest.approx((64 / 256 - 2 / 16) * 4 / 3)
+
+
+def test_patients_in_pairs_under_one_caption_count_as_half_as_many() -> None:
+    """The same variance again, for two captions that are right for two patients each."""
+    scores, right = np.array([1.0, 1, 0, 0]), np.eye(4)[[0, 0, 2, 2]]
+    parts = QueryParts(np.arange(4), np.arange(4), right)
+    effects = GalleryEffects.of(scores, np.tile(scores, (4, 1)), parts, CAPTIONS)
+    assert effects.added_variance == pytest.approx(effects.own_variance) == pytest.approx(1 / 12)
+    alone = GalleryEffects.of(scores, np.tile(scores, (4, 1)), EACH, CAPTIONS)
+    assert alone.added_variance == 0.0
+
+
+def test_texts_that_several_patients_ask_count_once_as_queries() -> None:
+    """Text to image, two texts of two patients each; every patient has the image that is right."""
+    scores = np.array([1.0, 1, 0, 0])
+    parts = QueryParts(np.array([0, 0, 2, 2]), np.arange(4), np.eye(4))
+    effects = GalleryEffects.of(scores, np.tile(scores, (4, 1)), parts, CAPTIONS)
+    assert effects.added_variance == pytest.approx(effects.own_variance)
 
 
 def test_the_answers_widen_the_interval_of_a_mean_by_a_sum_and_of_a_median_by_a_factor() -> None:
     change = Change(0.1, 0.1, 0.1, 9.0)
     of_mean, of_median = (of_hub().widened(change, of_mean=flag) for flag in (True, False))
-    assert (of_mean.variance, of_mean.df) == (pytest.approx(0.1 + 5 / 24), 4.0)  # of 3.6 parts: at least 4
-    assert of_median.variance == pytest.approx(0.1 * (1 + 5 / 24 / (1 / 16)))
+    assert (of_mean.variance, of_mean.df) == (pytest.approx(0.1 + 1 / 6), 4.0)  # of 3.6 parts: at least 4
+    assert of_median.variance == pytest.approx(0.1 * (1 + 1 / 6 / (1 / 16)))
     assert of_mean.p > change.p
 
 
-def test_a_query_is_not_scored_without_its_own_part() -> None:
-    """The right answer goes with the part, which is no effect of the gallery."""
+def test_degrees_of_freedom_are_below_the_effective_number_of_captions() -> None:
+    """Half of all under one caption and the rest of one each: 1 / (1/4 + 12 / 24²) less one."""
+    half = replace(of_hub(), captions=np.array([12.0, *[1] * 12]))
+    assert half.df == pytest.approx(1 / (1 / 4 + 12 / 24**2) - 1)
+
+
+def test_a_query_is_not_scored_without_the_part_of_its_right_answer() -> None:
     scores = np.array([1.0, 0.0])
-    effects = GalleryEffects.of(scores, np.array([[0.0, 0.0], [1.0, 0.7]]), np.array([0, 1]))
-    assert effects.pairs.tolist() == [[0, 0], [0, 0]]
+    parts = QueryParts(np.arange(2), np.arange(2), np.eye(2))
+    effects = GalleryEffects.of(scores, np.array([[0.0, 0.0], [1.0, 0.7]]), parts, CAPTIONS)
+    assert effects.pairs == pytest.approx(np.diag([0.25, -0.25]))
 
 
 def test_equal_effects_of_two_models_add_nothing_to_their_difference() -> None:
     none = of_hub().minus(of_hub())
     change = Change(0.1, 0.1, 0.1, 9.0)
-    assert (none.added_variance, none.df, none.widened(change, of_mean=True)) == (0.0, np.inf, change)
-    assert GalleryEffects.mean([of_hub(), of_hub()]).added_variance == pytest.approx(5 / 24)
+    assert (none.added_variance, none.df, none.widened(change, of_mean=True)) == (0.0, 39.0, change)
+    assert GalleryEffects.mean([of_hub(), of_hub()]).added_variance == pytest.approx(1 / 6)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "reason"),
+    ("counts", "reason"),
     [
-        ([1] * 5, "which leaves 5: at least 6 are needed"),
+        ([1] * 5, "there are only 5 captions: at least 6 are needed"),
         ([1] * 6, ""),
-        ([12, *[1] * 12], ""),  # half of the queries: 3.7 of equal size
-        ([18, *[1] * 6], "one of them has 75% of the queries"),
+        ([12, *[1] * 12], ""),  # half: 3.7 of equal size
+        ([18, *[1] * 6], "one caption is 75% of all captions"),
     ],
 )
-def test_too_few_units_are_refused_with_the_counts(sizes: list[int], reason: str) -> None:
-    units = [f"p{i}" for i, size in enumerate(sizes) for _ in range(size)]
-    text = too_few_units(units)
+def test_too_few_captions_are_refused_with_the_counts(counts: list[int], reason: str) -> None:
+    text = replace(of_hub(), captions=np.array(counts)).too_few
     assert reason in text if reason else text == ""
 
 
@@ -90,7 +117,10 @@ def test_equal_models_with_hubs_are_not_called_different() -> None:
 
 def test_captions_of_few_groups_are_not_judged() -> None:
     rng = np.random.default_rng(1)
-    for world, count in ((retrieval(30, 1.0, few=5), "leaves 5"), (retrieval(40, 1.0, alike=0.75), "75%")):
+    for world, count in (
+        (retrieval(30, 1.0, few=5), "only 5 captions"),
+        (retrieval(40, 1.0, alike=0.75), "75%"),
+    ):
         drawn = world.draw(rng)
         assert drawn.after is not None
         found = compared(drawn.after, 0)
