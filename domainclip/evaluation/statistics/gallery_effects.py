@@ -104,8 +104,12 @@ class GalleryEffects:
         shares = self.captions / self.captions.sum()
         if len(shares) < _MIN_CAPTIONS:
             return f"there are only {len(shares)} captions: at least {_MIN_CAPTIONS} are needed"
-        if 1 / float((shares**2).sum()) < _MIN_EFFECTIVE:
-            return f"one caption is {shares.max():.0%} of all captions: about half is the most"
+        effective = 1 / float((shares**2).sum())
+        if effective < _MIN_EFFECTIVE:
+            counted = (
+                f"all count as {effective:.1f} of equal frequency: at least {_MIN_EFFECTIVE:g} are needed"
+            )
+            return f"one caption is {shares.max():.0%} of all, and {counted}"
         return ""
 
     @property

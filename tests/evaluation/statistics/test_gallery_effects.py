@@ -86,7 +86,10 @@ def test_equal_effects_of_two_models_add_nothing_to_their_difference() -> None:
         ([1] * 5, "there are only 5 captions: at least 6 are needed"),
         ([1] * 6, ""),
         ([12, *[1] * 12], ""),  # half: 3.7 of equal size
-        ([18, *[1] * 6], "one caption is 75% of all captions"),
+        (
+            [18, *[1] * 6],
+            "one caption is 75% of all, and all count as 1.7 of equal frequency: at least 3 are needed",
+        ),
     ],
 )
 def test_too_few_captions_are_refused_with_the_counts(counts: list[int], reason: str) -> None:
