@@ -11,15 +11,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from domainclip.pipelines.export import onnx_graph
+from domainclip.pipelines.export.onnx_graph import TEXT
 from domainclip.pipelines.export.request import Precision
 
 
 def reduce(file: Path, precision: Precision) -> None:
     """Replace a graph in fp32 by one of lower precision; its inputs and outputs stay float32.
 
-    fp16: all weights and operations that have it. int8: the weights of matrix products and of the token table
-    as integers, activations quantized as they come (dynamic); convolutions stay, as onnxruntime has none for
-    the CPU.
+    fp16: all weights and operations that have it. int8: the weights of matrix products, and the token table
+    of a text tower, as unsigned integers with a scale for each channel; signed ones overflow on processors
+    without VNNI. Activations are quantized as they come (dynamic). What costs most of the accuracy stays in
+    float32: position embeddings, and the products that narrow a layer, whose inputs have few very large
+    values. So do convolutions, which onnxruntime does not have in int8.
     """
     if precision == "fp16":
         with warnings.catch_warnings():
@@ -36,17 +39,24 @@ def reduce(file: Path, precision: Precision) -> None:
             quantize_dynamic(
                 str(whole),
                 str(file),
-                op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+                op_types_to_quantize=["MatMul", "Gemm", *(["Gather"] if file.name == TEXT else [])],
                 per_channel=True,
-                # Processors without VNNI add pairs of products in 16 bits, which 8-bit weights overflow.
-                reduce_range=True,
-                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_narrowing(whole),
+                weight_type=QuantType.QUInt8,
                 use_external_data_format=whole.with_name(f"{file.name}.data").exists(),
             )
         finally:
             log.setLevel(level)
         _remove(whole)
         whole.with_name(f"{file.name}.data").unlink(missing_ok=True)
+
+
+def _narrowing(file: Path) -> list[str]:
+    """The names of the products with a constant matrix that has more rows than columns."""
+    graph = onnx.load(str(file), load_external_data=False).graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    products = [(node.name, shapes.get(node.input[1])) for node in graph.node if node.op_type == "MatMul"]
+    return [name for name, shape in products if shape is not None and shape[0] > shape[-1]]
 
 
 def _remove(file: Path) -> None:
