@@ -72,7 +72,9 @@ class Explorer:
         """
         if not view.classes and not view.templates:
             return self.explored.data.classes
-        typed = view.classes or "\n".join(self.class_names)
+        typed = view.classes or typed_classes.lines(
+            {name: Prompts(positive=[name]) for name in self.class_names}, ["{}"]
+        )
         classes = typed_classes.parse(typed, view.template_list or self.explored.card.templates)
         if (key := repr(classes)) not in self.tried and classes != self.explored.data.classes:
             self.tried.add(key)

@@ -68,6 +68,7 @@ def render(explorer: Explorer, view: View) -> str:
         _check_row(explorer, view)
     rows = explorer.rows(view, compared)
     parts = _frame(explorer, view) | {
+        "is_new": classes != explorer.explored.data.classes,
         "kind": explorer.kind(view, classes),
         "strength": _strength(explorer, view, classes),
         "findings": list(classes) if explorer.asks_findings(classes) else [],
@@ -87,6 +88,7 @@ def render_error(explorer: Explorer, message: str) -> str:
     parts = _frame(explorer, view) | {
         "error": message,
         "status": message,
+        "is_new": False,
         "kind": "",
         "strength": "",
         "total": 0,
@@ -208,5 +210,4 @@ def _prompts(explorer: Explorer, view: View, compared: Compared | None) -> dict[
         "tried": results.tried(explorer, view, compared),
         "several": explorer.asks_findings(classes),
         "command": explorer.explored.command,
-        "is_new": classes != explorer.explored.data.classes,
     }

@@ -63,6 +63,7 @@ def test_typed_classes() -> None:
 @pytest.mark.parametrize(
     ("text", "templates", "message"),
     [
+        ('""', [], "classes: line 1 has no name before the colon"),
         (": a cat", [], "classes: line 1 has no name before the colon"),
         ("cat\ndog\ncat: x", [], "classes: line 3 names a class a second time"),
         ("cat", ["a photo"], "must hold {} once"),
@@ -74,7 +75,7 @@ def test_classes_that_cannot_be_read(text: str, templates: list[str], message: s
         typed_classes.parse(text, templates)
 
 
-NAME = st.sampled_from(["cat", "no finding", "T1-weighted", "Größe", "c&d"])
+NAME = st.sampled_from(["cat", "no finding", "T1: weighted", "Größe", "c&d"])
 PROMPTS = st.lists(st.sampled_from(["a cat", "{x}", "un chat noir", "é: ü", "a;b"]), min_size=1, max_size=3)
 
 
