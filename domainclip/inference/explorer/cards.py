@@ -87,12 +87,12 @@ def strength_text(value: float) -> str:
 
 
 def _answers(model: str, answers: Answers, rows: Sequence[int]) -> list[CardAnswer]:
-    texts = answers.describe(rows)
+    texts, right, known = answers.describe(rows), answers.right, answers.known
     return [
         CardAnswer(
             model,
             _short(text),
-            bool(answers.right[row]) if answers.known[row] else None,
+            bool(right[row]) if known[row] else None,
             strength_text(float(answers.strengths[row])),
             "" if np.isnan(answers.ranks[row]) else phrasing.number(float(answers.ranks[row]), "rank"),
         )

@@ -102,8 +102,7 @@ def _sign(kind: str) -> str:
 def _of_outcomes(compared: Compared | None) -> tuple[np.ndarray, dict[str, str]]:
     """(n,) the outcome of each item, and the names of those that occur."""
     assert compared is not None
-    members = {name: rows for name, rows in compared.members.items() if name != "changed"}
-    kinds = np.select(list(members.values()), list(members), default="")
+    kinds = compared.outcomes
     return kinds, {name: text for name, text in NAMES.items() if (kinds == name).any()}
 
 

@@ -45,9 +45,15 @@ class Compared:
             "unknown": ~known,
         }
 
+    @cached_property
+    def outcomes(self) -> np.ndarray:
+        """(n,) the outcome of each item, other than that its answer changed."""
+        exclusive = {name: rows for name, rows in self.members.items() if name != "changed"}
+        return np.select(list(exclusive.values()), list(exclusive), default="")
+
     def outcome(self, row: int) -> Outcome:
         """The outcome of one item, other than that its answer changed."""
-        return next(name for name, rows in self.members.items() if name != "changed" and rows[row])
+        return str(self.outcomes[row])  # type: ignore[return-value]
 
     def counts(self, among: np.ndarray) -> dict[Outcome, int]:
         """The number of items with each outcome, among some rows."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from domainclip.inference.explorer.cards import shown_labels
 from domainclip.inference.explorer.explorer import Explorer
 from domainclip.inference.explorer.outcomes import Compared
@@ -23,14 +25,14 @@ def selection_csv(explorer: Explorer, view: View, compared: Compared | None, row
     if explored.shows_content:
         columns["caption"] = explored.captions(chosen)
     if compared is not None:
-        columns["outcome"] = [compared.outcome(row) for row in chosen]
+        columns["outcome"] = compared.outcomes[chosen].tolist()
     for model in dict.fromkeys((0, view.second)):
         label, of_model = explored.models[model].label, explorer.answers(view, model)
         cosines = explorer.cosines(view, model)
         if of_model is not None:
-            right = [bool(of_model.right[row]) if of_model.known[row] else None for row in chosen]
+            right = np.where(of_model.known, np.where(of_model.right, "true", "false"), "")
             columns[f"{label}: answer"] = of_model.describe(chosen)
-            columns[f"{label}: right"] = [None if one is None else str(one).lower() for one in right]
+            columns[f"{label}: right"] = right[chosen].tolist()
             columns[f"{label}: strength"] = of_model.strengths[chosen].tolist()
             columns[f"{label}: rank"] = of_model.ranks[chosen].tolist()
         if cosines is not None:
