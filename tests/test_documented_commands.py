@@ -229,7 +229,6 @@ def test_a_wrong_argument_in_python_is_found() -> None:
 
 def test_make_targets_scripts_and_extras_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    targets |= {"exports"}  # of the forms of export, in fresh environments
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     faults = []
     for page in TEXTS:
