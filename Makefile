@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-long test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -23,11 +23,15 @@ demo: install
 	$(BIN)/domainclip demo $(DEMO)
 
 test: install
-	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS)
+	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -m "not long"
+
+# The few tests that take ten seconds or more each.
+test-long: install
+	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -q -m long
 
 # While you work: no whole runs, no processes. Under 90 seconds.
 test-fast: install
-	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -q -m "not run and not slow"
+	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -q -m "not run and not slow and not long"
 
 lint: install
 	$(BIN)/ruff check .

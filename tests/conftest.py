@@ -65,6 +65,19 @@ WHOLE_RUNS = {
 }
 
 
+# The longest tests, ten seconds or more: `make test` leaves them out, `make test-long` runs them, and so does CI.
+LONG = {
+    "test_the_chosen_variant_alone_is_measured_on_the_test_split",
+    "test_runs_of_their_own_process",
+    "test_what_was_interrupted_goes_on_and_what_failed_is_written_down",
+    "test_a_signal_to_the_launcher_saves_once",
+    "test_a_stopped_run_takes_the_same_course",
+    "test_two_seeds_are_two_runs_and_one_report",
+    "test_a_run_goes_on_in_parts",
+    "test_a_slow_process_is_waited_for",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of whole runs: all of tests/system, and the files listed above."""
     tests = Path(__file__).parent
@@ -72,6 +85,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.relative_to(tests).as_posix()
         if file.startswith("system/") or file in WHOLE_RUNS:
             item.add_marker("run")
+        if item.name.partition("[")[0] in LONG:
+            item.add_marker("long")
 
 
 @pytest.fixture(autouse=True, scope="session")

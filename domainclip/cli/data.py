@@ -146,6 +146,10 @@ def prepare(
     domainclip data prepare /fast/sky --card astronomy --format jpeg --size 224 corpus.path=sky.csv
     domainclip finetune --recipe medical_xray corpus.path=/fast/cxr
     """
+    if card is not None and not any(word.startswith("corpus.path=") for word in overrides or []):
+        raise RecipeError(
+            "data prepare --card: name the corpus with corpus.path=PATH; other keys are corpus.…"
+        )
     if (recipe is None) != (card is None):
         _check_early(_target(recipe, card, overrides or [], size is not None)[0])
     from domainclip.pipelines import data_prepare

@@ -142,7 +142,7 @@ def _source(card_name: str | None, changes: Sequence[str]) -> CorpusSource:
         overrides.apply_override(keys, change)
     if set(keys) != {"corpus"} or "path" not in keys["corpus"]:
         raise RecipeError(
-            "data prepare --card: say where the corpus is with corpus.path=PATH; other keys are corpus.…"
+            "data prepare --card: name the corpus with corpus.path=PATH; other keys are corpus.…"
         )
     return CorpusSource.model_validate(keys["corpus"])
 

@@ -312,12 +312,15 @@ def test_plan_and_dry_run(run: Run, recipe_file: Path, tmp_path: Path) -> None:
 def test_recipes_ls_show_cp_validate_schema(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("recipes", "list")
     out, _, plans = out.partition("\nAblation plans: ")
-    assert plans.startswith("domainclip ablate NAME; domainclip recipes show ablations/NAME\nmedical_xray ")
+    assert plans.startswith("domainclip ablate NAME; domainclip recipes show ablations/NAME\nplan ")
+    assert "\nmedical_xray " in plans
     assert run("recipes", "show", "ablations/quickstart")[1].startswith("# The effect of each component")
-    names = [line.split()[0] for line in out.splitlines()]
+    heading, *lines = out.splitlines()
+    assert heading.split() == ["recipe", "purpose"]
+    names = [line.split()[0] for line in lines]
     assert code == 0
     assert names == builtin.builtin_names("recipes", ".yaml")
-    assert len({line.index(line.split(None, 1)[1]) for line in out.splitlines()}) == 1  # one under the other
+    assert len({line.index(line.split(None, 1)[1]) for line in lines}) == 1  # one under the other
     assert {"quickstart", "medical_xray", "astronomy", "art_paintings", "multilingual"} <= set(names)
     assert run("validate", "-r", "astronomy", "corpus.options.wher=1")[0] == 2
     for name in names:

@@ -116,6 +116,7 @@ def test_unknown_recipe(folder: Path) -> None:
 def test_paths_of_a_downloaded_recipe_are_confined_and_those_of_a_users_recipe_are_not(
     folder: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Fault 32."""
     (folder / "link").symlink_to("/etc")
     target = (folder / path).resolve()
     recipe = folder / "model" / "foreign.yaml"

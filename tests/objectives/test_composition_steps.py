@@ -14,6 +14,7 @@ from torch import Tensor
 from domainclip import components, registry
 from domainclip.data.batching.extras import BatchExtras
 from domainclip.data.batching.matches import MatchKeys
+from domainclip.data.cards import Prompts
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.base import Teacher
@@ -29,6 +30,7 @@ SAID = [
     "three yellow dots on the right", "a white cat and a black dog", "chest xray. no effusion. normal heart", "a star",
 ]  # fmt: skip
 TEXTS = [f"{SAID[i % 8]} {i}" for i in range(PAIRS)]
+CLASSES = {name: Prompts(positive=[name]) for name in ("cat", "dog")}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
     pixels = torch.randint(0, 256, (views * PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
     rows = F.normalize(torch.randn(4, PAIRS, loaded.width, generator=draw), dim=-1)
     said = [
-        objective.extra_texts(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i))
+        objective.extra_texts(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i, CLASSES))
         for i, text in enumerate(TEXTS)
     ] if "extra_text" in needs else []  # fmt: skip
     prose = [f"the word {i}" for i in range(PROSE)] if "anchor_text" in needs else []

@@ -14,7 +14,7 @@ import pytest
 from domainclip.config import builtin
 from domainclip.data.cards import load_card
 from domainclip.report import phrasing
-from domainclip.report.model_card import _first_paragraph
+from domainclip.report.model_card import first_paragraph
 from domainclip.report.redaction import public_recipe, search
 from tests.support.run_folders import recipe
 
@@ -190,7 +190,7 @@ def test_built_in_cards_can_be_quoted_in_a_model_card() -> None:
     cards = sorted(builtin.builtin_folder("data_cards").glob("*.md"))
     assert len(cards) > 15
     for card in cards:
-        paragraph = _first_paragraph(load_card(card.stem, {}).description)
+        paragraph = first_paragraph(load_card(card.stem, {}).description)
         assert [*search(paragraph)] == [], card.stem
 
 

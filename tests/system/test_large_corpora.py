@@ -167,14 +167,14 @@ def test_a_recipe_may_not_run_a_pipe(recipe_file: Path, tmp_path: Path) -> None:
 def test_prepare_options(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, text in (
         (
-            ["-r", "a", "--card", "b"],
+            ["-r", "a", "--card", "b", "corpus.path=c"],
             "data prepare: name a recipe with --recipe or a card with --card: one of the two",
         ),
-        (["-r", "a", "--format", "gif"], '--format: "gif": known: jpeg, png, webp.'),
-        (["-r", "a", "--to", "zip"], '--to: "zip": known: arrow, tar.'),
+        (["-r", str(recipe_file), "--format", "gif"], '--format: "gif": known: jpeg, png, webp.'),
+        (["-r", str(recipe_file), "--to", "zip"], '--to: "zip": known: arrow, tar.'),
         (
             ["--card", "general", "train.epochs=3"],
-            "data prepare --card: say where the corpus is with corpus.path=PATH; other keys are corpus.…",
+            "data prepare --card: name the corpus with corpus.path=PATH; other keys are corpus.…",
         ),
     ):
         with pytest.raises(SystemExit) as done:

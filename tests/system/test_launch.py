@@ -20,6 +20,7 @@ from domainclip.cli.app import app
 from domainclip.distributed import failures, heartbeat, launch
 from domainclip.distributed.heartbeat import ProcessState
 from domainclip.errors import STOP_SIGNALS, DomainclipError, Interrupted, RecipeError
+from domainclip.pipelines import early_checks
 from domainclip.training.checkpointing import checkpoint
 from tests.support.processes import launched
 
@@ -303,6 +304,7 @@ def test_a_file_for_one_process_starts_one(small: Path) -> None:
 
 def test_a_launched_process_launches_no_other(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: without a launcher the same command starts one."""
+    monkeypatch.setattr(early_checks, "check_recipe", lambda *_: None)  # which comes before a launch
     asked = [
         "finetune",
         "-q",

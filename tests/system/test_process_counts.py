@@ -34,9 +34,9 @@ OPTIONS = [
 
 def _double() -> None:
     """The whole run in double precision; for processes that end with it."""
-    plain = base_model.load_model
+    plain = base_model.load_base_model
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
-    base_model.load_model = lambda *a, **k: plain(*a, **k).double()  # type: ignore[assignment]
+    base_model.load_base_model = lambda *a, **k: plain(*a, **k).double()  # type: ignore[assignment]
 
 
 def _process(file: Path, folder: Path, resume: bool, stop_at: int, rank: int, world: int, port: int) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from domainclip.distributed.folder_lock import refuse_if_in_use
 from domainclip.errors import ModelError
 from domainclip.pipelines.export import facts, readme, record
 from domainclip.pipelines.export.check import check
@@ -42,6 +43,7 @@ def export(request: ExportRequest, report: Callable[[str], None] = lambda _: Non
     with it, or the folder cannot be written. Then nothing is left at `out`.
     """
     form = _form(request)
+    refuse_if_in_use(request.run)
     report(f"reading {request.run}")
     source = open_source(request.run)
     if reason := _joined_refusal(form, source) or form.refusal(source) or _frames_refusal(form, source):
