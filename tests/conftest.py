@@ -75,6 +75,10 @@ LONG = {
     "test_two_seeds_are_two_runs_and_one_report",
     "test_a_run_goes_on_in_parts",
     "test_a_slow_process_is_waited_for",
+    "test_two_launched_processes_train_what_one_does",
+    "test_models_and_the_main_job_without_torchvision",
+    "test_a_whole_search_chooses_on_validation_and_goes_on",
+    "test_a_stream_trains_and_resumes_to_the_same_weights",
 }
 
 

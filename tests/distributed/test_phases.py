@@ -13,6 +13,8 @@ from domainclip.distributed import phases
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(phases, "FIRST_SECONDS", 0.02)
+    monkeypatch.delenv("RANK", raising=False)
+    phases.set_quiet(False)  # a test before this one may have run a quiet command
     yield
     phases.set_quiet(False)
 
