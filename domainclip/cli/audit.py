@@ -29,6 +29,9 @@ def audit(
     domainclip audit runs/medical_xray-1 --corpus --json
     """
     from domainclip.errors import ExitCode
+    from domainclip.pipelines.run_checks import check_run
+
+    check_run(run)
     from domainclip.pipelines.audit.audit import audit as audit_run
 
     found = audit_run(run, corpus)

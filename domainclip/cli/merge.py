@@ -40,11 +40,11 @@ def merge(
     domainclip merge runs/art_paintings-1 runs/astronomy-1 --out merged/
     domainclip merge runs/art_paintings-1 runs/astronomy-1 --out merged/ --method ties --evaluate validation
     """
+    from domainclip.pipelines.merge_request import MergeRequest
+
+    request = MergeRequest(runs=runs, out=out, method=method, shares=_shares(shares), density=density)
     from domainclip.pipelines import merge as pipelines_merge
 
-    request = pipelines_merge.MergeRequest(
-        runs=runs, out=out, method=method, shares=_shares(shares), density=density
-    )
     pipelines_merge.merge(request)
     measured = evaluate != "none"
     pages = pipelines_merge.measure(request, evaluate, typed_command()) if measured else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from domainclip.cli.arguments import (
 )
 from domainclip.config import durations
 from domainclip.errors import RecipeError
+
+if TYPE_CHECKING:
+    from domainclip.pipelines.tuning.options import TuneOptions
 
 
 def tune(
@@ -59,9 +63,9 @@ def tune(
     domainclip tune --recipe art_paintings corpus.path=paintings --budget 2h
     domainclip tune --recipe medical_xray corpus.path=/data/cxr --trials 12 --strategy lora --no-final
     """
-    from domainclip.pipelines.tuning import tune as pipelines_tune
+    from domainclip.pipelines.tuning.options import TuneOptions
 
-    options = pipelines_tune.TuneOptions(
+    options = TuneOptions(
         trials=trials,
         seconds=None if budget is None else _seconds(budget),
         strategies=strategies or [],
@@ -73,7 +77,22 @@ def tune(
         quiet=quiet,
         command=typed_command(),
     )
+    _check(recipe, overrides or [], options)
+    from domainclip.pipelines.tuning import tune as pipelines_tune
+
     print_report(pipelines_tune.tune(recipe, overrides or [], run_dir, options), as_json)
+
+
+def _check(name: str, overrides: Sequence[str], options: TuneOptions) -> None:
+    """Check what names, paths and headers show, before torch is imported."""
+    from domainclip.config import loading
+    from domainclip.pipelines import early_checks
+    from domainclip.pipelines.tuning.search_space import check_metric, check_strategies
+
+    recipe = loading.load_recipe(name, overrides)
+    check_strategies(recipe, options.strategies)
+    check_metric(recipe, options.metric)
+    early_checks.check_recipe(recipe)
 
 
 def _seconds(budget: str) -> int:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,38 +21,13 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.models.plain_weights import make_plain
 from domainclip.models.saving import save_model
-from domainclip.models.weight_merging import Method, Update, merge_updates
+from domainclip.models.weight_merging import Update, merge_updates
 from domainclip.pipelines import evaluate
 from domainclip.pipelines.eval_request import EvalRequest
+from domainclip.pipelines.merge_request import MergeRequest
 from domainclip.report import model_card
 
 FILE = "merge.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeRequest:
-    """The options of the command."""
-
-    runs: Sequence[Path]
-    out: Path
-    method: Method = "arithmetic"
-    shares: Sequence[float] = ()  # of each run; empty: equal ones that add up to 1
-    density: float = 0.2  # of TIES
-
-    def __post_init__(self) -> None:
-        if len(self.runs) < 2:
-            raise RecipeError("merge: name at least two run folders")
-        if self.out.exists():
-            raise RecipeError(f"--out: {self.out}: exists already; name another folder")
-        if self.shares and len(self.shares) != len(self.runs):
-            raise RecipeError(
-                f"--shares: {len(self.shares)} for {len(self.runs)} runs: give one for each, as 0.5,0.5"
-            )
-
-    @property
-    def all_shares(self) -> list[float]:
-        """The share of each run."""
-        return list(self.shares) or [1 / len(self.runs)] * len(self.runs)
 
 
 def merge(request: MergeRequest) -> None:
@@ -63,8 +37,6 @@ def merge(request: MergeRequest) -> None:
     base, or a folder that cannot be written. Then nothing is left at `out`.
     """
     for run in request.runs:
-        if not (run / "model").is_dir():
-            raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
         refuse_if_in_use(run)
     base = _common_base(request.runs)
     merged = merge_updates(
@@ -80,8 +52,8 @@ def report_lines(request: MergeRequest, split: str = "validation") -> list[str]:
     """The commands that measure the merged model on the corpus of each run, beside that run."""
     out = shlex.quote(str(request.out))
     return [
-        f"domainclip eval base {shlex.quote(str(run))} {out} --split {split} --out {out}/eval/{run.name}"
-        for run in request.runs
+        f"domainclip eval base {shlex.quote(str(run))} {out} --split {split} --out {shlex.quote(str(folder))}"
+        for run, folder in zip(request.runs, request.reports, strict=True)
     ]
 
 
@@ -92,12 +64,12 @@ def measure(request: MergeRequest, split: str, command: str) -> list[Path]:
             EvalRequest(
                 models=["base", str(run), str(request.out)],
                 split=split,
-                out=request.out / "eval" / run.name,
+                out=folder,
                 command=command,
                 quiet=True,
             )
         )
-        for run in request.runs
+        for run, folder in zip(request.runs, request.reports, strict=True)
     ]
     return [page for page in pages if page is not None]
 

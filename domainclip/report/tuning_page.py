@@ -24,6 +24,7 @@ class Line:
     gain: str
     span: str
     retention: str
+    retention_span: str
     alpha: str
     state: str
     chosen: bool
@@ -89,10 +90,8 @@ def _choice(tuning: Tuning) -> Iterator[str]:
         kept = "" if tuning.margin is None else f" and is shown to lose at most {tuning.margin:g} in general"
         yield f"No trial is better than the base in {metric} ({base}){kept}: the base stays."
         return
-    yield (
-        f"Chosen: trial {chosen.number}, {_overrides(chosen)}: {metric} "
-        f"{base} → {phrasing.number(chosen.value, tuning.unit)}."
-    )
+    value = phrasing.number(chosen.value, tuning.unit)
+    yield f"Chosen: trial {chosen.number}: {metric} {base} → {value}, with {_overrides(chosen)}."
     recipe = next((trial for trial in tuning.complete if trial.number == 0), None)
     if recipe is not None and chosen.number:
         ahead = _gain(chosen) - _gain(recipe)
@@ -113,9 +112,8 @@ def _line(trial: TrialResult, tuning: Tuning, chosen: TrialResult | None) -> Lin
         value=phrasing.number(trial.value, tuning.unit),
         gain="–" if trial.gain is None else _signed(trial.gain),
         span="" if trial.gain is None else _span(trial.gain),
-        retention="–"
-        if trial.retention is None
-        else f"{_signed(trial.retention)} ({_span(trial.retention)})",
+        retention="–" if trial.retention is None else _signed(trial.retention),
+        retention_span="" if trial.retention is None else _span(trial.retention),
         alpha="–" if trial.alpha is None else f"{trial.alpha:g}",
         state=trial.state,
         chosen=trial is chosen,

@@ -48,6 +48,15 @@ WRONG = [
     ("data prepare out -r r.yaml corpus.path=/nowhere/a.csv", 3, "/nowhere/a.csv: no such file"),
     ("ablate quickstart", 3, "domainclip demo generates it"),
     ("ablate quickstat", 2, 'did you mean "quickstart"?'),
+    ("tune -r r.yaml --budget 2x", 2, '--budget: "2x" is not a duration'),
+    ("tune -r r.yaml --strategy lorra", 2, 'did you mean "lora"?'),
+    ("tune -r r.yaml --metric zero_shot/test/accuracy", 2, "trials are measured on the validation split"),
+    ("tune -r r.yaml --metric zeroshot/validation/accuracy", 2, 'did you mean "zero_shot"?'),
+    ("tune -r r.yaml train.epohcs=2", 2, 'train.epohcs: unknown key: did you mean "epochs"?'),
+    ("tune -r r.yaml corpus.path=/nowhere/a.csv", 3, "/nowhere/a.csv: no such file: check corpus.path"),
+    ("merge nowhere other --out merged", 2, "nowhere: no recipe.yaml there: name a run folder"),
+    ("merge nowhere --out merged", 2, "merge: name at least two run folders"),
+    ("audit nowhere", 2, "nowhere: no recipe.yaml there: name a run folder"),
     ("classify nowhere a.png", 4, "nowhere: no such run or model folder"),
 ]
 # All of them in one process, which prints the modules that none of them may import.

@@ -19,7 +19,8 @@ from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.plain_weights import make_plain
 from domainclip.models.saving import save_model
-from domainclip.pipelines.merge import MergeRequest, merge, report_lines
+from domainclip.pipelines.merge import merge, report_lines
+from domainclip.pipelines.merge_request import MergeRequest
 from domainclip.strategies.base import Strategy
 from domainclip.strategies.full import Full
 from domainclip.strategies.lora import Lora
@@ -88,8 +89,12 @@ def test_what_cannot_be_merged_is_refused_and_leaves_nothing(
     other = _run(tmp_path / "other", recipe_file, tiny_clip(tmp_path / "clip", seed=7), Full(), 3)
     with pytest.raises(RecipeError, match="other: its base is not that of"):
         merge(MergeRequest(runs=[runs[0], other], out=out))
+    with pytest.raises(RecipeError, match=r"no recipe\.yaml there"):
+        MergeRequest(runs=[runs[0], tmp_path / "nothing"], out=out)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.yaml").touch()
     with pytest.raises(ModelError, match="no folder model there"):
-        merge(MergeRequest(runs=[runs[0], tmp_path], out=out))
+        MergeRequest(runs=[runs[0], tmp_path / "begun"], out=out)
     assert not out.exists()
     assert not list(tmp_path.glob(".staging*"))
 
@@ -107,6 +112,9 @@ def test_the_command_measures_on_the_corpus_of_each_run(
     for page in reports:
         results = json.loads(page.with_name("results_compare.json").read_text())
         assert len(results["models"]) == 3
+    (tmp_path / "x").mkdir()
+    again = MergeRequest(runs=[runs[0], tmp_path / "x" / ".." / runs[0].name], out=tmp_path / "twice")
+    assert [folder.name for folder in again.reports] == ["one-1", "one-2"]  # of two runs with one name
     # The printed commands are those of the reports.
     for line in report_lines(MergeRequest(runs=runs, out=tmp_path / "again")):
         assert shlex.split(line)[:3] == ["domainclip", "eval", "base"]

@@ -14,10 +14,11 @@ from domainclip.cli.app import main
 from domainclip.config import loading
 from domainclip.errors import DomainclipError, RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
-from domainclip.pipelines.tuning.search import Budget, Search
+from domainclip.pipelines.tuning.options import Budget, TuneOptions
+from domainclip.pipelines.tuning.search import Search
 from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, search_space
 from domainclip.pipelines.tuning.trials import Stage
-from domainclip.pipelines.tuning.tune import TuneOptions, tune
+from domainclip.pipelines.tuning.tune import tune
 from domainclip.report import tuning_page
 from domainclip.report.tuning_results import TrialResult, Tuning
 from tests import conftest
@@ -101,7 +102,7 @@ def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
     (lora,) = search_space(anchored, ["lora"], train_items=20).by_strategy.values()
     assert lora["objectives.anchor.weight"] == Span(3, 300)
     assert lora["train.batch_size"] == OneOf((20,))
-    with pytest.raises(RecipeError, match=r"--strategy: lorra: did you mean .lora"):
+    with pytest.raises(RecipeError, match=r"--strategy: lorra: .*did you mean .lora"):
         search_space(recipe, ["lorra"], 300)
     # Every line of every strategy is a valid override.
     for name in space.by_strategy:
@@ -125,7 +126,7 @@ def test_the_largest_gain_is_chosen_and_the_frontier_has_what_nothing_surpasses(
     assert tuning.chosen.number == 1
     assert [trial.number for trial in tuning_page.frontier(tuning.complete)] == [1, 3, 0]
     first, recipe, general, caution = tuning_page.closing_lines(tuning)
-    assert first == "Chosen: trial 1, train.epochs=1: zero-shot accuracy on validation 0.300 → 0.600."
+    assert first == "Chosen: trial 1: zero-shot accuracy on validation 0.300 → 0.600, with train.epochs=1."
     assert recipe == "The recipe as it is: 0.400, 0.200 less."
     assert general.startswith("The same metric on the retention set: −0.050")
     assert "looks better on the split that chose it" in caution

@@ -211,7 +211,7 @@ def _variants(ablation: Ablation, ended: Sequence[Ended]) -> Iterator[Variant]:
             name=name,
             overrides=[_public(line) for line in lines],
             seeds=[end.run.seed for end in complete],
-            failed={end.run.seed: _public_error(end) for end in ends if end.error},
+            failed={end.run.seed: public_error(end) for end in ends if end.error},
             seconds=sum(float(run["seconds"]) for run in runs) / len(runs) if runs else 0.0,
             learning=int(runs[0]["learning"]) if runs else 0,
             weights=int(runs[0]["weights"]) if runs else 0,
@@ -224,7 +224,7 @@ def _public(line: str) -> str:
     return f"{key}=(local)" if any(redaction.search(line)) else redaction.without_path(line)
 
 
-def _public_error(end: Ended) -> str:
+def public_error(end: Ended) -> str:
     """The line of an error without paths of this machine; of one that must not be public, the exit code."""
     error = redaction.hide(end.error, redaction.local_paths(end.run.recipe, end.run.folder))
     kinds = sorted({what for _, what in redaction.search(error)})

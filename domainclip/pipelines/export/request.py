@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from domainclip.errors import ModelError, RecipeError, did_you_mean
+from domainclip.errors import RecipeError, did_you_mean
+from domainclip.pipelines.run_checks import check_run_model
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -46,11 +47,7 @@ def make_request(run: Path, to: str, out: Path, precision: str = "fp32", check: 
         raise RecipeError(f"--precision: {precision} is for --to onnx only: leave it out")
     if out.exists():
         raise RecipeError(f"{out}: exists already; name another folder")
-    if not (run / "model").is_dir():
-        seeds = sorted(folder.parent for folder in run.glob("seed-*/model"))
-        if seeds:
-            raise ModelError(f"{run}: a run of {len(seeds)} seeds, each with its model: name one: {seeds[0]}")
-        raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
+    check_run_model(run)
     _require(to, check)
     return ExportRequest(run, to, out, precision, check)
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from domainclip.data.cards import Prompts
 from domainclip.distributed.folder_lock import refuse_if_in_use
-from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.run_classes import RunClasses
@@ -24,6 +23,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.learned_prompts import LEARNED_TOKENS
 from domainclip.models.loading import load_model
 from domainclip.models.plain_weights import make_plain
+from domainclip.pipelines.run_checks import check_run_model
 
 TEXTS = [
     *("", "a", "cat", "a photo of a dog", "no pleural effusion", "1.5 cm nodule, left lower lobe?"),
@@ -96,8 +96,7 @@ def open_source(run: Path) -> ExportSource:
 
     Raises: ModelError when the run cannot be read, or its adapter cannot be merged.
     """
-    if not (run / "model").is_dir():
-        raise ModelError(f"{run}: no folder model there: name a run folder, as runs/medical_xray-1")
+    check_run_model(run)
     refuse_if_in_use(run)
     model = load_model(run / "model")
     expected = outputs(model)

@@ -9,11 +9,12 @@ complete, whose runs are read and not trained again, and continues where it was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domainclip.errors import DomainclipError, library
+from domainclip.pipelines.tuning.options import Budget
 from domainclip.pipelines.tuning.search_space import SearchSpace
 from domainclip.pipelines.tuning.trials import Stage
 from domainclip.report.tuning_results import TrialResult
@@ -22,23 +23,6 @@ _FIRST_STAGE = 1 / 3  # of the epochs
 _RANDOM_TRIALS = 6  # before the sampler models what came of them
 _MOST_FAILED = 5  # in a row
 _MISSING = "tune: optuna is not installed: pip install 'domainclip[tune]'"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to search: in trials, in seconds of this command, or both."""
-
-    trials: int | None
-    seconds: float | None
-    runs_after: int = 0  # that follow the search, each about as long as a trial
-
-    def allows(self, done: int, spent: Sequence[float]) -> bool:
-        """Whether another trial may begin, after `done` trials; `spent` are the seconds of those of now."""
-        if self.trials is not None and done >= self.trials:
-            return False
-        if self.seconds is None or not spent:
-            return True
-        return sum(spent) + max(spent) * (1 + self.runs_after) <= self.seconds
 
 
 # Number of a trial, its overrides, the share of its epochs: the end of that stage.

@@ -92,13 +92,8 @@ def search_space(recipe: Recipe, strategies: Sequence[str], train_items: int) ->
     Raises: RecipeError for a strategy that has no space here.
     """
     (own,) = recipe.strategy
+    check_strategies(recipe, strategies)
     names = list(strategies) or list(dict.fromkeys([own, *(COMMON if own in COMMON else ())]))
-    for name in names:
-        if name != own and name not in _SPACES:
-            raise RecipeError(
-                f"--strategy: {name}: {did_you_mean(name, [*_SPACES, own])}; a strategy with options that "
-                "must be set is tuned when the recipe names it"
-            )
     batches = tuple(size for size in _BATCHES if size * _FEWEST_BATCHES <= train_items) or (
         min(_BATCHES[0], max(2, train_items)),
     )
@@ -108,6 +103,34 @@ def search_space(recipe: Recipe, strategies: Sequence[str], train_items: int) ->
     if recipe.weight_interpolation is not None:
         shared["weight_interpolation.by_layer"] = OneOf((False, True))
     return SearchSpace(own, {name: {**_keys(name, recipe), **shared} for name in names})
+
+
+def check_strategies(recipe: Recipe, strategies: Sequence[str]) -> None:
+    """Raises: RecipeError for a strategy that has no space here."""
+    (own,) = recipe.strategy
+    for name in strategies:
+        if name != own and name not in _SPACES:
+            raise RecipeError(
+                f"--strategy: {name}: has no search space here; one with options that must be set is tuned "
+                f"where the recipe names it: {did_you_mean(name, [*_SPACES, own])}"
+            )
+
+
+def check_metric(recipe: Recipe, metric: str) -> None:
+    """Check the parts of probe/validation/metric that are known before a trial; empty is the headline metric.
+
+    Raises: RecipeError.
+    """
+    if not metric:
+        return
+    probe, _, rest = metric.partition("/")
+    if not rest.startswith("validation/"):
+        raise RecipeError(
+            f"--metric: {metric}: trials are measured on the validation split: write it as "
+            "probe/validation/metric, as in zero_shot/validation/macro_accuracy"
+        )
+    if probe not in recipe.probes:
+        raise RecipeError(f'--metric: probes has no "{probe}": {did_you_mean(probe, recipe.probes)}')
 
 
 def _keys(strategy: str, recipe: Recipe) -> Keys:

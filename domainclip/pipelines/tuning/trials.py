@@ -17,6 +17,7 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.pipelines.ablation import runs
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
+from domainclip.pipelines.ablation.table import public_error
 from domainclip.report import results_file
 from domainclip.report.results_file import Result
 from domainclip.report.tuning_results import TrialResult, Tuning
@@ -111,7 +112,7 @@ def _name(row: Result) -> str:
 def read_trial(number: int, lines: Sequence[str], ended: Ended, metric: str) -> TrialResult:
     """The result of a run that has ended, by the metric that decides."""
     if ended.error:
-        return TrialResult(number, lines, "failed", error=ended.error)
+        return TrialResult(number, lines, "failed", error=public_error(ended))
     results = results_file.load(ended.run.folder / "results.json")
     row = next((row for row in results.results if _name(row) == metric), None)
     if row is None or row.adapted is None or row.adapted.value is None or not results.valid:

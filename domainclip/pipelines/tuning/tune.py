@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from domainclip.pipelines.ablation import runs
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import Inputs, load_inputs
-from domainclip.pipelines.tuning.search import Budget, Search, require_optuna
+from domainclip.pipelines.tuning.options import TuneOptions
+from domainclip.pipelines.tuning.search import Search, require_optuna
 from domainclip.pipelines.tuning.search_space import SearchSpace, search_space
 from domainclip.pipelines.tuning.trials import Stage, TrialRunner, metric_that_decides, read_trial, with_base
 from domainclip.report import tuning_page, writer
@@ -27,35 +26,7 @@ from domainclip.report.tuning_results import TrialResult, Tuning
 from domainclip.training.run_context import RunOptions
 
 BEST = "best.yaml"
-_TRIALS = 20
 _ALPHAS = "[0.25, 0.5, 0.75, 1.0]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions:
-    """The options of the command."""
-
-    trials: int | None = None
-    seconds: float | None = None  # with neither, 20 trials
-    strategies: Sequence[str] = ()  # empty: that of the recipe and the common ones
-    metric: str = ""  # probe/validation/metric; empty: the first headline metric
-    margin: float = 0.01  # loss on the retention set that α may cost
-    seeds: int = 3  # of the chosen recipe
-    final: bool = True  # whether the chosen recipe is trained and measured on the test split
-    processes: int | None = None  # of each run
-    quiet: bool = False
-    command: str = ""
-
-    @property
-    def budget(self) -> Budget:
-        """How long to search, with time left for what follows."""
-        trials = _TRIALS if self.trials is None and self.seconds is None else self.trials
-        return Budget(trials, self.seconds, self.seeds if self.final else 0)
-
-    def say(self, *lines: str) -> None:
-        """Print lines of progress, unless quiet."""
-        for line in () if self.quiet else lines:
-            print(line, file=sys.stderr, flush=True)
 
 
 def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: TuneOptions) -> Path:
@@ -85,8 +56,8 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
         options.say(*tuning_page.closing_lines(tuning))
         if (chosen := tuning.chosen) is None:
             return writer.write_tuning(folder, tuning)
-        file = _write_best(folder, runner, chosen, options)
-        tuning = replace(tuning, final_command=f"domainclip finetune --recipe {shlex.quote(str(file))}")
+        _write_best(folder, runner, chosen, options)
+        tuning = replace(tuning, final_command=f"domainclip finetune --recipe {BEST}")
         page = writer.write_tuning(folder, tuning)
         if options.final:
             report = _measure(runner, chosen, folder, options)
@@ -124,11 +95,10 @@ def _seeds(options: TuneOptions) -> list[str]:
     return [f"train.seeds={options.seeds}"] if options.seeds > 1 else []
 
 
-def _write_best(folder: Path, runner: TrialRunner, chosen: TrialResult, options: TuneOptions) -> Path:
-    """The chosen recipe, with every default, as a file; its path."""
+def _write_best(folder: Path, runner: TrialRunner, chosen: TrialResult, options: TuneOptions) -> None:
+    """Write the chosen recipe, with every default."""
     recipe = runner.load(chosen.overrides, *_seeds(options))
     prepared_format.write_atomically(folder / BEST, recipe.resolved().encode())
-    return folder / BEST
 
 
 def _measure(runner: TrialRunner, chosen: TrialResult, folder: Path, options: TuneOptions) -> str:
