@@ -412,11 +412,11 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_a_fault_that_names_a_path_does_not_stand_in_the_table(plan_file: Path, tmp_path: Path) -> None:
-    from domainclip.pipelines.ablation.table import _public_error
+    from domainclip.pipelines.ablation.table import public_error
 
     one = plan.load(str(plan_file), [], tmp_path / "out").runs[0]
-    assert _public_error(Ended(one, f"{tmp_path}/general: is empty", 3)) == "(local): is empty"
-    assert _public_error(Ended(one, "/data/smith/scan.dcm: unreadable", 3)) == (
+    assert public_error(Ended(one, f"{tmp_path}/general: is empty", 3)) == "(local): is empty"
+    assert public_error(Ended(one, "/data/smith/scan.dcm: unreadable", 3)) == (
         "exit code 3; its message names a local path and stays here"
     )
 
