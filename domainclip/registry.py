@@ -16,6 +16,7 @@ import math
 import re
 import sys
 import typing
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,6 +44,8 @@ BASE_CLASSES = {
 }
 PLUGINS = "domainclip.components"  # the group of entry points
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+# How pydantic names the forms of a key that may have several, in the place of a key.
+_FORM = re.compile(r"^(int|float|str|bool|constrained-\w+|\w+(-\w+)*\[.*\])$")
 
 
 class Component:
@@ -180,16 +183,32 @@ def schema(kind: str, name: str) -> dict[str, Any]:
 
 def format_validation_error(error: ValidationError, where: str) -> str:
     """A pydantic error as one line: the key, what is wrong there, and what was given."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(step) for step in (where, *first["loc"]) if step != "")
-    message = first["msg"].removeprefix("Value error, ")
+    errors = error.errors(include_url=False)
+    first, alternatives = errors[0], _alternatives(errors)
+    key = ".".join(str(step) for step in (where, *alternatives[0]["loc"]) if step != "")
+    message = " or ".join(
+        [
+            first["msg"].removeprefix("Value error, "),
+            *(one["msg"].removeprefix("Input should be ") for one in alternatives[1:]),
+        ]
+    )
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", message)
     message = message[:1].lower() + message[1:]
     given = "" if first["type"] in ("missing", "value_error") else f", got {_short(first['input'])}"
     if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
         given += f', in quotes it is a text: "{first["input"]}"'
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    others = len(errors) - len(alternatives)
+    more = f" (and {others} more)" if others else ""
     return f"{key}: {message}{given}{more}" if key else f"{message}{given}{more}"
+
+
+def _alternatives(errors: Sequence[Any]) -> list[Any]:
+    """The first error, and those of the other forms that its key may have, without the names of the forms."""
+    *parent, form = errors[0]["loc"] or ("",)
+    if not _FORM.search(str(form)):
+        return [errors[0]]
+    same = [one for one in errors if list(one["loc"][:-1]) == parent and _FORM.search(str(one["loc"][-1]))]
+    return [{**one, "loc": tuple(parent)} for one in same]
 
 
 def _short(value: Any, most: int = 80) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,12 +13,17 @@ from domainclip.config.strict_model import StrictModel
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Epochs = Annotated[float, Field(gt=0)]
+# What `epochs: auto` aims at: a schedule of fewer steps ends before its rate has taught much; and of a few
+# items, more passes only teach them by heart.
+_AUTO_STEPS, _AUTO_EPOCHS = 100, 20
 
 
 class TrainConfig(StrictModel):
     """Settings of training; `null` means the strategy's default or a measured value."""
 
-    epochs: float = Field(5, gt=0)  # passes over the training items
+    # Passes over the training items; auto: as many as make 100 steps, at least 1 and at most 20.
+    epochs: Epochs | Literal["auto"] = 5.0
     batch_size: int = Field(128, ge=2)  # pairs in one loss, over all processes
     # Pairs per process in memory at once; null: all; auto: all, or where they do not fit, as many as a
     # measurement before the first step allows.
@@ -48,6 +54,8 @@ class TrainConfig(StrictModel):
     requeue: bool = False  # put the SLURM job back into its queue when it is stopped
     timeout: str = "30m"  # the run ends when one process has waited this long for another
     validate_every: int | None = Field(None, ge=1)  # steps between two validations; null: none
+    # End after so many validations in a row without a better loss or headline metric; null: at the last step.
+    patience: int | None = Field(None, ge=1)
     keep_best_checkpoint: bool = False  # never delete the checkpoint with the lowest validation loss
     final_weights: Literal["last", "best"] = (
         "last"  # weights of the last step, or of the lowest validation loss
@@ -89,6 +97,7 @@ class TrainConfig(StrictModel):
             "keep_best_checkpoint": self.keep_best_checkpoint,
             "final_weights: best": self.final_weights == "best",
             f"on_retention_drop: {self.on_retention_drop}": self.on_retention_drop != "warn",
+            f"patience: {self.patience}": self.patience is not None,
         }
         if self.validate_every is None and (
             key := next((k for k, is_set in requested.items() if is_set), None)
@@ -119,6 +128,10 @@ class TrainConfig(StrictModel):
             )
         return self
 
+    def epochs_of(self, pairs: int) -> float:
+        """The passes over a corpus of this many training pairs."""
+        return auto_epochs(pairs, self.batch_size) if self.epochs == "auto" else self.epochs
+
     def all_seeds(self) -> list[int]:
         """The seed of each run."""
         if isinstance(self.seeds, int):
@@ -129,3 +142,9 @@ class TrainConfig(StrictModel):
     def steers(self) -> bool:
         """Whether the retention set decides about the learning rate or the end of training."""
         return self.on_retention_drop != "warn"
+
+
+def auto_epochs(pairs: int, batch_size: int) -> float:
+    """The passes of `epochs: auto` over so many pairs."""
+    per_epoch = pairs / min(batch_size, max(1, pairs))
+    return float(min(_AUTO_EPOCHS, max(1, ceil(_AUTO_STEPS / max(1.0, per_epoch)))))

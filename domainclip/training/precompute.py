@@ -53,7 +53,7 @@ def cache_pixels(stage: StageInputs, say: Callable[[str], None], build: bool = T
         limit_gb=settings.pixel_cache_gb,
         workers=settings.workers,
         report=say,
-        build=build and settings.epochs > 1,
+        build=build and stage.setup.epochs > 1,
     )
     return replace(stage, pairs=pairs)
 

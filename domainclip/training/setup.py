@@ -79,10 +79,15 @@ class TrainingSetup:
     checkpoint: Path | None = None  # that training continues from; None: it starts at its first step
 
     @property
+    def epochs(self) -> float:
+        """Passes over the pairs."""
+        return self.settings.epochs_of(len(self.pairs))
+
+    @property
     def total_steps(self) -> int:
         """Steps of all epochs; the last may begin another epoch, so that no batch is short."""
-        pairs, settings = len(self.pairs), self.settings
-        return max(1, ceil(settings.epochs * pairs / min(settings.batch_size, pairs)))
+        pairs = len(self.pairs)
+        return max(1, ceil(self.epochs * pairs / min(self.settings.batch_size, pairs)))
 
     @property
     def advice(self) -> str:
@@ -90,7 +95,7 @@ class TrainingSetup:
         steps = self.total_steps
         if steps >= _FEW_STEPS:
             return ""
-        epochs = ceil(self.settings.epochs * 2 * _FEW_STEPS / steps)
+        epochs = ceil(self.epochs * 2 * _FEW_STEPS / steps)
         return f"{steps} steps are few: train.epochs={epochs} makes about {2 * _FEW_STEPS}"
 
     @property

@@ -7,7 +7,7 @@ a resumed run decides as an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from domainclip.config.training import TrainConfig
@@ -31,11 +31,19 @@ class ValidationPolicy:
         self.best: list[float] | None = saved.get("best")  # step and loss of the best one so far
         self.halvings: int = saved.get("lowered", 0)  # of the learning rate
         self.stopped_at: int | None = saved.get("ended")  # step of an early stop
+        self.best_metric: float = saved.get("best_metric", -inf)  # the headline metric, on the same pairs
+        self.stale: int = saved.get("stale", 0)  # validations since the loss or that metric improved
         self.improved = False  # the last validation was the best, and its step is to be saved
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, for the checkpoint."""
-        return {"best": self.best, "lowered": self.halvings, "ended": self.stopped_at}
+        return {
+            "best": self.best,
+            "lowered": self.halvings,
+            "ended": self.stopped_at,
+            "stale": self.stale,
+            **({"best_metric": self.best_metric} if isfinite(self.best_metric) else {}),
+        }
 
     @property
     def rate_factor(self) -> float:
@@ -66,8 +74,16 @@ class ValidationPolicy:
         if self.validation is None or every is None or (step % every and step != total):
             return None
         metrics = self.validation.measure(model)
-        if metrics["loss"] < (inf if self.best is None else self.best[1]):  # NaN is never the best
+        better_loss = metrics["loss"] < (inf if self.best is None else self.best[1])  # NaN is never the best
+        if better_loss:
             self.best, self.improved = [step, metrics["loss"]], self.keeps_best_checkpoint
+        better_metric = metrics.get("figure", -inf) > self.best_metric
+        if better_metric:
+            self.best_metric = metrics["figure"]
+        # The loss turns first where items are learned by heart; the metric may still rise then.
+        self.stale = 0 if better_loss or better_metric else self.stale + 1
+        if self.settings.patience is not None and self.stale >= self.settings.patience:
+            self.stopped_at = step
         # By the bound, not the estimate, where the retention set is large enough to have one.
         drop = metrics.get("lost_at_most", metrics.get("lost", 0.0))
         if drop > self.settings.max_retention_drop:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from domainclip import components
 from domainclip.config import loading
+from domainclip.config.training import TrainConfig
 from domainclip.data.cards import load_card
 from domainclip.errors import RecipeError
 
@@ -74,9 +76,13 @@ def test_the_resolved_recipe_is_the_same_recipe(folder: Path) -> None:
         (["trian.epochs=3"], 'mine.yaml: trian: unknown key: did you mean "train"?'),
         (
             ["train.epochs=many"],
-            "mine.yaml: train.epochs: input should be a valid number, unable to parse string as a number, got 'many'",
+            "mine.yaml: train.epochs: input should be a valid number, unable to parse string as a number or 'auto', got 'many'",
         ),
-        (["train.epochs=0"], "mine.yaml: train.epochs: input should be greater than 0, got 0"),
+        (["train.epochs=0"], "mine.yaml: train.epochs: input should be greater than 0 or 'auto', got 0"),
+        (
+            ["train.save_every=[1]"],
+            "mine.yaml: train.save_every: input should be a valid integer or a valid string, got [1]",
+        ),
         (["strategy=[lora, full]"], "mine.yaml: strategy: name exactly one strategy, not 2"),
         (
             ["weight_interpolation.alphas=[0, 1]"],
@@ -269,3 +275,20 @@ def test_a_margin_that_is_no_share(folder: Path, margin: str) -> None:
 def test_a_retention_card_without_a_path(folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"retention.*path is missing: name the folder"):
         loading.load_recipe("mine.yaml", ["retention.card=general"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch", "epochs"),
+    # 1,280 pairs are 10 steps of 128, so ten passes make 100; 60 pairs are less than one batch, so the most
+    # passes; a million pairs are seen once; 200 pairs in batches of 16 are 12.5 steps.
+    [(1280, 128, 10), (60, 128, 20), (1_000_000, 128, 1), (200, 16, 8), (12800, 128, 1), (12799, 128, 2)],
+)
+def test_epochs_auto_makes_enough_steps(pairs: int, batch: int, epochs: int) -> None:
+    settings = TrainConfig(epochs="auto", batch_size=batch)
+    assert settings.epochs_of(pairs) == epochs
+    assert TrainConfig(epochs=2.5).epochs_of(pairs) == 2.5
+
+
+def test_patience_needs_validations() -> None:
+    with pytest.raises(ValidationError, match="patience: 3 needs validate_every"):
+        TrainConfig(patience=3)

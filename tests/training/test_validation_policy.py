@@ -113,4 +113,22 @@ def test_a_resumed_course_is_the_same() -> None:
         final_weights="best",
     )
     _walk(again, range(6, 10))
-    assert again.state() == whole.state() == {"best": [9, -1.0], "lowered": 5, "ended": None}
+    assert again.state() == whole.state() == {"best": [9, -1.0], "lowered": 5, "ended": None, "stale": 0}
+
+
+def test_patience_ends_a_run_whose_loss_and_metric_both_stand_still() -> None:
+    seen = [{"loss": 2.0, "figure": 0.3}, {"loss": 2.1, "figure": 0.4}, {"loss": 2.2, "figure": 0.4}]
+    seen += [{"loss": 2.0, "figure": 0.1}, {"loss": 9.0, "figure": 0.9}]
+    course = _course(seen, patience=2)
+    assert [step for step, _ in _walk(course, range(1, 9))] == [2, 4, 6, 8]
+    # The metric rose at 4; neither it nor the loss did at 6 and 8: equal is no better.
+    assert (course.stale, course.stopped_at, course.last_step(20)) == (2, 8, 8)
+    resumed = _course(seen[3:], course.state() | {"ended": None, "stale": 1}, patience=2)
+    _walk(resumed, range(8, 9))
+    assert (resumed.best_metric, resumed.stopped_at) == (0.4, 8)
+    impatient = _course([{"loss": 2.0}, {"loss": 2.0}], patience=1)
+    _walk(impatient, range(1, 5))
+    assert impatient.stopped_at == 4
+    endless = _course(seen)
+    _walk(endless, range(1, 10), total=10)
+    assert endless.stopped_at is None

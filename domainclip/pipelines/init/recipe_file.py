@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Any
 
+from domainclip.config.training import auto_epochs
 from domainclip.pipelines.init.choices import Choice, class_template, objective_of
 from domainclip.pipelines.init.commented_yaml import commented_yaml
 from domainclip.pipelines.init.draft import Draft
@@ -13,8 +13,6 @@ from domainclip.pipelines.init.items import Items
 _CONTRASTIVE = ("contrastive", "sigmoid")
 _STEPS_PER_EPOCH = 5  # at least, where the corpus has so many batches of the smallest size
 _MIN_BATCH = 16
-_STEPS = 100  # of the training, below which more epochs are taken
-_MAX_EPOCHS = 20
 
 
 def recipe_data(
@@ -78,15 +76,13 @@ def _fit_to_size(settings: dict[str, Any], items: Items, comments: dict[str, str
     fitting = batch
     while fitting > _MIN_BATCH and fitting * _STEPS_PER_EPOCH > count:
         fitting //= 2
-    per_epoch = max(1, count // fitting)
-    epochs = float(train.get("epochs", 5))
-    if epochs * per_epoch < _STEPS:
-        epochs = min(_MAX_EPOCHS, ceil(_STEPS / per_epoch))
-    changes = {"batch_size": (batch, fitting), "epochs": (train.get("epochs", 5), epochs)}
+    before = train.get("epochs", 5)
+    epochs = before if before == "auto" else max(before, int(auto_epochs(count, fitting)))
+    changes = {"batch_size": (batch, fitting), "epochs": (before, epochs)}
     changed = [f"{key} {old}" for key, (old, new) in changes.items() if old != new]
     if changed:
-        train |= {"batch_size": fitting, "epochs": int(epochs)}
-        steps = f"{count} items: {per_epoch} steps an epoch"
+        train |= {"batch_size": fitting, "epochs": epochs}
+        steps = f"{count} items: {max(1, count // fitting)} steps an epoch"
         comments["train"] = f"{', '.join(changed)} in the {choice_name(comments)}; {steps}"
     settings["train"] = train
     alphas = (settings.get("weight_interpolation") or {}).get("alphas", [0.25, 0.5, 0.75, 1.0])

@@ -78,7 +78,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
         ),
         (
             "schedule",
-            f"{steps} steps of {batch} pairs, {recipe.train.epochs:g} epochs, peak rate {setup.peak_rate:g}",
+            f"{steps} steps of {batch} pairs, {setup.epochs:g} epochs, peak rate {setup.peak_rate:g}",
         ),
         ("memory", _memory(setup)),
     ]

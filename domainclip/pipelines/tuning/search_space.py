@@ -102,7 +102,7 @@ def search_space(recipe: Recipe, strategies: Sequence[str], train_items: int) ->
         shared[_ANCHOR] = Span(3, 300)
     if recipe.weight_interpolation is not None:
         shared["weight_interpolation.by_layer"] = OneOf((False, True))
-    return SearchSpace(own, {name: {**_keys(name, recipe), **shared} for name in names})
+    return SearchSpace(own, {name: {**_keys(name, recipe, train_items), **shared} for name in names})
 
 
 def check_strategies(recipe: Recipe, strategies: Sequence[str]) -> None:
@@ -133,10 +133,10 @@ def check_metric(recipe: Recipe, metric: str) -> None:
         raise RecipeError(f'--metric: probes has no "{probe}": {did_you_mean(probe, recipe.probes)}')
 
 
-def _keys(strategy: str, recipe: Recipe) -> Keys:
+def _keys(strategy: str, recipe: Recipe, train_items: int) -> Keys:
     if strategy in _SPACES:
         return _SPACES[strategy]
-    epochs = recipe.train.epochs
+    epochs = recipe.train.epochs_of(train_items)
     keys: dict[str, OneOf | Span] = {"train.epochs": OneOf((epochs / 2, epochs, 2 * epochs))}
     if (rate := recipe.train.learning_rate) is not None:
         keys["train.learning_rate"] = Span(rate / _RATE_SPAN, rate * _RATE_SPAN)

@@ -42,6 +42,7 @@ class TrialRunner:
     recipe: str  # name or file
     shared: Sequence[str]  # overrides of all trials
     folder: Path
+    train_items: int = 0  # of the corpus
     processes: int | None = None  # of each run
 
     def load(self, lines: Sequence[str], *more: str) -> Recipe:
@@ -56,7 +57,7 @@ class TrialRunner:
     def prepare(self, lines: Sequence[str], epochs_share: float = 1.0) -> Run:
         """The run of a trial, or its first stage with a share of the epochs."""
         recipe = self.load(lines)
-        epochs = f"train.epochs={recipe.train.epochs * epochs_share:g}"
+        epochs = f"train.epochs={recipe.train.epochs_of(self.train_items) * epochs_share:g}"
         digest = hashlib.sha256("\n".join([*lines, epochs]).encode()).hexdigest()[:8]
         name = f"{recipe.name}-{digest}"
         run = self.load(lines, *_MEASURED, epochs, f"name={name}")

@@ -41,8 +41,9 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
     options.say(*inputs.guesses)
     folder = folder or Path("tuning") / plain.name
     shared = [*changes, *_interpolation(plain, inputs, options.margin)]
-    runner = TrialRunner(recipe, shared, folder / "trials", options.processes)
-    space = search_space(runner.load([]), options.strategies, len(inputs.train_items.items))
+    items = len(inputs.train_items.items)
+    runner = TrialRunner(recipe, shared, folder / "trials", items, options.processes)
+    space = search_space(runner.load([]), options.strategies, items)
     blank = Tuning(
         name=plain.name,
         corpus=inputs.corpus.card.name,
