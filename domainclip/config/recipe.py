@@ -54,13 +54,24 @@ class RetentionSource(CorpusSource):
         return self
 
 
+ANCHOR_TEMPLATES = (
+    "{}",
+    "a photo of a {}",
+    "a {} in a picture",
+    "A {} {} with a {}.",
+    "The {} {} is {}.",
+    "A {} and a {} on a {} {}.",
+    "There is a {} {} {} in the {}.",
+)
+
+
 class AnchorTexts(StrictModel):
     """General-domain texts made of the tokenizer's words, for objectives that use `anchor_texts`."""
 
     count: int = Field(4096, ge=2)  # texts in all
     per_step: int = Field(64, ge=2)  # texts of a training step
-    # Each {} is another word: "a {} beside a {}" makes longer texts, as captions are.
-    templates: list[str] = Field(["{}", "a photo of a {}", "a {} in a picture"], min_length=1)
+    # Each {} is another word. Words alone hold the names of classes, and sentences the search by captions.
+    templates: list[str] = Field(list(ANCHOR_TEMPLATES), min_length=1)
 
 
 class EvaluationConfig(StrictModel):

@@ -44,7 +44,7 @@ CASES = {
 }
 EACH = pytest.mark.parametrize(("objective", "counts", "fields"), CASES.values(), ids=CASES.keys())
 # These replace a missing text by the caption, or are tested with the second view that they need.
-ELSEWHERE = {"short_captions", "two_views"}
+ELSEWHERE = {"class_captions", "short_captions", "two_views"}
 
 
 def test_every_objective_on_further_texts_has_a_case() -> None:

@@ -35,7 +35,7 @@ def test_other_vocabularies(tmp_path: Path, make: Any) -> None:
 
 
 def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
-    settings = AnchorTexts(count=200, per_step=20)
+    settings = AnchorTexts(count=200, per_step=20, templates=["{}", "a photo of a {}", "a {} in a picture"])
     first = anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first == anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first != anchor_texts.make_sentences(tokenizer, settings, 6)
