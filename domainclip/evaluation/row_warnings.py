@@ -39,7 +39,7 @@ def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:
     for row in rows:
         if row.part:
             continue
-        where = row.dataset if row.groups == whole else f"{row.probe} on {row.dataset}"
+        where = row.dataset if row.groups == whole else f"{_probe_or_metric(row, rows)} on {row.dataset}"
         if row.groups < MIN_GROUPS:
             warnings.append(f"{where}: only {row.groups} groups: no interval can be given below {MIN_GROUPS}")
         elif row.groups < _FEW_GROUPS:
@@ -50,3 +50,9 @@ def interval_warnings(rows: Sequence[ComparisonRow], whole: int) -> list[str]:
                 f"{row.dataset}: {row.metric} is undefined in {share}: read its interval with care"
             )
     return warnings
+
+
+def _probe_or_metric(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
+    """The probe where all of its metrics rest on as many groups; else the metric as well."""
+    whole = [one for one in rows if (one.probe, one.dataset) == (row.probe, row.dataset) and not one.part]
+    return row.probe if len({one.groups for one in whole}) == 1 else f"{row.probe} {row.metric}"

@@ -55,6 +55,7 @@ class ComparisonRow(MetricHeader):
     comparable: bool = True  # whether its difference may be called better or worse
     control_fault: str = ""  # why it is not judged although it could be: a control that failed
     too_few: str = ""  # why there is no interval, in words
+    effective_answers: float = np.inf  # of equal influence, that a difference in retrieval comes from
     biased: bool = False  # whether noise alone moves it to one side: then it has no interval
     by_luck: Sequence[float | None] = ()  # of a biased metric, by model: its value with nothing but noise
     comparisons: int = 1  # number of differences that are judged together
@@ -137,6 +138,7 @@ def compare_metric(results: Sequence[ProbeResult], name: str, resamples: int, se
         least_p=compared.least_p,
         comparable=first.comparable and not same_tower,
         too_few=compared.too_few,
+        effective_answers=compared.effective_answers,
     )
 
 

@@ -17,6 +17,7 @@ from domainclip.report.corpus_words import Words
 _LARGE = 2  # probes whose questions are in the list; those of the others are folded
 _SMALL = 0.095  # shares below it get a decimal
 _LONGEST = 5  # questions in the paragraph at the top
+_FEW_ANSWERS = 10  # of equal influence, below which a large change may rest on one of them
 _OTHER_DIRECTION = ("image_to_text_", "text_to_image_")
 _WORDS = {
     BETTER: "gained",
@@ -276,7 +277,12 @@ def _note(row: ComparisonRow, words: Words) -> str:
     lost = row.at_most_lost
     word = _word(row) if row.verdict != SAME else ""
     bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost else ""
-    return ", ".join(text for text in (word, bound) if text) or _word(row)
+    return ", ".join(text for text in (word, bound, _few_captions(row)) if text) or _word(row)
+
+
+def _few_captions(row: ComparisonRow) -> str:
+    """Why a large change of retrieval is not shown, where a handful of captions makes it."""
+    return "a few captions make most of the change" if row.effective_answers < _FEW_ANSWERS else ""
 
 
 def _text(row: ComparisonRow, words: Words) -> tuple[str, str, str]:

@@ -275,6 +275,10 @@ def test_a_metric_of_fewer_groups_than_the_set_names_its_probe() -> None:
     assert interval_warnings([row("accuracy/a", groups=3), row(groups=8)], 40) == [
         "zero_shot on test: only 8 groups: intervals are narrower than they should be"
     ]
+    # Of a probe with metrics on other groups, the metric is named too.
+    assert interval_warnings([row(groups=30), row("map", groups=8)], 40) == [
+        "zero_shot map on test: only 8 groups: intervals are narrower than they should be"
+    ]
 
 
 def test_warnings_about_undefined_resamples() -> None:

@@ -57,6 +57,10 @@ def test_a_loss_is_never_left_out_for_a_gain() -> None:
         ),
         (replace(STEADY, dataset="test", chance=None), "85 % → 84 %, at most 2.4 points lost (95 %)."),
         (
+            replace(STEADY, dataset="test", chance=None, effective_answers=4.85),
+            "85 % → 84 %, at most 2.4 points lost (95 %), a few captions make most of the change.",
+        ),
+        (
             replace(STEADY, dataset="test", chance=None, difference=replace(STEADY.difference, low=0.001)),
             "85 % → 84 %, no clear change.",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class PairedComparison:
     undefined: float  # share of the resamples in which the metric is undefined
     least_p: float = 0.0  # smallest p that any difference could reach with these groups, at most 1
     too_few: str = ""  # why there is no interval, in words
+    effective_answers: float = inf  # of equal influence, that a difference in retrieval comes from
 
     @property
     def difference(self) -> Estimate | None:
@@ -118,6 +120,7 @@ def compare_paired(
         undefined=float(np.isnan(drawn[0]).mean()),
         least_p=least,
         too_few=too_few,
+        effective_answers=gallery[1].minus(gallery[0]).df if len(gallery) == 2 else inf,
     )
 
 

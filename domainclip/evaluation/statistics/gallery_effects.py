@@ -99,12 +99,18 @@ class GalleryEffects:
         )
 
     @property
+    def effective_captions(self) -> float:
+        """The number of captions of equal frequency that concentrate as much: the inverse Simpson index."""
+        shares = self.captions / self.captions.sum()
+        return 1 / float((shares**2).sum())
+
+    @property
     def too_few(self) -> str:
         """Why the captions allow no interval, in words; empty when they do."""
         shares = self.captions / self.captions.sum()
         if len(shares) < _MIN_CAPTIONS:
             return f"there are only {len(shares)} captions: at least {_MIN_CAPTIONS} are needed"
-        effective = 1 / float((shares**2).sum())
+        effective = self.effective_captions
         if effective < _MIN_EFFECTIVE:
             counted = (
                 f"all count as {effective:.1f} of equal frequency: at least {_MIN_EFFECTIVE:g} are needed"
@@ -132,8 +138,7 @@ class GalleryEffects:
         The inverse Simpson index of the squared influences, whose own value for equal ones is taken off: a
         single hub leaves few. At least 4, but one less than the effective number of captions at most.
         """
-        shares = self.captions / self.captions.sum()
-        most = max(1.0, 1 / float((shares**2).sum()) - 1)
+        most = max(1.0, self.effective_captions - 1)
         return min(most, *(_effective(influence) for influence in (self.queries, self.answers)))
 
     def widened(self, change: Change, of_mean: bool) -> Change:
