@@ -77,6 +77,11 @@ class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
         }
 
     @property
+    def momentum(self) -> float | None:
+        """The momentum of the moving average of the weights that objectives share; None: none reads one."""
+        return next((i.momentum for i in self.inputs.values() if i.momentum is not None), None)
+
+    @property
     def supports_ring(self) -> bool:
         """Whether all objectives work with the pairs of other processes passed around a ring."""
         return all(objective.supports_ring for objective in self.by_name.values())

@@ -47,6 +47,7 @@ WHOLE_RUNS = {
     *(
         "training/test_stages.py",
         "training/test_fsdp.py",
+        "training/test_memory.py",
         "training/test_precompute.py",
         "training/test_step.py",
     ),
@@ -76,6 +77,8 @@ LONG = {
     "test_a_run_goes_on_in_parts",
     "test_a_slow_process_is_waited_for",
     "test_two_launched_processes_train_what_one_does",
+    "test_two_processes_remember_what_one_does",
+    "test_a_run_resumed_with_queues_and_averages_ends_bit_equal",
     "test_models_and_the_main_job_without_torchvision",
     "test_a_whole_search_chooses_on_validation_and_goes_on",
     "test_a_stream_trains_and_resumes_to_the_same_weights",

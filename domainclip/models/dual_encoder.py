@@ -85,10 +85,10 @@ class DualEncoder(TrainableLayers):
         return None if bias is None else bias.float().reshape(())
 
     @property
-    def third_tower_heads(self) -> Tensor | None:
-        """(2, d + t, d) of an objective with a third tower, see `objectives/three_towers.py`."""
+    def objective_weights(self) -> dict[str, Tensor]:
+        """Weights that belong to objectives, as NAME.WEIGHT; see `Objective.initial_weights`."""
         modules = self.added_modules
-        return modules["third"].heads if "third" in modules else None  # type: ignore[return-value]
+        return dict(modules["objectives"].named_parameters()) if "objectives" in modules else {}
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -119,12 +119,12 @@ class DualEncoder(TrainableLayers):
         if tokens:
             rows, patches = (None, None) if image is None else self._encode_image_tokens(image)
             texts, words, mask = (None, None, None) if groups is None else self._encode_text_tokens(groups)
-            heads = self.third_tower_heads
-            return EncoderOutput(rows, texts, self.scale, self.bias, patches, words, mask, heads)
+            own = self.objective_weights
+            return EncoderOutput(rows, texts, self.scale, self.bias, patches, words, mask, own)
         rows = None if image is None else self.encode_image(image)
         texts = None if groups is None else torch.cat([self.encode_text(group) for group in groups])
-        if self.third_tower_heads is not None:
-            return EncoderOutput(rows, texts, self.scale, self.bias, third_tower_heads=self.third_tower_heads)
+        if own := self.objective_weights:
+            return EncoderOutput(rows, texts, self.scale, self.bias, objective_weights=own)
         return rows, texts, self.scale, self.bias
 
     def encode_image(self, image: dict[str, Tensor]) -> Tensor:

@@ -22,6 +22,8 @@ PREFIXES = {
     "logit_scale": "scale",
     "logit_bias": "bias",
 }
+# Prefix of the names of weights that belong to objectives: they have a rate of their own, and are not saved.
+OBJECTIVE_WEIGHTS = "extra/objectives."
 POOLING = "image_pooling."  # prefix of such weights in `DualEncoder.added_modules`
 # Tables and single tokens that are added to the input once: decay would only pull them to zero. So it would a
 # token's embedding: one that no caption of the corpus has gets no gradient, and would be forgotten.
@@ -42,6 +44,16 @@ def parameter_name(name: str) -> str:
 def added_parameter_name(name: str) -> str:
     """The same for a weight of an added module; frame pooling belongs to the image side."""
     return f"image/{name}" if name.startswith(POOLING) else f"extra/{name}"
+
+
+def objective_weight_name(objective: str, weight: str) -> str:
+    """The name of an objective's own weight; outside components are named with points and a colon."""
+    return f"{OBJECTIVE_WEIGHTS}{objective_key(objective)}.{weight}"
+
+
+def objective_key(objective: str) -> str:
+    """The name of an objective as a module's name."""
+    return re.sub(r"\W", "_", objective)
 
 
 def match_patterns(names: Iterable[str], patterns: list[tuple[str, float]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domainclip.errors import ModelError
-from domainclip.models import frame_pooling
+from domainclip.models import frame_pooling, parameters
 from domainclip.models.checkpoint_files import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -61,7 +61,7 @@ def weights_not_saved(model: DualEncoder, state: dict[str, Tensor] | None = None
 
     state = get_peft_model_state_dict(model.hf_model, save_embedding_layers=False) if state is None else state
     saved = {value.data_ptr() for value in state.values()}
-    in_other_files = ("scale/", "bias/", f"image/{frame_pooling.MODULE_NAME}.", "extra/third.")
+    in_other_files = ("scale/", "bias/", f"image/{frame_pooling.MODULE_NAME}.", parameters.OBJECTIVE_WEIGHTS)
     for name, weight in model.weights().items():
         if weight.requires_grad and not name.startswith(in_other_files) and weight.data_ptr() not in saved:
             return name

@@ -10,7 +10,8 @@ Shapes: b items, t tokens or patches, n patches, l tokens of a text, w the tower
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ class EncoderOutput(NamedTuple):
     image_tokens: Tensor | None = None  # (b, n, d) unit length, row by row from the top left
     text_tokens: Tensor | None = None  # (b, l, d) unit length
     text_mask: Tensor | None = None  # (b, l) bool: words, not special tokens or padding
-    third_tower_heads: Tensor | None = None  # parameters, unchanged: their gradients take the same way
+    # Parameters of objectives, unchanged, as NAME.WEIGHT: their gradients take the same way.
+    objective_weights: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def has_image_token_embeddings(vision_model: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self
 
@@ -53,12 +54,23 @@ class TrainableLayers(nn.Module):
 
         Raises: RecipeError for a weight that no pattern covers, and for a pattern without effect.
         """
-        # The heads of an objective with a third tower have their own rate, whatever the strategy.
-        named = {name: w for name, w in self.weights().items() if not name.startswith("extra/third.")}
+        # The own weights of objectives have their own rate, whatever the strategy.
+        own = parameters.OBJECTIVE_WEIGHTS
+        named = {name: w for name, w in self.weights().items() if not name.startswith(own)}
         factors = parameters.match_patterns(named, patterns)
         for name, weight in named.items():
             weight.requires_grad_(factors[name] > 0)
         return factors
+
+    def add_objective_weights(self, objective: str, start: Mapping[str, Tensor]) -> None:
+        """Add the own weights of an objective, by name, which learn beside those of the model."""
+        device = next(self.parameters()).device
+        own = {name: nn.Parameter(tensor.to(device)) for name, tensor in start.items()}
+        if "objectives" not in self.added_modules:
+            self.added_modules["objectives"] = nn.ModuleDict()
+        self.added_modules["objectives"].add_module(
+            parameters.objective_key(objective), nn.ParameterDict(own)
+        )
 
     def uses_weight_decay(self, name: str) -> bool:
         """Whether weight decay applies to this weight."""

@@ -6,8 +6,8 @@ Legend: b pairs of a (global) batch, d embedding width, t width of another model
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from domainclip.data.text.training_pair import TrainingPair
@@ -16,6 +16,7 @@ from domainclip.registry import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from domainclip.data.batching.extras import SecondView
     from domainclip.data.batching.matches import Matches, RowMask
 
 
@@ -43,20 +44,36 @@ class Views:
     anchor_text: Tensor | None = None  # (m, d) embeddings of general-domain texts, outside the corpus
     base_anchor_text: Tensor | None = None  # (m, d) embeddings of the same texts by the base
     base_image: Tensor | None = None  # (b, d) embeddings of the images by the base
-    image_2: Tensor | None = None  # (b, d) a second, strongly augmented view of each image
+    image_2: Tensor | None = None  # (b, d) a second view of each image, see `ObjectiveInputs.second_view`
+    mixed_image: Tensor | None = (
+        None  # (b, d) each image with a box of that of its partner, see `mixed_partner`
+    )
+    mixed_share: Tensor | None = None  # (b,) the share of the own image in it
+    masked_tokens: Tensor | None = (
+        None  # (b, n, d) unit length: patches of the image with some of them masked
+    )
+    patch_mask: Tensor | None = None  # (b, n) bool: the masked ones
+    momentum_tokens: Tensor | None = None  # (b, n, d) patches of the whole image, as `momentum_image`
     image_tokens: Tensor | None = None  # (b, n, d) unit length: one vector per patch
     text_tokens: Tensor | None = None  # (b, l, d) unit length: one per token, special ones left out
     text_mask: Tensor | None = None  # (b, l) bool: which of the tokens exist
     labels: Tensor | None = None  # (b, c) bool: the classes that apply, of all classes of the corpus
+    tags: Tensor | None = None  # (b, v) bool: the words that captions of the item name as present
     teachers: tuple[Teacher, ...] = ()  # in the order of `ObjectiveInputs.teachers`
     third_tower: Tensor | None = None  # (b, t) unit length: embeddings of the images by a third, frozen tower
-    # (2, d + t, d) learnable: for images and for texts, the projection of the own and of the third embedding
-    third_tower_heads: Tensor | None = None
+    # (b, d) embeddings of the images and the texts by the moving average of the weights, without gradient
+    momentum_image: Tensor | None = None
+    momentum_text: Tensor | None = None
     # Optional, and of this objective alone; see `Objective.extra_texts` and `ObjectiveInputs.value_column`:
     extra_text: Tensor | None = None  # (b, k, d) embeddings of further texts of each pair
     extra_text_mask: Tensor | None = None  # (b, k) bool: which of these texts exist
     extra_caption: Tensor | None = None  # (b, k) int64: their numbers, as in `matches`
     pair_value: Tensor | None = None  # (b,) fp32, a number of each pair; NaN where the corpus has none
+    # By name: weights of this objective alone, which learn; their moving averages, if it has a momentum;
+    # and what its `update_memory` returned after the step before.
+    own_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    own_averages: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def local_slice(self) -> slice:
@@ -94,6 +111,11 @@ class Views:
             "image_tokens": self.image_tokens,
             "text_tokens": self.text_tokens,
             "extra_text": self.extra_text,
+            "momentum_image": self.momentum_image,
+            "momentum_text": self.momentum_text,
+            "mixed_image": self.mixed_image,
+            "masked_tokens": self.masked_tokens,
+            "momentum_tokens": self.momentum_tokens,
         }
         truncated = {
             name: rows[..., :width] / rows[..., :width].norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -114,11 +136,27 @@ class Teacher:
 
 @dataclass(frozen=True)
 class ThirdTower:
-    """A frozen image model whose embeddings are compared with both towers through learnable heads."""
+    """A frozen image model whose embeddings of the images an objective reads."""
 
     model: str | None  # a folder or Hub id; None: the image tower of the base
-    initial_heads: Callable[[int, int, int], Tensor]  # (d, t, seed) -> (2, d + t, d), see `Views`
-    learning_rate: float  # factor on the learning rate of the heads
+
+
+@dataclass(frozen=True)
+class TagWords:
+    """Which words of the captions are tags."""
+
+    count: int  # the most frequent ones, up to so many
+    min_items: int  # training items whose captions name a tag
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the shapes of an objective's own weights and memory depend on."""
+
+    width: int  # d
+    third_tower: int = 0  # t of the third tower, where the objective has one
+    classes: int = 0  # c of `Views.labels`, where some objective reads them
+    tags: int = 0  # v of `Views.tags`, likewise
 
 
 @dataclass(frozen=True)
@@ -128,6 +166,10 @@ class ObjectiveInputs:
     value_column: str | None = None  # key of the items' meta that `Views.pair_value` is read from
     teachers: tuple[str, ...] = ()  # folders or Hub ids of the models in `Views.teachers`
     third_tower: ThirdTower | None = None
+    # Share of the moving average of the weights that a step leaves unchanged; None: none is computed.
+    momentum: float | None = None
+    second_view: SecondView = "strong"  # the kind of `Views.image_2`
+    tag_words: TagWords | None = None  # which words are the columns of `Views.tags`
 
 
 class Objective(Component, ABC):
@@ -171,6 +213,23 @@ class Objective(Component, ABC):
     def wrapped(self) -> dict[str, Objective]:
         """Objectives that this one applies to changed views, by name."""
         return {}
+
+    @property
+    def own_learning_rate(self) -> float:
+        """Factor on the learning rate of its own weights."""
+        return 10.0
+
+    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
+        """Its own weights at the start, by name: they learn with the model, and no saved model has them."""
+        return {}
+
+    def initial_memory(self, width: int) -> dict[str, Tensor]:
+        """What it remembers before the first step, by name: without gradient, saved in each checkpoint."""
+        return {}
+
+    def update_memory(self, views: Views) -> dict[str, Tensor]:
+        """The memory after a step, a pure function of its views; the same on every process."""
+        return dict(views.memory)
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Up to k further texts of a pair, none empty, for an objective that needs "extra_text".

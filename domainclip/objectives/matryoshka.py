@@ -13,7 +13,7 @@ from torch import Tensor
 from domainclip import registry
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, Views
 
 _Width = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0)]
@@ -80,6 +80,23 @@ class Matryoshka(Objective):
     def negatives(self) -> Negatives:
         """Those of the inner objective."""
         return self.term.negatives
+
+    @property
+    def own_learning_rate(self) -> float:
+        """That of the inner objective."""
+        return self.term.own_learning_rate
+
+    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
+        """The own weights of the inner objective, which all widths share."""
+        return self.term.initial_weights(sizes, seed)
+
+    def initial_memory(self, width: int) -> dict[str, Tensor]:
+        """The memory of the inner objective, of whole embeddings."""
+        return self.term.initial_memory(width)
+
+    def update_memory(self, views: Views) -> dict[str, Tensor]:
+        """The memory of the inner objective after a step, of whole embeddings."""
+        return self.term.update_memory(views)
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The further texts of the inner objective."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, ThirdTower, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, ThirdTower, Views
 from domainclip.objectives.losses.blockwise import cross_entropy
 from domainclip.objectives.losses.symmetric import symmetric_loss
 
@@ -41,28 +41,36 @@ class ThreeTowers(Objective):
 
     @property
     def inputs(self) -> ObjectiveInputs:
-        """The third tower, and the heads that learn with it."""
-        return ObjectiveInputs(third_tower=ThirdTower(self.third_tower, self._initial_heads, self.rate))
+        """The third tower."""
+        return ObjectiveInputs(third_tower=ThirdTower(self.third_tower))
 
-    def _initial_heads(self, width: int, third: int, seed: int) -> Tensor:
-        """(2, d + t, d): the identity, and for the side of another model drawn from the seed."""
-        identity = torch.eye(width)
+    @property
+    def own_learning_rate(self) -> float:
+        """Factor on the learning rate of the heads."""
+        return self.rate
+
+    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
+        """`heads` (2, d + t, d), for images and for texts: projections of the own and the third embedding.
+
+        The identity, and for the side of another model drawn from the seed.
+        """
+        identity = torch.eye(sizes.width)
         if self.third_tower is None:
-            return torch.stack([torch.cat([identity, identity])] * 2)
+            return {"heads": torch.stack([torch.cat([identity, identity])] * 2)}
         draw = torch.Generator().manual_seed(seed)
-        others = torch.randn(2, third, width, generator=draw) * third**-0.5
-        return torch.stack([torch.cat([identity, other]) for other in others])
+        third = sizes.third_tower
+        others = torch.randn(2, third, sizes.width, generator=draw) * third**-0.5
+        return {"heads": torch.stack([torch.cat([identity, other]) for other in others])}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
         assert views.third_tower is not None
-        assert views.third_tower_heads is not None
-        t = views.third_tower.shape[-1]
+        t, heads = views.third_tower.shape[-1], views.own_weights["heads"]
         right_texts, right_images = views.masks
         # The third tower encodes images too, so only the second loss compares images with texts.
         sides = (
-            (views.image, views.third_tower_heads[0], (views.pair_mask, views.pair_mask)),
-            (views.text, views.third_tower_heads[1], (right_images, right_texts)),
+            (views.image, heads[0], (views.pair_mask, views.pair_mask)),
+            (views.text, heads[1], (right_images, right_texts)),
         )
         losses = []
         for rows, head, masks in sides:

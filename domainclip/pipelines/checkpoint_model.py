@@ -12,10 +12,9 @@ from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.pipelines.base_model import load_base
 from domainclip.training.checkpointing import checkpoint
-
-_HEADS = "extra/third."  # of an objective, which no saved model has
 
 
 def is_checkpoint(name: str) -> bool:
@@ -52,6 +51,6 @@ def load_checkpoint(name: str) -> DualEncoder:
     weights = model.weights()
     with torch.no_grad():
         for weight_name, tensor in groups["weights"].items():
-            if not weight_name.startswith(_HEADS):
+            if not weight_name.startswith(OBJECTIVE_WEIGHTS):
                 weights[weight_name].copy_(tensor)
     return model.eval()

@@ -14,6 +14,7 @@ from domainclip import components
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training import microbatches, step
+from domainclip.training.memory import Memory
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
@@ -24,7 +25,11 @@ _OPTIMIZER_BYTES = 12  # for each number that learns: gradient and moments, not 
 
 
 def find_micro_batch_size(
-    model: DualEncoder, batch: StepBatch, terms: components.WeightedObjectives, accelerator: Accelerator
+    model: DualEncoder,
+    batch: StepBatch,
+    terms: components.WeightedObjectives,
+    accelerator: Accelerator,
+    memory: Memory | None = None,
 ) -> int | None:
     """Return the `micro_batch_size` for batches like this one; None, the fastest, when all b pairs fit.
 
@@ -34,15 +39,15 @@ def find_micro_batch_size(
     device, pairs = batch.keys.group.device, len(batch.keys)
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     probe = batch.first(min(_MIN_PAIRS, pairs))
-    memory = _MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
-    largest = int(memory // (activation_bytes(model, probe) / len(probe.keys)))
+    free = _MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
+    largest = int(free // (activation_bytes(model, probe) / len(probe.keys)))
     largest = max(1, -collectives.max_over_processes(-largest))  # the smallest of all processes
     if largest >= pairs:
         return None
     best, best_rate = largest, 0.0
     size = min(_MIN_PAIRS, largest)
     while size <= largest:
-        rate = size / _seconds(model, batch.first(size), terms, accelerator)
+        rate = size / _seconds(model, batch.first(size), terms, accelerator, memory)
         if rate < _MIN_SPEEDUP * best_rate:
             break
         best, best_rate, size = size, rate, 2 * size
@@ -76,12 +81,16 @@ def available_memory(device: torch.device) -> int:
 
 
 def _seconds(
-    model: DualEncoder, batch: StepBatch, terms: components.WeightedObjectives, accelerator: Accelerator
+    model: DualEncoder,
+    batch: StepBatch,
+    terms: components.WeightedObjectives,
+    accelerator: Accelerator,
+    memory: Memory | None,
 ) -> float:
     """Return the seconds of a step on the slowest process."""
 
     def compute() -> None:
-        step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
+        step.compute_gradients(model, model, batch, terms, None, 0, accelerator, memory)
         model.zero_grad(set_to_none=True)
 
     seconds = seconds_per_call(compute, batch.keys.group.device, calls=1)

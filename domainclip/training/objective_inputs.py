@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from math import isnan
 
 from domainclip.components import WeightedObjectives
-from domainclip.data.batching.extras import ExtraSpec, to_number
+from domainclip.data.batching.extras import ExtraSpec, SecondView, to_number
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.corpus import Corpus
+from domainclip.data.text.tags import frequent_words
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
+from domainclip.objectives.base import TagWords
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
+_NEED_ALL_PAIRS = {"labels", "tags", "teachers", "base_image", "third_tower"}
 _SAMPLE = 1000  # pairs, spread evenly, whose further texts are made and counted before training
 
 
@@ -29,14 +32,34 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
     for name, column in columns.items():
         _require_numbers(f"objectives.{name}.column", column, corpus)
     classes = _classes(corpus) if "labels" in terms.needs else ()
+    tags = [_tags(name, i.tag_words, corpus) for name, i in terms.inputs.items() if i.tag_words is not None]
     return ExtraSpec(
         terms.extra_texts,
         columns,
         classes,
-        "image_2" in terms.needs,
+        tags[0] if tags else (),
+        second_view(terms),
         corpus.classes,
         all_labelled=isinstance(corpus.card.columns.labels, list),
     )
+
+
+def second_view(terms: WeightedObjectives) -> SecondView | None:
+    """The kind of second view that the objectives need; None: they need none.
+
+    Raises: RecipeError when two of them need different ones.
+    """
+    kinds = {
+        name: inputs.second_view for name, inputs in terms.inputs.items() if "image_2" in terms[name][1].needs
+    }
+    for name, kind in kinds.items():
+        one, first = next(iter(kinds.items()))
+        if kind != first:
+            raise RecipeError(
+                f"objectives.{name}: needs a second view of the kind {kind}, and {one} one of the kind "
+                f"{first}: a run has one kind: leave one of the two out"
+            )
+    return next(iter(kinds.values()), None)
 
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
@@ -58,6 +81,19 @@ def _classes(corpus: Corpus) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def _tags(name: str, words: TagWords, corpus: Corpus) -> tuple[str, ...]:
+    items = corpus.splits["train"]
+    tags = frequent_words(
+        zip(items["texts"][:], items["language"][:], strict=True), words.count, words.min_items
+    )
+    if not tags:
+        raise DataError(
+            f"objectives.{name}.min_items: corpus {corpus.card.name} has no word that the captions of "
+            f"{words.min_items} training items name, and not those of all: lower it, or leave {name} out"
+        )
+    return tags
+
+
 def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool) -> None:
     """Check that this base, or a stream, provides what the objectives need.
 
@@ -67,18 +103,54 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
         raise RecipeError(
             f"objectives: {third[0]} and {third[1]} both have a third tower, and a run has one: leave one out"
         )
+    _check_momentum(terms)
     for name, objective in terms.by_name.items():
         objective.check_model(base.width)
+        if objective.needs & {"mixed_image", "masked_tokens"} and base.image_preprocessor.patch:
+            raise RecipeError(
+                f"objectives.{name}: needs images of one size, and family {base.family} takes any: leave it "
+                "out, or take a base of another family"
+            )
+        if "masked_tokens" in objective.needs and not base.has_token_embeddings("image"):
+            raise RecipeError(
+                f"objectives.{name}: family {base.family} gives no image tokens: leave it out, or take a "
+                "base of another family"
+            )
         for modality in _MODALITIES:
             if f"{modality}_tokens" in objective.needs and not base.has_token_embeddings(modality):
                 raise RecipeError(
                     f"objectives.{name}: family {base.family} gives no {modality} tokens: leave it out, or "
                     "take a base of another family"
                 )
-        if stream and objective.needs & {"labels", "teachers", "base_image", "third_tower"}:
+        of_group = "image_2" in objective.needs and objective.inputs.second_view == "same_group"
+        if stream and (of_group or objective.needs & _NEED_ALL_PAIRS):
             raise RecipeError(
                 f"objectives.{name}: needs all training pairs at once, and a stream shows a few: leave it "
                 "out, or store the corpus with domainclip data prepare and train on that"
+            )
+
+
+def _check_momentum(terms: WeightedObjectives) -> None:
+    momenta = {name: i.momentum for name, i in terms.inputs.items() if i.momentum is not None}
+    for name, momentum in momenta.items():
+        one, first = next(iter(momenta.items()))
+        if momentum != first:
+            raise RecipeError(
+                f"objectives.{name}.momentum: {momentum:g}, and that of {one} is {first:g}: a run has one "
+                "moving average of its weights: set both alike"
+            )
+
+
+def check_sharding(terms: WeightedObjectives) -> None:
+    """Check that the objectives go with train.fsdp.
+
+    Raises: RecipeError with the objective and the remedy.
+    """
+    for name, inputs in terms.inputs.items():
+        if inputs.momentum is not None:
+            raise RecipeError(
+                f"objectives.{name}: needs a moving average of whole weights, and train.fsdp shards them: "
+                "leave one of the two out"
             )
 
 
@@ -109,7 +181,10 @@ def _has_text(pairs: Pairs, index: int, name: str) -> bool:
     return extras is not None and bool(extras.texts[name])
 
 
-_SINGLE_IMAGE_VIEWS = {"image_2", "image_tokens", "base_image", "teachers", "third_tower"}
+_SINGLE_IMAGE_VIEWS = {
+    *("image_2", "image_tokens", "base_image", "teachers", "third_tower"),
+    *("mixed_image", "masked_tokens"),
+}
 
 
 def check_image_views(terms: WeightedObjectives, base: DualEncoder, uses_images: bool) -> None:

@@ -79,7 +79,7 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
         budget.notes.append("images are not read: captions of other items with the same labels replace them")
         return stage
     first = stage.setup.model.first_trainable_layer("image")
-    if first == 0 or _needs(stage, "image_tokens"):
+    if first == 0 or _needs(stage, "image_tokens") or _needs(stage, "masked_tokens"):
         return stage
     if reason := _changes_by_epoch(stage, first):
         budget.notes.append(f"images are not cached: {reason}")
@@ -106,6 +106,8 @@ def _changes_by_epoch(stage: StageInputs, first: int | None) -> str:
     """Return why images, or the outputs of frozen layers for them, cannot be cached; empty if they can."""
     if stage.pairs.extra_spec.second_view:
         return "an objective needs a second view of each, a new one in every epoch"
+    if _needs(stage, "mixed_image"):
+        return "an objective mixes them, anew in every step"
     if stage.setup.model.frames > 1 and first is not None:
         return "the pooling of several images of an item is learned"
     if stage.setup.settings.augmentation != "none":

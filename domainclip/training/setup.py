@@ -24,6 +24,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Teacher
 from domainclip.strategies.base import Stage
 from domainclip.training import anchor_texts, feature_cache
+from domainclip.training.further_images import add_further_images
 from domainclip.training.microbatches import Captions
 from domainclip.training.validation import ValidationSet
 from domainclip.training.views import StepBatch
@@ -147,8 +148,11 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         texts = [*texts, *(kept.anchor_texts[i] for i in mine)]
         anchors = kept.anchor_embeddings[mine].to(device)
     image, kept_image, index = rows.image, None, rows.index.numpy()
-    if image is not None and rows.second_view is not None:
-        image = {name: torch.cat([one, rows.second_view[name]]) for name, one in image.items()}
+    further = None
+    if image is not None:
+        setup = stage.setup
+        further = add_further_images(rows, setup.objectives.needs, setup.model, setup.settings.seed, at)
+        image = further.image
     if kept.image_features is not None:
         found = torch.from_numpy(kept.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
@@ -163,6 +167,9 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         base_anchor_text=anchors,
         captions=stage.captions,
         extras=rows.extras.to(device),
+        groups=() if further is None else further.groups,
+        mixed_share=None if further is None else _moved(further.share, device),
+        patch_mask=None if further is None else _moved(further.patch_mask, device),
         base_image=None if kept.base_image is None else _rows(kept.base_image, index, device),
         third_tower=None if kept.third_tower is None else _rows(kept.third_tower, index, device),
         teachers={
@@ -175,6 +182,10 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
             for name, teachers in kept.teachers.items()
         },
     )
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
 
 
 def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:

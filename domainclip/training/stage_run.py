@@ -25,6 +25,8 @@ from domainclip.training import micro_batch_size as training_micro_batch_size
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training import precision as training_precision
 from domainclip.training import step as training_step
+from domainclip.training.batch_loss import StepOutput
+from domainclip.training.memory import Memory
 from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
 from domainclip.training.monitoring.metrics_log import MetricsLog
 from domainclip.training.monitoring.progress import ProgressDisplay
@@ -64,8 +66,11 @@ class StageRun:
         learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
         checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
         optimizer = training_optimizer.make_optimizer(model, inputs.factors, settings, setup.peak_rate)
+        memory = Memory.initial(
+            setup.objectives, model.width, learning | checkpointed, run.accelerator.device
+        )
         state = TrainingState(
-            0, learning | checkpointed, optimizer, settings.micro_batch_size, run.accelerator.scaler
+            0, learning | checkpointed, optimizer, settings.micro_batch_size, run.accelerator.scaler, memory
         )
         facts = loop_checkpoints.restore(state, saved, steps.begin)
         policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
@@ -123,7 +128,7 @@ class StageRun:
         _warn(self.alarms.update(record))
         return record
 
-    def _update_or_explain(self, batch: StepBatch, rows: Batch) -> tuple[training_step.StepOutput, float]:
+    def _update_or_explain(self, batch: StepBatch, rows: Batch) -> tuple[StepOutput, float]:
         """Update the weights; without enough memory, with a smaller micro-batch if it is the first step.
 
         Raises: ModelError for a later one: dropout is drawn by micro-batch, so its size is fixed by then.
@@ -146,7 +151,7 @@ class StageRun:
         state = self.state
         if state.micro_batch_size == "auto":
             state.micro_batch_size = training_micro_batch_size.find_micro_batch_size(
-                self.model, batch, self.inputs.setup.objectives, self.accelerator
+                self.model, batch, self.inputs.setup.objectives, self.accelerator, state.memory
             )
         return state.micro_batch_size
 
@@ -155,9 +160,7 @@ class StageRun:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _update_weights(
-        self, batch: StepBatch, rows: Batch, micro: int | None
-    ) -> tuple[training_step.StepOutput, float]:
+    def _update_weights(self, batch: StepBatch, rows: Batch, micro: int | None) -> tuple[StepOutput, float]:
         """Take an optimizer step; return the step's output and the norm of all gradients."""
         settings, step = self.settings, self.state.step
         factor = training_optimizer.learning_rate_factor(
@@ -173,6 +176,7 @@ class StageRun:
             micro,
             seed,
             self.accelerator,
+            self.state.memory,
         )
         norm = fsdp.clip_gradients(self.model, self.optimizer, settings.max_grad_norm, self.accelerator)
         if not (isfinite(output.loss) and training_precision.overflowed(norm, self.accelerator)):
@@ -180,9 +184,11 @@ class StageRun:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_scale()
+        if self.state.memory is not None:
+            self.state.memory.update(self.state.weights, output.memory)
         return output, norm
 
-    def _record(self, output: training_step.StepOutput, norm: float) -> dict[str, Any]:
+    def _record(self, output: StepOutput, norm: float) -> dict[str, Any]:
         return {
             "step": self.state.step,
             "epoch": self.state.step * self.batch_size / len(self.inputs.pairs),
@@ -232,7 +238,7 @@ def _warn(alarms: list[Alarm]) -> None:
         log.warning("alarm: %s", alarm.text)
 
 
-def _check_finite(output: training_step.StepOutput, norm: float, rows: Batch, step: int) -> None:
+def _check_finite(output: StepOutput, norm: float, rows: Batch, step: int) -> None:
     if bool(torch.tensor([output.loss, norm]).isfinite().all()):
         return
     # The loss is equal on all processes, so all come here; the row at fault is on one of them.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from domainclip.data.quarantine import UnusableItem
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.loop import StageResult, train_stage
 from domainclip.training.monitoring.alarms import Alarm
@@ -53,12 +54,12 @@ def stages_of(setup: TrainingSetup) -> list[StageSteps]:
     """The stages of a run in their order, each with at least one step."""
     total = setup.total_steps
     stages, at, share = [], 0, 0.0
-    # Heads of an objective learn in every stage.
-    heads = {name: factor for name, factor in setup.factors.items() if name.startswith("extra/third.")}
+    # The own weights of objectives learn in every stage.
+    own = {name: factor for name, factor in setup.factors.items() if name.startswith(OBJECTIVE_WEIGHTS)}
     for stage in setup.stages:
         share += stage.share
         if (end := round(share * total)) > at:
-            stages.append(StageSteps(StepRange(at, end), stage.learning_rates | heads))
+            stages.append(StageSteps(StepRange(at, end), stage.learning_rates | own))
         at = max(at, end)
     return stages
 

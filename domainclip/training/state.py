@@ -11,6 +11,7 @@ from torch import Tensor
 
 from domainclip.training import fsdp
 from domainclip.training import optimizer as training_optimizer
+from domainclip.training.memory import Memory
 
 
 @dataclass
@@ -22,6 +23,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     micro_batch_size: int | Literal["auto"] | None = None  # pairs held at once; "auto" until it is measured
     scaler: torch.amp.GradScaler | None = None  # the loss scale of fp16, which adapts from step to step
+    memory: Memory | None = None  # of the objectives
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors to save: the weights, and the optimizer's moments as `NAME:MOMENT`.
@@ -35,6 +37,7 @@ class TrainingState:
         return {
             "weights": fsdp.full_tensors_on_rank0(self.weights),
             "optimizer": fsdp.full_tensors_on_rank0(moments),
+            **({} if self.memory is None else self.memory.groups()),
         }
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
@@ -42,6 +45,8 @@ class TrainingState:
         self.step = step
         self._restore_weights(groups["weights"])
         self._restore_moments(groups.get("optimizer", {}))
+        if self.memory is not None and "memory" in groups:
+            self.memory.restore(groups["memory"])
 
     def _restore_weights(self, tensors: Mapping[str, Tensor]) -> None:
         for name, weight in self.weights.items():

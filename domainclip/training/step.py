@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import torch
@@ -21,33 +20,21 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from domainclip.components import WeightedObjectives
-from domainclip.data.batching.matches import Matches
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
-from domainclip.objectives.base import Views
-from domainclip.objectives.losses.label_matching import label_sets
 from domainclip.training import fsdp, microbatches
-from domainclip.training.views import StepBatch, build_views, gather_keys, pad_and_join_tokens
+from domainclip.training.batch_loss import BatchLoss, StepOutput
+from domainclip.training.memory import Memory
+from domainclip.training.views import MomentumRows, StepBatch, pad_and_join_tokens
 
 _TOWERS: tuple[Modality, ...] = ("image", "text")
 _TOWER_OF_OUTPUT = {"image": "image", "text": "text", "image_tokens": "image", "text_tokens": "text"}
-_SAMPLE = 256  # images of a process that are searched for a negative in each step
+_TOKENS = {"image_tokens", "text_tokens", "masked_tokens"}
+_MOMENTUM = {"momentum_image", "momentum_text", "momentum_tokens"}
 MicroBatch = dict[str, Any]  # arguments of the model's forward
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """The loss of a step, its terms, and figures of its embeddings."""
-
-    loss: float
-    terms: dict[str, float]
-    non_finite_rows: list[int]  # rows of this process whose embedding is not finite
-    image_cosine: float  # mean between different pairs of the whole batch; 1 when all are equal
-    text_cosine: float
-    without_negative: float = 0.0  # share of the batch's pairs, under the objective where it is largest
 
 
 def compute_gradients(
@@ -58,24 +45,61 @@ def compute_gradients(
     micro_batch_size: int | None,
     seed: int,
     accelerator: Accelerator,
+    memory: Memory | None = None,
 ) -> StepOutput:
     """Compute the exact gradients of the global loss; they are left in the weights.
 
     `parallel_model` is the model as Accelerate wraps it. `seed` fixes the draws of dropout in each
-    micro-batch, so that its second encoding equals the first, on any day and after any resume.
+    micro-batch, so that its second encoding equals the first, on any day and after any resume. `memory`, that
+    before the first step by default, is not changed.
     """
     split = split_batch(model, batch, micro_batch_size)
-    tokens = {"tokens": True} if terms.needs & {"image_tokens", "text_tokens"} else {}
+    tokens = {"tokens": True} if terms.needs & _TOKENS else {}
     inputs = [{**micro_batch, **tokens} for micro_batch in split.inputs]
+    if memory is None:
+        learning = {name: weight for name, weight in model.weights().items() if weight.requires_grad}
+        memory = Memory.initial(terms, model.width, learning, batch.keys.group.device)
+    momentum = _momentum_rows(model, batch, terms, micro_batch_size, accelerator, memory)
+    loss_of = BatchLoss(batch, split.row_of_text, terms, memory, momentum)
     if len(inputs) > 1:
-        cached = _CachedStep(parallel_model, model, accelerator, seed)
-        return cached.compute_gradients(inputs, batch, split.row_of_text, terms)
+        return _CachedStep(parallel_model, model, accelerator, seed).compute_gradients(inputs, loss_of)
     _seed(seed, 0)
     with accelerator.autocast():
         output = EncoderOutput(*parallel_model(**microbatches.on_device(inputs[0], accelerator.device)))
-    loss, step_output = _loss(output, batch, split.row_of_text, terms)
+    loss, step_output = loss_of(output)
     accelerator.backward(loss)
     return step_output
+
+
+@torch.no_grad()
+def _momentum_rows(
+    model: DualEncoder,
+    batch: StepBatch,
+    terms: WeightedObjectives,
+    micro_batch_size: int | None,
+    accelerator: Accelerator,
+    memory: Memory,
+) -> MomentumRows:
+    """Encode images and captions of this process with the moving averages of the weights."""
+    if not terms.needs & _MOMENTUM:
+        return MomentumRows()
+    tokens = {"tokens": True} if "momentum_tokens" in terms.needs else {}
+    plain = batch.without_extras()
+    split = split_batch(model, plain, micro_batch_size)
+    outputs = []
+    with memory.averaged(model):
+        for micro_batch in split.inputs:
+            with accelerator.autocast():
+                inputs = microbatches.on_device(micro_batch, accelerator.device)
+                outputs.append(EncoderOutput(*model(**inputs, **tokens)))
+    images = [output.image for output in outputs if output.image is not None]
+    texts = [output.text for output in outputs if output.text is not None]
+    patches = [output.image_tokens for output in outputs if output.image_tokens is not None]
+    return MomentumRows(
+        image=torch.cat(images) if images else batch.image_embeddings,
+        text=torch.cat(texts)[split.row_of_text] if texts else batch.text_embeddings,
+        image_tokens=torch.cat(patches) if patches else None,
+    )
 
 
 def split_batch(
@@ -102,16 +126,14 @@ class _CachedStep:
     def compute_gradients(
         self,
         inputs: list[MicroBatch],
-        batch: StepBatch,
-        row_of_text: Tensor | None,
-        terms: WeightedObjectives,
+        loss_of: BatchLoss,
     ) -> StepOutput:
         """Compute the exact gradients of the loss over all micro-batches."""
         trained = {tower for tower in _TOWERS if self.model.first_trainable_layer(tower) is not None}
         names = [name for name, tower in _TOWER_OF_OUTPUT.items() if tower in trained]
         outputs = self._encode(inputs)
         leaves = _leaves(outputs, names)
-        loss, step_output = _loss(leaves, batch, row_of_text, terms)
+        loss, step_output = loss_of(leaves)
         loss.backward()
         gradients = {
             name: _split_gradient(getattr(leaves, name), [getattr(output, name) for output in outputs])
@@ -164,11 +186,11 @@ class _CachedStep:
             pairs = [(getattr(output, name), rows) for name, rows in gradients.items()]
             if last:
                 bias = None if leaves.bias is None else leaves.bias.grad
-                heads = None if leaves.third_tower_heads is None else leaves.third_tower_heads.grad
+                own = output.objective_weights
                 pairs += [
                     (output.scale, leaves.scale.grad),
                     (output.bias, bias),
-                    (output.third_tower_heads, heads),
+                    *((own[name], leaf.grad) for name, leaf in leaves.objective_weights.items()),
                 ]
             self._backward(pairs)
 
@@ -184,60 +206,6 @@ class _CachedStep:
             self.accelerator.backward(torch.stack(products).sum())
 
 
-def _loss(
-    output: EncoderOutput, batch: StepBatch, row_of_text: Tensor | None, terms: WeightedObjectives
-) -> tuple[Tensor, StepOutput]:
-    """Return the loss whose mean over the processes is the global one; the only place that gathers."""
-    ring = collectives.process_count() > 1 and terms.supports_ring
-    views, views_of, local = build_views(output, batch, row_of_text, terms.needs, ring)
-    values = {name: weight * objective(views_of(name)) for name, (weight, objective) in terms.items()}
-    # Zero times every output: data-parallel training waits for the gradient of each weight that learns, also
-    # of those that no objective uses, such as the bias under a contrastive loss.
-    outputs = (
-        *(local.image, local.text, output.image_tokens, output.text_tokens),
-        *(output.scale, output.bias, output.third_tower_heads),
-    )
-    zeros = [tensor.sum() * 0 for tensor in outputs if tensor is not None and tensor.requires_grad]
-    loss = torch.stack([*values.values(), *zeros]).sum()
-    measured = torch.stack([loss, _share_without_negative(views, terms), *values.values()])
-    total, without_negative, *each = collectives.mean(measured.detach()).tolist()
-    pairs = len(batch.keys)
-    finite = local.image[:pairs].detach().isfinite().all(-1) & local.text[:pairs].detach().isfinite().all(-1)
-    return loss, StepOutput(
-        loss=total,
-        terms=dict(zip(values, each, strict=True)),
-        non_finite_rows=[] if isfinite(total) else (~finite).nonzero().flatten().tolist(),
-        image_cosine=_mean_cosine(views.image, views.local_only),
-        text_cosine=_mean_cosine(views.text, views.local_only),
-        without_negative=without_negative,
-    )
-
-
-@torch.no_grad()
-def _share_without_negative(views: Views, terms: WeightedObjectives) -> Tensor:
-    """Return () the share of a sample of this process's images that have no negative in the batch."""
-    none, kinds = views.scale.new_zeros(()), set(terms.negatives.values())
-    if views.matches is None or not kinds:
-        return none
-    images, texts = views.matches.images, views.matches.texts
-    matches = Matches(images, gather_keys(texts) if views.local_only else texts)
-    start, stop = views.local_slice.start, views.local_slice.stop
-    sample = torch.arange(start, min(stop, start + _SAMPLE), device=views.image.device)
-    right = matches.right_texts(sample)
-    if kinds == {"other_labels"}:
-        label = label_sets(views.labels)
-        right |= label[sample][:, None] == label
-    return none + right.all(dim=1).float().mean()
-
-
-def _mean_cosine(rows: Tensor, local_only: bool) -> float:
-    """Mean between different rows (b, d) of unit length: |Σ x|² counts each pair twice and each row once."""
-    b, total = len(rows), rows.detach().float().sum(0)
-    if local_only:
-        b, total = b * collectives.process_count(), collectives.mean(total) * collectives.process_count()
-    return float((total.square().sum() - b) / max(1, b * (b - 1)))
-
-
 def _seed(seed: int, micro_batch: int) -> None:
     digest = hashlib.blake2b(f"{seed}/{collectives.rank()}/{micro_batch}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "big") >> 1)
@@ -249,11 +217,11 @@ def _leaves(outputs: list[EncoderOutput], names: list[str]) -> EncoderOutput:
     for name in (*_TOWER_OF_OUTPUT, "text_mask"):
         parts = [getattr(output, name).detach() for output in outputs if getattr(output, name) is not None]
         rows[name] = pad_and_join_tokens(parts).requires_grad_(name in names) if parts else None
-    scale, bias, heads = outputs[0].scale, outputs[0].bias, outputs[0].third_tower_heads
+    scale, bias, own = outputs[0].scale, outputs[0].bias, outputs[0].objective_weights
     return EncoderOutput(
         scale=scale.detach().requires_grad_(),
         bias=None if bias is None else bias.detach().requires_grad_(),
-        third_tower_heads=None if heads is None else heads.detach().requires_grad_(),
+        objective_weights={name: weight.detach().requires_grad_() for name, weight in own.items()},
         **rows,
     )
 

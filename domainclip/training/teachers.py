@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.pairs import Pairs
@@ -17,8 +16,9 @@ from domainclip.models import base_loading, checkpoint_files, folder_checks, ima
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_model import ImageModel
 from domainclip.models.open_clip.config import FILE as OPEN_CLIP
+from domainclip.models.parameters import objective_weight_name
 from domainclip.models.text_tokenizer import TokenCache
-from domainclip.objectives.base import ThirdTower
+from domainclip.objectives.base import Sizes, ThirdTower
 from domainclip.training import feature_cache
 from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.setup import Precomputed, TrainingSetup
@@ -68,7 +68,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
             base = _image_features(setup, model, f"objectives.{name}", budget)
         if inputs.third_tower is not None:
             third = _third_tower_features(setup, inputs.third_tower, f"objectives.{name}.third_tower", budget)
-            setup = _with_heads(setup, inputs.third_tower, third.shape[1])
+    setup = _with_own_weights(setup, 0 if third is None else third.shape[1])
     if not teachers and base is None and third is None:
         return setup
     precomputed: Precomputed = replace(
@@ -89,12 +89,16 @@ def _third_tower_features(
     return _image_features(setup, model, key, budget)
 
 
-def _with_heads(setup: TrainingSetup, tower: ThirdTower, third: int) -> TrainingSetup:
-    """The setup with the heads of a third tower, `third` wide, added to the model: they learn, unsaved."""
-    start = tower.initial_heads(setup.model.width, third, setup.settings.seed)
-    heads = torch.nn.Parameter(start.to(next(setup.model.parameters()).device))
-    setup.model.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
-    return replace(setup, factors=setup.factors | {"extra/third.heads": tower.learning_rate})
+def _with_own_weights(setup: TrainingSetup, third_tower: int) -> TrainingSetup:
+    """The setup with the own weights of the objectives added to the model: they learn, and are not saved."""
+    spec = setup.pairs.extra_spec
+    sizes = Sizes(setup.model.width, third_tower, len(spec.classes), len(spec.tags))
+    rates: dict[str, float] = {}
+    for name, objective in setup.objectives.by_name.items():
+        if start := objective.initial_weights(sizes, setup.settings.seed):
+            setup.model.add_objective_weights(name, start)
+            rates |= {objective_weight_name(name, key): objective.own_learning_rate for key in start}
+    return replace(setup, factors=setup.factors | rates)
 
 
 def _teacher_features(

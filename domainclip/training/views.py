@@ -15,9 +15,12 @@ from torch import Tensor
 from domainclip.data.batching.extras import BatchExtras
 from domainclip.data.batching.matches import Matches, MatchKeys, caption_numbers
 from domainclip.distributed import collectives
+from domainclip.models.parameters import objective_key, objective_weight_name
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.objectives.base import Teacher, Views
 from domainclip.training import microbatches
+from domainclip.training.further_images import MASKED, MIXED
+from domainclip.training.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class StepBatch:
     keys: MatchKeys  # b rows
     base_anchor_text: Tensor | None  # (m, d)
     captions: microbatches.Captions | None = None  # how texts become tokens; None: anew in each step
-    # Inputs that objectives ask for; with second views `image` has 2 b rows.
+    # Inputs that objectives ask for; `image` has b more rows for each of `groups`, see `FurtherImages`.
     extras: BatchExtras = field(default_factory=BatchExtras)
+    groups: tuple[str, ...] = ()
+    mixed_share: Tensor | None = None  # (b,)
+    patch_mask: Tensor | None = None  # (b, n)
     base_image: Tensor | None = None  # (b, d)
     third_tower: Tensor | None = None  # (b, t)
     teachers: Mapping[str, tuple[Teacher, ...]] = field(default_factory=dict)  # by objective
@@ -41,13 +47,19 @@ class StepBatch:
         """Return the input of the text tower: `texts`, then the extra texts of each objective, in order."""
         return [*self.texts, *(text for rows in self.extras.texts.values() for row in rows for text in row)]
 
+    def without_extras(self) -> StepBatch:
+        """Return images and captions alone: no second views, no anchor texts, no extra texts."""
+        b = len(self.keys)
+        image = None if self.image is None else {name: value[:b] for name, value in self.image.items()}
+        return replace(self, image=image, texts=self.texts[:b], extras=BatchExtras(), groups=())
+
     def first(self, pairs: int) -> StepBatch:
         """Return the first pairs with all anchor texts, to measure speed and memory."""
         b = len(self.keys)
         image = self.image
         if image is not None:
-            second = len(next(iter(image.values()))) > b
-            rows = [*range(pairs), *(range(b, b + pairs) if second else ())]
+            groups = len(next(iter(image.values()))) // b
+            rows = [row for group in range(groups) for row in range(group * b, group * b + pairs)]
             image = {name: value[rows] for name, value in image.items()}
         return replace(
             self,
@@ -57,6 +69,8 @@ class StepBatch:
             text_embeddings=None if self.text_embeddings is None else self.text_embeddings[:pairs],
             keys=self.keys[:pairs],
             extras=self.extras.first(pairs),
+            mixed_share=None if self.mixed_share is None else self.mixed_share[:pairs],
+            patch_mask=None if self.patch_mask is None else self.patch_mask[:pairs],
             base_image=None if self.base_image is None else self.base_image[:pairs],
             third_tower=None if self.third_tower is None else self.third_tower[:pairs],
             teachers={
@@ -73,8 +87,17 @@ class StepBatch:
 class LocalOutputs:
     """The rows of this process, encoded or precomputed."""
 
-    image: Tensor  # (b, d), or (2 b, d) with second views
+    image: Tensor  # (b, d), and as many for each further image of the pairs
     text: Tensor  # (b + m + all extra texts, d)
+
+
+@dataclass(frozen=True)
+class MomentumRows:
+    """The rows of this process by the moving average of the weights; None where no objective reads them."""
+
+    image: Tensor | None = None  # (b, d)
+    text: Tensor | None = None  # (b, d)
+    image_tokens: Tensor | None = None  # (b, n, d)
 
 
 def build_views(
@@ -83,10 +106,13 @@ def build_views(
     row_of_text: Tensor | None,
     needs: Set[str],
     local_only: bool = False,
+    memory: Memory | None = None,
+    momentum: MomentumRows = MomentumRows(),
 ) -> tuple[Views, Callable[[str], Views], LocalOutputs]:
     """Return the views that objectives share, those of one objective by its name, and this process's rows.
 
-    `row_of_text` is the encoded row of each text. `local_only`: nothing is gathered.
+    `row_of_text` is the encoded row of each text. `local_only`: nothing is gathered. `memory` is that of the
+    objectives before the step.
     """
     image = batch.image_embeddings if batch.image_embeddings is not None else output.image
     text = batch.text_embeddings
@@ -100,8 +126,9 @@ def build_views(
         matches = Matches.within(batch.keys)
         views = Views(image[:b], text[:b], output.scale, output.bias, matches, local_only=True)
         return views, lambda _: views, local
-    shared = _shared_views(output, batch, local, row_of_text, needs)
+    shared = _shared_views(output, batch, local, row_of_text, needs, momentum)
     extra = _extra_text(text, len(batch.texts), batch.extras.texts)
+    averages = {} if memory is None else memory.averages
 
     def of(name: str) -> Views:
         rows, mask, numbers = extra.get(name, (None, None, None))
@@ -111,6 +138,9 @@ def build_views(
             extra_text_mask=_gathered(_padded_everywhere(mask)),
             extra_caption=_gathered(_padded_everywhere(numbers)),
             pair_value=_gathered(batch.extras.values.get(name)),
+            own_weights=_of_objective(output.objective_weights, f"{objective_key(name)}."),
+            own_averages=_of_objective(averages, objective_weight_name(name, "")),
+            memory={} if memory is None else memory.objectives.get(name, {}),
             teachers=tuple(
                 replace(
                     teacher,
@@ -130,12 +160,16 @@ def _shared_views(
     local: LocalOutputs,
     row_of_text: Tensor | None,
     needs: Set[str],
+    momentum: MomentumRows,
 ) -> Views:
     """Gather the views that all objectives share; all processes gather them in this order."""
     b, m = len(batch.keys), len(batch.texts) - len(batch.keys)
-    second = local.image[b:] if len(local.image) > b else None
+    further = {name: slice(b * number, b * (number + 1)) for number, name in enumerate(batch.groups, start=1)}
     anchor_text = local.text[b : b + m] if m and batch.text_embeddings is None else None
     patches = output.image_tokens[:b] if output.image_tokens is not None and "image_tokens" in needs else None
+    masked = None
+    if output.image_tokens is not None and MASKED in further:
+        masked = output.image_tokens[further[MASKED]]
     tokens = mask = None
     if output.text_tokens is not None and output.text_mask is not None and "text_tokens" in needs:
         assert row_of_text is not None  # where there are tokens of texts, texts are encoded
@@ -151,13 +185,25 @@ def _shared_views(
         base_anchor_text=_gathered(batch.base_anchor_text),
         base_image=_gathered(batch.base_image),
         third_tower=_gathered(batch.third_tower),
-        third_tower_heads=output.third_tower_heads,
-        image_2=_gathered(second),
+        momentum_image=_gathered(momentum.image),
+        momentum_text=_gathered(momentum.text),
+        image_2=_gathered(local.image[further["image_2"]] if "image_2" in further else None),
+        mixed_image=_gathered(local.image[further[MIXED]] if MIXED in further else None),
+        mixed_share=_gathered(batch.mixed_share),
+        masked_tokens=_gathered(masked),
+        momentum_tokens=_gathered(momentum.image_tokens),
+        patch_mask=_gathered(batch.patch_mask),
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_padded_everywhere(tokens)),
         text_mask=_gathered(_padded_everywhere(mask)),
         labels=_gathered(batch.extras.labels),
+        tags=_gathered(batch.extras.tags),
     )
+
+
+def _of_objective(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of one objective, named without its prefix."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _extra_text(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.models.trainable_layers import TrainableLayers
 
 _LORA = ".lora_"
@@ -34,11 +35,11 @@ class WeightPath:
     def between(
         cls, start: Mapping[str, Tensor], model: TrainableLayers, by_layer: bool = False
     ) -> WeightPath:
-        """The path from `start` to the present weights of the model; heads of an objective are left out."""
+        """The path from `start` to the present weights of the model; those of objectives are left out."""
         weights = {
             name: weight
             for name, weight in model.weights().items()
-            if name in start and not name.startswith("extra/third.")
+            if name in start and not name.startswith(OBJECTIVE_WEIGHTS)
         }
         end = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
         return cls(model, weights, start, end, model.relative_depths() if by_layer else {})

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainclip.objectives.base import Teacher, Views
+from domainclip.data.batching.matches import Matches
+from domainclip.objectives.base import Objective, Sizes, Teacher, Views
 from tests.support.matches import related
 
 Loss = Callable[[Views], Tensor]
+THIRD, TAGS = 9, 3  # width of the third tower, number of tags
 # What learns, or may; the rest is the base's or a teacher's.
 LEARN = (
     "image",
@@ -27,7 +30,8 @@ LEARN = (
     "image_tokens",
     "text_tokens",
     "extra_text",
-    "third_tower_heads",
+    "mixed_image",
+    "masked_tokens",
 )
 
 
@@ -59,18 +63,25 @@ def filled(
         "image_tokens": rows(b, n, d),
         "text_tokens": rows(b, length, d),
         "labels": torch.rand(b, 2, generator=draw) < 0.5,
+        "tags": torch.rand(b, TAGS, generator=torch.Generator().manual_seed(seed + 7)) < 0.3,
         "teachers": tuple(Teacher(rows(b, 9), rows(b, 9), 20.0) for _ in range(teachers)),
         "extra_text": rows(b, k, d),
         "pair_value": torch.rand(b, generator=draw, dtype=torch.float32),
-        "third_tower": rows(b, 9),
+        "third_tower": rows(b, THIRD),
+        "momentum_image": rows(b, d),
+        "momentum_text": rows(b, d),
+        "mixed_image": rows(b, d),
+        "masked_tokens": rows(b, n, d),
+        "momentum_tokens": rows(b, n, d),
     }
     masks = {
+        "mixed_image": {"mixed_share": torch.rand(b, generator=draw, dtype=dtype)},
+        "masked_tokens": {"patch_mask": (torch.arange(n) + torch.arange(b)[:, None]) % n < 2},
         "text_tokens": {"text_mask": torch.arange(length) < 1 + torch.arange(b)[:, None] % length},
         "extra_text": {
             "extra_text_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1),
             "extra_caption": 10 + (torch.arange(b)[:, None] + 2 + torch.arange(k)) % b,  # of other pairs
         },
-        "third_tower": {"third_tower_heads": rows(2, d + 9, d)},
     }
     found = {name: made[name] for name in needs if name in made}
     for name in needs & masks.keys():
@@ -87,9 +98,34 @@ def filled(
     return views
 
 
+def filled_for(objective: Objective, **options: Any) -> Views:
+    """Views with all that an objective reads: its own weights, their averages, and a memory of one earlier batch."""
+    needs = objective.needs
+    views = filled(needs, **options)
+    width, dtype = views.image.shape[-1], views.image.dtype
+    start = objective.initial_weights(Sizes(width, THIRD, 2, TAGS), 0)
+    own = {name: _nudged(tensor.to(dtype)) for name, tensor in start.items()}
+    earlier = filled(needs, **{**options, "seed": 1})
+    if earlier.matches is not None:  # other groups and captions than those of the batch
+        earlier = replace(earlier, matches=Matches.within(earlier.matches.images.map(lambda key: key + 1000)))
+    averages = {name: tensor.detach().clone() for name, tensor in own.items()}
+    earlier = replace(earlier, own_weights=own, own_averages=averages, memory=objective.initial_memory(width))
+    with torch.no_grad():
+        memory = objective.update_memory(earlier)
+    return replace(views, own_weights=own, own_averages=averages, memory=memory)
+
+
+def _nudged(tensor: Tensor) -> Tensor:
+    """Close to its start, but nowhere symmetric."""
+    draw = torch.Generator().manual_seed(2)
+    moved = tensor + 0.1 * torch.randn(tensor.shape, generator=draw, dtype=tensor.dtype)
+    return moved.requires_grad_()
+
+
 def learning(views: Views) -> list[Tensor]:
     """The tensors of a batch that learn."""
-    return [one for name in LEARN if (one := getattr(views, name)) is not None]
+    own = [tensor for _, tensor in sorted(views.own_weights.items())]
+    return [*(one for name in LEARN if (one := getattr(views, name)) is not None), *own]
 
 
 def gradients(loss: Tensor, views: Views) -> list[Tensor]:
@@ -124,6 +160,8 @@ def check_gradients(loss: Loss, views: Views) -> None:
     names = [name for name in LEARN if getattr(views, name) is not None]
 
     def of(*values: Tensor) -> Tensor:
-        return loss(replace(views, **dict(zip(names, values, strict=True))))
+        own = dict(zip(sorted(views.own_weights), values[len(names) :], strict=True))
+        given = dict(zip(names, values, strict=False))
+        return loss(replace(views, own_weights=own, **given))  # type: ignore[arg-type]
 
     assert torch.autograd.gradcheck(of, learning(views))

@@ -13,7 +13,7 @@ import torch
 
 from domainclip import registry
 from domainclip.objectives.base import Objective
-from tests.objectives.filled_views import check_processes, filled, gradients, learning
+from tests.objectives.filled_views import check_processes, filled_for, gradients, learning
 from tests.support.matches import grouped
 
 NAMES = registry.names("objectives")
@@ -54,7 +54,7 @@ def test_what_needs_further_texts_asks_for_them(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_beside_contrastive(name: str) -> None:
     objective = _build(name)
-    views = filled(objective.needs, dtype=torch.float32)
+    views = filled_for(objective, dtype=torch.float32)
     loss = CONTRASTIVE(views) + 0.5 * objective(views)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
@@ -77,7 +77,7 @@ def test_inside_matryoshka(name: str) -> None:
     assert nested.inputs.teachers == plain.inputs.teachers
     assert nested.inputs.value_column == plain.inputs.value_column
     assert (nested.inputs.third_tower is None) == (plain.inputs.third_tower is None)
-    views = filled(nested.needs)
+    views = filled_for(nested)
     expected = (plain(views.truncate(2)) + plain(views.truncate(6))) / 2
     assert nested(views).item() == pytest.approx(expected.item(), abs=1e-12)
     for found, wanted in zip(gradients(nested(views), views), gradients(expected, views), strict=True):
@@ -88,14 +88,14 @@ def test_inside_matryoshka(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_mean_over_processes_is_the_loss_of_the_batch(name: str, grouped: bool) -> None:
     objective = _build(name)
-    check_processes(objective, filled(objective.needs, grouped=grouped))
+    check_processes(objective, filled_for(objective, grouped=grouped))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_one_group_is_finite(name: str) -> None:
     """Nothing to contrast with is no reason for NaN."""
     objective = _build(name)
-    views = filled(objective.needs, b=4)
+    views = filled_for(objective, b=4)
     views = replace(views, matches=grouped([0] * len(views.image)))
     loss = objective(views)
     assert bool(loss.isfinite())

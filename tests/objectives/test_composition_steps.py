@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from domainclip.data.batching.matches import MatchKeys
 from domainclip.data.cards import Prompts
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.models import dual_encoder, loading
-from domainclip.objectives.base import Teacher
+from domainclip.models.patch_embeddings import patch_grid
+from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.lora import Lora
 from domainclip.training import step
+from domainclip.training.memory import Memory
 from domainclip.training.views import StepBatch
 from tests.objectives.test_composition import NAMES, options
 from tests.support.tiny_models import tiny_clip
@@ -54,13 +58,16 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
     """What the loop would bring for this one objective."""
     draw = torch.Generator().manual_seed(3)
     height, width = loaded.image_size
-    needs, views = objective.needs, 2 if "image_2" in objective.needs else 1
-    pixels = torch.randint(0, 256, (views * PAIRS, height, width, 3), dtype=torch.uint8, generator=draw)
+    needs = objective.needs
+    groups = [name for name in ("image_2", "mixed_image", "masked_tokens") if name in needs]
+    shape = ((1 + len(groups)) * PAIRS, height, width, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
     rows = F.normalize(torch.randn(4, PAIRS, loaded.width, generator=draw), dim=-1)
     said = [
         objective.extra_texts(TrainingPair(text, (text, f"here: {TEXTS[i - 1]}"), ("en", "en"), ("cat",), _meta(text), i, CLASSES))
         for i, text in enumerate(TEXTS)
     ] if "extra_text" in needs else []  # fmt: skip
+    patches = prod(patch_grid(loaded))
     prose = [f"the word {i}" for i in range(PROSE)] if "anchor_text" in needs else []
     return StepBatch(
         {"pixels": pixels},
@@ -73,7 +80,13 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
             {name: said} if said else {},
             {name: torch.rand(PAIRS, generator=draw)} if "pair_value" in needs else {},
             torch.rand(PAIRS, 3, generator=draw) > 0.5 if "labels" in needs else None,
+            torch.rand(PAIRS, 3, generator=draw) > 0.5 if "tags" in needs else None,
         ),
+        groups=tuple(groups),
+        mixed_share=torch.rand(PAIRS, generator=draw) if "mixed_image" in needs else None,
+        patch_mask=torch.arange(patches).expand(PAIRS, patches) % 2 == 1
+        if "masked_tokens" in needs
+        else None,
         base_image=rows[1] if "base_image" in needs else None,
         third_tower=rows[1] if "third_tower" in needs else None,
         teachers={name: (Teacher(rows[2], rows[3], 5.0),)} if "teachers" in needs else {},
@@ -97,13 +110,26 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
     terms = components.WeightedObjectives({"contrastive": (1.0, loss), name: (0.5, objective)})
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
-    if "third_tower" in objective.needs:
-        heads = torch.nn.Parameter(objective.inputs.third_tower.initial_heads(loaded.width, loaded.width, 0))
-        loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": heads})
+    if own := objective.initial_weights(Sizes(loaded.width, loaded.width, 3, 3), 0):
+        loaded.add_objective_weights(name, own)
     batch = _batch(loaded, name, objective)
-    whole = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator)
+    memory = Memory.initial(terms, loaded.width, loaded.weights(), torch.device("cpu"))
+    if any(memory.objectives.values()):  # a step before, of other pairs
+        before = step.compute_gradients(
+            loaded,
+            loaded,
+            replace(batch, keys=batch.keys.map(lambda key: key + 1000)),
+            terms,
+            None,
+            0,
+            accelerator,
+            memory,
+        )
+        memory.update(loaded.weights(), before.memory)
+        loaded.zero_grad(set_to_none=True)
+    whole = step.compute_gradients(loaded, loaded, batch, terms, None, 0, accelerator, memory)
     expected = _gradients(loaded)
-    held = step.compute_gradients(loaded, loaded, batch, terms, 7, 0, accelerator)
+    held = step.compute_gradients(loaded, loaded, batch, terms, 7, 0, accelerator, memory)
     found = _gradients(loaded)
     assert held.terms == pytest.approx(whole.terms, rel=1e-4, abs=1e-5)
     assert whole.terms[name] != 0

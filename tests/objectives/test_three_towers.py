@@ -19,7 +19,7 @@ from domainclip.config import loading as loading_config
 from domainclip.data.batching.matches import MatchKeys
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models import dual_encoder, image_model, loading
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.three_towers import ThreeTowers
 from domainclip.pipelines import finetune
@@ -35,9 +35,7 @@ from tests.support.tiny_models import noise, stack
 
 
 def _initial_heads(model: str | None, width: int, third: int, seed: int) -> torch.Tensor:
-    tower = ThreeTowers(third_tower=model).inputs.third_tower
-    assert tower is not None
-    return tower.initial_heads(width, third, seed)
+    return ThreeTowers(third_tower=model).initial_weights(Sizes(width, third), seed)["heads"]
 
 
 def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float32) -> Views:
@@ -46,7 +44,9 @@ def _views(b: int = 7, d: int = 6, t: int = 9, dtype: torch.dtype = torch.float3
     heads = torch.randn(2, d + t, d, generator=draw, dtype=dtype)
     matches = grouped([0, 1, 2, 3, 4, 5, 1][:b])
     scale = torch.tensor(5.0, dtype=dtype)
-    return Views(sides[0], sides[1], scale, matches=matches, third_tower=sides[2], third_tower_heads=heads)
+    return Views(
+        sides[0], sides[1], scale, matches=matches, third_tower=sides[2], own_weights={"heads": heads}
+    )
 
 
 def test_a_value_worked_by_hand() -> None:
@@ -54,7 +54,7 @@ def test_a_value_worked_by_hand() -> None:
     own = torch.eye(2)
     third = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     heads = torch.stack([torch.cat([own, own]), torch.cat([own, 2 * own])])  # lengths do not matter
-    views = Views(own, own, torch.tensor(1.0), third_tower=third, third_tower_heads=heads)
+    views = Views(own, own, torch.tensor(1.0), third_tower=third, own_weights={"heads": heads})
     # s = [[1, -1], [0, 0]]: rows ln(1 + e^-2) and ln 2; columns ln(1 + e^-1) and ln(1 + e^-1).
     rows = (torch.log1p(torch.exp(torch.tensor(-2.0))) + torch.log(torch.tensor(2.0))) / 2
     columns = torch.log1p(torch.exp(torch.tensor(-1.0)))
@@ -69,7 +69,7 @@ def test_it_is_contrastive_with_the_projected_third_side() -> None:
             image=F.normalize(one @ head[:6], dim=-1),
             text=F.normalize(views.third_tower @ head[6:], dim=-1),
         )
-        for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True)
+        for one, head in zip((views.image, views.text), views.own_weights["heads"], strict=True)
     )
     expected = (Contrastive()(image) + Contrastive()(text)) / 2
     assert ThreeTowers()(views).item() == pytest.approx(expected.item(), abs=1e-6)
@@ -80,7 +80,7 @@ def test_it_is_contrastive_with_the_projected_third_side() -> None:
 def test_beside_contrastive_at_weight_2_the_three_losses_count_alike() -> None:
     views, scale = replace(_views(), matches=None), 5.0
     sides = [(views.image, views.text)]
-    for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True):
+    for one, head in zip((views.image, views.text), views.own_weights["heads"], strict=True):
         sides.append((one @ head[:6], views.third_tower @ head[6:]))
     own = torch.arange(7)
     ways = [
@@ -100,7 +100,7 @@ def test_parity_with_the_loss_of_transformers() -> None:
         image_text_contrastive_loss(
             5 * F.normalize(views.third_tower @ head[6:], dim=-1) @ F.normalize(one @ head[:6], dim=-1).T
         )
-        for one, head in zip((views.image, views.text), views.third_tower_heads, strict=True)
+        for one, head in zip((views.image, views.text), views.own_weights["heads"], strict=True)
     ]
     assert ThreeTowers()(views).item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-6)
 
@@ -113,10 +113,14 @@ def test_the_shares_of_the_processes_have_the_whole_as_their_mean() -> None:
 
 def test_gradients_in_double_precision() -> None:
     views = _views(5, 4, 3, torch.float64)
-    inputs = [one.requires_grad_() for one in (views.image, views.text, views.third_tower_heads, views.scale)]
+    inputs = [
+        one.requires_grad_() for one in (views.image, views.text, views.own_weights["heads"], views.scale)
+    ]
 
     def loss(image: Any, text: Any, heads: Any, scale: Any) -> Any:
-        return ThreeTowers()(replace(views, image=image, text=text, third_tower_heads=heads, scale=scale))
+        return ThreeTowers()(
+            replace(views, image=image, text=text, own_weights={"heads": heads}, scale=scale)
+        )
 
     assert torch.autograd.gradcheck(loss, inputs)
 
@@ -145,7 +149,7 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
     loaded = loading.load_model(base)
     Full().learning_rates(loaded)
     start = _initial_heads("x", loaded.width, 9, 0)
-    loaded.added_modules["third"] = torch.nn.ParameterDict({"heads": torch.nn.Parameter(start)})
+    loaded.add_objective_weights("three_towers", {"heads": start})
     pixels = stack(loaded.image_preprocessor(noise(40, 36, seed=i)) for i in range(9))
     third = F.normalize(torch.randn(9, 9, generator=torch.Generator().manual_seed(1)), dim=-1)
     texts = [f"a red circle {i}" for i in range(9)]
@@ -161,7 +165,7 @@ def test_caching_gives_the_gradients_of_one_batch(base: Path, micro: int) -> Non
         found.append({name: w.grad.clone() for name, w in loaded.weights().items() if w.grad is not None})
         loaded.zero_grad(set_to_none=True)
     assert found[0].keys() == found[1].keys() == loaded.weights().keys()
-    assert found[0]["extra/third.heads"].abs().max() > 1e-3
+    assert found[0]["extra/objectives.three_towers.heads"].abs().max() > 1e-3
     for name, grad in found[0].items():
         assert torch.allclose(grad, found[1][name], atol=1e-5), name
 
@@ -269,8 +273,8 @@ def test_it_goes_with_every_strategy(recipe_file: Path, tmp_path: Path, strategy
     assert lines[-1]["terms"]["three_towers"] < lines[0]["terms"]["three_towers"]
     end, _ = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-000008")
     start = _initial_heads("x", 16, 48, 0)
-    assert not torch.allclose(end["weights"]["extra/third.heads"], start, atol=1e-3)
-    assert "extra/third.heads:exp_avg" in end["optimizer"]
+    assert not torch.allclose(end["weights"]["extra/objectives.three_towers.heads"], start, atol=1e-3)
+    assert "extra/objectives.three_towers.heads:exp_avg" in end["optimizer"]
     assert loading.load_model(tmp_path / "run" / "model").width == 16
 
 
@@ -305,7 +309,9 @@ def test_two_processes_train_what_one_does(recipe_file: Path, tmp_path: Path) ->
     one, two = _lines(tmp_path / "alone"), _lines(tmp_path / "together")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
     heads = [
-        checkpoint.load(tmp_path / name / "checkpoints" / "step-000008")[0]["weights"]["extra/third.heads"]
+        checkpoint.load(tmp_path / name / "checkpoints" / "step-000008")[0]["weights"][
+            "extra/objectives.three_towers.heads"
+        ]
         for name in ("alone", "together")
     ]
     assert torch.allclose(*heads, atol=5e-3)

@@ -199,9 +199,9 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
     monkeypatch.setattr(weight_interpolation, "_metric_of", lambda *_: None)
     monkeypatch.setattr(weight_interpolation, "_score", lambda alpha, *_: AlphaScore(alpha, alpha))
     model = models_loading.load_model(base)
-    model.added_modules["third"] = torch.nn.Linear(2, 2)
+    model.added_modules["objectives"] = torch.nn.Linear(2, 2)
     start = {name: weight.detach().clone() for name, weight in model.weights().items()}
-    assert "extra/third.weight" in start
+    assert "extra/objectives.weight" in start
     with torch.no_grad():
         for weight in model.weights().values():
             weight.add_(1.0)
@@ -214,7 +214,7 @@ def test_heads_that_are_not_saved_stay_as_trained(base: Path, monkeypatch: pytes
     assert adapted.interpolation is not None
     assert adapted.interpolation.alpha == 0.25
     for name, weight in model.weights().items():
-        moved = 1.0 if name.startswith("extra/third.") else 0.25
+        moved = 1.0 if name.startswith("extra/objectives.") else 0.25
         assert torch.allclose(weight, start[name] + moved, atol=1e-6), name
     assert weight_interpolation.interpolate_weights(trained, plain, None).interpolation is None
 

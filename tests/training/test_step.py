@@ -30,7 +30,9 @@ from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
 from domainclip.training import microbatches, step
-from domainclip.training.views import StepBatch
+from domainclip.training.batch_loss import BatchLoss
+from domainclip.training.memory import Memory
+from domainclip.training.views import MomentumRows, StepBatch
 from tests.support.matches import related
 from tests.support.processes import started
 from tests.support.tiny_models import tiny_clip, tiny_siglip
@@ -142,7 +144,8 @@ def test_caching_with_an_adapter_and_dropout(
         images.append(image)
         texts.append(text)
     out = EncoderOutput(torch.cat(images), torch.cat(texts), scale, bias)
-    loss, found = step._loss(out, batch, split.row_of_text, terms)
+    memory = Memory.initial(terms, loaded.width, {}, torch.device("cpu"))
+    loss, found = BatchLoss(batch, split.row_of_text, terms, memory, MomentumRows())(out)
     loss.backward()
     expected = _gradients(loaded)
     assert all(".lora_" in name or name == "scale/logit_scale" for name in expected)

@@ -79,6 +79,7 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice = slice(None)) -> StepB
             {"one": value[rows], "other": value[rows] + 1},
             labels[rows],
         ),
+        groups=("image_2",),
         base_image=flat[2][rows],
         teachers=teachers,
     )

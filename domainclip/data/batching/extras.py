@@ -1,6 +1,6 @@
 """What objectives require of a pair besides its image and caption: further texts, a number, its classes.
 
-Legend: b pairs of one process's batch, c classes of the corpus.
+Legend: b pairs of one process's batch, c classes of the corpus, v tags.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +17,16 @@ from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.dicom import typed_values
+from domainclip.data.text.tags import item_words
 from domainclip.data.text.training_pair import ClassPrompts, TrainingPair
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+# A second view of an image: strongly augmented; a small crop; or another image of its group, augmented so.
+SecondView = Literal["strong", "local", "same_group"]
+_AREAS = {"strong": (0.4, 1.0), "local": (0.05, 0.4), "same_group": (0.4, 1.0)}  # shares of the image
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class ExtraSpec:
     texts: Mapping[str, Callable[[TrainingPair], list[str]]] = field(default_factory=dict)
     value_columns: Mapping[str, str] = field(default_factory=dict)  # by objective: a key of the items' meta
     classes: tuple[str, ...] = ()  # all classes of the corpus, where an objective requires them
-    second_view: bool = False  # a second view of each image
+    tags: tuple[str, ...] = ()  # words that captions may name, where an objective requires them
+    second_view: SecondView | None = None  # the kind of a second view of each image; None: there is none
     prompts: Mapping[str, ClassPrompts] = field(
         default_factory=dict
     )  # of the classes of zero-shot classification
@@ -41,7 +48,7 @@ class ExtraSpec:
     @property
     def reads_columns(self) -> bool:
         """Whether any extra is made from the columns of an item."""
-        return bool(self.texts or self.value_columns or self.classes)
+        return bool(self.texts or self.value_columns or self.classes or self.tags)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class PairExtras:
     texts: dict[str, list[str]]
     values: dict[str, float]
     labels: np.ndarray | None  # (c,) bool
+    tags: np.ndarray | None = None  # (v,) bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class BatchExtras:
     texts: dict[str, list[list[str]]] = field(default_factory=dict)  # (b) lists of texts, by objective
     values: dict[str, Tensor] = field(default_factory=dict)  # (b,) fp32, NaN where there is none
     labels: Tensor | None = None  # (b, c) bool
+    tags: Tensor | None = None  # (b, v) bool
 
     def first(self, count: int) -> BatchExtras:
         """The extras of the first `count` pairs."""
@@ -67,12 +76,14 @@ class BatchExtras:
             {name: texts[:count] for name, texts in self.texts.items()},
             {name: values[:count] for name, values in self.values.items()},
             None if self.labels is None else self.labels[:count],
+            None if self.tags is None else self.tags[:count],
         )
 
     def to(self, device: torch.device) -> BatchExtras:
         """The same extras with their tensors on a device."""
         values = {name: tensor.to(device) for name, tensor in self.values.items()}
-        return BatchExtras(self.texts, values, None if self.labels is None else self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return BatchExtras(self.texts, values, labels, None if self.tags is None else self.tags.to(device))
 
 
 class ExtraColumns:
@@ -96,6 +107,7 @@ class ExtraColumns:
             {name: make(pair) for name, make in self.spec.texts.items()},
             {name: to_number(meta.get(key), key) for name, key in self.spec.value_columns.items()},
             np.isin(self.spec.classes, labels) if self.spec.classes else None,
+            np.isin(self.spec.tags, list(item_words(texts, languages))) if self.spec.tags else None,
         )
 
 
@@ -105,20 +117,24 @@ def stack_extras(pairs: Sequence[PairExtras | None]) -> BatchExtras:
     if not extras:
         return BatchExtras()
     labels = [pair.labels for pair in extras if pair.labels is not None]
+    tags = [pair.tags for pair in extras if pair.tags is not None]
     return BatchExtras(
         {name: [pair.texts[name] for pair in extras] for name in extras[0].texts},
         {name: torch.tensor([pair.values[name] for pair in extras]) for name in extras[0].values},
         torch.from_numpy(np.stack(labels)) if labels else None,
+        torch.from_numpy(np.stack(tags)) if tags else None,
     )
 
 
 def join_extras(batches: Sequence[BatchExtras]) -> BatchExtras:
     """The extras of several batches as those of one, in order."""
     labels = [batch.labels for batch in batches if batch.labels is not None]
+    tags = [batch.tags for batch in batches if batch.tags is not None]
     return BatchExtras(
         {name: [texts for batch in batches for texts in batch.texts[name]] for name in batches[0].texts},
         {name: torch.cat([batch.values[name] for batch in batches]) for name in batches[0].values},
         torch.cat(labels) if labels else None,
+        torch.cat(tags) if tags else None,
     )
 
 
@@ -132,14 +148,17 @@ def to_number(value: Any, column: str) -> float:
         return float("nan")
 
 
-def augmented_view(image: Image.Image, draw: np.random.Generator, mirror: bool) -> Image.Image:
+def augmented_view(
+    image: Image.Image, draw: np.random.Generator, mirror: bool, kind: SecondView = "strong"
+) -> Image.Image:
     """A strong augmentation: 40 to 100 % of the area, brightness and contrast changed by up to 40 %.
 
+    `local` is 5 to 40 % of the area, as the small crops of DINO are [arXiv:2104.14294].
     Mirrored, one time in two, only where the recipe lets images be mirrored: captions may name left and
     right. Hues are unchanged, since in stained tissue or in a nebula they carry the information. Milder than
     SLIP, which crops to 8 to 100 %, changes hue, converts to grey and blurs too. [arXiv:2112.12750]
     """
-    side = float(np.sqrt(draw.uniform(0.4, 1.0)))
+    side = float(np.sqrt(draw.uniform(*_AREAS[kind])))
     width, height = (max(1, round(edge * side)) for edge in image.size)
     left, top = int(draw.integers(image.width - width + 1)), int(draw.integers(image.height - height + 1))
     view = image.crop((left, top, left + width, top + height))

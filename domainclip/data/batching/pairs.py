@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 from domainclip import seeding
 from domainclip.data.batching import caption_sampling, order
 from domainclip.data.batching.batch import Pair
-from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, augmented_view
+from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, SecondView, augmented_view
 from domainclip.data.batching.item_images import ItemImages
 from domainclip.data.batching.matches import caption_numbers, number
 from domainclip.data.images.frames import sample_frames, stack_frames
@@ -147,15 +148,45 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             return cached, None, ()
         images = ItemImages(self.items[index], self.smallest_side)
         image, unreadable = (cached, ()) if cached is not None else self._image(images, epoch, index)
-        second = self._second_view(images, epoch, index) if self.extra_spec.second_view else None
+        kind = self.extra_spec.second_view
+        second = None if kind is None else self._second_view(kind, images, epoch, index)
         return image, second, unreadable
 
-    def _second_view(self, images: ItemImages, epoch: int, index: int) -> Pixels:
-        """A strong augmentation of the item's first readable image."""
+    def _second_view(self, kind: SecondView, images: ItemImages, epoch: int, index: int) -> Pixels:
+        """An augmentation of the first readable image of the item, or of another one of its group."""
+        if kind == "same_group":
+            images = self._images_of_group(images, epoch, index)
         view = next(view for view in range(len(images)) if images.is_readable(view))
         draw = np.random.Generator(np.random.Philox(key=seeding.stable(self.seed, epoch, index, "second")))
-        augmented = augmented_view(images.decode(view), draw, mirror=self.augmentation == "crop_flip")
+        mirror = self.augmentation == "crop_flip"
+        augmented = augmented_view(images.decode(view), draw, mirror, kind)
         return preprocess_image(augmented, self.preprocess, images.cells[view])
+
+    def _images_of_group(self, images: ItemImages, epoch: int, index: int) -> ItemImages:
+        """Those of another item of the group with a readable image, drawn by epoch; its own without one."""
+        others = [other for other in self._group_members[self._own_group[index]] if other != index]
+        if not others:
+            return images
+        first = seeding.choose(self.seed, epoch, index, len(others), "sibling")
+        for other in (*others[first:], *others[:first]):
+            candidate = ItemImages(self.items[other], self.smallest_side)
+            if any(candidate.is_readable(view) for view in range(len(candidate))):
+                return candidate
+        return images
+
+    @cached_property
+    def _own_group(self) -> list[str]:
+        """The place, patient or object of each item: the value of its group column."""
+        groups: list[str] = self.items["group"][:]
+        return groups
+
+    @cached_property
+    def _group_members(self) -> dict[str, list[int]]:
+        """The rows of each group, in their order."""
+        members: dict[str, list[int]] = {}
+        for index, group in enumerate(self._own_group):
+            members.setdefault(group, []).append(index)
+        return members
 
     def _image(self, images: ItemImages, epoch: int, index: int) -> tuple[Pixels, tuple[UnusableItem, ...]]:
         """The image that an item shows in an epoch; an unreadable view is replaced by the next one."""

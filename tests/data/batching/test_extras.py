@@ -46,7 +46,7 @@ def preprocess(image: Image.Image) -> dict[str, np.ndarray]:
 
 
 EXTRAS = ExtraSpec(
-    {"parrot": Parrot()}, {"relevance_weighted": "score"}, ("bird", "cat", "dog"), second_view=True
+    {"parrot": Parrot()}, {"relevance_weighted": "score"}, ("bird", "cat", "dog"), second_view="strong"
 )
 
 

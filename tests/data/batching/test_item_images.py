@@ -109,7 +109,7 @@ def _pairs(folder: Path, **more: Any) -> Pairs:
 
 
 def test_an_image_and_its_second_view_decode_the_file_once(tmp_path: Path, decoded: list[str]) -> None:
-    pair = _pairs(tmp_path, extra_spec=ExtraSpec(second_view=True))[0, 0]
+    pair = _pairs(tmp_path, extra_spec=ExtraSpec(second_view="strong"))[0, 0]
     assert pair.second_view is not None
     assert decoded == ["0.jpg"]
 
