@@ -14,6 +14,7 @@ from domainclip.data.text.training_pair import TrainingPair
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from domainclip.data.batching.extras import SecondView
@@ -151,12 +152,14 @@ class TagWords:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the shapes of an objective's own weights and memory depend on."""
+    """What the own weights and the memory of an objective begin with."""
 
     width: int  # d
     third_tower: int = 0  # t of the third tower, where the objective has one
     classes: int = 0  # c of `Views.labels`, where some objective reads them
     tags: int = 0  # v of `Views.tags`, likewise
+    # (n, d) embeddings of all training images by the base, where some objective reads "base_image"
+    base_images: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class Objective(Component, ABC):
         """Its own weights at the start, by name: they learn with the model, and no saved model has them."""
         return {}
 
-    def initial_memory(self, width: int) -> dict[str, Tensor]:
+    def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
         """What it remembers before the first step, by name: without gradient, saved in each checkpoint."""
         return {}
 

@@ -90,9 +90,9 @@ class Matryoshka(Objective):
         """The own weights of the inner objective, which all widths share."""
         return self.term.initial_weights(sizes, seed)
 
-    def initial_memory(self, width: int) -> dict[str, Tensor]:
+    def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
         """The memory of the inner objective, of whole embeddings."""
-        return self.term.initial_memory(width)
+        return self.term.initial_memory(sizes, seed)
 
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         """The memory of the inner objective after a step, of whole embeddings."""

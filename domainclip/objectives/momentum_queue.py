@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.data.batching.matches import RowMask
-from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, Views
 from domainclip.objectives.losses import queue
 from domainclip.objectives.losses.blockwise import cross_entropy, mean_over_rows
 
@@ -43,9 +43,9 @@ class MomentumQueue(Objective):
         """The moving average of the weights."""
         return ObjectiveInputs(momentum=self.momentum)
 
-    def initial_memory(self, width: int) -> dict[str, Tensor]:
+    def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
         """An empty queue."""
-        return queue.empty_queue(width, "image", "text")
+        return queue.empty_queue(sizes.width, "image", "text")
 
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         """The queue with the pairs of the batch in front."""

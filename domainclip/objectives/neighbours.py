@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.data.batching.matches import Matches, RowMask
-from domainclip.objectives.base import Negatives, Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Sizes, Views
 from domainclip.objectives.losses import blockwise, queue
 from domainclip.objectives.losses.extra_texts import (
     cross_entropy_among,
@@ -41,9 +41,9 @@ class Neighbours(Objective):
     size: Annotated[int, Field(ge=1)] = 4096  # q, texts of earlier steps
     min_cosine: Annotated[float, Field(ge=-1, lt=1)] = -1.0  # between a text and its neighbour; -1: any
 
-    def initial_memory(self, width: int) -> dict[str, Tensor]:
+    def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
         """An empty queue."""
-        return queue.empty_queue(width, "text")
+        return queue.empty_queue(sizes.width, "text")
 
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         """The queue with the texts of the batch in front."""

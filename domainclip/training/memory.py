@@ -15,6 +15,7 @@ from torch import Tensor
 
 from domainclip.components import WeightedObjectives
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.objectives.base import Sizes
 
 _AVERAGES = "averages"  # part of the names in a checkpoint, in front of the weight's name
 ByObjective = Mapping[str, Mapping[str, Tensor]]
@@ -31,13 +32,18 @@ class Memory:
 
     @classmethod
     def initial(
-        cls, terms: WeightedObjectives, width: int, weights: Mapping[str, Tensor], device: torch.device
+        cls,
+        terms: WeightedObjectives,
+        sizes: Sizes,
+        seed: int,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
     ) -> Memory:
         """The memory before the first step, where the averages are the `weights` that learn."""
         momentum = terms.momentum
         averages = {} if momentum is None else {n: w.detach().clone() for n, w in weights.items()}
         objectives = {
-            name: {key: tensor.to(device) for key, tensor in objective.initial_memory(width).items()}
+            name: {key: tensor.to(device) for key, tensor in objective.initial_memory(sizes, seed).items()}
             for name, objective in terms.by_name.items()
         }
         return cls(averages, 0.0 if momentum is None else momentum, objectives, device)

@@ -21,7 +21,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.objectives.base import Teacher
+from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.base import Stage
 from domainclip.training import anchor_texts, feature_cache
 from domainclip.training.further_images import add_further_images
@@ -83,6 +83,13 @@ class TrainingSetup:
     def epochs(self) -> float:
         """Passes over the pairs."""
         return self.settings.epochs_of(len(self.pairs))
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the own weights and the memory of objectives begin with."""
+        spec, outputs = self.pairs.extra_spec, self.precomputed
+        third = 0 if outputs.third_tower is None else outputs.third_tower.shape[1]
+        return Sizes(self.model.width, third, len(spec.classes), len(spec.tags), outputs.base_image)
 
     @property
     def total_steps(self) -> int:

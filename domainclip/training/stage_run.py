@@ -66,9 +66,7 @@ class StageRun:
         learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
         checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
         optimizer = training_optimizer.make_optimizer(model, inputs.factors, settings, setup.peak_rate)
-        memory = Memory.initial(
-            setup.objectives, model.width, learning | checkpointed, run.accelerator.device
-        )
+        memory = initial_memory(setup)
         state = TrainingState(
             0, learning | checkpointed, optimizer, settings.micro_batch_size, run.accelerator.scaler, memory
         )
@@ -211,6 +209,13 @@ class StageRun:
             self.metrics.write(record)
             _warn(self.alarms.update(record))
         return self.policy.improved
+
+
+def initial_memory(setup: TrainingSetup) -> Memory:
+    """Return what the objectives remember before the first step."""
+    weights = {name: w for name, w in setup.model.weights().items() if setup.factors.get(name, 0) > 0}
+    device = next(setup.model.parameters()).device
+    return Memory.initial(setup.objectives, setup.sizes, setup.settings.seed, weights, device)
 
 
 def _shard(setup: TrainingSetup, device: torch.device) -> DualEncoder:

@@ -25,6 +25,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
+from domainclip.objectives.base import Sizes
 from domainclip.training import fsdp, microbatches
 from domainclip.training.batch_loss import BatchLoss, StepOutput
 from domainclip.training.memory import Memory
@@ -58,7 +59,7 @@ def compute_gradients(
     inputs = [{**micro_batch, **tokens} for micro_batch in split.inputs]
     if memory is None:
         learning = {name: weight for name, weight in model.weights().items() if weight.requires_grad}
-        memory = Memory.initial(terms, model.width, learning, batch.keys.group.device)
+        memory = Memory.initial(terms, Sizes(model.width), seed, learning, batch.keys.group.device)
     momentum = _momentum_rows(model, batch, terms, micro_batch_size, accelerator, memory)
     loss_of = BatchLoss(batch, split.row_of_text, terms, memory, momentum)
     if len(inputs) > 1:

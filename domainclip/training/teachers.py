@@ -18,7 +18,7 @@ from domainclip.models.image_model import ImageModel
 from domainclip.models.open_clip.config import FILE as OPEN_CLIP
 from domainclip.models.parameters import objective_weight_name
 from domainclip.models.text_tokenizer import TokenCache
-from domainclip.objectives.base import Sizes, ThirdTower
+from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
 from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.setup import Precomputed, TrainingSetup
@@ -68,13 +68,12 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
             base = _image_features(setup, model, f"objectives.{name}", budget)
         if inputs.third_tower is not None:
             third = _third_tower_features(setup, inputs.third_tower, f"objectives.{name}.third_tower", budget)
-    setup = _with_own_weights(setup, 0 if third is None else third.shape[1])
-    if not teachers and base is None and third is None:
-        return setup
-    precomputed: Precomputed = replace(
-        setup.precomputed, base_image=base, teachers=teachers, third_tower=third
-    )
-    return replace(setup, precomputed=precomputed, notes=(*setup.notes, *budget.notes))
+    if teachers or base is not None or third is not None:
+        precomputed: Precomputed = replace(
+            setup.precomputed, base_image=base, teachers=teachers, third_tower=third
+        )
+        setup = replace(setup, precomputed=precomputed, notes=(*setup.notes, *budget.notes))
+    return _with_own_weights(setup)
 
 
 def _third_tower_features(
@@ -89,13 +88,11 @@ def _third_tower_features(
     return _image_features(setup, model, key, budget)
 
 
-def _with_own_weights(setup: TrainingSetup, third_tower: int) -> TrainingSetup:
+def _with_own_weights(setup: TrainingSetup) -> TrainingSetup:
     """The setup with the own weights of the objectives added to the model: they learn, and are not saved."""
-    spec = setup.pairs.extra_spec
-    sizes = Sizes(setup.model.width, third_tower, len(spec.classes), len(spec.tags))
     rates: dict[str, float] = {}
     for name, objective in setup.objectives.by_name.items():
-        if start := objective.initial_weights(sizes, setup.settings.seed):
+        if start := objective.initial_weights(setup.sizes, setup.settings.seed):
             setup.model.add_objective_weights(name, start)
             rates |= {objective_weight_name(name, key): objective.own_learning_rate for key in start}
     return replace(setup, factors=setup.factors | rates)

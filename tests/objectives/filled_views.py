@@ -103,16 +103,24 @@ def filled_for(objective: Objective, **options: Any) -> Views:
     needs = objective.needs
     views = filled(needs, **options)
     width, dtype = views.image.shape[-1], views.image.dtype
-    start = objective.initial_weights(Sizes(width, THIRD, 2, TAGS), 0)
+    sizes = Sizes(width, THIRD, 2, TAGS, _some_rows(width))
+    start = objective.initial_weights(sizes, 0)
     own = {name: _nudged(tensor.to(dtype)) for name, tensor in start.items()}
     earlier = filled(needs, **{**options, "seed": 1})
     if earlier.matches is not None:  # other groups and captions than those of the batch
         earlier = replace(earlier, matches=Matches.within(earlier.matches.images.map(lambda key: key + 1000)))
     averages = {name: tensor.detach().clone() for name, tensor in own.items()}
-    earlier = replace(earlier, own_weights=own, own_averages=averages, memory=objective.initial_memory(width))
+    earlier = replace(
+        earlier, own_weights=own, own_averages=averages, memory=objective.initial_memory(sizes, 0)
+    )
     with torch.no_grad():
         memory = objective.update_memory(earlier)
     return replace(views, own_weights=own, own_averages=averages, memory=memory)
+
+
+def _some_rows(width: int) -> Any:
+    draw = torch.Generator().manual_seed(5)
+    return F.normalize(torch.randn(12, width, generator=draw), dim=-1).numpy()
 
 
 def _nudged(tensor: Tensor) -> Tensor:

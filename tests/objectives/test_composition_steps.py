@@ -25,6 +25,7 @@ from domainclip.strategies.lora import Lora
 from domainclip.training import step
 from domainclip.training.memory import Memory
 from domainclip.training.views import StepBatch
+from tests.objectives.filled_views import _some_rows
 from tests.objectives.test_composition import NAMES, options
 from tests.support.tiny_models import tiny_clip
 
@@ -110,10 +111,11 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
     terms = components.WeightedObjectives({"contrastive": (1.0, loss), name: (0.5, objective)})
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
-    if own := objective.initial_weights(Sizes(loaded.width, loaded.width, 3, 3), 0):
+    sizes = Sizes(loaded.width, loaded.width, 3, 3, _some_rows(loaded.width))
+    if own := objective.initial_weights(sizes, 0):
         loaded.add_objective_weights(name, own)
     batch = _batch(loaded, name, objective)
-    memory = Memory.initial(terms, loaded.width, loaded.weights(), torch.device("cpu"))
+    memory = Memory.initial(terms, sizes, 0, loaded.weights(), torch.device("cpu"))
     if any(memory.objectives.values()):  # a step before, of other pairs
         before = step.compute_gradients(
             loaded,

@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.components import WeightedObjectives
 from domainclip.errors import RecipeError
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Objective, Sizes, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.momentum_queue import MomentumQueue
 from domainclip.objectives.self_distillation import SelfDistillation
@@ -50,7 +50,7 @@ def test_what_is_right_is_no_negative(group: int, caption: int) -> None:
 def test_without_a_queue_it_is_contrastive_whose_candidates_do_not_learn() -> None:
     views = filled(MomentumQueue.needs)
     views = replace(views, momentum_image=views.image.detach(), momentum_text=views.text.detach())
-    views = replace(views, memory=MomentumQueue().initial_memory(6))
+    views = replace(views, memory=MomentumQueue().initial_memory(Sizes(6), 0))
     loss = MomentumQueue()(views)
     assert loss.item() == pytest.approx(Contrastive()(views).item(), abs=1e-12)
     (grad,) = torch.autograd.grad(loss, views.image)
@@ -75,7 +75,7 @@ def test_gradients_in_double_precision() -> None:
 
 def test_the_newest_pairs_stay_in_the_queue() -> None:
     objective = MomentumQueue(size=11)
-    memory = objective.initial_memory(6)
+    memory = objective.initial_memory(Sizes(6), 0)
     batches = [filled(MomentumQueue.needs, seed=seed) for seed in range(3)]
     for views in batches:
         memory = objective.update_memory(replace(views, memory=memory))

@@ -8,7 +8,7 @@ from math import exp, log
 import pytest
 import torch
 
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.neighbours import Neighbours
 from tests.objectives.filled_views import check_gradients, filled, filled_for
 from tests.support.matches import related
@@ -53,7 +53,7 @@ def test_two_pairs_with_one_neighbour_are_not_negatives() -> None:
 def test_an_empty_queue_is_silent_and_fills() -> None:
     objective = Neighbours(size=12)
     views = filled()
-    views = replace(views, memory=objective.initial_memory(6))
+    views = replace(views, memory=objective.initial_memory(Sizes(6), 0))
     loss = objective(views)
     assert loss.item() == 0.0
     loss.backward()

@@ -23,7 +23,8 @@ def test_a_value_worked_by_hand() -> None:
     # W² = 0 + 1 for a pair and 2 + 1 for others: z = 2 (1 − ½) = 1 and 2 (1 − 3/2) = −1.
     assert Probabilistic()(views).item() == pytest.approx(log(1 + exp(-2)), abs=1e-12)
     # Texts of the other deviation are further away from all images alike: a text that differs more loses.
-    one = {**own, "directions": torch.stack([0 * eye, torch.diag(torch.tensor([2 * log(2), 0.0], dtype=torch.float64))]).double()}
+    first = torch.diag(torch.tensor([2 * log(2), 0.0], dtype=torch.float64))
+    one = {**own, "directions": torch.stack([0 * eye, first])}
     image = (log(1 + exp(-2 * (0.5 - 0))) + log(1 + exp(-2 * (1 - (-0.5))))) / 2
     text = (log(1 + exp(-2 * (0.5 - (-0.5)))) + log(1 + exp(-2 * (1 - 0)))) / 2
     assert Probabilistic()(replace(views, own_weights=one)).item() == pytest.approx(

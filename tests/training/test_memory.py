@@ -19,7 +19,7 @@ from domainclip.components import WeightedObjectives
 from domainclip.config import loading as loading_config
 from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import dual_encoder, loading
-from domainclip.objectives.base import Objective, ObjectiveInputs, Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Sizes, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.pipelines import finetune
 from domainclip.strategies.lora import Lora
@@ -43,8 +43,8 @@ class Watching(Objective):
     def inputs(self) -> ObjectiveInputs:
         return ObjectiveInputs(momentum=0.75)
 
-    def initial_memory(self, width: int) -> dict[str, Tensor]:
-        return {"image": torch.zeros(0, width), "text": torch.zeros(0, width)}
+    def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
+        return {"image": torch.zeros(0, sizes.width), "text": torch.zeros(0, sizes.width)}
 
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         assert views.momentum_image is not None
@@ -70,7 +70,7 @@ def _model(base: Path) -> tuple[dual_encoder.DualEncoder, dict[str, torch.nn.Par
 
 def test_the_average_follows_the_weights_by_hand(base: Path) -> None:
     _, weights = _model(base)
-    memory = Memory.initial(TERMS, 16, weights, CPU)
+    memory = Memory.initial(TERMS, Sizes(16), 0, weights, CPU)
     name = next(name for name in weights if ".lora_A." in name)
     before = weights[name].detach().clone()
     with torch.no_grad():
@@ -80,13 +80,13 @@ def test_the_average_follows_the_weights_by_hand(base: Path) -> None:
     memory.update(weights, {})
     assert torch.allclose(memory.averages[name], before + 0.25 + 0.75 * 0.25)
     plain = WeightedObjectives({"contrastive": (1.0, Contrastive())})
-    assert Memory.initial(plain, 16, weights, CPU).groups() == {}
+    assert Memory.initial(plain, Sizes(16), 0, weights, CPU).groups() == {}
 
 
 @pytest.mark.parametrize("micro", [None, 2])
 def test_the_batch_is_encoded_with_the_averages_and_without_dropout(base: Path, micro: int | None) -> None:
     loaded, weights = _model(base)
-    memory = Memory.initial(TERMS, loaded.width, weights, CPU)
+    memory = Memory.initial(TERMS, Sizes(loaded.width), 0, weights, CPU)
     draw = torch.Generator().manual_seed(1)
     for average in memory.averages.values():
         average.add_(0.2 * torch.randn(average.shape, generator=draw))
@@ -113,12 +113,12 @@ def test_the_batch_is_encoded_with_the_averages_and_without_dropout(base: Path, 
 
 def test_what_was_saved_is_restored(base: Path) -> None:
     _, weights = _model(base)
-    memory = Memory.initial(TERMS, 16, weights, CPU)
+    memory = Memory.initial(TERMS, Sizes(16), 0, weights, CPU)
     memory.update(weights, {"watching": {"image": torch.ones(3, 16), "text": torch.ones(2, 16)}})
     for average in memory.averages.values():
         average.mul_(3)
     saved = {name: tensor.clone() for name, tensor in memory.groups()["memory"].items()}
-    fresh = Memory.initial(TERMS, 16, weights, CPU)
+    fresh = Memory.initial(TERMS, Sizes(16), 0, weights, CPU)
     assert not torch.equal(fresh.groups()["memory"]["watching/image"], saved["watching/image"])
     fresh.restore(saved)
     assert saved.keys() == fresh.groups()["memory"].keys()
@@ -129,7 +129,8 @@ def test_what_was_saved_is_restored(base: Path) -> None:
 
 STATEFUL = (
     "objectives={contrastive: {}, momentum_queue: {size: 24, momentum: 0.9}, neighbours: {size: 24}, "
-    "self_distillation: {momentum: 0.9, count: 8}, prototypes: {count: 8}}"
+    "self_distillation: {momentum: 0.9, count: 8}, prototypes: {count: 8}, mixing: {}, tags: {min_items: 1}, "
+    "masked_patches: {momentum: 0.9, count: 8}, cluster_labels: {count: 6, per_image: 2}}"
 )
 CHANGES = [STATEFUL, "strategy={lora: {rank: 2}}", "train.micro_batch_size=5", "probes=[zero_shot]"]
 

@@ -23,7 +23,7 @@ from domainclip.models import dual_encoder, loading
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.models.token_embeddings import EncoderOutput
 from domainclip.objectives.anchor import Anchor
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.sigmoid import Sigmoid
 from domainclip.strategies.full import Full
@@ -144,7 +144,7 @@ def test_caching_with_an_adapter_and_dropout(
         images.append(image)
         texts.append(text)
     out = EncoderOutput(torch.cat(images), torch.cat(texts), scale, bias)
-    memory = Memory.initial(terms, loaded.width, {}, torch.device("cpu"))
+    memory = Memory.initial(terms, Sizes(loaded.width), 0, {}, torch.device("cpu"))
     loss, found = BatchLoss(batch, split.row_of_text, terms, memory, MomentumRows())(out)
     loss.backward()
     expected = _gradients(loaded)

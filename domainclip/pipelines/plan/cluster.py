@@ -21,6 +21,7 @@ from domainclip.objectives.losses import blockwise
 from domainclip.training import micro_batch_size, microbatches, step
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.setup import TrainingSetup
+from domainclip.training.stage_run import initial_memory
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
@@ -127,12 +128,12 @@ def measure(
     setup: TrainingSetup, accelerator: Accelerator, make_batch: Callable[[int], StepBatch]
 ) -> Profile:
     """The profile of this device; `make_batch(n)` returns a batch of n pairs. Weights stay as they are."""
-    model, terms = setup.model, setup.objectives
+    model, terms, memory = setup.model, setup.objectives, initial_memory(setup)
     few, many = (make_batch(count) for count in (4, 16))
 
     def pass_seconds(batch: StepBatch) -> float:
         def run_pass() -> None:
-            step.compute_gradients(model, model, batch, terms, None, 0, accelerator)
+            step.compute_gradients(model, model, batch, terms, None, 0, accelerator, memory)
             model.zero_grad(set_to_none=True)
 
         return seconds_per_call(run_pass, accelerator.device)

@@ -19,6 +19,7 @@ from domainclip.training import micro_batch_size, step, teachers
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.precision import mixed_precision
 from domainclip.training.setup import TrainingSetup, to_step_batch
+from domainclip.training.stage_run import initial_memory
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
 
@@ -107,7 +108,7 @@ def _cluster_lines(
     micro_batch = settings.micro_batch_size
     if micro_batch == "auto":
         micro_batch = micro_batch_size.find_micro_batch_size(
-            setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator
+            setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator, initial_memory(setup)
         )
     step_cost = plan_cluster.estimate(
         profile,
@@ -162,12 +163,14 @@ def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS
 def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """The throughput of real steps, decoding included."""
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
-    steps = itertools.count()
+    steps, memory = itertools.count(), initial_memory(setup)
 
     def train_step() -> None:
         at = next(steps)
         batch = _benchmark_batch(setup, at)
-        step.compute_gradients(setup.model, setup.model, batch, setup.objectives, None, at, accelerator)
+        step.compute_gradients(
+            setup.model, setup.model, batch, setup.objectives, None, at, accelerator, memory
+        )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
