@@ -43,8 +43,8 @@ CASES = {
     "text_self_supervision": (TextSelfSupervision(), [2, 0, 2, 2, 2, 0], ("extra_text",)),
 }
 EACH = pytest.mark.parametrize(("objective", "counts", "fields"), CASES.values(), ids=CASES.keys())
-# These replace a missing text by the caption, or are tested with the second view that they need.
-ELSEWHERE = {"class_captions", "short_captions", "two_views"}
+# These replace a missing text by the caption, or are tested with what else they need: a second view, or weights.
+ELSEWHERE = {"class_captions", "short_captions", "two_views", "masked_language", "null_image"}
 
 
 def test_every_objective_on_further_texts_has_a_case() -> None:
