@@ -37,6 +37,8 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
     from benchmarks import bases
     from domainclip.components import WeightedObjectives
     from domainclip.config.training import TrainConfig
+    from domainclip.data.batching.matches import MatchKeys
+    from domainclip.objectives.base import Sizes
     from domainclip.objectives.contrastive import Contrastive
     from domainclip.strategies.full import Full
     from domainclip.training.views import StepBatch
@@ -50,12 +52,14 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
         draw = torch.Generator().manual_seed(pairs)
         pixels = torch.randint(0, 256, (pairs, edge, edge, 3), dtype=torch.uint8, generator=draw)
         texts = [f"a picture of number {i} with some more words" for i in range(pairs)]
-        return StepBatch({"pixels": pixels}, None, texts, None, torch.arange(pairs), None)
+        keys = MatchKeys.of_groups(torch.arange(pairs))
+        return StepBatch({"pixels": pixels}, None, texts, None, keys, None)
 
     setup = SimpleNamespace(
         model=loaded, factors=factors,
         objectives=WeightedObjectives({"contrastive": (1.0, Contrastive())}),
         settings=TrainConfig(),
+        sizes=Sizes(loaded.width),
     )  # fmt: skip
     return setup, bring
 

@@ -85,7 +85,7 @@ def _seconds(
     batch: StepBatch,
     terms: components.WeightedObjectives,
     accelerator: Accelerator,
-    memory: Memory | None,
+    memory: Memory | None = None,
 ) -> float:
     """Return the seconds of a step on the slowest process."""
 
