@@ -82,6 +82,8 @@ LONG = {
     "test_models_and_the_main_job_without_torchvision",
     "test_a_whole_search_chooses_on_validation_and_goes_on",
     "test_a_stream_trains_and_resumes_to_the_same_weights",
+    "test_two_machines_train_what_one_process_does",
+    "test_a_job_that_is_ended_by_its_time_limit_ends_bit_equal",
 }
 
 

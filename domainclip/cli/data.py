@@ -135,6 +135,13 @@ def prepare(
     identifiers: Annotated[
         str, typer.Option(help="Captions that may identify a person: refuse, redact or keep.")
     ] = "refuse",
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Write only part I of N, as one job of an array; then --join."),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Complete the folder that all parts were written to.")
+    ] = False,
 ) -> None:
     """Write a corpus as resized shards with a manifest. Can be interrupted and continued.
 
@@ -144,8 +151,15 @@ def prepare(
     \b
     domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr
     domainclip data prepare /fast/sky --card astronomy --format jpeg --size 224 corpus.path=sky.csv
+    domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr --part 3/8
+    domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr --join
     domainclip finetune --recipe medical_xray corpus.path=/fast/cxr
     """
+    from domainclip.pipelines.parts import parse_part
+
+    if part is not None and join:
+        raise RecipeError("--part and --join: use --part for each part, then --join alone")
+    parse_part(part)
     if card is not None and not any(word.startswith("corpus.path=") for word in overrides or []):
         raise RecipeError(
             "data prepare --card: name the corpus with corpus.path=PATH; other keys are corpus.…"
@@ -165,6 +179,8 @@ def prepare(
         workers=workers,
         items=shard_items,
         identifiers=identifiers,
+        part=part,
+        join=join,
     )
     typer.echo(message)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from domainclip.cli import completion
 from domainclip.cli.arguments import Json, Quiet, models_and_overrides, print_report, typed_command
-
-if TYPE_CHECKING:
-    from domainclip.pipelines.eval_request import EvalRequest
 
 _Recipe = Annotated[
     str | None,
@@ -57,6 +54,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Report folder; default: RUN/eval, RUN/eval/CORPUS, eval/NAME or eval/compare."),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only encode the images of part I of N into the cache, as one job of an array; then eval.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -68,8 +72,11 @@ def evaluate(
     domainclip eval runs/a-1 runs/b-1 runs/c-1 --against base --split validation
     domainclip eval runs/medical_xray-1 --against base corpus.path=/data/other_hospital
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
+    domainclip eval runs/medical_xray-1 --against base --part 3/8
     """
+    from domainclip.pipelines import early_checks
     from domainclip.pipelines.eval_request import EvalRequest
+    from domainclip.pipelines.parts import parse_part
 
     models, overrides = models_and_overrides(words)
     request = EvalRequest(
@@ -85,13 +92,11 @@ def evaluate(
         quiet=quiet,
         command=typed_command(),
     )
-    print_report(_evaluate(request), as_json)
-
-
-def _evaluate(request: EvalRequest) -> Path | None:
-    from domainclip.pipelines import early_checks
-
+    chosen = parse_part(part)
     early_checks.check_evaluation(request)
     from domainclip.pipelines import evaluate as pipelines_evaluate
 
-    return pipelines_evaluate.evaluate_models(request)
+    if chosen is not None:
+        typer.echo(pipelines_evaluate.encode_part(request, chosen))
+        return
+    print_report(pipelines_evaluate.evaluate_models(request), as_json)

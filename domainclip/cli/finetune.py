@@ -35,6 +35,25 @@ def finetune(
         Path | None,
         typer.Option(help="A file of `accelerate config`, for several machines."),
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of machines; type the command on each, with --processes of each."),
+    ] = None,
+    node_rank: Annotated[
+        int | None, typer.Option(min=0, help="The number of this machine, from 0; with --nodes.")
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The machine of --node-rank 0, and a free port there."),
+    ] = None,
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Submit the run as a SLURM job that resumes itself after its time limit; keys: partition, "
+            "nodes, gpus, cpus, memory, time, account, qos, constraint, notice; `local`: run it here.",
+        ),
+    ] = None,
 ) -> None:
     """Adapt a base model to a corpus, and report what was gained and what was lost.
 
@@ -45,17 +64,35 @@ def finetune(
     domainclip finetune --recipe medical_xray corpus.path=/data/cxr train.seeds=3
     domainclip finetune --resume --run-dir runs/medical_xray-1
     domainclip finetune --processes 4 --recipe medical_xray corpus.path=/data/cxr
+    domainclip finetune --nodes 2 --node-rank 0 --master node1:29500 -r medical_xray corpus.path=/data/cxr
+    domainclip finetune --slurm partition=gpu,nodes=4,gpus=8,time=12h -r medical_xray corpus.path=/data/cxr
     """
     from domainclip.distributed import launch
+    from domainclip.distributed.nodes import parse_nodes
     from domainclip.pipelines import early_checks
     from domainclip.pipelines.locate import locate
 
     chosen, folder = locate(recipe, overrides or [], run_dir, resume)
+    machines = None
     if not launch.is_launched():  # the launcher has checked it
+        machines = parse_nodes(nodes, node_rank, master)
         early_checks.check_recipe(chosen)
-    several = (accelerate_config is not None or (processes or 1) > 1) and not chosen.train.seeds
-    if several and not dry_run and not launch.is_launched():  # a plan is printed once
-        launch.launch(sys.argv[1:], processes, accelerate_config)
+    if machines is not None and chosen.train.seeds:
+        raise RecipeError("train.seeds: --nodes starts a single run: set train.seed, or leave --nodes out")
+    if slurm is not None and not dry_run:
+        if accelerate_config is not None or machines is not None:
+            raise RecipeError(
+                "--slurm: starts the machines itself: leave --nodes and --accelerate-config out"
+            )
+        from domainclip.pipelines.slurm import submit
+
+        typer.echo(submit.submit(chosen, folder, submit.SubmitRequest(slurm, processes, resume)))
+        return
+    several = machines is not None or accelerate_config is not None or (processes or 1) > 1
+    if (
+        several and not chosen.train.seeds and not dry_run and not launch.is_launched()
+    ):  # a plan is printed once
+        launch.launch(sys.argv[1:], processes, accelerate_config, machines)
         return
     from domainclip.pipelines import finetune as pipelines_finetune
     from domainclip.training.run_context import RunOptions

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -143,7 +144,8 @@ def is_intact(folder: Path, shard: dict[str, Any]) -> bool:
 
 def write_atomically(file: Path, data: bytes) -> None:
     """Write a file atomically, also with respect to a power cut."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    # Processes of two machines may have one number.
+    draft = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     with draft.open("wb") as stream:
         stream.write(data)
         stream.flush()

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 from domainclip.distributed import heartbeat
-from domainclip.distributed.failures import first_failure, stopped_by_signal
-from domainclip.errors import STOP_SIGNALS, RecipeError
+from domainclip.distributed.failures import LaunchFailed, first_failure, stopped_by_signal
+from domainclip.distributed.nodes import Nodes
+from domainclip.errors import STOP_SIGNALS, DomainclipError, ExitCode, RecipeError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 # Under Accelerate's own FSDP, DeepSpeed and Megatron, gradient caching and checkpoints would be silently
@@ -27,14 +28,20 @@ def is_launched() -> bool:
     return "WORLD_SIZE" in os.environ or heartbeat.FOLDER_VARIABLE in os.environ
 
 
-def launch(arguments: list[str], processes: int | None, config: Path | None) -> None:
-    """Run `domainclip ARGUMENTS` on several processes; return when all are done.
+def launch(
+    arguments: list[str], processes: int | None, config: Path | None, nodes: Nodes | None = None
+) -> None:
+    """Run `domainclip ARGUMENTS` on several processes of this machine; return when all are done.
+
+    With `nodes`, they train together with those that the same command starts on the other machines.
 
     Raises: RecipeError for an impossible number or file; LaunchFailed with the failure of the first process
     that stopped; Interrupted after a signal.
     """
     if processes is not None and processes < 1:
         raise RecipeError(f"--processes: at least 1, not {processes}")
+    if nodes is not None and config is not None:
+        raise RecipeError("--nodes: --accelerate-config names the machines already: use one of them")
     _check_config(config)
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
@@ -47,7 +54,7 @@ def launch(arguments: list[str], processes: int | None, config: Path | None) -> 
         os.environ["ACCELERATE_USE_CPU"] = "true"
     _forward_signals()
     options = launch_command_parser().parse_args(
-        [*_options(processes, config), "-m", "domainclip", *arguments]
+        [*_options(processes, config, nodes), "-m", "domainclip", *arguments]
     )
     with tempfile.TemporaryDirectory(prefix="domainclip-") as name:
         folder = Path(name)
@@ -56,11 +63,14 @@ def launch(arguments: list[str], processes: int | None, config: Path | None) -> 
             launch_command(options)
         except ChildFailedError as error:
             in_time = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
-            raise first_failure(folder, {rank: failure.exitcode for rank, failure in in_time}) from None
+            exit_codes = {rank: failure.exitcode for rank, failure in in_time}
+            raise _with_hint(first_failure(folder, exit_codes), nodes) from None
         except subprocess.CalledProcessError as error:  # a single process, which Accelerate starts otherwise
             raise first_failure(folder, {0: error.returncode}) from None
         except SignalException as error:
             raise stopped_by_signal(folder, int(error.sigval)) from None
+        except (ConnectionError, torch.distributed.DistError) as error:
+            raise _no_meeting(error, nodes) from None
         finally:
             del os.environ[heartbeat.FOLDER_VARIABLE]  # the launcher itself reports to the user
 
@@ -105,14 +115,38 @@ def _forward_signals() -> None:
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_SECONDS)
 
 
-def _options(processes: int | None, config: Path | None) -> list[str]:
+def _with_hint(failure: LaunchFailed, nodes: Nodes | None) -> LaunchFailed:
+    """Name where the cause is printed, when only processes of other machines can have it."""
+    if nodes is None or failure.code != ExitCode.LOST:
+        return failure
+    return LaunchFailed(f"{failure}; the output on the other machines may name the cause", ExitCode.LOST)
+
+
+def _no_meeting(error: Exception, nodes: Nodes | None) -> DomainclipError:
+    """Return the error for processes that could not meet at their address."""
+    if nodes is None:
+        return LaunchFailed(f"the processes cannot reach each other: {error}", ExitCode.LOST)
+    if isinstance(error, ConnectionError):
+        return RecipeError(
+            f"--master: port {nodes.port} is in use on this machine: name a free one, on all machines"
+        )
+    return LaunchFailed(
+        f"--nodes: not all {nodes.count} machines came to {nodes.host}:{nodes.port}: start the command on "
+        "each, with its --node-rank; check that the port is open between them",
+        ExitCode.LOST,
+    )
+
+
+def _options(processes: int | None, config: Path | None, nodes: Nodes | None = None) -> list[str]:
     if config is not None:
         number = [] if processes is None else ["--num_processes", str(processes)]
         return ["--config_file", str(config), *number]
+    machines = ["--num_machines", "1", "--main_process_port", "0"] if nodes is None else nodes.arguments()
+    total = (processes or 1) * (1 if nodes is None else nodes.count)
     # With --cpu accelerate would start one process, whatever the number is.
     return [
-        *("--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+        *("--multi_gpu", "--num_processes", str(total), *machines),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
     ]
 
 

@@ -23,6 +23,8 @@ from domainclip.evaluation.readable_images import encode_readable
 if TYPE_CHECKING:  # loads transformers, which commands that only read a run folder do without
     from domainclip.models.dual_encoder import DualEncoder
 
+BLOCK = 64 * chunks.SIZE  # rows of a set that a job of an array encodes at least
+
 
 class CachedEncoder(ModelEncoder):
     """An Encoder whose embeddings are cached: make a new one when the weights have changed.
@@ -115,20 +117,12 @@ def _read_or_encode(
     encoders: Mapping[Any, CachedEncoder], items: Dataset
 ) -> tuple[Dataset, dict[Any, np.ndarray]]:
     """The readable items and their embeddings by image key, from the disk cache or computed."""
-    names = {
-        key: disk.images_key(key, items, encoder.device, encoder.model.frames > 1)
-        if (disk := encoder.cache.disk)
-        else None
-        for key, encoder in encoders.items()
-    }
-    stored: dict[Any, np.ndarray] = {}
-    for key, encoder in encoders.items():
-        if (embeddings := encoder.read_disk(names[key], len(items))) is not None:
-            stored[key] = embeddings
+    names = _entry_names(encoders, items)
+    stored = _read_entries(encoders, names, len(items))
     if len(stored) == len(encoders):
         return items, stored
     missing = {key: encoder for key, encoder in encoders.items() if key not in stored}
-    rows, computed = encode_readable(missing, items)
+    rows, computed = _encode_rest(missing, items)
     if len(rows) < len(items):
         # An unreadable image may be readable once a decoder is installed: such a set is not written to disk.
         items = items.select(rows, keep_in_memory=True)
@@ -137,3 +131,62 @@ def _read_or_encode(
         for key, embeddings in computed.items():
             encoders[key].write_disk(names[key], embeddings)
     return items, stored | computed
+
+
+def _entry_names(encoders: Mapping[Any, CachedEncoder], items: Dataset) -> dict[Any, str | None]:
+    """The entry of the disk cache for each encoder; None without a disk cache."""
+    return {
+        key: disk.images_key(key, items, encoder.device, encoder.model.frames > 1)
+        if (disk := encoder.cache.disk)
+        else None
+        for key, encoder in encoders.items()
+    }
+
+
+def _read_entries(
+    encoders: Mapping[Any, CachedEncoder], names: Mapping[Any, str | None], rows: int
+) -> dict[Any, np.ndarray]:
+    read = {key: encoder.read_disk(names[key], rows) for key, encoder in encoders.items()}
+    return {key: embeddings for key, embeddings in read.items() if embeddings is not None}
+
+
+def blocks(items: Dataset) -> list[range]:
+    """The rows of a set in the blocks that jobs of an array encode; a set of one block has no parts."""
+    return [range(at, min(at + BLOCK, len(items))) for at in range(0, len(items), BLOCK)]
+
+
+def encode_block(encoders: Sequence[CachedEncoder], items: Dataset, block: range) -> None:
+    """Encode one block of a set for all encoders into the disk cache, if all of its images are readable."""
+    by_key = {encoder.image_key: encoder for encoder in encoders}
+    _read_or_encode(by_key, items.select(block, keep_in_memory=True))
+
+
+def _encode_rest(
+    encoders: Mapping[Any, CachedEncoder], items: Dataset
+) -> tuple[list[int], dict[Any, np.ndarray]]:
+    """The readable rows and their embeddings by image key; blocks that jobs of an array encoded are read.
+
+    A block has whole chunks, so a model encodes the same chunks either way.
+    """
+    stored: dict[int, dict[Any, np.ndarray]] = {}  # by first row
+    for block in blocks(items) if len(items) > BLOCK else ():
+        names = _entry_names(encoders, items.select(block, keep_in_memory=True))
+        entries = _read_entries(encoders, names, len(block))
+        if len(entries) == len(encoders):
+            stored[block.start] = entries
+    if not stored:
+        return encode_readable(encoders, items)
+    rest = [row for block in blocks(items) if block.start not in stored for row in block]
+    numbers, computed = (
+        encode_readable(encoders, items.select(rest, keep_in_memory=True)) if rest else ([], {})
+    )
+    read = [row for start in stored for row in range(start, min(start + BLOCK, len(items)))]
+    rows = np.array([*(rest[number] for number in numbers), *read])
+    order = np.argsort(rows)
+    joined = {
+        key: np.concatenate(
+            [*([computed[key]] if numbers else ()), *(entry[key] for entry in stored.values())]
+        )
+        for key in encoders
+    }
+    return rows[order].tolist(), {key: embeddings[order] for key, embeddings in joined.items()}

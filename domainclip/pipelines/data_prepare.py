@@ -6,13 +6,10 @@ number of workers or of interruptions.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -30,9 +27,10 @@ from domainclip.data.process_pool import available_cores
 from domainclip.data.quarantine import UnusableItem, check_max_unusable, count_reasons
 from domainclip.data.schema import PREPARED_MANIFEST, SPLITS
 from domainclip.data.text.identifiers import listed
-from domainclip.errors import DataError, RecipeError, did_you_mean
-from domainclip.pipelines import prepared_shards
+from domainclip.errors import RecipeError, did_you_mean
+from domainclip.pipelines import prepare_parts, prepared_shards
 from domainclip.pipelines.caption_screen import CaptionScreen, IdentifierPolicy
+from domainclip.pipelines.parts import parse_part
 from domainclip.pipelines.prepared_shards import PrepareRequest, Report, Row
 
 _DEFAULT_SIZE = 256  # short side, pixels, where no base names one
@@ -50,8 +48,10 @@ def run(
     workers: int | None,
     items: int,
     identifiers: str = "refuse",
+    part: str | None = None,
+    join: bool = False,
 ) -> Path:
-    """Prepare the corpus that the options of the command name; the path of its manifest.
+    """Prepare the corpus that the options of the command name; the path of its manifest, or folder of a part.
 
     Raises: RecipeError for options that do not fit together; whatever `write_prepared_corpus` raises.
     """
@@ -74,16 +74,16 @@ def run(
         source = _source(card_name, changes)
     card = load_card(source.card, source.overrides())
     reencoder = Reencoder(size or _DEFAULT_SIZE, format, resample)  # type: ignore[arg-type]  # checked above
-    request = PrepareRequest(reencoder, to, items, identifiers)  # type: ignore[arg-type]
+    request = PrepareRequest(reencoder, to, items, identifiers, parse_part(part), join)  # type: ignore[arg-type]
     return write_prepared_corpus(card, source.path, out, request, workers or available_cores(), _print)
 
 
 def write_prepared_corpus(
     card: Card, path: str, out: Path, request: PrepareRequest, workers: int, report: Report
 ) -> Path:
-    """Write a corpus to `out`; the path of its manifest.
+    """Write a corpus, or one part of it, to `out`; the path of its manifest, for a part that of the folder.
 
-    Raises: DataError for a corpus that cannot be used, or a folder that holds something else.
+    Raises: DataError for a corpus that cannot be used, a folder that holds something else, or missing parts.
     """
     key = pseudonyms.pseudonym_key()
     corpus = load_corpus(card, path)
@@ -96,14 +96,18 @@ def write_prepared_corpus(
     screen.check(corpus)
     fingerprint = pseudonyms.pseudonym(corpus.fingerprint, key)
     manifest_file = out / PREPARED_MANIFEST
-    with _locked(out):
+    with prepare_parts.locked_output(out, prepared_shards.PROGRESS, request.part):
         work = {"corpus": fingerprint, "form": request.shard_format, **request.settings()}
         prepared_shards.begin_work(out, work)
-        for draft in out.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
-            draft.unlink()
+        if request.part is None:
+            for draft in out.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
+                draft.unlink()
         if prepared_shards.is_complete(out, report):
             return manifest_file
         notes, of_stream = prepared_shards.write_shards(corpus, out, request, screen, workers, key, report)
+        if request.part is not None:
+            report(f"part {request.part}: {len(notes)} shards")
+            return out
         of_shards = [UnusableItem(place, reason) for note in notes for place, reason in note["bad"]]
         counts = Counter(dict.fromkeys(SPLITS, 0))
         for note in notes:
@@ -158,20 +162,3 @@ def _size_of_base(recipe: Recipe) -> tuple[int, int]:
 
 def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """The folder, for this process alone; the lock ends with the process, however that ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise DataError(f"{out}: {error.strerror}: name another folder") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"{out}: another domainclip data prepare writes there: wait for it") from None
-    finally:
-        os.close(handle)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domainclip.config import builtin, loading
 from domainclip.pipelines.finetune import finetune
-from domainclip.pipelines.run_folder import next_run_folder
+from domainclip.pipelines.locate import next_run_folder
 from domainclip.training.run_context import RunOptions
 
 

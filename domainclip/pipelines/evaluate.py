@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from domainclip.evaluation import suites
 from domainclip.evaluation.contamination import find_overlap
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation, compare_models
+from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.evaluation.split_usage import Measured, new_evaluation, record_split_usage
-from domainclip.pipelines import external_evaluation
+from domainclip.pipelines import evaluated_parts, external_evaluation
 from domainclip.pipelines.closing import close
 from domainclip.pipelines.eval_request import EvalRequest, TrainedRun, names_base, recipe_of, run_of
 from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
 from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
-from domainclip.pipelines.evaluation_inputs import load_evaluation_inputs, with_model_checks
+from domainclip.pipelines.evaluation_inputs import MeasuredInputs, load_evaluation_inputs, with_model_checks
+from domainclip.pipelines.inputs import EvaluationInputs
+from domainclip.pipelines.parts import Part
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import report_context
 from domainclip.pipelines.run_decisions import record_evaluated_run
@@ -66,7 +69,37 @@ def evaluate_models(request: EvalRequest) -> Path | None:
         return _evaluate(request, run, recipe, folder)
 
 
-def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, folder: Path) -> Path | None:
+def encode_part(request: EvalRequest, part: Part) -> str:
+    """Encode a part of the images of the measured sets into the disk cache; a line about it.
+
+    Raises: RecipeError for a recipe without an embedding cache; whatever loading models and corpus raises.
+    """
+    phases.set_quiet(request.quiet)
+    run = run_of(request)
+    recipe = recipe_of(request, run)
+    _refuse_runs_in_use([Path(name) for name in request.names])
+    Accelerator()
+    prepared = _prepare(request, run, recipe, None)
+    if prepared.protocol.embeddings.disk is None:
+        raise RecipeError("--part: evaluate.cache_embeddings is false: set it to true, or leave --part out")
+    return evaluated_parts.encode_part(prepared.encoders, prepared.protocol.reported, part)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is loaded before a model encodes anything."""
+
+    loaded: MeasuredInputs
+    inputs: EvaluationInputs  # with the checks of the first model
+    protocol: Protocol
+    models: EvaluatedModels
+    encoders: list[CachedEncoder]
+    notes: list[str]
+    folder: Path | None  # of the report
+
+
+def _prepare(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, folder: Path | None) -> _Prepared:
+    """Load the corpus and the models; `folder` is that of the report, None for none."""
     suite = suites.load(request.suite) if request.suite else None
     chosen = chosen_classes(request.classes, request.templates, suite, request.models)
     loaded = load_evaluation_inputs(
@@ -80,9 +113,10 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
     _say(*(() if request.quiet else loaded.inputs.guesses))
     protocol = make_protocol(loaded.inputs)
     reported, notes = evaluated_sets(protocol.reported, chosen, suite, measured)
-    if measured.external and request.out is None:
-        folder = external_evaluation.folder_of(folder, measured)
-    _make_folder(folder)
+    if folder is not None:
+        if measured.external and request.out is None:
+            folder = external_evaluation.folder_of(folder, measured)
+        _make_folder(folder)
     base = recipe.base if run is None or names_base(request.changes) else run.recipe.base
     models = load_models(request.names, base)
     inputs = with_model_checks(loaded, models.models[0])
@@ -90,6 +124,19 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
     reported[0] = replace(reported[0], train=train if len(train) else None)
     protocol = replace(protocol, reported=reported, overlap=find_overlap(models.training_records(), reported))
     encoders = [CachedEncoder(model, protocol.embeddings) for model in models.models]
+    return _Prepared(loaded, inputs, protocol, models, encoders, notes, folder)
+
+
+def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, folder: Path) -> Path | None:
+    prepared = _prepare(request, run, recipe, folder)
+    inputs, protocol, models, encoders = (
+        prepared.inputs,
+        prepared.protocol,
+        prepared.models,
+        prepared.encoders,
+    )
+    measured, recipe, reported = prepared.loaded.measured, inputs.recipe, protocol.reported
+    folder = prepared.folder or folder
     evaluations = compare_models(
         encoders,
         protocol.reported,
@@ -107,7 +154,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         protocol,
         models.models[0],
         command=request.command,
-        warnings=[*inputs.warnings, *measured.notes, *notes],
+        warnings=[*inputs.warnings, *measured.notes, *prepared.notes],
         readings=record_split_usage(protocol.reported, evaluations[0], _usage(models)),
         examples=examples,
         citations=probe_sources(protocol.probes),

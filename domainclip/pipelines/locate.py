@@ -31,3 +31,11 @@ def locate(
             "finetune: name a recipe with --recipe; domainclip recipes list shows the built-in ones"
         )
     return loading.load_recipe(name, overrides), folder
+
+
+def next_run_folder(parent: Path, name: str) -> Path:
+    """The first of NAME-1, NAME-2, … that does not exist."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

@@ -23,9 +23,11 @@ from domainclip.data.quarantine import MAX_NAMED, ReadLog, UnusableItem
 from domainclip.data.rows import Item
 from domainclip.data.schema import PREPARED_MANIFEST, SPLITS
 from domainclip.errors import DataError
+from domainclip.pipelines import prepare_parts
 from domainclip.pipelines.caption_screen import CaptionScreen, IdentifierPolicy
+from domainclip.pipelines.parts import Part
 
-_PROGRESS = ".progress"  # folder of the notes
+PROGRESS = ".progress"  # folder of the notes
 _WORK = "work.json"
 _CHUNK = 4  # items that a worker takes at once
 Report = Callable[[str], None]
@@ -41,6 +43,8 @@ class PrepareRequest:
     shard_format: prepared_format.ShardFormat = "tar"
     items: int = 500  # of a shard
     identifiers: IdentifierPolicy = "refuse"  # captions that may identify a person
+    part: Part | None = None  # only every n-th shard is written; None: all
+    join: bool = False  # every shard must have been written by its part
 
     def settings(self) -> Row:
         """For the manifest."""
@@ -61,18 +65,19 @@ def begin_work(out: Path, work: Row) -> None:
     manifest = prepared_format.read_manifest(out)
     if manifest is not None:
         before = _work_of(manifest)
-    elif (out / _PROGRESS / _WORK).is_file():
-        before = json.loads((out / _PROGRESS / _WORK).read_text(encoding="utf-8"))
-    elif any(file.name != _PROGRESS for file in out.iterdir()):
+    elif (out / PROGRESS / _WORK).is_file():
+        before = json.loads((out / PROGRESS / _WORK).read_text(encoding="utf-8"))
+    elif any(file.name != PROGRESS for file in out.iterdir()):
         raise DataError(f"{out}: holds other files: name a new folder")
     else:
-        (out / _PROGRESS).mkdir(exist_ok=True)
-        prepared_format.write_atomically(out / _PROGRESS / _WORK, json.dumps(work).encode())
+        (out / PROGRESS).mkdir(exist_ok=True)
+        prepared_format.write_atomically(out / PROGRESS / _WORK, json.dumps(work).encode())
         return
     changed = [key for key in work if before.get(key) != work[key]]
     if changed:
+        hint = "; all machines need the same secret (DOMAINCLIP_SECRET)" if "corpus" in changed else ""
         raise DataError(
-            f"{out}: was prepared from another {' and '.join(changed)}: remove it, or name a new folder"
+            f"{out}: was prepared from another {' and '.join(changed)}: remove it, or name a new folder{hint}"
         )
 
 
@@ -91,8 +96,8 @@ def is_complete(out: Path, report: Report) -> bool:
         report(f"{out} is prepared already")
         return True
     # The notes first: a run that ends in between still has the manifest.
-    (out / _PROGRESS).mkdir(exist_ok=True)
-    prepared_format.write_atomically(out / _PROGRESS / _WORK, json.dumps(_work_of(manifest)).encode())
+    (out / PROGRESS).mkdir(exist_ok=True)
+    prepared_format.write_atomically(out / PROGRESS / _WORK, json.dumps(_work_of(manifest)).encode())
     for shard in shards:
         _write_note(out, _note_of(shard))
     (out / PREPARED_MANIFEST).unlink()
@@ -103,7 +108,7 @@ def is_complete(out: Path, report: Report) -> bool:
 
 def remove_notes(out: Path) -> None:
     """Remove the progress notes, once the manifest is written."""
-    shutil.rmtree(out / _PROGRESS, ignore_errors=True)
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
 
 
 def _work_of(manifest: Mapping[str, Any]) -> Row:
@@ -131,16 +136,27 @@ def write_shards(
     key: bytes,
     report: Report,
 ) -> tuple[list[Note], list[UnusableItem]]:
-    """Write the shards without an intact note; all notes in order, and the unusable items of a stream."""
+    """Write the shards without an intact note; all notes in order, and the unusable items of a stream.
+
+    Of a part, only its shards and notes. Raises: DataError for a join of which parts are missing.
+    """
     notes: dict[str, Note] = {}
+    missing: list[int] = []  # numbers of shards, of a join
+    if request.part is not None:
+        prepare_parts.begin_part(out / PROGRESS, request.part)
     log = ReadLog()
     counts: dict[str, Counter[str]] = {}  # by shard: captions with identifiers
 
     def chunks() -> Iterator[ShardChunk]:
-        for name, rows in _rows_by_shard(corpus, request, log):
+        for number, (name, rows) in enumerate(_rows_by_shard(corpus, request, log)):
+            if request.part is not None and not request.part.has(number):
+                continue
             note = _intact_note(out, name)
             if note is not None:
                 notes[name] = note
+                continue
+            if request.join:
+                missing.append(number)
                 continue
             rows, counts[name] = screen.screened(rows)
             for at in range(0, len(rows), _CHUNK):
@@ -151,6 +167,7 @@ def write_shards(
         rows = [row for chunk, files in of_shard for row in zip(chunk.rows, files, strict=True)]
         notes[name] = _write_shard(out, name, rows, request, corpus, key, counts[name])
         report(f"{name}: {notes[name]['items']} items")
+    prepare_parts.refuse_missing(out / PROGRESS, missing)
     known = {(item.location, item.reason) for item in corpus.unusable}  # those of the sample
     unusable = [item for item in log.unusable if (item.location, item.reason) not in known]
     in_order = sorted(notes, key=lambda name: (SPLITS.index(name.split("-")[0]), name))
@@ -171,7 +188,7 @@ def _rows_by_shard(corpus: Corpus, request: PrepareRequest, log: ReadLog) -> Ite
 def _intact_note(out: Path, name: str) -> Note | None:
     """The note of a shard that is as it was written; None for any other."""
     try:
-        note: Note = json.loads((out / _PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
+        note: Note = json.loads((out / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
         intact = note["items"] == 0 or prepared_format.is_intact(out, note)
     except (OSError, ValueError, KeyError):
         return None
@@ -209,7 +226,7 @@ def _write_shard(
 
 
 def _write_note(out: Path, note: Note) -> None:
-    prepared_format.write_atomically(out / _PROGRESS / f"{note['file']}.json", json.dumps(note).encode())
+    prepared_format.write_atomically(out / PROGRESS / f"{note['file']}.json", json.dumps(note).encode())
 
 
 def _item(row: Row, files: list[bytes], key: bytes) -> Item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
 from domainclip.data.corpus import Corpus
-from domainclip.distributed import collectives
+from domainclip.distributed import collectives, nodes
 from domainclip.distributed.collectives import first_process
 from domainclip.distributed.folder_lock import FolderLock
 from domainclip.errors import RecipeError
@@ -23,8 +24,11 @@ from domainclip.evaluation.evaluate import Evaluation
 from domainclip.evaluation.split_usage import Measured, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.saving import save_model
+from domainclip.pipelines.locate import next_run_folder
 from domainclip.report.provenance import environment
 from domainclip.training.run_context import RunOptions
+
+_SHARED_SECONDS = 5.0  # until a folder that one machine makes is seen on the others
 
 
 @contextmanager
@@ -37,10 +41,21 @@ def locked_run_folder(name: str, options: RunOptions) -> Iterator[Path]:
     held: list[FolderLock] = []
     folder = collectives.on_first_process(partial(_lock_run_folder, name, options, held))
     try:
+        nodes.refuse_unshared(folder, collectives.gather_objects(_is_visible(folder)))
         yield folder
     finally:
         for lock in held:
             lock.release()
+
+
+def _is_visible(folder: Path) -> bool:
+    """Whether this process sees the folder; a shared disk may show a new one a little later."""
+    until = time.monotonic() + _SHARED_SECONDS
+    while not folder.is_dir():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _lock_run_folder(name: str, options: RunOptions, held: list[FolderLock]) -> Path:
@@ -53,14 +68,6 @@ def _lock_run_folder(name: str, options: RunOptions, held: list[FolderLock]) -> 
             f"{folder}: holds a run already; continue it with --resume or name another --run-dir"
         )
     return folder
-
-
-def next_run_folder(parent: Path, name: str) -> Path:
-    """The first of NAME-1, NAME-2, … that does not exist."""
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
 
 
 @first_process

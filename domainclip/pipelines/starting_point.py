@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from domainclip.distributed import collectives
+from domainclip.errors import DataError
 from domainclip.pipelines.inputs import Inputs
 from domainclip.training.checkpointing import resume
 from domainclip.training.run_context import RunContext
@@ -25,7 +26,8 @@ class StartingPoint:
 def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
     """The newest complete checkpoint of a run that is resumed.
 
-    Raises: RecipeError, DataError or ModelError when recipe, corpus or base have changed since.
+    Raises: RecipeError, DataError or ModelError when recipe, corpus or base have changed since, or differ
+    between the machines.
     """
     identity = {
         "recipe": inputs.recipe.identity(),
@@ -33,8 +35,20 @@ def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
         "base": inputs.model.fingerprint("all"),
         "curated": inputs.train_items.digest(),
     }
+    _refuse_other_inputs([dict(one) for one in collectives.gather_objects(identity)])
     if not run.options.resume:
         return StartingPoint(identity, None)
     # One process decides for all.
     checkpoint = collectives.on_first_process(partial(resume.find_checkpoint, run.folder, identity))
     return StartingPoint(identity, checkpoint)
+
+
+def _refuse_other_inputs(identities: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse machines that read different files under one path; `identities` are by rank."""
+    for number, other in enumerate(identities):
+        changed = [key for key in other if other[key] != identities[0][key]]
+        if changed:
+            raise DataError(
+                f"{changed[0]}: process {number} reads another one than process 0: give all machines the "
+                "same files, or a disk that they share"
+            )

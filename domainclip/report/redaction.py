@@ -144,7 +144,8 @@ def _written(path: str) -> str:
     return r"(?<![\w.:/])" + "".join(rf"\\?{letter}" for letter in letters)
 
 
-_PATHS = ("--out", "--run-dir", "--accelerate-config")  # options whose value is a local path
+# Options whose value is a local path, or names machines and accounts of a cluster.
+_PATHS = ("--out", "--run-dir", "--accelerate-config", "--master", "--slurm")
 _SOURCES = ("base", "corpus", "retention")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from PIL import Image
 from domainclip import disk_cache
 from domainclip.data.interfaces import Encoder, UnreadableImages
 from domainclip.distributed import collectives
-from domainclip.evaluation import chunks
+from domainclip.evaluation import chunks, encoder
 from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.embedding_cache import DiskEmbeddings, EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
@@ -270,3 +271,55 @@ def test_load_ahead_preserves_order_and_warning_filters() -> None:
     row_chunks = [range(0, 5), range(5, 9), range(9, 10)]
     assert list(chunks.load_ahead(slow, row_chunks)) == [[r * r for r in chunk] for chunk in row_chunks]
     assert warnings.filters == before
+
+
+def test_blocks_of_an_array_are_read_and_the_rest_is_encoded(
+    model: DualEncoder, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "BLOCK", 2 * chunks.SIZE)
+    data = items(samples(150))  # blocks of 64, 64 and 22
+    plain = CachedEncoder(model).images(data)
+    jobs = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    for block in encoder.blocks(data)[::2]:
+        encoder.encode_block([jobs], data, block)
+    assert len(entries(cache_folder)) == 2
+    rows: list[int] = []
+    run = CachedEncoder.encode_image_chunk
+
+    def counted(self: CachedEncoder, chunk: Any) -> Any:
+        rows.append(len(chunk))
+        return run(self, chunk)
+
+    monkeypatch.setattr(CachedEncoder, "encode_image_chunk", counted)
+    joined = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    assert joined.images(data).tobytes() == plain.tobytes()
+    assert rows == [32, 32]  # of the middle block
+    assert len(entries(cache_folder)) == 3
+    for block in encoder.blocks(data):
+        encoder.encode_block([joined], data, block)  # the middle block alone is new
+    for entry in entries(cache_folder):
+        if len(np.load(entry / "array.npy")) == 150:
+            shutil.rmtree(entry)
+    rows.clear()
+    again = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    assert again.images(data).tobytes() == plain.tobytes()
+    assert rows == []
+
+
+def test_an_unreadable_image_of_a_block_is_left_out_of_the_whole(
+    model: DualEncoder, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "BLOCK", chunks.SIZE)
+    rows = samples(70)
+    rows[40] = {**rows[40], "image": {"path": None, "bytes": b"no image"}}
+    data = items(rows)
+    jobs = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    for block in encoder.blocks(data):
+        encoder.encode_block([jobs], data, block)
+    assert len(entries(cache_folder)) == 2  # not the block of the unreadable one
+    joined = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    readable = encode_images([joined], data)
+    assert list(readable["id"]) == [row["id"] for number, row in enumerate(rows) if number != 40]
+    plain = CachedEncoder(model)
+    assert encode_images([plain], data)["id"][:] == readable["id"][:]
+    assert joined.images(readable).tobytes() == plain.images(readable).tobytes()

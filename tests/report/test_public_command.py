@@ -14,6 +14,10 @@ SHOWN = [
     ("eval openai/clip-vit --out out/Smith_John", "eval openai/clip-vit --out (local)"),
     ("eval openai/clip-vit --out=out/Smith_John", "eval openai/clip-vit --out=(local)"),
     ("finetune -r medical --run-dir runs/Smith", "finetune -r medical --run-dir (local)"),
+    (
+        "finetune --nodes 2 --master node1.clinic.org:29500 --slurm=account=smith",
+        "finetune --nodes 2 --master (local) --slurm=(local)",
+    ),
     ("finetune --run-dir=Smith --accelerate-config a.yaml", "finetune --run-dir=(local) --accelerate-config (local)"),
     ("finetune --recipe smith.yaml train.epochs=3", "finetune --recipe (local) train.epochs=3"),
     ("finetune --recipe=smith.yaml -q", "finetune --recipe=(local) -q"),

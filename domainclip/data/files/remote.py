@@ -11,6 +11,7 @@ from typing import Any
 from datasets.utils.file_utils import xopen
 
 from domainclip.config import offline
+from domainclip.data.files import object_stores
 
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # nothing in between could change the content
 _ATTEMPTS = 5
@@ -18,10 +19,13 @@ _TIMEOUT = 60.0  # seconds without a byte
 
 
 def open_stream(address: str) -> Any:
-    """A stream with `read` and `close`, of a local file, or of one behind https:// or hf://.
+    """A stream with `read` and `close`, of a local file, or of one behind https:// or hf://, or in a store.
 
     Raises: OSError, or an error of the Hub's client, if it cannot be reached; HubError in work offline.
     """
+    if object_stores.scheme_of(address):
+        object_stores.check_address(address)
+        return object_stores.StoreFile(address)
     if "://" in address and not address.startswith(LOOPBACK):
         offline.refuse_if_offline(
             "corpus.path, an address", "download its files where there is a network, and name their folder"

@@ -12,6 +12,7 @@ from datasets import DatasetDict
 from pydantic import Field
 
 from domainclip.data.cards import Card, Columns
+from domainclip.data.files import object_stores
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards
@@ -30,7 +31,7 @@ class Webdataset(CorpusReader):
     the card's shares. Local shards are indexed once and never extracted; remote ones are streamed.
     """
 
-    streaming: bool = False  # read again in every epoch, not stored; required for https:// and hf://
+    streaming: bool = False  # read again in every epoch, not stored; required for addresses
     buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs in memory for shuffling
     lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: positions that are read at once
     held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test items that are read
@@ -43,7 +44,11 @@ class Webdataset(CorpusReader):
     citation: ClassVar[str] = "WebDataset [github.com/webdataset/webdataset]; POSIX.1-2001 (pax)"
 
     def check_source(self, card: Card, path: Path | str) -> None:
-        """Nothing: shards may lie on another machine, and a list of them is found by `read`."""
+        """Check the address of an object store; a list of shards is found by `read`.
+
+        Raises: RecipeError or HubError.
+        """
+        object_stores.check_address(str(path))
 
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all samples, in the order of the shards.

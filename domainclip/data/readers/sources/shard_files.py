@@ -1,4 +1,4 @@
-"""The shards that a path names: files of this machine, or addresses behind https:// and hf://."""
+"""The shards that a path names: files of this machine, or addresses behind https://, hf:// and in stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from domainclip.data.files import corpus_folder, remote, tar
+from domainclip.data.files import corpus_folder, object_stores, remote, tar
 from domainclip.data.splits import is_split, parse_split
 from domainclip.errors import DataError
 
@@ -40,7 +40,7 @@ def list_shards(path: str, splits: bool = True) -> list[ShardFile]:
     """
     if scheme := _URL.match(path):
         _refuse_scheme(path, scheme[1].lower())
-        named = _remote_names(tar.expand_shards(path))
+        named = _remote_names(_in_store(path) or tar.expand_shards(path))
     else:
         named = _local_files(path)
     shards = [(address, name, _split_in(name) if splits else None) for address, name in named]
@@ -55,6 +55,23 @@ def list_shards(path: str, splits: bool = True) -> list[ShardFile]:
         ShardFile(address, name, number, split)
         for number, (address, name, split) in enumerate(shards, start=1)
     ]
+
+
+def _in_store(path: str) -> list[str]:
+    """The shards of a folder in an object store; none for a file, a pattern, or another address.
+
+    Raises: DataError for a folder without any, or a store that cannot be reached.
+    """
+    if not object_stores.scheme_of(path) or path.endswith(".tar") or "{" in path:
+        return []
+    object_stores.check_address(path)
+    try:
+        files = object_stores.list_files(path, ".tar")
+    except OSError as error:
+        raise DataError(f"corpus.path: cannot be listed: {error}") from None
+    if not files:
+        raise DataError("corpus.path: no .tar file in this folder of the store or below: check it")
+    return files
 
 
 def _remote_names(addresses: list[str]) -> list[tuple[str, str]]:
@@ -108,9 +125,9 @@ def _local_files(path: str) -> list[tuple[str, str]]:
 
 
 def _refuse_scheme(path: str, scheme: str) -> None:
-    if scheme in ("https", "hf") or path.startswith(remote.LOOPBACK):
+    if scheme in ("https", "hf") or object_stores.scheme_of(path) or path.startswith(remote.LOOPBACK):
         return
     raise DataError(
         f"corpus.path: {scheme}: is not read, and no command is ever run: name a folder of .tar files, or a "
-        "pattern such as shard-{000..099}.tar; it may begin with https:// or hf://"
+        "pattern such as shard-{000..099}.tar; it may begin with https://, hf://, s3://, gs:// or az://"
     )

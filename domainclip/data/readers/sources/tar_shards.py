@@ -1,4 +1,4 @@
-"""The rows of tar shards, of this machine or behind https:// and hf://."""
+"""The rows of tar shards: files of this machine, behind https:// and hf://, or in an object store."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Submit a run as a SLURM job that resumes itself after its time limit."""
