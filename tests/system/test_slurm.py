@@ -56,7 +56,7 @@ def test_a_job_that_is_ended_by_its_time_limit_ends_bit_equal(recipe_file: Path,
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.5)
     text = log.read_text()
-    assert "stopped at step 5 of 8; continue with --resume" in text
+    assert "stopped at step 5 of " in text
     assert "Requeued job" in text
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, plain)]
     assert weights[0] == weights[1]
