@@ -47,7 +47,25 @@ CardOption = Annotated[
         autocompletion=completion.cards,
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/medical_xray-1.")]
+
+
+def _run_folder(name: str) -> Path:
+    """The folder of a run, fetched where its address is in an object store."""
+    if "://" not in name:
+        return Path(name)
+    from domainclip.pipelines import stored_runs
+
+    return Path(stored_runs.fetched(name))
+
+
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=_run_folder,
+        metavar="RUN",
+        help="A run folder, e.g. runs/medical_xray-1, or its address in an object store.",
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Show no progress and no summary; print the report's path."),

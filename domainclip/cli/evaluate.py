@@ -74,11 +74,13 @@ def evaluate(
     domainclip eval runs/pets-1 --classes "cat,dog" --prompt-template "a blurry photo of a {}"
     domainclip eval runs/medical_xray-1 --against base --part 3/8
     """
-    from domainclip.pipelines import early_checks
+    from domainclip.pipelines import early_checks, stored_runs
     from domainclip.pipelines.eval_request import EvalRequest
     from domainclip.pipelines.parts import parse_part
 
     models, overrides = models_and_overrides(words)
+    models = [stored_runs.fetched(name) for name in models]
+    against = None if against is None else stored_runs.fetched(against)
     request = EvalRequest(
         models=models,
         overrides=overrides,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from domainclip.config import durations
 from domainclip.config.recipe import Recipe
-from domainclip.distributed import heartbeat, launch, phases
+from domainclip.distributed import collectives, heartbeat, launch, phases
 from domainclip.pipelines.run_folder import locked_run_folder
 from domainclip.report.redaction import public_settings
 from domainclip.training.monitoring.trackers import Trackers
@@ -39,3 +40,11 @@ def open_run(recipe: Recipe, options: RunOptions) -> Iterator[RunContext]:
             yield RunContext(folder, accelerator, options, started, trackers)
         finally:
             trackers.finish()
+            _upload(options, failed=sys.exc_info()[0] is not None)
+
+
+def _upload(options: RunOptions, failed: bool) -> None:
+    """Upload a run folder of an object store; of a failed run with a warning at most, as its error counts."""
+    upload = options.after_save if failed else options.at_end
+    if upload is not None and collectives.rank() == 0:
+        upload()

@@ -42,7 +42,7 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
     weights, saves = setup.objectives.weights, loop_checkpoints.SaveSchedule(settings.save_every)
     with (
         interruption.InterruptHandler(settings.time_limit, run.started) as interrupts,
-        checkpoint.AsyncCheckpointWriter() as writer,
+        checkpoint.AsyncCheckpointWriter(run.options.after_save) as writer,
         ProgressDisplay(total, state.step, stage.batch_size, run.quiet, weights) as display,
         layer_execution.layer_execution(stage.model, settings),
     ):
@@ -57,7 +57,8 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
             display.show(state.step, record)
             if stop and state.step < policy.last_step(total):
                 collectives.on_first_process(writer.wait)
-                raise _interrupted(stop, state.step, total, settings, run.folder)
+                place = run.options.address or str(run.folder)
+                raise _interrupted(stop, state.step, total, settings, place)
         collectives.on_first_process(writer.wait)
     weights_of_step = loop_checkpoints.restore_best(state, policy, total, run.folder)
     fsdp.gather_back(stage.model)
@@ -75,7 +76,7 @@ def is_due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def _interrupted(signal: int, step: int, total: int, settings: TrainConfig, folder: Path) -> Interrupted:
+def _interrupted(signal: int, step: int, total: int, settings: TrainConfig, folder: str) -> Interrupted:
     queued = collectives.on_first_process(interruption.requeue) if settings.requeue else None
     message = f"stopped at step {step} of {total}; continue with --resume --run-dir {folder}"
     return errors.interrupted(signal, message if queued is None else f"{message}; {queued}")

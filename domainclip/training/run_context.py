@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ class RunOptions:
     resume: bool = False  # continue from the newest checkpoint in the folder
     quiet: bool = False  # no progress
     command: str = ""  # as typed, without what must not be public; for the report
+    address: str = ""  # of a run folder in an object store, of which `folder` is the copy
+    after_save: Callable[[], None] | None = None  # called after each checkpoint, in the thread that wrote it
+    at_end: Callable[[], None] | None = None  # called when the run ends, on the first process
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ def list_files(address: str, suffix: str) -> list[str]:
     Raises: OSError when the store cannot be reached.
     """
     scheme = address.split("://", 1)[0]
-    files, folder = _file_system(address)
-    found = _patiently(lambda: files.find(folder))
+    files, folder = file_system(address)
+    found = patiently(lambda: files.find(folder))
     return sorted(f"{scheme}://{name.lstrip('/')}" for name in found if name.lower().endswith(suffix))
 
 
@@ -78,10 +78,10 @@ class StoreFile:
 
     def __init__(self, address: str) -> None:
         """Raises: OSError when the file cannot be opened."""
-        self._files, self._name = _file_system(address)
+        self._files, self._name = file_system(address)
         self._position = 0
         self._stream: Any = None
-        self._size: int = _patiently(self._open)
+        self._size: int = patiently(self._open)
 
     def read(self, size: int = -1) -> bytes:
         """`size` bytes, fewer only at the end; -1: all that are left.
@@ -91,7 +91,7 @@ class StoreFile:
         remaining = self._size - self._position if size < 0 else min(size, self._size - self._position)
         parts = []
         while remaining:
-            data = _patiently(partial(self._read_some, remaining), lost=self._reopen)
+            data = patiently(partial(self._read_some, remaining), lost=self._reopen)
             parts.append(data)
             remaining -= len(data)
         return b"".join(parts)
@@ -119,13 +119,13 @@ class StoreFile:
         return data
 
 
-def _file_system(address: str) -> tuple[Any, str]:
+def file_system(address: str) -> tuple[Any, str]:
     import fsspec
 
     return fsspec.core.url_to_fs(address)  # type: ignore[no-any-return]
 
 
-def _patiently(call: Callable[[], Result], lost: Callable[[], None] | None = None) -> Result:
+def patiently(call: Callable[[], Result], lost: Callable[[], None] | None = None) -> Result:
     """The result of a request, attempted a few times; clients raise errors of many kinds.
 
     Raises: OSError without the words of the store.

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ class AsyncCheckpointWriter:
     The next call raises the error of a save that failed, so a full disk stops the run, one save later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after_save: Callable[[], None] | None = None) -> None:
+        """`after_save` is called after each checkpoint, before the next one is begun."""
+        self._after_save = after_save
         self._thread: threading.Thread | None = None
         self._problem: BaseException | None = None
 
@@ -88,6 +90,8 @@ class AsyncCheckpointWriter:
         def work() -> None:
             try:
                 save(folder, step, copies, state, keep, protected)
+                if self._after_save is not None:
+                    self._after_save()
             except BaseException as error:
                 self._problem = error
 

@@ -90,7 +90,7 @@ class _Connection:
 
 def test_a_lost_connection_goes_on_where_it_was(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flaky = _Flaky(bytes(range(20)), failures=6)
-    monkeypatch.setattr(object_stores, "_file_system", lambda address: (flaky, "x"))
+    monkeypatch.setattr(object_stores, "file_system", lambda address: (flaky, "x"))
     file = object_stores.StoreFile("memory://x")
     assert file.read(5) + file.read() == flaky.data
     assert file.read(1) == b""
@@ -107,7 +107,7 @@ def test_messages_hold_nothing_that_the_store_says(store: Path, monkeypatch: pyt
         ("auth", "the store refuses access: check its cred"),
         ("net", "after 5 attempts (RuntimeError)"),
     ):
-        monkeypatch.setattr(object_stores, "_file_system", lambda address, name=name: (Dead(b"", 0), name))
+        monkeypatch.setattr(object_stores, "file_system", lambda address, name=name: (Dead(b"", 0), name))
         with pytest.raises(DataError) as caught:
             _streamed("memory://bucket/train-000.tar")
         assert str(caught.value).startswith("shard train-000.tar: cannot be opened: ")
