@@ -83,7 +83,7 @@ def begin(run: StoredRun, resume: bool) -> None:
 
 
 def fetched(name: str) -> str:
-    """The local folder of a run that a command reads, fetched where it lies in a store; another name as it is.
+    """The local folder of a run that a command reads, fetched from a store; another name as it is.
 
     Raises: RecipeError or HubError for an address that cannot be used; ModelError for one without a run.
     """
