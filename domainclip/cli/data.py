@@ -34,6 +34,11 @@ Words = Annotated[
     typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="With --card, the corpus; then overrides of keys."),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that decode images; default: one per core.")]
+Part = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Write only part I of N, as one job of an array; then --join."),
+]
+Join = Annotated[bool, typer.Option("--join", help="Complete the folder that all parts were written to.")]
 WithoutModel = Annotated[
     bool, typer.Option("--without-model", help="Do not load the base model; caption tokens are not counted.")
 ]
@@ -135,13 +140,8 @@ def prepare(
     identifiers: Annotated[
         str, typer.Option(help="Captions that may identify a person: refuse, redact or keep.")
     ] = "refuse",
-    part: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Write only part I of N, as one job of an array; then --join."),
-    ] = None,
-    join: Annotated[
-        bool, typer.Option("--join", help="Complete the folder that all parts were written to.")
-    ] = False,
+    part: Part = None,
+    join: Join = False,
 ) -> None:
     """Write a corpus as resized shards with a manifest. Can be interrupted and continued.
 

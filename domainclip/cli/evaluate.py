@@ -27,6 +27,22 @@ _Suite = Annotated[
     ),
 ]
 
+_Templates = Annotated[
+    list[str] | None,
+    typer.Option("--prompt-template", help='Other prompt template, e.g. "a scan of {}"; repeatable.'),
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(help="Report folder; default: RUN/eval, RUN/eval/CORPUS, eval/NAME or eval/compare."),
+]
+_Part = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only encode the images of part I of N into the cache, as one job of an array; then eval.",
+    ),
+]
+
 
 def evaluate(
     words: Annotated[
@@ -45,22 +61,10 @@ def evaluate(
         str | None,
         typer.Option(help='Other class names: "cat,dog", or a YAML file of names or of prompts by name.'),
     ] = None,
-    prompt_templates: Annotated[
-        list[str] | None,
-        typer.Option("--prompt-template", help='Other prompt template, e.g. "a scan of {}"; repeatable.'),
-    ] = None,
+    prompt_templates: _Templates = None,
     split: Annotated[str | None, typer.Option(help="test or validation; default: the recipe's.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Report folder; default: RUN/eval, RUN/eval/CORPUS, eval/NAME or eval/compare."),
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Only encode the images of part I of N into the cache, as one job of an array; then eval.",
-        ),
-    ] = None,
+    out: _Out = None,
+    part: _Part = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

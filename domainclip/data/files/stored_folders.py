@@ -37,14 +37,14 @@ class StoredFolder:
         Raises: OSError when the store cannot be reached.
         """
         names = self.names()
-        for name in names:
+        complete = {name for name in names if name.endswith(f"/{MANIFEST}")} if checkpoints else set()
+        wanted = {name for name in complete if not (self.copy / name).is_file()}  # before any is fetched
+        for name in sorted(names, key=lambda name: name.endswith(f"/{MANIFEST}")):
             parts = name.split("/")
             if ".." in parts:  # never a path out of the copy
                 continue
-            if parts[0] == CHECKPOINTS:
-                complete = "/".join([*parts[:2], MANIFEST])
-                if not checkpoints or complete not in names or (self.copy / complete).is_file():
-                    continue
+            if parts[0] == CHECKPOINTS and "/".join([*parts[:2], MANIFEST]) not in wanted:
+                continue
             target = self.copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(f".{target.name}.fetched")
