@@ -155,11 +155,7 @@ def prepare(
     domainclip data prepare /fast/cxr --recipe medical_xray corpus.path=/data/cxr --join
     domainclip finetune --recipe medical_xray corpus.path=/fast/cxr
     """
-    from domainclip.pipelines.parts import parse_part
-
-    if part is not None and join:
-        raise RecipeError("--part and --join: use --part for each part, then --join alone")
-    parse_part(part)
+    _check_part(part, join)
     if card is not None and not any(word.startswith("corpus.path=") for word in overrides or []):
         raise RecipeError(
             "data prepare --card: name the corpus with corpus.path=PATH; other keys are corpus.…"
@@ -225,6 +221,15 @@ def clear_entries(
 
 def _workers(workers: int | None) -> int:
     return os.cpu_count() or 1 if workers is None else workers
+
+
+def _check_part(part: str | None, join: bool) -> None:
+    """Raises: RecipeError for a part that is none, and for both options."""
+    from domainclip.pipelines.parts import parse_part
+
+    if part is not None and join:
+        raise RecipeError("--part and --join: use --part for each part, then --join alone")
+    parse_part(part)
 
 
 def _target(

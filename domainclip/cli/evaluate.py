@@ -27,6 +27,7 @@ _Suite = Annotated[
     ),
 ]
 
+_Against = Annotated[str | None, typer.Option(help="The model to compare with: base, or another one.")]
 _Templates = Annotated[
     list[str] | None,
     typer.Option("--prompt-template", help='Other prompt template, e.g. "a scan of {}"; repeatable.'),
@@ -52,9 +53,7 @@ def evaluate(
             help="Run folders, checkpoint folders, Hub ids or base; then overrides of recipe keys.",
         ),
     ],
-    against: Annotated[
-        str | None, typer.Option(help="The model to compare with: base, or another one.")
-    ] = None,
+    against: _Against = None,
     recipe: _Recipe = None,
     suite: _Suite = None,
     classes: Annotated[
