@@ -7,6 +7,7 @@ default is `~/.cache/domainclip`. Entries hold private data: only their owner ma
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from typing import Any
 import numpy as np
 
 # Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files;
-# embeddings for search; weights of models, converted from pickles.
-KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes", "weights")
-
+# embeddings for search; weights of models, converted from pickles; corpora as read, and what was selected of
+# them.
+KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes", "weights", "corpora")
 
 RESERVED = 2**30  # bytes of the disk that no entry may take
 
@@ -72,6 +73,26 @@ def writing(
         array.flush()
 
 
+def computed(kind: str, name: str, compute: Callable[[], np.ndarray], about: dict[str, Any]) -> np.ndarray:
+    """Return the array of an entry, which is computed and written where there is none.
+
+    A full disk costs the next run its time, and this one nothing.
+    """
+    array = read(kind, name)
+    if array is None:
+        array = compute()
+        if array.size:  # an empty file cannot be mapped
+            with suppress(OSError), writing(kind, name, array.shape, array.dtype, about) as entry:
+                entry[:] = array
+    return array
+
+
+def content(array: np.ndarray) -> str:
+    """Return a digest of type, shape and values of an array, for a key."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.blake2b(np.ascontiguousarray(array).data, key=hashlib.sha256(head).digest()).hexdigest()
+
+
 def find_files(kind: str, name: str) -> Path | None:
     """Return the folder of an entry of files; None without one."""
     folder = root() / kind / name
@@ -99,6 +120,18 @@ def writing_files(kind: str, name: str, about: dict[str, Any]) -> Iterator[Path]
             draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def temporary(kind: str) -> Path:
+    """Return a new folder that is removed when this process ends; of a killed one, as an unfinished entry.
+
+    Raises: OSError when the disk is full or cannot be written.
+    """
+    folder = root() / kind / f".{uuid.uuid4().hex}"
+    sweep()
+    folder.mkdir(parents=True, mode=0o700)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,27 @@ Legend: n items, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from domainclip.data.images import digests, inspection, near_duplicates, perceptual_hashes
+from domainclip.data.images import (
+    digests,
+    inspection,
+    near_duplicates,
+    perceptual_hashes,
+    similar_rows,
+)
 from domainclip.data.interfaces import Curation
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from domainclip.data.interfaces import Encoder
-
-_ROWS = 1024  # of similarities in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,9 @@ class Deduplicate(Curation):
     least that cosine [SemDeDup, arXiv:2303.09540]. An image that occurs ten times weighs ten times, and is
     its own negative in a batch. No caption is lost: captions and labels are merged. Held-out items are never
     changed. Cost: one inspection of each image, cached by `data check`; with `similarity` the base's
-    embeddings and n²/2 comparisons of them.
+    embeddings and n²/2 comparisons of them. Above 32,768 items, embeddings are compared within overlapping
+    clusters of k-means alone, as in SemDeDup: in about 4,000 n d multiplications some pairs are missed, and
+    none is added (docs/guide/scale.md has the recall).
     """
 
     citation: ClassVar[str] = "arXiv:2303.09540"
@@ -50,15 +54,12 @@ class Deduplicate(Curation):
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """One item of each set of duplicates, in the order of the first ones."""
-        images = items["image"]
-        names = list(digests.image_digests(images[row] for row in range(len(items))))
-        pair_sources: list[Iterable[tuple[int, int]]] = [_equal_bytes(names)]
-        if self.images:
-            pair_sources.append(_similar_images(inspection.inspect_images(images, names)))
-        if self.similarity is not None and base is not None:
-            pair_sources.append(_similar_embeddings(base.images(items), self.similarity))
+        from domainclip.distributed import collectives  # torch
+
+        compared = base.images(items) if self.similarity is not None and base is not None else None
+        first_of = collectives.on_first_process(lambda: self._first_rows(items, compared))
         sets: dict[int, list[int]] = {}
-        for row, first in enumerate(_first_of_set(len(items), chain.from_iterable(pair_sources))):
+        for row, first in enumerate(first_of.tolist()):
             sets.setdefault(first, []).append(row)
         joined = {first: rows for first, rows in sets.items() if len(rows) > 1}
         others = items.select_columns(["texts", "language", "labels"])[:]
@@ -71,6 +72,18 @@ class Deduplicate(Curation):
             features=items.features,
             keep_in_memory=True,
         )
+
+    def _first_rows(self, items: Dataset, embeddings: np.ndarray | None) -> np.ndarray:
+        """(n,) int64, the first item of the set of duplicates of each item."""
+        images = items["image"]
+        names = list(digests.image_digests(images[row] for row in range(len(items))))
+        pair_sources: list[Iterable[tuple[int, int]]] = [_equal_bytes(names)]
+        if self.images:
+            pair_sources.append(_similar_images(inspection.inspect_images(images, names)))
+        if embeddings is not None and self.similarity is not None:
+            pairs = similar_rows.pairs_that_connect(embeddings, self.similarity)
+            pair_sources.append(map(tuple, pairs.tolist()))
+        return np.array(_first_of_set(len(items), chain.from_iterable(pair_sources)), np.int64)
 
 
 def _equal_bytes(names: list[str]) -> list[tuple[int, int]]:
@@ -88,24 +101,6 @@ def _similar_images(inspected: np.ndarray) -> list[tuple[int, int]]:
     scored = near_duplicates.score_pairs(inspected["thumbnail"][rows], inspected["hashes"][rows])
     pairs = near_duplicates.select_duplicates(scored, inspected["colour"][rows])
     return [(int(rows[pair.first]), int(rows[pair.second])) for pair in pairs]
-
-
-def _similar_embeddings(embeddings: np.ndarray, min_cosine: float) -> Iterator[tuple[int, int]]:
-    """Pairs that connect all rows with at least that cosine; a row of NaN, an unreadable image, has none.
-
-    Not every such pair: in a uniform corpus, such as X-rays, there are about n² of them. Block by block each
-    row is paired with the first row that the block connects it to.
-    """
-    n = len(embeddings)
-    for start in range(0, n, _ROWS):
-        block = np.triu(embeddings[start : start + _ROWS] @ embeddings[start:].T, 1)
-        alike = coo_array(block >= min_cosine)
-        alike.resize((n - start, n - start))
-        _, component = connected_components(alike, directed=False)
-        _, first = np.unique(component, return_index=True)
-        first = first[component]
-        for row in np.flatnonzero(first != np.arange(n - start)):
-            yield start + int(first[row]), start + int(row)
 
 
 def _first_of_set(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

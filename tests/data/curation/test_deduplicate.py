@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from domainclip.config import loading
-from domainclip.data.curation.deduplicate import Deduplicate, _first_of_set, _similar_embeddings
+from domainclip.data.curation.deduplicate import Deduplicate
 from domainclip.errors import DataError
 from domainclip.pipelines import inputs
 from tests.data.curation.curation_inputs import TableEncoder, items
@@ -92,18 +92,12 @@ def test_an_unreadable_image_is_left_out_and_given(recipe_file: Path, corpus: Pa
     assert said[0] == "curation deduplicate: 1 training items with an unreadable image are left out"
 
 
-@pytest.mark.parametrize("least", [0.9, 0.99, 0.999])
-def test_what_is_alike_in_several_blocks_is_joined_as_by_all_pairs(least: float) -> None:
-    rows = np.random.default_rng(0).normal(size=(1500, 4))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    every = np.argwhere(np.triu(rows @ rows.T, 1) >= least).tolist()
-    assert _first_of_set(1500, _similar_embeddings(rows, least)) == _first_of_set(1500, every)
-    assert len(every) > 10  # so that the control says something
+def test_the_sets_are_computed_once_and_not_by_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function runs inside `on_first_process`, whose result every process receives."""
+    from domainclip.distributed import collectives
 
-
-def test_a_corpus_of_one_kind_does_not_list_every_pair() -> None:
-    """1,500 images that are all alike are a million pairs; with 100,000 X-rays no memory would hold them."""
-    rows = np.full((1500, 4), 0.5, np.float32)
-    result = list(_similar_embeddings(rows, 0.95))
-    assert set(_first_of_set(1500, result)) == {0}
-    assert len(result) < 2 * 1500
+    before = items(TEXTS, LABELS, _pictures(tmp_path))
+    monkeypatch.setattr(collectives, "on_first_process", lambda call: np.array([0, 0, 0, 0, 4]))
+    assert Deduplicate()(before)["id"][:] == ["0", "4"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from domainclip.data.curation.subset import Subset, kernel_herding
+from domainclip.data.curation import subset
+from domainclip.data.curation.subset import Subset, block_herding, kernel_herding
 from tests.data.curation.curation_inputs import TableEncoder, items, unit
 
 
@@ -59,3 +61,39 @@ def test_the_share_is_kept_in_each_label() -> None:
     assert after["id"][:] == sorted(after["id"][:], key=int)
     assert len(Subset(fraction=0.25, by_label=False)(before, base)) == 5
     assert Subset(fraction=1.0)(before, base)["id"][:] == before["id"][:]
+
+
+def test_many_items_are_chosen_in_blocks_nearly_as_well() -> None:
+    draw = np.random.default_rng(3)
+    topics = draw.normal(size=(12, 16))[draw.integers(12, size=1200)]
+    image, text = (unit(topics + draw.normal(size=(1200, 16))) for _ in range(2))
+    exact = _distance(image, text, kernel_herding(image, text, 300))
+    chosen = block_herding(image, text, 300, block=128)
+    by_chance = [_distance(image, text, draw.permutation(1200)[:300].tolist()) for _ in range(20)]
+    assert len(set(chosen)) == 300
+    assert exact <= _distance(image, text, chosen) < 0.25 * min(by_chance) + 0.75 * exact
+    # Control: blocks that each follow their own mean do not correct each other.
+    assert block_herding(image, text, 300, block=1200) != chosen
+
+
+def test_one_block_chooses_as_the_exact_greedy_does() -> None:
+    """With all rows as the candidates of each step, in exact arithmetic both are one algorithm."""
+    draw = np.random.default_rng(4)
+    image, text = (unit(draw.normal(size=(60, 8))).astype(np.float64) for _ in range(2))
+    assert block_herding(image, text, 20, block=60) == kernel_herding(image, text, 20)
+
+
+def test_the_choice_among_many_is_read_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path))
+    monkeypatch.setattr(subset, "EXACT_ROWS", 10)
+    calls = []
+    herding = block_herding
+    monkeypatch.setattr(subset, "block_herding", lambda *given: calls.append(1) or herding(*given))
+    draw = np.random.default_rng(5)
+    before = items([[f"t{i}"] for i in range(21)], [["a"]] * 21)
+    base = TableEncoder(draw.normal(size=(21, 4)), {f"t{i}": draw.normal(size=4) for i in range(21)})
+    chosen = [Subset(fraction=share)(before, base)["id"][:] for share in (0.5, 0.5, 0.25)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(calls) == 2
