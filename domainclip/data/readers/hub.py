@@ -22,7 +22,7 @@ from domainclip.data.files import corpus_folder, hub_answers
 from domainclip.data.files.column_names import column_name
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
-from domainclip.data.readers.sources import columns, parquet
+from domainclip.data.readers.sources import arrow_images, columns, parquet
 from domainclip.data.readers.sources.image_cells import image_from_cell
 from domainclip.data.readers.sources.parquet import ParquetShards
 from domainclip.data.rows import SourceRow, standardise
@@ -38,10 +38,9 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(CorpusReader):
-    """Reads a Hub id at a commit, which is logged, or a folder of `save_to_disk`.
+    """Reads a Hub id at a commit, which is logged, or a folder of `save_to_disk`, where images stay on disk.
 
-    Its splits are used as they are; a single one is divided by the card's shares. Rows are read into memory,
-    unless they are streamed.
+    Its splits are used as they are; a single one is divided by the card's shares.
     """
 
     revision: str | None = None  # a commit or tag; null: the newest commit, which is logged
@@ -60,13 +59,19 @@ class Hub(CorpusReader):
         if Path(path).exists() or not _HUB_ID.fullmatch(str(path)):
             _require_saved(path)
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path] | None:
+        """The files of a folder of `save_to_disk`; None for a data set of the Hub."""
+        folder = Path(path)
+        return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else None
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the source's order."""
         source = _with_column_names(self.source(str(path), log))
         available = list(next(iter(source.values())).features)
         roles = columns.resolve_columns(card, available, str(path), log)
         image = columns.require_image_column(roles, available, str(path))
-        rows = self._rows(_selected(source, card, roles), str(path), image, roles, log)
+        in_place = not card.captions.merge_captions  # rows are merged by the bytes of their image
+        rows = self._rows(_selected(source, card, roles), str(path), image, roles, log, in_place)
         return standardise(rows, roles, card, log, self.label_separator)
 
     def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
@@ -147,9 +152,11 @@ class Hub(CorpusReader):
         image: str,
         roles: Columns,
         log: ReadLog,
+        in_place: bool,
     ) -> Iterator[SourceRow]:
         for split, rows in source.items():
-            undecoded = _undecoded(rows, image, path)
+            stored = rows if in_place else None
+            located = arrow_images.located_rows(_undecoded(rows, image, path), stored, image)
             # A source with one split is divided by the card's shares.
             own_split = (
                 parse_split(str(split), f"split {split}") if len(source) > 1 and not roles.split else None
@@ -157,15 +164,16 @@ class Hub(CorpusReader):
             limit = self.limit
             if self.streaming and limit is None:
                 limit = SAMPLE_SIZE if own_split == "train" else self.held_out
-            for number, row in enumerate(islice(undecoded, limit), start=1):
+            for number, (row, place) in enumerate(islice(located, limit), start=1):
                 location = f"{split} row {number}"
                 try:
-                    cell = of_column(image_from_cell, row, image)
+                    in_file = {"path": place, "bytes": None}
+                    cell = in_file if place else of_column(image_from_cell, row, image)
                     values = _named_classes(row, rows.features, image)
                 except CellFault as fault:
                     log.unusable.append(UnusableItem(location, str(fault)))
                     continue
-                if cell["bytes"] is None and cell["path"]:
+                if cell["bytes"] is None and cell["path"] and not place:
                     cell["path"] = str(
                         corpus_folder.path_inside(_root(path, cell["path"]), cell["path"], location)
                     )

@@ -9,10 +9,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
 from domainclip.data.corpus import load_corpus
+from domainclip.data.files.locations import read_location, split_location
 from domainclip.data.images.decode import decode_image
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers import hub
 from domainclip.data.readers.hub import Hub
+from domainclip.data.readers.sources import arrow_images
 from domainclip.errors import DataError, ExitCode, HubError
 from tests.data.made_corpora import card, encoded
 
@@ -276,3 +278,61 @@ def test_columns_that_are_not_used_are_not_read(tmp_path: Path) -> None:
     data.save_to_disk(tmp_path)
     splits, log = _read(tmp_path)
     assert (sum(map(len, splits.values())), log.unusable) == (2, [])
+
+
+def _held(splits: DatasetDict) -> list[bytes | None]:
+    return [row["image"]["bytes"] for items in splits.values() for row in items]
+
+
+def test_images_stay_in_the_files_of_the_data_set(tmp_path: Path) -> None:
+    """Their bytes are a range of a file, the same as of the cell, and none is in memory."""
+    DatasetDict(train=_data(5), test=_data(2, 5)).save_to_disk(
+        tmp_path / "d", num_shards={"train": 2, "test": 1}
+    )
+    splits, _ = _read(tmp_path / "d")
+    assert _held(splits) == [None] * 7
+    expected = [encoded(Image.new("RGB", (4, 4), (i, 0, 0))) for i in range(7)]
+    rows = [row for name in ("train", "test") for row in splits[name]]
+    assert [read_location(row["image"]["path"]) for row in rows] == expected
+    files = {split_location(row["image"]["path"])[0] for row in rows}
+    assert sorted(Path(file).name for file in files) == [
+        *("data-00000-of-00001.arrow", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow")
+    ]
+
+
+def test_the_corpus_is_the_same_as_with_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DatasetDict(train=_data(3), test=_data(2, 3)).save_to_disk(tmp_path / "d")
+    in_files = load_corpus(card(reader="hub"), str(tmp_path / "d"))
+    monkeypatch.setattr(arrow_images, "image_ranges", lambda *given: None)
+    in_memory = load_corpus(card(reader="hub"), str(tmp_path / "d"))
+    assert in_files.fingerprint == in_memory.fingerprint
+    assert in_files.digests == in_memory.digests
+    assert _held(in_files.splits) == [None] * 5
+    assert None not in _held(in_memory.splits)  # control
+
+
+def test_rows_whose_bytes_are_in_no_file_are_read(tmp_path: Path) -> None:
+    """An image that is missing, or whose inner name selects a part of it; rows in memory, or in another order."""
+    features = Features(
+        {"image": {"bytes": Value("binary"), "path": Value("string")}, "caption": Value("string")}
+    )
+    data = encoded(Image.new("RGB", (4, 4)))
+    cells = [
+        {"bytes": data, "path": "a.png"},
+        {"bytes": None, "path": None},
+        {"bytes": data, "path": "scan.dcm#frame=2"},
+    ]
+    rows = Dataset.from_dict({"image": cells, "caption": ["a", "b", "c"]}, features=features)
+    assert arrow_images.image_ranges(rows, "image") is None
+    rows.save_to_disk(tmp_path)
+    saved = Dataset.load_from_disk(str(tmp_path))
+    ranges = arrow_images.image_ranges(saved, "image")
+    assert ranges is not None
+    first, missing, part = ranges
+    assert (missing, part) == (None, None)
+    assert first is not None
+    assert read_location(first) == data
+    assert arrow_images.image_ranges(saved.select([2, 0]), "image") is None
+    assert arrow_images.image_ranges(saved, "caption") is None
