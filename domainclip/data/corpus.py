@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, tee
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from domainclip import registry
+from domainclip import disk_cache, registry
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
-from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE, image_digests
+from domainclip.data.files import stored_corpus
+from domainclip.data.files.stored_corpus import CorpusParts
+from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
-from domainclip.data.schema import COLUMNS, SPLITS, features
+from domainclip.data.readers.sources.readable_items import image_files, with_readable_images
+from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.distributed.phases import phase
 from domainclip.errors import DataError, RecipeError, did_you_mean
-
-_CHUNK = 64  # rows: a row may hold its images as bytes
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Corpus:
     fingerprint: str  # sha256 over the content of all rows: a run resumes only when it is unchanged
     unusable: list[UnusableItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    locations: dict[str, str] = field(default_factory=dict)  # by id: the location of the row in the source
-    digests: dict[str, str] = field(default_factory=dict)  # by id: of the image
-    view_digests: dict[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
+    locations: Mapping[str, str] = field(default_factory=dict)  # by id: of the row in the source
+    digests: Mapping[str, str] = field(default_factory=dict)  # by id: of the image
+    view_digests: Mapping[str, list[str]] = field(default_factory=dict)  # by id, where an item has views
     # The training data when it is not in memory: the training split is then a sample of it.
     stream: Stream | None = None
     guesses: str = ""  # one line with the columns that were guessed, which is the first note as well
@@ -69,7 +71,9 @@ def load_corpus(
 ) -> Corpus:
     """Reads the corpus that a card describes, with its `reader` where that is built already.
 
-    Where nothing is trained on it (`training`), items of its training split need no caption.
+    Where nothing is trained on it (`training`), items of its training split need no caption. Of the processes
+    on a machine the first one reads, and all map its rows into memory; a large corpus stays in the disk cache
+    until one of its files changes.
 
     Ids, groups and truth keys are replaced by pseudonyms under `secret` (the local one when None), unless
     the card says that there is nothing identifying. Splits and fingerprint are made before, so that they are
@@ -77,26 +81,123 @@ def load_corpus(
 
     Raises: RecipeError for a wrong option of the reader; DataError for a corpus that cannot be used.
     """
-    log = ReadLog(training=training)
     if (prepared := _as_prepared(card, path)) is not card:
         card, reader = prepared, None
     reader = reader or build_reader(card)
+    secret = None if card.names_may_show else secret or pseudonyms.pseudonym_key()
+    read = partial(_read_corpus, card, path, secret, reader, training)
+    if reader.streaming:  # its sample is small, and its processes open the stream together
+        return read()
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    store = partial(_read_or_find, card, path, secret, reader, training, distributed=distributed)
+    if not distributed:
+        stored = store()
+    else:
+        from domainclip.distributed import collectives  # torch, which nothing else here needs
+
+        stored = collectives.on_first_of_machine(store)
+    if stored is None:
+        return read()
+    return _map_corpus(card, stored) if isinstance(stored, Path) else stored
+
+
+def _read_or_find(
+    card: Card,
+    path: str,
+    secret: bytes | None,
+    reader: CorpusReader,
+    training: bool,
+    *,
+    distributed: bool,
+) -> Corpus | Path | None:
+    """The folder in the cache that holds the corpus, which is read where none does.
+
+    The corpus itself where one process reads a small one; None where several do and the disk is full.
+    """
+    began, name, sources = stored_corpus.now(), "", reader.source_files(card, path)
+    if sources is not None:
+        hashed = hashlib.sha256(secret or b"").hexdigest()
+        settings = (card.model_dump(mode="json"), str(Path(path).absolute()), training, hashed)
+        name = stored_corpus.entry_name(sources, *settings)
+        if (folder := stored_corpus.find(name)) is not None:
+            return folder
+    corpus = _read_corpus(card, path, secret, reader, training)
+    files = image_files(corpus.splits) if name and _is_large(corpus) else []
+    lasting = bool(files or name) and _is_large(corpus) and not _lacks_images(corpus)
+    lasting = lasting and stored_corpus.is_settled([*map(str, sources or ()), *files], began)
+    if not lasting and not distributed:
+        return corpus
+    try:
+        return _store_corpus(corpus, name if lasting else "", files)
+    except OSError:  # a full disk
+        return None if distributed else corpus
+
+
+def _is_large(corpus: Corpus) -> bool:
+    return sum(map(len, corpus.splits.values())) >= stored_corpus.MIN_ITEMS
+
+
+def _lacks_images(corpus: Corpus) -> bool:
+    """Whether items are left out whose files may appear later."""
+    return any(item.reason in (MISSING_FILE, EMPTY_FILE) for item in corpus.unusable)
+
+
+def _store_corpus(corpus: Corpus, name: str, files: list[str]) -> Path:
+    """Write the corpus to the disk cache; without a name, for the processes of this run only."""
+    facts = {
+        "classes": {label: prompts.model_dump() for label, prompts in corpus.classes.items()},
+        "fingerprint": corpus.fingerprint,
+        "unusable": [[item.location, item.reason, item.source] for item in corpus.unusable],
+        "notes": corpus.notes,
+        "guesses": corpus.guesses,
+        "divided": corpus.divided,
+    }
+    parts = CorpusParts(corpus.splits, corpus.locations, corpus.digests, corpus.view_digests, facts)
+    if not name:
+        folder = disk_cache.temporary("corpora")
+        stored_corpus.write(folder, parts)
+        return folder
+    about = {"what": f"corpus {corpus.card.name}", "items": sum(map(len, corpus.splits.values()))}
+    with disk_cache.writing_files("corpora", name, about) as draft:
+        stored_corpus.write(draft, parts, files)
+    return disk_cache.root() / "corpora" / name
+
+
+def _map_corpus(card: Card, folder: Path) -> Corpus:
+    parts = stored_corpus.read(folder)
+    facts = parts.facts
+    return Corpus(
+        splits=DatasetDict(parts.splits),
+        classes={label: Prompts.model_validate(prompts) for label, prompts in facts["classes"].items()},
+        card=card,
+        fingerprint=facts["fingerprint"],
+        unusable=[UnusableItem(*item) for item in facts["unusable"]],
+        notes=facts["notes"],
+        guesses=facts["guesses"],
+        locations=parts.locations,
+        digests=parts.digests,
+        view_digests=parts.view_digests,
+        divided=facts["divided"],
+    )
+
+
+def _read_corpus(card: Card, path: str, secret: bytes | None, reader: CorpusReader, training: bool) -> Corpus:
+    log = ReadLog(training=training)
     splits = reader.read(card, path, log)
     stream = _stream(reader, card, path, log)
     _refuse_other_columns(splits, card.reader)
-    splits, digests = _with_readable_images(splits, log)
+    splits, digests = with_readable_images(splits, log)
     usable = sum(map(len, digests.values()))  # images: each missing view counts as one
     if not usable and not log.unusable:
         raise DataError(f"corpus {card.name}: {path} holds no items")
     check_max_unusable(log.unusable, usable + len(log.unusable), card)
     fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
     locations = {id: log.locations[id] for id in digests}
-    if not card.names_may_show:
-        key = secret or pseudonyms.pseudonym_key()
-        splits = _pseudonymous(splits, key)
-        stream = replace(stream, secret=key) if stream else None
-        locations = {pseudonyms.pseudonym(id, key): location for id, location in locations.items()}
-        digests = {pseudonyms.pseudonym(id, key): of_item for id, of_item in digests.items()}
+    if secret is not None:
+        splits = pseudonyms.with_pseudonyms(splits, secret)
+        stream = replace(stream, secret=secret) if stream else None
+        locations = {pseudonyms.pseudonym(id, secret): location for id, location in locations.items()}
+        digests = {pseudonyms.pseudonym(id, secret): of_item for id, of_item in digests.items()}
     return Corpus(
         splits=splits,
         classes=_classes(splits, card, log),
@@ -149,52 +250,6 @@ def _refuse_other_columns(splits: DatasetDict, reader: str) -> None:
         raise DataError(f'reader "{reader}": {len(ids) - len(set(ids))} ids are not unique')
 
 
-def _with_readable_images(splits: DatasetDict, log: ReadLog) -> tuple[DatasetDict, dict[str, list[str]]]:
-    """The items whose images exist, and by id the digests of an item's image and views.
-
-    A missing image is replaced by the next view; an item without any image is left out.
-    """
-    complete, digests = DatasetDict(), dict[str, list[str]]()
-    for name in SPLITS:
-        ids, rows, changed = splits[name]["id"][:], [], {}
-        # The same rows twice: the digests read ahead of the loop, by one chunk of rows.
-        ahead, behind = tee(_images_of_rows(splits[name]))
-        digest_stream = image_digests(chain.from_iterable(ahead))
-        for row, (id, images) in enumerate(zip(ids, behind, strict=True)):
-            results = list(islice(digest_stream, len(images)))
-            location = log.locations.setdefault(id, f"{name} item {row + 1}")
-            existing = [i for i, digest in enumerate(results) if digest not in (MISSING_FILE, EMPTY_FILE)]
-            for i in sorted({*range(len(images))} - {*existing}) if existing else [0]:
-                place = f"{location} view {i}" if i else location
-                log.unusable.append(UnusableItem(place, results[i], images[i]["path"] or ""))
-            if existing:
-                rows.append(row)
-                digests[id] = [results[i] for i in existing]
-            if 0 < len(existing) < len(images):
-                changed[row] = [images[i] for i in existing]
-        split = _with_images(splits[name], changed)
-        complete[name] = split if len(rows) == len(ids) else split.select(rows).flatten_indices()
-    return complete, digests
-
-
-def _images_of_rows(split: Dataset) -> Iterator[list[dict[str, Any]]]:
-    """The image and the views of each row."""
-    for chunk in split.select_columns(["image", "views"]).iter(_CHUNK):
-        yield from ([image, *views] for image, views in zip(chunk["image"], chunk["views"], strict=True))
-
-
-def _with_images(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Dataset:
-    """The split with other images in some rows."""
-    if not changed:
-        return split
-    columns = {"image": split["image"][:], "views": split["views"][:]}
-    for row, (first, *others) in changed.items():
-        columns["image"][row], columns["views"][row] = first, others
-    for column, values in columns.items():
-        split = split.remove_columns(column).add_column(column, values, feature=features()[column])
-    return split.select_columns(list(COLUMNS))
-
-
 def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card) -> str:
     digest = hashlib.sha256()
     # With a card that was edited, a resumed run would draw other captions or views.
@@ -207,16 +262,6 @@ def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card)
         for row in splits[name].select_columns(columns).to_list():
             digest.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _pseudonymous(splits: DatasetDict, secret: bytes) -> DatasetDict:
-    pseudonymous = DatasetDict()
-    for name, rows in splits.items():
-        for column in ("id", "group", "truth"):
-            values = [pseudonyms.pseudonym(value, secret) for value in rows[column][:]]
-            rows = rows.remove_columns(column).add_column(column, values, feature=features()[column])
-        pseudonymous[name] = rows.select_columns(list(COLUMNS))
-    return pseudonymous
 
 
 def _classes(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:

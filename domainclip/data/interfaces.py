@@ -81,6 +81,13 @@ class CorpusReader(Component, ABC):
         if not Path(path).exists():
             raise DataError(f"{path}: no such file or folder: check corpus.path")
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path] | None:
+        """All files that `read` reads besides those of the images: a change of one means to read again.
+
+        None: they are not known, and every command reads the corpus.
+        """
+        return None
+
     @abstractmethod
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """The splits train, validation and test, with the columns of `data.schema.COLUMNS`.

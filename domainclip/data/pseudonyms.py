@@ -10,8 +10,13 @@ import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from domainclip.data.schema import COLUMNS, features
 from domainclip.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 VARIABLE = "DOMAINCLIP_SECRET"
 
@@ -41,6 +46,19 @@ def pseudonym_key() -> bytes:
 def pseudonym(value: str, key: bytes) -> str:
     """HMAC-SHA256 of a value, 16 hex digits: equal values stay equal, and nothing else is revealed."""
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def with_pseudonyms(splits: DatasetDict, key: bytes) -> DatasetDict:
+    """The splits with pseudonyms in place of ids, groups and truth keys."""
+    from datasets import DatasetDict
+
+    pseudonymous = DatasetDict()
+    for name, rows in splits.items():
+        for column in ("id", "group", "truth"):
+            values = [pseudonym(value, key) for value in rows[column][:]]
+            rows = rows.remove_columns(column).add_column(column, values, feature=features()[column])
+        pseudonymous[name] = rows.select_columns(list(COLUMNS))
+    return pseudonymous
 
 
 def _create(file: Path) -> None:

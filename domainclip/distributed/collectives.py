@@ -123,6 +123,28 @@ def first_process(function: Callable[P, Result]) -> Callable[P, Result]:
     return call
 
 
+def on_first_of_machine(call: Callable[[], Result]) -> Result:
+    """Call a function on the first process of every machine; the other processes there get its result.
+
+    For what lies on the disk of a machine. All processes raise the error of any call.
+    """
+    if not _is_distributed():
+        return call()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    outcome: tuple[Any, Exception | None] = (None, None)
+    with keep_alive("the first process of a machine"):
+        if local == 0:
+            try:
+                outcome = (call(), None)
+            except Exception as error:
+                outcome = (None, error)
+    outcomes = gather_objects(outcome)
+    problem = next((error for _, error in outcomes if error is not None), None)
+    if problem is not None:
+        raise problem
+    return outcomes[rank() - local][0]  # type: ignore[no-any-return]
+
+
 def max_over_processes(value: int) -> int:
     """Return the largest value of all processes: how they agree on one decision, such as to stop."""
     return int(max(gather_objects(value)))

@@ -12,13 +12,15 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
+from domainclip.data.batching import item_columns
 from domainclip.data.corpus import Corpus
+from domainclip.data.files import mapped_tables
 from domainclip.data.images import digests
 from domainclip.errors import ModelError
 from domainclip.evaluation.base import EvaluationSet
@@ -67,15 +69,16 @@ class Overlap:
 def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingRecord:
     """The training images of the base, `before`, and of this corpus."""
     salt = before.salt if before else secrets.token_hex(16)
-    trained_on = [
-        digest
-        for id in corpus.splits["train"]["id"][:]
-        for digest in (corpus.digests[id], *corpus.view_digests.get(id, []))
-    ]
+    ids = item_columns.DerivedColumn(corpus.splits["train"], ("id",), str)
+    images = mapped_tables.look_up(corpus.digests, ids)
+    views = (
+        (digest for id in ids for digest in corpus.view_digests.get(id, [])) if corpus.view_digests else ()
+    )
     known = before.images if before else frozenset()
     whole = corpus.stream is None and (before is None or before.whole)
     others = before.others if before else ()
-    return TrainingRecord(salt, known | {_salted(digest, salt) for digest in trained_on}, whole, others)
+    trained_on = frozenset(_salted(digest, salt) for digest in chain(images, views))
+    return TrainingRecord(salt, known | trained_on if known else trained_on, whole, others)
 
 
 def record_corpus(base: str, corpus: Corpus) -> TrainingRecord:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from domainclip.models.learned_prompts import LEARNED_TOKENS
 
 _SAMPLES = ("A Cat.", "two  spaces", "it's (1.5 cm)!", "Straße_ÄÖ", "")  # these show what `normalize` does
 _BATCH = 512  # texts a call: a tokenizer holds kilobytes for each until the call returns
-_CAPACITY = 2**20  # cached texts; any more are tokenized at each use
+_CAPACITY = 2**17  # cached texts, about 50 MB; any more are tokenized at each use
 
 
 class TextTokenizer:
@@ -68,9 +69,12 @@ class TextTokenizer:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before truncation, special tokens included."""
-        texts = self.insert_learned_tokens(texts)
-        ids = self.hf_tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
-        return [len(row) for row in ids]
+        counts: list[int] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = self.insert_learned_tokens(texts[start : start + _BATCH])
+            ids = self.hf_tokenizer(batch, return_attention_mask=False, verbose=False)["input_ids"]
+            counts += map(len, ids)
+        return counts
 
     def unpadded(self, texts: Sequence[str]) -> dict[str, list[np.ndarray]]:
         """int32 (l,) ids of each text, truncated, padded only to a fixed length."""
@@ -148,12 +152,13 @@ class TokenCache:
         """Whether padding precedes the text."""
         return bool(self.tokenizer.hf_tokenizer.padding_side == "left")
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Tokenize the texts that are new."""
-        room = _CAPACITY - len(self.arrays)
-        new = [text for text in dict.fromkeys(texts) if text not in self.arrays][:room]
-        for start in range(0, len(new), _BATCH):
-            batch = new[start : start + _BATCH]
+    def add(self, texts: Iterable[str]) -> None:
+        """Tokenize the texts that are new, as far as there is room."""
+        new = (text for text in texts if text not in self.arrays)
+        while room := max(0, _CAPACITY - len(self.arrays)):
+            batch = list(dict.fromkeys(islice(new, min(_BATCH, room))))
+            if not batch:
+                return
             self.arrays.update(zip(batch, self._arrays(batch), strict=True))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:

@@ -18,6 +18,8 @@ from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.models.dual_encoder import DualEncoder
 
+_ROWS = 1000  # read at once for a digest
+
 
 @dataclass(frozen=True)
 class CuratedItems:
@@ -31,7 +33,10 @@ class CuratedItems:
         """sha256 of items and order: a run resumes only when it shows the same items in the same order."""
         digest = hashlib.sha256()
         for column in ("id", "texts"):
-            digest.update(repr(self.items[column][:]).encode())
+            # The digest of repr of the whole column, a part at a time.
+            for number, part in enumerate(self.items.select_columns([column]).iter(_ROWS)):
+                digest.update(("[" if number == 0 else ", ").encode() + repr(part[column])[1:-1].encode())
+            digest.update(b"]" if len(self.items) else b"[]")
         if self.strata is not None:
             digest.update(self.strata.astype("<i8").tobytes())
         return digest.hexdigest()

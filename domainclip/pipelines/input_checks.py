@@ -5,6 +5,7 @@ from __future__ import annotations
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching import caption_sampling
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.matches import why_no_negatives
 from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
@@ -86,9 +87,10 @@ def check_negatives(objectives: WeightedObjectives, corpus: Corpus) -> list[str]
     """
     items = corpus.splits["train"]
     pools = caption_sampling.caption_pools(items, corpus.card.captions)
-    groups = items[corpus.card.columns.matched_by][:]
-    texts, labels = [pool.texts for pool in pools], items["labels"][:]
+    groups = derived_column(items, [corpus.card.columns.matched_by], str)
+    labels = derived_column(items, ["labels"], list)
     for name, negatives in objectives.negatives.items():
+        texts = (pool.texts for pool in pools)
         reason = why_no_negatives(texts, groups, labels if negatives == "other_labels" else None)
         if not reason:
             continue

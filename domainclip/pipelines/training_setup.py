@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -156,7 +157,7 @@ def _image_substitutes(inputs: Inputs, seed: int) -> np.ndarray | None:
     return feature_cache.embed_texts(inputs.model, captions).numpy()
 
 
-def _digests(corpus: Corpus, frames: int) -> dict[str, str]:
+def _digests(corpus: Corpus, frames: int) -> Mapping[str, str]:
     """By id: the digest of the image, or of all images where several are shown."""
     if frames == 1:
         return corpus.digests

@@ -177,7 +177,7 @@ def count_extra_texts(pairs: Pairs, remedies: Mapping[str, str]) -> tuple[str, .
 
 
 def _has_text(pairs: Pairs, index: int, name: str) -> bool:
-    extras = pairs.extra_columns.extras_of(index, pairs.texts[index][0], pairs.seed, 0)
+    extras = pairs.extra_columns.extras_of(index, pairs.caption_pools[index].texts[0], pairs.seed, 0)
     return extras is not None and bool(extras.texts[name])
 
 

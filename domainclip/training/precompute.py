@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from domainclip.data.batching import pixel_cache
+from domainclip.data.batching.item_columns import IN_MEMORY
+from domainclip.data.files.mapped_tables import look_up
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training import feature_cache
 from domainclip.training.cache_entry import CacheBudget
@@ -36,7 +38,8 @@ def cache_features(stage: StageInputs) -> StageInputs:
         budget = CacheBudget(setup.settings.feature_cache_gb * 1e9)
         stage = _with_images(_with_texts(stage, tokens, budget), budget)
         stage = replace(stage, notes=(*stage.notes, *budget.notes))
-    if stage.captions is tokens and stage.precomputed.text_features is None:
+    few = len(stage.pairs) <= IN_MEMORY  # the texts of many pairs are tokenized when they are shown
+    if stage.captions is tokens and stage.precomputed.text_features is None and few:
         tokens.add(_texts(stage))
     return stage
 
@@ -88,7 +91,7 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
     features = feature_cache.cache_image_features(
         stage.setup.model,
         stage.pairs,
-        [stage.setup.digests[id] for id in stage.pairs.ids],
+        list(look_up(stage.setup.digests, stage.pairs.ids)),
         budget,
         settings.workers,
     )
@@ -125,7 +128,4 @@ def _needs(stage: StageInputs, view: str) -> bool:
 
 
 def _texts(stage: StageInputs) -> list[str]:
-    return [
-        *(text for texts in stage.pairs.texts for text in texts or [""]),
-        *(stage.precomputed.anchor_texts or []),
-    ]
+    return [*stage.pairs.texts(), *(stage.precomputed.anchor_texts or [])]

@@ -107,7 +107,7 @@ def _teacher_features(
     text = feature_cache.cache_text_features(
         model,
         TokenCache(model.text_tokenizer),
-        [text for texts in setup.pairs.texts for text in texts or [""]],
+        list(setup.pairs.texts()),
         budget,
     )
     if text is None:

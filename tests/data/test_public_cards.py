@@ -288,8 +288,8 @@ def test_nih_is_trained_on_templates_and_measured_by_pairs_of_prompts(tmp_path: 
     assert {tuple(own) for own in train["texts"][:]} == {()}
     both = labels.index(["Cardiomegaly", "Emphysema"])
     pairs = Pairs(train, lambda p: {}, pixels=False, captions=corpus.card.captions)
-    assert "chest x-ray showing Cardiomegaly" in pairs.texts[both]
-    assert len(pairs.texts[both]) == 6
+    assert "chest x-ray showing Cardiomegaly" in pairs.caption_pools[both].texts
+    assert len(pairs.caption_pools[both].texts) == 6
     assert len(corpus.classes) == 14
     assert json.loads(train["meta"][0]) == {"View Position": "PA", "Patient Age": "58"}
 

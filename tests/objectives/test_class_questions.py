@@ -7,6 +7,7 @@ from math import exp, log
 
 import pytest
 import torch
+from datasets import Dataset
 
 from domainclip.data.batching.extras import ExtraColumns, ExtraSpec
 from domainclip.data.cards import Prompts
@@ -90,17 +91,13 @@ def test_of_many_classes_those_of_the_item_come_first_and_others_change_with_the
     )
 
 
-class _Items(dict):  # type: ignore[type-arg]
-    """Columns of one item without a label."""
-
-
 def test_an_item_without_labels_is_asked_only_where_each_class_has_a_column() -> None:
-    items = _Items(texts=[["a report"]], language=[["en"]], labels=[[]], meta=["{}"])
+    items = Dataset.from_dict({"texts": [["a report"]], "language": [["en"]], "labels": [[]], "meta": ["{}"]})
     for all_labelled, count in ((False, 0), (True, 4)):
         spec = ExtraSpec(
             {"class_questions": ClassQuestions().extra_texts}, prompts=CLASSES, all_labelled=all_labelled
         )
-        extras = ExtraColumns(items, spec).extras_of(0, "a report", 0, 0)  # type: ignore[arg-type]
+        extras = ExtraColumns(items, spec).extras_of(0, "a report", 0, 0)
         assert extras is not None
         assert len(extras.texts["class_questions"]) == count
 

@@ -12,10 +12,12 @@ from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING
 
 from domainclip import seeding
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.text.captions import REWRITES
 from domainclip.data.text.languages import UNSPACED, script
 from domainclip.data.text.sentences import split_sentences
@@ -42,11 +44,12 @@ class CaptionPool:
     probabilities: list[float] | None = None
 
 
-def caption_pools(items: Dataset, options: Captions, limit: TokenLimit | None = None) -> list[CaptionPool]:
+def caption_pools(
+    items: Dataset, options: Captions, limit: TokenLimit | None = None
+) -> Sequence[CaptionPool]:
     """The caption pool of each training item; `limit` is required for windows only."""
-    texts, languages, labels, meta = (items[name][:] for name in ("texts", "language", "labels", "meta"))
-    rows = zip(texts, languages, labels, meta, strict=True)
-    return [_pool(*row, options, limit) for row in rows]
+    columns = ("texts", "language", "labels", "meta")
+    return derived_column(items, columns, partial(_pool, options=options, limit=limit))
 
 
 def choose_caption(pool: CaptionPool, seed: int, epoch: int, item: int | str) -> int:

@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from domainclip import seeding
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.dicom import typed_values
 from domainclip.data.text.tags import item_words
 from domainclip.data.text.training_pair import ClassPrompts, TrainingPair
@@ -87,12 +88,12 @@ class BatchExtras:
 
 
 class ExtraColumns:
-    """The columns that the extras are made from, read once."""
+    """The columns that the extras are made from."""
 
     def __init__(self, items: Dataset, spec: ExtraSpec) -> None:
         self.spec = spec
         names = ("texts", "language", "labels", "meta") if spec.reads_columns else ()
-        self.rows: list[tuple[Any, ...]] = list(zip(*(items[name][:] for name in names), strict=True))
+        self.rows: Sequence[tuple[Any, ...]] = derived_column(items, names, _row) if names else ()
 
     def extras_of(self, index: int, text: str, seed: int, epoch: int) -> PairExtras | None:
         """The extras of an item in an epoch that shows `text`; a pure function of the arguments."""
@@ -109,6 +110,10 @@ class ExtraColumns:
             np.isin(self.spec.classes, labels) if self.spec.classes else None,
             np.isin(self.spec.tags, list(item_words(texts, languages))) if self.spec.tags else None,
         )
+
+
+def _row(*values: Any) -> tuple[Any, ...]:
+    return values
 
 
 def stack_extras(pairs: Sequence[PairExtras | None]) -> BatchExtras:

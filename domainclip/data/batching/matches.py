@@ -141,21 +141,30 @@ class Matches:
 
 
 def why_no_negatives(
-    texts: Sequence[Sequence[str]],
+    texts: Iterable[Sequence[str]],
     groups: Sequence[str],
     labels: Sequence[Sequence[str]] | None = None,
 ) -> str:
     """Why no pair can be a negative of another, in words; empty when some can.
 
-    `texts` are all that each item may show. With `labels`, items with the same classes match as well.
+    `texts` are all that each item may show. With `labels`, items with the same classes match as well. Of a
+    corpus with negatives, few items are read.
     """
     n = len(groups)
     if n == 1:
         return "there is only one training pair"
-    if len(set(groups)) == 1:
+    if _all_equal(groups):
         return f"all {n} training pairs are of one group"
-    if len({frozenset(map(normalise, item_texts)) for item_texts in texts}) == 1:
+    if _all_equal(frozenset(map(normalise, item_texts)) for item_texts in texts):
         return f"all {n} training pairs have the same captions"
-    if labels is not None and all(labels) and len({frozenset(names) for names in labels}) == 1:
+    if labels is not None and all(labels) and _all_equal(map(frozenset, labels)):
         return f"all {n} training pairs have the same labels"
     return ""
+
+
+def _all_equal(values: Iterable[object]) -> bool:
+    """Whether there are values, and all of them are equal."""
+    remaining = iter(values)
+    nothing = object()
+    first = next(remaining, nothing)
+    return first is not nothing and all(value == first for value in remaining)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,9 +14,10 @@ from datasets import Dataset
 from PIL import Image, ImageOps
 
 from domainclip import seeding
-from domainclip.data.batching import caption_sampling, order
+from domainclip.data.batching import caption_sampling, item_columns, order
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, SecondView, augmented_view
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.item_images import ItemImages
 from domainclip.data.batching.matches import caption_numbers, number
 from domainclip.data.images.frames import sample_frames, stack_frames
@@ -74,12 +75,13 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         # Preprocessed images from a cache; None in the place of one that has to be decoded.
         self.cached_pixels: Callable[[int], Pixels | None] | None = None
         self.replacements = dict(replacements or {})
-        # Whole columns, read once: row by row is fifty times slower, and brings the images' bytes along.
+        # Columns, and not rows, which bring the images' bytes along.
         self.caption_pools = caption_sampling.caption_pools(items, captions or Captions(), token_limit)
-        self.texts = [pool.texts for pool in self.caption_pools]  # all texts that an item may show
-        self.ids: list[str] = items["id"][:]
-        self.captions = [caption_numbers(texts) for texts in self.texts]
-        self.groups = [number(matched_by, key) for key in items[matched_by][:]]
+        self.ids = derived_column(items, ["id"], str)
+        self.groups = derived_column(items, [matched_by], partial(number, matched_by))
+        # Of few pairs, computed once; of many, with each pair.
+        few = len(items) <= item_columns.IN_MEMORY
+        self.captions = [caption_numbers(pool.texts) for pool in self.caption_pools] if few else None
         self.extra_spec = extra_spec or ExtraSpec()
         self.extra_columns = ExtraColumns(items, self.extra_spec)
 
@@ -97,6 +99,11 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         others.smallest_side = None  # which fits the input of the first model
         others.extra_columns = ExtraColumns(self.items, others.extra_spec)
         return others
+
+    def texts(self) -> Iterator[str]:
+        """All texts that the items may show, item by item."""
+        for pool in self.caption_pools:
+            yield from pool.texts or [""]
 
     @property
     def views_change(self) -> bool:
@@ -125,14 +132,15 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         if self.pixels:
             image, second_view, unreadable = self._views(epoch, index)
             unusable += unreadable
-        choice = caption_sampling.choose_caption(self.caption_pools[index], self.seed, epoch, index)
-        text = self.texts[index][choice]
+        pool = self.caption_pools[index]
+        choice = caption_sampling.choose_caption(pool, self.seed, epoch, index)
+        text = pool.texts[choice]
         return Pair(
             image=image,
             text=text,
             group=self.groups[index],
             shown=choice,
-            captions=self.captions[index],
+            captions=caption_numbers(pool.texts) if self.captions is None else self.captions[index],
             index=index,
             id=self.ids[index],
             requested=requested,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from domainclip import disk_cache
 from domainclip.data.batching.pairs import Pairs, Preprocess, preprocess_image
 from domainclip.data.batching.workers import PAIRS_PER_TASK, Workers, worker_count
+from domainclip.data.files.mapped_tables import look_up
 from domainclip.data.images.decode import DECODING_VERSION, decode_image
 from domainclip.distributed import collectives
 from domainclip.errors import UnreadableImage
@@ -75,7 +76,7 @@ def with_pixel_cache(
     if fingerprint is None:  # without it, entries of two preprocessings cannot be distinguished
         return pairs
     name = disk_cache.key(
-        DECODING_VERSION, pairs.smallest_side, versions, fingerprint(), [digests[id] for id in pairs.ids]
+        DECODING_VERSION, pairs.smallest_side, versions, fingerprint(), list(look_up(digests, pairs.ids))
     )
     if collectives.max_over_processes(disk_cache.read("pixels", name) is None):
         shape = (len(pairs), 1 + sum(value.nbytes for value in layout.values()))

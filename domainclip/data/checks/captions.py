@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from domainclip.data.batching import caption_sampling
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.matches import why_no_negatives
 from domainclip.data.checks import laterality
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
@@ -80,7 +81,8 @@ def no_negatives(corpus: Corpus) -> Iterator[Finding]:
     if not len(items):
         return
     pools = caption_sampling.caption_pools(items, corpus.card.captions)
-    reason = why_no_negatives([pool.texts for pool in pools], items[corpus.card.columns.matched_by][:])
+    groups = derived_column(items, [corpus.card.columns.matched_by], str)
+    reason = why_no_negatives((pool.texts for pool in pools), groups)
     if reason:
         yield Finding(
             "warning",

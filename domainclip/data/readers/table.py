@@ -46,6 +46,10 @@ class Table(CorpusReader):
         if available := tables.peek_columns(file, self.encoding, self.separator):
             self._resolve_columns(card, available, file.name, ReadLog())
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path]:
+        """The table."""
+        return [_find_table(path)]
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the selected rows, in the order of the table."""
         file = _find_table(path)

@@ -50,6 +50,11 @@ class Webdataset(CorpusReader):
         """
         object_stores.check_address(str(path))
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path] | None:
+        """The shards; None where they lie on another machine."""
+        shards = list_shards(str(path), splits=self.split_names and not card.columns.split)
+        return None if shards[0].remote else [Path(shard.address) for shard in shards]
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all samples, in the order of the shards.
 
