@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-long test-fast lint install wheel results ablations streaming input coverage approximate browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-long test-fast lint install wheel results ablations streaming input coverage approximate million browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -83,6 +83,12 @@ coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 # Recall and time of `search --approximate` on made vectors; the table of docs/guide/use.md.
+# From start to the first step with many pairs: time, and private memory a process (PAIRS=1000000).
+PAIRS ?= 100000
+million: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/million.py --pairs $(PAIRS) --source shards table saved --phases
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/many_rows.py
+
 approximate: install
 	$(BIN)/python -m benchmarks.approximate_search
 
