@@ -16,7 +16,7 @@ from datasets import Dataset
 from domainclip.data.files import locations
 from domainclip.data.files.column_names import column_name
 
-_OFFSETS = {pa.binary(): np.dtype("<i4"), pa.large_binary(): np.dtype("<i8")}
+_OFFSETS: dict[Any, Any] = {pa.binary(): np.dtype("<i4"), pa.large_binary(): np.dtype("<i8")}
 
 
 def located_rows(undecoded: Any, rows: Any, column: str) -> Iterator[tuple[Mapping[str, Any], str | None]]:
