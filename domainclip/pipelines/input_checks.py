@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching import caption_sampling
@@ -88,7 +90,7 @@ def check_negatives(objectives: WeightedObjectives, corpus: Corpus) -> list[str]
     items = corpus.splits["train"]
     pools = caption_sampling.caption_pools(items, corpus.card.captions)
     groups = derived_column(items, [corpus.card.columns.matched_by], str)
-    labels = derived_column(items, ["labels"], list)
+    labels: Sequence[list[str]] = derived_column(items, ["labels"], list)
     for name, negatives in objectives.negatives.items():
         texts = (pool.texts for pool in pools)
         reason = why_no_negatives(texts, groups, labels if negatives == "other_labels" else None)
