@@ -232,7 +232,9 @@ def _loaded(name: str, folder: Path, **keys: Any) -> Corpus:
 def _shown(corpus: Corpus) -> set[str]:
     """All that training may show of the first item."""
     return set(
-        Pairs(corpus.splits["train"], lambda p: {}, pixels=False, captions=corpus.card.captions).texts[0]
+        Pairs(corpus.splits["train"], lambda p: {}, pixels=False, captions=corpus.card.captions)
+        .caption_pools[0]
+        .texts
     )
 
 
