@@ -9,6 +9,7 @@ from typing import Any
 
 from domainclip import registry
 from domainclip.config.recipe import Recipe
+from domainclip.data.batching.extras import SecondView
 from domainclip.data.interfaces import Curation
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
@@ -82,6 +83,39 @@ class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
         return next((i.momentum for i in self.inputs.values() if i.momentum is not None), None)
 
     @property
+    def second_view(self) -> SecondView | None:
+        """The kind of second view of each image that objectives share; None: none reads one."""
+        reading = (o for o in self.by_name.values() if "image_2" in o.needs)
+        return next((objective.inputs.second_view for objective in reading), None)
+
+    def check_together(self, *, sharded: bool = False) -> None:
+        """Check what the objectives share, and that they go with weights sharded over processes.
+
+        Raises: RecipeError with the objective and the remedy.
+        """
+        momenta = {name: i.momentum for name, i in self.inputs.items() if i.momentum is not None}
+        kinds = {name: o.inputs.second_view for name, o in self.by_name.items() if "image_2" in o.needs}
+        for name, momentum in momenta.items():
+            one, first = next(iter(momenta.items()))
+            if momentum != first:
+                raise RecipeError(
+                    f"objectives.{name}.momentum: {momentum:g}, and that of {one} is {first:g}: a run has "
+                    "one moving average of its weights: set both alike"
+                )
+            if sharded:
+                raise RecipeError(
+                    f"objectives.{name}: needs a moving average of whole weights, and train.fsdp shards "
+                    "them: leave one of the two out"
+                )
+        for name, kind in kinds.items():
+            one, other = next(iter(kinds.items()))
+            if kind != other:
+                raise RecipeError(
+                    f"objectives.{name}: needs a second view of the kind {kind}, and {one} one of the kind "
+                    f"{other}: a run has one kind: leave one of the two out"
+                )
+
+    @property
     def supports_ring(self) -> bool:
         """Whether all objectives work with the pairs of other processes passed around a ring."""
         return all(objective.supports_ring for objective in self.by_name.values())
@@ -104,6 +138,7 @@ def build_components(recipe: Recipe) -> Components:
     """
     ((strategy, options),) = recipe.strategy.items()
     objectives = build_objectives(recipe.objectives)
+    objectives.check_together(sharded=recipe.train.fsdp)
     return Components(
         registry.build("strategies", strategy, options, f"strategy.{strategy}"),
         objectives,

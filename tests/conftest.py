@@ -78,6 +78,7 @@ LONG = {
     "test_a_slow_process_is_waited_for",
     "test_two_launched_processes_train_what_one_does",
     "test_two_processes_remember_what_one_does",
+    "test_two_processes_train_what_one_does",
     "test_a_run_resumed_with_queues_and_averages_ends_bit_equal",
     "test_models_and_the_main_job_without_torchvision",
     "test_a_whole_search_chooses_on_validation_and_goes_on",

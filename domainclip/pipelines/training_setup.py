@@ -73,8 +73,6 @@ def make_setup(
         )
     uses_images = precomputed.image_features is None
     objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)
-    if recipe.train.fsdp:
-        objective_inputs.check_sharding(inputs.objectives)
     objective_inputs.check_image_views(inputs.objectives, model, uses_images)
     pairs = make_pairs(inputs, pixels=uses_images)
     notes = objective_inputs.count_extra_texts(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import isnan
 
 from domainclip.components import WeightedObjectives
-from domainclip.data.batching.extras import ExtraSpec, SecondView, to_number
+from domainclip.data.batching.extras import ExtraSpec, to_number
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.text.tags import frequent_words
@@ -38,28 +38,10 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
         columns,
         classes,
         tags[0] if tags else (),
-        second_view(terms),
+        terms.second_view,
         corpus.classes,
         all_labelled=isinstance(corpus.card.columns.labels, list),
     )
-
-
-def second_view(terms: WeightedObjectives) -> SecondView | None:
-    """The kind of second view that the objectives need; None: they need none.
-
-    Raises: RecipeError when two of them need different ones.
-    """
-    kinds = {
-        name: inputs.second_view for name, inputs in terms.inputs.items() if "image_2" in terms[name][1].needs
-    }
-    for name, kind in kinds.items():
-        one, first = next(iter(kinds.items()))
-        if kind != first:
-            raise RecipeError(
-                f"objectives.{name}: needs a second view of the kind {kind}, and {one} one of the kind "
-                f"{first}: a run has one kind: leave one of the two out"
-            )
-    return next(iter(kinds.values()), None)
 
 
 def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
@@ -103,7 +85,6 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
         raise RecipeError(
             f"objectives: {third[0]} and {third[1]} both have a third tower, and a run has one: leave one out"
         )
-    _check_momentum(terms)
     for name, objective in terms.by_name.items():
         objective.check_model(base.width)
         if objective.needs & {"mixed_image", "masked_tokens"} and base.image_preprocessor.patch:
@@ -127,30 +108,6 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
             raise RecipeError(
                 f"objectives.{name}: needs all training pairs at once, and a stream shows a few: leave it "
                 "out, or store the corpus with domainclip data prepare and train on that"
-            )
-
-
-def _check_momentum(terms: WeightedObjectives) -> None:
-    momenta = {name: i.momentum for name, i in terms.inputs.items() if i.momentum is not None}
-    for name, momentum in momenta.items():
-        one, first = next(iter(momenta.items()))
-        if momentum != first:
-            raise RecipeError(
-                f"objectives.{name}.momentum: {momentum:g}, and that of {one} is {first:g}: a run has one "
-                "moving average of its weights: set both alike"
-            )
-
-
-def check_sharding(terms: WeightedObjectives) -> None:
-    """Check that the objectives go with train.fsdp.
-
-    Raises: RecipeError with the objective and the remedy.
-    """
-    for name, inputs in terms.inputs.items():
-        if inputs.momentum is not None:
-            raise RecipeError(
-                f"objectives.{name}: needs a moving average of whole weights, and train.fsdp shards them: "
-                "leave one of the two out"
             )
 
 

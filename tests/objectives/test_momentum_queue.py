@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import exp, log
-from typing import cast
 
 import pytest
 import torch
@@ -13,12 +12,10 @@ from torch import Tensor
 
 from domainclip.components import WeightedObjectives
 from domainclip.errors import RecipeError
-from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Objective, Sizes, Views
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.momentum_queue import MomentumQueue
 from domainclip.objectives.self_distillation import SelfDistillation
-from domainclip.training import objective_inputs
 from tests.objectives.filled_views import check_gradients, filled, filled_for
 from tests.support.matches import related
 
@@ -92,15 +89,15 @@ def test_a_run_has_one_moving_average() -> None:
         "self_distillation": (1.0, SelfDistillation()),
     }
     with pytest.raises(RecipeError) as caught:
-        objective_inputs.check_objectives(
-            WeightedObjectives(objectives), cast(DualEncoder, None), stream=False
-        )
+        WeightedObjectives(objectives).check_together()
     assert str(caught.value) == (
         "objectives.self_distillation.momentum: 0.99, and that of momentum_queue is 0.9: a run has one moving "
         "average of its weights: set both alike"
     )
+    objectives["self_distillation"] = (1.0, SelfDistillation(momentum=0.9))
+    WeightedObjectives(objectives).check_together()
     with pytest.raises(RecipeError) as caught:
-        objective_inputs.check_sharding(WeightedObjectives(objectives))
+        WeightedObjectives(objectives).check_together(sharded=True)
     assert str(caught.value) == (
         "objectives.momentum_queue: needs a moving average of whole weights, and train.fsdp shards them: leave "
         "one of the two out"

@@ -14,7 +14,6 @@ from domainclip.objectives.base import Objective, Views
 from domainclip.objectives.losses import sinkhorn
 from domainclip.objectives.self_distillation import SelfDistillation
 from domainclip.objectives.two_views import TwoViews
-from domainclip.training import objective_inputs
 from tests.objectives.filled_views import check_gradients, filled_for
 
 
@@ -64,10 +63,11 @@ def test_two_kinds_of_second_view_are_refused() -> None:
         "self_distillation": (1.0, SelfDistillation()),
     }
     with pytest.raises(RecipeError) as caught:
-        objective_inputs.second_view(WeightedObjectives(objectives))
+        WeightedObjectives(objectives).check_together()
     assert str(caught.value) == (
         "objectives.self_distillation: needs a second view of the kind local, and two_views one of the kind "
         "strong: a run has one kind: leave one of the two out"
     )
     objectives["self_distillation"] = (1.0, SelfDistillation(crop="strong"))
-    assert objective_inputs.second_view(WeightedObjectives(objectives)) == "strong"
+    WeightedObjectives(objectives).check_together()
+    assert WeightedObjectives(objectives).second_view == "strong"
