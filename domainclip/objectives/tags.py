@@ -22,12 +22,12 @@ class Tags(Objective):
 
     u_it is 1 where a caption of the item names tag t, beside a contrastive objective [arXiv:2312.14149]. The
     tags are the most frequent content words of the training captions; after a negation a word counts as
-    absent. w and v are learnable and begin at 0, as in the classification that CatLIP trains alone
+    absent. w and v are learnable and begin at 0; CatLIP trains with such a classification alone
     [arXiv:2404.15653]. Differs from TagAlign in the parser, which there is a language model that finds
-    objects and attributes, and here a list of function words: verbs are tags too, and synonyms are different
-    tags; in scripts without spaces there are none. `source: labels` takes the labels of the corpus instead.
-    A caption does not name all that an image shows, so that absence is uncertain. The classifier is not saved
-    with the model. Costs no further encoding.
+    objects and attributes, and here a list of function words: actions are tags too, and synonyms are
+    different tags; in scripts without spaces there are none. `source: labels` takes the labels of the corpus
+    instead. A caption does not name all that an image shows, so that absence is uncertain. The classifier is
+    not saved with the model. Costs no further encoding.
     """
 
     citation: ClassVar[str] = "arXiv:2312.14149"
