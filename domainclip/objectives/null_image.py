@@ -25,9 +25,8 @@ class NullImage(Objective):
     n_ik are texts of the item that describe nothing visible, from the column `column` of its meta ("thank you
     for the referral", the history of an object); u is a learnable vector, to which they belong. A pair
     without such a text has the first term alone. The visualness objective [arXiv:2305.10434], where the null
-    image is a fixed image of noise and texts are classified after large models; here the corpus says which
-    they are, and the vector is not saved with the model. Beside a contrastive objective; cost: `per_pair`
-    texts.
+    image is one fixed image and most texts are labelled automatically; here the corpus says which they are,
+    and the vector is not saved with the model. Beside a contrastive objective; cost: `per_pair` texts.
     """
 
     citation: ClassVar[str] = "arXiv:2305.10434"
