@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from domainclip import registry
 from domainclip.config import recipe
 from domainclip.config.option_types import describe_options, field_comments, schema_type
+from domainclip.config.sources import MixedSource
 from domainclip.data.cards import Card
 from tools.markdown import paragraph, table_row
 
@@ -43,7 +44,8 @@ def recipe_keys() -> str:
     lines = [_HEAD, *_keys_of(recipe.Recipe, "", "## The run")]
     for key in recipe.Recipe.model_fields:
         if (model := _section(recipe.Recipe, key)) is not None:
-            lines += _keys_of(model, f"{key}.", f"## {key}")
+            lines += [*_keys_of(model, f"{key}.", f"## {key}"), *_inner(model, f"{key}.")]
+    lines += _keys_of(MixedSource, "train.mix.NAME.", "### train.mix.NAME")
     lines += [*_keys_of(Card, "corpus.", "## The card"), *_inner(Card, "corpus.")]
     lines += ["## Options of readers", "", "Of the reader that the card or `corpus.reader` names.", ""]
     for name in registry.names("readers"):

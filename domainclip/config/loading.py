@@ -91,27 +91,40 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
     allowed = paths.allowed_folders(file)
     overridden = {text.partition("=")[0] for text in changes}
     data = recipe.model_dump(exclude_unset=True)
-    for key in ("base", "corpus", "retention"):
-        if not isinstance(data.get(key), dict) or (key == "retention" and not data[key].get("path")):
-            continue
-        trusted = {key, f"{key}.path"} & overridden
-        path = paths.resolve_path(
-            str(data[key]["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
-        )
-        data[key]["path"] = path
-        if not any(text.startswith(f"{key}.options") for text in overridden):
-            paths.check_reader_paths(data[key].get("options"), file, f"{file.name}: {key}.options")
-        if reports := paths.find_table_file(_reports(data[key]), path, file):
-            data[key]["options"]["reports"] = reports
-        typed = f"{key}.card" in overridden
-        if card := paths.find_card_file(data[key].get("card"), file, typed=typed):
-            data[key]["card"] = card
+    named: dict[str, Options] = {key: data[key] for key in ("base", "corpus", "retention") if data.get(key)}
+    mixed = data.get("train", {}).get("mix", {})
+    for key, source in (named | {f"train.mix.{name}": source for name, source in mixed.items()}).items():
+        if source.get("path"):
+            _resolve_source(key, source, file, allowed, overridden)
+    anchors = data.get("anchor_images", {})
+    if anchors.get("path"):
+        trusted = {"anchor_images", "anchor_images.path"} & overridden
+        where = f"{file.name}: anchor_images.path"
+        anchors["path"] = paths.resolve_path(anchors["path"], file, None if trusted else allowed, where)
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():
             from_user = any(text == key or text.startswith(f"{key}.") for text in overridden)
             where = f"{file.name}: {key}.{name}"
             _resolve_models(kind, name, options, file, None if from_user else allowed, where)
     return Recipe.model_validate(data)
+
+
+def _resolve_source(
+    key: str, source: Options, file: Path, allowed: list[Path] | None, overridden: set[str]
+) -> None:
+    """Resolve, in place, the paths of the base or of a corpus, which the recipe names under `key`."""
+    above = [key.rsplit(".", at)[0] for at in range(key.count(".") + 1)]  # train.mix.a, train.mix, train
+    trusted = {f"{key}.path", *above} & overridden
+    path = paths.resolve_path(
+        str(source["path"]), file, None if trusted else allowed, f"{file.name}: {key}.path"
+    )
+    source["path"] = path
+    if not any(text.startswith(f"{key}.options") for text in overridden):
+        paths.check_reader_paths(source.get("options"), file, f"{file.name}: {key}.options")
+    if reports := paths.find_table_file(_reports(source), path, file):
+        source["options"]["reports"] = reports
+    if card := paths.find_card_file(source.get("card"), file, typed=f"{key}.card" in overridden):
+        source["card"] = card
 
 
 def _reports(source: Options) -> Any:

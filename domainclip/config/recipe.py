@@ -11,9 +11,10 @@ import json
 import re
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from domainclip.config import strict_yaml
+from domainclip.config.sources import CorpusSource
 from domainclip.config.strict_model import StrictModel
 from domainclip.config.training import Share, TrainConfig
 
@@ -25,18 +26,6 @@ class Base(StrictModel):
 
     path: str  # a folder, or an id of the Hub
     revision: str | None = None  # a commit or tag of the Hub; null: the newest
-
-
-class CorpusSource(BaseModel):
-    """A corpus: its card, its path, and overrides of any key of the card for this run."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    card: str | None = None  # a built-in card, or the path of a card file; null: all is guessed
-    path: str  # a table, a folder, shards, or a data set of the Hub
-
-    def overrides(self) -> Options:
-        """The keys of the card that the recipe overrides."""
-        return dict(self.model_extra or {})
 
 
 class RetentionSource(CorpusSource):
@@ -74,6 +63,20 @@ class AnchorTexts(StrictModel):
     templates: list[str] = Field(list(ANCHOR_TEMPLATES), min_length=1)
 
 
+class AnchorImages(StrictModel):
+    """General images without texts, for objectives that use `anchor_images`; none of them may be measured."""
+
+    path: str | None = None  # a folder of images; null: images of overlapping shapes are generated
+    count: int = Field(1024, ge=2)  # images in all
+    per_step: int = Field(32, ge=2)  # images of a training step, encoded in addition to the pairs
+
+    @model_validator(mode="after")
+    def _enough(self) -> AnchorImages:
+        if self.per_step > self.count:
+            raise ValueError(f"per_step: {self.per_step} is more than count: {self.count}: lower it")
+        return self
+
+
 class EvaluationConfig(StrictModel):
     """How base and adapted model are evaluated."""
 
@@ -90,6 +93,8 @@ class WeightInterpolation(StrictModel):
 
     alphas: list[float] = [0.25, 0.5, 0.75, 1.0]  # 0: the base model, 1: the adapted one
     by_layer: bool = False  # layer l of L moves by alpha + (1 - alpha) l / (L - 1) [arXiv:2410.17146]
+    # Image tower and text tower move by an alpha each: that of one is chosen again beside that of the other.
+    by_tower: bool = False
     # The largest drop of any headline metric on the retention set; half of that set then selects alpha.
     max_retention_drop: Share | None = None
 
@@ -121,6 +126,8 @@ class Recipe(StrictModel):
     train: TrainConfig = TrainConfig()  # schedule, optimizer, checkpoints, resources
     # General texts for objectives that hold the model near the base.
     anchor_texts: AnchorTexts = AnchorTexts()
+    # General images for objectives that hold the model near the base.
+    anchor_images: AnchorImages = AnchorImages()
     # {}: weights between base and adapted model, chosen on validation.
     weight_interpolation: WeightInterpolation | None = None
     probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
@@ -141,6 +148,13 @@ class Recipe(StrictModel):
         if len(value) != 1:
             raise ValueError(f"name exactly one strategy, not {len(value)}")
         return value
+
+    def corpora(self) -> dict[str, CorpusSource]:
+        """Every corpus that the recipe names, by its key."""
+        named = {"corpus": self.corpus}
+        if self.retention is not None and self.retention.path:
+            named["retention"] = self.retention
+        return named | {f"train.mix.{name}": source for name, source in self.train.mix.items()}
 
     def resolved(self) -> str:
         """The recipe as YAML with every default written out."""

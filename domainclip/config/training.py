@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from domainclip.config import durations
+from domainclip.config.sources import MixedSource
 from domainclip.config.strict_model import StrictModel
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
@@ -19,6 +20,19 @@ Epochs = Annotated[float, Field(gt=0)]
 _AUTO_STEPS, _AUTO_EPOCHS = 100, 20
 
 
+PROJECTION_DECAY = "arXiv:2411.01713"  # the source of train.projection_decay
+
+
+class WeightAverageConfig(StrictModel):
+    """The average of the weights along the training, which replaces the last ones [arXiv:1803.05407]."""
+
+    citation: ClassVar[str] = "arXiv:1803.05407"
+
+    # Of the average so far, in each step; 1: the mean of all averaged steps counts alike.
+    decay: float = Field(0.999, gt=0, le=1)
+    start: Share = 0.0  # of the steps, which are not averaged
+
+
 class TrainConfig(StrictModel):
     """Settings of training; `null` means the strategy's default or a measured value."""
 
@@ -28,8 +42,15 @@ class TrainConfig(StrictModel):
     # Pairs per process in memory at once; null: all; auto: all, or where they do not fit, as many as a
     # measurement before the first step allows.
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    # Other corpora by name, each with a share of every batch: replay of general pairs, or weighted sources.
+    mix: dict[str, MixedSource] = {}
     learning_rate: float | None = Field(None, gt=0)  # at its peak; null: that of the strategy
     weight_decay: float = Field(0.1, ge=0)  # of matrices; none of biases, norms and token embeddings
+    # λ of selective projection decay [arXiv:2411.01713], in the place of weight_decay: weights are drawn to
+    # where they started, only where a step turned back; 1 projects, null is weight_decay.
+    projection_decay: float | None = Field(None, gt=0)
+    # {}: validate, evaluate and save the average of the weights along the training; null: the last ones.
+    weight_average: WeightAverageConfig | None = None
     betas: tuple[Share, Share] = (0.9, 0.98)  # of the optimizer
     warmup: Share = 0.1  # of the steps
     max_grad_norm: float = Field(1.0, gt=0)  # longer gradients are shortened to it
@@ -92,6 +113,16 @@ class TrainConfig(StrictModel):
         return value
 
     @model_validator(mode="after")
+    def _leaves_room(self) -> TrainConfig:
+        rest = 1 - sum(source.share for source in self.mix.values())
+        if self.mix and rest * self.batch_size < len(self.mix) + 1:
+            raise ValueError(
+                f"mix: the shares leave {rest:.3g} of {self.batch_size} pairs to the corpus: lower "
+                "train.mix.NAME.share, or raise train.batch_size"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _requires_validation(self) -> TrainConfig:
         requested = {
             "keep_best_checkpoint": self.keep_best_checkpoint,
@@ -121,6 +152,8 @@ class TrainConfig(StrictModel):
             "compile": self.compile,
             "optimizer: adamw8bit": self.optimizer == "adamw8bit",
             "precision: fp16": self.precision == "fp16",
+            "projection_decay": self.projection_decay is not None,
+            "weight_average": self.weight_average is not None,
         }
         if self.fsdp and (key := next((key for key, is_set in clash.items() if is_set), None)):
             raise ValueError(
@@ -131,6 +164,15 @@ class TrainConfig(StrictModel):
     def epochs_of(self, pairs: int) -> float:
         """The passes over a corpus of this many training pairs."""
         return auto_epochs(pairs, self.batch_size) if self.epochs == "auto" else self.epochs
+
+    @model_validator(mode="after")
+    def _own_optimizer(self) -> TrainConfig:
+        if self.projection_decay is not None and self.optimizer != "adamw":
+            raise ValueError(
+                f"projection_decay: is a form of adamw, and optimizer is {self.optimizer}: set "
+                "train.optimizer=adamw, or leave projection_decay out"
+            )
+        return self
 
     def all_seeds(self) -> list[int]:
         """The seed of each run."""

@@ -81,12 +81,22 @@ def record(corpus: Corpus, before: TrainingRecord | None = None) -> TrainingReco
     return TrainingRecord(salt, known | trained_on if known else trained_on, whole, others)
 
 
-def record_corpus(base: str, corpus: Corpus) -> TrainingRecord:
-    """The training images of a model that is trained on the corpus, starting from a base.
+def record_corpora(
+    base: str, corpora: Sequence[Corpus], unlabelled: Sequence[str] = ()
+) -> TrainingRecord | None:
+    """The training images of a model that is trained on the corpora, starting from a base.
+
+    `unlabelled` are digests of further images, which it is trained on without texts.
 
     Raises: ModelError when the record of the base is broken.
     """
-    return record(corpus, load(base))
+    known = load(base)
+    for corpus in corpora:
+        known = record(corpus, known)
+    if known is not None and unlabelled:
+        more = frozenset(_salted(digest, known.salt) for digest in unlabelled)
+        known = replace(known, images=known.images | more)
+    return known
 
 
 def save(folder: Path, known: TrainingRecord) -> None:

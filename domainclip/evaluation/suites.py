@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from domainclip import registry
 from domainclip.config import builtin, overrides, paths, strict_yaml
-from domainclip.config.recipe import CorpusSource, Options
+from domainclip.config.recipe import Options
+from domainclip.config.sources import CorpusSource
 from domainclip.config.strict_model import StrictModel
 from domainclip.data.cards import Card, Prompts
 from domainclip.errors import RecipeError

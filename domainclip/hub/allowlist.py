@@ -33,6 +33,7 @@ _MODEL = {
 }
 # Characters that reverse the direction of text; as JSON escapes they are the same data without the effect.
 _REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MIX_CARD = re.compile(r"mix_[A-Za-z0-9_-]+_card\.md")  # data cards of train.mix
 _TEXTS = ("README.md", "report.html", "report.md", "results.json", shared_recipe.RECIPE, *CARDS.values())
 
 
@@ -73,7 +74,7 @@ def files_to_push(run: Path, include_examples: bool = False, repo_id: str = "OWN
 
 def is_pushed_name(path: str) -> bool:
     """Whether a file of a repository has a name that a push writes."""
-    return path in _TEXTS or _kind(path) is not None
+    return path in _TEXTS or _MIX_CARD.fullmatch(path) is not None or _kind(path) is not None
 
 
 def _read(run: Path) -> tuple[Recipe, ResultsFile]:

@@ -5,12 +5,14 @@ All paths are taken out. A recipe that still needs one names the key, in `config
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from domainclip.config import strict_yaml
 from domainclip.config.paths import LOCAL
-from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.config.recipe import Recipe
+from domainclip.config.sources import CorpusSource
 from domainclip.data.cards import Card, load_card
 from domainclip.report.model_card import first_paragraph
 from domainclip.report.redaction import hub_id, without_paths
@@ -33,16 +35,24 @@ def shared_texts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     named = _retention(recipe, card)
     if named is not None:
         data["retention"] = without_paths(named.model_dump(mode="json"))
-    for key, source in (("corpus", recipe.corpus), ("retention", named)):
-        if source is None:
-            continue
+    sources = [(CARDS["corpus"], recipe.corpus, data["corpus"])]
+    if named is not None:
+        sources.append((CARDS["retention"], named, data["retention"]))
+    for name, mixed in recipe.train.mix.items():
+        sources.append((mixed_card(name), mixed, data["train"]["mix"][name]))
+    for file, source, shared in sources:
         own = load_card(source.card)
         if source.card:
-            yield CARDS[key], _card_text(own), "data card without local paths"
-            data[key]["card"] = CARDS[key]
+            yield file, _card_text(own), "data card without local paths"
+            shared["card"] = file
         if (source.overrides().get("reader") or own.reader) == "hub":
-            data[key]["path"] = hub_id(source.path) or LOCAL
+            shared["path"] = hub_id(source.path) or LOCAL
     yield RECIPE, strict_yaml.dump_yaml(data), "recipe without local paths"
+
+
+def mixed_card(name: str) -> str:
+    """The file name of the data card of a corpus of train.mix."""
+    return f"mix_{re.sub(r'[^A-Za-z0-9_-]', '_', name)}_card.md"
 
 
 def _retention(recipe: Recipe, card: Card) -> CorpusSource | None:

@@ -44,6 +44,9 @@ class Views:
     # Optional: computed only when an objective names them in `needs`.
     anchor_text: Tensor | None = None  # (m, d) embeddings of general-domain texts, outside the corpus
     base_anchor_text: Tensor | None = None  # (m, d) embeddings of the same texts by the base
+    anchor_image: Tensor | None = None  # (n, d) embeddings of general images, outside the corpus
+    base_anchor_image: Tensor | None = None  # (n, d) embeddings of the same images by the base
+    base_scale: float = 100.0  # inverse temperature of the base, where there are anchor images
     base_image: Tensor | None = None  # (b, d) embeddings of the images by the base
     image_2: Tensor | None = None  # (b, d) a second view of each image, see `ObjectiveInputs.second_view`
     mixed_image: Tensor | None = (
@@ -107,6 +110,8 @@ class Views:
             "text": self.text,
             "anchor_text": self.anchor_text,
             "base_anchor_text": self.base_anchor_text,
+            "anchor_image": self.anchor_image,
+            "base_anchor_image": self.base_anchor_image,
             "base_image": self.base_image,
             "image_2": self.image_2,
             "image_tokens": self.image_tokens,

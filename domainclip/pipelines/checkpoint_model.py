@@ -15,6 +15,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.pipelines.base_model import load_base
 from domainclip.training.checkpointing import checkpoint
+from domainclip.training.state import AVERAGE
 
 
 def is_checkpoint(name: str) -> bool:
@@ -25,6 +26,8 @@ def is_checkpoint(name: str) -> bool:
 
 def load_checkpoint(name: str) -> DualEncoder:
     """The model as it was at the step of the checkpoint, before any interpolation of weights.
+
+    Where the run averages its weights, it is the average.
 
     Base and strategy are those of the run's recipe: a checkpoint holds only the weights that are trained.
 
@@ -50,7 +53,7 @@ def load_checkpoint(name: str) -> DualEncoder:
     strategy.stages(model)  # adds adapters, and whatever else is trained
     weights = model.weights()
     with torch.no_grad():
-        for weight_name, tensor in groups["weights"].items():
+        for weight_name, tensor in groups.get(AVERAGE, groups["weights"]).items():
             if not weight_name.startswith(OBJECTIVE_WEIGHTS):
                 weights[weight_name].copy_(tensor)
     return model.eval()

@@ -17,7 +17,8 @@ from PIL import Image
 
 from domainclip import __version__
 from domainclip.config import loading, overrides
-from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.config.recipe import Recipe
+from domainclip.config.sources import CorpusSource
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, load_card
 from domainclip.data.checks.images import dicom_files, unused_attributes

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from domainclip import registry
 from domainclip.config import component_source
-from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.config.recipe import Recipe
+from domainclip.config.sources import CorpusSource
 from domainclip.data.cards import Card, load_card
 from domainclip.data.schema import PREPARED_MANIFEST
-from domainclip.errors import DataError
+from domainclip.errors import DataError, DomainclipError
 from domainclip.models import folder_checks
 from domainclip.pipelines.eval_request import EvalRequest, recipe_of, run_of
 
@@ -24,6 +25,11 @@ def check_recipe(recipe: Recipe) -> None:
     """
     _check_corpus_of(recipe)
     check_retention(recipe.retention)
+    for name, source in recipe.train.mix.items():
+        _check_mixed(name, source)
+    images = recipe.anchor_images.path
+    if images is not None and not Path(images).is_dir():
+        raise DataError(f"anchor_images.path: {images} is not a folder: name one with images")
     folder_checks.check_base(recipe.base.path)
 
 
@@ -46,6 +52,18 @@ def check_retention(source: CorpusSource | None) -> None:
         return
     if load_card(source.card, source.overrides()).reader != "hub":
         raise DataError(f"retention.path: {source.path} does not exist")
+
+
+def _check_mixed(name: str, source: CorpusSource) -> None:
+    """Check a corpus that is mixed in, as the corpus itself.
+
+    Raises: RecipeError or DataError, beginning with its key.
+    """
+    try:
+        check_corpus(load_card(source.card, source.overrides()), source.path)
+    except DomainclipError as error:
+        text = str(error).replace("corpus.", f"train.mix.{name}.")
+        raise type(error)(f"train.mix.{name}: {text}") from None
 
 
 def check_evaluation(request: EvalRequest) -> None:

@@ -12,11 +12,13 @@ from domainclip.data.cards import load_card
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.corpus import Corpus, build_reader, load_corpus
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.contamination import TrainingRecord, record_corpus
+from domainclip.evaluation.contamination import TrainingRecord, record_corpora
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines import early_checks, input_checks
+from domainclip.pipelines.anchor_images import AnchorImageSet, load_anchor_images
 from domainclip.pipelines.base_model import load_base
 from domainclip.pipelines.curate import CuratedItems, curate_corpus
+from domainclip.pipelines.mixed_corpora import MixedCorpus, load_mixed, with_notes
 from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.base import InputRequirements
 from domainclip.training.monitoring.trackers import require_trackers
@@ -59,6 +61,8 @@ class Inputs(EvaluationInputs):
     objectives: WeightedObjectives  # of the recipe, or the one that the family of the base is trained with
     requirements: InputRequirements
     learning_rate: float  # at its peak
+    mixed: tuple[MixedCorpus, ...] = ()  # the corpora of train.mix
+    anchor_images: AnchorImageSet | None = None  # where an objective asks for them
 
 
 def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
@@ -104,7 +108,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     warnings += [finding.text for finding in findings if finding.level == "warning"]
     warnings += input_checks.check_evaluation_split(recipe, corpus)
     retention, retention_warnings = load_retention(recipe, corpus.card)
-    return Inputs(
+    inputs = Inputs(
         recipe=recipe,
         probes=components.probes,
         components=components,
@@ -119,5 +123,20 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         findings=tuple(findings),
         warnings=(*warnings, *retention_warnings),
         invalid=tuple(invalid),
-        training_record=record_corpus(recipe.base.path, corpus) if purpose == "train" else None,
+    )
+    return _with_further_data(inputs) if purpose == "train" else inputs
+
+
+def _with_further_data(inputs: Inputs) -> Inputs:
+    """The inputs with what is trained on besides the corpus, and the record of all training images."""
+    recipe, corpus, retention = inputs.recipe, inputs.corpus, inputs.retention
+    mixed = load_mixed(recipe, corpus, retention)
+    images = load_anchor_images(recipe, inputs.objectives, corpus, retention)
+    corpora = [corpus, *(each.corpus for each in mixed)]
+    return replace(
+        inputs,
+        corpus=with_notes(corpus, mixed),
+        mixed=mixed,
+        anchor_images=images,
+        training_record=record_corpora(recipe.base.path, corpora, images.digests if images else ()),
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from domainclip.config import overrides
-from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.config.recipe import Recipe
+from domainclip.config.sources import CorpusSource
 from domainclip.data.cards import Card, Splits, load_card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.readers.sources.assumed_card import fit_card, undescribed

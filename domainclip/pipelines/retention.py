@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainclip.config.recipe import CorpusSource, Recipe
+from domainclip.config.recipe import Recipe
+from domainclip.config.sources import CorpusSource
 from domainclip.data.cards import Card, Retention, corpus_root, load_card
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.pipelines.early_checks import check_retention

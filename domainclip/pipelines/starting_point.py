@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,16 @@ class StartingPoint:
     checkpoint: Path | None  # None: the first step
 
 
+def _trained_on(inputs: Inputs) -> str:
+    """The fingerprint of the corpus, and of everything else that is trained on."""
+    others = [each.corpus.fingerprint for each in inputs.mixed]
+    if inputs.anchor_images is not None:
+        others += inputs.anchor_images.digests
+    if not others:
+        return inputs.corpus.fingerprint
+    return hashlib.sha256(" ".join([inputs.corpus.fingerprint, *others]).encode()).hexdigest()
+
+
 def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
     """The newest complete checkpoint of a run that is resumed.
 
@@ -31,7 +42,7 @@ def find_starting_point(inputs: Inputs, run: RunContext) -> StartingPoint:
     """
     identity = {
         "recipe": inputs.recipe.identity(),
-        "corpus": inputs.corpus.fingerprint,
+        "corpus": _trained_on(inputs),
         "base": inputs.model.fingerprint("all"),
         "curated": inputs.train_items.digest(),
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 
+from domainclip import seeding
 from domainclip.data.batching.caption_sampling import TokenLimit
+from domainclip.data.batching.mixed_pairs import MixedPairs
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
@@ -21,6 +23,7 @@ from domainclip.pipelines.run_folder import begin_run
 from domainclip.pipelines.starting_point import StartingPoint
 from domainclip.strategies.base import max_learning_rates
 from domainclip.training import feature_cache, objective_inputs
+from domainclip.training.anchor_images import AnchorImageSource
 from domainclip.training.anchor_texts import make_sentences
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import Precomputed, TrainingSetup
@@ -87,10 +90,11 @@ def make_setup(
         objectives=inputs.objectives,
         peak_rate=inputs.learning_rate,
         pairs=pairs,
-        digests=_digests(corpus, model.frames),
+        digests=_digests([corpus, *(each.corpus for each in inputs.mixed)], model.frames),
         precomputed=precomputed,
         anchor_settings=recipe.anchor_texts,
-        notes=notes,
+        anchor_images=_anchor_images(inputs),
+        notes=(*notes, *([inputs.anchor_images.note] if inputs.anchor_images else [])),
         validation=validation,
         identity={} if start is None else start.identity,
         interpolates=recipe.weight_interpolation is not None,
@@ -116,13 +120,48 @@ def make_pairs(inputs: Inputs, pixels: bool = True) -> Pairs:
         frames=model.frames,
         matched_by=corpus.card.columns.matched_by,
         pixels=pixels,
-        extra_spec=objective_inputs.pair_extras(inputs.objectives, corpus),
+        extra_spec=objective_inputs.pair_extras(
+            inputs.objectives, corpus, [each.corpus for each in inputs.mixed]
+        ),
         smallest_side=2 * max(model.image_preprocessor.size) if settings.decode == "fast" else None,
     )
     items, stream, seed = inputs.train_items.items, corpus.stream, settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
     pairs.strata = inputs.train_items.strata
-    return pairs
+    return _mixed(inputs, pairs, make)
+
+
+def _mixed(inputs: Inputs, pairs: Pairs, make: Callable[..., Pairs]) -> Pairs:
+    """The pairs with those of train.mix, each source as its own card shows it.
+
+    Raises: RecipeError for a curation that orders the batches, or a strategy that uses no images.
+    """
+    if not inputs.mixed:
+        return pairs
+    if pairs.strata is not None or not pairs.pixels:
+        clash = "a curation that orders the batches" if pairs.pixels else "a strategy that uses no images"
+        raise RecipeError(f"train.mix: does not work with {clash}: leave one of the two out")
+    limit = TokenLimit(inputs.model.text_tokenizer.count, inputs.model.max_tokens)
+    sources = [
+        make(
+            each.items,
+            seed=seeding.stable(pairs.seed, each.name, "mix"),
+            captions=each.corpus.card.captions,
+            token_limit=limit if each.corpus.card.captions.overlong == "window" else None,
+            views=each.corpus.card.views,
+            matched_by=each.corpus.card.columns.matched_by,
+            extra_spec=objective_inputs.mixed_extras(pairs.extra_spec, each.corpus),
+        )
+        for each in inputs.mixed
+    ]
+    return MixedPairs([pairs, *sources], [each.share for each in inputs.mixed])
+
+
+def _anchor_images(inputs: Inputs) -> AnchorImageSource | None:
+    if inputs.anchor_images is None:
+        return None
+    pairs = Pairs(inputs.anchor_images.items, inputs.model.image_preprocessor)
+    return AnchorImageSource(pairs, inputs.anchor_images.digests, inputs.recipe.anchor_images.per_step)
 
 
 def _precompute(inputs: Inputs) -> Precomputed:
@@ -155,8 +194,12 @@ def _image_substitutes(inputs: Inputs, seed: int) -> np.ndarray | None:
     return feature_cache.embed_texts(inputs.model, captions).numpy()
 
 
-def _digests(corpus: Corpus, frames: int) -> Mapping[str, str]:
+def _digests(corpora: Sequence[Corpus], frames: int) -> Mapping[str, str]:
     """By id: the digest of the image, or of all images where several are shown."""
-    if frames == 1:
-        return corpus.digests
-    return {id: " ".join([image, *corpus.view_digests.get(id, ())]) for id, image in corpus.digests.items()}
+    if frames == 1 and len(corpora) == 1:
+        return corpora[0].digests
+    return {
+        id: image if frames == 1 else " ".join([image, *corpus.view_digests.get(id, ())])
+        for corpus in corpora
+        for id, image in corpus.digests.items()
+    }

@@ -9,6 +9,8 @@ from markupsafe import Markup, escape
 
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe, WeightInterpolation
+from domainclip.config.training import PROJECTION_DECAY, WeightAverageConfig
+from domainclip.data.batching.mixed_pairs import MixedPairs
 from domainclip.evaluation.base import Probe
 from domainclip.registry import Component
 from domainclip.report import phrasing
@@ -44,6 +46,12 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
     lines = [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
     if recipe.weight_interpolation is not None and recipe.weight_interpolation.by_layer:
         lines.append("weight interpolation by layer: arXiv:2410.17146")
+    if recipe.train.mix:
+        lines.append(f"replay of other corpora: {MixedPairs.citation}")
+    if recipe.train.weight_average is not None:
+        lines.append(f"weight average: {WeightAverageConfig.citation}")
+    if recipe.train.projection_decay is not None:
+        lines.append(f"selective projection decay: {PROJECTION_DECAY}")
     return lines
 
 

@@ -125,6 +125,9 @@ def interpolation(facts: Mapping[str, Any]) -> Lines | None:
         "validation" + ("" if result.get("floor") is None else ", above a minimum"),
     )
     title = f"Weight interpolation (α = {chosen:g}, chosen on {by})" if chosen is not None else "α"
+    if towers := result.get("by_tower"):
+        apart = ", ".join(f"{tower} tower {found['alpha']:g}" for tower, found in towers.items())
+        title += f", then of each tower: {apart}"
     return Lines(
         title, [Series("adapted", dots, spoken)], across, ticks, x_name="α", y_name="validation score"
     )

@@ -28,7 +28,8 @@ _FORBIDDEN = {
     r"|https?://[^/\s:@<>\"']+:[^/\s:@<>\"']+@",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "an e-mail address": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b",
-    "the location of a corpus": r"\b(?:corpus|retention)(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
+    "the location of a corpus": r"\b(?:corpus|retention|train\.mix\.[\w-]+|anchor_images)(?:\.path)?="
+    r"(?!\(local\))[^\s{]*[/\\.]",
     # The root 1.2.840.10008 belongs to the standard: transfer syntaxes and classes, not persons.
     "a DICOM UID": r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
     "a patient or accession number": (
@@ -75,8 +76,8 @@ def public_recipe(recipe: Recipe) -> str:
 
 def local_paths(recipe: Recipe, run: Path) -> list[str]:
     """The local paths that a text about this run could contain, longest first."""
-    sources = [recipe.corpus, recipe.retention] if recipe.retention else [recipe.corpus]
-    named = [*(source.model_dump() for source in sources), recipe.strategy, recipe.objectives]
+    sources = [source.model_dump() for source in recipe.corpora().values()]
+    named = [*sources, recipe.anchor_images.path, recipe.strategy, recipe.objectives]
     texts = [recipe.base.path, *_strings(named)]
     paths = {str(place) for place in (run.absolute(), run.resolve(), Path.home(), Path.cwd())}
     paths |= {text.rstrip("/\\") for text in texts if is_local_path(text)}

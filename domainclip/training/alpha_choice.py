@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from math import inf, isfinite
 from typing import Any
@@ -84,6 +84,8 @@ class InterpolationResult:
     metric: str  # that selected
     unit: str
     groups: int = 0  # of the half of the retention set that the floor is tested on
+    # Of each tower, where they are chosen apart: its α, and the scores of all that were tried.
+    by_tower: Mapping[str, tuple[float, Sequence[AlphaScore]]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """For the report: scores by α, 0 being the base."""
@@ -95,7 +97,14 @@ class InterpolationResult:
             "unit": self.unit,
             "validation": {str(score.alpha): score.score for score in self.tried},
             **({"general": general, "general_is": used} if general else {}),
+            **({"by_tower": self._towers()} if self.by_tower else {}),
             **({} if self.floor is None else {"floor": self.floor, "drop_at_most": self._bounds()}),
+        }
+
+    def _towers(self) -> dict[str, Any]:
+        return {
+            tower: {"alpha": alpha, "validation": {str(score.alpha): score.score for score in tried}}
+            for tower, (alpha, tried) in self.by_tower.items()
         }
 
     def _bounds(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from domainclip.config import durations
 from domainclip.distributed import collectives, heartbeat
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.setup import TrainingSetup
-from domainclip.training.state import TrainingState
+from domainclip.training.state import AVERAGE, TrainingState
 from domainclip.training.validation_policy import ValidationPolicy
 
 log = logging.getLogger("domainclip")
@@ -83,11 +83,16 @@ def save(
 def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, folder: Path) -> int:
     """Restore the weights that the run ends with, and return the step that they are from."""
     best = policy.final_step(total)
-    if best == state.step or state.step < policy.last_step(total):  # another stage follows
+    if state.step < policy.last_step(total):  # another stage follows
+        return state.step
+    if state.average is not None:
+        state.average.apply()
+    if best == state.step:
         return state.step
     path = folder / "checkpoints" / f"step-{best:06d}"
     if problem := collectives.on_first_process(partial(checkpoint.verify_checkpoint, path)):
         log.warning("%s is not complete: %s; the run ends with the weights of its last step", path, problem)
         return state.step
-    state.restore({"weights": checkpoint.load_group(path, "weights")}, state.step)
+    group = "weights" if state.average is None else AVERAGE
+    state.restore({"weights": checkpoint.load_group(path, group)}, state.step)
     return best

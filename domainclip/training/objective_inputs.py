@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 
 from domainclip.components import WeightedObjectives
@@ -21,8 +22,10 @@ _NEED_ALL_PAIRS = {"labels", "tags", "teachers", "base_image", "third_tower"}
 _SAMPLE = 1000  # pairs, spread evenly, whose further texts are made and counted before training
 
 
-def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
+def pair_extras(terms: WeightedObjectives, corpus: Corpus, mixed: Sequence[Corpus] = ()) -> ExtraSpec:
     """The further texts, values, classes and second views that the objectives need of each pair.
+
+    With the classes of the corpora that are mixed in, so that their pairs are told apart by label as well.
 
     Raises: DataError when the corpus does not have them.
     """
@@ -31,7 +34,7 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus) -> ExtraSpec:
     }
     for name, column in columns.items():
         _require_numbers(f"objectives.{name}.column", column, corpus)
-    classes = _classes(corpus) if "labels" in terms.needs else ()
+    classes = _classes([corpus, *mixed]) if "labels" in terms.needs else ()
     tags = [_tags(name, i.tag_words, corpus) for name, i in terms.inputs.items() if i.tag_words is not None]
     return ExtraSpec(
         terms.extra_texts,
@@ -53,12 +56,20 @@ def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
         )
 
 
-def _classes(corpus: Corpus) -> tuple[str, ...]:
-    classes = sorted({label for row in corpus.splits["train"]["labels"][:] for label in row})
+def mixed_extras(spec: ExtraSpec, corpus: Corpus) -> ExtraSpec:
+    """What the objectives need of the pairs of a corpus that is mixed in: only of classes that it has too."""
+    prompts = {name: texts for name, texts in spec.prompts.items() if name in corpus.classes}
+    all_labelled = bool(prompts) and isinstance(corpus.card.columns.labels, list)
+    return replace(spec, prompts=prompts, all_labelled=all_labelled)
+
+
+def _classes(corpora: Sequence[Corpus]) -> tuple[str, ...]:
+    labels = (row for corpus in corpora for row in corpus.splits["train"]["labels"][:])
+    classes = sorted({label for row in labels for label in row})
     if not classes:
         raise DataError(
-            f"objectives: one of them needs labels, and no training item of corpus {corpus.card.name} has "
-            "any: name columns.labels in the card"
+            "objectives: one of them needs labels, and no training item of corpus "
+            f"{corpora[0].card.name} has any: name columns.labels in the card"
         )
     return tuple(classes)
 
@@ -134,12 +145,12 @@ def count_extra_texts(pairs: Pairs, remedies: Mapping[str, str]) -> tuple[str, .
 
 
 def _has_text(pairs: Pairs, index: int, name: str) -> bool:
-    extras = pairs.extra_columns.extras_of(index, pairs.caption_pools[index].texts[0], pairs.seed, 0)
+    extras = pairs.extras_of(index, pairs.caption_pools[index].texts[0], 0)
     return extras is not None and bool(extras.texts[name])
 
 
 _SINGLE_IMAGE_VIEWS = {
-    *("image_2", "image_tokens", "base_image", "teachers", "third_tower"),
+    *("image_2", "image_tokens", "base_image", "anchor_image", "teachers", "third_tower"),
     *("mixed_image", "masked_tokens"),
 }
 

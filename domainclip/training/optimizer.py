@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import cos, pi
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from domainclip.config.training import TrainConfig
 from domainclip.errors import library
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training.projection_decay import ProjectionDecayAdamW
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
@@ -22,11 +24,16 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 
 
 def make_optimizer(
-    model: DualEncoder, factors: dict[str, float], train: TrainConfig, rate: float
+    model: DualEncoder,
+    factors: dict[str, float],
+    train: TrainConfig,
+    rate: float,
+    start: Mapping[str, Tensor] | None = None,
 ) -> torch.optim.Optimizer:
     """Return AdamW without weight decay on norms, biases and the scale; each group stores its peak rate.
 
-    `factors` on the peak rate, by weight name; 0 leaves a weight out.
+    `factors` on the peak rate, by weight name; 0 leaves a weight out. `start` has the weights before the
+    first step of the run, for `train.projection_decay`; None: they are the present ones.
 
     Raises: RecipeError when a library that the recipe needs is not installed.
     """
@@ -34,7 +41,8 @@ def make_optimizer(
     groups: dict[tuple[float, float, type], list[torch.nn.Parameter]] = {}
     for name, weight in model.weights().items():
         if factors[name] > 0:
-            decay = train.weight_decay if model.uses_weight_decay(name) else 0.0
+            projected = train.projection_decay is not None
+            decay = train.weight_decay if model.uses_weight_decay(name) and not projected else 0.0
             groups.setdefault((factors[name] * rate, decay, type(weight.data)), []).append(weight)
     options = [
         {"params": p, "lr": peak, "peak": peak, "weight_decay": decay}
@@ -43,6 +51,13 @@ def make_optimizer(
     if train.optimizer == "adamw8bit":
         eight_bit: torch.optim.Optimizer = _bitsandbytes().optim.AdamW8bit(options, betas=train.betas)
         return eight_bit
+    if train.projection_decay is not None:
+        begun = {
+            weight: (weight if start is None else start[name]).detach().to(weight.device, copy=True)
+            for name, weight in model.weights().items()
+            if factors[name] > 0
+        }
+        return ProjectionDecayAdamW(options, begun, train.projection_decay, train.betas)
     # One pass over memory instead of a dozen.
     return torch.optim.AdamW(options, betas=train.betas, fused=True)
 

@@ -10,6 +10,7 @@ from domainclip.data.batching.item_columns import IN_MEMORY
 from domainclip.data.files.mapped_tables import look_up
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training import feature_cache
+from domainclip.training.anchor_images import with_hidden_states
 from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import StageInputs
@@ -88,6 +89,11 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
         budget.notes.append(f"images are not cached: {reason}")
         return stage
     settings = stage.setup.settings
+    anchors = stage.precomputed.anchor_images
+    if anchors is not None and first is not None:  # cached either both or not at all
+        anchors = with_hidden_states(anchors, stage.setup.model, budget, settings)
+        if anchors is None:
+            return stage
     features = feature_cache.cache_image_features(
         stage.setup.model,
         stage.pairs,
@@ -99,7 +105,7 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
         return stage
     return replace(
         stage,
-        precomputed=replace(stage.precomputed, image_features=features.rows),
+        precomputed=replace(stage.precomputed, image_features=features.rows, anchor_images=anchors),
         pairs=stage.pairs.without_pixels(features.replacements),
         unusable=(*stage.unusable, *features.unusable),
     )

@@ -24,6 +24,7 @@ from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.base import Stage
 from domainclip.training import anchor_texts, feature_cache
+from domainclip.training.anchor_images import AnchorFeatures, AnchorImageSource
 from domainclip.training.further_images import add_further_images
 from domainclip.training.microbatches import Captions
 from domainclip.training.validation import ValidationSet
@@ -44,6 +45,7 @@ class Precomputed:
     )
     anchor_texts: list[str] | None = None  # general sentences, and
     anchor_embeddings: Tensor | None = None  # (len(sentences), d) what the base says of them
+    anchor_images: AnchorFeatures | None = None  # general images
     base_image: np.ndarray | None = None  # (n, d) what the base says of the training images
     third_tower: np.ndarray | None = None  # (n, t) what a third tower says of them
     teachers: Mapping[str, tuple[feature_cache.TeacherFeatures, ...]] = field(
@@ -73,6 +75,7 @@ class TrainingSetup:
     digests: Mapping[str, str]  # by id: of the image
     precomputed: Precomputed  # before any stage
     anchor_settings: AnchorTexts
+    anchor_images: AnchorImageSource | None = None  # general images, where an objective asks for them
     notes: tuple[str, ...] = ()  # what is cached and what is not, for the user
     validation: ValidationSet | None = None  # measured during training; None: nothing
     identity: Mapping[str, Any] = field(default_factory=dict)  # a checkpoint must agree with it to be resumed
@@ -82,7 +85,12 @@ class TrainingSetup:
     @property
     def epochs(self) -> float:
         """Passes over the pairs."""
-        return self.settings.epochs_of(len(self.pairs))
+        return self.settings.epochs_of(round(self.pairs.epoch_pairs))
+
+    @property
+    def needs_start_weights(self) -> bool:
+        """Whether the weights before the first step are needed later."""
+        return self.interpolates or self.settings.projection_decay is not None
 
     @property
     def sizes(self) -> Sizes:
@@ -94,8 +102,8 @@ class TrainingSetup:
     @property
     def total_steps(self) -> int:
         """Steps of all epochs; the last may begin another epoch, so that no batch is short."""
-        pairs = len(self.pairs)
-        return max(1, ceil(self.epochs * pairs / min(self.settings.batch_size, pairs)))
+        pairs, size = self.pairs, min(self.settings.batch_size, len(self.pairs))
+        return max(1, ceil(self.epochs * pairs.epoch_pairs / size))
 
     @property
     def advice(self) -> str:
@@ -124,6 +132,7 @@ class TrainingSetup:
             pairs=self.pairs,
             precomputed=self.precomputed,
             notes=self.notes,
+            unusable=() if (anchors := self.precomputed.anchor_images) is None else anchors.unusable,
         )
 
 
@@ -138,11 +147,12 @@ class StageInputs:
     precomputed: Precomputed
     captions: Captions | None = None  # how texts become tokens, or their cached hidden states
     unusable: tuple[UnusableItem, ...] = ()  # images that could not be read when features were cached
+    start_weights: Mapping[str, Tensor] | None = None  # before the first step, where something needs them
     notes: tuple[str, ...] = ()  # of the setup, and what is cached in this stage or why it is not
 
 
 def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device) -> StepBatch:
-    """Move a batch to the device, and add cached features and this process's share of the anchor texts.
+    """Move a batch to the device, and add cached features and this process's share of the anchors.
 
     Images stay in main memory: the step moves those of a micro-batch when it encodes them.
     """
@@ -163,6 +173,10 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
     if kept.image_features is not None:
         found = torch.from_numpy(kept.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
+    anchor_rows = _anchor_rows(stage, at)
+    if kept.anchor_images is not None and image is not None:
+        more = kept.anchor_images.images(anchor_rows, image)
+        image = {name: torch.cat([one, more[name]]) for name, one in image.items()}
     return StepBatch(
         image=image,
         image_embeddings=kept_image,
@@ -172,6 +186,10 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         else kept.text_features.embeddings(rows.texts).to(device),
         keys=rows.keys.map(lambda key: key.to(device)),
         base_anchor_text=anchors,
+        base_anchor_image=None
+        if kept.anchor_images is None
+        else kept.anchor_images.embeddings_of(anchor_rows, device),
+        base_scale=100.0 if kept.anchor_images is None else kept.anchor_images.scale,
         captions=stage.captions,
         extras=rows.extras.to(device),
         groups=() if further is None else further.groups,
@@ -193,6 +211,15 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
 
 def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
+
+
+def _anchor_rows(stage: StageInputs, at: int) -> list[int]:
+    """The anchor images of this process in the step."""
+    anchors = stage.precomputed.anchor_images
+    if anchors is None:
+        return []
+    drawn = anchors.source.drawn_rows(at, stage.setup.settings.seed)
+    return process_share(drawn, collectives.rank(), collectives.process_count(), "anchor_images.per_step")
 
 
 def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:

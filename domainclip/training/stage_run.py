@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import exp, isfinite
 from pathlib import Path
@@ -35,6 +36,7 @@ from domainclip.training.setup import StageInputs, StepRange, TrainingSetup, to_
 from domainclip.training.state import TrainingState
 from domainclip.training.validation_policy import ValidationPolicy
 from domainclip.training.views import StepBatch
+from domainclip.training.weight_average import WeightAverage
 
 log = logging.getLogger("domainclip")
 
@@ -65,11 +67,15 @@ class StageRun:
         weights = model.weights()
         learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
         checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
-        optimizer = training_optimizer.make_optimizer(model, inputs.factors, settings, setup.peak_rate)
+        optimizer = training_optimizer.make_optimizer(
+            model, inputs.factors, settings, setup.peak_rate, inputs.start_weights
+        )
         memory = initial_memory(setup)
         state = TrainingState(
             0, learning | checkpointed, optimizer, settings.micro_batch_size, run.accelerator.scaler, memory
         )
+        if settings.weight_average is not None:
+            state.average = WeightAverage(state.weights, settings.weight_average, setup.total_steps)
         facts = loop_checkpoints.restore(state, saved, steps.begin)
         policy = ValidationPolicy(setup.validation, settings, facts.get("course"))
         model.set_train_mode({name.split("/")[0] for name in learning})
@@ -87,9 +93,7 @@ class StageRun:
             policy=policy,
             steps=steps,
             total=setup.total_steps,
-            batches=batches(
-                inputs.pairs, state.step, steps.end, batch_size, seed=settings.seed, workers=settings.workers
-            ),
+            batches=batches(inputs.pairs, state.step, steps.end, batch_size, workers=settings.workers),
             metrics=metrics,
             alarms=alarms,
             unusable={item.location: item for item in inputs.unusable},
@@ -119,6 +123,8 @@ class StageRun:
         batch = to_step_batch(self.inputs, rows, state.step, self.accelerator.device)
         output, norm = self._update_or_explain(batch, rows)
         state.step += 1
+        if state.average is not None:
+            state.average.update(state.step)
         record = self._record(output, norm) | {
             "pairs_per_second": display.rate(state.step),
             "waited": waited / max(1e-9, time.monotonic() - started),
@@ -189,7 +195,7 @@ class StageRun:
     def _record(self, output: StepOutput, norm: float) -> dict[str, Any]:
         return {
             "step": self.state.step,
-            "epoch": self.state.step * self.batch_size / len(self.inputs.pairs),
+            "epoch": self.state.step * self.batch_size / self.inputs.pairs.epoch_pairs,
             "loss": output.loss,
             "terms": output.terms,
             "scale": self.model.scale.item(),
@@ -203,7 +209,9 @@ class StageRun:
     def validate(self) -> bool:
         """Validate when it is due; return whether these weights are the best so far, to be saved at once."""
         heartbeat.update("validating")
-        metrics = self.policy.validate(self.state.step, self.total, self.model)
+        due = self.policy.is_due(self.state.step, self.total)
+        with self.state.measured_weights() if due else nullcontext():
+            metrics = self.policy.validate(self.state.step, self.total, self.model)
         if metrics is not None:
             record = {"step": self.state.step, "validation": metrics}
             self.metrics.write(record)

@@ -8,7 +8,7 @@ a run that was resumed there, or anywhere, ends with the same weights as one tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class TrainedModel:
     """A model after its last step."""
 
     setup: TrainingSetup
-    # Those that learned, before the first step, in main memory; only where they are interpolated.
+    # Those that learned, before the first step, in main memory; only where something needs them.
     start_weights: Mapping[str, Tensor]
     steps: int
     weights_of_step: int  # the step whose weights the model has: the last, or the best
@@ -75,7 +75,7 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
     start = {
         name: weight.detach().to("cpu", copy=True)
         for name, weight in weights.items()
-        if setup.interpolates and setup.factors[name] > 0
+        if setup.needs_start_weights and setup.factors[name] > 0
     }
     stages, saved = stages_of(setup), setup.checkpoint
     step = 0 if saved is None else int(checkpoint.load_state(saved)["step"])
@@ -91,7 +91,7 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
             )
         for name, weight in weights.items():
             weight.requires_grad_(stage.factors[name] > 0)
-        inputs = precompute(setup.stage_inputs(stage.steps, stage.factors), run)
+        inputs = precompute(replace(setup.stage_inputs(stage.steps, stage.factors), start_weights=start), run)
         results.append(train_stage(inputs, saved, run))
         if results[-1].steps < end:  # the validation has ended the run
             break

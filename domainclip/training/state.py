@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from domainclip.training import fsdp
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.memory import Memory
+from domainclip.training.weight_average import WeightAverage
+
+AVERAGE = "average"  # the group of tensors in a checkpoint
 
 
 @dataclass
@@ -24,9 +28,10 @@ class TrainingState:
     micro_batch_size: int | Literal["auto"] | None = None  # pairs held at once; "auto" until it is measured
     scaler: torch.amp.GradScaler | None = None  # the loss scale of fp16, which adapts from step to step
     memory: Memory | None = None  # of the objectives
+    average: WeightAverage | None = None  # where the recipe asks for one
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
-        """Return the tensors to save: the weights, and the optimizer's moments as `NAME:MOMENT`.
+        """Return the tensors to save: weights, their average, and the optimizer's moments as `NAME:MOMENT`.
 
         All processes call it; of sharded weights, only the first process gets any.
         """
@@ -34,11 +39,12 @@ class TrainingState:
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state.get(weight, {}).items():
                 moments[f"{name}:{key}"] = torch.as_tensor(value)
-        return {
+        groups = {
             "weights": fsdp.full_tensors_on_rank0(self.weights),
             "optimizer": fsdp.full_tensors_on_rank0(moments),
             **({} if self.memory is None else self.memory.groups()),
         }
+        return groups if self.average is None else groups | {AVERAGE: self.average.average}
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Set the state to the tensors that `groups` returned after `step` steps."""
@@ -47,6 +53,12 @@ class TrainingState:
         self._restore_moments(groups.get("optimizer", {}))
         if self.memory is not None and "memory" in groups:
             self.memory.restore(groups["memory"])
+        if self.average is not None and AVERAGE in groups:
+            self.average.restore(groups[AVERAGE])
+
+    def measured_weights(self) -> AbstractContextManager[None]:
+        """A context in which the model has the weights that the run would end with now."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _restore_weights(self, tensors: Mapping[str, Tensor]) -> None:
         for name, weight in self.weights.items():

@@ -20,6 +20,7 @@ from domainclip.models.parameters import objective_weight_name
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
+from domainclip.training.anchor_images import AnchorFeatures, precompute_anchor_images
 from domainclip.training.cache_entry import CacheBudget
 from domainclip.training.setup import Precomputed, TrainingSetup
 
@@ -58,6 +59,7 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
     budget = CacheBudget(setup.settings.feature_cache_gb * 1e9)
     teachers: dict[str, tuple[feature_cache.TeacherFeatures, ...]] = {}
     base, third = setup.precomputed.base_image, setup.precomputed.third_tower
+    anchors = setup.precomputed.anchor_images
     for name, objective in setup.objectives.by_name.items():
         inputs = objective.inputs
         if inputs.teachers:
@@ -66,14 +68,25 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
         if "base_image" in objective.needs and base is None:
             model = _frozen_model(setup, setup.model.base, setup.model.revision)
             base = _image_features(setup, model, f"objectives.{name}", budget)
+        if "anchor_image" in objective.needs and anchors is None:
+            anchors = _anchor_features(setup, f"objectives.{name}", budget)
         if inputs.third_tower is not None:
             third = _third_tower_features(setup, inputs.third_tower, f"objectives.{name}.third_tower", budget)
-    if teachers or base is not None or third is not None:
+    if teachers or any(part is not None for part in (anchors, base, third)):
         precomputed: Precomputed = replace(
-            setup.precomputed, base_image=base, teachers=teachers, third_tower=third
+            setup.precomputed, anchor_images=anchors, base_image=base, teachers=teachers, third_tower=third
         )
         setup = replace(setup, precomputed=precomputed, notes=(*setup.notes, *budget.notes))
     return _with_own_weights(setup)
+
+
+def _anchor_features(setup: TrainingSetup, key: str, budget: CacheBudget) -> AnchorFeatures:
+    assert setup.anchor_images is not None  # loaded for the objective
+    model = _frozen_model(setup, setup.model.base, setup.model.revision)
+    features = precompute_anchor_images(setup.anchor_images, model, budget, setup.settings)
+    if features is None:
+        raise _budget_error(key, budget)
+    return features
 
 
 def _third_tower_features(

@@ -67,11 +67,15 @@ class ValidationPolicy:
             else self.last_step(total)
         )
 
+    def is_due(self, step: int, total: int) -> bool:
+        """Return whether a validation is due after this step."""
+        every = self.settings.validate_every
+        return self.validation is not None and every is not None and (step % every == 0 or step == total)
+
     def validate(self, step: int, total: int, model: DualEncoder) -> dict[str, Any] | None:
         """Measure the weights after this step and decide, when a validation is due; return the metrics."""
         self.improved = False
-        every = self.settings.validate_every
-        if self.validation is None or every is None or (step % every and step != total):
+        if self.validation is None or not self.is_due(step, total):
             return None
         metrics = self.validation.measure(model)
         better_loss = metrics["loss"] < (inf if self.best is None else self.best[1])  # NaN is never the best

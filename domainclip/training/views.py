@@ -27,39 +27,57 @@ from domainclip.training.memory import Memory
 class StepBatch:
     """The share of one process in the batch of a step."""
 
-    image: dict[str, Tensor] | None  # b rows: pixels, or `hidden`; None with image embeddings
+    # b rows, then the anchor images: pixels, or `hidden`; None with image embeddings.
+    image: dict[str, Tensor] | None
     image_embeddings: Tensor | None  # (b, d), of a locked image tower
     texts: list[str]  # b captions, then m anchor texts
     text_embeddings: Tensor | None  # (b, d), of a locked text tower; then there are no anchor texts
     keys: MatchKeys  # b rows
     base_anchor_text: Tensor | None  # (m, d)
     captions: microbatches.Captions | None = None  # how texts become tokens; None: anew in each step
-    # Inputs that objectives ask for; `image` has b more rows for each of `groups`, see `FurtherImages`.
+    # Inputs that objectives ask for; `image` has b more rows for each of `groups`, see `FurtherImages`, then
+    # those of the anchor images.
     extras: BatchExtras = field(default_factory=BatchExtras)
     groups: tuple[str, ...] = ()
     mixed_share: Tensor | None = None  # (b,)
     patch_mask: Tensor | None = None  # (b, n)
+    base_anchor_image: Tensor | None = None  # (a, d)
+    base_scale: float = 100.0  # inverse temperature of the base, where there are anchor images
     base_image: Tensor | None = None  # (b, d)
     third_tower: Tensor | None = None  # (b, t)
     teachers: Mapping[str, tuple[Teacher, ...]] = field(default_factory=dict)  # by objective
+
+    @property
+    def anchor_images(self) -> int:
+        """The number of anchor images of this process."""
+        return 0 if self.base_anchor_image is None else len(self.base_anchor_image)
 
     def all_texts(self) -> list[str]:
         """Return the input of the text tower: `texts`, then the extra texts of each objective, in order."""
         return [*self.texts, *(text for rows in self.extras.texts.values() for row in rows for text in row)]
 
     def without_extras(self) -> StepBatch:
-        """Return images and captions alone: no second views, no anchor texts, no extra texts."""
+        """Return images and captions alone: no further images, no anchors, no extra texts."""
         b = len(self.keys)
         image = None if self.image is None else {name: value[:b] for name, value in self.image.items()}
-        return replace(self, image=image, texts=self.texts[:b], extras=BatchExtras(), groups=())
+        return replace(
+            self,
+            image=image,
+            texts=self.texts[:b],
+            extras=BatchExtras(),
+            groups=(),
+            base_anchor_text=None,
+            base_anchor_image=None,
+        )
 
     def first(self, pairs: int) -> StepBatch:
-        """Return the first pairs with all anchor texts, to measure speed and memory."""
+        """Return the first pairs with all anchor texts and images, to measure speed and memory."""
         b = len(self.keys)
         image = self.image
         if image is not None:
-            groups = len(next(iter(image.values()))) // b
-            rows = [row for group in range(groups) for row in range(group * b, group * b + pairs)]
+            of_pairs = b * (1 + len(self.groups))
+            rows = [row for begin in range(0, of_pairs, b) for row in range(begin, begin + pairs)]
+            rows += range(of_pairs, of_pairs + self.anchor_images)
             image = {name: value[rows] for name, value in image.items()}
         return replace(
             self,
@@ -87,7 +105,8 @@ class StepBatch:
 class LocalOutputs:
     """The rows of this process, encoded or precomputed."""
 
-    image: Tensor  # (b, d), and as many for each further image of the pairs
+    # (b, d), as many for each further image of the pairs, and (a, d) for the anchor images
+    image: Tensor
     text: Tensor  # (b + m + all extra texts, d)
 
 
@@ -165,6 +184,10 @@ def _shared_views(
     """Gather the views that all objectives share; all processes gather them in this order."""
     b, m = len(batch.keys), len(batch.texts) - len(batch.keys)
     further = {name: slice(b * number, b * (number + 1)) for number, name in enumerate(batch.groups, start=1)}
+    # Under a locked image tower whose embeddings are precomputed, those of the base are those of the model.
+    anchor_image = batch.base_anchor_image
+    if batch.anchor_images and batch.image is not None:
+        anchor_image = local.image[-batch.anchor_images :]
     anchor_text = local.text[b : b + m] if m and batch.text_embeddings is None else None
     patches = output.image_tokens[:b] if output.image_tokens is not None and "image_tokens" in needs else None
     masked = None
@@ -183,6 +206,9 @@ def _shared_views(
         local_rows=slice(collectives.rank() * b, (collectives.rank() + 1) * b),
         anchor_text=_gathered(anchor_text),
         base_anchor_text=_gathered(batch.base_anchor_text),
+        anchor_image=_gathered(anchor_image),
+        base_anchor_image=_gathered(batch.base_anchor_image),
+        base_scale=batch.base_scale,
         base_image=_gathered(batch.base_image),
         third_tower=_gathered(batch.third_tower),
         momentum_image=_gathered(momentum.image),

@@ -9,11 +9,12 @@ paired differences and not by their estimates. The base (α = 0) stays where no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 
+from domainclip.config.recipe import WeightInterpolation
 from domainclip.distributed import heartbeat
 from domainclip.distributed.phases import phase
 from domainclip.errors import RecipeError
@@ -28,7 +29,7 @@ from domainclip.evaluation.verdicts import ComparisonRow
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, bound_of, choose_alpha, drop_of
 from domainclip.training.stages import TrainedModel
-from domainclip.training.weight_path import WeightPath
+from domainclip.training.weight_path import Alphas, WeightPath
 
 _BOOTSTRAP_SAMPLES = 200  # for a standard error
 
@@ -95,16 +96,11 @@ def interpolate_weights(
     if settings is None or metric is None:
         return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), None)
     path = WeightPath.between(trained.start_weights, model, settings.by_layer)
-    tried, base_results, measured = [], list[ProbeResult](), dict[float, Metric]()
-    for alpha in (0.0, *settings.alphas):
-        path.set_alpha(alpha)
-        results = _measure_selection(model, protocol, metric)
-        base_results = base_results or results
-        measured[alpha] = _metric_of(results, metric)
-        tried.append(_score(alpha, measured[alpha], results, base_results, metric, protocol))
-    alpha = choose_alpha(tried, partial(_paired_error, measured, protocol.seed), settings.max_retention_drop)
-    path.set_alpha(alpha)
-    general = _result_of(base_results, RETENTION, metric)
+    search = _AlphaSearch(model, path, protocol, metric, settings)
+    alpha, tried = search.choose(lambda value: Alphas(value, value))
+    by_tower = search.choose_by_tower(alpha) if settings.by_tower and alpha else {}
+    path.set_alphas(Alphas(*(each for each, _ in by_tower.values())) if by_tower else Alphas(alpha, alpha))
+    general = _result_of(search.base_results, RETENTION, metric)
     result = InterpolationResult(
         alpha,
         tried,
@@ -112,8 +108,58 @@ def interpolate_weights(
         f"{metric.probe} {metric.metric}",
         metric.unit,
         0 if general is None else _row([general], metric.metric, protocol).groups,
+        by_tower,
     )
     return AdaptedModel(trained, CachedEncoder(model, protocol.embeddings), result)
+
+
+class _AlphaSearch:
+    """The results of all pairs of α that were measured, each once."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        path: WeightPath,
+        protocol: Protocol,
+        metric: ComparisonRow,
+        settings: WeightInterpolation,
+    ) -> None:
+        self.model, self.path = model, path
+        self.protocol, self.metric, self.settings = protocol, metric, settings
+        self._measured: dict[Alphas, list[ProbeResult]] = {}
+
+    @property
+    def base_results(self) -> list[ProbeResult]:
+        """The results of the base."""
+        return self._results(Alphas(0.0, 0.0))
+
+    def choose(self, at: Callable[[float], Alphas]) -> tuple[float, list[AlphaScore]]:
+        """The α that the rule chooses along a line of pairs, and the scores of the base and of that line."""
+        base = self.base_results
+        results = {0.0: base} | {value: self._results(at(value)) for value in self.settings.alphas}
+        metrics = {value: _metric_of(each, self.metric) for value, each in results.items()}
+        tried = [
+            _score(value, metrics[value], each, base, self.metric, self.protocol)
+            for value, each in results.items()
+        ]
+        error = partial(_paired_error, metrics, self.protocol.seed)
+        return choose_alpha(tried, error, self.settings.max_retention_drop), tried
+
+    def choose_by_tower(self, alpha: float) -> dict[str, tuple[float, list[AlphaScore]]]:
+        """The α of the image tower beside `alpha` for the text tower, then that of the text tower beside it.
+
+        It stays `alpha` where none is chosen: where a small α fails the limit that the larger one meets.
+        """
+        image, of_image = self.choose(lambda value: Alphas(value, alpha))
+        image = image or alpha
+        text, of_text = self.choose(lambda value: Alphas(image, value))
+        return {"image": (image, of_image), "text": (text or alpha, of_text)}
+
+    def _results(self, alphas: Alphas) -> list[ProbeResult]:
+        if alphas not in self._measured:
+            self.path.set_alphas(alphas)
+            self._measured[alphas] = _measure_selection(self.model, self.protocol, self.metric)
+        return self._measured[alphas]
 
 
 def _measure_selection(model: DualEncoder, protocol: Protocol, metric: ComparisonRow) -> list[ProbeResult]:

@@ -61,7 +61,8 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
     height, width = loaded.image_size
     needs = objective.needs
     groups = [name for name in ("image_2", "mixed_image", "masked_tokens") if name in needs]
-    shape = ((1 + len(groups)) * PAIRS, height, width, 3)
+    anchors = 3 if "anchor_image" in needs else 0
+    shape = ((1 + len(groups)) * PAIRS + anchors, height, width, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
     rows = F.normalize(torch.randn(4, PAIRS, loaded.width, generator=draw), dim=-1)
     said = [
@@ -88,6 +89,8 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         patch_mask=torch.arange(patches).expand(PAIRS, patches) % 2 == 1
         if "masked_tokens" in needs
         else None,
+        base_anchor_image=rows[2][:anchors] if anchors else None,
+        base_scale=10.0,
         base_image=rows[1] if "base_image" in needs else None,
         third_tower=rows[1] if "third_tower" in needs else None,
         teachers={name: (Teacher(rows[2], rows[3], 5.0),)} if "teachers" in needs else {},

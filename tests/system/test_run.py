@@ -166,19 +166,32 @@ def test_killed_and_resumed_ends_bit_equal(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["strategy={lora: {rank: 2, dropout: 0.2}}", "train.micro_batch_size=5"],
+        [
+            "strategy={lora: {rank: 2, dropout: 0.2}}",
+            "train.micro_batch_size=5",
+            "objectives={contrastive: {}, image_anchor: {weight: 5}}",
+            "anchor_texts={count: 32, per_step: 4}",
+            "anchor_images={count: 8, per_step: 4}",
+        ],
         [
             "strategy=locked_image",
             "objectives={contrastive: {}, anchor: {weight: 5}}",
             "anchor_texts={count: 32, per_step: 4}",
+            "train.weight_average={decay: 0.9, start: 0.25}",
         ],
-        ["strategy=locked_text", "train.augmentation=crop"],
+        [
+            "strategy=locked_text",
+            "train.projection_decay=1",
+            "train.augmentation=crop",
+            "train.mix={again: {path: CORPUS, share: 0.25}}",
+        ],
     ],
 )
 def test_resumed_at_every_checkpoint_ends_bit_equal(
-    recipe_file: Path, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+    recipe_file: Path, corpus: Path, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 1."""
+    overrides = [text.replace("CORPUS", str(corpus)) for text in overrides]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     _finetune(recipe_file, straight, *overrides)
     plain = step.compute_gradients

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from domainclip.config.recipe import WeightInterpolation
 from domainclip.evaluation.base import Metric, ProbeResult
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics.aggregates import mean
+from domainclip.training import weight_interpolation
 from domainclip.training.alpha_choice import AlphaScore, InterpolationResult, choose_alpha
-from domainclip.training.weight_interpolation import _paired_error, _score
+from domainclip.training.weight_interpolation import _AlphaSearch, _paired_error, _score
+from domainclip.training.weight_path import Alphas
 from tests.report.made_results import row
 
 
@@ -165,3 +170,55 @@ def test_the_half_that_nothing_was_chosen_on_is_held_against_the_floor() -> None
     assert result.unmet([sure]) == result.unmet([row()]) == ()
     assert _result(0.0, [], 0.01, groups=500).unmet([lost]) == ()
     assert _result(1.0, [], None, groups=500).unmet([lost]) == ()
+
+
+def _search(
+    monkeypatch: pytest.MonkeyPatch, scores: Mapping[Alphas, float], alphas: list[float], **settings: Any
+) -> _AlphaSearch:
+    """A search in which a pair of α has the score of the table, and errors are 0."""
+    path = SimpleNamespace(at=Alphas(9, 9))
+    path.set_alphas = lambda at: setattr(path, "at", at)
+    measured: list[Alphas] = []
+    monkeypatch.setattr(
+        weight_interpolation, "_measure_selection", lambda *_: measured.append(path.at) or path.at
+    )
+    monkeypatch.setattr(weight_interpolation, "_metric_of", lambda results, _: results)
+    monkeypatch.setattr(weight_interpolation, "_paired_error", lambda *_: 0.0)
+    monkeypatch.setattr(
+        weight_interpolation, "_score", lambda alpha, at, *_: AlphaScore(alpha, scores.get(at, 0.0))
+    )
+    search: Any = _AlphaSearch(
+        None,
+        path,
+        SimpleNamespace(seed=0),
+        None,
+        WeightInterpolation(alphas=alphas, **settings),  # type: ignore[arg-type]
+    )
+    search.measured = measured
+    return search  # type: ignore[no-any-return]
+
+
+def test_the_alpha_of_each_tower_is_chosen_beside_that_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {
+        Alphas(0.5, 0.5): 0.6, Alphas(1.0, 1.0): 0.5,  # 0.5 for both
+        Alphas(1.0, 0.5): 0.7,  # then 1 for the image tower
+        Alphas(1.0, 1.0): 0.5,  # and the text tower stays at 0.5
+    }  # fmt: skip
+    search: Any = _search(monkeypatch, scores, [0.5, 1.0])
+    alpha, tried = search.choose(lambda value: Alphas(value, value))
+    assert (alpha, [score.alpha for score in tried]) == (0.5, [0.0, 0.5, 1.0])
+    by_tower = search.choose_by_tower(alpha)
+    assert {tower: chosen for tower, (chosen, _) in by_tower.items()} == {"image": 1.0, "text": 0.5}
+    assert [score.score for score in by_tower["image"][1]] == [0.0, 0.6, 0.7]
+    # Each pair once: base, two for both, one more for the image tower; (1, 1) was measured already.
+    assert search.measured == [Alphas(0, 0), Alphas(0.5, 0.5), Alphas(1, 1), Alphas(1, 0.5)]
+    facts = InterpolationResult(alpha, tried, None, "zero_shot accuracy", "share", 0, by_tower).facts()
+    assert facts["by_tower"]["image"] == {"alpha": 1.0, "validation": {"0.0": 0.0, "0.5": 0.6, "1.0": 0.7}}
+    assert "by_tower" not in InterpolationResult(alpha, tried, None, "zero_shot accuracy", "share").facts()
+
+
+def test_a_tower_for_which_none_is_better_keeps_the_common_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where only the common α is good, both towers have it."""
+    search: Any = _search(monkeypatch, {Alphas(0.5, 0.5): 0.6}, [0.5, 1.0])
+    by_tower = search.choose_by_tower(0.5)
+    assert {tower: chosen for tower, (chosen, _) in by_tower.items()} == {"image": 0.5, "text": 0.5}

@@ -11,7 +11,7 @@ from domainclip.models import dual_encoder, loading
 from domainclip.strategies.base import Strategy
 from domainclip.strategies.full import Full
 from domainclip.strategies.lora import Lora
-from domainclip.training.weight_path import WeightPath
+from domainclip.training.weight_path import Alphas, WeightPath
 
 
 def _trained(base: Path, strategy: Strategy) -> tuple[dual_encoder.DualEncoder, dict[str, torch.Tensor]]:
@@ -57,6 +57,32 @@ def test_by_layer_the_first_layer_moves_least_and_the_last_one_wholly(base: Path
     assert all(torch.equal(path.weights[name], start[name]) for name in start)
     path.set_alpha(1.0)
     assert all(torch.equal(path.weights[name], end[name]) for name in start)
+
+
+def test_each_tower_moves_by_its_own_alpha(base: Path) -> None:
+    model, start = _trained(base, Full())
+    path = WeightPath.between(start, model)
+    end = {name: weight.clone() for name, weight in path.weights.items()}
+    for alphas in (Alphas(0.25, 0.75), Alphas(0.0, 1.0), Alphas(1.0, 0.0)):
+        path.set_alphas(alphas)
+        for name, weight in path.weights.items():
+            share = (
+                alphas.image if name.startswith("image/") else alphas.text
+            )  # the scale goes with the texts
+            assert torch.allclose(weight, torch.lerp(start[name], end[name], share), atol=1e-6), name
+    assert {name.split("/")[0] for name in path.weights} == {"image", "text", "scale"}
+
+
+def test_each_tower_of_an_adapter_moves_by_its_own_alpha(base: Path) -> None:
+    model, start = _trained(base, Lora(rank=3, dora=True))
+    path = WeightPath.between(start, model)
+    after = _merged(model)
+    path.set_alpha(0.0)
+    before = _merged(model)
+    path.set_alphas(Alphas(0.0, 0.5))
+    for name, matrix in _merged(model).items():
+        share = 0.0 if "vision" in name else 0.5
+        assert torch.allclose(matrix, torch.lerp(before[name], after[name], share), atol=2e-6), name
 
 
 def _merged(model: dual_encoder.DualEncoder) -> dict[str, torch.Tensor]:

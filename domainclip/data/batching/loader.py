@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from domainclip.data.batching.batch import Batch, collate, join_parts
-from domainclip.data.batching.order import Position, batch_positions, rank_slice
+from domainclip.data.batching.order import Position, rank_slice
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.prefetch import prefetched
 from domainclip.data.batching.streamed_pairs import StreamedPairs
@@ -22,9 +22,7 @@ from domainclip.data.batching.workers import PAIRS_PER_TASK, TASKS_AHEAD, Worker
 from domainclip.distributed import collectives
 
 
-def batches(
-    pairs: Pairs, start: int, total: int, batch_size: int, *, seed: int, workers: Workers
-) -> Iterator[Batch]:
+def batches(pairs: Pairs, start: int, total: int, batch_size: int, *, workers: Workers) -> Iterator[Batch]:
     """This process's share of each step's batch, for steps `start` to `total`.
 
     With workers or a GPU, the next batch is joined, and copied to pinned memory, while the last one is used.
@@ -36,7 +34,7 @@ def batches(
     if isinstance(pairs, StreamedPairs):
         joined = pairs.batches(start, total, batch_size, count, rank, world)
     else:
-        joined = _stored(pairs, start, total, batch_size, seed, count)
+        joined = _stored(pairs, start, total, batch_size, count)
     on_gpu = torch.cuda.is_available()
     return prefetched(joined, Batch.pinned if on_gpu else _unchanged) if count or on_gpu else joined
 
@@ -50,16 +48,14 @@ def _worker_count(pairs: Pairs, workers: Workers, images: int) -> int:
     return worker_count(workers, images, sum(array.nbytes for array in example.values()))
 
 
-def _stored(
-    pairs: Pairs, start: int, total: int, batch_size: int, seed: int, workers: int
-) -> Iterator[Batch]:
-    rank, world, n = collectives.rank(), collectives.process_count(), len(pairs)
-    first = rank_slice(batch_positions(start, batch_size, n, seed, pairs.strata), rank, world)  # or an error
+def _stored(pairs: Pairs, start: int, total: int, batch_size: int, workers: int) -> Iterator[Batch]:
+    rank, world = collectives.rank(), collectives.process_count()
+    first = rank_slice(pairs.positions(start, batch_size), rank, world)  # or an error
     parts_of_step = ceil(len(first) / PAIRS_PER_TASK)
 
     def tasks() -> Iterator[list[Position]]:
         for at in range(start, total):
-            rows = rank_slice(batch_positions(at, batch_size, n, seed, pairs.strata), rank, world)
+            rows = rank_slice(pairs.positions(at, batch_size), rank, world)
             yield from (rows[i : i + PAIRS_PER_TASK] for i in range(0, len(rows), PAIRS_PER_TASK))
 
     loader: DataLoader[Any] = DataLoader(

@@ -6,7 +6,10 @@ the same order, with the same captions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
+from math import floor
 from typing import TypeVar
 
 import numpy as np
@@ -29,12 +32,37 @@ def batch_positions(
     """
     places = range(step * batch_size, (step + 1) * batch_size)
     if strata is None:
-        return [(p // n, int(_permutation(p // n, n, seed)[p % n])) for p in places]
+        return _sequence(places, n, seed)
     # One cache lookup an epoch, not one a pair: each lookup compares all strata.
     strata_bytes = strata.astype("<i8").tobytes()
     epochs = range(places[0] // n, places[-1] // n + 1)
     orders = {epoch: _stratified_order(epoch, batch_size, seed, strata_bytes) for epoch in epochs}
     return [(p // n, int(orders[p // n][p % n])) for p in places]
+
+
+def mixed_positions(
+    step: int, batch_size: int, sizes: Sequence[int], seeds: Sequence[int], shares: Sequence[float]
+) -> list[Position]:
+    """The (epoch of its source, index) of every pair in the global batch of a step over several sources.
+
+    Each source has an endless sequence of its own. Of the first P positions of the run, source k with share
+    s_k fills ⌊s_k P⌋, in every batch as many as that number grows, and the first source fills the rest: a
+    batch differs by one pair at most from the shares, and no source is counted short. Indices of a source
+    begin where those of the source before it end.
+    """
+    begin, end = (_drawn(at * batch_size, shares) for at in (step, step + 1))
+    positions, start = [], 0
+    for size, seed, first, last in zip(sizes, seeds, begin, end, strict=True):
+        positions += [(epoch, start + index) for epoch, index in _sequence(range(first, last), size, seed)]
+        start += size
+    return positions
+
+
+def _drawn(places: int, shares: Sequence[float]) -> list[int]:
+    """How many pairs of each source the first `places` positions of a run hold."""
+    # As the decimal fractions that were written: 0.1 as a binary number would lose a pair now and then.
+    others = [floor(Fraction(str(share)) * places) for share in shares]
+    return [places - sum(others), *others]
 
 
 def rank_slice(batch: list[Position], rank: int, world: int) -> list[Position]:
@@ -55,7 +83,13 @@ def process_share(items: list[Item], rank: int, world: int, key: str) -> list[It
     return items[rank * size : (rank + 1) * size]
 
 
-@lru_cache(maxsize=4)  # a batch spans two epochs at most, unless the corpus is smaller than the batch
+def _sequence(places: range, n: int, seed: int) -> list[Position]:
+    """The pairs at some places of the endless sequence over n items."""
+    return [(p // n, int(_permutation(p // n, n, seed)[p % n])) for p in places]
+
+
+# A batch spans two epochs at most of each source, unless a source is smaller than its share of the batch.
+@lru_cache(maxsize=16)
 def _permutation(epoch: int, n: int, seed: int) -> np.ndarray:
     generator = np.random.Generator(np.random.Philox(key=stable(seed, epoch, "order")))
     return generator.permutation(n)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from domainclip import seeding
 from domainclip.data.batching import caption_sampling, item_columns, order
 from domainclip.data.batching.batch import Pair
-from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, SecondView, augmented_view
+from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, PairExtras, SecondView, augmented_view
 from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.item_images import ItemImages
 from domainclip.data.batching.matches import caption_numbers, number
@@ -27,6 +27,7 @@ from domainclip.errors import DataError, UnreadableImage
 
 Preprocess = Callable[[Image.Image], dict[str, np.ndarray]]
 Pixels = dict[str, np.ndarray]  # the arrays that the preprocessing returns, by name
+CachedImage = Callable[[int], Pixels | None]  # of a row; None for an image that has to be decoded
 
 
 class Pairs(torch.utils.data.Dataset[Pair]):
@@ -72,8 +73,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.pixels = pixels
         self.smallest_side = smallest_side
         self.strata: np.ndarray | None = None  # (n,) the stratum of each pair; None: any pairs share a batch
-        # Preprocessed images from a cache; None in the place of one that has to be decoded.
-        self.cached_pixels: Callable[[int], Pixels | None] | None = None
+        self.cached_pixels: CachedImage | None = None  # preprocessed images from a cache
         self.replacements = dict(replacements or {})
         # Columns, and not rows, which bring the images' bytes along.
         self.caption_pools = caption_sampling.caption_pools(items, captions or Captions(), token_limit)
@@ -104,6 +104,25 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         """All texts that the items may show, item by item."""
         for pool in self.caption_pools:
             yield from pool.texts or [""]
+
+    def with_cached_pixels(self, cached: CachedImage) -> Pairs:
+        """The same pairs with preprocessed images from a cache."""
+        others = copy.copy(self)
+        others.cached_pixels = cached
+        return others
+
+    @property
+    def epoch_pairs(self) -> float:
+        """The pairs that are trained on while each pair of the corpus is shown once."""
+        return len(self)
+
+    def positions(self, step: int, batch_size: int) -> list[order.Position]:
+        """The (epoch, index) of every pair in the batch of a step; see `order.batch_positions`."""
+        return order.batch_positions(step, batch_size, len(self), self.seed, self.strata)
+
+    def extras_of(self, index: int, text: str, epoch: int) -> PairExtras | None:
+        """The extras of a pair in an epoch that shows `text`."""
+        return self.extra_columns.extras_of(index, text, self.seed, epoch)
 
     @property
     def views_change(self) -> bool:
@@ -146,7 +165,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             requested=requested,
             unusable=unusable,
             second_view=second_view,
-            extras=self.extra_columns.extras_of(index, text, self.seed, epoch),
+            extras=self.extras_of(index, text, epoch),
         )
 
     def _views(self, epoch: int, index: int) -> tuple[Pixels, Pixels | None, tuple[UnusableItem, ...]]:

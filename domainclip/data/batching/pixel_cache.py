@@ -5,7 +5,6 @@ Legend: n images, c bytes that the preprocessing returns for one, whatever their
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,9 +83,7 @@ def with_pixel_cache(
             return pairs
         if not _create_entry(pairs, name, shape, workers, report):
             return pairs
-    cached = copy.copy(pairs)
-    cached.cached_pixels = CachedPixels(name, layout)
-    return cached
+    return pairs.with_cached_pixels(CachedPixels(name, layout))
 
 
 def _has_room(shape: tuple[int, int], limit_gb: float, report: Callable[[str], None]) -> bool:

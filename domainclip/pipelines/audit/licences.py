@@ -25,20 +25,26 @@ def check_licences(recipe: Recipe, card: Card) -> Iterator[Check]:
     yield _stated("base", base, where)
     yield _stated("corpus", card.license, "ask its owner, and set license in its card")
     if recipe.retention is not None and recipe.retention.card:
-        try:
-            general = load_card(recipe.retention.card).license
-        except DomainclipError:  # the card is no longer there
-            general = UNKNOWN
-        yield _stated("retention set", general, "it is measured on only")
+        yield _stated("retention set", _card_licence(recipe.retention.card), "it is measured on only")
+    mixed = [(f"train.mix.{name}", _card_licence(source.card)) for name, source in recipe.train.mix.items()]
+    for key, licence in mixed:
+        yield _stated(key, licence, "ask its owner, and set license in its card")
     weights = recipe.report.license
     yield _stated("adapted weights", weights, "set report.license before you share them")
-    for source, licence in (("base", base), ("corpus", card.license)):
+    for source, licence in (("base", base), ("corpus", card.license), *mixed):
         for term, words in (("nc", "non-commercial"), ("nd", "no derivatives")):
             if term in licence.split("-") and term not in weights.split("-"):
                 text = f"the {source} is {words} ({licence}), and the licence of the weights does not say so"
                 yield Check(
                     AREA, "failed" if weights != UNKNOWN else "warning", f"{text}: set report.license"
                 )
+
+
+def _card_licence(card: str | None) -> str:
+    try:
+        return load_card(card).license
+    except DomainclipError:  # the card is no longer there
+        return UNKNOWN
 
 
 def _stated(what: str, licence: str, remedy: str) -> Check:

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching.batch import collate
-from domainclip.data.batching.order import batch_positions
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
 from domainclip.pipelines.protocol import evaluation_sets
@@ -155,7 +154,7 @@ def _memory(setup: TrainingSetup) -> str:
 
 
 def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS) -> StepBatch:
-    order = batch_positions(at, pairs, len(setup.pairs), setup.settings.seed)
+    order = setup.pairs.positions(at, pairs)
     batch = collate([setup.pairs[place] for place in order])
     return to_step_batch(setup.stage_inputs(), batch, at, next(setup.model.parameters()).device)
 

@@ -95,7 +95,7 @@ def test_a_run_shows_batches_of_one_stratum(
     strata = ready.train_items.strata
     assert strata is not None
     setup = training_setup.make_setup(ready)
-    rows = batches(setup.pairs, 3, 6, 4, seed=0, workers=0)
+    rows = batches(setup.pairs, 3, 6, 4, workers=0)
     assert [next(rows).index.tolist() for _ in range(3)] == [
         [i for _, i in batch_positions(step, 4, 40, 0, strata)] for step in (3, 4, 5)
     ]
