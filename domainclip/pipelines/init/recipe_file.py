@@ -47,6 +47,8 @@ def _objectives(settings: dict[str, Any], objective: str) -> dict[str, Any]:
 
 def _fit_to_classes(settings: dict[str, Any], draft: Draft, comments: dict[str, str]) -> None:
     """Prompts of the classes as further captions, and the probes that the corpus has items for."""
+    if not draft.has_classes:
+        settings["objectives"] = {k: v for k, v in settings["objectives"].items() if k != "class_captions"}
     curation = dict(settings.get("curation", {}))
     if "labels_to_captions" in curation:
         if draft.has_classes:
