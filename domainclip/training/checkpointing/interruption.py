@@ -12,9 +12,11 @@ import time
 from types import FrameType
 
 from domainclip.config.durations import seconds
+from domainclip.distributed.launch import is_launched
 from domainclip.errors import STOP_SIGNALS
 
 _TIME_UP = 10_000  # stands among signal numbers for the time limit
+_ECHO_SECONDS = 5.0  # after a signal in which the same one, through the launcher, is no second request
 
 
 class InterruptHandler:
@@ -25,6 +27,7 @@ class InterruptHandler:
         start = time.monotonic() if started is None else started
         self._deadline = None if time_limit is None else start + seconds(time_limit)
         self._received = 0
+        self._since = 0.0  # when the signal was received
 
     def requested(self) -> int:
         """Return the number of the signal that stops this process, or 0."""
@@ -41,10 +44,16 @@ class InterruptHandler:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
-        signal.signal(number, signal.SIG_DFL)
+        self._received, self._since = number, time.monotonic()
+        signal.signal(number, self._note_again if is_launched() else signal.SIG_DFL)
         if number == signal.SIGHUP:
             self._leave_terminal()
+
+    def _note_again(self, number: int, frame: FrameType | None) -> None:
+        # SLURM signals every process of a job, and the launcher passes on to its processes what it receives.
+        if time.monotonic() - self._since > _ECHO_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _leave_terminal(self) -> None:
         # What is still printed is discarded: on a terminal that is gone it would be an error before the save.

@@ -35,6 +35,22 @@ def test_a_signal_is_noted(number: signal.Signals, code: ExitCode) -> None:
     assert interrupted(number, "stopped").code == code
 
 
+def test_the_echo_of_the_launcher_is_no_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM signals the launcher and its processes, and the launcher passes on what it receives."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with InterruptHandler(None) as stopping:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)  # which would end the process
+        assert stopping.requested() == signal.SIGUSR1
+        ended: list[int] = []
+        later = time.monotonic() + 60
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        monkeypatch.setattr(os, "kill", lambda process, number: ended.append(number))
+        signal.raise_signal(signal.SIGUSR1)
+        assert ended == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """As SIGHUP under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
