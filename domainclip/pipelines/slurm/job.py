@@ -98,7 +98,7 @@ class RunJob:
         if self.idle == _IDLE_SESSIONS:
             raise RecipeError(
                 f"--slurm time: {self.folder}: {self.idle} sessions in a row saved no checkpoint: set a "
-                "longer time, then submit it again with --resume --run-dir"
+                "longer time, and submit the run again"
             )
 
 
