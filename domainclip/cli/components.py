@@ -42,7 +42,7 @@ def list_components(
     if as_json:
         output.print_json([dict(zip(("kind", "name", "purpose"), row, strict=True)) for row in rows])
     else:
-        output.print_table(["kind", "name", "purpose"], rows)
+        output.print_table(["kind", "name", "purpose"], rows, wrap=["purpose"])
 
 
 @components.command("show")
@@ -76,7 +76,7 @@ def show_component(
         columns = ["name", "type", "default", "meaning"]
         rows = [[option[column] for column in columns] for option in one["options"]]
         if rows:
-            output.print_table(["option", *columns[1:]], rows)
+            output.print_table(["option", *columns[1:]], rows, wrap=["type", "meaning"])
         else:
             typer.echo("It has no options.")
 

@@ -193,7 +193,9 @@ def list_entries(as_json: JsonOption = False) -> None:
     if as_json:
         output.print_json({"schema_version": 1, "entries": [vars(one) for one in pipelines_cache.cached()]})
     else:
-        typer.echo(pipelines_cache.list_cache())
+        if rows := pipelines_cache.cache_rows():
+            output.print_table(pipelines_cache.COLUMNS, rows, right=("size", "used"), wrap=("content",))
+        typer.echo(pipelines_cache.cache_total())
 
 
 @cache.command("clear")

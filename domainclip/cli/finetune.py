@@ -72,9 +72,10 @@ def finetune(
         early_checks.check_recipe(chosen)
     run = _Run(chosen, folder, stored, resume, quiet, as_json)
     if dry_run:
+        from domainclip.cli.plan import print_plan
         from domainclip.pipelines.plan import make_plan
 
-        typer.echo(make_plan.plan(chosen, benchmark=False).text())
+        print_plan(make_plan.plan(chosen, benchmark=False))
     elif not first:
         _train(run, processes, accelerate_config)
     elif slurm is not None:

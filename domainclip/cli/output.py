@@ -53,8 +53,17 @@ def print_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     table.writerows(rows)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print an aligned table; in a pipe no cell is cut. The columns in `right` are aligned on the right."""
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[str] = (),
+    wrap: Sequence[str] = (),
+) -> None:
+    """Print an aligned table; in a pipe no cell is cut or wrapped.
+
+    The columns in `right` are aligned on the right; on a terminal those in `wrap` take several lines, and
+    the others are cut.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -62,7 +71,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(
-            Text(name), justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis"
+            Text(name),
+            justify="right" if name in right else "left",
+            no_wrap=name not in wrap,
+            overflow="fold" if name in wrap else "ellipsis",
         )
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))

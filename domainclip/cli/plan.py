@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from domainclip.cli import output
 from domainclip.cli.arguments import Overrides, RecipeOption
 from domainclip.cli.output import JsonOption
+
+if TYPE_CHECKING:
+    from domainclip.pipelines.plan.make_plan import Plan
 
 
 def plan(
@@ -50,7 +53,14 @@ def plan(
         lines = [{"name": name, "value": value} for name, value in planned.lines]
         output.print_json({"schema_version": 1, "lines": lines, "warnings": list(planned.warnings)})
     else:
-        typer.echo(planned.text())
+        print_plan(planned)
+
+
+def print_plan(planned: Plan) -> None:
+    """Print the lines of a plan as a table, then its warnings."""
+    output.print_table(["plan", "value"], planned.lines, wrap=["value"])
+    for warning in planned.warnings:
+        typer.echo(f"warning: {warning}")
 
 
 def validate(recipe: RecipeOption, overrides: Overrides = None, as_json: JsonOption = False) -> None:

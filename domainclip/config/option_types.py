@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +30,29 @@ def describe_options(kind: str, name: str) -> list[Option]:
     Raises: RecipeError for an unknown component.
     """
     schema = registry.schema(kind, name)
-    remarks = field_comments(registry.find(kind, name))
+    component = registry.find(kind, name)
+    remarks, factories = field_comments(component), _factories(component)
     return [
         Option(
             option,
             schema_type(about, schema.get("$defs", {})),
-            json.dumps(about["default"], ensure_ascii=False) if "default" in about else "required",
+            _default(about, factories.get(option)),
             remarks.get(option, ""),
         )
         for option, about in schema.get("properties", {}).items()
     ]
+
+
+def _factories(component: type[Any]) -> dict[str, Callable[[], Any]]:
+    """What makes the default of an option that is a list or a mapping; a schema has no such default."""
+    fields = dataclasses.fields(component)
+    return {f.name: f.default_factory for f in fields if f.default_factory is not dataclasses.MISSING}
+
+
+def _default(about: Mapping[str, Any], factory: Callable[[], Any] | None) -> str:
+    if "default" not in about and factory is None:
+        return "required"
+    return json.dumps(about["default"] if factory is None else factory(), ensure_ascii=False)
 
 
 def purpose(kind: str, name: str) -> str:
@@ -68,11 +82,21 @@ def schema_type(about: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def field_comments(model: type[Any]) -> dict[str, str]:
-    """The comment of each field, by name: at the end of its line, or on the lines above it."""
-    source = inspect.getsource(model)
-    lines = source.splitlines()
+    """The comment of each field, by name, of the class and of the classes that it inherits from.
+
+    A comment stands at the end of the field's line, or on the lines above it.
+    """
+    remarks: dict[str, str] = {}
+    for owner in reversed(model.__mro__):
+        if owner.__module__.partition(".")[0] == model.__module__.partition(".")[0]:
+            remarks |= _own_comments(owner)
+    return remarks
+
+
+def _own_comments(model: type[Any]) -> dict[str, str]:
+    lines = inspect.getsource(model).splitlines()
     remarks = {}
-    for node in ast.parse(textwrap.dedent(source)).body[0].body:  # type: ignore[attr-defined]
+    for node in ast.parse(textwrap.dedent("\n".join(lines))).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             _, _, remark = lines[(node.end_lineno or 1) - 1].partition("  # ")
             above: list[str] = []

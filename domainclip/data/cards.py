@@ -66,6 +66,8 @@ class Splits(StrictModel):
     """
 
     by: Literal["group", "source"] = "group"  # source: one source is the test split
+    # Nearly the same image in two splits: checked, or its group left out of the earlier split and counted.
+    near_duplicates: Literal["check", "leave_out"] = "check"
     test_source: str | int = 1  # a value of columns.source, or its place in their alphabetical order
     train: float = Field(default=0.8, ge=0, le=1)  # share of the groups
     validation: float = Field(default=0.1, ge=0, le=1)  # share of the groups

@@ -22,6 +22,7 @@ from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
 from domainclip.data.readers.sources.readable_items import image_files, with_readable_images
+from domainclip.data.readers.sources.separate_splits import without_copies
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.distributed.phases import phase
@@ -45,6 +46,11 @@ class Corpus:
     stream: Stream | None = None
     guesses: str = ""  # one line with the columns that were guessed, which is the first note as well
     divided: bool = False  # whether the source names no split, so that the shares of the card decided it
+
+    def image_digests(self) -> dict[str, list[str]]:
+        """The digests of an item's image and views, by id; the id where an item has none."""
+        ids = (id for name in SPLITS for id in self.splits[name]["id"][:])
+        return {id: [self.digests.get(id, id), *self.view_digests.get(id, [])] for id in ids}
 
     def with_train_items(self, items: Dataset) -> Corpus:
         """The corpus with other training items."""
@@ -191,6 +197,8 @@ def _read_corpus(card: Card, path: str, secret: bytes | None, reader: CorpusRead
     if not usable and not log.unusable:
         raise DataError(f"corpus {card.name}: {path} holds no items")
     check_max_unusable(log.unusable, usable + len(log.unusable), card)
+    if card.splits.near_duplicates == "leave_out":
+        splits, digests = without_copies(splits, digests, log)
     fingerprint = _fingerprint(splits, digests, card) + (f"-{stream.fingerprint()}" if stream else "")
     locations = {id: log.locations[id] for id in digests}
     if secret is not None:
@@ -225,11 +233,12 @@ def _stream(reader: CorpusReader, card: Card, path: str, log: ReadLog) -> Stream
     """The training split of a streaming reader; a note states which checks see only its sample."""
     if not reader.streaming:
         return None
-    if card.splits.by == "source":
-        raise RecipeError(
-            "corpus.splits.by: source needs all rows at once, and a stream shows a few: store the corpus "
-            "with domainclip data prepare, or use splits.by=group"
-        )
+    for key, whole, other in (("by", "source", "group"), ("near_duplicates", "leave_out", "check")):
+        if getattr(card.splits, key) == whole:
+            raise RecipeError(
+                f"corpus.splits.{key}: {whole} needs all rows at once, and a stream shows a few: store the "
+                f"corpus with domainclip data prepare, or use splits.{key}={other}"
+            )
     from domainclip.distributed import collectives  # torch, which nothing else here needs
 
     stream: Stream | None = collectives.on_first_process(lambda: reader.open_stream(card, path, log))

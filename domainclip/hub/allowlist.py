@@ -105,8 +105,8 @@ def _runs_inside(folder: Path) -> list[Path]:
 
 
 def _model_folder(run: Path) -> Path:
-    """The folder of the merged weights, if the run was merged; else that of the trained model."""
-    return run / "merged" if (run / "merged").is_dir() else run / "model"
+    """The folder of the export, if there is one; else that of the trained model."""
+    return run / "export" if (run / "export").is_dir() else run / "model"
 
 
 def _model_files(model: Path) -> Iterator[tuple[Path, str]]:
@@ -146,9 +146,9 @@ def _adapter_config(file: Path, recipe: Recipe, run: Path) -> bytes:
     base = redaction.hub_id(str(config.get("base_model_name_or_path"))) or redaction.hub_id(recipe.base.path)
     if base is None:
         raise HubError(
-            f"{file}: this adapter needs a base model that is only on this machine: push merged weights, "
-            f"which load alone: domainclip export {quote(str(run))} --to transformers "
-            f"--out {quote(str(run / 'merged'))}; then push again"
+            f"{file}: this adapter needs a base model that is only on this machine: push an export, "
+            f"which loads alone: domainclip export {quote(str(run))} --to transformers "
+            f"--out {quote(str(run / 'export'))}; then push again"
         )
     revision = config.get("revision") or recipe.base.revision
     config |= {"base_model_name_or_path": base, "revision": revision}
@@ -181,7 +181,7 @@ def _texts(
     run: Path, model: Path, recipe: Recipe, results: ResultsFile, include_examples: bool
 ) -> Iterator[tuple[str, str, str]]:
     """Name, text and reason of each text file, without what must not be public."""
-    yield "README.md", _card(model if model.name == "merged" else run), "card"
+    yield "README.md", _card(model if model.name == "export" else run), "card"
     yield from shared_recipe.shared_texts(recipe)
     # The command names local folders, so it is not pushed.
     public = {name: value for name, value in results.run.items() if name != "command"}
@@ -197,7 +197,7 @@ def _texts(
 def _card(folder: Path) -> str:
     file = folder / "README.md"
     if not file.exists():
-        raise HubError(f"{file}: missing: export again, to write the card of the merged weights")
+        raise HubError(f"{file}: missing: export again, to write its card")
     text = front_matter.unmarked(_read_text(file))
     if problem := front_matter.problem(text):
         raise HubError(f"{file}: {problem}")

@@ -102,7 +102,7 @@ def _send(files: list[PushPlan], repo_id: str, private: bool, message: str) -> s
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(file.path, file.source) for file in files
     ]
-    # An adapter from an earlier push would be loaded on top of merged weights, so old files are deleted.
+    # An adapter from an earlier push would be loaded on top of an export, so old files are deleted.
     new = {file.path for file in files}
     old = [sibling.rfilename for sibling in existing.siblings or []]
     operations += [CommitOperationDelete(path) for path in old if is_pushed_name(path) and path not in new]

@@ -66,7 +66,7 @@ def run_model(folder: Path) -> Path | None:
     """
     if (folder / "config.json").exists() or not (folder / "recipe.yaml").is_file():
         return None
-    model = next((folder / name for name in ("merged", "model") if (folder / name).is_dir()), None)
+    model = next((folder / name for name in ("export", "model") if (folder / name).is_dir()), None)
     seeds = sorted(run.name for run in folder.glob("seed-*") if (run / "recipe.yaml").is_file())
     if model is None and seeds:
         refuse(

@@ -30,9 +30,9 @@ class AlignUniform(Objective):
 
     citation: ClassVar[str] = "arXiv:2005.10242"
 
-    align: _Weight = 1.0
-    within: _Weight = 1.0
-    across: _Weight = 1.0
+    align: _Weight = 1.0  # weight of the distance between an image and its text
+    within: _Weight = 1.0  # weight of the spread of images, and of texts, among each other
+    across: _Weight = 1.0  # weight of the spread between images and texts
     t: Annotated[float, Field(gt=0, le=20)] = 2.0  # above, the potential of distant pairs underflows in fp32
 
     def __call__(self, views: Views) -> Tensor:

@@ -32,7 +32,7 @@ class Anchor(Objective):
 
     citation: ClassVar[str] = "arXiv:1606.09282"
 
-    space: Literal["embedding", "similarity", "logit"] = "embedding"
+    space: Literal["embedding", "similarity", "logit"] = "embedding"  # what is compared with the base
     temperature: Annotated[float, Field(gt=0)] = 0.01  # of the logit space
 
     @property

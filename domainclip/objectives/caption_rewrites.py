@@ -35,6 +35,7 @@ class CaptionRewrites(Objective):
     replaces: ClassVar[str] = "contrastive"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
+    # The share of the loss that the rewrite has; the caption has the rest.
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     agreement: Annotated[float, Field(ge=0, le=20)] = 0.0  # γ; the paper takes 2
 

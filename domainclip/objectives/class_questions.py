@@ -44,9 +44,10 @@ class ClassQuestions(Objective):
         "name the classes under classes of the card, or templates, and the labels under columns.labels"
     )
 
+    # Negative prompts of a class without its own; {} is its name.
     negative: list[str] = field(default_factory=lambda: ["no {}"])
     per_pair: Annotated[int, Field(ge=1, le=64)] = 16  # questions
-    unknown: Literal["ignore", "absent", "present"] = "ignore"
+    unknown: Literal["ignore", "absent", "present"] = "ignore"  # how a class marked as unknown (-1) counts
 
     def __post_init__(self) -> None:
         for template in self.negative:

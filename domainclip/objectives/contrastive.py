@@ -33,6 +33,7 @@ class Contrastive(Objective):
     citation: ClassVar[str] = "arXiv:2103.00020"
     replaces: ClassVar[str] = "contrastive"
 
+    # How pairs that share a right text, or their labels, count.
     targets: Literal["mask", "soft", "labels"] = "mask"
 
     @property

@@ -40,7 +40,7 @@ class HardNegatives(Objective):
     focal: Annotated[float, Field(ge=0)] = 0.0  # γ
     false_above: Annotated[float, Field(gt=-1, le=1)] | None = None  # cosine; null: none is in doubt
     false_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0  # what is left of one in doubt
-    judged_by: Literal["texts", "images"] = "texts"
+    judged_by: Literal["texts", "images"] = "texts"  # which cosines decide that a negative is in doubt
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

@@ -31,6 +31,7 @@ class ImageSelfSupervision(Objective):
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2"})
 
+    # The cosines are divided by it; lower: the nearest images count more.
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
 
     def __call__(self, views: Views) -> Tensor:

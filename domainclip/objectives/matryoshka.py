@@ -31,6 +31,7 @@ class Matryoshka(Objective):
 
     citation: ClassVar[str] = "arXiv:2205.13147"
 
+    # Numbers of dimensions that the embeddings are used at.
     widths: Annotated[list[_Width], Field(min_length=1)]
     weights: list[_Weight] | None = None  # c_m; null: equal shares
     # Exactly one; contrastive by default.

@@ -49,8 +49,9 @@ class NegativeCaptions(Objective):
     negatives: ClassVar[Negatives] = "none"  # a pair brings its own
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
+    # How a caption is made wrong.
     rules: list[Rule] = field(default_factory=lambda: ["swap", "numbers", "laterality", "negation", "order"])
-    per_pair: Annotated[int, Field(ge=1, le=16)] = 1
+    per_pair: Annotated[int, Field(ge=1, le=16)] = 1  # negatives of a pair
     column: str | None = None  # of the item's meta, read before any rule
     classes: list[str] = field(default_factory=list)  # what the rule "classes" puts in the place of a label
     shared: bool = False  # whether all images must refuse the negatives of all pairs, as in the paper

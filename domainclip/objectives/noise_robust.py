@@ -40,6 +40,7 @@ class NoiseRobust(Objective):
     replaces: ClassVar[str] = "contrastive"
 
     strength: Annotated[float, Field(ge=0, le=1)] = 0.5  # how far the surest noise is disbelieved
+    # What is done with a pair that may be wrong: a softer target, or a lower weight.
     mode: Literal["smooth", "weigh"] = "smooth"
 
     def __call__(self, views: Views) -> Tensor:

@@ -45,7 +45,7 @@ class ReportSentences(Objective):
     negatives: ClassVar[Negatives] = "other_groups"
 
     max_sentences: Annotated[int, Field(ge=1, le=32)] = 4  # the authors' code draws 6
-    patches: bool = False
+    patches: bool = False  # whether sentences are matched with groups of patches too
 
     @property
     def needs(self) -> frozenset[str]:

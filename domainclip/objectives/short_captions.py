@@ -39,7 +39,7 @@ class ShortCaptions(Objective):
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
-    components: Annotated[int, Field(ge=1)] = 32
+    components: Annotated[int, Field(ge=1)] = 32  # principal directions of the images that remain
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The first sentence of the caption that is shown."""

@@ -30,6 +30,7 @@ class Sigmoid(Objective):
     citation: ClassVar[str] = "arXiv:2303.15343"
     replaces: ClassVar[str] = "sigmoid"
 
+    # labels: pairs with exactly the same labels are right for each other too.
     targets: Literal["mask", "labels"] = "mask"
 
     @property

@@ -32,7 +32,7 @@ class TextPairs(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     column: str | None = None  # of the item's meta; null: another caption
-    captions: LanguageFilter = "any"
+    captions: LanguageFilter = "any"  # the language of the other caption
     temperature: Annotated[float, Field(gt=0, le=10)] | None = None  # null: that of the model
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:

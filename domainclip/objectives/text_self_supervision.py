@@ -38,10 +38,12 @@ class TextSelfSupervision(Objective):
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
+    # How a caption is changed: words or a span removed, or two spans exchanged.
     damage: Annotated[list[Damage], Field(min_length=1)] = field(
         default_factory=lambda: ["words", "span", "order"]
     )
-    share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # of the words that are removed or exchanged
+    # The cosines are divided by it; lower: the nearest texts count more.
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:

@@ -33,7 +33,7 @@ class TokenAlignment(Objective):
     citation: ClassVar[str] = "arXiv:2111.07783, arXiv:2401.09865"
     needs: ClassVar[frozenset[str]] = frozenset({"image_tokens", "text_tokens"})
 
-    mode: Literal["filip", "sparc"] = "sparc"
+    mode: Literal["filip", "sparc"] = "sparc"  # filip: across pairs; sparc: within a pair
 
     @property
     def negatives(self) -> Negatives:

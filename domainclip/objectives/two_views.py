@@ -30,7 +30,7 @@ class TwoViews(Objective):
     citation: ClassVar[str] = "arXiv:2110.05208"
     negatives: ClassVar[Negatives] = "other_groups"
 
-    second_text: bool = False
+    second_text: bool = False  # whether another caption of the item is a positive too
 
     @property
     def needs(self) -> frozenset[str]:

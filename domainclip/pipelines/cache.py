@@ -17,10 +17,12 @@ def cached() -> list[disk_cache.Entry]:
     return [*disk_cache.entries(), *disk_cache.drafts()]
 
 
-def list_cache() -> str:
-    """A line for each entry, the last used first, and their sum. Names reveal nothing of the content."""
-    entries = cached()
-    cells = [
+COLUMNS = ("kind", "name", "size", "used", "content")
+
+
+def cache_rows() -> list[tuple[str, ...]]:
+    """The COLUMNS of each entry, the last used first. Names reveal nothing of the content."""
+    return [
         (
             entry.kind,
             entry.name[:12],
@@ -28,11 +30,15 @@ def list_cache() -> str:
             _age(entry.last_used),
             entry.description,
         )
-        for entry in entries
+        for entry in cached()
     ]
-    lines = [f"{a:10}  {b:12}  {c:>9}  {d:>8}  {e}".rstrip() for a, b, c, d, e in cells]
+
+
+def cache_total() -> str:
+    """The number of entries, their size and their folder, in one line."""
+    entries = cached()
     total = disk_cache.format_size(sum(entry.size for entry in entries))
-    return "\n".join([*lines, f"{len(entries)} entries, {total}, in {disk_cache.root()}"])
+    return f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {total}, in {disk_cache.root()}"
 
 
 def clear_cache(names: Sequence[str], *, everything: bool, older_than: str | None) -> str:

@@ -19,7 +19,7 @@ from domainclip.errors import ModelError
 FILE = "manifest.json"
 _VERSION = 1
 # Checkpoints have a list of their own. The other names are written after the run: by `eval` and by `export`.
-_OTHERS = ("checkpoints", "eval", "merged", "external.jsonl", "ledger.jsonl", FILE)
+_OTHERS = ("checkpoints", "eval", "export", "external.jsonl", "ledger.jsonl", FILE)
 # `eval` adds to these after the run; the card may be edited by hand as well.
 REWRITTEN = ("README.md", "model/classes.json")
 Status = Literal["as written", "changed", "missing", "added"]

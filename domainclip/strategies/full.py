@@ -30,9 +30,12 @@ class Full(Strategy):
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = 1e-4  # above this a pre-trained tower is usually destroyed
 
+    # Factor on the learning rate of the image tower; 0: frozen.
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    # Factor on the learning rate of the text tower; 0: frozen.
     text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     last_layers: Annotated[int, Field(ge=1)] | None = None  # null: all of them
+    # Factor on the learning rate from each layer to the one below; 1: all learn alike.
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     train_logit_scale: bool = True  # whether scale and bias learn too
 

@@ -33,9 +33,10 @@ class LongText(Strategy):
     max_learning_rate: ClassVar[float | None] = 1e-4
 
     kept_positions: Annotated[int, Field(ge=1)] = 20  # positions that stay unchanged
-    stretch_factor: Annotated[int, Field(ge=2)] = 4
+    stretch_factor: Annotated[int, Field(ge=2)] = 4  # how many positions replace each of the others
+    # Factor on the learning rate of the image tower; 0: frozen.
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
-    text_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    text_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # factor on the learning rate of the text tower
     train_logit_scale: bool = True  # whether scale and bias learn too
 
     def requirements(self, base: DualEncoder) -> InputRequirements:

@@ -35,11 +35,13 @@ class Lora(Strategy):
     default_learning_rate: ClassVar[float] = 5e-4
     max_learning_rate: ClassVar[float | None] = 5e-3
 
-    rank: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    rank: Annotated[int, Field(ge=1)] = 8  # columns of A and B: more learn more, and forget more
+    alpha: Annotated[float, Field(gt=0)] = 16.0  # scale of the update, divided by the rank
+    # Share of the inputs of an update that is set to zero in training.
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    towers: Literal["both", "image", "text"] = "both"
+    towers: Literal["both", "image", "text"] = "both"  # which towers learn
     last_layers: Annotated[int, Field(ge=1)] | None = None  # null: all of them
+    # Which layers of a block learn: those of attention, or also those of the MLP.
     targets: Literal["attention", "attention+mlp"] = "attention"
     rslora: bool = False  # alpha / √rank instead of alpha / rank
     dora: bool = False  # direction and length of each row learn apart

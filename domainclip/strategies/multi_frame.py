@@ -34,11 +34,13 @@ class MultiFrame(Strategy):
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = 1e-4
 
-    frames: Annotated[int, Field(ge=2, le=64)] = 4
-    pooling: Literal["mean", "weighted", "temporal"] = "mean"
+    frames: Annotated[int, Field(ge=2, le=64)] = 4  # images that are shown of an item
+    pooling: Literal["mean", "weighted", "temporal"] = "mean"  # how the embeddings of the frames become one
     layers: Annotated[int, Field(ge=1, le=2)] = 1  # of the temporal transformer
     pooling_lr_factor: Annotated[float, Field(gt=0)] = 10.0  # of the pooling, which is new
+    # Factor on the learning rate of the image tower; 0: frozen.
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    # Factor on the learning rate of the text tower; 0: frozen.
     text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     train_logit_scale: bool = True  # whether scale and bias learn too
 

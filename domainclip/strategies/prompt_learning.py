@@ -44,9 +44,10 @@ class PromptLearning(Strategy):
 
     context_tokens: Annotated[int, Field(ge=0, le=64)] = 4  # m
     init_text: str | None = "a photo of a"  # null: at random
-    per_class: bool = False
-    learn_class_names: bool = False
-    classes: list[str] = field(default_factory=list)
+    per_class: bool = False  # whether each class has its own tokens
+    learn_class_names: bool = False  # whether a learned token replaces the name of each class
+    classes: list[str] = field(default_factory=list)  # names of classes; empty: those of the corpus
+    # Images with texts, or texts alone: the caption of an item with the same labels replaces its image.
     train_on: Literal["pairs", "text"] = "pairs"
     train_logit_scale: bool = False  # whether scale and bias learn too
 

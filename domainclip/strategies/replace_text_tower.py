@@ -32,12 +32,12 @@ class ReplaceTextTower(Strategy):
     max_learning_rate: ClassVar[float | None] = 1e-3
 
     encoder: str  # a folder or a Hub id
-    max_tokens: Annotated[int, Field(ge=8)] = 256
-    image_lr_factor: Annotated[float, Field(ge=0)] = 0.0  # factor on the learning rate, of each tower
+    max_tokens: Annotated[int, Field(ge=8)] = 256  # tokens of a caption that the new tower reads
+    image_lr_factor: Annotated[float, Field(ge=0)] = 0.0  # on the learning rate of the image tower
+    # Factor on the learning rate of the new text tower; 0: frozen.
     text_lr_factor: Annotated[float, Field(ge=0)] = 1.0
-    projection_lr_factor: Annotated[float, Field(ge=0)] = (
-        10.0  # of the new projection, which starts from nothing
-    )
+    # Factor on the learning rate of the new projection, which starts from nothing.
+    projection_lr_factor: Annotated[float, Field(ge=0)] = 10.0
     train_logit_scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
 

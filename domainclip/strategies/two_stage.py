@@ -35,10 +35,11 @@ class TwoStage(Strategy):
     max_learning_rate: ClassVar[float | None] = 1e-3
 
     first_stage_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the steps
+    # Which tower is locked in the first stage.
     order: Literal["image_locked_first", "text_locked_first"] = "image_locked_first"
     stage_lr_factors: tuple[_Rate, _Rate] = (1.0, 0.1)  # factor on the learning rate, of each stage
-    image_lr_factor: _Factor = 1.0  # factor of a tower in the second stage
-    text_lr_factor: _Factor = 1.0
+    image_lr_factor: _Factor = 1.0  # factor of the image tower in the second stage
+    text_lr_factor: _Factor = 1.0  # factor of the text tower in the second stage
     last_layers: Annotated[int, Field(ge=1)] | None = None  # that learn in the second stage; null: all
     train_logit_scale: bool = True  # whether scale and bias learn too
 

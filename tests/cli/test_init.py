@@ -215,6 +215,13 @@ def _fits(root: Path) -> Path:
     return root
 
 
+def _fits_table(root: Path) -> Path:
+    _fits(root)
+    lines = ["file_name,caption", *(f"{i}.fits,two faint sources {i}" for i in range(30))]
+    (root / "frames.csv").write_text("\n".join(lines))
+    return root
+
+
 SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str, str]] = {
     # maker, guesses, recipe, a caption of the first item
     "folders": (
@@ -247,6 +254,12 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str, str]] = {
         {"reader": "folder", "columns.labels": "header.OBJTYPE", "columns.group": "header.OBJECT"},
         "astronomy",
         "",
+    ),
+    "fits table": (
+        _fits_table,
+        {"reader": "table", "columns.image": "file_name", "columns.texts": ["caption"]},
+        "astronomy",
+        "two faint sources",
     ),
 }
 

@@ -102,3 +102,10 @@ def test_json_of_commands_that_print_lines(
         "lines": [{"name": "learns", "value": "all"}],
         "warnings": ["small"],
     }
+    assert run("plan", "-r", "astronomy") == 0
+    assert capsys.readouterr().out.splitlines() == ["plan    value", "learns  all", "warning: small"]
+    assert run("data", "cache", "list") == 0
+    header, row, total = capsys.readouterr().out.splitlines()
+    assert header.split() == ["kind", "name", "size", "used", "content"]
+    assert row.split()[:2] == ["embeddings", "entry"]
+    assert total.startswith("1 entry, ")

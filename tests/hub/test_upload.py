@@ -158,14 +158,14 @@ def test_merged_weights_go_first(tmp_path: Path, server: LocalHub) -> None:
     run = made_run(tmp_path / "run")
     assert fault(lambda: push(run, "lab/clip-cxr")) == (
         f"{run}/model/adapter_config.json: this adapter needs a base model that is only on this machine: push "
-        f"merged weights, which load alone: domainclip export {run} --to transformers --out {run}/merged; "
+        f"an export, which loads alone: domainclip export {run} --to transformers --out {run}/export; "
         "then push again"
     )
     assert server.requests == []
-    export(make_request(run, "transformers", run / "merged"))
+    export(make_request(run, "transformers", run / "export"))
     push(run, "lab/clip-cxr")
     assert "adapter_config.json" not in server.files
-    assert server.files["model.safetensors"] == (run / "merged" / "model.safetensors").read_bytes()
+    assert server.files["model.safetensors"] == (run / "export" / "model.safetensors").read_bytes()
     assert b"library_name: transformers" in server.files["README.md"]
 
 

@@ -156,13 +156,13 @@ def test_an_inner_folder_on_the_hub(base: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_a_run_folder_is_a_base(base: Path, tmp_path: Path, merged: bool) -> None:
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_run_folder_is_a_base(base: Path, tmp_path: Path, exported: bool) -> None:
     run = tmp_path / "run"
-    for name in ("model", "merged")[: 1 + merged]:
+    for name in ("model", "export")[: 1 + exported]:
         shutil.copytree(base, run / name)
     (run / "recipe.yaml").write_text("name: a\n")
-    assert load_model(run).base == str(run / ("merged" if merged else "model"))
+    assert load_model(run).base == str(run / ("export" if exported else "model"))
 
 
 def foreign(folder: Path, name: str, content: str = "x") -> Path:

@@ -17,7 +17,7 @@ from domainclip import disk_cache
 from domainclip.errors import ModelError
 from domainclip.models import pickled_weights
 from domainclip.models.loading import load_model
-from domainclip.pipelines.cache import list_cache
+from domainclip.pipelines.cache import cache_rows
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_it_is_converted_once_for_each_content(
     assert load_model(base).scale > 30
     assert len(reads) == 2
     assert [entry.kind for entry in disk_cache.entries()] == ["weights", "weights"]
-    assert "weights, converted from pytorch_model.bin" in list_cache()
+    assert "weights, converted from pytorch_model.bin" in [content for *_, content in cache_rows()]
 
 
 class _Bomb:

@@ -1,4 +1,4 @@
-"""`data cache list|rm`: whole texts."""
+"""`data cache list|clear`: whole texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from domainclip import disk_cache
 from domainclip.errors import RecipeError
-from domainclip.pipelines.cache import clear_cache, list_cache
+from domainclip.pipelines.cache import cache_rows, cache_total, clear_cache
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +33,17 @@ def _some() -> None:
 
 
 def test_an_empty_cache() -> None:
-    assert list_cache() == f"0 entries, 0 bytes, in {disk_cache.root()}"
+    assert cache_rows() == []
+    assert cache_total() == f"0 entries, 0 bytes, in {disk_cache.root()}"
 
 
 def test_entries_are_listed_with_size_age_and_what_they_are() -> None:
     _some()
-    assert list_cache().splitlines() == [
-        "pixels      aaaaaaaaaaaa     3.0 MB   1 h ago  3000000 training pictures",
-        "features    abababababab    20.2 kB  30 d ago  20000 training pictures",
-        f"2 entries, 3.0 MB, in {disk_cache.root()}",
+    assert cache_rows() == [
+        ("pixels", "aaaaaaaaaaaa", "3.0 MB", "1 h ago", "3000000 training pictures"),
+        ("features", "abababababab", "20.2 kB", "30 d ago", "20000 training pictures"),
     ]
+    assert cache_total() == f"2 entries, 3.0 MB, in {disk_cache.root()}"
 
 
 def test_what_is_named_is_removed() -> None:
@@ -67,12 +68,12 @@ def test_what_a_killed_run_left_is_listed_and_removed() -> None:
         at = time.time() - hours * 3600
         for place in (draft / "array.npy", draft):
             os.utime(place, (at, at))
-    assert list_cache().splitlines() == [
-        "pixels      aaaaaaaaaaaa     3.2 kB   1 h ago  3000 training pictures",
-        "pixels      .dead.0123    500 bytes   2 h ago  unfinished",
-        "pixels      .live.4567    500 bytes   0 h ago  unfinished",
-        f"3 entries, 4.2 kB, in {disk_cache.root()}",
+    assert cache_rows() == [
+        ("pixels", "aaaaaaaaaaaa", "3.2 kB", "1 h ago", "3000 training pictures"),
+        ("pixels", ".dead.0123", "500 bytes", "2 h ago", "unfinished"),
+        ("pixels", ".live.4567", "500 bytes", "0 h ago", "unfinished"),
     ]
+    assert cache_total() == f"3 entries, 4.2 kB, in {disk_cache.root()}"
     # One that a run may be writing at this moment stays.
     assert clear_cache([], everything=True, older_than=None) == (
         "removed 2 entries, 3.7 kB; 1 unfinished ones were touched within the hour and are left"

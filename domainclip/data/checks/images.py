@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from domainclip.data.dicom import decoders, doubts, reading
 from domainclip.data.files import locations
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
+from domainclip.data.images.corpus_images import CorpusImages, Position, positions_of
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
 from domainclip.data.quarantine import UnusableItem, count_reasons, raise_max_unusable
 from domainclip.data.schema import SPLITS
@@ -24,32 +24,6 @@ from domainclip.distributed.phases import phase
 
 _MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which the finding is a warning
 _HEAD_BYTES = 132  # enough to recognise a DICOM file
-
-
-@dataclass(frozen=True, slots=True)  # there is one for each image of a corpus
-class Position:
-    """Where an image is in a corpus."""
-
-    split: str
-    row: int
-    view: int  # 0: the image of the item, else a further view
-
-
-class CorpusImages:
-    """Images of a corpus, each read from its row on access: a row may contain a whole file."""
-
-    def __init__(self, corpus: Corpus, positions: Sequence[Position]) -> None:
-        self._rows = {name: corpus.splits[name].select_columns(["image", "views"]) for name in SPLITS}
-        self._positions = positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        position = self._positions[index]
-        row: dict[str, Any] = self._rows[position.split][position.row]
-        image: dict[str, Any] = row["views"][position.view - 1] if position.view else row["image"]
-        return image
 
 
 @dataclass(frozen=True)
@@ -93,19 +67,13 @@ def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> Insp
 
     If all inspections are in the cache, all are used.
     """
-    positions: list[Position] = []
-    digests: list[str] = []
     ids = {name: corpus.splits[name]["id"][:] for name in SPLITS}
-    for name in SPLITS:
-        for row, id in enumerate(ids[name]):
-            for view, digest in enumerate([corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]):
-                positions.append(Position(name, row, view))
-                digests.append(digest)
+    positions, digests = positions_of(ids, corpus.image_digests())
     complete = sample is None or len(positions) <= sample or inspection.is_inspection_cached(digests)
     if sample is not None and not complete:
         sampled = [i * len(positions) // sample for i in range(sample)]
         positions, digests = [positions[i] for i in sampled], [digests[i] for i in sampled]
-    images = CorpusImages(corpus, positions)
+    images = CorpusImages(corpus.splits, positions)
     return InspectedCorpus(
         corpus,
         positions,

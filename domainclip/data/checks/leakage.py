@@ -9,18 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from domainclip import disk_cache
 from domainclip.data import splits
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.checks.images import InspectedCorpus
 from domainclip.data.corpus import Corpus
-from domainclip.data.images import inspection, near_duplicates
+from domainclip.data.images.copies import find_copies
 from domainclip.data.images.near_duplicates import DuplicatePair
-from domainclip.data.images.perceptual_hashes import ORIENTATIONS, THUMBNAIL_SIDE
+from domainclip.data.images.perceptual_hashes import ORIENTATIONS
 from domainclip.data.schema import SPLITS
 from domainclip.distributed.phases import phase
 
-_REMEDY = "give such rows one group, or leave one out"
+_REMEDY = "leave its group out of the earlier split with corpus.splits.near_duplicates=leave_out"
 
 
 def shared_groups(corpus: Corpus) -> Iterator[Finding]:
@@ -103,7 +102,7 @@ def near_duplicate_images(
         yield Finding(
             "error",
             f"nearly the same image in two splits: {between}; {_clearest_pair(inspected, across)}; "
-            f"{_REMEDY}; if they are different images, set corpus.checks.near_duplicates=warning",
+            f"{_REMEDY}, or, if they are different images, set corpus.checks.near_duplicates=warning",
             "near_duplicates",
             len(across),
             _pair_locations(inspected, across),
@@ -127,38 +126,10 @@ def _find_pairs(
     workers: int,
 ) -> list[DuplicatePair]:
     """Near-duplicates of different items, by their index; identical files are reported elsewhere."""
-    inspections, images = inspected.inspections, inspected.images
-    usable = (inspections["reason"] == b"") & ~inspections["blank"]
-    short = np.minimum(inspections["width"], inspections["height"])
-    rows = np.flatnonzero(usable & (short >= THUMBNAIL_SIDE))
-    encode = None if embed is None else lambda indices: embed([images[int(rows[k])] for k in indices])
-    scored = _cached_scores(inspected, rows, workers)
-    duplicates = near_duplicates.select_duplicates(scored, inspections["colour"][rows], encode)
-    pairs = [
-        DuplicatePair(int(rows[pair.first]), int(rows[pair.second]), pair.orientation, pair.score)
-        for pair in duplicates
-    ]
-    return [
-        pair
-        for pair in pairs
-        if inspected.item(pair.first) != inspected.item(pair.second)
-        and inspected.digests[pair.first] != inspected.digests[pair.second]
-    ]
-
-
-def _cached_scores(inspected: InspectedCorpus, rows: np.ndarray, workers: int) -> np.ndarray:
-    """The scored pairs among some images, cached like their inspections."""
-    digests = [inspected.digests[row] for row in rows]
-    key = disk_cache.key("pairs", inspection.VERSION, digests)
-    cached = disk_cache.read("hashes", key)
-    if cached is not None and cached.dtype == near_duplicates.SCORED_PAIR:
-        return cached[1:]
-    inspections = inspected.inspections[rows]
-    scored = near_duplicates.score_pairs(inspections["thumbnail"], inspections["hashes"], workers)
-    # With an additional first row: an array without rows cannot be mapped from disk.
-    padded = np.concatenate([np.zeros(1, near_duplicates.SCORED_PAIR), scored])
-    inspection.store_array(key, padded, {"what": "pairs of similar images", "pairs": len(scored)})
-    return scored
+    images = inspected.images
+    encode = None if embed is None else lambda indices: embed([images[index] for index in indices])
+    pairs = find_copies(inspected.inspections, inspected.digests, encode, workers)
+    return [pair for pair in pairs if inspected.item(pair.first) != inspected.item(pair.second)]
 
 
 def _clearest_pair(inspected: InspectedCorpus, pairs: Sequence[DuplicatePair]) -> str:

@@ -29,8 +29,8 @@ class Balance(Curation):
 
     citation: ClassVar[str] = "arXiv:2309.16671"
 
-    max_per_class: Annotated[int, Field(ge=1)]
-    seed: int = 0
+    max_per_class: Annotated[int, Field(ge=1)]  # about this many items of each class stay
+    seed: int = 0  # another seed selects other items
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """The selected items, in their order.

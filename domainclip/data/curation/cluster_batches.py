@@ -33,9 +33,9 @@ class ClusterBatches(BatchOrdering):
     citation: ClassVar[str] = "arXiv:2407.18887"
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    clusters: Annotated[int, Field(ge=2)] = 10
-    by: Literal["image", "text", "both"] = "both"
-    seed: int = 0
+    clusters: Annotated[int, Field(ge=2)] = 10  # number of clusters
+    by: Literal["image", "text", "both"] = "both"  # the embeddings that are clustered
+    seed: int = 0  # of the first centres of the clusters
 
     def strata(self, items: Dataset, base: Encoder | None = None) -> np.ndarray:
         """(n,) int64, the cluster of each item; fewer clusters where there are fewer items."""

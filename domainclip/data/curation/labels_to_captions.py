@@ -31,7 +31,7 @@ class LabelsToCaptions(Curation):
 
     citation: ClassVar[str] = "arXiv:2412.10372"
 
-    templates: list[str]
+    templates: list[str]  # texts with one {} for the name of a class
     most_similar: Annotated[int, Field(ge=1)] | None = None  # null: all templates
 
     @property

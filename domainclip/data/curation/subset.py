@@ -41,8 +41,8 @@ class Subset(Curation):
     citation: ClassVar[str] = "arXiv:2403.12267"
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    fraction: Annotated[float, Field(gt=0, le=1)]
-    by_label: bool = True
+    fraction: Annotated[float, Field(gt=0, le=1)]  # share of the items that stays
+    by_label: bool = True  # whether each class keeps this share
 
     def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
         """The chosen items, in their old order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from domainclip.data.files.json_tables import parse_json, parse_json_lines
 from domainclip.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")  # of a table that is searched in a folder
+_OF_ROW = re.compile(r"(?:\w+ )?row \d")  # "row 3", "train row 3"
 _JSON_LINES = (".jsonl", ".ndjson")
 _READ = (*SUFFIXES, ".json", ".xlsx")
 _REMEDIES = {
@@ -104,11 +106,11 @@ def peek_columns(
 
 @contextmanager
 def named_in_errors(name: str) -> Iterator[None]:
-    """Put the name of a table before errors that begin with a row of it."""
+    """Put the name of a table or data set before errors that begin with a row of it or of a split."""
     try:
         yield
     except DataError as error:
-        raise (DataError(f"{name}: {error}") if str(error).startswith("row ") else error) from None
+        raise (DataError(f"{name}: {error}") if _OF_ROW.match(str(error)) else error) from None
 
 
 def _suffix(file: Path, key: str) -> str:

@@ -50,10 +50,10 @@ class Dicom(CorpusReader):
     reports: str | None = None
     key: str | None = None  # its column that is matched with …
     attribute: str | None = None  # … this attribute; null: the file's name, with or without suffix
-    encoding: str = "utf-8-sig"
-    separator: str | None = None
+    encoding: str = "utf-8-sig"  # of the table or texts; cp1252 and others as Python names them
+    separator: str | None = None  # of the cells of a table; null: guessed from the header
     quoting: bool | None = None  # whether quotes enclose cells; null: guessed
-    label_separator: str | None = None
+    label_separator: str | None = None  # "|" when a cell may hold several classes, as in a|b
     frames: FramePolicy = "first"  # of a multi-frame file; all: the frames are views of one item
     study: GroupLevel | None = None  # files of one study, or series, are views of one item
     window: int | str = 0  # the window of a file: its index, its explanation, or a CT preset
@@ -93,7 +93,8 @@ class Dicom(CorpusReader):
         _refuse_undecodable(files, card, log)
         self._check_window(files, log)
         items = dicom_studies.group_files(files, self.study, roles.texts or [])
-        return standardise(items, roles, card, log, self.label_separator)
+        with tables.named_in_errors(table.file.name if table else str(path)):
+            return standardise(items, roles, card, log, self.label_separator)
 
     def _table(self, path: Path, root: Path) -> tables.Table | None:
         if self.reports:
@@ -116,7 +117,8 @@ class Dicom(CorpusReader):
             except CellFault as fault:
                 log.unusable.append(UnusableItem(location, str(fault)))
                 continue
-            file = corpus_folder.path_inside(root, name or "?", f"{location}, column {column}")
+            with tables.named_in_errors(table.file.name):
+                file = corpus_folder.path_inside(root, name or "?", f"{location}, column {column}")
             try:
                 yield self._read_file(file, name or location, location, row, keywords)
             except UnreadableImage as error:

@@ -36,7 +36,7 @@ class Folder(CorpusReader):
     A template may name the columns `text`, `label` (the class folder) and `name`.
     """
 
-    encoding: str = "utf-8-sig"
+    encoding: str = "utf-8-sig"  # of the .txt files; cp1252 and others as Python names them
     split_names: bool = True  # whether folders name splits; false: the card's shares divide the images
 
     citation: ClassVar[str] = "the layout of ImageNet-like class folders and of image and .txt pairs"

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from domainclip.config import offline
 from domainclip.data.cards import Card, Columns
-from domainclip.data.files import corpus_folder, hub_answers
+from domainclip.data.files import corpus_folder, hub_answers, tables
 from domainclip.data.files.column_names import column_name
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
@@ -44,13 +44,14 @@ class Hub(CorpusReader):
     """
 
     revision: str | None = None  # a commit or tag; null: the newest commit, which is logged
+    # The name of a configuration, for a data set that has several; null: its default.
     config: str | None = None
     streaming: bool = False  # with `limit`, only those rows are fetched; without, every epoch reads all again
     limit: int | None = None  # the first rows of each split
     buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs in memory for shuffling
     lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: positions that are read at once
     held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test rows that are read
-    label_separator: str | None = None
+    label_separator: str | None = None  # "|" when a cell may hold several classes, as in a|b
 
     citation: ClassVar[str] = "datasets [arXiv:2109.02846]"
 
@@ -72,7 +73,8 @@ class Hub(CorpusReader):
         image = columns.require_image_column(roles, available, str(path))
         in_place = not card.captions.merge_captions  # rows are merged by the bytes of their image
         rows = self._rows(_selected(source, card, roles), str(path), image, roles, log, in_place)
-        return standardise(rows, roles, card, log, self.label_separator)
+        with tables.named_in_errors(f"data set {path}"):
+            return standardise(rows, roles, card, log, self.label_separator)
 
     def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream | None:
         """The training split when it is streamed whole; its other splits are read, up to `held_out` rows.
@@ -175,7 +177,9 @@ class Hub(CorpusReader):
                     continue
                 if cell["bytes"] is None and cell["path"] and not place:
                     cell["path"] = str(
-                        corpus_folder.path_inside(_root(path, cell["path"]), cell["path"], location)
+                        corpus_folder.path_inside(
+                            _root(path, cell["path"]), cell["path"], f"{location}, column {image}"
+                        )
                     )
                 yield SourceRow(
                     values=values,

@@ -29,7 +29,7 @@ Condition = dict[
 class Table(CorpusReader):
     """Reads a table, or a folder with a metadata.csv, .tsv, .jsonl or .parquet; images lie in its folder."""
 
-    encoding: str = "utf-8-sig"
+    encoding: str = "utf-8-sig"  # of the table; cp1252 and others as Python names them
     separator: str | None = None  # null: guessed from the header
     quoting: bool | None = None  # whether quotes enclose cells; null: guessed from their positions
     image_folder: str = ""  # that image names are relative to, from the folder of the table; or any other
@@ -62,7 +62,8 @@ class Table(CorpusReader):
                 if not _matches(self.where, row):
                     continue
                 selected += 1
-                rows.append(self._row(row, f"row {number}", column, root))
+                with tables.named_in_errors(file.name):
+                    rows.append(self._row(row, f"row {number}", column, root))
             except CellFault as fault:
                 log.unusable.append(UnusableItem(f"row {number}", str(fault)))
         if selected < len(table.rows):

@@ -35,11 +35,10 @@ class Webdataset(CorpusReader):
     buffer: Annotated[int, Field(ge=1)] = 2048  # of a stream: pairs in memory for shuffling
     lanes: Annotated[int, Field(ge=1)] = 8  # of a stream: positions that are read at once
     held_out: Annotated[int, Field(ge=1)] = 2000  # of a stream: validation and test items that are read
-    split_names: bool = (
-        True  # whether shards and folders name splits; false: the card's shares divide the samples
-    )
+    # Whether shards and folders name splits; false: the card's shares divide the samples.
+    split_names: bool = True
     class_names: tuple[str, ...] = ()  # the names of the class numbers in .cls files
-    label_separator: str | None = None
+    label_separator: str | None = None  # "|" when a text may hold several classes, as in a|b
 
     citation: ClassVar[str] = "WebDataset [github.com/webdataset/webdataset]; POSIX.1-2001 (pax)"
 

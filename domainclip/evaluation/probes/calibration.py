@@ -35,7 +35,7 @@ class Calibration(Probe):
     version: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
 
-    bins: int = 15
+    bins: int = 15  # bins of equal width in which confidence and accuracy are compared
 
     def __post_init__(self) -> None:
         if self.bins < 1:

@@ -43,8 +43,9 @@ class FewShot(Probe):
     version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
+    # Training images of each class.
     shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
-    seeds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1)] = 3  # draws of the training images, of which the mean is reported
     max_items: int = 5000  # training images to draw from
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:

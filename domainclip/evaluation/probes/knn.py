@@ -35,7 +35,9 @@ class Knn(Probe):
     version: ClassVar[int] = 2
     classifies: ClassVar[bool] = True
 
+    # Neighbours that vote; one metric each.
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 20)
+    # Divides the cosine of a vote; lower: near neighbours count more.
     temperature: Annotated[float, Field(gt=0)] = 0.07
     max_items: int = 5000  # training images that may be neighbours
 

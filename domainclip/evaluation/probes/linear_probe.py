@@ -45,7 +45,7 @@ class LinearProbe(Probe):
     classifies: ClassVar[bool] = True
 
     max_items: int = 5000  # training items; bounds the cost
-    iterations: int = 300
+    iterations: int = 300  # of the optimizer at most
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Accuracy, or AUROC for a `multi_label` card; the details give the selected penalty."""

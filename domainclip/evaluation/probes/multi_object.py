@@ -46,7 +46,7 @@ class MultiObject(Probe):
 
     pair: str = "{} and {}"  # the text that names two classes
     absent: Annotated[int, Field(ge=1)] = 3  # absent classes per pair
-    max_items: Annotated[int, Field(ge=1)] = 1000
+    max_items: Annotated[int, Field(ge=1)] = 1000  # scenes at most
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Two metrics, and a third where boxes exist."""

@@ -49,10 +49,11 @@ class OpenVocabulary(Probe):
     version: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
 
+    # Names of further classes that no image has.
     words: tuple[str, ...] = tuple(word.replace("_", " ") for word in _CIFAR100.split())
-    template: str = "a photo of a {}."
-    steps: Annotated[int, Field(ge=1)] = 5
-    orders: Annotated[int, Field(ge=1)] = 3
+    template: str = "a photo of a {}."  # the prompt of these words; {} is one
+    steps: Annotated[int, Field(ge=1)] = 5  # in how many steps the words are added
+    orders: Annotated[int, Field(ge=1)] = 3  # random orders of adding, of which the mean is reported
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:
         """Stability, extensibility, and the closed-vocabulary accuracy as their reference."""

@@ -33,7 +33,7 @@ class Paraphrase(Probe):
     citation: ClassVar[str] = "arXiv:2402.15120"
     version: ClassVar[int] = 2
 
-    depth: Annotated[int, Field(ge=1)] = 10
+    depth: Annotated[int, Field(ge=1)] = 10  # first answers that are compared
     max_items: Annotated[int, Field(ge=1)] = 1000  # items
 
     def __call__(self, encoder: Encoder, data: EvaluationSet) -> ProbeResult:

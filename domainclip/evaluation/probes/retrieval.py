@@ -41,6 +41,7 @@ class Retrieval(Probe):
     citation: ClassVar[str] = "arXiv:2103.00020"
     version: ClassVar[int] = 3
 
+    # pairwise: only the caption and the image of the pair are right for each other.
     preset: Literal["multi", "pairwise"] = "multi"
     percent: tuple[int, ...] = (10,)  # shares of the gallery at which recall is also measured
     gallery: int | None = None  # images per gallery: fixed, so that metrics of different corpora compare

@@ -53,7 +53,7 @@ class ShortcutMark(Probe):
     version: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
 
-    mark: Literal["square", "noise", "letter"] = "square"
+    mark: Literal["square", "noise", "letter"] = "square"  # what is drawn into a corner of the image
     letter: str = "L"  # for `letter`: a marker as corpora have it in a corner
     max_items: Annotated[int, Field(ge=1)] = 48  # items; each is encoded two or three times
 

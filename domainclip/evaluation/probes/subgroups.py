@@ -51,7 +51,7 @@ class Subgroups(Probe):
     # columns with few values.
     by: list[str] | None = None
     intersections: bool = False  # of all pairs of columns
-    smallest: int = 10
+    smallest: int = 10  # items of a subgroup that is measured, at least
 
     def __post_init__(self) -> None:
         names = [parse_column(text).name for text in self.by or ()]

@@ -13,6 +13,7 @@ from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
 from domainclip.data.checks.structure import class_counts
 from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.data.dicom.decoders import DecoderRow, decoder_table
+from domainclip.data.images.split_copies import COPY, OF_GROUP
 from domainclip.data.quarantine import check_max_unusable, count_reasons
 from domainclip.data.schema import SPLITS
 from domainclip.data.text import languages
@@ -78,10 +79,10 @@ class CorpusCheck:
 
 def _too_many_unusable(corpus: Corpus) -> list[Finding]:
     """The error that would stop a run, where more items are unusable than the card allows."""
-    usable = len(corpus.digests) + sum(map(len, corpus.view_digests.values()))
-    unusable = corpus.unusable
+    total = len(corpus.digests) + sum(map(len, corpus.view_digests.values())) + len(corpus.unusable)
+    unusable = [item for item in corpus.unusable if item.reason not in (COPY, OF_GROUP)]  # those were chosen
     try:
-        check_max_unusable(unusable, usable + len(unusable), corpus.card)
+        check_max_unusable(unusable, total, corpus.card)
     except DataError as error:
         where = tuple(item.location for item in unusable)
         return [Finding("error", str(error), "unusable_items", len(unusable), where)]

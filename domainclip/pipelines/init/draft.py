@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from domainclip.data.readers.guesses.domain import DomainGuess, guess_domain
 from domainclip.data.readers.guesses.guess import Guess
@@ -60,6 +60,7 @@ def draft_of_rows(
     roles: Roles,
     source: SourceRows,
     profiles: Sequence[ColumnProfile],
+    files: Literal["fits", ""] = "",
 ) -> Draft:
     languages = sorted(set(filter(None, roles.languages.values())))
     return Draft(
@@ -67,7 +68,7 @@ def draft_of_rows(
         about=about,
         reader=reader,
         guesses=(*guesses, *roles.guesses),
-        domain=guess_domain(source.columns, caption_texts(profiles, roles), class_names(roles), ""),
+        domain=guess_domain(source.columns, caption_texts(profiles, roles), class_names(roles), files),
         classes=roles.classes.counts or Counter(),
         languages=tuple(languages),
         columns=tuple(source.columns),

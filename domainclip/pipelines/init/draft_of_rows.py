@@ -9,6 +9,7 @@ from pathlib import Path
 
 from domainclip.data.readers.guesses import dicom_folder, source_rows
 from domainclip.data.readers.guesses.class_columns import Classes
+from domainclip.data.readers.guesses.folders import is_fits_file
 from domainclip.data.readers.guesses.guess import Guess
 from domainclip.data.readers.guesses.image_column import ImageColumn, find_image_column
 from domainclip.data.readers.guesses.profiles import ColumnProfile, profile_columns
@@ -52,7 +53,10 @@ def of_table(path: str, file: Path, reader: str, ask: Ask, required: bool) -> Dr
         start = os.path.relpath(folder, file.parent.resolve()) if inside else str(folder)
         guesses.append(Guess("options.image_folder", start, "the images lie there, not beside the table"))
     roles = _refined(guess_roles(profiles, source.rows, image.name, file.name), profiles, ask)
-    draft = draft_of_rows(str(file), about, "table", guesses, roles, source, profiles)
+    fits = bool(image.first) and is_fits_file(Path(image.first))
+    draft = draft_of_rows(
+        str(file), about, "table", guesses, roles, source, profiles, files="fits" if fits else ""
+    )
     return replace(draft, why_reader=f"{file.name} lists the images")
 
 

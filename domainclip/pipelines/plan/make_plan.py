@@ -33,12 +33,6 @@ class Plan:
     lines: list[tuple[str, str]]
     warnings: tuple[str, ...]
 
-    def text(self) -> str:
-        """A table of two columns, then the warnings."""
-        width = max(len(name) for name, _ in self.lines)
-        rows = [f"{name:{width}}  {value}" for name, value in self.lines]
-        return "\n".join([*rows, *(f"warning: {warning}" for warning in self.warnings)])
-
 
 @dataclass(frozen=True)
 class Cluster:

@@ -81,8 +81,8 @@ def test_the_same_image_in_two_splits(tmp_path: Path) -> None:
     file = table(tmp_path, _rows())
     (tmp_path / "5.png").write_bytes((tmp_path / "2.png").read_bytes())
     assert _texts(_findings(file), "error") == [
-        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
-        "group, or leave one out"
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; leave its "
+        "group out of the earlier split with corpus.splits.near_duplicates=leave_out"
     ]
 
 
@@ -98,8 +98,8 @@ def test_large_images_are_compared_by_all_their_bytes(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes((tmp_path / "2.png").read_bytes())
     (tmp_path / "2.png").write_bytes((tmp_path / "5.png").read_bytes())
     assert _texts(corpus_findings(load_corpus(card(), str(file)), None, 4), "error") == [
-        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; give such rows one "
-        "group, or leave one out"
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 6; leave its "
+        "group out of the earlier split with corpus.splits.near_duplicates=leave_out"
     ]
 
 

@@ -21,12 +21,20 @@ from tests.data.made_corpora import card, table
 SPLITS = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
 
 
-def _corpus(folder: Path, last: Image.Image | bytes | None = None, **keys: Any) -> Corpus:
-    """Twelve films; `last` replaces that of row 12, which is in the test split."""
+def _corpus(
+    folder: Path,
+    last: Image.Image | bytes | None = None,
+    changed: dict[str, dict[int, str]] | None = None,
+    **keys: Any,
+) -> Corpus:
+    """Twelve films; `last` replaces that of row 12, in the test split, `changed` cells by column and index."""
     rows = [
         {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
         for i, split in enumerate(SPLITS)
     ]
+    for column, cells in (changed or {}).items():
+        for i, value in cells.items():
+            rows[i][column] = value
     file = table(folder, rows, images=False)
     for i in range(len(rows)):
         film(i).save(folder / f"{i}.png")
@@ -53,8 +61,8 @@ def test_the_same_file(tmp_path: Path) -> None:
     film(2).save(tmp_path / "copy.png")
     findings = corpus_findings(_corpus(tmp_path, (tmp_path / "copy.png").read_bytes()), None, 4)
     assert leak_messages(findings) == [
-        "the same image in two splits: 1 in train and test; one of them: row 3, row 12; give such rows one "
-        "group, or leave one out"
+        "the same image in two splits: 1 in train and test; one of them: row 3, row 12; leave its "
+        "group out of the earlier split with corpus.splits.near_duplicates=leave_out"
     ]  # and is not repeated as nearly the same
 
 
@@ -87,8 +95,8 @@ def test_nearly_the_same_image(tmp_path: Path, name: str) -> None:
     turn = " (mirrored)" if "mirrored" in name else ""
     line = (
         "nearly the same image in two splits: 1 in train and test; one of them: row 3, row 12"
-        f"{turn}; give such rows one group, or leave one out; if they are different images, set "
-        "corpus.checks.near_duplicates=warning"
+        f"{turn}; leave its group out of the earlier split with "
+        "corpus.splits.near_duplicates=leave_out, or, if they are different images, set corpus.checks.near_duplicates=warning"
     )
     assert leak_messages(findings) == [line]
     assert findings[0].where == ("row 3 and row 12",)
@@ -115,6 +123,33 @@ def _misspelt() -> Any:
     from domainclip.data.cards import load_card
 
     return load_card(None, {"checks": {"near_duplicate": "off"}})
+
+
+@pytest.mark.parametrize("form", ["cut", "same file"])
+def test_the_group_of_a_copy_is_left_out_of_the_earlier_split_and_counted(tmp_path: Path, form: str) -> None:
+    copy = film(2)
+    copy.save(tmp_path / "copy.png")
+    last = (tmp_path / "copy.png").read_bytes() if form == "same file" else COPIES[form](copy)
+    published = {"group": {2: "patient", 5: "patient"}}  # row 6 is of the same patient as row 3
+    whole = _corpus(tmp_path, last, changed=published)
+    assert leak_messages(corpus_findings(whole, None, 4))
+    separated = _corpus(tmp_path, last, changed=published, splits={"near_duplicates": "leave_out"})
+    findings = corpus_findings(separated, None, 4)
+    assert leak_messages(findings) == []
+    assert [len(separated.splits[name]) for name in ("train", "validation", "test")] == [6, 2, 2]
+    assert separated.splits["test"].to_list() == whole.splits["test"].to_list()
+    assert [(item.location, item.reason) for item in separated.unusable] == [
+        ("row 3", "near-duplicate of an image in a later split"),
+        ("row 6", "of a group with a near-duplicate in a later split"),
+    ]
+    assert separated.fingerprint != whole.fingerprint
+    assert _codes(findings, "warning") == ["left_out"]
+    (note,) = [note for note in separated.notes if note.startswith("near-duplicates")]
+    assert "2 of 8 items of train (1 of its groups) are left out" in note
+
+
+def test_nothing_is_left_out_without_a_copy(tmp_path: Path) -> None:
+    assert _corpus(tmp_path, splits={"near_duplicates": "leave_out"}).unusable == []
 
 
 def test_near_duplicates_in_one_split_are_information(tmp_path: Path) -> None:
@@ -157,6 +192,6 @@ def test_the_same_view_of_two_items(tmp_path: Path) -> None:
     views = {train: ["twin", "other"], test: [loaded.digests[test], "twin"]}
     findings = list(identical_images(replace(loaded, view_digests=views)))
     assert [finding.text for finding in findings] == [
-        "the same image in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; give "
-        "such rows one group, or leave one out"
+        "the same image in two splits: 1 in train and test; one of them: row 3 view 1, row 11 view 2; "
+        "leave its group out of the earlier split with corpus.splits.near_duplicates=leave_out"
     ]

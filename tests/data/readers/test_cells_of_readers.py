@@ -109,6 +109,20 @@ def _all(corpus: Corpus, column: str) -> list[Any]:
     return [value for split in corpus.splits.values() for value in split[column][:]]
 
 
+@pytest.mark.parametrize(
+    ("write", "source"),
+    [(_csv, "t.csv: row"), (_dicom, "metadata.jsonl: row"), (_hub, "data set {folder}: train row")],
+)
+def test_a_wrong_cell_is_named_by_its_file_row_and_column_and_not_quoted(
+    tmp_path: Path, write: Write, source: str
+) -> None:
+    columns = {"texts": "caption", "labels": ["label"]}  # one column a class: 1, 0 or -1
+    with pytest.raises(DataError) as caught:
+        _load(write, tmp_path, ["1", "Jane Doe"], "label", columns=columns)
+    place = source.format(folder=tmp_path / "corpus")
+    assert str(caught.value) == f"{place} 2, column label: not 1, 0, -1 (unknown) or blank"
+
+
 @pytest.mark.parametrize("write", [_csv, *TYPED])
 @pytest.mark.parametrize(
     "cell", [["a cat", "a dog"], str(["a cat", "a dog"]), '["a cat", "a dog"]', MAPPING, TURNS, str(TURNS)]

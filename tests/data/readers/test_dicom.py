@@ -279,7 +279,7 @@ def test_links_of_a_table_that_lead_outside_are_refused(tmp_path: Path, name: st
     with pytest.raises(DataError) as caught:
         _read(root)
     assert str(caught.value) == (
-        f"row 1, column file_name: the file lies outside the corpus folder {root}: move or copy it inside"
+        f"metadata.csv: row 1, column file_name: the file lies outside the corpus folder {root}: move or copy it inside"
     )
 
 

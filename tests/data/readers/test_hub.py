@@ -124,7 +124,8 @@ def test_a_row_may_not_reach_for_other_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == (
-        f"train row 1: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
+        f"data set {tmp_path}: train row 1, column image: the file lies outside the corpus folder {tmp_path}: "
+        "move or copy it inside"
     )
 
 

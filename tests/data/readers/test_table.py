@@ -120,7 +120,7 @@ def test_names_that_reach_outside_are_refused(tmp_path: Path, name: str) -> None
     with pytest.raises(DataError) as caught:
         _read(root)
     assert str(caught.value) == (
-        f"row 1, column file_name: the file lies outside the corpus folder {root}: move or copy it inside"
+        f"metadata.jsonl: row 1, column file_name: the file lies outside the corpus folder {root}: move or copy it inside"
     )
     assert caught.value.code == ExitCode.DATA
 
@@ -163,5 +163,5 @@ def test_a_path_inside_a_parquet_file_may_not_reach_outside_either(tmp_path: Pat
     with pytest.raises(DataError) as caught:
         _read(tmp_path / "t.parquet")
     assert str(caught.value) == (
-        f"row 1, column image: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
+        f"t.parquet: row 1, column image: the file lies outside the corpus folder {tmp_path}: move or copy it inside"
     )

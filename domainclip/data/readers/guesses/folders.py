@@ -68,7 +68,7 @@ def guess_folder(root: Path) -> FolderGuess:
         guesses.insert(
             0, Guess("columns.texts", ["text"], f"{with_text} of {len(images)} images have a .txt", texts[:3])
         )
-    fits = [image for image in images if _is_fits(image)]
+    fits = [image for image in images if is_fits_file(image)]
     if len(fits) * 2 < len(images):
         return FolderGuess(len(images), tuple(guesses), texts, classes)
     return _with_headers(len(images), fits, guesses, texts, classes)
@@ -137,7 +137,8 @@ def _texts(images: Sequence[Path]) -> tuple[tuple[str, ...], int]:
     return (tuple(texts), count) if count * 2 > len(images) else ((), count)
 
 
-def _is_fits(file: Path) -> bool:
+def is_fits_file(file: Path) -> bool:
+    """Whether a file is named as a FITS file and begins like one."""
     if not image_files.image_suffix(file).startswith((".fi", ".ft", ".fz")):
         return False
     with suppress(OSError):
