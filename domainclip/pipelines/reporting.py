@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from domainclip.config.recipe import Recipe
 from domainclip.data.cards import Card
-from domainclip.data.checks.findings import Finding
+from domainclip.data.checks.findings import Finding, tolerated_copies
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.distributed.phases import phase
@@ -184,7 +184,7 @@ def report_context(
         external=external,
         trained_on=protocol.overlap.statements,
         readings=readings,
-        cautions=cautions,
+        cautions=[*cautions, *tolerated_copies(inputs.findings)],
         versions=versions(),
     )
 

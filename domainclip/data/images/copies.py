@@ -26,7 +26,7 @@ def find_copies(
     short = np.minimum(inspections["width"], inspections["height"])
     rows = np.flatnonzero(usable & (short >= THUMBNAIL_SIDE))
     encode = None if embed is None else lambda indices: embed([int(rows[k]) for k in indices])
-    scored = _cached_scores(inspections[rows], [digests[row] for row in rows], workers)
+    scored = _cached_scores(inspections[rows], [digests[row] for row in rows.tolist()], workers)
     pairs = [
         DuplicatePair(int(rows[pair.first]), int(rows[pair.second]), pair.orientation, pair.score)
         for pair in near_duplicates.select_duplicates(scored, inspections["colour"][rows], encode)

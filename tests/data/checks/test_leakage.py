@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from domainclip.data.checks import leakage
-from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
+from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors, tolerated_copies
 from domainclip.data.checks.leakage import identical_images
 from domainclip.data.checks.run_checks import corpus_findings
 from domainclip.data.corpus import Corpus, load_corpus
@@ -112,6 +112,10 @@ def test_the_card_can_lower_the_level_of_near_duplicates(tmp_path: Path) -> None
     )
     assert _codes(lowered, "warning") == ["near_duplicates"]
     assert leak_messages(lowered) == []
+    assert tolerated_copies(lowered) == [
+        "1 pair of nearly the same image in two splits, which "
+        "corpus.checks.near_duplicates lets pass: where they are copies, the metrics are too high."
+    ]
     off = corpus_findings(_corpus(tmp_path / "b", planted, checks={"near_duplicates": "off"}), None, 4)
     assert "near_duplicates" not in [finding.code for finding in off]
     with pytest.raises(RecipeError) as caught:

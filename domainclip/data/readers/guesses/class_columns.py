@@ -52,14 +52,18 @@ def guess_classes(profiles: Sequence[ColumnProfile], taken: Sequence[str], sourc
         key=lambda p: (p.name != usual, _rank(p.name)),
     )
     for profile in ranked:
-        # text_kind tells what the text is, not the image.
-        other = find_word(profile.name, ADMINISTRATIVE) or words(profile.name)[0] in ("text", "caption")
+        other = find_word(profile.name, ADMINISTRATIVE) or _is_about_text(profile.name)
         if other and profile.name != usual:
             continue
         if (classes := _of_column(profile)) is not None:
             return classes
     flags = _flags([p for p in free if not find_word(p.name, SUBGROUPS)])
     return flags if flags.found else _only_candidate(free)
+
+
+def _is_about_text(name: str) -> bool:
+    """Whether a column, such as text_kind, is about the text and not about the image."""
+    return words(name)[0] in ("text", "caption")
 
 
 def _only_candidate(free: Sequence[ColumnProfile]) -> Classes:
@@ -74,6 +78,7 @@ def _only_candidate(free: Sequence[ColumnProfile]) -> Classes:
         and not p.is_flag
         and not p.is_address
         and not find_word(p.name, others)
+        and not _is_about_text(p.name)
     ]
     return (_of_column(few[0]) or Classes()) if len(few) == 1 else Classes()
 

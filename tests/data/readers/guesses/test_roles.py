@@ -67,6 +67,9 @@ def test_the_only_column_with_few_values_is_the_class_and_two_are_none() -> None
     rows = [{"file": f"{i}.png", "Sorte": ("rot", "blau")[i % 2]} for i in range(20)]
     assert _values(_roles(rows)) == {"columns.labels": "Sorte"}
     assert _values(_roles([{**row, "Lager": ("a", "b")[i % 2]} for i, row in enumerate(rows)])) == {}
+    # What a text is says nothing about the image.
+    kinds = [{"file": f"{i}.png", "text_kind": ("note", "name")[i % 2]} for i in range(20)]
+    assert _values(_roles(kinds)) == {}
 
 
 def test_several_classes_in_a_cell_and_a_flag_for_each_class() -> None:
