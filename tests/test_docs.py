@@ -50,7 +50,7 @@ def test_every_component_is_described_in_full() -> None:
     assert "Low-rank updates: the base is frozen, a small adapter is added to it and learns." in lora
     assert "> W + (alpha / rank) B A on the attention projections, B starting at zero." in lora
     assert "[arXiv:2106.09685](https://arxiv.org/abs/2106.09685)" in lora
-    assert "| `rank` | integer ≥ 1 | 8 |  |" in lora
+    assert "| `rank` | integer ≥ 1 | 8 | columns of A and B: more learn more, and forget more |" in lora
     assert "| `last_layers` | integer ≥ 1 or null | null | null: all of them |" in lora
     assert "*Learning rate:* 0.0005, unless" in lora
     anchor = sections["anchor"]

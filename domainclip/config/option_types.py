@@ -84,7 +84,7 @@ def schema_type(about: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 def field_comments(model: type[Any]) -> dict[str, str]:
     """The comment of each field, by name, of the class and of the classes that it inherits from.
 
-    A comment stands at the end of the field's line, or on the lines above it.
+    A comment stands at the end of the field's lines, or on the lines above it.
     """
     remarks: dict[str, str] = {}
     for owner in reversed(model.__mro__):
@@ -98,11 +98,12 @@ def _own_comments(model: type[Any]) -> dict[str, str]:
     remarks = {}
     for node in ast.parse(textwrap.dedent("\n".join(lines))).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            _, _, remark = lines[(node.end_lineno or 1) - 1].partition("  # ")
+            own = (line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno])
+            remark = " ".join(filter(None, map(str.strip, own)))
             above: list[str] = []
             for line in reversed(lines[: node.lineno - 1]):
                 if not line.strip().startswith("# "):
                     break
                 above.insert(0, line.strip().removeprefix("# "))
-            remarks[node.target.id] = remark.strip() or " ".join(above)
+            remarks[node.target.id] = remark or " ".join(above)
     return remarks

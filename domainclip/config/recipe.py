@@ -130,7 +130,7 @@ class Recipe(StrictModel):
     anchor_images: AnchorImages = AnchorImages()
     # {}: weights between base and adapted model, chosen on validation.
     weight_interpolation: WeightInterpolation | None = None
-    probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}
+    probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}  # what is measured, with options
     retention: RetentionSource | None = None  # general images, on which forgetting is measured
     evaluate: EvaluationConfig = EvaluationConfig()  # how the models are measured
     report: ReportConfig = ReportConfig()  # title, licence and content of the report

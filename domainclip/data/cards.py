@@ -145,9 +145,8 @@ class Card(StrictModel):
 
     name: str = "unnamed"  # default: that of the card's file
     pretty_name: str = ""  # in reports and model cards
-    # Words of reports: its groups in the plural (patients, works), and a class in the singular (finding).
-    group_name: str = Field(default="", max_length=30)
-    class_name: str = Field(default="", max_length=30)
+    group_name: str = Field(default="", max_length=30)  # of reports, in the plural: patients, works
+    class_name: str = Field(default="", max_length=30)  # of reports, in the singular: finding
     license: str = "unknown"  # of images and texts, as the Hub names it
     language: list[str] = []  # of the captions; one: of all
     reader: str = "table"  # how the source is read

@@ -34,7 +34,7 @@ class NullImage(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
 
     column: str  # of the item's meta: one text, or a list
-    per_pair: Annotated[int, Field(ge=1, le=16)] = 1
+    per_pair: Annotated[int, Field(ge=1, le=16)] = 1  # such texts of a pair
     rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of u
 
     @property

@@ -32,6 +32,7 @@ class Prototypes(Objective):
     citation: ClassVar[str] = "arXiv:2006.09882"
 
     count: Annotated[int, Field(ge=2)] = 64  # k
+    # An image and its text, or an image and a strongly augmented view.
     between: Literal["modalities", "views"] = "modalities"
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q; near 0: one cluster

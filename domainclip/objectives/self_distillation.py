@@ -33,7 +33,7 @@ class SelfDistillation(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"image_2", "momentum_image"})
 
     count: Annotated[int, Field(ge=2)] = 256  # k
-    crop: Literal["local", "strong"] = "local"
+    crop: Literal["local", "strong"] = "local"  # a small part of the image, or the view of two_views
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q

@@ -33,6 +33,7 @@ class Spatiotemporal(Objective):
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2"})
 
+    # The cosines are divided by it; lower: the nearest images count more.
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
 
     @property

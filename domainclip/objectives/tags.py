@@ -32,7 +32,7 @@ class Tags(Objective):
 
     citation: ClassVar[str] = "arXiv:2312.14149"
 
-    source: Literal["captions", "labels"] = "captions"
+    source: Literal["captions", "labels"] = "captions"  # where the tags come from
     count: Annotated[int, Field(ge=1)] = 256  # tags at most, of captions
     min_items: Annotated[int, Field(ge=1)] = 5  # training items whose captions name a tag
     rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the classifier

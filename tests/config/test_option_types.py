@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from domainclip import registry
@@ -17,6 +19,10 @@ class _Own(_Base):
     # lines.
     above: int = 1
     beside: int = 2  # at the end
+    inside: tuple[int, ...] = (
+        4,  # in
+        5,  # brackets
+    )
     without: int = 3
 
 
@@ -25,6 +31,7 @@ def test_the_meaning_of_an_option_is_the_comment_beside_or_above_it() -> None:
         "inherited": "of the base",
         "above": "On two lines.",
         "beside": "at the end",
+        "inside": "in brackets",
         "without": "",
     }
 
@@ -45,3 +52,10 @@ def test_every_option_of_every_component_has_a_meaning(kind: str) -> None:
         if not option.meaning
     ]
     assert missing == []
+
+
+def test_every_key_of_a_recipe_has_a_meaning() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "recipe-keys.md"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) > 300
+    assert [row for row in rows if row.endswith("|  |")] == []

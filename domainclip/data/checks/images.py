@@ -96,11 +96,13 @@ def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
     if not unreadable:
         return
     first = ", ".join(f"{item.location} ({item.reason})" for item in unreadable[:MAX_LOCATIONS])
+    too_many = len(unreadable) > card.max_unusable * len(reasons)
+    remedy = f"; {raise_max_unusable(len(unreadable), len(reasons))}" if too_many else ""
     yield Finding(
-        "error" if len(unreadable) > card.max_unusable * len(reasons) else "warning",
+        "error" if too_many else "warning",
         f"{len(unreadable)} of {inspected.count_text()} cannot be read "
         f"({len(unreadable) / len(reasons):.1%}, limit {card.max_unusable:.1%}): "
-        f"{count_reasons(unreadable)}; first: {first}; {raise_max_unusable(len(unreadable), len(reasons))}",
+        f"{count_reasons(unreadable)}; first: {first}{remedy}",
         "unreadable_images",
         len(unreadable),
         tuple(item.location for item in unreadable),

@@ -14,7 +14,7 @@ from domainclip.data.images.fits_settings import HEAD_BYTES, FitsSettings, is_fi
 class ImageSettings(StrictModel):
     """Options for decoding images of some formats."""
 
-    fits: FitsSettings = FitsSettings()
+    fits: FitsSettings = FitsSettings()  # how FITS files are shown
     bit_depth: BitDepthSettings = BitDepthSettings()  # of images of more than 8 bits, except DICOM and FITS
 
 
