@@ -47,11 +47,6 @@ class Corpus:
     guesses: str = ""  # one line with the columns that were guessed, which is the first note as well
     divided: bool = False  # whether the source names no split, so that the shares of the card decided it
 
-    def image_digests(self) -> dict[str, list[str]]:
-        """The digests of an item's image and views, by id; the id where an item has none."""
-        ids = (id for name in SPLITS for id in self.splits[name]["id"][:])
-        return {id: [self.digests.get(id, id), *self.view_digests.get(id, [])] for id in ids}
-
     def with_train_items(self, items: Dataset) -> Corpus:
         """The corpus with other training items."""
         return replace(self, splits=DatasetDict({**self.splits, "train": items}))

@@ -68,7 +68,9 @@ def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> Insp
     If all inspections are in the cache, all are used.
     """
     ids = {name: corpus.splits[name]["id"][:] for name in SPLITS}
-    positions, digests = positions_of(ids, corpus.image_digests())
+    every = (id for name in SPLITS for id in ids[name])
+    of_items = {id: [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])] for id in every}
+    positions, digests = positions_of(ids, of_items)
     complete = sample is None or len(positions) <= sample or inspection.is_inspection_cached(digests)
     if sample is not None and not complete:
         sampled = [i * len(positions) // sample for i in range(sample)]

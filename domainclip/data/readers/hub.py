@@ -176,18 +176,9 @@ class Hub(CorpusReader):
                     log.unusable.append(UnusableItem(location, str(fault)))
                     continue
                 if cell["bytes"] is None and cell["path"] and not place:
-                    cell["path"] = str(
-                        corpus_folder.path_inside(
-                            _root(path, cell["path"]), cell["path"], f"{location}, column {image}"
-                        )
-                    )
-                yield SourceRow(
-                    values=values,
-                    location=location,
-                    image=cell,
-                    name=location,
-                    split=own_split,
-                )
+                    name, where = cell["path"], f"{location}, column {image}"
+                    cell["path"] = str(corpus_folder.path_inside(_root(path, name), name, where))
+                yield SourceRow(values, location, cell, name=location, split=own_split)
 
 
 def _require_saved(path: Path | str) -> None:

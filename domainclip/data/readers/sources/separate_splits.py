@@ -23,7 +23,9 @@ def without_copies(
             UnusableItem(log.locations[id], reason) for id, reason in zip(ids, reasons, strict=True) if reason
         ]
         rows = [row for row, reason in enumerate(reasons) if not reason]
-        separated[name] = splits[name] if len(rows) == len(ids) else splits[name].select(rows)
+        separated[name] = splits[name]
+        if len(rows) < len(ids):
+            separated[name] = splits[name].select(rows).flatten_indices()
         if lost := len(ids) - len(rows):
             counts.append(
                 f"{lost} of {len(ids)} items of {name} ({len(left_out.groups[name])} of its groups)"
