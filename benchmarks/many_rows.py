@@ -40,18 +40,19 @@ def main() -> None:
         exact, exact_time = _timed(lambda rows=image: list(similar_rows.exact_pairs(rows, 0.95)))
         close, close_time = _timed(lambda rows=image: similar_rows.clustered_pairs(rows, 0.95).tolist())
         blocks, block_time = _timed(lambda x=image, y=text: subset.block_herding(x, y, len(x) // 3))
-        greedy, greedy_time = blocks, float("nan")
+        greedy, greedy_time = None, 0.0
         if n <= subset.EXACT_ROWS:
             greedy, greedy_time = _timed(lambda x=image, y=text: subset.kernel_herding(x, y, len(x) // 3))
         chance = draw.permutation(n)[: n // 3].tolist()
-        distances = [
-            float(np.linalg.norm(image[rows].T @ text[rows] / len(rows) - image.T @ text / n))
-            for rows in (blocks, greedy, chance)
-        ]
+        spread = ", ".join(
+            f"{name} {_distance(image, text, rows):.4f}"
+            for name, rows in (("blocks", blocks), ("greedy", greedy), ("chance", chance))
+            if rows is not None
+        )
+        greedy_cell = f"{greedy_time:.1f} s" if greedy else ""
         print(
             f"| {n:,} | {_removed(n, exact):,} | {_removed(n, close):,} | {exact_time:.1f} s "
-            f"| {close_time:.1f} s | {block_time:.1f} s | {greedy_time:.1f} s "
-            f"| blocks {distances[0]:.4f}, greedy {distances[1]:.4f}, chance {distances[2]:.4f} |",
+            f"| {close_time:.1f} s | {block_time:.1f} s | {greedy_cell} | {spread} |",
             flush=True,
         )
 
@@ -67,6 +68,11 @@ def _embeddings(n: int, draw: Any) -> Any:
     moved = unit(draw.normal(size=(copies, 512))) * draw.uniform(0, 0.32, size=(copies, 1))
     rows[n - copies :] = unit(rows[draw.integers(n // 2, size=copies)] + moved)
     return rows
+
+
+def _distance(image: Any, text: Any, rows: list[int]) -> float:
+    """Of the mean outer product of some rows from that of all."""
+    return float(np.linalg.norm(image[rows].T @ text[rows] / len(rows) - image.T @ text / len(image)))
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
