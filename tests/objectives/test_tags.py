@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import exp, log
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -68,10 +68,10 @@ def test_the_most_frequent_words_are_tags() -> None:
 
 
 def test_a_run_takes_the_words_of_its_training_items() -> None:
-    rows = {"texts": [["a red square"], ["a blue square", "a dot"]], "language": [["en"], ["en", "en"]]}
-    columns: dict[str, Any] = {name: Dataset.from_dict({name: value})[name] for name, value in rows.items()}
+    captions = {"texts": [["a red square"], ["a blue square", "a dot"]], "language": [["en"], ["en", "en"]]}
+    items = Dataset.from_dict(captions | {"labels": [["cat"], ["cat"]], "meta": ["{}", "{}"]})
     card = SimpleNamespace(name="squares", columns=SimpleNamespace(labels="label"))
-    corpus: Any = SimpleNamespace(card=card, classes={}, splits={"train": columns})
+    corpus: Any = SimpleNamespace(card=card, classes={}, splits={"train": items})
     spec = objective_inputs.pair_extras(WeightedObjectives({"tags": (1.0, Tags(min_items=1))}), corpus)
     assert spec.tags == ("blue", "dot", "red")  # all items name the square
     with pytest.raises(DataError) as caught:
@@ -80,8 +80,7 @@ def test_a_run_takes_the_words_of_its_training_items() -> None:
         "objectives.tags.min_items: corpus squares has no word that the captions of 9 training items name, and "
         "not those of all: lower it, or leave tags out"
     )
-    columns = columns | {"labels": [[], []], "meta": ["{}", "{}"]}
-    extras = [ExtraColumns(cast(Dataset, columns), spec).extras_of(row, "", 0, 0) for row in (0, 1)]
+    extras = [ExtraColumns(items, spec).extras_of(row, "", 0, 0) for row in (0, 1)]
     assert [pair.tags.tolist() for pair in extras if pair is not None and pair.tags is not None] == [
         [False, False, True],
         [True, True, False],
