@@ -277,12 +277,8 @@ def _note(row: ComparisonRow, words: Words) -> str:
     lost = row.at_most_lost
     word = _word(row) if row.verdict != SAME else ""
     bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost else ""
-    return ", ".join(text for text in (word, bound, _few_captions(row)) if text) or _word(row)
-
-
-def _few_captions(row: ComparisonRow) -> str:
-    """Why a large change of retrieval is not shown, where a handful of captions makes it."""
-    return "a few captions make most of the change" if row.effective_answers < _FEW_ANSWERS else ""
+    few = "a few captions make most of the change" if row.effective_answers < _FEW_ANSWERS else ""
+    return ", ".join(text for text in (word, bound, few) if text) or _word(row)
 
 
 def _text(row: ComparisonRow, words: Words) -> tuple[str, str, str]:

@@ -54,7 +54,8 @@ def test_hidden_states_give_the_weights_of_the_plain_path(
         found[name] = load_file(weights)
     moved = 0
     for name, tensor in found["cached"].items():
-        assert torch.allclose(tensor, found["plain"][name], atol=1e-5), name
+        # The bias of keys has no gradient but rounding, of which the optimizer makes whole steps.
+        assert name.endswith("k_proj.bias") or torch.allclose(tensor, found["plain"][name], atol=1e-5), name
         moved += "lora_B" in name and bool(tensor.abs().sum())
     assert moved or strategy == LAYERS
 
