@@ -84,6 +84,8 @@ class EvaluationConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**32)  # of the resamples
     split: Literal["validation", "test"] = "test"  # that the report measures
     cache_embeddings: bool = True  # in the disk cache, so that another evaluation takes seconds
+    # Of the layers that compute embeddings: auto is bf16 on a GPU that computes in it, else fp32.
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
 
 
 class WeightInterpolation(StrictModel):
@@ -163,7 +165,8 @@ class Recipe(StrictModel):
     def identity(self) -> Options:
         """The settings that determine the trained weights; a run resumes only when they are unchanged."""
         data = self.model_dump(mode="json")
-        for key in ("name", "evaluate", "report"):
+        evaluation = data.pop("evaluate")
+        for key in ("name", "report"):
             data.pop(key)
         interpolation = data.pop("weight_interpolation") or {}
         if self.train.steers and interpolation.get("max_retention_drop") is not None:
@@ -181,7 +184,9 @@ class Recipe(StrictModel):
             "trackers",
             "seeds",  # every run has one of them
         ]
-        if not self.train.steers:  # then validation changes no weight
+        if self.train.steers:  # by metrics of these embeddings
+            data["evaluate"] = {"precision": evaluation["precision"]}
+        else:  # then validation changes no weight
             data.pop("probes"), data.pop("retention")
             without_effect += ["validate_every", "max_retention_drop", "on_retention_drop"]
         without_effect += ["log_every", "save_every", "keep_checkpoints", "time_limit", "requeue", "workers"]

@@ -17,6 +17,7 @@ from datasets import Dataset
 from domainclip import disk_cache
 from domainclip.data.images import digests
 from domainclip.data.images.decode import DECODING_VERSION
+from domainclip.models.precision import Precision
 
 _MIN_TEXTS = 64  # encoding fewer texts again is faster than reading a file
 
@@ -31,20 +32,21 @@ class EmbeddingCache:
 
     memory: dict[Any, np.ndarray] = field(default_factory=dict)  # (tower, items) -> (n, d)
     disk: DiskEmbeddings | None = None
+    precision: Precision = "fp32"  # in which embeddings are computed; part of the tower's key
 
     @classmethod
-    def make(cls, on_disk: bool) -> EmbeddingCache:
+    def make(cls, on_disk: bool, precision: Precision = "fp32") -> EmbeddingCache:
         """An empty cache in memory, with the user's disk cache if `on_disk`."""
-        return cls(disk=DiskEmbeddings() if on_disk else None)
+        return cls(disk=DiskEmbeddings() if on_disk else None, precision=precision)
 
     @property
     def memory_only(self) -> EmbeddingCache:
         """The same memory without the disk, for short-lived models."""
-        return EmbeddingCache(self.memory)
+        return EmbeddingCache(self.memory, precision=self.precision)
 
     def branch(self) -> EmbeddingCache:
         """A cache that starts with these embeddings; those that it adds are released with it."""
-        return EmbeddingCache(dict(self.memory), self.disk)
+        return EmbeddingCache(dict(self.memory), self.disk, self.precision)
 
     def retain(self, towers: Container[Any]) -> None:
         """Release the embeddings of all towers but these, given by their keys."""

@@ -34,10 +34,10 @@ class CachedEncoder(ModelEncoder):
     """
 
     def __init__(self, model: DualEncoder, cache: EmbeddingCache | None = None) -> None:
-        super().__init__(model)
         self.cache = EmbeddingCache() if cache is None else cache
-        self.image_key = (model.fingerprint("image"), self.preprocessing)
-        self.text_key = (model.fingerprint("text"), model.text_tokenizer.fingerprint())
+        super().__init__(model, self.cache.precision)
+        self.image_key = (model.fingerprint("image"), self.preprocessing, self.precision)
+        self.text_key = (model.fingerprint("text"), model.text_tokenizer.fingerprint(), self.precision)
         self.readable: dict[str, Dataset] = {}  # by fingerprint of a set: its readable items, if not all are
 
     def images(self, items: Dataset) -> np.ndarray:

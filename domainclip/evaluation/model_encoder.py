@@ -21,6 +21,7 @@ from domainclip.data.interfaces import Encoder
 from domainclip.errors import ModelError
 from domainclip.evaluation import chunks
 from domainclip.models import onednn
+from domainclip.models.precision import Precision, computing_in
 
 if TYPE_CHECKING:  # loads transformers, which commands that only read a run folder do without
     from domainclip.models.dual_encoder import DualEncoder
@@ -32,8 +33,8 @@ class ModelEncoder(Encoder):
     has_raw_texts = True
     has_patches = True
 
-    def __init__(self, model: DualEncoder) -> None:
-        self.model = model
+    def __init__(self, model: DualEncoder, precision: Precision = "fp32") -> None:
+        self.model, self.precision = model, precision
         self.scale = float(model.scale.detach())
         self.bias = None if model.bias is None else float(model.bias.detach())
         frames_text = f", {model.frames} pictures" if model.frames > 1 else ""
@@ -94,9 +95,9 @@ class ModelEncoder(Encoder):
         device = next(self.model.parameters()).device
         training = self.model.training
         self.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_in(self.precision, device):
             on_device = {name: value.to(device) for name, value in batch.items()}
-            embeddings: np.ndarray = encode(on_device).cpu().numpy()
+            embeddings: np.ndarray = encode(on_device).float().cpu().numpy()
         self.model.train(training)
         if not np.isfinite(embeddings).all():
             raise ModelError(f"{self.model.base}: an {modality} embedding is not a finite number; retrain it")

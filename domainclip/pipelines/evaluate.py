@@ -36,7 +36,7 @@ from domainclip.pipelines.evaluation_inputs import MeasuredInputs, load_evaluati
 from domainclip.pipelines.inputs import EvaluationInputs
 from domainclip.pipelines.parts import Part
 from domainclip.pipelines.protocol import make_protocol
-from domainclip.pipelines.reporting import report_context
+from domainclip.pipelines.reporting import precision_line, report_context
 from domainclip.pipelines.run_decisions import record_evaluated_run
 from domainclip.report import model_facts, writer
 from domainclip.report.citations import probe_sources
@@ -146,6 +146,8 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         margin=protocol.margin,
     )
     examples = gallery_examples(recipe, reported[0], encoders[:2], protocol.probes, evaluations[0])
+    precision = precision_line(models.models[0], protocol)
+    _say(*(() if request.quiet else filter(None, [precision])))
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
@@ -157,6 +159,7 @@ def _evaluate(request: EvalRequest, run: TrainedRun | None, recipe: Recipe, fold
         warnings=[*inputs.warnings, *measured.notes, *prepared.notes],
         readings=record_split_usage(protocol.reported, evaluations[0], _usage(models)),
         examples=examples,
+        precision=precision,
         citations=probe_sources(protocol.probes),
         adapted=_adapted_facts(models),
         one_run=len(models.names) == 2 and find_run(models.names[1]) is not None,

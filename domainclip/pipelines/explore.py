@@ -30,6 +30,7 @@ from domainclip.inference.explorer.embedding_map import Method, check_method
 from domainclip.inference.explorer.explored import Explored, ExploredModel
 from domainclip.inference.explorer.explorer import Explorer
 from domainclip.inference.explorer.local_server import LocalServer
+from domainclip.models.precision import evaluation_precision
 from domainclip.pipelines.eval_request import TrainedRun
 from domainclip.pipelines.evaluated_models import EvaluatedModels, load_models
 from domainclip.pipelines.evaluated_sets import chosen_classes, evaluated_sets
@@ -75,7 +76,9 @@ def open_page(request: ExploreRequest) -> OpenedPage:
     measured = load_measured_corpus(recipe, run, changes, own_recipe=True)
     data, notes = _explored_set(request, measured)
     models = load_models(["base", request.run, *request.models], run.recipe.base)
-    cache = EmbeddingCache.make(on_disk=recipe.evaluate.cache_embeddings)
+    cache = EmbeddingCache.make(
+        on_disk=recipe.evaluate.cache_embeddings, precision=evaluation_precision(recipe.evaluate.precision)
+    )
     encoders = [CachedEncoder(model, cache) for model in models.models]
     data, unreadable = readable_items(encoders, data)
     reading = _Reading(data, models, encoders, run.folder)

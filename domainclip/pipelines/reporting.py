@@ -19,6 +19,7 @@ from domainclip.distributed.phases import phase
 from domainclip.evaluation.base import RETENTION
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.evaluate import Evaluation
+from domainclip.evaluation.precision_parity import precision_parity
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.split_usage import Measured, SplitUsage, evaluation_of, record_split_usage
 from domainclip.models.dual_encoder import DualEncoder
@@ -55,6 +56,8 @@ def write_run_report(
     examples = gallery_examples(
         recipe, protocol.reported[0], [base, adapted.encoder], protocol.probes, evaluation
     )
+    precision = precision_line(base.model, protocol)
+    run.say(*filter(None, [precision]))
     collectives.wait_for_all()
     if collectives.rank() > 0:
         return None
@@ -77,6 +80,7 @@ def write_run_report(
         external=external_evaluations.summary(folder),
         cautions=source_cautions(evaluation),
         examples=examples,
+        precision=precision,
         run=run_facts(adapted, folder),
         training=read_metrics(folder),
         citations=sources(recipe, inputs.components, inputs.objectives),
@@ -103,6 +107,12 @@ def _warnings(inputs: Inputs, protocol: Protocol, adapted: AdaptedModel) -> list
         *(f"while training, {alarm.text}" for alarm in adapted.trained.alarms),
         *adapted.warnings,
     ]
+
+
+def precision_line(base: DualEncoder, protocol: Protocol) -> str:
+    """How far embeddings of the first set lie from fp32, on all processes; empty where they are fp32."""
+    parity = precision_parity(base, protocol.embeddings, protocol.reported[0])
+    return "" if parity is None else str(parity)
 
 
 def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
@@ -154,11 +164,13 @@ def report_context(
     external: str = "",
     cautions: Sequence[str] = (),
     one_run: bool = False,
+    precision: str = "",
 ) -> ReportContext:
     """Everything in a report besides the metrics; `base` is the model that the others are compared with.
 
     `external` states which external corpus is measured, or was; `cautions` limit the verdict of the report;
-    `one_run` states that the adapted model is that of a single training run.
+    `one_run` states that the adapted model is that of a single training run; `precision` that embeddings are
+    not in fp32.
     """
     recipe, corpus = inputs.recipe, inputs.corpus
     retention = next((data for data in protocol.reported if data.name == RETENTION), None)
@@ -185,6 +197,7 @@ def report_context(
         trained_on=protocol.overlap.statements,
         readings=readings,
         cautions=[*cautions, *tolerated_copies(inputs.findings)],
+        precision=precision,
         versions=versions(),
     )
 

@@ -103,6 +103,7 @@ class ReportContext:
     trained_on: Sequence[str] = ()  # by model: overlap of its training images with the measured items
     external: str = ""  # states that the corpus is another one than that of the training; "" where it is not
     readings: SplitUsage | None = None  # how often the split was measured
+    precision: str = ""  # of embeddings, and how far they lie from fp32; empty for fp32
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that was used
 
     @property

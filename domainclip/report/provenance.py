@@ -65,6 +65,7 @@ def measuring(evaluation: Evaluation, context: ReportContext) -> Pairs:
             "the interval of the paired difference excludes zero and p ≤ 0.05; for classes and languages, "
             "both after Bonferroni's correction",
         ),
+        *((("Precision", context.precision),) if context.precision else ()),
         *(("Training data", overlap) for overlap in context.trained_on),
         *(("Test-set use", f"{usage}, as recorded on this machine") for usage in usages),
         *((("Software", _versions(context.versions)),) if context.versions else ()),

@@ -28,10 +28,12 @@ from domainclip.models import onednn
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_model import ImageModel
 from domainclip.models.layers import Modality
+from domainclip.models.precision import Precision, computing_in, largest_cosine_distance
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training.cache_entry import CacheBudget, load_or_fill
 
 _BATCH = 2 * PAIRS_PER_TASK  # items that are encoded together
+_SAMPLE = 32  # items that are encoded in fp32 as well, to state how far another precision is from it
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,20 @@ def cache_image_features(
     digests: Sequence[str],
     budget: CacheBudget,
     workers: Workers = 0,
+    precision: Precision = "fp32",
 ) -> ImageFeatures | None:
     """Return the features of every training image; None when they cannot be cached.
 
-    `digests` identify the images, in order. Each row is the image that `pairs` show in the first epoch.
+    `digests` identify the images, in order. Each row is the image that `pairs` show in the first epoch. In
+    another precision than fp32, the budget notes how far those of a few images lie from fp32.
     """
     model.eval()
-    example = collate([pairs[0, 0]])
-    shape = (len(pairs), *_encode_images(model, example).shape[1:])
+    few = collate([pairs[0, row] for row in range(1 if precision == "fp32" else min(_SAMPLE, len(pairs)))])
+    example = _encode_images(model, few, precision)
+    shape = (len(pairs), *example.shape[1:])
     decoding = [DECODING_VERSION, pairs.smallest_side]
-    key = [*_key(model, "image"), *decoding, model.image_preprocessor.fingerprint(), list(digests)]
+    fingerprint = model.image_preprocessor.fingerprint()
+    key = [*_key(model, "image", precision), *decoding, fingerprint, list(digests)]
     description = f"{_description(model, 'image')} of {len(pairs):,} images"
     if not budget.reserve(description, shape, disk_cache.key(*key)):
         return None
@@ -103,15 +109,18 @@ def cache_image_features(
     def fill(rows: np.ndarray) -> None:
         local = list(range(len(pairs)))[collectives.rank() :: collectives.process_count()]
         order = [[(0, row) for row in local[at : at + _BATCH]] for at in range(0, len(local), _BATCH)]
-        count = worker_count(workers, len(local), _bytes(example))
+        count = worker_count(workers, len(local), _bytes(few) // len(few.index))
         for batch in DataLoader(pairs, batch_sampler=order, collate_fn=collate, num_workers=count):
             requested = batch.requested.tolist()
-            rows[requested] = _encode_images(model, batch)
+            rows[requested] = _encode_images(model, batch, precision)
             shown.update(zip(requested, batch.index.tolist(), strict=True))
 
     rows = load_or_fill(disk_cache.key(*key), shape, np.float32, fill, budget)
     if rows is None:
         return None
+    if precision != "fp32":
+        exact = _encode_images(model, few, "fp32")
+        budget.notes.append(_parity_note(precision, example, exact, f"{len(few.index)} images"))
 
     def fill_index(index: np.ndarray) -> None:
         """Images are read again only where the rows above existed already."""
@@ -141,17 +150,24 @@ def _image_features(rows: np.ndarray, index: np.ndarray, pairs: Pairs) -> ImageF
 
 
 def cache_text_features(
-    model: DualEncoder, tokens: TokenCache, texts: Sequence[str], budget: CacheBudget
+    model: DualEncoder,
+    tokens: TokenCache,
+    texts: Sequence[str],
+    budget: CacheBudget,
+    precision: Precision = "fp32",
 ) -> TextFeatures | None:
-    """Return the features of the distinct texts; None when they cannot be cached."""
+    """Return the features of the distinct texts; None when they cannot be cached.
+
+    In another precision than fp32, the budget notes how far those of a few texts lie from fp32.
+    """
     model.eval()
     distinct = sorted(set(texts))
     tokens.add(distinct)
     by_token = model.first_trainable_layer("text") is not None  # hidden states, one for each token
     lengths = tokens.lengths(distinct) if by_token else [1] * len(distinct)
     starts = dict(zip(distinct, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
-    shape = (sum(lengths), _encode_texts(model, tokens, distinct[:1]).shape[-1])
-    name = disk_cache.key(*_key(model, "text"), model.text_tokenizer.fingerprint(), distinct)
+    shape = (sum(lengths), _encode_texts(model, tokens, distinct[:1], precision).shape[-1])
+    name = disk_cache.key(*_key(model, "text", precision), model.text_tokenizer.fingerprint(), distinct)
     if not budget.reserve(f"{_description(model, 'text')} of {len(distinct):,} texts", shape, name):
         return None
     # Texts of similar length share a batch, which is padded to its longest.
@@ -161,13 +177,17 @@ def cache_text_features(
     def fill(rows: np.ndarray) -> None:
         batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
         for batch in batches[collectives.rank() :: collectives.process_count()]:
-            encoded = _encode_texts(model, tokens, [distinct[number] for number in batch])
+            encoded = _encode_texts(model, tokens, [distinct[number] for number in batch], precision)
             for row, number in zip(encoded, batch, strict=True):
                 start, length = starts[distinct[number]], lengths[number]
                 states = row[-length:] if pads_left else row[:length]
                 rows[start : start + length] = states if by_token else row
 
     rows = load_or_fill(name, shape, np.float32, fill, budget)
+    if rows is not None and precision != "fp32":
+        few = distinct[:_SAMPLE]
+        own, exact = (_encode_texts(model, tokens, few, one) for one in (precision, "fp32"))
+        budget.notes.append(_parity_note(precision, own, exact, f"{len(few)} texts"))
     return None if rows is None else TextFeatures(rows, starts, tokens)
 
 
@@ -183,25 +203,40 @@ def embed_texts(model: DualEncoder, texts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def _encode_images(model: DualEncoder | ImageModel, batch: Batch) -> np.ndarray:
+def _encode_images(model: DualEncoder | ImageModel, batch: Batch, precision: Precision) -> np.ndarray:
     assert batch.image is not None
     pixels = _to_device(model, batch.image)
-    if isinstance(model, ImageModel) or model.first_trainable_layer("image") is None:
-        return model.encode_image(pixels).float().cpu().numpy()
-    return model.frozen_hidden_states("image", pixels).float().cpu().numpy()
-
-
-@torch.no_grad()
-def _encode_texts(model: DualEncoder, tokens: TokenCache, texts: Sequence[str]) -> np.ndarray:
-    batch = _to_device(model, tokens.batch(texts))
-    locked = model.first_trainable_layer("text") is None
-    rows = model.encode_text(batch) if locked else model.frozen_hidden_states("text", batch)
+    locked = isinstance(model, ImageModel) or model.first_trainable_layer("image") is None
+    with computing_in(precision, _device(model)):
+        if isinstance(model, ImageModel) or locked:
+            rows = model.encode_image(pixels)
+        else:
+            rows = model.frozen_hidden_states("image", pixels)
     return rows.float().cpu().numpy()
 
 
+@torch.no_grad()
+def _encode_texts(
+    model: DualEncoder, tokens: TokenCache, texts: Sequence[str], precision: Precision
+) -> np.ndarray:
+    batch = _to_device(model, tokens.batch(texts))
+    locked = model.first_trainable_layer("text") is None
+    with computing_in(precision, _device(model)):
+        rows = model.encode_text(batch) if locked else model.frozen_hidden_states("text", batch)
+    return rows.float().cpu().numpy()
+
+
+def _parity_note(precision: Precision, rows: np.ndarray, exact: np.ndarray, of: str) -> str:
+    distance = largest_cosine_distance(rows, exact)
+    return f"computed in {precision}: the cosine distance from fp32 is at most {distance:.1e} in {of}"
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
 def _to_device(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    device = next(model.parameters()).device
-    return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.to(_device(model)) for name, value in batch.items()}
 
 
 def _description(model: DualEncoder | ImageModel, tower: Modality) -> str:
@@ -211,8 +246,8 @@ def _description(model: DualEncoder | ImageModel, tower: Modality) -> str:
     return f"hidden states below layer {first + 1} of {model.depth(tower)}"
 
 
-def _key(model: DualEncoder | ImageModel, tower: Modality) -> list[Any]:
-    device = next(model.parameters()).device.type
+def _key(model: DualEncoder | ImageModel, tower: Modality, precision: Precision) -> list[Any]:
+    device = _device(model).type
     # Another release may change the last bit.
     versions = disk_cache.versions("torch", "transformers", "pillow", "pydicom", "numpy")
-    return [tower, model.frozen_fingerprint(tower), versions, onednn.device_key(device)]
+    return [tower, model.frozen_fingerprint(tower), versions, onednn.device_key(device), precision]

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from domainclip.config.training import TrainConfig
 from domainclip.errors import RecipeError
+from domainclip.models.precision import Precision, computes_in_bf16
 
 MixedPrecision = Literal["no", "bf16", "fp16"]  # as Accelerate names them
 
@@ -31,10 +32,17 @@ def mixed_precision(settings: TrainConfig) -> MixedPrecision:
 def _fastest(settings: TrainConfig) -> MixedPrecision:
     if not torch.cuda.is_available():
         return "no"
-    # Counted with emulation, every GPU has bf16, and those that emulate it are slower than in fp32.
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if computes_in_bf16():
         return "bf16"
     return "no" if settings.fsdp else "fp16"
+
+
+def frozen_precision(settings: TrainConfig) -> Precision:
+    """Return the precision of cached features: that in which a step would compute them."""
+    mixed = mixed_precision(settings)
+    if mixed == "no":
+        return "tf32" if settings.precision == "tf32" else "fp32"
+    return mixed
 
 
 def loss_scale(accelerator: Accelerator) -> float | None:

@@ -12,6 +12,7 @@ from domainclip.models.text_tokenizer import TokenCache
 from domainclip.training import feature_cache
 from domainclip.training.anchor_images import with_hidden_states
 from domainclip.training.cache_entry import CacheBudget
+from domainclip.training.precision import frozen_precision
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import StageInputs
 
@@ -70,12 +71,19 @@ def _with_texts(stage: StageInputs, tokens: TokenCache, budget: CacheBudget) -> 
         budget.notes.append("texts are not cached: an objective makes new ones in every epoch")
         return stage
     if first is None and stage.precomputed.anchor_texts is None:
-        features = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), budget)
+        features = _text_features(stage, tokens, budget)
         return replace(stage, precomputed=replace(stage.precomputed, text_features=features))
     if first and "text" in stage.setup.model.accepts_hidden_states:
-        features = feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), budget)
+        features = _text_features(stage, tokens, budget)
         return replace(stage, captions=features or tokens)
     return stage
+
+
+def _text_features(
+    stage: StageInputs, tokens: TokenCache, budget: CacheBudget
+) -> feature_cache.TextFeatures | None:
+    precision = frozen_precision(stage.setup.settings)
+    return feature_cache.cache_text_features(stage.setup.model, tokens, _texts(stage), budget, precision)
 
 
 def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
@@ -100,6 +108,7 @@ def _with_images(stage: StageInputs, budget: CacheBudget) -> StageInputs:
         list(look_up(stage.setup.digests, stage.pairs.ids)),
         budget,
         settings.workers,
+        frozen_precision(settings),
     )
     if features is None:
         return stage

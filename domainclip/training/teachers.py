@@ -22,6 +22,7 @@ from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
 from domainclip.training.anchor_images import AnchorFeatures, precompute_anchor_images
 from domainclip.training.cache_entry import CacheBudget
+from domainclip.training.precision import frozen_precision
 from domainclip.training.setup import Precomputed, TrainingSetup
 
 
@@ -122,6 +123,7 @@ def _teacher_features(
         TokenCache(model.text_tokenizer),
         list(setup.pairs.texts()),
         budget,
+        frozen_precision(setup.settings),
     )
     if text is None:
         raise _budget_error(key, budget)
@@ -139,7 +141,11 @@ def _image_features(
     assert not setup.pairs.is_streamed
     pairs: Pairs = setup.pairs.for_model(model.image_preprocessor)
     features = feature_cache.cache_image_features(
-        model, pairs, [setup.digests[id] for id in pairs.ids], budget
+        model,
+        pairs,
+        [setup.digests[id] for id in pairs.ids],
+        budget,
+        precision=frozen_precision(setup.settings),
     )
     if features is None:
         raise _budget_error(key, budget)

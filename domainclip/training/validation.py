@@ -32,6 +32,7 @@ from domainclip.evaluation.statistics import aggregates
 from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most
 from domainclip.evaluation.statistics.estimates import compare_paired
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.precision import evaluation_precision
 from domainclip.objectives.base import Objective, Views
 from domainclip.seeding import sample
 from domainclip.training import fsdp
@@ -146,7 +147,7 @@ def make_validation_set(
             f"train.on_retention_drop: {settings.on_retention_drop} needs a retention set: name one with "
             "retention.path=FOLDER retention.card=CARD"
         )
-    cache = EmbeddingCache()
+    cache = EmbeddingCache(precision=evaluation_precision(recipe.evaluate.precision))
     encoder = CachedEncoder(base, cache)
     pairs = _draw(_captioned(corpus), encoder, _MAX_PAIRS, settings.seed)
     captions = _captions(pairs, base)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from domainclip import disk_cache
+from domainclip.data.cards import Card
 from domainclip.data.interfaces import Encoder, UnreadableImages
 from domainclip.distributed import collectives
 from domainclip.evaluation import chunks, encoder
@@ -23,6 +24,7 @@ from domainclip.evaluation.base import EvaluationSet, Probe, ProbeResult
 from domainclip.evaluation.embedding_cache import DiskEmbeddings, EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
 from domainclip.evaluation.evaluate import evaluate_pair
+from domainclip.evaluation.precision_parity import precision_parity
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from domainclip.evaluation.protocol import Protocol
@@ -323,3 +325,30 @@ def test_an_unreadable_image_of_a_block_is_left_out_of_the_whole(
     plain = CachedEncoder(model)
     assert encode_images([plain], data)["id"][:] == readable["id"][:]
     assert joined.images(readable).tobytes() == plain.images(readable).tobytes()
+
+
+def test_the_precision_is_part_of_the_key_and_its_distance_is_measured(
+    model: DualEncoder, cache_folder: Path
+) -> None:
+    data, texts = items(samples(5)), [f"a red square number {i}" for i in range(80)]
+    exact, reduced = (
+        CachedEncoder(model, EmbeddingCache.make(on_disk=True, precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    distances = []
+    for one, other in (
+        (exact.images(data), reduced.images(data)),
+        (exact.texts(texts), reduced.texts(texts)),
+    ):
+        assert one.dtype == other.dtype == np.float32
+        assert np.allclose(np.linalg.norm(other, axis=1), 1, atol=1e-5)
+        distances.append((1 - (one.astype(np.float64) * other).sum(1)).max())
+        assert 1e-8 < distances[-1] < 1e-2
+    assert len(entries(cache_folder)) == 4  # neither precision reads the other's
+    measured = EvaluationSet("test", data, Card(), {})
+    assert precision_parity(model, exact.cache, measured) is None
+    parity = precision_parity(model, reduced.cache, measured)
+    assert parity is not None
+    assert (parity.precision, parity.images) == ("bf16", 5)
+    assert parity.image_distance == pytest.approx(distances[0], abs=1e-6)
+    assert str(parity).startswith("evaluate.precision: bf16: the cosine distance from fp32 is at most ")

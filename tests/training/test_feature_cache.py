@@ -16,7 +16,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.images import decode
 from domainclip.data.schema import features
 from domainclip.distributed import collectives
-from domainclip.models import loading, onednn
+from domainclip.models import loading, onednn, precision
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.text_tokenizer import TokenCache
 from domainclip.strategies.full import Full
@@ -341,3 +341,22 @@ def test_two_processes_share_the_work(base: Path, tmp_path: Path) -> None:
         assert about["bad"] == ["item 3"]
         # Its own share, the first for its size, and the replaced one to say why.
         assert set(about["seen"]) == {0, 3} | set(range(5)[rank::2])
+
+
+@pytest.mark.parametrize("strategy", [LockedImage(), Full(last_layers=1)], ids=["locked", "layers"])
+def test_features_in_bf16_are_an_entry_of_their_own_and_their_distance_is_noted(
+    base: Path, tmp_path: Path, strategy: Any
+) -> None:
+    loaded = _model(base, strategy)
+    pairs = _pairs(tmp_path / "pictures", loaded)
+    exact = feature_cache.cache_image_features(loaded, pairs, list("abcde"), CacheBudget(1e9))
+    room = CacheBudget(1e9)
+    reduced = feature_cache.cache_image_features(loaded, pairs, list("abcde"), room, precision="bf16")
+    assert len(disk_cache.entries()) == 4  # rows and index of each
+    with torch.autocast("cpu", torch.bfloat16):
+        assert np.array_equal(reduced.rows, _said(loaded, pairs))  # what a step would compute
+    distance = precision.largest_cosine_distance(reduced.rows, exact.rows)
+    assert distance > 0
+    assert room.notes[1] == (
+        f"computed in bf16: the cosine distance from fp32 is at most {distance:.1e} in 5 images"
+    )
