@@ -89,7 +89,7 @@ def gather_objects(value: Any) -> list[Any]:
         return [value]
     values: list[Any] = [None] * process_count()
     with heartbeat.waiting_for("a value of every process"):
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=_message_group())
     return values
 
 
@@ -147,7 +147,12 @@ def on_first_of_machine(call: Callable[[], Result]) -> Result:
 
 def max_over_processes(value: int) -> int:
     """Return the largest value of all processes: how they agree on one decision, such as to stop."""
-    return int(max(gather_objects(value)))
+    if not _is_distributed():
+        return int(value)
+    largest = torch.tensor(int(value))
+    with heartbeat.waiting_for("a value of every process"):
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=_message_group())
+    return int(largest)
 
 
 def wait_for_all() -> None:
@@ -191,7 +196,7 @@ class _KeepAliveThread:
 
     def __init__(self) -> None:
         # In a group of its own: in that of the main threads, its messages would be taken for theirs.
-        self._group = _keep_alive_group()
+        self._group = _gloo_group("keep alive")
         self._finished = threading.Event()
         self._problem: RuntimeError | None = None
         self._thread = threading.Thread(target=self._exchange, name="keep alive", daemon=True)
@@ -219,16 +224,25 @@ class _KeepAliveThread:
             self._problem = error
 
 
-_group_of: tuple[Any, Any] = (None, None)
+_groups: dict[str, tuple[Any, Any]] = {}  # by purpose: the world in which it was made, and the group
 
 
-def _keep_alive_group() -> Any:
-    """Return the process group for signs of life, made once."""
-    global _group_of
-    if _group_of[0] is not dist.group.WORLD:
+def _gloo_group(purpose: str) -> Any:
+    """Return the process group of a purpose, over the network of the hosts, made once."""
+    world = dist.group.WORLD
+    if purpose not in _groups or _groups[purpose][0] is not world:
         timeout = timedelta(seconds=heartbeat.timeout_seconds())
-        _group_of = (dist.group.WORLD, dist.new_group(backend="gloo", timeout=timeout))
-    return _group_of[1]
+        _groups[purpose] = (world, dist.new_group(backend="gloo", timeout=timeout))
+    return _groups[purpose][1]
+
+
+def _message_group() -> Any:
+    """Return the group for messages between the hosts, which never wait for the device.
+
+    Over NCCL a message would be copied to the device and back, and a process that is lost would be noticed
+    only when the device has waited in vain.
+    """
+    return None if dist.get_backend() == "gloo" else _gloo_group("messages")
 
 
 def _is_distributed() -> bool:

@@ -18,6 +18,17 @@ from domainclip.config import durations
 
 FOLDER_VARIABLE = "DOMAINCLIP_LAUNCH_FOLDER"  # environment variable with the folder, for started processes
 NO_ANSWER = "another process did not answer"
+# Parts of the messages of gloo, then of NCCL.
+_SILENT = (
+    "Timed out waiting",
+    "wait timeout",
+    "Timeout(ms)=",
+    "Watchdog caught collective operation",
+)
+_GONE = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe"),
+    *("remote process exited", "NCCL communicator was aborted", "ncclRemoteError"),
+)
 _FILE_BYTES = 240  # a state is always as long, so that a reader never sees half of one
 
 
@@ -70,9 +81,9 @@ def explain_timeout(error: BaseException) -> str | None:
     text = str(error)
     if not isinstance(error, RuntimeError):
         return None
-    if any(sign in text for sign in ("Timed out waiting", "wait timeout", "Timeout(ms)=")):
+    if any(sign in text for sign in _SILENT):
         return f"{_state.text()}: {NO_ANSWER} for {_timeout}"
-    if any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")):
+    if any(sign in text for sign in _GONE):
         return f"{_state.text()}: another process is gone"
     return None
 

@@ -8,7 +8,7 @@ Legend: n rows, d width.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from datasets import Dataset
 from domainclip import disk_cache
 from domainclip.data.images import digests
 from domainclip.data.images.decode import DECODING_VERSION
+from domainclip.evaluation.preprocessed_images import PreprocessedImages
 from domainclip.models.precision import Precision
 
 _MIN_TEXTS = 64  # encoding fewer texts again is faster than reading a file
@@ -33,6 +34,7 @@ class EmbeddingCache:
     memory: dict[Any, np.ndarray] = field(default_factory=dict)  # (tower, items) -> (n, d)
     disk: DiskEmbeddings | None = None
     precision: Precision = "fp32"  # in which embeddings are computed; part of the tower's key
+    pixels: PreprocessedImages = field(default_factory=PreprocessedImages)  # none are stored by default
 
     @classmethod
     def make(cls, on_disk: bool, precision: Precision = "fp32") -> EmbeddingCache:
@@ -42,11 +44,11 @@ class EmbeddingCache:
     @property
     def memory_only(self) -> EmbeddingCache:
         """The same memory without the disk, for short-lived models."""
-        return EmbeddingCache(self.memory, precision=self.precision)
+        return replace(self, disk=None)
 
     def branch(self) -> EmbeddingCache:
         """A cache that starts with these embeddings; those that it adds are released with it."""
-        return EmbeddingCache(dict(self.memory), self.disk, self.precision)
+        return replace(self, memory=dict(self.memory))
 
     def retain(self, towers: Container[Any]) -> None:
         """Release the embeddings of all towers but these, given by their keys."""

@@ -22,6 +22,7 @@ from domainclip.evaluation.readable_images import encode_readable
 
 if TYPE_CHECKING:  # loads transformers, which commands that only read a run folder do without
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 BLOCK = 64 * chunks.SIZE  # rows of a set that a job of an array encodes at least
 
@@ -33,11 +34,19 @@ class CachedEncoder(ModelEncoder):
     has a cache in memory to itself.
     """
 
-    def __init__(self, model: DualEncoder, cache: EmbeddingCache | None = None) -> None:
+    def __init__(
+        self,
+        model: DualEncoder,
+        cache: EmbeddingCache | None = None,
+        towers: Mapping[Modality, Any] | None = None,
+    ) -> None:
+        """`towers` are keys of the towers' weights, instead of hashes, for a cache in memory."""
         self.cache = EmbeddingCache() if cache is None else cache
         super().__init__(model, self.cache.precision)
-        self.image_key = (model.fingerprint("image"), self.preprocessing, self.precision)
-        self.text_key = (model.fingerprint("text"), model.text_tokenizer.fingerprint(), self.precision)
+        image = towers["image"] if towers else model.fingerprint("image")
+        text = towers["text"] if towers else model.fingerprint("text")
+        self.image_key = (image, self.preprocessing, self.precision)
+        self.text_key = (text, model.text_tokenizer.fingerprint(), self.precision)
         self.readable: dict[str, Dataset] = {}  # by fingerprint of a set: its readable items, if not all are
 
     def images(self, items: Dataset) -> np.ndarray:
@@ -168,6 +177,7 @@ def _encode_rest(
 
     A block has whole chunks, so a model encodes the same chunks either way.
     """
+    memory = next(iter(encoders.values())).cache.pixels
     stored: dict[int, dict[Any, np.ndarray]] = {}  # by first row
     for block in blocks(items) if len(items) > BLOCK else ():
         names = _entry_names(encoders, items.select(block, keep_in_memory=True))
@@ -175,10 +185,10 @@ def _encode_rest(
         if len(entries) == len(encoders):
             stored[block.start] = entries
     if not stored:
-        return encode_readable(encoders, items)
+        return encode_readable(encoders, items, memory)
     rest = [row for block in blocks(items) if block.start not in stored for row in block]
     numbers, computed = (
-        encode_readable(encoders, items.select(rest, keep_in_memory=True)) if rest else ([], {})
+        encode_readable(encoders, items.select(rest, keep_in_memory=True), memory) if rest else ([], {})
     )
     read = [row for start in stored for row in range(start, min(start + BLOCK, len(items)))]
     rows = np.array([*(rest[number] for number in numbers), *read])

@@ -14,21 +14,26 @@ from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError
 from domainclip.evaluation import chunks
 from domainclip.evaluation.model_encoder import ModelEncoder
-
-Inputs = dict[str, dict[str, np.ndarray]]  # of one item: the input of the image tower, by preprocessing
+from domainclip.evaluation.preprocessed_images import Inputs, PreprocessedImages
 
 
 def encode_readable(
-    encoders: Mapping[Any, ModelEncoder], items: Dataset
+    encoders: Mapping[Any, ModelEncoder], items: Dataset, memory: PreprocessedImages
 ) -> tuple[list[int], dict[Any, np.ndarray]]:
     """The rows whose image can be read, and their (n, d) embeddings by the keys of `encoders`.
 
-    An image is decoded once, and preprocessed once for all encoders with equal preprocessing.
+    An image is decoded once, and preprocessed once for all encoders with equal preprocessing; not at all
+    where its inputs are in `memory`.
     """
     by_preprocessing = {encoder.preprocessing: encoder for encoder in encoders.values()}
     counts = {encoder.model.frames for encoder in by_preprocessing.values()}
 
+    names = tuple(sorted(by_preprocessing))
+
     def preprocess(row: int) -> Inputs | None:
+        return memory.get((items._fingerprint, names, row), lambda: make(row))
+
+    def make(row: int) -> Inputs | None:
         try:
             images = _decode_item(items[row], counts)
             return {

@@ -62,7 +62,8 @@ def _late_interaction(
     """(r,) nats of this process's pairs: one side picks its own of the other by what its tokens find best."""
     local = torch.arange(views.local_slice.start, views.local_slice.stop, device=queries.device)
     excluded_by_group = matching_pair_mask(views, local, torch.arange(len(queries), device=queries.device))
-    size = max(1, blockwise.MAX_LOGITS // (len(candidates) * queries.shape[1] * candidates.shape[1]))
+    tokens = len(candidates) * queries.shape[1] * candidates.shape[1]
+    size = max(1, blockwise.block_logits(queries.device) // tokens)
 
     def nats(at: Tensor) -> Tensor:
         rows = local[at]

@@ -20,7 +20,8 @@ from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import RETENTION, EvaluationSet, Probe
 from domainclip.evaluation.contamination import Overlap, find_overlap
-from domainclip.evaluation.embedding_cache import EmbeddingCache
+from domainclip.evaluation.embedding_cache import DiskEmbeddings, EmbeddingCache
+from domainclip.evaluation.preprocessed_images import PreprocessedImages
 from domainclip.evaluation.protocol import Protocol
 from domainclip.models.precision import evaluation_precision
 from domainclip.pipelines.inputs import EvaluationInputs
@@ -43,9 +44,10 @@ def make_protocol(inputs: EvaluationInputs) -> Protocol:
         margin=recipe.retention.margin if recipe.retention else None,
         selection=selection_sets(sets, recipe.weight_interpolation, inputs.corpus),
         interpolation=recipe.weight_interpolation,
-        embeddings=EmbeddingCache.make(
-            on_disk=recipe.evaluate.cache_embeddings,
+        embeddings=EmbeddingCache(
+            disk=DiskEmbeddings() if recipe.evaluate.cache_embeddings else None,
             precision=evaluation_precision(recipe.evaluate.precision),
+            pixels=PreprocessedImages.for_changing_weights(),
         ),
         overlap=find_overlap({"the adapted model": record}, reported) if record else Overlap(),
     )

@@ -5,9 +5,9 @@ Legend: b pairs of this process, d width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,16 +25,45 @@ _SAMPLE = 256  # images of a process that are searched for a negative in each st
 
 
 @dataclass(frozen=True)
-class StepOutput:
+class StepFigures:
     """The loss of a step, its terms, and figures of its embeddings."""
 
     loss: float
     terms: dict[str, float]
-    non_finite_rows: list[int]  # rows of this process whose embedding is not finite
     image_cosine: float  # mean between different pairs of the whole batch; 1 when all are equal
     text_cosine: float
-    without_negative: float = 0.0  # share of the batch's pairs, under the objective where it is largest
+    without_negative: float  # share of the batch's pairs, under the objective where it is largest
+
+    @classmethod
+    def of(cls, values: Sequence[float], names: Sequence[str]) -> StepFigures:
+        """The figures from the values of a `StepOutput`."""
+        loss, without_negative, image, text, *terms = values
+        return cls(loss, dict(zip(names, terms, strict=True)), image, text, without_negative)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """The figures of a step, on the device; `figures` and all that uses them wait until it is computed."""
+
+    values: Tensor  # (4 + terms,) loss, share without a negative, cosine of images, of texts, terms
+    names: tuple[str, ...]  # of the terms
+    finite: Tensor  # (b,) bool: whether both embeddings of a pair of this process are finite
     memory: ByObjective = field(default_factory=dict)  # of the objectives, to be kept once the step is taken
+
+    @cached_property
+    def figures(self) -> StepFigures:
+        """The figures as numbers."""
+        return StepFigures.of(self.values.tolist(), self.names)
+
+    @property
+    def loss(self) -> float:
+        """The loss."""
+        return self.figures.loss
+
+    @property
+    def non_finite_rows(self) -> list[int]:
+        """Rows of this process with an embedding that is not finite."""
+        return [row for row, finite in enumerate(self.finite.tolist()) if not finite]
 
 
 @dataclass(frozen=True)
@@ -65,20 +94,14 @@ class BatchLoss:
         zeros = [tensor.sum() * 0 for tensor in outputs if tensor is not None and tensor.requires_grad]
         loss = torch.stack([*values.values(), *zeros]).sum()
         measured = torch.stack([loss, _share_without_negative(views, terms), *values.values()])
-        total, without_negative, *each = collectives.mean(measured.detach()).tolist()
+        total, without_negative, *each = collectives.mean(measured.detach())
+        cosines = [_mean_cosine(rows, views.local_only).to(total) for rows in (views.image, views.text)]
         pairs = len(batch.keys)
         finite = local.image[:pairs].detach().isfinite().all(-1) & local.text[:pairs].detach().isfinite().all(
             -1
         )
-        return loss, StepOutput(
-            loss=total,
-            terms=dict(zip(values, each, strict=True)),
-            non_finite_rows=[] if isfinite(total) else (~finite).nonzero().flatten().tolist(),
-            image_cosine=_mean_cosine(views.image, views.local_only),
-            text_cosine=_mean_cosine(views.text, views.local_only),
-            without_negative=without_negative,
-            memory=_updated_memory(terms, own),
-        )
+        figures = torch.stack([total, without_negative, *cosines, *each])
+        return loss, StepOutput(figures, tuple(values), finite, _updated_memory(terms, own))
 
 
 @torch.no_grad()
@@ -107,9 +130,9 @@ def _share_without_negative(views: Views, terms: WeightedObjectives) -> Tensor:
     return none + right.all(dim=1).float().mean()
 
 
-def _mean_cosine(rows: Tensor, local_only: bool) -> float:
+def _mean_cosine(rows: Tensor, local_only: bool) -> Tensor:
     """Mean between different rows (b, d) of unit length: |Σ x|² counts each pair twice and each row once."""
     b, total = len(rows), rows.detach().float().sum(0)
     if local_only:
         b, total = b * collectives.process_count(), collectives.mean(total) * collectives.process_count()
-    return float((total.square().sum() - b) / max(1, b * (b - 1)))
+    return (total.square().sum() - b) / max(1, b * (b - 1))

@@ -121,8 +121,8 @@ def prepare(
     return parallel_model, wrapped_optimizer
 
 
-def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelerator: Accelerator) -> float:
-    """Return the norm of all gradients after a step's last backward pass, and clip it to `max_norm`.
+def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelerator: Accelerator) -> Tensor:
+    """Return the norm () of all gradients after a step's last backward pass, and clip it to `max_norm`.
 
     `optimizer` is that of the stage, as Accelerate wraps it.
     """
@@ -130,7 +130,8 @@ def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelera
     if not is_sharded(model):
         # Of this optimizer alone: Accelerate's own function would unscale once for each earlier stage too.
         accelerator.unscale_gradients(optimizer)
-        return float(clip_grad_norm_(weights, max_norm))
+        whole_norm: Tensor = clip_grad_norm_(weights, max_norm)
+        return whole_norm
     # Sharded and whole tensors cannot be in one list.
     sharded = [weight for weight in weights if isinstance(weight, DTensor)]
     whole = [weight for weight in weights if not isinstance(weight, DTensor)]
@@ -141,10 +142,10 @@ def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelera
         for group in (sharded, whole)
         if group
     ]
-    norm = torch.stack([full_tensor(group_norm) for group_norm in norms]).norm()
+    norm: Tensor = torch.stack([full_tensor(group_norm) for group_norm in norms]).norm()
     for group in (sharded, whole):
         clip_grads_with_norm_(group, max_norm, norm)
-    return float(norm)
+    return norm
 
 
 def _copy_modules(model: DualEncoder) -> DualEncoder:

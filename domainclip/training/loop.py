@@ -47,14 +47,12 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
         layer_execution.layer_execution(stage.model, settings),
     ):
         while state.step < policy.last_step(stage.steps.end):
-            record = stage.train_step(display)
+            stage.train_step(display)
             stop = collectives.max_over_processes(interrupts.requested())
-            if is_due(state.step, settings.log_every, total):
-                stage.metrics.write(record)
-            improved = stage.validate()
+            improved = stage.validate(display)
             if saves.is_due(state.step, policy.last_step(stage.steps.end)) or stop or improved:
+                stage.read_step(display)
                 loop_checkpoints.save(writer, setup, state, policy, run.folder)
-            display.show(state.step, record)
             if stop and state.step < policy.last_step(total):
                 collectives.on_first_process(writer.wait)
                 place = run.options.address or str(run.folder)
@@ -69,11 +67,6 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
         alarms=tuple(stage.alarms.raised),
         weights_of_step=weights_of_step,
     )
-
-
-def is_due(step: int, every: int, total: int) -> bool:
-    """Return whether an action of every so many steps, and of the last one, is due after `step`."""
-    return step % every == 0 or step == total
 
 
 def _interrupted(signal: int, step: int, total: int, settings: TrainConfig, folder: str) -> Interrupted:

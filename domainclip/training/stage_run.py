@@ -6,20 +6,20 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.loader import batches
 from domainclip.data.quarantine import UnusableItem
-from domainclip.distributed import collectives, heartbeat
-from domainclip.errors import DivergedError
+from domainclip.distributed import heartbeat
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.training import fsdp, loop_checkpoints, out_of_memory
 from domainclip.training import micro_batch_size as training_micro_batch_size
@@ -34,6 +34,7 @@ from domainclip.training.monitoring.progress import ProgressDisplay
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import StageInputs, StepRange, TrainingSetup, to_step_batch
 from domainclip.training.state import TrainingState
+from domainclip.training.step_records import PendingStep, UpdateGuard, check_finite
 from domainclip.training.validation_policy import ValidationPolicy
 from domainclip.training.views import StepBatch
 from domainclip.training.weight_average import WeightAverage
@@ -58,6 +59,8 @@ class StageRun:
     metrics: MetricsLog
     alarms: AlarmMonitor
     unusable: dict[str, UnusableItem]  # by place
+    guard: UpdateGuard | None  # None: each step is read before its update
+    pending: list[PendingStep] = field(default_factory=list)  # the last step, until it is read
 
     @classmethod
     def begin(cls, inputs: StageInputs, saved: Path | None, run: RunContext) -> StageRun:
@@ -97,6 +100,7 @@ class StageRun:
             metrics=metrics,
             alarms=alarms,
             unusable={item.location: item for item in inputs.unusable},
+            guard=_guard(model, optimizer, run.accelerator),
         )
 
     @property
@@ -109,8 +113,8 @@ class StageRun:
         """Pairs of a step, over all processes."""
         return min(self.settings.batch_size, len(self.inputs.pairs))
 
-    def train_step(self, display: ProgressDisplay) -> dict[str, Any]:
-        """Train one step and return its line of metrics.jsonl.
+    def train_step(self, display: ProgressDisplay) -> None:
+        """Train one step; the step before it is read, and its line of metrics.jsonl written.
 
         Raises: DivergedError.
         """
@@ -125,14 +129,30 @@ class StageRun:
         state.step += 1
         if state.average is not None:
             state.average.update(state.step)
-        record = self._record(output, norm) | {
+        self.read_step(display)  # on a GPU it waits here, while this step is computed already
+        facts = {
+            "step": state.step,
+            "epoch": state.step * self.batch_size / self.inputs.pairs.epoch_pairs,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
             "pairs_per_second": display.rate(state.step),
             "waited": waited / max(1e-9, time.monotonic() - started),
         }
-        _warn(self.alarms.update(record))
-        return record
+        scale, checked = self.model.scale, self.guard is None
+        self.pending.append(PendingStep.of(output, norm, scale, rows.ids, facts, checked=checked))
 
-    def _update_or_explain(self, batch: StepBatch, rows: Batch) -> tuple[StepOutput, float]:
+    def read_step(self, display: ProgressDisplay) -> None:
+        """Log the last step, unless that is done; all processes call it at the same step.
+
+        Raises: DivergedError.
+        """
+        while self.pending:
+            record = self.pending.pop(0).record()
+            _warn(self.alarms.update(record))
+            if is_due(record["step"], self.settings.log_every, self.total):
+                self.metrics.write(record)
+            display.show(record["step"], record)
+
+    def _update_or_explain(self, batch: StepBatch, rows: Batch) -> tuple[StepOutput, Tensor]:
         """Update the weights; without enough memory, with a smaller micro-batch if it is the first step.
 
         Raises: ModelError for a later one: dropout is drawn by micro-batch, so its size is fixed by then.
@@ -164,7 +184,9 @@ class StageRun:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _update_weights(self, batch: StepBatch, rows: Batch, micro: int | None) -> tuple[StepOutput, float]:
+    def _update_weights(
+        self, batch: StepBatch, rows: Batch, micro: int | None
+    ) -> tuple[StepOutput, Tensor]:
         """Take an optimizer step; return the step's output and the norm of all gradients."""
         settings, step = self.settings, self.state.step
         factor = training_optimizer.learning_rate_factor(
@@ -183,8 +205,10 @@ class StageRun:
             self.state.memory,
         )
         norm = fsdp.clip_gradients(self.model, self.optimizer, settings.max_grad_norm, self.accelerator)
-        if not (isfinite(output.loss) and training_precision.overflowed(norm, self.accelerator)):
-            _check_finite(output, norm, rows, step)
+        if self.guard is not None:
+            self.guard.watch(output.values[0], norm)
+        elif not (isfinite(output.loss) and training_precision.overflowed(float(norm), self.accelerator)):
+            check_finite(output, output.loss, float(norm), rows.ids, step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_scale()
@@ -192,22 +216,13 @@ class StageRun:
             self.state.memory.update(self.state.weights, output.memory)
         return output, norm
 
-    def _record(self, output: StepOutput, norm: float) -> dict[str, Any]:
-        return {
-            "step": self.state.step,
-            "epoch": self.state.step * self.batch_size / self.inputs.pairs.epoch_pairs,
-            "loss": output.loss,
-            "terms": output.terms,
-            "scale": self.model.scale.item(),
-            "learning_rate": self.state.optimizer.param_groups[0]["lr"],
-            "grad_norm": norm,
-            "image_cosine": output.image_cosine,
-            "text_cosine": output.text_cosine,
-            "without_negative": output.without_negative,
-        }
+    def validate(self, display: ProgressDisplay) -> bool:
+        """Validate when it is due; return whether these weights are the best so far, to be saved at once.
 
-    def validate(self) -> bool:
-        """Validate when it is due; return whether these weights are the best so far, to be saved at once."""
+        Raises: DivergedError for the step before, which is read first.
+        """
+        if self.policy.is_due(self.state.step, self.total):
+            self.read_step(display)
         heartbeat.update("validating")
         due = self.policy.is_due(self.state.step, self.total)
         with self.state.measured_weights() if due else nullcontext():
@@ -231,6 +246,19 @@ def _shard(setup: TrainingSetup, device: torch.device) -> DualEncoder:
     return fsdp.shard(setup.model, device) if setup.settings.fsdp else setup.model
 
 
+def _guard(
+    model: DualEncoder, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> UpdateGuard | None:
+    """Return the guard of the updates; None where each step has to be read before its update."""
+    supported = UpdateGuard.is_supported(optimizer) and not fsdp.is_sharded(model)
+    return UpdateGuard(optimizer) if supported and accelerator.scaler is None else None
+
+
+def is_due(step: int, every: int, total: int) -> bool:
+    """Return whether an action of every so many steps, and of the last one, is due after `step`."""
+    return step % every == 0 or step == total
+
+
 def _alarms(setup: TrainingSetup, batch_size: int, earlier_records: list[dict[str, Any]]) -> AlarmMonitor:
     """Return the alarm monitor in the state that the records of earlier sessions have led to."""
     settings, max_scale = setup.settings, exp(setup.model.max_log_scale)
@@ -249,16 +277,3 @@ def _alarms(setup: TrainingSetup, batch_size: int, earlier_records: list[dict[st
 def _warn(alarms: list[Alarm]) -> None:
     for alarm in alarms:
         log.warning("alarm: %s", alarm.text)
-
-
-def _check_finite(output: StepOutput, norm: float, rows: Batch, step: int) -> None:
-    if bool(torch.tensor([output.loss, norm]).isfinite().all()):
-        return
-    # The loss is equal on all processes, so all come here; the row at fault is on one of them.
-    local = [rows.ids[i] for i in output.non_finite_rows]
-    ids = [id for share in collectives.gather_objects(local) for id in share] or rows.ids
-    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-    raise DivergedError(
-        f"step {step + 1}: loss {output.loss}, gradient norm {norm}: stopped before the step, weights are "
-        f"unchanged; items: {', '.join(ids[:8])}{more}; lower train.learning_rate, then start again"
-    )

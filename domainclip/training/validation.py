@@ -28,6 +28,7 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, gallery_effects
 from domainclip.evaluation.embedding_cache import EmbeddingCache
 from domainclip.evaluation.encoder import CachedEncoder, encode_images
+from domainclip.evaluation.preprocessed_images import PreprocessedImages
 from domainclip.evaluation.statistics import aggregates
 from domainclip.evaluation.statistics.drops import cannot_be_shown, drop_at_most
 from domainclip.evaluation.statistics.estimates import compare_paired
@@ -36,6 +37,7 @@ from domainclip.models.precision import evaluation_precision
 from domainclip.objectives.base import Objective, Views
 from domainclip.seeding import sample
 from domainclip.training import fsdp
+from domainclip.training.tower_keys import TowerKeys
 
 _MAX_PAIRS, _MAX_RETENTION_ITEMS = 256, 512  # seconds, where an evaluation takes minutes
 _RESAMPLES = 500  # for the bound of a drop
@@ -61,14 +63,16 @@ class ValidationSet:
     max_retention_drop: float = inf
     seed: int = 0  # of the resamples
 
-    def measure(self, model: DualEncoder) -> dict[str, Any]:
+    def measure(self, model: DualEncoder, towers: TowerKeys | None = None) -> dict[str, Any]:
         """Return `loss` and `figure` of the pairs, and `retention`; equal on all processes.
+
+        `towers` spares the hashing of all weights.
 
         `figure_of` and `retention_of` name the metric; `lost` is how far it fell below that of the base, and
         `lost_at_most` the bound of that, where a drop within train.max_retention_drop can be shown at all.
         """
         with fsdp.temporarily_gathered(model) as whole, _restored_modes(whole):
-            encoder = CachedEncoder(whole, self.cache)
+            encoder = CachedEncoder(whole, self.cache, None if towers is None else towers.keys(whole))
             metrics: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.retention)):
                 if data is not None and (headline := _headline(encoder, data, self.probes)) is not None:
@@ -147,7 +151,10 @@ def make_validation_set(
             f"train.on_retention_drop: {settings.on_retention_drop} needs a retention set: name one with "
             "retention.path=FOLDER retention.card=CARD"
         )
-    cache = EmbeddingCache(precision=evaluation_precision(recipe.evaluate.precision))
+    cache = EmbeddingCache(
+        precision=evaluation_precision(recipe.evaluate.precision),
+        pixels=PreprocessedImages.for_changing_weights(),
+    )
     encoder = CachedEncoder(base, cache)
     pairs = _draw(_captioned(corpus), encoder, _MAX_PAIRS, settings.seed)
     captions = _captions(pairs, base)

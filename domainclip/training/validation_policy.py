@@ -12,6 +12,7 @@ from typing import Any
 
 from domainclip.config.training import TrainConfig
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.training.tower_keys import TowerKeys
 from domainclip.training.validation import ValidationSet
 
 
@@ -26,6 +27,7 @@ class ValidationPolicy:
     ) -> None:
         """`state`: of the checkpoint that the run continues from."""
         self.validation, self.settings = validation, settings
+        self.towers = TowerKeys()  # of one stage, in which the same weights learn
         saved = state or {}
         self.keeps_best_checkpoint = settings.keep_best_checkpoint or settings.final_weights == "best"
         self.best: list[float] | None = saved.get("best")  # step and loss of the best one so far
@@ -68,7 +70,7 @@ class ValidationPolicy:
         )
 
     def is_due(self, step: int, total: int) -> bool:
-        """Return whether a validation is due after this step."""
+        """Return whether the weights after this step are measured."""
         every = self.settings.validate_every
         return self.validation is not None and every is not None and (step % every == 0 or step == total)
 
@@ -77,7 +79,7 @@ class ValidationPolicy:
         self.improved = False
         if self.validation is None or not self.is_due(step, total):
             return None
-        metrics = self.validation.measure(model)
+        metrics = self.validation.measure(model, self.towers)
         better_loss = metrics["loss"] < (inf if self.best is None else self.best[1])  # NaN is never the best
         if better_loss:
             self.best, self.improved = [step, metrics["loss"]], self.keeps_best_checkpoint

@@ -53,6 +53,16 @@ def test_words() -> None:
             RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:33195"),
             "at step 9, waiting for the loss of all processes: another process is gone",
         ),
+        (
+            RuntimeError(
+                "NCCL error: remote process exited or there was a network error, NCCL version 2.27.5"
+            ),
+            "at step 9, waiting for the loss of all processes: another process is gone",
+        ),
+        (
+            RuntimeError("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)"),
+            "at step 9, waiting for the loss of all processes: another process did not answer for 90s",
+        ),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
         (ValueError("Connection closed by peer"), None),
     ],

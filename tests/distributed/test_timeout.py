@@ -24,7 +24,7 @@ from tests.support.processes import started
 def _impatient(seconds: int) -> int:
     """From now on the processes give one another so many seconds; which of them this is."""
     # They have met before: how long that takes is the machine's affair.
-    for group in (dist.group.WORLD, collectives._keep_alive_group()):
+    for group in (dist.group.WORLD, collectives._gloo_group("keep alive")):
         torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
     heartbeat.set_timeout(f"{seconds}s")
     return dist.get_rank()

@@ -61,8 +61,10 @@ def lossy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look but that at the base finds more lost than is allowed."""
     plain = validation.ValidationSet.measure
 
-    def measure(self: validation.ValidationSet, model: dual_encoder.DualEncoder) -> dict[str, Any]:
-        return plain(self, model) | {"lost": 0.2}
+    def measure(
+        self: validation.ValidationSet, model: dual_encoder.DualEncoder, towers: Any = None
+    ) -> dict[str, Any]:
+        return plain(self, model, towers) | {"lost": 0.2}
 
     monkeypatch.setattr(validation.ValidationSet, "measure", measure)
 

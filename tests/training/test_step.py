@@ -313,7 +313,7 @@ def test_the_share_of_pairs_without_a_negative(bases: dict[str, Path], accelerat
             for micro in (None, 5) if name != "anchor" else ():
                 terms = WeightedObjectives({name: (1.0, loss)})
                 taken = step.compute_gradients(loaded, loaded, of_batch, terms, micro, 0, accelerator)
-                shares.append(taken.without_negative)
+                shares.append(taken.figures.without_negative)
                 if of_batch is one_group and name == "contrastive":
                     assert taken.loss == 0
     assert shares == [0.0, 0.0, 1.0, 1.0] * 2
@@ -323,7 +323,7 @@ def test_the_share_of_pairs_without_a_negative(bases: dict[str, Path], accelerat
     for rows, share in ((labels, 1.0), (labels | (torch.arange(PAIRS) < 4)[:, None], 0.0)):
         labelled = replace(batch, extras=BatchExtras(labels=rows))
         taken = step.compute_gradients(loaded, loaded, labelled, terms, None, 0, accelerator)
-        assert taken.without_negative == share
+        assert taken.figures.without_negative == share
 
 
 # --- two real processes with different data: started once, for all cases -------------------------------
@@ -375,7 +375,7 @@ def _half(bases: dict[str, Path]) -> dict[str, Any]:
         for of_batch in (batch, one_group):
             loaded.zero_grad(set_to_none=True)
             taken = step.compute_gradients(model, loaded, of_batch, terms, None, 0, accelerator)
-            found.setdefault(f"{name}/negatives", []).append(taken.without_negative)
+            found.setdefault(f"{name}/negatives", []).append(taken.figures.without_negative)
     return found
 
 

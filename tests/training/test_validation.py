@@ -20,6 +20,7 @@ from domainclip.data.cards import load_card
 from domainclip.data.corpus import load_corpus
 from domainclip.data.images.decode import decode_image
 from domainclip.errors import DataError, RecipeError
+from domainclip.evaluation import readable_images
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.statistics.drops import least_drop
 from domainclip.models import loading
@@ -29,6 +30,7 @@ from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.lora import Lora
 from domainclip.training import validation
+from domainclip.training.tower_keys import TowerKeys
 from domainclip.training.validation import ValidationSet
 from tests.conftest import make_corpus
 from tests.support.matches import right_texts
@@ -256,3 +258,30 @@ def test_looking_changes_no_identity(recipe_file: Path) -> None:
     assert of(*steering) != of(*steering, "train.max_retention_drop=0.2")
     assert of(*steering) != of(*steering, "probes=[retrieval]")
     assert of() == of("probes=[retrieval]")
+
+
+def test_a_later_validation_decodes_no_image_and_hashes_no_trained_weight(
+    make: Make, loaded: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = make()
+    assert held is not None
+    loaded.set_trainable([(".*", 1.0)])
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for projection in (loaded.hf_base.visual_projection, loaded.hf_base.text_projection):
+            projection.weight.add_(torch.randn(projection.weight.shape, generator=draw))
+    expected, hashed = held.measure(loaded), list[str]()
+    plain = DualEncoder.fingerprint
+    monkeypatch.setattr(readable_images, "decode_image", lambda _: pytest.fail("an image is decoded"))
+    monkeypatch.setattr(
+        DualEncoder, "fingerprint", lambda model, tower: (hashed.append(tower), plain(model, tower))[1]
+    )
+    towers = TowerKeys()
+    assert held.measure(loaded, towers) == expected
+    with torch.no_grad():
+        loaded.hf_base.text_projection.weight.zero_()
+    assert held.measure(loaded, towers)["loss"] != expected["loss"]  # other weights have another key
+    assert hashed == []
+    loaded.set_trainable([("image/.*", 0.0), (".*", 1.0)])
+    assert held.measure(loaded, towers) == held.measure(loaded, towers)
+    assert hashed == ["image"]  # of a frozen tower once

@@ -110,7 +110,9 @@ def test_micro_batches_change_nothing(base: Path, micro: int) -> None:
     loaded = loading.load_model(base)
     batch = _batch(loaded)
     plain, expected = _take(loaded, batch, None)
-    assert plain.terms["other"] != pytest.approx(plain.terms["one"])  # each saw its own texts and numbers
+    assert plain.figures.terms["other"] != pytest.approx(
+        plain.figures.terms["one"]
+    )  # each saw its own texts and numbers
     cached, found = _take(loaded, batch, micro)
     assert cached.loss == pytest.approx(plain.loss, rel=1e-5)
     _close(found, expected)
@@ -123,7 +125,7 @@ def test_every_further_text_counts(base: Path) -> None:
     for name in ("one", "other"):
         said = {**batch.extras.texts, name: [["another text", *row[1:]] for row in batch.extras.texts[name]]}
         taken, _ = _take(loaded, replace(batch, extras=replace(batch.extras, texts=said)), None)
-        changed = [term for term in TERMS if taken.terms[term] != plain.terms[term]]
+        changed = [term for term in TERMS if taken.figures.terms[term] != plain.figures.terms[term]]
         assert changed == [name]
 
 

@@ -95,4 +95,4 @@ def _closest(candidates: np.ndarray) -> np.ndarray:
 
 
 def _hash_bits(hash: imagehash.ImageHash) -> int:
-    return int(str(hash), 16)
+    return int.from_bytes(np.packbits(hash.hash).tobytes(), "big")

@@ -18,11 +18,19 @@ from torch.autograd.function import once_differentiable
 
 from domainclip.data.batching.matches import RowMask
 
-MAX_LOGITS = 2**20  # of one block: 4 MiB in fp32
+MAX_LOGITS = 2**20  # of one block on a CPU: 4 MiB in fp32
+_SHARE_OF_GPU = 512  # a block's logits take this part of a GPU's memory: small blocks leave it idle
 
 # Takes (k, b) logits, (k,) the target column of each row, and (k, b) bool, the combinations that are neither
 # positive nor negative. Returns (k,) losses and (k, b) their gradients at the logits, which it may overwrite.
 Kernel = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+def block_logits(device: torch.device) -> int:
+    """The logits of one block: on a GPU of 24 GB 12 million, of which a step holds a few copies."""
+    if device.type != "cuda":
+        return MAX_LOGITS
+    return max(MAX_LOGITS, torch.cuda.get_device_properties(device).total_memory // (4 * _SHARE_OF_GPU))
 
 
 def mean_over_rows(
@@ -167,7 +175,7 @@ def _blocks(
     rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None, first: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """For each block its rows, their targets (k,) and their logits (k, b)."""
-    size = max(1, MAX_LOGITS // len(columns))
+    size = max(1, block_logits(rows.device) // len(columns))
     for start in range(0, len(rows), size):
         block_rows = slice(start, min(start + size, len(rows)))
         target = torch.arange(block_rows.start, block_rows.stop, device=rows.device) + first

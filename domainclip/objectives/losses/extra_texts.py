@@ -31,7 +31,7 @@ def cross_entropy_among(
     Shapes: rows and targets (r, d), columns (c, d). One block of rows at a time: the full logits never exist,
     and the backward pass computes them again.
     """
-    size = max(1, blockwise.MAX_LOGITS // max(1, len(columns)))
+    size = max(1, blockwise.block_logits(rows.device) // max(1, len(columns)))
     if len(rows) <= size:
         every_row = torch.arange(len(rows), device=rows.device)
         return _block_losses(rows, targets, columns, every_row, excluded, scale)

@@ -30,7 +30,7 @@ def number_equal_texts(texts: Tensor) -> Tensor:
     index = torch.arange(m, device=texts.device)
     if not m:
         return index
-    blocks = index.split(max(1, blockwise.MAX_LOGITS // m))
+    blocks = index.split(max(1, blockwise.block_logits(texts.device) // m))
     return torch.cat(
         [torch.where(texts[at] @ texts.T > EQUAL_TEXT_COSINE, index, m).amin(dim=1) for at in blocks]
     )

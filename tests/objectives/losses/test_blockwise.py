@@ -237,3 +237,14 @@ def test_the_gradient_of_a_weighed_row_is_weighed() -> None:
     (wanted,) = torch.autograd.grad(blockwise.mean_over_rows(blockwise.cross_entropy, *given), views.image)
     assert torch.allclose(found[1], 2 * wanted[1], atol=1e-12)
     assert float(found[[0, 2]].abs().max()) == 0.0
+
+
+def test_blocks_are_larger_on_a_gpu_with_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Properties:
+        total_memory = 24 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    assert blockwise.block_logits(torch.device("cpu")) == 2**20
+    assert blockwise.block_logits(torch.device("cuda")) == 12 * 2**20  # 48 MiB
+    Properties.total_memory = 2**30
+    assert blockwise.block_logits(torch.device("cuda")) == 2**20
