@@ -1,4 +1,4 @@
-"""Preparing a corpus: one process against two on large DICOM files, and JPEG files against Pillow alone.
+"""Preparing and loading images: DICOM files by one process and two, JPEG files beside Pillow, a slow model.
 
     python benchmarks/input.py                    # some minutes; numbers count on a quiet machine only
     python benchmarks/input.py --files 12 --jpegs 40 --rounds 1
@@ -156,6 +156,52 @@ def jpegs(place: Path, files: int, rounds: int) -> None:
     )
 
 
+def waiting(place: Path, files: int, workers: int, batch: int = 64, steps: int = 12) -> None:
+    """The share of a training that waits for images, with a model that is slower than their decoding.
+
+    The model sleeps: on a GPU the host is as idle. A step takes 1.5 times the decoding of its images by the
+    workers together.
+    """
+    from datasets import Dataset
+
+    from domainclip.data.batching.loader import batches
+    from domainclip.data.batching.pairs import Pairs
+    from domainclip.data.schema import features
+    from domainclip.models.image_preprocessor import ImagePreprocessor
+
+    found = make_jpegs(place / "photographs", files)
+    rows = [
+        {
+            "id": str(number),
+            "image": {"path": str(found[number % files]), "bytes": None},
+            "views": [],
+            "texts": [f"photograph {number}"],
+            "language": ["en"],
+            "labels": [],
+            "group": str(number),
+            "truth": str(number),
+            "meta": "{}",
+        }
+        for number in range(batch * (steps + 1))
+    ]
+    plain = (0.5, 0.5, 0.5)
+    shape = ImagePreprocessor(SIZE, (SIZE, SIZE), int(Image.Resampling.BICUBIC), 1 / 255, plain, plain)
+    pairs = Pairs(Dataset.from_list(rows, features=features()), shape)
+    decoding = seconds(lambda: [pairs[0, row] for row in range(16)], time.thread_time) / 16
+    step = 1.5 * decoding * batch / workers
+    loaded = batches(pairs, 0, steps + 1, batch, seed=0, workers=workers)
+    next(loaded)  # the processes start
+    time.sleep(step)
+    waited = 0.0
+    for _ in range(steps):
+        waited += seconds(lambda: next(loaded))
+        time.sleep(step)
+    print(
+        f"a step of {step:.2f} s on {batch} images, {workers} processes that decode them in "
+        f"{step / 1.5:.2f} s: {waited / (waited + steps * step):.1%} of the time waits for images"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,6 +214,7 @@ def main() -> None:
         os.environ["DOMAINCLIP_CACHE"] = f"{place}/cache"
         os.environ.setdefault("DOMAINCLIP_SECRET", "benchmark")
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+        waiting(Path(place), min(chosen.jpegs, 64), min(2, os.cpu_count() or 1))
         jpegs(Path(place), chosen.jpegs, chosen.rounds)
         dicoms(Path(place), chosen.files, chosen.rounds)
 
