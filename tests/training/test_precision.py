@@ -76,7 +76,7 @@ def _step(model: Any, optimizer: Any, accelerator: Accelerator, factor: float = 
     norm = fsdp.clip_gradients(model, optimizer, 1.0, accelerator)
     optimizer.step()
     optimizer.zero_grad()
-    return norm
+    return float(norm)
 
 
 def _linear() -> torch.nn.Linear:

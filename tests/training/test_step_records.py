@@ -71,12 +71,12 @@ class _Training:
             {"pixels": pixels}, None, [f"a square {i}" for i in range(PAIRS)], None, keys, None
         )
 
-    def step(self, number: int, micro: int | None = None, broken: int | None = None) -> PendingStep:
+    def step(self, number: int, micro: int | None = None, *, broken: bool = False) -> PendingStep:
         output = step.compute_gradients(
             self.model, self.model, self.batch, TERMS, micro, number, self.accelerator
         )
-        if broken is not None:
-            next(self.model.parameters()).grad[0] = nan  # type: ignore[index]
+        if broken:
+            self.model.hf_base.visual_projection.weight.grad[0, 0] = nan
         norm = fsdp.clip_gradients(self.model, self.optimizer, 1.0, self.accelerator)
         self.guard.watch(output.values[0], norm)
         self.optimizer.step()
@@ -109,7 +109,7 @@ def test_a_step_that_is_not_finite_and_those_after_it_change_no_weight(base: Pat
     training = _Training(base)
     training.step(1).record()
     before = {name: weight.detach().clone() for name, weight in training.model.weights().items()}
-    failed = training.step(2, broken=0)
+    failed = training.step(2, broken=True)
     training.step(3)  # has been started before the figures of step 2 are read
     with pytest.raises(
         DivergedError, match=r"step 2: loss [\d.]+, gradient norm nan: .*unchanged; items: image 0, "

@@ -134,7 +134,7 @@ def test_the_first_pairs_keep_their_own(base: Path) -> None:
     loaded = loading.load_model(base)
     small, _ = _take(loaded, _batch(loaded).first(4), None)
     by_hand, _ = _take(loaded, _batch(loaded, slice(4)), None)
-    assert small.terms == pytest.approx(by_hand.terms)
+    assert small.figures.terms == pytest.approx(by_hand.figures.terms)
 
 
 def _half(base: Path) -> list[tuple[float, dict[str, Tensor]]]:
