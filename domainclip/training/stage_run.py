@@ -184,9 +184,7 @@ class StageRun:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _update_weights(
-        self, batch: StepBatch, rows: Batch, micro: int | None
-    ) -> tuple[StepOutput, Tensor]:
+    def _update_weights(self, batch: StepBatch, rows: Batch, micro: int | None) -> tuple[StepOutput, Tensor]:
         """Take an optimizer step; return the step's output and the norm of all gradients."""
         settings, step = self.settings, self.state.step
         factor = training_optimizer.learning_rate_factor(
