@@ -125,7 +125,7 @@ def test_the_best_step_stays_and_is_taken(
 ) -> None:
     plain, losses = validation.ValidationSet.measure, iter([9.0, 5.0, 4.0, 4.5, 4.6, 4.7] * 2)
     monkeypatch.setattr(
-        validation.ValidationSet, "measure", lambda self, model: plain(self, model) | {"loss": next(losses)}
+        validation.ValidationSet, "measure", lambda *inputs: plain(*inputs) | {"loss": next(losses)}
     )
     folder = tmp_path / "run"
     # Looks at 2, 4, 6 and 8; the second is the best, and of the others only the newest stays.
