@@ -25,7 +25,7 @@ demo: install
 test: install
 	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -m "not long"
 
-# The few tests that take ten seconds or more each.
+# The tests that take four seconds or more each.
 test-long: install
 	$(TEST_ENV) $(BIN)/pytest $(TEST_WORKERS) -q -m long
 

@@ -189,7 +189,7 @@ def waiting(place: Path, files: int, workers: int, batch: int = 64, steps: int =
     pairs = Pairs(Dataset.from_list(rows, features=features()), shape)
     decoding = seconds(lambda: [pairs[0, row] for row in range(16)], time.thread_time) / 16
     step = 1.5 * decoding * batch / workers
-    loaded = batches(pairs, 0, steps + 1, batch, seed=0, workers=workers)
+    loaded = batches(pairs, 0, steps + 1, batch, workers=workers)
     next(loaded)  # the processes start
     time.sleep(step)
     waited = 0.0

@@ -72,7 +72,7 @@ def read(rank: int, world: int, port: int, folder: str, start: int, total: int, 
     make: Any = partial(Pairs, preprocess=preprocess)
     pairs = StreamedPairs(corpus.stream, make, corpus.splits["train"], 0)
     seen = np.empty((total - start, BATCH // world), np.int64)
-    for step, batch in enumerate(batches(pairs, start, total, BATCH, seed=0, workers=0)):
+    for step, batch in enumerate(batches(pairs, start, total, BATCH, workers=0)):
         assert batch.image is not None
         red, green, blue = batch.image["pixels"][:, 0, 0].numpy().astype(np.int64).T
         numbers = [int(id.rpartition("/")[2]) for id in batch.ids]

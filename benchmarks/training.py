@@ -127,7 +127,7 @@ def _contenders(
     options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
     pairs = bases.make_pairs(base, 2 * asked.batch)
     rounds = asked.rounds + 1
-    shown = list(batches(pairs, 0, rounds, asked.batch, seed=0, workers=0))
+    shown = list(batches(pairs, 0, rounds, asked.batch, workers=0))
     setup = TrainingSetup(
         settings=TrainConfig.model_validate(options),
         strategy="full",
@@ -173,11 +173,11 @@ def _ours(stage: StageInputs, rounds: int, device: torch.device) -> Iterator[Con
         setup.model.clamp_scale()
         return taken.loss
 
-    loader = batches(stage.pairs, 0, rounds, settings.batch_size, seed=0, workers=0)
+    loader = batches(stage.pairs, 0, rounds, settings.batch_size, workers=0)
     yield Contender(OURS, lambda number: go(to_step_batch(stage, next(loader), number, device), optimizer))
     ready = [
         to_step_batch(stage, rows, number, device)
-        for number, rows in enumerate(batches(stage.pairs, 0, rounds, settings.batch_size, seed=0, workers=0))
+        for number, rows in enumerate(batches(stage.pairs, 0, rounds, settings.batch_size, workers=0))
     ]
     # The same weights, which a rate of 0 leaves to the other.
     yield Contender(BOUND, lambda number: go(ready[number], idle))

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domainclip import registry
 from domainclip.config.recipe import Recipe
-from domainclip.data.batching.extras import SecondView
 from domainclip.data.interfaces import Curation
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
 from domainclip.evaluation.base import Probe
 from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs
 from domainclip.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from domainclip.data.batching.extras import SecondView
 
 
 @dataclass(frozen=True)

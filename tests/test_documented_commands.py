@@ -245,7 +245,9 @@ def test_make_targets_scripts_and_extras_exist() -> None:
 def overrides_in(text: str) -> Iterator[str]:
     """Overrides such as corpus.columns.split="" in a message or a card."""
     keys = "corpus|train|evaluate|retention|report|weight_interpolation|anchor_texts"
-    values = r"""(?:"[^"]*"|\[[^\]]*\]|\{(?:[^{}]|\{[^{}]*\})*\}|(?:[^\s`;,:)"'\]{}]|,(?=\w))*[^\s`;,:.)"'\]{}])"""
+    values = (
+        r"""(?:"[^"]*"|\[[^\]]*\]|\{(?:[^{}]|\{[^{}]*\})*\}|(?:[^\s`;,:)"'\]{}]|,(?=\w))*[^\s`;,:.)"'\]{}])"""
+    )
     yield from (word for word, _ in re.findall(rf"(([\"']?)\b(?:{keys})(?:\.\w+)+={values}\2)", text))
 
 

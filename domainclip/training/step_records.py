@@ -80,7 +80,7 @@ class UpdateGuard:
 
     def watch(self, loss: Tensor, norm: Tensor) -> None:
         """Look at a step before its update, without waiting for it."""
-        bad = (~(loss.isfinite() & norm.isfinite())).float()
+        bad = (~(loss.isfinite() & norm.isfinite())).to(torch.float32)
         self.diverged = bad if self.diverged is None else torch.maximum(self.diverged, bad)
         # As the loss scale of fp16 does: fused AdamW leaves weights, moments and count as they are.
         self.optimizer.found_inf = self.diverged  # type: ignore[attr-defined]

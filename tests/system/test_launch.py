@@ -362,12 +362,15 @@ def test_a_signal_before_the_first_step_is_no_loss(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    # As under nohup; and none of the others ignored, as in the background of a shell.
+    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGQUIT), signal.SIG_DFL)
+    before = {one: signal.signal(one, of) for one, of in {**handlers, signal.SIGHUP: signal.SIG_IGN}.items()}
     try:
         with pytest.raises(Interrupted) as caught:
             launch.launch(["finetune"], 2, None)
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     assert str(caught.value) == "stopped by SIGTERM, starting: earlier checkpoints are unchanged"
     assert caught.value.code == 143
     assert os.environ["PET_SIGNALS_TO_HANDLE"] == "SIGINT,SIGTERM,SIGUSR1,SIGQUIT"

@@ -105,8 +105,8 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
                 at,
                 accelerator,
             )
-            norms.append(fsdp.clip_gradients(shared, wrapped, TRAIN.max_grad_norm, accelerator))
-            losses.append(taken.loss)
+            norms.append(float(fsdp.clip_gradients(shared, wrapped, TRAIN.max_grad_norm, accelerator)))
+            losses.append(float(taken.loss))
             wrapped.step()
             wrapped.zero_grad(set_to_none=True)
             shared.clamp_scale()

@@ -13,11 +13,11 @@ from datasets import DatasetDict
 from PIL import Image
 
 from domainclip import disk_cache
-from domainclip.data import corpus
 from domainclip.data.corpus import load_corpus
 from domainclip.data.files import locations
 from domainclip.data.images import digests
 from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.sources.readable_items import with_readable_images
 from domainclip.data.rows import Item, to_dataset
 from tests.data.made_corpora import card, table
 from tests.data.made_shards import png
@@ -202,7 +202,7 @@ def test_images_given_as_bytes_are_never_all_in_memory() -> None:
     splits = DatasetDict({"train": to_dataset(rows), "validation": to_dataset([]), "test": to_dataset([])})
     del rows
     tracemalloc.start()
-    readable, hashes = corpus._with_readable_images(splits, ReadLog())
+    readable, hashes = with_readable_images(splits, ReadLog())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < whole / 2
