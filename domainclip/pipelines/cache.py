@@ -48,7 +48,7 @@ def clear_cache(names: Sequence[str], *, everything: bool, older_than: str | Non
     """
     if sum((bool(names), everything, older_than is not None)) != 1:
         raise RecipeError(
-            "data cache clear: name entries, or say --all or --older-than 30d: one of the three"
+            "data cache clear: name entries, or set --all or --older-than 30d: one of the three"
         )
     entries = disk_cache.entries()
     if names:

@@ -71,7 +71,7 @@ def recipe_of(request: EvalRequest, run: TrainedRun | None) -> Recipe:
     """
     if request.recipe is None and run is None:
         raise RecipeError(
-            f"eval {request.models[-1]}: not a run folder: say what to measure on with --recipe"
+            f"eval {request.models[-1]}: not a run folder: name what to measure on with --recipe"
         )
     return loading.load_recipe(request.recipe or str(run.folder / RECIPE), request.changes)  # type: ignore[union-attr]
 

@@ -124,7 +124,7 @@ def _extra_set(name: str, source: ExtraSet) -> EvaluationSet:
     items = corpus.splits[source.split]
     if not len(items):
         raise DataError(
-            f"sets.{name}: its {source.split} split is empty: say split: all to measure on everything"
+            f"sets.{name}: its {source.split} split is empty: set split: all to measure on everything"
         )
     train = corpus.splits["train"]
     validation = corpus.splits["validation"] if source.split == "test" else train.select([])

@@ -1,4 +1,4 @@
-"""The choice of α: the scores of all that were tried, the rule, and what the report says of it."""
+"""The choice of α: the scores of all that were tried, the rule, and the facts for the report."""
 
 from __future__ import annotations
 

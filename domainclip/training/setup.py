@@ -43,11 +43,11 @@ class Precomputed:
     text_features: feature_cache.TextFeatures | None = (
         None  # embeddings of the captions under a locked text tower
     )
-    anchor_texts: list[str] | None = None  # general sentences, and
-    anchor_embeddings: Tensor | None = None  # (len(sentences), d) what the base says of them
+    anchor_texts: list[str] | None = None  # general-domain texts, and
+    anchor_embeddings: Tensor | None = None  # (len(sentences), d) their embeddings by the base
     anchor_images: AnchorFeatures | None = None  # general images
-    base_image: np.ndarray | None = None  # (n, d) what the base says of the training images
-    third_tower: np.ndarray | None = None  # (n, t) what a third tower says of them
+    base_image: np.ndarray | None = None  # (n, d) embeddings of the training images by the base
+    third_tower: np.ndarray | None = None  # (n, t) their embeddings by a third tower
     teachers: Mapping[str, tuple[feature_cache.TeacherFeatures, ...]] = field(
         default_factory=dict
     )  # by objective

@@ -213,7 +213,7 @@ def test_no_recipe_and_no_run(run: Run, tmp_path: Path) -> None:
     assert run("eval", tmp_path) == (
         2,
         "",
-        f"domainclip: eval {tmp_path}: not a run folder: say what to measure on with --recipe\n",
+        f"domainclip: eval {tmp_path}: not a run folder: name what to measure on with --recipe\n",
     )
 
 

@@ -365,7 +365,7 @@ def test_a_leak_marks_an_evaluation_invalid_and_stops_a_training(
 def test_nothing_to_measure_on_is_said(tmp_path: Path, base: Path) -> None:
     with pytest.raises(DomainclipError) as error:
         evaluate_models(EvalRequest(models=[str(base)]))
-    assert str(error.value) == f"eval {base}: not a run folder: say what to measure on with --recipe"
+    assert str(error.value) == f"eval {base}: not a run folder: name what to measure on with --recipe"
 
 
 def evaluation_only(corpus: Path, folder: Path) -> Path:

@@ -154,11 +154,11 @@ def test_other_commands_take_one_seed(
     (tmp_path / "plan.yaml").write_text(
         f"recipe: {recipe_file.name}\noverrides: [train.seeds=2]\nvariants: {{a: []}}\n"
     )
-    with pytest.raises(RecipeError, match=r"plan\.yaml: overrides: train\.seeds: say it under seeds"):
+    with pytest.raises(RecipeError, match=r"plan\.yaml: overrides: train\.seeds: set it under seeds"):
         plan.load(str(tmp_path / "plan.yaml"), [], None)
     recipe_file.write_text(recipe_file.read_text().replace("train: {", "train: {seeds: 2, "))
     (tmp_path / "plan.yaml").write_text(f"recipe: {recipe_file.name}\nvariants: {{a: []}}\n")
-    with pytest.raises(RecipeError, match=r"squares\.yaml: train\.seeds: say it under seeds of the plan"):
+    with pytest.raises(RecipeError, match=r"squares\.yaml: train\.seeds: set it under seeds of the plan"):
         plan.load(str(tmp_path / "plan.yaml"), [], None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match=r"train\.seeds: starts the processes of each run itself"):

@@ -99,7 +99,7 @@ def load_shared(name: str, changes: Sequence[str]) -> tuple[Path, Plan, Recipe]:
     _check_lines(shared, f"{file.name}: overrides")
     measured = loading.load_recipe(_recipe_file(plan.recipe, file), [*shared, _CHOOSING])
     if measured.train.seeds is not None:
-        raise RecipeError(f"{file.name}: recipe {plan.recipe}: train.seeds: say it under seeds of the plan")
+        raise RecipeError(f"{file.name}: recipe {plan.recipe}: train.seeds: set it under seeds of the plan")
     return file, plan, measured
 
 
@@ -182,7 +182,7 @@ def _check_lines(lines: Sequence[str], where: str) -> None:
         key, _, value = (part.strip() for part in line.partition("="))
         # No other key of train has the word.
         if key in ("train.seed", "train.seeds") or (key == "train" and "seed" in value):
-            raise RecipeError(f"{where}: {key if '.' in key else 'train.seed'}: say it under seeds")
+            raise RecipeError(f"{where}: {key if '.' in key else 'train.seed'}: set it under seeds")
         if key.startswith("evaluate") and "split" in key + value and "validation" not in value:
             raise RecipeError(
                 f"{where}: evaluate.split: variants are compared on the validation split: leave it out, and "
@@ -201,7 +201,7 @@ def _check_shared_keys(measured: Recipe, recipe: Recipe, where: str) -> None:
     for key in _SHARED_KEYS:
         if first[key] != second[key]:
             raise RecipeError(
-                f"{where}: changes {key}, which is the same for the whole table: say it under overrides"
+                f"{where}: changes {key}, which is the same for the whole table: set it under overrides"
             )
     corpora = [
         {key: value for key, value in keys["corpus"].items() if key not in _VARIED_KEYS}
@@ -210,5 +210,5 @@ def _check_shared_keys(measured: Recipe, recipe: Recipe, where: str) -> None:
     if corpora[0] != corpora[1]:
         key = next(k for k in {**corpora[0], **corpora[1]} if corpora[0].get(k) != corpora[1].get(k))
         raise RecipeError(
-            f"{where}: changes corpus.{key}, which is the same for the whole table: say it under overrides"
+            f"{where}: changes corpus.{key}, which is the same for the whole table: set it under overrides"
         )
