@@ -1,6 +1,7 @@
 """General pictures with captions, drawn from a seed: what the quickstart base learned, and its retention set.
 
     python examples/generated_pictures.py FOLDER --count 800        (about 3 seconds)
+    python examples/generated_pictures.py FILE --captions           (captions of other pictures, one a line)
 
 A picture is 64 pixels square and shows one of 40 classes: shapes, simple things, textures and digits, in
 varied colour, size, place, number and style. The caption names some of that, and what is normal or
@@ -24,6 +25,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 SIZE = 64
 CANVAS = 2 * SIZE  # drawn at twice the size, so that edges come out smooth
 HELD_OUT_SEED = 1000
+CAPTIONS_SEED = 2000  # of pictures that nothing is measured on: general texts of the same kind
 Plane = NDArray[np.float64]
 
 # An object is a few primitives in the unit square: Ellipse, Rectangle, Polygon, Line; "-" cuts a hole.
@@ -286,12 +288,21 @@ def write(folder: Path, count: int = 800) -> Path:
     return table
 
 
+def write_captions(file: Path, count: int = 800) -> Path:
+    """A text file with the captions of other pictures, one a line; gives its path."""
+    captions = [picture.caption for picture in make(CAPTIONS_SEED, count)]
+    file.write_text("\n".join([*captions, ""]), encoding="utf-8")
+    return file
+
+
 def main() -> None:
-    """Write the held-out folder."""
+    """Write the held-out folder, or the captions of others."""
     parser = argparse.ArgumentParser(description="Write general pictures with captions.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=800)
-    print(write(**vars(parser.parse_args())))
+    parser.add_argument("--captions", action="store_true", help="write a text file of captions alone")
+    asked = parser.parse_args()
+    print((write_captions if asked.captions else write)(asked.folder, asked.count))
 
 
 if __name__ == "__main__":

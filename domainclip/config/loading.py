@@ -96,11 +96,12 @@ def _resolve_paths(recipe: Recipe, file: Path, changes: Sequence[str]) -> Recipe
     for key, source in (named | {f"train.mix.{name}": source for name, source in mixed.items()}).items():
         if source.get("path"):
             _resolve_source(key, source, file, allowed, overridden)
-    anchors = data.get("anchor_images", {})
-    if anchors.get("path"):
-        trusted = {"anchor_images", "anchor_images.path"} & overridden
-        where = f"{file.name}: anchor_images.path"
-        anchors["path"] = paths.resolve_path(anchors["path"], file, None if trusted else allowed, where)
+    for section in ("anchor_images", "anchor_texts"):
+        anchors = data.get(section, {})
+        if anchors.get("path"):
+            trusted = {section, f"{section}.path"} & overridden
+            where = f"{file.name}: {section}.path"
+            anchors["path"] = paths.resolve_path(anchors["path"], file, None if trusted else allowed, where)
     for kind, key in (("strategies", "strategy"), ("objectives", "objectives")):
         for name, options in (data.get(key) or {}).items():
             from_user = any(text == key or text.startswith(f"{key}.") for text in overridden)

@@ -59,6 +59,8 @@ class AnchorTexts(StrictModel):
 
     count: int = Field(4096, ge=2)  # texts in all
     per_step: int = Field(64, ge=2)  # texts of a training step
+    # A text file with one general caption a line; the rest is made of words. Null: all are made.
+    path: str | None = None
     # Each {} is another word. Words alone hold the names of classes, and sentences the search by captions.
     templates: list[str] = Field(list(ANCHOR_TEMPLATES), min_length=1)
 

@@ -19,22 +19,25 @@ def demo(folder: Path) -> Path | None:
     A corpus that is there already is used again; every demonstration is a run of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        "make_phantoms.py": folder / "chest_phantom",
-        "generated_pictures.py": folder / "generated_pictures",
-    }
-    for script, target in made.items():
-        if not target.exists():
-            print(f"making {target}", file=sys.stderr, flush=True)
-            draft = target.with_name(f".{target.name}")
-            shutil.rmtree(draft, ignore_errors=True)
-            subprocess.run(
-                [sys.executable, str(builtin.builtin_folder("examples") / script), str(draft)], check=True
-            )
-            draft.rename(target)
-    corpus, general = made.values()
-    recipe = loading.load_recipe("quickstart", [f"corpus.path={corpus}", f"retention.path={general}"])
+    corpus = _make(folder / "chest_phantom", "make_phantoms.py")
+    general = _make(folder / "generated_pictures", "generated_pictures.py")
+    captions = _make(folder / "general_captions.txt", "generated_pictures.py", "--captions")
+    recipe = loading.load_recipe(
+        "quickstart", [f"corpus.path={corpus}", f"retention.path={general}", f"anchor_texts.path={captions}"]
+    )
     return finetune(
         recipe,
         RunOptions(folder=next_run_folder(folder / "runs", "quickstart"), command="domainclip demo (local)"),
     )
+
+
+def _make(target: Path, script: str, *options: str) -> Path:
+    """What a script of the examples writes, where it is not there yet."""
+    if not target.exists():
+        print(f"making {target}", file=sys.stderr, flush=True)
+        draft = target.with_name(f".{target.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        file = builtin.builtin_folder("examples") / script
+        subprocess.run([sys.executable, str(file), str(draft), *options], check=True)
+        draft.rename(target)
+    return target

@@ -30,6 +30,9 @@ def check_recipe(recipe: Recipe) -> None:
     images = recipe.anchor_images.path
     if images is not None and not Path(images).is_dir():
         raise DataError(f"anchor_images.path: {images} is not a folder: name one with images")
+    captions = recipe.anchor_texts.path
+    if captions is not None and not Path(captions).is_file():
+        raise DataError(f"anchor_texts.path: {captions} is no file: name a text file with one caption a line")
     folder_checks.check_base(recipe.base.path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from domainclip.components import Components, WeightedObjectives, build_components, build_objectives
@@ -15,6 +15,7 @@ from domainclip.evaluation.base import Probe
 from domainclip.evaluation.contamination import TrainingRecord, record_corpora
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.pipelines import early_checks, input_checks
+from domainclip.pipelines.anchor_captions import AnchorCaptions, load_anchor_captions
 from domainclip.pipelines.anchor_images import AnchorImageSet, load_anchor_images
 from domainclip.pipelines.base_model import load_base
 from domainclip.pipelines.curate import CuratedItems, curate_corpus
@@ -63,6 +64,7 @@ class Inputs(EvaluationInputs):
     learning_rate: float  # at its peak
     mixed: tuple[MixedCorpus, ...] = ()  # the corpora of train.mix
     anchor_images: AnchorImageSet | None = None  # where an objective asks for them
+    anchor_captions: AnchorCaptions = field(default_factory=AnchorCaptions)
 
 
 def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
@@ -138,5 +140,6 @@ def _with_further_data(inputs: Inputs) -> Inputs:
         corpus=with_notes(corpus, mixed),
         mixed=mixed,
         anchor_images=images,
+        anchor_captions=load_anchor_captions(recipe, inputs.objectives, corpus, retention),
         training_record=record_corpora(recipe.base.path, corpora, images.digests if images else ()),
     )

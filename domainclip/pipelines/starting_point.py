@@ -29,6 +29,8 @@ def _trained_on(inputs: Inputs) -> str:
     others = [each.corpus.fingerprint for each in inputs.mixed]
     if inputs.anchor_images is not None:
         others += inputs.anchor_images.digests
+    if inputs.anchor_captions.texts:
+        others.append(hashlib.sha256("\n".join(inputs.anchor_captions.texts).encode()).hexdigest())
     if not others:
         return inputs.corpus.fingerprint
     return hashlib.sha256(" ".join([inputs.corpus.fingerprint, *others]).encode()).hexdigest()

@@ -94,7 +94,7 @@ def make_setup(
         precomputed=precomputed,
         anchor_settings=recipe.anchor_texts,
         anchor_images=_anchor_images(inputs),
-        notes=(*notes, *([inputs.anchor_images.note] if inputs.anchor_images else [])),
+        notes=(*notes, *filter(None, [inputs.anchor_captions.note]), *_image_notes(inputs)),
         validation=validation,
         identity={} if start is None else start.identity,
         interpolates=recipe.weight_interpolation is not None,
@@ -157,6 +157,10 @@ def _mixed(inputs: Inputs, pairs: Pairs, make: Callable[..., Pairs]) -> Pairs:
     return MixedPairs([pairs, *sources], [each.share for each in inputs.mixed])
 
 
+def _image_notes(inputs: Inputs) -> list[str]:
+    return [] if inputs.anchor_images is None else [inputs.anchor_images.note]
+
+
 def _anchor_images(inputs: Inputs) -> AnchorImageSource | None:
     if inputs.anchor_images is None:
         return None
@@ -170,7 +174,8 @@ def _precompute(inputs: Inputs) -> Precomputed:
     image_features = _image_substitutes(inputs, seed)
     if "anchor_text" not in inputs.objectives.needs:
         return Precomputed(image_features=image_features)
-    texts = make_sentences(inputs.base.text_tokenizer.hf_tokenizer, inputs.recipe.anchor_texts, seed)
+    tokenizer, captions = inputs.base.text_tokenizer.hf_tokenizer, inputs.anchor_captions.texts
+    texts = make_sentences(tokenizer, inputs.recipe.anchor_texts, seed, captions)
     return Precomputed(
         image_features=image_features,
         anchor_texts=texts,

@@ -28,8 +28,8 @@ _FORBIDDEN = {
     r"|https?://[^/\s:@<>\"']+:[^/\s:@<>\"']+@",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "an e-mail address": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b",
-    "the location of a corpus": r"\b(?:corpus|retention|train\.mix\.[\w-]+|anchor_images)(?:\.path)?="
-    r"(?!\(local\))[^\s{]*[/\\.]",
+    "the location of a corpus": r"\b(?:corpus|retention|train\.mix\.[\w-]+|anchor_(?:images|texts))"
+    r"(?:\.path)?=(?!\(local\))[^\s{]*[/\\.]",
     # The root 1.2.840.10008 belongs to the standard: transfer syntaxes and classes, not persons.
     "a DICOM UID": r"(?<![\w.])(?!1\.2\.840\.10008\.)[0-2](?:\.(?:0|[1-9]\d*)){6,}\b|\b2\.25\.\d{20,}",
     "a patient or accession number": (
@@ -77,7 +77,8 @@ def public_recipe(recipe: Recipe) -> str:
 def local_paths(recipe: Recipe, run: Path) -> list[str]:
     """The local paths that a text about this run could contain, longest first."""
     sources = [source.model_dump() for source in recipe.corpora().values()]
-    named = [*sources, recipe.anchor_images.path, recipe.strategy, recipe.objectives]
+    anchors = [recipe.anchor_images.path, recipe.anchor_texts.path]
+    named = [*sources, *anchors, recipe.strategy, recipe.objectives]
     texts = [recipe.base.path, *_strings(named)]
     paths = {str(place) for place in (run.absolute(), run.resolve(), Path.home(), Path.cwd())}
     paths |= {text.rstrip("/\\") for text in texts if is_local_path(text)}

@@ -6,6 +6,7 @@ every checkpoint gives them, in its own languages, so that none have to be downl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ def whole_words(tokenizer: Any) -> list[str]:
     return [word for word, length in zip(words, lengths, strict=True) if length == 1]
 
 
-def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]:
-    """`anchors.count` texts: a template with one word or, for one text in three, with two.
+def make_sentences(
+    tokenizer: Any, anchors: AnchorTexts, seed: int, captions: Sequence[str] = ()
+) -> list[str]:
+    """`anchors.count` texts: the captions, then templates with one word or, for one in three, with two.
 
     A template with several places has another word in each: a longer text, as captions are.
 
@@ -53,7 +56,7 @@ def make_sentences(tokenizer: Any, anchors: AnchorTexts, seed: int) -> list[str]
         for word in rest:
             text = text.replace("{}", known[word], 1)
         texts.append(text)
-    return texts
+    return [*captions, *texts][: anchors.count]
 
 
 def drawn_indices(step: int, anchors: AnchorTexts, seed: int) -> list[int]:
