@@ -17,7 +17,7 @@ from domainclip.report.corpus_words import Words
 _LARGE = 2  # probes whose questions are in the list; those of the others are folded
 _SMALL = 0.095  # shares below it get a decimal
 _LONGEST = 5  # questions in the paragraph at the top
-_FEW_ANSWERS = 10  # of equal influence, below which a large change may rest on one of them
+_FEW_ANSWERS, _LARGE_CHANGE = 10, 0.1  # answers of equal influence; what they make of a share is explained
 _OTHER_DIRECTION = ("image_to_text_", "text_to_image_")
 _WORDS = {
     BETTER: "gained",
@@ -250,11 +250,8 @@ def _sentence(row: ComparisonRow, words: Words) -> str:
 
 
 def _how_sure(first: ComparisonRow, words: Words, trained: bool) -> str:
-    groups = (
-        f"{first.groups} {words.groups}"
-        if first.groups != first.n or words.groups != "groups"
-        else f"{first.n} items"
-    )
+    has_groups = first.groups != first.n or words.groups != "groups"
+    groups = f"{first.groups} {words.groups}" if has_groups else f"{first.n} items"
     if first.adapted is None:
         return f"One model, measured on {groups}; none is compared."
     return f"One training run, {groups}." if trained else f"Measured on {groups}."
@@ -277,7 +274,8 @@ def _note(row: ComparisonRow, words: Words) -> str:
     lost = row.at_most_lost
     word = _word(row) if row.verdict != SAME else ""
     bound = f"at most {points(lost, row)} lost (95\u00a0%)" if lost else ""
-    few = "a few captions make most of the change" if row.effective_answers < _FEW_ANSWERS else ""
+    is_few = row.effective_answers < _FEW_ANSWERS and abs(row.difference.value) >= _LARGE_CHANGE
+    few = "a few captions make most of the change" if is_few else ""
     return ", ".join(text for text in (word, bound, few) if text) or _word(row)
 
 
