@@ -90,4 +90,5 @@ def _card(folder: Path, family: str, lora: bool) -> tuple[str, dict[str, float]]
 
 
 if __name__ == "__main__":
-    sys.exit(min(1, main(sys.argv[1])))
+    # Absolute, since the code runs in another folder; not resolved, since this python is a link.
+    sys.exit(min(1, main(str(Path(sys.argv[1]).absolute()))))
