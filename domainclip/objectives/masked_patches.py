@@ -11,12 +11,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, ObjectiveInputs, Sizes, Views
+from domainclip.objectives.base import ObjectiveInputs, Views
 from domainclip.objectives.losses import sinkhorn
+from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedPatches(Objective):
+class MaskedPatches(ObjectiveWithDirections):
     """−1/M Σ_i Σ_{t masked} Σ_k q(v̄_it)_k log p(v'_it)_k, p(v') = softmax(v' · c_k / τ), M masked patches.
 
     Half of the patches of an image have its mean colour; v'_it is the vector of patch t in that image, v̄_it
@@ -31,25 +32,14 @@ class MaskedPatches(Objective):
     citation: ClassVar[str] = "arXiv:2410.16512"
     needs: ClassVar[frozenset[str]] = frozenset({"masked_tokens", "momentum_tokens"})
 
-    count: Annotated[int, Field(ge=2)] = 256  # k
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     teacher_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q
-    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
 
     @property
     def inputs(self) -> ObjectiveInputs:
         """The moving average of the weights."""
         return ObjectiveInputs(momentum=self.momentum)
-
-    @property
-    def own_learning_rate(self) -> float:
-        """Factor on the learning rate of the directions."""
-        return self.rate
-
-    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`directions` (k, d), drawn from the seed."""
-        return {"directions": sinkhorn.initial_prototypes(self.count, sizes.width, seed)}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per masked patch; each image counts alike, since all have as many masked."""

@@ -11,12 +11,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, Sizes, Views
+from domainclip.objectives.base import Views
 from domainclip.objectives.losses import sinkhorn
+from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prototypes(Objective):
+class Prototypes(ObjectiveWithDirections):
     """−½ · 1/b Σ_i Σ_k [q(y_i)_k log p(x_i)_k + q(x_i)_k log p(y_i)_k], p(x) = softmax(x · c_k / τ).
 
     Swapped assignment: c_1…c_k are learnable directions; q is the share of each in a row, balanced over the
@@ -36,21 +37,11 @@ class Prototypes(Objective):
     between: Literal["modalities", "views"] = "modalities"
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q; near 0: one cluster
-    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the prototypes
 
     @property
     def needs(self) -> frozenset[str]:
         """The second view, where views are compared."""
         return frozenset({"image_2"} if self.between == "views" else ())
-
-    @property
-    def own_learning_rate(self) -> float:
-        """Factor on the learning rate of the prototypes."""
-        return self.rate
-
-    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`directions` (k, d), drawn from the seed."""
-        return {"directions": sinkhorn.initial_prototypes(self.count, sizes.width, seed)}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

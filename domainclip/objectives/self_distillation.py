@@ -11,12 +11,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, ObjectiveInputs, Sizes, Views
+from domainclip.objectives.base import ObjectiveInputs, Views
 from domainclip.objectives.losses import sinkhorn
+from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfDistillation(Objective):
+class SelfDistillation(ObjectiveWithDirections):
     """−1/b Σ_i Σ_k q(x̄_i)_k log p(x'_i)_k, p(x') = softmax(x' · c_k / τ), beside a contrastive objective.
 
     x̄ is the whole image by the moving average of the weights (momentum m), x' a crop of it by the model,
@@ -32,26 +33,15 @@ class SelfDistillation(Objective):
     citation: ClassVar[str] = "arXiv:2310.13355"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2", "momentum_image"})
 
-    count: Annotated[int, Field(ge=2)] = 256  # k
     crop: Literal["local", "strong"] = "local"  # a small part of the image, or the view of two_views
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q
-    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
 
     @property
     def inputs(self) -> ObjectiveInputs:
         """The moving average of the weights, and the kind of crop."""
         return ObjectiveInputs(momentum=self.momentum, second_view=self.crop)
-
-    @property
-    def own_learning_rate(self) -> float:
-        """Factor on the learning rate of the directions."""
-        return self.rate
-
-    def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`directions` (k, d), drawn from the seed."""
-        return {"directions": sinkhorn.initial_prototypes(self.count, sizes.width, seed)}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

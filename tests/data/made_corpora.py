@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from domainclip.data.cards import Card
+from domainclip.data.corpus import Corpus, load_corpus
 
 OPEN: dict[str, Any] = {"privacy": {"identifiers": "none"}}  # names may show in messages
 
@@ -77,3 +78,14 @@ def dicom_file(path: Path, stored: np.ndarray | None, **attributes: Any) -> Path
         setattr(dataset, keyword, value)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def corpus_with_held_out(folder: Path) -> Corpus:
+    """A corpus of images and captions 0 to 3, of which 2 is for validation and 3 for testing."""
+    splits = ("train", "train", "validation", "test")
+    rows = [
+        {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
+        for i, split in enumerate(splits)
+    ]
+    columns = {"image": "file_name", "texts": ["text"], "group": "group", "split": "split"}
+    return load_corpus(card(columns=columns), str(table(folder, rows)))

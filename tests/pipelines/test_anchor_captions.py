@@ -9,14 +9,14 @@ import pytest
 from domainclip.components import WeightedObjectives, build_objectives
 from domainclip.config import loading
 from domainclip.config.recipe import AnchorTexts, Recipe
-from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.data.corpus import Corpus
 from domainclip.errors import DataError
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import early_checks
 from domainclip.pipelines.anchor_captions import AnchorCaptions, load_anchor_captions
 from domainclip.report.redaction import local_paths, public_settings
 from domainclip.training.anchor_texts import make_sentences
-from tests.data.made_corpora import card, table
+from tests.data.made_corpora import corpus_with_held_out
 
 ANCHOR = build_objectives({"contrastive": {}, "anchor": {}})
 
@@ -24,13 +24,7 @@ ANCHOR = build_objectives({"contrastive": {}, "anchor": {}})
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """A corpus whose captions 2 and 3 are measured."""
-    splits = ("train", "train", "validation", "test")
-    rows = [
-        {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
-        for i, split in enumerate(splits)
-    ]
-    columns = {"image": "file_name", "texts": ["text"], "group": "group", "split": "split"}
-    return load_corpus(card(columns=columns), str(table(tmp_path_factory.mktemp("own"), rows)))
+    return corpus_with_held_out(tmp_path_factory.mktemp("own"))
 
 
 def _recipe(recipe_file: Path, *changes: str) -> Recipe:

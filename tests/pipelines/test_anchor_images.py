@@ -13,7 +13,7 @@ from domainclip.components import WeightedObjectives, build_objectives
 from domainclip.config import loading
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching.pairs import Pairs
-from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.data.corpus import Corpus
 from domainclip.data.images.digests import image_digests
 from domainclip.errors import DataError
 from domainclip.evaluation.contamination import record_corpora
@@ -22,19 +22,13 @@ from domainclip.pipelines import anchor_images, early_checks
 from domainclip.report.redaction import local_paths, public_settings
 from domainclip.training.anchor_images import AnchorImageSource, precompute_anchor_images
 from domainclip.training.cache_entry import CacheBudget
-from tests.data.made_corpora import card, noise_image, table
+from tests.data.made_corpora import corpus_with_held_out, noise_image
 
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """A corpus of images 0 to 3, of which 2 is for validation and 3 for testing."""
-    splits = ("train", "train", "validation", "test")
-    rows = [
-        {"file_name": f"{i}.png", "text": f"caption {i}", "group": f"g{i}", "split": split}
-        for i, split in enumerate(splits)
-    ]
-    columns = {"image": "file_name", "texts": ["text"], "group": "group", "split": "split"}
-    return load_corpus(card(columns=columns), str(table(tmp_path_factory.mktemp("own"), rows)))
+    return corpus_with_held_out(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(scope="module")

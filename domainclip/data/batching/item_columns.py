@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar
 
 from datasets import Dataset
+
+from domainclip.data.batching.sequences import ComputedSequence
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ def derived_column(items: Dataset, names: Sequence[str], make: Callable[..., T])
 
 
 @dataclass(frozen=True)
-class DerivedColumn(Sequence[T], Generic[T]):
+class DerivedColumn(ComputedSequence[T]):
     """A value of each item, computed from some of its columns on every access."""
 
     items: Dataset
@@ -50,19 +52,8 @@ class DerivedColumn(Sequence[T], Generic[T]):
     def __len__(self) -> int:
         return len(self.items)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        at = index % len(self)
-        row = at if self._rows is None else self._rows[at].as_py()
+    def at(self, index: int) -> T:
+        row = index if self._rows is None else self._rows[index].as_py()
         return self.make(*(column[row].as_py() for column in self._columns))
 
     def __iter__(self) -> Iterator[T]:

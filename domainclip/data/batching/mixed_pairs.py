@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from typing import ClassVar, TypeVar, overload
+from typing import ClassVar, TypeVar
 
 from datasets import concatenate_datasets
 
@@ -14,6 +14,7 @@ from domainclip.data.batching import order
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.extras import PairExtras
 from domainclip.data.batching.pairs import CachedImage, Pairs, Pixels, Preprocess
+from domainclip.data.batching.sequences import ComputedSequence
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class MixedPairs(Pairs):
         return number, index - self.starts[number]
 
 
-class _Joined(Sequence[T]):
+class _Joined(ComputedSequence[T]):
     """Several sequences as one, without a copy."""
 
     def __init__(self, parts: Sequence[Sequence[T]]) -> None:
@@ -105,20 +106,9 @@ class _Joined(Sequence[T]):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        at = index % len(self)
-        number = bisect_right(self.starts, at) - 1
-        return self.parts[number][at - self.starts[number]]
+    def at(self, index: int) -> T:
+        number = bisect_right(self.starts, index) - 1
+        return self.parts[number][index - self.starts[number]]
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self.parts)
