@@ -1,4 +1,4 @@
-"""Anchor: the base's embeddings of general-domain texts are kept while the domain is learned.
+"""Anchor: the base's embeddings of general-domain texts stay while the domain is learned.
 
 Legend: m general sentences, b pairs, d width, k rows of a block.
 """

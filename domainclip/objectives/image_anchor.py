@@ -1,4 +1,4 @@
-"""Image anchor: the base's similarities of general images and texts are kept while the domain is learned.
+"""Image anchor: the base's similarities of general images and texts stay while the domain is learned.
 
 Legend: n general images, m general texts, d width.
 """

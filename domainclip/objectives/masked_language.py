@@ -1,4 +1,4 @@
-"""Masked language: a word that is taken out of a caption is found again from the rest and the image.
+"""Masked language: a word that is taken out of a caption is predicted from the rest and the image.
 
 Legend: b pairs, d width.
 """

@@ -32,9 +32,11 @@ class MaskedPatches(ObjectiveWithDirections):
     citation: ClassVar[str] = "arXiv:2410.16512"
     needs: ClassVar[frozenset[str]] = frozenset({"masked_tokens", "momentum_tokens"})
 
+    count: Annotated[int, Field(ge=2)] = 256  # k
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     teacher_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q
+    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
 
     @property
     def inputs(self) -> ObjectiveInputs:

@@ -25,7 +25,7 @@ class NullImage(Objective):
     n_ik are texts of the item that describe nothing visible, from the column `column` of its meta ("thank you
     for the referral", the history of an object); u is a learnable vector, to which they belong. A pair
     without such a text has the first term alone. The visualness objective [arXiv:2305.10434], where the null
-    image is one fixed image and most texts are labelled automatically; here the corpus says which they are,
+    image is one fixed image and most texts are labelled automatically; here the corpus names them,
     and the vector is not saved with the model. Beside a contrastive objective; cost: `per_pair` texts.
     """
 

@@ -37,6 +37,7 @@ class Prototypes(ObjectiveWithDirections):
     between: Literal["modalities", "views"] = "modalities"
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q; near 0: one cluster
+    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
 
     @property
     def needs(self) -> frozenset[str]:

@@ -33,10 +33,12 @@ class SelfDistillation(ObjectiveWithDirections):
     citation: ClassVar[str] = "arXiv:2310.13355"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2", "momentum_image"})
 
+    count: Annotated[int, Field(ge=2)] = 256  # k
     crop: Literal["local", "strong"] = "local"  # a small part of the image, or the view of two_views
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     assignment_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # of q
+    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
 
     @property
     def inputs(self) -> ObjectiveInputs:

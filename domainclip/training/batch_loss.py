@@ -48,7 +48,7 @@ class StepOutput:
     values: Tensor  # (4 + terms,) loss, share without a negative, cosine of images, of texts, terms
     names: tuple[str, ...]  # of the terms
     finite: Tensor  # (b,) bool: whether both embeddings of a pair of this process are finite
-    memory: ByObjective = field(default_factory=dict)  # of the objectives, to be kept once the step is taken
+    memory: ByObjective = field(default_factory=dict)  # of the objectives, for the next step
 
     @cached_property
     def figures(self) -> StepFigures:

@@ -156,47 +156,47 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
 
     Images stay in main memory: the step moves those of a micro-batch when it encodes them.
     """
-    kept, texts, anchors = stage.precomputed, rows.texts, None
-    if kept.anchor_texts is not None and kept.anchor_embeddings is not None:
+    stored, texts, anchors = stage.precomputed, rows.texts, None
+    if stored.anchor_texts is not None and stored.anchor_embeddings is not None:
         all_drawn = anchor_texts.drawn_indices(at, stage.setup.anchor_settings, stage.setup.settings.seed)
         mine = process_share(
             all_drawn, collectives.rank(), collectives.process_count(), "anchor_texts.per_step"
         )
-        texts = [*texts, *(kept.anchor_texts[i] for i in mine)]
-        anchors = kept.anchor_embeddings[mine].to(device)
+        texts = [*texts, *(stored.anchor_texts[i] for i in mine)]
+        anchors = stored.anchor_embeddings[mine].to(device)
     image, kept_image, index = rows.image, None, rows.index.numpy()
     further = None
     if image is not None:
         setup = stage.setup
         further = add_further_images(rows, setup.objectives.needs, setup.model, setup.settings.seed, at)
         image = further.image
-    if kept.image_features is not None:
-        found = torch.from_numpy(kept.image_features[index])
+    if stored.image_features is not None:
+        found = torch.from_numpy(stored.image_features[index])
         image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
     anchor_rows = _anchor_rows(stage, at)
-    if kept.anchor_images is not None and image is not None:
-        more = kept.anchor_images.images(anchor_rows, image)
+    if stored.anchor_images is not None and image is not None:
+        more = stored.anchor_images.images(anchor_rows, image)
         image = {name: torch.cat([one, more[name]]) for name, one in image.items()}
     return StepBatch(
         image=image,
         image_embeddings=kept_image,
         texts=texts,
         text_embeddings=None
-        if kept.text_features is None
-        else kept.text_features.embeddings(rows.texts).to(device),
+        if stored.text_features is None
+        else stored.text_features.embeddings(rows.texts).to(device),
         keys=rows.keys.map(lambda key: key.to(device)),
         base_anchor_text=anchors,
         base_anchor_image=None
-        if kept.anchor_images is None
-        else kept.anchor_images.embeddings_of(anchor_rows, device),
-        base_scale=100.0 if kept.anchor_images is None else kept.anchor_images.scale,
+        if stored.anchor_images is None
+        else stored.anchor_images.embeddings_of(anchor_rows, device),
+        base_scale=100.0 if stored.anchor_images is None else stored.anchor_images.scale,
         captions=stage.captions,
         extras=rows.extras.to(device),
         groups=() if further is None else further.groups,
         mixed_share=None if further is None else _moved(further.share, device),
         patch_mask=None if further is None else _moved(further.patch_mask, device),
-        base_image=None if kept.base_image is None else _rows(kept.base_image, index, device),
-        third_tower=None if kept.third_tower is None else _rows(kept.third_tower, index, device),
+        base_image=None if stored.base_image is None else _rows(stored.base_image, index, device),
+        third_tower=None if stored.third_tower is None else _rows(stored.third_tower, index, device),
         teachers={
             name: tuple(
                 Teacher(
@@ -204,7 +204,7 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
                 )
                 for one in teachers
             )
-            for name, teachers in kept.teachers.items()
+            for name, teachers in stored.teachers.items()
         },
     )
 
@@ -222,5 +222,5 @@ def _anchor_rows(stage: StageInputs, at: int) -> list[int]:
     return process_share(drawn, collectives.rank(), collectives.process_count(), "anchor_images.per_step")
 
 
-def _rows(kept: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(kept[index]).to(device)
+def _rows(stored: np.ndarray, index: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(stored[index]).to(device)

@@ -38,7 +38,7 @@ def frequent_words(
 ) -> tuple[str, ...]:
     """Up to `count` words that captions of at least `min_items` items name, the most frequent first.
 
-    `items` are captions and their languages. A word of all items tells none apart and is left out.
+    `items` are captions and their languages. A word of all items separates none and is left out.
     """
     frequency: Counter[str] = Counter()
     total = 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from domainclip.objectives.base import Objective, Sizes
 from domainclip.objectives.losses import sinkhorn
@@ -14,12 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
 class ObjectiveWithDirections(Objective):
     """An objective with k learnable directions c_1…c_k as weights of its own, `directions` (k, d)."""
 
-    count: Annotated[int, Field(ge=2)] = 256  # k
-    rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the directions
+    # Options, which each objective has in its own file, where a recipe is checked against them.
+    count: int  # k
+    rate: float  # factor on the learning rate of the directions
 
     @property
     def own_learning_rate(self) -> float:

@@ -20,7 +20,7 @@ from domainclip.errors import RecipeError
 NAME = "domainclip"  # of every job: a queue is read by all users of a cluster
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _FIRST_PORT, _PORTS = 20_000, 20_000
-_WAIT = 0.2  # seconds between two looks at the run
+_WAIT = 0.2  # seconds between two checks of the run
 _IDLE_SESSIONS = 3  # in a row that saved no checkpoint, after which a job is not put back
 
 

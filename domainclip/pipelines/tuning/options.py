@@ -43,7 +43,7 @@ class TuneOptions:
 
     @property
     def budget(self) -> Budget:
-        """How long to search, with time left for what follows."""
+        """How long to search, with time left for the steps after it."""
         trials = _TRIALS if self.trials is None and self.seconds is None else self.trials
         return Budget(trials, self.seconds, self.seeds if self.final else 0)
 
