@@ -20,7 +20,7 @@ def test_the_page_has_every_plan_with_the_tables_that_there_are(tmp_path: Path) 
     (tmp_path / "astronomy" / "final.md").write_text("# astronomy, chosen variant\n")
     page = ablations.page(tmp_path)
     assert page.count(ablations.NOT_MEASURED) == len(plans) - 1
-    of_plan = page[page.index("### astronomy") : page.index("### art paintings")]
+    of_plan = page[page.index("### astronomy\n") : page.index("### art paintings\n")]
     assert "\n#### astronomy: 10 variants\n\n##### Choice\n" in of_plan
     assert of_plan.index("10 variants") < of_plan.index("#### astronomy, chosen variant")
 

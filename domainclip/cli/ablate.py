@@ -24,7 +24,7 @@ def ablate(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time.")] = 1,
     final: Annotated[
-        bool, typer.Option("--final", help="Then measure the chosen variant on the test split, once.")
+        bool, typer.Option("--final", help="Then measure the chosen variant and the reference on the test split, once.")
     ] = False,
     processes: Processes = None,
     quiet: Quiet = False,

@@ -449,7 +449,7 @@ def test_a_table_says_what_was_chosen_on_what_it_shows(plan_file: Path, tmp_path
     )
 
 
-def test_the_chosen_variant_alone_is_measured_on_the_test_split(
+def test_the_chosen_variant_and_the_reference_are_measured_on_the_test_split(
     done: Done, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan_file, out = done.copied(tmp_path)
@@ -458,7 +458,8 @@ def test_the_chosen_variant_alone_is_measured_on_the_test_split(
     assert chosen is not None
     assert chosen["metric"] == "zero_shot/validation/accuracy"
     # Every variant may lose what it wants, so that there is a choice whatever these tiny models do.
-    plan_file.write_text(plan_file.read_text() + "max_retention_drop: null\n")
+    compared = plan_file.read_text().replace("reference: full", "reference: locked image")
+    plan_file.write_text(compared + "max_retention_drop: null\n")
     # Negative control of the fixture, which was made under this guard: a measured test item would have raised.
     with monkeypatch.context() as patch:
         _guard_test_split(patch)
@@ -470,10 +471,12 @@ def test_the_chosen_variant_alone_is_measured_on_the_test_split(
     assert chosen is not None
     assert page == out / "final.html"
     final = AblationFile.model_validate_json((out / "final.json").read_bytes())
-    assert [variant["name"] for variant in final.variants] == [chosen["variant"]]
+    assert chosen["variant"] == "full"
+    assert [variant["name"] for variant in final.variants] == ["full", "locked image"]
+    assert final.reference == "locked image"  # which plays no part in the choice
     assert {result.dataset for result in final.results} == {"test", "general"}
     assert final.choice is None
-    assert final.protocol["readings"] == "the test split has been read once, for 2 adapted models"
+    assert final.protocol["readings"] == "the test split has been read once, for 4 adapted models"
     # The two seeds of the winner, and the values that `eval` would give: one model on eight items.
     (accuracy,) = (r for r in final.results if (r.dataset, r.metric) == ("test", "accuracy"))
     assert accuracy.items == 8
