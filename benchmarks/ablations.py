@@ -20,7 +20,7 @@ from pathlib import Path
 SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_ABLATIONS", "build/ablations"))
 PLANS = Path(__file__).parent / "ablations"
-# The plans …_seeds compare the built-in recipe with plain fine-tuning, with three seeds; the others its parts.
+# …_seeds compare the built-in recipe with plain fine-tuning, with three seeds; the others its components.
 CORPORA = {
     "art_paintings_seeds": "art",
     "astronomy_seeds": "astronomy",

@@ -24,7 +24,8 @@ def ablate(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time.")] = 1,
     final: Annotated[
-        bool, typer.Option("--final", help="Then measure the chosen variant and the reference on the test split, once.")
+        bool,
+        typer.Option("--final", help="Then measure the chosen variant and the reference on the test split."),
     ] = False,
     processes: Processes = None,
     quiet: Quiet = False,
