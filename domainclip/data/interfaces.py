@@ -27,6 +27,17 @@ class UnreadableImages(DataError):
         self.readable = readable
 
 
+class ClassScorer(ABC):
+    """Class scores of a model that uses more than the class prompts: features of labelled items, for one."""
+
+    @abstractmethod
+    def rescored(self, images: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """(n, k) scores of image embeddings (n, d) for k classes, from those of their prompts (n, k).
+
+        Unchanged where one of the classes is none of the scorer's.
+        """
+
+
 class Encoder(ABC):
     """A model that curation and probes use. Calls with equal arguments return the same cached array."""
 
@@ -34,6 +45,11 @@ class Encoder(ABC):
     bias: float | None
     has_raw_texts: bool = False  # whether `raw_texts` exists
     has_patches: bool = False  # whether `patches` exists
+
+    @property
+    def scorer(self) -> ClassScorer | None:
+        """How class scores are computed beside the prompts; None: by the prompts alone."""
+        return None
 
     @abstractmethod
     def images(self, items: Dataset) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from domainclip.data.images import frames
 from domainclip.data.images.decode import decode_image
-from domainclip.data.interfaces import Encoder
+from domainclip.data.interfaces import ClassScorer, Encoder
 from domainclip.errors import ModelError
 from domainclip.evaluation import chunks
 from domainclip.models import onednn
@@ -39,6 +39,11 @@ class ModelEncoder(Encoder):
         self.bias = None if model.bias is None else float(model.bias.detach())
         frames_text = f", {model.frames} pictures" if model.frames > 1 else ""
         self.preprocessing: str = model.image_preprocessor.fingerprint() + frames_text
+
+    @property
+    def scorer(self) -> ClassScorer | None:
+        """That of the model."""
+        return self.model.scorer
 
     @property
     def device(self) -> str:

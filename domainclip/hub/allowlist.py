@@ -16,6 +16,7 @@ from domainclip.data.cards import load_card
 from domainclip.errors import HubError
 from domainclip.hub import shared_recipe
 from domainclip.hub.shared_recipe import CARDS
+from domainclip.models.checkpoint_files import SCORER
 from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 
@@ -26,6 +27,7 @@ _MODEL = {
     "adapter": r"adapter_(config\.json|model\.safetensors)",
     "scale and bias": r"calibration\.safetensors",
     "pooling of several images": r"pooling\.(json|safetensors)",
+    "class scorer": r"scorer\.(json|safetensors)",
     "tokens": r"tokenizer\.json|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer|sentencepiece\.bpe)\.model",
     "tokenizer": r"(tokenizer_config|special_tokens_map|added_tokens)\.json",
     "image preprocessing": r"(pre)?processor_config\.json",
@@ -63,6 +65,7 @@ def files_to_push(run: Path, include_examples: bool = False, repo_id: str = "OWN
     recipe, results = _read(run)
     paths = redaction.local_paths(recipe, run)
     model = _model_folder(run)
+    _refuse_support_items(model, recipe)
     files = [_model_file(file, why, recipe, run) for file, why in _model_files(model)]
     for name, text, why in _texts(run, model, recipe, results, include_examples):
         hidden = redaction.hide(text, [str(results.run.get("command") or ""), *paths])
@@ -212,6 +215,19 @@ def _page(text: str, recipe: Recipe, include_examples: bool) -> str | None:
         return None
     _refuse_unattested_images(recipe)
     return text
+
+
+def _refuse_support_items(model: Path, recipe: Recipe) -> None:
+    """An embedding of a single image or caption can be matched with it; the mean of a class cannot."""
+    scorer = model / SCORER
+    if not scorer.is_file() or json.loads(_read_text(scorer)).get("form") == "class_means":
+        return
+    privacy = load_card(recipe.corpus.card, recipe.corpus.overrides()).privacy
+    if privacy.identifiers not in ("none", "de-identified"):
+        raise HubError(
+            f"model/{SCORER}: has embeddings of single items, but the card has identifiers: "
+            f"{privacy.identifiers}: correct the card, or adapt with form: class_means"
+        )
 
 
 def _refuse_unattested_images(recipe: Recipe) -> None:

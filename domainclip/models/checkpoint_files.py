@@ -24,6 +24,9 @@ CALIBRATION = "calibration.safetensors"
 POOLING = "pooling.json"
 POOLING_WEIGHTS = "pooling.safetensors"
 _UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
+# Class scores from features of support items.
+SCORER = "scorer.json"
+SCORER_FEATURES = "scorer.safetensors"
 # The classes of the run that trained the weights.
 CLASSES = "classes.json"
 # All that is downloaded at first: no pickles, no code, no second copy of the weights for another framework.
@@ -37,6 +40,8 @@ _DOWNLOADED = [
         CALIBRATION,
         POOLING,
         POOLING_WEIGHTS,
+        SCORER,
+        SCORER_FEATURES,
         CLASSES,
     ),
     *(*TOKENIZERS, "merges.txt", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),

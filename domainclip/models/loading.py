@@ -24,6 +24,7 @@ from domainclip.models.open_clip.checkpoint import load_parts
 from domainclip.models.open_clip.config import is_open_clip
 from domainclip.models.plain_weights import make_plain_base
 from domainclip.models.saving import read_calibration
+from domainclip.models.support_scorer import SupportScorer
 
 
 def load_model(base: str | Path, revision: str | None = None) -> DualEncoder:
@@ -51,6 +52,9 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
     if (folder / checkpoint_files.POOLING).is_file():
         with _reading(base, checkpoint_files.POOLING):
             _load_frame_pooling(model, folder)
+    if (folder / checkpoint_files.SCORER).is_file():
+        with _reading(base, checkpoint_files.SCORER):
+            model.scorer = SupportScorer.load(folder)
     return model.eval()
 
 

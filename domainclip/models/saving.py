@@ -43,6 +43,8 @@ def save_model(model: DualEncoder, folder: Path) -> None:
             hf_tokenizer.save_pretrained(folder)
             model.hf_image_processor.save_pretrained(folder)
             _save_frame_pooling(model, folder)
+            if model.scorer is not None:
+                model.scorer.save(folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from domainclip.models import frozen_prefix, layers, onednn, parameters
 from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.layers import MODALITIES, TOWER_MODULES, Modality
+from domainclip.models.support_scorer import SupportScorer
 
 
 class TrainableLayers(nn.Module):
@@ -22,6 +23,7 @@ class TrainableLayers(nn.Module):
     added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
     frames: int = 1  # images of an item that are encoded as one
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
+    scorer: SupportScorer | None = None  # class scores beside the prompts, where the model has them
 
     def with_frames(self, frames: int) -> Self:
         """A view of the same weights that encodes this many images of an item as one."""
@@ -128,7 +130,8 @@ class TrainableLayers(nn.Module):
         key = parameters.fingerprint(self.hf_model, self.hf_base.config, part)
         if part == "text":
             return key
-        return parameters.fingerprint_with_pooling(key, self.frames, self.added_modules)
+        key = parameters.fingerprint_with_pooling(key, self.frames, self.added_modules)
+        return f"{key} {self.scorer.fingerprint}" if part == "all" and self.scorer is not None else key
 
     def frozen_fingerprint(self, modality: Modality) -> str:
         """Cache key of the layers below the lowest trained one: independent of what is trained above them."""

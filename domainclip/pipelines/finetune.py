@@ -7,6 +7,7 @@ from pathlib import Path
 from domainclip.config.recipe import Recipe
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.pipelines.baseline import measure_baseline, reload_base
+from domainclip.pipelines.class_scorer import fit_class_scorer
 from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.open_run import open_run
@@ -37,6 +38,7 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
         setup = plan_training(inputs, protocol, start, run)
         trained = train_in_stages(setup, run)
         adapted = interpolate_weights(trained, protocol, baseline.selection_metric)
+        adapted = fit_class_scorer(adapted, inputs, run)
         save_adapted_model(adapted.model, run.folder)
         base = reload_base(inputs, protocol, run)
         evaluation = evaluate_pair(base, adapted.encoder, protocol)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from domainclip import registry
 from domainclip.components import Components, WeightedObjectives
 from domainclip.config.recipe import Recipe
 from domainclip.data.batching import caption_sampling
@@ -18,6 +19,7 @@ from domainclip.distributed.collectives import first_process
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embed_images import embed_images
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.support_checks import check_no_training, check_support
 
 
 def check_examples(recipe: Recipe, card: Card) -> None:
@@ -39,6 +41,11 @@ def check_model(recipe: Recipe, base: DualEncoder, model: DualEncoder) -> None:
 
     Raises: RecipeError.
     """
+    if model.scorer is not None:
+        raise RecipeError(
+            f"base: {recipe.base.path} has a class scorer of its frozen weights, which would not fit others: "
+            "name the base of that run"
+        )
     if model is not base and recipe.weight_interpolation is not None:
         raise RecipeError(
             f"weight_interpolation: strategy {next(iter(recipe.strategy))} begins with a new tower, so no "
@@ -58,7 +65,12 @@ def check_training(
 
     Raises: DataError when there is no training pair, or no pair has a negative.
     """
-    warnings = []
+    warnings: list[str] = []
+    name, strategy = next(iter(recipe.strategy)), components.strategy
+    check_support(name, strategy.support, corpus)
+    if strategy.support is not None:
+        check_no_training(recipe, name)
+        return warnings
     limit = components.strategy.max_learning_rate
     if limit is not None and learning_rate > limit:
         warnings.append(
@@ -131,6 +143,15 @@ def check_evaluation_split(recipe: Recipe, corpus: Corpus) -> list[str]:
     split = recipe.evaluate.split
     if not len(corpus.splits[split]):
         raise DataError(f"corpus {corpus.card.name}: the {split} split is empty: nothing to measure")
+    ((name, options),) = recipe.strategy.items()
+    if (
+        registry.build("strategies", name, options, f"strategy.{name}").support is not None
+        and split == "validation"
+    ):
+        return [
+            "evaluate.split: the class scorer was chosen on the validation split, so metrics on it "
+            "are too high"
+        ]
     if recipe.weight_interpolation is not None and split == "validation":
         return ["evaluate.split: α was selected on the validation split, so metrics on it are too high"]
     return []

@@ -92,6 +92,10 @@ def _common_base(runs: Sequence[Path]) -> DualEncoder:
 
 def _update(run: Path, base: DualEncoder) -> Update:
     model = load_model(run / "model")
+    if model.scorer is not None:
+        raise ModelError(
+            f"{run}: has a class scorer and the weights of its base: there is no update to merge"
+        )
     make_plain(model, str(run))
     weights, start = model.weights(), base.weights()
     different = sorted(name for name in weights.keys() ^ start.keys())

@@ -123,6 +123,8 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
     facts: dict[str, Any] = {"objectives": setup.objectives.weights, "peak_rate": setup.peak_rate}
     if adapted.interpolation is not None:
         facts["interpolation"] = adapted.interpolation.facts()
+    if adapted.scorer is not None:
+        facts |= adapted.scorer.facts()
     if setup.settings.micro_batch_size == "auto":
         facts["micro_batch_size"] = trained.micro_batch_size or "all"
     if setup.settings.final_weights == "best":

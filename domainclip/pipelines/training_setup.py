@@ -62,7 +62,8 @@ def make_setup(
     stages = inputs.components.strategy.stages(model)
     factors = max_learning_rates(stages)
     strategy = next(iter(recipe.strategy))
-    if not any(factor > 0 for factor in factors.values()):
+    trains = inputs.components.strategy.support is None
+    if trains and not any(factor > 0 for factor in factors.values()):
         raise RecipeError(f"strategy.{strategy}: with these options no weight learns")
     if recipe.weight_interpolation is not None and not len(corpus.splits["validation"]):
         raise DataError(
@@ -85,7 +86,7 @@ def make_setup(
         settings=recipe.train,
         strategy=strategy,
         model=model,
-        stages=tuple(stages),
+        stages=tuple(stages) if trains else (),
         factors=factors,
         objectives=inputs.objectives,
         peak_rate=inputs.learning_rate,

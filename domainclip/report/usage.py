@@ -18,7 +18,7 @@ from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.class_decisions import Decisions
 from domainclip.evaluation.run_classes import RunClasses
-from domainclip.models.checkpoint_files import ADAPTER_CONFIG, POOLING
+from domainclip.models.checkpoint_files import ADAPTER_CONFIG, POOLING, SCORER
 from domainclip.models.learned_prompts import LEARNED_TOKENS, insert_learned_tokens
 
 REPO = "OWNER/NAME"  # a push replaces it by the name of the repository
@@ -39,6 +39,7 @@ class ModelUse:
     classes: RunClasses | None = None
     lower_case: bool = False  # texts are in lower case, which the tokenizer itself does not do
     learned_tokens: Mapping[str, Any] = field(default_factory=dict)  # of prompt learning
+    scorer: bool = False  # class scores use features of support items, which only domainclip reads
     several_images: bool = False  # the frames of a study become one embedding
 
     @classmethod
@@ -56,6 +57,7 @@ class ModelUse:
             classes=classes,
             lower_case=family == "siglip" and bool(config.get("do_lower_case")),
             learned_tokens=learned if isinstance(learned, dict) else {},
+            scorer=(folder / SCORER).is_file(),
             several_images=(folder / POOLING).is_file(),
         )
 
@@ -84,7 +86,7 @@ class Blocks:
 
 def blocks(use: ModelUse, base: str | None, revision: str | None) -> Blocks:
     """The code that uses the model; `base` is the model on the Hub that an adapter is loaded onto."""
-    if use.family == "open_clip":  # for which transformers has no class
+    if use.family == "open_clip" or use.scorer:  # for which transformers has no class
         return Blocks("domainclip", "\n".join(_with_domainclip(use)), "", "")
     loaded = [*_imports(use), "", f"repo = {_text(REPO)}", *_loading(use, base, revision), ""]
     return Blocks(
@@ -242,9 +244,7 @@ def _pipeline(use: ModelUse) -> Iterator[str]:
 
 def _sentences(use: ModelUse) -> Iterator[str]:
     template, names = _labels(use)
-    yield "from PIL import Image"
-    yield "from sentence_transformers import SentenceTransformer"
-    yield ""
+    yield from ("from PIL import Image", "from sentence_transformers import SentenceTransformer", "")
     yield f"model = SentenceTransformer({_text(REPO)})"
     yield 'images = model.encode([Image.open("image.png").convert("RGB")])'
     yield f"texts = model.encode({_list([template.replace('{}', name) for name in names])})"

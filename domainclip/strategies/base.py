@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from domainclip.registry import Component
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.support_scorer import SupportScorer
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,47 @@ class Stage:
     learning_rates: dict[str, float]  # factor on the learning rate by weight name; 0: frozen
 
 
+@dataclass(frozen=True)
+class SupportNeeds:
+    """What a strategy that trains no weight takes from the training split."""
+
+    features: Literal["images", "captions"]
+    shots: int | None  # items of each class, drawn by their ids; None: all
+    alphas: Sequence[float]  # weights of the evidence that are tried on the validation split
+    multi_label: bool = True  # whether it works where several classes may hold together
+
+
+@dataclass(frozen=True)
+class Support:
+    """The features that class scores are made of, by the base. Embeddings are of unit length."""
+
+    classes: Sequence[str]
+    features: np.ndarray  # (s, d) float32 of images, or of captions
+    labels: np.ndarray  # (s, c) of 1, 0 and NaN, the classes of each image; (0, c) of captions
+    class_texts: np.ndarray  # (c, d) float32, from the prompts of the classes
+    scale: float  # inverse temperature of the base
+    multi_label: bool
+
+
 class Strategy(Component, ABC):
     """Which weights learn. One file of strategies/ each.
 
     A run calls `requirements`, `with_classes` and `build_model` while it loads its inputs, and `stages` once,
-    when the base has been measured.
+    when the base has been measured. One that names `support` trains no weight: `class_scorers` is then called
+    in the place of the training.
     """
 
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = None  # above it a run warns
+
+    @property
+    def support(self) -> SupportNeeds | None:
+        """What `class_scorers` needs; None, the default: weights are trained."""
+        return None
+
+    def class_scorers(self, support: Support) -> Sequence[SupportScorer]:
+        """The scorers to choose among on the validation split, each at every α of `support`."""
+        return ()
 
     def requirements(self, base: DualEncoder) -> InputRequirements:
         """What the training pairs must provide; those of the base by default."""

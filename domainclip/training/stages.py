@@ -67,9 +67,13 @@ def stages_of(setup: TrainingSetup) -> list[StageSteps]:
 def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
     """Train every stage that the checkpoint of the setup, if any, is not behind already.
 
+    A strategy that trains no weight has no stage: the model stays as it is.
+
     Raises: DivergedError, Interrupted or ModelError, as `train_stage` does.
     """
     run.say(f"{setup.summary}; {len(setup.pairs)} training pairs; run folder {run.folder}")
+    if not setup.stages:
+        return TrainedModel(setup, {}, 0, 0, None, (), ())
     run.say(*filter(None, [setup.advice]))
     weights = setup.model.weights()
     start = {

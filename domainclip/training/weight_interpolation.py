@@ -23,6 +23,7 @@ from domainclip.evaluation.base import RETENTION, EvaluationSet, Metric, Probe, 
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
+from domainclip.evaluation.scorer_choice import ScorerChoice
 from domainclip.evaluation.statistics.aggregates import point_estimate
 from domainclip.evaluation.statistics.paired_error import paired_error
 from domainclip.evaluation.verdicts import ComparisonRow
@@ -41,6 +42,7 @@ class AdaptedModel:
     trained: TrainedModel
     encoder: CachedEncoder
     interpolation: InterpolationResult | None  # None where the recipe asks for none
+    scorer: ScorerChoice | None = None  # of a strategy that trains no weight
 
     @property
     def model(self) -> DualEncoder:

@@ -5,7 +5,6 @@ Legend: n items, c classes, k answers per item, b bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,9 +83,9 @@ def forecasts(encoder: Encoder, items: Dataset, classes: dict[str, Prompts], mul
             rows, zero_shot_scores.class_margins(encoder, items, classes) * encoder.scale + bias, truth
         )
     rows, truth = labels.single_label_items(items, names)
-    positives: Sequence[Sequence[str]] = [prompts.positive for prompts in classes.values()]
-    cosines = zero_shot_scores.cosines(encoder, items, zero_shot_scores.class_vectors(encoder, positives))
-    return Forecasts(rows, cosines[rows] * encoder.scale, truth)
+    positives = {name: Prompts(positive=prompts.positive) for name, prompts in classes.items()}
+    scores = zero_shot_scores.class_margins(encoder, items, positives)
+    return Forecasts(rows, scores[rows] * encoder.scale, truth)
 
 
 def bin_of(confidence: np.ndarray, edges: np.ndarray) -> np.ndarray:

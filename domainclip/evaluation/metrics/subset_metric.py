@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics import decisions, zero_shot_scores
@@ -49,11 +50,9 @@ def make_subset_metric(encoder: Encoder, data: EvaluationSet) -> SubsetMetric | 
         return _macro_auroc(encoder, data, names)
     if len(names) > 1:
         rows, truth = metrics_labels.single_label_items(data.items, names)
-        prompts = [data.classes[name].positive for name in names]
-        cosines = zero_shot_scores.cosines(
-            encoder, data.items, zero_shot_scores.class_vectors(encoder, prompts)
-        )[rows]
-        hits = decisions.top_k_hits(cosines, truth)
+        positives = {name: Prompts(positive=data.classes[name].positive) for name in names}
+        scores = zero_shot_scores.class_margins(encoder, data.items, positives)[rows]
+        hits = decisions.top_k_hits(scores, truth)
         binary_answers = {name: (hits, np.flatnonzero(truth == i)) for i, name in enumerate(names)}
         # With two classes, recognising one is rejecting the other; with more, each class has its accuracy.
         return SubsetMetric(

@@ -74,6 +74,13 @@ def margins_of_images(
             encoder, [class_prompts[i].negative for i in with_negatives], ensemble
         )
         scores[:, with_negatives] -= cosines_of_images(images, negative_vectors)
+    return _rescored(encoder, images, scores, list(classes))
+
+
+def _rescored(encoder: Encoder, images: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """(n, c) the scores of a model, which may use more than the prompts of the classes."""
+    if encoder.scorer is not None:
+        scores = encoder.scorer.rescored(images, scores, classes)
     return np.round(scores, 6)
 
 
@@ -103,4 +110,5 @@ def margins_by_template(encoder: Encoder, items: Dataset, classes: Mapping[str, 
         negative = vectors([class_prompts[i].negative for i in with_negatives])
         for i, scores in enumerate(margins):
             scores[:, with_negatives] -= cosines(encoder, items, negative[:, i])
-    return [np.round(scores, 6) for scores in margins]
+    names, images = list(classes), encoder.images(items)
+    return [_rescored(encoder, images, scores, names) for scores in margins]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from domainclip.data.cards import Prompts
 from domainclip.distributed.folder_lock import refuse_if_in_use
+from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.run_classes import RunClasses
@@ -99,6 +100,11 @@ def open_source(run: Path) -> ExportSource:
     check_run_model(run)
     refuse_if_in_use(run)
     model = load_model(run / "model")
+    if model.scorer is not None:
+        raise ModelError(
+            f"{run}: its classes are scored with features of support items, which no export holds: use "
+            "domainclip.load_model, or export its base"
+        )
     expected = outputs(model)
     make_plain(model, str(run))
     return ExportSource(run, model.eval(), run_classes.beside_weights(run / "model"), expected)

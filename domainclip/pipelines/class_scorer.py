@@ -1,0 +1,86 @@
+"""After hop 7: the class scorer of a strategy that trains no weight, chosen on the validation split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from datasets import Dataset
+
+from domainclip import seeding
+from domainclip.data.cards import Prompts
+from domainclip.data.corpus import Corpus
+from domainclip.distributed.phases import phase
+from domainclip.errors import DataError
+from domainclip.evaluation.encoder import CachedEncoder, encode_images
+from domainclip.evaluation.metrics import zero_shot_scores
+from domainclip.evaluation.metrics.labels import label_matrix
+from domainclip.evaluation.scorer_choice import choose_scorer
+from domainclip.pipelines.inputs import Inputs
+from domainclip.strategies.base import Support, SupportNeeds
+from domainclip.training.run_context import RunContext
+from domainclip.training.weight_interpolation import AdaptedModel
+
+
+@phase("computing class scores from support items")
+def fit_class_scorer(adapted: AdaptedModel, inputs: Inputs, run: RunContext) -> AdaptedModel:
+    """The model with the class scorer that its strategy defines; unchanged where weights are trained.
+
+    Raises: DataError when no image of the support or of the validation split can be read.
+    """
+    strategy, corpus = inputs.components.strategy, inputs.corpus
+    if strategy.support is None:
+        return adapted
+    encoder = adapted.encoder
+    support = _collect(encoder, corpus, inputs.train_items.items, strategy.support, inputs.recipe.train.seed)
+    names, multi_label = list(corpus.classes), corpus.card.multi_label
+    items = _readable(encoder, corpus.splits["validation"], "validation")
+    classes = corpus.classes
+    if not multi_label:  # as zero-shot classification scores them
+        classes = {name: Prompts(positive=prompts.positive) for name, prompts in classes.items()}
+    choice = choose_scorer(
+        strategy.class_scorers(support),
+        strategy.support.alphas,
+        encoder.images(items),
+        zero_shot_scores.class_margins(encoder, items, classes),
+        label_matrix(items, names),
+        multi_label,
+    )
+    adapted.model.scorer = choice.scorer
+    run.say(f"class scorer: {choice.facts()['class_scorer']}")
+    return replace(adapted, scorer=choice)
+
+
+def _collect(
+    encoder: CachedEncoder, corpus: Corpus, items: Dataset, needs: SupportNeeds, seed: int
+) -> Support:
+    names = list(corpus.classes)
+    texts = zero_shot_scores.class_vectors(encoder, [corpus.classes[name].positive for name in names])
+    if needs.features == "captions":
+        captions = sorted({text for texts_of_item in items["texts"][:] for text in texts_of_item})
+        features, labels = encoder.texts(captions), np.zeros((0, len(names)))
+    else:
+        rows = _support_rows(items, label_matrix(items, names), needs.shots, seed)
+        items = _readable(encoder, items.select(rows, keep_in_memory=True), "training")
+        features, labels = encoder.images(items), label_matrix(items, names)
+    multi_label = corpus.card.multi_label
+    return Support(names, features, labels, texts.astype(np.float32), encoder.scale, multi_label)
+
+
+def _support_rows(items: Dataset, labels: np.ndarray, shots: int | None, seed: int) -> list[int]:
+    """The rows of the labelled items, of each class at most `shots`, drawn by their ids."""
+    if shots is None:
+        return [int(row) for row in np.flatnonzero((labels == 1).any(axis=1))]
+    chosen: set[int] = set()
+    for column in labels.T:
+        rows = np.flatnonzero(column == 1)
+        ids = [items[int(row)]["id"] for row in rows]
+        chosen |= {int(rows[i]) for i in seeding.sample(ids, shots, "support", seed)}
+    return sorted(chosen)
+
+
+def _readable(encoder: CachedEncoder, items: Dataset, split: str) -> Dataset:
+    readable = encode_images([encoder], items)
+    if not len(readable):
+        raise DataError(f"the {split} split: none of {len(items)} images can be read: check the files")
+    return readable
