@@ -9,7 +9,7 @@ DEMO ?= build/demo
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_WORKERS := -n 2 --dist worksteal
 
-.PHONY: demo test test-long test-fast lint install wheel results ablations streaming input coverage approximate million browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
+.PHONY: demo test test-long test-fast lint install wheel results ablations leave-one-source-out streaming input coverage approximate million browser dicom-table constraints docs card-code exports sbom docs-site tutorials notebooks report-image release-check clean chaos soak fuzz mutants gpu
 
 install: $(VENV)/installed
 
@@ -77,6 +77,10 @@ exports: install
 # What each part does on four real corpora; the tables of docs/results/ablations.md. Some hours.
 ablations: install
 	$(BIN)/python benchmarks/ablations.py
+
+# What travels to hospitals that no training item is from; docs/results/leave_one_source_out.md. Some hours.
+leave-one-source-out: install
+	$(BIN)/python benchmarks/leave_one_source_out.py
 
 # How often intervals hold the truth and equal models are called different; the table of docs/guide/evaluation.md.
 coverage: install

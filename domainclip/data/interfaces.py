@@ -145,3 +145,7 @@ class BatchOrdering(Curation):
     @abstractmethod
     def strata(self, items: Dataset, base: Encoder | None = None) -> np.ndarray:
         """(n,) int64, the stratum of each item."""
+
+    def repeats(self, items: Dataset) -> np.ndarray | None:
+        """(n,) int64, how often an epoch shows each item, 1 or more; None: each once."""
+        return None

@@ -27,6 +27,7 @@ class CuratedItems:
 
     items: Dataset
     strata: np.ndarray | None = None  # (n,) int64; see `BatchOrdering.strata`
+    repeats: np.ndarray | None = None  # (n,) int64; see `BatchOrdering.repeats`
     warnings: tuple[str, ...] = ()
 
     def digest(self) -> str:
@@ -39,6 +40,8 @@ class CuratedItems:
             digest.update(b"]" if len(self.items) else b"[]")
         if self.strata is not None:
             digest.update(self.strata.astype("<i8").tobytes())
+        if self.repeats is not None:
+            digest.update(b"repeats" + self.repeats.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
@@ -99,11 +102,11 @@ def curate(
             raise DataError(f"curation.{name}: none of {before} training items is left: loosen its options")
         if len(items) < before:
             warnings.append(f"curation {name}: {len(items)} of {before} training items are left")
-    strata = None
+    strata = repeats = None
     for step in curation.values():
         if isinstance(step, BatchOrdering):
-            strata = step.strata(items, encoder)
-    return CuratedItems(items, strata, tuple(warnings))
+            strata, repeats = step.strata(items, encoder), step.repeats(items)
+    return CuratedItems(items, strata, repeats, tuple(warnings))
 
 
 def _readable(items: Dataset, encoder: CachedEncoder) -> Dataset:

@@ -11,6 +11,7 @@ import torch
 from domainclip import seeding
 from domainclip.data.batching.caption_sampling import TokenLimit
 from domainclip.data.batching.mixed_pairs import MixedPairs
+from domainclip.data.batching.order import RepeatedRows
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
@@ -129,6 +130,8 @@ def make_pairs(inputs: Inputs, pixels: bool = True) -> Pairs:
     items, stream, seed = inputs.train_items.items, corpus.stream, settings.seed
     pairs = make(items, seed=seed) if stream is None else StreamedPairs(stream, make, items, seed)
     pairs.strata = inputs.train_items.strata
+    if inputs.train_items.repeats is not None:
+        pairs.repeated = RepeatedRows(inputs.train_items.repeats)
     return _mixed(inputs, pairs, make)
 
 

@@ -7,8 +7,9 @@ the same order, with the same captions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import floor
 from typing import TypeVar
 
@@ -38,6 +39,41 @@ def batch_positions(
     epochs = range(places[0] // n, places[-1] // n + 1)
     orders = {epoch: _stratified_order(epoch, batch_size, seed, strata_bytes) for epoch in epochs}
     return [(p // n, int(orders[p // n][p % n])) for p in places]
+
+
+@dataclass(frozen=True)
+class RepeatedRows:
+    """The rows of a corpus that an epoch shows several times.
+
+    Row i is shown r_i times in each epoch e, as if these were the epochs e r_i to e r_i + r_i − 1 of the row:
+    each showing has its own caption and augmentation. Legend: n rows, m = Σ r_i places of an epoch.
+    """
+
+    times: np.ndarray  # (n,) r, 1 or more
+
+    def __len__(self) -> int:
+        return int(self.times.sum())
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(m,) the row at each place."""
+        return np.repeat(np.arange(len(self.times)), self.times)
+
+    @cached_property
+    def showings(self) -> np.ndarray:
+        """(m,) the number of the showing of its row, from 0."""
+        return np.arange(len(self)) - np.repeat(np.cumsum(self.times) - self.times, self.times)
+
+    def batch_positions(
+        self, step: int, batch_size: int, seed: int, strata: np.ndarray | None
+    ) -> list[Position]:
+        """As `batch_positions` over all places of an epoch, with the epoch of each row."""
+        of_places = None if strata is None else strata[self.rows]
+        return [
+            (epoch * int(self.times[row]) + int(self.showings[place]), row)
+            for epoch, place in batch_positions(step, batch_size, len(self), seed, of_places)
+            for row in (int(self.rows[place]),)
+        ]
 
 
 def mixed_positions(

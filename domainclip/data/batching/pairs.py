@@ -73,6 +73,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.pixels = pixels
         self.smallest_side = smallest_side
         self.strata: np.ndarray | None = None  # (n,) the stratum of each pair; None: any pairs share a batch
+        self.repeated: order.RepeatedRows | None = None  # None: an epoch shows each pair once
         self.cached_pixels: CachedImage | None = None  # preprocessed images from a cache
         self.replacements = dict(replacements or {})
         # Columns, and not rows, which bring the images' bytes along.
@@ -113,11 +114,13 @@ class Pairs(torch.utils.data.Dataset[Pair]):
 
     @property
     def epoch_pairs(self) -> float:
-        """The pairs that are trained on while each pair of the corpus is shown once."""
-        return len(self)
+        """The pairs that an epoch shows: each of the corpus once, where none is repeated."""
+        return len(self) if self.repeated is None else len(self.repeated)
 
     def positions(self, step: int, batch_size: int) -> list[order.Position]:
         """The (epoch, index) of every pair in the batch of a step; see `order.batch_positions`."""
+        if self.repeated is not None:
+            return self.repeated.batch_positions(step, batch_size, self.seed, self.strata)
         return order.batch_positions(step, batch_size, len(self), self.seed, self.strata)
 
     def extras_of(self, index: int, text: str, epoch: int) -> PairExtras | None:
