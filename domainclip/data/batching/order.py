@@ -62,7 +62,9 @@ class RepeatedRows:
     @cached_property
     def showings(self) -> np.ndarray:
         """(m,) the number of the showing of its row, from 0."""
-        return np.arange(len(self)) - np.repeat(np.cumsum(self.times) - self.times, self.times)
+        first: np.ndarray = np.cumsum(self.times) - self.times
+        number: np.ndarray = np.arange(len(self)) - np.repeat(first, self.times)
+        return number
 
     def batch_positions(
         self, step: int, batch_size: int, seed: int, strata: np.ndarray | None
