@@ -55,12 +55,15 @@ ANCHOR_TEMPLATES = (
 
 
 class AnchorTexts(StrictModel):
-    """General-domain texts made of the tokenizer's words, for objectives that use `anchor_texts`."""
+    """General-domain texts, for the objectives that use them: everyday captions, and words of the base."""
 
     count: int = Field(4096, ge=2)  # texts in all
     per_step: int = Field(64, ge=2)  # texts of a training step
-    # A text file with one general caption a line; the rest is made of words. Null: all are made.
+    # A text file with one general caption a line; the rest is made. Null: all are made.
     path: str | None = None
+    # The share of those made that are English captions of everyday life, which hold the search for photos;
+    # the others are made of the tokenizer's words, in the languages that it has.
+    everyday: float = Field(0.5, ge=0, le=1)
     # Each {} is another word. Words alone hold the names of classes, and sentences the search by captions.
     templates: list[str] = Field(list(ANCHOR_TEMPLATES), min_length=1)
 

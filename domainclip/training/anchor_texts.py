@@ -1,7 +1,8 @@
-"""Anchor texts: general-domain texts made of the tokenizer's own words.
+"""Anchor texts: general-domain texts made of the tokenizer's own words, and everyday captions.
 
 An objective that protects the base against forgetting needs texts from outside the domain. The vocabulary of
-every checkpoint gives them, in its own languages, so that none have to be downloaded or selected.
+every checkpoint gives them, in its own languages, and word lists of this project give English captions of
+everyday life, so that none have to be downloaded or selected.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from domainclip.config.recipe import AnchorTexts
 from domainclip.errors import ModelError
+from domainclip.training.everyday_captions import everyday_captions
 
 
 def whole_words(tokenizer: Any) -> list[str]:
@@ -31,9 +33,10 @@ def whole_words(tokenizer: Any) -> list[str]:
 def make_sentences(
     tokenizer: Any, anchors: AnchorTexts, seed: int, captions: Sequence[str] = ()
 ) -> list[str]:
-    """`anchors.count` texts: the captions, then templates with one word or, for one in three, with two.
+    """`anchors.count` texts: the captions, a share `anchors.everyday` of the rest, then texts made of words.
 
-    A template with several places has another word in each: a longer text, as captions are.
+    These are templates with one word or, for one in three, with two. A template with several places has
+    another word in each: a longer text, as captions are.
 
     Raises: ModelError when the tokenizer has no whole words (a byte or character vocabulary).
     """
@@ -56,7 +59,8 @@ def make_sentences(
         for word in rest:
             text = text.replace("{}", known[word], 1)
         texts.append(text)
-    return [*captions, *texts][: anchors.count]
+    everyday = round(anchors.everyday * max(0, anchors.count - len(captions)))
+    return [*captions, *everyday_captions(everyday, seed), *texts][: anchors.count]
 
 
 def drawn_indices(step: int, anchors: AnchorTexts, seed: int) -> list[int]:

@@ -12,6 +12,7 @@ from domainclip.config.recipe import AnchorTexts
 from domainclip.errors import ModelError
 from domainclip.models import loading
 from domainclip.training import anchor_texts
+from domainclip.training.everyday_captions import everyday_captions
 from tests.support.tiny_models import WORDS, tiny_chinese_clip, tiny_siglip
 
 
@@ -35,7 +36,9 @@ def test_other_vocabularies(tmp_path: Path, make: Any) -> None:
 
 
 def test_sentences_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
-    settings = AnchorTexts(count=200, per_step=20, templates=["{}", "a photo of a {}", "a {} in a picture"])
+    settings = AnchorTexts(
+        count=200, per_step=20, everyday=0, templates=["{}", "a photo of a {}", "a {} in a picture"]
+    )
     first = anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first == anchor_texts.make_sentences(tokenizer, settings, 5)
     assert first != anchor_texts.make_sentences(tokenizer, settings, 6)
@@ -69,12 +72,21 @@ def test_a_vocabulary_without_words() -> None:
 
 
 def test_a_template_with_several_places_has_another_word_in_each(tokenizer: Any) -> None:
-    settings = AnchorTexts(count=40, templates=["{} near {} on {}"])
+    settings = AnchorTexts(count=40, everyday=0, templates=["{} near {} on {}"])
     texts = anchor_texts.make_sentences(tokenizer, settings, 5)
     parts = [re.fullmatch("(.+) near (.+) on (.+)", text) for text in texts]
     assert all(parts)
     words = [part.groups() for part in parts if part]
     assert sum(len(set(three)) == 3 for three in words) > len(words) / 2
     # The first place is drawn as it is where it is the only one.
-    alone = anchor_texts.make_sentences(tokenizer, AnchorTexts(count=40, templates=["{} near"]), 5)
+    alone = anchor_texts.make_sentences(
+        tokenizer, AnchorTexts(count=40, everyday=0, templates=["{} near"]), 5
+    )
     assert [f"{three[0]} near" for three in words] == alone
+
+
+def test_a_share_of_the_texts_are_everyday_captions(tokenizer: Any) -> None:
+    words = anchor_texts.make_sentences(tokenizer, AnchorTexts(count=40, everyday=0), 5)
+    texts = anchor_texts.make_sentences(tokenizer, AnchorTexts(count=40, everyday=0.25), 5, ["My caption."])
+    everyday = everyday_captions(10, 5)
+    assert texts == ["My caption.", *everyday, *words[:29]]  # a quarter of the 39 that are made
