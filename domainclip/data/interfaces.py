@@ -51,6 +51,11 @@ class Encoder(ABC):
         """How class scores are computed beside the prompts; None: by the prompts alone."""
         return None
 
+    @property
+    def has_captioner(self) -> bool:
+        """Whether `write_captions` exists."""
+        return False
+
     @abstractmethod
     def images(self, items: Dataset) -> np.ndarray:
         """(n, d) float32 of unit length, in the order of the items.
@@ -77,6 +82,13 @@ class Encoder(ABC):
         Raises: DataError when an image cannot be read; ModelError for an encoder without a grid of patches.
         """
         raise ModelError("this encoder has no grid of patches: leave localisation out")
+
+    def write_captions(self, items: Dataset, beams: int = 1) -> list[str]:
+        """A caption for each item, which the model writes.
+
+        Raises: DataError when an image cannot be read; ModelError for an encoder without a captioner.
+        """
+        raise ModelError("this encoder has no captioner: train one with the objective captioning")
 
 
 class CorpusReader(Component, ABC):

@@ -92,6 +92,31 @@ class ModelEncoder(Encoder):
         windows = np.array([window for _, chunk_windows in results for window in chunk_windows])
         return vectors.reshape(len(vectors), *patch_embeddings.patch_grid(self.model), -1), windows
 
+    @property
+    def has_captioner(self) -> bool:
+        """Whether the model has one."""
+        return self.model.captioner is not None
+
+    def write_captions(self, items: Dataset, beams: int = 1) -> list[str]:
+        """A caption for each item; see `Encoder.write_captions`. Not cached.
+
+        Raises: DataError when an image cannot be read; ModelError for a model without a captioner.
+        """
+        device = next(self.model.parameters()).device
+
+        def work(rows: Sequence[int]) -> list[str]:
+            images = [decode_image(items[row]["image"]) for row in rows]
+            batch = _stack([self.model.image_preprocessor(image) for image in images])
+            on_device = {name: value.to(device) for name, value in batch.items()}
+            with computing_in(self.precision, device):
+                return self.model.write_captions(on_device, beams)
+
+        training = self.model.training
+        self.model.eval()
+        chunks_of_captions = chunks.map_chunks(work, range(len(items)))
+        self.model.train(training)
+        return [caption for captions in chunks_of_captions for caption in captions]
+
     def _run(self, encode: Callable[..., Tensor], batch: dict[str, Tensor], modality: str) -> np.ndarray:
         """The output of `encode` in evaluation mode, on the CPU; the mode of the model is restored.
 

@@ -27,6 +27,8 @@ _UNREACHABLE = (hub_errors.LocalEntryNotFoundError, ConnectionError)
 # Class scores from features of support items.
 SCORER = "scorer.json"
 SCORER_FEATURES = "scorer.safetensors"
+# The decoder of the objective `captioning`. It can repeat training captions: no push sends it.
+CAPTIONER = "captioner.safetensors"
 # The classes of the run that trained the weights.
 CLASSES = "classes.json"
 # All that is downloaded at first: no pickles, no code, no second copy of the weights for another framework.

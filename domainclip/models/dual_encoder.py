@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from domainclip.errors import ModelError
 from domainclip.models import frame_pooling, frozen_prefix, last_layer, token_embeddings
+from domainclip.models.captioner import Captioner
 from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.image_preprocessor import ImagePreprocessor
 from domainclip.models.layers import Modality
@@ -36,6 +37,7 @@ class DualEncoder(TrainableLayers):
     applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
     accepts_hidden_states: tuple[Modality, ...] = ("image", "text")  # of `frozen_hidden_states`
 
+    captioner: Captioner | None = None  # of a model that the objective `captioning` has trained
     trained_from: tuple[str, ...] = ()  # the bases that this one was adapted from, the last one first
     mean: Tensor
     std: Tensor
@@ -168,6 +170,17 @@ class DualEncoder(TrainableLayers):
         """The transformers model's image arguments, rescaled and normalized on the device."""
         pixels = image["pixels"].permute(0, 3, 1, 2).float() * self.image_preprocessor.rescale
         return {"pixel_values": (pixels - self.mean[:, None, None]) / self.std[:, None, None]}
+
+    @torch.no_grad()
+    def write_captions(self, image: dict[str, Tensor], beams: int = 1) -> list[str]:
+        """A caption for each of b preprocessed images, by the captioner; see `Captioner.captions`.
+
+        Raises: ModelError for a model without one.
+        """
+        if self.captioner is None:
+            self.refuse("it has no captioner: train one with the objective captioning")
+        _, tokens = self._encode_image_tokens(image)
+        return self.captioner.captions(tokens, self.text_tokenizer.hf_tokenizer, beams)
 
     def has_token_embeddings(self, modality: Modality) -> bool:
         """Whether `forward` can return a vector for each patch, or for each token."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from domainclip.errors import DomainclipError, ModelError, did_you_mean
 from domainclip.models import checkpoint_files, folder_checks, hf_loading
+from domainclip.models.captioner import Captioner
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 from domainclip.models.hf_loading import quiet
@@ -55,6 +56,9 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
     if (folder / checkpoint_files.SCORER).is_file():
         with _reading(base, checkpoint_files.SCORER):
             model.scorer = SupportScorer.load(folder)
+    if (folder / checkpoint_files.CAPTIONER).is_file():
+        with _reading(base, "captioner"):
+            model.captioner = Captioner.load(folder / checkpoint_files.CAPTIONER)
     return model.eval()
 
 

@@ -17,6 +17,7 @@ from domainclip.models.checkpoint_files import (
     ADAPTER,
     ADAPTER_CONFIG,
     CALIBRATION,
+    CAPTIONER,
     POOLING,
     POOLING_WEIGHTS,
 )
@@ -45,6 +46,9 @@ def save_model(model: DualEncoder, folder: Path) -> None:
             _save_frame_pooling(model, folder)
             if model.scorer is not None:
                 model.scorer.save(folder)
+            (folder / CAPTIONER).unlink(missing_ok=True)  # of other weights
+            if model.captioner is not None:
+                model.captioner.save(folder / CAPTIONER)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(

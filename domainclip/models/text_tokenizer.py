@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from domainclip.models import learned_prompts
+from domainclip.models import learned_prompts, token_embeddings
 from domainclip.models.learned_prompts import LEARNED_TOKENS
 
 _SAMPLES = ("A Cat.", "two  spaces", "it's (1.5 cm)!", "Straße_ÄÖ", "")  # these show what `normalize` does
@@ -88,6 +88,13 @@ class TextTokenizer:
             rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
             batch["input_ids"] = [np.multiply(ids, shown) for ids, shown in rows]
         return {name: [np.array(ids, np.int32) for ids in batch[name]] for name in self.outputs or batch}
+
+    def word_ids(self, texts: Sequence[str]) -> Tensor:
+        """(b, l) int64 ids without those of special tokens and padding; -1 behind the last of a text."""
+        batch = self(texts)
+        mask = token_embeddings.is_word_token(self.hf_tokenizer, batch)
+        rows = [ids[shown] for ids, shown in zip(batch["input_ids"], mask, strict=True)]
+        return pad_sequence(rows, batch_first=True, padding_value=-1)
 
     def insert_learned_tokens(self, texts: Sequence[str]) -> list[str]:
         """The texts as the tokenizer reads them: normalized, and with learned tokens."""

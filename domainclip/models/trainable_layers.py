@@ -74,6 +74,12 @@ class TrainableLayers(nn.Module):
             parameters.objective_key(objective), nn.ParameterDict(own)
         )
 
+    def weights_of_objective(self, objective: str) -> dict[str, nn.Parameter]:
+        """The own weights of an objective, by name."""
+        prefix = parameters.objective_weight_name(objective, "")
+        weights = self.weights()
+        return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+
     def uses_weight_decay(self, name: str) -> bool:
         """Whether weight decay applies to this weight."""
         return parameters.uses_weight_decay(name, self.weights()[name])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from domainclip.data.batching.extras import SecondView
     from domainclip.data.batching.matches import Matches, RowMask
+    from domainclip.models.dual_encoder import DualEncoder
 
 
 # The pairs of a batch that an objective tells a pair apart from: those of other groups; those of other groups
@@ -61,6 +62,7 @@ class Views:
     image_tokens: Tensor | None = None  # (b, n, d) unit length: one vector per patch
     text_tokens: Tensor | None = None  # (b, l, d) unit length: one per token, special ones left out
     text_mask: Tensor | None = None  # (b, l) bool: which of the tokens exist
+    caption_ids: Tensor | None = None  # (b, l) int64: token ids of the caption's words; -1 behind the last
     labels: Tensor | None = None  # (b, c) bool: the classes that apply, of all classes of the corpus
     tags: Tensor | None = None  # (b, v) bool: the words that captions of the item name as present
     teachers: tuple[Teacher, ...] = ()  # in the order of `ObjectiveInputs.teachers`
@@ -165,6 +167,9 @@ class Sizes:
     tags: int = 0  # v of `Views.tags`, likewise
     # (n, d) embeddings of all training images by the base, where some objective reads "base_image"
     base_images: np.ndarray | None = None
+    # Where some objective reads "caption_ids": those of all training captions, ascending, and the most of one
+    vocabulary: np.ndarray | None = None  # (v,) int64
+    caption_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,9 @@ class Objective(Component, ABC):
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         """The memory after a step, a pure function of its views; the same on every process."""
         return dict(views.memory)
+
+    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
+        """Gives the trained model what is used after training of its own weights, by name: nothing."""
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Up to k further texts of a pair, none empty, for an objective that needs "extra_text".

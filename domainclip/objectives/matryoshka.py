@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -14,6 +15,9 @@ from domainclip import registry
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
 from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, Views
+
+if TYPE_CHECKING:
+    from domainclip.models.dual_encoder import DualEncoder
 
 _Width = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0)]
@@ -98,6 +102,10 @@ class Matryoshka(Objective):
     def update_memory(self, views: Views) -> dict[str, Tensor]:
         """The memory of the inner objective after a step, of whole embeddings."""
         return self.term.update_memory(views)
+
+    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
+        """Gives the model what the inner objective gives it."""
+        self.term.add_to_model(model, weights, sizes)
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The further texts of the inner objective."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 
+import numpy as np
+
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.extras import ExtraSpec, to_number
 from domainclip.data.batching.pairs import Pairs
@@ -15,10 +17,11 @@ from domainclip.data.text.tags import frequent_words
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
+from domainclip.models.text_tokenizer import TextTokenizer
 from domainclip.objectives.base import TagWords
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
-_NEED_ALL_PAIRS = {"labels", "tags", "teachers", "base_image", "third_tower"}
+_NEED_ALL_PAIRS = {"labels", "tags", "teachers", "base_image", "third_tower", "caption_ids"}
 _SAMPLE = 1000  # pairs, spread evenly, whose further texts are made and counted before training
 
 
@@ -54,6 +57,16 @@ def _require_numbers(key: str, column: str, corpus: Corpus) -> None:
             f'{key}: no training item of corpus {corpus.card.name} has a number under "{column}" in its '
             "meta: name a column that has, and list it under columns.meta of the card"
         )
+
+
+def caption_vocabulary(pairs: Pairs, tokenizer: TextTokenizer) -> np.ndarray:
+    """(v,) int64, the token ids that some training caption has, ascending."""
+    texts = list(pairs.texts())
+    ids = [
+        tokenizer.word_ids(texts[at : at + _SAMPLE]).unique().numpy() for at in range(0, len(texts), _SAMPLE)
+    ]
+    distinct = np.unique(np.concatenate(ids))
+    return distinct[distinct >= 0]
 
 
 def mixed_extras(spec: ExtraSpec, corpus: Corpus) -> ExtraSpec:

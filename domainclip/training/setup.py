@@ -47,6 +47,7 @@ class Precomputed:
     anchor_embeddings: Tensor | None = None  # (len(sentences), d) their embeddings by the base
     anchor_images: AnchorFeatures | None = None  # general images
     base_image: np.ndarray | None = None  # (n, d) embeddings of the training images by the base
+    vocabulary: np.ndarray | None = None  # (v,) token ids of the training captions, ascending
     third_tower: np.ndarray | None = None  # (n, t) their embeddings by a third tower
     teachers: Mapping[str, tuple[feature_cache.TeacherFeatures, ...]] = field(
         default_factory=dict
@@ -97,7 +98,15 @@ class TrainingSetup:
         """What the own weights and the memory of objectives begin with."""
         spec, outputs = self.pairs.extra_spec, self.precomputed
         third = 0 if outputs.third_tower is None else outputs.third_tower.shape[1]
-        return Sizes(self.model.width, third, len(spec.classes), len(spec.tags), outputs.base_image)
+        return Sizes(
+            width=self.model.width,
+            third_tower=third,
+            classes=len(spec.classes),
+            tags=len(spec.tags),
+            base_images=outputs.base_image,
+            vocabulary=outputs.vocabulary,
+            caption_tokens=self.model.max_tokens,
+        )
 
     @property
     def total_steps(self) -> int:
@@ -196,6 +205,7 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         mixed_share=None if further is None else _moved(further.share, device),
         patch_mask=None if further is None else _moved(further.patch_mask, device),
         base_image=None if stored.base_image is None else _rows(stored.base_image, index, device),
+        caption_ids=_caption_ids(stage, rows.texts, device),
         third_tower=None if stored.third_tower is None else _rows(stored.third_tower, index, device),
         teachers={
             name: tuple(
@@ -207,6 +217,12 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
             for name, teachers in stored.teachers.items()
         },
     )
+
+
+def _caption_ids(stage: StageInputs, texts: list[str], device: torch.device) -> Tensor | None:
+    if "caption_ids" not in stage.setup.objectives.needs:
+        return None
+    return stage.setup.model.text_tokenizer.word_ids(texts).to(device)
 
 
 def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:

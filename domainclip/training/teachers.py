@@ -22,6 +22,7 @@ from domainclip.objectives.base import ThirdTower
 from domainclip.training import feature_cache
 from domainclip.training.anchor_images import AnchorFeatures, precompute_anchor_images
 from domainclip.training.cache_entry import CacheBudget
+from domainclip.training.objective_inputs import caption_vocabulary
 from domainclip.training.precision import frozen_precision
 from domainclip.training.setup import Precomputed, TrainingSetup
 
@@ -78,6 +79,9 @@ def precompute_teachers(setup: TrainingSetup) -> TrainingSetup:
             setup.precomputed, anchor_images=anchors, base_image=base, teachers=teachers, third_tower=third
         )
         setup = replace(setup, precomputed=precomputed, notes=(*setup.notes, *budget.notes))
+    if "caption_ids" in setup.objectives.needs:
+        vocabulary = caption_vocabulary(setup.pairs, setup.model.text_tokenizer)
+        setup = replace(setup, precomputed=replace(setup.precomputed, vocabulary=vocabulary))
     return _with_own_weights(setup)
 
 

@@ -41,6 +41,7 @@ class StepBatch:
     groups: tuple[str, ...] = ()
     mixed_share: Tensor | None = None  # (b,)
     patch_mask: Tensor | None = None  # (b, n)
+    caption_ids: Tensor | None = None  # (b, l), as in `Views`
     base_anchor_image: Tensor | None = None  # (a, d)
     base_scale: float = 100.0  # inverse temperature of the base, where there are anchor images
     base_image: Tensor | None = None  # (b, d)
@@ -89,6 +90,7 @@ class StepBatch:
             extras=self.extras.first(pairs),
             mixed_share=None if self.mixed_share is None else self.mixed_share[:pairs],
             patch_mask=None if self.patch_mask is None else self.patch_mask[:pairs],
+            caption_ids=None if self.caption_ids is None else self.caption_ids[:pairs],
             base_image=None if self.base_image is None else self.base_image[:pairs],
             third_tower=None if self.third_tower is None else self.third_tower[:pairs],
             teachers={
@@ -197,6 +199,8 @@ def _shared_views(
     if output.text_tokens is not None and output.text_mask is not None and "text_tokens" in needs:
         assert row_of_text is not None  # where there are tokens of texts, texts are encoded
         tokens, mask = output.text_tokens[row_of_text[:b]], output.text_mask[row_of_text[:b]]
+    # Padding adds zeros, and 0 is the id of a token.
+    ids = _gathered(_padded_everywhere(None if batch.caption_ids is None else batch.caption_ids + 1))
     return Views(
         image=collectives.gather(local.image[:b]),
         text=collectives.gather(local.text[:b]),
@@ -222,6 +226,7 @@ def _shared_views(
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_padded_everywhere(tokens)),
         text_mask=_gathered(_padded_everywhere(mask)),
+        caption_ids=None if ids is None else ids - 1,
         labels=_gathered(batch.extras.labels),
         tags=_gathered(batch.extras.tags),
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,6 +66,7 @@ def filled(
         "image_2": rows(b, d),
         "image_tokens": rows(b, n, d),
         "text_tokens": rows(b, length, d),
+        "caption_ids": _caption_ids(b, length),
         "labels": torch.rand(b, 2, generator=draw) < 0.5,
         "tags": torch.rand(b, TAGS, generator=torch.Generator().manual_seed(seed + 7)) < 0.3,
         "teachers": tuple(Teacher(rows(b, 9), rows(b, 9), 20.0) for _ in range(teachers)),
@@ -106,7 +108,9 @@ def filled_for(objective: Objective, **options: Any) -> Views:
     needs = objective.needs
     views = filled(needs, **options)
     width, dtype = views.image.shape[-1], views.image.dtype
-    sizes = Sizes(width, THIRD, 2, TAGS, _some_rows(width))
+    sizes = Sizes(
+        width, THIRD, 2, TAGS, _some_rows(width), vocabulary=np.array([2, 3, 5, 8]), caption_tokens=3
+    )
     start = objective.initial_weights(sizes, 0)
     own = {name: _nudged(tensor.to(dtype)) for name, tensor in start.items()}
     earlier = filled(needs, **{**options, "seed": 1})
@@ -119,6 +123,12 @@ def filled_for(objective: Objective, **options: Any) -> Views:
     with torch.no_grad():
         memory = objective.update_memory(earlier)
     return replace(views, own_weights=own, own_averages=averages, memory=memory)
+
+
+def _caption_ids(b: int, length: int) -> Tensor:
+    """Captions of 1 to l words, one of them outside of the vocabulary."""
+    ids = torch.tensor([2, 3, 5, 8, 4])[(torch.arange(b)[:, None] + torch.arange(length)) % 5]
+    return ids.masked_fill(torch.arange(length) > torch.arange(b)[:, None] % length, -1)
 
 
 def _some_rows(width: int) -> Any:

@@ -89,6 +89,7 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         patch_mask=torch.arange(patches).expand(PAIRS, patches) % 2 == 1
         if "masked_tokens" in needs
         else None,
+        caption_ids=loaded.text_tokenizer.word_ids(TEXTS) if "caption_ids" in needs else None,
         base_anchor_image=rows[2][:anchors] if anchors else None,
         base_scale=10.0,
         base_image=rows[1] if "base_image" in needs else None,
@@ -114,7 +115,9 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loss = registry.build("objectives", "contrastive", {}, "objectives.contrastive")
     terms = components.WeightedObjectives({"contrastive": (1.0, loss), name: (0.5, objective)})
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
-    sizes = Sizes(loaded.width, loaded.width, 3, 3, _some_rows(loaded.width))
+    ids = loaded.text_tokenizer.word_ids(TEXTS)
+    vocabulary = ids[ids >= 0].unique().numpy()
+    sizes = Sizes(loaded.width, loaded.width, 3, 3, _some_rows(loaded.width), vocabulary, loaded.max_tokens)
     if own := objective.initial_weights(sizes, 0):
         loaded.add_objective_weights(name, own)
     batch = _batch(loaded, name, objective)
