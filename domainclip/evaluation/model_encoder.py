@@ -102,20 +102,27 @@ class ModelEncoder(Encoder):
 
         Raises: DataError when an image cannot be read; ModelError for a model without a captioner.
         """
-        device = next(self.model.parameters()).device
 
         def work(rows: Sequence[int]) -> list[str]:
             images = [decode_image(items[row]["image"]) for row in rows]
-            batch = _stack([self.model.image_preprocessor(image) for image in images])
-            on_device = {name: value.to(device) for name, value in batch.items()}
-            with computing_in(self.precision, device):
-                return self.model.write_captions(on_device, beams)
+            return self.caption_chunk([self.model.image_preprocessor(image) for image in images], beams)
 
+        results = chunks.map_chunks(work, range(len(items)))
+        return [caption for captions in results for caption in captions]
+
+    def caption_chunk(self, inputs: Sequence[dict[str, np.ndarray]], beams: int) -> list[str]:
+        """A caption for each of one chunk of preprocessed items.
+
+        Raises: ModelError for a model without a captioner.
+        """
+        device = next(self.model.parameters()).device
         training = self.model.training
         self.model.eval()
-        chunks_of_captions = chunks.map_chunks(work, range(len(items)))
+        with computing_in(self.precision, device):
+            on_device = {name: value.to(device) for name, value in _stack(inputs).items()}
+            captions = self.model.write_captions(on_device, beams)
         self.model.train(training)
-        return [caption for captions in chunks_of_captions for caption in captions]
+        return captions
 
     def _run(self, encode: Callable[..., Tensor], batch: dict[str, Tensor], modality: str) -> np.ndarray:
         """The output of `encode` in evaluation mode, on the CPU; the mode of the model is restored.

@@ -75,6 +75,21 @@ class AdaptedModel:
         """(m, d) embeddings; a text is truncated to the model's token limit."""
         return self.encoder.texts(list(texts)) if texts else np.zeros((0, self.width), np.float32)
 
+    def write_captions(
+        self, images: Sequence[ImageInput | Sequence[ImageInput]], beams: int = 3
+    ) -> list[str]:
+        """A caption for each of n images, by the captioner that the objective `captioning` has trained.
+
+        It is the most probable of those that a search with `beams` candidates tries, and may be wrong.
+
+        Raises: ModelError for a model without a captioner; DataError naming the first image that cannot be
+        read.
+        """
+        captions: list[str] = []
+        for chunk in chunks.split(images):
+            captions += self.encoder.caption_chunk([self._preprocess(image) for image in chunk], beams)
+        return captions
+
     def similarity(
         self, images: Sequence[ImageInput | Sequence[ImageInput]], texts: Sequence[str]
     ) -> np.ndarray:

@@ -35,8 +35,8 @@ class Captioning(Objective):
     layers are there the text tower: here it has embeddings of its own, so that any text tower will do; in
     the patches, which are projected into the space of images and texts; and in the vocabulary, which is the
     tokens of the training captions, since a domain uses few of the tokenizer's. Tokens outside of it count
-    nothing. The decoder is written beside the model as captioner.safetensors, for `probes: captioning`; it
-    can repeat training captions, so that no push sends it. Does not go with streams.
+    nothing. The decoder is written beside the model as captioner.safetensors, for the probe
+    `written_captions`; it can repeat training captions, so that no push sends it. Does not go with streams.
     """
 
     citation: ClassVar[str] = "arXiv:2205.01917, arXiv:2306.07915"

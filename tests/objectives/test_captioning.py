@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from domainclip.errors import ModelError, RecipeError
+from domainclip.inference.adapted_model import AdaptedModel
 from domainclip.models import caption_decoder, loading, saving
 from domainclip.models.caption_decoder import DecoderShape
 from domainclip.models.captioner import Captioner
@@ -172,3 +174,17 @@ def test_a_beam_finds_a_caption_that_greedy_search_misses() -> None:
     captioner = Captioner(shape, own, torch.tensor([11, 12]))
     assert captioner._search(torch.ones(1, 1, 2), 1).tolist()[0][0] == 1
     assert captioner._search(torch.ones(1, 1, 2), 2).tolist()[0][:2] == [2, 0]
+
+
+def test_a_model_in_python_writes_captions(tmp_path: Path) -> None:
+    model = loading.load_model(tiny_clip(tmp_path / "base"))
+    sizes = Sizes(model.width, vocabulary=np.array([300, 301]), caption_tokens=2)
+    objective = Captioning(layers=1, width=4, heads=2)
+    objective.add_to_model(model, objective.initial_weights(sizes, 0), sizes)
+    adapted = AdaptedModel(model)
+    images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+    captions = adapted.write_captions(images)
+    assert len(captions) == 2
+    words = [model.text_tokenizer.hf_tokenizer.decode([token]).strip() for token in (300, 301)]
+    for caption in captions:
+        assert not caption.replace(words[0], "").replace(words[1], "").strip()

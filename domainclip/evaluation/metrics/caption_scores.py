@@ -28,7 +28,7 @@ def caption_words(text: str) -> list[str]:
 
 
 def bleu_counts(written: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """(n, 2 o + 2): n-grams that some reference has too, and all, by order; words, and the closest reference's.
+    """(n, 2 o + 2): n-grams that some reference has, and all, by order; words, and those of the closest.
 
     An n-gram counts at most as often as the reference that has it most often [Papineni et al., ACL 2002].
     """

@@ -1,4 +1,4 @@
-"""Captioning: the captions that a model writes, or takes over from the nearest training image."""
+"""Written captions: those that a model writes, or takes over from the nearest training image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCK = 512  # images per comparison with all training images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioning(Probe):
+class WrittenCaptions(Probe):
     """CIDEr-D [arXiv:1411.5726] and BLEU-4 of one caption an image, against all captions of the item.
 
     A model that the objective `captioning` has trained writes the caption, the best of a beam search of
@@ -45,15 +45,15 @@ class Captioning(Probe):
         references = {
             row: kept for row, texts in enumerate(data.items["texts"][:]) if (kept := _captions(texts))
         }
-        rows = np.array(sample_items(data, references, self.max_items, "captioning"))
+        rows = np.array(sample_items(data, references, self.max_items, "written_captions"))
         if len(rows) < 2:
-            return not_measured("captioning", data, self.version, "two items with a caption")
+            return not_measured("written_captions", data, self.version, "two items with a caption")
         nearest = self._nearest(encoder, data, rows)
         written = nearest
         if encoder.has_captioner:
             written = encoder.write_captions(data.items.select(rows, keep_in_memory=True), self.beams)
         if written is None:
-            return not_measured("captioning", data, self.version, "training captions, and no captioner")
+            return not_measured("written_captions", data, self.version, "training captions, and no captioner")
         known = [references[int(row)] for row in rows]
         metrics = _scores(data, rows, written, known, "")
         if nearest is not None:
@@ -69,7 +69,7 @@ class Captioning(Probe):
             "words": float(np.mean([len(caption_scores.caption_words(text)) for text in written])),
             "distinct_captions": len({normalise(text) for text in written}),
         }
-        return ProbeResult("captioning", data.name, metrics, metrics[0].name, self.version, details)
+        return ProbeResult("written_captions", data.name, metrics, metrics[0].name, self.version, details)
 
     def _nearest(self, encoder: Encoder, data: EvaluationSet, rows: np.ndarray) -> list[str] | None:
         """The first caption of the training image that is nearest to each item; None without such images."""
@@ -77,7 +77,7 @@ class Captioning(Probe):
             return None
         ids, captions = list(data.train["id"]), [_captions(texts) for texts in data.train["texts"][:]]
         captioned = [row for row, kept in enumerate(captions) if kept]
-        drawn = sample([ids[row] for row in captioned], self.max_neighbours, "captioning neighbours")
+        drawn = sample([ids[row] for row in captioned], self.max_neighbours, "written_captions neighbours")
         order = sorted((captioned[at] for at in drawn), key=ids.__getitem__)
         if not order:
             return None

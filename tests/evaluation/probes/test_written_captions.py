@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from domainclip.evaluation.base import Probe
-from domainclip.evaluation.probes.captioning import Captioning
+from domainclip.evaluation.probes.written_captions import WrittenCaptions
 from tests.evaluation.probes.array_encoder import evaluation_set
 from tests.evaluation.probes.synthetic_sets import WordEncoder, metric_value
 
@@ -45,20 +45,20 @@ def _sets() -> tuple[dict[str, np.ndarray], object]:
 
 
 def test_it_is_a_probe_and_finds_nothing_without_training_captions() -> None:
-    assert isinstance(Captioning(), Probe)
+    assert isinstance(WrittenCaptions(), Probe)
     vectors, data = _sets()
     alone = replace(data, train=None)  # type: ignore[type-var]
-    result = Captioning()(WordEncoder(vectors, {}), alone)
+    result = WrittenCaptions()(WordEncoder(vectors, {}), alone)
     assert result.metrics == []
     assert result.details["not_measured"] == "there are no training captions, and no captioner"
 
 
 def test_looked_up_captions_are_those_of_the_nearest_training_image() -> None:
     vectors, data = _sets()
-    wrong = Captioning()(WordEncoder(vectors, {}), data)  # type: ignore[arg-type]
+    wrong = WrittenCaptions()(WordEncoder(vectors, {}), data)  # type: ignore[arg-type]
     assert metric_value(wrong, "cider") == metric_value(wrong, "cider_nearest") < 0.5
     turned = {**vectors, **{f"t{i}": np.eye(4)[(i + 1) % 4] for i in range(4)}}
-    right = Captioning()(WordEncoder(turned, {}), data)  # type: ignore[arg-type]
+    right = WrittenCaptions()(WordEncoder(turned, {}), data)  # type: ignore[arg-type]
     assert metric_value(right, "bleu_4") == pytest.approx(1)
     assert metric_value(right, "cider") == pytest.approx(10)
     assert metric_value(right, "cider_other_image") < 0.5
@@ -69,7 +69,7 @@ def test_written_captions_are_compared_with_those_looked_up() -> None:
     vectors, data = _sets()
     writer = Writer(vectors, {})
     writer.written = {f"{i}": text for i, text in enumerate(TEXTS)}
-    result = Captioning()(writer, data)  # type: ignore[arg-type]
+    result = WrittenCaptions()(writer, data)  # type: ignore[arg-type]
     assert metric_value(result, "cider") == pytest.approx(10)
     assert metric_value(result, "cider_nearest") < 0.5
     assert result.details["distinct_captions"] == 4
