@@ -45,8 +45,9 @@ class CachedEncoder(ModelEncoder):
         super().__init__(model, self.cache.precision)
         image = towers["image"] if towers else model.fingerprint("image")
         text = towers["text"] if towers else model.fingerprint("text")
-        self.image_key = (image, self.preprocessing, self.precision)
-        self.text_key = (text, model.text_tokenizer.fingerprint(), self.precision)
+        space = () if model.space is None else (model.space.fingerprint(),)
+        self.image_key = (image, self.preprocessing, self.precision, *space)
+        self.text_key = (text, model.text_tokenizer.fingerprint(), self.precision, *space)
         self.readable: dict[str, Dataset] = {}  # by fingerprint of a set: its readable items, if not all are
 
     def images(self, items: Dataset) -> np.ndarray:
@@ -62,7 +63,7 @@ class CachedEncoder(ModelEncoder):
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32 of unit length; equal texts are encoded once."""
-        return self._cached_texts(self.text_key, texts, self.model.encode_text)
+        return self._cached_texts(self.text_key, texts, self.encode_text)
 
     def raw_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) float32, not normalised; equal texts are encoded once."""

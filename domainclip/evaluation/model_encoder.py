@@ -30,11 +30,10 @@ if TYPE_CHECKING:  # loads transformers, which commands that only read a run fol
 class ModelEncoder(Encoder):
     """An Encoder that runs a model, one chunk at a time. Subclasses define how a whole set is encoded."""
 
-    has_raw_texts = True
-    has_patches = True
-
     def __init__(self, model: DualEncoder, precision: Precision = "fp32") -> None:
         self.model, self.precision = model, precision
+        # Of a model with a distance of its own, only whole embeddings are known in its space.
+        self.has_raw_texts = self.has_patches = model.space is None
         self.scale = float(model.scale.detach())
         self.bias = None if model.bias is None else float(model.bias.detach())
         frames_text = f", {model.frames} pictures" if model.frames > 1 else ""
@@ -44,6 +43,9 @@ class ModelEncoder(Encoder):
     def scorer(self) -> ClassScorer | None:
         """That of the model."""
         return self.model.scorer
+    def width(self) -> int:
+        """The width of its embeddings: wider than those of the model in a hyperbolic space."""
+        return self.model.width + (0 if self.model.space is None else 3)
 
     @property
     def device(self) -> str:
@@ -63,7 +65,16 @@ class ModelEncoder(Encoder):
 
         Raises: ModelError when an embedding is not finite.
         """
-        return self._run(self.model.encode_image, _stack(inputs), "image")
+        return self._run(self._encode_image, _stack(inputs), "image")
+
+    def _encode_image(self, batch: dict[str, Tensor]) -> Tensor:
+        rows, space = self.model.encode_image(batch), self.model.space
+        return rows if space is None else space.embed(rows, "image")
+
+    def encode_text(self, batch: dict[str, Tensor]) -> Tensor:
+        """(n, d) of unit length, in the space of the model where it has one."""
+        rows, space = self.model.encode_text(batch), self.model.space
+        return rows if space is None else space.embed(rows, "text")
 
     def encode_text_chunk(self, texts: Sequence[str], encode: Callable[..., Tensor]) -> np.ndarray:
         """(n, d) float32: the embeddings of one chunk of texts, by `encode`, a method of the model.

@@ -17,6 +17,7 @@ from domainclip.errors import HubError
 from domainclip.hub import shared_recipe
 from domainclip.hub.shared_recipe import CARDS
 from domainclip.models.checkpoint_files import SCORER
+from domainclip.models.checkpoint_files import SPACE
 from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 
@@ -113,6 +114,11 @@ def _model_folder(run: Path) -> Path:
 
 
 def _model_files(model: Path) -> Iterator[tuple[Path, str]]:
+    if (model / SPACE).is_file():
+        raise HubError(
+            f"{model}: objectives.hyperbolic has given it a distance of its own, which the code of a card "
+            "does not compute: train with contrastive to push"
+        )
     files = [(file, _kind(file.name)) for file in sorted(model.iterdir())]
     allowed = [(file, why) for file, why in files if why is not None]
     if not any(why in ("weights", "adapter") and file.suffix == ".safetensors" for file, why in allowed):

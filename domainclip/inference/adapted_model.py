@@ -44,7 +44,7 @@ class AdaptedModel:
     @property
     def width(self) -> int:
         """Embedding width d."""
-        return self.model.width
+        return self.encoder.width
 
     @property
     def rendering(self) -> image_sources.Rendering:

@@ -54,7 +54,7 @@ def encode_stream(
     row_chunks = list(chunks.split(range(len(sources))))
     for rows, loaded in zip(row_chunks, chunks.load_ahead(load, row_chunks), strict=True):
         inputs = {row: one for row, one in zip(rows, loaded, strict=True) if not isinstance(one, str)}
-        empty = np.zeros((0, encoder.model.width), np.float32)
+        empty = np.zeros((0, encoder.width), np.float32)
         yield EncodedImages(
             rows=list(inputs),
             embeddings=encoder.encode_image_chunk(list(inputs.values())) if inputs else empty,

@@ -29,6 +29,8 @@ SCORER = "scorer.json"
 SCORER_FEATURES = "scorer.safetensors"
 # The decoder of the objective `captioning`. It can repeat training captions: no push sends it.
 CAPTIONER = "captioner.safetensors"
+# What the objective `hyperbolic` has learned of the space around the embeddings.
+SPACE = "hyperbolic.safetensors"
 # The classes of the run that trained the weights.
 CLASSES = "classes.json"
 # All that is downloaded at first: no pickles, no code, no second copy of the weights for another framework.

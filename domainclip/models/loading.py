@@ -21,6 +21,7 @@ from domainclip.models.captioner import Captioner
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.frame_pooling import MODULE_NAME, FramePooling
 from domainclip.models.hf_loading import quiet
+from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.open_clip.checkpoint import load_parts
 from domainclip.models.open_clip.config import is_open_clip
 from domainclip.models.plain_weights import make_plain_base
@@ -59,6 +60,9 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
     if (folder / checkpoint_files.CAPTIONER).is_file():
         with _reading(base, "captioner"):
             model.captioner = Captioner.load(folder / checkpoint_files.CAPTIONER)
+    if (folder / checkpoint_files.SPACE).is_file():
+        with _reading(base, "hyperbolic space"):
+            model.space = HyperbolicSpace.load(folder / checkpoint_files.SPACE)
     return model.eval()
 
 

@@ -9,8 +9,14 @@ from domainclip.models.dual_encoder import DualEncoder
 def make_plain(model: DualEncoder, where: str) -> None:
     """Add the adapter around a model to its weights, in place and in fp32; without effect on plain weights.
 
-    Raises: ModelError that begins with `where` when an update is not a finite number.
+    Raises: ModelError that begins with `where` when an update is not a finite number, or the model has a
+    distance of its own, which plain weights do not hold.
     """
+    if model.space is not None:
+        raise ModelError(
+            f"{where}: objectives.hyperbolic has given it a distance of its own, which no other program "
+            "computes: use it as it is, or train with contrastive"
+        )
     if model.hf_model is model.hf_base:
         return
     try:

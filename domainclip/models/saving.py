@@ -20,6 +20,7 @@ from domainclip.models.checkpoint_files import (
     CAPTIONER,
     POOLING,
     POOLING_WEIGHTS,
+    SPACE,
 )
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.hf_loading import quiet
@@ -49,6 +50,10 @@ def save_model(model: DualEncoder, folder: Path) -> None:
             (folder / CAPTIONER).unlink(missing_ok=True)  # of other weights
             if model.captioner is not None:
                 model.captioner.save(folder / CAPTIONER)
+            for name, part in ((CAPTIONER, model.captioner), (SPACE, model.space)):
+                (folder / name).unlink(missing_ok=True)  # of other weights
+                if part is not None:
+                    part.save(folder / name)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(

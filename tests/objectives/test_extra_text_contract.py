@@ -44,7 +44,7 @@ CASES = {
 }
 EACH = pytest.mark.parametrize(("objective", "counts", "fields"), CASES.values(), ids=CASES.keys())
 # These replace a missing text by the caption, or are tested with what else they need: a second view, or weights.
-ELSEWHERE = {"class_captions", "short_captions", "two_views", "masked_language", "null_image"}
+ELSEWHERE = {"prototypes", "class_captions", "short_captions", "two_views", "masked_language", "null_image"}
 
 
 def test_every_objective_on_further_texts_has_a_case() -> None:

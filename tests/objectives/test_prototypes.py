@@ -11,7 +11,7 @@ import torch
 from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.losses import sinkhorn
 from domainclip.objectives.prototypes import Prototypes
-from tests.objectives.filled_views import check_gradients, filled_for
+from tests.objectives.filled_views import check_gradients, check_processes, filled_for
 
 
 def _views(text: torch.Tensor | None = None) -> Views:
@@ -71,3 +71,22 @@ def test_the_start_follows_from_the_seed() -> None:
     assert one.shape == (64, 16)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_sentences_of_a_report_by_hand() -> None:
+    """One image and its two sentences on the axes; the shares of a single row, or of two, are as they are."""
+    eye = torch.eye(2, dtype=torch.float64)
+    own = {"directions": eye.clone().requires_grad_()}
+    mask = torch.tensor([[True, True]])
+    views = Views(
+        eye[:1], eye[:1], torch.tensor(1.0), own_weights=own, extra_text=eye[None], extra_text_mask=mask
+    )
+    objective = Prototypes(count=2, between="sentences", temperature=2.0, assignment_temperature=0.5)
+    assert objective.needs == {"extra_text"}
+    a, p = 1 / (1 + exp(-2)), 1 / (1 + exp(-0.5))  # a share of the sentences; of an image alone both are ½
+    to_image = -(a * log(p) + (1 - a) * log(1 - p) + (1 - a) * log(p) + a * log(1 - p)) / 2
+    to_sentence = -(log(p) + log(1 - p)) / 2
+    assert objective(views).item() == pytest.approx((to_image + to_sentence) / 2, abs=1e-9)
+    silent = replace(views, extra_text_mask=torch.tensor([[False, False]]))
+    assert objective(silent).item() == 0
+    check_processes(objective, filled_for(objective), processes=2)
