@@ -43,6 +43,8 @@ class ModelEncoder(Encoder):
     def scorer(self) -> ClassScorer | None:
         """That of the model."""
         return self.model.scorer
+
+    @property
     def width(self) -> int:
         """The width of its embeddings: wider than those of the model in a hyperbolic space."""
         return self.model.width + (0 if self.model.space is None else 3)

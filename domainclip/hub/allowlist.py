@@ -16,8 +16,7 @@ from domainclip.data.cards import load_card
 from domainclip.errors import HubError
 from domainclip.hub import shared_recipe
 from domainclip.hub.shared_recipe import CARDS
-from domainclip.models.checkpoint_files import SCORER
-from domainclip.models.checkpoint_files import SPACE
+from domainclip.models.checkpoint_files import SCORER, SPACE
 from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 

@@ -36,7 +36,7 @@ def initial_weights(
     draw = torch.Generator().manual_seed(seed)
 
     def matrix(*sizes: int) -> Tensor:
-        return torch.randn(*sizes, generator=draw) / sizes[-1] ** 0.5
+        return torch.randn(*sizes, generator=draw) / float(sizes[-1]) ** 0.5
 
     layers, w = shape.layers, shape.width
     weights = {
@@ -106,8 +106,8 @@ def _image_memory(weights: Weights, shape: DecoderShape, tokens: Tensor) -> Tens
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, readable: Tensor | None = None) -> Tensor:
-    split = [rows.unflatten(-1, (heads, -1)).transpose(1, 2) for rows in (query, key, value)]
-    return F.scaled_dot_product_attention(*split, attn_mask=readable).transpose(1, 2).flatten(2)
+    q, k, v = (rows.unflatten(-1, (heads, -1)).transpose(1, 2) for rows in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=readable).transpose(1, 2).flatten(2)
 
 
 def _norm(rows: Tensor, factor: Tensor) -> Tensor:

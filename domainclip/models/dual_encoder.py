@@ -14,9 +14,7 @@ from transformers import PreTrainedModel
 
 from domainclip.errors import ModelError
 from domainclip.models import frame_pooling, frozen_prefix, last_layer, token_embeddings
-from domainclip.models.captioner import Captioner
 from domainclip.models.frame_pooling import FramePooling
-from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.image_preprocessor import ImagePreprocessor
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TextTokenizer, position_limit
@@ -38,8 +36,6 @@ class DualEncoder(TrainableLayers):
     applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
     accepts_hidden_states: tuple[Modality, ...] = ("image", "text")  # of `frozen_hidden_states`
 
-    captioner: Captioner | None = None  # of a model that the objective `captioning` has trained
-    space: HyperbolicSpace | None = None  # that the objective `hyperbolic` has trained, around the embeddings
     trained_from: tuple[str, ...] = ()  # the bases that this one was adapted from, the last one first
     mean: Tensor
     std: Tensor
@@ -71,6 +67,11 @@ class DualEncoder(TrainableLayers):
         self.register_buffer("mean", torch.tensor(self.image_preprocessor.mean), persistent=False)
         self.register_buffer("std", torch.tensor(self.image_preprocessor.std), persistent=False)
         self.check()
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that is read whole, special tokens included."""
+        return self.text_tokenizer.max_tokens
 
     @property
     def scale(self) -> Tensor:

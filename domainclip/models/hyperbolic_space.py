@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import cosh
+from math import cosh, sqrt
 from pathlib import Path
 
 import torch
@@ -47,7 +47,7 @@ class HyperbolicSpace:
         rest = (square - torch.cosh(2 * radius)).clamp_min(0).sqrt()
         none, time = torch.zeros_like(rest), torch.cosh(radius) * (-1 if modality == "image" else 1)
         padding = (rest, none) if modality == "image" else (none, rest)
-        return torch.cat([torch.sinh(radius) * rows, time, *padding], dim=-1) / square**0.5
+        return torch.cat([torch.sinh(radius) * rows, time, *padding], dim=-1) / sqrt(square)
 
     def fingerprint(self) -> str:
         """A hash of the weights: equal spaces give equal embeddings."""

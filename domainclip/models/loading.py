@@ -57,12 +57,12 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
     if (folder / checkpoint_files.SCORER).is_file():
         with _reading(base, checkpoint_files.SCORER):
             model.scorer = SupportScorer.load(folder)
-    if (folder / checkpoint_files.CAPTIONER).is_file():
-        with _reading(base, "captioner"):
-            model.captioner = Captioner.load(folder / checkpoint_files.CAPTIONER)
-    if (folder / checkpoint_files.SPACE).is_file():
-        with _reading(base, "hyperbolic space"):
-            model.space = HyperbolicSpace.load(folder / checkpoint_files.SPACE)
+    # Those of a base belong to its own embeddings, and not to those of an adapter on it.
+    captioner, space = folder / checkpoint_files.CAPTIONER, folder / checkpoint_files.SPACE
+    with _reading(base, "captioner"):
+        model.captioner = Captioner.load(captioner) if captioner.is_file() else None
+    with _reading(base, "hyperbolic space"):
+        model.space = HyperbolicSpace.load(space) if space.is_file() else None
     return model.eval()
 
 

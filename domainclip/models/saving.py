@@ -47,9 +47,6 @@ def save_model(model: DualEncoder, folder: Path) -> None:
             _save_frame_pooling(model, folder)
             if model.scorer is not None:
                 model.scorer.save(folder)
-            (folder / CAPTIONER).unlink(missing_ok=True)  # of other weights
-            if model.captioner is not None:
-                model.captioner.save(folder / CAPTIONER)
             for name, part in ((CAPTIONER, model.captioner), (SPACE, model.space)):
                 (folder / name).unlink(missing_ok=True)  # of other weights
                 if part is not None:

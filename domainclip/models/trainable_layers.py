@@ -11,26 +11,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from domainclip.models import frozen_prefix, layers, onednn, parameters
+from domainclip.models.captioner import Captioner
 from domainclip.models.frame_pooling import FramePooling
+from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.layers import MODALITIES, TOWER_MODULES, Modality
 from domainclip.models.support_scorer import SupportScorer
-from domainclip.models.text_tokenizer import TextTokenizer
 
 
 class TrainableLayers(nn.Module):
     """An image tower and a text tower, of which any set of weights can be trained."""
 
     hf_model: Any  # a PreTrainedModel, or a PeftModel around one; a strategy may replace it
-    text_tokenizer: TextTokenizer
     added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
     frames: int = 1  # images of an item that are encoded as one
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
     scorer: SupportScorer | None = None  # class scores beside the prompts, where the model has them
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest text that is read whole, special tokens included."""
-        return self.text_tokenizer.max_tokens
+    captioner: Captioner | None = None  # that the objective `captioning` has trained
+    space: HyperbolicSpace | None = None  # around the embeddings, that the objective `hyperbolic` has trained
 
     def with_frames(self, frames: int) -> Self:
         """A view of the same weights that encodes this many images of an item as one."""

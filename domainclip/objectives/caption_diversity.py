@@ -43,10 +43,10 @@ class CaptionDiversity(Objective):
         return self.rate
 
     def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`queries` (k, d), random; `keys` (d, d), A, the identity; `values` (d, d), B, zero."""
+        """`queries` (k, d), random; `key_map` (d, d), A, the identity; `value_map` (d, d), B, zero."""
         d, draw = sizes.width, torch.Generator().manual_seed(seed)
         queries = torch.randn(self.count, d, generator=draw)
-        return {"queries": queries, "keys": torch.eye(d), "values": torch.zeros(d, d)}
+        return {"queries": queries, "key_map": torch.eye(d), "value_map": torch.zeros(d, d)}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
@@ -55,7 +55,7 @@ class CaptionDiversity(Objective):
         own = {name: weight[..., :d].to(tokens.dtype) for name, weight in views.own_weights.items()}
         shares = (tokens @ own["queries"].T).softmax(dim=1)  # (b, n, k)
         mixtures = shares.transpose(1, 2) @ tokens  # (b, k, d)
-        keys, values = mixtures @ own["keys"][:d].T, mixtures @ own["values"][:d].T
+        keys, values = mixtures @ own["key_map"][:d].T, mixtures @ own["value_map"][:d].T
         parts = torch.cat([views.image[:, None], values], dim=1)  # (b, 1 + k, d)
         gram = parts @ parts.transpose(1, 2)  # (b, 1 + k, 1 + k)
 

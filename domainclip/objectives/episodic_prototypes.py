@@ -24,11 +24,11 @@ class EpisodicPrototypes(Objective):
 
     After the first step, and every `episode` steps, k-means finds the prototypes c_1…c_k of the texts of the
     `size` newest pairs; q(y) is the softmax of y · c_k / τ_q, without gradient. ĉ_k is the mean image of the
-    pairs whose text belongs to c_k: the prototype translated back into the space of the images, so that they are grouped
-    without being pulled towards the texts; and the same with both exchanged. With `back_translation: false`
-    ĉ_k is c_k. [arXiv:2206.10996] Differs from ProtoCLIP in the episode, there a part of the corpus that is
-    encoded for it and here the pairs of the last steps, as they were encoded; and in the queue, which needs
-    no further encoding. Beside `contrastive`; in the first step the loss is 0.
+    pairs whose text belongs to c_k: the prototype translated back into the space of the images, so that they
+    are grouped without being pulled towards the texts; and the same with both exchanged. With
+    `back_translation: false` ĉ_k is c_k [arXiv:2206.10996]. Differs from ProtoCLIP in the episode, there a
+    part of the corpus that is encoded for it, and here the pairs of the last steps as they were encoded.
+    Beside `contrastive`; in the first step the loss is 0.
     """
 
     citation: ClassVar[str] = "arXiv:2206.10996"

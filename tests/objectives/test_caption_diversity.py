@@ -26,7 +26,7 @@ def test_at_the_start_it_is_contrastive() -> None:
 def test_a_value_worked_by_hand() -> None:
     """One mixture of the only patch: z ∝ x + m, whatever the text."""
     eye = torch.eye(2, dtype=torch.float64)
-    own = {"queries": eye[:1], "keys": eye, "values": eye}
+    own = {"queries": eye[:1], "key_map": eye, "value_map": eye}
     views = Views(eye, eye, torch.tensor(3.0), image_tokens=eye.flip(0)[:, None], own_weights=own)
     objective = CaptionDiversity(count=1)
     assert objective(views).item() == pytest.approx(log(2), abs=1e-12)  # x + m is the same for both images
@@ -38,7 +38,7 @@ def test_a_value_worked_by_hand() -> None:
 def test_the_text_weights_the_mixtures() -> None:
     """One image of two patches, and a text like each: z_1 turns to the first patch, z_2 to the second."""
     eye = torch.eye(3, dtype=torch.float64)
-    own = {"queries": 50 * eye[:2], "keys": eye, "values": eye}
+    own = {"queries": 50 * eye[:2], "key_map": eye, "value_map": eye}
     image = F.normalize(eye[2] + 0.0 * eye[0], dim=-1)[None].repeat(2, 1)
     views = Views(image, eye[:2], torch.tensor(1.0), image_tokens=eye[:2].repeat(2, 1, 1), own_weights=own)
     sharp = CaptionDiversity(count=2, sharpness=100)
