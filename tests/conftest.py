@@ -68,6 +68,7 @@ WHOLE_RUNS = {
 
 # The longest tests, four seconds or more: `make test` leaves them out, `make test-long` runs them, and so does CI.
 LONG = {
+    "test_what_objectives_leave_in_a_model_is_saved_measured_and_loaded",
     "test_a_folder_of_another_recipe_is_not_taken_for_it",
     "test_a_job_that_is_ended_by_its_time_limit_ends_bit_equal",
     "test_a_measured_micro_batch_is_written_down_and_not_measured_again",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,8 @@ def initial_weights(
     draw = torch.Generator().manual_seed(seed)
 
     def matrix(*sizes: int) -> Tensor:
-        return torch.randn(*sizes, generator=draw) / float(sizes[-1]) ** 0.5
+        drawn: Tensor = torch.randn(*sizes, generator=draw) / sqrt(sizes[-1])
+        return drawn
 
     layers, w = shape.layers, shape.width
     weights = {
@@ -45,16 +47,16 @@ def initial_weights(
         "position": 0.02 * torch.randn(length + 1, w, generator=draw),
         "image": matrix(w, image_width),
         "self_in": matrix(layers, 3, w, w),
-        "self_out": matrix(layers, w, w) / (6 * layers) ** 0.5,
+        "self_out": matrix(layers, w, w) / sqrt(6 * layers),
         "cross_in": matrix(layers, 3, w, w),
-        "cross_out": matrix(layers, w, w) / (6 * layers) ** 0.5,
+        "cross_out": matrix(layers, w, w) / sqrt(6 * layers),
         "mlp_in": matrix(layers, 4 * w, w),
-        "mlp_out": matrix(layers, w, 4 * w) / (6 * layers) ** 0.5,
+        "mlp_out": matrix(layers, w, 4 * w) / sqrt(6 * layers),
         # Factors of the norms as their difference to 1, so that weight decay pulls them towards 1.
         "norms": torch.zeros(3 * layers + 2, w),
     }
     if shape.latents is not None:
-        weights |= {"latents": matrix(shape.latents, w) * w**0.5, "pool_in": matrix(2, w, w)}
+        weights |= {"latents": matrix(shape.latents, w) * sqrt(w), "pool_in": matrix(2, w, w)}
     return weights
 
 

@@ -244,8 +244,10 @@ class Objective(Component, ABC):
         """The memory after a step, a pure function of its views; the same on every process."""
         return dict(views.memory)
 
-    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
-        """Gives the trained model what is used after training of its own weights, by name: nothing."""
+    def add_to_model(
+        self, model: DualEncoder, weights: Mapping[str, Tensor], memory: Mapping[str, Tensor]
+    ) -> None:
+        """Gives the trained model what is used after training of its own weights and memory: nothing."""
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Up to k further texts of a pair, none empty, for an objective that needs "extra_text".

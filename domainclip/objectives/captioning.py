@@ -80,10 +80,12 @@ class Captioning(Objective):
         """The same with the next step."""
         return {**views.memory, "step": views.memory["step"] + 1}
 
-    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
+    def add_to_model(
+        self, model: DualEncoder, weights: Mapping[str, Tensor], memory: Mapping[str, Tensor]
+    ) -> None:
         """Gives the model the decoder, as its captioner."""
         own = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
-        model.captioner = Captioner(self.shape, own, _vocabulary(sizes))
+        model.captioner = Captioner(self.shape, own, memory["vocabulary"])
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per token, mean over the pairs of this process; 0 for a caption without words."""

@@ -61,7 +61,9 @@ class Hyperbolic(Objective):
             "curvature": torch.tensor(log(self.curvature)),
         }
 
-    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
+    def add_to_model(
+        self, model: DualEncoder, weights: Mapping[str, Tensor], memory: Mapping[str, Tensor]
+    ) -> None:
         """Gives the model the space, whose weights are interpolated with those of the model."""
         model.space = HyperbolicSpace(dict(weights), self.max_radius)
 

@@ -103,9 +103,11 @@ class Matryoshka(Objective):
         """The memory of the inner objective after a step, of whole embeddings."""
         return self.term.update_memory(views)
 
-    def add_to_model(self, model: DualEncoder, weights: Mapping[str, Tensor], sizes: Sizes) -> None:
+    def add_to_model(
+        self, model: DualEncoder, weights: Mapping[str, Tensor], memory: Mapping[str, Tensor]
+    ) -> None:
         """Gives the model what the inner objective gives it."""
-        self.term.add_to_model(model, weights, sizes)
+        self.term.add_to_model(model, weights, memory)
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The further texts of the inner objective."""

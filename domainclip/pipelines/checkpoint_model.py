@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.run_folders import RECIPE, find_run
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.models.parameters import OBJECTIVE_WEIGHTS
+from domainclip.models.parameters import OBJECTIVE_WEIGHTS, objective_weight_name
 from domainclip.pipelines.base_model import load_base
 from domainclip.training.checkpointing import checkpoint
 from domainclip.training.state import AVERAGE
@@ -43,7 +44,8 @@ def load_checkpoint(name: str) -> DualEncoder:
     groups, facts = checkpoint.load(Path(name))
     recipe = loading.load_recipe(str(run / RECIPE))
     known = run_classes.load(name)
-    strategy = build_components(recipe).strategy.with_classes([] if known is None else list(known.classes))
+    components = build_components(recipe)
+    strategy = components.strategy.with_classes([] if known is None else list(known.classes))
     model = strategy.build_model(load_base(recipe, strategy))
     if facts["identity"]["base"] != model.fingerprint("all"):
         raise ModelError(
@@ -52,8 +54,17 @@ def load_checkpoint(name: str) -> DualEncoder:
     torch.manual_seed(recipe.train.seed)
     strategy.stages(model)  # adds adapters, and whatever else is trained
     weights = model.weights()
+    stored = groups.get(AVERAGE, groups["weights"])
     with torch.no_grad():
-        for weight_name, tensor in groups.get(AVERAGE, groups["weights"]).items():
+        for weight_name, tensor in stored.items():
             if not weight_name.startswith(OBJECTIVE_WEIGHTS):
                 weights[weight_name].copy_(tensor)
+    for name, objective in components.objectives.by_name.items():
+        own = _of_objective(stored, objective_weight_name(name, ""))
+        if own:
+            objective.add_to_model(model, own, _of_objective(groups.get("memory", {}), f"{name}/"))
     return model.eval()
+
+
+def _of_objective(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -15,8 +15,9 @@ from domainclip.training.checkpointing import checkpoint, interruption
 from domainclip.training.monitoring.alarms import Alarm
 from domainclip.training.monitoring.progress import ProgressDisplay
 from domainclip.training.run_context import RunContext
-from domainclip.training.setup import StageInputs
+from domainclip.training.setup import StageInputs, TrainingSetup
 from domainclip.training.stage_run import StageRun
+from domainclip.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
         collectives.on_first_process(writer.wait)
     weights_of_step = loop_checkpoints.restore_best(state, policy, total, run.folder)
     fsdp.gather_back(stage.model)
+    _add_to_model(setup, state)
     return StageResult(
         steps=state.step,
         unusable=list(stage.unusable.values()),
@@ -67,6 +69,14 @@ def train_stage(inputs: StageInputs, saved: Path | None, run: RunContext) -> Sta
         alarms=tuple(stage.alarms.raised),
         weights_of_step=weights_of_step,
     )
+
+
+def _add_to_model(setup: TrainingSetup, state: TrainingState) -> None:
+    """Give the model what objectives leave in it."""
+    memory = {} if state.memory is None else state.memory.objectives
+    for name, objective in setup.objectives.by_name.items():
+        own = setup.model.weights_of_objective(name)
+        objective.add_to_model(setup.model, own, memory.get(name, {}))
 
 
 def _interrupted(signal: int, step: int, total: int, settings: TrainConfig, folder: str) -> Interrupted:

@@ -101,8 +101,6 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
             break
         run.accelerator.free_memory()  # its wrapper of the model waits for gradients of this stage's weights
         step, saved = end, run.folder / "checkpoints" / f"step-{end:06d}"
-    for name, objective in setup.objectives.by_name.items():
-        objective.add_to_model(setup.model, setup.model.weights_of_objective(name), setup.sizes)
     return _joined(setup, start, results)
 
 

@@ -147,7 +147,7 @@ def test_a_trained_decoder_writes_the_captions_and_is_saved_beside_the_model(tmp
     learned = objective(views).item()
     assert learned < 0.1
     assert objective(replace(views, image_tokens=images.roll(1, 0))).item() > 10 * learned  # of other images
-    objective.add_to_model(model, views.own_weights, sizes)
+    objective.add_to_model(model, views.own_weights, views.memory)
     assert model.captioner is not None
     hf_tokenizer = model.text_tokenizer.hf_tokenizer
     expected = [hf_tokenizer.decode(row[row >= 0]).strip() for row in ids]
@@ -180,7 +180,7 @@ def test_a_model_in_python_writes_captions(tmp_path: Path) -> None:
     model = loading.load_model(tiny_clip(tmp_path / "base"))
     sizes = Sizes(model.width, vocabulary=np.array([300, 301]), caption_tokens=2)
     objective = Captioning(layers=1, width=4, heads=2)
-    objective.add_to_model(model, objective.initial_weights(sizes, 0), sizes)
+    objective.add_to_model(model, objective.initial_weights(sizes, 0), objective.initial_memory(sizes, 0))
     adapted = AdaptedModel(model)
     images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     captions = adapted.write_captions(images)

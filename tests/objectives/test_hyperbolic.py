@@ -104,7 +104,7 @@ def test_the_model_is_measured_by_its_distance_and_saved_with_it(tmp_path: Path)
     texts = ["a red circle", "two dots", "a star"]
     plain = CachedEncoder(model)
     before = plain.texts(texts)
-    Hyperbolic().add_to_model(model, own, Sizes(model.width))
+    Hyperbolic().add_to_model(model, own, {})
     assert model.space is not None
     encoder = CachedEncoder(model)
     assert encoder.text_key != plain.text_key
