@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,23 @@ SWITCH = "DOMAINCLIP_ONEDNN"  # "0": never use it
 _CPU_INFO = Path("/proc/cpuinfo")
 _CACHE_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 _MIN_MULTIPLICATIONS = 2**21  # in smaller products the detour takes longer than it saves
+_disabled = False
 
 
 def enabled() -> AbstractContextManager[Any]:
     """Inside, large fp32 products on the CPU and their gradients use oneDNN, where that is faster."""
     return _UseOneDnn() if is_faster() else nullcontext()
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Inside, torch's default is used for all products, whatever their size."""
+    global _disabled
+    before, _disabled = _disabled, True
+    try:
+        yield
+    finally:
+        _disabled = before
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -88,7 +101,7 @@ def _gains(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     fits = bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous())
     large = rows.numel() * weight.shape[0] >= _MIN_MULTIPLICATIONS
     # Under autocast the product is in bf16, which is oneDNN's in any case.
-    return plain and fits and large and not torch.is_autocast_enabled("cpu")
+    return plain and fits and large and not _disabled and not torch.is_autocast_enabled("cpu")
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from domainclip.training.views import StepBatch
 
 _MIN_PAIRS = 8  # of the first measurement; each further one has twice as many
 _MIN_SPEEDUP = 1.05  # that makes a larger micro-batch worth its memory
-_MEMORY_SHARE = 0.5  # of the free memory: a step needs more than the activations
+MEMORY_SHARE = 0.5  # of the free memory: a step needs more than the activations
 _OPTIMIZER_BYTES = 12  # for each number that learns: gradient and moments, not allocated when measured
 
 
@@ -39,8 +39,8 @@ def find_micro_batch_size(
     device, pairs = batch.keys.group.device, len(batch.keys)
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     probe = batch.first(min(_MIN_PAIRS, pairs))
-    free = _MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
-    largest = int(free // (activation_bytes(model, probe) / len(probe.keys)))
+    free = MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
+    largest = int(free // (activation_bytes(model, probe, accelerator) / len(probe.keys)))
     largest = max(1, -collectives.max_over_processes(-largest))  # the smallest of all processes
     if largest >= pairs:
         return None
@@ -54,8 +54,11 @@ def find_micro_batch_size(
     return best
 
 
-def activation_bytes(model: DualEncoder, batch: StepBatch) -> int:
-    """Return the bytes that autograd keeps to encode a batch: each tensor once, without the weights."""
+def activation_bytes(model: DualEncoder, batch: StepBatch, accelerator: Accelerator) -> int:
+    """Return the bytes that autograd keeps to encode a batch: each tensor once, without the weights.
+
+    They are those of the run's precision, copies of weights in bf16 included.
+    """
     sizes: dict[int, int] = {}  # by address
     weights = {weight.data_ptr() for weight in model.parameters()}
 
@@ -66,7 +69,8 @@ def activation_bytes(model: DualEncoder, batch: StepBatch) -> int:
 
     (split,) = step.split_batch(model, batch, None).inputs
     inputs = microbatches.on_device(split, batch.keys.group.device)
-    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
+    with hooks, accelerator.autocast():
         outputs = model(**inputs)  # held, so that no address is used twice
     del outputs
     return max(1, sum(sizes.values()))

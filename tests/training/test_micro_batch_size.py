@@ -83,7 +83,7 @@ def test_no_more_than_fits(
     before = {name: weight.detach().clone() for name, weight in loaded.weights().items()}
     eight = batch.first(8)
     learning = sum(weight.numel() for weight in loaded.parameters())
-    room = pairs_that_fit * micro_batch_size.activation_bytes(loaded, eight) / 8 + 12 * learning
+    room = pairs_that_fit * micro_batch_size.activation_bytes(loaded, eight, accelerator) / 8 + 12 * learning
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * room + 16)
     monkeypatch.setattr(
         micro_batch_size, "_seconds", lambda model, batch, *_: float(len(batch.keys))
@@ -109,7 +109,7 @@ def test_twice_as_many_only_for_a_gain(
 ) -> None:
     loaded = _model(base)
     monkeypatch.setattr(micro_batch_size, "_MIN_PAIRS", 4)
-    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch: 1000 * len(batch.keys))
+    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda model, batch, _: 1000 * len(batch.keys))
     learning = sum(weight.numel() for weight in loaded.parameters())
     monkeypatch.setattr(micro_batch_size, "available_memory", lambda device: 2 * (12 * learning + 18_000))
     monkeypatch.setattr(micro_batch_size, "_seconds", lambda model, batch, *_: seconds(len(batch.keys)))
@@ -120,7 +120,9 @@ def test_measuring_takes_real_passes_and_leaves_no_gradient(base: Path, accelera
     loaded = _model(base)
     assert micro_batch_size._seconds(loaded, _batch(loaded).first(4), TERMS, accelerator) > 0
     assert all(weight.grad is None for weight in loaded.parameters())
-    small, large = (micro_batch_size.activation_bytes(loaded, _batch(loaded, pairs)) for pairs in (4, 16))
+    small, large = (
+        micro_batch_size.activation_bytes(loaded, _batch(loaded, pairs), accelerator) for pairs in (4, 16)
+    )
     assert 3.5 < large / small < 4.5
 
 
@@ -150,9 +152,9 @@ def test_activation_checkpointing_gives_the_same_gradients(
     loaded = _model(make(tmp_path / "base", **options))
     batch = _batch(loaded)
     loss, expected = _step(loaded, batch, accelerator)
-    plain = micro_batch_size.activation_bytes(loaded, batch)
+    plain = micro_batch_size.activation_bytes(loaded, batch, accelerator)
     with layer_execution.layer_execution(loaded, TrainConfig(activation_checkpointing=True)):
-        assert micro_batch_size.activation_bytes(loaded, batch) < 0.6 * plain
+        assert micro_batch_size.activation_bytes(loaded, batch, accelerator) < 0.6 * plain
         for micro in (None, 7):
             other, found = _step(loaded, batch, accelerator, micro)
             if micro is None:  # dropout is drawn by micro-batch
@@ -160,7 +162,7 @@ def test_activation_checkpointing_gives_the_same_gradients(
                 assert all(torch.equal(found[name], grad) for name, grad in expected.items())
     again, _ = _step(loaded, batch, accelerator)
     assert again == loss
-    assert micro_batch_size.activation_bytes(loaded, batch) == plain  # undone afterwards
+    assert micro_batch_size.activation_bytes(loaded, batch, accelerator) == plain  # undone afterwards
 
 
 def test_activation_checkpointing_with_an_adapter(base: Path, accelerator: Accelerator) -> None:

@@ -147,6 +147,7 @@ def measure(
             model(**given)
 
     small, large = len(few.keys), len(many.keys)
+    kept = [micro_batch_size.activation_bytes(model, batch, accelerator) for batch in (few, many)]
     first, second = pass_seconds(few), pass_seconds(many)
     pair = max((second - first) / max(1, large - small), second / large / 4)
     weights = model.weights()
@@ -159,7 +160,8 @@ def measure(
         weights=sum(weight.numel() for weight in weights.values()),
         learning=sum(weight.numel() for name, weight in weights.items() if setup.factors[name] > 0),
         width=model.width,
-        saved=micro_batch_size.activation_bytes(model, many) / large,
+        # By two points: copies of the weights in bf16 do not grow with the pairs.
+        saved=(kept[1] - kept[0]) / (large - small) if large > small else kept[1] / large,
     )
 
 

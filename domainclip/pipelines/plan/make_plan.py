@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.batching.batch import collate
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.plan import cluster as plan_cluster
+from domainclip.pipelines.plan import memory
 from domainclip.pipelines.protocol import evaluation_sets
 from domainclip.pipelines.training_setup import make_setup
 from domainclip.training import micro_batch_size, step, teachers
@@ -74,7 +75,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
             "schedule",
             f"{steps} steps of {batch} pairs, {setup.epochs:g} epochs, peak rate {setup.peak_rate:g}",
         ),
-        ("memory", _memory(setup)),
+        ("memory", memory.estimate_memory(setup, accelerator, partial(_benchmark_batch, setup, 0)).text),
     ]
     if recipe.train.seeds is not None:
         seeds = recipe.train.all_seeds()
@@ -129,24 +130,6 @@ def _cluster_lines(
     ]
 
 
-def _memory(setup: TrainingSetup) -> str:
-    """Memory for weights, gradients and AdamW's two moments, and for the activations of a micro-batch."""
-    weights = setup.model.weights()
-    learning = sum(w.numel() for name, w in weights.items() if setup.factors[name] > 0)
-    fixed = 4 * sum(w.numel() for w in weights.values()) + 12 * learning
-    batch = _benchmark_batch(setup, 0)
-    a_pair = (
-        micro_batch_size.activation_bytes(setup.model, replace(batch, texts=batch.texts[:BENCHMARK_PAIRS]))
-        / BENCHMARK_PAIRS
-    )
-    micro_batch = setup.settings.micro_batch_size
-    if micro_batch == "auto":
-        return f"about {fixed / 2**30:.2f} GiB, and {a_pair / 2**20:.1f} MiB for each pair held at once"
-    held = min(micro_batch or setup.settings.batch_size, len(setup.pairs))
-    total, part = (fixed + held * a_pair) / 2**30, held * a_pair / 2**30
-    return f"about {total:.2f} GiB, of it {part:.2f} for {held} pairs held at once"
-
-
 def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS) -> StepBatch:
     order = setup.pairs.positions(at, pairs)
     batch = collate([setup.pairs[place] for place in order])
@@ -156,13 +139,13 @@ def _benchmark_batch(setup: TrainingSetup, at: int, pairs: int = BENCHMARK_PAIRS
 def _pairs_per_second(setup: TrainingSetup, accelerator: Accelerator) -> float:
     """The throughput of real steps, decoding included."""
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
-    steps, memory = itertools.count(), initial_memory(setup)
+    steps, remembered = itertools.count(), initial_memory(setup)
 
     def train_step() -> None:
         at = next(steps)
         batch = _benchmark_batch(setup, at)
         step.compute_gradients(
-            setup.model, setup.model, batch, setup.objectives, None, at, accelerator, memory
+            setup.model, setup.model, batch, setup.objectives, None, at, accelerator, remembered
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
