@@ -83,7 +83,7 @@ def test_every_pair_once_an_epoch_in_another_order(corpus: Corpus) -> None:
     assert [id for step in other for id in step] != epochs[0]
 
 
-@pytest.mark.parametrize(("workers", "world"), [(3, 1), (0, 2), (0, 8), (2, 2)])
+@pytest.mark.parametrize(("workers", "world"), [(3, 1), (9, 1), (0, 2), (0, 8), (5, 2)])
 @pytest.mark.parametrize("start", [0, 3])
 def test_workers_processes_and_a_resume_change_nothing(
     corpus: Corpus, start: int, workers: int, world: int
@@ -94,9 +94,11 @@ def test_workers_processes_and_a_resume_change_nothing(
     assert _ids(pairs, start, start + 3, workers=workers, world=world) == plain
 
 
-def test_pixels_captions_and_groups_are_the_same_too(corpus: Corpus) -> None:
+@pytest.mark.parametrize("workers", [2, 5])  # no more than lanes, which read and decode; more, which decode
+def test_pixels_captions_and_groups_are_the_same_too(corpus: Corpus, workers: int) -> None:
     pairs = _pairs(corpus)
-    for (one,), parts in zip(_batches(pairs, 0, 5), _batches(pairs, 0, 5, workers=2, world=2), strict=True):
+    parts_of = _batches(pairs, 0, 5, workers=workers, world=2)
+    for (one,), parts in zip(_batches(pairs, 0, 5), parts_of, strict=True):
         assert one.image is not None
         pixels = np.concatenate([part.image["pixels"].numpy() for part in parts if part.image is not None])
         assert np.array_equal(one.image["pixels"].numpy(), pixels)
@@ -170,6 +172,11 @@ def test_what_cannot_be_used_is_replaced_and_told(tmp_path: Path) -> None:
     tar(tmp_path / "s" / "train.tar", members)
     pairs = _pairs(_corpus(tmp_path / "s", max_unusable=0.5, options={"lanes": 1}), seed=3)
     (batch,) = (step[0] for step in _batches(pairs, 0, 1, size=8))
+    (pooled,) = (step[0] for step in _batches(pairs, 0, 1, workers=2, size=8))
+    assert (pooled.ids, pooled.unusable) == (batch.ids, batch.unusable)
+    assert batch.image is not None
+    assert pooled.image is not None
+    assert torch.equal(pooled.image["pixels"], batch.image["pixels"])
     assert set(batch.ids) == {f"train.tar/k{i}" for i in (0, 1, 4, 5, 6, 7)}
     assert len(batch.ids) == 8
     reasons = Counter(item.reason for item in batch.unusable)

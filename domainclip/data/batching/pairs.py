@@ -27,6 +27,8 @@ from domainclip.errors import DataError, UnreadableImage
 
 Preprocess = Callable[[Image.Image], dict[str, np.ndarray]]
 Pixels = dict[str, np.ndarray]  # the arrays that the preprocessing returns, by name
+# The image of a pair, the second view where an objective needs one, and views that could not be read.
+Views = tuple[Pixels, Pixels | None, tuple[UnusableItem, ...]]
 CachedImage = Callable[[int], Pixels | None]  # of a row; None for an image that has to be decoded
 
 
@@ -149,10 +151,21 @@ class Pairs(torch.utils.data.Dataset[Pair]):
                 unusable.append(UnusableItem(f"item {self.ids[index]}", error.reason, error.name))
         raise DataError(f"corpus: none of {len(self)} images can be read; the first: {unusable[0].reason}")
 
-    def _pair(self, epoch: int, index: int, requested: int, unusable: tuple[UnusableItem, ...]) -> Pair:
+    def with_views(self, epoch: int, index: int, views: Views) -> Pair:
+        """The pair of a row with views that `views_of` returned, perhaps in another process."""
+        return self._pair(epoch, index, index, (), views)
+
+    def _pair(
+        self,
+        epoch: int,
+        index: int,
+        requested: int,
+        unusable: tuple[UnusableItem, ...],
+        views: Views | None = None,
+    ) -> Pair:
         image = second_view = None
         if self.pixels:
-            image, second_view, unreadable = self._views(epoch, index)
+            image, second_view, unreadable = self.views_of(epoch, index) if views is None else views
             unusable += unreadable
         pool = self.caption_pools[index]
         choice = caption_sampling.choose_caption(pool, self.seed, epoch, index)
@@ -171,8 +184,11 @@ class Pairs(torch.utils.data.Dataset[Pair]):
             extras=self.extras_of(index, text, epoch),
         )
 
-    def _views(self, epoch: int, index: int) -> tuple[Pixels, Pixels | None, tuple[UnusableItem, ...]]:
-        """The image that an item shows in an epoch, and the second view where an objective needs one."""
+    def views_of(self, epoch: int, index: int) -> Views:
+        """The image that an item shows in an epoch, and the second view where an objective needs one.
+
+        Raises: UnreadableImage.
+        """
         cached = None if self.cached_pixels is None else self.cached_pixels(index)
         if cached is not None and not self.extra_spec.second_view:
             return cached, None, ()

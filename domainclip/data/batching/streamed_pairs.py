@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from domainclip import seeding
 from domainclip.data.batching import order
 from domainclip.data.batching.batch import Batch, Pair, collate, join_parts
+from domainclip.data.batching.decoding_pool import PlannedPair, pooled_batches
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.rows import SourceRow
 from domainclip.data.streaming import EpochReader, Stream, Window, lane_count, windows
@@ -46,6 +46,10 @@ class StreamedPairs(Pairs):
         """This process's share of the batches of steps `start` to `total`."""
         lanes = lane_count(self.stream, batch_size, world)
         own_lanes = order.process_share(list(range(lanes)), rank, world, "corpus.options.lanes")
+        if workers > len(own_lanes) and self.extra_spec.second_view != "same_group":
+            first = start * (batch_size // lanes)
+            lines = [self.planned(lane, lanes, first) for lane in own_lanes]
+            return pooled_batches(lines, batch_size // lanes, total - start, workers)
         active_workers = min(workers, len(own_lanes))
         source = _LaneBatches(self, own_lanes, lanes, batch_size // lanes, start, total)
         loader: DataLoader[Any] = DataLoader(source, batch_size=None, num_workers=active_workers)
@@ -53,12 +57,16 @@ class StreamedPairs(Pairs):
 
     def lane(self, lane: int, lanes: int, start: int) -> Iterator[Pair]:
         """The pairs of one lane from its `start`-th on, without end."""
+        return (planned.pair() for planned in self.planned(lane, lanes, start))
+
+    def planned(self, lane: int, lanes: int, start: int) -> Iterator[PlannedPair]:
+        """The pairs of one lane from its `start`-th on, without end, before their images are decoded."""
         reader = EpochReader(self.stream, self.seed)
         window_size = max(1, self.stream.buffer // lanes)
         for window, skipped in windows(len(self), lane, lanes, start, window_size):
             yield from islice(self._pairs_of(window, reader), skipped, None)
 
-    def _pairs_of(self, window: Window, reader: EpochReader) -> Iterator[Pair]:
+    def _pairs_of(self, window: Window, reader: EpochReader) -> Iterator[PlannedPair]:
         """The pairs of a window in shuffled order; an unusable row is replaced by the next usable one."""
         rows, log = reader.rows(window), reader.log
         items = self.stream.to_items(rows, log)
@@ -74,9 +82,7 @@ class StreamedPairs(Pairs):
         # Each window draws captions and crops from a separate seed.
         pairs = self.make_pairs(items, seed=seeding.stable(self.seed, window.lane, window.start, "draws"))
         for row in window.order(self.seed).tolist():
-            pair = pairs[window.epoch, item_of_row[row]]
-            position = window.start + row
-            yield replace(pair, index=position, requested=position, unusable=(*unusable, *pair.unusable))
+            yield PlannedPair(pairs, window.epoch, item_of_row[row], window.start + row, unusable)
             unusable = ()  # reported once, with the first pair
 
 
