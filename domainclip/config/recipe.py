@@ -186,6 +186,7 @@ class Recipe(StrictModel):
             "keep_best_checkpoint",
             "final_weights",
             "fsdp",
+            "sharded_checkpoints",
             "trackers",
             "seeds",  # every run has one of them
         ]

@@ -90,6 +90,7 @@ class TrainConfig(StrictModel):
     activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
     compile: bool = False  # compile the transformer layers with torch.compile
     fsdp: bool = False  # shard weights and moments over the processes
+    sharded_checkpoints: bool = False  # with fsdp: each process writes its shards, and none gathers them
 
     @field_validator("time_limit", "timeout")
     @classmethod
@@ -155,6 +156,10 @@ class TrainConfig(StrictModel):
             "projection_decay": self.projection_decay is not None,
             "weight_average": self.weight_average is not None,
         }
+        if self.sharded_checkpoints and not self.fsdp:
+            raise ValueError(
+                "sharded_checkpoints: true saves what fsdp shards: set train.fsdp=true, or leave it out"
+            )
         if self.fsdp and (key := next((key for key, is_set in clash.items() if is_set), None)):
             raise ValueError(
                 f"fsdp: true shards every tensor, which {key} does not support: use only one of them"

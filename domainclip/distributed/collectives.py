@@ -23,6 +23,9 @@ from domainclip.distributed import heartbeat
 Result = TypeVar("Result")
 P = ParamSpec("P")
 _FINISHED = "domainclip/finished"  # key in the store of the processes: how many have finished
+# torch 2.13 has renamed both, and warns of the former names.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 def process_count() -> int:
@@ -89,7 +92,7 @@ def gather_objects(value: Any) -> list[Any]:
         return [value]
     values: list[Any] = [None] * process_count()
     with heartbeat.waiting_for("a value of every process"):
-        dist.all_gather_object(values, value, group=_message_group())
+        dist.all_gather_object(values, value, group=message_group())
     return values
 
 
@@ -151,7 +154,7 @@ def max_over_processes(value: int) -> int:
         return int(value)
     largest = torch.tensor(int(value))
     with heartbeat.waiting_for("a value of every process"):
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=_message_group())
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=message_group())
     return int(largest)
 
 
@@ -236,8 +239,8 @@ def _gloo_group(purpose: str) -> Any:
     return _groups[purpose][1]
 
 
-def _message_group() -> Any:
-    """Return the group for messages between the hosts, which never wait for the device.
+def message_group() -> Any:
+    """Return the group for messages between the hosts, which never wait for the device; None: the default.
 
     Over NCCL a message would be copied to the device and back, and a process that is lost would be noticed
     only when the device has waited in vain.
@@ -252,15 +255,15 @@ def _is_distributed() -> bool:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.rows = rows.shape[0]
-        parts = [torch.empty_like(rows) for _ in range(process_count())]
+        gathered = rows.new_empty(process_count() * len(rows), *rows.shape[1:])
         with heartbeat.waiting_for("the embeddings of all processes"):
-            dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+            _all_gather(gathered, rows.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous().clone()
+        gradient = grads[0].contiguous()
+        own = gradient.new_empty(len(gradient) // process_count(), *gradient.shape[1:])
         with heartbeat.waiting_for("the gradients of all processes"):
-            dist.all_reduce(total)
-        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+            _reduce_scatter(own, gradient)
+        return own

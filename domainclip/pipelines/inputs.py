@@ -22,6 +22,7 @@ from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.mixed_corpora import MixedCorpus, load_mixed, with_notes
 from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.base import InputRequirements
+from domainclip.training.checkpointing import sharded_files
 from domainclip.training.monitoring.trackers import require_trackers
 from domainclip.training.optimizer import require_optimizer
 from domainclip.training.teachers import fetch_models
@@ -79,6 +80,8 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     if purpose == "train":
         require_optimizer(recipe.train)
         require_trackers(recipe.train)
+        if recipe.train.sharded_checkpoints:
+            sharded_files.require_library()
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     input_checks.check_examples(recipe, card)
     early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from domainclip.config import durations
 from domainclip.config.recipe import Recipe
+from domainclip.config.training import TrainConfig
 from domainclip.distributed import collectives, heartbeat, launch, phases
 from domainclip.pipelines.run_folder import locked_run_folder
 from domainclip.report.redaction import public_settings
@@ -31,8 +32,7 @@ def open_run(recipe: Recipe, options: RunOptions) -> Iterator[RunContext]:
     started, settings = time.monotonic(), recipe.train
     heartbeat.set_timeout(settings.timeout)
     phases.set_quiet(options.quiet)
-    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=durations.seconds(settings.timeout)))
-    accelerator = Accelerator(mixed_precision=mixed_precision(settings), kwargs_handlers=[timeout])
+    accelerator = make_accelerator(settings)
     launch.check_engine(accelerator.distributed_type.value)
     with locked_run_folder(recipe.name, options) as folder:
         trackers = Trackers(settings, folder, recipe.name, public_settings(recipe))
@@ -41,6 +41,17 @@ def open_run(recipe: Recipe, options: RunOptions) -> Iterator[RunContext]:
         finally:
             trackers.finish()
             _upload(options, failed=sys.exc_info()[0] is not None)
+
+
+def make_accelerator(settings: TrainConfig) -> Accelerator:
+    """Connect the processes, and return what wraps model and optimizer of the run.
+
+    Raises: RecipeError for a precision that needs a GPU where there is none.
+    """
+    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=durations.seconds(settings.timeout)))
+    # The gradients of a process lie in the buffers that are exchanged, and not beside them a second time.
+    in_place = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    return Accelerator(mixed_precision=mixed_precision(settings), kwargs_handlers=[timeout, in_place])
 
 
 def _upload(options: RunOptions, failed: bool) -> None:

@@ -5,6 +5,10 @@ process its shard of the gradient, the mean over the processes as in data-parall
 that the rest of the program holds does not change: it is empty while a copy of its modules, around the same
 weights, is trained, and gets the weights back in the end.
 
+In bf16 the matrices of a layer are gathered in bf16, and their gradients are summed in fp32. Its biases and
+norms stay whole, since autocast reads them in fp32. The rest of a tower and the projections are gathered in
+fp32: what they write is the sum that every layer adds to, which autocast has in fp32.
+
 Legend: w processes.
 """
 
@@ -20,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
@@ -32,11 +36,16 @@ from domainclip.models.parameters import POOLING
 # Stays whole on every process: single numbers, and the small modules that a strategy adds to the model.
 _WHOLE = ("scale/", "bias/", "extra/", f"image/{POOLING}")
 
+# Autocast casts the inputs where a layer wants it; cast by FSDP, all that a layer adds to would be bf16 too.
+_BF16 = MixedPrecisionPolicy(
+    param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+)
 
-def shard(model: DualEncoder, device: torch.device) -> DualEncoder:
+
+def shard(model: DualEncoder, device: torch.device, *, bf16: bool = False) -> DualEncoder:
     """Return a model of which 1/w is on this process; the given one is empty until `gather_back`.
 
-    With one process, return the given model.
+    With one process, return the given model. `bf16`: the layers compute under an autocast to bf16.
     """
     if collectives.process_count() == 1:
         return model
@@ -46,13 +55,20 @@ def shard(model: DualEncoder, device: torch.device) -> DualEncoder:
     torch.set_autocast_cache_enabled(False)
     sharded = _copy_modules(model)
     mesh = init_device_mesh(device.type, (collectives.process_count(),))
-    whole = {weight for name, weight in sharded.weights().items() if name.startswith(_WHOLE)}
     towers = (sharded.hf_base.vision_model, sharded.hf_base.text_model)
+    layers = [layer for tower in towers for layer in layer_stack(tower)[1]]
+    whole = {weight for name, weight in sharded.weights().items() if name.startswith(_WHOLE)}
+    if bf16:
+        whole |= {weight for layer in layers for weight in layer.parameters() if weight.ndim < 2}
     # A unit has the weights that are in no unit before it: a layer, the rest of a tower, the projections.
-    for module in (*(layer for tower in towers for layer in layer_stack(tower)[1]), *towers, sharded):
+    for layer in layers:
+        fully_shard(
+            layer, mesh=mesh, ignored_params=whole, mp_policy=_BF16 if bf16 else MixedPrecisionPolicy()
+        )
+    for module in (*towers, sharded):
         fully_shard(module, mesh=mesh, ignored_params=whole)
-    _empty(model)
     sharded.__dict__["unsharded"] = model  # not registered as a submodule
+    _empty_unsharded(sharded)
     return sharded
 
 
@@ -75,7 +91,7 @@ def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
     try:
         yield _unsharded(model)
     finally:
-        _empty(_unsharded(model))
+        _empty_unsharded(model)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -135,8 +151,7 @@ def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelera
     # Sharded and whole tensors cannot be in one list.
     sharded = [weight for weight in weights if isinstance(weight, DTensor)]
     whole = [weight for weight in weights if not isinstance(weight, DTensor)]
-    for weight in whole:  # FSDP does not exchange their gradients
-        weight.grad = None if weight.grad is None else collectives.mean(weight.grad)
+    _average_gradients(whole)  # which FSDP does not exchange
     norms = [
         get_total_norm([weight.grad for weight in group if weight.grad is not None])
         for group in (sharded, whole)
@@ -146,6 +161,16 @@ def clip_gradients(model: DualEncoder, optimizer: Any, max_norm: float, accelera
     for group in (sharded, whole):
         clip_grads_with_norm_(group, max_norm, norm)
     return norm
+
+
+def _average_gradients(weights: list[nn.Parameter]) -> None:
+    """Set the gradients of whole weights to their mean over the processes, in one message."""
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    if not grads:
+        return
+    joined = collectives.mean(torch.cat([grad.reshape(-1) for grad in grads]))
+    for grad, part in zip(grads, joined.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
 
 
 def _copy_modules(model: DualEncoder) -> DualEncoder:
@@ -159,7 +184,8 @@ def _unsharded(sharded: DualEncoder) -> DualEncoder:
     return model
 
 
-def _empty(model: DualEncoder) -> None:
-    for name, weight in model.weights().items():
-        if not name.startswith(_WHOLE):
+def _empty_unsharded(sharded: DualEncoder) -> None:
+    current = sharded.weights()
+    for name, weight in _unsharded(sharded).weights().items():
+        if isinstance(current[name], DTensor):
             weight.data = weight.data.new_empty(0)

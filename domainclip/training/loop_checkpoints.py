@@ -10,7 +10,7 @@ from typing import Any
 
 from domainclip.config import durations
 from domainclip.distributed import collectives, heartbeat
-from domainclip.training.checkpointing import checkpoint
+from domainclip.training.checkpointing import checkpoint, sharded_files
 from domainclip.training.setup import TrainingSetup
 from domainclip.training.state import AVERAGE, TrainingState
 from domainclip.training.validation_policy import ValidationPolicy
@@ -45,8 +45,11 @@ def restore(state: TrainingState, path: Path | None, first_step: int) -> dict[st
     """
     if path is None:
         return {}
-    groups, facts = checkpoint.load(path)
-    state.restore(groups, facts["step"])
+    facts = checkpoint.load_state(path)
+    if sharded_files.has_shards(path):
+        state.restore_shards(path, facts["step"])
+    else:
+        state.restore(checkpoint.load(path)[0], facts["step"])
     # A measured micro-batch size holds for the rest of its stage, since dropout is drawn by micro-batch.
     if state.step > first_step and "micro_batch_size" in facts:
         state.micro_batch_size = facts["micro_batch_size"]
@@ -74,10 +77,14 @@ def save(
         "course": policy.state(),
         "loss_scale": None if state.scaler is None else state.scaler.state_dict(),
     }
-    groups, keep, protected = state.groups(), setup.settings.keep_checkpoints, policy.protected_steps
-    collectives.on_first_process(
-        lambda: writer.save(folder / "checkpoints", state.step, groups, facts, keep, protected)
-    )
+    place, keep, protected = folder / "checkpoints", setup.settings.keep_checkpoints, policy.protected_steps
+    if setup.settings.sharded_checkpoints and collectives.process_count() > 1:
+        staging = collectives.on_first_process(lambda: checkpoint.begin(place, state.step))
+        sharded_files.write(staging, state.groups(whole=False))
+        collectives.on_first_process(lambda: writer.commit(staging, state.step, facts, keep, protected))
+        return
+    groups = state.groups()
+    collectives.on_first_process(lambda: writer.save(place, state.step, groups, facts, keep, protected))
 
 
 def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, folder: Path) -> int:
@@ -94,5 +101,8 @@ def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, fol
         log.warning("%s is not complete: %s; the run ends with the weights of its last step", path, problem)
         return state.step
     group = "weights" if state.average is None else AVERAGE
-    state.restore({"weights": checkpoint.load_group(path, group)}, state.step)
+    if sharded_files.has_shards(path):
+        sharded_files.read_into(path, {group: state.weights})
+    else:
+        state.restore({"weights": checkpoint.load_group(path, group)}, state.step)
     return best

@@ -66,7 +66,7 @@ class StageRun:
     def begin(cls, inputs: StageInputs, saved: Path | None, run: RunContext) -> StageRun:
         """Shard, restore and wrap what the loop works with, at the step of the checkpoint `saved`."""
         setup, settings, steps = inputs.setup, inputs.setup.settings, inputs.steps
-        model = _shard(setup, run.accelerator.device)
+        model = _shard(setup, run.accelerator)
         weights = model.weights()
         learning = {name: weight for name, weight in weights.items() if inputs.factors[name] > 0}
         checkpointed = {name: weight for name, weight in weights.items() if setup.factors.get(name, 0) > 0}
@@ -239,9 +239,11 @@ def initial_memory(setup: TrainingSetup) -> Memory:
     return Memory.initial(setup.objectives, setup.sizes, setup.settings.seed, weights, device)
 
 
-def _shard(setup: TrainingSetup, device: torch.device) -> DualEncoder:
+def _shard(setup: TrainingSetup, accelerator: Accelerator) -> DualEncoder:
     """Return the model with one shard of the weights on each process, where train.fsdp asks for it."""
-    return fsdp.shard(setup.model, device) if setup.settings.fsdp else setup.model
+    if not setup.settings.fsdp:
+        return setup.model
+    return fsdp.shard(setup.model, accelerator.device, bf16=accelerator.mixed_precision == "bf16")
 
 
 def _guard(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from domainclip.training import fsdp
 from domainclip.training import optimizer as training_optimizer
+from domainclip.training.checkpointing import sharded_files
 from domainclip.training.memory import Memory
 from domainclip.training.weight_average import WeightAverage
 
@@ -30,18 +32,19 @@ class TrainingState:
     memory: Memory | None = None  # of the objectives
     average: WeightAverage | None = None  # where the recipe asks for one
 
-    def groups(self) -> dict[str, dict[str, Tensor]]:
+    def groups(self, *, whole: bool = True) -> dict[str, dict[str, Tensor]]:
         """Return the tensors to save: weights, their average, and the optimizer's moments as `NAME:MOMENT`.
 
-        All processes call it; of sharded weights, only the first process gets any.
+        All processes call it. If `whole`, sharded weights are gathered, and only the first process gets any.
         """
         moments = {}
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state.get(weight, {}).items():
                 moments[f"{name}:{key}"] = torch.as_tensor(value)
+        gathered = fsdp.full_tensors_on_rank0 if whole else dict
         groups = {
-            "weights": fsdp.full_tensors_on_rank0(self.weights),
-            "optimizer": fsdp.full_tensors_on_rank0(moments),
+            "weights": gathered(self.weights),
+            "optimizer": gathered(moments),
             **({} if self.memory is None else self.memory.groups()),
         }
         return groups if self.average is None else groups | {AVERAGE: self.average.average}
@@ -56,6 +59,20 @@ class TrainingState:
         if self.average is not None and AVERAGE in groups:
             self.average.restore(groups[AVERAGE])
 
+    def restore_shards(self, path: Path, step: int) -> None:
+        """Set the state to a checkpoint of sharded files; each process reads the shards that it holds."""
+        self.step = step
+        moments: dict[str, Tensor] = {}
+        for name in sharded_files.names(path, "optimizer"):
+            weight, key = self.weights[name.rpartition(":")[0]], name.rpartition(":")[2]
+            if id(weight) in self._learning():
+                moments[name] = torch.zeros(()) if key == "step" else torch.zeros_like(weight.detach())
+        sharded_files.read_into(path, {"weights": self.weights, "optimizer": moments})
+        for name, value in moments.items():
+            self._set_moment(name, value)
+        if self.memory is not None and sharded_files.names(path, "memory"):
+            self.memory.restore(sharded_files.read(path, "memory")["memory"])
+
     def measured_weights(self) -> AbstractContextManager[None]:
         """A context in which the model has the weights that the run would end with now."""
         return nullcontext() if self.average is None else self.average.applied()
@@ -66,11 +83,18 @@ class TrainingState:
                 weight.copy_(fsdp.local_shard(tensors[name], weight))
 
     def _restore_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        learning = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        learning = self._learning()
         for full_name, value in tensors.items():
             name, _, key = full_name.rpartition(":")
             weight = self.weights[name]
             if id(weight) not in learning:  # it learned in the previous stage only
                 continue
-            local = value if key == "step" else fsdp.local_shard(value, weight)
-            self.optimizer.state[weight][key] = training_optimizer.moment(self.optimizer, key, local.clone())
+            self._set_moment(full_name, value if key == "step" else fsdp.local_shard(value, weight).clone())
+
+    def _learning(self) -> set[int]:
+        """Return the identities of the weights that learn in this stage."""
+        return {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+
+    def _set_moment(self, full_name: str, value: Tensor) -> None:
+        name, _, key = full_name.rpartition(":")
+        self.optimizer.state[self.weights[name]][key] = training_optimizer.moment(self.optimizer, key, value)

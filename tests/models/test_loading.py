@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,22 @@ def test_loads_for_evaluation_with_everything_fp32(tmp_path: Path) -> None:
     for name, weight in model.weights().items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, stored[name.split("/")[1]].float())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="maps of a process")
+def test_weights_are_mapped_from_their_file(tmp_path: Path) -> None:
+    """Processes that load the same base share its pages: none has a copy of its own."""
+    base = tiny_clip(tmp_path / "base")
+    loaded = loading.load_model(base)
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(base / "model.safetensors")):
+            first, last = line.split()[0].split("-")
+            mapped.append(range(int(first, 16), int(last, 16)))
+    assert mapped
+    matrices = [weight for weight in loaded.parameters() if weight.ndim > 1]
+    assert len(matrices) > 8
+    assert all(any(weight.data_ptr() in pages for pages in mapped) for weight in matrices)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,14 +24,16 @@ from domainclip.config.training import TrainConfig
 from domainclip.data.batching.matches import MatchKeys
 from domainclip.distributed import collectives
 from domainclip.models import dual_encoder, loading
+from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.sigmoid import Sigmoid
 from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
 from domainclip.strategies.lora import Lora
 from domainclip.training import fsdp, layer_execution, step, views
 from domainclip.training import optimizer as training_optimizer
-from domainclip.training.checkpointing import checkpoint
+from domainclip.training.checkpointing import checkpoint, sharded_files
 from domainclip.training.run_context import RunOptions
+from domainclip.training.state import TrainingState
 from tests.support.processes import finetuned, started
 from tests.support.tiny_models import tiny_clip, tiny_siglip
 
@@ -71,6 +74,8 @@ class Ran:
     bytes: int  # of weights and moments, while they were trained
     emptied: bool  # whether the given towers were empty meanwhile
     restored: bool  # whether what was saved, put back into parts, is whole again
+    moments: dict[str, Tensor]  # whole, on the first process
+    reread: bool  # whether a checkpoint in shards gives weights and moments back, after all were set to 0
 
 
 def _local_bytes(tensors: Iterable[Tensor]) -> int:
@@ -79,8 +84,27 @@ def _local_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(shard.numel() * shard.element_size() for shard in shards)
 
 
-def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
-    """The loop's own calls, in fp64 throughout."""
+def _saved_in_shards(state: TrainingState, place: Path) -> tuple[bool, dict[str, Tensor]]:
+    """Save a checkpoint, each process its shards, and read it back; also return the whole moments."""
+    before = state.groups()
+    staging = collectives.on_first_process(lambda: checkpoint.begin(place, 2))
+    sharded_files.write(staging, state.groups(whole=False))
+    path = collectives.on_first_process(lambda: checkpoint.commit(staging, 2, {"step": 2}, keep=1))
+    with torch.no_grad():
+        for weight in state.weights.values():
+            weight.zero_()
+    for moments in state.optimizer.state.values():
+        moments.clear()
+    state.restore_shards(path, 2)
+    after = state.groups()
+    same = all(
+        torch.equal(after[group][name], tensor) for group in before for name, tensor in before[group].items()
+    )
+    return same, before["optimizer"]
+
+
+def _run(setting: Setting, bases: dict[str, Path], place: Path) -> Ran:
+    """The loop's own calls, in fp64 throughout; a checkpoint is saved in `place`."""
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     given = loading.load_model(bases[setting.base])
@@ -110,8 +134,8 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
             wrapped.step()
             wrapped.zero_grad(set_to_none=True)
             shared.clamp_scale()
-    moments = [value for state in optimizer.state.values() for value in state.values()]
-    size = _local_bytes([*shared.parameters(), *moments])
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    size = _local_bytes([*shared.parameters(), *values])
     saved = fsdp.full_tensors_on_rank0(shared.weights())
     whole = collectives.gather_objects(saved)[0]
     restored = all(
@@ -121,9 +145,11 @@ def _run(setting: Setting, bases: dict[str, Path]) -> Ran:
     emptied = all(weight.numel() < 2 for weight in given.parameters())
     with fsdp.temporarily_gathered(shared) as lent:
         restored &= all(torch.equal(weight, whole[name]) for name, weight in lent.weights().items())
+    learning = {name: weight for name, weight in shared.weights().items() if factors[name] > 0}
+    reread, moments = _saved_in_shards(TrainingState(2, learning, optimizer), place)
     fsdp.gather_back(shared)
     weights = {name: weight.detach().clone() for name, weight in given.weights().items()}
-    return Ran(losses, norms, start, weights, saved, size, emptied, restored)
+    return Ran(losses, norms, start, weights, saved, size, emptied, restored, moments, reread)
 
 
 def _batch(at: int, loaded: dual_encoder.DualEncoder) -> views.StepBatch:
@@ -144,8 +170,44 @@ def _batch(at: int, loaded: dual_encoder.DualEncoder) -> views.StepBatch:
     )
 
 
-def _work(bases: dict[str, Path]) -> dict[str, Ran]:
-    return {name: _run(SETTINGS[name], bases) for name in OF.get(collectives.process_count(), SETTINGS)}
+@dataclass
+class InBf16:
+    """A step under an autocast to bf16."""
+
+    loss: float
+    computed_in: dict[str, torch.dtype]  # weights of a layer and the token embeddings, while they are used
+    gradients: dict[str, Tensor]  # whole
+
+
+def _in_bf16(bases: dict[str, Path]) -> InBf16:
+    accelerator = Accelerator(cpu=True)
+    given = loading.load_model(bases["clip"])
+    Full().learning_rates(given)
+    model = fsdp.shard(given, accelerator.device, bf16=True)
+    seen: dict[str, torch.dtype] = {}
+    text = model.hf_base.text_model
+    layer, tokens = text.encoder.layers[0], text.embeddings.token_embedding
+    modules = {"matrix": layer.mlp.fc1, "norm": layer.layer_norm1, "tokens": tokens}
+    for name, module in modules.items():
+        module.register_forward_pre_hook(
+            lambda module, _, name=name: seen.update({name: module.weight.dtype}) or None
+        )
+    model.set_train_mode({"image", "text"})
+    terms = WeightedObjectives({"contrastive": (1.0, Contrastive())})
+    with patch.object(accelerator, "autocast", lambda: torch.autocast("cpu", torch.bfloat16)):
+        taken = step.compute_gradients(model, model, _batch(0, given), terms, None, 0, accelerator)
+    fsdp.clip_gradients(model, None, inf, accelerator)
+    weights = {name: weight for name, weight in model.weights().items() if weight.grad is not None}
+    return InBf16(taken.loss, seen, {name: fsdp.full_tensor(weight.grad) for name, weight in weights.items()})
+
+
+def _work(bases: dict[str, Path]) -> dict[str, Any]:
+    world = collectives.process_count()
+    place = bases["clip"].parent / f"checkpoints of {world}"
+    ran: dict[str, Any] = {
+        name: _run(SETTINGS[name], bases, place / name) for name in OF.get(world, SETTINGS)
+    }
+    return ran if world == 4 else {**ran, "bf16": _in_bf16(bases)}
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +259,58 @@ def test_what_is_saved_is_whole_and_lies_with_the_first_process(many: Any) -> No
         assert all(process[name].restored for process in many)
 
 
+def test_shards_are_read_back_by_any_number_of_processes(many: Any, alone: Any, bases: Any) -> None:
+    for name in OF[len(many)]:
+        assert all(process[name].reread for process in many)
+        first, path = (
+            many[0][name],
+            bases["clip"].parent / f"checkpoints of {len(many)}" / name / "step-000002",
+        )
+        assert checkpoint.verify_checkpoint(path) is None
+        assert len(list(path.glob("shard-*.safetensors"))) == len(many)
+        groups, state = checkpoint.load(path)  # whole, in this process
+        assert state == {"step": 2}
+        assert len(groups["weights"]) > 2
+        assert all(torch.equal(first.saved[key], weight) for key, weight in groups["weights"].items())
+        assert groups["optimizer"].keys() == first.moments.keys()
+        assert all(torch.equal(first.moments[key], moment) for key, moment in groups["optimizer"].items())
+        assert checkpoint.load_group(path, "weights").keys() == groups["weights"].keys()
+
+
+def test_a_damaged_shard_is_no_checkpoint(many: Any, bases: Any, tmp_path: Path) -> None:
+    saved = bases["clip"].parent / f"checkpoints of {len(many)}" / OF[len(many)][0] / "step-000002"
+    path = Path(shutil.copytree(saved, tmp_path / "step-000002"))
+    shard = sorted(path.glob("shard-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-8] + b"damaged!")
+    assert "has changed" in (checkpoint.verify_checkpoint(path) or "")
+    shard.unlink()
+    assert "is missing" in (checkpoint.verify_checkpoint(path) or "")
+
+
+def test_shards_need_shared_weights() -> None:
+    with pytest.raises(
+        ValueError, match=r"sharded_checkpoints: true saves what fsdp shards: set train.fsdp=true"
+    ):
+        TrainConfig(sharded_checkpoints=True)
+
+
+def test_layers_are_gathered_in_bf16_and_their_gradients_summed_in_fp32(many: Any, alone: Any) -> None:
+    if len(many) != 2:
+        pytest.skip("two processes show it")
+    one = alone["bf16"]
+    assert one.computed_in["matrix"] == torch.float32  # unsharded: autocast rounds a copy
+    longest = max(gradient.norm().item() for gradient in one.gradients.values())
+    for process in (process["bf16"] for process in many):
+        expected = {"matrix": torch.bfloat16, "norm": torch.float32, "tokens": torch.float32}
+        assert process.computed_in == expected
+        assert process.loss == pytest.approx(one.loss, rel=5e-3)
+        assert process.gradients.keys() == one.gradients.keys()
+        for name, gradient in one.gradients.items():
+            assert process.gradients[name].dtype == torch.float32
+            apart = (process.gradients[name] - gradient).norm().item()
+            assert apart < 0.05 * max(gradient.norm().item(), 0.1 * longest), name
+
+
 def test_one_process_shares_nothing(bases: dict[str, Path]) -> None:
     loaded = loading.load_model(bases["clip"])
     assert fsdp.shard(loaded, torch.device("cpu")) is loaded
@@ -244,10 +358,11 @@ def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: 
     shutil.copytree(whole, shared)
     for step_ in (6, 8):
         shutil.rmtree(shared / "checkpoints" / f"step-{step_:06d}")
-    finetuned(recipe_file, shared, *options, "train.fsdp=true", resume=True)
+    in_shards = ["train.fsdp=true", "train.sharded_checkpoints=true"]
+    finetuned(recipe_file, shared, *options, *in_shards, resume=True)
     shutil.copytree(shared, again)
     shutil.rmtree(again / "checkpoints" / "step-000008")
-    finetuned(recipe_file, again, *options, "train.fsdp=true", resume=True)
+    finetuned(recipe_file, again, *options, *in_shards, resume=True)  # from shards
     said = [
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (whole, shared)
@@ -269,5 +384,9 @@ def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: 
     assert models[0].keys() == models[1].keys()
     assert all(torch.allclose(models[1][name], weight, atol=0.01) for name, weight in models[0].items())
     # With the number of processes and the parts unchanged, not a bit.
-    for file in ("checkpoints/step-000008/weights.safetensors", "model/model.safetensors"):
-        assert (again / file).read_bytes() == (shared / file).read_bytes()
+    shards = [
+        f"checkpoints/step-000008/{file.name}" for file in (shared / "checkpoints/step-000008").glob("s*")
+    ]
+    assert len(shards) == 3  # and state.json
+    for file in (*shards, "model/model.safetensors"):
+        assert (again / file).read_bytes() == (shared / file).read_bytes(), file

@@ -157,6 +157,9 @@ def test_resumed_at_every_step_ends_bit_equal(
         return plain(*arguments)
 
     monkeypatch.setattr(step, "compute_gradients", stop_each_time)
+    loads: list[Path] = []
+    load = checkpoint.load_file
+    monkeypatch.setattr(checkpoint, "load_file", lambda file: loads.append(file) or load(file))
     for session in range(8):
         try:
             _finetune(recipe_file, tmp_path / "stopped", *changes, resume=session > 0)
@@ -164,6 +167,7 @@ def test_resumed_at_every_step_ends_bit_equal(
             continue
         break
     assert taken == 8
+    assert len(loads) == len(set(loads)) == 2 * 7  # weights and moments, once in each session but the first
     assert _same(tmp_path / "stopped", tmp_path / "straight")
     losses = [[line["loss"] for line in _lines(tmp_path / name)] for name in ("stopped", "straight")]
     assert losses[0] == losses[1]

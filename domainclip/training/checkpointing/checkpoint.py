@@ -14,7 +14,8 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domainclip.errors import ModelError
+from domainclip.training.checkpointing import sharded_files
 
 log = logging.getLogger("domainclip")
 MANIFEST = "MANIFEST.json"
@@ -36,24 +38,49 @@ def save(
 
     Raises: ModelError when the disk is full or cannot be written; earlier checkpoints are untouched.
     """
-    staging = folder / f".staging-{step:06d}-{uuid.uuid4().hex[:8]}"
-    final = folder / f"step-{step:06d}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        staging.mkdir()
+    staging = begin(folder, step)
+    with _removed_on_error(staging, step):
         for name, tensors in groups.items():
             save_file(
                 {key: t.detach().cpu().contiguous() for key, t in tensors.items()},
                 staging / f"{name}.safetensors",
             )
+    return commit(staging, step, state, keep, protected)
+
+
+def begin(folder: Path, step: int) -> Path:
+    """Return a new folder beside the checkpoints, for the tensors of one that `commit` then completes.
+
+    Raises: ModelError when the disk is full or cannot be written.
+    """
+    staging = folder / f".staging-{step:06d}-{uuid.uuid4().hex[:8]}"
+    with _removed_on_error(staging, step):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        staging.mkdir()
+    return staging
+
+
+def commit(staging: Path, step: int, state: Any, keep: int, protected: Collection[int] = ()) -> Path:
+    """Add `state.json` to a folder of tensors, make it a checkpoint, and prune.
+
+    Raises: ModelError when the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    final = staging.parent / f"step-{step:06d}"
+    with _removed_on_error(staging, step):
         (staging / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         _commit(staging, final)
+    prune(final.parent, keep, protected, step)
+    return final
+
+
+@contextmanager
+def _removed_on_error(staging: Path, step: int) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise ModelError(_save_error(error, folder, step)) from None
-    prune(folder, keep, protected, step)
-    return final
+        raise ModelError(_save_error(error, staging.parent, step)) from None
 
 
 class AsyncCheckpointWriter:
@@ -98,6 +125,17 @@ class AsyncCheckpointWriter:
         # Not a daemon: the interpreter waits for it at the end, whatever happens.
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
+
+    def commit(
+        self, staging: Path, step: int, state: Any, keep: int, protected: Collection[int] = ()
+    ) -> None:
+        """Call the function `commit` at once.
+
+        Raises: ModelError when it cannot be written.
+        """
+        commit(staging, step, state, keep, protected)
+        if self._after_save is not None:
+            self._after_save()
 
     def __enter__(self) -> AsyncCheckpointWriter:
         return self
@@ -168,12 +206,16 @@ def verify_checkpoint(path: Path) -> str | None:
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], Any]:
     """Return the groups of tensors and the state of a verified checkpoint."""
+    if sharded_files.has_shards(path):
+        return sharded_files.read(path), load_state(path)
     groups = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
     return groups, load_state(path)
 
 
 def load_group(path: Path, name: str) -> dict[str, Tensor]:
     """Return one group of tensors of a verified checkpoint."""
+    if sharded_files.has_shards(path):
+        return sharded_files.read(path, name)[name]
     tensors: dict[str, Tensor] = load_file(path / f"{name}.safetensors")
     return tensors
 
