@@ -23,9 +23,6 @@ from domainclip.distributed import heartbeat
 Result = TypeVar("Result")
 P = ParamSpec("P")
 _FINISHED = "domainclip/finished"  # key in the store of the processes: how many have finished
-# torch 2.13 has renamed both, and warns of the former names.
-_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-_reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 def process_count() -> int:
@@ -250,6 +247,16 @@ def message_group() -> Any:
 
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def _all_gather(gathered: Tensor, rows: Tensor) -> None:
+    """Fill (w·b, …) with the rows (b, …) of every process. torch 2.13 renamed it."""
+    (getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor)(gathered, rows)
+
+
+def _reduce_scatter(own: Tensor, rows: Tensor) -> None:
+    """Fill (b, …) with this process's rows of the sum of (w·b, …) over the processes."""
+    (getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor)(own, rows)
 
 
 class _Gather(torch.autograd.Function):
