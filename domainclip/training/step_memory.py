@@ -74,7 +74,7 @@ def _allocations(call: Callable[[], object]) -> np.ndarray:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it prints when it starts and stops
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    results = profiler.profiler.kineto_results
     events = [event for event in results.events() if event.name() == _MEMORY_EVENT]
     events.sort(key=lambda event: event.start_ns())
     return np.array([event.nbytes() for event in events], dtype=np.int64)

@@ -349,7 +349,7 @@ def test_a_run_goes_on_in_parts(recipe_file: Path, tmp_path: Path, monkeypatch: 
     whole, shared, again = tmp_path / "whole", tmp_path / "shared", tmp_path / "again"
     asked: list[int] = []
     plain = fsdp.shard
-    monkeypatch.setattr(fsdp, "shard", lambda *given: asked.append(1) or plain(*given))
+    monkeypatch.setattr(fsdp, "shard", lambda *given, **options: asked.append(1) or plain(*given, **options))
     finetune.finetune(
         loading_config.load_recipe(str(recipe_file), [*options, "train.fsdp=true"]),
         RunOptions(folder=whole, quiet=True),

@@ -121,9 +121,9 @@ def pooled_batches(
 def _of_one_item(pairs: Pairs, item: int) -> Pairs:
     """What `Pairs.views_of` reads of these pairs for one item."""
     one, row = copy.copy(pairs), pairs.items[item]
-    one.items = {item: {"image": row["image"], "views": row["views"]}}  # type: ignore[assignment]
+    one.items = {item: {"image": row["image"], "views": row["views"]}}
     one.ids = {item: pairs.ids[item]}  # type: ignore[assignment]
-    one.caption_pools, one.groups, one.captions = (), (), None  # type: ignore[assignment]
+    one.caption_pools, one.groups, one.captions = (), (), None
     one.extra_spec = ExtraSpec(second_view=pairs.extra_spec.second_view)
     one.extra_columns = ExtraColumns(pairs.items, ExtraSpec())
     return one

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+import torch.distributed.checkpoint as dcp_package
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from domainclip.distributed import collectives
 from domainclip.errors import ModelError, RecipeError
 
+dcp: Any = dcp_package  # which declares none of its names as public
 FILES = "shard-*.safetensors"
 _SEPARATOR = "/"  # between the group of a tensor and its name
 Groups = Mapping[str, Mapping[str, Tensor]]
@@ -104,7 +106,7 @@ def _one_line(folder: Path, done: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process alone is meant
             yield
-    except (dcp.api.CheckpointException, OSError) as error:
+    except (CheckpointException, OSError) as error:
         reasons = [str(failed[0]) for failed in getattr(error, "failures", {}).values()] or [str(error)]
         reason = reasons[0].splitlines()[0]
         raise ModelError(
