@@ -5,6 +5,8 @@
     python examples/make_corpora.py fits sky                (FITS files with a table)
     python examples/make_corpora.py art paintings           (paintings with title, artist and style)
     python examples/make_corpora.py languages catalogue     (captions in four languages)
+    python examples/make_corpora.py changes changed         (pairs of images with one change between them)
+    python examples/make_corpora.py words signs             (images in which words are written)
 
 DICOM files come from make_phantoms.py. Same seed, same bytes. `new/` in each folder has no captions.
 """
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent))
 import generated_pictures as drawn
@@ -42,6 +44,14 @@ COLOURS = {
     "yellow": ("yellow", "gelb", "jaune", "amarillo"),
     "orange": ("orange", "orange", "orange", "naranja"),
 }
+
+
+# Written into images; the words of a split are in no other, so a model that finds them reads their letters.
+WORDS = (
+    *("apple", "bread", "cheese", "coffee", "garden", "hotel", "island", "market", "museum", "office"),
+    *("paper", "pharmacy", "police", "quiet", "radio", "river", "school", "silver", "station", "stop"),
+    *("summer", "taxi", "tea", "theatre", "ticket", "tower", "train", "winter", "yellow", "zebra"),
+)
 
 
 def write_table(path: Path, rows: Sequence[dict[str, str]]) -> Path:
@@ -129,6 +139,90 @@ def art(folder: Path, items: int) -> Path:
     return write_table(folder / "metadata.csv", rows)
 
 
+def changes(folder: Path, items: int) -> Path:
+    """Pairs of images that differ in the colour or the kind of their object, with the change in words.
+
+    Each image is the reference of the other. The candidates of a query are the images of five other pairs of
+    its split, and its target.
+    """
+    pairs, rows = items // 2, []
+    names = [[f"images/{pair:04d}{side}.png" for side in "ab"] for pair in range(pairs)]
+    for pair in range(pairs):
+        objects, colours = _two_scenes(pair)
+        others = [p for p in range(pairs) if p != pair and p % 5 == pair % 5]
+        drawn_pairs = np.random.default_rng([8, pair, 1]).permutation(others)[:5]
+        for side in range(2):
+            image = draw_object(objects[side], colours[side], np.random.default_rng([8, pair]))
+            _save(image, folder / names[pair][side])
+            if objects[0] == objects[1]:
+                change = f"the same {objects[side]} in {colours[side]}"
+            else:
+                change = f"a {objects[side]} instead of the {objects[1 - side]}"
+            rows.append(
+                {
+                    "file_name": names[pair][side],
+                    "text": f"A {colours[side]} {objects[side]}.",
+                    "label": objects[side],
+                    "reference": names[pair][1 - side],
+                    "change": change,
+                    "candidates": ";".join(
+                        [names[pair][side], *(names[other][side] for other in drawn_pairs)]
+                    ),
+                    "group_id": f"P{pair}",
+                    "split": SPLITS[pair % 5],
+                }
+            )
+    return write_table(folder / "metadata.csv", rows)
+
+
+def _two_scenes(pair: int) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The objects and the colours of both images of a pair: one of them changes."""
+    rng = np.random.default_rng([8, pair, 0])
+    first, second = (OBJECTS[i] for i in rng.permutation(len(OBJECTS))[:2])
+    one, other = (list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2])
+    return ((first, first), (one, other)) if pair % 2 else ((first, second), (one, one))
+
+
+def words(folder: Path, items: int) -> Path:
+    """Images with one or two words in them, in capitals or not; the split follows from the word."""
+    rows = []
+    for i in range(items):
+        rng = np.random.default_rng([9, i])
+        word = i % len(WORDS)
+        same_split = [other for other in range(len(WORDS)) if other % 5 == word % 5 and other != word]
+        written = [WORDS[word]] + ([WORDS[int(rng.choice(same_split))]] if rng.random() < 0.25 else [])
+        file = _save(_sign(written, rng), folder / "images" / f"{i:04d}.png")
+        rows.append(
+            {
+                "file_name": f"images/{file.name}",
+                "text": f'The word "{" and ".join(written)}" on a sign.',
+                "written": ";".join(written),
+                "group_id": f"S{i}",
+                "split": SPLITS[word % 5],
+            }
+        )
+    return write_table(folder / "metadata.csv", rows)
+
+
+def _sign(written: Sequence[str], rng: Generator) -> Image.Image:
+    """Words one above the other, light on dark or dark on light, each as large as fits."""
+    light, dark = (tuple(int(v) for v in rng.integers(low, low + 60, 3)) for low in (195, 0))
+    ground, ink = (dark, light) if rng.random() < 0.5 else (light, dark)
+    image = Image.new("RGB", (128, 96), ground)
+    canvas = ImageDraw.Draw(image)
+    capitals, height = rng.random() < 0.5, 96 // len(written)
+    for line, word in enumerate(written):
+        text = word.upper() if capitals else word
+        size = int(rng.integers(24, 40))
+        while canvas.textlength(text, ImageFont.load_default(size)) > 118:
+            size -= 1
+        font = ImageFont.load_default(size)
+        x = int(rng.integers(2, 127 - int(canvas.textlength(text, font))))
+        y = line * height + int(rng.integers(1, max(2, height - size - 6)))
+        canvas.text((x, y), text, ink, font)
+    return image
+
+
 def _painting(style: str, rng: Generator) -> Image.Image:
     """Polygons, dots or few rectangles, in colours of one palette."""
     image = Image.new("RGB", (96, 80), tuple(int(v) for v in rng.integers(190, 255, 3)))
@@ -203,6 +297,8 @@ CORPORA: dict[str, Callable[[Path, int], Path]] = {
     "fits": fits,
     "art": art,
     "languages": languages,
+    "changes": changes,
+    "words": words,
 }
 
 

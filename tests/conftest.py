@@ -40,7 +40,7 @@ WHOLE_RUNS = {
     ),
     *("pipelines/test_finetune_seeds.py", "pipelines/test_tuning.py", "pipelines/test_merge_runs.py"),
     *("pipelines/test_ablation.py", "pipelines/test_api.py", "pipelines/test_data_prepare.py"),
-    "pipelines/test_external_evaluation.py",
+    *("pipelines/test_external_evaluation.py", "pipelines/test_search_recipes.py"),
     *("pipelines/test_evaluate.py", "pipelines/test_protocol.py", "pipelines/export/test_onnx_form.py"),
     *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
     *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),

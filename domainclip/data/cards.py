@@ -9,53 +9,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from domainclip import registry
 from domainclip.config import builtin, paths, strict_yaml
 from domainclip.config.strict_model import StrictModel
-from domainclip.data.files.column_names import column_name
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.images.image_settings import ImageSettings
 from domainclip.data.text.captions import Captions, check_templates
 from domainclip.errors import RecipeError, did_you_mean
-
-# In the form in which the columns of a table are named.
-ColumnName = Annotated[str, AfterValidator(column_name)]
-
-
-class Columns(StrictModel):
-    """The column of the source for each role.
-
-    `null`: guessed from the names, and the guess is printed; `""` or `[]`: this corpus has none.
-    """
-
-    id: ColumnName | None = None  # a unique name of each row; default: that of the image
-    image: ColumnName | None = None  # the names of the files, or the images
-    texts: list[ColumnName] | None = None  # several captions of one image
-    language: ColumnName | None = None  # a column with a language code …
-    languages: dict[ColumnName, str] = {}  # … or the language of each caption column
-    group: ColumnName | None = None  # patient, study, object: in one split only, resampled together
-    # Report, study, object: the captions of each item are right for the images of all items of one key. It is
-    # never guessed; without it, captions are right for their image, and for items with an equal caption.
-    truth: ColumnName | None = None
-    labels: ColumnName | list[ColumnName] | None = (
-        None  # one column of class names, or one 0/1/-1 column a class
-    )
-    split: ColumnName | None = None  # train, validation or test, in any usual word
-    meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
-    # Where an image comes from (site, scanner, repository), and how it was taken (view, device, protocol),
-    # which a model may recognise instead of the class. Several columns of acquisition count together.
-    source: ColumnName | None = None
-    acquisition: list[ColumnName] = []  # how the image was taken: view, device, protocol
-
-    @property
-    def matched_by(self) -> Literal["group", "truth"]:
-        """The standard column whose equal values are never each other's negatives in training.
-
-        A negative that is right teaches a falsehood, a missed one costs little. So without a truth key the
-        whole group is left out, although evaluation does not count its other captions as right.
-        """
-        return "truth" if self.truth else "group"
 
 
 class Splits(StrictModel):
@@ -191,9 +153,11 @@ class Card(StrictModel):
         return privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
 
     @model_validator(mode="after")
-    def _source_of_splits(self) -> Card:
+    def _columns_that_are_needed(self) -> Card:
         if self.splits.by == "source" and not self.columns.source:
             raise ValueError("splits.by: source needs columns.source, the column that names the source")
+        if self.columns.change and self.captions.merge_captions:
+            raise ValueError("columns.change: each row is a query: set captions.merge_captions to false")
         return self
 
     @field_validator("templates")

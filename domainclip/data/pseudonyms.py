@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainclip.data.schema import COLUMNS, features
+from domainclip.data.schema import COLUMNS, IDS_IN_META, features
 from domainclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def pseudonym(value: str, key: bytes) -> str:
 
 
 def with_pseudonyms(splits: DatasetDict, key: bytes) -> DatasetDict:
-    """The splits with pseudonyms in place of ids, groups and truth keys."""
+    """The splits with pseudonyms in place of ids, groups, truth keys, and ids in `meta`."""
     from datasets import DatasetDict
 
     pseudonymous = DatasetDict()
@@ -57,8 +58,24 @@ def with_pseudonyms(splits: DatasetDict, key: bytes) -> DatasetDict:
         for column in ("id", "group", "truth"):
             values = [pseudonym(value, key) for value in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, values, feature=features()[column])
+        metas = rows["meta"][:]
+        if any(field in meta for meta in metas for field in IDS_IN_META):
+            metas = [meta_with_pseudonyms(meta, key) for meta in metas]
+            rows = rows.remove_columns("meta").add_column("meta", metas, feature=features()["meta"])
         pseudonymous[name] = rows.select_columns(list(COLUMNS))
     return pseudonymous
+
+
+def meta_with_pseudonyms(meta: str, key: bytes) -> str:
+    """The JSON of `meta` with pseudonyms in place of the ids of other items."""
+    values = json.loads(meta or "{}")
+    for name in IDS_IN_META:
+        value = values.get(name)
+        if isinstance(value, str):
+            values[name] = pseudonym(value, key)
+        elif isinstance(value, list):
+            values[name] = [pseudonym(each, key) for each in value]
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _create(file: Path) -> None:

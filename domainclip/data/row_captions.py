@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from domainclip.data.cards import Card, Columns
-from domainclip.data.schema import ACQUISITION, SOURCE
+from domainclip.data.cards import Card
+from domainclip.data.files.column_roles import Columns
+from domainclip.data.schema import ACQUISITION, CANDIDATES, CHANGE, REFERENCE, SOURCE, WRITTEN
 from domainclip.data.text import captions, languages
 from domainclip.data.text.cells import caption_texts, cell_text, of_column, template_text
 
@@ -22,6 +23,7 @@ def used_columns(columns: Columns, card: Card) -> list[str]:
     """Every column of the source that the items are made of; {text} and {label} of a template are none."""
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
     roles = [columns.id, columns.language, columns.group, columns.truth, columns.split, columns.source]
+    roles += [columns.reference, columns.change, columns.candidates, columns.written]
     texts = [*(columns.texts or []), *card.captions.rewrites]
     template = captions.template_columns(card.captions.template or "")
     return [
@@ -97,7 +99,7 @@ def meta_of_row(
     *,
     with_texts: bool,
 ) -> dict[str, Any]:
-    """The columns for subgroups, source and acquisition, and with its texts the rewritten captions of a row.
+    """The columns for subgroups and of other roles, and with its texts the rewritten captions of a row.
 
     Raises: CellFault for a cell that is no text and of no known form.
     """
@@ -107,10 +109,24 @@ def meta_of_row(
     acquisition = [of_column(cell_text, values, name) for name in columns.acquisition]
     if any(acquisition):
         meta[ACQUISITION] = languages.to_nfc(", ".join(filter(None, acquisition)))
+    if columns.reference and (id := of_column(cell_text, values, columns.reference)):
+        meta[REFERENCE] = id  # as the ids of items, in whatever form their letters have
+    if columns.change and (change := of_column(cell_text, values, columns.change)):
+        meta[CHANGE] = languages.to_nfc(change)
+    if columns.candidates and (ids := _listed(values, columns.candidates)):
+        meta[CANDIDATES] = ids
+    if columns.written and (words := _listed(values, columns.written)):
+        meta[WRITTEN] = [languages.to_nfc(word) for word in words]
     if card.captions.rewrites and with_texts:
         rewrites = captions_in_columns(values, card.captions.rewrites, columns, card, note_counts)
         meta[captions.REWRITES] = list(rewrites.items())
     return meta
+
+
+def _listed(values: Mapping[str, Any], name: str) -> list[str]:
+    """The texts of a cell: those of a list, or of a text with ; between them."""
+    parts = [part for cell in of_column(caption_texts, values, name) for part in cell.split(";")]
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def _language(values: Mapping[str, Any], columns: Columns, card: Card) -> str:

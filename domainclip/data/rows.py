@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from domainclip.data import row_captions, splits
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.files.folder_levels import folder_levels, is_folder_level
 from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
@@ -90,8 +91,9 @@ def usable_items(
     """The usable rows as items, by split; `headers` reads the columns that are in the files of the images.
 
     A row is usable when it has a caption, or when it has a class and is not trained on: zero-shot
-    evaluation needs no caption, but training does, unless templates make one of the class. A row with a cell
-    that is neither text nor of a known form is unusable.
+    evaluation needs no caption, but training does, unless templates make one of the class. Nor does a row
+    that is measured where the card names changes or written words. A row with a cell that is neither text nor
+    of a known form is unusable.
 
     Raises: DataError with the location of a row whose label, split or id is invalid.
     """
@@ -118,10 +120,12 @@ def usable_items(
         items = _split_by_source(items, card, log)
     for note, n in sorted((+note_counts).items()):
         log.add_note(note.format(n))
+    searched = columns.change or columns.written  # by a probe that needs no captions
     usable: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
-        needs_caption = item.split == "train" and log.training and not card.captions.templates
-        if item.texts or (item.labels and not needs_caption):
+        trained = item.split == "train" and log.training
+        needs_no_caption = (item.labels and card.captions.templates) if trained else (item.labels or searched)
+        if item.texts or needs_no_caption:
             usable[item.split].append(item)
         else:
             log.unusable.append(UnusableItem(item.location, "empty caption", str(item.image["path"] or "")))

@@ -18,6 +18,12 @@ COLUMNS = ("id", "image", "views", "texts", "language", "labels", "group", "trut
 # Keys of `meta` with where the image comes from and how it was taken, by columns.source and acquisition.
 SOURCE = "source of the image"
 ACQUISITION = "acquisition of the image"
+# Keys of `meta` by columns.reference, change, candidates and written. Those that hold ids are in IDS_IN_META.
+REFERENCE = "id of the reference image"
+CHANGE = "change of the reference image"
+CANDIDATES = "ids of the candidate images"
+WRITTEN = "words in the image"
+IDS_IN_META = (REFERENCE, CANDIDATES)
 
 PREPARED_MANIFEST = "manifest.json"  # in the folder of a corpus that `data prepare` wrote
 

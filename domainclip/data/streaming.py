@@ -25,7 +25,8 @@ from datasets import Dataset
 
 from domainclip import seeding
 from domainclip.data import pseudonyms
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.rows import SourceRow, to_dataset, usable_items
 from domainclip.errors import DataError, RecipeError

@@ -241,7 +241,7 @@ def _item(row: Row, files: list[bytes], key: bytes) -> Item:
         labels=row["labels"],
         group=pseudonyms.pseudonym(row["group"], key),
         truth=pseudonyms.pseudonym(row["truth"], key),
-        meta=json.loads(row["meta"]),
+        meta=json.loads(pseudonyms.meta_with_pseudonyms(row["meta"], key)),
         split="",
         location="",
     )

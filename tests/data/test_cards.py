@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from domainclip import registry
 from domainclip.config.builtin import builtin_folder
-from domainclip.data.cards import Card, Columns, Privacy, Prompts, Retention, Splits, corpus_root, load_card
+from domainclip.data.cards import Card, Privacy, Prompts, Retention, Splits, corpus_root, load_card
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.images.fits_settings import FitsSettings
 from domainclip.data.text.captions import Captions
 from domainclip.errors import ExitCode, RecipeError
@@ -158,3 +159,8 @@ def test_every_option_of_a_reader_is_documented() -> None:
 def test_an_unknown_key_is_compared_with_path_and_card_too() -> None:
     with pytest.raises(RecipeError, match=r'^corpus\.pth: unknown key: did you mean "path"\?$'):
         load_card("chest_phantom", {"pth": "x"})
+
+
+def test_a_row_that_is_a_query_is_not_merged_with_others() -> None:
+    with pytest.raises(ValidationError, match=r"columns\.change: each row is a query: set captions"):
+        Card.model_validate({"columns": {"change": "c"}, "captions": {"merge_captions": True}})

@@ -10,8 +10,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from domainclip.data import corpus
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
 from domainclip.data.corpus import load_corpus
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import (
     ReadLog,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domainclip.data import pseudonyms
+from domainclip.data.schema import CANDIDATES, CHANGE, REFERENCE
 from domainclip.errors import DataError
 
 
@@ -63,3 +65,11 @@ def test_an_empty_secret_protects_nobody(own_home: Path) -> None:
     with pytest.raises(DataError) as caught:
         pseudonyms.pseudonym_key()
     assert str(caught.value) == f"{file}: the secret is empty: delete the file, or set $DOMAINCLIP_SECRET"
+
+
+def test_ids_of_other_items_become_the_pseudonyms_of_these_items() -> None:
+    meta = {REFERENCE: "Smith.png", CANDIDATES: ["Smith.png", "b"], CHANGE: "Smith.png", "age": "7"}
+    found = json.loads(pseudonyms.meta_with_pseudonyms(json.dumps(meta), b"key"))
+    smith, other = pseudonyms.pseudonym("Smith.png", b"key"), pseudonyms.pseudonym("b", b"key")
+    assert found == {REFERENCE: smith, CANDIDATES: [smith, other], CHANGE: "Smith.png", "age": "7"}
+    assert json.loads(pseudonyms.meta_with_pseudonyms("", b"key")) == {}

@@ -5,11 +5,21 @@ from typing import Any
 
 import pytest
 
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import cell_text
 from domainclip.data.rows import SourceRow, standardise
-from domainclip.data.schema import ACQUISITION, COLUMNS, SOURCE, features
+from domainclip.data.schema import (
+    ACQUISITION,
+    CANDIDATES,
+    CHANGE,
+    COLUMNS,
+    REFERENCE,
+    SOURCE,
+    WRITTEN,
+    features,
+)
 from domainclip.errors import DataError
 from tests.data.made_corpora import card
 
@@ -245,6 +255,35 @@ def test_source_and_acquisition_are_noted_apart_from_the_columns_for_subgroups()
         {SOURCE: "North", ACQUISITION: "AP, X1"},
         {SOURCE: ""},
     ]
+
+
+def test_a_change_its_reference_and_the_words_of_an_image_are_noted() -> None:
+    rows = _rows(
+        {
+            "t": "one",
+            "of": "2.png",
+            "so": "in  red",
+            "among": "2.png; 3.png;2.png",
+            "words": "['STOP', 'tea']",
+        },
+        {"t": "two", "of": None, "so": "", "among": "", "words": float("nan")},
+    )
+    columns = {"texts": ["t"], "reference": "of", "change": "so", "candidates": "among", "written": "words"}
+    found, _ = _standard(rows, columns, ALL_IN_TEST)
+    assert [json.loads(row["meta"]) for row in found] == [
+        {REFERENCE: "2.png", CHANGE: "in  red", CANDIDATES: ["2.png", "3.png"], WRITTEN: ["STOP", "tea"]},
+        {},
+    ]
+
+
+@pytest.mark.parametrize("role", ["change", "written"])
+def test_images_to_search_among_need_no_caption_unless_they_are_trained_on(role: str) -> None:
+    values = [{"t": "", "x": "in red", "s": split} for split in ("train", "val", "test")]
+    columns = {"texts": ["t"], "split": "s"}
+    found, log = _standard(_rows(*values), {**columns, role: "x"})
+    assert [row["id"] for row in found] == ["2.png", "3.png"]
+    assert [(item.location, item.reason) for item in log.unusable] == [("row 1", "empty caption")]
+    assert _standard(_rows(*values), columns)[0] == []
 
 
 def test_a_source_may_be_a_level_of_the_folders() -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydicom.datadict import DicomDictionary, tag_for_keyword
 
-from domainclip.data.cards import Card, Columns, corpus_root
+from domainclip.data.cards import Card, corpus_root
 from domainclip.data.dicom import decoders, reading, windowing
 from domainclip.data.dicom.frames import FramePolicy
 from domainclip.data.files import corpus_folder, locations, tables
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import (

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
 from domainclip.data.files import corpus_folder
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.interfaces import CorpusReader
@@ -126,6 +127,7 @@ def _refuse_columns(columns: Columns) -> None:
     """
     named = [columns.id, columns.image, columns.language, columns.group, columns.truth, columns.split]
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
+    named += [columns.reference, columns.change, columns.candidates, columns.written]
     named += [columns.source, *columns.acquisition, *columns.meta]
     if columns.languages or any(
         name and name not in _COLUMNS and not is_header_column(name) and not is_folder_level(name)

@@ -17,9 +17,10 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
 
 from domainclip.config import offline
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
 from domainclip.data.files import corpus_folder, hub_answers, tables
 from domainclip.data.files.column_names import column_name
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import arrow_images, columns, parquet

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from domainclip.data.cards import Card, Columns, corpus_root
+from domainclip.data.cards import Card, corpus_root
 from domainclip.data.files import corpus_folder, tables
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.readers.sources import columns

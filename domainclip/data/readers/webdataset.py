@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar
 from datasets import DatasetDict
 from pydantic import Field
 
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
 from domainclip.data.files import object_stores
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards

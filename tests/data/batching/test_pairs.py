@@ -13,7 +13,7 @@ from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.matches import Matches
 from domainclip.data.batching.order import batch_positions
 from domainclip.data.batching.pairs import Pairs, random_crop
-from domainclip.data.cards import Columns
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.rows import Item, to_dataset
 from domainclip.data.text.captions import Captions

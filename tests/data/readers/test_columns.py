@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from domainclip.data.cards import Columns
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.sources.columns import named_columns, require_image_column, resolve_columns
 from domainclip.errors import DataError

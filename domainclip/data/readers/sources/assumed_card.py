@@ -13,8 +13,9 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
-from domainclip.data.cards import Card, Columns, Privacy
+from domainclip.data.cards import Card, Privacy
 from domainclip.data.files import tables
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.quarantine import ReadLog

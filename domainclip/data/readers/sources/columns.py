@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from domainclip.data.cards import Card, Columns
+from domainclip.data.cards import Card
 from domainclip.data.files.column_names import describe_difference
+from domainclip.data.files.column_roles import Columns
 from domainclip.data.files.folder_levels import is_folder_level
 from domainclip.data.images.fits_header import is_header_column
 from domainclip.data.quarantine import ReadLog
@@ -25,6 +26,11 @@ _USUAL_NAMES = {
     "split": ("split", "subset", "partition"),
     "language": ("language", "lang"),
 }
+# The roles of one column.
+_ONE_COLUMN = (
+    *("id", "image", "language", "group", "truth", "split", "source"),
+    *("reference", "change", "candidates", "written"),
+)
 _FAMILIAR = frozenset(name for names in _USUAL_NAMES.values() for name in names)
 # A name of one word; "P0017", a date, a person's name and a sentence are cells rather than names.
 _PLAIN = re.compile(r"(?!.*\d{3})[^\W\d][\w.-]{0,39}|")
@@ -94,7 +100,7 @@ def find_image_column(named: str | None, available: Sequence[str], source: str, 
 def named_columns(card: Card) -> dict[str, str]:
     """Every column that the card names, with the key that names it."""
     columns, key_of = card.columns, dict[str, str]()
-    for key in ("id", "image", "language", "group", "truth", "split", "source"):
+    for key in _ONE_COLUMN:
         if getattr(columns, key):
             key_of[getattr(columns, key)] = f"corpus.columns.{key}"
     labels = [columns.labels] if isinstance(columns.labels, str) else columns.labels or []
