@@ -48,6 +48,7 @@ WHOLE_RUNS = {
         "training/test_stages.py",
         "training/test_fsdp.py",
         "training/test_memory.py",
+        "training/test_pair_selection.py",
         "training/test_precompute.py",
         "training/test_step.py",
     ),

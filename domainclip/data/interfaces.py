@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +144,37 @@ class Curation(Component, ABC):
         """The training items: some of them, or all with other captions; the same columns.
 
         `base` is the frozen base where `needs` names it, else None.
+        """
+
+    def reasons(self, items: Dataset, base: Encoder | None = None) -> Sequence[str]:
+        """(n,) why each item is left out, in a few words without its values; "" for an item that stays.
+
+        Of the same items as the call. Empty for a curation with one reason, which its name gives.
+        """
+        return ()
+
+
+class TrainingSelection(Curation):
+    """A curation that chooses, anew every so many steps, the items that the next batches are drawn from."""
+
+    every: int  # steps from one choice to the next
+
+    def __call__(self, items: Dataset, base: Encoder | None = None) -> Dataset:
+        """The same items."""
+        return items
+
+    @abstractmethod
+    def metadata_texts(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
+        """The texts that captions are compared with, from the prompts of each class of the corpus.
+
+        Raises: DataError when there are none.
+        """
+
+    @abstractmethod
+    def choose(self, similarity: np.ndarray, least: int) -> np.ndarray:
+        """The sorted rows (k,) of the chosen items, at least `least` of them where there are as many.
+
+        `similarity` (n,) is the highest cosine of a caption of each item and one of the texts.
         """
 
 

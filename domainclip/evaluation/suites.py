@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,13 @@ class ExtraSet(CorpusSource):
     """A set that is measured in addition to that of the corpus; it is never trained on."""
 
     split: Literal["validation", "test", "all"] = "test"
+    # Whether the evaluation continues without the set where its path does not exist; the report names it.
+    optional: bool = False
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is left out, since there is nothing at its path."""
+        return self.optional and not os.path.exists(self.path)
 
 
 class Suite(StrictModel):
@@ -32,6 +40,18 @@ class Suite(StrictModel):
     sets: dict[str, ExtraSet] = {}
     classes: dict[str, Prompts] = {}  # replace the classes of the card on the set of the corpus
     templates: list[str] = []
+    # Sets of a benchmark that the suite cannot measure, each with the reason; the report names them.
+    not_included: dict[str, str] = {}
+
+    @property
+    def absent(self) -> list[str]:
+        """A line for each set that is not measured: not at its path, or not included in the suite."""
+        lines = [
+            f"set {name} is absent, and not measured: there is nothing at sets.{name}.path of the suite"
+            for name, source in self.sets.items()
+            if source.is_absent
+        ]
+        return lines + [f"set {name} is not measured: {why}" for name, why in self.not_included.items()]
 
     def assemble(self) -> dict[str, Probe]:
         """Build the probes.

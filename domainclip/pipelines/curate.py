@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from domainclip.data.corpus import Corpus
-from domainclip.data.interfaces import BatchOrdering, Curation, UnreadableImages
+from domainclip.data.interfaces import BatchOrdering, Curation, TrainingSelection, UnreadableImages
 from domainclip.distributed.phases import phase
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embedding_cache import EmbeddingCache
@@ -28,6 +29,7 @@ class CuratedItems:
     items: Dataset
     strata: np.ndarray | None = None  # (n,) int64; see `BatchOrdering.strata`
     repeats: np.ndarray | None = None  # (n,) int64; see `BatchOrdering.repeats`
+    selection: TrainingSelection | None = None  # chooses among the items while training
     warnings: tuple[str, ...] = ()
 
     def digest(self) -> str:
@@ -81,7 +83,8 @@ def curate(
 
     Raises: RecipeError for two that both define the batch order; DataError when no item is left.
     """
-    ordering = [name for name, step in curation.items() if isinstance(step, BatchOrdering)]
+    deciding = (BatchOrdering, TrainingSelection)
+    ordering = [name for name, step in curation.items() if isinstance(step, deciding)]
     if len(ordering) > 1:
         raise RecipeError(f"curation: {ordering[0]} and {ordering[1]} both define the batch order: use one")
     encoder = None
@@ -97,16 +100,43 @@ def curate(
                     f"curation {name}: {lost} training items with an unreadable image are left out"
                 )
             items = readable
-        before, items = len(items), step(items, step_encoder)
+        before, items = items, step(items, step_encoder)
+        reasons = step.reasons(before, step_encoder)
+        why = _count_reasons(reasons)
         if not len(items):
-            raise DataError(f"curation.{name}: none of {before} training items is left: loosen its options")
-        if len(items) < before:
-            warnings.append(f"curation {name}: {len(items)} of {before} training items are left")
-    strata = repeats = None
+            raise DataError(
+                f"curation.{name}: none of {len(before)} training items is left{why}: loosen its options"
+            )
+        if len(items) < len(before):
+            left = f"{len(items)} of {len(before)} training items are left"
+            warnings.append(f"curation {name}: {left}{why}{_count_captions(reasons, before, items)}")
+    strata = repeats = selection = None
     for step in curation.values():
+        if isinstance(step, TrainingSelection):
+            selection = step
         if isinstance(step, BatchOrdering):
             strata, repeats = step.strata(items, encoder), step.repeats(items)
-    return CuratedItems(items, strata, repeats, tuple(warnings))
+    return CuratedItems(items, strata, repeats, selection, tuple(warnings))
+
+
+def _count_reasons(reasons: Sequence[str]) -> str:
+    """ " (left out: 10 no action, 2 fewer than 1 relations)", the most frequent first; empty without any."""
+    counts = sorted(Counter(filter(None, reasons)).items(), key=lambda pair: (-pair[1], pair[0]))
+    return f" (left out: {', '.join(f'{n} {reason}' for reason, n in counts)})" if counts else ""
+
+
+def _count_captions(reasons: Sequence[str], before: Dataset, after: Dataset) -> str:
+    """ "; 3 captions of the items that are left are left out"; empty without any, or without `reasons`."""
+    if not reasons:
+        return ""
+    texts = zip(before["texts"][:], reasons, strict=True)
+    lost = sum(len(own) for own, reason in texts if not reason) - sum(map(len, after["texts"][:]))
+    if lost <= 0:
+        return ""
+    captions = (
+        "caption of the items that are left is" if lost == 1 else "captions of the items that are left are"
+    )
+    return f"; {lost} {captions} left out"
 
 
 def _readable(items: Dataset, encoder: CachedEncoder) -> Dataset:

@@ -50,7 +50,8 @@ def evaluated_sets(
 ) -> tuple[list[EvaluationSet], list[str]]:
     """The set of the corpus with its classes, the retention set, and the sets of the suite.
 
-    Also which classes are measured, in words, where they are not simply those of the corpus.
+    Also which classes are measured, in words, where they are not simply those of the corpus, and which sets
+    of the suite are absent.
 
     Raises: RecipeError for classes that no item has; DataError for a set without items.
     """
@@ -73,8 +74,9 @@ def evaluated_sets(
     for name, source in (suite.sets if suite else {}).items():
         if name in taken:
             raise RecipeError(f'sets.{name}: there is a set "{name}" already: call it otherwise')
-        others.append(_extra_set(name, source))
-    return [first, *others], notes
+        if not source.is_absent:
+            others.append(_extra_set(name, source))
+    return [first, *others], [*notes, *(suite.absent if suite else [])]
 
 
 def _in_words_of_the_run(

@@ -98,6 +98,8 @@ def make_setup(
         anchor_images=_anchor_images(inputs),
         notes=(*notes, *filter(None, [inputs.anchor_captions.note]), *_image_notes(inputs)),
         validation=validation,
+        selection=inputs.train_items.selection,
+        selection_texts=_selection_texts(inputs),
         identity={} if start is None else start.identity,
         interpolates=recipe.weight_interpolation is not None,
         checkpoint=None if start is None else start.checkpoint,
@@ -142,8 +144,9 @@ def _mixed(inputs: Inputs, pairs: Pairs, make: Callable[..., Pairs]) -> Pairs:
     """
     if not inputs.mixed:
         return pairs
-    if pairs.strata is not None or not pairs.pixels:
-        clash = "a curation that orders the batches" if pairs.pixels else "a strategy that uses no images"
+    chosen = pairs.strata is not None or inputs.train_items.selection is not None
+    if chosen or not pairs.pixels:
+        clash = "a curation that orders the batches" if chosen else "a strategy that uses no images"
         raise RecipeError(f"train.mix: does not work with {clash}: leave one of the two out")
     limit = TokenLimit(inputs.model.text_tokenizer.count, inputs.model.max_tokens)
     sources = [
@@ -159,6 +162,18 @@ def _mixed(inputs: Inputs, pairs: Pairs, make: Callable[..., Pairs]) -> Pairs:
         for each in inputs.mixed
     ]
     return MixedPairs([pairs, *sources], [each.share for each in inputs.mixed])
+
+
+def _selection_texts(inputs: Inputs) -> tuple[str, ...]:
+    """The texts that a curation compares captions with while training.
+
+    Raises: DataError without any.
+    """
+    selection = inputs.train_items.selection
+    if selection is None:
+        return ()
+    prompts = {name: prompts.positive for name, prompts in inputs.corpus.classes.items()}
+    return tuple(selection.metadata_texts(prompts))
 
 
 def _image_notes(inputs: Inputs) -> list[str]:

@@ -18,6 +18,7 @@ from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
 from domainclip.data.batching.order import process_share
 from domainclip.data.batching.pairs import Pairs
+from domainclip.data.interfaces import TrainingSelection
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
@@ -80,6 +81,8 @@ class TrainingSetup:
     notes: tuple[str, ...] = ()  # what is cached and what is not, for the user
     validation: ValidationSet | None = None  # measured during training; None: nothing
     identity: Mapping[str, Any] = field(default_factory=dict)  # a checkpoint must agree with it to be resumed
+    selection: TrainingSelection | None = None  # chooses pairs while training; None: all pairs are shown
+    selection_texts: tuple[str, ...] = ()  # that it compares captions with
     interpolates: bool = False  # whether the weights are interpolated with those before training
     checkpoint: Path | None = None  # that training continues from; None: it starts at its first step
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from domainclip.config.training import TrainConfig
 from domainclip.data.batching.batch import Batch
-from domainclip.data.batching.loader import batches
 from domainclip.data.quarantine import UnusableItem
 from domainclip.distributed import heartbeat
 from domainclip.models.dual_encoder import DualEncoder
@@ -31,6 +30,7 @@ from domainclip.training.memory import Memory
 from domainclip.training.monitoring.alarms import Alarm, AlarmMonitor
 from domainclip.training.monitoring.metrics_log import MetricsLog
 from domainclip.training.monitoring.progress import ProgressDisplay
+from domainclip.training.pair_selection import stage_batches
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import StageInputs, StepRange, TrainingSetup, to_step_batch
 from domainclip.training.state import TrainingState
@@ -96,7 +96,7 @@ class StageRun:
             policy=policy,
             steps=steps,
             total=setup.total_steps,
-            batches=batches(inputs.pairs, state.step, steps.end, batch_size, workers=settings.workers),
+            batches=stage_batches(inputs, state, model, batch_size),
             metrics=metrics,
             alarms=alarms,
             unusable={item.location: item for item in inputs.unusable},
@@ -136,6 +136,7 @@ class StageRun:
             "learning_rate": state.optimizer.param_groups[0]["lr"],
             "pairs_per_second": display.rate(state.step),
             "waited": waited / max(1e-9, time.monotonic() - started),
+            **({} if state.selected is None else {"selected_pairs": len(state.selected)}),
         }
         scale, checked = self.model.scale, self.guard is None
         self.pending.append(PendingStep.of(output, norm, scale, rows.ids, facts, checked=checked))

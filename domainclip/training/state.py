@@ -31,6 +31,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None  # the loss scale of fp16, which adapts from step to step
     memory: Memory | None = None  # of the objectives
     average: WeightAverage | None = None  # where the recipe asks for one
+    selected: Tensor | None = None  # (k,) int64, the rows that batches are drawn from; None: all
 
     def groups(self, *, whole: bool = True) -> dict[str, dict[str, Tensor]]:
         """Return the tensors to save: weights, their average, and the optimizer's moments as `NAME:MOMENT`.
@@ -47,6 +48,8 @@ class TrainingState:
             "optimizer": gathered(moments),
             **({} if self.memory is None else self.memory.groups()),
         }
+        if self.selected is not None:
+            groups["selection"] = {"rows": self.selected}
         return groups if self.average is None else groups | {AVERAGE: self.average.average}
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
@@ -56,6 +59,8 @@ class TrainingState:
         self._restore_moments(groups.get("optimizer", {}))
         if self.memory is not None and "memory" in groups:
             self.memory.restore(groups["memory"])
+        if "selection" in groups:
+            self.selected = groups["selection"]["rows"]
         if self.average is not None and AVERAGE in groups:
             self.average.restore(groups[AVERAGE])
 

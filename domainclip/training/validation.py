@@ -71,7 +71,7 @@ class ValidationSet:
         `figure_of` and `retention_of` name the metric; `lost` is how far it fell below that of the base, and
         `lost_at_most` the bound of that, where a drop within train.max_retention_drop can be shown at all.
         """
-        with fsdp.temporarily_gathered(model) as whole, _restored_modes(whole):
+        with fsdp.temporarily_gathered(model) as whole, restored_modes(whole):
             encoder = CachedEncoder(whole, self.cache, None if towers is None else towers.keys(whole))
             metrics: dict[str, Any] = {"loss": self._loss(encoder)}
             for key, data in (("figure", self.pairs), ("retention", self.retention)):
@@ -265,7 +265,7 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 
 
 @contextmanager
-def _restored_modes(model: DualEncoder) -> Iterator[None]:
+def restored_modes(model: DualEncoder) -> Iterator[None]:
     """Restore the training mode of every module afterwards, so that dropout acts where it did before."""
     before = [(module, module.training) for module in model.modules()]
     try:

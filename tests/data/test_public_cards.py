@@ -25,7 +25,7 @@ from tests.data.made_corpora import encoded, noise_image
 
 CARDS = Path(__file__).parents[2] / "data_cards"
 DOMAINS = {
-    "medical": ("roco_v2", "nih_chest_xray14", "iu_xray", "mimic_cxr_jpg"),
+    "medical": ("roco_v2", "nih_chest_xray14", "iu_xray", "mimic_cxr_jpg", "lc25000_lung", "lc25000_colon"),
     "astronomy": ("esa_hubble", "galaxy10_decals", "capdels"),
     "art": ("wikiart", "semart"),
     "multilingual": ("multi30k", "xm3600"),
@@ -118,6 +118,13 @@ def _mimic(folder: Path) -> Path:
     for name, rows in tables.items():
         plain = _rows(folder / f"{name}.csv", rows)
         (folder / f"mimic-cxr-2.0.0-{name}.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    return folder
+
+
+def _lc25000(folder: Path) -> Path:
+    for number, name in enumerate(load_card(folder.name).classes):
+        for k in range(4):
+            noise_image(folder / name / f"{name.replace('_', '')}{k}.jpeg", 10 * number + k)
     return folder
 
 
@@ -215,7 +222,7 @@ def _xm3600(folder: Path) -> Path:
 MAKE: dict[str, Callable[[Path], Path]] = {
     "roco_v2": _roco, "nih_chest_xray14": _nih, "iu_xray": _iu, "mimic_cxr_jpg": _mimic, "esa_hubble": _hubble,
     "galaxy10_decals": _galaxy10, "capdels": _capdels, "wikiart": _wikiart, "semart": _semart,
-    "multi30k": _multi30k, "xm3600": _xm3600,
+    "multi30k": _multi30k, "xm3600": _xm3600, "lc25000_lung": _lc25000, "lc25000_colon": _lc25000,
 }  # fmt: skip
 
 
@@ -294,6 +301,16 @@ def test_nih_is_trained_on_templates_and_measured_by_pairs_of_prompts(tmp_path: 
     assert len(pairs.caption_pools[both].texts) == 6
     assert len(corpus.classes) == 14
     assert json.loads(train["meta"][0]) == {"View Position": "PA", "Patient Age": "58"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("lc25000_lung", 3), ("lc25000_colon", 2)])
+def test_lc25000_has_the_prompts_of_its_folders(name: str, count: int, tmp_path: Path) -> None:
+    corpus = _loaded(name, tmp_path)
+    labels = {label for rows in corpus.splits.values() for row in rows["labels"][:] for label in row}
+    assert labels == set(corpus.classes)
+    assert {len(prompts.positive) for prompts in corpus.classes.values()} == {3}
+    assert len(labels) == count
+    assert corpus.unusable == []
 
 
 def test_iu_x_ray(tmp_path: Path) -> None:

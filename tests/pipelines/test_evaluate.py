@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from domainclip.cli.arguments import models_and_overrides
+from domainclip.config import builtin
 from domainclip.data.cards import Card
 from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.evaluation import suites
@@ -109,9 +110,8 @@ def test_two_models_make_a_report_with_its_control() -> None:
 
 
 def test_every_suite_that_ships_loads_and_builds() -> None:
-    names = ["all", "core", "medical", "multilingual"]
+    names = ["all", "core", "medical", "medical_benchmark", "multilingual"]
     from domainclip import registry
-    from domainclip.config import builtin
 
     assert builtin.builtin_names("suites", ".yaml") == names
     for name in names:
@@ -277,6 +277,39 @@ def test_a_suite_measures_further_sets(recipe_file: Path, base: Path, corpus: Pa
     with pytest.raises(RecipeError) as error:
         asked(recipe_file, base, suite=str(tmp_path / "mine.yaml"))
     assert str(error.value) == 'sets.test: there is a set "test" already: call it otherwise'
+
+
+def test_a_benchmark_lists_the_sets_that_are_absent(
+    recipe_file: Path, base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "more")
+    columns = "columns: {image: file_name, texts: text, labels: label, group: group_id, split: split}"
+    rest = f"{columns}, templates: ['a {{}}'], min_items: 1, privacy: {{identifiers: none}}, optional: true"
+    (tmp_path / "mine.yaml").write_text(
+        f"probes: [zero_shot]\nsets:\n  more: {{path: more, {rest}}}\n  gone: {{path: gone, {rest}}}\n"
+        "not_included: {PCam: there is no reader for it}\n"
+    )
+    page = asked(recipe_file, base, suite=str(tmp_path / "mine.yaml"))
+    found = json.loads((page.parent / "results.json").read_text())
+    assert [entry["dataset"] for entry in found["protocol"]["probes"]] == ["test", "more"]
+    lines = [
+        "set gone is absent, and not measured: there is nothing at sets.gone.path of the suite",
+        "set PCam is not measured: there is no reader for it",
+    ]
+    assert [line for line in found["warnings"] if line.startswith("set ")] == lines
+    assert all(line in page.read_text() for line in lines)
+    (tmp_path / "mine.yaml").write_text(
+        f"probes: [zero_shot]\nsets: {{gone: {{path: gone, {rest[:-16]}}}}}\n"
+    )
+    with pytest.raises(DataError, match="gone: no such file"):
+        asked(recipe_file, base, suite=str(tmp_path / "mine.yaml"))
+
+
+def test_the_medical_benchmark_names_sets_by_card_and_requires_none() -> None:
+    suite = suites.load("medical_benchmark")
+    assert {source.card for source in suite.sets.values()} <= set(builtin.builtin_names("data_cards", ".md"))
+    assert all(source.optional for source in suite.sets.values())
+    assert len(suite.absent) == len(suite.sets) + len(suite.not_included)
 
 
 def test_every_measured_set_is_noted(recipe_file: Path, base: Path, corpus: Path, tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ class RepeatedRows:
         ]
 
 
+def selected_positions(step: int, batch_size: int, rows: np.ndarray, begin: int, seed: int) -> list[Position]:
+    """The (epoch, index) of every pair in a batch that is drawn from some rows (k,) since the step `begin`.
+
+    The endless sequence over these rows begins at that step. Its epochs are numbered from `begin`, so that
+    none has a number of an earlier choice: with at least a batch of rows, each takes a step or more.
+    """
+    places = range((step - begin) * batch_size, (step - begin + 1) * batch_size)
+    own = stable(seed, begin, "selected")
+    return [(begin + epoch, int(rows[index])) for epoch, index in _sequence(places, len(rows), own)]
+
+
 def mixed_positions(
     step: int, batch_size: int, sizes: Sequence[int], seeds: Sequence[int], shares: Sequence[float]
 ) -> list[Position]:

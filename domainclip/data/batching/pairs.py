@@ -76,6 +76,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         self.smallest_side = smallest_side
         self.strata: np.ndarray | None = None  # (n,) the stratum of each pair; None: any pairs share a batch
         self.repeated: order.RepeatedRows | None = None  # None: an epoch shows each pair once
+        self.selected: tuple[np.ndarray, int] | None = None  # rows to draw from, since a step; None: all
         self.cached_pixels: CachedImage | None = None  # preprocessed images from a cache
         self.replacements = dict(replacements or {})
         # Columns, and not rows, which bring the images' bytes along.
@@ -114,6 +115,12 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         others.cached_pixels = cached
         return others
 
+    def selection(self, rows: np.ndarray, begin: int) -> Pairs:
+        """The same pairs, of which the batches from the step `begin` on are drawn from some rows (k,)."""
+        others = copy.copy(self)
+        others.selected = (rows, begin)
+        return others
+
     @property
     def epoch_pairs(self) -> float:
         """The pairs that an epoch shows: each of the corpus once, where none is repeated."""
@@ -123,6 +130,8 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         """The (epoch, index) of every pair in the batch of a step; see `order.batch_positions`."""
         if self.repeated is not None:
             return self.repeated.batch_positions(step, batch_size, self.seed, self.strata)
+        if self.selected is not None:
+            return order.selected_positions(step, batch_size, *self.selected, self.seed)
         return order.batch_positions(step, batch_size, len(self), self.seed, self.strata)
 
     def extras_of(self, index: int, text: str, epoch: int) -> PairExtras | None:
