@@ -107,9 +107,10 @@ def curate(
             raise DataError(
                 f"curation.{name}: none of {len(before)} training items is left{why}: loosen its options"
             )
-        if len(items) < len(before):
+        captions = _count_captions(reasons, before, items)
+        if len(items) < len(before) or captions:
             left = f"{len(items)} of {len(before)} training items are left"
-            warnings.append(f"curation {name}: {left}{why}{_count_captions(reasons, before, items)}")
+            warnings.append(f"curation {name}: {left}{why}{captions}")
     strata = repeats = selection = None
     for step in curation.values():
         if isinstance(step, TrainingSelection):
@@ -133,10 +134,8 @@ def _count_captions(reasons: Sequence[str], before: Dataset, after: Dataset) -> 
     lost = sum(len(own) for own, reason in texts if not reason) - sum(map(len, after["texts"][:]))
     if lost <= 0:
         return ""
-    captions = (
-        "caption of the items that are left is" if lost == 1 else "captions of the items that are left are"
-    )
-    return f"; {lost} {captions} left out"
+    captions, verb = ("caption", "is") if lost == 1 else ("captions", "are")
+    return f"; {lost} {captions} of the items that are left {verb} left out"
 
 
 def _readable(items: Dataset, encoder: CachedEncoder) -> Dataset:

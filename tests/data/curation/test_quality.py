@@ -114,6 +114,10 @@ def test_every_item_that_is_left_out_is_counted_with_its_reason() -> None:
         "curation quality: 1 of 4 training items are left (left out: 2 fewer than 1 relations, 1 no action); "
         "1 caption of the items that are left is left out",
     )
+    curated = curate(items([[DOG, CAT, GRASS]]), {"quality": Quality()}, None, on_disk=False)
+    assert curated.warnings == (
+        "curation quality: 1 of 1 training items are left; 2 captions of the items that are left are left out",
+    )
     with pytest.raises(DataError) as caught:
         curate(items([[CAT]]), {"quality": Quality()}, None, on_disk=False)
     assert str(caught.value) == (
