@@ -117,6 +117,12 @@ class TrainableLayers(nn.Module):
         first = self.depth(modality) - layers.check_last_layers(self.tower(modality), last_layers)
         return self._names_below(modality, first)
 
+    def norm_weights(self) -> list[str]:
+        """Names, as in `weights`, of the weights of the layer norms of both towers."""
+        norms = [module for module in self.hf_base.modules() if isinstance(module, nn.LayerNorm)]
+        identities = {id(weight) for module in norms for weight in module.parameters()}
+        return [name for name, weight in self.weights().items() if id(weight) in identities]
+
     def relative_depths(self) -> dict[str, float]:
         """By name, as in `weights`: 0 in a tower's first layer, 1 in the last; none outside the layers."""
         return {

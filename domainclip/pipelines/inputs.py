@@ -20,6 +20,7 @@ from domainclip.pipelines.anchor_images import AnchorImageSet, load_anchor_image
 from domainclip.pipelines.base_model import load_base
 from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.mixed_corpora import MixedCorpus, load_mixed, with_notes
+from domainclip.pipelines.relabel import relabel_items
 from domainclip.pipelines.retention import load_retention
 from domainclip.strategies.base import InputRequirements
 from domainclip.training.checkpointing import sharded_files
@@ -87,7 +88,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download
     reader = build_reader(card)
     base = load_base(recipe, components.strategy)
-    corpus = load_corpus(card, recipe.corpus.path, reader=reader)
+    corpus = load_corpus(card, recipe.corpus.path, reader=reader, training=not components.strategy.relabels)
     components = replace(components, strategy=components.strategy.with_classes(list(corpus.classes)))
     corpus, train_items = curate_corpus(
         corpus,
@@ -96,16 +97,16 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         on_disk=recipe.evaluate.cache_embeddings,
         required=purpose == "train",
     )
-    model = base
+    model = components.strategy.build_model(base) if purpose == "train" else base
     if purpose == "train":
-        model = components.strategy.build_model(base)
+        shown, train_items = relabel_items(recipe, components.strategy, corpus, train_items, base)
         input_checks.check_model(recipe, base, model)
     objectives = components.objectives or build_objectives({model.objective: {}})
     learning_rate = recipe.train.learning_rate or components.strategy.default_learning_rate
     warnings = list(train_items.warnings)
     if purpose == "train":
         fetch_models(objectives)
-        warnings += input_checks.check_training(recipe, components, model, objectives, learning_rate, corpus)
+        warnings += input_checks.check_training(recipe, components, model, objectives, learning_rate, shown)
     requirements = components.strategy.requirements(model)
     findings = input_checks.check_corpus(recipe, corpus, model, requirements.max_tokens)
     invalid = leak_messages(findings) if purpose == "evaluate" else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +11,10 @@ from domainclip.registry import Component
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
 
+    from domainclip.data.cards import Prompts
+    from domainclip.data.interfaces import Encoder
     from domainclip.models.dual_encoder import DualEncoder
     from domainclip.models.support_scorer import SupportScorer
 
@@ -66,6 +69,9 @@ class Strategy(Component, ABC):
 
     default_learning_rate: ClassVar[float] = 1e-5
     max_learning_rate: ClassVar[float | None] = None  # above it a run warns
+    relabels: ClassVar[bool] = (
+        False  # whether `relabelled` replaces captions and labels of the training items
+    )
 
     @property
     def support(self) -> SupportNeeds | None:
@@ -83,6 +89,13 @@ class Strategy(Component, ABC):
     def with_classes(self, classes: Sequence[str]) -> Strategy:
         """The strategy for a corpus with these classes; the same by default."""
         return self
+
+    def relabelled(self, items: Dataset, base: Encoder, classes: Mapping[str, Prompts]) -> Dataset:
+        """The training items that are shown, with other captions and labels; the same by default.
+
+        Raises: DataError when nothing could be learned from them.
+        """
+        return items
 
     def build_model(self, base: DualEncoder) -> DualEncoder:
         """The model that is trained, where that is another than the base; the base itself stays unchanged."""
