@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 # Preprocessed images; embeddings; hidden states; tar shards; results of image inspection; sha256 of files;
-# embeddings for search; weights of models, converted from pickles; corpora as read, and what was selected of
-# them.
+# embeddings for search; weights of models, converted from pickles; corpora as read, what was selected of
+# them, and the findings of their checks.
 KINDS = ("pixels", "embeddings", "features", "shards", "hashes", "digests", "indexes", "weights", "corpora")
 
 RESERVED = 2**30  # bytes of the disk that no entry may take

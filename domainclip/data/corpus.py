@@ -17,6 +17,7 @@ from domainclip import disk_cache, registry
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.files import stored_corpus
+from domainclip.data.files.freed_memory import return_freed_memory
 from domainclip.data.files.stored_corpus import CorpusParts
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.interfaces import CorpusReader
@@ -45,6 +46,7 @@ class Corpus:
     # The training data when it is not in memory: the training split is then a sample of it.
     stream: Stream | None = None
     guesses: str = ""  # one line with the columns that were guessed, which is the first note as well
+    entry: str = ""  # in the disk cache, which its card and the state of all its files name; "": none
     divided: bool = False  # whether the source names no split, so that the shares of the card decided it
 
     def with_train_items(self, items: Dataset) -> Corpus:
@@ -123,24 +125,23 @@ def _read_or_find(
         if (folder := stored_corpus.find(name)) is not None:
             return folder
     corpus = _read_corpus(card, path, secret, reader, training)
-    files = image_files(corpus.splits) if name and _is_large(corpus) else []
-    lasting = bool(files or name) and _is_large(corpus) and not _lacks_images(corpus)
+    files = image_files(corpus.splits, corpus.unusable) if name and _is_large(corpus) else []
+    absent = any(item.reason in (MISSING_FILE, EMPTY_FILE) for item in corpus.unusable)  # may appear later
+    lasting = bool(files or name) and _is_large(corpus) and not absent
     lasting = lasting and stored_corpus.is_settled([*map(str, sources or ()), *files], began)
     if not lasting and not distributed:
         return corpus
     try:
-        return _store_corpus(corpus, name if lasting else "", files)
+        folder = _store_corpus(corpus, name if lasting else "", files)
     except OSError:  # a full disk
         return None if distributed else corpus
+    del corpus, files
+    return_freed_memory()
+    return folder
 
 
 def _is_large(corpus: Corpus) -> bool:
     return sum(map(len, corpus.splits.values())) >= stored_corpus.MIN_ITEMS
-
-
-def _lacks_images(corpus: Corpus) -> bool:
-    """Whether items are left out whose files may appear later."""
-    return any(item.reason in (MISSING_FILE, EMPTY_FILE) for item in corpus.unusable)
 
 
 def _store_corpus(corpus: Corpus, name: str, files: list[str]) -> Path:
@@ -179,6 +180,7 @@ def _map_corpus(card: Card, folder: Path) -> Corpus:
         digests=parts.digests,
         view_digests=parts.view_digests,
         divided=facts["divided"],
+        entry="" if folder.name.startswith(".") else folder.name,
     )
 
 

@@ -12,7 +12,8 @@ from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.matches import why_no_negatives
 from domainclip.data.cards import Card
 from domainclip.data.checks.findings import Finding
-from domainclip.data.checks.run_checks import corpus_findings
+from domainclip.data.checks.run_checks import SAMPLE_IMAGES, corpus_findings
+from domainclip.data.checks.stored_findings import stored_findings
 from domainclip.data.corpus import Corpus
 from domainclip.data.process_pool import available_cores
 from domainclip.distributed.collectives import first_process
@@ -123,16 +124,27 @@ def check_negatives(objectives: WeightedObjectives, corpus: Corpus) -> list[str]
 @first_process
 def check_corpus(recipe: Recipe, corpus: Corpus, model: DualEncoder, max_tokens: int) -> list[Finding]:
     """The findings of all checks of the corpus, under a model that reads `max_tokens` of a caption."""
-    return corpus_findings(
-        corpus,
-        model.text_tokenizer.count,
-        recipe.train.batch_size,
-        max_tokens=max_tokens,
-        augmentation=recipe.train.augmentation,
-        side=min(model.image_preprocessor.size),
-        workers=available_cores() if recipe.train.workers == "auto" else recipe.train.workers,
-        embed=embed_images(model),
-    )
+    workers = available_cores() if recipe.train.workers == "auto" else recipe.train.workers
+    batch_size, augmentation = recipe.train.batch_size, recipe.train.augmentation
+    side = min(model.image_preprocessor.size)
+
+    def compute() -> list[Finding]:
+        return corpus_findings(
+            corpus,
+            model.text_tokenizer.count,
+            batch_size,
+            max_tokens=max_tokens,
+            augmentation=augmentation,
+            side=side,
+            workers=workers,
+            embed=embed_images(model),
+        )
+
+    if not corpus.entry:  # a small corpus: the fingerprint of the model would cost more than its checks
+        return compute()
+    fingerprints = (model.text_tokenizer.fingerprint(), model.fingerprint("image"))
+    settings = (batch_size, max_tokens, augmentation, side, *fingerprints)
+    return stored_findings(corpus, SAMPLE_IMAGES, settings, compute)
 
 
 def check_evaluation_split(recipe: Recipe, corpus: Corpus) -> list[str]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from domainclip.data.corpus import Corpus, load_corpus
+from domainclip.data.dicom import decoders
 from domainclip.data.files import stored_corpus
 from domainclip.data.files.mapped_tables import MappedTexts
+from domainclip.data.readers.dicom import Dicom
+from domainclip.data.readers.folder import Folder
 from domainclip.data.readers.table import Table
-from tests.data.made_corpora import card, noise_image, table
+from tests.data.made_corpora import card, dicom_file, noise_image, table
+from tests.data.made_shards import png
 from tests.support.processes import started
 
 
@@ -68,6 +74,7 @@ def _same(first: Corpus, second: Corpus) -> bool:
             locations=dict(one.locations),
             digests=dict(one.digests),
             view_digests=dict(one.view_digests),
+            entry="",
         )
         for one in (first, second)
     ]
@@ -158,3 +165,89 @@ def test_of_two_processes_the_first_reads_and_both_map(tmp_path: Path) -> None:
     assert first["digests"] == second["digests"]
     # Of a small corpus no entry stays.
     assert all(folder.name.startswith(".") for folder in (tmp_path / "cache" / "corpora").iterdir())
+
+
+def _class_folders(root: Path) -> Path:
+    for number in range(8):
+        _add(root / "ab"[number % 2] / f"{number}.png")
+    return _settled_folder(root)
+
+
+def _add(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(png(int(file.stem)))
+    file.with_suffix(".txt").write_text(f"caption {file.stem}")
+
+
+def _settled_folder(root: Path) -> Path:
+    _settle(root)
+    os.utime(root, (time.time() - 100,) * 2)
+    return root
+
+
+def _change_text(root: Path) -> None:
+    (root / "a" / "0.txt").write_text("another one")
+
+
+def _change_image(root: Path) -> None:
+    (root / "b" / "1.png").write_bytes(png(99))
+
+
+def _add_images(root: Path) -> None:
+    _add(root / "b" / "11.png")
+
+
+def _add_folder(root: Path) -> None:
+    _add(root / "c" / "12.png")
+
+
+def _rename_image(root: Path) -> None:
+    (root / "b" / "1.png").rename(root / "b" / "13.png")
+
+
+@pytest.mark.parametrize("change", [_change_text, _change_image, _add_images, _add_folder, _rename_image])
+def test_a_folder_is_read_again_when_anything_in_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    calls: list[int] = []
+    read = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda *given: calls.append(1) or read(*given))  # type: ignore[func-returns-value]
+    root = _class_folders(tmp_path / "corpus")
+    before = [load_corpus(_card(reader="folder"), str(root)) for _ in range(3)]
+    assert len(calls) == 1
+    assert _same(before[0], before[2])
+    change(root)
+    after = load_corpus(_card(reader="folder"), str(root))
+    assert len(calls) == 2
+    assert after.fingerprint != before[0].fingerprint
+
+
+def test_a_folder_of_dicom_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    read = Dicom.read
+    monkeypatch.setattr(Dicom, "read", lambda *given: calls.append(1) or read(*given))  # type: ignore[func-returns-value]
+    root = tmp_path / "corpus"
+    for number in range(6):
+        dicom_file(root / f"{number}.dcm", np.full((4, 4), number, np.uint8), PatientID=str(number))
+        (root / f"{number}.txt").write_text(f"report {number}")
+    (root / "broken.dcm").write_bytes(b"no DICOM file")
+    _settled_folder(root)
+
+    def load() -> Corpus:
+        return load_corpus(_card(reader="dicom"), str(root))
+
+    first = load()
+    assert _same(first, load())
+    assert len(calls) == 1
+    assert len(first.unusable) == 1
+    for file in ("5.txt", "0.dcm", "broken.dcm"):
+        before = len(calls)
+        content = (root / file).read_bytes()
+        (root / file).write_bytes(content + b"..")
+        _settled_folder(root)
+        load()
+        assert len(calls) == before + 1, file
+    # With another decoder, other files can be decoded.
+    monkeypatch.setattr(decoders, "package_files", lambda: [root / "0.txt"])
+    load()
+    assert len(calls) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from domainclip.data.checks import tallies
 from domainclip.data.checks.findings import Finding
 from domainclip.data.corpus import Corpus
 from domainclip.data.schema import SPLITS
@@ -30,9 +31,7 @@ _FAULTS: dict[NameKind, tuple[str, str]] = {
 
 def class_names(corpus: Corpus) -> Iterator[Finding]:
     """Labels with one name in two spellings, names that say nothing, and a corpus with a single class."""
-    tally = Counter(
-        label for name in SPLITS for labels in corpus.splits[name]["labels"][:] for label in set(labels)
-    )
+    tally = sum((tallies.count_labels(corpus.splits[name]) for name in SPLITS), Counter[str]())
     # If the column was mistaken for another, a label that is no class may be a person's name.
     showable = set(corpus.classes) | (set(tally) if corpus.card.names_may_show else set())
     yield from _alike(sorted(showable | set(tally)), showable, tally)
@@ -62,7 +61,9 @@ def _alike(names: Sequence[str], showable: set[str], tally: Counter[str]) -> Ite
 
 
 def _empty_names(corpus: Corpus, names: Sequence[str], tally: Counter[str]) -> Iterator[Finding]:
-    captions = {text for split in SPLITS for texts in corpus.splits[split]["texts"][:] for text in texts}
+    captions = {
+        text for split in SPLITS for text in tallies.names_among_captions(corpus.splits[split], names)
+    }
     # Where the card writes the prompts out, and no caption is made of the labels, the name does not matter.
     used = [
         name

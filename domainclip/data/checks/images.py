@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding, Level
 from domainclip.data.corpus import Corpus
 from domainclip.data.dicom import decoders, doubts, reading
 from domainclip.data.files import locations
+from domainclip.data.files.mapped_tables import MappedTexts, look_up
 from domainclip.data.images import inspection
 from domainclip.data.images.alignment import detail_level
-from domainclip.data.images.corpus_images import CorpusImages, Position, positions_of
+from domainclip.data.images.corpus_images import CorpusImages, Position, positions_in
 from domainclip.data.images.perceptual_hashes import THUMBNAIL_SIDE
 from domainclip.data.quarantine import UnusableItem, count_reasons, raise_max_unusable
 from domainclip.data.schema import SPLITS
@@ -24,6 +26,7 @@ from domainclip.distributed.phases import phase
 
 _MAX_ENLARGED = 0.05  # share of images enlarged by more than twice, above which the finding is a warning
 _HEAD_BYTES = 132  # enough to recognise a DICOM file
+_ROWS, _PART = 2048, 32  # rows that are read at once, and files that a thread opens one after another
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class InspectedCorpus:
     digests: Sequence[str]
     inspections: np.ndarray  # (n,) inspection.INSPECTION
     complete: bool  # all images of the corpus
-    ids: dict[str, list[str]]  # by split, of items
-    groups: dict[str, list[str]]  # by split, of items
+    ids: Mapping[str, Sequence[str]]  # by split, of items
+    groups: Mapping[str, Sequence[str]]  # by split, of items
 
     def split(self, index: int) -> str:
         """The split of an image."""
@@ -67,14 +70,13 @@ def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> Insp
 
     If all inspections are in the cache, all are used.
     """
-    ids = {name: corpus.splits[name]["id"][:] for name in SPLITS}
-    every = (id for name in SPLITS for id in ids[name])
-    of_items = {id: [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])] for id in every}
-    positions, digests = positions_of(ids, of_items)
-    complete = sample is None or len(positions) <= sample or inspection.is_inspection_cached(digests)
-    if sample is not None and not complete:
-        sampled = [i * len(positions) // sample for i in range(sample)]
-        positions, digests = [positions[i] for i in sampled], [digests[i] for i in sampled]
+    ids, groups = (
+        {name: derived_column(corpus.splits[name], [column], str) for name in SPLITS}
+        for column in ("id", "group")
+    )
+    complete = inspects_all(corpus, sample)
+    positions = positions_in(ids, corpus.view_digests, None if complete else sample)
+    digests = list(_digests_at(corpus, positions, ids, complete))
     images = CorpusImages(corpus.splits, positions)
     return InspectedCorpus(
         corpus,
@@ -84,8 +86,55 @@ def inspect_corpus(corpus: Corpus, sample: int | None, workers: int = 0) -> Insp
         inspection.inspect_images(images, digests, workers),
         complete,
         ids,
-        groups={name: corpus.splits[name]["group"][:] for name in SPLITS},
+        groups,
     )
+
+
+def inspects_all(corpus: Corpus, sample: int | None) -> bool:
+    """Whether all images of a corpus are inspected, and not `sample` of them alone."""
+    if sample is None or count_images(corpus) <= sample:
+        return True
+    return inspection.is_inspection_cached(image_digests(corpus))
+
+
+def count_images(corpus: Corpus) -> int:
+    """The images of a corpus, views included."""
+    return sum(map(len, corpus.splits.values())) + sum(map(len, corpus.view_digests.values()))
+
+
+def image_digests(corpus: Corpus) -> Iterator[str]:
+    """The digest of every image, views included, in order."""
+    return (digest for _, _, digests in digests_of_items(corpus) for digest in digests)
+
+
+def digests_of_items(corpus: Corpus) -> Iterator[tuple[str, str, list[str]]]:
+    """Split, id and the digests of the images of every item."""
+    first = _first_digests(corpus)
+    for name in SPLITS:
+        for id in derived_column(corpus.splits[name], ["id"], str):
+            yield name, id, [next(first), *_view_digests(corpus, id)]
+
+
+def _digests_at(
+    corpus: Corpus, positions: Sequence[Position], ids: Mapping[str, Sequence[str]], complete: bool
+) -> Iterator[str]:
+    """The digest of each image."""
+    if complete:
+        return image_digests(corpus)
+    items = ((ids[at.split][at.row], at.view) for at in positions)
+    return ([corpus.digests.get(id, id), *_view_digests(corpus, id)][view] for id, view in items)
+
+
+def _first_digests(corpus: Corpus) -> Iterator[str]:
+    """The digest of the image of every item, in order; of one without, its id."""
+    ids = (id for name in SPLITS for id in derived_column(corpus.splits[name], ["id"], str))
+    if isinstance(corpus.digests, MappedTexts):
+        return look_up(corpus.digests, ids)
+    return (corpus.digests.get(id, id) for id in ids)
+
+
+def _view_digests(corpus: Corpus, id: str) -> Sequence[str]:
+    return corpus.view_digests.get(id, ()) if len(corpus.view_digests) else ()
 
 
 def unreadable_images(inspected: InspectedCorpus) -> Iterator[Finding]:
@@ -198,16 +247,18 @@ def burned_in_text(corpus: Corpus, files: Sequence[str]) -> Iterator[Finding]:
 
 def dicom_files(corpus: Corpus) -> set[str]:
     """The DICOM files of a corpus, also those inside tars, recognised by their content."""
-    files: dict[str, None] = {}
-    for name in SPLITS:
-        # Arrow columns, of which only paths are converted: a row may contain whole images.
-        rows = corpus.splits[name].select_columns(["image", "views"]).with_format("arrow")
-        for batch in rows.iter(1024):
-            for images in (batch["image"].combine_chunks(), batch["views"].combine_chunks().flatten()):
-                files |= dict.fromkeys(locations.resolve_location(path) for path in _file_paths(images))
+    found: set[str] = set()
     with ThreadPoolExecutor(16) as pool:  # almost all of the time is waiting for a disk or a file server
-        is_dicom = pool.map(_is_dicom, files)
-        return {file for file, dicom in zip(files, is_dicom, strict=True) if dicom}
+        for name in SPLITS:
+            # Arrow columns, of which only paths are converted: a row may contain whole images.
+            rows = corpus.splits[name].select_columns(["image", "views"]).with_format("arrow")
+            for batch in rows.iter(_ROWS):
+                columns = (batch["image"].combine_chunks(), batch["views"].combine_chunks().flatten())
+                paths = [path for images in columns for path in _file_paths(images)]
+                files = list(dict.fromkeys(map(locations.resolve_location, paths)))
+                parts = [files[start : start + _PART] for start in range(0, len(files), _PART)]
+                found.update(*pool.map(_dicom_among, parts))
+    return found
 
 
 def _file_paths(images: pa.StructArray) -> list[str]:
@@ -217,8 +268,7 @@ def _file_paths(images: pa.StructArray) -> list[str]:
     return [path for path, in_memory in pairs if path and not in_memory]
 
 
-def _is_dicom(path: str) -> bool:
-    try:
-        return reading.is_dicom(locations.read_location(path, _HEAD_BYTES))
-    except OSError:
-        return False
+def _dicom_among(files: Sequence[str]) -> list[str]:
+    """The DICOM files among some; those that cannot be read are none."""
+    heads = zip(files, locations.read_heads(files, _HEAD_BYTES), strict=True)
+    return [file for file, head in heads if head is not None and reading.is_dicom(head)]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from domainclip.data import splits
+from domainclip.data.checks import images, tallies
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.checks.images import InspectedCorpus
 from domainclip.data.corpus import Corpus
@@ -24,9 +25,11 @@ _REMEDY = "leave its group out of the earlier split with corpus.splits.near_dupl
 
 def shared_groups(corpus: Corpus) -> Iterator[Finding]:
     """Groups in more than one split; else truth keys in more than one, where the card names them."""
-    locations = {name: item_locations(corpus, name) for name in SPLITS}
     columns: tuple[Literal["group", "truth"], ...] = ("group", "truth")
     for column in columns[: 2 if corpus.card.columns.truth else 1]:
+        if not tallies.share_a_value([corpus.splits[name] for name in SPLITS], column):
+            continue
+        locations = {name: item_locations(corpus, name) for name in SPLITS}
         keys = {name: corpus.splits[name][column][:] for name in SPLITS}
         text = splits.describe_leak(keys, locations, column)
         if text:
@@ -70,15 +73,18 @@ def identical_images(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _locations_by_digest(corpus: Corpus) -> dict[str, dict[str, list[str]]]:
-    """digest -> split -> locations of its images."""
+    """digest -> split -> locations of its images, of the digests that occur more than once."""
+    # By 64 bits of each: the digests themselves would take a hundred bytes a pair.
+    hashes = np.fromiter(map(hash, images.image_digests(corpus)), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    repeated = set(values[counts > 1].tolist())
     locations: dict[str, dict[str, list[str]]] = {}
-    for name in SPLITS:
-        for id, location in zip(corpus.splits[name]["id"][:], item_locations(corpus, name), strict=True):
-            digests = [corpus.digests.get(id, id), *corpus.view_digests.get(id, [])]
-            for digest in dict.fromkeys(digests):  # an image that an item holds twice is not reported
+    for name, id, digests in images.digests_of_items(corpus) if repeated else ():
+        for digest in dict.fromkeys(digests):  # an image that an item holds twice is not reported
+            if hash(digest) in repeated:
                 view = digests.index(digest)
-                image_location = f"{location} view {view}" if view else location
-                locations.setdefault(digest, {}).setdefault(name, []).append(image_location)
+                location = corpus.locations.get(id, f"item {id}") + (f" view {view}" if view else "")
+                locations.setdefault(digest, {}).setdefault(name, []).append(location)
     return locations
 
 
@@ -126,8 +132,8 @@ def _find_pairs(
     workers: int,
 ) -> list[DuplicatePair]:
     """Near-duplicates of different items, by their index; identical files are reported elsewhere."""
-    images = inspected.images
-    encode = None if embed is None else lambda indices: embed([images[index] for index in indices])
+    rows = inspected.images
+    encode = None if embed is None else lambda indices: embed([rows[index] for index in indices])
     pairs = find_copies(inspected.inspections, inspected.digests, encode, workers)
     return [pair for pair in pairs if inspected.item(pair.first) != inspected.item(pair.second)]
 

@@ -21,6 +21,7 @@ from domainclip.data.checks.findings import Finding, apply_card_levels
 from domainclip.data.corpus import Corpus
 
 SAMPLE_IMAGES = 2048  # inspected before a training; `domainclip data check` inspects all
+SAMPLE_CAPTIONS = 20_000  # training items whose captions are tokenized before a training
 
 
 def corpus_findings(
@@ -38,8 +39,9 @@ def corpus_findings(
     """All findings, errors first.
 
     `count_tokens` returns the length of each text before truncation to `max_tokens`; `side` is the image size
-    of the base in pixels; `sample` images are decoded (None: all) by `workers` processes; `embed` returns
-    embeddings (n, d) of images, which decide doubtful near-duplicates.
+    of the base in pixels; `sample` images are decoded by `workers` processes, and the captions of
+    SAMPLE_CAPTIONS items tokenized (None: all of both); `embed` returns embeddings (n, d) of images, which
+    decide doubtful near-duplicates.
     """
     findings = [
         *structure.split_sizes(corpus),
@@ -53,8 +55,10 @@ def corpus_findings(
         *captions.repeated_captions(corpus, batch_size),
     ]
     if count_tokens is not None and len(corpus.splits["train"]):
-        findings += captions.truncated_captions(corpus, count_tokens, max_tokens)
-        findings += captions.split_scripts(corpus, count_tokens, max_tokens)
+        of_items = None if sample is None else SAMPLE_CAPTIONS
+        count = _Lengths(count_tokens)
+        findings += captions.truncated_captions(corpus, count, max_tokens, of_items)
+        findings += captions.split_scripts(corpus, count, max_tokens, of_items)
     findings += captions.mirrored_laterality(corpus, augmentation)
     findings += identifiers.captions_with_identifiers(corpus)
     inspected = images.inspect_corpus(corpus, sample, workers)
@@ -70,3 +74,17 @@ def corpus_findings(
     if corpus.card.checks.near_duplicates != "off":
         findings += leakage.near_duplicate_images(corpus, inspected, embed, workers)
     return apply_card_levels(findings, corpus.card.checks)
+
+
+class _Lengths:
+    """The tokens of texts, each counted once for all checks."""
+
+    def __init__(self, count_tokens: Callable[[list[str]], Sequence[int]]) -> None:
+        self.count_tokens = count_tokens
+        self.lengths: dict[str, int] = {}
+
+    def __call__(self, texts: list[str]) -> list[int]:
+        new = [text for text in dict.fromkeys(texts) if text not in self.lengths]
+        if new:
+            self.lengths |= zip(new, self.count_tokens(new), strict=True)
+        return [self.lengths[text] for text in texts]

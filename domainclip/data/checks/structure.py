@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from domainclip.data.batching.item_columns import derived_column
+from domainclip.data.checks import tallies
 from domainclip.data.checks.findings import MAX_LOCATIONS, Finding
 from domainclip.data.corpus import Corpus
 from domainclip.data.dicom import typed_values
@@ -22,7 +24,7 @@ def split_sizes(corpus: Corpus) -> Iterator[Finding]:
     """Items and groups of each split, and the items that were left out."""
     sizes = []
     for name in SPLITS:
-        groups, items = Counter(corpus.splits[name]["group"][:]), len(corpus.splits[name])
+        groups, items = tallies.count_values(corpus.splits[name], "group"), len(corpus.splits[name])
         sizes.append(f"{name} {items} items of {len(groups)} groups")
         largest = max(groups.values(), default=0)
         if items >= _MIN_ITEMS and largest > items / 2:
@@ -51,7 +53,7 @@ def class_coverage(corpus: Corpus) -> Iterator[Finding]:
     yield from _class_names(corpus)
     class_items = class_counts(corpus)
     for split in ("train", "test"):
-        labelled = sum(1 for labels in corpus.splits[split]["labels"][:] if labels)
+        labelled = tallies.count_labelled(corpus.splits[split])
         if not labelled or not corpus.classes:
             continue
         missing = [
@@ -81,13 +83,18 @@ def class_coverage(corpus: Corpus) -> Iterator[Finding]:
 
 def unusable_attributes(corpus: Corpus) -> Iterator[Finding]:
     """Ages, dates and numbers of DICOM files whose values are none: subgroups do not show these items."""
-    metas = [json.loads(meta or "{}") for name in SPLITS for meta in corpus.splits[name]["meta"][:]]
     for name in corpus.card.columns.meta:
-        values = [meta.get(name) for meta in metas]
         vr = typed_values.type_of(name, ())
+        if not typed_values.is_numeric(vr):
+            continue
+        values = [
+            json.loads(meta or "{}").get(name)
+            for items in corpus.splits.values()
+            for meta in derived_column(items, ["meta"], str)
+        ]
         given = [value for value in values if value is not None and str(value).strip()]
         bad = sum(not isinstance(typed_values.typed_value(value, vr), float) for value in given)
-        if typed_values.is_numeric(vr) and bad:
+        if bad:
             kind = typed_values.type_name(vr)
             text = f"corpus.columns.meta: {name} is no {kind} in {bad} of {len(values)} items: subgroups "
             yield Finding("warning", f"{text}do not show them", "unusable_attribute", bad)
@@ -95,10 +102,7 @@ def unusable_attributes(corpus: Corpus) -> Iterator[Finding]:
 
 def class_counts(corpus: Corpus) -> dict[str, dict[str, int]]:
     """class -> split -> items."""
-    tally = {
-        name: Counter(label for labels in corpus.splits[name]["labels"][:] for label in set(labels))
-        for name in SPLITS
-    }
+    tally = {name: tallies.count_labels(corpus.splits[name]) for name in SPLITS}
     return {label: {split: tally[split][label] for split in SPLITS} for label in corpus.classes}
 
 

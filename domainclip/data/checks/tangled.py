@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.checks.association import cramers_v, cross_validated, folds_of_groups
 from domainclip.data.checks.findings import Finding, Level
 from domainclip.data.checks.images import InspectedCorpus
@@ -44,8 +45,8 @@ class _Labelled:
 def _labelled(corpus: Corpus) -> _Labelled:
     of_group: dict[str, tuple[str, int, str]] = {}
     for split in SPLITS:
-        groups, labels = corpus.splits[split]["group"][:], corpus.splits[split]["labels"][:]
-        for row, (group, names) in enumerate(zip(groups, labels, strict=True)):
+        rows = derived_column(corpus.splits[split], ["group", "labels"], lambda *values: values)
+        for row, (group, names) in enumerate(rows):
             if len(names) == 1:
                 of_group.setdefault(group, (split, row, names[0]))
     chosen = list(of_group.values())
@@ -69,7 +70,7 @@ def tangled_source(corpus: Corpus) -> Iterator[Finding]:
     items = _labelled(corpus)
     if len(items.names) < 2:
         return
-    metas = {split: corpus.splits[split]["meta"][:] for split in SPLITS}
+    metas = {split: derived_column(corpus.splits[split], ["meta"], str) for split in SPLITS}
     found = [json.loads(metas[split][row] or "{}") for split, row in items.positions]
     for name, key in (("source", SOURCE), ("acquisition", ACQUISITION)):
         values = np.array([str(meta.get(key, "")) for meta in found], dtype=str)

@@ -119,6 +119,16 @@ def remedy(syntax: UID, bits: int = 8) -> str:
     return f"pip install {' '.join(missing or _PACKAGES[plugins[0]])}"
 
 
+def package_files() -> list[Path]:
+    """A file of each installed decoder: with other ones, other files of a corpus can be decoded."""
+    specs = (find_spec(_module(package)) for packages in _PACKAGES.values() for package in packages)
+    return [Path(spec.origin) for spec in specs if spec is not None and spec.origin]
+
+
 def _is_installed(package: str) -> bool:
+    return find_spec(_module(package)) is not None
+
+
+def _module(package: str) -> str:
     module = {"python-gdcm": "gdcm", "pillow": "PIL", "pylibjpeg-openjpeg": "openjpeg", "pyjpegls": "jpeg_ls"}
-    return find_spec(module.get(package, package)) is not None
+    return module.get(package, package)

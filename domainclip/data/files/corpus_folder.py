@@ -85,5 +85,15 @@ def walk_files(root: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
                 skipped.append(file)
 
 
+def walk_folders(root: Path) -> Iterator[Path]:
+    """Every folder whose files `walk_files` yields; its times change with the names of what is in it.
+
+    Raises: DataError for a folder that cannot be read.
+    """
+    for folder, subfolders, _ in os.walk(root, onerror=_refuse_unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield Path(folder)
+
+
 def _refuse_unreadable(error: OSError) -> None:
     raise DataError(f"corpus.path: a folder in it cannot be read ({error.strerror}): check its permissions")

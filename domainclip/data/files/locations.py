@@ -7,12 +7,13 @@ it. `#offset=…&size=…` selects the bytes of a member of a tar file.
 from __future__ import annotations
 
 import errno
+import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import parse_qsl, urlencode
 
 # Only what `join_location` writes: a name such as "mass #3.png" has no fragment.
+_MEMBER = re.compile(r"(?P<file>[^#]+)#offset=(?P<offset>[0-9]+)&size=(?P<size>[0-9]+)", re.DOTALL)
 _LOCATION = re.compile(r"(?P<file>.+)#(?P<keys>[a-z_]+=[^#&]*(?:&[a-z_]+=[^#&]*)*)", re.DOTALL)
 
 
@@ -21,9 +22,11 @@ def split_location(path: str) -> tuple[str, dict[str, str]]:
 
     An existing file whose name holds a `#` is that file, without a fragment.
     """
-    match = _LOCATION.fullmatch(path)
-    if match is None or _is_file(path):
+    match = _MEMBER.fullmatch(path) or _LOCATION.fullmatch(path)
+    if match is None or os.path.isfile(path):
         return path, {}
+    if match.re is _MEMBER:  # most of a large corpus: parsing a query costs ten times more
+        return match["file"], {"offset": match["offset"], "size": match["size"]}
     return match["file"], dict(parse_qsl(match["keys"], keep_blank_values=True))
 
 
@@ -34,15 +37,10 @@ def join_location(path: str, keys: Mapping[str, str | int | float]) -> str:
 
 def resolve_location(path: str) -> str:
     """The file or tar member of a location, without keys that select something inside it, such as a frame."""
+    if _MEMBER.fullmatch(path):
+        return path
     file, fragment = split_location(path)
     return join_location(file, {key: fragment[key] for key in fragment if key in ("offset", "size")})
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # no file can have this name
-        return False
 
 
 def read_location(path: str, max_bytes: int | None = None) -> bytes:
@@ -60,3 +58,27 @@ def read_location(path: str, max_bytes: int | None = None) -> bytes:
     if len(data) < size:
         raise OSError(errno.EIO, "the file has changed")
     return data
+
+
+def read_heads(paths: Iterable[str], max_bytes: int) -> Iterator[bytes | None]:
+    """The first bytes of each location; None where it cannot be read.
+
+    A file is opened once for locations in it that follow each other.
+    """
+    opened, stream = "", None
+    try:
+        for path in paths:
+            file, fragment = split_location(path)
+            try:
+                if stream is None or file != opened:
+                    if stream is not None:
+                        stream.close()
+                    stream = None
+                    stream, opened = open(file, "rb"), file  # noqa: SIM115 - closed below
+                size = min(max_bytes, int(fragment.get("size", max_bytes)))
+                yield os.pread(stream.fileno(), size, int(fragment.get("offset", 0)))
+            except OSError:
+                yield None
+    finally:
+        if stream is not None:
+            stream.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +89,24 @@ class MappedTexts(Mapping[str, str]):
         return {"file": self.file}  # a process that receives it maps the files itself
 
     def __getitem__(self, id: str) -> str:
+        return self.text_at(self.row_of(id))
+
+    def text_at(self, row: int) -> str:
+        """The text of a row."""
+        return str(self._table.column("text")[row].as_py())
+
+    def row_of(self, id: str) -> int:
+        """The row of an id, in the order they were written.
+
+        Raises: KeyError.
+        """
         hashes, rows = self._index
         wanted = np.uint64(_hash(id))
         at = int(np.searchsorted(hashes, wanted))
         while at < len(hashes) and hashes[at] == wanted:
             row = int(rows[at])
             if self._table.column("id")[row].as_py() == id:
-                return str(self._table.column("text")[row].as_py())
+                return row
             at += 1
         raise KeyError(id)
 
@@ -127,10 +139,21 @@ def look_up(texts: Mapping[str, str], ids: Iterable[str]) -> Iterator[str]:
     if not isinstance(texts, MappedTexts):
         yield from (texts[id] for id in ids)
         return
-    rows = iter(texts.items())
+    rows = enumerate(texts.items())
+    following = next(rows, None)
     for id in ids:
+        if following is not None and following[1][0] != id:
+            row = texts.row_of(id)
+            if row < following[0]:  # in another order
+                yield texts.text_at(row)
+                continue
+            # The rows between were left out since.
+            following = next(islice(rows, row - following[0] - 1, None), None)
+        if following is None:
+            yield texts[id]
+            continue
+        yield following[1][1]
         following = next(rows, None)
-        yield following[1] if following is not None and following[0] == id else texts[id]
 
 
 class _Texts(ValuesView[str]):

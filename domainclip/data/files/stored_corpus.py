@@ -65,7 +65,9 @@ class MappedLists(Mapping[str, list[str]]):
 def entry_name(files: Iterable[Path], *settings: Any) -> str:
     """The name of the entry of a corpus that is read from files in their present state, with settings."""
     versions = disk_cache.versions("domainclip", "datasets", "pyarrow", "numpy")
-    states = [[str(file.absolute()), _state(str(file))] for file in files]
+    names = [str(file.absolute()) for file in files]
+    with ThreadPoolExecutor(16) as pool:  # a file server answers each call after some time
+        states = list(zip(names, pool.map(_state, names), strict=True))
     return disk_cache.key("corpus", VERSION, _code(), versions, states, *settings)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from domainclip import disk_cache
+from domainclip.data.files.tar_headers import plain_member
 from domainclip.data.files.tar_samples import (
     IMAGE_SUFFIXES,
     OTHER_SUFFIX,
@@ -144,7 +145,7 @@ def _members(archive: tarfile.TarFile, size: int | None) -> Iterator[_Member | M
     while True:
         number += 1
         try:
-            info = archive.next()
+            info = (plain_member(archive) if size is not None and number > 1 else None) or archive.next()
         except _TAR_ERRORS:
             yield MemberFault(number, "cut tar", "")
             return

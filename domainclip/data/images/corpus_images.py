@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from domainclip.data.schema import SPLITS
 
 if TYPE_CHECKING:
@@ -36,6 +38,33 @@ class CorpusImages:
         row: dict[str, Any] = self._rows[position.split][position.row]
         image: dict[str, Any] = row["views"][position.view - 1] if position.view else row["image"]
         return image
+
+
+def positions_in(
+    ids: Mapping[str, Sequence[str]], views: Mapping[str, Sequence[str]], sample: int | None
+) -> list[Position]:
+    """The position of every image, or of `sample` of them, spread evenly.
+
+    `ids` are of items by split, `views` the digests of the further images of those that have any.
+    """
+    if len(views) or sample is None:
+        positions = [
+            Position(name, row, view)
+            for name in SPLITS
+            for row, id in enumerate(ids[name])
+            for view in range(1 + (len(views.get(id, ())) if len(views) else 0))
+        ]
+        if sample is None:
+            return positions
+        return [positions[i * len(positions) // sample] for i in range(sample)]
+    # Of a million items, the positions that are not inspected are never made.
+    ends = np.cumsum([len(ids[name]) for name in SPLITS])
+    places = [i * int(ends[-1]) // sample for i in range(sample)]
+    splits = np.searchsorted(ends, places, side="right").tolist()
+    return [
+        Position(SPLITS[split], place - (int(ends[split - 1]) if split else 0), 0)
+        for place, split in zip(places, splits, strict=True)
+    ]
 
 
 def positions_of(

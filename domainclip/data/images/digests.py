@@ -12,20 +12,23 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from domainclip import disk_cache
 from domainclip.data.files import locations
 from domainclip.data.images import fits_settings
 
+T = TypeVar("T")
+Result = TypeVar("Result")
 MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
 _CHUNK_IMAGES = 64  # images given as bytes are in memory together
+_PART = 4  # images that a thread handles one after another
 _READ_BYTES = 2**20
 _MAX_PENDING = 4096  # digests that are written together: each transaction waits for the disk
 # ns: within one tick of a file system's clock a file can change and keep its times.
@@ -33,7 +36,7 @@ _TIMESTAMP_MARGIN = 2 * 10**9
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each image
 class _FileRange:
     """The bytes of a file, or of a member of a tar, in their present state."""
 
@@ -76,17 +79,23 @@ def _chunk_digests(
     computed: dict[_FileRange, bytes],
 ) -> list[str]:
     """The digests of some images; those of files that had to be read are added to `computed`."""
-    ranges = list(pool.map(_image_ranges, images))
+    ranges = _in_parts(pool, _image_ranges, images)
     needed = dict.fromkeys(part for parts in ranges for part in parts if part is not None and part.size)
     known = _look_up(needed, record)
     unknown = [part for part in needed if part not in known]
     fresh = {
         part: digest
-        for part, digest in zip(unknown, pool.map(_sha256, unknown), strict=True)
+        for part, digest in zip(unknown, _in_parts(pool, _sha256, unknown), strict=True)
         if digest is not None
     }
     computed |= fresh
     return [_image_digest(image, parts, known | fresh) for image, parts in zip(images, ranges, strict=True)]
+
+
+def _in_parts(pool: Executor, call: Callable[[T], Result], values: Sequence[T]) -> list[Result]:
+    """The result of each value; a task of its own for each would cost more than most results."""
+    parts = [values[start : start + _PART] for start in range(0, len(values), _PART)]
+    return [result for results in pool.map(lambda part: list(map(call, part)), parts) for result in results]
 
 
 def _image_digest(
@@ -187,11 +196,13 @@ def _look_up(parts: Iterable[_FileRange], record: sqlite3.Connection | None) -> 
     known: dict[_FileRange, bytes] = {}
     if record is None:
         return known
+    by_key = {part.key: part for part in parts}
+    places = ", ".join("?" * len(by_key))
     with suppress(sqlite3.Error):
-        for part in parts:
-            row = record.execute("SELECT state, digest FROM files WHERE place = ?", (part.key,)).fetchone()
-            if row is not None and row[0] == part.state and len(row[1]) == 32:
-                known[part] = row[1]
+        query = f"SELECT place, state, digest FROM files WHERE place IN ({places})"
+        for place, state, digest in record.execute(query, list(by_key)):
+            if state == by_key[place].state and len(digest) == 32:
+                known[by_key[place]] = digest
     return known
 
 

@@ -6,9 +6,10 @@ contain thumbnails: like the rest of the cache, only its owner can read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Protocol
 
@@ -69,11 +70,11 @@ def inspect_images(images: InspectedImages, digests: Sequence[str], workers: int
         return np.concatenate([_inspect_block(images, block, digests, pool) for block in blocks])
 
 
-def is_inspection_cached(digests: Sequence[str]) -> bool:
-    """Whether the inspections of all these images are in the cache."""
-    starts = range(0, len(digests), BLOCK)
-    keys = (_cache_key(digests[start : start + BLOCK]) for start in starts)
-    return all(disk_cache.read("hashes", key) is not None for key in keys)
+def is_inspection_cached(digests: Iterable[str]) -> bool:
+    """Whether the inspections of all these images are in the cache; stops at the first block that is not."""
+    remaining = iter(digests)
+    blocks = iter(lambda: list(islice(remaining, BLOCK)), [])
+    return all(disk_cache.read("hashes", _cache_key(block)) is not None for block in blocks)
 
 
 def inspect_image(image: Mapping[str, Any]) -> np.ndarray:

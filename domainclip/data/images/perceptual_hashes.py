@@ -15,6 +15,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from domainclip.data.images.hash_neighbours import near_hashes
+
 THUMBNAIL_SIDE = 64  # pixels; smaller images hold too little detail to be told apart
 ORIENTATIONS = (
     "as it is",
@@ -30,6 +32,7 @@ ORIENTATIONS = (
 MAX_HASH_DISTANCE = 24
 # Candidates of an image that are aligned with it: that work grows with n, not with its square.
 MAX_CANDIDATES = 16
+EXACT_IMAGES = 131_072  # up to which all pairs are compared
 _BLOCK_ROWS, _BLOCK_COLUMNS = 64, 4096  # of a block of hash distances that fits into a processor's cache
 
 
@@ -58,9 +61,11 @@ def hash_thumbnail(thumbnail: np.ndarray) -> np.ndarray:
 def find_candidates(hashes: np.ndarray, workers: int = 0) -> np.ndarray:
     """(k, 3) rows i < j and orientation of pairs within MAX_HASH_DISTANCE: the closest of each image.
 
-    `hashes` are (n, 8, 2). All pairs are compared, so time grows with the square of n, at some nanoseconds a
-    pair; memory does not.
+    `hashes` are (n, 8, 2). Up to EXACT_IMAGES, all pairs are compared, at some nanoseconds each; above, those
+    that are close in one of several sorted orders (docs/guide/scale.md has the recall).
     """
+    if len(hashes) > EXACT_IMAGES:
+        return near_hashes(hashes, MAX_HASH_DISTANCE, MAX_CANDIDATES)
     candidates = partial(_block_candidates, np.ascontiguousarray(hashes.transpose(1, 2, 0)))
     with ThreadPoolExecutor(max(1, workers)) as pool:  # numpy releases the interpreter's lock
         blocks = pool.map(candidates, range(0, len(hashes), _BLOCK_ROWS))

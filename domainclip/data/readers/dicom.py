@@ -61,12 +61,24 @@ class Dicom(CorpusReader):
 
     citation: ClassVar[str] = "DICOM PS3.3 and PS3.10"
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path] | None:
+        """The table alone, where it names the files; else all files and folders; those of the decoders."""
+        root = corpus_root(path).resolve()
+        if not root.is_dir():
+            return None
+        table = self._table_file(Path(path), root)
+        installed = decoders.package_files()
+        if table is not None and self.key is None:
+            return [*installed, root, table]  # in the folder may appear a table that goes first
+        files = [*corpus_folder.walk_folders(root), *corpus_folder.walk_files(root)]
+        return [*installed, *([] if table is None else [table]), *files]
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of the items, in the order of the table, or of the names of the files."""
         root = corpus_root(path).resolve()
         if not root.exists():
             raise DataError(f"{path}: no such file or folder: check corpus.path")
-        table = self._table(root if Path(path).name.upper() == "DICOMDIR" else Path(path), root)
+        table = self._table(Path(path), root)
         table_columns = table.columns if table else ["text"]
         keywords = [
             name
@@ -97,11 +109,13 @@ class Dicom(CorpusReader):
         with tables.named_in_errors(table.file.name if table else str(path)):
             return standardise(items, roles, card, log, self.label_separator)
 
-    def _table(self, path: Path, root: Path) -> tables.Table | None:
+    def _table_file(self, path: Path, root: Path) -> Path | None:
         if self.reports:
-            file: Path | None = corpus_folder.find_table(root, self.reports)
-        else:
-            file = tables.find_table(path, ("metadata", "reports"))
+            return corpus_folder.find_table(root, self.reports)
+        return tables.find_table(root if path.name.upper() == "DICOMDIR" else path, ("metadata", "reports"))
+
+    def _table(self, path: Path, root: Path) -> tables.Table | None:
+        file = self._table_file(path, root)
         if file is None:
             return None
         key = "corpus.options.reports" if self.reports else "corpus.path"

@@ -47,6 +47,12 @@ class Folder(CorpusReader):
         _refuse_columns(card.columns)
         _require_folder(path)
 
+    def source_files(self, card: Card, path: Path | str) -> list[Path]:
+        """The folders, which change with the names in them, and the texts."""
+        root = _require_folder(path)
+        texts = (file for file in corpus_folder.walk_files(root) if file.suffix.lower() == ".txt")
+        return [*corpus_folder.walk_folders(root), *texts]
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits of all images, in the order of their names."""
         _refuse_columns(card.columns)

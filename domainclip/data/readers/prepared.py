@@ -10,8 +10,10 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from domainclip.data import prepared_format
 from domainclip.data.cards import Card
+from domainclip.data.files import object_stores
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog
+from domainclip.data.readers.sources import arrow_images, fetched_corpus
 from domainclip.data.rows import to_dataset
 from domainclip.data.schema import COLUMNS, PREPARED_MANIFEST, SPLITS, features
 from domainclip.errors import DataError
@@ -22,7 +24,8 @@ class Prepared(CorpusReader):
     """Reads shards of either form, tar or Arrow, by their manifest; pixels are the same from both.
 
     Splits, captions, classes, groups and truth keys are as they were prepared: the card's columns, shares and
-    caption template were applied then. A folder with a manifest is always read by this reader.
+    caption template were applied then. A folder with a manifest is always read by this reader. A corpus at an
+    address (s3://, gs://, az://, https://, hf://) is fetched once into the cache, and each shard verified.
     """
 
     verify: bool = False  # read every shard once more to compare its sha256 with the manifest's
@@ -31,12 +34,27 @@ class Prepared(CorpusReader):
         "domainclip data prepare; WebDataset [github.com/webdataset/webdataset]; Apache Arrow"
     )
 
+    def check_source(self, card: Card, path: Path | str) -> None:
+        """Check that the folder exists, or that the library of the store is installed."""
+        if not fetched_corpus.is_address(path):
+            super().check_source(card, path)
+        else:
+            object_stores.check_address(str(path))
+
+    def source_files(self, card: Card, path: Path | str) -> list[Path] | None:
+        """The manifest and the shards that it names."""
+        folder = _folder(path)
+        manifest = prepared_format.read_manifest(folder)
+        if manifest is None:
+            return None
+        return [folder / PREPARED_MANIFEST, *(folder / Path(s["file"]).name for s in manifest["shards"])]
+
     def read(self, card: Card, path: Path | str, log: ReadLog) -> DatasetDict:
         """Splits in the order of the shards.
 
         Raises: DataError for a folder that is not prepared, or incomplete.
         """
-        folder = Path(path)
+        folder = _folder(path)
         manifest = prepared_format.read_manifest(folder)
         if manifest is None:
             raise DataError(f"{path}: no {PREPARED_MANIFEST} of domainclip data prepare: set corpus.reader")
@@ -63,7 +81,7 @@ class Prepared(CorpusReader):
         if form == "tar":
             rows = to_dataset(list(prepared_format.read_tar_shard(file, split)))
         else:
-            rows = Dataset.from_file(str(file)).cast(features())
+            rows = _with_places(Dataset.from_file(str(file)))
         log.locations |= {id: f"{file.name} item {at}" for at, id in enumerate(rows["id"][:], start=1)}
         return rows
 
@@ -74,3 +92,21 @@ class Prepared(CorpusReader):
             same = False
         if not same or (self.verify and prepared_format.file_sha256(file) != shard["sha256"]):
             raise DataError(f"{file}: differs from the manifest: prepare the corpus again")
+
+
+def _with_places(rows: Dataset) -> Dataset:
+    """The rows of an Arrow shard, with its images as ranges of bytes of the file: no copy holds them."""
+    places = list(arrow_images.image_ranges(rows, "image") or ())
+    rows = rows.cast(features())
+    if not places or not all(places):
+        return rows
+    images = [{"path": place, "bytes": None} for place in places]
+    return rows.remove_columns("image").add_column("image", images, feature=features()["image"])
+
+
+def _folder(path: Path | str) -> Path:
+    """The folder on this machine.
+
+    Raises: DataError for a corpus at an address that cannot be fetched.
+    """
+    return fetched_corpus.fetched_corpus(str(path)) if fetched_corpus.is_address(path) else Path(path)

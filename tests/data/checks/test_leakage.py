@@ -17,6 +17,7 @@ from domainclip.data.corpus import Corpus, load_corpus
 from domainclip.errors import DataError, RecipeError
 from tests.data.image_copies import COPIES, film
 from tests.data.made_corpora import card, table
+from tests.support.processes import started
 
 SPLITS = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
 
@@ -150,6 +151,24 @@ def test_the_group_of_a_copy_is_left_out_of_the_earlier_split_and_counted(tmp_pa
     assert _codes(findings, "warning") == ["left_out"]
     (note,) = [note for note in separated.notes if note.startswith("near-duplicates")]
     assert "2 of 8 items of train (1 of its groups) are left out" in note
+
+
+def _left_out(file: str) -> dict[str, Any]:
+    loaded = load_corpus(card(splits={"near_duplicates": "leave_out"}), file)
+    return {
+        "ids": {name: items["id"][:] for name, items in loaded.splits.items()},
+        "unusable": [(item.location, item.reason) for item in loaded.unusable],
+        "notes": loaded.notes,
+        "fingerprint": loaded.fingerprint,
+    }
+
+
+def test_two_processes_leave_out_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
+    _corpus(tmp_path, COPIES["cut"](film(2)), changed={"group": {2: "patient", 5: "patient"}})
+    alone = _left_out(str(tmp_path / "metadata.csv"))
+    assert len(alone["unusable"]) == 2
+    assert started(2, tmp_path, _left_out, str(tmp_path / "metadata.csv")) == [alone, alone]
 
 
 def test_nothing_is_left_out_without_a_copy(tmp_path: Path) -> None:

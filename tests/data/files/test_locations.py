@@ -54,3 +54,15 @@ def test_reading_the_beginning_of_a_tar_member(tmp_path: Path) -> None:
     assert locations.read_location(str(file), 4) == b"0123"
     assert locations.resolve_location(path) == f"{file}#offset=2&size=5"
     assert locations.resolve_location(f"{file}#frame=3") == str(file)
+
+
+def test_reading_the_heads_of_members_and_files(tmp_path: Path) -> None:
+    file, other, odd = tmp_path / "a.tar", tmp_path / "b.dcm", tmp_path / "a#offset=1&size=2"
+    file.write_bytes(b"0123456789")
+    other.write_bytes(b"other")
+    odd.write_bytes(b"odd")
+    paths = [
+        *(f"{file}#offset=2&size=5", f"{file}#offset=7&size=2", str(other), str(tmp_path / "none")),
+        *(f"{file}#offset=8&size=9", str(odd), f"{other}#frame=3"),
+    ]
+    assert list(locations.read_heads(paths, 3)) == [b"234", b"78", b"oth", None, b"89", b"odd", b"oth"]

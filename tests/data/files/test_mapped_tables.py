@@ -71,3 +71,25 @@ def test_no_texts(tmp_path: Path) -> None:
     write_texts([], tmp_path / "texts.arrow")
     assert dict(MappedTexts(tmp_path / "texts.arrow")) == {}
     assert "a" not in MappedTexts(tmp_path / "texts.arrow")
+
+
+def test_texts_are_looked_up_in_order_where_rows_were_left_out_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {str(i): f"text {i}" for i in range(100)}
+    write_texts(texts.items(), tmp_path / "t.arrow")
+    single: list[str] = []
+    find = MappedTexts.row_of
+    monkeypatch.setattr(MappedTexts, "row_of", lambda self, id: single.append(id) or find(self, id))
+    for ids, found_alone in (
+        (list(texts), 0),
+        ([id for id in texts if int(id) % 5], 20),  # one for each gap
+        (list(texts)[50:], 1),
+        (["7", "8", "3", "4", "9", "99", "98"], 5),
+    ):
+        single.clear()
+        rows = mapped_tables.look_up(MappedTexts(tmp_path / "t.arrow"), ids)
+        assert list(rows) == [texts[id] for id in ids]
+        assert len(single) == found_alone
+    with pytest.raises(KeyError):
+        list(mapped_tables.look_up(MappedTexts(tmp_path / "t.arrow"), ["1", "none"]))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
 from domainclip.data import prepared_format
 from domainclip.data.corpus import load_corpus
+from domainclip.data.files import object_stores, remote
 from domainclip.data.images.decode import decode_image
 from domainclip.data.images.reencode import Reencoder
 from domainclip.data.quarantine import ReadLog
 from domainclip.data.readers.prepared import Prepared
 from domainclip.errors import DataError
+from domainclip.pipelines import early_checks
 from domainclip.pipelines.data_prepare import write_prepared_corpus
 from domainclip.pipelines.prepared_shards import PrepareRequest
 from tests.data.made_corpora import card, table
@@ -131,3 +137,52 @@ def test_a_shard_with_fewer_items_than_its_manifest_counts_is_refused(
         load_corpus(card(), str(folder))
     name = folder / f"train-00000.{form}"
     assert str(error.value) == f"{name}: holds 2 items and not 3: prepare the corpus again"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """fsspec's store in memory as one of the stores."""
+    monkeypatch.setitem(object_stores.STORES, "memory", ("fsspec", "s3"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    memory = fsspec.filesystem("memory")
+    yield memory
+    memory.store.clear()
+
+
+@pytest.mark.parametrize("form", ["arrow", "tar"])
+def test_a_corpus_in_a_store_is_fetched_once_and_is_that_of_the_disk(
+    tmp_path: Path, store: Any, form: prepared_format.ShardFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = _folder(tmp_path, form), "memory://bucket/prepared"
+    for file in folder.iterdir():
+        store.pipe(f"/bucket/prepared/{file.name}", file.read_bytes())
+    read: list[str] = []
+    opened = remote.open_stream
+    monkeypatch.setattr(remote, "open_stream", lambda name: read.append(name) or opened(name))  # type: ignore[func-returns-value]
+    early_checks.check_corpus(card(reader="prepared"), address)
+    local = load_corpus(card(), str(folder))
+    fetched, again = (load_corpus(card(reader="prepared"), address) for _ in range(2))
+    shards = len(list(folder.glob(f"*.{form}")))
+    # The manifest tells of a corpus that was prepared anew, so it is read by both commands, and twice by each.
+    assert len([name for name in read if name.endswith(form)]) == shards
+    for corpus in (fetched, again):
+        assert corpus.fingerprint == local.fingerprint
+        assert dict(corpus.digests) == dict(local.digests)
+        for split, rows in corpus.splits.items():
+            for row, other in zip(rows, local.splits[split], strict=True):
+                assert decode_image(row["image"]).tobytes() == decode_image(other["image"]).tobytes()
+                assert row["image"]["bytes"] is None  # a range of the fetched file
+
+
+def test_a_shard_of_a_store_that_differs_is_refused(tmp_path: Path, store: Any) -> None:
+    for file in _folder(tmp_path, "arrow").iterdir():
+        store.pipe(f"/bucket/prepared/{file.name}", file.read_bytes())
+    store.pipe("/bucket/prepared/test-00000.arrow", b"other")
+    with pytest.raises(DataError, match=r"shard test-00000\.arrow differs from the manifest"):
+        load_corpus(card(reader="prepared"), "memory://bucket/prepared")
+    assert list((tmp_path / "cache" / "shards").glob("*/*.arrow")) == []
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read: no such file in the store"):
+        load_corpus(card(reader="prepared"), "memory://bucket/none")
+    store.pipe("/bucket/other/manifest.json", b"{}")
+    with pytest.raises(DataError, match=r"other: no manifest\.json of domainclip data prepare"):
+        load_corpus(card(reader="prepared"), "memory://bucket/other")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice, tee
 from typing import Any
 
@@ -64,8 +65,8 @@ def _with_images(split: Dataset, changed: dict[int, list[dict[str, Any]]]) -> Da
     return split.select_columns(list(COLUMNS))
 
 
-def image_files(splits: Mapping[str, Dataset]) -> list[str]:
-    """The files that the images of all items lie in, each once."""
+def image_files(splits: Mapping[str, Dataset], unusable: Iterable[UnusableItem] = ()) -> list[str]:
+    """The files that the images of all items lie in, each once; and those of the unusable items."""
     files: dict[str, None] = {}
     last = "\0"  # a shard holds many images in a row
     for items in splits.values():
@@ -79,4 +80,5 @@ def image_files(splits: Mapping[str, Dataset]) -> list[str]:
                     bands = fits_settings.band_files(file, fragment)
                     files |= dict.fromkeys([file, *map(str, bands)])
                     last = "\0" if bands else f"{file}#offset="
-    return list(files)
+    sources = (locations.split_location(item.source)[0] for item in unusable)
+    return list(files | dict.fromkeys(file for file in sources if os.path.isfile(file)))
