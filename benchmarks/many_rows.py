@@ -1,9 +1,9 @@
-"""Curation of many items against the exact one, on embeddings of 512 numbers. See README.md.
+"""Curation of many items against the exact one, on embeddings and on image hashes. See README.md.
 
-    python benchmarks/many_rows.py [--rows 5000 20000 40000]
+    python benchmarks/many_rows.py [--rows 5000 20000 40000] [--hashes 10000 100000]
 
 Prints the near copies that `deduplicate` finds, the distance of a third of the rows from all (`subset`),
-and processor time.
+and processor time; then the planted pairs of hashes that are found, by the number of bits that differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from scipy.sparse.csgraph import connected_components
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from domainclip.data.curation import subset
-from domainclip.data.images import similar_rows
+from domainclip.data.images import hash_neighbours, perceptual_hashes, similar_rows
+
+EXACT_HASHES = 20_000  # up to which the exact search is timed as well
 
 
 def main() -> None:
@@ -31,7 +33,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20_000, 40_000])
-    sizes: list[int] = parser.parse_args().rows
+    parser.add_argument("--hashes", type=int, nargs="*", default=[10_000, 100_000])
+    options = parser.parse_args()
+    _compare_curation(options.rows)
+    _compare_hashes(options.hashes)
+
+
+def _compare_curation(sizes: list[int]) -> None:
     print("| rows | copies, exact | in clusters | exact | in clusters | subset, blocks | greedy | distance |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
     for n in sizes:
@@ -55,6 +63,42 @@ def main() -> None:
             f"| {close_time:.1f} s | {block_time:.1f} s | {greedy_cell} | {spread} |",
             flush=True,
         )
+
+
+def _compare_hashes(sizes: list[int]) -> None:
+    bits = (8, 12, 16, 20, 24)
+    print(
+        "\n| image hashes | " + " | ".join(f"of pairs {d} bits apart" for d in bits) + " | sorted | exact |"
+    )
+    print("|--:" * (len(bits) + 3) + "|")
+    for n in sizes:
+        hashes, planted = _hashes(n, bits)
+        near, near_time = _timed(lambda rows=hashes: hash_neighbours.near_hashes(rows, max(bits), 16))
+        found = set(map(tuple, near.tolist()))
+        shares = " | ".join(f"{len(found & planted[d]) / len(planted[d]):.1%}" for d in bits)
+        exact_cell = ""
+        if n <= EXACT_HASHES:
+            exact_cell = f"{_timed(lambda rows=hashes: perceptual_hashes.find_candidates(rows))[1]:.1f} s"
+        print(f"| {n:,} | {shares} | {near_time:.1f} s | {exact_cell} |", flush=True)
+
+
+def _hashes(n: int, bits: tuple[int, ...]) -> tuple[Any, dict[int, set[tuple[int, ...]]]]:
+    """(n, 8, 2) random hashes, the last tenth near copies of earlier ones; and these pairs by distance."""
+    draw = np.random.default_rng(0)
+    hashes = draw.integers(0, 2**64, (n, 8, 2), dtype=np.uint64)
+    copies = n // 10 // len(bits)
+    planted: dict[int, set[tuple[int, ...]]] = {}
+    for number, distance in enumerate(bits):
+        second = np.arange(n - (number + 1) * copies, n - number * copies)
+        first, orientation = draw.choice(n // 2, copies, replace=False), draw.integers(8, size=copies)
+        flips = np.argsort(draw.random((copies, 128)), axis=1)[:, :distance]
+        changed = hashes[first, 0]
+        for bit in flips.T:
+            changed[np.arange(copies), bit // 64] ^= np.uint64(1) << (bit % 64).astype(np.uint64)
+        hashes[second, orientation] = changed
+        rows = zip(first.tolist(), second.tolist(), orientation.tolist(), strict=True)
+        planted[distance] = set(rows)
+    return hashes, planted
 
 
 def _embeddings(n: int, draw: Any) -> Any:

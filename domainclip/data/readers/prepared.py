@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, concatenate_datasets
 
 from domainclip.data import prepared_format
 from domainclip.data.cards import Card
@@ -97,11 +97,17 @@ class Prepared(CorpusReader):
 def _with_places(rows: Dataset) -> Dataset:
     """The rows of an Arrow shard, with its images as ranges of bytes of the file: no copy holds them."""
     places = list(arrow_images.image_ranges(rows, "image") or ())
-    rows = rows.cast(features())
     if not places or not all(places):
-        return rows
+        return _as_standard(rows, features())
+    others = {name: kind for name, kind in features().items() if name != "image"}
+    rows = _as_standard(rows.remove_columns("image"), Features(others))
     images = [{"path": place, "bytes": None} for place in places]
-    return rows.remove_columns("image").add_column("image", images, feature=features()["image"])
+    return rows.add_column("image", images, feature=features()["image"])
+
+
+def _as_standard(rows: Dataset, kinds: Features) -> Dataset:
+    # A cast that is not in memory writes a copy of the shard beside it.
+    return rows if rows.features == kinds else rows.cast(kinds, keep_in_memory=True)
 
 
 def _folder(path: Path | str) -> Path:
