@@ -89,8 +89,9 @@ coverage: install
 # Recall and time of `search --approximate` on made vectors; the table of docs/guide/use.md.
 # From start to the first step with many pairs: time, and private memory a process (PAIRS="100000 1000000").
 PAIRS ?= 30000 100000
+SOURCES ?= shards table saved
 million: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/million.py --pairs $(PAIRS) --source shards table saved --phases
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/million.py --pairs $(PAIRS) --source $(SOURCES) --phases
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/many_rows.py
 
 approximate: install

@@ -6,7 +6,8 @@ Synthetic pairs (a caption of 8 words, one of 50 labels, groups of 4 items, imag
 shards, in a Parquet table with the images inside, or in a data set of `save_to_disk`. Each size is started
 twice: the first time with an empty cache, the second time with the same one. Of two sizes, the difference is
 the growth; below 20,000 pairs, less is done on disk. Private memory is anonymous memory after the first
-step, and its peak before. Times of a busy machine say little: `--phases` prints the processor time of each.
+step, and its peak before. With a million pairs, each target is printed with its figure. Times of a busy
+machine say little: `--phases` prints the processor time of each.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ HELD_OUT = 400  # items of validation, and of test, whatever the size
 WORDS = ("heart", "lung", "edge", "nodule", "star", "galaxy", "spiral", "field", "river", "coast", "leaf")
 SHARD = 10_000  # pairs of a tar shard, or of a row group
 BATCH = 64
+FIRST_START, SECOND_START, BYTES_OF_PAIR = 180, 20, 300  # wanted at most, of a million pairs
 
 
 def main() -> None:
@@ -64,6 +66,30 @@ def _print_growth(results: dict[int, list[dict[str, Any]]]) -> None:
         f"{small[1]['seconds'] + micros[1] * (1 - few / 1e6):.0f} s\n",
         flush=True,
     )
+    if many >= 10**6:
+        _print_targets(few, many, small, large, max(bytes_each))
+
+
+def _print_targets(
+    few: int, many: int, small: list[dict[str, Any]], large: list[dict[str, Any]], bytes_each: float
+) -> None:
+    """A line for each target: seconds of both starts, memory of a pair, and growth that is at most linear."""
+    growth = [b["seconds"] / a["seconds"] for a, b in zip(small, large, strict=True)]
+    targets = (
+        ("first start", large[0]["seconds"], FIRST_START, "s"),
+        ("second start", large[1]["seconds"], SECOND_START, "s"),
+        ("private memory of a further pair", bytes_each, BYTES_OF_PAIR, "bytes"),
+        *(
+            (f"growth of the {name} start from {few:,} to {many:,} pairs", one, many / few, "times")
+            for name, one in zip(("first", "second"), growth, strict=True)
+        ),
+    )
+    for name, value, limit, unit in targets:
+        print(
+            f"{name}: {value:.1f} {unit}, wanted at most {limit:g}: {'yes' if value <= limit else 'NO'}",
+            flush=True,
+        )
+    print(flush=True)
 
 
 def _measure(source: str, pairs: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -116,7 +142,9 @@ def _start(
     for process in running:
         output = process.communicate()[0]
         if process.returncode:
-            sys.exit("a process failed")
+            for other in running:  # it would wait for the one that failed
+                other.kill()
+            sys.exit(f"{source}, {pairs:,} pairs: a process failed with exit code {process.returncode}")
         results.append(json.loads(output.splitlines()[-1]))
     return {
         "seconds": max(result["seconds"] for result in results),

@@ -5,6 +5,10 @@
 A CLIP of 4 layers of width 256 with random weights, pictures of 96 points, each process on one thread, gloo
 between them. One process is profiled and the traffic of two is timed; from that the steps of 1, 2 and 4
 processes are predicted, and then measured. Where there are more processes than cores, they share them.
+
+The parts of a step show where an error comes from: gradients (towers, loss and communication)
+and the optimizer. The last column is the processor time of the first process, which other programs on the
+machine change less than the clock.
 """
 
 from __future__ import annotations
@@ -85,16 +89,20 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
         told["network"] = _traffic()
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     model = accelerator.prepare(setup.model)
-    mine, taken = bring(batch // world), []
+    mine, taken = bring(batch // world), list[tuple[float, float, float]]()
     for number in range(rounds + WARM):
         if world > 1:
             dist.barrier()
-        began = time.perf_counter()
+        began, processor = time.perf_counter(), time.process_time()
         step.compute_gradients(model, setup.model, mine, setup.objectives, None, number, accelerator)
+        with_gradients = time.perf_counter()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        taken.append(time.perf_counter() - began)
-    told["seconds"] = median(taken[WARM:])
+        ended = time.perf_counter()
+        taken.append((with_gradients - began, ended - with_gradients, time.process_time() - processor))
+    parts = ("gradients", "optimizer", "processor")
+    told |= {part: median(row[at] for row in taken[WARM:]) for at, part in enumerate(parts)}
+    told["seconds"] = median(row[0] + row[1] for row in taken[WARM:])
     if rank == 0:
         Path(folder, f"told{world}.json").write_text(json.dumps(told))
     accelerator.end_training()
@@ -140,12 +148,24 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores; traffic of two processes: {network.bandwidth / 1e9:.2f} GB/s, "
           f"{network.latency * 1e6:.0f} µs; batch {asked.batch}\n")  # fmt: skip
-    print("| processes | a step, predicted | measured | off by |\n|--:|--:|--:|--:|")
+    print(
+        "| processes | a step, predicted | measured | error | of one process, predicted | measured "
+        "| gradients, predicted | measured | optimizer, predicted | measured | processor time |"
+    )
+    print("|--:" * 11 + "|")
+    whole: tuple[float, float] | None = None
     for world in WORLDS:
         crowded = max(1.0, world / cores)
         found = estimate(profile, network, devices=world, batch=asked.batch, crowded=crowded)
-        real = told[world]["seconds"]
-        print(f"| {world} | {found.seconds:.3f} s | {real:.3f} s | {found.seconds / real - 1:+.0%} |")
+        real, update = told[world], crowded * profile.update
+        whole = whole or (found.seconds, real["seconds"])
+        print(
+            f"| {world} | {found.seconds:.3f} s | {real['seconds']:.3f} s "
+            f"| {found.seconds / real['seconds'] - 1:+.0%} "
+            f"| {found.seconds / whole[0]:.2f} | {real['seconds'] / whole[1]:.2f} "
+            f"| {found.seconds - update:.3f} s | {real['gradients']:.3f} s "
+            f"| {update:.3f} s | {real['optimizer']:.3f} s | {real['processor']:.3f} s |"
+        )
 
 
 if __name__ == "__main__":

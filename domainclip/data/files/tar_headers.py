@@ -37,5 +37,5 @@ def plain_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     info.size = int(match["size"], 8)
     info.offset, info.offset_data = start, start + tarfile.BLOCKSIZE
     blocks = -(-info.size // tarfile.BLOCKSIZE)
-    archive.offset = info.offset_data + blocks * tarfile.BLOCKSIZE  # type: ignore[attr-defined]
+    archive.offset = info.offset_data + blocks * tarfile.BLOCKSIZE
     return info
