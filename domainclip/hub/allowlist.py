@@ -16,7 +16,7 @@ from domainclip.data.cards import load_card
 from domainclip.errors import HubError
 from domainclip.hub import shared_recipe
 from domainclip.hub.shared_recipe import CARDS
-from domainclip.models.checkpoint_files import SCORER, SPACE
+from domainclip.models.checkpoint_files import SCORER
 from domainclip.report import front_matter, model_card, redaction, results_file
 from domainclip.report.results_file import ResultsFile
 
@@ -26,6 +26,7 @@ _MODEL = {
     "weights": r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|open_clip_model\.safetensors",
     "adapter": r"adapter_(config\.json|model\.safetensors)",
     "scale and bias": r"calibration\.safetensors",
+    "distance of its own": r"hyperbolic\.safetensors",
     "pooling of several images": r"pooling\.(json|safetensors)",
     "class scorer": r"scorer\.(json|safetensors)",
     "tokens": r"tokenizer\.json|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer|sentencepiece\.bpe)\.model",
@@ -113,11 +114,6 @@ def _model_folder(run: Path) -> Path:
 
 
 def _model_files(model: Path) -> Iterator[tuple[Path, str]]:
-    if (model / SPACE).is_file():
-        raise HubError(
-            f"{model}: objectives.hyperbolic has given it a distance of its own, which the code of a card "
-            "does not compute: train with contrastive to push"
-        )
     files = [(file, _kind(file.name)) for file in sorted(model.iterdir())]
     allowed = [(file, why) for file, why in files if why is not None]
     if not any(why in ("weights", "adapter") and file.suffix == ".safetensors" for file, why in allowed):

@@ -44,6 +44,7 @@ _DOWNLOADED = [
         CALIBRATION,
         POOLING,
         POOLING_WEIGHTS,
+        SPACE,
         SCORER,
         SCORER_FEATURES,
         CLASSES,

@@ -35,7 +35,8 @@ class Hyperbolic(Objective):
     embedding before normalisation, and in the logits of the masked texts, as in `contrastive`. The adapted
     model is measured and used with its own distance (model/hyperbolic.safetensors): its embeddings have three
     dimensions more, and their products rank as the distance does; validation during training compares
-    cosines. `export`, `merge` and `push` refuse such a model, whose distance other programs do not know.
+    cosines. `export` and `merge` refuse such a model, whose distance other programs do not know; the card of
+    a push has the code of domainclip alone.
     """
 
     citation: ClassVar[str] = "arXiv:2304.09172"

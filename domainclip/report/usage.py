@@ -18,7 +18,7 @@ from domainclip.errors import ModelError
 from domainclip.evaluation import run_classes
 from domainclip.evaluation.class_decisions import Decisions
 from domainclip.evaluation.run_classes import RunClasses
-from domainclip.models.checkpoint_files import ADAPTER_CONFIG, POOLING, SCORER
+from domainclip.models.checkpoint_files import ADAPTER_CONFIG, POOLING, SCORER, SPACE
 from domainclip.models.learned_prompts import LEARNED_TOKENS, insert_learned_tokens
 
 REPO = "OWNER/NAME"  # a push replaces it by the name of the repository
@@ -39,7 +39,8 @@ class ModelUse:
     classes: RunClasses | None = None
     lower_case: bool = False  # texts are in lower case, which the tokenizer itself does not do
     learned_tokens: Mapping[str, Any] = field(default_factory=dict)  # of prompt learning
-    scorer: bool = False  # class scores use features of support items, which only domainclip reads
+    # It has class scores from support items, or a distance of its own, which only domainclip computes.
+    only_domainclip: bool = False
     several_images: bool = False  # the frames of a study become one embedding
 
     @classmethod
@@ -57,7 +58,7 @@ class ModelUse:
             classes=classes,
             lower_case=family == "siglip" and bool(config.get("do_lower_case")),
             learned_tokens=learned if isinstance(learned, dict) else {},
-            scorer=(folder / SCORER).is_file(),
+            only_domainclip=(folder / SCORER).is_file() or (folder / SPACE).is_file(),
             several_images=(folder / POOLING).is_file(),
         )
 
@@ -86,7 +87,7 @@ class Blocks:
 
 def blocks(use: ModelUse, base: str | None, revision: str | None) -> Blocks:
     """The code that uses the model; `base` is the model on the Hub that an adapter is loaded onto."""
-    if use.family == "open_clip" or use.scorer:  # for which transformers has no class
+    if use.family == "open_clip" or use.only_domainclip:  # transformers has no class for it
         return Blocks("domainclip", "\n".join(_with_domainclip(use)), "", "")
     loaded = [*_imports(use), "", f"repo = {_text(REPO)}", *_loading(use, base, revision), ""]
     return Blocks(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainclip.errors import HubError, ModelError
+from domainclip.errors import ModelError
 from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.hub.allowlist import _model_files
 from domainclip.models import hyperbolic_space, loading, saving
@@ -20,6 +20,7 @@ from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.plain_weights import make_plain
 from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.hyperbolic import Hyperbolic
+from domainclip.report import usage
 from tests.objectives.filled_views import check_gradients, filled_for
 from tests.support.tiny_models import tiny_clip
 
@@ -117,5 +118,6 @@ def test_the_model_is_measured_by_its_distance_and_saved_with_it(tmp_path: Path)
     assert np.allclose(CachedEncoder(again).texts(texts), embedded, atol=1e-7)
     with pytest.raises(ModelError, match=r"it: objectives\.hyperbolic has given it a distance of its own"):
         make_plain(again, "it")
-    with pytest.raises(HubError, match="train with contrastive to push"):
-        list(_model_files(tmp_path / "saved"))
+    assert "hyperbolic.safetensors" in [file.name for file, _ in _model_files(tmp_path / "saved")]
+    code = usage.blocks(usage.ModelUse.of(tmp_path / "saved", "clip"), None, None)
+    assert (code.needs, code.pipeline, code.sentences) == ("domainclip", "", "")
