@@ -60,8 +60,12 @@ VARIANTS: dict[str, list[str]] = {
     "class questions": [f"objectives={{contrastive: {{}}, {_QUESTIONS}, anchor: {{weight: 50}}}}"],
     "questions alone": [f"objectives={{{_QUESTIONS}, anchor: {{weight: 50}}}}"],
     "within source": [_WITHIN],
-    "within source, questions": [
+    "augmentation": ["train.augmentation=radiograph"],
+    "source removal": ["source_removal={}"],
+    "all together": [
         _WITHIN,
+        "source_removal={}",
+        "train.augmentation=radiograph",
         f"objectives={{contrastive: {{}}, {_QUESTIONS}, anchor: {{weight: 50}}}}",
     ],
 }
@@ -278,7 +282,9 @@ The last column is the mean change of the accuracy on general photos.
 
 *Plain* and *built-in recipe* are those of [results.md](results.md). *Class questions* asks every finding as
 a yes-or-no question beside the contrastive loss; *questions alone* leaves that loss out. *Within source*
-draws a batch from one source and repeats rare labels of a source. The exact overrides are in the script.
+draws a batch from one source and repeats rare labels of a source. *Augmentation* is that of radiographs;
+*source removal* takes the direction of the source out of the embeddings; *all together* has these three and
+the class questions. The exact overrides are in the script.
 """
 
 

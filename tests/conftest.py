@@ -78,6 +78,7 @@ LONG = {
     "test_a_run_goes_on_from_any_folder",
     "test_a_run_goes_on_in_parts",
     "test_a_run_learns_the_same_whether_anyone_looks",
+    "test_a_run_removes_the_source_and_saves_it",
     "test_a_run_resumed_with_queues_and_averages_ends_bit_equal",
     "test_a_run_stands_against_the_base_as_published",
     "test_a_signal_to_the_launcher_saves_once",

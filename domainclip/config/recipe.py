@@ -113,6 +113,18 @@ class WeightInterpolation(StrictModel):
         return sorted(set(value))
 
 
+class SourceRemoval(StrictModel):
+    """Image embeddings whose means do not depend on the source: a map in the weights [arXiv:2306.03819]."""
+
+    citation: ClassVar[str] = "arXiv:2306.03819"
+
+    by: Literal["source", "acquisition", "both"] = "source"  # of corpus.columns: what is removed
+    # Compare sources among items of equal labels only, so that the label stays where it is tangled with them.
+    given_labels: bool = True
+    # 0: the smallest change of the embeddings; 1: an orthogonal projection, which depends less on few items.
+    shrinkage: float = Field(0.1, ge=0, le=1)
+
+
 class ReportConfig(StrictModel):
     """Title, licence and content of the report."""
 
@@ -137,6 +149,8 @@ class Recipe(StrictModel):
     anchor_images: AnchorImages = AnchorImages()
     # {}: weights between base and adapted model, chosen on validation.
     weight_interpolation: WeightInterpolation | None = None
+    # {}: remove the direction of the source from the embeddings of images, after training; null: keep it.
+    source_removal: SourceRemoval | None = None
     probes: dict[str, Options] = {"zero_shot": {}, "retrieval": {}}  # what is measured, with options
     retention: RetentionSource | None = None  # general images, on which forgetting is measured
     evaluate: EvaluationConfig = EvaluationConfig()  # how the models are measured
@@ -171,7 +185,7 @@ class Recipe(StrictModel):
         """The settings that determine the trained weights; a run resumes only when they are unchanged."""
         data = self.model_dump(mode="json")
         evaluation = data.pop("evaluate")
-        for key in ("name", "report"):
+        for key in ("name", "report", "source_removal"):  # what is removed is removed after training
             data.pop(key)
         interpolation = data.pop("weight_interpolation") or {}
         if self.train.steers and interpolation.get("max_retention_drop") is not None:

@@ -11,6 +11,7 @@ from domainclip.config import durations
 from domainclip.config.sources import MixedSource
 from domainclip.config.strict_model import StrictModel
 
+Augmentation = Literal["none", "crop", "crop_flip", "radiograph"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -21,6 +22,7 @@ _AUTO_STEPS, _AUTO_EPOCHS = 100, 20
 
 
 PROJECTION_DECAY = "arXiv:2411.01713"  # the source of train.projection_decay
+RADIOGRAPH = "arXiv:1906.03347"  # the source of `augmentation: radiograph`
 
 
 class WeightAverageConfig(StrictModel):
@@ -60,7 +62,8 @@ class TrainConfig(StrictModel):
     # Of activations: auto is the fastest that the device computes in; tf32 is fp32 with shorter factors in
     # matrix products, on a GPU that has it.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    augmentation: Literal["none", "crop", "crop_flip"] = "none"  # crop_flip mirrors, too
+    # crop_flip mirrors, too; radiograph changes border, grey scale, sharpness and resolution.
+    augmentation: Augmentation = "none"
     # fast: JPEG files at a half, a quarter or an eighth of their size where that is twice the model's input.
     decode: Literal["exact", "fast"] = "exact"
     # Processes that load images, for each process of the run; auto: its share of the cores, none for few.

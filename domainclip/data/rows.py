@@ -258,7 +258,7 @@ def _cell(row: SourceRow, column: str | None) -> str:
 def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
     """The classes of a row, and those that are marked as unknown."""
     if isinstance(columns.labels, list):
-        return _flags(row, columns.labels)
+        return _flags(row, columns.labels, columns.blank_labels == "unknown")
     if not columns.labels:
         return [], []
     cells = of_column(label_texts, row.values, columns.labels)
@@ -267,11 +267,11 @@ def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[li
     return list(dict.fromkeys(cell for cell in cells if cell)), []
 
 
-def _flags(row: SourceRow, names: list[str]) -> tuple[list[str], list[str]]:
+def _flags(row: SourceRow, names: list[str], blank_is_unknown: bool) -> tuple[list[str], list[str]]:
     present, unknown = [], []
     for name in names:
         cell = _cell(row, name).casefold()
-        if cell in _UNKNOWN:
+        if cell in _UNKNOWN or (blank_is_unknown and not cell):
             unknown.append(name)
         elif cell not in _FLAG_VALUES:
             raise DataError(f"{row.location}, column {name}: not 1, 0, -1 (unknown) or blank")

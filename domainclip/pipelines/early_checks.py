@@ -13,7 +13,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.config.sources import CorpusSource
 from domainclip.data.cards import Card, load_card
 from domainclip.data.schema import PREPARED_MANIFEST
-from domainclip.errors import DataError, DomainclipError
+from domainclip.errors import DataError, DomainclipError, RecipeError
 from domainclip.models import folder_checks
 from domainclip.pipelines.eval_request import EvalRequest, recipe_of, run_of
 
@@ -91,4 +91,26 @@ def _check_corpus_of(recipe: Recipe) -> None:
         raise DataError(
             f"corpus.path: {recipe.corpus.path} does not exist: domainclip demo generates it and trains on it"
         )
-    check_corpus(load_card(recipe.corpus.card, recipe.corpus.overrides()), recipe.corpus.path)
+    card = load_card(recipe.corpus.card, recipe.corpus.overrides())
+    check_corpus(card, recipe.corpus.path)
+    if not Path(recipe.corpus.path, PREPARED_MANIFEST).is_file():  # whose own card names the columns
+        _check_sources(recipe, card)
+
+
+def _check_sources(recipe: Recipe, card: Card) -> None:
+    """Refuse a key that needs the source or the acquisition of an item, where the card names no column of it.
+
+    Raises: RecipeError.
+    """
+    within = recipe.curation.get("within_source")
+    used = {"curation.within_source.by": within.get("by", "source")} if within is not None else {}
+    if recipe.source_removal is not None:
+        used["source_removal.by"] = recipe.source_removal.by
+    named = {"source": bool(card.columns.source), "acquisition": bool(card.columns.acquisition)}
+    for key, by in used.items():
+        missing = [name for name, is_named in named.items() if not is_named and by in (name, "both")]
+        if missing:
+            value = "COLUMN" if missing[0] == "source" else "[COLUMN]"
+            raise RecipeError(
+                f"{key}: {by}: the card names no column of it: set corpus.columns.{missing[0]}={value}"
+            )

@@ -14,6 +14,7 @@ from domainclip.pipelines.open_run import open_run
 from domainclip.pipelines.protocol import make_protocol
 from domainclip.pipelines.reporting import write_run_report
 from domainclip.pipelines.run_folder import save_adapted_model
+from domainclip.pipelines.source_removal import remove_source
 from domainclip.pipelines.starting_point import find_starting_point
 from domainclip.pipelines.training_setup import plan_training
 from domainclip.training.run_context import RunOptions
@@ -38,6 +39,7 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
         setup = plan_training(inputs, protocol, start, run)
         trained = train_in_stages(setup, run)
         adapted = interpolate_weights(trained, protocol, baseline.selection_metric)
+        adapted = remove_source(adapted, inputs, protocol, run)
         adapted = fit_class_scorer(adapted, inputs, run)
         save_adapted_model(adapted.model, run.folder)
         base = reload_base(inputs, protocol, run)

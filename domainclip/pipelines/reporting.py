@@ -119,10 +119,13 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
     """How the adapted model was trained."""
     trained = adapted.trained
     setup = trained.setup
-    sizes = {name: weight.numel() for name, weight in setup.model.weights().items()}
+    removed = adapted.removed_source
+    learning, weights = setup.weight_counts if removed is None else removed.weight_counts
     facts: dict[str, Any] = {"objectives": setup.objectives.weights, "peak_rate": setup.peak_rate}
     if adapted.interpolation is not None:
         facts["interpolation"] = adapted.interpolation.facts()
+    if removed is not None:
+        facts |= removed.facts()
     if adapted.scorer is not None:
         facts |= adapted.scorer.facts()
     if setup.settings.micro_batch_size == "auto":
@@ -139,8 +142,8 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
         facts["alarms"] = [alarm.code for alarm in trained.alarms]
     return RunFacts(
         strategy=setup.strategy,
-        learning=sum(size for name, size in sizes.items() if setup.factors[name] > 0),
-        weights=sum(sizes.values()),
+        learning=learning,
+        weights=weights,
         steps=trained.steps,
         seconds=next((line["seconds"] for line in reversed(records)), 0.0),
         device=environment()["device"],

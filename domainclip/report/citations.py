@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from markupsafe import Markup, escape
 
 from domainclip.components import Components, WeightedObjectives
-from domainclip.config.recipe import Recipe, WeightInterpolation
-from domainclip.config.training import PROJECTION_DECAY, WeightAverageConfig
+from domainclip.config.recipe import Recipe, SourceRemoval, WeightInterpolation
+from domainclip.config.training import PROJECTION_DECAY, RADIOGRAPH, WeightAverageConfig
 from domainclip.data.batching.mixed_pairs import MixedPairs
 from domainclip.evaluation.base import Probe
 from domainclip.registry import Component
@@ -43,6 +43,8 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
     ]
     if recipe.weight_interpolation is not None:
         used.append(("weight interpolation", WeightInterpolation))
+    if recipe.source_removal is not None:
+        used.append(("source removal", SourceRemoval))
     lines = [f"{name.replace('_', ' ')}: {component.citation}" for name, component in used]
     if recipe.weight_interpolation is not None and recipe.weight_interpolation.by_layer:
         lines.append("weight interpolation by layer: arXiv:2410.17146")
@@ -52,6 +54,8 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
         lines.append(f"weight average: {WeightAverageConfig.citation}")
     if recipe.train.projection_decay is not None:
         lines.append(f"selective projection decay: {PROJECTION_DECAY}")
+    if recipe.train.augmentation == "radiograph":
+        lines.append(f"augmentation radiograph: {RADIOGRAPH}")
     return lines
 
 

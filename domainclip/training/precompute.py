@@ -130,7 +130,7 @@ def _changes_by_epoch(stage: StageInputs, first: int | None) -> str:
         return "the pooling of several images of an item is learned"
     if stage.setup.settings.augmentation != "none":
         augmentation = stage.setup.settings.augmentation
-        return f"train.augmentation {augmentation} shows a different part of each in every epoch"
+        return f"train.augmentation {augmentation} changes each in every epoch"
     if stage.pairs.views_change:
         return "each epoch shows a different view of an item; corpus.views=first always shows the first one"
     if first is not None and "image" not in stage.setup.model.accepts_hidden_states:

@@ -127,10 +127,15 @@ class TrainingSetup:
         return f"{steps} steps are few: train.epochs={epochs} makes about {2 * _FEW_STEPS}"
 
     @property
+    def weight_counts(self) -> tuple[int, int]:
+        """How many numbers are trained, of how many in all weights."""
+        sizes = {name: weight.numel() for name, weight in self.model.weights().items()}
+        return sum(n for name, n in sizes.items() if self.factors[name] > 0), sum(sizes.values())
+
+    @property
     def summary(self) -> str:
         """`lora: 98,305 of 22,500,000 weights learn (0.4 %)`."""
-        sizes = {name: weight.numel() for name, weight in self.model.weights().items()}
-        learning, total = sum(n for name, n in sizes.items() if self.factors[name] > 0), sum(sizes.values())
+        learning, total = self.weight_counts
         return f"{self.strategy}: {learning:,} of {total:,} weights learn ({learning / total:.1%})"
 
     def stage_inputs(

@@ -36,6 +36,23 @@ _BOOTSTRAP_SAMPLES = 200  # for a standard error
 
 
 @dataclass(frozen=True)
+class RemovedSource:
+    """What `source_removal` did to the embeddings of images."""
+
+    directions: int
+    sources: int
+    items: int  # training items that it was fitted on
+    weight_counts: tuple[int, int]  # of the model before its adapter was merged; see `TrainingSetup`
+
+    def facts(self) -> dict[str, str]:
+        """For the report."""
+        line = (
+            f"{self.directions} directions, fitted on {self.items} training items of {self.sources} sources"
+        )
+        return {"source_removal": line}
+
+
+@dataclass(frozen=True)
 class AdaptedModel:
     """The trained model with its final weights, ready to be measured."""
 
@@ -43,6 +60,7 @@ class AdaptedModel:
     encoder: CachedEncoder
     interpolation: InterpolationResult | None  # None where the recipe asks for none
     scorer: ScorerChoice | None = None  # of a strategy that trains no weight
+    removed_source: RemovedSource | None = None  # where the recipe removes the source
 
     @property
     def model(self) -> DualEncoder:

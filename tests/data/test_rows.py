@@ -138,6 +138,9 @@ def test_a_column_for_each_class() -> None:
     rows, _ = _standard(_rows(values), columns)
     assert rows[0]["labels"] == ["Mass", "Cyst"]
     assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Edema"]}
+    rows, _ = _standard(_rows(values), columns | {"blank_labels": "unknown"})
+    assert rows[0]["labels"] == ["Mass", "Cyst"]
+    assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Edema", "Nodule"]}
 
 
 def test_a_class_column_with_other_values() -> None:

@@ -76,7 +76,7 @@ def test_the_second_run_finds_again_what_the_first_kept(recipe_file: Path) -> No
             [LAYERS, "train.augmentation=crop"],
             [
                 "cached: hidden states below layer 2 of 2 of 16 texts, 0.00 GB in {cache}",
-                "images are not cached: train.augmentation crop shows a different part of each in every epoch",
+                "images are not cached: train.augmentation crop changes each in every epoch",
             ],
         ),
         (

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from PIL import Image, ImageOps
+from PIL import Image
 
 from domainclip import seeding
+from domainclip.config.training import Augmentation
 from domainclip.data.batching import caption_sampling, item_columns, order
+from domainclip.data.batching.augmentation import augment
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.extras import ExtraColumns, ExtraSpec, PairExtras, SecondView, augmented_view
 from domainclip.data.batching.item_columns import derived_column
@@ -47,7 +49,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
         preprocess: Preprocess,
         *,
         seed: int = 0,
-        augmentation: Literal["none", "crop", "crop_flip"] = "none",
+        augmentation: Augmentation = "none",
         captions: Captions | None = None,
         token_limit: caption_sampling.TokenLimit | None = None,
         views: Literal["random", "first"] = "random",
@@ -275,11 +277,7 @@ class Pairs(torch.utils.data.Dataset[Pair]):
 
     def _preprocessed(self, images: ItemImages, view: int, epoch: int, index: int) -> Pixels:
         image = images.decode(view)
-        if self.augmentation != "none":
-            image = random_crop(image, seeding.draw(self.seed, epoch, index))
-        # A separate draw, so that the crops of a corpus are the same with and without mirroring.
-        if self.augmentation == "crop_flip" and seeding.stable(self.seed, epoch, index, "mirror") % 2:
-            image = ImageOps.mirror(image)
+        image = augment(image, self.augmentation, self.seed, epoch, index)
         return preprocess_image(image, self.preprocess, images.cells[view])
 
 
@@ -292,18 +290,3 @@ def preprocess_image(image: Image.Image, preprocess: Preprocess, cell: Mapping[s
         return preprocess(image)
     except DataError as error:
         raise UnreadableImage(str(cell.get("path") or "image"), str(error)) from None
-
-
-def random_crop(image: Image.Image, draw: np.random.Generator) -> Image.Image:
-    """A random part: 80 to 100 % of the area, with an aspect ratio changed by 10 % at most.
-
-    Mild, so that what a caption mentions stays in the image; and not mirrored, since captions may name left
-    and right: that is `crop_flip`.
-    """
-    area = image.width * image.height * draw.uniform(0.8, 1.0)
-    ratio = image.width / image.height * np.exp(draw.uniform(-np.log(1.1), np.log(1.1)))
-    width = min(image.width, max(1, round(float(np.sqrt(area * ratio)))))
-    height = min(image.height, max(1, round(float(np.sqrt(area / ratio)))))
-    left = int(draw.integers(image.width - width + 1))
-    top = int(draw.integers(image.height - height + 1))
-    return image.crop((left, top, left + width, top + height))

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from domainclip.data.interfaces import BatchOrdering
-from domainclip.data.schema import ACQUISITION, SOURCE
+from domainclip.data.item_sources import COLUMNS_OF, source_names
 from domainclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,12 +48,11 @@ class WithinSource(BatchOrdering):
 
         Raises: DataError when all items have the same one, or none.
         """
-        names = self._names(items)
+        names = source_names(items, self.by)
         if len(set(names)) < 2:
-            columns = "columns.source and acquisition" if self.by == "both" else f"columns.{self.by}"
             raise DataError(
-                f"curation.within_source: all items have the same {self.by}, or none: name {columns} "
-                "in the card, or leave within_source out"
+                f"curation.within_source: all items have the same {self.by}, or none: name "
+                f"{COLUMNS_OF[self.by]} in the card, or leave within_source out"
             )
         return np.unique([json.dumps(name) for name in names], return_inverse=True)[1].astype(np.int64)
 
@@ -64,7 +63,7 @@ class WithinSource(BatchOrdering):
         """
         if not self.balance_labels:
             return None
-        names, labels = self._names(items), [tuple(sorted(set(row))) for row in items["labels"][:]]
+        names, labels = source_names(items, self.by), [tuple(sorted(set(row))) for row in items["labels"][:]]
         labelled = [pair for pair in zip(names, labels, strict=True) if pair[1]]
         if not labelled:
             raise DataError(
@@ -79,8 +78,3 @@ class WithinSource(BatchOrdering):
             pair: int(np.clip(np.rint(value / least), 1, self.max_repeats)) for pair, value in weight.items()
         }
         return np.array([times.get(pair, 1) for pair in zip(names, labels, strict=True)], np.int64)
-
-    def _names(self, items: Dataset) -> list[tuple[str, ...]]:
-        keys = {"source": (SOURCE,), "acquisition": (ACQUISITION,), "both": (SOURCE, ACQUISITION)}[self.by]
-        metas = (json.loads(meta or "{}") for meta in items["meta"][:])
-        return [tuple(str(meta.get(key, "")) for key in keys) for meta in metas]

@@ -31,6 +31,8 @@ class Columns(StrictModel):
     labels: ColumnName | list[ColumnName] | None = (
         None  # one column of class names, or one 0/1/-1 column a class
     )
+    # Of one column a class: whether a blank cell says that the class does not apply, or nothing.
+    blank_labels: Literal["absent", "unknown"] = "absent"
     split: ColumnName | None = None  # train, validation or test, in any usual word
     meta: list[ColumnName] = []  # for subgroups; all other columns are dropped when read
     # Where an image comes from (site, scanner, repository), and how it was taken (view, device, protocol),

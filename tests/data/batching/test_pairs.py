@@ -9,10 +9,11 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from domainclip.data.batching.augmentation import random_crop
 from domainclip.data.batching.batch import Batch, collate
 from domainclip.data.batching.matches import Matches
 from domainclip.data.batching.order import batch_positions
-from domainclip.data.batching.pairs import Pairs, random_crop
+from domainclip.data.batching.pairs import Pairs
 from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import UnusableItem
 from domainclip.data.rows import Item, to_dataset
