@@ -16,6 +16,7 @@ from domainclip.data.batching.pairs import Pairs
 from domainclip.data.batching.streamed_pairs import StreamedPairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.text import caption_substitutes
+from domainclip.data.text.anchor_texts import make_sentences
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.protocol import Protocol
 from domainclip.models.saving import weights_not_saved
@@ -25,7 +26,6 @@ from domainclip.pipelines.starting_point import StartingPoint
 from domainclip.strategies.base import max_learning_rates
 from domainclip.training import feature_cache, objective_inputs
 from domainclip.training.anchor_images import AnchorImageSource
-from domainclip.training.anchor_texts import make_sentences
 from domainclip.training.run_context import RunContext
 from domainclip.training.setup import Precomputed, TrainingSetup
 from domainclip.training.teachers import precompute_teachers

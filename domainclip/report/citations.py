@@ -25,7 +25,9 @@ def sources(recipe: Recipe, built: Components, terms: WeightedObjectives | None 
     """
     (strategy,) = recipe.strategy
     objectives = (terms or built.objectives).by_name
-    used: list[tuple[str, Component | type[WeightInterpolation]]] = [(f"strategy {strategy}", built.strategy)]
+    used: list[tuple[str, Component | type[WeightInterpolation | SourceRemoval]]] = [
+        (f"strategy {strategy}", built.strategy)
+    ]
     kinds: dict[str, Mapping[str, Component]] = {
         "objective": objectives,
         "curation": built.curation,

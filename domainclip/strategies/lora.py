@@ -13,6 +13,8 @@ from domainclip.strategies.base import Strategy
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
+_GENERAL_TEXTS = 512  # whose directions `init: null_space` leaves unchanged
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lora(Strategy):
@@ -26,7 +28,12 @@ class Lora(Strategy):
     more arithmetic in each step [arXiv:2402.09353]. `init: residual` fixes A to random orthonormal rows
     outside the principal directions of W, those that hold `protected_energy` of its squared norm, and only B
     learns: what W does along them, where general knowledge is encoded, cannot change [arXiv:2601.19659].
-    Differs from the paper, which projects the first gradient into that space and draws A from it. Of peft's
+    Differs from the paper, which projects the first gradient into that space and draws A from it.
+    `init: null_space` does so in the text tower with the directions that general texts have at each layer:
+    A is fixed outside of those that hold `text_energy` of the squared norm of its inputs, so that general
+    texts keep their embeddings [arXiv:2507.19839]; the image tower learns A and B. Differs from the paper,
+    which projects the gradient of the whole weight, of which B Aᵀ's is the part of rank `rank`, and adds
+    distillation: that is the objective `anchor`. The texts are made of the tokenizer's words. Of peft's
     other initialisations of A and B, those that change W are not offered: their adapter would be wrong on the
     base as published.
     """
@@ -45,15 +52,22 @@ class Lora(Strategy):
     targets: Literal["attention", "attention+mlp"] = "attention"
     rslora: bool = False  # alpha / √rank instead of alpha / rank
     dora: bool = False  # direction and length of each row learn apart
-    init: Literal["kaiming", "gaussian", "residual"] = "kaiming"  # how A is drawn; B is zero in any case
+    # How A is drawn; B is zero in any case.
+    init: Literal["kaiming", "gaussian", "residual", "null_space"] = "kaiming"
     protected_energy: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of `init: residual`
+    text_energy: Annotated[float, Field(gt=0, lt=1)] = 0.99  # of `init: null_space`
     train_logit_scale: bool = True  # whether scale and bias learn too
 
     def __post_init__(self) -> None:
-        if self.init == "residual" and self.dora:
+        if self.init == "null_space" and self.towers == "image":
             raise RecipeError(
-                "strategy.lora.init: residual: dora changes the length of whole rows, and with it what is "
-                "protected: leave one of them out"
+                "strategy.lora.init: null_space: is of the text tower, which towers: image leaves out: set "
+                "strategy.lora.init=residual, or towers=both"
+            )
+        if self.init in ("residual", "null_space") and self.dora:
+            raise RecipeError(
+                f"strategy.lora.init: {self.init}: dora changes the length of whole rows, and with it what "
+                "is protected: leave one of them out"
             )
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
@@ -76,27 +90,44 @@ class Lora(Strategy):
             init_lora_weights="gaussian" if self.init == "gaussian" else True,
         )
         model.hf_model = get_peft_model(model.hf_model, config)
-        if self.init == "residual":
-            self._fix_to_residual_directions(model)
-        learning = "B" if self.init == "residual" else "A|B|magnitude_vector"
-        adapter = rf"(image|text)/.*\.lora_({learning})\..*"
+        fixed = {"residual": adapted, "null_space": ("text",)}.get(self.init, ())
+        if fixed:
+            self._fix_directions(model)
+        patterns = [
+            (rf"{side}/.*\.lora_({'B' if side in fixed else 'A|B|magnitude_vector'})\..*", 1.0)
+            for side in adapted
+        ]
         return model.set_trainable(
-            [(adapter, 1.0), ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
+            [*patterns, ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
         )
 
-    def _fix_to_residual_directions(self, model: DualEncoder) -> None:
+    def _fix_directions(self, model: DualEncoder) -> None:
         import torch
         from peft.tuners.lora import LoraLayer
 
+        from domainclip.config.recipe import AnchorTexts
+        from domainclip.data.text.anchor_texts import make_sentences
+        from domainclip.models.null_space import input_roots
         from domainclip.models.residual_subspace import residual_directions
 
-        layers: list[Any] = [module for module in model.hf_base.modules() if isinstance(module, LoraLayer)]
-        for layer in layers:
-            rows = residual_directions(layer.base_layer.weight.detach(), self.rank, self.protected_energy)
+        of_text = self.init == "null_space"
+        modules = model.tower("text").modules() if of_text else model.hf_base.modules()
+        layers: list[Any] = [module for module in modules if isinstance(module, LoraLayer)]
+        if of_text:
+            texts = make_sentences(
+                model.text_tokenizer.hf_tokenizer, AnchorTexts(count=_GENERAL_TEXTS), seed=0
+            )
+            protected, energy = input_roots(model, layers, texts), self.text_energy
+        else:
+            protected = [layer.base_layer.weight.detach() for layer in layers]
+            energy = self.protected_energy
+        for layer, matrix in zip(layers, protected, strict=True):
+            rows = residual_directions(matrix, self.rank, energy)
             if len(rows) < self.rank:
+                key = "text_energy" if of_text else "protected_energy"
                 raise RecipeError(
                     f"strategy.lora.rank: {self.rank} is more than the {len(rows)} directions that "
-                    f"protected_energy: {self.protected_energy:g} leaves free in a layer: lower one of them"
+                    f"{key}: {energy:g} leaves free in a layer: lower one of them"
                 )
             with torch.no_grad():  # rows of the length that peft draws on average
                 layer.lora_A["default"].weight.copy_(rows / 3**0.5)

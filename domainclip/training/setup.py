@@ -20,11 +20,12 @@ from domainclip.data.batching.order import process_share
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.interfaces import TrainingSelection
 from domainclip.data.quarantine import UnusableItem
+from domainclip.data.text import anchor_texts
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.base import Stage
-from domainclip.training import anchor_texts, feature_cache
+from domainclip.training import feature_cache
 from domainclip.training.anchor_images import AnchorFeatures, AnchorImageSource
 from domainclip.training.further_images import add_further_images
 from domainclip.training.microbatches import Captions

@@ -10,12 +10,12 @@ from domainclip.components import WeightedObjectives, build_objectives
 from domainclip.config import loading
 from domainclip.config.recipe import AnchorTexts, Recipe
 from domainclip.data.corpus import Corpus
+from domainclip.data.text.anchor_texts import make_sentences
 from domainclip.errors import DataError
 from domainclip.models import loading as models_loading
 from domainclip.pipelines import early_checks
 from domainclip.pipelines.anchor_captions import AnchorCaptions, load_anchor_captions
 from domainclip.report.redaction import local_paths, public_settings
-from domainclip.training.anchor_texts import make_sentences
 from tests.data.made_corpora import corpus_with_held_out
 
 ANCHOR = build_objectives({"contrastive": {}, "anchor": {}})

@@ -12,8 +12,11 @@ from peft import PeftModel
 from transformers import CLIPModel
 
 from domainclip.config import loading as loading_config
+from domainclip.config.recipe import AnchorTexts
+from domainclip.data.text.anchor_texts import make_sentences
 from domainclip.errors import RecipeError
 from domainclip.models import dual_encoder, loading
+from domainclip.models.null_space import input_roots
 from domainclip.models.residual_subspace import principal_directions
 from domainclip.models.saving import save_model
 from domainclip.pipelines.inputs import load_inputs
@@ -178,8 +181,38 @@ def test_a_residual_adapter_changes_nothing_along_the_principal_directions(base:
     assert (max(changed) < 1e-5) == (init == "residual")
 
 
+def test_general_texts_keep_their_embeddings_in_the_null_space(base: Path) -> None:
+    """No row of A meets a protected direction of a layer's inputs, so a large B moves general texts little."""
+    moved, passed = {}, {}
+    for init in ("null_space", "gaussian"):
+        loaded = loading.load_model(base)
+        general = make_sentences(loaded.text_tokenizer.hf_tokenizer, AnchorTexts(count=512), 0)
+        tokens = loaded.text_tokenizer(general[:64])
+        with torch.no_grad():
+            before = loaded.encode_text(dict(tokens))
+        torch.manual_seed(0)
+        strategy = Lora(rank=2, init=init, text_energy=0.99, targets="attention+mlp")  # type: ignore[arg-type]
+        factors = strategy.learning_rates(loaded)
+        learning = {name.split("/")[0] for name, factor in factors.items() if factor and ".lora_A." in name}
+        assert learning == ({"image"} if init == "null_space" else {"image", "text"})
+        layers = [module for module in loaded.tower("text").modules() if hasattr(module, "lora_A")]
+        for layer, root in zip(layers, input_roots(loaded, layers, general), strict=True):
+            rows = layer.lora_A["default"].weight.detach()
+            # The share of the inputs' energy that an average row of A lets through.
+            share = (root @ rows.T).square().sum() / rows.square().sum() / root.square().sum()
+            passed[init] = max(passed.get(init, 0.0), share.item())
+            torch.nn.init.normal_(layer.lora_B["default"].weight, std=1.0)
+            layer.lora_B["default"].weight.data /= rows.norm()  # the two adapters have updates of one size
+        with torch.no_grad():
+            moved[init] = (loaded.encode_text(dict(tokens)) - before).norm(dim=-1).mean().item()
+    assert passed["null_space"] <= 0.01 < passed["gaussian"]
+    assert 0 < moved["null_space"] < 0.5 * moved["gaussian"]
+
+
 def test_a_rank_that_the_free_directions_do_not_have_is_refused(base: Path) -> None:
     with pytest.raises(RecipeError, match=r"strategy\.lora\.rank: 16 is more than the \d+ directions"):
         Lora(rank=16, init="residual", protected_energy=0.95).learning_rates(loading.load_model(base))
+    with pytest.raises(RecipeError, match="which towers: image leaves out"):
+        Lora(init="null_space", towers="image")
     with pytest.raises(RecipeError, match="dora changes the length"):
         Lora(init="residual", dora=True)

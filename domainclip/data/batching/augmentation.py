@@ -58,8 +58,10 @@ def radiograph(image: Image.Image, draw: np.random.Generator) -> Image.Image:
     if blur:
         image = image.filter(ImageFilter.GaussianBlur(radius * min(image.size)))
     if coarse:
-        small = tuple(max(1, round(side * resolution)) for side in image.size)
-        image = image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.BICUBIC)
+        width, height = (max(1, round(side * resolution)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BOX).resize(
+            image.size, Image.Resampling.BICUBIC
+        )
     return image
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from domainclip.config.recipe import AnchorTexts
+from domainclip.data.text import anchor_texts
+from domainclip.data.text.everyday_captions import everyday_captions
 from domainclip.errors import ModelError
 from domainclip.models import loading
-from domainclip.training import anchor_texts
-from domainclip.training.everyday_captions import everyday_captions
 from tests.support.tiny_models import WORDS, tiny_chinese_clip, tiny_siglip
 
 

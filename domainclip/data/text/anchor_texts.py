@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from domainclip.config.recipe import AnchorTexts
+from domainclip.data.text.everyday_captions import everyday_captions
 from domainclip.errors import ModelError
-from domainclip.training.everyday_captions import everyday_captions
 
 
 def whole_words(tokenizer: Any) -> list[str]:

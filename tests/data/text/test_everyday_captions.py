@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from domainclip.training import everyday_captions as module
-from domainclip.training.everyday_captions import everyday_captions
+from domainclip.data.text import everyday_captions as module
+from domainclip.data.text.everyday_captions import everyday_captions
 
 
 def test_captions_are_a_pure_function_of_count_and_seed() -> None:
