@@ -22,7 +22,6 @@ from domainclip.pipelines.curate import CuratedItems, curate_corpus
 from domainclip.pipelines.mixed_corpora import MixedCorpus, load_mixed, with_notes
 from domainclip.pipelines.relabel import relabel_items
 from domainclip.pipelines.retention import load_retention
-from domainclip.pipelines.source_fit import check_source_removal
 from domainclip.strategies.base import InputRequirements
 from domainclip.training.checkpointing import sharded_files
 from domainclip.training.monitoring.trackers import require_trackers
@@ -102,7 +101,6 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     if purpose == "train":
         shown, train_items = relabel_items(recipe, components.strategy, corpus, train_items, base)
         input_checks.check_model(recipe, base, model)
-        check_source_removal(recipe.source_removal, train_items.items, model)
     objectives = components.objectives or build_objectives({model.objective: {}})
     learning_rate = recipe.train.learning_rate or components.strategy.default_learning_rate
     warnings = list(train_items.warnings)

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip.config.recipe import SourceRemoval
-from domainclip.data.item_sources import source_names
+from domainclip.data.batching.item_sources import source_names
 from domainclip.errors import DataError, RecipeError
 from domainclip.models.concept_erasure import image_projection
 from domainclip.models.dual_encoder import DualEncoder

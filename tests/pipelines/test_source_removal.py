@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from domainclip.config import loading
 from domainclip.config.recipe import SourceRemoval
-from domainclip.data.item_sources import source_names
+from domainclip.data.batching.item_sources import source_names
 from domainclip.data.schema import ACQUISITION, SOURCE, features
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.encoder import CachedEncoder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from domainclip.data.batching.item_sources import COLUMNS_OF, source_names
 from domainclip.data.interfaces import BatchOrdering
-from domainclip.data.item_sources import COLUMNS_OF, source_names
 from domainclip.errors import DataError
 
 if TYPE_CHECKING:
