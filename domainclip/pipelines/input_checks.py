@@ -20,6 +20,7 @@ from domainclip.distributed.collectives import first_process
 from domainclip.errors import DataError, RecipeError
 from domainclip.evaluation.embed_images import embed_images
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.pipelines.source_fit import check_source_removal
 from domainclip.pipelines.support_checks import check_no_training, check_support
 
 
@@ -64,8 +65,10 @@ def check_training(
 ) -> list[str]:
     """Warnings about the learning rate, the objectives and the batch size.
 
-    Raises: DataError when there is no training pair, or no pair has a negative.
+    Raises: DataError when there is no training pair, or no pair has a negative; RecipeError or DataError for
+    a source that cannot be removed.
     """
+    check_source_removal(recipe.source_removal, corpus.splits["train"], model)
     warnings: list[str] = []
     name, strategy = next(iter(recipe.strategy)), components.strategy
     check_support(name, strategy.support, corpus)
