@@ -106,6 +106,11 @@ def _check_sources(recipe: Recipe, card: Card) -> None:
     used = {"curation.within_source.by": within.get("by", "source")} if within is not None else {}
     if recipe.source_removal is not None:
         used["source_removal.by"] = recipe.source_removal.by
+        if "hyperbolic" in recipe.objectives:
+            raise RecipeError(
+                "source_removal: does not work with objectives.hyperbolic, whose distance is no product of "
+                "embeddings: leave one of the two out"
+            )
     named = {"source": bool(card.columns.source), "acquisition": bool(card.columns.acquisition)}
     for key, by in used.items():
         missing = [name for name, is_named in named.items() if not is_named and by in (name, "both")]

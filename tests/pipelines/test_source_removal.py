@@ -59,6 +59,11 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         (
+            ["source_removal={}", "objectives=hyperbolic", "corpus.columns.source=label"],
+            "source_removal: does not work with objectives.hyperbolic, whose distance is no product of "
+            "embeddings: leave one of the two out",
+        ),
+        (
             ["source_removal={}"],
             "source_removal.by: source: the card names no column of it: set corpus.columns.source=COLUMN",
         ),
