@@ -79,10 +79,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     """
     components = build_components(recipe)
     if purpose == "train":
-        require_optimizer(recipe.train)
-        require_trackers(recipe.train)
-        if recipe.train.sharded_checkpoints:
-            sharded_files.require_library()
+        _require_libraries(recipe)
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     input_checks.check_examples(recipe, card)
     early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download
@@ -131,6 +128,17 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         invalid=tuple(invalid),
     )
     return _with_further_data(inputs) if purpose == "train" else inputs
+
+
+def _require_libraries(recipe: Recipe) -> None:
+    """Refuse settings of training whose library is not installed.
+
+    Raises: RecipeError.
+    """
+    require_optimizer(recipe.train)
+    require_trackers(recipe.train)
+    if recipe.train.sharded_checkpoints:
+        sharded_files.require_library()
 
 
 def _with_further_data(inputs: Inputs) -> Inputs:
