@@ -78,8 +78,10 @@ def compare_models(
 
     Raises: DataError when no image of a set can be read, RecipeError when no probe can measure anything.
     """
-    warnings = _different_preprocessing(encoders)
+    sizes = _different_sizes(encoders)
+    warnings = [] if sizes else _different_preprocessing(encoders)
     valid = not warnings
+    warnings += sizes
     against = range(1, len(encoders)) if len(encoders) > 1 else range(1)
     tables: list[list[ComparisonRow]] = [[] for _ in against]
     controls: list[list[NullControl]] = [[] for _ in against]
@@ -154,3 +156,14 @@ def _different_preprocessing(encoders: Sequence[Encoder]) -> list[str]:
     if len(fingerprints) < 2:
         return []
     return ["base and adapted model preprocess images differently: their metrics must not be compared"]
+
+
+def _different_sizes(encoders: Sequence[Encoder]) -> list[str]:
+    """A warning if the models read the same part of an image at different sizes, and all else is equal."""
+    cached = [encoder for encoder in encoders if isinstance(encoder, CachedEncoder)]
+    sizes = list(dict.fromkeys(encoder.model.image_size for encoder in cached))
+    alike = {(encoder.model.image_preprocessor.but_size, encoder.model.frames) for encoder in cached}
+    if len(alike) != 1 or len(sizes) < 2 or len(sizes) != len({encoder.preprocessing for encoder in cached}):
+        return []
+    named = ", ".join(f"{height} by {width}" for height, width in sizes)
+    return [f"the models read images of {named} pixels: their differences include that of the size"]

@@ -185,7 +185,7 @@ class DualEncoder(TrainableLayers):
         if modality == "text":
             return True
         # Studies of several images, and images of any shape, have no single grid of patches.
-        one_grid = not self.image_preprocessor.patch and self.frames == 1
+        one_grid = not self.image_preprocessor.patch and self.frames == 1 and not self.drops_patches
         return one_grid and token_embeddings.has_image_token_embeddings(self.tower("image"))
 
     def pooled_position(

@@ -80,6 +80,16 @@ class ImagePreprocessor:
             image = image.crop((left, top, left + width, top + height))
         return {"pixels": np.array(image)}
 
+    @property
+    def but_size(self) -> tuple[object, ...]:
+        """Everything but the size: equal where two preprocessors show the same part of an image."""
+        height, width = self.size
+        enlarged = None  # the shortest edge, in edges of the crop
+        if isinstance(self.resize, int) and self.crop is not None:
+            enlarged = round(self.resize / min(self.crop), 2)
+        shape = (height / width, isinstance(self.resize, tuple), enlarged)
+        return *shape, self.resample, self.rescale, self.mean, self.std, self.patch
+
     def fingerprint(self) -> str:
         """Cache key of everything computed from these pixels."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()

@@ -25,6 +25,7 @@ class TrainableLayers(nn.Module):
     added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
     frames: int = 1  # images of an item that are encoded as one
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
+    drops_patches: bool = False  # whether a random share of the patches is left out in training
     scorer: SupportScorer | None = None  # class scores beside the prompts, where the model has them
     captioner: Captioner | None = None  # that the objective `captioning` has trained
     space: HyperbolicSpace | None = None  # around the embeddings, that the objective `hyperbolic` has trained

@@ -49,7 +49,7 @@ class TrainingFree(Strategy):
     shots: Annotated[int, Field(ge=1)] | None = None
     neighbours: Annotated[int, Field(ge=1)] = 16  # captions that are retrieved for an image
     # Weights of the evidence that are tried, besides 0.
-    alphas: tuple[_Positive, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    alphas: tuple[_Positive, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     # Sharpness of the affinities that is tried, of the forms cache and kl.
     betas: tuple[_Positive, ...] = (1.0, 3.0, 10.0, 30.0, 100.0)
 

@@ -161,7 +161,7 @@ def test_a_run_scores_better_with_the_weights_of_the_base(run: Path, base: Path,
     row = next(row for row in results.results if row.metric == "accuracy" and row.dataset == "test")
     assert row.adapted is not None
     assert row.adapted.value > row.base.value + 0.2
-    assert "best of 30 by macro recall on validation" in (run / "report.md").read_text()
+    assert "best of 40 by macro recall on validation" in (run / "report.md").read_text()
     assert results.run["steps"] == 0
     model, before = loading.load_model(run / "model"), loading.load_model(base)
     assert model.fingerprint("image") == before.fingerprint("image")
