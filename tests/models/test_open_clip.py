@@ -320,7 +320,12 @@ def test_a_mean_over_the_tokens_leaves_out_padding(tmp_path: Path) -> None:
     assert torch.allclose(alone, beside, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [clip, biomedical])
+def mobile(folder: Path) -> Path:
+    """A MobileCLIP: its text tower reads a text in both directions."""
+    return clip(folder, causal=False, prefix="text.")
+
+
+@pytest.mark.parametrize("make", [clip, biomedical, mobile])
 @pytest.mark.parametrize(
     "strategy", [Lora(rank=2), LockedImage(), Full()], ids=lambda one: type(one).__name__
 )
