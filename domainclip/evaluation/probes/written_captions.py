@@ -58,8 +58,11 @@ class WrittenCaptions(Probe):
         metrics = _scores(data, rows, written, known, "")
         if nearest is not None:
             metrics += _scores(data, rows, nearest, known, "_nearest")
-        half = len(rows) // 2
-        others = [*written[half:], *written[:half]]
+        # Of another item by the order of the ids, whatever that of the rows.
+        ids = data.items["id"][:]
+        order = sorted(range(len(rows)), key=lambda at: str(ids[int(rows[at])]))
+        after = dict(zip(order, order[len(order) // 2 :] + order[: len(order) // 2], strict=True))
+        others = [written[after[at]] for at in range(len(rows))]
         control = _scores(data, rows, others, known, "_other_image")[0]
         metrics.append(replace(control, comparable=False))
         details = {
