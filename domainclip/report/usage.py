@@ -236,8 +236,7 @@ def _divided(decisions: Decisions) -> str:
 
 def _pipeline(use: ModelUse) -> Iterator[str]:
     template, names = _labels(use)
-    yield "from transformers import pipeline"
-    yield ""
+    yield from ("from transformers import pipeline", "")
     yield f'classifier = pipeline("zero-shot-image-classification", model={_text(REPO)})'
     yield f"labels = {_list(names)}"
     yield f'print(classifier("image.png", candidate_labels=labels, hypothesis_template={_text(template)}))'
