@@ -44,6 +44,7 @@ WHOLE_RUNS = {
     *("pipelines/test_evaluate.py", "pipelines/test_protocol.py", "pipelines/export/test_onnx_form.py"),
     *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
     *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),
+    "strategies/test_training_free.py",
     *(
         "training/test_stages.py",
         "training/test_fsdp.py",
@@ -79,6 +80,9 @@ LONG = {
     "test_a_run_goes_on_in_parts",
     "test_a_run_learns_the_same_whether_anyone_looks",
     "test_a_run_removes_the_source_and_saves_it",
+    "test_a_run_of_the_recipe_grows_the_base",
+    "test_a_run_of_the_recipe_is_compared_with_the_base_at_its_own_size",
+    "test_a_run_of_the_recipe_learns_from_pseudo_labels_alone",
     "test_a_run_resumed_with_queues_and_averages_ends_bit_equal",
     "test_a_run_stands_against_the_base_as_published",
     "test_a_signal_to_the_launcher_saves_once",

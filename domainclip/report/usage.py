@@ -284,8 +284,7 @@ def _from_file(use: ModelUse) -> bool:
 
 def _text(text: str) -> str:
     """A text as Python code. As JSON: the escapes of both are the same for what is escaped."""
-    written = json.dumps(text, ensure_ascii=False)
-    return "".join(mark if mark.isprintable() else f"\\U{ord(mark):08x}" for mark in written)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
 
 
 def _list(texts: Sequence[str]) -> str:
