@@ -11,6 +11,7 @@ failed=0
 part() { # part SECONDS TITLE COMMAND…
   local limit=$1 title=$2
   shift 2
+  [ "$device" = cpu ] && limit=$((5 * limit)) # the limits are those of ten minutes on a GPU
   printf '\n## %s\n\n    %s\n\n' "$title" "$*"
   timeout --kill-after 5 "$limit" "$@" 2>/tmp/domainclip-gpu.err || {
     printf '\nfailed or out of its %s s:\n' "$limit"
