@@ -43,7 +43,7 @@ class Captioning(Objective):
     negatives: ClassVar[Negatives] = "none"
     needs: ClassVar[frozenset[str]] = frozenset({"image_tokens", "caption_ids"})
 
-    layers: Annotated[int, Field(ge=1)] = 2
+    layers: Annotated[int, Field(ge=1)] = 2  # of the decoder
     width: Annotated[int, Field(ge=1)] = 128  # of the decoder
     heads: Annotated[int, Field(ge=1)] = 4  # of each attention; they share `width` equally
     latents: Annotated[int, Field(ge=1)] | None = None  # queries that gather the patches; null: all patches

@@ -36,7 +36,7 @@ class EpisodicPrototypes(Objective):
     count: Annotated[int, Field(ge=2)] = 64  # k; fewer where the queue has fewer pairs
     size: Annotated[int, Field(ge=2)] = 4096  # q
     episode: Annotated[int, Field(ge=1)] = 20  # steps
-    back_translation: bool = True
+    back_translation: bool = True  # whether prototypes are means of the other modality
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1  # τ
     target_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # τ_q; near 0: one prototype
 

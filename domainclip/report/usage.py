@@ -39,8 +39,7 @@ class ModelUse:
     classes: RunClasses | None = None
     lower_case: bool = False  # texts are in lower case, which the tokenizer itself does not do
     learned_tokens: Mapping[str, Any] = field(default_factory=dict)  # of prompt learning
-    # It has class scores from support items, or a distance of its own, which only domainclip computes.
-    only_domainclip: bool = False
+    only_domainclip: bool = False  # class scores from support items, or a distance of its own
     several_images: bool = False  # the frames of a study become one embedding
 
     @classmethod
