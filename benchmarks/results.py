@@ -90,26 +90,27 @@ def main() -> None:
 
 
 def run(recipe: str, corpus: str, variant: str, more: list[str]) -> dict[str, Any]:
-    """The results of one run, made when they are not there yet, and measured by today's statistics."""
+    """The results of one run, which is made when it is not there yet."""
     folder = RUNS / recipe / folder_name(variant)
-    # One secret for all, so that pseudonyms, and with them the order of groups, are the same anywhere.
-    environment = os.environ | {"DOMAINCLIP_SECRET": "results"}
     if not (folder / "results.json").exists():
         command = [sys.executable, "-m", "domainclip", "finetune", "-r", recipe, "--run-dir", str(folder)]
         if (folder / "recipe.yaml").exists():
             command.append("--resume")
-        # What the variant says comes last: it may say a key of the domain differently.
+        # The keys of the variant come last: it may set a key of the domain to another value.
         command += [f"corpus.path={SHARED / 'corpora' / corpus}", f"base={BASE}", *more]
         command += [*(CLASSES[recipe] if PROTECTED[0] in VARIANTS[variant] else []), *VARIANTS[variant]]
-        print("→", " ".join(command), file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, env=environment)
-    measured = folder / "eval" / "results.json"
-    if not measured.exists():
-        command = [sys.executable, "-m", "domainclip", "eval", str(folder), "--against", "base", *more]
-        print("→", " ".join(command), file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, env=environment)
+        call(command)
+    again = folder / "eval" / "results.json"  # by `domainclip eval`, where the statistics have changed since
+    measured = again if again.exists() else folder / "results.json"
     results: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
     return results
+
+
+def call(command: list[str]) -> None:
+    """Runs a command, which is shown first."""
+    print("→", " ".join(command), file=sys.stderr, flush=True)
+    # One secret for all, so that pseudonyms, and with them the order of groups, are the same anywhere.
+    subprocess.run(command, check=True, env=os.environ | {"DOMAINCLIP_SECRET": "results"})
 
 
 def other_photos() -> str:
@@ -122,8 +123,7 @@ def other_photos() -> str:
             if not (folder / "results.json").exists():
                 command = [sys.executable, "-m", "domainclip", "eval", str(source), "--against", "base"]
                 command += [*more, "--out", str(folder), "probes={retrieval: {}}", f"retention={photos()}"]
-                print("→", " ".join(command), file=sys.stderr, flush=True)
-                subprocess.run(command, check=True, env=os.environ | {"DOMAINCLIP_SECRET": "results"})
+                call(command)
             found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             pair = [figure(found, "retrieval", "general", metric) for metric in RECALLS]
             rows.append(f"| {recipe} | {variant} | " + " | ".join(change(row) for row in pair) + " |")
@@ -155,16 +155,16 @@ def protocols() -> str:
     for name, preset in PROTOCOLS.items():
         folder = RUNS / "protocols" / preset.removeprefix("cxr.")
         if not (folder / "results.json").exists():
-            run_folder = RUNS / "medical_xray" / "LoRA"
+            run_folder = RUNS / "medical_xray" / "built-in-recipe"
             command = [sys.executable, "-m", "domainclip", "eval", str(run_folder), "--against", "base"]
             command += [*LEAKING, f"probes={{zero_shot: {{preset: {preset}}}}}", "--out", str(folder)]
-            subprocess.run(command, check=True, env=os.environ | {"DOMAINCLIP_SECRET": "results"})
+            call(command)
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
         for row in found:
             is_area = row["metric"].split("/")[0] in ("macro_auroc", "auroc")
             if row["dataset"] == "test" and is_area and row["difference"]["low"] is not None:
                 rows.append(f"| {name} | {row['metric']} | {row['base']['value']:.3f} | {change(row)} |")
-    return "\n".join([ASKED, "| protocol | metric | base | LoRA |", "|---|---|--:|--:|", *rows, ""])
+    return "\n".join([ASKED, "| protocol | metric | base | built-in recipe |", "|---|---|--:|--:|", *rows, ""])
 
 
 def folder_name(variant: str) -> str:
