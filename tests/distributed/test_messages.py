@@ -13,8 +13,12 @@ from domainclip.distributed import collectives
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[None]:
-    """A world of one process, which is enough to see which group a message takes."""
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A world of one process, which is enough to see which group a message takes.
+
+    No group outlives the test: a process forked from this one would wait for ever for threads of the group.
+    """
+    monkeypatch.setattr(collectives, "_groups", {})
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
