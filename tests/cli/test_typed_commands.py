@@ -101,7 +101,7 @@ def test_nothing_is_proposed_for_a_word_without_a_likeness() -> None:
         ("components show lor", {"lora"}),
         ("components list strat", {"strategies"}),
         ("ablate quick", {"quickstart"}),
-        ("eval runs/a --suite med", {"medical"}),
+        ("eval runs/a --suite med", {"medical", "medical_benchmark"}),
         ("finetune --recipe quickstart train.learn", {"train.learning_rate="}),
         ("finetun", {"finetune"}),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -45,6 +46,10 @@ class Columns(StrictModel):
     change: ColumnName | None = None  # what changed, in words
     candidates: ColumnName | None = None  # ids: a list, or a text with ; between them
     written: ColumnName | None = None  # the words in the image: a list, or a text with ; between them
+
+    def roles(self) -> Iterator[tuple[str, Any]]:
+        """Each role with its column or columns, without the settings that name no column."""
+        return ((key, value) for key, value in self if key != "blank_labels")
 
     @property
     def matched_by(self) -> Literal["group", "truth"]:

@@ -110,7 +110,7 @@ def _without_columns(card: Card, typed: Collection[str]) -> Card:
     """The card for a reader without a table: class folders, a data set of the Hub, shards."""
     kept = {
         key: value
-        for key, value in card.columns
+        for key, value in card.columns.roles()
         if f"columns.{key}" in typed
         or (isinstance(value, str) and (is_header_column(value) or is_folder_level(value)))
     }
@@ -160,7 +160,7 @@ def _fitted_columns(card: Card, available: Sequence[str], typed: Collection[str]
 
     changed: dict[str, Any] = {}
     notes: list[str] = []
-    for key, value in card.columns:
+    for key, value in card.columns.roles():
         names = [value] if isinstance(value, str) else list(value or ())
         absent = [name for name in names if name and not exists(name)]
         if not absent or f"columns.{key}" in typed:
