@@ -388,7 +388,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "ablations"
     ("name", "fewest"),
     [
         *((name, 12) for name in builtin.builtin_names("recipes/ablations", ".yaml")),
-        *((str(file), 9) for file in sorted(BENCHMARKS.glob("*.yaml"))),
+        *((str(file), 6) for file in sorted(BENCHMARKS.glob("*.yaml"))),
     ],
 )
 def test_the_plans_that_ship_load_and_choose_on_validation(

@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_used(
 
 def test_they_come_first_and_the_rest_is_made_of_words(base: Path) -> None:
     tokenizer = models_loading.load_model(base).text_tokenizer.hf_tokenizer
-    settings = AnchorTexts(count=6, per_step=2)
+    settings = AnchorTexts(count=6, per_step=2, everyday=0)
     made = make_sentences(tokenizer, settings, 0)
     assert make_sentences(tokenizer, settings, 0, ["a dog", "a cat"]) == ["a dog", "a cat", *made[:4]]
     assert make_sentences(tokenizer, settings, 0, [f"{i}" for i in range(9)]) == [f"{i}" for i in range(6)]
