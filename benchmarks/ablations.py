@@ -38,8 +38,8 @@ Made by `make ablations` (benchmarks/ablations.py) from the plans in benchmarks/
 small CLIP (ViT-Ti/16, 22.5 M weights); the corpora are not part of the project.
 
 **What a table holds.** All variants of a plan on the same validation items, and retention on the same
-general photos: 1,000 with an ImageNet class name each, and 159 with five captions each. The first variant is
-the built-in recipe; the others change the keys that the plan names and nothing else. Each cell has the mean
+general photos: 1,000 with an ImageNet class name each, and 159 with five captions each. One variant is the
+built-in recipe; the others change the keys that the plan names and nothing else. Each cell has the mean
 over the seeds, the difference from the base with its interval, p, and p after correction for all comparisons
 of the table. The plan then chooses a variant on validation, by the rule of
 [ablation.md](../guide/ablation.md), and only that one and the reference are measured on the test split.
