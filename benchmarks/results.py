@@ -164,7 +164,8 @@ def protocols() -> str:
             is_area = row["metric"].split("/")[0] in ("macro_auroc", "auroc")
             if row["dataset"] == "test" and is_area and row["difference"]["low"] is not None:
                 rows.append(f"| {name} | {row['metric']} | {row['base']['value']:.3f} | {change(row)} |")
-    return "\n".join([ASKED, "| protocol | metric | base | built-in recipe |", "|---|---|--:|--:|", *rows, ""])
+    head = ["| protocol | metric | base | built-in recipe |", "|---|---|--:|--:|"]
+    return "\n".join([ASKED, *head, *rows, ""])
 
 
 def folder_name(variant: str) -> str:
