@@ -101,6 +101,15 @@ def test_nothing_is_judged_beside_a_control_that_knows_too_much(faulty: str) -> 
     assert all(row.control_fault for row in alone.rows)
 
 
+def test_a_control_that_knows_a_third_of_the_answers_is_a_fault() -> None:
+    texts = [f"thing {i}" for i in range(40)]
+    data = _set(texts)
+    donors = _donors(data)
+    targets = [donors[i] if i % 3 == 0 else text for i, text in enumerate(texts)]
+    evaluation = _evaluate(_noisy(texts, targets, 0.05, 0), _noisy(texts, texts, 0.05, 1), data)
+    assert all(row.control_fault for row in evaluation.rows)
+
+
 def test_honest_models_keep_their_verdicts() -> None:
     texts = [f"thing {i}" for i in range(40)]
     evaluation = _evaluate(_noisy(texts, texts, 2.0, 0), _noisy(texts, texts, 0.05, 1), _set(texts))
@@ -108,14 +117,15 @@ def test_honest_models_keep_their_verdicts() -> None:
     assert all(not row.control_fault for row in evaluation.rows)
 
 
-def test_a_random_model_seldom_fails_its_control() -> None:
+def test_a_random_model_does_not_fail_its_control() -> None:
+    """At 95 % two or three of these hundred do, and a report has ten controls."""
     faults = 0
-    for seed in range(40):
+    for seed in range(100):
         texts = [f"thing {i % 20}" for i in range(40)]
         random_targets = np.random.default_rng(seed).permutation(texts).tolist()
         result = Retrieval(seed=seed)(_noisy(texts, random_targets, 1.0, seed), _set(texts))
         faults += bool(control_fault({"a model": result}, 200, 0))
-    assert faults <= 3
+    assert faults == 0
 
 
 def test_a_null_control_that_claims_too_often_takes_the_verdict_of_its_metric(
