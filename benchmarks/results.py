@@ -157,7 +157,8 @@ def protocols() -> str:
         if not (folder / "results.json").exists():
             run_folder = RUNS / "medical_xray" / "built-in-recipe"
             command = [sys.executable, "-m", "domainclip", "eval", str(run_folder), "--against", "base"]
-            command += [*LEAKING, f"probes={{zero_shot: {{preset: {preset}}}}}", "--out", str(folder)]
+            command += [*LEAKING, f"probes={{zero_shot: {{preset: {preset}}}}}", "retention=null"]
+            command += ["--out", str(folder)]
             call(command)
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
         for row in found:
