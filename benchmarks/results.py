@@ -250,8 +250,8 @@ HEAD = """# Results on real corpora
 
 Made by `make results` (benchmarks/results.py), one seed; [ablations.md](ablations.md) compares the built-in
 recipes of four corpora with plain fine-tuning, three seeds each. Each cell gives the metric of the adapted
-model and, in brackets, its difference from the base with the paired 95 % interval, resampling groups (patients,
-works). The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general photos that
+model and, in brackets, its difference from the base with the paired 95 % interval, resampling groups
+(patients, works). The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general photos that
 no run trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with five
 captions each (R@1).
 
