@@ -118,18 +118,26 @@ def other_photos() -> str:
     """Rows of 304 other general photos, which played no part in any choice, by their captions."""
     rows = []
     for recipe, (_, _, more) in DOMAINS.items():
-        for variant in ("plain", "built-in recipe"):
-            source = RUNS / recipe / folder_name(variant)
-            folder = source / "other-photos"
-            if not (folder / "results.json").exists():
-                command = [sys.executable, "-m", "domainclip", "eval", str(source), "--against", "base"]
-                command += [*more, "--out", str(folder), "probes={retrieval: {}}", f"retention={photos()}"]
-                call(command)
-            found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            pair = [figure(found, "retrieval", "general", metric) for metric in RECALLS]
-            rows.append(f"| {recipe} | {variant} | " + " | ".join(change(row) for row in pair) + " |")
-    head = ["| recipe | variant | image→text R@1 | text→image R@1 |", "|---|---|--:|--:|"]
+        found = [on_other_photos(recipe, variant, more) for variant in ("plain", "built-in recipe")]
+        for label, metric in RECALLS.items():
+            cells = [figure(results, "retrieval", "general", metric) for results in found]
+            base = "" if cells[0] is None else f"{cells[0]['base']['value']:.3f}"
+            shown = " | ".join(change(cell) for cell in cells)
+            rows.append(f"| {recipe}, {label} | {base} | {shown} |")
+    head = ["| recipe and metric | base | plain | built-in recipe |", "|---|--:|--:|--:|"]
     return "\n".join([OTHER, *head, *rows, ""])
+
+
+def on_other_photos(recipe: str, variant: str, more: list[str]) -> dict[str, Any]:
+    """The results of one run with these photos as retention set."""
+    source = RUNS / recipe / folder_name(variant)
+    folder = source / "other-photos"
+    if not (folder / "results.json").exists():
+        command = [sys.executable, "-m", "domainclip", "eval", str(source), "--against", "base"]
+        command += [*more, "--out", str(folder), "probes={retrieval: {}}", f"retention={photos()}"]
+        call(command)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
 
 
 def photos() -> str:
@@ -230,7 +238,7 @@ def change(row: dict[str, Any] | None) -> str:
     return f"**{adapted['value']:.3f}** ({difference['value']:+.3f}; {interval})"
 
 
-RECALLS = ["image_to_text_r1", "text_to_image_r1"]
+RECALLS = {"image→text R@1": "image_to_text_r1", "text→image R@1": "text_to_image_r1"}
 OTHER = """## Other general photos
 
 304 photos of Flickr8k with five English captions each, which played no part in any choice: what retrieval of
@@ -251,9 +259,9 @@ HEAD = """# Results on real corpora
 Made by `make results` (benchmarks/results.py), one seed; [ablations.md](ablations.md) compares the built-in
 recipes of four corpora with plain fine-tuning, three seeds each. Each cell gives the metric of the adapted
 model and, in brackets, its difference from the base with the paired 95 % interval, resampling groups
-(patients, works). The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general photos that
-no run trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with five
-captions each (R@1).
+(patients, works). The base is a small CLIP (ViT-Ti/16, 22.5 M weights). Retention is measured on general
+photos that no run trains on: 1,000 with an ImageNet class name each (accuracy among their names) and 159 with
+five captions each (R@1).
 
 *Plain* is fine-tuning without protection: image tower locked, the text tower trained at 5e-4 for ten
 epochs, the contrastive loss alone. *Built-in recipe* is `finetune -r RECIPE` with nothing changed but base
