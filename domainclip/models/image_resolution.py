@@ -68,10 +68,10 @@ class _PatchDropout:
 
     def __call__(self, _: nn.Module, __: Any, tokens: Tensor) -> Tensor:
         """(b, first + (1 − share) n, w) of (b, t, w) in training mode; else unchanged."""
-        return kept_tokens(tokens, self.first, self.share) if self.tower.training else tokens
+        return remaining_tokens(tokens, self.first, self.share) if self.tower.training else tokens
 
 
-def kept_tokens(tokens: Tensor, first: int, share: float) -> Tensor:
+def remaining_tokens(tokens: Tensor, first: int, share: float) -> Tensor:
     """(b, first + (1 − share) n, w) of (b, first + n, w): the first tokens, and a random part of the others.
 
     At least one of the others stays.

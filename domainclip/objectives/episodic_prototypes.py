@@ -1,4 +1,4 @@
-"""Episodic prototypes: clusters of the texts group the images, and the reverse, found anew in each episode.
+"""Episodic prototypes: clusters of the texts group the images, and the reverse, anew in each episode.
 
 Legend: b pairs, k prototypes, q pairs of the queue, d width.
 """
@@ -41,9 +41,9 @@ class EpisodicPrototypes(Objective):
     target_temperature: Annotated[float, Field(gt=0, le=10)] = 0.05  # τ_q; near 0: one prototype
 
     def initial_memory(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`image` and `text` (q, d), empty; `step`, `seed`; `found` and `translated` (k, d) of each side."""
+        """`image`, `text` (q, d), empty; `step`, `seed`; `clustered`, `translated` (k, d) of each side."""
         none = torch.zeros(0, sizes.width)
-        prototypes = {f"{side}_{kind}": none for side in _SIDES for kind in ("found", "translated")}
+        prototypes = {f"{side}_{kind}": none for side in _SIDES for kind in ("clustered", "translated")}
         return {"image": none, "text": none, "step": torch.tensor(0), "seed": torch.tensor(seed)} | prototypes
 
     def update_memory(self, views: Views) -> dict[str, Tensor]:
@@ -53,9 +53,9 @@ class EpisodicPrototypes(Objective):
             memory[side] = torch.cat([rows.detach(), memory[side].to(rows)])[: self.size]
         if int(views.memory["step"]) % self.episode == 0 and len(memory["image"]) > 2:
             for side, other in (_SIDES, _SIDES[::-1]):
-                found, cluster = self._clusters(memory[side], int(memory["seed"]))
-                sums = torch.zeros_like(found).index_add(0, cluster, memory[other])
-                memory[f"{side}_found"] = found
+                clustered, cluster = self._clusters(memory[side], int(memory["seed"]))
+                sums = torch.zeros_like(clustered).index_add(0, cluster, memory[other])
+                memory[f"{side}_clustered"] = clustered
                 memory[f"{side}_translated"] = F.normalize(sums, dim=-1)
         return memory
 
@@ -72,16 +72,16 @@ class EpisodicPrototypes(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""
-        if not len(views.memory["image_found"]):
+        if not len(views.memory["image_clustered"]):
             return (views.image.sum() + views.text.sum()) * 0
         rows, batch = views.local_slice, {"image": views.image, "text": views.text}
         losses = []
         for side, other in (_SIDES, _SIDES[::-1]):  # the clusters of one side group the other one
-            found, translated = (
-                self._prototypes(views, f"{side}_{kind}") for kind in ("found", "translated")
+            clustered, translated = (
+                self._prototypes(views, f"{side}_{kind}") for kind in ("clustered", "translated")
             )
-            target = (batch[side][rows].detach() @ found.T / self.target_temperature).softmax(dim=-1)
-            prototypes = translated if self.back_translation else found
+            target = (batch[side][rows].detach() @ clustered.T / self.target_temperature).softmax(dim=-1)
+            prototypes = translated if self.back_translation else clustered
             log_share = (batch[other][rows] @ prototypes.T / self.temperature).log_softmax(dim=-1)
             losses.append(-(target * log_share).sum(dim=-1).mean())
         return (losses[0] + losses[1]) / 2

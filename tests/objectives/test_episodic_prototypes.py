@@ -21,7 +21,7 @@ def _views(image: torch.Tensor, text: torch.Tensor, **options: object) -> Views:
 
 def test_a_value_worked_by_hand() -> None:
     """Texts on the axes, images exchanged: translated prototypes lie at the images, found ones do not."""
-    found, flipped = {"text_found": EYE, "image_found": EYE}, EYE.flip(0)
+    found, flipped = {"text_clustered": EYE, "image_clustered": EYE}, EYE.flip(0)
     memory = found | {"text_translated": flipped, "image_translated": flipped}
     views = _views(flipped.clone(), EYE, memory=memory)
     q, p = (1 / (1 + exp(-1 / t)) for t in (0.5, 2.0))
@@ -34,7 +34,7 @@ def test_a_value_worked_by_hand() -> None:
 
 
 def test_only_the_other_side_learns_from_clusters() -> None:
-    memory = {f"{side}_{kind}": EYE for side in ("image", "text") for kind in ("found", "translated")}
+    memory = {f"{side}_{kind}": EYE for side in ("image", "text") for kind in ("clustered", "translated")}
     rows = F.normalize(torch.tensor([[1.0, 0.3], [0.2, 1.0]], dtype=torch.float64), dim=-1)
     objective = EpisodicPrototypes(count=2)
     image = rows.clone().requires_grad_()
@@ -58,13 +58,13 @@ def test_prototypes_are_found_at_the_first_step_and_with_each_episode() -> None:
         text = F.normalize(torch.eye(3)[which] + noise, dim=-1)
         image = F.normalize(torch.eye(3)[(which + 1) % 3] + noise, dim=-1)
         after = objective.update_memory(Views(image, text, torch.tensor(1.0), memory=memory))
-        changed.append(not torch.equal(after["text_found"], memory["text_found"]))
+        changed.append(not torch.equal(after["text_clustered"], memory["text_clustered"]))
         memory = after
     assert changed == [True, False, True, False, True]
     assert len(memory["text"]) == 30
     # Each text lies on an axis, and its images on the next one: so do the prototypes translated back.
-    assert sorted(memory["text_found"].argmax(dim=1).tolist()) == [0, 1, 2]
-    axis = memory["text_found"].argmax(dim=1)
+    assert sorted(memory["text_clustered"].argmax(dim=1).tolist()) == [0, 1, 2]
+    axis = memory["text_clustered"].argmax(dim=1)
     assert torch.equal(memory["text_translated"].argmax(dim=1), (axis + 1) % 3)
     again = objective.update_memory(
         Views(image, text, torch.tensor(1.0), memory={**memory, "step": torch.tensor(0)})
@@ -72,11 +72,11 @@ def test_prototypes_are_found_at_the_first_step_and_with_each_episode() -> None:
     once_more = objective.update_memory(
         Views(image, text, torch.tensor(1.0), memory={**memory, "step": torch.tensor(0)})
     )
-    assert torch.equal(again["image_found"], once_more["image_found"])
+    assert torch.equal(again["image_clustered"], once_more["image_clustered"])
 
 
 def test_nothing_is_compared_without_a_queue_of_three() -> None:
     objective = EpisodicPrototypes()
     memory = objective.initial_memory(Sizes(2), 0)
     views = replace(_views(EYE.clone(), EYE), memory=memory)
-    assert len(objective.update_memory(views)["image_found"]) == 0
+    assert len(objective.update_memory(views)["image_clustered"]) == 0

@@ -74,7 +74,7 @@ def test_the_saved_model_is_a_plain_one_of_the_new_size(tmp_path: Path, make: Ca
 def test_patches_are_dropped_in_training_alone_and_by_the_random_state(base: Path) -> None:
     tokens = torch.arange(2 * 17, dtype=torch.float32).reshape(2, 17, 1)
     torch.manual_seed(0)
-    part = image_resolution.kept_tokens(tokens, 1, 0.75)
+    part = image_resolution.remaining_tokens(tokens, 1, 0.75)
     assert part.shape == (2, 5, 1)
     assert torch.equal(part[:, :1], tokens[:, :1])
     for row, whole in zip(part[:, 1:, 0], tokens[:, 1:, 0], strict=True):

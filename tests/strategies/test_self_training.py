@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domainclip.config import loading as loading_config
 from domainclip.data.cards import Prompts
 from domainclip.errors import DataError, DomainclipError
 from domainclip.models import loading
@@ -18,6 +17,7 @@ from domainclip.report.results_file import load as load_results
 from domainclip.strategies.self_training import SelfTraining
 from domainclip.training.run_context import RunOptions
 from tests.evaluation.probes.array_encoder import ArrayEncoder, items
+from tests.support.square_recipes import square_recipe
 
 _CLASSES = {"a": Prompts(positive=["an a"]), "b": Prompts(positive=["a b"])}
 
@@ -96,22 +96,13 @@ def test_the_layer_norms_learn(base: Path) -> None:
     assert all(factor == 1.0 for factor in factors.values())
 
 
-_CORPUS = (
-    "corpus={{path: {corpus}, min_items: 1, templates: ['a {{}} square'], privacy: {{identifiers: none}}, "
-    "columns: {{image: file_name, texts: text, labels: label, group: group_id, split: split}}}}"
-)
-
-
-def _recipe(base: Path, corpus: Path, *changes: str) -> Any:
-    given = [f"base.path={base}", _CORPUS.format(corpus=corpus), "evaluate.bootstrap_samples=100", *changes]
-    return loading_config.load_recipe("self_training", given)
-
-
 def test_a_run_of_the_recipe_learns_from_pseudo_labels_alone(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOMAINCLIP_CACHE", str(tmp_path / "cache"))
-    recipe = _recipe(base, corpus, "train.epochs=1", "train.batch_size=8", "probes=[zero_shot]")
+    recipe = square_recipe(
+        "self_training", base, corpus, "train.epochs=1", "train.batch_size=8", "probes=[zero_shot]"
+    )
     inputs = load_inputs(recipe, "train")
     assert {text for texts in inputs.train_items.items["texts"][:] for text in texts} <= {
         f"a {name} square" for name in inputs.corpus.classes
@@ -131,5 +122,5 @@ def test_a_run_of_the_recipe_learns_from_pseudo_labels_alone(
 )
 def test_what_is_refused(base: Path, corpus: Path, changes: list[str], message: str) -> None:
     with pytest.raises(DomainclipError) as caught:
-        load_inputs(_recipe(base, corpus, *changes), "train")
+        load_inputs(square_recipe("self_training", base, corpus, *changes), "train")
     assert str(caught.value).startswith(message)

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainclip.config import loading as loading_config
 from domainclip.errors import DomainclipError, HubError
 from domainclip.evaluation.scorer_choice import choose_scorer
 from domainclip.hub.allowlist import files_to_push
@@ -26,6 +25,7 @@ from domainclip.report.usage import ModelUse, blocks
 from domainclip.strategies.base import Support
 from domainclip.strategies.training_free import TrainingFree
 from domainclip.training.run_context import RunOptions
+from tests.support.square_recipes import square_recipe
 
 
 def _unit(*shape: int, seed: int) -> np.ndarray:
@@ -133,17 +133,6 @@ def test_the_choice_is_that_of_validation_and_the_base_where_nothing_helps(multi
     assert "none" in choice.facts()["class_scorer"]
 
 
-_CORPUS = (
-    "corpus={{path: {corpus}, min_items: 1, templates: ['a {{}} square'], privacy: {{identifiers: none}}, "
-    "columns: {{image: file_name, texts: text, labels: label, group: group_id, split: split}}}}"
-)
-
-
-def _recipe(base: Path, corpus: Path, *changes: str) -> Any:
-    given = [f"base.path={base}", _CORPUS.format(corpus=corpus), "evaluate.bootstrap_samples=100", *changes]
-    return loading_config.load_recipe("training_free", given)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> Path:
     """The run of the shipped recipe on the squares, with the form that stores single items."""
@@ -151,7 +140,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, base: Path, corpus: Path) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOMAINCLIP_CACHE", str(folder.parent / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
-        recipe = _recipe(base, corpus, "strategy.training_free.form=cache", "probes=[zero_shot]")
+        recipe = square_recipe(
+            "training_free", base, corpus, "strategy.training_free.form=cache", "probes=[zero_shot]"
+        )
         assert finetune(recipe, RunOptions(folder=folder, quiet=True)) is not None
     return folder
 
@@ -182,7 +173,12 @@ def test_what_cannot_use_the_scorer_refuses_or_names_domainclip(run: Path, corpu
     with pytest.raises(DomainclipError, match="scored with features of support items, which no export holds"):
         open_source(run)
     with pytest.raises(DomainclipError, match="has a class scorer of its frozen weights"):
-        load_inputs(_recipe(run, corpus, "strategy={full: {}}", "objectives={contrastive: {}}"), "train")
+        load_inputs(
+            square_recipe(
+                "training_free", run, corpus, "strategy={full: {}}", "objectives={contrastive: {}}"
+            ),
+            "train",
+        )
 
 
 def test_embeddings_of_single_items_are_pushed_only_if_nobody_is_identified(run: Path) -> None:
@@ -222,5 +218,5 @@ def test_a_scorer_of_another_version_is_refused(run: Path, tmp_path: Path) -> No
 )
 def test_what_is_refused(base: Path, corpus: Path, changes: list[str], message: str) -> None:
     with pytest.raises(DomainclipError) as caught:
-        load_inputs(_recipe(base, corpus, *changes), "train")
+        load_inputs(square_recipe("training_free", base, corpus, *changes), "train")
     assert str(caught.value).startswith(message)

@@ -1,6 +1,6 @@
-"""Findings of a large corpus, kept in the disk cache with all that they are computed from as their name.
+"""Findings of a large corpus, stored in the disk cache under the digest of all that they are computed from.
 
-They are kept only for a corpus that is itself in the cache, since its entry is named by the state of every
+They are stored only for a corpus that is itself in the cache, since its entry is named by the state of every
 file, and only when nothing outside these files, such as a missing decoder, can change them.
 """
 

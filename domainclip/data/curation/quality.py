@@ -56,7 +56,7 @@ class Quality(Curation):
     min_relations: Annotated[int, Field(ge=0)] = 1  # relations of a caption at least
     action: bool = False  # whether a caption names an action
     action_words: tuple[str, ...] = tuple(_ACTIONS.split())  # in every form that counts; case is ignored
-    # The share of a caption's words that may be written in its image; null: not looked at.
+    # The share of a caption's words that may be written in its image; null: not checked.
     max_written: Annotated[float, Field(ge=0, lt=1)] | None = None
     min_score: Annotated[float, Field(gt=-1, lt=1)] | None = None  # a cosine, of image and caption
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # the share of the items with the best scores
