@@ -141,7 +141,7 @@ def on_other_photos(recipe: str, variant: str, more: list[str]) -> dict[str, Any
 
 
 def photos() -> str:
-    """The retention source of these photos, which are those that the multilingual corpus does not train on."""
+    """The retention source of these photos: those that the multilingual corpus does not train on."""
     source, folder = SHARED / "corpora" / "multilingual", RUNS / "photos"
     if not (folder / "metadata.csv").exists():
         with (source / "metadata.csv").open(encoding="utf-8", newline="") as file:
