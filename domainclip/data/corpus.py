@@ -17,7 +17,7 @@ from domainclip import disk_cache, registry
 from domainclip.data import prepared_format, pseudonyms
 from domainclip.data.cards import Card, Prompts
 from domainclip.data.files import stored_corpus
-from domainclip.data.files.freed_memory import return_freed_memory
+from domainclip.data.files.freed_memory import return_freed_memory, without_full_collections
 from domainclip.data.files.stored_corpus import CorpusParts
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.interfaces import CorpusReader
@@ -28,6 +28,8 @@ from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.distributed.phases import phase
 from domainclip.errors import DataError, RecipeError, did_you_mean
+
+_ROWS = 1000  # read at once
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _map_corpus(card: Card, folder: Path) -> Corpus:
     )
 
 
+@without_full_collections()
 def _read_corpus(card: Card, path: str, secret: bytes | None, reader: CorpusReader, training: bool) -> Corpus:
     log = ReadLog(training=training)
     splits = reader.read(card, path, log)
@@ -264,9 +267,11 @@ def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card)
     # Without a column for it, the truth key is the name of the image, whose content is hashed instead.
     unhashed = ("image", "views") if card.columns.truth else ("image", "views", "truth")
     columns = [column for column in COLUMNS if column not in unhashed]
+    encode = json.JSONEncoder(sort_keys=True).encode
     for name in SPLITS:
-        for row in splits[name].select_columns(columns).to_list():
-            digest.update(json.dumps([name, digests[row["id"]], row], sort_keys=True).encode())
+        for part in splits[name].select_columns(columns).with_format("arrow").iter(_ROWS):
+            for row in part.to_pylist():
+                digest.update(encode([name, digests[row["id"]], row]).encode())
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from domainclip.data.files.mapped_tables import MappedTexts
 from domainclip.data.readers.dicom import Dicom
 from domainclip.data.readers.folder import Folder
 from domainclip.data.readers.table import Table
+from domainclip.errors import DataError
 from tests.data.made_corpora import card, dicom_file, noise_image, table
 from tests.data.made_shards import png
 from tests.support.processes import started
@@ -251,3 +253,18 @@ def test_a_folder_of_dicom_files_is_read_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(decoders, "package_files", lambda: [root / "0.txt"])
     load()
     assert len(calls) == 5
+
+
+def test_reading_restores_the_collector(tmp_path: Path) -> None:
+    before, within = gc.get_threshold(), list[tuple[int, int, int]]()
+
+    class Watching(Table):
+        def read(self, *given: Any) -> Any:
+            within.append(gc.get_threshold())
+            raise DataError("broken")
+
+    with pytest.raises(DataError):
+        load_corpus(card(), str(table(tmp_path, [{"file_name": "a.png"}])), reader=Watching())
+    assert within[0][:2] == before[:2]
+    assert within[0][2] > 10**6
+    assert gc.get_threshold() == before

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +29,22 @@ T = TypeVar("T")
 Result = TypeVar("Result")
 MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
 _CHUNK_IMAGES = 64  # images given as bytes are in memory together
-_PART = 4  # images that a thread handles one after another
+_PART_FILES, _PART_MEMBERS = 4, 16  # of a tar file: what a thread handles one after another
 _READ_BYTES = 2**20
 _MAX_PENDING = 4096  # digests that are written together: each transaction waits for the disk
 # ns: within one tick of a file system's clock a file can change and keep its times.
 _TIMESTAMP_MARGIN = 2 * 10**9
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
+
+
+@dataclass(frozen=True, slots=True)
+class _FileState:
+    """A file as it is now."""
+
+    path: str  # absolute
+    size: int
+    state: bytes  # size and times
+    settled: bool  # a later change will change the times
 
 
 @dataclass(frozen=True, slots=True)  # there is one for each image
@@ -43,14 +54,17 @@ class _FileRange:
     path: str
     begin: int
     size: int
-    state: bytes  # size and times
-    settled: bool  # a later change will change the times
+    state: bytes  # of the file
+    settled: bool
+    key: bytes  # a hash of path and range, which reveals neither
 
-    @property
-    def key(self) -> bytes:
-        """A hash of path and range, which reveals neither."""
-        location = f"{os.path.abspath(self.path)}\0{self.begin}\0{self.size}"
-        return hashlib.blake2b(location.encode(errors="surrogateescape"), digest_size=16).digest()
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What has to be read for an image: its file, unless its bytes are given, then its band files."""
+
+    ranges: list[_FileRange | None]
+    fragment: Mapping[str, str]  # of its location
 
 
 def image_digests(images: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -79,41 +93,59 @@ def _chunk_digests(
     computed: dict[_FileRange, bytes],
 ) -> list[str]:
     """The digests of some images; those of files that had to be read are added to `computed`."""
-    ranges = _in_parts(pool, _image_ranges, images)
-    needed = dict.fromkeys(part for parts in ranges for part in parts if part is not None and part.size)
+    files = [(image["path"] or "").partition("#")[0] for image in images]
+    places = _in_parts(pool, _places_of_images, images, files)
+    needed = dict.fromkeys(
+        part for place in places for part in place.ranges if part is not None and part.size
+    )
     known = _look_up(needed, record)
     unknown = [part for part in needed if part not in known]
-    fresh = {
-        part: digest
-        for part, digest in zip(unknown, _in_parts(pool, _sha256, unknown), strict=True)
-        if digest is not None
-    }
+    sums = _in_parts(pool, _sha256_of_ranges, unknown, [part.path for part in unknown])
+    fresh = {part: digest for part, digest in zip(unknown, sums, strict=True) if digest is not None}
     computed |= fresh
-    return [_image_digest(image, parts, known | fresh) for image, parts in zip(images, ranges, strict=True)]
+    known |= fresh
+    return [_image_digest(image, place, known) for image, place in zip(images, places, strict=True)]
 
 
-def _in_parts(pool: Executor, call: Callable[[T], Result], values: Sequence[T]) -> list[Result]:
-    """The result of each value; a task of its own for each would cost more than most results."""
-    parts = [values[start : start + _PART] for start in range(0, len(values), _PART)]
-    return [result for results in pool.map(lambda part: list(map(call, part)), parts) for result in results]
+def _in_parts(
+    pool: Executor,
+    call: Callable[[Sequence[T]], list[Result]],
+    values: Sequence[T],
+    files: Sequence[str],
+) -> list[Result]:
+    """`call` of the values of some files, or of some members of one, at a time; the results joined.
+
+    A task for each value would cost more than most results.
+    """
+    parts = [values[start:end] for start, end in pairwise(_starts_of_parts(files))]
+    return [result for results in pool.map(call, parts) for result in results]
 
 
-def _image_digest(
-    image: Mapping[str, Any], ranges: list[_FileRange | None], known: Mapping[_FileRange, bytes]
-) -> str:
+def _starts_of_parts(files: Sequence[str]) -> list[int]:
+    """Where a part begins that holds _PART_FILES files or _PART_MEMBERS members at most; and the end."""
+    starts, in_part, last = list[int](), 0, ""
+    for at, file in enumerate(files):
+        in_part += file != last or not at
+        if not at or in_part > _PART_FILES or at - starts[-1] >= _PART_MEMBERS:
+            starts.append(at)
+            in_part = 1
+        last = file
+    return [*starts, len(files)]
+
+
+def _image_digest(image: Mapping[str, Any], place: _Place, known: Mapping[_FileRange, bytes]) -> str:
+    bands = place.ranges
     if image["bytes"] is not None:
         content = hashlib.sha256(image["bytes"]).digest() if image["bytes"] else b""
-        bands = ranges
     else:
-        file, *bands = ranges
+        file, *bands = place.ranges
         if file is None or (file.size and file not in known):
             return MISSING_FILE
         content = known[file] if file.size else b""
     if not content:
         return EMPTY_FILE
-    fragment = locations.split_location(image["path"] or "")[1]
     # The position of a member in a tar file says nothing about its content.
-    selection = {key: value for key, value in fragment.items() if key not in ("offset", "size")}
+    selection = {key: value for key, value in place.fragment.items() if key not in ("offset", "size")}
     band_digests = [known[band].hex() if band is not None and band in known else "" for band in bands]
     if not selection and not band_digests:
         return content.hex()
@@ -122,39 +154,68 @@ def _image_digest(
     ).hexdigest()
 
 
-def _image_ranges(image: Mapping[str, Any]) -> list[_FileRange | None]:
-    """What has to be read for an image: its file, unless its bytes are given, then its band files."""
-    path, fragment = locations.split_location(image["path"] or "")
-    file = [] if image["bytes"] is not None else [_file_range(path, fragment)]
-    return [*file, *(_file_range(str(band), {}) for band in fits_settings.band_files(path, fragment))]
+def _places_of_images(images: Sequence[Mapping[str, Any]]) -> list[_Place]:
+    state_of = cache(_file_state)  # once for a part: a tar file holds many images
+    places = []
+    for image in images:
+        path, fragment = locations.split_location(image["path"] or "")
+        file = [] if image["bytes"] is not None else [_file_range(path, fragment, state_of(path))]
+        bands = map(str, fits_settings.band_files(path, fragment))
+        places.append(_Place([*file, *(_file_range(band, {}, state_of(band)) for band in bands)], fragment))
+    return places
 
 
-def _file_range(path: str, fragment: Mapping[str, str]) -> _FileRange | None:
-    """The range as it is now; None if there is no such file."""
+def _file_state(path: str) -> _FileState | None:
     try:
         status = os.stat(path)
-        begin = int(fragment.get("offset", 0))
-        size = int(fragment.get("size", status.st_size - begin))
     except (OSError, ValueError):
         return None
     # The time of change cannot be set back, unlike the time of modification, which `cp -p` sets back.
     state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     settled = time.time_ns() - status.st_mtime_ns > _TIMESTAMP_MARGIN
-    return _FileRange(path, begin, size, state.encode(), settled)
+    return _FileState(os.path.abspath(path), status.st_size, state.encode(), settled)
 
 
-def _sha256(part: _FileRange) -> bytes | None:
-    """The digest of a range; None if it cannot be read, or the file ends before it does."""
-    digest, remaining = hashlib.sha256(), part.size
+def _file_range(path: str, fragment: Mapping[str, str], file: _FileState | None) -> _FileRange | None:
+    """The range as it is now; None if there is no such file."""
+    if file is None:
+        return None
     try:
-        with open(part.path, "rb") as stream:
-            stream.seek(part.begin)
-            while remaining and (data := stream.read(min(remaining, _READ_BYTES))):
-                digest.update(data)
-                remaining -= len(data)
+        begin = int(fragment.get("offset", 0))
+        size = int(fragment.get("size", file.size - begin))
+    except ValueError:
+        return None
+    location = f"{file.path}\0{begin}\0{size}".encode(errors="surrogateescape")
+    key = hashlib.blake2b(location, digest_size=16).digest()
+    return _FileRange(path, begin, size, file.state, file.settled, key)
+
+
+def _sha256_of_ranges(ranges: Sequence[_FileRange]) -> list[bytes | None]:
+    """The digest of each range; None if it cannot be read, or the file ends before it does."""
+    return [
+        digest
+        for path, of_file in groupby(ranges, lambda part: part.path)
+        for digest in _sha256_in_file(path, list(of_file))
+    ]
+
+
+def _sha256_in_file(path: str, ranges: Sequence[_FileRange]) -> list[bytes | None]:
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            return [_sha256(stream.fileno(), part) for part in ranges]
+    except OSError:
+        return [None] * len(ranges)
+
+
+def _sha256(handle: int, part: _FileRange) -> bytes | None:
+    digest, at, end = hashlib.sha256(), part.begin, part.begin + part.size
+    try:
+        while at < end and (data := os.pread(handle, min(end - at, _READ_BYTES), at)):
+            digest.update(data)
+            at += len(data)
     except OSError:
         return None
-    return None if remaining else digest.digest()
+    return digest.digest() if at == end else None
 
 
 @contextmanager

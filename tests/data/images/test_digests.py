@@ -36,9 +36,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     plain = digests._sha256
 
-    def watched(part: Any) -> bytes | None:
+    def watched(handle: int, part: Any) -> bytes | None:
         names.append(Path(part.path).name)
-        return plain(part)
+        return plain(handle, part)
 
     monkeypatch.setattr(digests, "_sha256", watched)
     return names
@@ -208,3 +208,23 @@ def test_images_given_as_bytes_are_never_all_in_memory() -> None:
     assert peak < whole / 2
     assert hashes["3"] == [hashlib.sha256(bytes([0, 3]) * 50_000).hexdigest()]
     assert len(readable["train"]) == len({of_item[0] for of_item in hashes.values()}) == 400
+
+
+def test_parts_hold_a_few_files_or_members() -> None:
+    assert digests._starts_of_parts([]) == [0]
+    assert digests._starts_of_parts(list("abcdefghi")) == [0, 4, 8, 9]
+    assert digests._starts_of_parts(["a.tar"] * 40) == [0, 16, 32, 40]
+    assert digests._starts_of_parts([*["a"] * 3, "b", "c", "d", "e"]) == [0, 6, 7]
+
+
+def test_members_of_several_files_in_turn(tmp_path: Path) -> None:
+    """The digests are in the order of the images, whatever part of whichever file each lies in."""
+    for name in "abc":
+        (tmp_path / name).write_bytes(bytes(f"{name}{'x' * 4000}", "ascii"))
+    images = [f"{tmp_path / 'abc'[i % 3 if i % 2 else 0]}#offset={i}&size={i % 50 + 1}" for i in range(150)]
+    expected = []
+    for location in images:
+        file, _, keys = location.partition("#")
+        offset, size = (int(key.partition("=")[2]) for key in keys.split("&"))
+        expected.append(hashlib.sha256(Path(file).read_bytes()[offset : offset + size]).hexdigest())
+    assert _digests(*images) == expected

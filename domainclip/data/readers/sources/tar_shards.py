@@ -133,8 +133,7 @@ class _FileMembers:
         return os.pread(self.handle, member[1], member[0])
 
     def image(self, member: tuple[int, int], name: str) -> dict[str, Any]:
-        part = {"offset": member[0], "size": member[1]}
-        return {"path": locations.join_location(self.file, part), "bytes": None}
+        return {"path": locations.member_location(self.file, *member), "bytes": None}
 
 
 class _MemoryMembers:
