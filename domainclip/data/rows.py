@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def standardise(
     headers = HeaderColumns(header_columns(columns, card))
     by_split = usable_items(rows, columns, card, log, label_separator, headers)
     headers.refuse_unknown()
-    return DatasetDict({split: to_dataset(items) for split, items in by_split.items()})
+    return DatasetDict({split: to_dataset(by_split.pop(split)) for split in SPLITS})
 
 
 def usable_items(
@@ -133,6 +133,13 @@ def usable_items(
             log.unusable.append(UnusableItem(item.location, "empty caption", str(item.image["path"] or "")))
     log.locations = {item.id: item.location for item in items}
     return usable
+
+
+def drain(rows: list[SourceRow]) -> Iterator[SourceRow]:
+    """The rows in order, each removed from the list: in memory are those that are left, and the items."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 def to_dataset(items: Sequence[Item]) -> Dataset:

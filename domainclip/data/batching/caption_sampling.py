@@ -73,6 +73,8 @@ def _pool(
     options: Captions,
     limit: TokenLimit | None,
 ) -> CaptionPool:
+    if len(texts) == 1 and not _divides_captions(options):  # most of a large corpus
+        return CaptionPool(texts)
     # A third-party reader may name no languages.
     captions = dict(zip_longest(texts, languages[: len(texts)], fillvalue=""))
     originals = _caption_probabilities(captions, options)
@@ -84,6 +86,12 @@ def _pool(
     # Equal probabilities are a plain choice, the same draw as where no share is configured.
     equal = not shares or max(shares) - min(shares) < 1e-9
     return CaptionPool(list(pool) or [""], None if equal else shares)
+
+
+def _divides_captions(options: Captions) -> bool:
+    """Whether an item with one caption may show another text than that."""
+    divided = options.policy == "sentence" or options.overlong == "window"
+    return bool(divided or options.rewrites or options.templates)
 
 
 def _mix(first: dict[str, float], second: dict[str, float], share: float) -> dict[str, float]:

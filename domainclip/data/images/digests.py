@@ -31,7 +31,9 @@ MISSING_FILE, EMPTY_FILE = "missing file", "empty file"
 _CHUNK_IMAGES = 64  # images given as bytes are in memory together
 _PART_FILES, _PART_MEMBERS = 4, 16  # of a tar file: what a thread handles one after another
 _READ_BYTES = 2**20
-_MAX_PENDING = 4096  # digests that are written together: each transaction waits for the disk
+# Digests are written together, because each transaction waits for the disk; those of large files, which took
+# long to read, after a while.
+_MAX_PENDING, _MAX_SECONDS = 65_536, 30
 # ns: within one tick of a file system's clock a file can change and keep its times.
 _TIMESTAMP_MARGIN = 2 * 10**9
 _TABLE = "CREATE TABLE IF NOT EXISTS files (place BLOB PRIMARY KEY, state BLOB, digest BLOB) WITHOUT ROWID"
@@ -73,15 +75,16 @@ def image_digests(images: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     Neither dates nor names are hashed: a copy of a corpus is the same corpus. The location inside the file,
     such as a frame, is hashed, and so is the content of the files of other bands.
     """
-    remaining, computed = iter(images), dict[_FileRange, bytes]()
+    remaining, computed, stored = iter(images), dict[_FileRange, bytes](), time.monotonic()
     # Most of the time is spent waiting for a disk or a file server, so threads share the work.
     with ThreadPoolExecutor(16) as pool, _open_record() as record:
         try:
             while chunk := list(islice(remaining, _CHUNK_IMAGES)):
                 yield from _chunk_digests(chunk, pool, record, computed)
-                if len(computed) > _MAX_PENDING:
+                if len(computed) > _MAX_PENDING or time.monotonic() - stored > _MAX_SECONDS:
                     _store(computed, record)
                     computed.clear()
+                    stored = time.monotonic()
         finally:  # the caller may stop before the end
             _store(computed, record)
 
@@ -268,7 +271,8 @@ def _look_up(parts: Iterable[_FileRange], record: sqlite3.Connection | None) -> 
 
 
 def _store(computed: Mapping[_FileRange, bytes], record: sqlite3.Connection | None) -> None:
-    rows = [(part.key, part.state, digest) for part, digest in computed.items() if part.settled]
+    # In the order of the table: each of its pages is written once.
+    rows = sorted((part.key, part.state, digest) for part, digest in computed.items() if part.settled)
     # A full disk, or another process that is writing, costs the next run its time and this run nothing.
     with suppress(sqlite3.Error):
         if record is not None and rows:

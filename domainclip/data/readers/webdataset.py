@@ -18,7 +18,7 @@ from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards
 from domainclip.data.readers.sources.shard_files import ShardFile, list_shards
-from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.rows import SourceRow, drain, standardise
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
@@ -74,7 +74,8 @@ class Webdataset(CorpusReader):
                 self.with_class_name(row) for shard in shards for row in tar_shards.read_shard(shard, log)
             ]
         _refuse_empty(rows, str(path), len(shards), log)
-        return standardise(rows, self._columns(card, rows, path, log), card, log, self.label_separator)
+        resolved = self._columns(card, rows, path, log)
+        return standardise(drain(rows), resolved, card, log, self.label_separator)
 
     def open_stream(self, card: Card, path: Path | str, log: ReadLog) -> Stream:
         """The training split, when it is streamed; the shards of other splits are no part of it.

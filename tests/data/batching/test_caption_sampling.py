@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from domainclip import seeding
+from domainclip.data.batching import caption_sampling
 from domainclip.data.batching.batch import Pair
 from domainclip.data.batching.caption_sampling import CaptionPool, TokenLimit, caption_pools, choose_caption
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.checks.captions import right_text_share
 from domainclip.data.rows import Item, to_dataset
-from domainclip.data.text.captions import Captions
+from domainclip.data.text.captions import REWRITES, Captions
 
 REPORT = "Dr. Lee saw it. Lungs clear. No effusion."
 
@@ -214,3 +215,25 @@ def test_the_check_counts_the_texts_that_are_right_for_another_image() -> None:
 def test_the_same_text_twice_in_an_item_is_one_caption_with_both_shares() -> None:
     assert right_text_share([["A", "a"], ["a"]], ["p", "q"]) == pytest.approx(1)
     assert right_text_share([[], ["a"]], ["p", "q"]) == 0
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"policy": "first"},
+        {"policy": "sentence"},
+        {"languages": {"de": 1.0}},
+        {"languages": "balanced"},
+        {"templates": ["a {}"], "template_share": 0.2},
+        {"rewrites": ["other"], "rewrite_share": 0.3},
+    ],
+)
+@pytest.mark.parametrize("text", ["One thing. Another thing.", ""])
+def test_one_caption_is_a_pool_of_its_own_unless_something_divides_it(
+    how: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"texts": [text], "language": ["en"], "labels": ["cat"], "meta": {REWRITES: [["else", "en"]]}}
+    short = caption_pools(_items(row), Captions.model_validate(how))
+    monkeypatch.setattr(caption_sampling, "_divides_captions", lambda options: True)
+    assert list(short) == list(caption_pools(_items(row), Captions.model_validate(how)))
