@@ -28,7 +28,7 @@ POOLING = "image_pooling."  # prefix of such weights in `DualEncoder.added_modul
 # Tables and single tokens that are added to the input once: decay would only pull them to zero. So it would a
 # token's embedding: one that no caption of the corpus has gets no gradient, and would be forgotten.
 _NO_DECAY = re.compile(
-    r"position|class_embedding|cls_token|token_type|probe|added_tokens|pooling\.place"
+    r"position|class_embedding|cls_token|token_type|probe|head\.query$|added_tokens|pooling\.place"
     r"|(token|word)_embeddings?\.weight"
 )
 # Keys of a config that concern files, not numbers.

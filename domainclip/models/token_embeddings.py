@@ -38,14 +38,12 @@ class EncoderOutput(NamedTuple):
 
 def has_image_token_embeddings(vision_model: nn.Module) -> bool:
     """Whether every patch can take the place of the pooled token: only a class token is known in front."""
-    front = [name for name, _ in vision_model.named_parameters() if _FRONT.search(name)]
-    return len(front) == (0 if _has_pooling_head(vision_model) else 1)
+    return len(_front(vision_model)) in ((0, 1) if _has_pooling_head(vision_model) else (1,))
 
 
 def image_token_embeddings(vision_model: nn.Module, projection: nn.Module | None, hidden: Tensor) -> Tensor:
     """(b, n, d) of unit length, from the image tower's last hidden states (b, t, w)."""
-    # Towers without a pooling head have a class token in front.
-    patches = hidden if _has_pooling_head(vision_model) else hidden[:, 1:]
+    patches = hidden[:, len(_front(vision_model)) :]
     return _projected(pool_single_tokens(vision_model, patches), projection)
 
 
@@ -84,6 +82,11 @@ def pool_single_tokens(tower: nn.Module, hidden: Tensor) -> Tensor:
             return pooled.reshape(*hidden.shape[:2], -1)
     norm = getattr(tower, "post_layernorm", None)
     return norm(hidden) if isinstance(norm, nn.Module) else hidden
+
+
+def _front(vision_model: nn.Module) -> list[str]:
+    """Names of the tokens in front of the patches."""
+    return [name for name, _ in vision_model.named_parameters() if _FRONT.search(name)]
 
 
 def _has_pooling_head(vision_model: nn.Module) -> bool:

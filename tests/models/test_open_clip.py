@@ -14,178 +14,29 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from domainclip.errors import ModelError
 from domainclip.models.base_loading import load_base_model
-from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.loading import load_model
 from domainclip.models.open_clip import key_map, tables
 from domainclip.models.saving import save_model
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
-from tests.support import tiny_models
+from tests.support.open_clip_checkpoints import (
+    TEXTS,
+    attend,
+    biomedical,
+    captioner,
+    clip,
+    conch,
+    forward_blocks,
+    layer_norm,
+    outputs,
+)
 from tests.support.tiny_models import noise, stack
-
-WIDTH, HEADS, LAYERS, EMBEDDING = 32, 4, 2, 16
-TEXTS = ["a red circle!", "x", "a small round spot of galaxy " * 20, "no effusion"]
-_VISION = {"image_size": 32, "patch_size": 8, "layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
-_TEXT: dict[str, Any] = {"context_length": 77, "width": WIDTH, "heads": HEADS, "layers": LAYERS}
-
-
-def _draw(*shape: int) -> Tensor:
-    return 0.2 * torch.randn(*shape)
-
-
-def _norm(weights: dict[str, Tensor], name: str) -> None:
-    weights |= {f"{name}.weight": 1 + _draw(WIDTH), f"{name}.bias": _draw(WIDTH)}
-
-
-def _blocks(weights: dict[str, Tensor], prefix: str) -> None:
-    for i in range(LAYERS):
-        block = f"{prefix}transformer.resblocks.{i}"
-        _norm(weights, f"{block}.ln_1")
-        _norm(weights, f"{block}.ln_2")
-        for name, out, wide in (
-            ("attn.in_proj_", 3 * WIDTH, WIDTH),
-            ("attn.out_proj.", WIDTH, WIDTH),
-            ("mlp.c_fc.", 4 * WIDTH, WIDTH),
-            ("mlp.c_proj.", WIDTH, 4 * WIDTH),
-        ):
-            weights |= {f"{block}.{name}weight": _draw(out, wide), f"{block}.{name}bias": _draw(out)}
-
-
-def _image_weights() -> dict[str, Tensor]:
-    weights = {
-        "visual.class_embedding": _draw(WIDTH),
-        "visual.conv1.weight": _draw(WIDTH, 3, 8, 8),
-        "visual.positional_embedding": _draw(17, WIDTH),
-        "visual.proj": _draw(WIDTH, EMBEDDING),
-        "logit_scale": torch.tensor(3.0),
-    }
-    _norm(weights, "visual.ln_pre")
-    _norm(weights, "visual.ln_post")
-    _blocks(weights, "visual.")
-    return weights
-
-
-def _text_weights(words: int, prefix: str = "") -> dict[str, Tensor]:
-    weights = {
-        f"{prefix}token_embedding.weight": _draw(words, WIDTH),
-        f"{prefix}positional_embedding": _draw(77, WIDTH),
-        f"{prefix}text_projection": _draw(WIDTH, EMBEDDING),
-    }
-    _norm(weights, f"{prefix}ln_final")
-    _blocks(weights, prefix)
-    return weights
-
-
-def _write(
-    folder: Path, model: dict[str, Any], weights: dict[str, Tensor], tokenizer: Any, **more: Any
-) -> Path:
-    tokenizer.save_pretrained(folder)
-    save_file(
-        {name: value.contiguous() for name, value in weights.items()}, folder / "open_clip_model.safetensors"
-    )
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, **more}))
-    return folder
-
-
-def clip(folder: Path, *, causal: bool = True, quick_gelu: bool = False, prefix: str = "") -> Path:
-    """open_clip's ViT and text transformer."""
-    torch.manual_seed(0)
-    tokenizer = tiny_models._clip_tokenizer(77)
-    weights = _image_weights() | _text_weights(len(tokenizer), prefix)
-    text = {**_TEXT, "vocab_size": len(tokenizer), "no_causal_mask": not causal}
-    model = {"embed_dim": EMBEDDING, "vision_cfg": _VISION, "text_cfg": text, "quick_gelu": quick_gelu}
-    return _write(folder, model, weights, tokenizer)
-
-
-def biomedical(folder: Path, *, pool: str = "cls_last_hidden_state_pooler", projection: str = "mlp") -> Path:
-    """timm's ViT and a BERT of transformers, as BiomedCLIP has them."""
-    torch.manual_seed(0)
-    tokenizer = tiny_models._bert_tokenizer(64)
-    config = transformers.BertConfig(**tiny_models._text(tokenizer, max_position_embeddings=64))
-    encoder = transformers.BertModel(config, add_pooling_layer=False)
-    config.save_pretrained(folder / "bert")
-    trunk = {"cls_token": _draw(1, 1, 192), "pos_embed": _draw(1, 17, 192)}
-    trunk |= {"patch_embed.proj.weight": _draw(192, 3, 8, 8), "patch_embed.proj.bias": _draw(192)}
-    for name, out, wide in (
-        ("attn.qkv", 576, 192),
-        ("attn.proj", 192, 192),
-        ("mlp.fc1", 48, 192),
-        ("mlp.fc2", 192, 48),
-    ):
-        trunk |= {f"blocks.0.{name}.weight": _draw(out, wide), f"blocks.0.{name}.bias": _draw(out)}
-    for name in ("blocks.0.norm1", "blocks.0.norm2", "norm"):
-        trunk |= {f"{name}.weight": 1 + _draw(192), f"{name}.bias": _draw(192)}
-    weights = {f"visual.trunk.{name}": value for name, value in trunk.items()}
-    weights |= {"visual.head.proj.weight": _draw(EMBEDDING, 192), "logit_scale": torch.tensor([3.0])}
-    weights |= {f"text.transformer.{name}": value for name, value in encoder.state_dict().items()}
-    weights["text.transformer.embeddings.position_ids"] = torch.arange(64)[None]  # of older versions
-    middle = (WIDTH + EMBEDDING) // 2
-    if projection == "mlp":
-        weights |= {
-            "text.proj.0.weight": _draw(middle, WIDTH),
-            "text.proj.2.weight": _draw(EMBEDDING, middle),
-        }
-    else:
-        weights["text.proj.weight"] = _draw(EMBEDDING, WIDTH)
-    vision = {
-        "timm_model_name": "vit_tiny_patch8_32",
-        "timm_pool": "",
-        "timm_proj": "linear",
-        "image_size": 32,
-    }
-    bert = str(folder / "bert")
-    text = {
-        "hf_model_name": bert,
-        "hf_tokenizer_name": bert,
-        "hf_proj_type": projection,
-        "hf_pooler_type": pool,
-    }
-    model = {"embed_dim": EMBEDDING, "vision_cfg": vision, "text_cfg": {**text, "context_length": 48}}
-    preprocess = {"size": 32, "resize_mode": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
-    return _write(folder, model, weights, tokenizer, preprocess_cfg=preprocess)
-
-
-def _attend(
-    rows: Tensor, weights: dict[str, Tensor], names: tuple[str, str], heads: int, mask: Tensor | None
-) -> Tensor:
-    """Multi-head attention, each score by hand."""
-    joined, out = names
-    query, key, value = F.linear(rows, weights[f"{joined}weight"], weights[f"{joined}bias"]).chunk(3, dim=-1)
-    parts = []
-    for one in range(heads):
-        part = slice(one * rows.shape[-1] // heads, (one + 1) * rows.shape[-1] // heads)
-        scores = query[..., part] @ key[..., part].transpose(1, 2) / (rows.shape[-1] // heads) ** 0.5
-        parts.append((scores if mask is None else scores + mask).softmax(-1) @ value[..., part])
-    return F.linear(torch.cat(parts, -1), weights[f"{out}.weight"], weights[f"{out}.bias"])
-
-
-def _layer_norm(rows: Tensor, weights: dict[str, Tensor], name: str, eps: float = 1e-5) -> Tensor:
-    return F.layer_norm(rows, rows.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
-
-
-def _forward_blocks(
-    rows: Tensor, weights: dict[str, Tensor], prefix: str, mask: Tensor | None, act: Any
-) -> Tensor:
-    for i in range(LAYERS):
-        block = f"{prefix}transformer.resblocks.{i}"
-        normed = _layer_norm(rows, weights, f"{block}.ln_1")
-        rows = rows + _attend(
-            normed, weights, (f"{block}.attn.in_proj_", f"{block}.attn.out_proj"), HEADS, mask
-        )
-        hidden = _layer_norm(rows, weights, f"{block}.ln_2")
-        for name in ("c_fc", "c_proj"):
-            hidden = F.linear(
-                hidden, weights[f"{block}.mlp.{name}.weight"], weights[f"{block}.mlp.{name}.bias"]
-            )
-            hidden = act(hidden) if name == "c_fc" else hidden
-        rows = rows + hidden
-    return rows
 
 
 def clip_by_hand(
@@ -195,15 +46,15 @@ def clip_by_hand(
     act = (lambda rows: rows * torch.sigmoid(1.702 * rows)) if quick_gelu else F.gelu
     patches = F.conv2d(pixels, weights["visual.conv1.weight"], stride=8).flatten(2).transpose(1, 2)
     rows = torch.cat([weights["visual.class_embedding"].expand(len(pixels), 1, -1), patches], dim=1)
-    rows = _layer_norm(rows + weights["visual.positional_embedding"], weights, "visual.ln_pre")
-    rows = _layer_norm(_forward_blocks(rows, weights, "visual.", None, act), weights, "visual.ln_post")
+    rows = layer_norm(rows + weights["visual.positional_embedding"], weights, "visual.ln_pre")
+    rows = layer_norm(forward_blocks(rows, weights, "visual.", None, act), weights, "visual.ln_post")
     image = rows[:, 0] @ weights["visual.proj"]
     mask = torch.full((ids.shape[1], ids.shape[1]), -torch.inf).triu(1) if causal else None
     rows = (
         weights[f"{prefix}token_embedding.weight"][ids]
         + weights[f"{prefix}positional_embedding"][: ids.shape[1]]
     )
-    rows = _layer_norm(_forward_blocks(rows, weights, prefix, mask, act), weights, f"{prefix}ln_final")
+    rows = layer_norm(forward_blocks(rows, weights, prefix, mask, act), weights, f"{prefix}ln_final")
     text = rows[torch.arange(len(ids)), ids.argmax(-1)] @ weights[f"{prefix}text_projection"]
     return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
 
@@ -215,12 +66,6 @@ def _zeros_behind_the_end(ids: Tensor) -> Tensor:
         stop = int(one.argmax()) + 1
         row[:stop] = one[:stop]
     return padded
-
-
-@torch.no_grad()
-def outputs(model: DualEncoder) -> tuple[Tensor, Tensor]:
-    images = stack(model.image_preprocessor(noise(40 + i, 50, i)) for i in range(4))
-    return model.encode_image(images), model.encode_text(model.text_tokenizer(TEXTS))
 
 
 @pytest.mark.parametrize(
@@ -289,12 +134,12 @@ def test_timm_and_bert_by_hand(tmp_path: Path) -> None:
         torch.cat([trunk["cls_token"].expand(4, 1, -1), rows.flatten(2).transpose(1, 2)], 1)
         + trunk["pos_embed"]
     )
-    normed = _layer_norm(rows, trunk, "blocks.0.norm1", 1e-6)
-    rows = rows + _attend(normed, trunk, ("blocks.0.attn.qkv.", "blocks.0.attn.proj"), 3, None)
-    hidden = _layer_norm(rows, trunk, "blocks.0.norm2", 1e-6)
+    normed = layer_norm(rows, trunk, "blocks.0.norm1", 1e-6)
+    rows = rows + attend(normed, trunk, ("blocks.0.attn.qkv.", "blocks.0.attn.proj"), 3, None)
+    hidden = layer_norm(rows, trunk, "blocks.0.norm2", 1e-6)
     hidden = F.gelu(F.linear(hidden, trunk["blocks.0.mlp.fc1.weight"], trunk["blocks.0.mlp.fc1.bias"]))
     rows = rows + F.linear(hidden, trunk["blocks.0.mlp.fc2.weight"], trunk["blocks.0.mlp.fc2.bias"])
-    pooled = _layer_norm(rows, trunk, "norm", 1e-6)[:, 0]
+    pooled = layer_norm(rows, trunk, "norm", 1e-6)[:, 0]
     image = F.normalize(pooled @ weights["visual.head.proj.weight"].T, dim=-1)
     encoder = transformers.BertModel(
         transformers.BertConfig.from_pretrained(folder / "bert"), add_pooling_layer=False
@@ -325,7 +170,7 @@ def mobile(folder: Path) -> Path:
     return clip(folder, causal=False, prefix="text.")
 
 
-@pytest.mark.parametrize("make", [clip, biomedical, mobile])
+@pytest.mark.parametrize("make", [clip, biomedical, mobile, captioner, conch])
 @pytest.mark.parametrize(
     "strategy", [Lora(rank=2), LockedImage(), Full()], ids=lambda one: type(one).__name__
 )
@@ -426,9 +271,9 @@ def _edited(folder: Path, section: str, **changes: Any) -> str:
     ("section", "changes", "expected"),
     [
         (
-            "multimodal_cfg",
-            {"layers": 2},
-            "open_clip_config.json: multimodal_cfg: a CoCa, which is not supported: name",
+            "vision_cfg",
+            {"attentional_pool": "parallel"},
+            'open_clip_config.json: vision_cfg.attentional_pool: "parallel" is not supported: name',
         ),
         (
             "vision_cfg",

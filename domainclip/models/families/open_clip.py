@@ -30,8 +30,13 @@ class OpenClip(DualEncoder):
         self.fixed_length = config.text_kind == "bidirectional"
         # A tokenizer that open_clip takes from transformers pads with its own id.
         self.zero_padding = self.fixed_length and isinstance(hf_tokenizer, transformers.CLIPTokenizer)
-        if isinstance(hf_model.vision_model, TimmTrunk):  # whose layers start at no known place
-            self.accepts_hidden_states = ("text",)
+        # The layers of a model of timm start at no known place; a class token stands behind the text, where
+        # cached hidden states are cut.
+        starts: dict[Modality, bool] = {
+            "image": not isinstance(hf_model.vision_model, TimmTrunk),
+            "text": config.text_kind != "class_token",
+        }
+        self.accepts_hidden_states = tuple(side for side, known in starts.items() if known)
         super().__init__(hf_model, hf_tokenizer, processor, base, revision)
 
     def pixel_inputs(self, image: dict[str, Tensor]) -> dict[str, Tensor]:

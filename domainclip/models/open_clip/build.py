@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 
 from domainclip.errors import ModelError
 from domainclip.models import folder_checks, layers
-from domainclip.models.open_clip import key_map, tables
+from domainclip.models.open_clip import coca, key_map, tables
 from domainclip.models.open_clip.config import OpenClipConfig
 from domainclip.models.open_clip.image_tower import ImagePart, image_part
 from domainclip.models.open_clip.joined_model import JoinedConfig, JoinedModel
@@ -35,6 +35,7 @@ def build(base: str, config: OpenClipConfig, file: Path, end_of_text: int | None
     weights = tables.normalized(load_file(file))
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     try:
+        weights = coca.contrastive_weights(base, config, weights)
         image = image_part(base, config, weights)
         text = text_part(base, config, weights, end_of_text)
     except KeyError as error:
@@ -78,6 +79,7 @@ def _joined(
         text_projection=text.projection,
         text_kind=text.kind,
         text_pool=text.pool,
+        layout=config.layout,
         has_bias=config.has_bias,
     )
     try:
@@ -85,7 +87,7 @@ def _joined(
         layers.layer_stack(model.vision_model)
     except ModelError as error:
         folder_checks.refuse(base, str(error))
-    model.table, model.source = [*image.table, *text.table], config.source
+    model.table, model.source = [*image.table, *text.table], coca.saved_source(config.source, config.layout)
     names = ("logit_scale", "logit_bias")[: 1 + config.has_bias]
     model.table += tables.calibration(names)
     return model, [*image.table, *text.table]

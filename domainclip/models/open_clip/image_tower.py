@@ -11,9 +11,10 @@ import transformers
 from torch import Tensor
 
 from domainclip.models import folder_checks
-from domainclip.models.open_clip import tables
+from domainclip.models.open_clip import coca, tables
+from domainclip.models.open_clip.attention_pool import PooledClipConfig, PooledVitConfig
 from domainclip.models.open_clip.config import FILE, ImageTower, OpenClipConfig
-from domainclip.models.open_clip.key_map import Entry, both, same
+from domainclip.models.open_clip.key_map import Entry, both, one, same
 from domainclip.models.open_clip.timm_trunk import TrunkConfig
 
 Projection = Literal["linear", "linear+bias", "mlp", "mlp+bias", "none"]
@@ -28,7 +29,7 @@ _TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|g
 class ImagePart:
     """An image tower: its config in transformers, its weights, and the projection behind it."""
 
-    kind: Literal["clip", "siglip", "vit", "trunk"]
+    kind: Literal["clip", "siglip", "vit", "pooled", "trunk"]
     config: Any
     table: list[Entry]
     projection: Projection = "linear"
@@ -40,8 +41,10 @@ def image_part(base: str, config: OpenClipConfig, weights: Mapping[str, Tensor])
     Raises: ModelError for a tower that is not supported.
     """
     tower = config.image
+    if config.layout == "conch":
+        return _conch(config, weights)
     if not tower.timm_model_name:
-        return _own(base, tower, config.quick_gelu)
+        return _own(base, config, weights)
     match = _VIT.fullmatch(tower.timm_model_name)
     kind = match[3] if match else None
     if match and kind == "siglip" and (tower.timm_pool, tower.timm_proj) == ("map", "none"):
@@ -54,22 +57,54 @@ def image_part(base: str, config: OpenClipConfig, weights: Mapping[str, Tensor])
     return _trunk(base, config, weights)
 
 
-def _own(base: str, tower: ImageTower, quick_gelu: bool) -> ImagePart:
+def _own(base: str, config: OpenClipConfig, weights: Mapping[str, Tensor]) -> ImagePart:
+    tower = config.image
     if tower.pool_type != "tok":
         folder_checks.refuse(
             base, f"{FILE}: vision_cfg.pool_type: {tower.pool_type} is not supported: name another base"
         )
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=tower.width,
-        intermediate_size=int(tower.width * tower.mlp_ratio),
-        num_hidden_layers=tower.layers,
-        num_attention_heads=tower.width // tower.head_width,
-        image_size=tower.image_size,
-        patch_size=tower.patch_size,
-        hidden_act=activation(tower.act_kwargs, quick_gelu),
-        layer_norm_eps=tower.norm_kwargs.get("eps", 1e-5),
-    )
-    return ImagePart("clip", vision, tables.clip_image(tower.layers))
+    options = {
+        **_own_sizes(tower),
+        "hidden_act": activation(tower.act_kwargs, config.quick_gelu),
+        "layer_norm_eps": tower.norm_kwargs.get("eps", 1e-5),
+    }
+    if not tower.attentional_pool:
+        return ImagePart("clip", transformers.CLIPVisionConfig(**options), tables.clip_image(tower.layers))
+    vision = PooledClipConfig(**options, **_pooling(config))
+    table = tables.clip_image(tower.layers, norm="vision_model.head.norm")
+    return ImagePart("pooled", vision, [*table, *tables.attention_pool(coca.pool_name(config), weights)])
+
+
+def _conch(config: OpenClipConfig, weights: Mapping[str, Tensor]) -> ImagePart:
+    tower = config.image
+    vision = PooledVitConfig(**_own_sizes(tower), **_pooling(config), hidden_act="gelu", layer_norm_eps=1e-6)
+    table = [
+        *tables.timm_vit(tower.layers),
+        *tables.attention_pool(coca.pool_name(config), weights),
+        *both("visual.ln_contrast", "vision_model.head.norm"),
+        one("visual.proj_contrast", "visual_projection.weight", transposed=True),
+    ]
+    return ImagePart("pooled", vision, table)
+
+
+def _own_sizes(tower: ImageTower) -> dict[str, Any]:
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": int(tower.width * tower.mlp_ratio),
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.width // tower.head_width,
+        "image_size": tower.image_size,
+        "patch_size": tower.patch_size,
+    }
+
+
+def _pooling(config: OpenClipConfig) -> dict[str, Any]:
+    tower = config.image
+    return {
+        "pooled_width": config.width,
+        "pooling_heads": tower.attn_pooler_heads,
+        "pooling_eps": tower.norm_kwargs.get("eps", 1e-5),
+    }
 
 
 def activation(options: Mapping[str, Any], quick_gelu: bool) -> str:

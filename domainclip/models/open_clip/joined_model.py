@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from domainclip.models.open_clip import key_map
+from domainclip.models.open_clip import coca, key_map
+from domainclip.models.open_clip.attention_pool import (
+    PooledClip,
+    PooledClipConfig,
+    PooledVit,
+    PooledVitConfig,
+)
+from domainclip.models.open_clip.class_token_text import ClassTokenText
 from domainclip.models.open_clip.config import FILE
 from domainclip.models.open_clip.timm_trunk import TimmTrunk, TrunkConfig
 
@@ -23,6 +30,8 @@ _IMAGE_MODELS = {
     transformers.CLIPVisionConfig: transformers.CLIPVisionModel,
     transformers.SiglipVisionConfig: transformers.SiglipVisionModel,
     transformers.ViTConfig: transformers.ViTModel,
+    PooledClipConfig: PooledClip,
+    PooledVitConfig: PooledVit,
 }
 
 
@@ -37,6 +46,7 @@ class JoinedConfig(PreTrainedConfig):
     text_projection: str = "linear"
     text_kind: str = "hf"
     text_pool: str = "argmax"
+    layout: str = "open_clip"  # or "conch": the names of the weights
     has_bias: bool = False
 
 
@@ -55,7 +65,7 @@ class JoinedModel(PreTrainedModel):
         vision, text = config.vision_config, config.text_config
         self.vision_model = _image_model(vision)
         self.text_model = _text_model(config)
-        image_width = self.vision_model.width if isinstance(vision, TrunkConfig) else vision.hidden_size
+        image_width = _image_width(self.vision_model)
         self.visual_projection = _projection(config.image_projection, image_width, config.projection_dim, 2)
         self.text_projection = _projection(config.text_projection, text.hidden_size, config.projection_dim, 0)
         self.logit_scale = nn.Parameter(torch.zeros(()))
@@ -67,7 +77,7 @@ class JoinedModel(PreTrainedModel):
         """The image tower's output, its pooled rows projected."""
         out = self.vision_model(pixel_values)
         pooled = out.pooler_output
-        if isinstance(self.config.vision_config, transformers.ViTConfig):  # without a pooler
+        if pooled is None:  # a ViT, without a pooler
             pooled = out.last_hidden_state[:, 0]
         return BaseModelOutputWithPooling(
             last_hidden_state=out.last_hidden_state, pooler_output=self.visual_projection(pooled)
@@ -91,22 +101,29 @@ class JoinedModel(PreTrainedModel):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         theirs = key_map.to_theirs(self.table, self.state_dict())
+        if self.config.text_kind == "class_token":
+            theirs = coca.with_class_position(theirs)
         save_file({name: value.clone() for name, value in theirs.items()}, folder / WEIGHTS, {"format": "pt"})
         text, source = self.config.text_config, json.loads(json.dumps(self.source))
         options = source.get("model_cfg", source)["text_cfg"]
+        size = self.config.vision_config.image_size
+        source.get("model_cfg", source)["vision_cfg"]["image_size"] = size
+        if (source.get("preprocess_cfg") or {}).get("size"):
+            source["preprocess_cfg"]["size"] = size
         if self.config.text_kind == "hf":
             source.setdefault("model_cfg", dict(source))
             source["text_config"] = {
                 key: value for key, value in text.to_dict().items() if key not in ("_name_or_path", "dtype")
             }
         else:
-            options |= {"vocab_size": text.vocab_size, "context_length": text.max_position_embeddings}
+            context = text.max_position_embeddings + (self.config.layout == "conch")  # its class token
+            options |= {"vocab_size": text.vocab_size, "context_length": context}
         (folder / FILE).write_text(json.dumps(source, indent=2), encoding="utf-8")
 
     def _pooled(self, ids: Tensor, out: Any, mask: Tensor | None) -> Tensor:
         hidden: Tensor = out.last_hidden_state
         pool = self.config.text_pool
-        if pool == "cls_pooler" and out.pooler_output is not None:
+        if pool in ("cls_pooler", "class_token") and out.pooler_output is not None:
             pooled: Tensor = out.pooler_output
             return pooled
         if pool == "mean_pooler":
@@ -121,12 +138,24 @@ class JoinedModel(PreTrainedModel):
 def _image_model(config: Any) -> Any:
     if isinstance(config, TrunkConfig):
         return TimmTrunk(config)
-    options = {"add_pooling_layer": False} if isinstance(config, transformers.ViTConfig) else {}
+    options = {"add_pooling_layer": False} if type(config) is transformers.ViTConfig else {}
     return _IMAGE_MODELS[type(config)]._from_config(config, **options)
+
+
+def _image_width(tower: Any) -> int:
+    """Width of the pooled rows."""
+    config = tower.config
+    if isinstance(config, TrunkConfig):
+        width: int = tower.width
+        return width
+    is_pooled = isinstance(config, PooledClipConfig | PooledVitConfig)
+    return int(config.pooled_width if is_pooled else config.hidden_size)
 
 
 def _text_model(config: JoinedConfig) -> Any:
     text = config.text_config
+    if config.text_kind == "class_token":
+        return ClassTokenText._from_config(text)
     if config.text_kind == "causal":
         return transformers.CLIPTextModel._from_config(text)
     if config.text_kind == "bidirectional":

@@ -6,7 +6,7 @@ Names of text weights begin with `text.`, as in open_clip's models with an encod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from torch import Tensor
 
@@ -22,15 +22,15 @@ def normalized(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"text.{name}" if name.startswith(_PLAIN_TEXT) else name: value for name, value in theirs.items()}
 
 
-def clip_image(layers: int) -> list[Entry]:
-    """open_clip's ViT as a CLIPVisionModel with its projection."""
+def clip_image(layers: int, norm: str = "vision_model.post_layernorm") -> list[Entry]:
+    """open_clip's ViT as a CLIPVisionModel with its projection; `norm` is that behind its pooling."""
     theirs, ours = "visual", "vision_model"
     return [
         one(f"{theirs}.class_embedding", f"{ours}.embeddings.class_embedding"),
         one(f"{theirs}.conv1.weight", f"{ours}.embeddings.patch_embedding.weight"),
         one(f"{theirs}.positional_embedding", f"{ours}.embeddings.position_embedding.weight"),
         *both(f"{theirs}.ln_pre", f"{ours}.pre_layrnorm"),
-        *both(f"{theirs}.ln_post", f"{ours}.post_layernorm"),
+        *both(f"{theirs}.ln_post", norm),
         one(f"{theirs}.proj", "visual_projection.weight", transposed=True),
         *_blocks(theirs, ours, layers),
     ]
@@ -44,6 +44,28 @@ def clip_text(layers: int) -> list[Entry]:
         one(f"{theirs}.positional_embedding", f"{ours}.embeddings.position_embedding.weight"),
         *both(f"{theirs}.ln_final", f"{ours}.final_layer_norm"),
         *_blocks(theirs, ours, layers),
+    ]
+
+
+def attention_pool(theirs: str, names: Container[str]) -> list[Entry]:
+    """A pooling by attention as an AttentionPool, without the norm behind it.
+
+    `names` are those of all weights: torch stores query, key and value as one matrix where image tower and
+    embeddings are equally wide.
+    """
+    ours = "vision_model.head"
+    weights, biases = (tuple(f"{ours}.{part}_proj.{kind}" for part in "qkv") for kind in ("weight", "bias"))
+    fused = f"{theirs}.attn.in_proj_weight"
+    apart = [
+        one(f"{theirs}.attn.{part}_proj_weight", name) for part, name in zip("qkv", weights, strict=True)
+    ]
+    return [
+        one(f"{theirs}.query", f"{ours}.query"),
+        *([Entry((fused,), weights)] if fused in names else apart),
+        Entry((f"{theirs}.attn.in_proj_bias",), biases),
+        *both(f"{theirs}.attn.out_proj", f"{ours}.out_proj"),
+        *both(f"{theirs}.ln_q", f"{ours}.query_norm"),
+        *both(f"{theirs}.ln_k", f"{ours}.key_norm"),
     ]
 
 

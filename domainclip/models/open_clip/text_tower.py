@@ -13,7 +13,7 @@ from domainclip.models import checkpoint_files, folder_checks
 from domainclip.models.open_clip import tables
 from domainclip.models.open_clip.config import FILE, OpenClipConfig, TextTower
 from domainclip.models.open_clip.image_tower import Projection, activation
-from domainclip.models.open_clip.key_map import Entry, same
+from domainclip.models.open_clip.key_map import Entry, one, same
 
 _POOLS = {
     "own": ("argmax", "eos", "first", "last"),
@@ -25,7 +25,7 @@ _POOLS = {
 class TextPart:
     """A text tower: its config in transformers, its weights, its pooling, and the projection behind it."""
 
-    kind: Literal["causal", "bidirectional", "hf"]
+    kind: Literal["causal", "bidirectional", "class_token", "hf"]
     config: Any
     table: list[Entry]
     pool: str
@@ -59,11 +59,15 @@ def _own(config: OpenClipConfig, end_of_text: int | None) -> TextPart:
         max_position_embeddings=tower.context_length,
         hidden_act=activation(tower.act_kwargs, config.quick_gelu),
         layer_norm_eps=tower.norm_kwargs.get("eps", 1e-5),
-        eos_token_id=tower.eos_id if tower.pool_type == "eos" else end_of_text,
+        eos_token_id=tower.eos_id if tower.pool_type == "eos" and not tower.embed_cls else end_of_text,
+        **({"pad_token_id": tower.pad_id} if tower.has_class_token else {}),
         **({"projection_size": config.width} if tower.no_causal_mask else {}),
     )
     table = [*tables.clip_text(tower.layers), *tables.text_projection(tower.proj_bias)]
     projection: Projection = "linear+bias" if tower.proj_bias else "linear"
+    if tower.has_class_token:
+        table.append(one("text.cls_emb", "text_model.class_embedding"))
+        return TextPart("class_token", text, table, "class_token", projection)
     return TextPart(
         "bidirectional" if tower.no_causal_mask else "causal", text, table, tower.pool_type, projection
     )

@@ -17,6 +17,8 @@ from domainclip.models.open_clip.config import FILE, OpenClipConfig, TextTower
 _CLIP = "openai/clip-vit-base-patch32"  # whose byte pairs are open_clip's
 _FILES = [*checkpoint_files.TOKENIZERS, "merges.txt", "*token*.json", "tokenizer.model"]
 _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # in the package open_clip
+_CONCH = "open_clip_custom/tokenizers/conch_byte_level_bpe_uncased.json"  # in the package conch
+_CONCH_TOKENS = {"bos_token": "<start_of_text>", "eos_token": "<end_of_text>", "pad_token": "<pad>"}
 
 
 def load_tokenizer(base: str, folder: Path, config: OpenClipConfig) -> Any:
@@ -35,7 +37,12 @@ def load_tokenizer(base: str, folder: Path, config: OpenClipConfig) -> Any:
             base,
             f"{FILE}: text_cfg.tokenizer_kwargs.{min(unknown)} is not supported: name another base",
         )
-    tokenizer = _read(base, folder, tower)
+    tokenizer = _conch(base, folder) if config.layout == "conch" else _read(base, folder, tower)
+    pad = 0 if isinstance(tokenizer, transformers.CLIPTokenizer) else tokenizer.pad_token_id
+    if tower.has_class_token and tower.pad_id != pad:
+        folder_checks.refuse(
+            base, f"{FILE}: text_cfg.pad_id: {tower.pad_id} is not the padding of its tokenizer: correct it"
+        )
     tokenizer.model_max_length = tower.context_length
     if tower.tokenizer_kwargs.get("clean") == "canonicalize":
         _canonicalize(tokenizer)
@@ -52,6 +59,22 @@ def _read(base: str, folder: Path, tower: TextTower) -> Any:
     if spec is not None and spec.origin is not None:
         return _byte_pairs(Path(spec.origin).parent / _VOCABULARY)
     return transformers.CLIPTokenizer.from_pretrained(_fetch(base, _CLIP))
+
+
+def _conch(base: str, folder: Path) -> Any:
+    """The tokenizer that a run has saved, or the file of CONCH's own package."""
+    if (folder / "tokenizer_config.json").is_file():
+        return hf_loading.load_tokenizer(folder)
+    spec = importlib.util.find_spec("conch")
+    package = [Path(place, _CONCH) for place in (spec.submodule_search_locations or ())] if spec else []
+    files = [folder / "tokenizer.json", folder / Path(_CONCH).name, *package]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        folder_checks.refuse(
+            base,
+            f"its tokenizer is missing: copy conch/{_CONCH} of github.com/mahmoodlab/CONCH into the folder",
+        )
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(file), **_CONCH_TOKENS)
 
 
 def _fetch(base: str, name: str) -> Path:

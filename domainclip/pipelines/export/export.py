@@ -61,8 +61,12 @@ def export(request: ExportRequest, report: Callable[[str], None] = lambda _: Non
 
 
 def _joined_refusal(form: ExportForm, source: ExportSource) -> str:
-    """Two joined towers of open_clip have a class in no other library."""
-    if source.model.family != "open_clip" or form.name == "open_clip":
+    """Two joined towers of open_clip have a class in no other library, and those of CONCH in none."""
+    if source.model.family != "open_clip":
+        return ""
+    if source.model.hf_base.config.layout == "conch":
+        return "family open_clip: no other library has the towers of CONCH: use the run itself"
+    if form.name == "open_clip":
         return ""
     return f"family open_clip: {form.name} has no class for its towers: use --to open_clip"
 
